@@ -1,0 +1,105 @@
+//! Is every accepted event accounted for, once? A count and an order-free sum of hashed positions, compared in O(1).
+//!
+//! Two sets of events of one stream have equal ledgers exactly if they hold the same positions (up to a collision of a
+//! 128-bit sum). So `batch + speed + late = accepted` can be checked on every publish and every query.
+
+use std::ops::{Add, AddAssign, Sub};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::ids::{Offset, Partition};
+
+/// How many events, and which: the wrapping sum of a 128-bit hash of each one's (partition, offset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    pub events: u64,
+    #[serde(serialize_with = "as_hex", deserialize_with = "from_hex")]
+    pub positions: u128,
+}
+
+impl Ledger {
+    /// The ledger of no events.
+    pub const EMPTY: Ledger = Ledger { events: 0, positions: 0 };
+
+    /// The ledger of one event.
+    pub fn of(partition: Partition, offset: Offset) -> Ledger {
+        Ledger { events: 1, positions: hash(partition, offset) }
+    }
+
+    /// The ledger of the events `from..to` of a partition.
+    pub fn of_range(partition: Partition, from: Offset, to: Offset) -> Ledger {
+        let positions = (from.0..to.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
+        Ledger { events: to.0.saturating_sub(from.0), positions }
+    }
+}
+
+/// Two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014) with different seeds, side by side.
+fn hash(partition: Partition, offset: Offset) -> u128 {
+    let seed = offset.0 ^ u64::from(partition.0).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    let low = mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    let high = mix(seed.wrapping_add(0x3c6e_f372_fe94_f82a) ^ 0xd1b5_4a32_d192_ed03);
+    (u128::from(high) << 64) | u128::from(low)
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Add for Ledger {
+    type Output = Ledger;
+    fn add(self, other: Ledger) -> Ledger {
+        Ledger { events: self.events + other.events, positions: self.positions.wrapping_add(other.positions) }
+    }
+}
+
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, other: Ledger) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for Ledger {
+    type Output = Ledger;
+    /// The ledger of a set without a subset of it.
+    fn sub(self, other: Ledger) -> Ledger {
+        Ledger { events: self.events - other.events, positions: self.positions.wrapping_sub(other.positions) }
+    }
+}
+
+impl std::iter::Sum for Ledger {
+    fn sum<I: Iterator<Item = Ledger>>(iter: I) -> Ledger {
+        iter.fold(Ledger::EMPTY, Add::add)
+    }
+}
+
+fn as_hex<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:032x}"))
+}
+
+fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    u128::from_str_radix(&text, 16).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_the_sum_of_its_parts_in_any_order() {
+        let p = Partition(3);
+        let whole = Ledger::of_range(p, Offset(10), Offset(50));
+        let parts = Ledger::of_range(p, Offset(30), Offset(50)) + Ledger::of_range(p, Offset(10), Offset(30));
+        assert_eq!(whole, parts);
+        assert_eq!(whole - Ledger::of(p, Offset(10)), Ledger::of_range(p, Offset(11), Offset(50)));
+    }
+
+    #[test]
+    fn one_event_in_place_of_another_is_noticed() {
+        let missing = Ledger::of_range(Partition(0), Offset(0), Offset(9)) + Ledger::of(Partition(0), Offset(3));
+        assert_ne!(missing, Ledger::of_range(Partition(0), Offset(0), Offset(10)));
+        assert_ne!(Ledger::of(Partition(0), Offset(1)), Ledger::of(Partition(1), Offset(0)));
+    }
+}

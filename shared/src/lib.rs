@@ -1,0 +1,15 @@
+//! What do all layers agree on? Definitions, windows, partial aggregates, the seam, the ledger and the lake.
+//!
+//! Reading order: [`types`], [`time`] and [`ids`] are the vocabulary; [`stream`] is what a user declares;
+//! [`seam`] and [`ledger`] say which events are whose; [`handoff`] is how the layers meet.
+//! Nothing here speaks HTTP, and nothing here starts a thread of its own.
+
+pub mod clock;
+pub mod handoff;
+pub mod ids;
+pub mod ledger;
+pub mod limits;
+pub mod seam;
+pub mod stream;
+pub mod time;
+pub mod types;

@@ -1,0 +1,51 @@
+//! How much is too much? Every cap of the system, with its unit, its default and the reason for it.
+//!
+//! A limit is never silent: whoever reaches it gets an error or a counted, documented consequence.
+
+/// Largest request body of events, in bytes after decompression. Larger bodies are refused with 413.
+pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.
+pub const EVENT_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Rejections described in one answer; further ones are only counted.
+pub const REJECTIONS_LISTED_MAX: usize = 100;
+/// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
+/// and is removed by batch. Memory: about 40 bytes each.
+pub const DEDUP_HORIZON_EVENTS: u64 = 1 << 22;
+/// Idempotency keys remembered per partition.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 10_000;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Event bytes waiting for a partition's log writer. Beyond it a request gets 429.
+pub const WRITER_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Seconds a client is asked to wait after 429.
+pub const RETRY_AFTER_SECONDS: u64 = 1;
+/// Most bytes written with one fdatasync.
+pub const GROUP_COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Size at which a log segment is closed and the next one begun, in bytes.
+pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
+/// Rows waiting for a speed worker or the archiver of a partition before its log writer has to wait.
+pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
+/// Rows folded together at once.
+pub const FOLD_ROWS_MAX: usize = 65_536;
+/// Rows after which the archiver writes a file without waiting for more.
+pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
+/// Longest time an event waits for its archive file, in milliseconds.
+pub const ARCHIVE_WAIT_MS: u64 = 30_000;
+/// Batch rows held in memory as columns, in bytes over all views.
+pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Rows of an answer when the query names no limit.
+pub const QUERY_ROWS_DEFAULT: usize = 10_000;
+/// Most rows a query may ask for.
+pub const QUERY_ROWS_MAX: usize = 1_000_000;
+/// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
+pub const SQL_DEPTH_MAX: usize = 64;
+/// Longest definition file, in bytes.
+pub const SQL_BYTES_MAX: usize = 1024 * 1024;
+/// Most partitions of a stream.
+pub const PARTITIONS_MAX: u32 = 256;
+/// Differing rows kept with a reconciliation.
+pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Milliseconds a connection may take to send its request headers.
+pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds a stopping server waits for requests under way.
+pub const SHUTDOWN_WAIT_MS: u64 = 20_000;

@@ -1,0 +1,41 @@
+//! Where does batch end and speed begin? At a log position, never at a time: see `docs/architecture.md`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Offset, Partition};
+use crate::ledger::Ledger;
+
+/// A position in one partition and the ledger of all accepted events before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CutPoint {
+    pub offset: Offset,
+    pub accepted: Ledger,
+}
+
+/// One position per partition: everything before it on one side, everything from it on on the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cut(pub BTreeMap<Partition, CutPoint>);
+
+impl Cut {
+    /// The cut before the first event of every partition.
+    pub fn start(partitions: u32) -> Cut {
+        Cut((0..partitions).map(|p| (Partition(p), CutPoint::default())).collect())
+    }
+
+    /// First offset of `partition` that is not before the cut.
+    pub fn offset(&self, partition: Partition) -> Offset {
+        self.0.get(&partition).map_or(Offset(0), |point| point.offset)
+    }
+
+    /// The ledger of all accepted events before the cut.
+    pub fn accepted(&self) -> Ledger {
+        self.0.values().map(|point| point.accepted).sum()
+    }
+
+    /// The offsets alone, as answers show them.
+    pub fn offsets(&self) -> BTreeMap<Partition, Offset> {
+        self.0.iter().map(|(partition, point)| (*partition, point.offset)).collect()
+    }
+}

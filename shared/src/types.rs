@@ -1,0 +1,78 @@
+//! Which SQL types are there, and how does each look as an Arrow column?
+//!
+//! One SQL type has exactly one Arrow type, in the log, the archive and every answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType as ArrowType, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+/// A column type of the dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DataType {
+    Boolean,
+    /// 32-bit signed integer.
+    Int,
+    /// 64-bit signed integer.
+    BigInt,
+    /// IEEE 754 binary64.
+    Double,
+    /// Fixed point: `precision` digits in all (at most 38), `scale` of them behind the point.
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
+    /// UTF-8, compared by bytes.
+    String,
+    /// Days since 1970-01-01.
+    Date,
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    Timestamp,
+}
+
+impl DataType {
+    /// The Arrow type that carries this type everywhere.
+    pub fn arrow(self) -> ArrowType {
+        match self {
+            DataType::Boolean => ArrowType::Boolean,
+            DataType::Int => ArrowType::Int32,
+            DataType::BigInt => ArrowType::Int64,
+            DataType::Double => ArrowType::Float64,
+            DataType::Decimal { precision, scale } => ArrowType::Decimal128(precision, scale),
+            DataType::String => ArrowType::Utf8View,
+            DataType::Date => ArrowType::Date32,
+            DataType::Timestamp => timestamp_type(),
+        }
+    }
+
+    /// INT or BIGINT.
+    pub fn is_integer(self) -> bool {
+        matches!(self, DataType::Int | DataType::BigInt)
+    }
+
+    /// INT, BIGINT, DOUBLE or DECIMAL.
+    pub fn is_numeric(self) -> bool {
+        self.is_integer() || matches!(self, DataType::Double | DataType::Decimal { .. })
+    }
+}
+
+/// Microseconds, UTC: the Arrow type of every TIMESTAMP column.
+pub fn timestamp_type() -> ArrowType {
+    ArrowType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC")))
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataType::Boolean => f.write_str("BOOLEAN"),
+            DataType::Int => f.write_str("INT"),
+            DataType::BigInt => f.write_str("BIGINT"),
+            DataType::Double => f.write_str("DOUBLE"),
+            DataType::Decimal { precision, scale } => write!(f, "DECIMAL({precision},{scale})"),
+            DataType::String => f.write_str("STRING"),
+            DataType::Date => f.write_str("DATE"),
+            DataType::Timestamp => f.write_str("TIMESTAMP"),
+        }
+    }
+}
