@@ -1,0 +1,122 @@
+//! What does a view compute? The one definition that speed, batch and serving obey.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::ids::{StreamName, ViewName};
+use crate::scalar::Scalar;
+use crate::types::DataType;
+use crate::window::Window;
+
+/// A declared view, checked against its stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    pub name: ViewName,
+    pub stream: StreamName,
+    pub window: Window,
+    /// Rows to take in, over the stream's columns. NULL counts as false.
+    pub filter: Option<Scalar>,
+    pub dimensions: Vec<Dimension>,
+    /// What is accumulated per window and group; equal aggregates appear once.
+    pub aggregates: Vec<Aggregate>,
+    /// What is shown, as expressions over the aggregates.
+    pub measures: Vec<Measure>,
+    /// Names and order of the output columns as the SELECT gave them.
+    pub output: Vec<OutputColumn>,
+    /// Five-field cron line, in UTC; `None`: runs only on request.
+    pub schedule: Option<String>,
+    /// The statement that declared the view.
+    pub sql: String,
+}
+
+/// One output column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputColumn {
+    WindowStart,
+    WindowEnd,
+    /// Index into [`View::dimensions`].
+    Dimension(usize),
+    /// Index into [`View::measures`].
+    Measure(usize),
+}
+
+/// What to group by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dimension {
+    pub name: String,
+    /// Over the stream's columns.
+    pub expression: Scalar,
+}
+
+/// One accumulated value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    pub function: AggregateFunction,
+    /// Over the stream's columns; `None` for `COUNT(*)`.
+    pub argument: Option<Scalar>,
+    /// `FILTER (WHERE ..)`, over the stream's columns. NULL counts as false.
+    pub filter: Option<Scalar>,
+}
+
+/// How values are accumulated. NULL arguments are left out by all but `COUNT(*)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AggregateFunction {
+    /// `COUNT(*)` or `COUNT(x)`: BIGINT, 0 of nothing.
+    Count,
+    /// Integers: accumulated in 128 bits, shown as BIGINT, NULL if that does not fit. DOUBLE: compensated.
+    /// DECIMAL(p,s): DECIMAL(38,s). NULL of nothing.
+    Sum,
+    /// DOUBLE: the sum divided by the count. NULL of nothing.
+    Avg,
+    /// NaN is greater than every number; NULL of nothing.
+    Min,
+    Max,
+}
+
+impl Aggregate {
+    /// Type of the finished value.
+    pub fn data_type(&self) -> DataType {
+        let argument = self.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
+        match self.function {
+            AggregateFunction::Count => DataType::BigInt,
+            AggregateFunction::Avg => DataType::Double,
+            AggregateFunction::Sum => match argument {
+                DataType::Decimal { scale, .. } => DataType::Decimal { precision: 38, scale },
+                DataType::Double => DataType::Double,
+                _ => DataType::BigInt,
+            },
+            AggregateFunction::Min | AggregateFunction::Max => argument,
+        }
+    }
+}
+
+/// One shown value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    pub name: String,
+    /// Over the view's aggregates: [`crate::scalar::Node::Column`] is an index into [`View::aggregates`].
+    pub expression: Scalar,
+}
+
+impl View {
+    /// Identifies what the view computes: two views with equal hashes give equal answers. Schedule, comments and
+    /// spacing do not change it.
+    pub fn definition_hash(&self) -> String {
+        let what = (
+            (&self.stream, &self.window, &self.filter),
+            (&self.dimensions, &self.aggregates, &self.measures, &self.output),
+        );
+        let text = serde_json::to_vec(&what).expect("a definition is plain data");
+        format!("{:032x}", xxh3_128(&text))
+    }
+
+    /// Index of the dimension called `name`.
+    pub fn dimension(&self, name: &str) -> Option<usize> {
+        self.dimensions.iter().position(|d| d.name == name)
+    }
+
+    /// Index of the measure called `name`.
+    pub fn measure(&self, name: &str) -> Option<usize> {
+        self.measures.iter().position(|m| m.name == name)
+    }
+}
