@@ -5,14 +5,21 @@
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
 pub mod clock;
+pub mod compare;
+pub mod control;
+pub mod evaluate;
 pub mod handoff;
 pub mod ids;
 pub mod ledger;
 pub mod limits;
+pub mod partial;
+pub mod published;
+pub mod readers;
 pub mod scalar;
 pub mod seam;
 pub mod stream;
 pub mod time;
 pub mod types;
+pub mod version;
 pub mod view;
 pub mod window;

@@ -26,7 +26,7 @@ pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 /// Rows waiting for a speed worker or the archiver of a partition before its log writer has to wait.
 pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
 /// Rows folded together at once.
-pub const FOLD_ROWS_MAX: usize = 65_536;
+pub const FOLD_ROWS_MAX: usize = 32_768;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 /// Longest time an event waits for its archive file, in milliseconds.

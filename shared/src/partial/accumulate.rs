@@ -1,0 +1,195 @@
+//! How do events become partial aggregates? One batch at a time: number the keys, find the rows, observe by column.
+//!
+//! Blocks that a reader holds are copied before they change, so a [`Part`] never moves under its reader and no lock is
+//! needed. Rows of a batch are grouped by block first, so that each block is made writable once per batch.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::row::Rows;
+use hashbrown::HashTable;
+
+use crate::partial::block::{BLOCK_ROWS, Block, Part};
+use crate::partial::keys::{KeyIndex, KeyLayout};
+use crate::partial::states::{NO_GROUP, Selection};
+use crate::view::View;
+
+/// A batch of events, evaluated for one view. All columns have the same number of rows.
+#[derive(Debug)]
+pub struct Evaluated<'a> {
+    /// Window start of each row, in microseconds.
+    pub windows: &'a [i64],
+    /// Encoded dimensions of each row; `None` for a view without dimensions.
+    pub keys: Option<&'a Rows>,
+    /// One per aggregate: its argument.
+    pub arguments: &'a [Option<ArrayRef>],
+    /// One per aggregate: its FILTER.
+    pub masks: &'a [Option<BooleanArray>],
+    /// The rows to take in, ascending.
+    pub rows: &'a [u32],
+}
+
+/// Folds events into blocks.
+#[derive(Debug)]
+pub struct Accumulator {
+    view: Arc<View>,
+    layout: Arc<KeyLayout>,
+    keys: KeyIndex,
+    blocks: Vec<Arc<Block>>,
+    /// Numbers of rows over all blocks, found by (window, key).
+    table: HashTable<u32>,
+    rows: usize,
+    scratch: Scratch,
+}
+
+/// Vectors kept between batches so that folding does not allocate.
+#[derive(Debug, Default)]
+struct Scratch {
+    slots: Vec<u32>,
+    starts: Vec<u32>,
+    groups: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl Accumulator {
+    /// Nothing accumulated yet for `view`, whose dimensions `layout` encodes.
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>) -> Accumulator {
+        Accumulator {
+            view,
+            layout,
+            keys: KeyIndex::default(),
+            blocks: Vec::new(),
+            table: HashTable::new(),
+            rows: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Folds a batch in.
+    pub fn fold(&mut self, batch: &Evaluated<'_>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.slots.clear();
+        scratch.slots.reserve(batch.rows.len());
+        let mut previous: Option<(u32, i64, u32, u32)> = None;
+        for &row in batch.rows {
+            let window = batch.windows[row as usize];
+            let key = match (batch.keys, previous) {
+                (None, Some((_, _, key, _))) => key,
+                (None, None) => self.keys.id_of(&[]),
+                (Some(keys), Some((before, _, key, _))) if keys.row(before as usize) == keys.row(row as usize) => key,
+                (Some(keys), _) => self.keys.id_of(keys.row(row as usize).as_ref()),
+            };
+            let slot = match previous {
+                Some((_, w, k, slot)) if w == window && k == key => slot,
+                _ => self.slot_of(window, key),
+            };
+            previous = Some((row, window, key, slot));
+            scratch.slots.push(slot);
+        }
+        self.observe(batch, &mut scratch);
+        self.scratch = scratch;
+    }
+
+    /// Merges another set of partial aggregates of the same view in.
+    pub fn absorb(&mut self, part: &Part) {
+        let ids: Vec<u32> = part.keys.iter().map(|key| self.keys.id_of(key)).collect();
+        for block in &part.blocks {
+            for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
+                let slot = self.slot_of(window, ids[key as usize]) as usize;
+                let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
+                for (state, theirs) in target.states.iter_mut().zip(&block.states) {
+                    state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
+                }
+            }
+        }
+    }
+
+    /// What has been accumulated, as an immutable part. Cheap: blocks are shared until they change.
+    pub fn part(&self) -> Part {
+        Part { layout: Arc::clone(&self.layout), keys: self.keys.keys().clone(), blocks: self.blocks.clone() }
+    }
+
+    /// Number of (window, key) rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.blocks.iter().map(|b| b.bytes()).sum::<usize>() + self.table.capacity() * 5
+    }
+
+    fn slot_of(&mut self, window: i64, key: u32) -> u32 {
+        let hash = hash_row(window, key);
+        let blocks = &self.blocks;
+        let at = |slot: u32| {
+            let block = &blocks[slot as usize / BLOCK_ROWS];
+            (block.windows[slot as usize % BLOCK_ROWS], block.keys[slot as usize % BLOCK_ROWS])
+        };
+        if let Some(slot) = self.table.find(hash, |&slot| at(slot) == (window, key)) {
+            return *slot;
+        }
+        let slot = u32::try_from(self.rows).ok().filter(|s| *s != NO_GROUP).expect("fewer than 2^32 - 1 live rows");
+        self.table.insert_unique(hash, slot, |&slot| {
+            let (window, key) = at(slot);
+            hash_row(window, key)
+        });
+        if self.rows.is_multiple_of(BLOCK_ROWS) {
+            self.blocks.push(Arc::new(Block::empty(&self.view)));
+        }
+        let last = self.blocks.last_mut().expect("a block was pushed when the last one was full");
+        Arc::make_mut(last).push(window, key);
+        self.rows += 1;
+        slot
+    }
+
+    /// Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
+    fn observe(&mut self, batch: &Evaluated<'_>, scratch: &mut Scratch) {
+        let Scratch { slots, starts, groups, rows } = scratch;
+        starts.clear();
+        starts.resize(self.blocks.len() + 1, 0);
+        slots.iter().for_each(|slot| starts[*slot as usize / BLOCK_ROWS + 1] += 1);
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        groups.resize(slots.len(), 0);
+        rows.resize(slots.len(), 0);
+        let mut next = starts.clone();
+        for (slot, row) in slots.iter().zip(batch.rows) {
+            let at = &mut next[*slot as usize / BLOCK_ROWS];
+            groups[*at as usize] = slot % BLOCK_ROWS as u32;
+            rows[*at as usize] = *row;
+            *at += 1;
+        }
+        for (block, range) in self.blocks.iter_mut().zip(starts.windows(2)) {
+            let (from, to) = (range[0] as usize, range[1] as usize);
+            if from == to {
+                continue;
+            }
+            let block = Arc::make_mut(block);
+            for ((states, argument), mask) in block.states.iter_mut().zip(batch.arguments).zip(batch.masks) {
+                let selection = Selection { groups: &groups[from..to], rows: &rows[from..to], mask: mask.as_ref() };
+                states.observe(selection, argument.as_ref());
+            }
+        }
+    }
+}
+
+#[inline]
+fn hash_row(window: i64, key: u32) -> u64 {
+    let mixed =
+        (window as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let folded = u128::from(mixed) * 0xa076_1d64_78bd_642f;
+    (folded as u64) ^ ((folded >> 64) as u64)
+}
+
+/// The rows at which `filter` is true (NULL counts as false), or all of them.
+pub fn selected_rows(rows: usize, filter: Option<&BooleanArray>) -> Vec<u32> {
+    match filter {
+        None => (0..rows as u32).collect(),
+        Some(filter) => {
+            let is_true = |row: &u32| filter.is_valid(*row as usize) && filter.value(*row as usize);
+            (0..rows as u32).filter(is_true).collect()
+        }
+    }
+}

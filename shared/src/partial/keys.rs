@@ -1,0 +1,191 @@
+//! Which group is a row of? The dimension values of groups, encoded as comparable bytes and numbered as they appear.
+//!
+//! The encoding is that of `arrow`'s row format: equal bytes mean equal values (NULL equals NULL), and bytes sort as the
+//! values do, NULL first.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
+use arrow::datatypes::Float64Type;
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, Rows, SortField};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::types::DataType;
+
+const BLOCK_KEYS: usize = 1024;
+
+/// How the dimensions of a view are encoded.
+#[derive(Debug)]
+pub struct KeyLayout {
+    types: Vec<DataType>,
+    converter: RowConverter,
+}
+
+impl KeyLayout {
+    /// A layout for dimensions of these types.
+    pub fn new(types: Vec<DataType>) -> Result<KeyLayout, ArrowError> {
+        let converter = RowConverter::new(types.iter().map(|t| SortField::new(t.arrow())).collect())?;
+        Ok(KeyLayout { types, converter })
+    }
+
+    /// The types of the dimensions.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
+    /// Encodes one key per row. NaN has one encoding, and -0.0 that of 0.0.
+    pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, ArrowError> {
+        let columns: Vec<ArrayRef> = columns.iter().map(canonical).collect();
+        self.converter.convert_columns(&columns)
+    }
+
+    /// The dimension columns of the given encoded keys, in their order.
+    pub fn decode<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
+        let parser = self.converter.parser();
+        self.converter.convert_rows(keys.map(|bytes| parser.parse(bytes)))
+    }
+}
+
+fn canonical(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let canonical: Float64Array = floats.unary(|x| if x.is_nan() { f64::NAN } else { x + 0.0 });
+            Arc::new(canonical)
+        }
+        None => Arc::clone(column),
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct KeyBlock {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+/// Encoded keys numbered from 0. Cloning is cheap: full blocks are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    blocks: Vec<Arc<KeyBlock>>,
+    len: usize,
+}
+
+impl Keys {
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The encoded key with number `id`.
+    #[inline]
+    pub fn get(&self, id: u32) -> &[u8] {
+        let block = &self.blocks[id as usize / BLOCK_KEYS];
+        let at = id as usize % BLOCK_KEYS;
+        let start = if at == 0 { 0 } else { block.ends[at - 1] as usize };
+        &block.bytes[start..block.ends[at] as usize]
+    }
+
+    /// All encoded keys in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len as u32).map(|id| self.get(id))
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(|b| b.bytes.capacity() + b.ends.capacity() * 4).sum()
+    }
+
+    fn push(&mut self, key: &[u8]) -> u32 {
+        if self.len.is_multiple_of(BLOCK_KEYS) {
+            self.blocks.push(Arc::default());
+        }
+        let last = self.blocks.last_mut().expect("a block was pushed when the last one was full");
+        let block = Arc::make_mut(last);
+        block.bytes.extend_from_slice(key);
+        block.ends.push(block.bytes.len() as u32);
+        self.len += 1;
+        (self.len - 1) as u32
+    }
+}
+
+/// Numbers keys as they appear: equal keys get equal numbers.
+#[derive(Debug, Clone, Default)]
+pub struct KeyIndex {
+    keys: Keys,
+    table: HashTable<(u32, u32)>,
+}
+
+impl KeyIndex {
+    /// The number of `key`, a new one if it was not seen before.
+    #[inline]
+    pub fn id_of(&mut self, key: &[u8]) -> u32 {
+        let hash = xxh3_64(key);
+        let keys = &self.keys;
+        if let Some((id, _)) = self.table.find(hash, |&(id, tag)| tag == hash as u32 && keys.get(id) == key) {
+            return *id;
+        }
+        let id = self.keys.push(key);
+        let rehash_keys = &self.keys;
+        self.table.insert_unique(hash, (id, hash as u32), |&(id, _)| xxh3_64(rehash_keys.get(id)));
+        id
+    }
+
+    /// The keys numbered so far.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.table.capacity() * 9
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn equal_values_have_equal_numbers_and_come_back() {
+        let layout = KeyLayout::new(vec![DataType::String, DataType::BigInt]).expect("a layout");
+        let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a"), Some("")]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), Some(1), None]));
+        let rows = layout.encode(&[Arc::clone(&names), Arc::clone(&numbers)]).expect("encodes");
+        let mut index = KeyIndex::default();
+        let ids: Vec<u32> = rows.iter().map(|row| index.id_of(row.as_ref())).collect();
+        assert_eq!(ids, [0, 1, 0, 2]);
+        let back = layout.decode(index.keys().iter()).expect("decodes");
+        assert_eq!(back[0].as_string_view().iter().collect::<Vec<_>>(), [Some("a"), None, Some("")]);
+        assert_eq!(back[1].len(), 3);
+    }
+
+    #[test]
+    fn floats_have_one_nan_and_one_zero() {
+        let layout = KeyLayout::new(vec![DataType::Double]).expect("a layout");
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, -f64::NAN, 0.0, -0.0]));
+        let rows = layout.encode(&[column]).expect("encodes");
+        assert_eq!(rows.row(0), rows.row(1));
+        assert_eq!(rows.row(2), rows.row(3));
+    }
+
+    #[test]
+    fn many_keys_keep_their_numbers() {
+        let mut index = KeyIndex::default();
+        for i in 0..5000u32 {
+            assert_eq!(index.id_of(format!("key {i}").as_bytes()), i);
+        }
+        let shared = index.keys().clone();
+        for i in (0..5000u32).rev() {
+            assert_eq!(index.id_of(format!("key {i}").as_bytes()), i);
+            assert_eq!(shared.get(i), format!("key {i}").as_bytes());
+        }
+    }
+}

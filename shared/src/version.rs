@@ -1,0 +1,63 @@
+//! What has batch published? One immutable version of a view: its files, its seam and what it accounts for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ViewName;
+use crate::ledger::Ledger;
+use crate::seam::Cut;
+use crate::time::{Day, Micros};
+
+/// A published result of a batch run. Kept in the metadata of the Delta commit that published it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchVersion {
+    pub view: ViewName,
+    /// The statement that declared the view, and the hash of what it computes.
+    pub sql: String,
+    pub definition_hash: String,
+    /// Version of the view's Delta table.
+    pub version: i64,
+    pub run: String,
+    pub published_at: Micros,
+    /// Everything before it is in this version.
+    pub seam: Cut,
+    /// The events this version really accounts for; equal to the seam's if nothing was lost.
+    pub ledger: Ledger,
+    /// Did the run recompute everything?
+    pub full: bool,
+    /// Rows of the version in all.
+    pub rows: u64,
+    /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
+    #[serde(skip)]
+    pub files: Vec<VersionFile>,
+}
+
+/// One file of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionFile {
+    /// Path relative to the view's table.
+    pub path: String,
+    pub date: Option<Day>,
+    pub rows: u64,
+    pub size_bytes: u64,
+}
+
+impl BatchVersion {
+    /// Files that may hold windows starting in `from..to` (microseconds).
+    pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
+        self.files.iter().filter(move |file| match file.date {
+            Some(date) => date.start().0 < to && Day(date.0 + 1).start().0 > from,
+            None => true,
+        })
+    }
+
+    /// Files by date.
+    pub fn by_date(&self) -> BTreeMap<Option<Day>, Vec<&VersionFile>> {
+        let mut dates: BTreeMap<Option<Day>, Vec<&VersionFile>> = BTreeMap::new();
+        for file in &self.files {
+            dates.entry(file.date).or_default().push(file);
+        }
+        dates
+    }
+}

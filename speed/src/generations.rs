@@ -1,0 +1,147 @@
+//! What does one partition keep for one view? At most two generations: one closed by the last cut, and the open one.
+//!
+//! A cut closes the open generation. If the run of the previous cut failed, its closed generation is still here; it is
+//! merged into the one being closed, because no run can ask for that boundary any more (runs of a view do not overlap).
+
+use std::sync::Arc;
+
+use arrow::compute::concat_batches;
+use shared::handoff::LogBatch;
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::partial::accumulate::Accumulator;
+use shared::readers::{Generation, SpeedError};
+use shared::stream::Stream;
+use shared::view::View;
+
+use crate::fold::{FoldError, FoldPlan};
+
+/// The generations of one view in one partition.
+#[derive(Debug)]
+pub struct Generations {
+    pub definition: String,
+    pub view: Arc<View>,
+    plan: FoldPlan,
+    closed: Option<Generation>,
+    open: Open,
+    /// Everything before it was dropped because a version covers it.
+    retired_to: Offset,
+}
+
+#[derive(Debug)]
+struct Open {
+    partition: Partition,
+    from: Offset,
+    to: Offset,
+    accumulator: Accumulator,
+    folded: Ledger,
+    late: Ledger,
+    accepted: Ledger,
+}
+
+impl Generations {
+    /// Nothing folded yet; the first event to come has offset `from`, and `accepted` accounts for those before it.
+    pub fn new(
+        view: Arc<View>,
+        definition: String,
+        stream: &Stream,
+        partition: Partition,
+        from: Offset,
+        accepted: Ledger,
+    ) -> Result<Generations, FoldError> {
+        let plan = FoldPlan::new(Arc::clone(&view), stream)?;
+        let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout));
+        let open =
+            Open { partition, from, to: from, accumulator, folded: Ledger::EMPTY, late: Ledger::EMPTY, accepted };
+        Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
+    }
+
+    /// Folds contiguous batches that come next in the log. Those the view has already (a replay that began earlier for
+    /// another view) are skipped.
+    pub fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
+        let next = self.open.to;
+        let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
+        let batches = &batches[skipped..];
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return Ok(()) };
+        let rows = match batches {
+            [one] => one.rows.clone(),
+            many => concat_batches(&many[0].rows.schema(), many.iter().map(|b| &b.rows))?,
+        };
+        let behind = (next.0.max(first.first_offset.0) - first.first_offset.0) as usize;
+        let rows = if behind == 0 { rows } else { rows.slice(behind, rows.num_rows() - behind) };
+        let offset = Offset(first.first_offset.0 + behind as u64);
+        let verdicts = self.plan.fold(&rows, first.partition, offset, &mut self.open.accumulator)?;
+        self.open.folded += verdicts.folded;
+        self.open.late += verdicts.late;
+        self.open.to = last.end_offset();
+        self.open.accepted = last.accepted;
+        Ok(())
+    }
+
+    /// Closes the open generation at the log's present position and opens the next.
+    pub fn cut(&mut self) {
+        let layout = Arc::clone(&self.plan.layout);
+        let next = Open {
+            partition: self.open.partition,
+            from: self.open.to,
+            to: self.open.to,
+            accumulator: Accumulator::new(Arc::clone(&self.view), layout),
+            folded: Ledger::EMPTY,
+            late: Ledger::EMPTY,
+            accepted: self.open.accepted,
+        };
+        let mut done = std::mem::replace(&mut self.open, next);
+        if let Some(left) = self.closed.take() {
+            done.accumulator.absorb(&left.part);
+            done.from = left.from;
+            done.folded += left.folded;
+            done.late += left.late;
+        }
+        self.closed = Some(done.generation());
+    }
+
+    /// Everything from `from` on.
+    pub fn pin(&self, from: Offset) -> Result<Vec<Generation>, SpeedError> {
+        if from < self.retired_to {
+            return Err(SpeedError::SeamMoved);
+        }
+        let open = self.open.generation();
+        let closed = self.closed.iter().filter(|g| g.to > from);
+        Ok(closed.cloned().chain(std::iter::once(open)).collect())
+    }
+
+    /// Drops the closed generation if it ends at or before `before`.
+    pub fn retire(&mut self, before: Offset) {
+        self.closed = self.closed.take().filter(|g| g.to > before);
+        self.retired_to = self.retired_to.max(before);
+    }
+
+    /// Number of (window, key) rows held.
+    pub fn rows(&self) -> usize {
+        self.open.accumulator.rows() + self.closed.as_ref().map_or(0, |g| g.part.rows())
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.open.accumulator.bytes() + self.closed.as_ref().map_or(0, |g| g.part.bytes())
+    }
+
+    /// Number of generations held.
+    pub fn count(&self) -> usize {
+        1 + usize::from(self.closed.is_some())
+    }
+}
+
+impl Open {
+    fn generation(&self) -> Generation {
+        Generation {
+            partition: self.partition,
+            from: self.from,
+            to: self.to,
+            part: self.accumulator.part(),
+            folded: self.folded,
+            late: self.late,
+            accepted: self.accepted,
+        }
+    }
+}

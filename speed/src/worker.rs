@@ -1,0 +1,135 @@
+//! What does a partition's thread do? Replay what the log holds, then fold what comes, and answer between two folds.
+
+use std::sync::Arc;
+
+use shared::handoff::{LogBatch, LogItem, LogReplay};
+use shared::ids::{Offset, Partition};
+use shared::readers::{SpeedError, SpeedPin};
+use shared::time::Micros;
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use crate::fold::FoldError;
+use crate::generations::Generations;
+use crate::mailbox::{Mailbox, PartitionPin, Request, ViewStatus};
+
+/// Rows replayed together; large, since nobody waits for an answer in between.
+const REPLAY_ROWS: usize = 65_536;
+
+/// One partition's state and its way in.
+#[derive(Debug)]
+pub struct Worker {
+    pub partition: Partition,
+    pub views: Vec<Generations>,
+    pub mailbox: Arc<Mailbox>,
+    pub watermark: Micros,
+    pub last_arrival: Option<i64>,
+}
+
+/// Why a worker could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the log could not be replayed: {0}")]
+    Replay(#[from] shared::handoff::HandoffError),
+    #[error("events could not be folded: {0}")]
+    Fold(#[from] FoldError),
+}
+
+impl Worker {
+    /// Runs until the mailbox is closed. `ready` is told when the replay is done, or why it failed.
+    pub fn run(mut self, log: &dyn LogReplay, from: Offset, ready: oneshot::Sender<Result<(), WorkerError>>) {
+        match self.replay(log, from) {
+            Ok(()) => {
+                let _ = ready.send(Ok(()));
+            }
+            Err(problem) => {
+                let _ = ready.send(Err(problem));
+                self.mailbox.close();
+                return;
+            }
+        }
+        while let Some(work) = self.mailbox.take() {
+            if let Err(problem) = self.process(work.items) {
+                error!(partition = %self.partition, %problem, "speed worker stopped: events could not be folded");
+                self.mailbox.close();
+                return;
+            }
+            work.requests.into_iter().for_each(|request| self.answer(request));
+        }
+    }
+
+    fn replay(&mut self, log: &dyn LogReplay, from: Offset) -> Result<(), WorkerError> {
+        let (start, head) = log.range(self.partition);
+        let from = from.max(start);
+        if from >= head {
+            return Ok(());
+        }
+        let mut waiting: Vec<Arc<LogBatch>> = Vec::new();
+        let mut rows = 0;
+        let mut problem = None;
+        log.replay(self.partition, from, head, &mut |batch| {
+            rows += batch.rows.num_rows();
+            waiting.push(Arc::new(batch));
+            if rows >= REPLAY_ROWS && problem.is_none() {
+                problem = self.fold(&waiting).err();
+                waiting.clear();
+                rows = 0;
+            }
+        })?;
+        if let Some(problem) = problem {
+            return Err(problem.into());
+        }
+        self.fold(&waiting)?;
+        info!(partition = %self.partition, events = head.0 - from.0, "replayed the log");
+        Ok(())
+    }
+
+    fn process(&mut self, items: Vec<LogItem>) -> Result<(), FoldError> {
+        let mut batches = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                LogItem::Batch(batch) => batches.push(batch),
+                LogItem::Cut(mark) => {
+                    self.fold(&batches)?;
+                    batches.clear();
+                    self.views.iter_mut().filter(|v| v.view.name == mark.view).for_each(Generations::cut);
+                }
+            }
+        }
+        self.fold(&batches)
+    }
+
+    fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
+        let Some(last) = batches.last() else { return Ok(()) };
+        self.watermark = last.watermark;
+        self.last_arrival = Some(last.arrived_at.0);
+        self.views.iter_mut().try_for_each(|view| view.fold(batches))
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Pin { definition, from, reply } => {
+                let view = self.views.iter().find(|v| v.definition == definition);
+                let generations = view.map_or(Err(SpeedError::UnknownView), |v| v.pin(Offset(from)));
+                let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
+                let pin = generations.map(|generations| PartitionPin {
+                    pin: SpeedPin { generations, watermark },
+                    last_arrival: self.last_arrival,
+                });
+                let _ = reply.send(pin);
+            }
+            Request::Retire { definition, before } => {
+                self.views.iter_mut().filter(|v| v.definition == definition).for_each(|v| v.retire(Offset(before)));
+            }
+            Request::Status { reply } => {
+                let status = |v: &Generations| ViewStatus {
+                    definition: v.definition.clone(),
+                    rows: v.rows(),
+                    bytes: v.bytes(),
+                    generations: v.count(),
+                };
+                let _ = reply.send(self.views.iter().map(status).collect());
+            }
+        }
+    }
+}
