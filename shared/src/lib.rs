@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod handoff;
 pub mod ids;
+pub mod lake;
 pub mod ledger;
 pub mod limits;
 pub mod seam;
