@@ -10,6 +10,7 @@ pub mod control;
 pub mod evaluate;
 pub mod handoff;
 pub mod ids;
+pub mod lake;
 pub mod ledger;
 pub mod limits;
 pub mod partial;
