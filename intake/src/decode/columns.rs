@@ -37,7 +37,8 @@ impl Columns {
     /// Appends the row and empties it.
     pub(super) fn append(&mut self, row: &mut Row<'_>) {
         for (builder, cell) in self.0.iter_mut().zip(&mut row.cells) {
-            builder.append(std::mem::replace(cell, Cell::Missing), &row.unescaped);
+            builder.append(cell, &row.unescaped);
+            *cell = Cell::Missing;
         }
         row.unescaped.clear();
         row.unknown_fields = 0;
@@ -69,17 +70,17 @@ impl Builder {
     }
 
     #[inline]
-    fn append(&mut self, cell: Cell<'_>, unescaped: &str) {
+    fn append(&mut self, cell: &Cell<'_>, unescaped: &str) {
         match (self, cell) {
-            (Builder::Boolean(b), Cell::Boolean(value)) => b.append_value(value),
-            (Builder::Int(b), Cell::Integer(value)) => b.append_value(value as i32),
-            (Builder::BigInt(b), Cell::Integer(value)) => b.append_value(value),
-            (Builder::Double(b), Cell::Double(value)) => b.append_value(value),
-            (Builder::Decimal(b), Cell::Decimal(value)) => b.append_value(value),
+            (Builder::Boolean(b), Cell::Boolean(value)) => b.append_value(*value),
+            (Builder::Int(b), Cell::Integer(value)) => b.append_value(*value as i32),
+            (Builder::BigInt(b), Cell::Integer(value)) => b.append_value(*value),
+            (Builder::Double(b), Cell::Double(value)) => b.append_value(*value),
+            (Builder::Decimal(b), Cell::Decimal(value)) => b.append_value(*value),
             (Builder::String(b), Cell::Text(text)) => b.append_value(text),
-            (Builder::String(b), Cell::Unescaped { start, end }) => b.append_value(&unescaped[start..end]),
-            (Builder::Date(b), Cell::Integer(value)) => b.append_value(value as i32),
-            (Builder::Timestamp(b), Cell::Integer(value)) => b.append_value(value),
+            (Builder::String(b), Cell::Unescaped { start, end }) => b.append_value(&unescaped[*start..*end]),
+            (Builder::Date(b), Cell::Integer(value)) => b.append_value(*value as i32),
+            (Builder::Timestamp(b), Cell::Integer(value)) => b.append_value(*value),
             (builder, _) => builder.append_null(),
         }
     }

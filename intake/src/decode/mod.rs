@@ -28,6 +28,10 @@ use shared::stream::Stream;
 
 use session::Session;
 
+/// Most values, null or not, that the columns of one body may hold. A body of tiny events for a wide stream would
+/// otherwise grow to a hundred times its size; at 8 to 16 bytes each, this is at most half a gigabyte.
+pub const BODY_VALUES_MAX: usize = 32 * 1024 * 1024;
+
 /// The bounds of decoding.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -35,11 +39,17 @@ pub struct Options {
     pub event_bytes_max: usize,
     /// Rejections described in [`Decoded::rejections`]; further ones are only counted.
     pub rejections_listed_max: usize,
+    /// Most values, rows times columns. A body that holds more is refused.
+    pub values_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { event_bytes_max: EVENT_LINE_BYTES_MAX, rejections_listed_max: REJECTIONS_LISTED_MAX }
+        Options {
+            event_bytes_max: EVENT_LINE_BYTES_MAX,
+            rejections_listed_max: REJECTIONS_LISTED_MAX,
+            values_max: BODY_VALUES_MAX,
+        }
     }
 }
 
@@ -79,12 +89,16 @@ pub enum DecodeError {
     /// The body is an array, and not JSON. Line and column (in bytes) from 1.
     #[error("the array is not valid JSON at line {line} column {column}: {reason}")]
     Syntax { line: u64, column: u64, reason: String },
+    /// The body holds more events than its stream's columns may take at once.
+    #[error("the body holds more than {max} events of this stream; send it in parts")]
+    TooManyEvents { max: usize },
 }
 
 /// Reads the events of `body`: NDJSON, a JSON array of objects, or one object, which may go over several lines.
 ///
 /// # Errors
-/// [`DecodeError::Syntax`] for an array that is not valid JSON. All else is a rejection of single events.
+/// [`DecodeError::Syntax`] for an array that is not valid JSON, [`DecodeError::TooManyEvents`] beyond
+/// [`Options::values_max`]. All else is a rejection of single events.
 pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded, DecodeError> {
     decode_with(stream, body, options, true)
 }
@@ -93,5 +107,5 @@ pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded,
 fn decode_with(stream: &Stream, body: &[u8], options: Options, usual: bool) -> Result<Decoded, DecodeError> {
     let mut session = Session::new(stream, options, body.len(), usual);
     framing::read(&mut session, body)?;
-    Ok(session.finish())
+    session.finish()
 }

@@ -47,8 +47,9 @@ impl<'a> Visitor<'a> for Object<'_, 'a> {
                     let column = &self.fields.columns[index];
                     let cell = &mut self.row.cells[index];
                     if *cell == Cell::Missing {
-                        let read = value::read(column, Token::of(raw.get()), &mut self.row.unescaped);
-                        read.map(|value| *cell = value).err()
+                        let token = Token::of(raw.get());
+                        let read = value::read(column.data_type, token, &mut self.row.unescaped, cell);
+                        read.err().map(|wrong| wrong.fault(column, raw.get()))
                     } else {
                         Some(Fault::Twice { column })
                     }

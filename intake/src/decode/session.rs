@@ -8,11 +8,13 @@ use super::fields::Fields;
 use super::object;
 use super::row::{Cell, Row};
 use super::usual::UsualObjects;
-use super::{Decoded, Options, Rejection};
+use super::{DecodeError, Decoded, Options, Rejection};
 use crate::event_id;
 
-/// Least bytes of JSON an event is taken to have when room for its columns is made.
+/// Bytes of JSON an event is taken to have, at least, when room for its columns is made.
 const EVENT_BYTES_GUESS: usize = 128;
+/// The same for each of its fields. So the room made never exceeds the size of the body.
+const FIELD_BYTES_GUESS: usize = 16;
 
 /// The decoding of one body.
 pub(super) struct Session<'a> {
@@ -23,6 +25,8 @@ pub(super) struct Session<'a> {
     usual: Option<UsualObjects>,
     row: Row<'a>,
     columns: Columns,
+    rows_max: usize,
+    valid: usize,
     lines_read: u64,
     rejections: Vec<Rejection>,
     unknown_fields: u64,
@@ -32,13 +36,18 @@ impl<'a> Session<'a> {
     /// Begins a body of `body_bytes` bytes.
     pub(super) fn new(stream: &'a Stream, options: Options, body_bytes: usize, usual: bool) -> Session<'a> {
         let fields = Fields::new(stream);
+        let columns = stream.columns.len();
+        let rows_max = options.values_max / columns.max(1);
+        let rows_guess = body_bytes / EVENT_BYTES_GUESS.max(columns * FIELD_BYTES_GUESS) + 1;
         Session {
             usual: usual.then(|| UsualObjects::new(&fields)),
             fields,
-            row: Row::new(stream.columns.len()),
-            columns: Columns::new(stream, body_bytes / EVENT_BYTES_GUESS + 1),
+            row: Row::new(columns),
+            columns: Columns::new(stream, rows_guess.min(rows_max)),
             stream,
             options,
+            rows_max,
+            valid: 0,
             lines_read: 0,
             rejections: Vec::new(),
             unknown_fields: 0,
@@ -75,6 +84,11 @@ impl<'a> Session<'a> {
             return self.reject(line, Fault::NoEventTime { column });
         }
         self.lines_read += 1;
+        self.valid += 1;
+        if self.valid > self.rows_max {
+            // The body will be refused; the columns must not grow on.
+            return self.row.clear();
+        }
         self.unknown_fields += self.row.unknown_fields;
         self.columns.append(&mut self.row);
     }
@@ -89,14 +103,17 @@ impl<'a> Session<'a> {
     }
 
     /// What was read.
-    pub(super) fn finish(self) -> Decoded {
+    pub(super) fn finish(self) -> Result<Decoded, DecodeError> {
+        if self.valid > self.rows_max {
+            return Err(DecodeError::TooManyEvents { max: self.rows_max });
+        }
         let rows = self.columns.finish(self.stream);
-        Decoded {
+        Ok(Decoded {
             id_hashes: self.stream.primary_key.map(|column| event_id::hash_ids(rows.column(column))),
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,
             unknown_fields: self.unknown_fields,
-        }
+        })
     }
 }

@@ -49,13 +49,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// The byte at this place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     /// Steps over `byte` if it is next.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let next = self.peek() == Some(byte);
         self.at += usize::from(next);
@@ -63,7 +63,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over `expected` if it is next.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_all(&mut self, expected: &[u8]) -> bool {
         let next = self.bytes.get(self.at..self.at + expected.len()) == Some(expected);
         if next {
@@ -73,7 +73,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps over spaces and tabs, and over line ends if `line_ends`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip_space(&mut self, line_ends: bool) {
         while let Some(byte) = self.peek() {
             let space = byte <= b' ' && (matches!(byte, b' ' | b'\t') || line_ends && matches!(byte, b'\n' | b'\r'));
@@ -85,7 +85,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string, a number, `true`, `false` or `null`; nothing if another thing is next.
-    #[inline]
+    #[inline(always)]
     pub(super) fn scalar(&mut self) -> Option<Token<'a>> {
         let start = self.at;
         let kind = match self.peek()? {
@@ -100,7 +100,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string with its quotes. Escapes are stepped over, not checked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Option<Token<'a>> {
         let start = self.at;
         if !self.take(b'"') {
@@ -127,7 +127,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a number by the grammar of JSON.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self) -> Option<Token<'a>> {
         let start = self.at;
         let negative = self.take(b'-');
@@ -157,7 +157,7 @@ impl<'a> Scanner<'a> {
         Some(Token { raw: &self.text[start..self.at], kind })
     }
 
-    #[inline]
+    #[inline(always)]
     fn digit(&self) -> Option<u8> {
         self.peek().map(|byte| byte.wrapping_sub(b'0'))
     }

@@ -61,7 +61,7 @@ impl UsualObjects {
                     if *cell != Cell::Missing {
                         return None;
                     }
-                    *cell = value::read(&fields.columns[column], token, &mut row.unescaped).ok()?;
+                    value::read(fields.columns[column].data_type, token, &mut row.unescaped, cell).ok()?;
                     place = column + 1;
                 }
                 // The escapes of a value that nobody reads would go unchecked.

@@ -44,11 +44,11 @@ impl Encoding {
     }
 
     /// The bytes that `packed` stands for.
-    pub(super) fn unpack(self, packed: Bytes) -> Result<Bytes, UnpackError> {
+    pub(super) fn unpack(self, packed: &Bytes) -> Result<Bytes, UnpackError> {
         let (encoding, unpacked) = match self {
-            Encoding::Identity => return Ok(packed),
-            Encoding::Gzip => ("gzip", read(flate2::bufread::MultiGzDecoder::new(&*packed), packed.len())),
-            Encoding::Zstd => ("zstd", zstd_reader(&packed).and_then(|reader| read(reader, packed.len()))),
+            Encoding::Identity => return Ok(packed.clone()),
+            Encoding::Gzip => ("gzip", read(flate2::bufread::MultiGzDecoder::new(&**packed), packed.len())),
+            Encoding::Zstd => ("zstd", zstd_reader(packed).and_then(|reader| read(reader, packed.len()))),
         };
         match unpacked {
             Ok(bytes) if bytes.len() > EVENT_BODY_BYTES_MAX => Err(UnpackError::TooLarge),

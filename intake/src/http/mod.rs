@@ -152,16 +152,16 @@ impl Entrance {
     /// Unpacks and decodes a body; large ones away from the threads that serve connections.
     async fn decode(&self, stream: Arc<Stream>, body: Collected, encoding: Encoding) -> Result<Decoded, Problem> {
         let inline = encoding == Encoding::Identity && body.bytes.len() <= DECODED_INLINE_BYTES_MAX;
+        if inline {
+            return Ok(decode(&stream, &body.bytes, Options::default())?);
+        }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.expect("the semaphore is never closed");
         let work = move || {
             // Both live as long as the work does, also where nobody waits for it any more.
             let (_permit, body) = (permit, body);
-            let bytes = encoding.unpack(body.bytes)?;
+            let bytes = encoding.unpack(&body.bytes)?;
             Ok(decode(&stream, &bytes, Options::default())?)
         };
-        if inline {
-            return work();
-        }
         match tokio::task::spawn_blocking(work).await {
             Ok(decoded) => decoded,
             Err(error) => Err(refusal::internal(format!("decoding failed: {error}"))),

@@ -99,8 +99,12 @@ impl From<UnpackError> for Problem {
 impl From<DecodeError> for Problem {
     fn from(error: DecodeError) -> Problem {
         let detail = error.to_string();
-        let DecodeError::Syntax { line, column, .. } = error;
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail).with("line", line).with("column", column)
+        match error {
+            DecodeError::Syntax { line, column, .. } => {
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail).with("line", line).with("column", column)
+            }
+            DecodeError::TooManyEvents { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
+        }
     }
 }
 
