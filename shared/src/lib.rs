@@ -5,12 +5,15 @@
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
 pub mod clock;
+pub mod evaluate;
 pub mod handoff;
 pub mod ids;
 pub mod ledger;
 pub mod limits;
+pub mod plan;
 pub mod scalar;
 pub mod seam;
+pub mod sql;
 pub mod stream;
 pub mod time;
 pub mod types;
