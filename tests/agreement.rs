@@ -15,9 +15,14 @@ const BEGIN: i64 = 1_000_000_000_000_000;
 #[derive(Debug, Clone)]
 enum Step {
     Post(Vec<Event>),
-    Run { view: usize, full: bool },
+    Run {
+        view: usize,
+        full: bool,
+    },
     /// A run that is cancelled at once: published or not, no answer may be wrong.
-    Cancel { view: usize },
+    Cancel {
+        view: usize,
+    },
     Kill,
     Stop,
 }
@@ -63,9 +68,14 @@ fn check(world: &World, log: &Log, context: &str) {
     for view in VIEWS {
         let answer = world.rows(view, "");
         let seam = answer["seam"]["offsets"]["0"].as_u64().unwrap_or(0) as usize;
-        oracle::assert_same(&oracle::found(&answer, view), &oracle::expected(view, log, seam), &format!("{context}: {view}"));
+        oracle::assert_same(
+            &oracle::found(&answer, view),
+            &oracle::expected(view, log, seam),
+            &format!("{context}: {view}"),
+        );
         let ledger = &answer["ledger"];
-        let accounted: u64 = ["batch", "speed", "late"].iter().map(|part| ledger[*part].as_u64().expect("a count")).sum();
+        let accounted: u64 =
+            ["batch", "speed", "late"].iter().map(|part| ledger[*part].as_u64().expect("a count")).sum();
         assert_eq!(ledger["accepted"], json!(log.accepted.len()), "{context}: {view}");
         assert_eq!(accounted, log.accepted.len() as u64, "{context}: {view}: {ledger}");
         assert_eq!(ledger["late"], json!(oracle::late(view, log, seam)), "{context}: {view}");
@@ -184,11 +194,13 @@ fn a_changed_definition_answers_as_before_until_its_first_version_is_out() {
     world.run("regions", false);
     post(&world, &mut log, &(50..80).map(event).collect::<Vec<_>>());
     assert_eq!(world.stop(), Some(0));
-    world.redefine(&oracle::definitions(1).replace("COUNT(*) AS n, COUNT(amount)", "COUNT(*) * 10 AS n, COUNT(amount)"));
+    world
+        .redefine(&oracle::definitions(1).replace("COUNT(*) AS n, COUNT(amount)", "COUNT(*) * 10 AS n, COUNT(amount)"));
     world.start();
     world.wait_for("the new definition", |world| {
         let answer = world.rows("regions", "");
-        let total: i64 = answer["rows"].as_array().expect("rows").iter().map(|r| r["n"].as_i64().expect("a count")).sum();
+        let total: i64 =
+            answer["rows"].as_array().expect("rows").iter().map(|r| r["n"].as_i64().expect("a count")).sum();
         assert_eq!(answer["complete"], Value::Bool(true));
         assert!(total == 80 || total == 800, "neither the old nor the new answer: {total}");
         total == 800

@@ -59,7 +59,8 @@ fn found_hours(rows: &[Value]) -> Hours {
     let row = |r: &Value| {
         let text = |name: &str| r[name].as_str().expect("a text").to_owned();
         let long = |name: &str| r[name].as_i64().expect("an integer");
-        let value = (long("flights"), r["avg_delay"].as_f64().expect("a float"), long("max_delay"), long("late_flights"));
+        let value =
+            (long("flights"), r["avg_delay"].as_f64().expect("a float"), long("max_delay"), long("late_flights"));
         ((text("window_start"), text("origin")), value)
     };
     rows.iter().map(row).collect()
@@ -116,7 +117,11 @@ fn the_merged_answer_is_what_polars_computes() {
                 let asked = world.post("/v1/views/departures/runs", "{}");
                 run = Some(asked.json()["id"].as_str().expect("an id").to_owned());
                 let answer = world.rows("departures", "");
-                assert_hours(&found_hours(answer["rows"].as_array().expect("rows")), &expected_hours(sent), "during a run");
+                assert_hours(
+                    &found_hours(answer["rows"].as_array().expect("rows")),
+                    &expected_hours(sent),
+                    "during a run",
+                );
             }
         }
         let answer = world.rows("departures", "");

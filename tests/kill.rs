@@ -28,7 +28,8 @@ fn body(batch: u64) -> String {
 fn totals(world: &World, view: &str) -> (u64, u64) {
     let answer = world.rows(view, "");
     assert_eq!(answer["complete"], json!(true), "{}", answer["ledger"]);
-    let sum = |name: &str| answer["rows"].as_array().expect("rows").iter().map(|r| r[name].as_u64().expect("a number")).sum();
+    let sum =
+        |name: &str| answer["rows"].as_array().expect("rows").iter().map(|r| r[name].as_u64().expect("a number")).sum();
     (sum("n"), sum("total"))
 }
 

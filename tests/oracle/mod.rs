@@ -180,7 +180,11 @@ fn signs(events: &[Event]) -> Table {
         let doubled = events.iter().filter_map(|e| e.amount?.checked_mul(2)).map(i128::from).collect::<Vec<_>>();
         let total = sum_of(events.iter().filter_map(|e| e.amount).map(i128::from));
         let mean = total.as_i64().map(|total| total / events.len() as i64);
-        BTreeMap::from([("doubled", sum_of(doubled.iter().copied())), ("mean", json!(mean)), ("n", json!(events.len()))])
+        BTreeMap::from([
+            ("doubled", sum_of(doubled.iter().copied())),
+            ("mean", json!(mean)),
+            ("n", json!(events.len())),
+        ])
     };
     group(events, key).into_iter().map(|(key, events)| (key, fold(events))).collect()
 }
@@ -214,10 +218,9 @@ pub fn ndjson(events: &[Event]) -> String {
 /// An answer's rows in the form of [`expected`].
 pub fn found(answer: &Value, view: &str) -> Table {
     let (group, measures): (&[&str], &[&'static str]) = match view {
-        "regions" => (
-            &["window_start", "region"],
-            &["n", "amounts", "total", "price", "least", "dearest", "flagged", "cost"],
-        ),
+        "regions" => {
+            (&["window_start", "region"], &["n", "amounts", "total", "price", "least", "dearest", "flagged", "cost"])
+        }
         "signs" => (&["window_start", "sign", "code"], &["doubled", "mean", "n"]),
         _ => (&[], &["n", "total", "first_region", "latest"]),
     };
