@@ -7,6 +7,7 @@ mod dedup;
 mod group;
 mod id_hash;
 mod keys;
+mod offset_table;
 mod partition_log;
 mod queue;
 mod sequence;
