@@ -1,7 +1,8 @@
 //! How settled is a row? From the watermark, the end of its window and the layers it came from.
 
-use shared::time::{Micros, micros_of};
 use std::time::Duration;
+
+use shared::time::{Micros, micros_of};
 
 /// How settled a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

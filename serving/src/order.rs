@@ -1,6 +1,9 @@
 //! Which rows of a merged table are shown, and in which order? A page of row numbers; only its rows are sorted fully.
 
-use arrow::array::{Array, ArrayRef, AsArray, DynComparator, Float64Array, make_comparator};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, make_comparator};
 use arrow::compute::SortOptions;
 use arrow::datatypes::Float64Type;
 use arrow::error::ArrowError;
@@ -8,8 +11,6 @@ use shared::evaluate::EvaluateError;
 use shared::partial::finish::finish_measures;
 use shared::partial::merge::Merged;
 use shared::view::View;
-use std::cmp::Ordering;
-use std::sync::Arc;
 
 use crate::query::{OrderBy, OrderKey, Query};
 

@@ -105,10 +105,10 @@ impl Pinned {
         }
     }
 
-    /// Rows that merging `query` will look at.
-    pub fn candidate_rows(&self, query: &Query) -> usize {
+    /// How much work merging `query` is: rows and keys to look at.
+    pub fn work(&self, query: &Query) -> usize {
         let rows = |part: &Part| part.blocks.iter().map(|b| b.candidates(query.from, query.to).len()).sum::<usize>();
-        self.parts(query.layer).iter().map(|(part, _)| rows(part)).sum()
+        self.parts(query.layer).iter().map(|(part, _)| rows(part) + part.keys.len()).sum()
     }
 }
 
@@ -140,13 +140,22 @@ fn is_replaced(layers: &Doors, name: &str, published: &Arc<Published>) -> bool {
     layers.views.get(name).is_some_and(|now| !Arc::ptr_eq(&now, published))
 }
 
-/// Pins the speed side of a view alone, to tell of its state.
-pub async fn pin_speed(layers: &Doors, published: &Published) -> Result<SpeedPin, SpeedError> {
-    layers.speed.pin(published, &published.seam).await
+/// Pins the speed side of a view alone, to tell of its state; and what it belongs to.
+pub async fn pin_speed(layers: &Doors, name: &str) -> Result<(Arc<Published>, SpeedPin), ReadError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
+        match layers.speed.pin(&published, &published.seam).await {
+            Ok(pin) => return Ok((published, pin)),
+            Err(SpeedError::SeamMoved) if tries < TRIES => tokio::task::yield_now().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 async fn pin_once(layers: &Doors, published: &Arc<Published>, query: &Query) -> Result<Pinned, ReadError> {
-    let speed = pin_speed(layers, published).await?;
+    let speed = layers.speed.pin(published, &published.seam).await?;
     let batch = match &published.version {
         Some(version) if query.layer != LayerChoice::Speed => {
             layers.batch.parts(published, version, query.from, query.to).await?

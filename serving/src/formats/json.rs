@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::ids::{Offset, Partition};
+use shared::published::Published;
 use shared::time::Micros;
 use shared::types::DataType;
 
 use super::json_rows::RowWriter;
 use crate::answer::{Answer, Column, Role};
-use crate::pin::Pinned;
+use crate::pin::{Balance, Pinned};
 use crate::query::{LayerChoice, Shape};
 
 /// What the document tells beside the rows.
@@ -66,7 +67,7 @@ pub struct LedgerCounts {
 
 impl Seam {
     /// The seam of what was published.
-    pub fn of(published: &shared::published::Published) -> Seam {
+    pub fn of(published: &Published) -> Seam {
         let version = published.version.as_ref();
         Seam {
             version: version.map(|v| v.version),
@@ -76,9 +77,15 @@ impl Seam {
     }
 }
 
-impl From<&crate::pin::Balance> for LedgerCounts {
-    fn from(balance: &crate::pin::Balance) -> LedgerCounts {
-        let crate::pin::Balance { accepted, batch, speed, late, .. } = balance;
+impl<'a> ColumnHead<'a> {
+    fn of(column: &'a Column) -> ColumnHead<'a> {
+        ColumnHead { name: &column.name, data_type: column.data_type, role: column.role.name() }
+    }
+}
+
+impl From<&Balance> for LedgerCounts {
+    fn from(balance: &Balance) -> LedgerCounts {
+        let Balance { accepted, batch, speed, late, .. } = balance;
         LedgerCounts { accepted: accepted.events, batch: batch.events, speed: speed.events, late: late.events }
     }
 }
@@ -114,9 +121,8 @@ pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
     let mut rows = RowWriter::new(answer);
     let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
     if shape == Shape::Document {
-        let column = |c: &Column| ColumnHead { name: &c.name, data_type: c.data_type, role: c.role.name() };
         let view = about.pinned.published.view.name.as_str();
-        let head = Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(column).collect() };
+        let head = Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(ColumnHead::of).collect() };
         append(&head, &mut out);
         // The head is an object of its own; its closing brace gives way to the rows.
         out.pop();
