@@ -69,7 +69,9 @@ pub struct Given<'a> {
 pub enum PlanError {
     #[error("{path}: {reason}")]
     Tags { path: String, reason: String },
-    #[error("archive file {path} holds offsets {from} to {to} of partition {partition}, on both sides of the cut at {cut}")]
+    #[error(
+        "archive file {path} holds offsets {from} to {to} of partition {partition}, on both sides of the cut at {cut}"
+    )]
     Straddles { path: String, partition: Partition, from: Offset, to: Offset, cut: Offset },
     #[error("the archive holds {archived} events before the cut, the log accepted {accepted}{hint}")]
     Ledger { archived: u64, accepted: u64, hint: &'static str },
@@ -99,7 +101,8 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
     let everything = given.everything || given.window == Window::All || of_new_files.contains(&None);
     let window_dates = if everything { touched(&mut dates.keys().copied()) } else { of_new_files };
     if !everything {
-        let needed: BTreeSet<i32> = window_dates.iter().flatten().flat_map(|d| event_days_of(given.window, *d)).collect();
+        let needed: BTreeSet<i32> =
+            window_dates.iter().flatten().flat_map(|d| event_days_of(given.window, *d)).collect();
         dates.retain(|date, _| date.is_some_and(|day| needed.contains(&day.0)));
     }
     let replaced = |file: &&DataFile| everything || window_dates.contains(&file.partition);

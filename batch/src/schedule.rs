@@ -208,7 +208,10 @@ mod tests {
             ("* * * * monday", "\"monday\" is not a valid weekday"),
             ("* * * * 1/0", "\"1/0\" is not a valid weekday"),
             ("0 0 31 2 *", "\"0 0 31 2 *\" never comes"),
-            ("@fortnightly", "\"@fortnightly\" is not known: use @hourly, @daily, @weekly, @monthly, @yearly or @every 30s"),
+            (
+                "@fortnightly",
+                "\"@fortnightly\" is not known: use @hourly, @daily, @weekly, @monthly, @yearly or @every 30s",
+            ),
             ("@every 0s", "\"0s\" is not an interval of at least one second: write 5s, 10m, 2h or 1h30m"),
             ("@every 5", "\"5\" is not an interval of at least one second: write 5s, 10m, 2h or 1h30m"),
             ("@every", "\"\" is not an interval of at least one second: write 5s, 10m, 2h or 1h30m"),
