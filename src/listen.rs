@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-/// Serves until `stop` says so, then waits for requests under way, at most [`limits::SHUTDOWN_WAIT_MS`].
-pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` says so, then waits at most `wait` for requests under way.
+pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, wait: Duration) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS));
     let http = Arc::new(http);
@@ -44,7 +44,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
         });
     }
     drop(listener);
-    if tokio::time::timeout(Duration::from_millis(limits::SHUTDOWN_WAIT_MS), open.shutdown()).await.is_err() {
+    if tokio::time::timeout(wait, open.shutdown()).await.is_err() {
         warn!("requests were still under way when the server stopped");
     }
 }

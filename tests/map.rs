@@ -30,10 +30,24 @@ fn sources() -> Vec<PathBuf> {
 
 #[test]
 fn paths_that_documents_name_exist() {
-    for document in ["README.md", "docs/architecture.md", "docs/glossary.md", "docs/performance.md", "examples/README.md"] {
+    for document in
+        ["README.md", "docs/architecture.md", "docs/glossary.md", "docs/performance.md", "examples/README.md"]
+    {
         let text = std::fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"));
         for quoted in text.split('`').skip(1).step_by(2) {
-            let folders = ["shared/", "intake/", "speed/", "batch/", "serving/", "src/", "tests/", "bench/", "docs/", "examples/", "infra/"];
+            let folders = [
+                "shared/",
+                "intake/",
+                "speed/",
+                "batch/",
+                "serving/",
+                "src/",
+                "tests/",
+                "bench/",
+                "docs/",
+                "examples/",
+                "infra/",
+            ];
             if folders.iter().any(|f| quoted.starts_with(f)) && !quoted.contains([' ', '*', '<', '{']) {
                 assert!(root().join(quoted).exists(), "{document} names {quoted}, which does not exist");
             }
@@ -53,7 +67,8 @@ fn paths_that_documents_name_exist() {
 fn every_file_says_what_it_is_for() {
     for file in sources() {
         let text = std::fs::read_to_string(&file).expect("readable");
-        let is_inner_test = file.file_name().is_some_and(|n| n == "tests.rs") || file.parent().is_some_and(|p| p.ends_with("tests"));
+        let is_inner_test =
+            file.file_name().is_some_and(|n| n == "tests.rs") || file.parent().is_some_and(|p| p.ends_with("tests"));
         assert!(text.starts_with("//!") || is_inner_test, "{} does not begin with //!", file.display());
         let lines = text.lines().count();
         assert!(lines <= 600, "{} has {lines} lines", file.display());

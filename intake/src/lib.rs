@@ -9,5 +9,8 @@ pub mod decode;
 pub mod door;
 pub mod event_id;
 pub mod http;
+pub mod log;
+pub mod partition;
 pub mod rate;
 pub mod status;
+pub mod streams;
