@@ -39,6 +39,15 @@ pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
+/// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.
+pub const SQL_TOKENS_MAX: usize = 20_000;
+/// Most tokens that can stand between two commas of an expression, summed over the parentheses around them. Chains of
+/// operators make trees as deep as they are long; this keeps the parser's own trees from overflowing the stack.
+pub const SQL_CHAIN_TOKENS_MAX: usize = 1_500;
+/// Most nodes of one lowered expression: some SQL forms repeat an operand, and nesting them multiplies it.
+pub const SQL_NODES_MAX: usize = 20_000;
+/// Longest LIKE pattern, in characters.
+pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;
 /// Longest definition file, in bytes.
 pub const SQL_BYTES_MAX: usize = 1024 * 1024;
 /// Most partitions of a stream.

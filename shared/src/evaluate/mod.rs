@@ -1,11 +1,102 @@
-//! placeholder until the sql branch lands
+//! What is the value of an expression? One translation to Polars, used by all layers, and its evaluation over Arrow rows.
+//!
+//! Where Polars means something else than the dialect (overflow wraps, division of integers gives floats, `%` takes the
+//! divisor's sign), a small function of our own stands in its place: see [`kernel`] and the files beside it.
+
+mod arithmetic;
+mod cast;
+mod choose;
+mod frame;
+mod kernel;
+mod like;
+mod moment;
+#[cfg(test)]
+mod tests;
+mod text;
+mod translate;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType as ArrowType;
+use arrow::record_batch::RecordBatch;
+use polars::prelude::{Column, DataFrame, IntoColumn, IntoLazy, OptFlags, PolarsError, PolarsResult};
+
+pub use self::frame::{from_polars, to_polars_series};
+pub use self::kernel::polars_type;
+pub use self::translate::to_polars;
 use crate::scalar::Scalar;
-use arrow::array::{ArrayRef, RecordBatch};
+
+/// Why expressions could not be evaluated. None of this can come from a user's text: it is a defect here or in Polars.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    #[error(transparent)]
+    #[error("polars could not evaluate the expression")]
+    Polars(#[from] PolarsError),
+    #[error("polars failed while evaluating the expression")]
+    Panicked,
+    #[error("a column could not be handed over between arrow and polars")]
     Arrow(#[from] arrow::error::ArrowError),
+    #[error("the expression reads column {index} of {columns}")]
+    NoSuchColumn { index: usize, columns: usize },
+    #[error("columns of the arrow type {0} are not in use")]
+    UnknownType(ArrowType),
+    #[error("the expression gave {given} instead of {wanted}")]
+    WrongType { given: String, wanted: String },
 }
+
+/// Evaluates expressions over a batch in one go; [`crate::scalar::Node::Column`] is an index into its columns. Every
+/// result has as many rows as the batch and the [`crate::types::DataType::arrow`] type of its expression.
 pub fn evaluate(scalars: &[&Scalar], rows: &RecordBatch) -> Result<Vec<ArrayRef>, EvaluateError> {
-    Ok(scalars.iter().map(|s| rows.column(s.as_column().expect("plain")).clone()).collect())
+    let column = |index: usize| {
+        let columns = rows.num_columns();
+        rows.columns().get(index).ok_or(EvaluateError::NoSuchColumn { index, columns })
+    };
+    let computed: Vec<&Scalar> = scalars.iter().copied().filter(|scalar| scalar.as_column().is_none()).collect();
+    let mut results = if computed.is_empty() { Vec::new() } else { compute(&computed, rows)? }.into_iter();
+    let result = |scalar: &&Scalar| match scalar.as_column() {
+        Some(index) => column(index).cloned(),
+        None => Ok(results.next().expect("one result per computed expression")),
+    };
+    scalars.iter().map(result).collect()
+}
+
+fn compute(scalars: &[&Scalar], rows: &RecordBatch) -> Result<Vec<ArrayRef>, EvaluateError> {
+    let mut used = vec![false; rows.num_columns()];
+    let mut missing = None;
+    for scalar in scalars {
+        scalar.for_each_column(&mut |index| match used.get_mut(index) {
+            Some(used) => *used = true,
+            None => missing = Some(index),
+        });
+    }
+    if let Some(index) = missing {
+        return Err(EvaluateError::NoSuchColumn { index, columns: rows.num_columns() });
+    }
+    let names: Vec<String> = (0..rows.num_columns()).map(|index| format!("c{index}")).collect();
+    let mut columns = Vec::new();
+    for (index, array) in rows.columns().iter().enumerate().filter(|(index, _)| used[*index]) {
+        columns.push(to_polars_series(&names[index], array)?.into_column());
+    }
+    let expressions: Vec<_> =
+        scalars.iter().enumerate().map(|(at, scalar)| to_polars(scalar, &names).alias(format!("r{at}"))).collect();
+    let run = || -> PolarsResult<Vec<Column>> {
+        let frame = match columns.is_empty() {
+            true => DataFrame::empty_with_height(rows.num_rows()),
+            false => DataFrame::new(rows.num_rows(), columns)?,
+        };
+        // Nothing is read from anywhere: of the optimizer only the part that makes expressions run is of use.
+        let optimizations = OptFlags::TYPE_COERCION | OptFlags::SIMPLIFY_EXPR;
+        let frame = frame.lazy().with_optimizations(optimizations).select(expressions).collect()?;
+        Ok(frame.into_columns())
+    };
+    let results = catch_unwind(AssertUnwindSafe(run)).map_err(|_| EvaluateError::Panicked)??;
+    results
+        .into_iter()
+        .zip(scalars)
+        .map(|(result, scalar)| {
+            let result =
+                if result.len() == rows.num_rows() { result } else { result.new_from_index(0, rows.num_rows()) };
+            from_polars(result.as_materialized_series(), scalar.data_type)
+        })
+        .collect()
 }

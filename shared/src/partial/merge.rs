@@ -169,8 +169,7 @@ impl RowIndex {
     fn row_of(&mut self, grain: Grain, window: i64, key: u32) -> u32 {
         let window = grain.start_of(window);
         let hash = |window: i64, key: u32| {
-            let x =
-                u128::from((window as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15_f39c_c060;
+            let x = u128::from((window as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15;
             (x as u64) ^ ((x >> 64) as u64)
         };
         let (windows, groups) = (&self.windows, &self.groups);
@@ -228,3 +227,6 @@ fn mask(view: &View, columns: &[ArrayRef], filter: &Scalar, rows: usize) -> Resu
     let column = evaluate(&[filter], &batch)?.remove(0);
     Ok(BooleanArray::from(column.to_data()))
 }
+
+#[cfg(test)]
+mod tests;

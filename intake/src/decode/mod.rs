@@ -1,0 +1,111 @@
+//! Which events does a body hold? JSON in, Arrow columns out, each event taken or rejected by itself.
+//!
+//! Reading order: `framing` splits a body into events, `usual` reads the usual ones fast and `object` all others,
+//! `value` says what a JSON value means in a column, `session` collects. Nothing here speaks HTTP or decompresses.
+//!
+//! A field that appears twice in an event rejects it: which of the two was meant, nobody knows.
+
+mod columns;
+mod fault;
+mod fields;
+mod framing;
+mod moment;
+mod number;
+mod object;
+mod row;
+mod session;
+mod token;
+mod usual;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use arrow::array::RecordBatch;
+use serde::Serialize;
+use shared::limits::{EVENT_LINE_BYTES_MAX, REJECTIONS_LISTED_MAX};
+use shared::stream::Stream;
+
+use session::Session;
+
+/// Most values, null or not, that the columns of one body may hold. A body of tiny events for a wide stream would
+/// otherwise grow to a hundred times its size; at 8 to 16 bytes each, this is at most half a gigabyte.
+pub const BODY_VALUES_MAX: usize = 32 * 1024 * 1024;
+
+/// The bounds of decoding.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Longest event, in bytes of JSON without the space around it. Longer ones are rejected.
+    pub event_bytes_max: usize,
+    /// Rejections described in [`Decoded::rejections`]; further ones are only counted.
+    pub rejections_listed_max: usize,
+    /// Most values, rows times columns. A body that holds more is refused.
+    pub values_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            event_bytes_max: EVENT_LINE_BYTES_MAX,
+            rejections_listed_max: REJECTIONS_LISTED_MAX,
+            values_max: BODY_VALUES_MAX,
+        }
+    }
+}
+
+/// The events of a body.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// The events that are valid, in the order of the body: [`Stream::schema`].
+    pub rows: RecordBatch,
+    /// Events seen: lines that are not blank, or elements of the array.
+    pub lines_read: u64,
+    /// Why events were rejected, the first [`Options::rejections_listed_max`] of them.
+    pub rejections: Vec<Rejection>,
+    /// Fields of the valid events that the stream does not declare.
+    pub unknown_fields: u64,
+    /// Hash of each row's event id ([`crate::event_id::hash_ids`]), if the stream has one.
+    pub id_hashes: Option<Vec<u128>>,
+}
+
+impl Decoded {
+    /// Events rejected, listed or not.
+    pub fn rejected(&self) -> u64 {
+        self.lines_read - self.rows.num_rows() as u64
+    }
+}
+
+/// One event that was rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// Line of the body, or number of the array's element, from 1.
+    pub line: u64,
+    pub reason: String,
+}
+
+/// Why a whole body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The body is an array, and not JSON. Line and column (in bytes) from 1.
+    #[error("the array is not valid JSON at line {line} column {column}: {reason}")]
+    Syntax { line: u64, column: u64, reason: String },
+    /// The body holds more events than its stream's columns may take at once.
+    #[error("the body holds more than {max} events of this stream; send it in parts")]
+    TooManyEvents { max: usize },
+}
+
+/// Reads the events of `body`: NDJSON, a JSON array of objects, or one object, which may go over several lines.
+///
+/// # Errors
+/// [`DecodeError::Syntax`] for an array that is not valid JSON, [`DecodeError::TooManyEvents`] beyond
+/// [`Options::values_max`]. All else is a rejection of single events.
+pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded, DecodeError> {
+    decode_with(stream, body, options, true)
+}
+
+/// Decodes with or without the fast way for usual objects.
+fn decode_with(stream: &Stream, body: &[u8], options: Options, usual: bool) -> Result<Decoded, DecodeError> {
+    let mut session = Session::new(stream, options, body.len(), usual);
+    framing::read(&mut session, body)?;
+    session.finish()
+}

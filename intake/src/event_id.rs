@@ -1,0 +1,85 @@
+//! Which 128 bits stand for an event id? Deduplication compares these, not the ids.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Hash of each id of a primary key's column: XXH3, 128 bits, of its bytes. 0 stands for null: such an event has no id.
+///
+/// Strings are hashed as UTF-8; INT, BIGINT, DATE and TIMESTAMP as 64-bit, DECIMAL as 128-bit little-endian integers;
+/// DOUBLE as its bits; BOOLEAN as one byte.
+///
+/// # Panics
+/// If the column is not of a type of [`shared::types::DataType`].
+pub fn hash_ids(column: &ArrayRef) -> Vec<u128> {
+    match column.data_type() {
+        DataType::Utf8View => hashes(column.as_string_view().iter(), |text, hash| hash(text.as_bytes())),
+        DataType::Int32 => {
+            hashes(column.as_primitive::<Int32Type>().iter(), |v, hash| hash(&i64::from(v).to_le_bytes()))
+        }
+        DataType::Int64 => hashes(column.as_primitive::<Int64Type>().iter(), |v, hash| hash(&v.to_le_bytes())),
+        DataType::Date32 => {
+            hashes(column.as_primitive::<Date32Type>().iter(), |v, hash| hash(&i64::from(v).to_le_bytes()))
+        }
+        DataType::Timestamp(..) => {
+            hashes(column.as_primitive::<TimestampMicrosecondType>().iter(), |v, hash| hash(&v.to_le_bytes()))
+        }
+        DataType::Decimal128(..) => {
+            hashes(column.as_primitive::<Decimal128Type>().iter(), |v, hash| hash(&v.to_le_bytes()))
+        }
+        DataType::Float64 => {
+            hashes(column.as_primitive::<Float64Type>().iter(), |v, hash| hash(&v.to_bits().to_le_bytes()))
+        }
+        DataType::Boolean => hashes(column.as_boolean().iter(), |v, hash| hash(&[u8::from(v)])),
+        other => panic!("no column of a stream is of type {other}"),
+    }
+}
+
+/// Hashes the bytes that `feed` makes of each value; null is 0, and no value is.
+fn hashes<T>(
+    values: impl ExactSizeIterator<Item = Option<T>>,
+    feed: impl Fn(T, &dyn Fn(&[u8]) -> u128) -> u128,
+) -> Vec<u128> {
+    let hash = |bytes: &[u8]| xxh3_128(bytes).max(1);
+    values.map(|value| value.map_or(0, |value| feed(value, &hash))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BooleanArray, Date32Array, Int32Array, Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn equal_ids_have_equal_hashes_and_null_has_none() {
+        let text: ArrayRef = Arc::new(StringViewArray::from(vec![
+            Some("e0000000001"),
+            None,
+            Some(""),
+            Some("e0000000001"),
+            Some("an id that is longer than twelve bytes"),
+        ]));
+        let hashes = hash_ids(&text);
+        assert_eq!(hashes[0], xxh3_128(b"e0000000001"));
+        assert_eq!(hashes[0], hashes[3]);
+        assert_eq!(hashes[1], 0);
+        assert_eq!(hashes[2], xxh3_128(b""));
+        assert_eq!(hashes[4], xxh3_128(b"an id that is longer than twelve bytes"));
+    }
+
+    #[test]
+    fn an_integer_hashes_the_same_in_either_width() {
+        let narrow: ArrayRef = Arc::new(Int32Array::from(vec![-1, 7]));
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![-1, 7]));
+        let days: ArrayRef = Arc::new(Date32Array::from(vec![-1, 7]));
+        assert_eq!(hash_ids(&narrow), hash_ids(&wide));
+        assert_eq!(hash_ids(&days), hash_ids(&wide));
+        assert_eq!(hash_ids(&wide)[1], xxh3_128(&7i64.to_le_bytes()));
+        let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+        assert_eq!(hash_ids(&flags), [xxh3_128(&[1])]);
+    }
+}

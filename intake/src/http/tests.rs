@@ -1,0 +1,298 @@
+//! Does the door answer as the contract says? Each status, each encoding, against a door that only remembers.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, StatusCode};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use shared::limits::EVENT_BODY_BYTES_MAX;
+use shared::stream::{Column, UnknownFields};
+use shared::types::DataType;
+use tower::ServiceExt;
+
+use super::*;
+
+/// Takes everything, or gives one answer to everything, and remembers what came.
+#[derive(Default)]
+struct Remembering {
+    refuse: Option<SubmitError>,
+    submitted: Mutex<Vec<(usize, Option<String>)>>,
+}
+
+impl Door for Remembering {
+    fn stream(&self, name: &str) -> Option<Arc<Stream>> {
+        (name == "flights").then(|| {
+            Arc::new(Stream {
+                name: "flights".parse().unwrap(),
+                columns: vec![
+                    Column { name: "scheduled_at".into(), data_type: DataType::Timestamp },
+                    Column { name: "delay_min".into(), data_type: DataType::BigInt },
+                ],
+                primary_key: None,
+                event_time: 0,
+                watermark_delay: Duration::ZERO,
+                allowed_lateness: Duration::ZERO,
+                max_ahead: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
+                unknown_fields: UnknownFields::Ignore,
+                partitions: 1,
+                sql: String::new(),
+            })
+        })
+    }
+
+    fn stream_names(&self) -> Vec<StreamName> {
+        vec!["flights".parse().unwrap(), "orders".parse().unwrap()]
+    }
+
+    fn submit(
+        &self,
+        _: &Stream,
+        decoded: Decoded,
+        idempotency_key: Option<String>,
+    ) -> BoxFuture<'_, Result<Accepted, SubmitError>> {
+        let rows = decoded.rows.num_rows();
+        self.submitted.lock().unwrap().push((rows, idempotency_key));
+        let answer = match &self.refuse {
+            Some(error) => Err(error.clone()),
+            None => Ok(Accepted {
+                accepted: rows as u64,
+                duplicates: 1,
+                late: 3,
+                offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
+            }),
+        };
+        Box::pin(async move { answer })
+    }
+}
+
+const GOOD: &str = "{\"scheduled_at\":\"2001-01-01T06:00:00Z\",\"delay_min\":5}\n";
+const BAD: &str = "{\"scheduled_at\":\"2001-01-01T06:00:00Z\",\"delay_min\":\"abc\"}\n";
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    json: Value,
+}
+
+async fn send(door: &Arc<Remembering>, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    let mut request = Request::builder().method(Method::POST).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = routes(Arc::clone(door) as Arc<dyn Door>).oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.unwrap();
+    Reply { status: parts.status, headers: parts.headers, json: serde_json::from_slice(&bytes).unwrap() }
+}
+
+async fn post_flights(headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    send(&Arc::default(), "/v1/events/flights", headers, body).await
+}
+
+fn assert_problem(reply: &Reply, status: u16, code: &str) {
+    assert_eq!(reply.status.as_u16(), status, "{}", reply.json);
+    assert_eq!(reply.headers[header::CONTENT_TYPE], "application/problem+json");
+    assert_eq!((&reply.json["status"], &reply.json["code"]), (&json!(status), &json!(code)));
+    for member in ["type", "title", "detail"] {
+        assert!(reply.json[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", reply.json);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn answers_as_the_contract_shows() {
+    let reply = post_flights(&[("content-type", "application/x-ndjson")], format!("{GOOD}{BAD}{GOOD}")).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let want = json!({
+        "accepted": 2, "duplicates": 1, "late": 3, "rejected": 1,
+        "rejections": [{"line": 2, "reason": "delay_min: expected BIGINT, found string \"abc\""}],
+        "offsets": {"0": [41_200, 41_201]},
+    });
+    assert_eq!(reply.json, want);
+}
+
+#[tokio::test]
+async fn unknown_fields_are_told_when_there_are_any() {
+    let reply = post_flights(&[], "{\"scheduled_at\":0,\"x\":1,\"y\":[]}").await;
+    assert_eq!(reply.json["unknown_fields"], 2);
+}
+
+#[tokio::test]
+async fn arrays_and_objects_come_in_too() {
+    let array =
+        post_flights(&[("content-type", "application/json")], "[{\"scheduled_at\":0},{\"scheduled_at\":1}]").await;
+    assert_eq!(array.json["accepted"], 2);
+    let object = post_flights(&[("content-type", "Application/JSON; charset=utf-8")], "{\n\"scheduled_at\":0\n}").await;
+    assert_eq!(object.json["accepted"], 1);
+    let broken = post_flights(&[], "[{\"scheduled_at\":0},\n{]").await;
+    assert_problem(&broken, 400, "invalid_json");
+    assert_eq!((&broken.json["line"], &broken.json["column"]), (&json!(2), &json!(2)));
+}
+
+#[tokio::test]
+async fn strict_takes_all_or_nothing() {
+    let door = Arc::<Remembering>::default();
+    let reply = send(&door, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
+    assert_problem(&reply, 422, "rejected");
+    assert_eq!(reply.json["rejections"][0]["line"], 2);
+    assert!(door.submitted.lock().unwrap().is_empty());
+    let reply = send(&door, "/v1/events/flights?strict=true", &[], GOOD).await;
+    assert_eq!((reply.status, &reply.json["accepted"]), (StatusCode::OK, &json!(1)));
+    let reply = send(&door, "/v1/events/flights?strict=perhaps", &[], GOOD).await;
+    assert_problem(&reply, 400, "bad_query");
+}
+
+#[tokio::test]
+async fn nothing_is_submitted_where_nothing_is_left() {
+    let door = Arc::<Remembering>::default();
+    for body in ["", BAD, "[]"] {
+        let reply = send(&door, "/v1/events/flights", &[], body).await;
+        assert_eq!(
+            (reply.status, &reply.json["accepted"], &reply.json["offsets"]),
+            (StatusCode::OK, &json!(0), &json!({}))
+        );
+    }
+    assert!(door.submitted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn packed_bodies_are_unpacked() {
+    let lines = GOOD.repeat(3_000);
+    let gzipped = post_flights(&[("content-encoding", "gzip")], gzip(lines.as_bytes())).await;
+    assert_eq!(gzipped.json["accepted"], 3_000, "{}", gzipped.json);
+    let mut members = gzip(GOOD.as_bytes());
+    members.extend(gzip(GOOD.as_bytes()));
+    assert_eq!(post_flights(&[("content-encoding", "gzip")], members).await.json["accepted"], 2);
+    let zstd = zstd::encode_all(lines.as_bytes(), 3).unwrap();
+    assert_eq!(post_flights(&[("content-encoding", "ZSTD")], zstd.clone()).await.json["accepted"], 3_000);
+    assert_eq!(post_flights(&[("content-encoding", "identity")], lines).await.json["accepted"], 3_000);
+
+    for (encoding, body) in [("gzip", &zstd[..]), ("zstd", &zstd[..zstd.len() - 1]), ("zstd", b"{}")] {
+        assert_problem(&post_flights(&[("content-encoding", encoding)], body.to_vec()).await, 400, "broken_body");
+    }
+    for encoding in ["br", "gzip, zstd"] {
+        assert_problem(&post_flights(&[("content-encoding", encoding)], GOOD).await, 415, "unsupported_encoding");
+    }
+}
+
+#[tokio::test]
+async fn bombs_do_not_go_off() {
+    let spaces = vec![b' '; EVENT_BODY_BYTES_MAX];
+    let fits = post_flights(&[("content-encoding", "gzip")], gzip(&spaces)).await;
+    assert_eq!(fits.status, StatusCode::OK);
+    let too_many = vec![b' '; EVENT_BODY_BYTES_MAX + 1];
+    let bomb = post_flights(&[("content-encoding", "gzip")], gzip(&too_many)).await;
+    assert_problem(&bomb, 413, "too_large");
+    let bomb = post_flights(&[("content-encoding", "zstd")], zstd::encode_all(&too_many[..], 1).unwrap()).await;
+    assert_problem(&bomb, 413, "too_large");
+
+    let mut wide = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    wide.window_log(27).unwrap();
+    wide.write_all(GOOD.as_bytes()).unwrap();
+    let wide = post_flights(&[("content-encoding", "zstd")], wide.finish().unwrap()).await;
+    assert_problem(&wide, 400, "broken_body");
+}
+
+#[tokio::test]
+async fn large_bodies_are_refused_announced_or_not() {
+    let length = (EVENT_BODY_BYTES_MAX + 1).to_string();
+    assert_problem(&post_flights(&[("content-length", &length)], GOOD).await, 413, "too_large");
+    let frame = Bytes::from(vec![b' '; 1 << 20]);
+    let frames = futures::stream::iter((0..65).map(move |_| Ok::<_, std::io::Error>(frame.clone())));
+    assert_problem(&post_flights(&[], Body::from_stream(frames)).await, 413, "too_large");
+}
+
+#[tokio::test]
+async fn bodies_in_pieces_are_put_together() {
+    let body = GOOD.repeat(5_000);
+    for announced in [true, false] {
+        let pieces: Vec<_> =
+            body.as_bytes().chunks(1_000).map(Bytes::copy_from_slice).map(Ok::<_, std::io::Error>).collect();
+        let length = body.len().to_string();
+        let headers = [("content-length", &*length)];
+        let headers = if announced { &headers[..] } else { &[] };
+        let reply = post_flights(headers, Body::from_stream(futures::stream::iter(pieces))).await;
+        assert_eq!(reply.json["accepted"], 5_000, "{}", reply.json);
+    }
+    let broken = futures::stream::iter([Ok(Bytes::from_static(GOOD.as_bytes())), Err(std::io::Error::other("reset"))]);
+    assert_problem(&post_flights(&[], Body::from_stream(broken)).await, 400, "broken_body");
+}
+
+#[tokio::test]
+async fn only_types_of_json_are_read() {
+    for good in [
+        "application/json",
+        "application/ndjson",
+        "application/jsonl",
+        "text/plain; charset=utf-8",
+        "application/octet-stream",
+        "",
+    ] {
+        assert_eq!(post_flights(&[("content-type", good)], GOOD).await.status, StatusCode::OK, "{good}");
+    }
+    for bad in ["text/csv", "application/x-www-form-urlencoded", "json"] {
+        assert_problem(&post_flights(&[("content-type", bad)], GOOD).await, 415, "unsupported_type");
+    }
+}
+
+#[tokio::test]
+async fn unknown_streams_get_the_nearest_name() {
+    let door = Arc::default();
+    let near = send(&door, "/v1/events/flight", &[], GOOD).await;
+    assert_problem(&near, 404, "unknown_stream");
+    assert_eq!(near.json["detail"], "there is no stream \"flight\"; did you mean \"flights\"?");
+    let far = send(&door, "/v1/events/temperatures", &[], GOOD).await;
+    assert_eq!(far.json["detail"], "there is no stream \"temperatures\"");
+}
+
+#[tokio::test]
+async fn refusals_of_the_log_have_their_status() {
+    for (error, status, code) in [
+        (SubmitError::Busy, 429, "busy"),
+        (SubmitError::DiskFull, 507, "disk_full"),
+        (SubmitError::Stopping, 503, "stopping"),
+        (SubmitError::Failed("no".into()), 500, "internal"),
+    ] {
+        let door = Arc::new(Remembering { refuse: Some(error), ..Remembering::default() });
+        let reply = send(&door, "/v1/events/flights", &[], GOOD).await;
+        assert_problem(&reply, status, code);
+        assert_eq!(reply.headers.get(header::RETRY_AFTER).is_some(), status == 429);
+    }
+}
+
+#[tokio::test]
+async fn bodies_beyond_what_all_may_hold_are_asked_to_come_back() {
+    let budget = Budget::new(10_000);
+    let body = || Body::from(vec![b' '; 4_000]);
+    let first = budget.collect(body(), Some(4_000)).await.unwrap();
+    let _second = budget.collect(body(), None).await.unwrap();
+    let response = Problem::from(budget.collect(body(), None).await.unwrap_err()).into_response();
+    assert_eq!(
+        (response.status(), response.headers()[header::RETRY_AFTER].as_bytes()),
+        (StatusCode::TOO_MANY_REQUESTS, &b"1"[..])
+    );
+    drop(first);
+    assert!(budget.collect(body(), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn idempotency_keys_are_passed_on_or_refused() {
+    let door = Arc::<Remembering>::default();
+    let key = "k".repeat(IDEMPOTENCY_KEY_BYTES_MAX);
+    send(&door, "/v1/events/flights", &[("idempotency-key", &key)], GOOD).await;
+    send(&door, "/v1/events/flights", &[], GOOD).await;
+    assert_eq!(*door.submitted.lock().unwrap(), [(1, Some(key)), (1, None)]);
+    for bad in ["k".repeat(IDEMPOTENCY_KEY_BYTES_MAX + 1), String::new(), "\u{e9}".to_owned()] {
+        let reply = send(&door, "/v1/events/flights", &[("idempotency-key", &bad)], GOOD).await;
+        assert_problem(&reply, 400, "bad_idempotency_key");
+    }
+}

@@ -1,0 +1,154 @@
+//! How does a table change? By one commit: files come and go, transactions and a note with them, all or nothing.
+//!
+//! A commit is retried only where that is safe, and an attempt whose outcome is unknown is looked up in the log: each
+//! carries an id of its own.
+
+use arrow::datatypes::SchemaRef;
+use deltalake_core::DeltaTableError;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake_core::kernel::{Action, MetadataExt, StructType, Transaction, Version};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use serde_json::{Map, Value};
+
+use super::schema::{SchemaChange, change, delta_schema};
+use super::table::State;
+use super::{DataFile, LakeError, Table};
+
+/// Commits after which the log gets a checkpoint, so that opening a table stays quick.
+pub(super) const CHECKPOINT_COMMITS: i64 = 100;
+/// Attempts after the first of a commit that may follow others' commits.
+const REBASES_MAX: usize = 15;
+/// Under this name the caller's note stands in Delta's commit information.
+pub(super) const INFO_KEY: &str = "trueup";
+/// Under this name the commit's own id stands there.
+const ID_KEY: &str = "trueupCommit";
+
+/// A change of a table.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Files that become part of the table.
+    pub add: Vec<DataFile>,
+    /// Files that stop being part of it. They stay in the store, for readers of older versions.
+    pub remove: Vec<DataFile>,
+    /// Transactions that the commit completes, by application. One that is already there, or an earlier one than is
+    /// there, makes the commit fail with [`LakeError::AlreadyCommitted`].
+    pub txns: Vec<(String, i64)>,
+    /// The writer's note: see [`Table::commit_info`].
+    pub info: Map<String, Value>,
+    /// The columns the table shall have, if they changed; the partition column may be left out.
+    pub schema: Option<SchemaRef>,
+    /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
+    /// not take away the same files, complete the same transactions or change the columns.
+    pub must_be_based_on: Option<i64>,
+}
+
+impl Table {
+    /// Makes `commit` part of the table and returns its version.
+    ///
+    /// After [`LakeError::Conflict`] and [`LakeError::AlreadyCommitted`] nothing was changed. After another error the
+    /// commit may have happened or not: transactions tell, or the newest version.
+    pub async fn commit(&self, commit: Commit) -> Result<i64, LakeError> {
+        let mut state = self.locked().await;
+        if state.version() < commit.must_be_based_on.unwrap_or(0) {
+            state.refresh().await?;
+        }
+        let base = state.version();
+        if let Some(expected) = commit.must_be_based_on.filter(|expected| *expected != base) {
+            let reason = format!("expected version {expected}, found {base}");
+            return Err(LakeError::Conflict { table: self.name(), reason });
+        }
+        for (app_id, wanted) in &commit.txns {
+            if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
+                return Err(LakeError::AlreadyCommitted { app_id: app_id.clone(), version });
+            }
+        }
+
+        let columns = match &commit.schema {
+            Some(schema) => Some(delta_schema(&self.name(), schema, self.partition_column())?),
+            None => None,
+        };
+
+        let id = uuid::Uuid::new_v4().to_string();
+        match self.attempt(&mut state, &commit, columns, &id).await {
+            Ok(version) => {
+                let version = i64::try_from(version).unwrap_or(i64::MAX);
+                if version != base + 1 {
+                    state.txns.clear();
+                }
+                state.txns.extend(commit.txns.into_iter().map(|(app_id, txn)| (app_id, Some(txn))));
+                Ok(version)
+            }
+            // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
+            Err(error) => match self.find(base, &id).await {
+                Ok(Some(version)) => {
+                    state.forget();
+                    Ok(version)
+                }
+                Ok(None) | Err(_) => Err(LakeError::of_commit(&self.name(), error)),
+            },
+        }
+    }
+
+    /// Writes the commit to the log and brings the state up to it.
+    async fn attempt(
+        &self,
+        state: &mut State,
+        commit: &Commit,
+        columns: Option<StructType>,
+        id: &str,
+    ) -> Result<Version, DeltaTableError> {
+        let snapshot = state.delta.snapshot()?.clone();
+        let mut actions: Vec<Action> = Vec::with_capacity(commit.add.len() + commit.remove.len() + 1);
+        if let Some(columns) = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None) {
+            actions.push(snapshot.metadata().clone().with_schema(&columns)?.into());
+        }
+        let blind = actions.is_empty() && commit.remove.is_empty();
+        let column = self.partition_column();
+        actions.extend(commit.remove.iter().map(|file| Action::from(file.remove(column))));
+        actions.extend(commit.add.iter().map(|file| Action::from(file.add(column))));
+
+        let next = state.version() + 1;
+        let properties = CommitProperties::default()
+            .with_metadata([
+                (INFO_KEY.to_owned(), Value::Object(commit.info.clone())),
+                (ID_KEY.to_owned(), Value::String(id.to_owned())),
+                ("isBlindAppend".to_owned(), Value::Bool(blind)),
+            ])
+            .with_application_transactions(commit.txns.iter().map(|(app, v)| Transaction::new(app, *v)).collect())
+            .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
+            .with_create_checkpoint(true)
+            // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
+            .with_cleanup_expired_logs(Some((next + 1) % CHECKPOINT_COMMITS == 0));
+        let operation = DeltaOperation::Write {
+            mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
+            partition_by: Some(vec![column.to_owned()]),
+            predicate: None,
+        };
+        let reference: &dyn TableReference = &snapshot;
+        let builder = CommitBuilder::from(properties).with_actions(actions);
+        let prepared = builder.build(Some(reference), self.inner.log_store.clone(), operation);
+        let post_commit = prepared.into_prepared_commit_future().await?.await?;
+        let version = post_commit.version;
+        // The commit is in the log: from here on nothing may make it look failed.
+        match post_commit.await {
+            Ok(done) => state.delta.state = Some(done.snapshot),
+            Err(error) => {
+                tracing::warn!(table = self.name(), version, %error, "could not check-point the table");
+                state.forget();
+            }
+        }
+        Ok(version)
+    }
+
+    /// The version after `base` that carries the commit id `id`.
+    async fn find(&self, base: i64, id: &str) -> Result<Option<i64>, LakeError> {
+        let mut version = base + 1;
+        while let Some(note) = self.note_of(self.version_of(version)?).await? {
+            if note.get(ID_KEY).and_then(Value::as_str) == Some(id) {
+                return Ok(Some(version));
+            }
+            version += 1;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,107 @@
+//! What does it take for a file's bytes and name to survive a power cut? The plain, blocking half of the durable store.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Error, ErrorKind, Result, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// Names tried for a hidden file before giving up: each taken one is a writer of the same file or a leftover of a crash.
+const STAGING_NAMES_MAX: u32 = 10_000;
+
+/// A directory under which writes are synced.
+#[derive(Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+    /// Directories under the root whose own names are known to be on the disk, so that they are synced once.
+    settled: Mutex<HashSet<PathBuf>>,
+}
+
+impl Disk {
+    /// Creates `root` and whatever leads to it if need be, and syncs what it created.
+    pub fn open(root: &Path) -> Result<Disk> {
+        let created: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
+        fs::create_dir_all(root)?;
+        for parent in created.iter().filter_map(|dir| dir.parent()) {
+            sync_dir(parent)?;
+        }
+        Ok(Disk { root: root.canonicalize()?, settled: Mutex::default() })
+    }
+
+    /// The directory, absolute and without symbolic links.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Writes a whole file under its final name, in one step for any reader. With `create`, a taken name is
+    /// [`ErrorKind::AlreadyExists`]; without, its file is replaced.
+    pub fn write<'a>(&self, path: &Path, parts: impl Iterator<Item = &'a Bytes>, create: bool) -> Result<()> {
+        let (mut file, staged) = stage(path)?;
+        let named = parts.into_iter().try_for_each(|part| file.write_all(part)).and_then(|()| {
+            // Synced before it has its name: a torn file may never be found under it.
+            file.sync_all()?;
+            if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
+        });
+        if create || named.is_err() {
+            // A leftover is hidden from listings and unreferenced; the error that matters is the other one.
+            let _ = fs::remove_file(&staged);
+        }
+        named?;
+        self.sync_name(path).inspect_err(|_| {
+            if create {
+                // The caller is told that nothing was written, so nobody shall find it and build upon it.
+                let _ = fs::remove_file(path);
+            }
+        })
+    }
+
+    /// Syncs the bytes of a file that somebody else wrote.
+    pub fn sync_file(&self, path: &Path) -> Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    /// Syncs the directory that holds the name `path`, and the names of all directories down to it.
+    pub fn sync_name(&self, path: &Path) -> Result<()> {
+        let outside = || Error::new(ErrorKind::InvalidInput, "not under the root of the store");
+        sync_dir(path.parent().ok_or_else(outside)?)?;
+        let mut newly_settled = Vec::new();
+        for dir in path.ancestors().skip(1).take_while(|dir| *dir != self.root) {
+            if self.settled.lock().contains(dir) {
+                break;
+            }
+            sync_dir(dir.parent().ok_or_else(outside)?)?;
+            newly_settled.push(dir.to_owned());
+        }
+        // Only now: whoever finds a directory here relies on the whole way up.
+        self.settled.lock().extend(newly_settled);
+        Ok(())
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A new hidden file beside `path`: listings of the local store leave out names that end in `#` and digits.
+fn stage(path: &Path) -> Result<(File, PathBuf)> {
+    let mut number = 0;
+    let mut folder_made = false;
+    while number < STAGING_NAMES_MAX {
+        let mut name = OsString::from(path);
+        name.push(format!("#{number}"));
+        let staged = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&staged) {
+            Ok(file) => return Ok((file, staged)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(e) if e.kind() == ErrorKind::NotFound && !folder_made => {
+                fs::create_dir_all(path.parent().ok_or(e)?)?;
+                folder_made = true;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::other("too many unfinished writes of one file"))
+}

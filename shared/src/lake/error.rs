@@ -1,0 +1,52 @@
+//! What can go wrong in the lake? The errors, and which of Delta's many mean that another writer came first.
+
+use deltalake_core::DeltaTableError;
+use deltalake_core::kernel::transaction::TransactionError;
+
+/// Why an operation on the lake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The lake cannot be opened.
+    #[error("cannot open the lake at \"{location}\": {reason}")]
+    Location { location: String, reason: String },
+    /// Somebody else changed the table in a way that the commit did not know of. Nothing was changed.
+    #[error("{table}: another commit came first: {reason}")]
+    Conflict { table: String, reason: String },
+    /// The table already holds this application's transaction, or a later one. Nothing was changed.
+    #[error("\"{app_id}\" already committed its transaction {version}")]
+    AlreadyCommitted { app_id: String, version: i64 },
+    /// The rows or the columns do not fit the table.
+    #[error("{table}: {reason}")]
+    Schema { table: String, reason: String },
+    /// A file that was to be deleted is part of the table.
+    #[error("{table}: the file {path} is in use")]
+    InUse { table: String, path: String },
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Delta(#[from] DeltaTableError),
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Background work panicked or was cancelled.
+    #[error("background work ended: {0}")]
+    Background(#[from] tokio::task::JoinError),
+}
+
+impl LakeError {
+    /// The error of a commit attempt: a lost race is a [`LakeError::Conflict`], everything else stays what it is.
+    pub(super) fn of_commit(table: &str, error: DeltaTableError) -> LakeError {
+        let lost = match &error {
+            DeltaTableError::VersionAlreadyExists(_) => true,
+            DeltaTableError::Transaction { source } => matches!(
+                source,
+                TransactionError::CommitConflict(_)
+                    | TransactionError::MaxCommitAttempts(_)
+                    | TransactionError::VersionAlreadyExists(_)
+            ),
+            _ => false,
+        };
+        if lost { LakeError::Conflict { table: table.to_owned(), reason: error.to_string() } } else { error.into() }
+    }
+}

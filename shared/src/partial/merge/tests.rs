@@ -1,0 +1,223 @@
+//! Any split of any events over any parts, merged at any grain over any dimensions, equals the naive fold.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, BooleanArray, Float64Array, Int64Array, StringViewArray};
+use arrow::datatypes::{Float64Type, Int64Type};
+use proptest::prelude::*;
+
+use super::*;
+use crate::partial::accumulate::{Accumulator, Evaluated};
+use crate::partial::codec;
+use crate::partial::finish::finish_measures;
+use crate::types::DataType;
+use crate::view::{Aggregate, AggregateFunction, Dimension, Measure, OutputColumn};
+use crate::window::Window;
+
+#[derive(Debug, Clone)]
+struct Row {
+    time: i64,
+    color: Option<&'static str>,
+    number: Option<i64>,
+    price: f64,
+    wanted: Option<bool>,
+}
+
+fn rows() -> impl Strategy<Value = Vec<Row>> {
+    let row = (
+        -50i64..50,
+        prop::sample::select(vec![None, Some(""), Some("red"), Some("blue")]),
+        prop::option::of(prop_oneof![-3i64..3, Just(i64::MAX), Just(i64::MIN)]),
+        -2.0..2.0f64,
+        any::<Option<bool>>(),
+    );
+    let row = row.prop_map(|(time, color, number, price, wanted)| Row { time, color, number, price, wanted });
+    prop::collection::vec(row, 0..60)
+}
+
+fn view() -> Arc<View> {
+    let aggregate = |function, argument: Option<(usize, DataType)>, filter: bool| Aggregate {
+        function,
+        argument: argument.map(|(index, data_type)| Scalar::column(index, data_type)),
+        filter: filter.then(|| Scalar::column(4, DataType::Boolean)),
+    };
+    let aggregates = vec![
+        aggregate(AggregateFunction::Count, None, false),
+        aggregate(AggregateFunction::Count, Some((2, DataType::BigInt)), true),
+        aggregate(AggregateFunction::Sum, Some((2, DataType::BigInt)), false),
+        aggregate(AggregateFunction::Avg, Some((3, DataType::Double)), false),
+        aggregate(AggregateFunction::Min, Some((2, DataType::BigInt)), false),
+        aggregate(AggregateFunction::Max, Some((1, DataType::String)), false),
+    ];
+    let measure =
+        |(i, a): (usize, &Aggregate)| Measure { name: format!("m{i}"), expression: Scalar::column(i, a.data_type()) };
+    let dimension =
+        |name: &str, i, data_type| Dimension { name: name.to_owned(), expression: Scalar::column(i, data_type) };
+    Arc::new(View {
+        name: "v".parse().expect("a name"),
+        stream: "s".parse().expect("a name"),
+        window: Window::Tumble { size: 10, offset: 0 },
+        filter: None,
+        dimensions: vec![dimension("color", 1, DataType::String), dimension("number", 2, DataType::BigInt)],
+        measures: aggregates.iter().enumerate().map(measure).collect(),
+        output: [
+            OutputColumn::WindowStart,
+            OutputColumn::WindowEnd,
+            OutputColumn::Dimension(0),
+            OutputColumn::Dimension(1),
+        ]
+        .into_iter()
+        .chain((0..6).map(OutputColumn::Measure))
+        .collect(),
+        aggregates,
+        schedule: None,
+        sql: String::new(),
+    })
+}
+
+fn part(view: &Arc<View>, rows: &[Row]) -> Part {
+    let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
+    let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    for batch in rows.chunks(7) {
+        let windows: Vec<i64> = batch.iter().map(|r| view.window.start_of(r.time)).collect();
+        let colors: ArrayRef = Arc::new(batch.iter().map(|r| r.color).collect::<StringViewArray>());
+        let numbers: ArrayRef = Arc::new(batch.iter().map(|r| r.number).collect::<Int64Array>());
+        let prices: ArrayRef = Arc::new(batch.iter().map(|r| Some(r.price)).collect::<Float64Array>());
+        let wanted: BooleanArray = batch.iter().map(|r| r.wanted).collect();
+        let keys = layout.encode(&[Arc::clone(&colors), Arc::clone(&numbers)]).expect("encodes");
+        let arguments = [None, Some(numbers.clone()), Some(numbers.clone()), Some(prices), Some(numbers), Some(colors)];
+        let masks = [None, Some(wanted), None, None, None, None];
+        let all: Vec<u32> = (0..batch.len() as u32).collect();
+        accumulator.fold(&Evaluated {
+            windows: &windows,
+            keys: Some(&keys),
+            arguments: &arguments,
+            masks: &masks,
+            rows: &all,
+        });
+    }
+    accumulator.part()
+}
+
+type Expected = BTreeMap<(i64, Vec<Option<String>>), (i64, i64, Option<i64>, f64, Option<i64>, Option<String>)>;
+
+/// The oracle: one pass over plain rows, group by group.
+fn naive(rows: &[Row], from: i64, to: i64, start_of: impl Fn(i64) -> i64, dimensions: &[usize]) -> Expected {
+    let mut groups: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        let window = row.time.div_euclid(10) * 10;
+        if window < from || window >= to {
+            continue;
+        }
+        let key = |d: &usize| if *d == 0 { row.color.map(str::to_owned) } else { row.number.map(|n| n.to_string()) };
+        groups.entry((start_of(window), dimensions.iter().map(key).collect::<Vec<_>>())).or_default().push(row);
+    }
+    let finish = |rows: Vec<&Row>| {
+        let numbers: Vec<i64> = rows.iter().filter_map(|r| r.number).collect();
+        let sum: i128 = numbers.iter().map(|n| i128::from(*n)).sum();
+        let wanted = rows.iter().filter(|r| r.wanted == Some(true) && r.number.is_some()).count() as i64;
+        let average = rows.iter().map(|r| r.price).sum::<f64>() / rows.len() as f64;
+        let sum = i64::try_from(sum).ok().filter(|_| !numbers.is_empty());
+        let greatest = rows.iter().filter_map(|r| r.color).max().map(str::to_owned);
+        (rows.len() as i64, wanted, sum, average, numbers.iter().copied().min(), greatest)
+    };
+    groups.into_iter().map(|(key, rows)| (key, finish(rows))).collect()
+}
+
+fn found(view: &View, merged: &Merged) -> Expected {
+    let keys = merged.dimension_columns().expect("decodes");
+    let measures: Vec<ArrayRef> =
+        finish_measures(view, &merged.states).expect("finishes").into_iter().map(|f| f.column).collect();
+    let long = |column: &ArrayRef, row| {
+        let column = column.as_primitive::<Int64Type>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let text = |column: &ArrayRef, row| {
+        column.as_string_view_opt().map_or_else(
+            || long(column, row).map(|n| n.to_string()),
+            |texts| texts.is_valid(row).then(|| texts.value(row).to_owned()),
+        )
+    };
+    let row = |row: usize| {
+        let key = (merged.windows[row], keys.iter().map(|k| text(k, row)).collect());
+        let value = (
+            long(&measures[0], row).expect("a count"),
+            long(&measures[1], row).expect("a count"),
+            long(&measures[2], row),
+            measures[3].as_primitive::<Float64Type>().value(row),
+            long(&measures[4], row),
+            text(&measures[5], row),
+        );
+        (key, value)
+    };
+    (0..merged.len()).map(row).collect()
+}
+
+fn assert_close(found: &Expected, expected: &Expected) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (key, e) in expected {
+        let f = &found[key];
+        assert_eq!((f.0, f.1, f.2, f.4, &f.5), (e.0, e.1, e.2, e.4, &e.5), "{key:?}");
+        assert!((f.3 - e.3).abs() <= 1e-9, "{key:?}: {} is not {}", f.3, e.3);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_split_merges_to_the_naive_fold(
+        rows in rows(),
+        splits in prop::collection::vec(0usize..60, 0..4),
+        grain in prop::sample::select(vec![Grain::Window, Grain::Every { size: 30, offset: 10 }, Grain::All]),
+        dimensions in prop::sample::select(vec![vec![], vec![0], vec![1], vec![0, 1], vec![1, 0]]),
+        from in -60i64..60,
+        length in 0i64..120,
+    ) {
+        let view = view();
+        let mut parts = Vec::new();
+        let mut rest = &rows[..];
+        for split in splits {
+            let (left, right) = rest.split_at(split.min(rest.len()));
+            parts.push(part(&view, left));
+            rest = right;
+        }
+        parts.push(part(&view, rest));
+        let spec = Spec { view: &view, from, to: from + length, grain, dimensions: &dimensions, filter: None };
+        let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
+        let merged = merge(&spec, &sources).expect("merges");
+        let start_of = |window: i64| match grain {
+            Grain::Window => window,
+            Grain::Every { .. } => (window - 10).div_euclid(30) * 30 + 10,
+            Grain::All => 0,
+        };
+        assert_close(&found(&view, &merged), &naive(&rows, from, from + length, start_of, &dimensions));
+    }
+
+    #[test]
+    fn a_part_survives_its_table(rows in rows()) {
+        let view = view();
+        let live = part(&view, &rows);
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let merged = merge(&spec, &[(&live, Layers::SPEED)]).expect("merges");
+        let keys = merged.dimension_columns().expect("decodes");
+        let table = codec::encode(&view, &merged.windows, keys, &merged.states).expect("encodes");
+        let stored = codec::decode(&view, &live.layout, &[table]).expect("decodes");
+        let again = merge(&spec, &[(&stored, Layers::BATCH)]).expect("merges");
+        assert_close(&found(&view, &again), &found(&view, &merged));
+    }
+
+    #[test]
+    fn absorbing_equals_merging(rows in rows(), split in 0usize..60) {
+        let view = view();
+        let (left, right) = rows.split_at(split.min(rows.len()));
+        let mut accumulator = Accumulator::new(Arc::clone(&view), part(&view, &[]).layout);
+        let (left, right) = (part(&view, left), part(&view, right));
+        accumulator.absorb(&left);
+        accumulator.absorb(&right);
+        let absorbed = accumulator.part();
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
+        let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
+        assert_close(&found(&view, &one), &found(&view, &two));
+    }
+}

@@ -1,0 +1,190 @@
+//! What will both layers do for a view? A text to read, for `trueup check`; it plans nothing itself.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::scalar::Scalar;
+use crate::sql::{interval, print};
+use crate::stream::{Stream, UnknownFields};
+use crate::time::micros_of;
+use crate::types::DataType;
+use crate::view::{Aggregate, AggregateFunction, OutputColumn, View};
+use crate::window::Window;
+
+/// The stream's times and both physical plans of a view, in lines. `stream` is the view's stream.
+pub fn describe(view: &View, stream: &Stream) -> String {
+    let reader = Reader { view, stream };
+    let mut text = format!("view {} on stream {}\n", view.name, stream.name);
+    reader.stream_lines(&mut text);
+    reader.output_lines(&mut text);
+    reader.speed_lines(&mut text);
+    reader.batch_lines(&mut text);
+    text
+}
+
+struct Reader<'a> {
+    view: &'a View,
+    stream: &'a Stream,
+}
+
+/// One line of a plan. Writing to a text cannot fail.
+fn line(text: &mut String, label: &str, value: impl std::fmt::Display) {
+    writeln!(text, "  {label:<16} {value}").expect("a String takes any text");
+}
+
+fn heading(text: &mut String, value: &str) {
+    writeln!(text, "{value}").expect("a String takes any text");
+}
+
+impl Reader<'_> {
+    fn stream_lines(&self, text: &mut String) {
+        let Stream { event_time, primary_key, partitions, unknown_fields, .. } = self.stream;
+        line(text, "event time", &self.stream.columns[*event_time].name);
+        let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
+        line(text, "event id", key);
+        line(text, "watermark", format!("{} behind the latest event", duration(self.stream.watermark_delay)));
+        let lateness = self.stream.allowed_lateness;
+        let late = if lateness.is_zero() { "none".to_owned() } else { duration(lateness) };
+        line(text, "allowed lateness", format!("{late}; later events are left to the batch layer"));
+        line(text, "max ahead", format!("{} of the arrival time", duration(self.stream.max_ahead)));
+        line(text, "idle after", duration(self.stream.idle_timeout));
+        line(text, "partitions", partitions);
+        let unknown = match unknown_fields {
+            UnknownFields::Ignore => "left out and counted",
+            UnknownFields::Reject => "reject the event",
+        };
+        line(text, "unknown fields", unknown);
+    }
+
+    fn output_lines(&self, text: &mut String) {
+        heading(text, "output");
+        for column in &self.view.output {
+            match *column {
+                OutputColumn::WindowStart => line(text, "window_start", DataType::Timestamp),
+                OutputColumn::WindowEnd => line(text, "window_end", DataType::Timestamp),
+                OutputColumn::Dimension(index) => {
+                    let dimension = &self.view.dimensions[index];
+                    let what =
+                        format!("{} dimension {}", dimension.expression.data_type, self.sql(&dimension.expression));
+                    line(text, &dimension.name, what);
+                }
+                OutputColumn::Measure(index) => {
+                    let measure = &self.view.measures[index];
+                    let expression = print(&measure.expression, &|index| self.aggregate(&self.view.aggregates[index]));
+                    line(text, &measure.name, format!("{} measure {expression}", measure.expression.data_type));
+                }
+            }
+        }
+    }
+
+    fn speed_lines(&self, text: &mut String) {
+        heading(text, "speed plan, per micro-batch of events");
+        line(text, "read", self.columns_read());
+        line(text, "filter", self.filter());
+        line(text, "window", self.window());
+        line(text, "keys", self.keys());
+        for aggregate in &self.view.aggregates {
+            line(text, "state", format!("{}: {}", self.aggregate(aggregate), state(aggregate)));
+        }
+    }
+
+    fn batch_lines(&self, text: &mut String) {
+        heading(text, "batch plan, per run, by Polars");
+        let schedule =
+            self.view.schedule.as_deref().map_or("on request only".to_owned(), |cron| format!("{cron} (UTC)"));
+        line(text, "schedule", schedule);
+        line(text, "scan", format!("events/{} ({})", self.stream.name, self.columns_read()));
+        line(text, "filter", self.filter());
+        line(text, "with column", self.window());
+        line(text, "group by", self.keys());
+        for aggregate in &self.view.aggregates {
+            line(text, "aggregate", self.aggregate(aggregate));
+        }
+        line(text, "sort", self.keys());
+        let partitioned = match self.view.window {
+            Window::All => "as one partition",
+            Window::Tumble { .. } => "partitioned by window date",
+        };
+        line(text, "write", format!("views/{} {partitioned}", self.view.name));
+    }
+
+    fn sql(&self, scalar: &Scalar) -> String {
+        print(scalar, &|index| self.stream.columns[index].name.clone())
+    }
+
+    fn columns_read(&self) -> String {
+        let mut read = BTreeSet::new();
+        if self.view.window != Window::All {
+            read.insert(self.stream.event_time);
+        }
+        let of_aggregates = self.view.aggregates.iter().flat_map(|a| [&a.argument, &a.filter]).flatten();
+        let of_dimensions = self.view.dimensions.iter().map(|dimension| &dimension.expression);
+        for scalar in of_aggregates.chain(of_dimensions).chain(&self.view.filter) {
+            scalar.for_each_column(&mut |index| {
+                read.insert(index);
+            });
+        }
+        let names: Vec<&str> = read.into_iter().map(|index| self.stream.columns[index].name.as_str()).collect();
+        if names.is_empty() { "no columns".to_owned() } else { names.join(", ") }
+    }
+
+    fn filter(&self) -> String {
+        self.view.filter.as_ref().map_or("all events".to_owned(), |filter| self.sql(filter))
+    }
+
+    fn window(&self) -> String {
+        match self.view.window {
+            Window::All => "one over all time".to_owned(),
+            Window::Tumble { size, offset } => {
+                let event_time = &self.stream.columns[self.stream.event_time].name;
+                let offset = if offset == 0 { String::new() } else { format!(", {}", interval(offset)) };
+                format!("TUMBLE({event_time}, {}{offset})", interval(size))
+            }
+        }
+    }
+
+    fn keys(&self) -> String {
+        let window = (self.view.window != Window::All).then_some("window_start");
+        let names = window.into_iter().chain(self.view.dimensions.iter().map(|dimension| dimension.name.as_str()));
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() { "none: one row".to_owned() } else { names.join(", ") }
+    }
+
+    fn aggregate(&self, aggregate: &Aggregate) -> String {
+        let name = match aggregate.function {
+            AggregateFunction::Count => "COUNT",
+            AggregateFunction::Sum => "SUM",
+            AggregateFunction::Avg => "AVG",
+            AggregateFunction::Min => "MIN",
+            AggregateFunction::Max => "MAX",
+        };
+        let argument = aggregate.argument.as_ref().map_or("*".to_owned(), |argument| self.sql(argument));
+        let filter = aggregate.filter.as_ref().map(|filter| format!(" FILTER (WHERE {})", self.sql(filter)));
+        format!("{name}({argument}){}", filter.unwrap_or_default())
+    }
+}
+
+/// What is kept in memory for an aggregate.
+fn state(aggregate: &Aggregate) -> String {
+    let argument = aggregate.argument.as_ref().map(|argument| argument.data_type);
+    let sum = match argument {
+        Some(DataType::Double) => "compensated DOUBLE sum",
+        _ => "128-bit sum",
+    };
+    match aggregate.function {
+        AggregateFunction::Count => "64-bit count".to_owned(),
+        AggregateFunction::Sum => format!("{sum} and count"),
+        AggregateFunction::Avg => format!("{sum} and count"),
+        AggregateFunction::Min | AggregateFunction::Max => {
+            format!("the value, {}", argument.unwrap_or(DataType::BigInt))
+        }
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    let text = interval(micros_of(duration));
+    let words: Vec<&str> = text.split(['\'', ' ']).filter(|word| !word.is_empty()).skip(1).collect();
+    let plural = if words.first() == Some(&"1") { "" } else { "s" };
+    format!("{}{plural}", words.join(" ").to_lowercase())
+}

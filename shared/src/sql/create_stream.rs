@@ -1,0 +1,230 @@
+//! What does `CREATE STREAM` declare? Columns, the event id, the event time and the options of a stream.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlparser::tokenizer::{Span, Token};
+
+use super::cursor::{Cursor, Named};
+use super::data_type::parse_data_type;
+use super::error::SqlError;
+use super::options::{SqlOption, parse_options};
+use super::source::Source;
+use super::suggest::did_you_mean;
+use crate::ids::StreamName;
+use crate::limits::PARTITIONS_MAX;
+use crate::stream::{Column, Stream, UnknownFields};
+use crate::types::DataType;
+
+const OPTIONS: &[&str] = &[
+    "event_time",
+    "watermark_delay",
+    "allowed_lateness",
+    "max_ahead",
+    "idle_timeout",
+    "source",
+    "unknown_fields",
+    "partitions",
+];
+
+const MAX_AHEAD: Duration = Duration::from_secs(3600);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Constraints of other systems that a stream does not have.
+const CONSTRAINTS: &[&str] = &[
+    "default",
+    "unique",
+    "references",
+    "check",
+    "generated",
+    "comment",
+    "collate",
+    "constraint",
+    "foreign",
+    "auto_increment",
+];
+
+/// What is declared of the columns, before the options are known.
+#[derive(Default)]
+struct Columns {
+    columns: Vec<Column>,
+    primary_key: Option<usize>,
+    /// Places of NOT NULL, by column.
+    not_null: BTreeMap<usize, Span>,
+}
+
+/// Reads from behind `CREATE STREAM name` to the end of the statement.
+pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream, SqlError> {
+    let source = cursor.source;
+    let Columns { columns, primary_key, not_null } = parse_columns(cursor)?;
+    if cursor.peek().is_none() {
+        let message = "a stream needs an event time";
+        return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
+    }
+    cursor.expect_word(&["WITH"])?;
+    let with = cursor.span();
+    let options = parse_options(cursor, OPTIONS)?;
+    if cursor.peek().is_some() {
+        return Err(cursor.expected("the end of the statement", &[]));
+    }
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    let duration = |name: &str, default: Duration| option(name).map_or(Ok(default), |option| option.duration(source));
+    let Some(event_time) = option("event_time") else {
+        return Err(source.error(with, "a stream needs the option `event_time`, a TIMESTAMP column"));
+    };
+    let event_time = event_time_column(source, event_time, &columns)?;
+    if let Some((_, span)) = not_null.iter().find(|(column, _)| **column != event_time) {
+        let error = source.error(*span, "NOT NULL is only possible for the event time, which is never null");
+        return Err(error.help("every other column may be null: an event that lacks a field is still an event"));
+    }
+    if let Some(option) = option("source") {
+        check_source(source, option)?;
+    }
+    Ok(Stream {
+        name: StreamName::from_str(&name.name).map_err(|error| source.error(name.span, error.to_string()))?,
+        columns,
+        primary_key,
+        event_time,
+        watermark_delay: duration("watermark_delay", Duration::ZERO)?,
+        allowed_lateness: duration("allowed_lateness", Duration::ZERO)?,
+        max_ahead: duration("max_ahead", MAX_AHEAD)?,
+        idle_timeout: duration("idle_timeout", IDLE_TIMEOUT)?,
+        unknown_fields: option("unknown_fields").map_or(Ok(UnknownFields::Ignore), |o| unknown_fields(source, o))?,
+        partitions: option("partitions").map_or(Ok(1), |option| partitions(source, option))?,
+        sql: cursor.text().to_owned(),
+    })
+}
+
+fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
+    let source = cursor.source;
+    cursor.expect_mark(&Token::LParen)?;
+    let mut declared = Columns::default();
+    loop {
+        if cursor.at_word("primary") {
+            let error = source.error(cursor.span(), "PRIMARY KEY stands behind the column it is for");
+            return Err(error.help("write `id STRING PRIMARY KEY`; keys of several columns are not supported"));
+        }
+        let name = column_name(cursor)?;
+        if declared.columns.iter().any(|column| column.name == name.name) {
+            return Err(source.error(name.span, format!("the column `{}` is declared twice", name.name)));
+        }
+        let data_type = column_type(cursor)?;
+        declared.columns.push(Column { name: name.name, data_type });
+        column_constraints(cursor, &mut declared)?;
+        if !cursor.mark(&Token::Comma) {
+            break;
+        }
+    }
+    match cursor.mark(&Token::RParen) {
+        true => Ok(declared),
+        false => Err(cursor.expected("`,`, `)` or PRIMARY KEY", &["PRIMARY"])),
+    }
+}
+
+fn column_name(cursor: &mut Cursor) -> Result<Named, SqlError> {
+    if let Some(Token::Word(word)) = cursor.peek().map(|token| &token.token) {
+        let lower = word.value.to_lowercase();
+        if is_reserved(&lower) {
+            let error = cursor.source.error(cursor.span(), format!("the name `{lower}` is reserved"));
+            return Err(error.help("names of columns do not begin with `_` and are not window_start or window_end"));
+        }
+    }
+    cursor.name("the name of a column")
+}
+
+/// Names that the system gives columns of its own.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with('_') || name == "window_start" || name == "window_end"
+}
+
+fn column_type(cursor: &mut Cursor) -> Result<DataType, SqlError> {
+    let from = cursor.span();
+    let Some(Token::Word(word)) = cursor.peek().map(|token| &token.token) else {
+        return Err(cursor.expected("the type of the column", &[]));
+    };
+    cursor.next();
+    let mut to = from;
+    let mut text = word.value.clone();
+    if text.eq_ignore_ascii_case("double") && cursor.at_word("precision") {
+        to = cursor.span();
+        cursor.next();
+    }
+    if cursor.mark(&Token::LParen) {
+        text.push('(');
+        loop {
+            let Some(token) = cursor.next() else { return Err(cursor.expected("`)`", &[])) };
+            text.push_str(&token.token.to_string());
+            to = token.span;
+            if token.token == Token::RParen {
+                break;
+            }
+        }
+    }
+    parse_data_type(&text)
+        .map_err(|(message, help)| cursor.source.error(Span::new(from.start, to.end), message).maybe_help(help))
+}
+
+fn column_constraints(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), SqlError> {
+    let source = cursor.source;
+    let column = declared.columns.len() - 1;
+    loop {
+        let span = cursor.span();
+        if cursor.word("primary") {
+            cursor.expect_word(&["KEY"])?;
+            if declared.primary_key.is_some() {
+                let error = source.error(span, "a stream has at most one PRIMARY KEY column");
+                return Err(error.help("keys of several columns are not supported"));
+            }
+            declared.primary_key = Some(column);
+        } else if cursor.word("not") {
+            cursor.expect_word(&["NULL"])?;
+            declared.not_null.insert(column, span);
+        } else if let Some(word) = CONSTRAINTS.iter().find(|word| cursor.at_word(word)) {
+            return Err(source.error(span, format!("{} is not supported", word.to_uppercase())));
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+fn event_time_column(source: &Source, option: &SqlOption, columns: &[Column]) -> Result<usize, SqlError> {
+    let Some(index) = columns.iter().position(|column| column.name == option.value) else {
+        let timestamps = || columns.iter().filter(|c| c.data_type == DataType::Timestamp).map(|c| c.name.as_str());
+        let help = did_you_mean(&option.value, timestamps())
+            .or_else(|| timestamps().next().map(|name| format!("`{name}` is a TIMESTAMP column")));
+        return Err(option.error(source, format!("the stream has no column `{}`", option.value)).maybe_help(help));
+    };
+    match columns[index].data_type {
+        DataType::Timestamp => Ok(index),
+        other => Err(option.error(source, format!("the event time is a TIMESTAMP, but `{}` is {other}", option.value))),
+    }
+}
+
+fn check_source(source: &Source, option: &SqlOption) -> Result<(), SqlError> {
+    match option.value.as_str() {
+        "http" => Ok(()),
+        later @ ("kafka" | "postgres outbox" | "debezium") => {
+            Err(option.error(source, format!("the source '{later}' is not supported yet")).help("use 'http'"))
+        }
+        other => Err(option.error(source, format!("unknown source '{other}'")).help("the source is 'http'")),
+    }
+}
+
+fn unknown_fields(source: &Source, option: &SqlOption) -> Result<UnknownFields, SqlError> {
+    match option.value.as_str() {
+        "ignore" => Ok(UnknownFields::Ignore),
+        "reject" => Ok(UnknownFields::Reject),
+        other => {
+            let help = did_you_mean(other, ["ignore", "reject"]).unwrap_or("use 'ignore' or 'reject'".to_owned());
+            Err(option.error(source, format!("unknown value '{other}' of `unknown_fields`")).help(help))
+        }
+    }
+}
+
+fn partitions(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {
+    match option.value.parse() {
+        Ok(count @ 1..=PARTITIONS_MAX) => Ok(count),
+        _ => Err(option.error(source, format!("`partitions` is a number from 1 to {PARTITIONS_MAX}"))),
+    }
+}

@@ -1,0 +1,403 @@
+//! What does `CREATE VIEW` define? Checks a SELECT against its stream and sorts its columns into window, dimensions and
+//! measures.
+
+use sqlparser::ast::{Expr, Value, ValueWithSpan};
+use sqlparser::tokenizer::Span;
+
+use super::create_stream::is_reserved;
+use super::cursor::{Cursor, Named, Parsed, fold_case};
+use super::error::SqlError;
+use super::lower::{lower, lower_condition};
+use super::options::parse_options;
+use super::schedule::check_schedule;
+use super::scope::{Place, Scope};
+use super::select::{Item, Select, parse_select};
+use super::source::Source;
+use super::suggest::did_you_mean;
+use super::window::{WindowCall, parse_window};
+use crate::ids::ViewName;
+use crate::scalar::Scalar;
+use crate::stream::Stream;
+use crate::types::DataType;
+use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
+use crate::window::Window;
+
+const OPTIONS: &[&str] = &["schedule", "time_zone"];
+
+/// Why a view could not be made.
+pub(super) enum ViewError {
+    /// The text is wrong.
+    Sql(SqlError),
+    /// The view reads a stream whose own definition is wrong; that error is enough.
+    StreamFailed,
+}
+
+impl From<SqlError> for ViewError {
+    fn from(error: SqlError) -> Self {
+        ViewError::Sql(error)
+    }
+}
+
+/// What can stand in FROM.
+pub(super) struct Known<'a> {
+    pub(super) streams: &'a [Stream],
+    pub(super) views: &'a [View],
+    /// Names of streams that were declared with a mistake.
+    pub(super) failed: &'a [String],
+}
+
+/// Reads from behind `CREATE VIEW name` to the end of the statement.
+pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
+    let source = cursor.source;
+    let schedule = if cursor.word("with") { view_options(cursor)? } else { None };
+    cursor.expect_word(&["AS"])?;
+    let select = parse_select(cursor)?;
+    let stream = find_stream(source, &select.stream, known)?;
+    let columns: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
+    let reader = Reader { source, stream, columns: &columns };
+    let filter = select.filter.as_ref().map(|filter| reader.filter(filter)).transpose()?;
+    let mut groups = reader.groups(&select)?;
+    let measures = reader.output(&select, &mut groups)?;
+    Ok(View {
+        name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
+        stream: stream.name.clone(),
+        window: groups.window.unwrap_or(Window::All),
+        filter,
+        dimensions: groups.finish(source)?,
+        aggregates: measures.aggregates,
+        measures: measures.measures,
+        output: measures.output,
+        schedule,
+        sql: cursor.text().to_owned(),
+    })
+}
+
+fn view_options(cursor: &mut Cursor) -> Result<Option<String>, SqlError> {
+    let source = cursor.source;
+    let mut schedule = None;
+    for option in parse_options(cursor, OPTIONS)? {
+        match option.name.as_str() {
+            "schedule" => {
+                check_schedule(&option.value).map_err(|message| option.error(source, message))?;
+                schedule = Some(option.value);
+            }
+            _ if option.value.eq_ignore_ascii_case("utc") => {}
+            _ => return Err(option.error(source, "a time zone other than UTC is not supported yet")),
+        }
+    }
+    Ok(schedule)
+}
+
+fn find_stream<'a>(source: &Source, name: &Named, known: &Known<'a>) -> Result<&'a Stream, ViewError> {
+    if let Some(stream) = known.streams.iter().find(|stream| stream.name.as_str() == name.name) {
+        return Ok(stream);
+    }
+    if known.failed.contains(&name.name) {
+        return Err(ViewError::StreamFailed);
+    }
+    if known.views.iter().any(|view| view.name.as_str() == name.name) {
+        return Err(source.error(name.span, "a view over a view is not supported yet").into());
+    }
+    let names = known.streams.iter().map(|stream| stream.name.as_str());
+    let help = did_you_mean(&name.name, names).or_else(|| Some("a stream is declared before its views".to_owned()));
+    Err(source.error(name.span, format!("unknown stream `{}`", name.name)).maybe_help(help).into())
+}
+
+/// The groups of a view while its SELECT is being read.
+struct Groups {
+    window: Option<Window>,
+    dimensions: Vec<Group>,
+}
+
+struct Group {
+    expression: Scalar,
+    span: Span,
+    /// Known once it is selected, or at once for a plain column.
+    name: Option<String>,
+    selected: bool,
+}
+
+impl Groups {
+    fn finish(self, source: &Source) -> Result<Vec<Dimension>, SqlError> {
+        let dimension = |group: Group| match group.name {
+            Some(name) => Ok(Dimension { name, expression: group.expression }),
+            None => {
+                let error = source.error(group.span, "a grouped expression needs a name");
+                Err(error.help("select it with AS and a name"))
+            }
+        };
+        self.dimensions.into_iter().map(dimension).collect()
+    }
+}
+
+#[derive(Default)]
+struct Measures {
+    aggregates: Vec<Aggregate>,
+    measures: Vec<Measure>,
+    output: Vec<OutputColumn>,
+}
+
+/// Reads expressions over one stream.
+struct Reader<'a> {
+    source: &'a Source,
+    stream: &'a Stream,
+    columns: &'a [(String, DataType)],
+}
+
+impl<'a> Reader<'a> {
+    fn scope(&self, place: Place) -> Scope<'a> {
+        Scope::new(place, self.columns, Some(self.stream.name.as_str()))
+    }
+
+    fn filter(&self, filter: &Parsed) -> Result<Scalar, SqlError> {
+        lower_condition(self.source, &mut self.scope(Place::Rows("WHERE")), filter, "WHERE")
+    }
+
+    fn groups(&self, select: &Select) -> Result<Groups, SqlError> {
+        let mut groups = Groups { window: None, dimensions: Vec::new() };
+        for parsed in &select.group_by {
+            let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
+            if let Some(window) = parse_window(self.source, self.stream, parsed)? {
+                let WindowCall { window, span } = window;
+                if groups.window.replace(window).is_some() {
+                    return Err(self.source.error(span, "a view has at most one window"));
+                }
+                continue;
+            }
+            // What an ordinal or an alias stands for is grouped instead of it.
+            let meant = self.meant(parsed, select)?;
+            let name = meant.alias.map(|alias| alias.name.clone());
+            let expression = lower(self.source, &mut self.scope(Place::Rows("GROUP BY")), meant.value)?;
+            if expression.as_column().is_none() && !reads_columns(&expression) {
+                return Err(self.source.error(first, "a constant cannot be grouped by"));
+            }
+            if groups.dimensions.iter().any(|group| group.expression == expression) {
+                return Err(self.source.error(first, "this is grouped by twice"));
+            }
+            let name = name.or_else(|| expression.as_column().map(|index| self.columns[index].0.clone()));
+            groups.dimensions.push(Group { expression, span: first, name, selected: false });
+        }
+        Ok(groups)
+    }
+
+    /// The expression that a member of GROUP BY stands for.
+    fn meant<'p>(&self, parsed: &'p Parsed<'p>, select: &'p Select<'p>) -> Result<Meant<'p>, SqlError> {
+        match &parsed.expression {
+            Expr::Value(ValueWithSpan { value: Value::Number(text, false), span }) => {
+                let item = text.parse::<usize>().ok().and_then(|n| select.items.get(n.checked_sub(1)?));
+                match item {
+                    Some(item) => Ok(Meant { value: &item.value, alias: item.alias.as_ref() }),
+                    None => {
+                        let columns = select.items.len();
+                        Err(self.source.error(*span, format!("SELECT has {columns} columns, not {text}")))
+                    }
+                }
+            }
+            Expr::Identifier(ident) => {
+                let name = fold_case(&ident.value, ident.quote_style.is_some());
+                let is_alias = |item: &&Item| item.alias.as_ref().is_some_and(|alias| alias.name == name);
+                match select.items.iter().find(is_alias) {
+                    // A column of the stream goes before an alias of the same name, as in other systems.
+                    Some(item) if self.stream.column(&name).is_none() => {
+                        Ok(Meant { value: &item.value, alias: item.alias.as_ref() })
+                    }
+                    _ => Ok(Meant { value: parsed, alias: None }),
+                }
+            }
+            _ => Ok(Meant { value: parsed, alias: None }),
+        }
+    }
+
+    fn output(&self, select: &Select, groups: &mut Groups) -> Result<Measures, SqlError> {
+        let mut done = Measures::default();
+        let mut names: Vec<String> = Vec::new();
+        for item in &select.items {
+            let column = match window_column(item) {
+                Some(column) => self.window_column(item, column, groups, &done)?,
+                None => self.item(item, groups, &mut done)?,
+            };
+            let name = match column {
+                OutputColumn::WindowStart => "window_start",
+                OutputColumn::WindowEnd => "window_end",
+                OutputColumn::Dimension(index) => groups.dimensions[index].name.as_deref().unwrap_or_default(),
+                OutputColumn::Measure(index) => &done.measures[index].name,
+            };
+            if names.iter().any(|known| known == name) {
+                let span = item.alias.as_ref().map_or_else(|| first_span(item), |alias| alias.span);
+                return Err(self.source.error(span, format!("there are two columns called `{name}`")));
+            }
+            names.push(name.to_owned());
+            done.output.push(column);
+        }
+        if done.measures.is_empty() {
+            let error = self.source.error(select.span, "a view needs at least one measure");
+            return Err(error.help("add one, such as COUNT(*) AS events"));
+        }
+        self.complete(groups, &mut done.output, &names)?;
+        Ok(done)
+    }
+
+    fn window_column(
+        &self,
+        item: &Item,
+        column: OutputColumn,
+        groups: &Groups,
+        done: &Measures,
+    ) -> Result<OutputColumn, SqlError> {
+        if groups.window.is_none() {
+            let error = self.source.error(first_span(item), "the view has no window");
+            return Err(error.help(format!("add GROUP BY TUMBLE({}, INTERVAL '1' HOUR)", self.event_time())));
+        }
+        if let Some(alias) = &item.alias
+            && alias.name != "window_start"
+            && alias.name != "window_end"
+        {
+            return Err(self.source.error(alias.span, "the columns of the window keep their names"));
+        }
+        match done.output.contains(&column) {
+            true => Err(self.source.error(first_span(item), "this is selected twice")),
+            false => Ok(column),
+        }
+    }
+
+    /// A dimension or a measure.
+    fn item(&self, item: &Item, groups: &mut Groups, done: &mut Measures) -> Result<OutputColumn, SqlError> {
+        let mut scope = self.scope(Place::Select);
+        scope.aggregates = std::mem::take(&mut done.aggregates);
+        let known = scope.aggregates.len();
+        let uses_aggregate = super::lower::has_aggregate(item.value.tokens);
+        let expression = lower(self.source, &mut scope, &item.value)?;
+        done.aggregates = std::mem::take(&mut scope.aggregates);
+        debug_assert!(uses_aggregate || known == done.aggregates.len());
+        if let Some(alias) = &item.alias
+            && is_reserved(&alias.name)
+        {
+            return Err(self.source.error(alias.span, format!("the name `{}` is reserved", alias.name)));
+        }
+        if !uses_aggregate {
+            return self.dimension(item, expression, scope.free_column, groups);
+        }
+        if let Some((column, span)) = scope.free_column {
+            return Err(self.mixed(&column, span, groups));
+        }
+        let Some(alias) = &item.alias else {
+            let error = self.source.error(first_span(item), "a measure needs a name");
+            return Err(error.help("add AS and a name"));
+        };
+        done.measures.push(Measure { name: alias.name.clone(), expression });
+        Ok(OutputColumn::Measure(done.measures.len() - 1))
+    }
+
+    fn dimension(
+        &self,
+        item: &Item,
+        expression: Scalar,
+        column: Option<(String, Span)>,
+        groups: &mut Groups,
+    ) -> Result<OutputColumn, SqlError> {
+        let Some(index) = groups.dimensions.iter().position(|group| group.expression == expression) else {
+            return Err(match column {
+                Some((column, span)) if expression.as_column().is_some() => self.not_grouped(&column, span),
+                Some((column, span)) if !groups.dimensions.iter().any(|g| self.is_column(g, &column)) => {
+                    self.not_grouped(&column, span)
+                }
+                Some(_) => {
+                    let error = self.source.error(first_span(item), "this expression is not grouped by");
+                    error.help("repeat the whole expression in GROUP BY")
+                }
+                None => {
+                    let error = self.source.error(first_span(item), "a constant is neither a dimension nor a measure");
+                    error.help("measures are made of aggregates, such as COUNT(*)")
+                }
+            });
+        };
+        let group = &mut groups.dimensions[index];
+        if group.selected {
+            return Err(self.source.error(first_span(item), "this is selected twice"));
+        }
+        group.selected = true;
+        match &item.alias {
+            Some(alias) => group.name = Some(alias.name.clone()),
+            None if group.name.is_none() => {
+                let error = self.source.error(first_span(item), "a grouped expression needs a name");
+                return Err(error.help("add AS and a name"));
+            }
+            None => {}
+        }
+        Ok(OutputColumn::Dimension(index))
+    }
+
+    fn is_column(&self, group: &Group, name: &str) -> bool {
+        group.expression.as_column().is_some_and(|index| self.columns[index].0 == name)
+    }
+
+    fn not_grouped(&self, column: &str, span: Span) -> SqlError {
+        let message = format!("{column} is neither grouped by nor inside an aggregate");
+        let help = match self.stream.columns[self.stream.event_time].name == column {
+            true => format!("select window_start, with GROUP BY TUMBLE({column}, INTERVAL '1' HOUR)"),
+            false => format!("add {column} to GROUP BY, or aggregate it, such as MAX({column})"),
+        };
+        self.source.error(span, message).help(help)
+    }
+
+    fn mixed(&self, column: &str, span: Span, groups: &Groups) -> SqlError {
+        if groups.dimensions.iter().any(|group| self.is_column(group, column)) {
+            let message = format!("a measure is made of aggregates and constants, {column} is a dimension");
+            return self.source.error(span, message).help(format!("use an aggregate, such as MAX({column})"));
+        }
+        self.not_grouped(column, span)
+    }
+
+    /// Adds what is grouped by but not selected.
+    fn complete(&self, groups: &Groups, output: &mut Vec<OutputColumn>, names: &[String]) -> Result<(), SqlError> {
+        if groups.window.is_some() {
+            if !output.contains(&OutputColumn::WindowStart) {
+                output.insert(0, OutputColumn::WindowStart);
+            }
+            if !output.contains(&OutputColumn::WindowEnd) {
+                let start = output.iter().position(|column| *column == OutputColumn::WindowStart).unwrap_or(0);
+                output.insert(start + 1, OutputColumn::WindowEnd);
+            }
+        }
+        let is_key = |column: &OutputColumn| !matches!(column, OutputColumn::Measure(_));
+        let is_dimension = |column: &OutputColumn| matches!(column, OutputColumn::Dimension(_));
+        let behind = output.iter().rposition(is_dimension).or_else(|| output.iter().rposition(is_key));
+        let mut at = behind.map_or(0, |at| at + 1);
+        for (index, group) in groups.dimensions.iter().enumerate().filter(|(_, group)| !group.selected) {
+            if let Some(name) = group.name.as_ref().filter(|name| names.contains(name)) {
+                return Err(self.source.error(group.span, format!("there are two columns called `{name}`")));
+            }
+            output.insert(at, OutputColumn::Dimension(index));
+            at += 1;
+        }
+        Ok(())
+    }
+
+    fn event_time(&self) -> &str {
+        &self.stream.columns[self.stream.event_time].name
+    }
+}
+
+struct Meant<'p> {
+    value: &'p Parsed<'p>,
+    alias: Option<&'p Named>,
+}
+
+fn window_column(item: &Item) -> Option<OutputColumn> {
+    let Expr::Identifier(ident) = &item.value.expression else { return None };
+    match fold_case(&ident.value, ident.quote_style.is_some()).as_str() {
+        "window_start" => Some(OutputColumn::WindowStart),
+        "window_end" => Some(OutputColumn::WindowEnd),
+        _ => None,
+    }
+}
+
+fn first_span(item: &Item) -> Span {
+    item.value.tokens.first().map_or_else(Span::empty, |token| token.span)
+}
+
+fn reads_columns(expression: &Scalar) -> bool {
+    let mut reads = false;
+    expression.for_each_column(&mut |_| reads = true);
+    reads
+}

@@ -1,0 +1,136 @@
+//! What may a user write? The dialect: `CREATE STREAM`, `CREATE VIEW` and the `where` of a query.
+//!
+//! Reading order: [`source`] cuts a text into tokens, [`cursor`] walks over a statement, [`dialect`] lets `sqlparser` read
+//! one expression, [`lower`] says what it means. [`create_stream`] and [`create_view`] are the two statements. What is
+//! not named in these files is an error with a place: nothing is accepted and then ignored. Nothing is evaluated here.
+
+mod aggregate;
+mod coerce;
+mod create_stream;
+mod create_view;
+mod cursor;
+mod data_type;
+mod dialect;
+mod duration;
+mod error;
+mod functions;
+mod literal;
+mod lower;
+mod operators;
+mod options;
+mod print;
+mod schedule;
+mod scope;
+mod select;
+mod source;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use sqlparser::tokenizer::{Span, Token};
+
+pub use self::error::SqlError;
+pub(crate) use self::print::interval;
+pub use self::print::print;
+
+use self::create_stream::create_stream;
+use self::create_view::{Known, ViewError, create_view};
+use self::cursor::{Cursor, Named, Parsed};
+use self::dialect::parse_expression;
+use self::lower::lower_condition;
+use self::scope::{Place, Scope};
+use self::source::Source;
+use crate::scalar::Scalar;
+use crate::stream::Stream;
+use crate::types::DataType;
+use crate::view::View;
+
+/// Everything that was declared, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Definitions {
+    pub streams: Vec<Stream>,
+    pub views: Vec<View>,
+}
+
+/// Reads definition files, given as pairs of name and text, in order: a view may read a stream of an earlier file.
+/// Errors: the first mistake of every statement.
+pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<SqlError>> {
+    let mut definitions = Definitions::default();
+    let mut failed = Vec::new();
+    let mut errors = Vec::new();
+    for (file, text) in files {
+        let source = Source::new(file, text);
+        let tokens = match source.tokens() {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        for statement in tokens.split(|token| token.token == Token::SemiColon).filter(|tokens| !tokens.is_empty()) {
+            match parse_statement(&mut Cursor::new(&source, statement), &mut definitions, &mut failed) {
+                Err(ViewError::Sql(error)) => errors.push(error),
+                Ok(()) | Err(ViewError::StreamFailed) => {}
+            }
+        }
+    }
+    if errors.is_empty() { Ok(definitions) } else { Err(errors) }
+}
+
+/// Reads the `where` of a query: one BOOLEAN expression over the columns of an answer.
+pub fn parse_predicate(text: &str, columns: &[(String, DataType)]) -> Result<Scalar, SqlError> {
+    let source = Source::new("where", text);
+    let tokens = source.tokens()?;
+    let end = tokens.last().map_or_else(Span::empty, |token| Span::new(token.span.end, token.span.end));
+    let expression = parse_expression(&source, &tokens, end)?;
+    let mut scope = Scope::new(Place::Rows("the where of a query"), columns, None);
+    lower_condition(&source, &mut scope, &Parsed { expression, tokens: &tokens }, "where")
+}
+
+fn parse_statement(
+    cursor: &mut Cursor,
+    definitions: &mut Definitions,
+    failed: &mut Vec<String>,
+) -> Result<(), ViewError> {
+    cursor.expect_word(&["CREATE"])?;
+    for word in ["or", "temporary", "temp", "materialized", "external"] {
+        if cursor.at_word(word) {
+            let message = format!(
+                "CREATE {} is not supported",
+                if word == "or" { "OR REPLACE".to_owned() } else { word.to_uppercase() }
+            );
+            return Err(cursor.source.error(cursor.span(), message).help("write CREATE STREAM or CREATE VIEW").into());
+        }
+    }
+    if cursor.at_word("table") {
+        let error = cursor.source.error(cursor.span(), "there are no tables");
+        return Err(error.help("did you mean CREATE STREAM?").into());
+    }
+    let is_stream = cursor.expect_word(&["STREAM", "VIEW"])? == 0;
+    if cursor.at_word("if") {
+        return Err(cursor.source.error(cursor.span(), "IF NOT EXISTS is not supported").into());
+    }
+    let name = cursor.name(if is_stream { "the name of the stream" } else { "the name of the view" })?;
+    check_new(cursor, &name, definitions)?;
+    if is_stream {
+        let stream = create_stream(cursor, &name).inspect_err(|_| failed.push(name.name.clone()))?;
+        definitions.streams.push(stream);
+    } else {
+        let Definitions { streams, views } = definitions;
+        let view = create_view(cursor, &name, &Known { streams, views, failed })?;
+        views.push(view);
+    }
+    Ok(())
+}
+
+fn check_new(cursor: &Cursor, name: &Named, definitions: &Definitions) -> Result<(), SqlError> {
+    let kind = if definitions.streams.iter().any(|stream| stream.name.as_str() == name.name) {
+        "stream"
+    } else if definitions.views.iter().any(|view| view.name.as_str() == name.name) {
+        "view"
+    } else {
+        return Ok(());
+    };
+    Err(cursor.source.error(name.span, format!("there is already a {kind} called `{}`", name.name)))
+}

@@ -1,0 +1,126 @@
+//! How is a view's SELECT written down? Its clauses as they stand, before any name is looked up.
+
+use sqlparser::tokenizer::{Span, Token};
+
+use super::cursor::{Cursor, Named, Parsed};
+use super::error::SqlError;
+
+/// The clauses of one SELECT.
+#[derive(Debug)]
+pub(super) struct Select<'a> {
+    pub(super) items: Vec<Item<'a>>,
+    pub(super) stream: Named,
+    pub(super) filter: Option<Parsed<'a>>,
+    pub(super) group_by: Vec<Parsed<'a>>,
+    /// Of the word SELECT.
+    pub(super) span: Span,
+}
+
+/// One output column.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    pub(super) value: Parsed<'a>,
+    pub(super) alias: Option<Named>,
+}
+
+/// Clauses that are understood but not yet possible.
+const LATER: &[&str] = &[
+    "having",
+    "order",
+    "limit",
+    "offset",
+    "fetch",
+    "union",
+    "intersect",
+    "except",
+    "qualify",
+    "window",
+    "over",
+    "join",
+    "inner",
+    "left",
+    "right",
+    "full",
+    "cross",
+    "natural",
+    "distinct",
+    "with",
+    "lateral",
+    "unnest",
+];
+
+/// Reads from SELECT to the end of the statement.
+pub(super) fn parse_select<'a>(cursor: &mut Cursor<'a>) -> Result<Select<'a>, SqlError> {
+    refuse_later(cursor)?;
+    let span = cursor.span();
+    cursor.expect_word(&["SELECT"])?;
+    refuse_later(cursor)?;
+    let mut items = vec![parse_item(cursor)?];
+    while cursor.mark(&Token::Comma) {
+        items.push(parse_item(cursor)?);
+    }
+    refuse_later(cursor)?;
+    if !cursor.word("from") {
+        return Err(cursor.expected("`,`, AS or FROM", &["FROM", "AS"]));
+    }
+    let stream = parse_from(cursor)?;
+    let filter = if cursor.word("where") { Some(cursor.expression()?) } else { None };
+    refuse_later(cursor)?;
+    let mut group_by = Vec::new();
+    if cursor.word("group") {
+        cursor.expect_word(&["BY"])?;
+        group_by.push(cursor.expression()?);
+        while cursor.mark(&Token::Comma) {
+            group_by.push(cursor.expression()?);
+        }
+    }
+    refuse_later(cursor)?;
+    match (cursor.peek(), group_by.is_empty(), filter.is_some()) {
+        (None, ..) => Ok(Select { items, stream, filter, group_by, span }),
+        (_, true, false) => Err(cursor.expected("WHERE, GROUP BY or the end of the statement", &["WHERE", "GROUP"])),
+        (_, true, true) => Err(cursor.expected("GROUP BY or the end of the statement", &["GROUP"])),
+        (_, false, _) => Err(cursor.expected("`,` or the end of the statement", &[])),
+    }
+}
+
+fn parse_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, SqlError> {
+    if matches!(cursor.peek().map(|token| &token.token), Some(Token::Mul)) {
+        let error = cursor.source.error(cursor.span(), "a view names its columns one by one, not with `*`");
+        return Err(error.help("did you mean COUNT(*)?"));
+    }
+    let value = cursor.expression()?;
+    let alias = if cursor.word("as") { Some(cursor.name("a name")?) } else { None };
+    Ok(Item { value, alias })
+}
+
+fn parse_from(cursor: &mut Cursor) -> Result<Named, SqlError> {
+    if matches!(cursor.peek().map(|token| &token.token), Some(Token::LParen)) {
+        return Err(cursor.source.error(cursor.span(), "subqueries are not supported yet"));
+    }
+    let stream = cursor.name("the name of a stream")?;
+    refuse_later(cursor)?;
+    match cursor.peek().map(|token| &token.token) {
+        Some(Token::Comma) => {
+            Err(cursor.source.error(cursor.span(), "JOIN is not supported yet: a view reads one stream"))
+        }
+        Some(Token::LParen) => Err(cursor.source.error(cursor.span(), "table functions are not supported")),
+        _ if cursor.at_word("as") => {
+            Err(cursor.source.error(cursor.span(), "a second name for the stream is not supported"))
+        }
+        _ => Ok(stream),
+    }
+}
+
+fn refuse_later(cursor: &Cursor) -> Result<(), SqlError> {
+    match LATER.iter().find(|word| cursor.at_word(word)) {
+        Some(word) => {
+            let word = match *word {
+                "order" => "ORDER BY".to_owned(),
+                "inner" | "left" | "right" | "full" | "cross" | "natural" => "JOIN".to_owned(),
+                word => word.to_uppercase(),
+            };
+            Err(cursor.source.error(cursor.span(), format!("{word} is not supported yet")))
+        }
+        None => Ok(()),
+    }
+}

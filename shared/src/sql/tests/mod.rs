@@ -1,0 +1,20 @@
+//! Does the dialect say yes and no as it should? Whole texts in, definitions or messages out.
+
+mod bad;
+mod good;
+mod hostile;
+
+use super::{Definitions, SqlError, parse_definitions};
+
+/// A stream that most tests read.
+const FLIGHTS: &str = "CREATE STREAM flights (
+  flight_id STRING PRIMARY KEY, scheduled_at TIMESTAMP NOT NULL, flown_on DATE, origin STRING, destination STRING,
+  delay_min BIGINT, seats INT, distance DOUBLE, price DECIMAL(10,2), cancelled BOOLEAN
+) WITH (event_time = 'scheduled_at');\n";
+
+/// Lines of [`FLIGHTS`].
+const LINES: usize = 4;
+
+fn parse(text: &str) -> Result<Definitions, Vec<SqlError>> {
+    parse_definitions(&[("flights.sql".to_owned(), FLIGHTS.to_owned()), ("t.sql".to_owned(), text.to_owned())])
+}
