@@ -191,7 +191,12 @@ mod tests {
     #[test]
     fn problems_are_told_in_words_and_set_the_exit_code() {
         for (status, body, words, code) in [
-            (404, r#"{"title": "unknown view", "detail": "no view `x`"}"#, "unknown view: no view `x` (HTTP 404)", USAGE),
+            (
+                404,
+                r#"{"title": "unknown view", "detail": "no view `x`"}"#,
+                "unknown view: no view `x` (HTTP 404)",
+                USAGE,
+            ),
             (400, r#"{"title": "bad where", "line": 1, "column": 3}"#, "bad where (HTTP 400)", USAGE),
             (429, "", "too many requests (HTTP 429)", REFUSED),
             (503, "<html>", "service unavailable (HTTP 503)", REFUSED),

@@ -33,6 +33,7 @@ pub mod settings;
 pub mod step;
 
 pub use load::{Loaded, load_published};
+pub use publish::log_reader;
 pub use reader::Reader;
 pub use run::Neighbours;
 pub use service::{Batch, BatchView, StartError};

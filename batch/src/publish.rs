@@ -51,8 +51,13 @@ pub fn retire(neighbours: &Neighbours, before: &Published, published: &Arc<Publi
     if before.definition_hash != published.definition_hash {
         neighbours.speed.retire(before, seam);
     }
-    let reader = format!("speed/{}", published.view.name);
+    let reader = log_reader(&published.view.name);
     for (partition, point) in &seam.0 {
         neighbours.retention.release(&published.stream.name, *partition, &reader, point.offset);
     }
+}
+
+/// The name under which the log is kept for the speed layer's state of a view.
+pub fn log_reader(view: &shared::ids::ViewName) -> String {
+    format!("speed/{view}")
 }
