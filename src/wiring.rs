@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use batch::{Batch, BatchSettings, BatchView, Loaded, Neighbours, Reader};
+use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
 use intake::log::LogSettings;
@@ -99,7 +99,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let mut loaded = Vec::new();
     for view in &definitions.views {
         let stream = streams.iter().find(|s| s.name == view.stream).context("a view's stream is declared before it")?;
-        let found = batch::load_published(&lake, Arc::clone(stream), Arc::new(view.clone()))
+        let found = batch::load_published(&lake, stream, &Arc::new(view.clone()))
             .await
             .with_context(|| format!("the published versions of view {} cannot be read", view.name))?;
         views.publish(found.answering.clone());
@@ -119,22 +119,20 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     keep_what_speed_replays(&intake, &loaded);
     intake.start().context("the log's writers cannot be started")?;
 
-    let cache_bytes = usize::try_from(settings.limits.batch_cache_bytes).unwrap_or(usize::MAX);
-    let reader = Arc::new(Reader::new(&lake, cache_bytes));
-    let neighbours = Neighbours {
-        lake: lake.clone(),
-        views: Arc::clone(&views),
-        reader: Arc::clone(&reader),
-        cutter: Arc::clone(&intake) as _,
-        archive: Arc::clone(&archives) as _,
-        speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
-        retention: Arc::clone(&intake) as _,
-        clock: Arc::clone(&clock),
-    };
-    let batch_settings =
-        BatchSettings { dedup_horizon_events: settings.limits.dedup_horizon_events, ..BatchSettings::default() };
-    let to_run = loaded.into_iter().map(|loaded| BatchView { run_needed: has_lost_events(&intake, &loaded), loaded });
-    let batch = Batch::start(neighbours, to_run.collect(), batch_settings)?;
+    let batch = Arc::new(Batch::start(
+        BatchSurroundings {
+            lake: lake.clone(),
+            views: Arc::clone(&views),
+            speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
+            cutter: Arc::clone(&intake) as _,
+            archive: Arc::clone(&archives) as _,
+            retention: Arc::clone(&intake) as _,
+            log_starts: log_starts(&streams, &intake),
+            clock: Arc::clone(&clock),
+        },
+        loaded,
+        batch_settings(&settings.limits),
+    )?);
 
     let ready = Arc::new(AtomicBool::new(true));
     let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&clock)));
@@ -148,7 +146,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let state = ServingState {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
-        batch: reader as Arc<dyn BatchReader>,
+        batch: batch.reader() as Arc<dyn BatchReader>,
         runs: Arc::clone(&batch) as _,
         streams: status,
         clock,
@@ -161,8 +159,12 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;
     let local_addr = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
-    let server =
-        tokio::spawn(listen::serve(listener, routes, stopped, Duration::from_millis(settings.limits.shutdown_wait_ms)));
+    let server = tokio::spawn(listen::serve(
+        listener,
+        routes,
+        stopped,
+        Duration::from_millis(settings.limits.shutdown_wait_ms),
+    ));
     Ok(Running {
         local_addr,
         streams: definitions.streams,
@@ -243,6 +245,14 @@ fn partition_settings(limits: &Limits) -> PartitionSettings {
     }
 }
 
+fn batch_settings(limits: &Limits) -> BatchSettings {
+    BatchSettings {
+        dedup_horizon_events: limits.dedup_horizon_events,
+        cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        ..BatchSettings::default()
+    }
+}
+
 fn start_archivers(
     streams: &[Arc<Stream>],
     intake: &Arc<Intake>,
@@ -284,7 +294,8 @@ async fn start_speed(
             let answering = &found.answering;
             views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
             if let Some(shadow) = &found.shadow {
-                views.push(FoldedView { view: Arc::clone(shadow), seam: answering.seam.clone() });
+                let begin = shared::seam::Cut::start(stream.partitions);
+                views.push(FoldedView { view: Arc::clone(shadow), seam: begin });
             }
         }
         folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });
@@ -306,9 +317,14 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
     }
 }
 
-/// Has the log been trimmed past what the view's version covers? Then only a run, from the archive, can answer.
-fn has_lost_events(intake: &Intake, loaded: &Loaded) -> bool {
-    let answering = &loaded.answering;
-    let Some(log) = intake.stream(&answering.stream.name) else { return false };
-    (0..answering.stream.partitions).map(Partition).any(|p| log.range(p).0 > answering.seam.offset(p))
+/// The oldest offset of each partition's log.
+fn log_starts(streams: &[Arc<Stream>], intake: &Intake) -> Vec<(StreamName, Partition, shared::ids::Offset)> {
+    let start = |stream: &Arc<Stream>, partition: Partition| {
+        let (start, _) = intake.stream(&stream.name)?.range(partition);
+        Some((stream.name.clone(), partition, start))
+    };
+    let of = |stream: &Arc<Stream>| {
+        (0..stream.partitions).filter_map(|p| start(stream, Partition(p))).collect::<Vec<_>>()
+    };
+    streams.iter().flat_map(of).collect()
 }

@@ -62,8 +62,3 @@ pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &
         surroundings.retention.release(&published.stream.name, *partition, &reader, point.offset);
     }
 }
-
-/// The name under which the log is kept for the speed layer's state of a view.
-pub fn log_reader(view: &shared::ids::ViewName) -> String {
-    format!("speed/{view}")
-}
