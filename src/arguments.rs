@@ -162,10 +162,12 @@ pub struct Ingest {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
+#[command(
+    after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
     trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
     trueup query departures --grain all --group-by= --layer batch\n  \
-    trueup query departures -o parquet > departures.parquet")]
+    trueup query departures -o parquet > departures.parquet"
+)]
 pub struct Query {
     /// The view to ask
     pub view: ViewName,

@@ -71,11 +71,6 @@ impl Client {
         Ok(Client { http, base })
     }
 
-    /// Where the server is.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// A request to `path`, which begins with a slash.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
@@ -184,14 +179,19 @@ mod tests {
             ("127.0.0.1:8080", None),
             ("", None),
         ] {
-            assert_eq!(Client::new(url).ok().as_ref().map(Client::base), base, "{url}");
+            assert_eq!(Client::new(url).ok().map(|client| client.base).as_deref(), base, "{url}");
         }
     }
 
     #[test]
     fn problems_are_told_in_words_and_set_the_exit_code() {
         for (status, body, words, code) in [
-            (404, r#"{"title": "unknown view", "detail": "no view `x`"}"#, "unknown view: no view `x` (HTTP 404)", USAGE),
+            (
+                404,
+                r#"{"title": "unknown view", "detail": "no view `x`"}"#,
+                "unknown view: no view `x` (HTTP 404)",
+                USAGE,
+            ),
             (400, r#"{"title": "bad where", "line": 1, "column": 3}"#, "bad where (HTTP 400)", USAGE),
             (429, "", "too many requests (HTTP 429)", REFUSED),
             (503, "<html>", "service unavailable (HTTP 503)", REFUSED),

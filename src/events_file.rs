@@ -108,12 +108,16 @@ fn cut(mut reader: impl Read, batch_bytes: usize, each: &mut dyn FnMut(LineBatch
     let mut wanted = batch_bytes;
     loop {
         let missing = wanted.saturating_sub(buffer.len()) as u64;
-        let read = (&mut reader).take(missing).read_to_end(&mut buffer).with_context(|| format!("after line {first_line}"))?;
+        let read =
+            (&mut reader).take(missing).read_to_end(&mut buffer).with_context(|| format!("after line {first_line}"))?;
         let is_end = (read as u64) < missing;
         let end = if is_end { Some(buffer.len()) } else { memchr::memrchr(b'\n', &buffer).map(|place| place + 1) };
         let Some(end) = end else {
             // One line longer than a batch: wait for its end, as long as a request may carry it.
-            anyhow::ensure!(wanted < EVENT_BODY_BYTES_MAX, "line {first_line} is longer than {EVENT_BODY_BYTES_MAX} bytes");
+            anyhow::ensure!(
+                wanted < EVENT_BODY_BYTES_MAX,
+                "line {first_line} is longer than {EVENT_BODY_BYTES_MAX} bytes"
+            );
             wanted = (wanted * 2).min(EVENT_BODY_BYTES_MAX);
             continue;
         };

@@ -76,7 +76,8 @@ impl Settings {
     }
 
     fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
-        let wrong = |line, message: &str| SettingsError::Wrong { file: file.to_owned(), line, message: message.to_owned() };
+        let wrong =
+            |line, message: &str| SettingsError::Wrong { file: file.to_owned(), line, message: message.to_owned() };
         let settings: Settings = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();

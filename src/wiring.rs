@@ -32,7 +32,7 @@ pub struct Running {
 
 /// Starts all layers; returns once requests are answered.
 pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
-    anyhow::bail!("not wired yet: {settings:?}")
+    anyhow::bail!("not wired yet: {} on {}", settings.data, settings.listen)
 }
 
 impl Running {
