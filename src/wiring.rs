@@ -1,12 +1,39 @@
-//! How do the layers become one server? PLACEHOLDER: the lead joins intake, speed, batch and serving here; until then
-//! nothing can be started, and `start` says so.
+//! How do the layers become one server? The only place where intake, speed, batch and serving meet.
+//!
+//! The order of a start matters: logs are recovered first; archivers and speed workers catch up with them; only then do
+//! writers take events, and last of all the door opens.
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use shared::ids::ViewName;
+use anyhow::{Context, bail};
+use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
+use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
+use intake::door::IntakeDoor;
+use intake::log::LogSettings;
+use intake::partition::{OnFatal, PartitionSettings};
+use intake::status::StreamsStatus;
+use intake::streams::Intake;
+use serving::http::ServingState;
+use shared::clock::{Clock, SystemClock};
+use shared::handoff::{LogReplay, LogRetention};
+use shared::ids::{Partition, StreamName, ViewName};
+use shared::lake::Lake;
+use shared::published::Views;
+use shared::readers::{BatchReader, SpeedReader};
 use shared::stream::Stream;
+use shared::view::View;
+use speed::service::{FoldedStream, FoldedView, Speed};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use crate::figures::Figures;
+use crate::listen;
 use crate::settings::Limits;
 
 /// What a server is started with.
@@ -14,7 +41,7 @@ use crate::settings::Limits;
 pub struct WiringSettings {
     /// Definition files, as name and text, in order. They have been parsed once without errors.
     pub definitions: Vec<(PathBuf, String)>,
-    /// Folder or URL of the log, the archive and the views.
+    /// Folder of the log, the archive and the views.
     pub data: String,
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
@@ -22,28 +49,282 @@ pub struct WiringSettings {
 }
 
 /// A server that answers.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens.
     pub local_addr: SocketAddr,
     pub streams: Vec<Stream>,
     pub views: Vec<ViewName>,
+    layers: Layers,
+    ready: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    fatal: watch::Receiver<Option<String>>,
+    /// Held as long as the data folder is in use.
+    _lock: File,
+}
+
+struct Layers {
+    intake: Arc<Intake>,
+    archives: Arc<Archives>,
+    speed: Arc<Speed>,
+    batch: Arc<Batch>,
 }
 
 /// Starts all layers; returns once requests are answered.
 pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
-    anyhow::bail!("not wired yet: {} on {}", settings.data, settings.listen)
+    let texts: Vec<(String, String)> =
+        settings.definitions.iter().map(|(file, text)| (file.display().to_string(), text.clone())).collect();
+    let definitions = match shared::sql::parse_definitions(&texts) {
+        Ok(definitions) => definitions,
+        Err(mistakes) => bail!("{}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    };
+    let data = local_folder(&settings.data)?;
+    let lock = lock(&data)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let lake = Lake::open(&data.join("lake").display().to_string()).context("the lake cannot be opened")?;
+    let streams: Vec<Arc<Stream>> = definitions.streams.iter().cloned().map(Arc::new).collect();
+
+    let (on_fatal, fatal) = fatal_channel();
+    let intake = {
+        let (data, streams, clock) = (data.clone(), streams.clone(), Arc::clone(&clock));
+        let partition = partition_settings(&settings.limits);
+        tokio::task::spawn_blocking(move || Intake::open(&data, &streams, &partition, &clock, &on_fatal))
+            .await
+            .context("opening the log failed")?
+            .context("the log cannot be opened")?
+    };
+    let intake = Arc::new(intake);
+
+    let views = Arc::new(Views::default());
+    let mut loaded = Vec::new();
+    for view in &definitions.views {
+        let stream = streams.iter().find(|s| s.name == view.stream).context("a view's stream is declared before it")?;
+        let found = batch::load_published(&lake, stream, &Arc::new(view.clone()))
+            .await
+            .with_context(|| format!("the published versions of view {} cannot be read", view.name))?;
+        views.publish(found.answering.clone());
+        loaded.push(found);
+    }
+
+    let archives = Arc::new(start_archivers(&streams, &intake, &lake, &settings.limits)?);
+    let speed = Arc::new(start_speed(&streams, &intake, &loaded, &clock).await?);
+    for stream in &streams {
+        for partition in (0..stream.partitions).map(Partition) {
+            let log = intake.stream(&stream.name).context("every stream has a log")?;
+            let archiver = archives.stream(&stream.name).and_then(|a| a.sink(partition));
+            log.attach(partition, speed.sink(&stream.name, partition).context("every partition has a worker")?);
+            log.attach(partition, archiver.context("every partition has an archiver")?);
+        }
+    }
+    keep_what_speed_replays(&intake, &loaded);
+    intake.start().context("the log's writers cannot be started")?;
+
+    let batch = Arc::new(Batch::start(
+        BatchSurroundings {
+            lake: lake.clone(),
+            views: Arc::clone(&views),
+            speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
+            cutter: Arc::clone(&intake) as _,
+            archive: Arc::clone(&archives) as _,
+            retention: Arc::clone(&intake) as _,
+            log_starts: log_starts(&streams, &intake),
+            clock: Arc::clone(&clock),
+        },
+        loaded,
+        batch_settings(&settings.limits),
+    )?);
+
+    let ready = Arc::new(AtomicBool::new(true));
+    let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&clock)));
+    let status = Arc::new(StreamsStatus {
+        intake: Arc::clone(&intake),
+        archives: Arc::clone(&archives),
+        door: Arc::clone(&door),
+        clock: Arc::clone(&clock),
+    });
+    let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
+    let state = ServingState {
+        views: Arc::clone(&views),
+        speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
+        batch: batch.reader() as Arc<dyn BatchReader>,
+        runs: Arc::clone(&batch) as _,
+        streams: status,
+        clock,
+        ready: Arc::clone(&ready),
+        metrics: Arc::new(move || figures.render()),
+    };
+    let routes = serving::http::routes(state).merge(intake::http::routes(door));
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("{} cannot be listened on", settings.listen))?;
+    let local_addr = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(listen::serve(
+        listener,
+        routes,
+        stopped,
+        Duration::from_millis(settings.limits.shutdown_wait_ms),
+    ));
+    Ok(Running {
+        local_addr,
+        streams: definitions.streams,
+        views: definitions.views.into_iter().map(|v| v.name).collect(),
+        layers: Layers { intake, archives, speed, batch },
+        ready,
+        stop,
+        server,
+        fatal,
+        _lock: lock,
+    })
 }
 
 impl Running {
     /// Waits until the server stops by itself, which it does only when a layer failed: then the error says why.
     /// May be dropped and called again.
     pub async fn stopped(&mut self) -> anyhow::Result<()> {
-        std::future::pending().await
+        let reason = match self.fatal.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        };
+        bail!("the log can no longer be written: {reason}")
     }
 
     /// Stops accepting, finishes requests under way, syncs the log.
     pub async fn shutdown(self) -> anyhow::Result<()> {
-        Ok(())
+        self.ready.store(false, Ordering::SeqCst);
+        let _ = self.stop.send(true);
+        self.server.await.context("the server ended badly")?;
+        let Layers { intake, archives, speed, batch } = self.layers;
+        batch.stop().await;
+        // Writers, workers and archivers are threads that end when they have done what waits.
+        tokio::task::spawn_blocking(move || {
+            intake.close();
+            speed.stop();
+            drop(archives);
+        })
+        .await
+        .context("the layers ended badly")
     }
+}
+
+fn local_folder(data: &str) -> anyhow::Result<PathBuf> {
+    if data.contains("://") {
+        bail!("--data {data}: object storage is not supported yet; give a folder");
+    }
+    std::fs::create_dir_all(data).with_context(|| format!("the data folder {data} cannot be created"))?;
+    Path::new(data).canonicalize().with_context(|| format!("the data folder {data} cannot be used"))
+}
+
+/// Two processes over one log would give the same offsets twice.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be created", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => bail!("the data folder {} is in use by another trueup process", data.display()),
+    }
+}
+
+fn fatal_channel() -> (OnFatal, watch::Receiver<Option<String>>) {
+    let (sender, receiver) = watch::channel(None);
+    let on_fatal: OnFatal = Arc::new(move |reason: &str| {
+        sender.send_replace(Some(reason.to_owned()));
+    });
+    (on_fatal, receiver)
+}
+
+fn partition_settings(limits: &Limits) -> PartitionSettings {
+    PartitionSettings {
+        log: LogSettings {
+            segment_bytes: limits.log_segment_bytes,
+            keep_events: limits.dedup_horizon_events,
+            ..LogSettings::default()
+        },
+        dedup_horizon_events: limits.dedup_horizon_events,
+        ..PartitionSettings::default()
+    }
+}
+
+fn batch_settings(limits: &Limits) -> BatchSettings {
+    BatchSettings {
+        dedup_horizon_events: limits.dedup_horizon_events,
+        cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        ..BatchSettings::default()
+    }
+}
+
+fn start_archivers(
+    streams: &[Arc<Stream>],
+    intake: &Arc<Intake>,
+    lake: &Lake,
+    limits: &Limits,
+) -> anyhow::Result<Archives> {
+    let settings = ArchiverSettings {
+        file_rows: usize::try_from(limits.archive_file_rows).unwrap_or(usize::MAX),
+        wait: Duration::from_millis(limits.archive_wait_ms),
+        ..ArchiverSettings::default()
+    };
+    let mut archivers = Vec::new();
+    for stream in streams {
+        let log = intake.stream(&stream.name).context("every stream has a log")?;
+        log.register_reader(READER);
+        let surroundings = Surroundings {
+            lake: lake.clone(),
+            log: Arc::clone(log) as Arc<dyn LogReplay>,
+            retention: Arc::clone(intake) as Arc<dyn LogRetention>,
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let archiver = StreamArchiver::start(Arc::clone(stream), surroundings, settings);
+        archivers.push(archiver.with_context(|| format!("the archiver of {} cannot be started", stream.name))?);
+    }
+    Ok(Archives::new(archivers))
+}
+
+async fn start_speed(
+    streams: &[Arc<Stream>],
+    intake: &Intake,
+    loaded: &[Loaded],
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Speed> {
+    let mut folded = Vec::new();
+    for stream in streams {
+        let log = intake.stream(&stream.name).context("every stream has a log")?;
+        let mut views = Vec::new();
+        for found in loaded.iter().filter(|l| l.answering.stream.name == stream.name) {
+            let answering = &found.answering;
+            views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
+            if let Some(shadow) = &found.shadow {
+                let begin = shared::seam::Cut::start(stream.partitions);
+                views.push(FoldedView { view: Arc::clone(shadow), seam: begin });
+            }
+        }
+        folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });
+    }
+    Speed::start(folded, Arc::clone(clock)).await.context("the speed layer cannot be started")
+}
+
+/// The log must go on holding what the speed layer would replay: everything from the seam of each view on.
+fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
+    for found in loaded {
+        let (stream, view): (&StreamName, &View) = (&found.answering.stream.name, &found.answering.view);
+        let reader = batch::log_reader(&view.name);
+        if let Some(log) = intake.stream(stream) {
+            log.register_reader(&reader);
+        }
+        for (partition, point) in &found.answering.seam.0 {
+            intake.release(stream, *partition, &reader, point.offset);
+        }
+    }
+}
+
+/// The oldest offset of each partition's log.
+fn log_starts(streams: &[Arc<Stream>], intake: &Intake) -> Vec<(StreamName, Partition, shared::ids::Offset)> {
+    let start = |stream: &Arc<Stream>, partition: Partition| {
+        let (start, _) = intake.stream(&stream.name)?.range(partition);
+        Some((stream.name.clone(), partition, start))
+    };
+    let of = |stream: &Arc<Stream>| {
+        (0..stream.partitions).filter_map(|p| start(stream, Partition(p))).collect::<Vec<_>>()
+    };
+    streams.iter().flat_map(of).collect()
 }

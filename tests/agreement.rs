@@ -222,7 +222,7 @@ fn a_run_that_dies_at_any_step_changes_nothing() {
         flag: Some(i % 2 == 0),
     };
     let mut next = 0;
-    for step in ["cut", "archive", "plan", "recompute", "write", "reconcile", "commit", "publish", "retire"] {
+    for step in ["cut", "archived", "plan", "recompute", "write", "reconcile", "commit", "publish", "retire"] {
         post(&world, &mut log, &(next..next + 30).map(event).collect::<Vec<_>>());
         next += 30;
         assert_eq!(world.stop(), Some(0));

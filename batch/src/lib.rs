@@ -1,1 +1,40 @@
-//! placeholder
+//! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
+//!
+//! Reading order: [`service`] starts runs (when [`schedule`] says so) and [`registry`] knows them; [`run`] is one run from
+//! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`], [`query`], [`reductions`]) and writes
+//! [`pieces`] as window dates; [`reconcile`] compares with what was served; [`publish`] makes the version answer.
+//! [`reader`] is how versions are read, [`load`] how a process begins. Nothing here reads the log.
+
+mod align;
+pub mod cache;
+pub mod cancel;
+pub mod comparisons;
+mod difference;
+pub mod duplicates;
+pub mod explain;
+pub mod facts;
+pub mod failure;
+mod json_cell;
+pub mod load;
+pub mod pieces;
+pub mod plan;
+pub mod publish;
+pub mod query;
+pub mod reader;
+pub mod recompute;
+pub mod reconcile;
+pub mod reductions;
+pub mod registry;
+pub mod run;
+pub mod scan;
+pub mod schedule;
+pub mod service;
+pub mod settings;
+pub mod step;
+
+pub use load::{Loaded, load_published};
+pub use reader::Reader;
+pub use run::Neighbours;
+pub use service::{Batch, BatchView, StartError};
+pub use settings::BatchSettings;
+pub use step::{FailPoints, Step};

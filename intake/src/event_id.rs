@@ -1,19 +1,22 @@
 //! Which 128 bits stand for an event id? Deduplication compares these, not the ids.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Hash of each id of a primary key's column: XXH3, 128 bits, of its bytes. 0 stands for null: such an event has no id.
+/// The hash of a null id: an event without one is never a duplicate.
+pub const NULL_ID: u128 = 0;
+
+/// Hash of each id of a primary key's column: XXH3, 128 bits, of its bytes; [`NULL_ID`] for null.
 ///
 /// Strings are hashed as UTF-8; INT, BIGINT, DATE and TIMESTAMP as 64-bit, DECIMAL as 128-bit little-endian integers;
 /// DOUBLE as its bits; BOOLEAN as one byte.
 ///
 /// # Panics
 /// If the column is not of a type of [`shared::types::DataType`].
-pub fn hash_ids(column: &ArrayRef) -> Vec<u128> {
+pub fn hash_ids(column: &dyn Array) -> Vec<u128> {
     match column.data_type() {
         DataType::Utf8View => hashes(column.as_string_view().iter(), |text, hash| hash(text.as_bytes())),
         DataType::Int32 => {
@@ -43,7 +46,7 @@ fn hashes<T>(
     feed: impl Fn(T, &dyn Fn(&[u8]) -> u128) -> u128,
 ) -> Vec<u128> {
     let hash = |bytes: &[u8]| xxh3_128(bytes).max(1);
-    values.map(|value| value.map_or(0, |value| feed(value, &hash))).collect()
+    values.map(|value| value.map_or(NULL_ID, |value| feed(value, &hash))).collect()
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub struct PartitionPin {
 /// How much a worker holds for one view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewStatus {
+    pub view: shared::ids::ViewName,
     pub definition: String,
     pub rows: usize,
     pub bytes: usize,

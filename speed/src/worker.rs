@@ -123,6 +123,7 @@ impl Worker {
             }
             Request::Status { reply } => {
                 let status = |v: &Generations| ViewStatus {
+                    view: v.view.name.clone(),
                     definition: v.definition.clone(),
                     rows: v.rows(),
                     bytes: v.bytes(),

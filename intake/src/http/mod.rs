@@ -41,6 +41,9 @@ pub trait Door: Send + Sync {
     /// The names of all streams.
     fn stream_names(&self) -> Vec<StreamName>;
 
+    /// Counts what was left out of a request.
+    fn note(&self, stream: &Stream, rejected: u64, unknown_fields: u64);
+
     /// Writes the decoded events; they are durable when it returns. A key that was used before gives the first answer again.
     /// Never called without rows.
     fn submit(
@@ -60,7 +63,7 @@ pub struct Accepted {
     pub duplicates: u64,
     /// Accepted events that came after the allowed lateness.
     pub late: u64,
-    /// First and last offset written, per partition.
+    /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
 }
 
@@ -140,6 +143,7 @@ async fn receive(
     let rejected = decoded.rejected();
     let rejections = std::mem::take(&mut decoded.rejections);
     let unknown_fields = decoded.unknown_fields;
+    entrance.door.note(&stream, rejected, unknown_fields);
     let written = match decoded.rows.num_rows() {
         0 => Accepted::default(),
         _ => entrance.door.submit(&stream, decoded, key).await?,
@@ -171,7 +175,7 @@ impl Entrance {
 
 /// Any type under which JSON events are sent, or none.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    const TYPES: [&str; 8] = [
+    const TYPES: [&str; 9] = [
         "",
         "application/json",
         "application/x-ndjson",
@@ -180,6 +184,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
         "application/x-jsonlines",
         "text/plain",
         "application/octet-stream",
+        // What curl sends with --data when nobody says otherwise.
+        "application/x-www-form-urlencoded",
     ];
     let value = headers.get(header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes())).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake_core::DeltaTable;
+use deltalake_core::kernel::transaction::CommitProperties;
 use deltalake_core::kernel::{Action, Version};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::operations::create::CreateBuilder;
@@ -97,6 +98,8 @@ impl Table {
             .with_partition_columns([partition_column])
             .with_configuration([("delta.checkpointInterval", Some(interval))])
             .with_save_mode(SaveMode::ErrorIfExists)
+            // With retries, the loser of a race would commit its creation on top of the winner's table.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .await;
         match created {
             Ok(delta) => Ok(Table::of(lake, path, partition_column.to_owned(), delta)),

@@ -97,6 +97,17 @@ async fn a_reopened_table_is_what_was_committed() {
     assert!(files.iter().all(|f| std::fs::exists(again.url_of(f)).unwrap()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_creators_one_creates_and_the_others_open() {
+    let place = Arc::new(Place::new());
+    let creators = (0..8).map(|_| {
+        let place = place.clone();
+        tokio::spawn(async move { place.table().await.snapshot().await.unwrap().version })
+    });
+    let versions: Vec<i64> = futures::future::join_all(creators).await.into_iter().map(|v| v.unwrap()).collect();
+    assert_eq!(versions, [0; 8]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statistics_bound_the_rows() {
     let place = Place::new();

@@ -1,0 +1,70 @@
+//! Why did a run not publish? Every reason, in words that the run keeps.
+
+use arrow::error::ArrowError;
+use polars::prelude::PolarsError;
+use shared::evaluate::EvaluateError;
+use shared::handoff::HandoffError;
+use shared::lake::LakeError;
+use shared::partial::codec::CodecError;
+use shared::partial::merge::MergeError;
+use shared::readers::SpeedError;
+use shared::time::Day;
+
+use crate::plan::PlanError;
+use crate::step::Step;
+
+/// Why a run ended without a new version. Nothing it did is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFailure {
+    #[error("cancelled")]
+    Cancelled,
+    #[error("told to fail at the step {0}")]
+    Told(Step),
+    #[error("the log could not be cut: {0}")]
+    Cut(HandoffError),
+    #[error("the archive did not reach the cut: {0}")]
+    Archive(HandoffError),
+    #[error("{0}")]
+    Plan(#[from] PlanError),
+    #[error("{0}")]
+    Lake(#[from] LakeError),
+    #[error("polars: {0}")]
+    Polars(#[from] PolarsError),
+    #[error("an expression could not be evaluated: {0}")]
+    Evaluate(#[from] EvaluateError),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("{0}")]
+    Merge(#[from] MergeError),
+    #[error("{0}")]
+    Arrow(#[from] ArrowError),
+    #[error("archive file {path} of {date} should hold {expected} rows and holds {found}")]
+    RowsOfFile { path: String, date: String, expected: u64, found: u64 },
+    #[error("read {found} rows of the event dates {first} to {last}, the archive notes {expected}")]
+    RowsOfDates { first: String, last: String, expected: u64, found: u64 },
+    #[error("the event date {0} has too many events to remove duplicates in one go")]
+    DateTooLarge(String),
+    #[error("the speed layer: {0}")]
+    Speed(#[from] SpeedError),
+    #[error("the speed layer did not reach the cut in time")]
+    SpeedBehind,
+    #[error("what was being served could not be read: {0}")]
+    Served(HandoffError),
+    #[error("background work ended: {0}")]
+    Background(#[from] tokio::task::JoinError),
+    #[error("a defect ended the computation: {0}")]
+    Panicked(String),
+}
+
+impl RunFailure {
+    /// The failure that a panic's payload tells of.
+    pub fn of_panic(payload: &(dyn std::any::Any + Send)) -> RunFailure {
+        let text = payload.downcast_ref::<&str>().map(|t| (*t).to_owned());
+        RunFailure::Panicked(text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default())
+    }
+}
+
+/// A date as errors name it; none is that of events whose year has not four digits.
+pub fn date_name(date: Option<Day>) -> String {
+    date.map_or_else(|| "no date".to_owned(), |day| day.to_string())
+}

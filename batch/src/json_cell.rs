@@ -1,0 +1,47 @@
+//! How does one value of a column look in JSON? As in answers: times are RFC 3339, DECIMALs are strings.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{
+    DataType as ArrowType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use serde_json::Value;
+use shared::time::{Day, Micros};
+
+/// The value in `row`. Columns are of the types of [`shared::types::DataType`].
+pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        ArrowType::Boolean => column.as_boolean().value(row).into(),
+        ArrowType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        ArrowType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        ArrowType::Float64 => {
+            let value = column.as_primitive::<Float64Type>().value(row);
+            // JSON has no word for these; a text says what they are, null would say that there is nothing.
+            serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
+        }
+        ArrowType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row).into(),
+        ArrowType::Date32 => Day(column.as_primitive::<Date32Type>().value(row)).to_string().into(),
+        ArrowType::Timestamp(..) => {
+            Micros(column.as_primitive::<TimestampMicrosecondType>().value(row)).to_string().into()
+        }
+        _ => column.as_string_view().value(row).into(),
+    }
+}
+
+/// The value in `row` as a number, if the column is numeric and it is not null.
+pub fn number(column: &ArrayRef, row: usize) -> Option<f64> {
+    if column.is_null(row) {
+        return None;
+    }
+    match column.data_type() {
+        ArrowType::Int32 => Some(f64::from(column.as_primitive::<Int32Type>().value(row))),
+        ArrowType::Int64 => Some(column.as_primitive::<Int64Type>().value(row) as f64),
+        ArrowType::Float64 => Some(column.as_primitive::<Float64Type>().value(row)),
+        ArrowType::Decimal128(_, scale) => {
+            Some(column.as_primitive::<Decimal128Type>().value(row) as f64 / 10f64.powi(i32::from(*scale)))
+        }
+        _ => None,
+    }
+}

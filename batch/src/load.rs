@@ -1,0 +1,100 @@
+//! What does a view answer with when the process starts? Its latest version, under the definition that made it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use shared::lake::{Lake, LakeError, Table, TablePath};
+use shared::published::Published;
+use shared::stream::Stream;
+use shared::version::{BatchVersion, VersionFile};
+use shared::view::View;
+
+/// What was found of a view.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub stream: Arc<Stream>,
+    /// The definition as declared.
+    pub view: Arc<View>,
+    /// What answers: the latest version, under its own definition; or nothing but speed.
+    pub answering: Published,
+    /// The declared definition, if another one is answering: speed folds for it as well, from the same seam, until a run
+    /// has computed it.
+    pub shadow: Option<Arc<View>>,
+    /// There is a version that can no longer answer, because its definition cannot be understood any more.
+    pub version_lost: bool,
+}
+
+/// Why a view's latest version could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("view {view}: the notes of version {version} cannot be read: {reason}")]
+    Notes { view: String, version: i64, reason: String },
+}
+
+/// Finds out what answers for `view`, before speed starts.
+pub async fn load_published(lake: &Lake, stream: Arc<Stream>, view: Arc<View>) -> Result<Loaded, LoadError> {
+    let nothing = |version_lost: bool| Loaded {
+        answering: Published::nothing(Arc::clone(&view), Arc::clone(&stream)),
+        stream: Arc::clone(&stream),
+        view: Arc::clone(&view),
+        shadow: None,
+        version_lost,
+    };
+    let Some(table) = lake.open_table(&TablePath::view(&view.name)).await? else { return Ok(nothing(false)) };
+    let Some((number, info)) = table.latest_info().await? else { return Ok(nothing(false)) };
+    let mut version: BatchVersion = serde_json::from_value(Value::Object(info)).map_err(|e| LoadError::Notes {
+        view: view.name.to_string(),
+        version: number,
+        reason: e.to_string(),
+    })?;
+    version.files = version_files(&table.snapshot_at(number).await?.files);
+
+    if version.definition_hash == view.definition_hash() {
+        let answering = Published::version(Arc::clone(&view), Arc::clone(&stream), version);
+        return Ok(Loaded { answering, stream, view, shadow: None, version_lost: false });
+    }
+    match old_definition(&stream, &version) {
+        Some(old) => {
+            tracing::info!(view = %view.name, version = number, "the definition has changed; the old one answers until a run has computed the new one");
+            let answering = Published::version(Arc::new(old), Arc::clone(&stream), version);
+            Ok(Loaded { answering, stream, shadow: Some(Arc::clone(&view)), view, version_lost: false })
+        }
+        None => {
+            tracing::warn!(view = %view.name, version = number, "the definition of the present version is not understood any more; speed alone answers until a run has computed the new one");
+            Ok(nothing(true))
+        }
+    }
+}
+
+/// The definition that made `version`, if today's dialect and stream still give it the same meaning.
+fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+    let files = [("stream".to_owned(), stream.sql.clone()), ("version".to_owned(), version.sql.clone())];
+    let definitions = shared::sql::parse_definitions(&files).ok()?;
+    definitions.views.into_iter().find(|v| v.name == version.view && v.definition_hash() == version.definition_hash)
+}
+
+/// The files of a view's table, as a version lists them.
+pub fn version_files(files: &[shared::lake::DataFile]) -> Vec<VersionFile> {
+    let file = |f: &shared::lake::DataFile| VersionFile {
+        path: f.path.clone(),
+        date: f.partition,
+        rows: u64::try_from(f.rows).unwrap_or(0),
+        size_bytes: u64::try_from(f.size_bytes).unwrap_or(0),
+    };
+    files.iter().map(file).collect()
+}
+
+/// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
+pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
+    let mut versions = Vec::new();
+    for number in (0..=table.snapshot().await?.version).rev() {
+        if versions.len() >= limit {
+            break;
+        }
+        let info = table.commit_info(number).await?;
+        versions.extend(info.and_then(|info| serde_json::from_value::<BatchVersion>(Value::Object(info)).ok()));
+    }
+    Ok(versions)
+}

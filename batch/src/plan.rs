@@ -1,0 +1,178 @@
+//! What does a run have to read, and what does it replace? From two lists of files and two cuts; nothing is opened.
+//!
+//! An incremental run recomputes the window dates that events since the old seam fall on, and reads every event date
+//! whose events share a window with them. Everything is recomputed if there is nothing to build upon, if the view has
+//! one window over all time, or if a date is involved that files cannot be kept apart by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::ids::{Offset, Partition};
+use shared::lake::{ArchiveTags, DataFile, is_readable};
+use shared::ledger::Ledger;
+use shared::seam::Cut;
+use shared::time::{Day, MICROS_PER_DAY, Micros};
+use shared::window::Window;
+
+use crate::failure::date_name;
+
+/// An archive file before the cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArchiveFile {
+    pub file: DataFile,
+    pub tags: ArchiveTags,
+}
+
+/// The files of one event date; `None` is the date of events whose year has not four digits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventDate {
+    pub date: Option<Day>,
+    pub files: Vec<ArchiveFile>,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Is everything recomputed?
+    pub everything: bool,
+    /// The window dates to recompute; of a view over all time the one `None`.
+    pub window_dates: BTreeSet<Option<Day>>,
+    /// The event dates to read, in order, none of them empty.
+    pub read: Vec<EventDate>,
+    /// The files with events since the old seam.
+    pub new_files: Vec<ArchiveFile>,
+    /// Files of the view's table that are replaced, and those that stay.
+    pub remove: Vec<DataFile>,
+    pub keep: Vec<DataFile>,
+    /// All events before the cut.
+    pub ledger: Ledger,
+    /// Rows and bytes of the files to read.
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    pub window: Window,
+    /// Everything before it is in the present version.
+    pub seam: &'a Cut,
+    pub cut: &'a Cut,
+    pub archive: &'a [DataFile],
+    /// The files of the view's table.
+    pub present: &'a [DataFile],
+    /// Recompute everything, whatever is new?
+    pub everything: bool,
+}
+
+/// Why there is no plan: the archive is not what the log says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("{path}: {reason}")]
+    Tags { path: String, reason: String },
+    #[error(
+        "archive file {path} holds offsets {from} to {to} of partition {partition}, on both sides of the cut at {cut}"
+    )]
+    Straddles { path: String, partition: Partition, from: Offset, to: Offset, cut: Offset },
+    #[error("the archive holds {archived} events before the cut, the log accepted {accepted}{hint}")]
+    Ledger { archived: u64, accepted: u64, hint: &'static str },
+}
+
+/// Plans a run.
+pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
+    let files = before_cut(given)?;
+    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum();
+    let accepted = given.cut.accepted();
+    if ledger != accepted {
+        let same_count = ledger.events == accepted.events;
+        let hint = if same_count { ", but not the same ones" } else { "" };
+        return Err(PlanError::Ledger { archived: ledger.events, accepted: accepted.events, hint });
+    }
+    let is_new = |f: &&ArchiveFile| f.tags.to > given.seam.offset(f.tags.partition);
+    let new_files: Vec<ArchiveFile> = files.iter().filter(is_new).cloned().collect();
+    let mut dates: BTreeMap<Option<Day>, Vec<ArchiveFile>> = BTreeMap::new();
+    for file in files {
+        dates.entry(file.file.partition).or_default().push(file);
+    }
+
+    let touched = |files: &mut dyn Iterator<Item = Option<Day>>| -> BTreeSet<Option<Day>> {
+        files.flat_map(|date| window_dates_of(given.window, date)).collect()
+    };
+    let of_new_files = touched(&mut new_files.iter().map(|f| f.file.partition));
+    let everything = given.everything || given.window == Window::All || of_new_files.contains(&None);
+    let window_dates = if everything { touched(&mut dates.keys().copied()) } else { of_new_files };
+    if !everything {
+        let needed: BTreeSet<i32> =
+            window_dates.iter().flatten().flat_map(|d| event_days_of(given.window, *d)).collect();
+        dates.retain(|date, _| date.is_some_and(|day| needed.contains(&day.0)));
+    }
+    let replaced = |file: &&DataFile| everything || window_dates.contains(&file.partition);
+    let (remove, keep): (Vec<&DataFile>, Vec<&DataFile>) = given.present.iter().partition(replaced);
+
+    let read: Vec<EventDate> = dates.into_iter().map(|(date, files)| EventDate { date, files }).collect();
+    let all = || read.iter().flat_map(|date| &date.files);
+    Ok(Plan {
+        everything,
+        rows: all().map(|f| f.tags.rows).sum(),
+        bytes: all().map(|f| u64::try_from(f.file.size_bytes).unwrap_or(0)).sum(),
+        window_dates,
+        read,
+        new_files,
+        remove: remove.into_iter().cloned().collect(),
+        keep: keep.into_iter().cloned().collect(),
+        ledger,
+    })
+}
+
+fn before_cut(given: &Given<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
+    let mut files = Vec::with_capacity(given.archive.len());
+    for file in given.archive {
+        let wrong = |reason: String| PlanError::Tags { path: file.path.clone(), reason };
+        let tags = ArchiveTags::from_tags(&file.tags).map_err(|e| wrong(e.to_string()))?;
+        let cut = given.cut.offset(tags.partition);
+        if tags.from >= cut {
+            continue;
+        }
+        if tags.to > cut {
+            let ArchiveTags { partition, from, to, .. } = tags;
+            return Err(PlanError::Straddles { path: file.path.clone(), partition, from, to, cut });
+        }
+        if tags.ledger.events != tags.rows {
+            let date = date_name(file.partition);
+            return Err(wrong(format!("{} events of {date} are noted as {} rows", tags.ledger.events, tags.rows)));
+        }
+        files.push(ArchiveFile { file: file.clone(), tags });
+    }
+    Ok(files)
+}
+
+/// The date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
+/// readers of the lake do not take.
+pub fn window_date(window: Window, start: i64) -> Option<Day> {
+    match window {
+        Window::All => None,
+        Window::Tumble { .. } => Some(Micros(start).day()).filter(|day| is_readable(*day)),
+    }
+}
+
+/// The window dates that events of a date fall on.
+fn window_dates_of(window: Window, date: Option<Day>) -> BTreeSet<Option<Day>> {
+    let Some(day) = date else { return BTreeSet::from([None]) };
+    let first = window.start_of(day.start().0);
+    let last = window.start_of(day.start().0 + MICROS_PER_DAY - 1);
+    // Shorter windows start on the day or reach into it from the day before; of longer ones at most two touch the day.
+    // Either way these two have all the dates.
+    BTreeSet::from([window_date(window, first), window_date(window, last)])
+}
+
+/// The event days whose events fall into windows that start on `day`.
+pub fn event_days_of(window: Window, day: Day) -> std::ops::RangeInclusive<i32> {
+    let Some(size) = window.size() else { return i32::MIN..=i32::MAX };
+    let midnight = day.start().0;
+    let before = window.start_of(midnight);
+    let first = if before < midnight { before.saturating_add(size) } else { before };
+    let last = window.start_of(midnight + MICROS_PER_DAY - 1);
+    Micros(first).day().0..=Micros(last.saturating_add(size - 1)).day().0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use proptest::prelude::*;
+use shared::seam::CutPoint;
+
+use super::*;
+
+const HOUR: i64 = 3600 * 1_000_000;
+
+fn file(path: &str, day: i32, partition: u32, from: u64, to: u64) -> DataFile {
+    let partition = Partition(partition);
+    let tags = ArchiveTags {
+        partition,
+        from: Offset(from),
+        to: Offset(to),
+        rows: to - from,
+        ledger: Ledger::of_range(partition, Offset(from), Offset(to)),
+        latest_watermark: Micros::MIN,
+    };
+    let partition = Some(Day(day));
+    DataFile { path: path.into(), partition, size_bytes: 10, rows: 0, tags: tags.to_tags(), stats_json: None }
+}
+
+fn view_file(day: Option<i32>) -> DataFile {
+    let partition = day.map(Day);
+    DataFile { path: format!("{day:?}"), partition, size_bytes: 1, rows: 1, tags: BTreeMap::new(), stats_json: None }
+}
+
+fn cut(offsets: &[u64]) -> Cut {
+    let point = |(p, o): (usize, &u64)| {
+        let partition = Partition(p as u32);
+        let accepted = Ledger::of_range(partition, Offset(0), Offset(*o));
+        (partition, CutPoint { offset: Offset(*o), accepted })
+    };
+    Cut(offsets.iter().enumerate().map(point).collect())
+}
+
+fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
+    let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
+    plan(&Given { window, seam, cut, archive, present: &present, everything })
+}
+
+fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
+    let windows = plan.window_dates.iter().flatten().map(|d| d.0).collect();
+    let read = plan.read.iter().filter_map(|d| d.date).map(|d| d.0).collect();
+    (windows, read, plan.remove.iter().map(|f| f.path.as_str()).collect())
+}
+
+#[test]
+fn new_dates_are_recomputed_from_all_their_files_and_others_stay() {
+    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let archive = [
+        file("a", 1, 0, 0, 5),
+        file("b", 2, 0, 5, 7),
+        file("c", 2, 1, 0, 3),
+        file("d", 1, 0, 7, 9),
+        file("after the cut", 9, 0, 9, 12),
+    ];
+    let plan = planned(hourly, &cut(&[7, 3]), &cut(&[9, 3]), &archive, false).expect("a plan");
+    assert_eq!(days(&plan), (vec![1], vec![1], vec!["Some(1)"]));
+    assert_eq!((plan.rows, plan.bytes, plan.new_files.len()), (7, 20, 1));
+    assert_eq!(plan.ledger, cut(&[9, 3]).accepted());
+    assert_eq!(plan.keep.len(), 3);
+}
+
+#[test]
+fn windows_over_the_edge_of_a_date_widen_what_is_read() {
+    let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7), file("c", 3, 0, 7, 9)];
+    let seven = Window::Tumble { size: 7 * HOUR, offset: 0 };
+    let plan = planned(seven, &cut(&[7]), &cut(&[9]), &archive, false).expect("a plan");
+    assert_eq!(days(&plan), (vec![2, 3], vec![2, 3], vec!["Some(2)"]));
+    let three_days = Window::Tumble { size: 72 * HOUR, offset: 24 * HOUR };
+    let plan = planned(three_days, &cut(&[7]), &cut(&[9]), &archive, false).expect("a plan");
+    assert_eq!(days(&plan), (vec![1], vec![1, 2, 3], vec!["Some(1)"]));
+}
+
+#[test]
+fn everything_is_recomputed_when_asked_for_and_for_a_window_over_all_time() {
+    let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7)];
+    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    for (window, everything) in [(hourly, true), (Window::All, false)] {
+        let plan = planned(window, &cut(&[5]), &cut(&[7]), &archive, everything).expect("a plan");
+        assert!(plan.everything && plan.keep.is_empty());
+        assert_eq!((plan.remove.len(), plan.read.len(), plan.rows), (4, 2, 7));
+    }
+}
+
+#[test]
+fn an_event_without_a_usable_date_means_everything() {
+    let mut odd = file("odd", 0, 0, 5, 7);
+    odd.partition = None;
+    let archive = [file("a", 1, 0, 0, 5), odd];
+    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let plan = planned(hourly, &cut(&[5]), &cut(&[7]), &archive, false).expect("a plan");
+    assert!(plan.everything && plan.window_dates.contains(&None));
+    assert_eq!(plan.rows, 7);
+}
+
+#[test]
+fn files_that_cannot_be_are_named() {
+    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let error = |archive: &[DataFile], at: u64| {
+        planned(hourly, &cut(&[0]), &cut(&[at]), archive, false).expect_err("no plan").to_string()
+    };
+    let whole = file("a", 1, 0, 0, 5);
+    let expected = "archive file a holds offsets 0 to 5 of partition 0, on both sides of the cut at 4";
+    assert_eq!(error(std::slice::from_ref(&whole), 4), expected);
+    assert_eq!(error(&[], 5), "the archive holds 0 events before the cut, the log accepted 5");
+    let twice = [whole.clone(), file("b", 1, 0, 0, 5)];
+    assert_eq!(error(&twice, 5), "the archive holds 10 events before the cut, the log accepted 5");
+    let others = [file("a", 1, 0, 0, 4), file("b", 1, 0, 0, 1)];
+    assert!(error(&others, 5).ends_with("accepted 5, but not the same ones"));
+    let mut untagged = whole;
+    untagged.tags.remove("rows");
+    assert_eq!(error(&[untagged], 5), "a: archive file without a valid tag \"rows\"");
+}
+
+proptest! {
+    /// Whatever window an event falls into: its date is among those its day touches, and that date reads its day.
+    #[test]
+    fn dates_and_windows_agree(size in 1i64..20 * 24 * HOUR, shift in 0.0f64..1.0, time in -900 * HOUR..900 * HOUR) {
+        let window = Window::Tumble { size, offset: (size as f64 * shift) as i64 % size };
+        let day = Micros(time).day();
+        let date = window_date(window, window.start_of(time));
+        prop_assert!(window_dates_of(window, Some(day)).contains(&date));
+        let date = date.expect("near 1970 every date is readable");
+        prop_assert!(event_days_of(window, date).contains(&day.0));
+    }
+}

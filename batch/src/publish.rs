@@ -1,0 +1,58 @@
+//! How does a new version begin to answer? One Delta commit, one swap of a pointer, then speed and the log let go.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use shared::lake::{Commit, DataFile, Table};
+use shared::partial::codec::table_schema;
+use shared::published::Published;
+use shared::version::BatchVersion;
+use shared::view::View;
+
+use crate::failure::RunFailure;
+use crate::load::version_files;
+use crate::plan::Plan;
+use crate::run::Neighbours;
+
+/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`.
+pub async fn commit(
+    table: &Table,
+    view: &View,
+    base: i64,
+    plan: &Plan,
+    new: Vec<DataFile>,
+    mut version: BatchVersion,
+) -> Result<BatchVersion, RunFailure> {
+    let mut files = plan.keep.clone();
+    files.extend(new.iter().cloned());
+    version.files = version_files(&files);
+    version.rows = version.files.iter().map(|f| f.rows).sum();
+    let info = match serde_json::to_value(&version).expect("a version is plain data with text keys") {
+        Value::Object(info) => info,
+        other => unreachable!("a struct is an object, not {other}"),
+    };
+    let commit = Commit {
+        add: new,
+        remove: plan.remove.clone(),
+        info,
+        // A changed definition has other columns; equal ones are left alone.
+        schema: Some(table_schema(view)),
+        must_be_based_on: Some(base),
+        ..Commit::default()
+    };
+    version.version = table.commit(commit).await?;
+    Ok(version)
+}
+
+/// Lets go of what the version at `published`'s seam covers. `before` answered until now.
+pub fn retire(neighbours: &Neighbours, before: &Published, published: &Arc<Published>) {
+    let seam = &published.seam;
+    neighbours.speed.retire(published, seam);
+    if before.definition_hash != published.definition_hash {
+        neighbours.speed.retire(before, seam);
+    }
+    let reader = format!("speed/{}", published.view.name);
+    for (partition, point) in &seam.0 {
+        neighbours.retention.release(&published.stream.name, *partition, &reader, point.offset);
+    }
+}

@@ -1,0 +1,248 @@
+//! How are exact values computed within bounded memory? Event date after event date, several small ones with one query,
+//! a large one with several; each window date is written as soon as it is whole.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use polars::prelude::DataFrame;
+use shared::lake::{DataFile, LakeError, Table};
+use shared::partial::keys::KeyLayout;
+use shared::time::Day;
+use shared::view::View;
+use tokio::task::JoinSet;
+
+use crate::duplicates;
+use crate::failure::{RunFailure, date_name};
+use crate::pieces::{FinishedDate, Pieces};
+use crate::plan::{ArchiveFile, EventDate, Plan};
+use crate::query::{Query, Rows};
+use crate::reader::Reader;
+use crate::scan::Watch;
+
+/// Most rows of one query: Polars counts in 32 bits.
+const COUNTABLE_ROWS: u64 = u32::MAX as u64 - 1;
+
+/// Where a run puts its files. They are durable, but part of the table only once committed.
+pub struct Staging {
+    pub table: Table,
+    /// Keeps the rows, so that they need not be read again.
+    pub reader: Arc<Reader>,
+    pub view: Arc<View>,
+    files: Mutex<Vec<DataFile>>,
+}
+
+impl Staging {
+    /// No files yet.
+    pub fn new(table: Table, reader: Arc<Reader>, view: Arc<View>) -> Staging {
+        Staging { table, reader, view, files: Mutex::default() }
+    }
+
+    /// The files so far, by path.
+    pub fn files(&self) -> Vec<DataFile> {
+        let mut files = self.files.lock().clone();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files
+    }
+
+    /// Deletes the files: the run failed.
+    pub async fn discard(&self) {
+        let files = std::mem::take(&mut *self.files.lock());
+        let table = &self.table;
+        if let Err(error) = table.delete_files(&files).await {
+            tracing::warn!(table = table.name(), %error, "files of a failed run are left over");
+        }
+    }
+}
+
+/// How the work is cut up.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Rows of one query, unless one event date has to be read in one go.
+    pub query_rows: u64,
+    pub writes: usize,
+    /// Look for duplicates?
+    pub dedup: bool,
+}
+
+/// Called with the number of window dates that have become whole.
+pub type DatesDone<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// What has been computed, besides the files.
+#[derive(Debug, Default)]
+pub struct Recomputed {
+    /// Events left out because their event id came before; with the files they are in.
+    pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
+}
+
+/// Computes and writes everything the plan asks for. On an error some files may have been staged.
+pub async fn recompute(
+    query: &Query,
+    plan: &Plan,
+    bounds: Bounds,
+    watch: &Watch,
+    staging: &Arc<Staging>,
+    dates_done: DatesDone<'_>,
+) -> Result<Recomputed, RunFailure> {
+    let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
+    let layout = Arc::new(KeyLayout::new(types)?);
+    let wanted = (!plan.everything).then(|| plan.window_dates.clone());
+    let mut pieces = Pieces::new(Arc::clone(&query.view), layout, wanted);
+    let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
+    let mut recomputed = Recomputed::default();
+    let mut result = Ok(());
+    for portion in portions(plan, bounds)? {
+        match compute(query, portion, bounds.dedup, watch, pieces).await {
+            Ok(computed) => {
+                pieces = computed.pieces;
+                recomputed.duplicates.extend(computed.duplicates);
+                dates_done(computed.finished.len() as u64);
+                for date in computed.finished {
+                    while writes.len() >= bounds.writes {
+                        result = joined(writes.join_next().await, result);
+                    }
+                    writes.spawn(write(Arc::clone(staging), date));
+                }
+            }
+            Err(failure) => {
+                result = result.and(Err(failure));
+                break;
+            }
+        }
+        if result.is_err() {
+            break;
+        }
+    }
+    while let Some(done) = writes.join_next().await {
+        result = joined(Some(done), result);
+    }
+    if watch.cancel.is_set() {
+        return Err(RunFailure::Cancelled);
+    }
+    result.map(|()| recomputed)
+}
+
+type Written = Result<Result<(), LakeError>, tokio::task::JoinError>;
+
+fn joined(done: Option<Written>, result: Result<(), RunFailure>) -> Result<(), RunFailure> {
+    let outcome = match done {
+        None | Some(Ok(Ok(()))) => Ok(()),
+        Some(Ok(Err(error))) => Err(error.into()),
+        Some(Err(error)) => Err(error.into()),
+    };
+    result.and(outcome)
+}
+
+async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<(), LakeError> {
+    if date.rows.num_rows() == 0 {
+        return Ok(());
+    }
+    let file = staging.table.write_parquet(date.date, &[date.rows]).await?;
+    staging.reader.keep(&staging.view, &file.path, Arc::new(date.part));
+    staging.files.lock().push(file);
+    Ok(())
+}
+
+/// Files read with one query.
+#[derive(Debug)]
+struct Portion {
+    files: Vec<ArchiveFile>,
+    /// The last event day that has been read whole with it; `None`: there are more files of the same date.
+    through: Option<Day>,
+    is_last: bool,
+}
+
+struct Computed {
+    pieces: Pieces,
+    finished: Vec<FinishedDate>,
+    duplicates: Option<(Vec<ArchiveFile>, DataFrame)>,
+}
+
+/// Cuts the plan up into queries.
+fn portions(plan: &Plan, bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
+    let mut portions: Vec<Portion> = Vec::new();
+    let mut open: Vec<ArchiveFile> = Vec::new();
+    let rows_of = |files: &[ArchiveFile]| files.iter().map(|f| f.tags.rows).sum::<u64>();
+    let query_rows = bounds.query_rows.min(COUNTABLE_ROWS);
+    let mut whole: Option<Day> = None;
+    for EventDate { date, files } in &plan.read {
+        let rows = rows_of(files);
+        if !open.is_empty() && rows_of(&open) + rows > query_rows {
+            portions.push(Portion { files: std::mem::take(&mut open), through: whole, is_last: false });
+        }
+        if bounds.dedup && rows > COUNTABLE_ROWS {
+            return Err(RunFailure::DateTooLarge(date_name(*date)));
+        }
+        for file in files {
+            let too_many = !open.is_empty() && rows_of(&open) + file.tags.rows > query_rows;
+            if !bounds.dedup && too_many {
+                portions.push(Portion { files: std::mem::take(&mut open), through: whole, is_last: false });
+            }
+            open.push(file.clone());
+        }
+        whole = *date;
+    }
+    portions.push(Portion { files: open, through: whole, is_last: true });
+    Ok(portions)
+}
+
+async fn compute(
+    query: &Query,
+    portion: Portion,
+    dedup: bool,
+    watch: &Watch,
+    mut pieces: Pieces,
+) -> Result<Computed, RunFailure> {
+    let (query, watch) = (query.clone(), watch.clone());
+    let work = move || {
+        let removed = if dedup { duplicates::find(&query.source, &portion.files, &watch)? } else { None };
+        if !portion.files.is_empty() {
+            let before = watch.rows.load(Ordering::SeqCst);
+            let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
+            let states = query.states(&portion.files, rows, &watch)?;
+            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before)?;
+            pieces.add(&states)?;
+        }
+        let finished = match portion.through {
+            _ if portion.is_last => pieces.finish_all()?,
+            Some(day) => pieces.finish_through(day)?,
+            None => Vec::new(),
+        };
+        let duplicates = removed.map(|positions| (portion.files, positions));
+        Ok(Computed { pieces, finished, duplicates })
+    };
+    blocking(work).await
+}
+
+/// Runs blocking work on a thread of its own; a panic in it (Polars has some) is a failure like any other.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RunFailure> + Send + 'static,
+) -> Result<T, RunFailure> {
+    tokio::task::spawn_blocking(move || {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())))
+    })
+    .await?
+}
+
+/// Every row the archive notes must have been read. The files are looked at one by one only if something is wrong.
+fn check_rows(query: &Query, files: &[ArchiveFile], found: u64) -> Result<(), RunFailure> {
+    let expected: u64 = files.iter().map(|f| f.tags.rows).sum();
+    if found == expected {
+        return Ok(());
+    }
+    for file in files {
+        let path = query.source.table.url_of(&file.file);
+        let builder = std::fs::File::open(&path).ok().and_then(|f| ParquetRecordBatchReaderBuilder::try_new(f).ok());
+        let Some(rows) = builder.map(|b| b.metadata().file_metadata().num_rows()) else { continue };
+        let (expected, found) = (file.tags.rows, u64::try_from(rows).unwrap_or(0));
+        if expected != found {
+            let (path, date) = (file.file.path.clone(), date_name(file.file.partition));
+            return Err(RunFailure::RowsOfFile { path, date, expected, found });
+        }
+    }
+    let dates = || files.iter().map(|f| f.file.partition);
+    let (first, last) = (date_name(dates().min().flatten()), date_name(dates().max().flatten()));
+    Err(RunFailure::RowsOfDates { first, last, expected, found })
+}

@@ -1,0 +1,282 @@
+//! How far was what we served from what is true? The served windows (old version and the generations up to the cut)
+//! against the new exact ones, value by value, with the cause of every difference.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray};
+use shared::compare::{Cause, Causes, Comparison, Difference};
+use shared::lake::DataFile;
+use shared::limits::COMPARE_ROWS_MAX;
+use shared::partial::block::Part;
+use shared::partial::finish::finish_measures;
+use shared::partial::merge::{Grain, Layers, Merged, Spec, merge};
+use shared::time::{Day, Micros};
+use shared::view::View;
+use shared::window::Window;
+
+use crate::align::{Aligned, Row};
+use crate::difference::{Differing, DriftSum, compare};
+use crate::explain::Explain;
+use crate::failure::RunFailure;
+use crate::json_cell::json_cell;
+use crate::reader::Reader;
+use crate::recompute::blocking;
+
+/// Differing values of one portion at which all but the worst are let go.
+const CANDIDATES_MAX: usize = 64 * COMPARE_ROWS_MAX;
+
+/// What was being served for the recomputed windows.
+#[derive(Debug)]
+pub struct Served {
+    /// The definition that answered.
+    pub view: Arc<View>,
+    /// Files of the old version that are being replaced.
+    pub files: Vec<DataFile>,
+    /// What speed made of the events from the old seam up to the cut.
+    pub generations: Vec<Part>,
+}
+
+/// Compares; `exact` are the new files of the view of `explain`. The comparison has neither version, time nor cut yet.
+pub async fn reconcile(
+    reader: &Reader,
+    served: Served,
+    exact: &[DataFile],
+    explain: Explain,
+    rows_at_once: u64,
+) -> Result<Comparison, RunFailure> {
+    let view = Arc::clone(&explain.query.view);
+    let served_view = Arc::clone(&served.view);
+    let mut work = Work::new(Arc::clone(&served_view), Arc::clone(&view), explain);
+    if comparable(&served_view, &view) {
+        let generations: Arc<[Part]> = served.generations.into();
+        for portion in portions(&served.files, exact, rows_at_once) {
+            let mut old = Vec::with_capacity(portion.served.len());
+            for path in &portion.served {
+                old.push(reader.file(&served_view, path).await.map_err(RunFailure::Served)?);
+            }
+            let mut new = Vec::with_capacity(portion.exact.len());
+            for path in &portion.exact {
+                new.push(reader.file(&view, path).await.map_err(RunFailure::Served)?);
+            }
+            let generations = Arc::clone(&generations);
+            work = blocking(move || {
+                work.compare(&old, &generations, &new, portion.from, portion.to)?;
+                Ok(work)
+            })
+            .await?;
+        }
+    }
+    Ok(work.finish())
+}
+
+/// Can rows of the two definitions be told to be the same?
+fn comparable(served: &View, exact: &View) -> bool {
+    let dimensions =
+        |view: &View| -> Vec<_> { view.dimensions.iter().map(|d| (d.name.clone(), d.expression.data_type)).collect() };
+    served.window == exact.window && dimensions(served) == dimensions(exact)
+}
+
+/// Consecutive window dates that are compared together.
+#[derive(Debug, Default)]
+struct Portion {
+    from: i64,
+    to: i64,
+    served: Vec<String>,
+    exact: Vec<String>,
+}
+
+/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all of it, so that
+/// windows that only speed has are compared as well.
+fn portions(served: &[DataFile], exact: &[DataFile], rows_at_once: u64) -> Vec<Portion> {
+    let dates: BTreeSet<Option<Day>> = served.iter().chain(exact).map(|f| f.partition).collect();
+    // Windows of dates that files cannot be kept apart by lie anywhere.
+    let split = !dates.contains(&None);
+    let mut portions = Vec::new();
+    let mut open = Portion { from: i64::MIN, ..Portion::default() };
+    let mut rows = 0;
+    for date in dates {
+        let of_date = |files: &[DataFile]| -> Vec<(String, u64)> {
+            let same = files.iter().filter(|f| f.partition == date);
+            same.map(|f| (f.path.clone(), u64::try_from(f.rows).unwrap_or(0))).collect()
+        };
+        let (old, new) = (of_date(served), of_date(exact));
+        let more: u64 = old.iter().chain(&new).map(|(_, rows)| rows).sum();
+        if let Some(day) = date.filter(|_| split && rows > 0 && rows + more > rows_at_once) {
+            open.to = day.start().0;
+            let next = Portion { from: open.to, ..Portion::default() };
+            portions.push(std::mem::replace(&mut open, next));
+            rows = 0;
+        }
+        rows += more;
+        open.served.extend(old.into_iter().map(|(path, _)| path));
+        open.exact.extend(new.into_iter().map(|(path, _)| path));
+    }
+    open.to = i64::MAX;
+    portions.push(open);
+    portions
+}
+
+/// A comparison under way.
+#[derive(Debug)]
+struct Work {
+    served_view: Arc<View>,
+    exact_view: Arc<View>,
+    /// Indices of the measures that both have.
+    measures: Vec<(usize, usize)>,
+    explain: Explain,
+    drifts: Vec<DriftSum>,
+    causes: Causes,
+    rows_compared: u64,
+    rows_equal: u64,
+    differing: u64,
+    worst: Vec<(f64, Difference)>,
+}
+
+impl Work {
+    fn new(served_view: Arc<View>, exact_view: Arc<View>, explain: Explain) -> Work {
+        let pair = |(exact, measure): (usize, &shared::view::Measure)| {
+            let served = served_view.measure(&measure.name)?;
+            let same_type = served_view.measures[served].expression.data_type == measure.expression.data_type;
+            same_type.then_some((served, exact))
+        };
+        let measures: Vec<(usize, usize)> = exact_view.measures.iter().enumerate().filter_map(pair).collect();
+        let drifts = vec![DriftSum::default(); measures.len()];
+        Work {
+            served_view,
+            exact_view,
+            measures,
+            explain,
+            drifts,
+            causes: Causes::default(),
+            rows_compared: 0,
+            rows_equal: 0,
+            differing: 0,
+            worst: Vec::new(),
+        }
+    }
+
+    fn compare(
+        &mut self,
+        old: &[Arc<Part>],
+        speed: &[Part],
+        new: &[Arc<Part>],
+        from: i64,
+        to: i64,
+    ) -> Result<(), RunFailure> {
+        let old = old.iter().map(|part| (part.as_ref(), Layers::BATCH));
+        let speed = speed.iter().map(|part| (part, Layers::SPEED));
+        let served = merged(&self.served_view, from, to, &old.chain(speed).collect::<Vec<_>>())?;
+        let new: Vec<_> = new.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
+        let exact = merged(&self.exact_view, from, to, &new)?;
+        let aligned = Aligned::new(&served, &exact);
+        let served_columns = finish_measures(&self.served_view, &served.states)?;
+        let exact_columns = finish_measures(&self.exact_view, &exact.states)?;
+        let mut equal: BooleanArray = (0..aligned.len()).map(|row| Some(aligned.in_both(row))).collect();
+        let mut candidates: Vec<(usize, Differing)> = Vec::new();
+        let mut columns: Vec<(ArrayRef, ArrayRef)> = Vec::new();
+        for (number, (of_served, of_exact)) in self.measures.iter().enumerate() {
+            let left = aligned.served(&served_columns[*of_served].column)?;
+            let right = aligned.exact(&exact_columns[*of_exact].column)?;
+            let explain = &self.explain;
+            let cause = |row: usize| {
+                let (table, row) = match aligned.find(row) {
+                    Row::Served(row) => (&served, row),
+                    Row::Exact(row) => (&exact, row),
+                };
+                explain.cause(table.windows[row], table.keys.get(table.groups[row]))
+            };
+            let (causes, differing) = (&mut self.causes, &mut self.differing);
+            let each = |found: Differing| {
+                causes.count(found.cause);
+                *differing += 1;
+                candidates.push((number, found));
+                if candidates.len() >= CANDIDATES_MAX {
+                    keep_worst(&mut candidates);
+                }
+            };
+            let same = compare(&left, &right, &mut self.drifts[number], cause, each)?;
+            equal = arrow::compute::and(&equal, &same)?;
+            columns.push((left, right));
+        }
+        self.rows_compared += aligned.len() as u64;
+        self.rows_equal += equal.true_count() as u64;
+        keep_worst(&mut candidates);
+        self.describe(&candidates, &columns, &aligned, &served, &exact)
+    }
+
+    /// Puts the differing values of a portion into words and keeps the worst of all so far.
+    fn describe(
+        &mut self,
+        candidates: &[(usize, Differing)],
+        columns: &[(ArrayRef, ArrayRef)],
+        aligned: &Aligned,
+        served: &Merged,
+        exact: &Merged,
+    ) -> Result<(), RunFailure> {
+        for (number, found) in candidates {
+            let (table, row) = match aligned.find(found.row) {
+                Row::Served(row) => (served, row),
+                Row::Exact(row) => (exact, row),
+            };
+            let window = table.windows[row];
+            let mut dimensions = BTreeMap::new();
+            if !self.exact_view.dimensions.is_empty() {
+                let values = table.layout.decode(std::iter::once(table.keys.get(table.groups[row])))?;
+                for (dimension, value) in self.exact_view.dimensions.iter().zip(&values) {
+                    dimensions.insert(dimension.name.clone(), json_cell(value, 0));
+                }
+            }
+            let (left, right) = &columns[*number];
+            let difference = Difference {
+                window_start: (self.exact_view.window != Window::All).then_some(Micros(window)),
+                dimensions,
+                measure: self.exact_view.measures[self.measures[*number].1].name.clone(),
+                served: json_cell(left, found.row),
+                exact: json_cell(right, found.row),
+                cause: found.cause,
+            };
+            self.worst.push((found.error, difference));
+        }
+        // Stable: of equally bad ones the first stay first.
+        self.worst.sort_by(|a, b| worse_first((a.1.cause, a.0), (b.1.cause, b.0)));
+        self.worst.truncate(COMPARE_ROWS_MAX);
+        Ok(())
+    }
+
+    fn finish(self) -> Comparison {
+        let name = |(_, exact): &(usize, usize)| self.exact_view.measures[*exact].name.clone();
+        let measures = self.measures.iter().map(name).zip(self.drifts.into_iter().map(DriftSum::drift)).collect();
+        let rows: Vec<Difference> = self.worst.into_iter().map(|(_, difference)| difference).collect();
+        Comparison {
+            view: self.exact_view.name.clone(),
+            version: 0,
+            compared_at: Micros(0),
+            cut: BTreeMap::new(),
+            rows_compared: self.rows_compared,
+            rows_equal: self.rows_equal,
+            measures,
+            causes: self.causes,
+            rows_omitted: self.differing - rows.len() as u64,
+            rows,
+        }
+    }
+}
+
+fn merged(view: &View, from: i64, to: i64, parts: &[(&Part, Layers)]) -> Result<Merged, RunFailure> {
+    let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
+    let spec = Spec { view, from, to, grain: Grain::Window, dimensions: &dimensions, filter: None };
+    Ok(merge(&spec, parts)?)
+}
+
+fn keep_worst(candidates: &mut Vec<(usize, Differing)>) {
+    candidates.sort_by(|(_, a), (_, b)| worse_first((a.cause, a.error), (b.cause, b.error)));
+    candidates.truncate(COMPARE_ROWS_MAX);
+}
+
+/// Unexplained ones come first, then those with the largest error.
+fn worse_first(a: (Cause, f64), b: (Cause, f64)) -> Ordering {
+    let unexplained = |cause: Cause| cause == Cause::Unexplained;
+    unexplained(b.0).cmp(&unexplained(a.0)).then(b.1.total_cmp(&a.1))
+}

@@ -1,0 +1,309 @@
+//! What happens in a run, in order? Cut, wait for the archive, plan, recompute and write, reconcile, commit, publish,
+//! retire. Until the commit nothing is visible to anyone; a run that fails leaves no trace but its reason.
+
+use std::sync::Arc;
+
+use shared::clock::Clock;
+use shared::compare::Comparison;
+use shared::handoff::{Archive, Cutter, LogRetention};
+use shared::lake::{Lake, Table, TablePath};
+use shared::partial::block::Part;
+use shared::partial::codec::{WINDOW_DATE, table_schema};
+use shared::published::{Published, Views};
+use shared::readers::{Generation, SpeedReader};
+use shared::seam::Cut;
+use shared::stream::{Stream, system_columns};
+use shared::version::BatchVersion;
+use shared::view::View;
+use tokio::sync::Semaphore;
+
+use crate::cancel::Cancel;
+use crate::comparisons::Comparisons;
+use crate::duplicates;
+use crate::explain::Explain;
+use crate::failure::RunFailure;
+use crate::plan::{Given, Plan, plan};
+use crate::publish;
+use crate::query::Query;
+use crate::reader::Reader;
+use crate::recompute::{Bounds, Recomputed, Staging, recompute};
+use crate::reconcile::{Served, reconcile};
+use crate::registry::RunEntry;
+use crate::scan::Source;
+use crate::settings::BatchSettings;
+use crate::step::Step;
+
+/// How long to wait before looking again whether speed has come to the cut.
+const SPEED_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Everything the batch layer meets.
+#[derive(Clone)]
+pub struct Neighbours {
+    pub lake: Lake,
+    /// What answers; runs publish into it.
+    pub views: Arc<Views>,
+    pub reader: Arc<Reader>,
+    pub cutter: Arc<dyn Cutter>,
+    pub archive: Arc<dyn Archive>,
+    pub speed: Arc<dyn SpeedReader>,
+    pub retention: Arc<dyn LogRetention>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A view to run, as declared.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub stream: Arc<Stream>,
+    pub view: Arc<View>,
+}
+
+/// Runs runs.
+pub struct Executor {
+    pub neighbours: Neighbours,
+    pub settings: BatchSettings,
+    pub comparisons: Comparisons,
+    /// Only one recomputation at a time: each uses all cores.
+    heavy: Semaphore,
+}
+
+/// What a run is about once it has been planned.
+struct Planned {
+    answering: Arc<Published>,
+    changed: bool,
+    cut: Cut,
+    plan: Plan,
+    archive: Table,
+    table: Table,
+    /// The version of the view's table that the plan was made for.
+    base: i64,
+}
+
+impl Executor {
+    /// An executor with nothing running.
+    pub fn new(neighbours: Neighbours, settings: BatchSettings) -> Executor {
+        let comparisons = Comparisons::new(&neighbours.lake);
+        Executor { neighbours, settings, comparisons, heavy: Semaphore::new(1) }
+    }
+
+    /// Runs `job` and returns the version that answers then.
+    pub async fn execute(&self, job: &Job, entry: &RunEntry) -> Result<i64, RunFailure> {
+        let cancel = &entry.watch.cancel;
+        let answering = self.answering(job);
+        let changed = *answering.definition_hash != *job.view.definition_hash();
+        let full = entry.run().full;
+
+        self.reach(Step::Cut)?;
+        let cutting = self.neighbours.cutter.cut(&job.stream.name, &job.view.name);
+        let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        entry.set_cut(&cut);
+        if let Some(version) = answering.version.as_ref().filter(|_| !full && !changed)
+            && cut.offsets() == answering.seam.offsets()
+        {
+            return Ok(version.version);
+        }
+
+        self.reach(Step::Archived)?;
+        let archived = self.neighbours.archive.archived(&job.stream.name, &cut);
+        unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
+
+        let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
+        let _one_at_a_time = permit.expect("the semaphore is never closed");
+        self.reach(Step::Plan)?;
+        let planned = self.plan(job, answering, changed, full, cut).await?;
+        entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
+        let reader = Arc::clone(&self.neighbours.reader);
+        let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
+        let committed = async {
+            let comparison = self.compute(job, entry, &planned, &staging).await?;
+            self.reach(Step::Commit)?;
+            if cancel.is_set() {
+                return Err(RunFailure::Cancelled);
+            }
+            let version = self.version(job, entry, &planned);
+            let Planned { table, base, plan, .. } = &planned;
+            let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
+            Ok((version, comparison))
+        };
+        let (version, comparison) = match committed.await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                staging.discard().await;
+                return Err(failure);
+            }
+        };
+        self.publish(job, &planned, version, comparison).await
+    }
+
+    /// From here on the version is there; what fails now is made up for when the process starts again.
+    async fn publish(
+        &self,
+        job: &Job,
+        planned: &Planned,
+        version: BatchVersion,
+        comparison: Option<Comparison>,
+    ) -> Result<i64, RunFailure> {
+        self.reach(Step::Publish)?;
+        let number = version.version;
+        let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+        self.neighbours.views.publish(published.clone());
+        self.reach(Step::Retire)?;
+        publish::retire(&self.neighbours, &planned.answering, &Arc::new(published));
+        if let Some(comparison) = comparison {
+            let compared_at = self.neighbours.clock.now();
+            let cut = planned.cut.offsets();
+            self.comparisons.keep(Comparison { version: number, compared_at, cut, ..comparison }).await;
+        }
+        Ok(number)
+    }
+
+    fn answering(&self, job: &Job) -> Arc<Published> {
+        let nothing = || Arc::new(Published::nothing(Arc::clone(&job.view), Arc::clone(&job.stream)));
+        self.neighbours.views.get(job.view.name.as_str()).unwrap_or_else(nothing)
+    }
+
+    async fn plan(
+        &self,
+        job: &Job,
+        answering: Arc<Published>,
+        changed: bool,
+        full: bool,
+        cut: Cut,
+    ) -> Result<Planned, RunFailure> {
+        let lake = &self.neighbours.lake;
+        let events = TablePath::events(&job.stream.name);
+        let archive = lake.table(&events, job.stream.archive_schema(), system_columns::EVENT_DATE).await?;
+        let path = TablePath::view(&job.view.name);
+        let table = lake.table(&path, table_schema(&job.view), WINDOW_DATE).await?;
+        let (archived, present) = (archive.snapshot().await?, table.snapshot().await?);
+        // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
+        let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
+        let plan = plan(&Given {
+            window: job.view.window,
+            seam: &answering.seam,
+            cut: &cut,
+            archive: &archived.files,
+            present: &present.files,
+            everything: full || changed || !is_ours,
+        })?;
+        Ok(Planned { answering, changed, cut, plan, archive, table, base: present.version })
+    }
+
+    async fn compute(
+        &self,
+        job: &Job,
+        entry: &RunEntry,
+        planned: &Planned,
+        staging: &Arc<Staging>,
+    ) -> Result<Option<Comparison>, RunFailure> {
+        let Planned { answering, changed, cut, plan, archive, .. } = planned;
+        self.reach(Step::Recompute)?;
+        let source = Source { table: archive.clone(), stream: Arc::clone(&job.stream) };
+        let query = Query { source, view: Arc::clone(&job.view) };
+        let bounds = Bounds {
+            query_rows: self.settings.query_rows,
+            writes: self.settings.writes,
+            dedup: duplicates::possible(&job.stream, cut, self.settings.dedup_horizon_events),
+        };
+        let dates_done = |more| entry.dates_done(more);
+        let Recomputed { duplicates } = recompute(&query, plan, bounds, &entry.watch, staging, &dates_done).await?;
+        self.reach(Step::Write)?;
+
+        self.reach(Step::Reconcile)?;
+        let cancel = &entry.watch.cancel;
+        let generations = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        if *changed {
+            // The new definition must be cut at the same place before it may answer.
+            let shadow = Published {
+                version: None,
+                seam: cut.clone(),
+                ..Published::nothing(Arc::clone(&job.view), Arc::clone(&job.stream))
+            };
+            unless_cancelled(cancel, self.generations(&shadow, cut, cut)).await??;
+        }
+        let Some(generations) = whole(&generations, &answering.seam, cut) else {
+            tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
+            return Ok(None);
+        };
+        let files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
+        let served = Served { view: Arc::clone(&answering.view), files, generations };
+        let explain = Explain::new(query, plan.new_files.clone(), duplicates, *changed, entry.watch.clone());
+        let exact = staging.files();
+        let comparison =
+            reconcile(&self.neighbours.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
+        report(&comparison);
+        Ok(Some(comparison))
+    }
+
+    /// The generations up to the cut, once speed has closed them there.
+    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<Vec<Generation>, RunFailure> {
+        let deadline = tokio::time::Instant::now() + self.settings.speed_wait;
+        loop {
+            let pin = self.neighbours.speed.pin(published, seam).await?;
+            let begins =
+                |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
+            if cut.0.keys().all(|partition| begins(*partition)) {
+                return Ok(pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(RunFailure::SpeedBehind);
+            }
+            tokio::time::sleep(SPEED_LOOK).await;
+        }
+    }
+
+    fn version(&self, job: &Job, entry: &RunEntry, planned: &Planned) -> BatchVersion {
+        BatchVersion {
+            view: job.view.name.clone(),
+            sql: job.view.sql.clone(),
+            definition_hash: job.view.definition_hash(),
+            version: planned.base + 1,
+            run: entry.run().id,
+            published_at: self.neighbours.clock.now(),
+            seam: planned.cut.clone(),
+            ledger: planned.plan.ledger,
+            full: planned.plan.everything,
+            rows: 0,
+            files: Vec::new(),
+        }
+    }
+
+    fn reach(&self, step: Step) -> Result<(), RunFailure> {
+        self.settings.fail_points.reach(step)
+    }
+}
+
+/// The parts of generations that cover everything from `seam` to `cut`; `None`: something is missing.
+fn whole(generations: &[Generation], seam: &Cut, cut: &Cut) -> Option<Vec<Part>> {
+    for (partition, point) in &cut.0 {
+        let mut reached = seam.offset(*partition);
+        for generation in generations.iter().filter(|g| g.partition == *partition) {
+            if generation.from != reached {
+                return None;
+            }
+            reached = generation.to;
+        }
+        if reached != point.offset {
+            return None;
+        }
+    }
+    Some(generations.iter().map(|g| g.part.clone()).collect())
+}
+
+/// An unexplained difference is a defect, and somebody should know.
+fn report(comparison: &Comparison) {
+    let unexplained = comparison.causes.unexplained;
+    metrics::counter!("trueup_unexplained_differences_total", "view" => comparison.view.to_string())
+        .increment(unexplained);
+    if unexplained > 0 {
+        let example = comparison.rows.first().map(|row| serde_json::to_string(row).unwrap_or_default());
+        tracing::error!(view = %comparison.view, unexplained, example, "served values differ from exact ones for no known reason");
+    }
+}
+
+/// The result of `work`, unless the run is cancelled first.
+async fn unless_cancelled<T>(cancel: &Cancel, work: impl Future<Output = T>) -> Result<T, RunFailure> {
+    tokio::select! {
+        result = work => Ok(result),
+        () = cancel.wait() => Err(RunFailure::Cancelled),
+    }
+}

@@ -1,0 +1,248 @@
+//! Who starts runs? A task per view that runs them one after another, and one that looks at the clock.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use shared::clock::Clock;
+use shared::compare::Comparison;
+use shared::control::{Run, RunError, RunState, Runs};
+use shared::handoff::HandoffError;
+use shared::ids::ViewName;
+use shared::lake::TablePath;
+use shared::time::Micros;
+use shared::version::BatchVersion;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
+use crate::cancel::Cancel;
+use crate::failure::RunFailure;
+use crate::load::{Loaded, versions};
+use crate::registry::{Registry, RunEntry};
+use crate::run::{Executor, Job, Neighbours};
+use crate::schedule::{Schedule, ScheduleError};
+use crate::settings::BatchSettings;
+
+/// A view to keep up to date.
+#[derive(Debug, Clone)]
+pub struct BatchView {
+    pub loaded: Loaded,
+    /// The log no longer has all events that are in no version: only a run can answer for them.
+    pub run_needed: bool,
+}
+
+/// Why the batch layer could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("view {view}: {problem}")]
+    Schedule { view: ViewName, problem: ScheduleError },
+}
+
+/// The batch layer.
+pub struct Batch {
+    registry: Arc<Registry>,
+    executor: Arc<Executor>,
+    next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
+    stopping: Cancel,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Batch {
+    /// Publishes what was loaded of every view and starts the tasks that keep it up to date. Speed must already fold for
+    /// the answering definitions and for the shadows.
+    pub fn start(
+        neighbours: Neighbours,
+        views: Vec<BatchView>,
+        settings: BatchSettings,
+    ) -> Result<Arc<Batch>, StartError> {
+        let mut schedules = Vec::with_capacity(views.len());
+        for BatchView { loaded, .. } in &views {
+            let parsed = loaded.view.schedule.as_deref().map(Schedule::parse).transpose();
+            let name = &loaded.view.name;
+            schedules.push(parsed.map_err(|problem| StartError::Schedule { view: name.clone(), problem })?);
+        }
+        let names = views.iter().map(|v| v.loaded.view.name.clone());
+        let registry = Arc::new(Registry::new(Arc::clone(&neighbours.clock), names, settings.runs_kept));
+        let tick = settings.tick;
+        let clock = Arc::clone(&neighbours.clock);
+        let published = Arc::clone(&neighbours.views);
+        let batch = Arc::new(Batch {
+            registry,
+            executor: Arc::new(Executor::new(neighbours, settings)),
+            next_runs: Arc::default(),
+            stopping: Cancel::default(),
+            tasks: Mutex::default(),
+        });
+        for (BatchView { loaded, run_needed }, schedule) in views.into_iter().zip(schedules) {
+            let name = loaded.view.name.clone();
+            let published_at = loaded.answering.version.as_ref().map(|version| version.published_at);
+            let trigger = if loaded.shadow.is_some() || loaded.version_lost {
+                Some((true, "definition"))
+            } else if run_needed {
+                Some((true, "start"))
+            } else {
+                let missed = schedule.as_ref().zip(published_at).is_some_and(|(s, at)| s.missed(at, clock.now()));
+                missed.then_some((false, "schedule"))
+            };
+            published.publish(loaded.answering);
+            let job = Job { stream: loaded.stream, view: loaded.view };
+            let (registry, executor) = (Arc::clone(&batch.registry), Arc::clone(&batch.executor));
+            batch.tasks.lock().push(tokio::spawn(run_all(registry, executor, job)));
+            if let Some(schedule) = schedule {
+                batch.next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (name.clone(), due)));
+                let alarm =
+                    Alarm { batch: Arc::downgrade(&batch), view: name.clone(), schedule, clock: Arc::clone(&clock) };
+                batch.tasks.lock().push(tokio::spawn(alarm.ring(tick, batch.stopping.clone())));
+            }
+            if let Some((full, trigger)) = trigger {
+                // Nothing is stopping yet and the view is known: this cannot be refused.
+                let _ = batch.registry.request(name.as_str(), full, trigger);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Stops the runs there are and waits for their tasks. Nothing a stopped run did is visible.
+    pub async fn stop(&self) {
+        self.stopping.set();
+        self.registry.stop();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the batch layer ended badly");
+            }
+        }
+    }
+
+    fn name(view: &str) -> Result<ViewName, HandoffError> {
+        view.parse().map_err(|e| HandoffError(format!("{e}")))
+    }
+}
+
+impl Runs for Batch {
+    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
+        self.registry.request(view, full, "request")
+    }
+
+    fn list(&self) -> Vec<Run> {
+        self.registry.list()
+    }
+
+    fn get(&self, id: &str) -> Option<Run> {
+        self.registry.get(id)
+    }
+
+    fn cancel(&self, id: &str) -> Result<Run, RunError> {
+        self.registry.cancel(id)
+    }
+
+    fn next_run(&self, view: &str) -> Option<Micros> {
+        self.next_runs.lock().get(&Batch::name(view).ok()?).copied()
+    }
+
+    fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move {
+            let wrong = |e: shared::lake::LakeError| HandoffError(e.to_string());
+            let table = self.executor.neighbours.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
+            match table {
+                Some(table) => versions(&table, limit).await.map_err(wrong),
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move {
+            let view = view?;
+            let comparisons = &self.executor.comparisons;
+            let version = match version {
+                Some(version) => version,
+                None => match comparisons.latest(&view) {
+                    Some(latest) => return Ok(Some(latest)),
+                    // Before the first run of this process the version that was loaded is the latest.
+                    None => match self.executor.neighbours.views.get(view.as_str()).and_then(|p| p.version.clone()) {
+                        Some(loaded) => loaded.version,
+                        None => return Ok(None),
+                    },
+                },
+            };
+            comparisons.get(&view, version).await
+        })
+    }
+}
+
+/// Runs a view's runs, one after another.
+async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, job: Job) {
+    while let Some(entry) = registry.next(&job.view.name).await {
+        let run = entry.run();
+        let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
+        let outcome = one_run(&executor, &job, &entry).instrument(span).await;
+        registry.finish(&entry, outcome);
+    }
+}
+
+async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Result<i64, RunFailure> {
+    let started = std::time::Instant::now();
+    let execution = AssertUnwindSafe(executor.execute(job, entry)).catch_unwind();
+    let outcome = execution.await.unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())));
+    let seconds = started.elapsed().as_secs_f64();
+    let state = match &outcome {
+        Ok(version) => {
+            let progress = entry.run().progress;
+            tracing::info!(version, seconds, dates = progress.dates, rows = progress.rows, "batch run published");
+            RunState::Published
+        }
+        Err(RunFailure::Cancelled) => {
+            tracing::info!(seconds, "batch run cancelled");
+            RunState::Cancelled
+        }
+        Err(failure) => {
+            tracing::error!(%failure, seconds, "batch run failed; what answered before goes on answering");
+            RunState::Failed
+        }
+    };
+    let view = job.view.name.to_string();
+    let name = format!("{state:?}").to_lowercase();
+    metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name).increment(1);
+    metrics::histogram!("trueup_batch_run_seconds", "view" => view).record(seconds);
+    metrics::gauge!("trueup_batch_cache_bytes").set(executor.neighbours.reader.bytes() as f64);
+    outcome
+}
+
+/// Asks for a view's runs when they are due.
+struct Alarm {
+    batch: std::sync::Weak<Batch>,
+    view: ViewName,
+    schedule: Schedule,
+    clock: Arc<dyn Clock>,
+}
+
+impl Alarm {
+    /// Looks at the clock every `tick` (it may be turned, so there is no sleeping until the time has come).
+    async fn ring(self, tick: std::time::Duration, stopping: Cancel) {
+        while !stopping.is_set() {
+            tokio::select! {
+                () = tokio::time::sleep(tick) => {}
+                () = stopping.wait() => return,
+            }
+            let Some(batch) = self.batch.upgrade() else { return };
+            let due = batch.next_runs.lock().get(&self.view).copied();
+            let now = self.clock.now();
+            if due.is_none_or(|due| due > now) {
+                continue;
+            }
+            if batch.registry.request(self.view.as_str(), false, "schedule").is_err() {
+                return;
+            }
+            match self.schedule.next_after(now) {
+                Some(next) => batch.next_runs.lock().insert(self.view.clone(), next),
+                None => batch.next_runs.lock().remove(&self.view),
+            };
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay]...` prints the figures of
+//! `docs/performance.md`; without a name, all of them.
+//!
+//! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
+//! compared with, measured in the same run: the machine's speed drifts.
+
+mod batch;
+mod events;
+mod ingest;
+mod query;
+mod replay;
+mod server;
+mod visibility;
+
+fn main() {
+    let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
+    println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
+    for (name, measure) in [
+        ("ingest", ingest::measure as fn()),
+        ("batch", batch::measure),
+        ("query", query::measure),
+        ("visibility", visibility::measure),
+        ("replay", replay::measure),
+    ] {
+        if wanted(name) {
+            println!("\n== {name}");
+            measure();
+        }
+    }
+}

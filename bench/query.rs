@@ -1,0 +1,103 @@
+//! The dashboard query: the last 60 windows by a dimension, over 5 million batch rows and a live generation.
+
+use std::fmt::Write;
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use crate::events::mixed;
+use crate::server::{Server, quantile};
+
+const MINUTES: u64 = 5_000;
+const KEYS: u64 = 1_000;
+const QUERIES: usize = 2_000;
+
+const DEFINITIONS: &str = "
+    CREATE STREAM hits (at TIMESTAMP, channel STRING, amount BIGINT) WITH (event_time = 'at', allowed_lateness = '1 hour');
+    CREATE VIEW per_minute AS
+    SELECT window_start, channel, COUNT(*) AS hits, SUM(amount) AS total, MAX(amount) AS highest
+    FROM hits GROUP BY TUMBLE(at, INTERVAL '1' MINUTE), channel;";
+
+/// One event for every key in each of the minutes.
+fn minutes(from: u64, to: u64) -> Vec<u8> {
+    let mut text = String::new();
+    for minute in from..to {
+        for key in 0..KEYS {
+            let at = 1_767_225_600_000 + minute * 60_000 + key;
+            let _ = writeln!(
+                text,
+                "{{\"at\":{at},\"channel\":\"channel-{key}\",\"amount\":{}}}",
+                mixed(minute * KEYS + key) % 1000
+            );
+        }
+    }
+    text.into_bytes()
+}
+
+pub fn measure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), DEFINITIONS);
+    for part in (0..MINUTES).step_by(500) {
+        let bodies = (part..part + 500).step_by(25).map(|m| minutes(m, m + 25)).collect();
+        server.send("/v1/events/hits", bodies, 2);
+    }
+    server.run("per_minute", false);
+    // The live generation: the last half hour of batch again, and half an hour on.
+    server.send("/v1/events/hits", vec![minutes(MINUTES - 30, MINUTES + 30)], 1);
+    let from = shared::time::Micros((1_767_225_600_000 + (MINUTES - 30) as i64 * 60_000) * 1000);
+    let path = format!("/v1/views/per_minute/rows?from={from}&grain=all&group_by=channel");
+    let answer = server.get(&path);
+    assert_eq!(answer["rows"].as_array().map(Vec::len), Some(KEYS as usize));
+    assert_eq!(answer["rows"][0]["hits"], serde_json::json!(30 + 60));
+    let everything = server.get("/v1/views/per_minute/rows?grain=all&group_by=");
+    assert_eq!(everything["rows"][0]["hits"], serde_json::json!((MINUTES + 60) * KEYS));
+    let address = server.url.trim_start_matches("http://").to_owned();
+    latencies("60 windows by channel over HTTP", &address, &path);
+    latencies("  a static answer (/livez)", &address, "/livez");
+    println!("peak {:.0} MiB", server.peak_mib());
+}
+
+/// Plain HTTP over one open connection, so that the client's own cost stays small.
+fn latencies(what: &str, address: &str, path: &str) {
+    let mut connection = TcpStream::connect(address).expect("a connection");
+    connection.set_nodelay(true).expect("a socket option");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
+    let mut buffer = vec![0; 1 << 20];
+    let mut millis = Vec::with_capacity(QUERIES);
+    let mut size = 0;
+    for i in 0..QUERIES + 100 {
+        let begin = Instant::now();
+        connection.write_all(request.as_bytes()).expect("a request");
+        size = read_answer(&mut connection, &mut buffer);
+        if i >= 100 {
+            millis.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    millis.sort_by(f64::total_cmp);
+    println!(
+        "{what}: p50 {:.3} ms, p99 {:.3} ms ({QUERIES} queries, {size} bytes each)",
+        quantile(&millis, 0.5),
+        quantile(&millis, 0.99)
+    );
+}
+
+/// Reads one answer with a Content-Length; gives its size.
+fn read_answer(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> usize {
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize(buffer.len() * 2, 0);
+        }
+        let read = connection.read(&mut buffer[filled..]).expect("an answer");
+        assert!(read > 0, "the server closed the connection");
+        filled += read;
+        let Some(head) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
+        assert!(text.starts_with("http/1.1 200"), "{text}");
+        let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+        let whole = head + 4 + length.expect("a Content-Length");
+        if filled >= whole {
+            return whole;
+        }
+    }
+}

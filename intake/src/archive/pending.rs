@@ -1,0 +1,122 @@
+//! What waits to be written? Rows of one partition without gaps, with the columns the archive adds.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{BatchCoalescer, concat_batches};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use shared::handoff::LogBatch;
+use shared::ids::{Offset, Partition};
+use shared::stream::Stream;
+use shared::time::Micros;
+
+use super::flush::Flush;
+
+/// Small batches are copied together up to this many rows; larger ones stay as they are.
+const COALESCE_ROWS: usize = 8_192;
+
+/// Gathered rows, from the first that is not archived to the last that arrived.
+pub(super) struct Pending {
+    partition: Partition,
+    schema: SchemaRef,
+    event_time: usize,
+    coalescer: BatchCoalescer,
+    batches: Vec<RecordBatch>,
+    from: Offset,
+    to: Offset,
+    latest_watermark: Micros,
+    since: Option<Instant>,
+}
+
+impl Pending {
+    /// Nothing yet; `from` is the first offset expected.
+    pub fn new(stream: &Stream, partition: Partition, from: Offset) -> Pending {
+        let schema = stream.archive_schema();
+        let coalescer = BatchCoalescer::new(schema.clone(), COALESCE_ROWS)
+            .with_biggest_coalesce_batch_size(Some(COALESCE_ROWS / 2));
+        Pending {
+            partition,
+            schema,
+            event_time: stream.event_time,
+            coalescer,
+            batches: Vec::new(),
+            from,
+            to: from,
+            latest_watermark: Micros::MIN,
+            since: None,
+        }
+    }
+
+    /// The offset expected next.
+    pub fn end(&self) -> Offset {
+        self.to
+    }
+
+    /// Rows gathered.
+    pub fn rows(&self) -> usize {
+        (self.to.0 - self.from.0) as usize
+    }
+
+    /// When the oldest row arrived here.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Takes the rows of `batch` from the offset expected next; those before it are here already.
+    pub fn add(&mut self, batch: &LogBatch) -> Result<(), ArrowError> {
+        let known = (self.to.0.saturating_sub(batch.first_offset.0) as usize).min(batch.rows.num_rows());
+        let rows = batch.rows.slice(known, batch.rows.num_rows() - known);
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.coalescer.push_batch(self.archive_rows(&rows, batch.arrived_at)?)?;
+        self.collect();
+        self.to = batch.end_offset();
+        self.latest_watermark = batch.watermark;
+        self.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Takes out everything gathered, if there is anything.
+    pub fn take(&mut self) -> Result<Option<Flush>, ArrowError> {
+        if self.rows() == 0 {
+            return Ok(None);
+        }
+        self.coalescer.finish_buffered_batch()?;
+        self.collect();
+        let rows = concat_batches(&self.schema, &self.batches)?;
+        self.batches.clear();
+        let flush = Flush {
+            partition: self.partition,
+            from: self.from,
+            to: self.to,
+            latest_watermark: self.latest_watermark,
+            event_time: self.event_time,
+            rows,
+        };
+        self.from = self.to;
+        self.since = None;
+        Ok(Some(flush))
+    }
+
+    fn collect(&mut self) {
+        while let Some(batch) = self.coalescer.next_completed_batch() {
+            self.batches.push(batch);
+        }
+    }
+
+    /// The log's rows, which begin at the offset expected next, with the archive's columns.
+    fn archive_rows(&self, rows: &RecordBatch, arrived_at: Micros) -> Result<RecordBatch, ArrowError> {
+        let count = rows.num_rows();
+        let first = self.to.0 as i64;
+        let (declared, watermark) = rows.columns().split_at(rows.num_columns() - 1);
+        let mut columns: Vec<ArrayRef> = declared.to_vec();
+        columns.push(Arc::new(Int32Array::from_value(self.partition.0 as i32, count)));
+        columns.push(Arc::new(Int64Array::from_iter_values(first..first + count as i64)));
+        columns.push(Arc::new(TimestampMicrosecondArray::from_value(arrived_at.0, count).with_timezone("UTC")));
+        columns.extend_from_slice(watermark);
+        RecordBatch::try_new(self.schema.clone(), columns)
+    }
+}

@@ -1,0 +1,145 @@
+//! How do events wait for the archiver? In order, bounded by rows; whoever brings more has to wait.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use shared::handoff::{LogItem, LogSink, Stopped};
+
+/// The queue between a partition's log writer and its archiver.
+pub(super) struct Queue {
+    rows_max: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<LogItem>,
+    rows: usize,
+    closed: bool,
+}
+
+/// What the archiver gets when it asks for work.
+pub(super) enum Next {
+    Item(LogItem),
+    /// The deadline passed first.
+    Late,
+    /// The archiver has to stop; what is still queued is in the log.
+    Closed,
+}
+
+impl Queue {
+    pub fn new(rows_max: usize) -> Queue {
+        Queue { rows_max, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Rows waiting.
+    pub fn rows(&self) -> usize {
+        self.state.lock().rows
+    }
+
+    /// Waits for the next item, no longer than until `deadline`.
+    pub fn next(&self, deadline: Option<Instant>) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Next::Closed;
+            }
+            if let Some(item) = state.items.pop_front() {
+                state.rows -= item.rows();
+                self.changed.notify_all();
+                return Next::Item(item);
+            }
+            match deadline {
+                Some(deadline) if Instant::now() >= deadline => return Next::Late,
+                Some(deadline) => drop(self.changed.wait_until(&mut state, deadline)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// Sleeps until `deadline` or until the queue is closed, and says whether it is.
+    pub fn closed_before(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        while !state.closed && Instant::now() < deadline {
+            self.changed.wait_until(&mut state, deadline);
+        }
+        state.closed
+    }
+
+    /// Nothing goes in or comes out any more.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl LogSink for Queue {
+    fn push(&self, item: LogItem) -> Result<(), Stopped> {
+        let rows = item.rows();
+        let mut state = self.state.lock();
+        // An item larger than the bound goes in alone.
+        while !state.closed && state.rows > 0 && state.rows + rows > self.rows_max {
+            self.changed.wait(&mut state);
+        }
+        if state.closed {
+            return Err(Stopped);
+        }
+        state.rows += rows;
+        state.items.push_back(item);
+        self.changed.notify_all();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shared::ids::Offset;
+
+    use super::super::tests::batch;
+    use super::*;
+
+    fn item(first: u64, rows: usize) -> LogItem {
+        LogItem::Batch(Arc::new(batch(first, &vec![0; rows])))
+    }
+
+    fn first(next: Next) -> Offset {
+        match next {
+            Next::Item(LogItem::Batch(batch)) => batch.first_offset,
+            _ => panic!("expected a batch"),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_lets_the_next_in_when_there_is_room() {
+        let queue = Arc::new(Queue::new(10));
+        queue.push(item(0, 25)).unwrap();
+        let pusher = {
+            let queue = queue.clone();
+            std::thread::spawn(move || (0..50).try_for_each(|i| queue.push(item(25 + 4 * i, 4))))
+        };
+        assert_eq!(first(queue.next(None)), Offset(0));
+        for i in 0..50 {
+            assert_eq!(first(queue.next(None)), Offset(25 + 4 * i));
+            assert!(queue.rows() <= 10);
+        }
+        pusher.join().unwrap().unwrap();
+        assert!(matches!(queue.next(Some(Instant::now())), Next::Late));
+    }
+
+    #[test]
+    fn closing_frees_whoever_waits() {
+        let queue = Arc::new(Queue::new(1));
+        queue.push(item(0, 1)).unwrap();
+        let pusher = {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.push(item(1, 1)))
+        };
+        queue.close();
+        assert_eq!(pusher.join().unwrap(), Err(Stopped));
+        assert!(matches!(queue.next(None), Next::Closed));
+    }
+}

@@ -1,0 +1,361 @@
+//! Is every event in the archive exactly once, in files that respect dates and cuts, whatever restarts when?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use shared::handoff::{CutMark, LogBatch, LogItem};
+use shared::lake::{ArchiveTags, Commit, TablePath};
+use shared::ledger::Ledger;
+use shared::seam::CutPoint;
+use shared::stream::{Column, UnknownFields};
+use shared::time::{Day, MICROS_PER_DAY, Micros};
+use shared::types::DataType;
+use tempfile::TempDir;
+
+use super::*;
+
+const P: Partition = Partition(0);
+const NOON: i64 = MICROS_PER_DAY / 2;
+
+fn stream() -> Stream {
+    let column = |name: &str, data_type| Column { name: name.to_owned(), data_type };
+    Stream {
+        name: "flights".parse().unwrap(),
+        columns: vec![column("id", DataType::BigInt), column("at", DataType::Timestamp)],
+        primary_key: None,
+        event_time: 1,
+        watermark_delay: Duration::ZERO,
+        allowed_lateness: Duration::ZERO,
+        max_ahead: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
+        unknown_fields: UnknownFields::Ignore,
+        partitions: 1,
+        sql: String::new(),
+    }
+}
+
+/// Events from offset `first` on, each at noon of a day (since 1970) plus its offset in microseconds.
+pub(super) fn batch(first: u64, days: &[i64]) -> LogBatch {
+    let offsets = first as i64..;
+    let at: TimestampMicrosecondArray =
+        days.iter().zip(offsets.clone()).map(|(day, offset)| Some(day * MICROS_PER_DAY + NOON + offset)).collect();
+    let watermark = TimestampMicrosecondArray::from(vec![None; days.len()]);
+    let rows = RecordBatch::try_new(
+        stream().log_schema(),
+        vec![
+            Arc::new(Int64Array::from_iter_values(offsets.take(days.len()))),
+            Arc::new(at.with_timezone("UTC")),
+            Arc::new(watermark.with_timezone("UTC")),
+        ],
+    );
+    LogBatch {
+        partition: P,
+        first_offset: Offset(first),
+        arrived_at: Micros(7),
+        rows: rows.unwrap(),
+        accepted: Ledger::of_range(P, Offset(0), Offset(first + days.len() as u64)),
+        watermark: Micros(first as i64),
+    }
+}
+
+/// A log in memory that also notes what it is released for.
+#[derive(Default)]
+struct FakeLog {
+    batches: Mutex<Vec<LogBatch>>,
+    released: Mutex<Vec<Offset>>,
+}
+
+impl FakeLog {
+    fn append(&self, days: &[i64]) -> LogItem {
+        let batch = batch(self.range(P).1.0, days);
+        self.batches.lock().push(batch.clone());
+        LogItem::Batch(Arc::new(batch))
+    }
+}
+
+impl LogReplay for FakeLog {
+    fn range(&self, _: Partition) -> (Offset, Offset) {
+        (Offset(0), self.batches.lock().last().map_or(Offset(0), LogBatch::end_offset))
+    }
+
+    fn replay(
+        &self,
+        _: Partition,
+        from: Offset,
+        to: Offset,
+        each: &mut dyn FnMut(LogBatch),
+    ) -> Result<(), HandoffError> {
+        for batch in self.batches.lock().iter() {
+            let (start, end) = (from.max(batch.first_offset), to.min(batch.end_offset()));
+            if start < end {
+                let rows = batch.rows.slice((start.0 - batch.first_offset.0) as usize, (end.0 - start.0) as usize);
+                each(LogBatch { first_offset: start, rows, ..batch.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LogRetention for FakeLog {
+    fn release(&self, _: &StreamName, _: Partition, reader: &str, offset: Offset) {
+        assert_eq!(reader, READER);
+        self.released.lock().push(offset);
+    }
+}
+
+/// A log and a lake that outlive their archivers.
+struct Place {
+    folder: TempDir,
+    log: Arc<FakeLog>,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), log: Arc::default() }
+    }
+
+    fn lake(&self) -> Lake {
+        Lake::open(self.folder.path().to_str().unwrap()).unwrap()
+    }
+
+    fn archives(&self, file_rows: usize, wait: Duration) -> Archives {
+        let retry = Duration::from_millis(1);
+        let settings = ArchiverSettings { file_rows, wait, queue_rows_max: 64, retry_first: retry, retry_max: retry };
+        let surroundings = Surroundings {
+            lake: self.lake(),
+            log: self.log.clone(),
+            retention: self.log.clone(),
+            runtime: Handle::current(),
+        };
+        Archives::new([StreamArchiver::start(Arc::new(stream()), surroundings, settings).unwrap()])
+    }
+
+    /// An archiver that writes only at cuts.
+    fn at_cuts(&self) -> Archives {
+        self.archives(usize::MAX, Duration::from_secs(100_000))
+    }
+
+    /// The archive's files by their offset ranges, each with the offsets and the event times of its rows.
+    async fn files(&self) -> Vec<(ArchiveTags, Option<Day>, Vec<i64>, Vec<i64>)> {
+        let table = self.lake().open_table(&TablePath::events(&stream().name)).await.unwrap().unwrap();
+        let snapshot = table.snapshot().await.unwrap();
+        let mut files = Vec::new();
+        for file in &snapshot.files {
+            let reader = std::fs::File::open(table.url_of(file)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(reader).unwrap().build().unwrap();
+            let (mut offsets, mut times) = (Vec::new(), Vec::new());
+            for rows in reader {
+                let rows = rows.unwrap();
+                offsets.extend_from_slice(rows["_offset"].as_primitive::<Int64Type>().values());
+                times.extend_from_slice(rows["at"].as_primitive::<TimestampMicrosecondType>().values());
+                assert_eq!(rows["id"].as_primitive::<Int64Type>(), rows["_offset"].as_primitive::<Int64Type>());
+            }
+            assert_eq!(file.rows, offsets.len() as i64);
+            files.push((ArchiveTags::from_tags(&file.tags).unwrap(), file.partition, offsets, times));
+        }
+        files.sort_by_key(|(tags, day, ..)| (tags.from, *day));
+        files
+    }
+
+    /// Checks what holds of every archive of the offsets `0..end`.
+    async fn check(&self, end: u64, cuts: &[Offset]) {
+        let files = self.files().await;
+        let mut all: Vec<i64> = files.iter().flat_map(|(_, _, offsets, _)| offsets.clone()).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..end as i64).collect::<Vec<_>>());
+        let mut whole = Ledger::EMPTY;
+        for (tags, day, offsets, times) in &files {
+            assert_eq!(tags.rows, offsets.len() as u64);
+            assert!(offsets.iter().all(|o| (tags.from.0..tags.to.0).contains(&(*o as u64))));
+            assert!(times.is_sorted() && times.iter().all(|t| Some(Micros(*t).day()) == *day));
+            assert_eq!(tags.ledger, offsets.iter().map(|o| Ledger::of(P, Offset(*o as u64))).sum());
+            assert!(cuts.iter().all(|cut| *cut <= tags.from || tags.to <= *cut), "{tags:?} {cuts:?}");
+            whole += tags.ledger;
+        }
+        assert_eq!(whole, Ledger::of_range(P, Offset(0), Offset(end)));
+    }
+}
+
+fn push(archives: &Archives, item: LogItem) {
+    archives.stream(&stream().name).unwrap().sink(P).unwrap().push(item).unwrap();
+}
+
+fn mark(offset: Offset) -> LogItem {
+    let accepted = Ledger::of_range(P, Offset(0), offset);
+    LogItem::Cut(Arc::new(CutMark { view: "v".parse().unwrap(), partition: P, offset, accepted }))
+}
+
+async fn wait_for(archives: &Archives, offset: Offset) -> Result<(), HandoffError> {
+    let point = CutPoint { offset, ..CutPoint::default() };
+    archives.archived(&stream().name, &Cut(BTreeMap::from([(P, point)]))).await
+}
+
+/// Puts a cut where the log ends and waits until everything before it is archived.
+async fn cut(place: &Place, archives: &Archives) -> Offset {
+    let (_, head) = place.log.range(P);
+    push(archives, mark(head));
+    wait_for(archives, head).await.unwrap();
+    head
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_events_go_to_the_files_of_their_dates() {
+    let place = Place::new();
+    let archives = place.at_cuts();
+    push(&archives, place.log.append(&[10, 11, 10, 12]));
+    push(&archives, place.log.append(&[10, -3]));
+    let head = cut(&place, &archives).await;
+    place.check(6, &[head]).await;
+    let files = place.files().await;
+    let by_day: Vec<(i32, &[i64])> = files.iter().map(|(_, day, offsets, _)| (day.unwrap().0, &offsets[..])).collect();
+    assert_eq!(by_day, [(-3, &[5][..]), (10, &[0, 2, 4]), (11, &[1]), (12, &[3])]);
+    assert!(files.iter().all(|(tags, ..)| (tags.from, tags.to) == (Offset(0), Offset(6))));
+    assert!(files.iter().all(|(tags, ..)| tags.latest_watermark == Micros(4)));
+    assert_eq!(*place.log.released.lock(), [Offset(0), Offset(6)]);
+    let status = archives.stream(&stream().name).unwrap().status()[&P].clone();
+    assert_eq!((status.archived, status.pending_rows, status.files), (Offset(6), 0, 4));
+    assert!(status.bytes > 0 && status.last_error.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_date_that_no_reader_could_read_does_not_stop_the_archive() {
+    let place = Place::new();
+    let archives = place.at_cuts();
+    push(&archives, place.log.append(&[1, 90_000_000, 2]));
+    cut(&place, &archives).await;
+    let days: Vec<Option<i32>> = place.files().await.iter().map(|(_, day, ..)| day.map(|d| d.0)).collect();
+    assert_eq!(days, [None, Some(1), Some(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn size_and_age_write_without_a_cut() {
+    let place = Place::new();
+    let by_size = place.archives(5, Duration::from_secs(100_000));
+    push(&by_size, place.log.append(&[1; 3]));
+    push(&by_size, place.log.append(&[1; 4]));
+    push(&by_size, place.log.append(&[1; 2]));
+    wait_for(&by_size, Offset(7)).await.unwrap();
+    drop(by_size);
+    place.check(7, &[]).await;
+    let by_age = place.archives(usize::MAX, Duration::ZERO);
+    wait_for(&by_age, Offset(9)).await.unwrap();
+    push(&by_age, place.log.append(&[1; 2]));
+    wait_for(&by_age, Offset(11)).await.unwrap();
+    place.check(11, &[Offset(7)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_archived_is_not_archived_again() {
+    let place = Place::new();
+    let archives = place.at_cuts();
+    wait_for(&archives, Offset(0)).await.unwrap();
+    push(&archives, place.log.append(&[1; 10]));
+    // Another process commits the first four rows.
+    let (lake, path) = (place.lake(), TablePath::events(&stream().name));
+    let table = lake.table(&path, stream().archive_schema(), "_event_date").await.unwrap();
+    let txns = vec![(ArchiveTags::app_id(&stream().name, P), 4)];
+    table.commit(Commit { txns, ..Commit::default() }).await.unwrap();
+    cut(&place, &archives).await;
+    let files = place.files().await;
+    let offsets: Vec<i64> = files.iter().flat_map(|(_, _, offsets, _)| offsets.clone()).collect();
+    assert_eq!(offsets, (4..10).collect::<Vec<_>>());
+    assert_eq!(files[0].0.ledger, Ledger::of_range(P, Offset(4), Offset(10)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_lake_is_reported_and_delays_but_loses_nothing() {
+    let place = Place::new();
+    let in_the_way = place.folder.path().join("events");
+    std::fs::write(&in_the_way, "a file where the archive's folder should be").unwrap();
+    let archives = place.at_cuts();
+    push(&archives, place.log.append(&[1; 10]));
+    let error = loop {
+        match archives.stream(&stream().name).unwrap().status()[&P].last_error.clone() {
+            Some(error) => break error,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert!(error.starts_with("opening the archive: "), "{error}");
+    std::fs::remove_file(in_the_way).unwrap();
+    let head = cut(&place, &archives).await;
+    place.check(10, &[head]).await;
+    assert_eq!(archives.stream(&stream().name).unwrap().status()[&P].last_error, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_ahead_of_its_log_stops_the_archiver() {
+    let place = Place::new();
+    let archives = place.at_cuts();
+    push(&archives, place.log.append(&[1; 10]));
+    cut(&place, &archives).await;
+    drop(archives);
+    place.log.batches.lock().clear();
+    let archives = place.at_cuts();
+    let error = wait_for(&archives, Offset(11)).await.unwrap_err();
+    assert!(error.0.contains("before offset 10, but the log ends at 0"), "{error}");
+    let sink = archives.stream(&stream().name).unwrap().sink(P).unwrap();
+    assert!(sink.push(place.log.append(&[1])).is_err());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<i64>),
+    /// Rows that reach the log but, because the process dies, not the archiver.
+    AppendUnseen(Vec<i64>),
+    Cut,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let days = || prop::collection::vec(0i64..3, 1..20);
+    prop_oneof![
+        4 => days().prop_map(Step::Append),
+        1 => days().prop_map(Step::AppendUnseen),
+        2 => Just(Step::Cut),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_event_is_archived_once_whatever_restarts_when(
+        steps in prop::collection::vec(step(), 1..12),
+        file_rows in 5usize..60,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let place = Place::new();
+            let patient = Duration::from_secs(100_000);
+            let mut archives = place.archives(file_rows, patient);
+            let mut cuts = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Append(days) => push(&archives, place.log.append(&days)),
+                    Step::AppendUnseen(days) => {
+                        place.log.append(&days);
+                        drop(archives);
+                        archives = place.archives(file_rows, patient);
+                    }
+                    Step::Cut => cuts.push(cut(&place, &archives).await),
+                    Step::Restart => {
+                        drop(archives);
+                        archives = place.archives(file_rows, patient);
+                    }
+                }
+            }
+            cuts.push(cut(&place, &archives).await);
+            place.check(place.log.range(P).1.0, &cuts).await;
+            let released = place.log.released.lock();
+            prop_assert!(released.is_sorted(), "{:?}", released);
+            Ok(())
+        })?;
+    }
+}

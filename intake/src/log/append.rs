@@ -1,0 +1,252 @@
+//! How does a group of frames become durable? One write, one fdatasync; the first error that leaves doubt ends all writing.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use shared::ids::Partition;
+use shared::stream::Stream;
+use shared::time::Micros;
+
+use super::columns::ColumnWriter;
+use super::cursor::Frame;
+use super::error::{CommitError, LogError};
+use super::frame::{FrameHeader, Payload, put_frame};
+use super::recover::recover;
+use super::segment;
+use super::settings::{IoStep, LogSettings};
+use super::store::Store;
+use super::totals::Totals;
+
+/// Buffers above this size are given back after a group; one large request must not hold its memory for ever.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024 * 1024;
+
+/// The one writer of a partition's log.
+pub(crate) struct Appender {
+    dir: PathBuf,
+    settings: LogSettings,
+    store: Arc<Store>,
+    file: File,
+    salt: u32,
+    columns: ColumnWriter,
+    /// Frames of the group under way.
+    group: Vec<u8>,
+    /// Durable bytes of the last segment.
+    durable_bytes: u64,
+    /// Totals after the last durable frame.
+    durable: Totals,
+    /// Whether the log itself says that all of it is durable.
+    marked: bool,
+    /// Set by the first error that leaves doubt about what is on disk.
+    poisoned: Option<String>,
+    /// Held as long as the log is open, so that no second process writes to it.
+    _lock: File,
+}
+
+/// A log that was opened: its writer and what recovery found.
+pub(crate) struct Opened {
+    pub appender: Appender,
+    pub store: Arc<Store>,
+    pub totals: Totals,
+    pub last_arrived_at: Option<Micros>,
+}
+
+/// Opens or creates the log in `dir`, checks all of it, trims a torn tail and shows every frame to `each`.
+pub(crate) fn open(
+    dir: &Path,
+    partition: Partition,
+    stream: Arc<Stream>,
+    settings: LogSettings,
+    each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
+) -> Result<Opened, LogError> {
+    std::fs::create_dir_all(dir).map_err(LogError::io(dir))?;
+    let lock = lock(dir)?;
+    let mut recovered = recover(dir, partition, &stream, each)?;
+    let totals = recovered.totals;
+    let (header, mut file) = match recovered.last {
+        Some((header, file)) if header.columns == stream.columns => (header, file),
+        // A new log, or columns were added: their frames need a segment that knows them.
+        Some((header, file)) if recovered.segments.last().is_some_and(|s| s.first == totals.head()) => {
+            // Replaced in one step: an empty segment of the old columns has the name that the new one needs.
+            drop((header, file));
+            recovered.segments.pop();
+            begin(dir, &settings, partition, totals, &stream, &mut recovered.segments)?
+        }
+        _ => begin(dir, &settings, partition, totals, &stream, &mut recovered.segments)?,
+    };
+    let durable_bytes = file.seek(SeekFrom::End(0)).map_err(LogError::io(dir))?;
+    let store =
+        Arc::new(Store::new(stream.clone(), partition, recovered.segments, totals.head(), settings.keep_events));
+    let appender = Appender {
+        dir: dir.to_owned(),
+        settings,
+        store: store.clone(),
+        file,
+        salt: header.salt,
+        columns: ColumnWriter::new(&stream.columns),
+        group: Vec::new(),
+        durable_bytes,
+        durable: totals,
+        marked: false,
+        poisoned: None,
+        _lock: lock,
+    };
+    Ok(Opened { appender, store, totals, last_arrived_at: recovered.last_arrived_at })
+}
+
+fn begin(
+    dir: &Path,
+    settings: &LogSettings,
+    partition: Partition,
+    totals: Totals,
+    stream: &Stream,
+    segments: &mut Vec<segment::Segment>,
+) -> Result<(segment::SegmentHeader, File), LogError> {
+    let (segment, header, file) = segment::create(dir, settings, partition, totals, &stream.columns)?;
+    segments.push(segment);
+    Ok((header, file))
+}
+
+fn lock(dir: &Path) -> Result<File, LogError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(LogError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(LogError::Locked { path: dir.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(LogError::Io { path, source }),
+    }
+}
+
+impl Appender {
+    /// Adds a frame to the group under way. `rows` are of the log schema; `after` are the totals behind them.
+    pub fn stage(
+        &mut self,
+        rows: &RecordBatch,
+        arrived_at: Micros,
+        meta: &[u8],
+        after: Totals,
+    ) -> Result<(), CommitError> {
+        if self.group.is_empty() {
+            self.roll_if_full()?;
+        }
+        let payload = self.columns.encode(rows).map_err(|e| self.poison(e.to_string()))?;
+        self.put(&payload, rows.num_rows(), arrived_at, meta, after)
+    }
+
+    /// Writes the group and makes it durable. Tells how long the disk took; `None` if there was nothing to write.
+    pub fn commit(&mut self, after: Totals) -> Result<Option<Duration>, CommitError> {
+        if self.group.is_empty() {
+            return Ok(None);
+        }
+        let took = self.write_group(after)?;
+        self.marked = false;
+        Ok(Some(took))
+    }
+
+    /// Lets the log itself say that all of it is durable, so that damage to its end is told apart from a torn write.
+    /// `now` are the totals, which duplicates change without a frame.
+    pub fn mark(&mut self, now: Totals) -> Result<(), CommitError> {
+        if self.marked && self.durable == now {
+            return Ok(());
+        }
+        self.refuse_if_poisoned()?;
+        self.put(&Payload::default(), 0, Micros(0), &[], now)?;
+        self.write_group(now)?;
+        self.marked = true;
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        payload: &Payload,
+        rows: usize,
+        arrived_at: Micros,
+        meta: &[u8],
+        after: Totals,
+    ) -> Result<(), CommitError> {
+        let rows = u32::try_from(rows).map_err(|_| self.poison("a frame has too many rows".to_owned()))?;
+        let header = FrameHeader { rows, arrived_at, durable_bytes: self.durable_bytes, after };
+        put_frame(&mut self.group, self.salt, &header, meta, payload)
+            .ok_or_else(|| self.poison("a frame is longer than its length field can say".to_owned()))
+    }
+
+    fn write_group(&mut self, after: Totals) -> Result<Duration, CommitError> {
+        self.refuse_if_poisoned()?;
+        let written = self.settings.check(IoStep::Write).and_then(|()| self.file.write_all(&self.group));
+        let bytes = self.group.len() as u64;
+        self.group.clear();
+        self.group.shrink_to(BUFFER_BYTES_KEPT);
+        if let Err(error) = written {
+            return Err(self.cut_off(error));
+        }
+        let begun = Instant::now();
+        // After a failed sync the kernel may have dropped the pages and call them clean: asking again would lie.
+        if let Err(error) = self.settings.check(IoStep::Sync).and_then(|()| self.file.sync_data()) {
+            return Err(self.poison(format!("sync of the log failed: {error}")));
+        }
+        self.durable_bytes += bytes;
+        self.durable = after;
+        self.store.advance(self.durable_bytes, after.head());
+        Ok(begun.elapsed())
+    }
+
+    /// Brings the file back to what is durable after a failed write, if the disk was only full.
+    fn cut_off(&mut self, error: io::Error) -> CommitError {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return self.poison(format!("write to the log failed: {error}"));
+        }
+        let position = self.durable_bytes;
+        let cut = self.settings.check(IoStep::Truncate).and_then(|()| {
+            self.file.set_len(position)?;
+            self.file.seek(SeekFrom::Start(position)).map(|_| ())
+        });
+        match cut {
+            Ok(()) => CommitError::DiskFull,
+            Err(error) => self.poison(format!("the disk is full and the log could not be cut back: {error}")),
+        }
+    }
+
+    /// Begins the next segment if the last one has reached its size. All of the old one is durable already.
+    fn roll_if_full(&mut self) -> Result<(), CommitError> {
+        self.refuse_if_poisoned()?;
+        let (before, stream) = (self.durable, &self.store.stream);
+        // A segment without an event has the very name that the next one would get.
+        let empty = self.store.last_first() == before.head();
+        if self.durable_bytes < self.settings.segment_bytes || empty {
+            return Ok(());
+        }
+        match segment::create(&self.dir, &self.settings, self.store.partition, before, &stream.columns) {
+            Ok((segment, header, file)) => {
+                self.file = file;
+                self.salt = header.salt;
+                self.durable_bytes = segment.bytes;
+                self.marked = false;
+                self.store.begin(segment);
+                Ok(())
+            }
+            // Nothing was lost: the full segment is as it was, and the next group tries again.
+            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                Err(CommitError::DiskFull)
+            }
+            Err(error) => Err(self.poison(error.to_string())),
+        }
+    }
+
+    /// Forgets the group under way.
+    pub fn abandon(&mut self) {
+        self.group.clear();
+    }
+
+    fn refuse_if_poisoned(&self) -> Result<(), CommitError> {
+        self.poisoned.as_ref().map_or(Ok(()), |reason| Err(CommitError::Fatal(reason.clone())))
+    }
+
+    fn poison(&mut self, reason: String) -> CommitError {
+        tracing::error!(dir = %self.dir.display(), %reason, "the log can no longer be written");
+        self.poisoned = Some(reason.clone());
+        CommitError::Fatal(reason)
+    }
+}

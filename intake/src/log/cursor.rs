@@ -1,0 +1,131 @@
+//! What are the frames of one segment file, one after the other? Reads and checks them; what a broken one means, others say.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use arrow::buffer::{Buffer, MutableBuffer};
+
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameLayout, frame_length, parse_frame};
+
+/// Bytes read at once: few calls for small frames, and several frames share one aligned buffer.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+/// A frame in memory, its checksum verified.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// Where it begins in the segment.
+    pub position: u64,
+    pub header: FrameHeader,
+    layout: FrameLayout,
+    bytes: Buffer,
+}
+
+impl Frame {
+    pub fn rows(&self) -> usize {
+        self.header.rows as usize
+    }
+
+    pub fn meta(&self) -> &[u8] {
+        &self.bytes[self.layout.meta.0..self.layout.meta.1]
+    }
+
+    pub fn message(&self) -> &[u8] {
+        &self.bytes[self.layout.message.0..self.layout.message.1]
+    }
+
+    /// The columns' buffers; what is decoded from them keeps them alive.
+    pub fn body(&self) -> Buffer {
+        let (from, to) = self.layout.body;
+        self.bytes.slice_with_length(from, to - from)
+    }
+}
+
+/// What lies at the cursor.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Frame(Frame),
+    /// The end of the file, exactly behind a frame.
+    End,
+    /// Bytes that are no frame: a torn tail or corruption.
+    Broken(&'static str),
+}
+
+/// Walks over a segment's frames.
+pub(crate) struct FrameCursor {
+    file: File,
+    salt: u32,
+    /// Where the next frame begins, in bytes.
+    position: u64,
+    /// End of what is read, in bytes.
+    end: u64,
+    chunk: Buffer,
+    chunk_start: u64,
+}
+
+impl FrameCursor {
+    /// A cursor over `file` from `position`, a multiple of 16, to `end`.
+    pub fn new(file: File, salt: u32, position: u64, end: u64) -> Self {
+        FrameCursor { file, salt, position, end, chunk: Buffer::default(), chunk_start: position }
+    }
+
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Reads the next frame and moves behind it. Does not move unless it is whole and sound.
+    pub fn step(&mut self) -> io::Result<Step> {
+        let left = self.end - self.position;
+        if left == 0 {
+            return Ok(Step::End);
+        }
+        if left < FRAME_HEADER_BYTES as u64 {
+            return Ok(Step::Broken("a frame's header is cut short"));
+        }
+        self.load(FRAME_HEADER_BYTES)?;
+        let Some(len) = frame_length(&self.chunk[self.in_chunk()..]) else {
+            return Ok(Step::Broken("no frame begins here"));
+        };
+        if len as u64 > left {
+            return Ok(Step::Broken("a frame is cut short"));
+        }
+        self.load(len)?;
+        let bytes = self.chunk.slice_with_length(self.in_chunk(), len);
+        let Some((header, layout)) = parse_frame(&bytes, self.salt) else {
+            return Ok(Step::Broken("a frame's checksum is wrong"));
+        };
+        let position = self.position;
+        self.position += len as u64;
+        Ok(Step::Frame(Frame { position, header, layout, bytes }))
+    }
+
+    /// Whether any sound frame behind the cursor says that bytes behind `position` were durable when it was written.
+    pub fn durable_beyond(&self, position: u64) -> io::Result<bool> {
+        let mut rest = vec![0; (self.end - self.position) as usize];
+        self.file.read_exact_at(&mut rest, self.position)?;
+        let is_witness = |at: usize| {
+            let bytes = &rest[at..];
+            let frame = frame_length(bytes).and_then(|len| bytes.get(..len));
+            let header = frame.and_then(|frame| parse_frame(frame, self.salt)).map(|(header, _)| header);
+            header.is_some_and(|header| header.durable_bytes > position)
+        };
+        Ok((0..rest.len()).step_by(super::frame::ALIGNMENT).any(is_witness))
+    }
+
+    fn in_chunk(&self) -> usize {
+        (self.position - self.chunk_start) as usize
+    }
+
+    /// Makes sure that the `len` bytes at the cursor are in the chunk; the file has them.
+    fn load(&mut self, len: usize) -> io::Result<()> {
+        if self.in_chunk() + len <= self.chunk.len() {
+            return Ok(());
+        }
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let mut chunk = MutableBuffer::from_len_zeroed(left.min(len.max(CHUNK_BYTES)));
+        self.file.read_exact_at(chunk.as_slice_mut(), self.position)?;
+        self.chunk = chunk.into();
+        self.chunk_start = self.position;
+        Ok(())
+    }
+}

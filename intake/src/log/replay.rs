@@ -1,0 +1,102 @@
+//! What was in the log from here to there? Reads the segment files, on their own descriptors, beside the writer.
+
+use std::fs::File;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use shared::handoff::LogBatch;
+use shared::ids::Offset;
+use shared::ledger::Ledger;
+use shared::time::Micros;
+
+use super::columns::ColumnReader;
+use super::cursor::{Frame, FrameCursor, Step};
+use super::error::LogError;
+use super::segment;
+use super::store::Store;
+
+/// Calls `each` with the durable batches that hold offsets of `from..to`, in order, the first and the last sliced to fit.
+/// Each carries the ledger and the watermark just after its own last row.
+pub(crate) fn batches(store: &Store, from: Offset, to: Offset, each: &mut dyn FnMut(LogBatch)) -> Result<(), LogError> {
+    frames(store, from, to, &mut |frame, columns| {
+        let first = frame.header.first_offset();
+        let (skip, take) = overlap(frame, from, to);
+        let mut rows = columns.decode(frame.rows(), frame.message(), &frame.body())?;
+        let mut watermark = frame.header.after.watermark;
+        if skip + take < frame.rows() {
+            let before_each = rows.column(rows.num_columns() - 1).as_primitive::<TimestampMicrosecondType>();
+            let next = skip + take;
+            watermark = if before_each.is_null(next) { Micros::MIN } else { Micros(before_each.value(next)) };
+        }
+        if take < frame.rows() {
+            rows = rows.slice(skip, take);
+        }
+        let first_offset = Offset(first.0 + skip as u64);
+        let (end, frame_end) = (Offset(first_offset.0 + take as u64), frame.header.after.head());
+        each(LogBatch {
+            partition: store.partition,
+            first_offset,
+            arrived_at: frame.header.arrived_at,
+            rows,
+            accepted: frame.header.after.accepted - Ledger::of_range(store.partition, end, frame_end),
+            watermark,
+        });
+        Ok(())
+    })
+}
+
+/// Calls `each` with the column at `index` alone, for the offsets `from..to`.
+pub(crate) fn column(
+    store: &Store,
+    index: usize,
+    from: Offset,
+    to: Offset,
+    each: &mut dyn FnMut(ArrayRef),
+) -> Result<(), LogError> {
+    frames(store, from, to, &mut |frame, columns| {
+        let (skip, take) = overlap(frame, from, to);
+        let column = columns.decode_column(index, frame.rows(), frame.message(), &frame.body())?;
+        each(column.slice(skip, take));
+        Ok(())
+    })
+}
+
+/// Rows of the frame before `from`, and rows of it in `from..to`.
+fn overlap(frame: &Frame, from: Offset, to: Offset) -> (usize, usize) {
+    let (first, end) = (frame.header.first_offset().0, frame.header.after.head().0);
+    let start = first.max(from.0);
+    ((start - first) as usize, (end.min(to.0) - start) as usize)
+}
+
+fn frames(
+    store: &Store,
+    from: Offset,
+    to: Offset,
+    each: &mut dyn FnMut(&Frame, &ColumnReader) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let to = to.min(store.head());
+    let start = store.start();
+    if from < start {
+        return Err(LogError::BeforeStart { from: from.0, start: start.0 });
+    }
+    if from >= to {
+        return Ok(());
+    }
+    for segment in store.segments(from, to) {
+        let path = &segment.path;
+        let mut file = File::open(path).map_err(LogError::io(path))?;
+        let (header, position) = segment::read_header(&segment, store.partition, &mut file)?;
+        let columns = ColumnReader::new(path, &header.columns, &store.stream)?;
+        let mut cursor = FrameCursor::new(file, header.salt, position, segment.bytes);
+        loop {
+            match cursor.step().map_err(LogError::io(path))? {
+                Step::Frame(frame) if frame.header.after.head() <= from || frame.rows() == 0 => {}
+                Step::Frame(frame) if frame.header.first_offset() >= to => return Ok(()),
+                Step::Frame(frame) => each(&frame, &columns)?,
+                Step::End => break,
+                Step::Broken(reason) => return Err(LogError::corrupt(path, cursor.position(), reason)),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What is a segment file? Its name, its header, and how it comes into being; frames are another file's business.
+//!
+//! ```text
+//! 0 magic  8 version  12 length  16 crc32c  20 salt  24 partition  28 columns length  32 totals before it  88 columns (JSON)
+//! ```
+//! padded to a multiple of 16. A segment appears under its name only when its header is durable, so a broken header is
+//! always corruption, never a torn write.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut};
+use shared::ids::{Offset, Partition};
+use shared::stream::Column;
+
+use super::error::LogError;
+use super::frame::ALIGNMENT;
+use super::settings::{IoStep, LogSettings};
+use super::totals::Totals;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"TRUEUPLG";
+/// Raised with every change that an older program would misread.
+const FORMAT_VERSION: u32 = 1;
+const FIXED_BYTES: usize = 32 + Totals::BYTES;
+/// Far above any declaration; keeps a corrupt length from asking for memory.
+const HEADER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The checksum's cover begins behind the checksum.
+const CHECKED_FROM: usize = 20;
+
+/// What a segment says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// Where the checksums of this segment's frames start from.
+    pub salt: u32,
+    pub partition: Partition,
+    /// Totals before the segment's first frame.
+    pub before: Totals,
+    /// The stream's columns when the segment was begun.
+    pub columns: Vec<Column>,
+}
+
+/// One file of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub first: Offset,
+    pub path: PathBuf,
+    /// Durable bytes in it.
+    pub bytes: u64,
+}
+
+/// The segments in `dir`, oldest first. Removes what a crash left of one that never came into being.
+pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
+        let path = entry.map_err(LogError::io(dir))?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("new") => fs::remove_file(&path).map_err(LogError::io(&path))?,
+            Some("log") => {
+                let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+                let Some(first) = (stem.len() == 20).then(|| stem.parse().ok()).flatten() else {
+                    return Err(LogError::Misplaced { path, reason: "not the name of a log segment".to_owned() });
+                };
+                let bytes = fs::metadata(&path).map_err(LogError::io(&path))?.len();
+                segments.push(Segment { first: Offset(first), path, bytes });
+            }
+            _ => {}
+        }
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// Begins a segment: durable under its name, header and all, when this returns. The file is positioned behind the header.
+pub(crate) fn create(
+    dir: &Path,
+    settings: &LogSettings,
+    partition: Partition,
+    before: Totals,
+    columns: &[Column],
+) -> Result<(Segment, SegmentHeader, File), LogError> {
+    let salt = std::hash::RandomState::new().build_hasher().finish() as u32;
+    let header = SegmentHeader { salt, partition, before, columns: columns.to_vec() };
+    let bytes = encode(&header);
+    let path = dir.join(format!("{:020}.log", before.head().0));
+    let unfinished = path.with_extension("new");
+    let made = (|| {
+        settings.check(IoStep::Create)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        // The segment has its name: from here on no error may pass for one that changed nothing.
+        sync_dir(dir).map_err(std::io::Error::other)?;
+        Ok(file)
+    })();
+    let file = made.map_err(LogError::io(&path))?;
+    Ok((Segment { first: before.head(), path, bytes: bytes.len() as u64 }, header, file))
+}
+
+/// Makes the creation and removal of files in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Reads a segment's header and its length in bytes, and checks that the file is what its name says.
+pub(crate) fn read_header(
+    segment: &Segment,
+    partition: Partition,
+    file: &mut File,
+) -> Result<(SegmentHeader, u64), LogError> {
+    let path = &segment.path;
+    let corrupt = |reason| LogError::corrupt(path, 0, reason);
+    let mut bytes = vec![0; FIXED_BYTES];
+    if segment.bytes < FIXED_BYTES as u64 {
+        return Err(corrupt("the segment's header is cut short"));
+    }
+    file.read_exact(&mut bytes).map_err(LogError::io(path))?;
+    if bytes[..8] != SEGMENT_MAGIC {
+        return Err(corrupt("not a log segment"));
+    }
+    let mut from = &bytes[8..];
+    let version = from.get_u32_le();
+    if version != FORMAT_VERSION {
+        return Err(LogError::UnknownVersion { path: path.clone(), found: version, known: FORMAT_VERSION });
+    }
+    let len = from.get_u32_le() as usize;
+    if len < FIXED_BYTES || len > HEADER_BYTES_MAX || len as u64 > segment.bytes {
+        return Err(corrupt("the segment's header has an impossible length"));
+    }
+    bytes.resize(len, 0);
+    file.read_exact(&mut bytes[FIXED_BYTES..]).map_err(LogError::io(path))?;
+    let header = decode(&bytes).ok_or_else(|| corrupt("the checksum of the segment's header is wrong"))?;
+    if header.before.head() != segment.first || header.partition != partition {
+        let (at, of) = (header.before.head(), header.partition);
+        let reason = format!("the file's header says offset {at} of partition {of}");
+        return Err(LogError::Misplaced { path: path.clone(), reason });
+    }
+    Ok((header, len as u64))
+}
+
+fn encode(header: &SegmentHeader) -> Vec<u8> {
+    let columns = serde_json::to_vec(&header.columns).expect("names and types always have a JSON form");
+    let len = (FIXED_BYTES + columns.len()).next_multiple_of(ALIGNMENT);
+    let mut out = Vec::with_capacity(len);
+    out.put_slice(&SEGMENT_MAGIC);
+    out.put_u32_le(FORMAT_VERSION);
+    out.put_u32_le(len as u32);
+    out.put_u32_le(0);
+    out.put_u32_le(header.salt);
+    out.put_u32_le(header.partition.0);
+    out.put_u32_le(columns.len() as u32);
+    header.before.put(&mut out);
+    out.put_slice(&columns);
+    out.resize(len, 0);
+    let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
+    out[16..20].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<SegmentHeader> {
+    let mut from = &bytes[16..];
+    if from.get_u32_le() != crc32c::crc32c(&bytes[CHECKED_FROM..]) {
+        return None;
+    }
+    let salt = from.get_u32_le();
+    let partition = Partition(from.get_u32_le());
+    let columns_len = from.get_u32_le() as usize;
+    let before = Totals::get(&mut from);
+    let columns = serde_json::from_slice(from.get(..columns_len)?).ok()?;
+    Some(SegmentHeader { salt, partition, before, columns })
+}

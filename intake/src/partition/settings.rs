@@ -1,0 +1,39 @@
+//! How much may one partition hold back, remember and group? The limits, as values that tests may lower.
+
+use std::time::Duration;
+
+use shared::limits;
+
+use crate::log::LogSettings;
+
+/// Settings of one partition's writer.
+#[derive(Clone)]
+pub struct PartitionSettings {
+    pub log: LogSettings,
+    /// Accepted events whose ids are remembered, counted back from the newest. Less than 2^31.
+    pub dedup_horizon_events: u64,
+    /// Idempotency keys that are remembered, counted back from the newest.
+    pub idempotency_keys_max: usize,
+    /// Event bytes that may wait for the writer.
+    pub queue_bytes_max: usize,
+    /// Event bytes that are written with one sync.
+    pub group_bytes_max: usize,
+    /// Rows up to which waiting submissions are put into one batch.
+    pub batch_rows_max: usize,
+    /// Quiet time after which the log is marked as durable to its end.
+    pub mark_after: Duration,
+}
+
+impl Default for PartitionSettings {
+    fn default() -> Self {
+        PartitionSettings {
+            log: LogSettings::default(),
+            dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
+            idempotency_keys_max: limits::IDEMPOTENCY_KEYS_MAX,
+            queue_bytes_max: limits::WRITER_QUEUE_BYTES_MAX,
+            group_bytes_max: limits::GROUP_COMMIT_BYTES_MAX,
+            batch_rows_max: limits::FOLD_ROWS_MAX,
+            mark_after: Duration::from_millis(500),
+        }
+    }
+}

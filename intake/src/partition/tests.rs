@@ -1,0 +1,358 @@
+//! Does a partition decide the same however often it is closed, and keep every promise when it cannot write?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use parking_lot::{Condvar, Mutex};
+use proptest::prelude::*;
+use shared::clock::ManualClock;
+use shared::handoff::{LogItem, LogSink, Stopped};
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::time::Micros;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::event_id::hash_ids;
+use crate::log::testing::{events, stream};
+use crate::log::{IoFaults, IoStep, LogSettings};
+
+const P: Partition = Partition(0);
+const ARRIVED: Micros = Micros(1_000);
+
+type Receiver = oneshot::Receiver<Result<PartAnswer, WriteError>>;
+
+/// A sink that writes down what it sees, and lets it through only while it is open.
+#[derive(Default)]
+struct Recorder {
+    items: Mutex<Vec<LogItem>>,
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Recorder {
+    fn shut(&self, shut: bool) {
+        *self.shut.lock() = shut;
+        self.opened.notify_all();
+    }
+}
+
+impl LogSink for Recorder {
+    fn push(&self, item: LogItem) -> Result<(), Stopped> {
+        self.items.lock().push(item);
+        let mut shut = self.shut.lock();
+        while *shut {
+            self.opened.wait(&mut shut);
+        }
+        Ok(())
+    }
+}
+
+fn settings() -> PartitionSettings {
+    let log = LogSettings { segment_bytes: 4_000, keep_events: 0, faults: None };
+    PartitionSettings { log, dedup_horizon_events: 8, idempotency_keys_max: 3, ..PartitionSettings::default() }
+}
+
+fn open(dir: &TempDir, settings: PartitionSettings) -> (PartitionLog, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let log = opened(dir, settings, Arc::new(|reason: &str| panic!("{reason}")));
+    log.attach(recorder.clone());
+    log.start().expect("a thread");
+    (log, recorder)
+}
+
+fn opened(dir: &TempDir, settings: PartitionSettings, on_fatal: OnFatal) -> PartitionLog {
+    let clock = Arc::new(ManualClock::at(ARRIVED));
+    PartitionLog::open(dir.path(), Arc::new(stream()), P, settings, clock, on_fatal).expect("opens")
+}
+
+fn submission(of: &[(Option<&str>, i64)], key: Option<&str>) -> (Submission, Receiver) {
+    let (reply, answer) = oneshot::channel();
+    let rows = events(of);
+    let id_hashes = Some(hash_ids(rows.column(0)));
+    (Submission { rows, id_hashes, idempotency_key: key.map(str::to_owned), reply }, answer)
+}
+
+fn submit(log: &PartitionLog, of: &[(Option<&str>, i64)], key: Option<&str>) -> Receiver {
+    let (submission, answer) = submission(of, key);
+    log.try_submit(submission).expect("there is room");
+    answer
+}
+
+fn told(answer: Receiver) -> Result<PartAnswer, WriteError> {
+    answer.blocking_recv().expect("an answer")
+}
+
+fn answer(accepted: u64, duplicates: u64, first: u64) -> PartAnswer {
+    let (first_offset, end_offset) = match accepted {
+        0 => (None, None),
+        _ => (Some(Offset(first)), Some(Offset(first + accepted))),
+    };
+    PartAnswer { accepted, duplicates, late: 0, first_offset, end_offset }
+}
+
+/// What a partition is, told with lists.
+#[derive(Default)]
+struct Model {
+    /// Id, event time and watermark before it, of each accepted event.
+    accepted: Vec<(Option<u8>, i64, Option<i64>)>,
+    watermark: Option<i64>,
+    keys: Vec<(u8, PartAnswer)>,
+    duplicates: u64,
+    late: u64,
+    ahead: u64,
+}
+
+impl Model {
+    fn submit(&mut self, of: &[(Option<u8>, i64)], key: Option<u8>) -> PartAnswer {
+        let recent = &self.keys[self.keys.len().saturating_sub(3)..];
+        if let Some((_, known)) = recent.iter().find(|(k, _)| Some(*k) == key) {
+            return *known;
+        }
+        let (first, mut answer) = (self.accepted.len() as u64, PartAnswer::default());
+        for (id, at) in of {
+            let recent = &self.accepted[self.accepted.len().saturating_sub(8)..];
+            if id.is_some() && recent.iter().any(|(known, ..)| known == id) {
+                answer.duplicates += 1;
+                continue;
+            }
+            answer.accepted += 1;
+            answer.late += u64::from(self.watermark.is_some_and(|w| at + 10 <= w));
+            self.accepted.push((*id, *at, self.watermark));
+            match *at > ARRIVED.0 + 1_000 {
+                true => self.ahead += 1,
+                false => self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(at - 5)),
+            }
+        }
+        if answer.accepted > 0 {
+            answer.first_offset = Some(Offset(first));
+            answer.end_offset = Some(Offset(first + answer.accepted));
+        }
+        self.duplicates += answer.duplicates;
+        self.late += answer.late;
+        self.keys.extend(key.map(|key| (key, answer)));
+        answer
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Submit(Vec<(Option<u8>, i64)>, Option<u8>),
+    Reopen,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let event = (prop::option::weighted(0.9, 0u8..20), prop_oneof![9 => 0i64..300, 1 => 1_990i64..2_010]);
+    prop_oneof![
+        6 => (prop::collection::vec(event, 0..7), prop::option::weighted(0.4, 0u8..6))
+            .prop_map(|(of, key)| Action::Submit(of, key)),
+        1 => Just(Action::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn reopening_changes_no_verdict(actions in prop::collection::vec(action(), 1..40)) {
+        let dir = TempDir::new().expect("a folder");
+        let (mut log, mut recorder) = open(&dir, settings());
+        let mut model = Model::default();
+        let mut asked: Vec<(Receiver, PartAnswer)> = Vec::new();
+        let mut shown: Vec<LogItem> = Vec::new();
+        for action in actions {
+            match action {
+                Action::Submit(of, key) => {
+                    let expected = model.submit(&of, key);
+                    let ids: Vec<_> = of.iter().map(|(id, at)| (id.map(|id| id.to_string()), *at)).collect();
+                    let of: Vec<_> = ids.iter().map(|(id, at)| (id.as_deref(), *at)).collect();
+                    asked.push((submit(&log, &of, key.map(|k| k.to_string()).as_deref()), expected));
+                }
+                Action::Reopen => {
+                    log.close();
+                    shown.append(&mut recorder.items.lock());
+                    drop(log);
+                    (log, recorder) = open(&dir, settings());
+                }
+            }
+        }
+        log.close();
+        shown.append(&mut recorder.items.lock());
+        for (answer, expected) in asked {
+            prop_assert_eq!(told(answer), Ok(expected));
+        }
+        let status = log.status();
+        let head = Offset(model.accepted.len() as u64);
+        prop_assert_eq!((status.head, status.durable), (head, head));
+        prop_assert_eq!(status.watermark, model.watermark.map(Micros));
+        prop_assert_eq!((status.duplicates, status.late, status.ahead), (model.duplicates, model.late, model.ahead));
+
+        let mut replayed = Vec::new();
+        log.replay(Offset(0), head, &mut |batch| replayed.push(LogItem::Batch(Arc::new(batch)))).expect("replays");
+        for items in [shown, replayed] {
+            let mut accepted = Vec::new();
+            for item in items {
+                let LogItem::Batch(batch) = item else { continue };
+                prop_assert_eq!(batch.first_offset, Offset(accepted.len() as u64));
+                let times = batch.rows.column(1).as_primitive::<TimestampMicrosecondType>();
+                let marks = batch.rows.column(6).as_primitive::<TimestampMicrosecondType>();
+                for (row, id) in batch.rows.column(0).as_string_view().iter().enumerate() {
+                    let id = id.map(|id| id.parse().expect("an id of this test"));
+                    accepted.push((id, times.value(row), marks.is_valid(row).then(|| marks.value(row))));
+                }
+                prop_assert_eq!(batch.accepted, Ledger::of_range(P, Offset(0), batch.end_offset()));
+            }
+            prop_assert_eq!(&accepted, &model.accepted);
+        }
+    }
+}
+
+#[test]
+fn an_id_is_known_inside_the_horizon_and_forgotten_outside_it() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, _) = open(&dir, settings());
+    let a = [(Some("a"), 1)];
+    assert_eq!(told(submit(&log, &[a[0], a[0]], None)), Ok(answer(1, 1, 0)));
+    let others: Vec<String> = (0..7).map(|i| format!("other {i}")).collect();
+    let others: Vec<_> = others.iter().map(|id| (Some(id.as_str()), 1)).collect();
+    assert_eq!(told(submit(&log, &others, None)), Ok(answer(7, 0, 1)));
+    assert_eq!(told(submit(&log, &a, None)), Ok(answer(0, 1, 8)), "the eighth event back");
+    assert_eq!(told(submit(&log, &[(None, 1)], None)), Ok(answer(1, 0, 8)), "no id is no duplicate");
+    assert_eq!(told(submit(&log, &a, None)), Ok(answer(1, 0, 9)), "the ninth event back");
+}
+
+#[test]
+fn a_key_gets_its_first_answer_again_even_if_nothing_was_accepted() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, _) = open(&dir, settings());
+    assert_eq!(told(submit(&log, &[(Some("a"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
+    assert_eq!(told(submit(&log, &[(Some("a"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
+    drop(log);
+    let (log, recorder) = open(&dir, settings());
+    assert_eq!(told(submit(&log, &[(Some("b"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
+    assert_eq!(told(submit(&log, &[(Some("c"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
+    assert_eq!(log.status().accepted, 1);
+    assert!(recorder.items.lock().is_empty());
+}
+
+#[test]
+fn a_full_queue_is_busy_until_the_writer_gets_on() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, recorder) = open(&dir, PartitionSettings { queue_bytes_max: 1_000, ..settings() });
+    recorder.shut(true);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let (submission, answer) = submission(&[(None, 1)], None);
+        match log.try_submit(submission) {
+            Ok(()) => waiting.push(answer),
+            Err(refused) => break refused,
+        }
+        assert!(waiting.len() < 1_000, "the queue has no end");
+    };
+    assert_eq!(refused, SubmitError::Busy);
+    recorder.shut(false);
+    for answer in waiting {
+        assert_eq!(told(answer).map(|a| a.accepted), Ok(1));
+    }
+    assert_eq!(told(submit(&log, &[(None, 1)], None)).map(|a| a.accepted), Ok(1));
+    assert_eq!(log.status().queued_bytes, 0);
+}
+
+#[test]
+fn a_cut_lies_between_what_came_before_and_after_it() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, recorder) = open(&dir, settings());
+    // The first event keeps the writer busy, so that the rest is one group.
+    recorder.shut(true);
+    let mut answers = vec![submit(&log, &[(Some("a"), 1)], None)];
+    answers.push(submit(&log, &[(Some("b"), 2), (Some("c"), 3)], None));
+    let point = log.cut(&"view".parse().expect("a name")).expect("it runs");
+    answers.push(submit(&log, &[(Some("d"), 4)], None));
+    recorder.shut(false);
+    let point = point.blocking_recv().expect("a cut");
+    assert_eq!((point.offset, point.accepted), (Offset(3), Ledger::of_range(P, Offset(0), Offset(3))));
+    assert!(answers.into_iter().all(|answer| told(answer).is_ok()));
+    log.close();
+    let mut seen = Vec::new();
+    for item in recorder.items.lock().iter() {
+        match item {
+            LogItem::Batch(batch) => seen.extend(batch.first_offset.0..batch.end_offset().0),
+            LogItem::Cut(cut) => {
+                assert_eq!(seen, [0, 1, 2]);
+                assert_eq!((cut.offset, cut.accepted), (point.offset, point.accepted));
+                seen.push(100);
+            }
+        }
+    }
+    assert_eq!(seen, [0, 1, 2, 100, 3]);
+    assert!(log.cut(&"view".parse().expect("a name")).is_none(), "nothing is taken after the end");
+}
+
+/// Faults at `step` while the switch is on.
+fn failing(step: IoStep, kind: std::io::ErrorKind) -> (PartitionSettings, Arc<AtomicBool>) {
+    let switch = Arc::new(AtomicBool::new(false));
+    let on = switch.clone();
+    let faults: IoFaults =
+        Arc::new(move |at| if at == step && on.load(Ordering::SeqCst) { Err(kind.into()) } else { Ok(()) });
+    let mut settings = settings();
+    settings.log.faults = Some(faults);
+    (settings, switch)
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_or_shown() {
+    let dir = TempDir::new().expect("a folder");
+    let (settings, broken) = failing(IoStep::Sync, std::io::ErrorKind::Other);
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let told_of = reasons.clone();
+    let log = opened(&dir, settings, Arc::new(move |reason: &str| told_of.lock().push(reason.to_owned())));
+    let recorder = Arc::new(Recorder::default());
+    log.attach(recorder.clone());
+    log.start().expect("a thread");
+    assert!(told(submit(&log, &[(Some("a"), 1)], None)).is_ok());
+    broken.store(true, Ordering::SeqCst);
+    assert_eq!(told(submit(&log, &[(Some("b"), 1)], None)), Err(WriteError::Stopped));
+    log.close();
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(log.try_submit(submission(&[(Some("c"), 1)], None).0), Err(SubmitError::Stopped));
+    assert_eq!(reasons.lock().len(), 1, "the process is told to stop, once");
+    assert_eq!(recorder.items.lock().len(), 1);
+    assert_eq!(log.status().durable, Offset(1));
+}
+
+#[test]
+fn a_full_disk_leaves_no_trace_of_what_it_refused() {
+    let dir = TempDir::new().expect("a folder");
+    let (settings, full) = failing(IoStep::Write, std::io::ErrorKind::StorageFull);
+    let (log, _) = open(&dir, settings);
+    assert_eq!(told(submit(&log, &[(Some("a"), 50)], None)), Ok(answer(1, 0, 0)));
+    let before = log.status();
+    full.store(true, Ordering::SeqCst);
+    let again = [(Some("a"), 60), (Some("b"), 60)];
+    assert_eq!(told(submit(&log, &again, Some("key"))), Err(WriteError::DiskFull));
+    let after = log.status();
+    assert_eq!((after.head, after.watermark, after.duplicates), (before.head, before.watermark, before.duplicates));
+    let point = log.cut(&"view".parse().expect("a name")).expect("it runs").blocking_recv();
+    assert_eq!(point.map(|p| p.offset), Ok(Offset(1)), "a cut needs no room");
+    full.store(false, Ordering::SeqCst);
+    assert_eq!(told(submit(&log, &again, Some("key"))), Ok(answer(1, 1, 1)));
+}
+
+#[test]
+fn what_does_not_fit_the_stream_is_refused() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, _) = open(&dir, settings());
+    let refused = |change: &dyn Fn(&mut Submission)| {
+        let (mut submission, _) = submission(&[(Some("a"), 1)], None);
+        change(&mut submission);
+        matches!(log.try_submit(submission), Err(SubmitError::Mismatch(_)))
+    };
+    assert!(refused(&|s| s.id_hashes = None));
+    assert!(refused(&|s| s.id_hashes = Some(vec![1, 2])));
+    assert!(refused(&|s| s.rows = s.rows.project(&[0, 1]).expect("columns")));
+    assert!(refused(&|s| s.rows = s.rows.project(&[1, 0, 2, 3, 4, 5]).expect("columns")));
+    assert!(!refused(&|_| ()));
+}

@@ -1,0 +1,82 @@
+//! Which streams are there? All logs of the process, by name; the other layers' way to cut and to release them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use shared::clock::Clock;
+use shared::handoff::{Cutter, HandoffError, LogRetention};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
+use shared::seam::Cut;
+use shared::stream::Stream;
+
+use super::stream_log::StreamLog;
+use crate::log::LogError;
+use crate::partition::{OnFatal, PartitionLog, PartitionSettings};
+
+/// The logs of all streams.
+pub struct Intake {
+    streams: BTreeMap<StreamName, Arc<StreamLog>>,
+}
+
+impl Intake {
+    /// Opens the logs of `streams` under `dir`. `on_fatal` is told when one can no longer be written. Blocking.
+    pub fn open(
+        dir: &Path,
+        streams: &[Arc<Stream>],
+        settings: &PartitionSettings,
+        clock: &Arc<dyn Clock>,
+        on_fatal: &OnFatal,
+    ) -> Result<Self, LogError> {
+        let open = |stream: &Arc<Stream>| {
+            let log = StreamLog::open(dir, stream.clone(), settings, clock, on_fatal)?;
+            Ok((stream.name.clone(), Arc::new(log)))
+        };
+        Ok(Intake { streams: streams.iter().map(open).collect::<Result<_, LogError>>()? })
+    }
+
+    /// A stream's log.
+    pub fn stream(&self, name: &StreamName) -> Option<&Arc<StreamLog>> {
+        self.streams.get(name)
+    }
+
+    /// All logs, by the streams' names.
+    pub fn streams(&self) -> impl Iterator<Item = &Arc<StreamLog>> {
+        self.streams.values()
+    }
+
+    /// Starts all writers; sinks and readers have to be attached before.
+    pub fn start(&self) -> std::io::Result<()> {
+        self.streams.values().try_for_each(|log| log.start())
+    }
+
+    /// Stops taking events, writes what waits and ends the writers. Blocking.
+    pub fn close(&self) {
+        self.streams.values().for_each(|log| log.close());
+    }
+}
+
+impl Cutter for Intake {
+    fn cut(&self, stream: &StreamName, view: &ViewName) -> BoxFuture<'_, Result<Cut, HandoffError>> {
+        let (log, view) = (self.streams.get(stream).cloned(), view.clone());
+        let unknown = HandoffError(format!("there is no stream {stream}"));
+        async move {
+            match log {
+                Some(log) => log.cut(&view).await,
+                None => Err(unknown),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl LogRetention for Intake {
+    fn release(&self, stream: &StreamName, partition: Partition, reader: &str, offset: Offset) {
+        match self.streams.get(stream).and_then(|log| log.partition(partition)) {
+            Some(log) => PartitionLog::release(log, reader, offset),
+            None => tracing::error!(%stream, %partition, reader, "released a log that is not there"),
+        }
+    }
+}

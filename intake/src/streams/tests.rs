@@ -1,0 +1,106 @@
+//! Do the logs of several partitions hold together: all-or-nothing requests, one cut over all, replay and release by name?
+
+use std::sync::Arc;
+
+use shared::clock::{Clock, ManualClock};
+use shared::handoff::{Cutter, LogReplay, LogRetention};
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::stream::Stream;
+use shared::time::Micros;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::event_id::hash_ids;
+use crate::log::LogError;
+use crate::log::testing::{events, stream};
+use crate::partition::{OnFatal, PartAnswer, PartitionSettings, Submission, SubmitError, WriteError};
+
+type Receiver = oneshot::Receiver<Result<PartAnswer, WriteError>>;
+
+fn open(dir: &TempDir, partitions: u32, settings: PartitionSettings) -> Result<Intake, LogError> {
+    let stream = Arc::new(Stream { partitions, ..stream() });
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Micros(1_000)));
+    let on_fatal: OnFatal = Arc::new(|reason: &str| panic!("{reason}"));
+    let intake = Intake::open(dir.path(), &[stream], &settings, &clock, &on_fatal)?;
+    intake.start().expect("threads");
+    Ok(intake)
+}
+
+fn part(partition: u32, ids: &[&str]) -> ((Partition, Submission), Receiver) {
+    let (reply, answer) = oneshot::channel();
+    let of: Vec<_> = ids.iter().map(|id| (Some(*id), 7)).collect();
+    let rows = events(&of);
+    let id_hashes = Some(hash_ids(rows.column(0)));
+    ((Partition(partition), Submission { rows, id_hashes, idempotency_key: None, reply }), answer)
+}
+
+#[test]
+fn a_request_is_taken_by_all_its_partitions_or_by_none() {
+    let dir = TempDir::new().expect("a folder");
+    let intake = open(&dir, 2, PartitionSettings::default()).expect("opens");
+    let log = intake.stream(&stream().name).expect("the stream");
+    let (good, _answer) = part(0, &["a"]);
+    let (stray, _answer) = part(7, &["b"]);
+    assert_eq!(log.try_submit(vec![good, stray]), Err(SubmitError::NoPartition(7)));
+    assert_eq!(log.status()[0].queued_bytes, 0, "the room is given back");
+    let ((a, answer_a), (b, answer_b)) = (part(0, &["a"]), part(1, &["b", "c"]));
+    log.try_submit(vec![a, b]).expect("there is room");
+    let accepted = [answer_a, answer_b].map(|a| a.blocking_recv().expect("an answer").map(|a| a.accepted));
+    assert_eq!(accepted, [Ok(1), Ok(2)]);
+}
+
+#[test]
+fn a_cut_covers_every_partition_and_the_log_can_be_read_up_to_it() {
+    let dir = TempDir::new().expect("a folder");
+    let name = stream().name;
+    let intake = open(&dir, 3, PartitionSettings::default()).expect("opens");
+    let log = intake.stream(&name).expect("the stream");
+    let mut answers = Vec::new();
+    for (partition, ids) in [(0, &["a", "b"][..]), (2, &["c"])] {
+        let (submission, answer) = part(partition, ids);
+        log.try_submit(vec![submission]).expect("there is room");
+        answers.push(answer);
+    }
+    let cut = futures::executor::block_on(intake.cut(&name, &"view".parse().expect("a name"))).expect("a cut");
+    assert_eq!(cut.0.values().map(|p| p.offset.0).collect::<Vec<_>>(), [2, 0, 1]);
+    assert_eq!(cut.accepted(), log.status().iter().map(|s| Ledger::of_range(s.partition, Offset(0), s.head)).sum());
+    let mut rows = 0;
+    for (partition, point) in &cut.0 {
+        log.replay(*partition, Offset(0), point.offset, &mut |batch| rows += batch.rows.num_rows()).expect("replays");
+    }
+    assert_eq!(rows, 3);
+    intake.close();
+    let unknown = futures::executor::block_on(intake.cut(&"other".parse().expect("a name"), &name));
+    assert!(unknown.is_err());
+    assert!(futures::executor::block_on(intake.cut(&name, &name)).is_err(), "a stopped log is not cut");
+}
+
+#[test]
+fn a_release_by_all_readers_frees_the_oldest_segments() {
+    let dir = TempDir::new().expect("a folder");
+    let mut settings = PartitionSettings { dedup_horizon_events: 1, ..PartitionSettings::default() };
+    (settings.log.segment_bytes, settings.log.keep_events) = (1, 1);
+    let intake = open(&dir, 1, settings).expect("opens");
+    let name = stream().name;
+    let log = intake.stream(&name).expect("the stream");
+    log.register_reader("archive");
+    for id in ["a", "b", "c"] {
+        let (submission, answer) = part(0, &[id]);
+        log.try_submit(vec![submission]).expect("there is room");
+        assert!(answer.blocking_recv().expect("an answer").is_ok());
+    }
+    intake.release(&name, Partition(0), "speed:view", Offset(3));
+    assert_eq!(log.range(Partition(0)), (Offset(0), Offset(3)));
+    intake.release(&name, Partition(0), "archive", Offset(3));
+    assert_eq!(log.range(Partition(0)), (Offset(2), Offset(3)), "the newest event is kept for dedup");
+    assert!(log.replay(Partition(0), Offset(0), Offset(3), &mut |_| ()).is_err());
+}
+
+#[test]
+fn a_partition_that_is_no_longer_declared_is_not_forgotten_silently() {
+    let dir = TempDir::new().expect("a folder");
+    drop(open(&dir, 3, PartitionSettings::default()).expect("opens"));
+    assert!(matches!(open(&dir, 2, PartitionSettings::default()).err(), Some(LogError::Misplaced { .. })));
+}

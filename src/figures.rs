@@ -1,0 +1,91 @@
+//! Which figures does a monitoring system see? Counters as they happen, and gauges read when it asks.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use shared::clock::Clock;
+use shared::control::Streams;
+use shared::published::Views;
+use shared::time::MICROS_PER_SECOND;
+use parking_lot::Mutex;
+use shared::ids::{Partition, StreamName};
+use speed::mailbox::ViewStatus;
+use speed::service::Speed;
+
+/// How often the speed layer is asked how much it holds; asking is not free for it.
+const STATE_EVERY: Duration = Duration::from_secs(5);
+
+type States = Vec<(StreamName, Partition, Vec<ViewStatus>)>;
+
+/// Renders all metrics in Prometheus' text format.
+pub struct Figures {
+    recorder: PrometheusHandle,
+    streams: Arc<dyn Streams>,
+    views: Arc<Views>,
+    states: Arc<Mutex<States>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Figures {
+    /// Becomes the process' recorder of metrics. If another one is installed already (a second server in one process),
+    /// this one sees nothing but its gauges' names.
+    pub fn new(streams: Arc<dyn Streams>, views: Arc<Views>, speed: &Arc<Speed>, clock: Arc<dyn Clock>) -> Figures {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let _ = metrics::set_global_recorder(recorder);
+        let states = Arc::default();
+        tokio::spawn(watch(Arc::downgrade(speed), Arc::clone(&states)));
+        Figures { recorder: handle, streams, views, states, clock }
+    }
+
+    /// All metrics at this moment.
+    pub fn render(&self) -> String {
+        gauge!("trueup_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        for stream in self.streams.list() {
+            for p in &stream.partitions {
+                let labels = [("stream", stream.name.to_string()), ("partition", p.partition.to_string())];
+                gauge!("trueup_log_head_offset", &labels).set(p.head.0 as f64);
+                gauge!("trueup_log_start_offset", &labels).set(p.log_start.0 as f64);
+                gauge!("trueup_archived_offset", &labels).set(p.archived.0 as f64);
+                gauge!("trueup_log_bytes", &labels).set(p.log_bytes as f64);
+                gauge!("trueup_events_accepted", &labels).set(p.accepted as f64);
+                gauge!("trueup_events_duplicate", &labels).set(p.duplicates as f64);
+                gauge!("trueup_events_late", &labels).set(p.late as f64);
+                gauge!("trueup_events_ahead", &labels).set(p.ahead as f64);
+                if let Some(watermark) = p.watermark {
+                    let seconds = watermark.0 as f64 / MICROS_PER_SECOND as f64;
+                    gauge!("trueup_watermark_timestamp_seconds", &labels).set(seconds);
+                }
+            }
+            gauge!("trueup_events_rejected", "stream" => stream.name.to_string()).set(stream.rejected as f64);
+        }
+        for published in self.views.all() {
+            if let Some(version) = &published.version {
+                let view = published.view.name.to_string();
+                gauge!("trueup_batch_version", "view" => view.clone()).set(version.version as f64);
+                let age = (self.clock.now().0 - version.published_at.0) as f64 / MICROS_PER_SECOND as f64;
+                gauge!("trueup_batch_age_seconds", "view" => view).set(age);
+            }
+        }
+        for (stream, partition, views) in self.states.lock().iter() {
+            for view in views {
+                let labels = [("stream", stream.to_string()), ("partition", partition.to_string()), ("view", view.view.to_string())];
+                gauge!("trueup_state_rows", &labels).set(view.rows as f64);
+                gauge!("trueup_state_bytes", &labels).set(view.bytes as f64);
+            }
+        }
+        self.recorder.render()
+    }
+}
+
+/// Ends with the speed layer.
+async fn watch(speed: Weak<Speed>, states: Arc<Mutex<States>>) {
+    loop {
+        tokio::time::sleep(STATE_EVERY).await;
+        let Some(speed) = speed.upgrade() else { return };
+        let found = speed.status().await;
+        *states.lock() = found;
+    }
+}
