@@ -38,7 +38,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(commands::run(command)));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(commands::run(command));
+            // A thread that still waits for standard input must not hold the end back.
+            runtime.shutdown_background();
+            outcome
+        });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch as latest;
 
 use crate::arguments::Demo;
@@ -30,6 +30,8 @@ const DEFINITIONS_NAME: &str = "examples/flights/flights.sql";
 const STREAM: &str = "flights";
 /// How often the runs are looked up and the status line is drawn.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Longest time that the last request of a replay may take when the demo ends.
+const REPLAY_END_WAIT: Duration = Duration::from_secs(2);
 /// How often a line is printed where stderr is no terminal.
 const LINE_EVERY_LOOKS: u32 = 5;
 
@@ -57,7 +59,8 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
 
     let client = Client::new(&url)?;
     let (progress, replayed) = latest::channel(Replayed::default());
-    let replay = tokio::spawn(flights.replay(client.clone(), arguments.speedup, progress));
+    let (stop_replay, replay_stopped) = latest::channel(false);
+    let mut replay = tokio::spawn(flights.replay(client.clone(), arguments.speedup, progress, replay_stopped));
     let mut demo = Observed { client, watched: Watched::default(), replayed, views: running.views.clone() };
     let ended = tokio::select! {
         stopped = running.stopped() => Some(stopped),
@@ -65,7 +68,11 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         () = sleep_or_forever(arguments.duration) => None,
         never = demo.observe() => match never {},
     };
-    replay.abort();
+    // The request under way may end, so that the summary counts what the server has; a retry may not.
+    stop_replay.send_replace(true);
+    if tokio::time::timeout(REPLAY_END_WAIT, &mut replay).await.is_err() {
+        replay.abort();
+    }
     demo.look().await;
     writeln!(std::io::stdout(), "{}", summary(&demo.replayed.borrow(), &demo.watched))?;
     shut_down(running, ended.unwrap_or(Ok(())), signals).await
@@ -104,7 +111,8 @@ struct Observed {
 impl Observed {
     /// Draws the status again and again.
     async fn observe(&mut self) -> std::convert::Infallible {
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("a constant template");
+        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new_spinner().with_style(style));
         let mut looks = 0;
         let mut told = Told::default();
         loop {

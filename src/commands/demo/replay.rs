@@ -92,14 +92,26 @@ impl Flights {
         Ok(Bytes::from(lines))
     }
 
-    /// Sends all flights, each when it is due; returns at the end, or when no retry helps.
-    pub async fn replay(self, client: Client, speedup: f64, progress: watch::Sender<Replayed>) {
-        if let Err(error) = self.send_all(client, speedup, &progress).await {
+    /// Sends all flights, each when it is due; returns at the end, once `stop` is true, or when no retry helps.
+    pub async fn replay(
+        self,
+        client: Client,
+        speedup: f64,
+        progress: watch::Sender<Replayed>,
+        stop: watch::Receiver<bool>,
+    ) {
+        if let Err(error) = self.send_all(client, speedup, &progress, &stop).await {
             progress.send_modify(|replayed| replayed.error = Some(format!("{error:#}")));
         }
     }
 
-    async fn send_all(&self, client: Client, speedup: f64, progress: &watch::Sender<Replayed>) -> anyhow::Result<()> {
+    async fn send_all(
+        &self,
+        client: Client,
+        speedup: f64,
+        progress: &watch::Sender<Replayed>,
+        stop: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         let sender = Sender::new(client, &STREAM.parse()?, Patience::default());
         let mut ticks = tokio::time::interval(SEND_EVERY);
         let begin = Instant::now();
@@ -108,6 +120,9 @@ impl Flights {
             ticks.tick().await;
             let due = self.due(begin.elapsed(), speedup);
             while sent < due {
+                if *stop.borrow() {
+                    return Ok(());
+                }
                 let to = due.min(sent + ROWS_MAX);
                 let receipt = sender.send(number, self.lines(sent, to)?, |_| {}).await?;
                 progress.send_modify(|replayed| replayed.add(receipt, Micros(self.reported_at[to - 1])));
