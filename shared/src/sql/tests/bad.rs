@@ -311,7 +311,7 @@ fn views() {
         ),
         (
             "CREATE VIEW v WITH (schedule = ^'* * *') AS SELECT 1",
-            "a schedule has 5 fields (minute hour day month weekday), this one has 3",
+            "a schedule has 5 fields (minute hour day month weekday), \"* * *\" has 3",
             "",
         ),
         (
