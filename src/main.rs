@@ -32,11 +32,8 @@ fn main() -> ExitCode {
         eprint!("{FIRST_STEPS}");
         return ExitCode::from(USAGE);
     };
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::from)
-        .and_then(|runtime| {
+    let outcome =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let outcome = runtime.block_on(commands::run(command));
             // A thread that still waits for standard input must not hold the end back.
             runtime.shutdown_background();
