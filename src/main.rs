@@ -7,6 +7,8 @@ mod commands;
 mod definitions;
 mod events_file;
 mod exit;
+mod figures;
+mod listen;
 mod parquet_rows;
 mod quantities;
 mod sample;

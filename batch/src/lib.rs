@@ -33,8 +33,9 @@ pub mod settings;
 pub mod step;
 
 pub use load::{Loaded, load_published};
+pub use publish::log_reader;
 pub use reader::Reader;
-pub use run::Neighbours;
-pub use service::{Batch, BatchView, StartError};
+pub use run::BatchSurroundings;
+pub use service::{Batch, StartError};
 pub use settings::BatchSettings;
 pub use step::{FailPoints, Step};

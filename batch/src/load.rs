@@ -34,11 +34,11 @@ pub enum LoadError {
 }
 
 /// Finds out what answers for `view`, before speed starts.
-pub async fn load_published(lake: &Lake, stream: Arc<Stream>, view: Arc<View>) -> Result<Loaded, LoadError> {
+pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
     let nothing = |version_lost: bool| Loaded {
-        answering: Published::nothing(Arc::clone(&view), Arc::clone(&stream)),
-        stream: Arc::clone(&stream),
-        view: Arc::clone(&view),
+        answering: Published::nothing(Arc::clone(view), Arc::clone(stream)),
+        stream: Arc::clone(stream),
+        view: Arc::clone(view),
         shadow: None,
         version_lost,
     };
@@ -51,15 +51,18 @@ pub async fn load_published(lake: &Lake, stream: Arc<Stream>, view: Arc<View>) -
     })?;
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
+    let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
+        answering: Published::version(old, Arc::clone(stream), version),
+        shadow,
+        ..nothing(false)
+    };
     if version.definition_hash == view.definition_hash() {
-        let answering = Published::version(Arc::clone(&view), Arc::clone(&stream), version);
-        return Ok(Loaded { answering, stream, view, shadow: None, version_lost: false });
+        return Ok(found(Arc::clone(view), version, None));
     }
-    match old_definition(&stream, &version) {
+    match old_definition(stream, &version) {
         Some(old) => {
             tracing::info!(view = %view.name, version = number, "the definition has changed; the old one answers until a run has computed the new one");
-            let answering = Published::version(Arc::new(old), Arc::clone(&stream), version);
-            Ok(Loaded { answering, stream, shadow: Some(Arc::clone(&view)), view, version_lost: false })
+            Ok(found(Arc::new(old), version, Some(Arc::clone(view))))
         }
         None => {
             tracing::warn!(view = %view.name, version = number, "the definition of the present version is not understood any more; speed alone answers until a run has computed the new one");

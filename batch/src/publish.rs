@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use shared::ids::ViewName;
 use shared::lake::{Commit, DataFile, Table};
 use shared::partial::codec::table_schema;
 use shared::published::Published;
@@ -12,7 +13,7 @@ use shared::view::View;
 use crate::failure::RunFailure;
 use crate::load::version_files;
 use crate::plan::Plan;
-use crate::run::Neighbours;
+use crate::run::BatchSurroundings;
 
 /// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`.
 pub async fn commit(
@@ -44,15 +45,20 @@ pub async fn commit(
     Ok(version)
 }
 
+/// The name under which the log is kept for the speed layer's replay of a view.
+pub fn log_reader(view: &ViewName) -> String {
+    format!("speed/{view}")
+}
+
 /// Lets go of what the version at `published`'s seam covers. `before` answered until now.
-pub fn retire(neighbours: &Neighbours, before: &Published, published: &Arc<Published>) {
+pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &Arc<Published>) {
     let seam = &published.seam;
-    neighbours.speed.retire(published, seam);
+    surroundings.speed.retire(published, seam);
     if before.definition_hash != published.definition_hash {
-        neighbours.speed.retire(before, seam);
+        surroundings.speed.retire(before, seam);
     }
-    let reader = format!("speed/{}", published.view.name);
+    let reader = log_reader(&published.view.name);
     for (partition, point) in &seam.0 {
-        neighbours.retention.release(&published.stream.name, *partition, &reader, point.offset);
+        surroundings.retention.release(&published.stream.name, *partition, &reader, point.offset);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shared::clock::Clock;
 use shared::compare::Comparison;
 use shared::handoff::{Archive, Cutter, LogRetention};
+use shared::ids::{Offset, Partition, StreamName};
 use shared::lake::{Lake, Table, TablePath};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
@@ -38,15 +39,16 @@ const SPEED_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Everything the batch layer meets.
 #[derive(Clone)]
-pub struct Neighbours {
+pub struct BatchSurroundings {
     pub lake: Lake,
-    /// What answers; runs publish into it.
+    /// What answers, as loaded at the start; runs publish into it.
     pub views: Arc<Views>,
-    pub reader: Arc<Reader>,
     pub cutter: Arc<dyn Cutter>,
     pub archive: Arc<dyn Archive>,
     pub speed: Arc<dyn SpeedReader>,
     pub retention: Arc<dyn LogRetention>,
+    /// The oldest offset of each partition's log when the process started.
+    pub log_starts: Vec<(StreamName, Partition, Offset)>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -59,7 +61,8 @@ pub struct Job {
 
 /// Runs runs.
 pub struct Executor {
-    pub neighbours: Neighbours,
+    pub surroundings: BatchSurroundings,
+    pub reader: Arc<Reader>,
     pub settings: BatchSettings,
     pub comparisons: Comparisons,
     /// Only one recomputation at a time: each uses all cores.
@@ -80,9 +83,10 @@ struct Planned {
 
 impl Executor {
     /// An executor with nothing running.
-    pub fn new(neighbours: Neighbours, settings: BatchSettings) -> Executor {
-        let comparisons = Comparisons::new(&neighbours.lake);
-        Executor { neighbours, settings, comparisons, heavy: Semaphore::new(1) }
+    pub fn new(surroundings: BatchSurroundings, settings: BatchSettings) -> Executor {
+        let comparisons = Comparisons::new(&surroundings.lake);
+        let reader = Arc::new(Reader::new(&surroundings.lake, settings.cache_bytes));
+        Executor { surroundings, reader, settings, comparisons, heavy: Semaphore::new(1) }
     }
 
     /// Runs `job` and returns the version that answers then.
@@ -93,7 +97,7 @@ impl Executor {
         let full = entry.run().full;
 
         self.reach(Step::Cut)?;
-        let cutting = self.neighbours.cutter.cut(&job.stream.name, &job.view.name);
+        let cutting = self.surroundings.cutter.cut(&job.stream.name, &job.view.name);
         let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
         entry.set_cut(&cut);
         if let Some(version) = answering.version.as_ref().filter(|_| !full && !changed)
@@ -103,7 +107,7 @@ impl Executor {
         }
 
         self.reach(Step::Archived)?;
-        let archived = self.neighbours.archive.archived(&job.stream.name, &cut);
+        let archived = self.surroundings.archive.archived(&job.stream.name, &cut);
         unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
 
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
@@ -111,7 +115,7 @@ impl Executor {
         self.reach(Step::Plan)?;
         let planned = self.plan(job, answering, changed, full, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
-        let reader = Arc::clone(&self.neighbours.reader);
+        let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
         let committed = async {
             let comparison = self.compute(job, entry, &planned, &staging).await?;
@@ -145,11 +149,11 @@ impl Executor {
         self.reach(Step::Publish)?;
         let number = version.version;
         let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
-        self.neighbours.views.publish(published.clone());
+        self.surroundings.views.publish(published.clone());
         self.reach(Step::Retire)?;
-        publish::retire(&self.neighbours, &planned.answering, &Arc::new(published));
+        publish::retire(&self.surroundings, &planned.answering, &Arc::new(published));
         if let Some(comparison) = comparison {
-            let compared_at = self.neighbours.clock.now();
+            let compared_at = self.surroundings.clock.now();
             let cut = planned.cut.offsets();
             self.comparisons.keep(Comparison { version: number, compared_at, cut, ..comparison }).await;
         }
@@ -158,7 +162,7 @@ impl Executor {
 
     fn answering(&self, job: &Job) -> Arc<Published> {
         let nothing = || Arc::new(Published::nothing(Arc::clone(&job.view), Arc::clone(&job.stream)));
-        self.neighbours.views.get(job.view.name.as_str()).unwrap_or_else(nothing)
+        self.surroundings.views.get(job.view.name.as_str()).unwrap_or_else(nothing)
     }
 
     async fn plan(
@@ -169,7 +173,7 @@ impl Executor {
         full: bool,
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
-        let lake = &self.neighbours.lake;
+        let lake = &self.surroundings.lake;
         let events = TablePath::events(&job.stream.name);
         let archive = lake.table(&events, job.stream.archive_schema(), system_columns::EVENT_DATE).await?;
         let path = TablePath::view(&job.view.name);
@@ -228,8 +232,7 @@ impl Executor {
         let served = Served { view: Arc::clone(&answering.view), files, generations };
         let explain = Explain::new(query, plan.new_files.clone(), duplicates, *changed, entry.watch.clone());
         let exact = staging.files();
-        let comparison =
-            reconcile(&self.neighbours.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
+        let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
         Ok(Some(comparison))
     }
@@ -238,7 +241,7 @@ impl Executor {
     async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<Vec<Generation>, RunFailure> {
         let deadline = tokio::time::Instant::now() + self.settings.speed_wait;
         loop {
-            let pin = self.neighbours.speed.pin(published, seam).await?;
+            let pin = self.surroundings.speed.pin(published, seam).await?;
             let begins =
                 |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
             if cut.0.keys().all(|partition| begins(*partition)) {
@@ -258,7 +261,7 @@ impl Executor {
             definition_hash: job.view.definition_hash(),
             version: planned.base + 1,
             run: entry.run().id,
-            published_at: self.neighbours.clock.now(),
+            published_at: self.surroundings.clock.now(),
             seam: planned.cut.clone(),
             ledger: planned.plan.ledger,
             full: planned.plan.everything,

@@ -21,18 +21,11 @@ use tracing::Instrument;
 use crate::cancel::Cancel;
 use crate::failure::RunFailure;
 use crate::load::{Loaded, versions};
+use crate::reader::Reader;
 use crate::registry::{Registry, RunEntry};
-use crate::run::{Executor, Job, Neighbours};
+use crate::run::{BatchSurroundings, Executor, Job};
 use crate::schedule::{Schedule, ScheduleError};
 use crate::settings::BatchSettings;
-
-/// A view to keep up to date.
-#[derive(Debug, Clone)]
-pub struct BatchView {
-    pub loaded: Loaded,
-    /// The log no longer has all events that are in no version: only a run can answer for them.
-    pub run_needed: bool,
-}
 
 /// Why the batch layer could not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,58 +44,47 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Publishes what was loaded of every view and starts the tasks that keep it up to date. Speed must already fold for
-    /// the answering definitions and for the shadows.
+    /// Starts the tasks that keep the loaded views up to date. What was loaded must have been published already, and speed
+    /// must fold for the answering definitions and for the shadows. Call it within a Tokio runtime.
     pub fn start(
-        neighbours: Neighbours,
-        views: Vec<BatchView>,
+        surroundings: BatchSurroundings,
+        loaded: Vec<Loaded>,
         settings: BatchSettings,
-    ) -> Result<Arc<Batch>, StartError> {
-        let mut schedules = Vec::with_capacity(views.len());
-        for BatchView { loaded, .. } in &views {
-            let parsed = loaded.view.schedule.as_deref().map(Schedule::parse).transpose();
-            let name = &loaded.view.name;
-            schedules.push(parsed.map_err(|problem| StartError::Schedule { view: name.clone(), problem })?);
+    ) -> Result<Batch, StartError> {
+        let mut schedules = Vec::with_capacity(loaded.len());
+        for Loaded { view, .. } in &loaded {
+            let parsed = view.schedule.as_deref().map(Schedule::parse).transpose();
+            schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
-        let names = views.iter().map(|v| v.loaded.view.name.clone());
-        let registry = Arc::new(Registry::new(Arc::clone(&neighbours.clock), names, settings.runs_kept));
+        let clock = Arc::clone(&surroundings.clock);
+        let names = loaded.iter().map(|l| l.view.name.clone());
+        let registry = Arc::new(Registry::new(Arc::clone(&clock), names, settings.runs_kept));
         let tick = settings.tick;
-        let clock = Arc::clone(&neighbours.clock);
-        let published = Arc::clone(&neighbours.views);
-        let batch = Arc::new(Batch {
-            registry,
-            executor: Arc::new(Executor::new(neighbours, settings)),
-            next_runs: Arc::default(),
-            stopping: Cancel::default(),
-            tasks: Mutex::default(),
-        });
-        for (BatchView { loaded, run_needed }, schedule) in views.into_iter().zip(schedules) {
-            let name = loaded.view.name.clone();
-            let published_at = loaded.answering.version.as_ref().map(|version| version.published_at);
-            let trigger = if loaded.shadow.is_some() || loaded.version_lost {
-                Some((true, "definition"))
-            } else if run_needed {
-                Some((true, "start"))
-            } else {
-                let missed = schedule.as_ref().zip(published_at).is_some_and(|(s, at)| s.missed(at, clock.now()));
-                missed.then_some((false, "schedule"))
-            };
-            published.publish(loaded.answering);
-            let job = Job { stream: loaded.stream, view: loaded.view };
-            let (registry, executor) = (Arc::clone(&batch.registry), Arc::clone(&batch.executor));
-            batch.tasks.lock().push(tokio::spawn(run_all(registry, executor, job)));
-            if let Some(schedule) = schedule {
-                batch.next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (name.clone(), due)));
-                let alarm =
-                    Alarm { batch: Arc::downgrade(&batch), view: name.clone(), schedule, clock: Arc::clone(&clock) };
-                batch.tasks.lock().push(tokio::spawn(alarm.ring(tick, batch.stopping.clone())));
-            }
-            if let Some((full, trigger)) = trigger {
+        let executor = Arc::new(Executor::new(surroundings, settings));
+        let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
+        let stopping = Cancel::default();
+        let mut tasks = Vec::new();
+        for (loaded, schedule) in loaded.into_iter().zip(schedules) {
+            if let Some((full, trigger)) = first_run(&loaded, schedule.as_ref(), &executor.surroundings) {
                 // Nothing is stopping yet and the view is known: this cannot be refused.
-                let _ = batch.registry.request(name.as_str(), full, trigger);
+                let _ = registry.request(loaded.view.name.as_str(), full, trigger);
+            }
+            let view = loaded.view.name.clone();
+            let job = Job { stream: loaded.stream, view: loaded.view };
+            tasks.push(tokio::spawn(run_all(Arc::clone(&registry), Arc::clone(&executor), job)));
+            if let Some(schedule) = schedule {
+                next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (view.clone(), due)));
+                let (registry, next_runs) = (Arc::clone(&registry), Arc::clone(&next_runs));
+                let alarm = Alarm { registry, next_runs, view, schedule, clock: Arc::clone(&clock) };
+                tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        Ok(batch)
+        Ok(Batch { registry, executor, next_runs, stopping, tasks: Mutex::new(tasks) })
+    }
+
+    /// How versions are read; shared with the runs, which leave in its memory what they computed.
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.executor.reader)
     }
 
     /// Stops the runs there are and waits for their tasks. Nothing a stopped run did is visible.
@@ -147,7 +129,7 @@ impl Runs for Batch {
         let view = Batch::name(view);
         Box::pin(async move {
             let wrong = |e: shared::lake::LakeError| HandoffError(e.to_string());
-            let table = self.executor.neighbours.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
+            let table = self.executor.surroundings.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
             match table {
                 Some(table) => versions(&table, limit).await.map_err(wrong),
                 None => Ok(Vec::new()),
@@ -165,7 +147,7 @@ impl Runs for Batch {
                 None => match comparisons.latest(&view) {
                     Some(latest) => return Ok(Some(latest)),
                     // Before the first run of this process the version that was loaded is the latest.
-                    None => match self.executor.neighbours.views.get(view.as_str()).and_then(|p| p.version.clone()) {
+                    None => match self.executor.surroundings.views.get(view.as_str()).and_then(|p| p.version.clone()) {
                         Some(loaded) => loaded.version,
                         None => return Ok(None),
                     },
@@ -174,6 +156,25 @@ impl Runs for Batch {
             comparisons.get(&view, version).await
         })
     }
+}
+
+/// Does a view need a run at once: whether full, and what asks for it?
+fn first_run(
+    loaded: &Loaded,
+    schedule: Option<&Schedule>,
+    surroundings: &BatchSurroundings,
+) -> Option<(bool, &'static str)> {
+    if loaded.shadow.is_some() || loaded.version_lost {
+        return Some((true, "definition"));
+    }
+    let seam = &loaded.answering.seam;
+    let of_stream = surroundings.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);
+    // Events that are neither in a version nor in the log are in the archive alone.
+    if of_stream.into_iter().any(|(_, partition, start)| *start > seam.offset(*partition)) {
+        return Some((true, "start"));
+    }
+    let last = loaded.answering.version.as_ref()?.published_at;
+    schedule?.missed(last, surroundings.clock.now()).then_some((false, "schedule"))
 }
 
 /// Runs a view's runs, one after another.
@@ -210,13 +211,14 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
     let name = format!("{state:?}").to_lowercase();
     metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name).increment(1);
     metrics::histogram!("trueup_batch_run_seconds", "view" => view).record(seconds);
-    metrics::gauge!("trueup_batch_cache_bytes").set(executor.neighbours.reader.bytes() as f64);
+    metrics::gauge!("trueup_batch_cache_bytes").set(executor.reader.bytes() as f64);
     outcome
 }
 
 /// Asks for a view's runs when they are due.
 struct Alarm {
-    batch: std::sync::Weak<Batch>,
+    registry: Arc<Registry>,
+    next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     view: ViewName,
     schedule: Schedule,
     clock: Arc<dyn Clock>,
@@ -230,18 +232,17 @@ impl Alarm {
                 () = tokio::time::sleep(tick) => {}
                 () = stopping.wait() => return,
             }
-            let Some(batch) = self.batch.upgrade() else { return };
-            let due = batch.next_runs.lock().get(&self.view).copied();
+            let due = self.next_runs.lock().get(&self.view).copied();
             let now = self.clock.now();
             if due.is_none_or(|due| due > now) {
                 continue;
             }
-            if batch.registry.request(self.view.as_str(), false, "schedule").is_err() {
+            if self.registry.request(self.view.as_str(), false, "schedule").is_err() {
                 return;
             }
             match self.schedule.next_after(now) {
-                Some(next) => batch.next_runs.lock().insert(self.view.clone(), next),
-                None => batch.next_runs.lock().remove(&self.view),
+                Some(next) => self.next_runs.lock().insert(self.view.clone(), next),
+                None => self.next_runs.lock().remove(&self.view),
             };
         }
     }

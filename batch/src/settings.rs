@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::limits::DEDUP_HORIZON_EVENTS;
+use shared::limits::{BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS};
 
 use crate::step::FailPoints;
 
@@ -11,6 +11,8 @@ use crate::step::FailPoints;
 pub struct BatchSettings {
     /// Events of a partition among which intake has already removed duplicates.
     pub dedup_horizon_events: u64,
+    /// Batch rows held in memory, in bytes over all views.
+    pub cache_bytes: usize,
     /// Rows read with one query, unless a single event date has more and needs to be read in one go.
     pub query_rows: u64,
     /// Rows of a reconciliation held in memory at once.
@@ -30,6 +32,7 @@ impl Default for BatchSettings {
     fn default() -> BatchSettings {
         BatchSettings {
             dedup_horizon_events: DEDUP_HORIZON_EVENTS,
+            cache_bytes: BATCH_CACHE_BYTES,
             query_rows: 4_000_000,
             reconcile_rows: 1_000_000,
             writes: 8,
