@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
+use shared::ids::ViewName;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +38,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    eprint!("{}", greeting(&running, &data, now()));
+    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &data, now()));
     let stopped = tokio::select! {
         stopped = running.stopped() => stopped,
         () = signals.next() => Ok(()),
@@ -83,18 +84,18 @@ pub fn addresses(local: SocketAddr) -> (String, String) {
 }
 
 /// What a newcomer needs after the start: where it is, and what to try next.
-fn greeting(running: &Running, data: &str, now: Micros) -> String {
-    let (url, option) = addresses(running.local_addr);
+fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], data: &str, now: Micros) -> String {
+    let (url, option) = addresses(local);
     let data =
         std::fs::canonicalize(Path::new(data)).map_or_else(|_| data.to_owned(), |path| path.display().to_string());
-    let streams = counted(running.streams.len(), "stream");
-    let views = counted(running.views.len(), "view");
     let mut text = format!(
-        "trueup {} serves {streams} and {views}\n  page  {url}/\n  API   {url}/v1\n  data  {data}\n",
-        env!("CARGO_PKG_VERSION")
+        "trueup {} serves {} and {}\n  page  {url}/\n  API   {url}/v1\n  data  {data}\n",
+        env!("CARGO_PKG_VERSION"),
+        counted(streams.len(), "stream"),
+        counted(views.len(), "view"),
     );
-    let mut steps: Vec<String> = running.streams.first().map(|stream| post(stream, &url, now)).into_iter().collect();
-    if let Some(view) = running.views.first() {
+    let mut steps: Vec<String> = streams.first().map(|stream| post(stream, &url, now)).into_iter().collect();
+    if let Some(view) = views.first() {
         steps.push(format!("trueup query {view}{option}"));
         steps.push(format!("trueup batch run {view} --wait{option}"));
     }
@@ -124,12 +125,11 @@ mod tests {
         let text = "CREATE STREAM clicks (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at')";
         let definitions = shared::sql::parse_definitions(&[("s".to_owned(), text.to_owned())]).expect("right");
         let now = Micros::parse("2024-02-29T10:00:00Z").expect("a time");
-        let running = |local: &str| Running {
-            local_addr: local.parse().expect("an address"),
-            streams: definitions.streams.clone(),
-            views: vec!["per_hour".parse().expect("a name")],
+        let views = ["per_hour".parse().expect("a name")];
+        let greet = |local: &str, data: &str| {
+            greeting(local.parse().expect("an address"), &definitions.streams, &views, data, now)
         };
-        let usual = greeting(&running("127.0.0.1:8080"), "s3://bucket/x", now);
+        let usual = greet("127.0.0.1:8080", "s3://bucket/x");
         for line in [
             "  page  http://127.0.0.1:8080/\n",
             "  data  s3://bucket/x\n",
@@ -139,7 +139,7 @@ mod tests {
         ] {
             assert!(usual.contains(line), "{line}\nis not in\n{usual}");
         }
-        let everywhere = greeting(&running("0.0.0.0:9000"), "d", now);
+        let everywhere = greet("0.0.0.0:9000", "d");
         assert!(everywhere.contains("trueup query per_hour --url http://127.0.0.1:9000\n"), "{everywhere}");
     }
 }
