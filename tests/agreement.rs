@@ -2,6 +2,7 @@
 //! several partitions, runs that succeed, runs that fail, kills and restarts in between.
 
 mod oracle;
+#[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
 use oracle::{Event, Log, VIEWS};

@@ -1,6 +1,7 @@
 //! Real flights: the merged answer equals what Polars computes directly from the file, before, during and after runs,
 //! in every format.
 
+#[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! `kill -9` at random moments of ingest, with a client that retries: nothing is lost and nothing counts twice.
 
+#[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
 use rand::rngs::StdRng;
