@@ -65,7 +65,7 @@ fn measures(comparison: &Comparison, width: Option<u16>) -> String {
         vec![
             name.clone(),
             grouped(drift.equal),
-            drift.max_abs_error.to_string(),
+            rounded(drift.max_abs_error),
             percent(drift.max_rel_error),
             percent(drift.mean_rel_error),
         ]
@@ -96,6 +96,11 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// Whole numbers as they are, others with three digits.
+fn rounded(error: f64) -> String {
+    if error.fract() == 0.0 { error.to_string() } else { format!("{error:.3}") }
 }
 
 fn percent(share: f64) -> String {

@@ -16,7 +16,7 @@ use tokio::sync::watch as latest;
 use crate::arguments::Demo;
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::quantities::grouped;
+use crate::quantities::{counted, grouped};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
 
@@ -171,9 +171,9 @@ fn status(replayed: &Replayed, watched: &Watched) -> String {
     let clock = replayed.clock.map_or_else(|| "-".to_owned(), |time| time.to_string());
     let drift = watched.last.as_deref().unwrap_or("no run yet");
     format!(
-        "{} events | flight time {clock} | {} versions published | {drift}",
+        "{} events | flight time {clock} | {} published | {drift}",
         grouped(replayed.sent()),
-        grouped(watched.published)
+        counted(watched.published as usize, "version")
     )
 }
 

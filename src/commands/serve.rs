@@ -63,9 +63,13 @@ pub async fn shut_down(running: Running, stopped: anyhow::Result<()>, signals: S
     Ok(shut_down?)
 }
 
+/// The Delta library tells of every snapshot it reads; that is of no use to who runs a server.
+const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn";
+
 /// Lets the layers speak on stderr; `TRUEUP_LOG` says how much, `default` otherwise.
 pub fn log_to_stderr(default: &str) {
-    let filter = EnvFilter::try_from_env("TRUEUP_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let default = || EnvFilter::new(format!("{default},{QUIET_LIBRARIES}"));
+    let filter = EnvFilter::try_from_env("TRUEUP_LOG").unwrap_or_else(|_| default());
     let coloured = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::arguments::Listing;
 use crate::exit::Failure;
+use crate::quantities::grouped;
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, show};
@@ -29,7 +30,7 @@ fn table(views: &[Value], width: Option<u16>) -> String {
         let field = |path: &str| match view.pointer(path) {
             None | Some(Value::Null) => dash(),
             Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
+            Some(other) => other.as_u64().map_or_else(|| other.to_string(), grouped),
         };
         let paths =
             ["/name", "/stream", "/schedule", "/next_run", "/seam/version", "/batch/rows", "/state/rows", "/watermark"];
