@@ -53,7 +53,7 @@ fn hashes<T>(
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{BooleanArray, Date32Array, Int32Array, Int64Array, StringViewArray};
+    use arrow::array::{ArrayRef, BooleanArray, Date32Array, Int32Array, Int64Array, StringViewArray};
 
     use super::*;
 
