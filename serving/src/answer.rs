@@ -79,8 +79,7 @@ pub fn answer(query: &Query, pinned: &Pinned) -> Result<Answer, AnswerError> {
     let rows = page(view, query, &merged, offset)?;
     let shown = offset.saturating_add(rows.len());
     let version = published.version.as_ref().map(|v| v.version);
-    let next =
-        (shown < merged.len()).then(|| Cursor { offset: shown, version }.written(query.fingerprint));
+    let next = (shown < merged.len()).then(|| Cursor { offset: shown, version }.written(query.fingerprint));
 
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
     let windows: Vec<i64> = rows.iter().map(|row| merged.windows[*row as usize]).collect();

@@ -66,7 +66,9 @@ fn ranks(merged: &Merged) -> Vec<u32> {
 
 /// Compares two rows by one column.
 enum KeyComparator {
-    Window { descending: bool },
+    Window {
+        descending: bool,
+    },
     /// Over the numbers of keys.
     Group(DynComparator),
     /// Over the numbers of rows.

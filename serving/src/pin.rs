@@ -113,11 +113,7 @@ impl Pinned {
 }
 
 /// Reads the query on the view called `name` and pins what answers it.
-pub async fn pin(
-    layers: &Doors,
-    name: &str,
-    parameters: &[(String, String)],
-) -> Result<(Query, Pinned), ReadError> {
+pub async fn pin(layers: &Doors, name: &str, parameters: &[(String, String)]) -> Result<(Query, Pinned), ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;

@@ -122,7 +122,8 @@ pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
     if shape == Shape::Document {
         let view = about.pinned.published.view.name.as_str();
-        let head = Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(ColumnHead::of).collect() };
+        let head =
+            Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(ColumnHead::of).collect() };
         append(&head, &mut out);
         // The head is an object of its own; its closing brace gives way to the rows.
         out.pop();

@@ -9,8 +9,6 @@ pub mod problem;
 mod rows;
 mod runs;
 mod streams;
-#[cfg(test)]
-mod tests;
 mod views;
 
 use std::sync::Arc;

@@ -101,7 +101,9 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::UnknownView(_) => Problem::unknown("unknown_view", detail),
             ReadError::Query(error) => error.into(),
-            ReadError::CursorExpired => Problem::new(StatusCode::GONE, "cursor_expired", "The cursor is too old", detail),
+            ReadError::CursorExpired => {
+                Problem::new(StatusCode::GONE, "cursor_expired", "The cursor is too old", detail)
+            }
             ReadError::Speed(error) => error.into(),
             ReadError::Batch(_) => Problem::unavailable("batch_unavailable", detail),
         }

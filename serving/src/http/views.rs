@@ -231,7 +231,9 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
 
 fn columns(view: &View) -> Vec<ColumnHead<'_>> {
     let column = |column: &OutputColumn| match column {
-        OutputColumn::WindowStart => ColumnHead { name: "window_start", data_type: DataType::Timestamp, role: "window" },
+        OutputColumn::WindowStart => {
+            ColumnHead { name: "window_start", data_type: DataType::Timestamp, role: "window" }
+        }
         OutputColumn::WindowEnd => ColumnHead { name: "window_end", data_type: DataType::Timestamp, role: "window" },
         OutputColumn::Dimension(index) => {
             let dimension = &view.dimensions[*index];

@@ -28,7 +28,10 @@ pub fn parse(window: Window, text: &str) -> Result<Grain, QueryError> {
     };
     let valid = || format!("valid would be {}", examples(size));
     let Some((length, unit)) = length(text) else {
-        return Err(invalid("grain", format!("\"{text}\" is not a length such as 30m, 1h, 1d, 1w, or all; {}", valid())));
+        return Err(invalid(
+            "grain",
+            format!("\"{text}\" is not a length such as 30m, 1h, 1d, 1w, or all; {}", valid()),
+        ));
     };
     if length % size != 0 {
         let own = written(size);

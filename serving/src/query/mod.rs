@@ -24,9 +24,8 @@ use self::cursor::Cursor;
 use crate::nearest::did_you_mean;
 
 /// Every parameter of `/rows`.
-pub const PARAMETERS: [&str; 12] = [
-    "from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of",
-];
+pub const PARAMETERS: [&str; 12] =
+    ["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of"];
 
 /// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
