@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -16,7 +17,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
 use serving::http::{ServingState, routes};
-use shared::clock::ManualClock;
+use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{Run, RunError, RunProgress, RunState, Runs, StreamStatus, Streams};
 use shared::evaluate::evaluate;
@@ -47,7 +48,8 @@ pub fn definitions(sql: &str) -> (Vec<Arc<Stream>>, Vec<Arc<View>>) {
 
 /// Events from NDJSON, in the columns of the stream.
 pub fn events(stream: &Stream, ndjson: &str) -> RecordBatch {
-    let mut reader = ReaderBuilder::new(stream.schema()).build(ndjson.as_bytes()).expect("a reader");
+    let mut reader =
+        ReaderBuilder::new(stream.schema()).with_batch_size(1 << 20).build(ndjson.as_bytes()).expect("a reader");
     match reader.next() {
         Some(batch) => batch.expect("events as the stream declares them"),
         None => RecordBatch::new_empty(stream.schema()),
@@ -268,7 +270,7 @@ impl World {
                 definition_hash: view.definition_hash(),
                 version,
                 run: "run-0".to_owned(),
-                published_at: Micros::parse("2001-01-02T11:59:00Z").expect("a time"),
+                published_at: self.clock.now().minus(Duration::from_secs(60)),
                 seam: seam.clone(),
                 ledger: accepted,
                 full: true,
