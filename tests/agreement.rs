@@ -103,8 +103,13 @@ fn post(world: &World, log: &mut Log, events: &[Event]) {
     assert_eq!(answer.json()["duplicates"], json!(events.len() - accepted));
 }
 
+/// Random histories tried; `TRUEUP_CASES` for a longer search.
+fn cases() -> u32 {
+    std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn merged_equals_the_oracle_at_every_step(steps in steps()) {

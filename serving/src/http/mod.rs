@@ -9,8 +9,6 @@ pub mod problem;
 mod rows;
 mod runs;
 mod streams;
-#[cfg(test)]
-mod tests;
 mod views;
 
 use std::sync::Arc;
@@ -93,8 +91,9 @@ pub fn routes(state: ServingState) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/", page::page())
+        .merge(page::asset_routes())
         .with_state(state)
-        .merge(page::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))

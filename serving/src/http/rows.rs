@@ -72,7 +72,7 @@ async fn rows(
         return Err(Problem::invalid_parameter("shape: only JSON has shapes"));
     }
     let as_of = state.clock.now();
-    let response = if pinned.work(&query) <= INLINE_ROWS_MAX {
+    let response = if runs_inline(&query, &pinned) {
         write(&query, &pinned, format, as_of)?
     } else {
         let work = tokio::task::spawn_blocking(move || write(&query, &pinned, format, as_of));
@@ -80,6 +80,13 @@ async fn rows(
     };
     metrics::histogram!("trueup_query_duration_seconds", "view" => view).record(started.elapsed().as_secs_f64());
     Ok(response)
+}
+
+/// Polars refuses to evaluate on a thread that drives async tasks, so only queries that need no evaluation, and little
+/// work, are answered where they came in.
+fn runs_inline(query: &Query, pinned: &Pinned) -> bool {
+    let composed = pinned.published.view.measures.iter().any(|m| m.expression.as_column().is_none());
+    query.filter.is_none() && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
 fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Response, Problem> {

@@ -66,6 +66,17 @@ fn written(micros: i64) -> String {
     unit.map_or_else(|| format!("{micros} microseconds"), |(name, unit)| format!("{}{name}", micros / unit))
 }
 
+/// A length for people: `1 hour`, `15 minutes`.
+pub fn length_in_words(micros: i64) -> String {
+    let named = [(0, "week"), (1, "day"), (2, "hour"), (3, "minute"), (4, "second")];
+    let fitting = named.iter().find(|(unit, _)| micros % UNITS[*unit].1 == 0);
+    match fitting.map(|(unit, name)| (micros / UNITS[*unit].1, name)) {
+        Some((1, name)) => format!("1 {name}"),
+        Some((count, name)) => format!("{count} {name}s"),
+        None => format!("{micros} microseconds"),
+    }
+}
+
 fn examples(size: i64) -> String {
     let usual = ["1m", "5m", "15m", "30m", "1h", "6h", "1d", "1w"];
     let fitting = usual.iter().filter(|t| length(t).is_some_and(|(l, _)| l > size && l % size == 0));
@@ -109,6 +120,14 @@ mod tests {
         let weekly = Window::Tumble { size: 7 * MICROS_PER_DAY, offset: 0 };
         assert_eq!(parse(weekly, "1w"), Ok(Grain::Window));
         assert_eq!(parse(weekly, "2w"), Ok(Grain::Every { size: 14 * MICROS_PER_DAY, offset: 0 }));
+    }
+
+    #[test]
+    fn lengths_are_told_in_the_largest_unit_that_fits() {
+        assert_eq!(length_in_words(HOUR), "1 hour");
+        assert_eq!(length_in_words(15 * 60 * MICROS_PER_SECOND), "15 minutes");
+        assert_eq!(length_in_words(14 * MICROS_PER_DAY), "2 weeks");
+        assert_eq!(length_in_words(1), "1 microseconds");
     }
 
     #[test]

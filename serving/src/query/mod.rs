@@ -21,6 +21,7 @@ use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::cursor::Cursor;
+pub(crate) use self::grain::length_in_words;
 use crate::nearest::did_you_mean;
 
 /// Every parameter of `/rows`.

@@ -1,0 +1,154 @@
+// What does a view show? Its chart by part, its latest rows, its seam, and how far live figures were from exact ones.
+
+import { overGroups, overTime } from "./chart.js";
+import { bytes, count, define, element, percent, relative, time, value } from "./text.js";
+
+const WINDOWS = 48;
+const GROUPS = 10;
+const ROWS = 8;
+
+async function get(path) {
+  const response = await fetch(path, { headers: { accept: "application/json" } });
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail ?? response.statusText);
+  return body;
+}
+
+const rows = (card, parameters) => get(`/v1/views/${card.dataset.view}/rows.json?${new URLSearchParams(parameters)}`);
+
+/** Brings a card up to date with what /v1/views tells of its view. */
+export async function showView(card, view, now) {
+  showFacts(card, view, now);
+  showDrift(card, view);
+  if (!card.dataset.measure) return showTable(card, await rows(card, { limit: ROWS }));
+  const drawn = Number(card.dataset.windowMs) > 0 ? await showWindows(card, view) : await showGroups(card);
+  if (!drawn) return;
+  for (const part of [card, card.querySelector(".chart")]) part.dataset.updated = Number(part.dataset.updated) + 1;
+}
+
+async function showWindows(card, view) {
+  const { measure, additive } = card.dataset;
+  const windowMs = Number(card.dataset.windowMs);
+  const newest = [view.watermark, view.newest_window].filter(Boolean).sort().pop();
+  // Asking only for what is shown keeps this cheap however long the history is.
+  const from = newest ? { from: new Date(Date.parse(newest) - WINDOWS * windowMs).toISOString() } : {};
+  const summed = { ...from, group_by: "", measures: measure, order_by: "-window_start", limit: WINDOWS };
+  const [merged, batch, speed, latest] = await Promise.all([
+    rows(card, summed), rows(card, { ...summed, layer: "batch" }), rows(card, { ...summed, layer: "speed" }),
+    rows(card, { ...from, order_by: `-window_start,-${measure}`, limit: ROWS }),
+  ]);
+  // A run was published between the answers: batch and speed would overlap. The next round is a second away.
+  if (new Set([merged, batch, speed].map((d) => d.seam.version)).size > 1) return false;
+  showTable(card, latest);
+  if (!showOrHint(card, merged)) return true;
+  const by = (document) => new Map(document.rows.map((r) => [r.window_start, r]));
+  const number = (row) => (row && row[measure] !== null ? Number(row[measure]) : 0);
+  const [exact, live] = [by(batch), by(speed)];
+  const bars = merged.rows.map((row) => {
+    const start = row.window_start;
+    if (additive === "true") return { start, exact: number(exact.get(start)), live: number(live.get(start)) };
+    return row._layer === "batch" ? { start, exact: number(row), live: 0 } : { start, exact: 0, live: number(row) };
+  }).reverse();
+  await overTime(card.querySelector(".chart"), { bars, windowMs, measure, seam: seamMark(batch, bars) });
+  card.querySelector(".range").textContent = `${time(bars[0].start)} to ${time(merged.rows[0].window_end)}`;
+  return true;
+}
+
+/** Behind the newest window that batch has rows of. */
+function seamMark(batch, bars) {
+  if (batch.rows.length === 0) return null;
+  const at = batch.rows[0].window_end.replace("Z", "");
+  const left = bars.filter((b) => b.start < batch.rows[0].window_end).length > bars.length / 2;
+  return { at, label: left ? `exact up to version ${batch.seam.version} ` : ` exact up to version ${batch.seam.version}`, anchor: left ? "right" : "left" };
+}
+
+async function showGroups(card) {
+  const { measure, additive } = card.dataset;
+  const dimensions = card.dataset.dimensions.split(",").filter(Boolean);
+  const asked = { order_by: `-${measure}`, limit: GROUPS };
+  const [merged, batch] = await Promise.all([rows(card, asked), rows(card, { ...asked, measures: measure, limit: 1000, layer: "batch" })]);
+  if (merged.seam.version !== batch.seam.version) return false;
+  showTable(card, merged);
+  if (!showOrHint(card, merged)) return true;
+  const key = (row) => JSON.stringify(dimensions.map((d) => row[d]));
+  const exact = new Map(batch.rows.map((r) => [key(r), Number(r[measure])]));
+  const bars = merged.rows.map((row) => {
+    const [whole, known] = [Number(row[measure]), exact.get(key(row)) ?? 0];
+    const group = dimensions.map((d) => row[d] ?? "–").join(" · ") || "all";
+    if (row._layer === "batch") return { group, exact: whole, live: 0 };
+    return additive === "true" ? { group, exact: known, live: whole - known } : { group, exact: 0, live: whole };
+  });
+  await overGroups(card.querySelector(".chart"), { bars });
+  card.querySelector(".range").textContent = merged.next ? `the largest ${bars.length}` : "";
+  return true;
+}
+
+function showOrHint(card, merged) {
+  const empty = card.querySelector(".empty");
+  empty.hidden = merged.rows.length > 0;
+  card.querySelector(".chart").hidden = !empty.hidden;
+  if (!empty.hidden) empty.textContent = "Nothing yet: figures appear with the first event, long before the first batch run.";
+  return empty.hidden;
+}
+
+function showTable(card, document) {
+  const columns = document.columns.filter((c) => c.name !== "window_end");
+  const shown = JSON.stringify(document.rows);
+  const table = card.querySelector("table");
+  if (table.dataset.shown === shown) return;
+  table.dataset.shown = shown;
+  const numeric = (column) => column.role === "measure" && column.type !== "STRING";
+  const head = columns.map((c) => element("th", { scope: "col", text: c.name === "window_start" ? "window" : c.name, class: numeric(c) ? "number" : "" }));
+  const cell = (row) => (c) => element("td", { text: value(row[c.name], c.type), class: numeric(c) ? "number" : "" });
+  const badge = (row) => element("td", {}, element("span", {
+    text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
+  }));
+  table.replaceChildren(
+    element("thead", {}, element("tr", {}, ...head, element("th", { scope: "col", text: "finality" }))),
+    element("tbody", {}, ...document.rows.map((row) => element("tr", { class: row._layer }, ...columns.map(cell(row)), badge(row)))),
+  );
+}
+
+function showFacts(card, view, now) {
+  const { seam, batch, state } = view;
+  const offsets = Object.entries(seam.offsets);
+  const where = offsets.length === 1 ? `offset ${offsets[0][1]}` : `offsets ${offsets.map(([p, o]) => `${p}:${o}`).join(", ")}`;
+  card.querySelector(".seam").textContent = seam.version === null ? "seam: nothing published yet, all figures are live" : `seam: version ${seam.version}, ${where}`;
+  card.dataset.version = seam.version ?? "";
+  const next = view.next_run ? relative(view.next_run, now) : view.schedule ? "–" : "on request";
+  define(card.querySelector(".facts"), [
+    ["next run", next, view.schedule ? `schedule: ${view.schedule}` : "POST /v1/views/…/runs starts one"],
+    ["published", seam.published_at ? relative(seam.published_at, now) : "never", seam.published_at ?? ""],
+    ["watermark", time(view.watermark), "event time up to which everything is expected to have come"],
+    ["exact", batch ? `${count(batch.rows)} rows` : "–", batch ? `${batch.full ? "full" : "incremental"} run ${batch.run}` : ""],
+    ["live", state ? `${count(state.rows)} rows, ${bytes(state.bytes)}` : "–", "held in memory since the seam"],
+    ["ledger", ledger(view), view.ledger ? `accepted ${view.ledger.accepted} = batch ${view.ledger.batch} + speed ${view.ledger.speed} + late ${view.ledger.late}` : ""],
+  ]);
+  card.classList.toggle("incomplete", view.complete === false);
+}
+
+const ledger = (view) => (view.complete === null ? "–" : view.complete ? "balances" : "does not balance");
+
+function showDrift(card, view) {
+  const drift = view.reconciliation;
+  const footer = card.querySelector(".drift");
+  const shown = JSON.stringify(drift);
+  if (footer.dataset.shown === shown) return;
+  footer.dataset.shown = shown;
+  if (!drift) {
+    footer.replaceChildren(element("p", { text: "Not compared yet: when a run is published, it says how far the live figures had been from the exact ones." }));
+    return;
+  }
+  const share = drift.rows_compared ? drift.rows_equal / drift.rows_compared : 1;
+  const errors = Object.entries(drift.measures).filter(([, m]) => m.max_abs_error > 0);
+  const worst = errors.map(([name, m]) => `${name} by ${value(m.max_abs_error)} (${percent(m.max_rel_error)})`);
+  const causes = Object.entries(drift.causes).filter(([, n]) => n > 0).map(([cause, n]) => `${count(n)} ${cause}`);
+  const parts = [
+    element("p", {}, element("b", { text: `Drift at version ${drift.version}: ` }),
+      `${count(drift.rows_equal)} of ${count(drift.rows_compared)} rows were served as they truly are (${percent(share)}).`),
+    element("meter", { min: 0, max: 1, value: share, low: 0.5, high: 0.9, optimum: 1, "aria-label": "share of rows that were equal" }),
+  ];
+  if (worst.length > 0) parts.push(element("p", { text: `Largest error: ${worst.join(", ")}.` }));
+  if (causes.length > 0) parts.push(element("p", { text: `Causes: ${causes.join(", ")}.`, class: drift.causes.unexplained > 0 ? "alarm" : "" }));
+  footer.replaceChildren(...parts);
+}

@@ -1,0 +1,60 @@
+// How are figures drawn? Bars over time or over groups, solid for what batch made exact, lighter for what is live.
+
+import { time } from "./text.js";
+
+const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
+const config = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  const of = (name) => style.getPropertyValue(name).trim();
+  return { exact: of("--exact"), live: of("--live"), edge: of("--live-edge"), text: of("--muted"), line: of("--line"), seam: of("--seam"), card: of("--card") };
+}
+
+const part = (name, colour, edge, rest) => ({
+  type: "bar", name, hoverlabel: { namelength: 0 }, marker: { color: colour, line: { color: edge, width: edge ? 1 : 0 } }, ...rest,
+});
+
+function layout(colour, more) {
+  return {
+    barmode: "relative", bargap: 0.15, dragmode: false, showlegend: false, hovermode: "closest",
+    margin: { l: 8, r: 8, t: 26, b: 8 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: FONT, size: 12, color: colour.text }, ...more,
+  };
+}
+
+const axis = (colour, more) => ({ automargin: true, fixedrange: true, zeroline: false, gridcolor: colour.line, linecolor: colour.line, tickcolor: colour.line, ...more });
+
+/** Bars over windows. `bars`: [{start, exact, live}], oldest first; `seam`: where batch ends, {at, label}. */
+export function overTime(chart, { bars, windowMs, seam, measure }) {
+  const colour = colours();
+  const x = bars.map((b) => b.start.replace("Z", ""));
+  const shared = { x, offset: windowMs * 0.08, width: windowMs * 0.84 };
+  const hover = (kind) => bars.map((b) => `${time(b.start)}<br>${measure}: ${(b.exact ?? 0) + (b.live ?? 0)}<br>${kind}: ${kind === "exact" ? b.exact ?? 0 : b.live ?? 0}`);
+  const bar = (kind, fill, edge) => part(kind, fill, edge, { ...shared, y: bars.map((b) => b[kind]), hovertext: hover(kind), hoverinfo: "text" });
+  const marks = seam ? {
+    shapes: [{ type: "line", x0: seam.at, x1: seam.at, yref: "paper", y0: 0, y1: 1, line: { color: colour.seam, width: 2, dash: "dot" } }],
+    annotations: [{ x: seam.at, yref: "paper", y: 1, yanchor: "bottom", xanchor: seam.anchor, text: seam.label, showarrow: false, font: { color: colour.seam, size: 12 } }],
+  } : {};
+  const end = new Date(Date.parse(bars[bars.length - 1].start) + windowMs).toISOString().replace("Z", "");
+  const drawn = layout(colour, {
+    xaxis: axis(colour, { type: "date", showgrid: false, range: [x[0], end], nticks: chart.clientWidth < 500 ? 4 : 8 }),
+    yaxis: axis(colour, { rangemode: "tozero", nticks: 6 }), ...marks,
+  });
+  return Plotly.react(chart, [bar("exact", colour.exact, ""), bar("live", colour.live, colour.edge)], drawn, config);
+}
+
+/** Horizontal bars over groups, largest on top. `bars`: [{group, exact, live}]. */
+export function overGroups(chart, { bars }) {
+  const colour = colours();
+  const from = [...bars].reverse();
+  // Names may repeat as text; places do not.
+  const y = from.map((_, i) => i);
+  const bar = (kind, fill, edge) => part(kind, fill, edge, { orientation: "h", y, x: from.map((b) => b[kind]), hoverinfo: "x+name" });
+  const drawn = layout(colour, {
+    margin: { l: 8, r: 12, t: 8, b: 8 },
+    xaxis: axis(colour, { rangemode: "tozero", nticks: 6 }),
+    yaxis: axis(colour, { showgrid: false, tickvals: y, ticktext: from.map((b) => b.group) }),
+  });
+  return Plotly.react(chart, [bar("exact", colour.exact, ""), bar("live", colour.live, colour.edge)], drawn, config);
+}

@@ -1,0 +1,38 @@
+// What has come in? The counters of one stream, and how to send a first event.
+
+import { count, define, element, time, value } from "./text.js";
+
+const sum = (partitions, name) => partitions.reduce((total, p) => total + p[name], 0);
+
+/** Shows the state of a stream in its section. */
+export function showStream(section, stream) {
+  const { partitions } = stream;
+  const events = sum(partitions, "head");
+  const watermarks = partitions.map((p) => p.watermark).filter(Boolean).sort();
+  define(section.querySelector(".counters"), [
+    ["events", count(events), "accepted and durable in the log"],
+    ["per second", value(Math.round(stream.events_per_second * 10) / 10), "over the last ten seconds"],
+    ["late", count(sum(partitions, "late")), "came after allowed lateness: left to the batch layer"],
+    ["duplicates", count(sum(partitions, "duplicates")), "sent again and not counted again"],
+    ["rejected", count(stream.rejected), "lines that were not events of this stream"],
+    ["watermark", time(watermarks[0]), "event time up to which everything is expected to have come"],
+  ]);
+  const hint = section.querySelector(".hint");
+  hint.hidden = events > 0;
+  if (!hint.hidden && !hint.hasChildNodes()) hint.append(...firstEvent(stream));
+  section.dataset.updated = Number(section.dataset.updated) + 1;
+}
+
+const example = (column) => {
+  if (column.type === "TIMESTAMP") return new Date().toISOString().slice(0, 19) + "Z";
+  if (column.type === "DATE") return new Date().toISOString().slice(0, 10);
+  if (column.type === "BOOLEAN") return true;
+  if (column.type === "STRING") return column.role === "primary key" ? "first" : "a";
+  return 1;
+};
+
+function firstEvent(stream) {
+  const event = Object.fromEntries(stream.columns.map((c) => [c.name, example(c)]));
+  const command = `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(event)}'`;
+  return [element("p", { text: "No events yet. Send the first one:" }), element("pre", {}, element("code", { text: command }))];
+}

@@ -1,0 +1,60 @@
+// How are numbers, times and names written for people? Pure functions, nothing of the page.
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const precise = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+/** A value of an answer as text; decimals come as strings and are numbers all the same. */
+export function value(raw, type = "") {
+  if (raw === null || raw === undefined) return "–";
+  if (type === "TIMESTAMP") return time(raw);
+  if (type.startsWith("DECIMAL")) return precise.format(Number(raw));
+  if (typeof raw === "number") return Number.isInteger(raw) ? whole.format(raw) : precise.format(raw);
+  return String(raw);
+}
+
+export const count = (n) => (n >= 10_000_000 ? compact.format(n) : whole.format(n));
+
+export const percent = (share) => `${precise.format(100 * share)} %`;
+
+/** `2001-01-01 06:00` out of RFC 3339; seconds only where they say something. */
+export function time(text) {
+  if (!text) return "–";
+  const [date, clock] = text.replace("Z", "").split("T");
+  const [hour, minute, second = "00"] = clock.split(":");
+  return `${date} ${hour}:${minute}${Number(second) > 0 ? `:${second.slice(0, 2)}` : ""}`;
+}
+
+/** `in 12 s`, `3 min ago`, seen from the server's clock. */
+export function relative(text, now) {
+  if (!text) return "";
+  const ms = Date.parse(text) - now;
+  const s = Math.abs(Math.round(ms / 1000));
+  const far = s < 90 ? `${s} s` : s < 5400 ? `${Math.round(s / 60)} min` : s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`;
+  return ms >= 0 ? `in ${far}` : `${far} ago`;
+}
+
+export function bytes(n) {
+  const units = ["B", "KiB", "MiB", "GiB"];
+  let at = 0;
+  while (n >= 1024 && at < units.length - 1) { n /= 1024; at += 1; }
+  return `${precise.format(at ? n : Math.round(n))} ${units[at]}`;
+}
+
+/** An element with text and children; text is never read as HTML. */
+export function element(tag, { text, ...attributes } = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, content] of Object.entries(attributes)) made.setAttribute(name, content);
+  if (text !== undefined) made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+/** Fills a <dl> with [term, definition, title] triples, touching only what changed. */
+export function define(list, entries) {
+  const shown = JSON.stringify(entries);
+  if (list.dataset.shown === shown) return;
+  list.dataset.shown = shown;
+  list.replaceChildren(...entries.map(([term, text, title]) =>
+    element("div", title ? { title } : {}, element("dt", { text: term }), element("dd", { text }))));
+}

@@ -1,0 +1,366 @@
+//! A server without the other layers: parts folded from hand-made events, behind readers that do as they are told.
+
+#![allow(dead_code, reason = "each test binary uses a part of the world")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::json::ReaderBuilder;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::Value;
+use serving::http::{ServingState, routes};
+use shared::clock::{Clock, ManualClock};
+use shared::compare::{Causes, Comparison};
+use shared::control::{Run, RunError, RunProgress, RunState, Runs, StreamStatus, Streams};
+use shared::evaluate::evaluate;
+use shared::handoff::HandoffError;
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
+use shared::partial::block::Part;
+use shared::partial::keys::KeyLayout;
+use shared::published::{Published, Views};
+use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::seam::{Cut, CutPoint};
+use shared::sql::parse_definitions;
+use shared::stream::Stream;
+use shared::time::Micros;
+use shared::version::BatchVersion;
+use shared::view::View;
+use tower::ServiceExt;
+
+pub const P0: Partition = Partition(0);
+
+/// The definitions of one file, as `(streams, views)`.
+pub fn definitions(sql: &str) -> (Vec<Arc<Stream>>, Vec<Arc<View>>) {
+    let files = [("test.sql".to_owned(), sql.to_owned())];
+    let parsed = parse_definitions(&files).unwrap_or_else(|errors| panic!("{}", errors[0]));
+    (parsed.streams.into_iter().map(Arc::new).collect(), parsed.views.into_iter().map(Arc::new).collect())
+}
+
+/// Events from NDJSON, in the columns of the stream.
+pub fn events(stream: &Stream, ndjson: &str) -> RecordBatch {
+    let mut reader =
+        ReaderBuilder::new(stream.schema()).with_batch_size(1 << 20).build(ndjson.as_bytes()).expect("a reader");
+    match reader.next() {
+        Some(batch) => batch.expect("events as the stream declares them"),
+        None => RecordBatch::new_empty(stream.schema()),
+    }
+}
+
+/// What both layers make of events for a view.
+pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Part {
+    let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
+    let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let value = |scalar| evaluate(&[scalar], events).expect("evaluates").remove(0);
+    let mask = |scalar| BooleanArray::from(value(scalar).to_data());
+    let times = events.column(stream.event_time).as_primitive::<TimestampMicrosecondType>();
+    let windows: Vec<i64> = times.values().iter().map(|t| view.window.start_of(*t)).collect();
+    let dimensions: Vec<_> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
+    let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
+    let arguments: Vec<_> = view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect();
+    let masks: Vec<_> = view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect();
+    let filter = view.filter.as_ref().map(mask);
+    let rows = selected_rows(events.num_rows(), filter.as_ref());
+    accumulator.fold(&Evaluated {
+        windows: &windows,
+        keys: keys.as_ref(),
+        arguments: &arguments,
+        masks: &masks,
+        rows: &rows,
+    });
+    accumulator.part()
+}
+
+/// The generations of all views, by name.
+#[derive(Default)]
+pub struct FakeSpeed {
+    pub generations: Mutex<BTreeMap<String, Vec<Generation>>>,
+    pub watermark: Mutex<Option<Micros>>,
+    /// How many pins find that the seam has moved.
+    pub seam_moves: AtomicUsize,
+    pub stopped: AtomicBool,
+}
+
+impl SpeedReader for FakeSpeed {
+    fn pin<'a>(&'a self, published: &'a Published, _: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+        let moved =
+            self.seam_moves.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let generations = self.generations.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
+        let watermark = *self.watermark.lock();
+        let stopped = self.stopped.load(Ordering::SeqCst);
+        Box::pin(async move {
+            match (stopped, moved) {
+                (true, _) => Err(SpeedError::Stopped),
+                (_, true) => Err(SpeedError::SeamMoved),
+                _ => Ok(SpeedPin { generations, watermark }),
+            }
+        })
+    }
+
+    fn retire(&self, _: &Published, _: &Cut) {}
+}
+
+/// The parts of all views, by name.
+#[derive(Default)]
+pub struct FakeBatch {
+    pub parts: Mutex<BTreeMap<String, Vec<Arc<Part>>>>,
+    pub broken: AtomicBool,
+}
+
+impl BatchReader for FakeBatch {
+    fn parts<'a>(
+        &'a self,
+        published: &'a Published,
+        _: &'a BatchVersion,
+        _: i64,
+        _: i64,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
+        let parts = self.parts.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
+        let broken = self.broken.load(Ordering::SeqCst);
+        Box::pin(async move { if broken { Err(HandoffError("a file is missing".into())) } else { Ok(parts) } })
+    }
+}
+
+#[derive(Default)]
+pub struct FakeRuns {
+    pub runs: Mutex<Vec<Run>>,
+    pub comparisons: Mutex<Vec<Comparison>>,
+    pub next_run: Mutex<Option<Micros>>,
+    pub versions: Mutex<Vec<BatchVersion>>,
+}
+
+pub fn a_run(id: &str, view: &str, full: bool) -> Run {
+    Run {
+        id: id.to_owned(),
+        view: view.parse().expect("a name"),
+        state: RunState::Queued,
+        full,
+        trigger: "request".to_owned(),
+        cut: None,
+        version: None,
+        queued_at: Micros(0),
+        started_at: None,
+        finished_at: None,
+        progress: RunProgress::default(),
+        error: None,
+    }
+}
+
+pub fn a_comparison(view: &str, version: i64) -> Comparison {
+    Comparison {
+        view: view.parse().expect("a name"),
+        version,
+        compared_at: Micros(0),
+        cut: BTreeMap::from([(P0, Offset(4))]),
+        rows_compared: 10,
+        rows_equal: 9,
+        measures: BTreeMap::new(),
+        causes: Causes { late: 1, ..Causes::default() },
+        rows: Vec::new(),
+        rows_omitted: 0,
+    }
+}
+
+impl Runs for FakeRuns {
+    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
+        let mut runs = self.runs.lock();
+        let run = a_run(&format!("run-{}", runs.len() + 1), view, full);
+        runs.push(run.clone());
+        Ok(run)
+    }
+
+    fn list(&self) -> Vec<Run> {
+        self.runs.lock().iter().rev().cloned().collect()
+    }
+
+    fn get(&self, id: &str) -> Option<Run> {
+        self.runs.lock().iter().find(|run| run.id == id).cloned()
+    }
+
+    fn cancel(&self, id: &str) -> Result<Run, RunError> {
+        let mut runs = self.runs.lock();
+        let run = runs.iter_mut().find(|run| run.id == id).ok_or_else(|| RunError::UnknownRun(id.to_owned()))?;
+        run.state = RunState::Cancelled;
+        Ok(run.clone())
+    }
+
+    fn next_run(&self, _: &str) -> Option<Micros> {
+        *self.next_run.lock()
+    }
+
+    fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>> {
+        let versions = self.versions.lock();
+        let of_view = versions.iter().filter(|v| v.view.as_str() == view).take(limit).cloned().collect();
+        Box::pin(async move { Ok(of_view) })
+    }
+
+    fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>> {
+        let comparisons = self.comparisons.lock();
+        let found =
+            comparisons.iter().rev().find(|c| c.view.as_str() == view && version.is_none_or(|v| v == c.version));
+        let found = found.cloned();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+#[derive(Default)]
+pub struct FakeStreams(pub Mutex<Vec<StreamStatus>>);
+
+impl Streams for FakeStreams {
+    fn list(&self) -> Vec<StreamStatus> {
+        self.0.lock().clone()
+    }
+}
+
+/// Everything a server needs, with one stream.
+pub struct World {
+    pub stream: Arc<Stream>,
+    pub views: Arc<Views>,
+    pub speed: Arc<FakeSpeed>,
+    pub batch: Arc<FakeBatch>,
+    pub runs: Arc<FakeRuns>,
+    pub streams: Arc<FakeStreams>,
+    pub clock: ManualClock,
+    pub ready: Arc<AtomicBool>,
+    pub by_name: BTreeMap<String, Arc<View>>,
+}
+
+impl World {
+    pub fn new(sql: &str) -> World {
+        let (streams, views) = definitions(sql);
+        let stream = Arc::clone(&streams[0]);
+        let published = Views::default();
+        for view in &views {
+            published.publish(Published::nothing(Arc::clone(view), Arc::clone(&stream)));
+        }
+        World {
+            stream,
+            views: Arc::new(published),
+            speed: Arc::default(),
+            batch: Arc::default(),
+            runs: Arc::default(),
+            streams: Arc::default(),
+            clock: ManualClock::at(Micros::parse("2001-01-02T12:00:00Z").expect("a time")),
+            ready: Arc::new(AtomicBool::new(true)),
+            by_name: views.into_iter().map(|v| (v.name.to_string(), v)).collect(),
+        }
+    }
+
+    /// Publishes version `version` of every view, made from `ndjson`, which partition 0 holds from offset 0 on.
+    pub fn publish(&self, version: i64, ndjson: &str) {
+        let events = events(&self.stream, ndjson);
+        let accepted = Ledger::of_range(P0, Offset(0), Offset(events.num_rows() as u64));
+        let mut seam = Cut::start(self.stream.partitions);
+        seam.0.insert(P0, CutPoint { offset: Offset(accepted.events), accepted });
+        for (name, view) in &self.by_name {
+            let part = Arc::new(part(view, &self.stream, &events));
+            let published = BatchVersion {
+                view: view.name.clone(),
+                sql: view.sql.clone(),
+                definition_hash: view.definition_hash(),
+                version,
+                run: "run-0".to_owned(),
+                published_at: self.clock.now().minus(Duration::from_secs(60)),
+                seam: seam.clone(),
+                ledger: accepted,
+                full: true,
+                rows: part.rows() as u64,
+                files: Vec::new(),
+            };
+            self.batch.parts.lock().insert(name.clone(), vec![part]);
+            self.runs.versions.lock().insert(0, published.clone());
+            self.views.publish(Published::version(Arc::clone(view), Arc::clone(&self.stream), published));
+        }
+    }
+
+    /// Adds a generation of partition 0 to every view, after the seam and the generations before it.
+    pub fn live(&self, ndjson: &str) {
+        let events = events(&self.stream, ndjson);
+        for (name, view) in &self.by_name {
+            let published = self.views.get(name).expect("a view");
+            let mut all = self.speed.generations.lock();
+            let generations = all.entry(name.clone()).or_default();
+            let from = generations.last().map_or(published.seam.offset(P0), |g| g.to);
+            let to = Offset(from.0 + events.num_rows() as u64);
+            generations.push(Generation {
+                partition: P0,
+                from,
+                to,
+                part: part(view, &self.stream, &events),
+                folded: Ledger::of_range(P0, from, to),
+                late: Ledger::EMPTY,
+                accepted: Ledger::of_range(P0, Offset(0), to),
+            });
+        }
+    }
+
+    pub fn watermark(&self, time: &str) {
+        *self.speed.watermark.lock() = Some(Micros::parse(time).expect("a time"));
+    }
+
+    pub fn routes(&self) -> Router {
+        routes(ServingState {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed) as _,
+            batch: Arc::clone(&self.batch) as _,
+            runs: Arc::clone(&self.runs) as _,
+            streams: Arc::clone(&self.streams) as _,
+            clock: Arc::new(self.clock.clone()),
+            ready: Arc::clone(&self.ready),
+            metrics: Arc::new(|| "trueup_up 1\n".to_owned()),
+        })
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answered {
+        let response = self.routes().oneshot(request).await.expect("a router does not fail");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
+        Answered { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Answered {
+        self.send(Request::get(encoded(path)).body(Body::empty()).expect("a request")).await
+    }
+
+    /// The rows of a query that succeeds.
+    pub async fn rows(&self, path: &str) -> Vec<Value> {
+        let answered = self.get(path).await;
+        assert_eq!(answered.status, StatusCode::OK, "{path}: {}", answered.text());
+        answered.json()["rows"].as_array().expect("rows").clone()
+    }
+}
+
+/// Spaces, quotes and the like as a browser would send them.
+pub fn encoded(path: &str) -> String {
+    path.replace(' ', "%20").replace('\'', "%27").replace('"', "%22").replace('<', "%3C").replace('>', "%3E")
+}
+
+pub struct Answered {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answered {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
