@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::Streams;
+use shared::ids::{Partition, StreamName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
-use parking_lot::Mutex;
-use shared::ids::{Partition, StreamName};
 use speed::mailbox::ViewStatus;
 use speed::service::Speed;
 
@@ -71,7 +71,11 @@ impl Figures {
         }
         for (stream, partition, views) in self.states.lock().iter() {
             for view in views {
-                let labels = [("stream", stream.to_string()), ("partition", partition.to_string()), ("view", view.view.to_string())];
+                let labels = [
+                    ("stream", stream.to_string()),
+                    ("partition", partition.to_string()),
+                    ("view", view.view.to_string()),
+                ];
                 gauge!("trueup_state_rows", &labels).set(view.rows as f64);
                 gauge!("trueup_state_bytes", &labels).set(view.bytes as f64);
             }

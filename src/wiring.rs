@@ -159,12 +159,8 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;
     let local_addr = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(listen::serve(
-        listener,
-        routes,
-        stopped,
-        Duration::from_millis(settings.limits.shutdown_wait_ms),
-    ));
+    let server =
+        tokio::spawn(listen::serve(listener, routes, stopped, Duration::from_millis(settings.limits.shutdown_wait_ms)));
     Ok(Running {
         local_addr,
         streams: definitions.streams,
@@ -323,8 +319,7 @@ fn log_starts(streams: &[Arc<Stream>], intake: &Intake) -> Vec<(StreamName, Part
         let (start, _) = intake.stream(&stream.name)?.range(partition);
         Some((stream.name.clone(), partition, start))
     };
-    let of = |stream: &Arc<Stream>| {
-        (0..stream.partitions).filter_map(|p| start(stream, Partition(p))).collect::<Vec<_>>()
-    };
+    let of =
+        |stream: &Arc<Stream>| (0..stream.partitions).filter_map(|p| start(stream, Partition(p))).collect::<Vec<_>>();
     streams.iter().flat_map(of).collect()
 }

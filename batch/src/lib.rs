@@ -1,6 +1,6 @@
 //! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
 //!
-//! Reading order: [`service`] starts runs (when [`schedule`] says so) and [`registry`] knows them; [`run`] is one run from
+//! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`], [`query`], [`reductions`]) and writes
 //! [`pieces`] as window dates; [`reconcile`] compares with what was served; [`publish`] makes the version answer.
 //! [`reader`] is how versions are read, [`load`] how a process begins. Nothing here reads the log.
@@ -27,7 +27,6 @@ pub mod reductions;
 pub mod registry;
 pub mod run;
 pub mod scan;
-pub mod schedule;
 pub mod service;
 pub mod settings;
 pub mod step;

@@ -24,8 +24,8 @@ use crate::load::{Loaded, versions};
 use crate::reader::Reader;
 use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
-use crate::schedule::{Schedule, ScheduleError};
 use crate::settings::BatchSettings;
+use shared::schedule::{Schedule, ScheduleError};
 
 /// Why the batch layer could not start.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::clock::Clock;
-use shared::ids::{Offset, Partition, StreamName};
+use shared::ids::{Partition, StreamName};
 use shared::stream::Stream;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
@@ -68,7 +68,7 @@ impl IntakeDoor {
             total.duplicates += part.duplicates;
             total.late += part.late;
             if let (Some(first), Some(end)) = (part.first_offset, part.end_offset) {
-                total.offsets.insert(partition, (first, Offset(end.0 - 1)));
+                total.offsets.insert(partition, (first, end));
             }
         }
         if let Some(arrivals) = self.arrivals.get(&stream) {

@@ -1,1 +1,14 @@
-//! placeholder
+//! What does the reader see? Queries over batch and speed as one table, in several formats, over HTTP and on a page.
+//!
+//! Reading order: [`query`] says what may be asked, [`pin`] which state answers, [`answer`] what the answer is,
+//! [`formats`] how it is written; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
+
+pub mod answer;
+pub mod finality;
+pub mod formats;
+pub mod http;
+mod nearest;
+mod order;
+mod page;
+pub mod pin;
+pub mod query;

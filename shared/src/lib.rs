@@ -18,6 +18,7 @@ pub mod plan;
 pub mod published;
 pub mod readers;
 pub mod scalar;
+pub mod schedule;
 pub mod seam;
 pub mod sql;
 pub mod stream;

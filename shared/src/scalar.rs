@@ -22,7 +22,8 @@ pub enum Node {
     Column(usize),
     Literal(Literal),
     /// `+ - * / %`: over BIGINT (overflow gives NULL, division truncates toward zero, by zero gives NULL),
-    /// DOUBLE (IEEE 754) or DECIMAL (`+ - *` only).
+    /// DOUBLE (IEEE 754) or DECIMAL (`+ - *` only: sums have operands of one scale, products add their scales; what does
+    /// not fit the digits gives NULL).
     Arithmetic(ArithmeticOp, Box<Scalar>, Box<Scalar>),
     /// Operands have one type. NaN equals itself and is greater than every number.
     Compare(CompareOp, Box<Scalar>, Box<Scalar>),
@@ -93,14 +94,18 @@ pub enum Function {
     Lower,
     /// Characters, not bytes.
     Length,
+    /// Spaces only.
     Trim,
     TrimStart,
     TrimEnd,
-    /// `SUBSTRING(text, from [, length])`, characters, from 1.
+    /// `SUBSTRING(text, from [, length])`, characters, from 1; positions before 1 count towards the length.
     Substring,
+    /// A negative length gives NULL, as it does for SUBSTRING and RIGHT.
     Left,
     Right,
+    /// Of any number of texts; NULL if one is NULL.
     Concat,
+    /// An empty text is replaced nowhere.
     Replace,
     StartsWith,
     EndsWith,
@@ -108,7 +113,7 @@ pub enum Function {
     Reverse,
     Abs,
     Sign,
-    /// `ROUND(x [, digits])`, half away from zero.
+    /// `ROUND(x, digits)`, half away from zero; the digits are a constant.
     Round,
     Floor,
     Ceil,
@@ -116,6 +121,7 @@ pub enum Function {
     Exp,
     Ln,
     Power,
+    /// NULLs are left out, as they are by LEAST.
     Greatest,
     Least,
     NullIf,

@@ -63,7 +63,7 @@ pub struct Accepted {
     pub duplicates: u64,
     /// Accepted events that came after the allowed lateness.
     pub late: u64,
-    /// First and last offset written, per partition.
+    /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
 }
 

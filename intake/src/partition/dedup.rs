@@ -1,15 +1,18 @@
 //! Was this event accepted before? Exact over the ids of the last so many accepted events, in log order.
 //!
-//! The ids lie in a ring in the order of their offsets; a hash table of 32-bit offsets finds them: some 25 bytes per event.
+//! The ids lie in a ring in the order of their offsets; a table of offsets finds them: some 32 bytes per event.
 //! Changes are provisional until [`DedupWindow::commit`], so that a group that could not be written leaves no trace.
 
 use std::collections::VecDeque;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use arrow::buffer::BooleanBuffer;
 use shared::ids::Offset;
 
+use super::offset_table::OffsetTable;
 use crate::event_id::NULL_ID;
+
+/// Ids looked up together, so that their cache misses overlap.
+const BLOCK: usize = 32;
 
 /// The ids of the newest accepted events.
 pub(crate) struct DedupWindow {
@@ -19,8 +22,8 @@ pub(crate) struct DedupWindow {
     ids: VecDeque<u128>,
     /// Low half of the offset of `ids[0]`.
     first: u32,
-    /// Low halves of offsets, by the low half of their id. Older ones than the horizon may still be in it.
-    table: HashTable<u32>,
+    /// Low halves of the offsets of `ids`. Those that have left the horizon stay until the next commit.
+    table: OffsetTable,
     /// Ids at the end of the ring that are not committed.
     staged: usize,
 }
@@ -29,65 +32,71 @@ impl DedupWindow {
     /// A window over `horizon` events, the next of which will have the offset `head`.
     pub fn new(horizon: u64, head: Offset) -> Self {
         let horizon = horizon.min(u64::from(u32::MAX / 2));
-        DedupWindow { horizon, ids: VecDeque::new(), first: head.0 as u32, table: HashTable::new(), staged: 0 }
+        DedupWindow { horizon, ids: VecDeque::new(), first: head.0 as u32, table: OffsetTable::new(), staged: 0 }
     }
 
-    /// Accepts the next event unless its id is among the last `horizon` accepted ones.
-    pub fn admit(&mut self, id: u128) -> bool {
+    /// For each of `ids`, in order: accepts the next event unless its id is among the last `horizon` accepted ones.
+    pub fn admit_all(&mut self, ids: &[u128]) -> BooleanBuffer {
+        BooleanBuffer::collect_bool(ids.len(), |i| {
+            if i % BLOCK == 0 {
+                self.table.touch(ids[i..].iter().take(BLOCK).copied());
+            }
+            self.admit(ids[i])
+        })
+    }
+
+    fn admit(&mut self, id: u128) -> bool {
         let (ids, first, horizon) = (&self.ids, self.first, self.horizon);
         let next = first.wrapping_add(ids.len() as u32);
-        if id != NULL_ID {
-            let id_at = |at: &u32| ids[at.wrapping_sub(first) as usize];
-            let is_recent = |at: &u32| id_at(at) == id && u64::from(next.wrapping_sub(*at)) <= horizon;
-            match self.table.entry(id as u64, is_recent, |at| id_at(at) as u64) {
-                Entry::Occupied(_) => return false,
-                Entry::Vacant(slot) => slot.insert(next),
-            };
+        let is_recent =
+            |at: u32| ids[at.wrapping_sub(first) as usize] == id && u64::from(next.wrapping_sub(at)) <= horizon;
+        if id != NULL_ID && !self.table.insert_unless(id, next, is_recent) {
+            return false;
         }
         self.ids.push_back(id);
         self.staged += 1;
         true
     }
 
-    /// Accepts an event that is in the log already. It may be a duplicate if the horizon was shorter when it came.
-    pub fn restore(&mut self, id: u128) {
-        let (ids, first) = (&self.ids, self.first);
-        let next = first.wrapping_add(ids.len() as u32);
-        if id != NULL_ID {
-            self.table.insert_unique(id as u64, next, |at| ids[at.wrapping_sub(first) as usize] as u64);
+    /// Accepts events that are in the log already. They may be duplicates if the horizon was shorter when they came.
+    pub fn restore_all(&mut self, ids: &[u128]) {
+        for (i, id) in ids.iter().enumerate() {
+            if i % BLOCK == 0 {
+                self.table.touch(ids[i..].iter().take(BLOCK).copied());
+            }
+            if *id != NULL_ID {
+                let next = self.first.wrapping_add(self.ids.len() as u32);
+                self.table.insert_unless(*id, next, |_| false);
+            }
+            self.ids.push_back(*id);
         }
-        self.ids.push_back(id);
-        self.staged += 1;
+        self.commit();
     }
 
     /// Keeps what was accepted and forgets what has left the horizon.
     pub fn commit(&mut self) {
         self.staged = 0;
         while self.ids.len() as u64 > self.horizon {
-            let oldest = self.ids.pop_front();
-            let at = self.first;
-            self.first = self.first.wrapping_add(1);
-            self.forget(oldest.unwrap_or(NULL_ID), at);
+            let block = (self.ids.len() as u64 - self.horizon).min(BLOCK as u64) as usize;
+            self.table.touch(self.ids.range(..block).copied());
+            for id in self.ids.drain(..block) {
+                if id != NULL_ID {
+                    self.table.remove(id, self.first);
+                }
+                self.first = self.first.wrapping_add(1);
+            }
         }
     }
 
     /// Forgets what was accepted since the last commit.
     pub fn rollback(&mut self) {
-        for _ in 0..self.staged {
-            let newest = self.ids.pop_back();
-            let at = self.first.wrapping_add(self.ids.len() as u32);
-            self.forget(newest.unwrap_or(NULL_ID), at);
+        let kept = self.ids.len() - self.staged;
+        for (i, id) in self.ids.drain(kept..).enumerate() {
+            if id != NULL_ID {
+                self.table.remove(id, self.first.wrapping_add((kept + i) as u32));
+            }
         }
         self.staged = 0;
-    }
-
-    fn forget(&mut self, id: u128, at: u32) {
-        if id == NULL_ID {
-            return;
-        }
-        if let Ok(entry) = self.table.find_entry(id as u64, |found| *found == at) {
-            entry.remove();
-        }
     }
 }
 
@@ -100,18 +109,19 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_list(
-            horizon in 0u64..20,
+            horizon in 0u64..100,
             head in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 10)],
-            groups in prop::collection::vec((prop::collection::vec(0u128..30, 0..12), any::<bool>()), 0..30),
+            groups in prop::collection::vec((prop::collection::vec(prop_oneof![0u128..30, (0u128..5).prop_map(|id| id << 64)], 0..70), any::<bool>()), 0..30),
         ) {
             let mut window = DedupWindow::new(horizon, Offset(head));
             let mut accepted: Vec<u128> = Vec::new();
             for (ids, kept) in groups {
                 let before = accepted.len();
-                for id in ids {
+                let verdicts = window.admit_all(&ids);
+                for (id, verdict) in ids.into_iter().zip(&verdicts) {
                     let recent = accepted.len().saturating_sub(horizon as usize);
                     let is_new = id == NULL_ID || !accepted[recent..].contains(&id);
-                    prop_assert_eq!(window.admit(id), is_new);
+                    prop_assert_eq!(verdict, is_new);
                     if is_new {
                         accepted.push(id);
                     }

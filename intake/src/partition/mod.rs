@@ -6,6 +6,7 @@
 mod dedup;
 mod group;
 mod keys;
+mod offset_table;
 mod partition_log;
 mod queue;
 mod sequence;

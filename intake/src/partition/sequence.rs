@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -70,11 +69,9 @@ impl Sequencer {
 
     /// Remembers the ids of events that are in the log already, from a column of the primary key.
     pub fn restore(&mut self, ids: &dyn Array) {
-        let Some(dedup) = &mut self.dedup else { return };
-        for id in hash_ids(ids) {
-            dedup.restore(id);
+        if let Some(dedup) = &mut self.dedup {
+            dedup.restore_all(&hash_ids(ids));
         }
-        dedup.commit();
     }
 
     /// Totals after everything sequenced, durable or not.
@@ -125,7 +122,7 @@ impl Sequencer {
 
     fn drop_duplicates(&mut self, rows: RecordBatch, ids: Option<&[u128]>) -> Result<RecordBatch, ArrowError> {
         let (Some(dedup), Some(ids)) = (&mut self.dedup, ids) else { return Ok(rows) };
-        let is_new = BooleanArray::new(BooleanBuffer::collect_bool(ids.len(), |i| dedup.admit(ids[i])), None);
+        let is_new = BooleanArray::new(dedup.admit_all(ids), None);
         if is_new.true_count() == rows.num_rows() {
             return Ok(rows);
         }

@@ -36,20 +36,13 @@ pub(super) fn decimal(values: Int128Chunked, data_type: DataType) -> Series {
 /// `a op b`; both have the type that the dialect brought them to.
 pub(super) fn arithmetic(op: ArithmeticOp, a: Expr, b: Expr, data_type: DataType) -> Expr {
     match (data_type, op) {
-        (DataType::Double, ArithmeticOp::Modulo) => apply(vec![a, b], data_type, |series| {
-            // The remainder of Polars takes the divisor's sign.
-            let remainder = |x: Option<f64>, y: Option<f64>| Some(x? % y?);
-            let result: Float64Chunked = broadcast_binary_elementwise::<Float64Type, Float64Type, Float64Type, _>(
-                series[0].f64()?,
-                series[1].f64()?,
-                remainder,
-            );
-            Ok(result.into_series())
-        }),
+        // The remainder of Polars takes the divisor's sign, and it divides by a constant by multiplying with its
+        // reciprocal, which rounds twice.
+        (DataType::Double, ArithmeticOp::Modulo) => of_doubles(a, b, |x, y| x % y),
+        (DataType::Double, ArithmeticOp::Divide) => of_doubles(a, b, |x, y| x / y),
         (DataType::Double, ArithmeticOp::Add) => a + b,
         (DataType::Double, ArithmeticOp::Subtract) => a - b,
         (DataType::Double, ArithmeticOp::Multiply) => a * b,
-        (DataType::Double, ArithmeticOp::Divide) => a / b,
         (DataType::Decimal { precision, .. }, _) => apply(vec![a, b], data_type, move |series| {
             let compute = move |x: Option<i128>, y: Option<i128>| {
                 let (x, y) = (x?, y?);

@@ -9,7 +9,6 @@ use super::cursor::{Cursor, Named, Parsed, fold_case};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
 use super::options::parse_options;
-use super::schedule::check_schedule;
 use super::scope::{Place, Scope};
 use super::select::{Item, Select, parse_select};
 use super::source::Source;
@@ -17,6 +16,7 @@ use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
 use crate::ids::ViewName;
 use crate::scalar::Scalar;
+use crate::schedule::Schedule;
 use crate::stream::Stream;
 use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
@@ -78,7 +78,7 @@ fn view_options(cursor: &mut Cursor) -> Result<Option<String>, SqlError> {
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
             "schedule" => {
-                check_schedule(&option.value).map_err(|message| option.error(source, message))?;
+                Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
                 schedule = Some(option.value);
             }
             _ if option.value.eq_ignore_ascii_case("utc") => {}

@@ -154,18 +154,21 @@ impl<'a> Cursor<'a> {
     /// Reads the tokens up to the next comma, closing parenthesis or clause of this level as one expression.
     pub(super) fn expression(&mut self) -> Result<Parsed<'a>, SqlError> {
         let mut depth = 0_usize;
-        let ends = |token: &TokenWithSpan| match &token.token {
-            Token::LParen => {
+        // `WITHIN GROUP` and `DISTINCT FROM` belong to expressions.
+        let mut before: Option<&Token> = None;
+        let ends = |token: &'a TokenWithSpan| match (&token.token, before.replace(&token.token)) {
+            (Token::LParen, _) => {
                 depth += 1;
                 false
             }
-            Token::RParen if depth > 0 => {
+            (Token::RParen, _) if depth > 0 => {
                 depth -= 1;
                 false
             }
-            Token::RParen => true,
-            Token::Comma => depth == 0,
-            token => depth == 0 && is_keyword(token, CLAUSES),
+            (Token::RParen, _) => true,
+            (Token::Comma, _) => depth == 0,
+            (_, Some(before)) if is_keyword(before, &[Keyword::WITHIN, Keyword::DISTINCT]) => false,
+            (token, _) => depth == 0 && is_keyword(token, CLAUSES),
         };
         let rest = &self.tokens[self.at..];
         let length = rest.iter().position(ends).unwrap_or(rest.len());

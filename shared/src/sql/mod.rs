@@ -19,7 +19,6 @@ mod lower;
 mod operators;
 mod options;
 mod print;
-mod schedule;
 mod scope;
 mod select;
 mod source;

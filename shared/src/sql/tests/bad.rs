@@ -1,27 +1,33 @@
 //! Texts that are wrong: where the caret stands, what is said, and what help is given.
 
-use super::{LINES, parse, parse_definitions};
+use super::{parse, parse_definitions};
 use crate::sql::parse_predicate;
 use crate::types::DataType;
 
-/// Checks that `text` has one mistake, at the mark `^` in it, with this message and help.
-fn check(marked: &str, message: &str, help: &str) {
-    let at = marked.find('^').expect("a mark");
-    let text = marked.replacen('^', "", 1);
-    let errors = parse(&text).expect_err(marked);
-    assert_eq!(errors.len(), 1, "{marked}: {errors:?}");
-    let error = &errors[0];
-    let before = &text[..at];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let place = (error.line(), error.column());
-    assert_eq!((error.message(), error.hint().unwrap_or_default(), place), (message, help, (line, column)), "{marked}");
-    assert_eq!(error.to_string(), format!("t.sql:{line}:{column}: {message}"));
+/// Checks that each text has one mistake, at the mark `^` in it, with this message and help.
+fn check(table: &[(&str, &str, &str)], around: impl Fn(&str) -> String) {
+    let mut wrong = Vec::new();
+    for (marked, message, help) in table {
+        let marked = around(marked);
+        let at = marked.find('^').expect("a mark");
+        let before = &marked[..at];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let found = match parse(&marked.replacen('^', "", 1)) {
+            Ok(_) => "no mistake".to_owned(),
+            Err(errors) => errors.iter().map(|e| format!("{e} [{}]", e.hint().unwrap_or_default())).collect(),
+        };
+        let expected = format!("t.sql:{line}:{column}: {message} [{help}]");
+        if found != expected {
+            wrong.push(format!("{marked}\n  expected {expected}\n  found    {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn statements() {
-    for (text, message, help) in [
+    let table = [
         ("^CRATE STREAM s (at TIMESTAMP)", "expected CREATE, found `CRATE`", "did you mean `CREATE`?"),
         ("^SELECT 1", "expected CREATE, found `SELECT`", ""),
         ("CREATE ^TABLE s (at TIMESTAMP)", "there are no tables", "did you mean CREATE STREAM?"),
@@ -44,13 +50,12 @@ fn statements() {
             "",
         ),
         ("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE origin = ^'x", "unterminated string literal", ""),
-    ] {
-        check(text, message, help);
-    }
+    ];
+    check(&table, str::to_owned);
     let long = "x".repeat(70);
     let message =
         format!("\"{long}\" is not a valid name: names are a lower-case letter, then at most 62 of a-z, 0-9 and _");
-    check(&format!("CREATE STREAM ^{long} (a INT)"), &message, "");
+    check(&[(&format!("CREATE STREAM ^{long} (a INT)"), &message, "")], str::to_owned);
 }
 
 #[test]
@@ -58,7 +63,7 @@ fn streams() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
     let options = "the options are event_time, watermark_delay, allowed_lateness, max_ahead, idle_timeout, source, unknown_fields, partitions";
     let reserved = "names of columns do not begin with `_` and are not window_start or window_end";
-    for (text, message, help) in [
+    let table = [
         ("CREATE STREAM s (a ^BIGNIT)", "unknown type `BIGNIT`", "did you mean `BIGINT`?"),
         ("CREATE STREAM s (a ^GEOMETRY)", "unknown type `GEOMETRY`", types),
         ("CREATE STREAM s (a ^FLOAT)", "unknown type `FLOAT`", "the type of floating point numbers is DOUBLE"),
@@ -94,8 +99,8 @@ fn streams() {
             "",
         ),
         (
-            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = ^'ta')",
-            "the stream has no column `ta`",
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = ^'time')",
+            "the stream has no column `time`",
             "`at` is a TIMESTAMP column",
         ),
         ("CREATE STREAM s (a INT) WITH (event_time = ^'a')", "the event time is a TIMESTAMP, but `a` is INT", ""),
@@ -151,24 +156,19 @@ fn streams() {
             "expected the end of the statement, found `AS`",
             "",
         ),
-    ] {
-        check(text, message, help);
-    }
+    ];
+    check(&table, str::to_owned);
 }
 
 #[test]
 fn views() {
-    for (text, message, help) in [
+    let table = [
         (
             "SELECT origin, COUNT(*) AS n FROM ^flight GROUP BY origin",
             "unknown stream `flight`",
             "did you mean `flights`?",
         ),
-        (
-            "SELECT COUNT(*) AS n ^FORM flights",
-            "expected an operator or the end of the expression, found `FORM`",
-            "did you mean `FROM`?",
-        ),
+        ("SELECT COUNT(*) AS n ^FORM flights", "expected `,`, AS or FROM, found `FORM`", "did you mean `FROM`?"),
         (
             "SELECT COUNT(*) ^n FROM flights",
             "expected an operator or the end of the expression, found `n`",
@@ -271,7 +271,7 @@ fn views() {
             "PERCENTILE_CONT is not supported yet",
             "",
         ),
-        ("SELECT ^SUM(seats) OVER () AS n FROM flights", "OVER is not supported yet", ""),
+        ("SELECT SUM(seats) ^OVER () AS n FROM flights", "OVER is not supported yet", ""),
         ("SELECT COUNT(*) AS n FROM flights ^HAVING COUNT(*) > 1", "HAVING is not supported yet", ""),
         ("SELECT COUNT(*) AS n FROM flights GROUP BY origin ^ORDER BY 1", "ORDER BY is not supported yet", ""),
         ("SELECT COUNT(*) AS n FROM flights ^LIMIT 1", "LIMIT is not supported yet", ""),
@@ -301,29 +301,31 @@ fn views() {
         ("SELECT ^SUM(seats, 1) AS n FROM flights", "SUM takes 1 argument, not 2", ""),
         ("SELECT ^SUM(*) AS n FROM flights", "SUM(*) means nothing", "only COUNT takes `*`"),
         ("SELECT ^MIN(seats) IGNORE NULLS AS n FROM flights", "this form of MIN is not supported", ""),
-    ] {
-        check(&format!("CREATE VIEW v AS {text}"), message, help);
-    }
-    check(
-        "CREATE VIEW v WITH (^shedule = '* * * * *') AS SELECT 1",
-        "unknown option `shedule`",
-        "did you mean `schedule`?",
-    );
-    check(
-        "CREATE VIEW v WITH (schedule = ^'* * *') AS SELECT 1",
-        "a schedule has 5 fields (minute hour day month weekday), this one has 3",
-        "",
-    );
-    check(
-        "CREATE VIEW v WITH (time_zone = ^'Europe/Berlin') AS SELECT 1",
-        "a time zone other than UTC is not supported yet",
-        "",
-    );
+    ];
+    check(&table, |text| format!("CREATE VIEW v AS {text}"));
+    let options = [
+        (
+            "CREATE VIEW v WITH (^shedule = '* * * * *') AS SELECT 1",
+            "unknown option `shedule`",
+            "did you mean `schedule`?",
+        ),
+        (
+            "CREATE VIEW v WITH (schedule = ^'* * *') AS SELECT 1",
+            "a schedule has 5 fields (minute hour day month weekday), \"* * *\" has 3",
+            "",
+        ),
+        (
+            "CREATE VIEW v WITH (time_zone = ^'Europe/Berlin') AS SELECT 1",
+            "a time zone other than UTC is not supported yet",
+            "",
+        ),
+    ];
+    check(&options, str::to_owned);
 }
 
 #[test]
 fn expressions() {
-    for (text, message, help) in [
+    let table = [
         ("^orgin = 'ATL'", "unknown column `orgin`", "did you mean `origin`?"),
         ("seats > 1 AND\n  ^UPER(origin) = 'A'", "unknown function `uper`", "did you mean `upper`?"),
         ("delay_min = ^'5'", "BIGINT and STRING cannot be compared", "write the number without quotes"),
@@ -365,9 +367,9 @@ fn expressions() {
             "the longest unit is WEEK",
         ),
         ("^seats | 1 = 1", "the operator `|` is not supported", ""),
-        ("origin ^~ 'a'", "the operator `~` is not supported", ""),
+        ("^origin ~ 'a'", "the operator `~` is not supported", ""),
         ("seats > 1 +^", "expected an expression", ""),
-        ("seats > ^) 1", "expected an expression, found `)`", ""),
+        ("seats > ^) 1", "expected an expression", ""),
         ("^price % 2 = 0", "`%` of DECIMAL is not supported yet", "CAST both sides to BIGINT or DOUBLE"),
         (
             "seats > ^99999999999999999999",
@@ -383,14 +385,14 @@ fn expressions() {
         ("ROUND(distance, ^seats) > 1", "the digits of ROUND are a constant from 0 to 15", ""),
         ("^NULLIF(seats) > 1", "NULLIF takes 2 arguments, not 1", ""),
         ("^seats IS DISTINCT FROM 1", "this form of expression is not supported", ""),
-        ("origin = ^CURRENT_USER", "unknown column `current_user`", ""),
+        (
+            "origin = ^CURRENT_USER",
+            "unknown column `current_user`",
+            "the columns are flight_id, scheduled_at, flown_on, origin, destination, delay_min, seats, distance, price, cancelled",
+        ),
         ("scheduled_at > ^CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP needs parentheses, and is not supported", ""),
-    ] {
-        if text.contains('~') {
-            continue;
-        }
-        check(&format!("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE {text}"), message, help);
-    }
+    ];
+    check(&table, |text| format!("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE {text}"));
 }
 
 #[test]
@@ -410,7 +412,6 @@ fn errors_name_their_file() {
     let files = [("a.sql".to_owned(), String::new()), ("b.sql".to_owned(), "\n\n CREATE x".to_owned())];
     let errors = parse_definitions(&files).expect_err("wrong");
     assert_eq!(errors[0].to_string(), "b.sql:3:9: expected STREAM or VIEW, found `x`");
-    assert!(LINES > 0);
 }
 
 #[test]

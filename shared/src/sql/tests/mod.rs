@@ -12,9 +12,6 @@ const FLIGHTS: &str = "CREATE STREAM flights (
   delay_min BIGINT, seats INT, distance DOUBLE, price DECIMAL(10,2), cancelled BOOLEAN
 ) WITH (event_time = 'scheduled_at');\n";
 
-/// Lines of [`FLIGHTS`].
-const LINES: usize = 4;
-
 fn parse(text: &str) -> Result<Definitions, Vec<SqlError>> {
     parse_definitions(&[("flights.sql".to_owned(), FLIGHTS.to_owned()), ("t.sql".to_owned(), text.to_owned())])
 }

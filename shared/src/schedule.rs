@@ -5,8 +5,8 @@
 
 use std::str::FromStr;
 
+use crate::time::{MICROS_PER_SECOND, Micros};
 use chrono::{DateTime, Utc};
-use shared::time::{MICROS_PER_SECOND, Micros};
 
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 const FIELD_NAMES: [&str; 5] = ["minute", "hour", "day of the month", "month", "weekday"];

@@ -1,0 +1,26 @@
+//! What is the CSV of an answer? RFC 4180 with a header and line feeds: the columns, then `_layer` and `_finality`.
+
+use super::cells::{Cells, write_csv_text};
+use crate::answer::Answer;
+
+/// Writes the answer. NULL is an empty field, an empty text is `""`.
+pub fn write(answer: &Answer) -> Vec<u8> {
+    let cells: Vec<Cells<'_>> = answer.columns.iter().map(|c| Cells::new(&c.values)).collect();
+    let mut out = Vec::with_capacity((answer.rows() + 1) * (cells.len() + 2) * 12);
+    for column in &answer.columns {
+        write_csv_text(&column.name, &mut out);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"_layer,_finality\n");
+    for row in 0..answer.rows() {
+        for column in &cells {
+            column.write_csv(row, &mut out);
+            out.push(b',');
+        }
+        out.extend_from_slice(answer.layers[row].name().as_bytes());
+        out.push(b',');
+        out.extend_from_slice(answer.finality[row].name().as_bytes());
+        out.push(b'\n');
+    }
+    out
+}

@@ -1,0 +1,160 @@
+//! What is the JSON document of an answer? The contract's: columns, rows, and what they were read from.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use shared::ids::{Offset, Partition};
+use shared::published::Published;
+use shared::time::Micros;
+use shared::types::DataType;
+
+use super::json_rows::RowWriter;
+use crate::answer::{Answer, Column, Role};
+use crate::pin::{Balance, Pinned};
+use crate::query::{LayerChoice, Shape};
+
+/// What the document tells beside the rows.
+#[derive(Debug)]
+pub struct About<'a> {
+    pub pinned: &'a Pinned,
+    pub layer: LayerChoice,
+    /// When the answer was given.
+    pub as_of: Micros,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    view: &'a str,
+    layer: &'a str,
+    columns: Vec<ColumnHead<'a>>,
+}
+
+/// A column, as answers and the description of a view show it.
+#[derive(Debug, Serialize)]
+pub struct ColumnHead<'a> {
+    pub name: &'a str,
+    #[serde(rename = "type", serialize_with = "in_words")]
+    pub data_type: DataType,
+    pub role: &'static str,
+}
+
+#[derive(Serialize)]
+struct Tail<'a> {
+    seam: Seam,
+    watermark: Option<Micros>,
+    as_of: Micros,
+    complete: bool,
+    ledger: LedgerCounts,
+    next: Option<&'a str>,
+}
+
+/// Where batch ends and speed begins.
+#[derive(Debug, Serialize)]
+pub struct Seam {
+    pub version: Option<i64>,
+    pub published_at: Option<Micros>,
+    pub offsets: BTreeMap<Partition, Offset>,
+}
+
+/// Events by where they are.
+#[derive(Debug, Serialize)]
+pub struct LedgerCounts {
+    pub accepted: u64,
+    pub batch: u64,
+    pub speed: u64,
+    pub late: u64,
+}
+
+impl Seam {
+    /// The seam of what was published.
+    pub fn of(published: &Published) -> Seam {
+        let version = published.version.as_ref();
+        Seam {
+            version: version.map(|v| v.version),
+            published_at: version.map(|v| v.published_at),
+            offsets: published.seam.offsets(),
+        }
+    }
+}
+
+impl<'a> ColumnHead<'a> {
+    fn of(column: &'a Column) -> ColumnHead<'a> {
+        ColumnHead { name: &column.name, data_type: column.data_type, role: column.role.name() }
+    }
+}
+
+impl From<&Balance> for LedgerCounts {
+    fn from(balance: &Balance) -> LedgerCounts {
+        let Balance { accepted, batch, speed, late, .. } = balance;
+        LedgerCounts { accepted: accepted.events, batch: batch.events, speed: speed.events, late: late.events }
+    }
+}
+
+impl Role {
+    /// As answers show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Window => "window",
+            Role::Dimension => "dimension",
+            Role::Measure => "measure",
+        }
+    }
+}
+
+impl LayerChoice {
+    /// As the parameter is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            LayerChoice::Merged => "merged",
+            LayerChoice::Batch => "batch",
+            LayerChoice::Speed => "speed",
+        }
+    }
+}
+
+fn in_words<S: serde::Serializer>(data_type: &DataType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(data_type)
+}
+
+/// Writes the answer.
+pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
+    let mut rows = RowWriter::new(answer);
+    let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
+    if shape == Shape::Document {
+        let view = about.pinned.published.view.name.as_str();
+        let head =
+            Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(ColumnHead::of).collect() };
+        append(&head, &mut out);
+        // The head is an object of its own; its closing brace gives way to the rows.
+        out.pop();
+        out.extend_from_slice(b",\"rows\":");
+    }
+    out.push(b'[');
+    for row in 0..answer.rows() {
+        if row > 0 {
+            out.push(b',');
+        }
+        rows.write(row, &mut out);
+    }
+    out.push(b']');
+    if shape == Shape::Document {
+        let pinned = about.pinned;
+        let tail = Tail {
+            seam: Seam::of(&pinned.published),
+            watermark: pinned.speed.watermark,
+            as_of: about.as_of,
+            complete: pinned.complete,
+            ledger: LedgerCounts::from(&pinned.balance),
+            next: answer.next.as_deref(),
+        };
+        let at = out.len();
+        append(&tail, &mut out);
+        // And the tail's opening brace continues the head's object.
+        out[at] = b',';
+    }
+    out
+}
+
+fn append(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("plain data has a JSON form");
+}

@@ -1,0 +1,86 @@
+//! How is a row written as a flat JSON object? The names once, the values by column; for JSON and NDJSON alike.
+
+use arrow::buffer::BooleanBuffer;
+use serde_json::to_string;
+
+use super::cells::Cells;
+use crate::answer::{Answer, Column, Role};
+use crate::finality::Finality;
+
+/// Writes rows of one answer.
+pub struct RowWriter<'a> {
+    answer: &'a Answer,
+    columns: Vec<(Vec<u8>, Cells<'a>, bool)>,
+    /// Names and rows of values that did not fit.
+    overflowed: Vec<(&'a str, &'a BooleanBuffer)>,
+    /// The last window column's text, by column: rows of one window repeat it.
+    repeated: Vec<Option<(i64, std::ops::Range<usize>)>>,
+}
+
+const OPEN: &[u8] = br#","_finality":"open""#;
+const CLOSED: &[u8] = br#","_finality":"closed""#;
+const FINAL: &[u8] = br#","_finality":"final""#;
+
+impl<'a> RowWriter<'a> {
+    /// A writer for the rows of `answer`.
+    pub fn new(answer: &'a Answer) -> RowWriter<'a> {
+        let column = |(i, column): (usize, &'a Column)| {
+            let name = to_string(&column.name).expect("a text has a JSON form");
+            let before = if i == 0 { "{" } else { "," };
+            (format!("{before}{name}:").into_bytes(), Cells::new(&column.values), column.role == Role::Window)
+        };
+        let columns: Vec<_> = answer.columns.iter().enumerate().map(column).collect();
+        let overflowed = answer.columns.iter().filter_map(|c| Some((c.name.as_str(), c.overflowed.as_ref()?)));
+        RowWriter { answer, repeated: vec![None; columns.len()], columns, overflowed: overflowed.collect() }
+    }
+
+    /// Bytes that the rows will need, roughly.
+    pub fn bytes_expected(&self) -> usize {
+        let per_row: usize = self.columns.iter().map(|(name, ..)| name.len() + 12).sum::<usize>() + 48;
+        self.answer.rows() * per_row
+    }
+
+    /// Appends the row as an object. All rows of one writer go into one vector.
+    pub fn write(&mut self, row: usize, out: &mut Vec<u8>) {
+        let Self { answer, columns, overflowed, repeated } = self;
+        for ((name, cells, is_window), last) in columns.iter().zip(repeated) {
+            out.extend_from_slice(name);
+            match (is_window, cells.timestamp(row)) {
+                (true, Some(time)) => write_window(time, cells, row, last, out),
+                _ => cells.write_json(row, out),
+            }
+        }
+        out.extend_from_slice(if columns.is_empty() { b"{\"_layer\":\"" } else { b",\"_layer\":\"" });
+        out.extend_from_slice(answer.layers[row].name().as_bytes());
+        out.push(b'"');
+        out.extend_from_slice(match answer.finality[row] {
+            Finality::Open => OPEN,
+            Finality::Closed => CLOSED,
+            Finality::Final => FINAL,
+        });
+        let mut names = overflowed.iter().filter(|(_, rows)| rows.value(row)).map(|(name, _)| *name).peekable();
+        if names.peek().is_some() {
+            out.extend_from_slice(b",\"_overflow\":");
+            serde_json::to_writer(&mut *out, &names.collect::<Vec<_>>()).expect("names have a JSON form");
+        }
+        out.push(b'}');
+    }
+}
+
+/// Writes a window's bound, copying the text of the row before where it is the same.
+fn write_window(
+    time: i64,
+    cells: &Cells<'_>,
+    row: usize,
+    last: &mut Option<(i64, std::ops::Range<usize>)>,
+    out: &mut Vec<u8>,
+) {
+    match last {
+        Some((before, text)) if *before == time => out.extend_from_within(text.clone()),
+        _ => {
+            let start = out.len();
+            cells.write_json(row, out);
+            *last = Some((time, start..out.len()));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What stands behind the question mark? Pairs of names and values, in order; doors that take few check them here.
+
+use axum::extract::Query;
+use axum::http::Uri;
+
+use super::problem::Problem;
+use crate::nearest::did_you_mean;
+
+/// The decoded parameters of a URL.
+pub fn all(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    parsed.map(|Query(pairs)| pairs).map_err(|error| Problem::invalid_parameter(error.body_text()))
+}
+
+/// The values of exactly these parameters; any other is refused, and so is one given twice.
+pub fn only<const N: usize>(uri: &Uri, names: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
+    let mut values = [const { None }; N];
+    for (name, value) in all(uri)? {
+        let Some(at) = names.iter().position(|known| *known == name) else {
+            let hint = did_you_mean(&name, names);
+            return Err(Problem::unknown_parameter(format!("there is no parameter \"{name}\"{hint}")));
+        };
+        if values[at].replace(value).is_some() {
+            return Err(Problem::invalid_parameter(format!("{name}: given twice")));
+        }
+    }
+    Ok(values)
+}

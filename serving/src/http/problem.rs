@@ -1,0 +1,146 @@
+//! How is a refusal told? As `application/problem+json` (RFC 9457) with a code that programs can rely on.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use shared::control::RunError;
+use shared::handoff::HandoffError;
+use shared::readers::SpeedError;
+
+use crate::answer::AnswerError;
+use crate::formats::parquet::WriteError;
+use crate::pin::ReadError;
+use crate::query::QueryError;
+
+/// An error as an answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    detail: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// A problem of the kind `code`, whose title is the same for all of its kind.
+    pub fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
+        let kind = format!("urn:trueup:problem:{code}");
+        Problem { kind, title, status, detail: detail.into(), code, line: None, column: None }
+    }
+
+    /// Something that is not there; `what` is for example `view`.
+    pub fn unknown(code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, code, "Not found", detail)
+    }
+
+    /// A parameter whose value cannot be used.
+    pub fn invalid_parameter(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", "A parameter cannot be used", detail)
+    }
+
+    /// A parameter that does not exist.
+    pub fn unknown_parameter(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "unknown_parameter", "There is no such parameter", detail)
+    }
+
+    /// Something that may come.
+    pub fn not_supported(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_IMPLEMENTED, "not_supported", "Not supported yet", detail)
+    }
+
+    /// A layer that cannot answer now.
+    pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, "A layer cannot answer now", detail)
+    }
+
+    /// A defect of ours. The detail goes to the log too.
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
+        tracing::error!(error, "a request failed");
+        let title = "The answer could not be made";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).expect("plain data has a JSON form");
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            QueryError::UnknownParameter { .. } => Problem::unknown_parameter(detail),
+            QueryError::Invalid { .. } => Problem::invalid_parameter(detail),
+            QueryError::NotSupported(_) => Problem::not_supported(detail),
+            QueryError::Predicate { line, column, .. } => {
+                let title = "The where cannot be read";
+                let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_predicate", title, detail);
+                Problem { line: Some(line), column: Some(column), ..problem }
+            }
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            ReadError::UnknownView(_) => Problem::unknown("unknown_view", detail),
+            ReadError::Query(error) => error.into(),
+            ReadError::CursorExpired => {
+                Problem::new(StatusCode::GONE, "cursor_expired", "The cursor is too old", detail)
+            }
+            ReadError::Speed(error) => error.into(),
+            ReadError::Batch(_) => Problem::unavailable("batch_unavailable", detail),
+        }
+    }
+}
+
+impl From<SpeedError> for Problem {
+    fn from(error: SpeedError) -> Problem {
+        Problem::unavailable("speed_unavailable", format!("speed: {error}"))
+    }
+}
+
+impl From<HandoffError> for Problem {
+    fn from(error: HandoffError) -> Problem {
+        Problem::unavailable("batch_unavailable", format!("batch: {error}"))
+    }
+}
+
+impl From<AnswerError> for Problem {
+    fn from(error: AnswerError) -> Problem {
+        Problem::internal(&error)
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Problem {
+        Problem::internal(&error)
+    }
+}
+
+impl From<RunError> for Problem {
+    fn from(error: RunError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            RunError::UnknownView(_) => Problem::unknown("unknown_view", detail),
+            RunError::UnknownRun(_) => Problem::unknown("unknown_run", detail),
+            RunError::Stopping => Problem::unavailable("stopping", detail),
+        }
+    }
+}

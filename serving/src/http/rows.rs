@@ -1,0 +1,120 @@
+//! How does a reader get figures? Pin, answer, write; large answers away from the threads that serve others.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use shared::time::Micros;
+
+use super::ServingState;
+use super::parameters;
+use super::problem::Problem;
+use crate::answer::answer;
+use crate::formats::json::About;
+use crate::formats::{Format, csv, json, ndjson, parquet};
+use crate::pin::{Pinned, ReadError, pin};
+use crate::query::{Query, Shape};
+
+/// Rows and keys that a query may look at on the thread that took the request: less than a millisecond of work.
+const INLINE_ROWS_MAX: usize = 20_000;
+
+const VERSION: HeaderName = HeaderName::from_static("trueup-version");
+const SEAM: HeaderName = HeaderName::from_static("trueup-seam");
+const WATERMARK: HeaderName = HeaderName::from_static("trueup-watermark");
+const COMPLETE: HeaderName = HeaderName::from_static("trueup-complete");
+const NEXT: HeaderName = HeaderName::from_static("trueup-next");
+
+/// `GET /v1/views/{view}/rows`: the format is that of `Accept`.
+pub async fn negotiated(
+    state: State<ServingState>,
+    view: Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Some(format) = Format::accepted(accept) else {
+        let detail = "rows come as application/json, application/x-ndjson, text/csv or application/vnd.apache.parquet";
+        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No such format", detail));
+    };
+    let mut response = rows(state, view, uri, format).await?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+/// `GET /v1/views/{view}/rows.json` and the other extensions.
+pub async fn in_format(
+    format: Format,
+    state: State<ServingState>,
+    view: Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    rows(state, view, uri, format).await
+}
+
+async fn rows(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    uri: Uri,
+    format: Format,
+) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let parameters = parameters::all(&uri)?;
+    if format == Format::Arrow {
+        return Err(Problem::not_supported("the arrow format is not supported yet; parquet carries the same types"));
+    }
+    let (query, pinned) = match pin(&state.doors(), &view, &parameters).await {
+        Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
+        pinned => pinned?,
+    };
+    if query.shape == Shape::Rows && format != Format::Json {
+        return Err(Problem::invalid_parameter("shape: only JSON has shapes"));
+    }
+    let as_of = state.clock.now();
+    let response = if pinned.work(&query) <= INLINE_ROWS_MAX {
+        write(&query, &pinned, format, as_of)?
+    } else {
+        let work = tokio::task::spawn_blocking(move || write(&query, &pinned, format, as_of));
+        work.await.map_err(|error| Problem::internal(&error))??
+    };
+    metrics::histogram!("trueup_query_duration_seconds", "view" => view).record(started.elapsed().as_secs_f64());
+    Ok(response)
+}
+
+fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Response, Problem> {
+    let answer = answer(query, pinned)?;
+    let body = match format {
+        Format::Json => json::write(&answer, &About { pinned, layer: query.layer, as_of }, query.shape),
+        Format::Ndjson => ndjson::write(&answer),
+        Format::Csv => csv::write(&answer),
+        Format::Parquet | Format::Arrow => parquet::write(&answer)?,
+    };
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    describe(pinned, answer.next.as_deref(), headers);
+    Ok(response)
+}
+
+/// What every format's answer was read from, for those that have no place for it in the body.
+fn describe(pinned: &Pinned, next: Option<&str>, headers: &mut HeaderMap) {
+    let mut insert = |name, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    };
+    if let Some(version) = &pinned.published.version {
+        insert(VERSION, version.version.to_string());
+    }
+    let offsets = pinned.published.seam.0.iter().map(|(partition, point)| format!("{partition}:{}", point.offset));
+    insert(SEAM, offsets.collect::<Vec<_>>().join(","));
+    if let Some(watermark) = pinned.speed.watermark {
+        insert(WATERMARK, watermark.to_string());
+    }
+    insert(COMPLETE, pinned.complete.to_string());
+    if let Some(next) = next {
+        insert(NEXT, next.to_owned());
+    }
+}

@@ -1,0 +1,67 @@
+//! How is the batch layer steered? Asking for runs, watching them, cancelling them.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use shared::control::Run;
+
+use super::problem::Problem;
+use super::{ServingState, json};
+use crate::nearest::did_you_mean;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    full: bool,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    runs: Vec<Run>,
+}
+
+/// `POST /v1/views/{view}/runs`: 202 with the run. An empty body asks for an incremental one.
+pub async fn request(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    state.view(&view)?;
+    let wanted: Wanted = if body.iter().all(u8::is_ascii_whitespace) {
+        Wanted::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
+            let detail = format!("the body is not {{\"full\": true or false}}: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
+        })?
+    };
+    let run = state.runs.request(&view, wanted.full)?;
+    let location = [(header::LOCATION, format!("/v1/runs/{}", run.id))];
+    Ok((StatusCode::ACCEPTED, location, json(&run)).into_response())
+}
+
+/// `GET /v1/runs`: runs of this process, newest first.
+pub async fn list(State(state): State<ServingState>) -> Response {
+    json(&Listed { runs: state.runs.list() })
+}
+
+/// `GET /v1/runs/{run}`.
+pub async fn describe(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    state.runs.get(&id).map(|run| json(&run)).ok_or_else(|| unknown_run(&state, &id))
+}
+
+/// `DELETE /v1/runs/{run}`: cancels it, and tells how it stands.
+pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
+    if state.runs.get(&id).is_none() {
+        return Err(unknown_run(&state, &id));
+    }
+    Ok(json(&state.runs.cancel(&id)?))
+}
+
+fn unknown_run(state: &ServingState, id: &str) -> Problem {
+    let runs = state.runs.list();
+    let hint = did_you_mean(id, runs.iter().map(|run| run.id.as_str()));
+    Problem::unknown("unknown_run", format!("there is no run \"{id}\"{hint}"))
+}

@@ -1,0 +1,272 @@
+//! What is a view, and how does it stand? Definition, seam, watermark, state, versions and drift.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+use shared::compare::{Causes, Comparison, MeasureDrift};
+use shared::ids::{Offset, Partition};
+use shared::published::Published;
+use shared::readers::SpeedPin;
+use shared::time::{MICROS_PER_DAY, Micros};
+use shared::types::DataType;
+use shared::version::BatchVersion;
+use shared::view::{OutputColumn, View};
+use shared::window::Window;
+
+use super::problem::Problem;
+use super::{ServingState, json, parameters};
+use crate::formats::json::{ColumnHead, LedgerCounts, Seam};
+use crate::pin::{Balance, pin_speed};
+use crate::query::LayerChoice;
+
+/// Versions told of.
+const VERSIONS_MAX: usize = 100;
+
+#[derive(Serialize)]
+struct ViewStatus<'a> {
+    name: &'a str,
+    stream: &'a str,
+    sql: &'a str,
+    definition_hash: &'a str,
+    columns: Vec<ColumnHead<'a>>,
+    /// `null`: one window over all time.
+    window: Option<WindowShape>,
+    schedule: Option<&'a str>,
+    next_run: Option<Micros>,
+    seam: Seam,
+    watermark: Option<Micros>,
+    /// How far the watermark is behind the clock.
+    lag_ms: Option<i64>,
+    /// What speed holds in memory.
+    state: Option<LiveState>,
+    batch: Option<BatchState<'a>>,
+    ledger: Option<LedgerCounts>,
+    complete: Option<bool>,
+    /// Start of the newest window any layer may have rows of.
+    newest_window: Option<Micros>,
+    reconciliation: Option<Reconciliation>,
+    /// Why something above is missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct WindowShape {
+    size_ms: i64,
+    offset_ms: i64,
+}
+
+#[derive(Serialize)]
+struct LiveState {
+    rows: usize,
+    bytes: usize,
+    generations: usize,
+}
+
+#[derive(Serialize)]
+struct BatchState<'a> {
+    rows: u64,
+    run: &'a str,
+    full: bool,
+}
+
+/// A comparison without its rows.
+#[derive(Serialize)]
+struct Reconciliation {
+    version: i64,
+    compared_at: Micros,
+    rows_compared: u64,
+    rows_equal: u64,
+    measures: BTreeMap<String, MeasureDrift>,
+    causes: Causes,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    views: Vec<ViewStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedVersions<'a> {
+    view: &'a str,
+    versions: Vec<VersionStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct VersionStatus<'a> {
+    version: i64,
+    run: &'a str,
+    published_at: Micros,
+    full: bool,
+    cut: BTreeMap<Partition, Offset>,
+    events: u64,
+    rows: u64,
+    definition_hash: &'a str,
+    drift: Option<Reconciliation>,
+}
+
+impl From<Comparison> for Reconciliation {
+    fn from(comparison: Comparison) -> Reconciliation {
+        let Comparison { version, compared_at, rows_compared, rows_equal, measures, causes, .. } = comparison;
+        Reconciliation { version, compared_at, rows_compared, rows_equal, measures, causes }
+    }
+}
+
+/// `GET /v1/views`.
+pub async fn list(State(state): State<ServingState>) -> Response {
+    let published = state.views.all();
+    let mut views = Vec::with_capacity(published.len());
+    for published in &published {
+        views.push(status(&state, published).await);
+    }
+    json(&Listed { views })
+}
+
+/// `GET /v1/views/{view}`.
+pub async fn describe(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
+    let published = state.view(&view)?;
+    Ok(json(&status(&state, &published).await))
+}
+
+/// `GET /v1/views/{view}/versions`: newest first, each with its drift.
+pub async fn versions(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
+    let published = state.view(&view)?;
+    let versions = state.runs.versions(&view, VERSIONS_MAX).await?;
+    let mut told = Vec::with_capacity(versions.len());
+    for version in &versions {
+        let drift = state.runs.comparison(&view, Some(version.version)).await?;
+        told.push(version_status(version, drift));
+    }
+    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions: told }))
+}
+
+fn version_status(version: &BatchVersion, drift: Option<Comparison>) -> VersionStatus<'_> {
+    VersionStatus {
+        version: version.version,
+        run: &version.run,
+        published_at: version.published_at,
+        full: version.full,
+        cut: version.seam.offsets(),
+        events: version.ledger.events,
+        rows: version.rows,
+        definition_hash: &version.definition_hash,
+        drift: drift.map(Reconciliation::from),
+    }
+}
+
+/// `GET /v1/views/{view}/compare`: `version` (default: the latest), and `from` and `to` over the differing rows.
+pub async fn compare(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    state.view(&view)?;
+    let [from, to, version] = parameters::only(&uri, ["from", "to", "version"])?;
+    let (from, to) = (time("from", from)?, time("to", to)?);
+    let version = match version {
+        None => None,
+        Some(text) => Some(text.parse::<i64>().map_err(|_| {
+            Problem::invalid_parameter(format!("version: \"{text}\" is not the number of a batch version"))
+        })?),
+    };
+    let Some(mut comparison) = state.runs.comparison(&view, version).await? else {
+        let detail = match version {
+            Some(version) => format!("version {version} of {view} has no comparison"),
+            None => format!("{view} has not been compared yet: that is done when a run is published"),
+        };
+        return Err(Problem::unknown("no_comparison", detail));
+    };
+    let inside = |start: Option<Micros>| match start {
+        Some(start) => from.is_none_or(|from| start >= from) && to.is_none_or(|to| start < to),
+        None => true,
+    };
+    comparison.rows.retain(|row| inside(row.window_start));
+    Ok(json(&comparison))
+}
+
+fn time(name: &str, text: Option<String>) -> Result<Option<Micros>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let time = Micros::parse(&text);
+    time.map(Some).ok_or_else(|| Problem::invalid_parameter(format!("{name}: \"{text}\" is no time")))
+}
+
+async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatus<'a> {
+    let view = published.view.as_ref();
+    let name = view.name.as_str();
+    let mut problems = Vec::new();
+    let pin = pin_speed(&state.doors(), name).await.map_err(|error| problems.push(format!("speed: {error}"))).ok();
+    let comparison = state.runs.comparison(name, None).await;
+    let comparison = comparison.unwrap_or_else(|error| {
+        problems.push(format!("batch: {error}"));
+        None
+    });
+    // The pin may belong to a newer version than the one it was asked for; then that one is told of next time.
+    let balance = pin.as_ref().map(|(pinned, pin)| Balance::of(pinned, pin));
+    let watermark = pin.as_ref().and_then(|(_, pin)| pin.watermark);
+    let version = published.version.as_deref();
+    ViewStatus {
+        name,
+        stream: view.stream.as_str(),
+        sql: &view.sql,
+        definition_hash: &published.definition_hash,
+        columns: columns(view),
+        window: window(view.window),
+        schedule: view.schedule.as_deref(),
+        next_run: state.runs.next_run(name),
+        seam: Seam::of(published),
+        watermark,
+        lag_ms: watermark.map(|w| state.clock.now().0.saturating_sub(w.0).max(0) / 1000),
+        state: pin.as_ref().map(|(_, pin)| live_state(pin)),
+        batch: version.map(|v| BatchState { rows: v.rows, run: &v.run, full: v.full }),
+        ledger: balance.as_ref().map(LedgerCounts::from),
+        complete: balance.map(|b| b.is_complete(LayerChoice::Merged)),
+        newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),
+        reconciliation: comparison.map(Reconciliation::from),
+        problems,
+    }
+}
+
+fn columns(view: &View) -> Vec<ColumnHead<'_>> {
+    let column = |column: &OutputColumn| match column {
+        OutputColumn::WindowStart => {
+            ColumnHead { name: "window_start", data_type: DataType::Timestamp, role: "window" }
+        }
+        OutputColumn::WindowEnd => ColumnHead { name: "window_end", data_type: DataType::Timestamp, role: "window" },
+        OutputColumn::Dimension(index) => {
+            let dimension = &view.dimensions[*index];
+            ColumnHead { name: &dimension.name, data_type: dimension.expression.data_type, role: "dimension" }
+        }
+        OutputColumn::Measure(index) => {
+            let measure = &view.measures[*index];
+            ColumnHead { name: &measure.name, data_type: measure.expression.data_type, role: "measure" }
+        }
+    };
+    view.output.iter().map(column).collect()
+}
+
+fn window(window: Window) -> Option<WindowShape> {
+    match window {
+        Window::All => None,
+        Window::Tumble { size, offset } => Some(WindowShape { size_ms: size / 1000, offset_ms: offset / 1000 }),
+    }
+}
+
+fn live_state(pin: &SpeedPin) -> LiveState {
+    LiveState {
+        rows: pin.generations.iter().map(|g| g.part.rows()).sum(),
+        bytes: pin.generations.iter().map(|g| g.part.bytes()).sum(),
+        generations: pin.generations.len(),
+    }
+}
+
+fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros> {
+    let size = published.view.window.size()?;
+    let blocks = pin.into_iter().flat_map(|pin| &pin.generations).flat_map(|g| &g.part.blocks);
+    let live = blocks.filter(|b| !b.is_empty()).map(|b| b.window_range.1).max();
+    let dates = published.version.iter().flat_map(|v| &v.files).filter_map(|file| file.date);
+    let batch = dates.max().map(|day| day.start().0 + (MICROS_PER_DAY - size).max(0));
+    live.max(batch).map(Micros)
+}

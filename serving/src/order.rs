@@ -1,0 +1,121 @@
+//! Which rows of a merged table are shown, and in which order? A page of row numbers; only its rows are sorted fully.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, make_comparator};
+use arrow::compute::SortOptions;
+use arrow::datatypes::Float64Type;
+use arrow::error::ArrowError;
+use shared::evaluate::EvaluateError;
+use shared::partial::finish::finish_measures;
+use shared::partial::merge::Merged;
+use shared::view::View;
+
+use crate::query::{OrderBy, OrderKey, Query};
+
+/// Why rows could not be ordered.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error("the measures could not be computed: {0}")]
+    Measures(#[from] EvaluateError),
+    #[error("the columns could not be compared: {0}")]
+    Columns(#[from] ArrowError),
+}
+
+/// Numbers of the rows from `offset` on, at most `query.limit`, in the query's order. Ties are broken by window, then
+/// by dimensions, so that an order is always total.
+pub fn page(view: &View, query: &Query, merged: &Merged, offset: usize) -> Result<Vec<u32>, OrderError> {
+    let end = offset.saturating_add(query.limit);
+    let ranks = ranks(merged);
+    let natural = |row: u32| (merged.windows[row as usize], ranks[merged.groups[row as usize] as usize]);
+    let mut rows: Vec<u32> = (0..merged.len() as u32).collect();
+    if query.order.is_empty() {
+        keep_first(&mut rows, end, |a, b| natural(*a).cmp(&natural(*b)));
+    } else {
+        let keys = comparators(view, query, merged)?;
+        keep_first(&mut rows, end, |a, b| {
+            let decided = keys.iter().map(|key| key.compare(merged, *a, *b)).find(|order| order.is_ne());
+            decided.unwrap_or_else(|| natural(*a).cmp(&natural(*b)))
+        });
+    }
+    rows.drain(..offset.min(rows.len()));
+    Ok(rows)
+}
+
+/// Sorts the first `end` rows to the front and drops the others.
+fn keep_first(rows: &mut Vec<u32>, end: usize, compare: impl Fn(&u32, &u32) -> Ordering) {
+    if end < rows.len() {
+        rows.select_nth_unstable_by(end, &compare);
+        rows.truncate(end);
+    }
+    rows.sort_unstable_by(compare);
+}
+
+/// The place of each key among all keys, by the values of their dimensions (NULL first).
+fn ranks(merged: &Merged) -> Vec<u32> {
+    let keys: Vec<&[u8]> = merged.keys.iter().collect();
+    let mut sorted: Vec<u32> = (0..keys.len() as u32).collect();
+    sorted.sort_unstable_by_key(|key| keys[*key as usize]);
+    let mut ranks = vec![0; keys.len()];
+    for (rank, key) in sorted.iter().enumerate() {
+        ranks[*key as usize] = rank as u32;
+    }
+    ranks
+}
+
+/// Compares two rows by one column.
+enum KeyComparator {
+    Window {
+        descending: bool,
+    },
+    /// Over the numbers of keys.
+    Group(DynComparator),
+    /// Over the numbers of rows.
+    Row(DynComparator),
+}
+
+impl KeyComparator {
+    #[inline]
+    fn compare(&self, merged: &Merged, a: u32, b: u32) -> Ordering {
+        let (a, b) = (a as usize, b as usize);
+        match self {
+            KeyComparator::Window { descending: false } => merged.windows[a].cmp(&merged.windows[b]),
+            KeyComparator::Window { descending: true } => merged.windows[b].cmp(&merged.windows[a]),
+            KeyComparator::Group(compare) => compare(merged.groups[a] as usize, merged.groups[b] as usize),
+            KeyComparator::Row(compare) => compare(a, b),
+        }
+    }
+}
+
+fn comparators(view: &View, query: &Query, merged: &Merged) -> Result<Vec<KeyComparator>, OrderError> {
+    let by_dimension = query.order.iter().any(|key| matches!(key.by, OrderBy::Dimension(_)));
+    let by_measure = query.order.iter().any(|key| matches!(key.by, OrderBy::Measure(_)));
+    let dimensions = if by_dimension { merged.layout.decode(merged.keys.iter())? } else { Vec::new() };
+    let measures = if by_measure { finish_measures(view, &merged.states)? } else { Vec::new() };
+    let comparator = |key: &OrderKey| {
+        Ok(match key.by {
+            OrderBy::WindowStart => KeyComparator::Window { descending: key.descending },
+            OrderBy::Dimension(dimension) => {
+                let at = query.dimensions.iter().position(|d| *d == dimension);
+                let at = at.expect("a query orders only by dimensions it groups by");
+                KeyComparator::Group(compare_values(&dimensions[at], key.descending)?)
+            }
+            OrderBy::Measure(measure) => KeyComparator::Row(compare_values(&measures[measure].column, key.descending)?),
+        })
+    };
+    query.order.iter().map(comparator).collect()
+}
+
+/// NULL is the smallest value and NaN the greatest.
+fn compare_values(column: &ArrayRef, descending: bool) -> Result<DynComparator, ArrowError> {
+    let column: ArrayRef = match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let canonical: Float64Array = floats.unary(|x| if x.is_nan() { f64::NAN.abs() } else { x + 0.0 });
+            Arc::new(canonical)
+        }
+        None => Arc::clone(column),
+    };
+    let options = SortOptions { descending, nulls_first: !descending };
+    make_comparator(column.as_ref(), column.as_ref(), options)
+}

@@ -1,0 +1,181 @@
+//! Which state answers a query? One batch version and the generations from its seam on, held for as long as needed.
+//!
+//! The pointer to the version is taken once; if speed has meanwhile dropped what lies before a newer seam, everything is
+//! taken anew. What was pinned is then counted: every accepted event must be in batch, in speed or among the late ones.
+
+use std::sync::Arc;
+
+use shared::handoff::HandoffError;
+use shared::ledger::Ledger;
+use shared::partial::block::Part;
+use shared::partial::merge::Layers;
+use shared::published::{Published, Views};
+use shared::readers::{BatchReader, SpeedError, SpeedPin, SpeedReader};
+
+use crate::query::{LayerChoice, Query, QueryError};
+
+/// How often a moved seam is followed before giving up. A seam moves once per run, so twice is already unlikely.
+const TRIES: usize = 4;
+
+/// The doors to the layers.
+#[derive(Clone)]
+pub struct Doors {
+    pub views: Arc<Views>,
+    pub speed: Arc<dyn SpeedReader>,
+    pub batch: Arc<dyn BatchReader>,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no view called \"{0}\"")]
+    UnknownView(String),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error("a new batch version has been published since the cursor was given; begin again without it")]
+    CursorExpired,
+    #[error("speed: {0}")]
+    Speed(#[from] SpeedError),
+    #[error("batch: {0}")]
+    Batch(#[from] HandoffError),
+}
+
+/// Does every accepted event appear in exactly one place?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// Accepted up to the ends of the generations, as the log counted them.
+    pub accepted: Ledger,
+    /// Accounted for by the batch version.
+    pub batch: Ledger,
+    /// Folded since the seam, and left out since the seam for being too late.
+    pub speed: Ledger,
+    pub late: Ledger,
+    /// Accepted before the seam.
+    pub before_seam: Ledger,
+}
+
+impl Balance {
+    /// Counts what was pinned.
+    pub fn of(published: &Published, pin: &SpeedPin) -> Balance {
+        let accepted_until_end = |partition, at_seam| {
+            let ends = pin.generations.iter().filter(|g| g.partition == partition);
+            ends.max_by_key(|g| g.to).map_or(at_seam, |g| g.accepted)
+        };
+        let points = published.seam.0.iter();
+        Balance {
+            accepted: points.map(|(partition, point)| accepted_until_end(*partition, point.accepted)).sum(),
+            batch: published.version.as_ref().map_or(Ledger::EMPTY, |version| version.ledger),
+            speed: pin.generations.iter().map(|g| g.folded).sum(),
+            late: pin.generations.iter().map(|g| g.late).sum(),
+            before_seam: published.seam.accepted(),
+        }
+    }
+
+    /// Is nothing lost and nothing doubled in the layers asked for?
+    pub fn is_complete(&self, layer: LayerChoice) -> bool {
+        match layer {
+            LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
+            LayerChoice::Batch => self.batch == self.before_seam,
+            LayerChoice::Speed => self.before_seam + self.speed + self.late == self.accepted,
+        }
+    }
+}
+
+/// One moment of a view.
+#[derive(Debug)]
+pub struct Pinned {
+    pub published: Arc<Published>,
+    /// Rows of the batch version that may lie in the query's range; none if the query leaves batch out.
+    pub batch: Vec<Arc<Part>>,
+    /// The generations, also if the query leaves speed out: they say what is final.
+    pub speed: SpeedPin,
+    pub balance: Balance,
+    pub complete: bool,
+}
+
+impl Pinned {
+    /// The parts that answer `layer`.
+    pub fn parts(&self, layer: LayerChoice) -> Vec<(&Part, Layers)> {
+        let batch = self.batch.iter().map(|part| (part.as_ref(), Layers::BATCH));
+        let speed = self.speed.generations.iter().map(|g| (&g.part, Layers::SPEED));
+        match layer {
+            LayerChoice::Merged => batch.chain(speed).collect(),
+            LayerChoice::Batch => batch.collect(),
+            LayerChoice::Speed => speed.collect(),
+        }
+    }
+
+    /// How much work merging `query` is: rows and keys to look at.
+    pub fn work(&self, query: &Query) -> usize {
+        let rows = |part: &Part| part.blocks.iter().map(|b| b.candidates(query.from, query.to).len()).sum::<usize>();
+        self.parts(query.layer).iter().map(|(part, _)| rows(part) + part.keys.len()).sum()
+    }
+}
+
+/// Reads the query on the view called `name` and pins what answers it.
+pub async fn pin(layers: &Doors, name: &str, parameters: &[(String, String)]) -> Result<(Query, Pinned), ReadError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
+        let query = Query::parse(&published.view, parameters)?;
+        if query.cursor.is_some_and(|cursor| !cursor.fits(&published)) {
+            return Err(ReadError::CursorExpired);
+        }
+        match pin_once(layers, &published, &query).await {
+            Ok(pinned) => return Ok((query, pinned)),
+            Err(ReadError::Speed(SpeedError::SeamMoved)) if tries < TRIES => tokio::task::yield_now().await,
+            // A version that has been replaced may lose its files; the newer one has its own.
+            Err(ReadError::Batch(_)) if tries < TRIES && is_replaced(layers, name, &published) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_replaced(layers: &Doors, name: &str, published: &Arc<Published>) -> bool {
+    layers.views.get(name).is_some_and(|now| !Arc::ptr_eq(&now, published))
+}
+
+/// Pins the speed side of a view alone, to tell of its state; and what it belongs to.
+pub async fn pin_speed(layers: &Doors, name: &str) -> Result<(Arc<Published>, SpeedPin), ReadError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
+        match layers.speed.pin(&published, &published.seam).await {
+            Ok(pin) => return Ok((published, pin)),
+            Err(SpeedError::SeamMoved) if tries < TRIES => tokio::task::yield_now().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn pin_once(layers: &Doors, published: &Arc<Published>, query: &Query) -> Result<Pinned, ReadError> {
+    let speed = layers.speed.pin(published, &published.seam).await?;
+    let batch = match &published.version {
+        Some(version) if query.layer != LayerChoice::Speed => {
+            layers.batch.parts(published, version, query.from, query.to).await?
+        }
+        _ => Vec::new(),
+    };
+    let balance = Balance::of(published, &speed);
+    let complete = balance.is_complete(query.layer);
+    if !complete {
+        report_mismatch(published, &balance);
+    }
+    Ok(Pinned { published: Arc::clone(published), batch, speed, balance, complete })
+}
+
+fn report_mismatch(published: &Published, balance: &Balance) {
+    let view = &published.view.name;
+    metrics::counter!("trueup_ledger_mismatch_total", "view" => view.to_string()).increment(1);
+    tracing::error!(
+        %view,
+        accepted = balance.accepted.events,
+        batch = balance.batch.events,
+        speed = balance.speed.events,
+        late = balance.late.events,
+        before_seam = balance.before_seam.events,
+        "the ledger does not balance: events are lost or doubled"
+    );
+}

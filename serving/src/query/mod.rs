@@ -1,0 +1,245 @@
+//! What does a reader ask for? The parameters of `/rows`, checked against the view before anything is read.
+//!
+//! `from` and `to` bound the `window_start` of the answer's rows, half open. With a coarser grain they therefore move up
+//! to the grain's next boundary: every row that is shown is whole. With `grain=all` they bound the view's own windows.
+//!
+//! [`grain`] reads grains, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place to go on from.
+
+pub mod cursor;
+mod grain;
+mod names;
+mod predicate;
+#[cfg(test)]
+mod tests;
+
+use shared::limits::{QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX};
+use shared::partial::merge::Grain;
+use shared::scalar::Scalar;
+use shared::time::Micros;
+use shared::view::View;
+use shared::window::Window;
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::cursor::Cursor;
+use crate::nearest::did_you_mean;
+
+/// Every parameter of `/rows`.
+pub const PARAMETERS: [&str; 12] =
+    ["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of"];
+
+/// Why a query is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("there is no parameter \"{name}\"{hint}")]
+    UnknownParameter { name: String, hint: String },
+    #[error("{parameter}: {problem}")]
+    Invalid { parameter: &'static str, problem: String },
+    #[error("{0} is not supported yet")]
+    NotSupported(String),
+    #[error("where: {message}")]
+    Predicate { message: String, line: usize, column: usize },
+}
+
+/// Which layers answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerChoice {
+    #[default]
+    Merged,
+    Batch,
+    Speed,
+}
+
+/// How JSON is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// One object with the rows and all about them.
+    #[default]
+    Document,
+    /// The bare array of rows.
+    Rows,
+}
+
+/// What to order by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderBy {
+    WindowStart,
+    /// Index into the view's dimensions; one of the query's.
+    Dimension(usize),
+    /// Index into the view's measures.
+    Measure(usize),
+}
+
+/// One step of an order. NULL counts as the smallest value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderKey {
+    pub by: OrderBy,
+    pub descending: bool,
+}
+
+/// A query that the view can answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// Starts of the view's windows in `from..to`, in microseconds.
+    pub from: i64,
+    pub to: i64,
+    pub filter: Option<Scalar>,
+    /// Indices into the view's dimensions, in the order asked for.
+    pub dimensions: Vec<usize>,
+    pub grain: Grain,
+    /// Indices into the view's measures, in the order asked for.
+    pub measures: Vec<usize>,
+    /// Empty: by window, then by dimensions.
+    pub order: Vec<OrderKey>,
+    pub limit: usize,
+    pub cursor: Option<Cursor>,
+    pub layer: LayerChoice,
+    pub shape: Shape,
+    /// Tells queries apart, whatever their cursor and limit.
+    pub fingerprint: u64,
+}
+
+impl Query {
+    /// Reads the parameters of a query on `view`.
+    pub fn parse(view: &View, parameters: &[(String, String)]) -> Result<Query, QueryError> {
+        let given = Given::new(parameters)?;
+        if given.get("as_of").is_some() {
+            return Err(QueryError::NotSupported("as_of (asking for an older state)".into()));
+        }
+        let dimensions = match given.get("group_by") {
+            Some(text) => names::dimensions(view, text)?,
+            None => (0..view.dimensions.len()).collect(),
+        };
+        let measures = match given.get("measures") {
+            Some(text) => names::measures(view, text)?,
+            None => names::shown_measures(view),
+        };
+        let order = match given.get("order_by") {
+            Some(text) => names::order(view, &dimensions, text)?,
+            None => Vec::new(),
+        };
+        let grain = match given.get("grain") {
+            Some(text) => grain::parse(view.window, text)?,
+            None => Grain::Window,
+        };
+        let (from, to) = bounds(view.window, grain, &given)?;
+        let fingerprint = given.fingerprint(view);
+        let cursor = match given.get("cursor") {
+            Some(text) => Some(Cursor::parse(text, fingerprint)?),
+            None => None,
+        };
+        Ok(Query {
+            from,
+            to,
+            filter: given.get("where").map(|text| predicate::parse(view, text)).transpose()?,
+            dimensions,
+            grain,
+            measures,
+            order,
+            limit: limit(&given)?,
+            cursor,
+            layer: layer(&given)?,
+            shape: shape(&given)?,
+            fingerprint,
+        })
+    }
+
+    /// End of the answer's window that begins at `start`; `None`: it has no end.
+    pub fn window_end(&self, window: Window, start: i64) -> Option<i64> {
+        match self.grain {
+            Grain::Window => window.end_of(start),
+            Grain::Every { size, .. } => Some(start.saturating_add(size)),
+            Grain::All => self.span(window).1,
+        }
+    }
+
+    /// First start and last end of the view's windows in `from..to`; `None` where the query is open.
+    pub fn span(&self, window: Window) -> (Option<i64>, Option<i64>) {
+        let next = |bound: i64| grain::next_boundary(window, Grain::Window, bound);
+        let start = (self.from != i64::MIN).then(|| next(self.from));
+        // The last window begins before `to`, so it ends where the first one not before `to` begins.
+        let end = (self.to != i64::MAX).then(|| next(self.to));
+        (start, end)
+    }
+}
+
+/// The parameters as they came, each known and at most once.
+struct Given<'a>(&'a [(String, String)]);
+
+impl<'a> Given<'a> {
+    fn new(parameters: &'a [(String, String)]) -> Result<Given<'a>, QueryError> {
+        for (i, (name, _)) in parameters.iter().enumerate() {
+            let Some(known) = PARAMETERS.iter().find(|known| *known == name) else {
+                let hint = did_you_mean(name, PARAMETERS);
+                return Err(QueryError::UnknownParameter { name: name.clone(), hint });
+            };
+            if parameters[..i].iter().any(|(before, _)| before == name) {
+                return Err(invalid(known, "given twice"));
+            }
+        }
+        Ok(Given(parameters))
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    fn fingerprint(&self, view: &View) -> u64 {
+        let mut text = view.name.to_string();
+        for name in PARAMETERS.iter().filter(|name| !["cursor", "limit", "shape"].contains(name)) {
+            if let Some(value) = self.get(name) {
+                text.push_str(&format!("\n{name}={value}"));
+            }
+        }
+        xxh3_64(text.as_bytes())
+    }
+}
+
+fn invalid(parameter: &'static str, problem: impl Into<String>) -> QueryError {
+    QueryError::Invalid { parameter, problem: problem.into() }
+}
+
+fn bounds(window: Window, grain: Grain, given: &Given<'_>) -> Result<(i64, i64), QueryError> {
+    let mut bounds = (i64::MIN, i64::MAX);
+    for (name, bound) in [("from", &mut bounds.0), ("to", &mut bounds.1)] {
+        let Some(text) = given.get(name) else { continue };
+        if window == Window::All {
+            return Err(invalid(name, "the view has one window over all time, so there is nothing to cut"));
+        }
+        let time = Micros::parse(text).ok_or_else(|| {
+            invalid(name, format!("\"{text}\" is no time; write 2001-01-31, or 2001-01-31T06:00:00Z"))
+        })?;
+        *bound = if grain == Grain::All { time.0 } else { grain::next_boundary(window, grain, time.0) };
+    }
+    if bounds.0 > bounds.1 {
+        return Err(invalid("from", "it is after to"));
+    }
+    Ok(bounds)
+}
+
+fn limit(given: &Given<'_>) -> Result<usize, QueryError> {
+    let Some(text) = given.get("limit") else { return Ok(QUERY_ROWS_DEFAULT) };
+    match text.parse() {
+        Ok(limit) if (1..=QUERY_ROWS_MAX).contains(&limit) => Ok(limit),
+        _ => Err(invalid("limit", format!("\"{text}\" is not a number from 1 to {QUERY_ROWS_MAX}"))),
+    }
+}
+
+fn layer(given: &Given<'_>) -> Result<LayerChoice, QueryError> {
+    match given.get("layer") {
+        None | Some("merged") => Ok(LayerChoice::Merged),
+        Some("batch") => Ok(LayerChoice::Batch),
+        Some("speed") => Ok(LayerChoice::Speed),
+        Some(other) => {
+            let hint = did_you_mean(other, ["merged", "batch", "speed"]);
+            Err(invalid("layer", format!("\"{other}\" is not merged, batch or speed{hint}")))
+        }
+    }
+}
+
+fn shape(given: &Given<'_>) -> Result<Shape, QueryError> {
+    match given.get("shape") {
+        None => Ok(Shape::Document),
+        Some("rows") => Ok(Shape::Rows),
+        Some(other) => Err(invalid("shape", format!("\"{other}\" is not rows"))),
+    }
+}

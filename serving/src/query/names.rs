@@ -1,0 +1,75 @@
+//! Which columns does a query name? Lists of dimensions, measures and orders, each name checked against the view.
+
+use shared::view::{OutputColumn, View};
+
+use super::{OrderBy, OrderKey, QueryError, invalid};
+use crate::nearest::did_you_mean;
+
+/// Reads `group_by`: dimensions, comma separated; nothing for none.
+pub fn dimensions(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
+    let names = || view.dimensions.iter().map(|d| d.name.as_str());
+    list("group_by", text, |name| {
+        view.dimension(name).ok_or_else(|| format!("there is no dimension \"{name}\"{}", did_you_mean(name, names())))
+    })
+}
+
+/// Reads `measures`: measures, comma separated; nothing for none.
+pub fn measures(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
+    let names = || view.measures.iter().map(|m| m.name.as_str());
+    list("measures", text, |name| {
+        view.measure(name).ok_or_else(|| format!("there is no measure \"{name}\"{}", did_you_mean(name, names())))
+    })
+}
+
+/// All measures, in the order of the view's SELECT.
+pub fn shown_measures(view: &View) -> Vec<usize> {
+    let measure = |column: &OutputColumn| match column {
+        OutputColumn::Measure(index) => Some(*index),
+        _ => None,
+    };
+    view.output.iter().filter_map(measure).collect()
+}
+
+/// Reads `order_by`: names, comma separated, `-` before a descending one.
+pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>, QueryError> {
+    let columns = || {
+        let dimensions = grouped.iter().map(|d| view.dimensions[*d].name.as_str());
+        dimensions.chain(view.measures.iter().map(|m| m.name.as_str())).chain(["window_start"])
+    };
+    let keys = list("order_by", text, |name| {
+        let (name, descending) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
+        let by = match view.dimension(name) {
+            Some(dimension) if grouped.contains(&dimension) => Some(OrderBy::Dimension(dimension)),
+            Some(_) => return Err(format!("\"{name}\" is not in group_by")),
+            None => view.measure(name).map(OrderBy::Measure),
+        };
+        let by = by.or((name == "window_start").then_some(OrderBy::WindowStart));
+        let by = by.ok_or_else(|| format!("there is no column \"{name}\"{}", did_you_mean(name, columns())))?;
+        Ok(OrderKey { by, descending })
+    })?;
+    for (i, key) in keys.iter().enumerate() {
+        if keys[..i].iter().any(|before| before.by == key.by) {
+            return Err(invalid("order_by", "a column is named twice"));
+        }
+    }
+    Ok(keys)
+}
+
+fn list<T: PartialEq>(
+    parameter: &'static str,
+    text: &str,
+    find: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, QueryError> {
+    let mut found = Vec::new();
+    if text.is_empty() {
+        return Ok(found);
+    }
+    for name in text.split(',').map(str::trim) {
+        let item = find(name).map_err(|problem| invalid(parameter, problem))?;
+        if found.contains(&item) {
+            return Err(invalid(parameter, format!("\"{name}\" is named twice")));
+        }
+        found.push(item);
+    }
+    Ok(found)
+}

@@ -1,0 +1,298 @@
+//! What may be typed on the command line? Every command with its options and examples, as clap reads them.
+//!
+//! Sentences here are what `--help` shows. Nothing is done here, and defaults that a settings file may give are left out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shared::ids::{StreamName, ViewName};
+use shared::time::Micros;
+
+/// What `trueup` alone says.
+pub const FIRST_STEPS: &str = "\
+Trueup answers dashboard queries at once from live events, and trues every figure up with exact batch runs.
+
+First steps:
+  trueup demo             a live dashboard over real flights, in one command
+  trueup serve FILE.sql   serve your own streams and views
+  trueup --help           all commands, with examples
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  trueup demo                                       look at it live: http://127.0.0.1:8080/
+  trueup check examples/flights/flights.sql         is the definition right, and what will happen?
+  trueup serve examples/flights/flights.sql         serve it
+  trueup ingest flights examples/flights/flights.parquet
+  trueup query departures --where \"origin = 'ATL'\" --order-by=-flights --limit 10
+  trueup batch run departures --wait                true the figures up now
+  trueup compare departures                         how far off was what was served?
+
+Exit codes: 0 done, 1 the answer is no (a check failed), 2 wrong usage, 3 the server could not be reached or refused.
+Data goes to stdout, everything else to stderr.";
+
+/// A Lambda-architecture analytics platform in one program: live figures, trued up by exact batch runs.
+///
+/// Declare a stream of events and views over it in SQL. The speed layer keeps every view up to date as events arrive,
+/// the batch layer recomputes it exactly from the archive, and a query gets both as one answer, without a gap and
+/// without counting anything twice.
+#[derive(Debug, Parser)]
+#[command(name = "trueup", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a live dashboard over real flights, in one command
+    Demo(Demo),
+    /// Serve streams and views declared in SQL files
+    Serve(Serve),
+    /// Check SQL files and show what both layers will do
+    Check(Check),
+    /// Send events from a file to a stream
+    Ingest(Ingest),
+    /// Ask a view for its rows
+    Query(Query),
+    /// List the views of a server
+    Views(Listing),
+    /// List the streams of a server
+    Streams(Listing),
+    /// Show how far what was served was from the exact figures
+    Compare(Compare),
+    /// Start and watch batch runs
+    #[command(subcommand)]
+    Batch(Batch),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  trueup completions bash > ~/.local/share/bash-completion/completions/trueup")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which server to ask.
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    /// Where the server is
+    #[arg(long, env = "TRUEUP_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show a live dashboard over real flights, in one command.\n\n\
+    Serves examples/flights/flights.sql and replays 15 days of US domestic flights (245,522 of them, all inside this \
+    program) through its own HTTP door, in the order in which they were really reported. So events come out of order, \
+    some of them hours late, and batch runs every few seconds true the figures up.",
+    after_help = "Examples:\n  trueup demo\n  trueup demo --speedup 20000 --for 1m\n  \
+    trueup demo --data demo-data          keeps the log, the archive (Delta tables) and the views"
+)]
+pub struct Demo {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Folder to keep the data in [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Replay only the first N flights
+    #[arg(long, value_name = "N")]
+    pub rows: Option<usize>,
+    /// How many times faster than real time; 4320 replays the 15 days in 5 minutes
+    #[arg(long, value_name = "X", default_value_t = 4320.0, value_parser = speedup)]
+    pub speedup: f64,
+    /// Stop after this time, such as 30s or 5m [default: stay up until Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  trueup serve examples/flights/flights.sql\n  \
+    trueup serve streams.sql views.sql --data /var/lib/trueup --listen 127.0.0.1:9000\n  \
+    trueup serve flights.sql --config trueup.toml\n\n\
+    SIGTERM or Ctrl-C stops it: requests under way are finished and the log is synced. A second one ends it at once.\n\
+    TRUEUP_LOG=debug says more on stderr.")]
+pub struct Serve {
+    /// SQL files with CREATE STREAM and CREATE VIEW
+    #[arg(required = true, value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+    /// Folder or URL of the log, the archive and the views [default: data]
+    #[arg(long, value_name = "DIR_OR_URL")]
+    pub data: Option<String>,
+    /// Address to listen on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Settings file; what the command line says wins
+    #[arg(long, value_name = "trueup.toml")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  trueup check examples/flights/flights.sql\n\n\
+    Exits with 1 if there is a mistake. Nothing is started and no data is touched.")]
+pub struct Check {
+    /// SQL files, in the order in which `serve` would read them
+    #[arg(required = true, value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Send events from a file to a stream.\n\n\
+    The file holds one JSON object per line (plain, gzip or zstd) or is a Parquet file; which of them is seen from its \
+    first bytes. Every batch carries an Idempotency-Key, so a retry never counts an event twice. A server that asks to \
+    slow down (429) is waited for.",
+    after_help = "Examples:\n  trueup ingest flights examples/flights/flights.parquet\n  \
+    trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n\n\
+    Exits with 1 if a line was rejected; its neighbours are accepted all the same."
+)]
+pub struct Ingest {
+    /// The stream to send to
+    pub stream: StreamName,
+    /// The file, or - for standard input
+    pub file: PathBuf,
+    /// Requests under way at once; with more than 1 the order of batches is not kept
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub in_flight: u8,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
+    trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
+    trueup query departures --grain all --group-by= --layer batch\n  \
+    trueup query departures -o parquet > departures.parquet"
+)]
+pub struct Query {
+    /// The view to ask
+    pub view: ViewName,
+    /// First window start, such as 2001-01-01 or 2001-01-01T06:00:00Z (UTC)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<Micros>,
+    /// End of the window starts, not included
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<Micros>,
+    /// SQL condition over dimensions and measures
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Dimensions to group by, comma separated; empty for none [default: all]
+    #[arg(long, value_name = "NAMES")]
+    pub group_by: Option<String>,
+    /// Coarser windows: a multiple of the view's, such as 1h or 1d, or all
+    #[arg(long, value_name = "GRAIN")]
+    pub grain: Option<String>,
+    /// Measures to show, comma separated [default: all]
+    #[arg(long, value_name = "NAMES")]
+    pub measures: Option<String>,
+    /// Columns to sort by, comma separated; a minus in front sorts downwards
+    #[arg(long, value_name = "NAMES", allow_hyphen_values = true)]
+    pub order_by: Option<String>,
+    /// Most rows to return [default: 10000, at most 1000000]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Where to go on, from the footer of the answer before
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+    /// Which layer answers
+    #[arg(long, value_enum, default_value_t = Layer::Merged)]
+    pub layer: Layer,
+    /// Answer as of a time or a batch version
+    #[arg(long, value_name = "TIME_OR_VERSION")]
+    pub as_of: Option<String>,
+    /// How to print the rows
+    #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
+    pub output: RowFormat,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// The layer that answers a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Layer {
+    /// Batch up to the seam, speed from it on
+    Merged,
+    /// Only the last batch version
+    Batch,
+    /// Only what came since
+    Speed,
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RowFormat {
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+    Parquet,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json")]
+pub struct Compare {
+    /// The view
+    pub view: ViewName,
+    /// The batch version [default: the latest]
+    #[arg(long = "version", value_name = "N")]
+    pub batch_version: Option<i64>,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Batch {
+    /// Start a batch run of a view
+    #[command(after_help = "Examples:\n  trueup batch run departures --wait\n  trueup batch run departures --full")]
+    Run(BatchRun),
+    /// List the runs of a server
+    Status(Listing),
+}
+
+#[derive(Debug, Args)]
+pub struct BatchRun {
+    /// The view
+    pub view: ViewName,
+    /// Recompute every date, not only those with new events
+    #[arg(long)]
+    pub full: bool,
+    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn time(text: &str) -> Result<Micros, String> {
+    Micros::parse(text).ok_or_else(|| "write it like 2001-01-01 or 2001-01-01T06:00:00Z".to_owned())
+}
+
+fn speedup(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
+        _ => Err("a number greater than 0 is needed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

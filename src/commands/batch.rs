@@ -1,0 +1,164 @@
+//! `trueup batch`: how is a batch run started, waited for and looked up?
+
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::json;
+use shared::control::{Run, RunState};
+use shared::time::Micros;
+
+use crate::arguments::{Batch, BatchRun, Listing};
+use crate::client::Client;
+use crate::exit::{Failure, NO};
+use crate::quantities::{bytes, grouped};
+use crate::table::{Align, draw};
+
+use super::listing::{Entries, dash, moment, show};
+
+/// How often a run that is waited for is looked up.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+pub async fn run(arguments: Batch) -> Result<(), Failure> {
+    match arguments {
+        Batch::Run(arguments) => start(arguments).await,
+        Batch::Status(arguments) => status(arguments).await,
+    }
+}
+
+async fn start(arguments: BatchRun) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let path = format!("/v1/views/{}/runs", arguments.view);
+    let request = client.request(Method::POST, &path).json(&json!({ "full": arguments.full }));
+    let mut run: Run = client.json(request).await?;
+    if arguments.wait {
+        run = wait(&client, run).await?;
+    }
+    writeln!(std::io::stdout(), "{}", sentence(&run))?;
+    match run.state {
+        RunState::Failed | RunState::Cancelled => Err(Failure::told(NO)),
+        RunState::Queued | RunState::Running | RunState::Published => Ok(()),
+    }
+}
+
+async fn wait(client: &Client, mut run: Run) -> Result<Run, Failure> {
+    let style = "{spinner} {prefix} {wide_bar} {pos}/{len} dates {msg} {elapsed}";
+    let style = ProgressStyle::with_template(style).expect("a constant template");
+    let bar = ProgressBar::new(0).with_style(style).with_prefix(run.view.to_string());
+    let path = format!("/v1/runs/{}", run.id);
+    while !run.state.is_over() {
+        tokio::time::sleep(POLL_EVERY).await;
+        run = client.get(&path).await?;
+        bar.set_length(run.progress.dates);
+        bar.set_position(run.progress.dates_done);
+        bar.set_message(format!("{} rows, {}", grouped(run.progress.rows), bytes(run.progress.bytes)));
+    }
+    bar.finish_and_clear();
+    Ok(run)
+}
+
+fn sentence(run: &Run) -> String {
+    let kind = if run.full { "full run" } else { "run" };
+    let begin = format!("{kind} {} of {}", run.id, run.view);
+    match (run.state, run.version) {
+        (RunState::Published, Some(version)) => format!("{begin} published version {version}{}", how_much(run)),
+        (RunState::Failed, _) => format!("{begin} failed: {}", run.error.as_deref().unwrap_or("no reason was given")),
+        (state, _) => format!("{begin} is {}", word(state)),
+    }
+}
+
+fn how_much(run: &Run) -> String {
+    let progress = &run.progress;
+    format!(" ({} dates, {} rows, {})", grouped(progress.dates), grouped(progress.rows), took(run))
+}
+
+fn took(run: &Run) -> String {
+    let span = |from: Micros, to: Micros| format!("{:.1} s", to.0.saturating_sub(from.0) as f64 / 1e6);
+    run.started_at.zip(run.finished_at).map_or_else(dash, |(from, to)| span(from, to))
+}
+
+fn word(state: RunState) -> &'static str {
+    match state {
+        RunState::Queued => "queued",
+        RunState::Running => "running",
+        RunState::Published => "published",
+        RunState::Failed => "failed",
+        RunState::Cancelled => "cancelled",
+    }
+}
+
+async fn status(arguments: Listing) -> Result<(), Failure> {
+    show(&arguments, "/v1/runs", |Entries(runs)| table(&runs, None)).await
+}
+
+fn table(runs: &[Run], width: Option<u16>) -> String {
+    let header = [
+        ("run", Align::Left),
+        ("view", Align::Left),
+        ("state", Align::Left),
+        ("asked for by", Align::Left),
+        ("version", Align::Right),
+        ("started", Align::Left),
+        ("took", Align::Right),
+        ("dates", Align::Right),
+        ("rows", Align::Right),
+        ("error", Align::Left),
+    ];
+    let rows = runs.iter().map(|run| {
+        vec![
+            run.id.clone(),
+            run.view.to_string(),
+            word(run.state).to_owned(),
+            run.trigger.clone(),
+            run.version.map_or_else(dash, |version| version.to_string()),
+            moment(run.started_at),
+            took(run),
+            format!("{}/{}", run.progress.dates_done, run.progress.dates),
+            grouped(run.progress.rows),
+            run.error.clone().unwrap_or_default(),
+        ]
+    });
+    draw(&header, rows, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_run(state: &str, version: Option<i64>, error: Option<&str>) -> Run {
+        let run = json!({
+            "id": "r7", "view": "departures", "state": state, "full": false, "trigger": "request", "cut": {"0": 41200},
+            "version": version, "queued_at": "2024-01-01T00:00:00Z", "started_at": "2024-01-01T00:00:01Z",
+            "finished_at": "2024-01-01T00:00:03.500Z",
+            "progress": {"dates": 3, "dates_done": 3, "rows": 41200, "bytes": 1024}, "error": error
+        });
+        serde_json::from_value(run).expect("the contract's shape")
+    }
+
+    #[test]
+    fn every_end_of_a_run_in_words() {
+        for (run, words) in [
+            (
+                a_run("published", Some(4), None),
+                "run r7 of departures published version 4 (3 dates, 41,200 rows, 2.5 s)",
+            ),
+            (a_run("failed", None, Some("disk full")), "run r7 of departures failed: disk full"),
+            (a_run("cancelled", None, None), "run r7 of departures is cancelled"),
+            (a_run("queued", None, None), "run r7 of departures is queued"),
+        ] {
+            assert_eq!(sentence(&run), words);
+        }
+    }
+
+    #[test]
+    fn runs_as_a_table() {
+        let runs = [a_run("published", Some(4), None), a_run("failed", None, Some("disk full"))];
+        insta::assert_snapshot!(table(&runs, Some(130)), @r#"
+         run   view         state       asked for by   version   started                 took   dates     rows   error
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         r7    departures   published   request              4   2024-01-01T00:00:01Z   2.5 s     3/3   41,200
+         r7    departures   failed      request              -   2024-01-01T00:00:01Z   2.5 s     3/3   41,200   disk full
+        "#);
+    }
+}

@@ -1,0 +1,141 @@
+//! `trueup compare`: how far was what was served from the exact figures, and why?
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::Value;
+use shared::compare::{Comparison, Difference};
+
+use crate::arguments::Compare;
+use crate::exit::Failure;
+use crate::quantities::grouped;
+use crate::table::{Align, draw};
+
+use super::listing::{moment, show};
+
+/// Differing values shown; `-o json` has all that the server lists.
+const DIFFERENCES_SHOWN: usize = 10;
+
+pub async fn run(arguments: Compare) -> Result<(), Failure> {
+    let version = arguments.batch_version.map_or_else(String::new, |version| format!("?version={version}"));
+    let path = format!("/v1/views/{}/compare{version}", arguments.view);
+    show(&arguments.listing, &path, |comparison| text(&comparison, None)).await
+}
+
+fn text(comparison: &Comparison, width: Option<u16>) -> String {
+    let mut text = format!(
+        "{} version {}: {} of {} rows were served exactly\n\n",
+        comparison.view,
+        comparison.version,
+        grouped(comparison.rows_equal),
+        grouped(comparison.rows_compared),
+    );
+    text += &measures(comparison, width);
+    let causes = &comparison.causes;
+    let causes = [
+        ("late", causes.late),
+        ("duplicate", causes.duplicate),
+        ("sketch", causes.sketch),
+        ("rounding", causes.rounding),
+        ("definition", causes.definition),
+        ("unexplained", causes.unexplained),
+    ];
+    let causes = causes.map(|(cause, count)| format!("{cause} {}", grouped(count))).join(", ");
+    writeln!(text, "\ncauses of the differing values: {causes}").expect("a String takes any text");
+    if !comparison.rows.is_empty() {
+        text.push('\n');
+        text += &differences(comparison, width);
+        let more = comparison.rows.len().saturating_sub(DIFFERENCES_SHOWN) as u64 + comparison.rows_omitted;
+        if more > 0 {
+            writeln!(text, "... and {} more", grouped(more)).expect("a String takes any text");
+        }
+    }
+    text
+}
+
+fn measures(comparison: &Comparison, width: Option<u16>) -> String {
+    let header = [
+        ("measure", Align::Left),
+        ("equal", Align::Right),
+        ("largest error", Align::Right),
+        ("relative", Align::Right),
+        ("mean relative", Align::Right),
+    ];
+    let rows = comparison.measures.iter().map(|(name, drift)| {
+        vec![
+            name.clone(),
+            grouped(drift.equal),
+            drift.max_abs_error.to_string(),
+            percent(drift.max_rel_error),
+            percent(drift.mean_rel_error),
+        ]
+    });
+    draw(&header, rows, width)
+}
+
+fn differences(comparison: &Comparison, width: Option<u16>) -> String {
+    let shown = &comparison.rows[..comparison.rows.len().min(DIFFERENCES_SHOWN)];
+    let dimensions: BTreeSet<&str> = shown.iter().flat_map(|row| row.dimensions.keys().map(String::as_str)).collect();
+    let mut header = vec![("window", Align::Left)];
+    header.extend(dimensions.iter().map(|name| (*name, Align::Left)));
+    let last = [("measure", Align::Left), ("served", Align::Right), ("exact", Align::Right), ("cause", Align::Left)];
+    header.extend(last);
+    let row = |row: &Difference| {
+        let mut cells = vec![moment(row.window_start)];
+        cells.extend(dimensions.iter().map(|name| row.dimensions.get(*name).map_or_else(String::new, plain)));
+        let cause = format!("{:?}", row.cause).to_lowercase();
+        cells.extend([row.measure.clone(), plain(&row.served), plain(&row.exact), cause]);
+        cells
+    };
+    draw(&header, shown.iter().map(row), width)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.3} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_report_in_words() {
+        let comparison = json!({
+            "view": "departures", "version": 12, "compared_at": "2001-01-02T00:00:00Z", "cut": {"0": 41200},
+            "rows_compared": 812, "rows_equal": 800,
+            "measures": {"flights": {"equal": 800, "max_abs_error": 2.0, "max_rel_error": 0.02, "mean_rel_error": 0.0001}},
+            "causes": {"late": 12, "duplicate": 0, "sketch": 0, "rounding": 0, "definition": 0, "unexplained": 0},
+            "rows": [{"window_start": "2001-01-01T06:00:00Z", "origin": "ATL", "measure": "flights", "served": 49,
+                      "exact": 51, "cause": "late"},
+                     {"window_start": "2001-01-01T07:00:00Z", "origin": "ORD", "measure": "flights", "served": null,
+                      "exact": 1, "cause": "late"}],
+            "rows_omitted": 10
+        });
+        let comparison: Comparison = serde_json::from_value(comparison).expect("the contract's shape");
+        insta::assert_snapshot!(text(&comparison, Some(110)), @r#"
+        departures version 12: 800 of 812 rows were served exactly
+
+         measure   equal   largest error   relative   mean relative
+        ────────────────────────────────────────────────────────────
+         flights     800               2    2.000 %         0.010 %
+
+        causes of the differing values: late 12, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
+
+         window                 origin   measure    served   exact   cause
+        ───────────────────────────────────────────────────────────────────
+         2001-01-01T06:00:00Z   ATL      flights        49      51   late
+         2001-01-01T07:00:00Z   ORD      flights   nothing       1   late
+        ... and 10 more
+        "#);
+    }
+}

@@ -1,0 +1,179 @@
+//! How do the flights come in? In the order in which they were really reported, spaced as they were, only faster.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::time::{MICROS_PER_SECOND, Micros};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::parquet_rows::append_lines;
+use crate::sending::{Patience, Receipt, Sender};
+
+use super::STREAM;
+
+/// Real flights of 15 days, in the order of `reported_at`; see `examples/README.md`.
+const FLIGHTS: &[u8] = include_bytes!("../../../examples/flights/flights.parquet");
+/// When a flight became known: the replay's clock.
+const REPORTED_AT: &str = "reported_at";
+const SEND_EVERY: Duration = Duration::from_millis(100);
+/// Rows of a request, however fast the clock runs.
+const ROWS_MAX: usize = 20_000;
+
+/// The flights to replay.
+#[derive(Debug)]
+pub struct Flights {
+    rows: RecordBatch,
+    /// Per row, ascending, in microseconds.
+    reported_at: Vec<i64>,
+}
+
+/// How far the replay has come.
+#[derive(Debug, Clone, Default)]
+pub struct Replayed {
+    /// The sum of all receipts.
+    pub receipt: Receipt,
+    /// `reported_at` of the last flight that was sent.
+    pub clock: Option<Micros>,
+    pub finished: bool,
+    pub error: Option<String>,
+}
+
+impl Replayed {
+    /// Events that the server has answered for.
+    pub fn sent(&self) -> u64 {
+        self.receipt.accepted + self.receipt.duplicates + self.receipt.rejected
+    }
+}
+
+impl Flights {
+    /// The first `rows_max` of the flights inside this program.
+    pub fn embedded(rows_max: usize) -> anyhow::Result<Flights> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from_static(FLIGHTS))?;
+        let schema = reader.schema().clone();
+        let batches = reader.with_limit(rows_max).build()?.collect::<Result<Vec<_>, _>>()?;
+        let rows = concat_batches(&schema, &batches)?;
+        let times = rows.column_by_name(REPORTED_AT).with_context(|| format!("the flights have no {REPORTED_AT}"))?;
+        let times = times.as_primitive_opt::<TimestampMicrosecondType>();
+        let reported_at = times.with_context(|| format!("{REPORTED_AT} is not in microseconds"))?.values().to_vec();
+        Ok(Flights { rows, reported_at })
+    }
+
+    /// Number of flights.
+    pub fn len(&self) -> usize {
+        self.reported_at.len()
+    }
+
+    /// Seconds from the first to the last report.
+    pub fn span_s(&self) -> f64 {
+        let ends = self.reported_at.first().zip(self.reported_at.last());
+        ends.map_or(0.0, |(first, last)| (last - first) as f64 / MICROS_PER_SECOND as f64)
+    }
+
+    /// End of the rows that are due when `elapsed` has passed since the first.
+    fn due(&self, elapsed: Duration, speedup: f64) -> usize {
+        let Some(first) = self.reported_at.first() else { return 0 };
+        let passed = elapsed.as_secs_f64() * speedup * MICROS_PER_SECOND as f64;
+        // A float as large as this saturates, which means: all of them.
+        let clock = first.saturating_add(passed as i64);
+        self.reported_at.partition_point(|time| *time <= clock)
+    }
+
+    fn lines(&self, from: usize, to: usize) -> io::Result<Bytes> {
+        let mut lines = Vec::new();
+        append_lines(&mut lines, &self.rows.slice(from, to - from)).map_err(io::Error::other)?;
+        Ok(Bytes::from(lines))
+    }
+
+    /// Sends all flights, each when it is due; returns at the end, once `stop` is true, or when no retry helps.
+    pub async fn replay(
+        self,
+        client: Client,
+        speedup: f64,
+        progress: watch::Sender<Replayed>,
+        stop: watch::Receiver<bool>,
+    ) {
+        if let Err(error) = self.send_all(client, speedup, &progress, &stop).await {
+            progress.send_modify(|replayed| replayed.error = Some(format!("{error:#}")));
+        }
+    }
+
+    async fn send_all(
+        &self,
+        client: Client,
+        speedup: f64,
+        progress: &watch::Sender<Replayed>,
+        stop: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let sender = Sender::new(client, &STREAM.parse()?, Patience::default());
+        let mut ticks = tokio::time::interval(SEND_EVERY);
+        let begin = Instant::now();
+        let (mut sent, mut number) = (0, 0);
+        while sent < self.len() {
+            ticks.tick().await;
+            let due = self.due(begin.elapsed(), speedup);
+            while sent < due {
+                if *stop.borrow() {
+                    return Ok(());
+                }
+                let to = due.min(sent + ROWS_MAX);
+                let receipt = sender.send(number, self.lines(sent, to)?, |_| {}).await?;
+                progress.send_modify(|replayed| replayed.add(receipt, Micros(self.reported_at[to - 1])));
+                (sent, number) = (to, number + 1);
+            }
+        }
+        progress.send_modify(|replayed| replayed.finished = true);
+        Ok(())
+    }
+}
+
+impl Replayed {
+    fn add(&mut self, receipt: Receipt, clock: Micros) {
+        self.receipt.accepted += receipt.accepted;
+        self.receipt.duplicates += receipt.duplicates;
+        self.receipt.late += receipt.late;
+        self.receipt.rejected += receipt.rejected;
+        self.clock = Some(clock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flights_are_inside_and_in_order() {
+        let flights = Flights::embedded(usize::MAX).expect("readable");
+        assert_eq!(flights.len(), 245_522);
+        assert!(flights.reported_at.is_sorted());
+        assert_eq!(Flights::embedded(10).expect("readable").len(), 10);
+        let lines = flights.lines(0, 2).expect("lines");
+        let first = std::str::from_utf8(&lines).expect("text").lines().next();
+        assert_eq!(
+            first,
+            Some(
+                r#"{"flight_id":"F0000008","scheduled_at":"2001-01-01T00:03:00Z","reported_at":"2000-12-31T23:43:00Z","origin":"LAX","destination":"ATL","delay_min":-20,"distance_mi":1946}"#
+            )
+        );
+    }
+
+    #[test]
+    fn flights_are_due_at_the_speed_that_was_asked_for() {
+        let flights = Flights::embedded(1000).expect("readable");
+        // The first three reports: 23:43, 23:48 and 00:02.
+        assert_eq!(flights.due(Duration::ZERO, 60.0), 1);
+        assert_eq!(flights.due(Duration::from_millis(4_999), 60.0), 1);
+        assert_eq!(flights.due(Duration::from_secs(5), 60.0), 2);
+        assert_eq!(flights.due(Duration::from_secs(19), 60.0), 3);
+        assert_eq!(flights.due(Duration::from_secs(1), f64::MAX), 1000);
+        let none = Flights::embedded(0).expect("readable");
+        assert_eq!((none.due(Duration::from_secs(1), 1.0), none.span_s()), (0, 0.0));
+    }
+}

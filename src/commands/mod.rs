@@ -1,0 +1,32 @@
+//! Which command does what? One file each; all end in `Ok` or in a failure with its exit code.
+
+mod batch;
+mod check;
+mod compare;
+mod completions;
+mod demo;
+mod ingest;
+mod listing;
+mod query;
+mod serve;
+mod streams;
+mod views;
+
+use crate::arguments::Command;
+use crate::exit::Failure;
+
+/// Runs a command to its end.
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Check(arguments) => check::run(arguments),
+        Command::Ingest(arguments) => ingest::run(arguments).await,
+        Command::Query(arguments) => query::run(arguments).await,
+        Command::Views(arguments) => views::run(arguments).await,
+        Command::Streams(arguments) => streams::run(arguments).await,
+        Command::Compare(arguments) => compare::run(arguments).await,
+        Command::Batch(arguments) => batch::run(arguments).await,
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

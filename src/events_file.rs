@@ -1,0 +1,141 @@
+//! How does a file of events become batches of lines? NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are
+//! written as lines; which it is, the first bytes say. Lines are not parsed: that is the server's business.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
+
+use anyhow::Context;
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use shared::limits::EVENT_BODY_BYTES_MAX;
+
+use crate::parquet_rows;
+
+/// Some lines of the file, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineBatch {
+    /// From 0, without gaps.
+    pub number: u64,
+    /// Number of the first line in the file, from 1; of a Parquet file, of the first row.
+    pub first_line: u64,
+    pub lines: u64,
+    pub body: Bytes,
+}
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Lines,
+    Gzip,
+    Zstd,
+    Parquet,
+}
+
+impl Format {
+    fn of(head: &[u8]) -> Format {
+        match head {
+            [0x1f, 0x8b, ..] => Format::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Format::Zstd,
+            [b'P', b'A', b'R', b'1', ..] => Format::Parquet,
+            _ => Format::Lines,
+        }
+    }
+}
+
+/// An opened file, or standard input.
+pub struct EventsFile {
+    reader: Box<dyn Read + Send>,
+    /// For Parquet, which is not read from front to back.
+    file: Option<File>,
+    format: Format,
+    /// Size of the file as it lies there; unknown for standard input.
+    bytes: Option<u64>,
+}
+
+impl EventsFile {
+    /// Opens a file; `-` is standard input.
+    pub fn open(path: &Path) -> io::Result<EventsFile> {
+        let (mut reader, file, bytes): (Box<dyn Read + Send>, _, _) = if path == Path::new("-") {
+            (Box::new(io::stdin()), None, None)
+        } else {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+            }
+            let bytes = metadata.is_file().then_some(metadata.len());
+            (Box::new(file.try_clone()?), bytes.is_some().then_some(file), bytes)
+        };
+        let mut head = Vec::new();
+        (&mut reader).take(4).read_to_end(&mut head)?;
+        let format = Format::of(&head);
+        Ok(EventsFile { reader: Box::new(Cursor::new(head).chain(reader)), file, format, bytes })
+    }
+
+    /// What a progress bar counts up to, in bytes of the file or rows of a Parquet file; unknown for a pipe.
+    pub fn size(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// Reads all of it; `each` gets batches of about `batch_bytes` and says whether to go on. `bar` shows how many bytes
+    /// of the file have been read. Blocking.
+    pub fn read(
+        self,
+        batch_bytes: usize,
+        bar: &ProgressBar,
+        each: &mut dyn FnMut(LineBatch) -> bool,
+    ) -> anyhow::Result<()> {
+        match (self.format, self.file) {
+            (Format::Parquet, Some(file)) => parquet_rows::read(file, self.bytes.unwrap_or(0), batch_bytes, bar, each),
+            (Format::Parquet, None) => anyhow::bail!("Parquet cannot be read from a pipe: give the file's name"),
+            (format, _) => {
+                let counted = BufReader::new(bar.wrap_read(self.reader));
+                match format {
+                    Format::Gzip => cut(flate2::bufread::MultiGzDecoder::new(counted), batch_bytes, each),
+                    Format::Zstd => cut(zstd::stream::read::Decoder::with_buffer(counted)?, batch_bytes, each),
+                    Format::Lines | Format::Parquet => cut(counted, batch_bytes, each),
+                }
+            }
+        }
+    }
+}
+
+/// Cuts a text into batches at line ends. Empty lines stay in, so that the server's line numbers fit.
+fn cut(mut reader: impl Read, batch_bytes: usize, each: &mut dyn FnMut(LineBatch) -> bool) -> anyhow::Result<()> {
+    let (mut number, mut first_line) = (0, 1);
+    let mut buffer: Vec<u8> = Vec::with_capacity(batch_bytes);
+    let mut wanted = batch_bytes;
+    loop {
+        let missing = wanted.saturating_sub(buffer.len()) as u64;
+        let read =
+            (&mut reader).take(missing).read_to_end(&mut buffer).with_context(|| format!("after line {first_line}"))?;
+        let is_end = (read as u64) < missing;
+        let end = if is_end { Some(buffer.len()) } else { memchr::memrchr(b'\n', &buffer).map(|place| place + 1) };
+        let Some(end) = end else {
+            // One line longer than a batch: wait for its end, as long as a request may carry it.
+            anyhow::ensure!(
+                wanted < EVENT_BODY_BYTES_MAX,
+                "line {first_line} is longer than {EVENT_BODY_BYTES_MAX} bytes"
+            );
+            wanted = (wanted * 2).min(EVENT_BODY_BYTES_MAX);
+            continue;
+        };
+        let rest = buffer[end..].to_vec();
+        buffer.truncate(end);
+        let unfinished = u64::from(buffer.last().is_some_and(|last| *last != b'\n'));
+        let lines = memchr::memchr_iter(b'\n', &buffer).count() as u64 + unfinished;
+        if lines > 0 && !each(LineBatch { number, first_line, lines, body: Bytes::from(buffer) }) {
+            return Ok(());
+        }
+        if is_end {
+            return Ok(());
+        }
+        (number, first_line, wanted) = (number + 1, first_line + lines, batch_bytes);
+        buffer = Vec::with_capacity(batch_bytes);
+        buffer.extend_from_slice(&rest);
+    }
+}
+
+#[cfg(test)]
+mod tests;

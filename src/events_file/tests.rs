@@ -1,0 +1,97 @@
+//! Does every line of a file arrive once, whole, in order and with its number, whatever the format and batch size?
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use proptest::prelude::*;
+
+use super::*;
+
+fn batches(path: &Path, batch_bytes: usize) -> anyhow::Result<Vec<LineBatch>> {
+    let mut batches = Vec::new();
+    EventsFile::open(path)?.read(batch_bytes, &ProgressBar::hidden(), &mut |batch| {
+        batches.push(batch);
+        true
+    })?;
+    Ok(batches)
+}
+
+fn file(content: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(content).expect("written");
+    file
+}
+
+proptest! {
+    #[test]
+    fn lines_come_whole_and_numbered(lines in prop::collection::vec("[a-z]{0,12}", 0..60), batch in 1usize..40, last in any::<bool>()) {
+        let mut text = lines.join("\n");
+        if last {
+            text.push('\n');
+        }
+        let mut batches = Vec::new();
+        cut(text.as_bytes(), batch, &mut |b| { batches.push(b); true }).expect("cut");
+        let together: Vec<u8> = batches.iter().flat_map(|b| b.body.to_vec()).collect();
+        prop_assert_eq!(together, text.as_bytes());
+        let mut next_line = 1;
+        for (index, b) in batches.iter().enumerate() {
+            prop_assert_eq!(b.number, index as u64);
+            prop_assert_eq!(b.first_line, next_line);
+            prop_assert_eq!(b.lines, std::str::from_utf8(&b.body).expect("text").lines().count() as u64);
+            prop_assert!(index + 1 == batches.len() || b.body.ends_with(b"\n"));
+            next_line += b.lines;
+        }
+    }
+}
+
+#[test]
+fn packed_files_are_known_by_their_first_bytes() {
+    let text = "{\"a\":1}\n{\"a\":2}\n";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).expect("packed");
+    let gzip = gzip.finish().expect("packed");
+    let zstd = zstd::stream::encode_all(text.as_bytes(), 1).expect("packed");
+    for content in [text.as_bytes(), &gzip, &zstd] {
+        let batches = batches(file(content).path(), 1 << 20).expect("read");
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].body, text);
+        assert_eq!(batches[0].lines, 2);
+    }
+    // Cut off in the middle: an error, not a short file.
+    assert!(batches(file(&gzip[..gzip.len() - 5]).path(), 1 << 20).is_err());
+    assert!(batches(file(b"").path(), 1 << 20).expect("read").is_empty());
+}
+
+#[test]
+fn parquet_rows_become_lines_with_rfc_3339_times_and_without_nulls() {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(StringArray::from(vec![Some("a"), None, Some("c")]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000, 978_307_200_000_000]))),
+        ("n", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+    ];
+    let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).expect("rows");
+    let mut content = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut content, rows.schema(), None).expect("a writer");
+    writer.write(&rows).expect("written");
+    writer.close().expect("written");
+    let parquet = file(&content);
+    let batches = batches(parquet.path(), 1 << 20).expect("read");
+    assert_eq!(batches.len(), 1);
+    assert_eq!((batches[0].first_line, batches[0].lines), (1, 3));
+    let expected = "{\"id\":\"a\",\"at\":\"1970-01-01T00:00:00Z\",\"n\":1}\n\
+                    {\"at\":\"1970-01-01T00:00:01.500Z\",\"n\":2}\n\
+                    {\"id\":\"c\",\"at\":\"2001-01-01T00:00:00Z\",\"n\":3}\n";
+    assert_eq!(std::str::from_utf8(&batches[0].body), Ok(expected));
+}
+
+#[test]
+fn a_reader_that_has_enough_stops_the_file() {
+    let mut seen = 0;
+    cut("a\nb\nc\n".as_bytes(), 2, &mut |_| {
+        seen += 1;
+        false
+    })
+    .expect("cut");
+    assert_eq!(seen, 1);
+}

@@ -1,0 +1,153 @@
+//! What does `trueup.toml` say? The settings of `serve`, checked; a mistake is told with file and line.
+//!
+//! The command line wins over the file; defaults are those of [`shared::limits`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, de};
+use shared::limits;
+
+use crate::quantities::parse_bytes;
+
+/// A settings file. Every entry may be left out; an unknown one is a mistake.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address to listen on.
+    pub listen: Option<SocketAddr>,
+    /// Folder or URL of the log, the archive and the views.
+    pub data: Option<String>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Caps that an operator may want to move.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Batch rows held in memory, in bytes over all views: a number, or a text such as "512 MiB".
+    #[serde(deserialize_with = "size")]
+    pub batch_cache_bytes: u64,
+    /// Event ids remembered per partition; about 40 bytes each.
+    pub dedup_horizon_events: u64,
+    /// Longest time an event waits for its archive file, in milliseconds.
+    pub archive_wait_ms: u64,
+    /// Rows after which the archiver writes a file without waiting for more.
+    pub archive_file_rows: u64,
+    /// Size at which a log segment is closed and the next one begun, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub log_segment_bytes: u64,
+    /// Milliseconds a stopping server waits for requests under way.
+    pub shutdown_wait_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            batch_cache_bytes: limits::BATCH_CACHE_BYTES as u64,
+            dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
+            archive_wait_ms: limits::ARCHIVE_WAIT_MS,
+            archive_file_rows: limits::ARCHIVE_FILE_ROWS as u64,
+            log_segment_bytes: limits::LOG_SEGMENT_BYTES,
+            shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
+        }
+    }
+}
+
+/// Why a settings file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{file} cannot be read: {cause}")]
+    Unreadable { file: String, cause: std::io::Error },
+    #[error("{file}:{line}: {message}")]
+    Wrong { file: String, line: usize, message: String },
+}
+
+impl Settings {
+    /// Reads a file. Errors name the file and the line.
+    pub fn read(path: &Path) -> Result<Settings, SettingsError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Settings::parse(&file, &text),
+            Err(cause) => Err(SettingsError::Unreadable { file, cause }),
+        }
+    }
+
+    fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
+        let wrong =
+            |line, message: &str| SettingsError::Wrong { file: file.to_owned(), line, message: message.to_owned() };
+        let settings: Settings = toml::from_str(text).map_err(|error| {
+            let before = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
+            wrong(line, error.message())
+        })?;
+        for (name, value) in [
+            ("batch_cache_bytes", settings.limits.batch_cache_bytes),
+            ("archive_file_rows", settings.limits.archive_file_rows),
+            ("log_segment_bytes", settings.limits.log_segment_bytes),
+        ] {
+            if value == 0 {
+                let line = 1 + text.lines().position(|line| line.trim_start().starts_with(name)).unwrap_or(0);
+                return Err(wrong(line, &format!("{name} must be greater than 0")));
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// A number of bytes, or a text with a unit.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Size;
+    impl de::Visitor<'_> for Size {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes or a text such as \"512 MiB\"")
+        }
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
+            u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+        }
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<u64, E> {
+            Ok(value)
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+            parse_bytes(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_any(Size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let text = "listen = \"127.0.0.1:9000\"\n[limits]\nbatch_cache_bytes = \"512 MiB\"\nlog_segment_bytes = 4096\n";
+        let settings = Settings::parse("t", text).expect("right");
+        assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9000).into()));
+        assert_eq!(settings.data, None);
+        let expected = Limits { batch_cache_bytes: 512 << 20, log_segment_bytes: 4096, ..Limits::default() };
+        assert_eq!(settings.limits, expected);
+        assert_eq!(Settings::parse("t", "").expect("right"), Settings::default());
+    }
+
+    #[test]
+    fn mistakes_are_told_with_file_and_line() {
+        for (text, place, word) in [
+            ("data = \"d\"\nlisen = \"127.0.0.1:1\"\n", "trueup.toml:2: ", "lisen"),
+            ("\n\nlisten = \"nowhere\"\n", "trueup.toml:3: ", "socket address"),
+            ("[limits]\n\nbatch_cache = 1\n", "trueup.toml:3: ", "batch_cache"),
+            ("[limits]\nbatch_cache_bytes = \"2 parsecs\"\n", "trueup.toml:2: ", "2 parsecs"),
+            ("[limits]\narchive_wait_ms = -1\n", "trueup.toml:2: ", "-1"),
+            ("[limits]\narchive_wait_ms = 5\narchive_file_rows = 0\n", "trueup.toml:3: ", "greater than 0"),
+            ("data = \n", "trueup.toml:1: ", ""),
+        ] {
+            let message = Settings::parse("trueup.toml", text).expect_err(text).to_string();
+            assert!(message.starts_with(place) && message.contains(word), "{text:?}: {message}");
+        }
+        let missing = Settings::read(Path::new("no-such.toml")).expect_err("missing").to_string();
+        assert!(missing.starts_with("no-such.toml cannot be read: "), "{missing}");
+    }
+}
