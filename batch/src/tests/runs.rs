@@ -86,7 +86,7 @@ async fn duplicates_beyond_the_horizon_are_removed_once_per_date_and_named() {
     let nameless = || Event { id: None, ..event("", 2, "ATL") };
     let two_of_a_date = [event("a", 2, "ATL"), event("b", 2, "ORD"), nameless(), nameless(), event("a", 3, "ATL")];
     world.append(0, two_of_a_date);
-    world.append(1, [event("a", 2, "ATL"), event("a", 26, "ATL")]);
+    world.append(1, [event("a", 4, "ATL"), event("a", 26, "ATL")]);
     world.run(&view, false).await.expect("publishes");
     let exact = world.batch_rows(&view).await;
     let flights: Vec<(i64, &str, i64)> = exact
