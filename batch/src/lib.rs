@@ -38,3 +38,6 @@ pub use run::BatchSurroundings;
 pub use service::{Batch, StartError};
 pub use settings::BatchSettings;
 pub use step::{FailPoints, Step};
+
+#[cfg(test)]
+mod tests;

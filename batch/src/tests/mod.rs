@@ -1,0 +1,8 @@
+//! Runs against a real lake in a temporary folder, with a log, an archiver and a speed layer made by hand.
+
+mod any_split;
+mod runs;
+mod service;
+mod trouble;
+mod values;
+mod world;

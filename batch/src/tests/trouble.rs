@@ -1,0 +1,137 @@
+//! What is left of a run that failed? Nothing; and the next one makes up for it.
+
+use std::sync::Arc;
+
+use shared::control::RunState;
+use shared::lake::{Commit, LakeError};
+
+use super::runs::{HOURLY, event};
+use super::world::{World, rows, settings, view};
+use crate::failure::RunFailure;
+use crate::run::Executor;
+use crate::settings::BatchSettings;
+use crate::step::{FailPoints, Step};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_step_fails_the_old_version_goes_on_answering() {
+    for step in Step::ALL {
+        let world = World::new(settings());
+        let view = view(HOURLY);
+        world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
+        world.run(&view, false).await.expect("publishes");
+        let (before, files) = (world.batch_rows(&view).await, world.parquet_files(&view));
+        world.append(1, [event("c", 30, "ORD")]);
+
+        let fail_points = FailPoints { fail_at: Some(step), abort_at: None };
+        let failing = Executor::new(world.surroundings(), BatchSettings { fail_points, ..settings() });
+        let entry = world.entry(&view, false).await;
+        let failure = failing.execute(&world.job(&view), &entry).await.expect_err("fails");
+        assert!(matches!(failure, RunFailure::Told(at) if at == step), "{failure}");
+        if step <= Step::Commit {
+            assert_eq!(world.batch_rows(&view).await, before, "{step}");
+            assert_eq!(world.parquet_files(&view), files, "{step}");
+            assert_eq!(world.table(&view).await.snapshot().await.expect("a snapshot").version, 1, "{step}");
+        }
+
+        world.run(&view, false).await.expect("publishes");
+        let folded = world.log.folded(&view, world.log.head(), |_, _| true);
+        assert_eq!(world.batch_rows(&view).await, rows(&view, &[&folded]), "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_commit_is_a_conflict_and_not_built_upon() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
+    world.run(&view, false).await.expect("publishes");
+    let files = world.parquet_files(&view);
+    world.append(0, [event("c", 31, "ATL")]);
+    let table = world.table(&view).await;
+    let meddle = move || -> futures::future::BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let snapshot = table.snapshot().await.expect("a snapshot");
+            let commit = Commit { remove: snapshot.files[..1].to_vec(), ..Commit::default() };
+            table.commit(commit).await.expect("commits");
+        })
+    };
+    *world.log.before_pin.lock() = Some(Box::new(meddle));
+    let failure = world.run(&view, false).await.expect_err("fails");
+    assert!(matches!(failure, RunFailure::Lake(LakeError::Conflict { .. })), "{failure}");
+    assert_eq!(world.parquet_files(&view), files, "staged files are deleted");
+
+    assert_eq!(world.run(&view, false).await.expect("publishes"), 3);
+    let published = world.published(&view).expect("published");
+    assert!(published.version.as_ref().is_some_and(|v| v.full), "what somebody else did is not built upon");
+    assert_eq!(world.batch_rows(&view).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_fewer_rows_than_noted_is_named() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL"), event("b", 2, "ATL")]);
+    *world.log.lose_rows.lock() = 1;
+    let failure = world.run(&view, false).await.expect_err("fails").to_string();
+    assert!(failure.starts_with("archive file _event_date=1970-01-01/part-"), "{failure}");
+    assert!(failure.ends_with(" of 1970-01-01 should hold 2 rows and holds 1"), "{failure}");
+    assert!(world.parquet_files(&view).is_empty() && world.published(&view).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_never_reached_the_archive_fail_the_run() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
+    world.flush().await;
+    let path = shared::lake::TablePath::events(&world.log.stream.name);
+    let archive = world.lake().open_table(&path).await.expect("opens").expect("a table");
+    let files = archive.snapshot().await.expect("a snapshot").files.clone();
+    archive.commit(Commit { remove: vec![files[0].clone()], ..Commit::default() }).await.expect("commits");
+    let failure = world.run(&view, false).await.expect_err("fails").to_string();
+    assert_eq!(failure, "the archive holds 1 events before the cut, the log accepted 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_leaves_nothing() {
+    let world = Arc::new(World::new(settings()));
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL")]);
+    *world.log.archive_stuck.lock() = true;
+    let entry = world.entry(&view, false).await;
+    let waiting = entry.watch.cancel.clone();
+    let (executor, job) = (Arc::clone(&world.executor), world.job(&view));
+    let running = tokio::spawn(async move { executor.execute(&job, &entry).await });
+    waiting.set();
+    assert!(matches!(running.await.expect("ends"), Err(RunFailure::Cancelled)));
+
+    // While it reads: Polars is stopped by the same flag.
+    *world.log.archive_stuck.lock() = false;
+    let entry = world.entry(&view, false).await;
+    assert_eq!(entry.run().state, RunState::Running);
+    entry.watch.cancel.set();
+    let query = crate::query::Query {
+        source: crate::scan::Source { table: archive(&world).await, stream: Arc::clone(&world.log.stream) },
+        view: Arc::clone(&view),
+    };
+    let files = planned_files(&world).await;
+    let stopped = tokio::task::spawn_blocking(move || query.states(&files, crate::query::Rows::All, &entry.watch));
+    let failure = stopped.await.expect("ends").expect_err("stopped").to_string();
+    assert!(failure.contains("cancelled"), "{failure}");
+    assert!(world.parquet_files(&view).is_empty());
+}
+
+async fn archive(world: &World) -> shared::lake::Table {
+    world.flush().await;
+    let path = shared::lake::TablePath::events(&world.log.stream.name);
+    world.lake().open_table(&path).await.expect("opens").expect("a table")
+}
+
+async fn planned_files(world: &World) -> Vec<crate::plan::ArchiveFile> {
+    let snapshot = archive(world).await.snapshot().await.expect("a snapshot");
+    let file = |file: &shared::lake::DataFile| crate::plan::ArchiveFile {
+        tags: shared::lake::ArchiveTags::from_tags(&file.tags).expect("tags"),
+        file: file.clone(),
+    };
+    snapshot.files.iter().map(file).collect()
+}

@@ -1,0 +1,448 @@
+//! What is around a batch run? A log of events held in memory that cuts, archives and folds as the other layers do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
+};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use shared::clock::ManualClock;
+use shared::evaluate::evaluate;
+use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
+use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
+use shared::ledger::Ledger;
+use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
+use shared::partial::block::Part;
+use shared::partial::codec::{WINDOW_DATE, table_schema};
+use shared::partial::finish::finish_measures;
+use shared::partial::keys::KeyLayout;
+use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::published::{Published, Views};
+use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::seam::{Cut, CutPoint};
+use shared::stream::{Stream, system_columns};
+use shared::time::{Day, Micros, micros_of};
+use shared::view::View;
+use tempfile::TempDir;
+
+use crate::failure::RunFailure;
+use crate::json_cell::json_cell;
+use crate::registry::{Registry, RunEntry};
+use crate::run::{BatchSurroundings, Executor, Job};
+use crate::settings::BatchSettings;
+
+pub const HOUR: i64 = 3600 * 1_000_000;
+
+const STREAM: &str = "CREATE STREAM flights (
+    id STRING PRIMARY KEY, at TIMESTAMP, origin STRING, delay BIGINT, seats INT, fare DOUBLE, price DECIMAL(38, 2),
+    tax DECIMAL(9, 2), ok BOOLEAN
+) WITH (event_time = 'at', watermark_delay = '1 hour', allowed_lateness = '2 hours', partitions = 2)";
+
+/// One event; its position is its place in the log.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Event {
+    pub id: Option<String>,
+    pub at: i64,
+    pub origin: Option<&'static str>,
+    pub delay: Option<i64>,
+    pub seats: Option<i32>,
+    pub fare: Option<f64>,
+    pub price: Option<i128>,
+    pub tax: Option<i128>,
+    pub ok: Option<bool>,
+    pub watermark: Option<i64>,
+}
+
+type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+#[derive(Default)]
+struct Positions {
+    partitions: [Vec<Event>; 2],
+    archived: [u64; 2],
+    cuts: HashMap<ViewName, [u64; 2]>,
+    retired: HashMap<String, [u64; 2]>,
+    released: BTreeMap<(String, Partition), Offset>,
+}
+
+/// The log with its archiver and a speed layer.
+pub struct Log {
+    pub stream: Arc<Stream>,
+    lake: Lake,
+    state: Mutex<Positions>,
+    /// Called once, when a run next asks speed for its generations: after it has planned and written.
+    pub before_pin: Mutex<Option<Hook>>,
+    /// The archive never gets there.
+    pub archive_stuck: Mutex<bool>,
+    /// Rows to leave out of the next files, though their tags tell of them.
+    pub lose_rows: Mutex<usize>,
+}
+
+pub struct World {
+    pub folder: TempDir,
+    pub log: Arc<Log>,
+    pub views: Arc<Views>,
+    pub clock: ManualClock,
+    pub executor: Arc<Executor>,
+}
+
+pub fn stream() -> Arc<Stream> {
+    let files = [("s".to_owned(), STREAM.to_owned())];
+    Arc::new(shared::sql::parse_definitions(&files).expect("a stream").streams.remove(0))
+}
+
+/// The view that `sql` declares over the stream.
+pub fn view(sql: &str) -> Arc<View> {
+    let files = [("s".to_owned(), STREAM.to_owned()), ("v".to_owned(), sql.to_owned())];
+    let parsed = shared::sql::parse_definitions(&files);
+    Arc::new(parsed.unwrap_or_else(|e| panic!("{sql}: {e:?}")).views.remove(0))
+}
+
+pub fn settings() -> BatchSettings {
+    BatchSettings {
+        speed_wait: std::time::Duration::from_secs(5),
+        tick: std::time::Duration::from_millis(2),
+        ..BatchSettings::default()
+    }
+}
+
+impl World {
+    pub fn new(settings: BatchSettings) -> World {
+        World::within(tempfile::tempdir().expect("a folder"), settings)
+    }
+
+    /// Over a folder that may have a lake already, with an empty log.
+    pub fn within(folder: TempDir, settings: BatchSettings) -> World {
+        let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
+        let log = Arc::new(Log {
+            stream: stream(),
+            lake: lake.clone(),
+            state: Mutex::default(),
+            before_pin: Mutex::default(),
+            archive_stuck: Mutex::default(),
+            lose_rows: Mutex::default(),
+        });
+        let (views, clock) = (Arc::new(Views::default()), ManualClock::at(Micros(1_000 * HOUR)));
+        let surroundings = surroundings(&lake, &log, &views, &clock);
+        World { folder, log, views, clock, executor: Arc::new(Executor::new(surroundings, settings)) }
+    }
+
+    pub fn lake(&self) -> Lake {
+        self.log.lake.clone()
+    }
+
+    pub fn surroundings(&self) -> BatchSurroundings {
+        surroundings(&self.log.lake, &self.log, &self.views, &self.clock)
+    }
+
+    pub fn append(&self, partition: usize, events: impl IntoIterator<Item = Event>) {
+        let delay = micros_of(self.log.stream.watermark_delay);
+        let mut state = self.log.state.lock();
+        let log = &mut state.partitions[partition];
+        for mut event in events {
+            let before = log.last().map(|last| last.watermark.unwrap_or(i64::MIN).max(last.at - delay));
+            event.watermark = before;
+            log.push(event);
+        }
+    }
+
+    pub async fn flush(&self) {
+        let head = self.log.head();
+        self.log.archive(head).await;
+    }
+
+    /// Runs `view` once.
+    pub async fn run(&self, view: &Arc<View>, full: bool) -> Result<i64, RunFailure> {
+        let entry = self.entry(view, full).await;
+        self.executor.execute(&self.job(view), &entry).await
+    }
+
+    pub fn job(&self, view: &Arc<View>) -> Job {
+        Job { stream: Arc::clone(&self.log.stream), view: Arc::clone(view) }
+    }
+
+    pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
+        let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
+        registry.request(view.name.as_str(), full, "request").expect("a run");
+        registry.next(&view.name).await.expect("a run")
+    }
+
+    pub fn published(&self, view: &View) -> Option<Arc<Published>> {
+        self.views.get(view.name.as_str())
+    }
+
+    /// What the published version says.
+    pub async fn batch_rows(&self, view: &View) -> Rows {
+        let published = self.published(view).expect("published");
+        let version = published.version.clone().expect("a version");
+        let reader = Arc::clone(&self.executor.reader);
+        let parts = reader.parts(&published, &version, i64::MIN, i64::MAX).await.expect("parts");
+        rows(view, &parts.iter().map(Arc::as_ref).collect::<Vec<_>>())
+    }
+
+    pub async fn table(&self, view: &View) -> Table {
+        let path = TablePath::view(&view.name);
+        self.log.lake.table(&path, table_schema(view), WINDOW_DATE).await.expect("a table")
+    }
+
+    /// The Parquet files in the view's folder, committed or not.
+    pub fn parquet_files(&self, view: &View) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().join("views").join(view.name.as_str())];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.expect("an entry").path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false if path.extension().is_some_and(|e| e == "parquet") => found.push(path),
+                    false => {}
+                }
+            }
+        }
+        found.sort();
+        found.retain(|path| !path.components().any(|c| c.as_os_str() == "_delta_log"));
+        found
+    }
+}
+
+fn surroundings(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) -> BatchSurroundings {
+    BatchSurroundings {
+        lake: lake.clone(),
+        views: Arc::clone(views),
+        cutter: Arc::clone(log) as _,
+        archive: Arc::clone(log) as _,
+        speed: Arc::clone(log) as _,
+        retention: Arc::clone(log) as _,
+        log_starts: Vec::new(),
+        clock: Arc::new(clock.clone()),
+    }
+}
+
+/// Values of all measures by window and group, in words.
+pub type Rows = BTreeMap<(i64, String), Vec<serde_json::Value>>;
+
+pub fn rows(view: &View, parts: &[&Part]) -> Rows {
+    let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
+    let spec = Spec { view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &dimensions, filter: None };
+    let parts: Vec<_> = parts.iter().map(|part| (*part, Layers::BATCH)).collect();
+    let merged = merge(&spec, &parts).expect("merges");
+    let groups = merged.dimension_columns().expect("decodes");
+    let measures = finish_measures(view, &merged.states).expect("finishes");
+    let row = |row: usize| {
+        let group: Vec<_> = groups.iter().map(|c| json_cell(c, row)).collect();
+        let values = measures.iter().map(|m| json_cell(&m.column, row)).collect();
+        ((merged.windows[row], serde_json::to_string(&group).expect("JSON")), values)
+    };
+    (0..merged.len()).map(row).collect()
+}
+
+/// The same rows; floats up to rounding of values around `scale`.
+pub fn assert_same(left: &Rows, right: &Rows, scale: f64) {
+    assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>());
+    for (key, values) in left {
+        for (number, (a, b)) in values.iter().zip(&right[key]).enumerate() {
+            let close = match (a.as_f64().filter(|_| a.is_f64()), b.as_f64()) {
+                (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(scale),
+                _ => a == b,
+            };
+            assert!(close, "{key:?}, measure {number}: {a} and {b}");
+        }
+    }
+}
+
+impl Log {
+    pub fn head(&self) -> [u64; 2] {
+        self.state.lock().partitions.each_ref().map(|p| p.len() as u64)
+    }
+
+    pub fn released(&self) -> BTreeMap<(String, Partition), Offset> {
+        self.state.lock().released.clone()
+    }
+
+    pub fn retired(&self, definition: &str) -> Option<[u64; 2]> {
+        self.state.lock().retired.get(definition).copied()
+    }
+
+    /// All events before `cut`, folded by the code of the speed layer: an oracle. `keep` chooses among (partition, event).
+    pub fn folded(&self, view: &Arc<View>, cut: [u64; 2], mut keep: impl FnMut(usize, &Event) -> bool) -> Part {
+        let state = self.state.lock();
+        let events: Vec<Event> = (0..2)
+            .flat_map(|p| state.partitions[p][..cut[p] as usize].iter().map(move |e| (p, e)))
+            .filter(|(p, e)| keep(*p, e))
+            .map(|(_, e)| e.clone())
+            .collect();
+        fold(&self.stream, view, &events)
+    }
+
+    /// Not too late for speed.
+    pub fn in_time(&self, view: &View, event: &Event) -> bool {
+        let lateness = micros_of(self.stream.allowed_lateness);
+        !view.window.is_late(event.at, event.watermark.unwrap_or(i64::MIN), lateness)
+    }
+
+    async fn archive(&self, to: [u64; 2]) {
+        let path = TablePath::events(&self.stream.name);
+        let schema = self.stream.archive_schema();
+        let table = self.lake.table(&path, schema, system_columns::EVENT_DATE).await.expect("a table");
+        let mut files = Vec::new();
+        for (partition, to) in to.into_iter().enumerate() {
+            let (from, mut events) = {
+                let mut state = self.state.lock();
+                let from = std::mem::replace(&mut state.archived[partition], to);
+                let events = state.partitions[partition][from as usize..to as usize].to_vec();
+                (from, events.into_iter().enumerate().map(|(i, e)| (from + i as u64, e)).collect::<Vec<_>>())
+            };
+            events.sort_by_key(|(_, event)| event.at);
+            for chunk in events.chunk_by(|a, b| Micros(a.1.at).day() == Micros(b.1.at).day()) {
+                let day: Day = Micros(chunk[0].1.at).day();
+                let ledger = chunk.iter().map(|(o, _)| Ledger::of(Partition(partition as u32), Offset(*o))).sum();
+                let tags = ArchiveTags {
+                    partition: Partition(partition as u32),
+                    from: Offset(from),
+                    to: Offset(to),
+                    rows: chunk.len() as u64,
+                    ledger,
+                    latest_watermark: Micros::MIN,
+                };
+                let lost = std::mem::take(&mut *self.lose_rows.lock());
+                let batch = archive_rows(&self.stream, partition, &chunk[lost..]);
+                let mut file = table.write_parquet(Some(day), &[batch]).await.expect("writes");
+                file.tags = tags.to_tags();
+                files.push(file);
+            }
+        }
+        if !files.is_empty() {
+            table.commit(Commit { add: files, ..Commit::default() }).await.expect("commits");
+        }
+    }
+}
+
+fn point(partition: usize, offset: u64) -> (Partition, CutPoint) {
+    let partition = Partition(partition as u32);
+    (partition, CutPoint { offset: Offset(offset), accepted: Ledger::of_range(partition, Offset(0), Offset(offset)) })
+}
+
+impl Cutter for Log {
+    fn cut(&self, _: &StreamName, view: &ViewName) -> BoxFuture<'_, Result<Cut, HandoffError>> {
+        let head = self.head();
+        self.state.lock().cuts.insert(view.clone(), head);
+        Box::pin(async move { Ok(Cut(head.into_iter().enumerate().map(|(p, o)| point(p, o)).collect())) })
+    }
+}
+
+impl Archive for Log {
+    fn archived(&self, _: &StreamName, cut: &Cut) -> BoxFuture<'_, Result<(), HandoffError>> {
+        let to = [cut.offset(Partition(0)).0, cut.offset(Partition(1)).0];
+        Box::pin(async move {
+            if *self.archive_stuck.lock() {
+                std::future::pending::<()>().await;
+            }
+            self.archive(to).await;
+            Ok(())
+        })
+    }
+}
+
+impl LogRetention for Log {
+    fn release(&self, _: &StreamName, partition: Partition, reader: &str, offset: Offset) {
+        self.state.lock().released.insert((reader.to_owned(), partition), offset);
+    }
+}
+
+impl SpeedReader for Log {
+    fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+        Box::pin(async move {
+            let hook = self.before_pin.lock().take();
+            if let Some(hook) = hook {
+                hook().await;
+            }
+            let state = self.state.lock();
+            let view = &published.view;
+            let cuts = state.cuts.get(&view.name).copied().unwrap_or_default();
+            let retired = state.retired.get(&*published.definition_hash).copied().unwrap_or_default();
+            let mut generations = Vec::new();
+            for p in 0..2 {
+                let seam = seam.offset(Partition(p as u32)).0;
+                if seam < retired[p] {
+                    return Err(SpeedError::SeamMoved);
+                }
+                let (cut, head) = (cuts[p].max(seam), state.partitions[p].len() as u64);
+                for (from, to) in [(seam, cut), (cut, head)].into_iter().filter(|(from, to)| from < to || *to == head) {
+                    let events = &state.partitions[p][from as usize..to as usize];
+                    let in_time: Vec<Event> = events.iter().filter(|e| self.in_time(view, e)).cloned().collect();
+                    let partition = Partition(p as u32);
+                    generations.push(Generation {
+                        partition,
+                        from: Offset(from),
+                        to: Offset(to),
+                        part: fold(&self.stream, view, &in_time),
+                        folded: Ledger::EMPTY,
+                        late: Ledger::EMPTY,
+                        accepted: Ledger::EMPTY,
+                    });
+                }
+            }
+            Ok(SpeedPin { generations, watermark: None })
+        })
+    }
+
+    fn retire(&self, published: &Published, seam: &Cut) {
+        let seam = [seam.offset(Partition(0)).0, seam.offset(Partition(1)).0];
+        self.state.lock().retired.insert(published.definition_hash.to_string(), seam);
+    }
+}
+
+fn stream_columns(events: &[Event]) -> Vec<ArrayRef> {
+    let decimals = |column: Decimal128Array, precision: u8| -> ArrayRef {
+        Arc::new(column.with_precision_and_scale(precision, 2).expect("fits"))
+    };
+    vec![
+        Arc::new(events.iter().map(|e| e.id.as_deref()).collect::<StringViewArray>()),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(|e| e.at)).with_timezone("UTC")),
+        Arc::new(events.iter().map(|e| e.origin).collect::<StringViewArray>()),
+        Arc::new(events.iter().map(|e| e.delay).collect::<Int64Array>()),
+        Arc::new(events.iter().map(|e| e.seats).collect::<Int32Array>()),
+        Arc::new(events.iter().map(|e| e.fare).collect::<Float64Array>()),
+        decimals(events.iter().map(|e| e.price).collect(), 38),
+        decimals(events.iter().map(|e| e.tax).collect(), 9),
+        Arc::new(events.iter().map(|e| e.ok).collect::<BooleanArray>()),
+    ]
+}
+
+fn archive_rows(stream: &Stream, partition: usize, events: &[(u64, Event)]) -> RecordBatch {
+    let plain: Vec<Event> = events.iter().map(|(_, e)| e.clone()).collect();
+    let mut columns = stream_columns(&plain);
+    let arrived = vec![1_000 * HOUR; events.len()];
+    columns.push(Arc::new(Int32Array::from(vec![partition as i32; events.len()])));
+    columns.push(Arc::new(Int64Array::from_iter_values(events.iter().map(|(o, _)| *o as i64))));
+    columns.push(Arc::new(TimestampMicrosecondArray::from(arrived).with_timezone("UTC")));
+    let watermarks: TimestampMicrosecondArray = plain.iter().map(|e| e.watermark).collect();
+    columns.push(Arc::new(watermarks.with_timezone("UTC")));
+    RecordBatch::try_new(stream.archive_schema(), columns).expect("rows of the archive")
+}
+
+/// What the speed layer makes of events, lateness aside.
+fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
+    let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect()).expect("a layout");
+    let layout = Arc::new(layout);
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let batch = RecordBatch::try_new(stream.schema(), stream_columns(events)).expect("rows of the stream");
+    let value = |scalar: &shared::scalar::Scalar| evaluate(&[scalar], &batch).expect("evaluates").remove(0);
+    let mask = |scalar: &shared::scalar::Scalar| BooleanArray::from(value(scalar).to_data());
+    let dimensions: Vec<ArrayRef> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
+    let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
+    let windows: Vec<i64> = events.iter().map(|e| view.window.start_of(e.at)).collect();
+    let filter = view.filter.as_ref().map(mask);
+    accumulator.fold(&Evaluated {
+        windows: &windows,
+        keys: keys.as_ref(),
+        arguments: &view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect::<Vec<_>>(),
+        masks: &view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect::<Vec<_>>(),
+        rows: &selected_rows(events.len(), filter.as_ref()),
+    });
+    accumulator.part()
+}
