@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use shared::sql::parse_definitions;
 
 use super::*;
@@ -58,4 +55,3 @@ fn a_grain_over_all_ends_where_the_last_window_before_to_ends() {
     assert_eq!(end.map(|t| Micros(t).to_string()).as_deref(), Some("2001-01-01T09:00:00Z"));
     assert_eq!(parse(&[("grain", "all")]).expect("a query").span(view().window), (None, None));
 }
->>>>>>> serving
