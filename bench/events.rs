@@ -28,7 +28,7 @@ pub fn bids(from: u64, to: u64, of: u64) -> Vec<u8> {
         let _ = writeln!(
             text,
             "{{\"event_id\":\"e{n:010}\",\"auction\":{},\"bidder\":{},\"price\":{},\"channel\":\"channel-{}\",\
-             \"ts\":\"2026-01-01T00:{minute:02}:{second:02}.{milli:03}Z\",\"url\":\"https://www.example.com/item/{:08}?ref=abc\"}}",
+             \"ts\":\"2026-01-01T00:{minute:02}:{second:02}.{milli:03}Z\",\"url\":\"https://www.example.com/{:08}?r=abc\"}}",
             r % 1000,
             (r >> 10) % 1_000_000,
             (r >> 30) % 10_000,

@@ -26,7 +26,7 @@ use crate::arguments::{Arguments, FIRST_STEPS};
 use crate::exit::{Failure, USAGE};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // clap itself answers --help and --version with 0 and wrong usage with 2, as the contract has it.

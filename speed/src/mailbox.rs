@@ -49,7 +49,10 @@ pub struct Work {
 struct Waiting {
     items: VecDeque<LogItem>,
     rows: usize,
-    requests: VecDeque<Request>,
+    /// Items that ever came in and went out: a request is answered once what came before it went out.
+    pushed: u64,
+    taken: u64,
+    requests: VecDeque<(u64, Request)>,
     closed: bool,
 }
 
@@ -62,13 +65,15 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Asks the worker something. `false`: it has stopped.
+    /// Asks the worker something; answered when everything pushed before has been folded, so that a reader sees what was
+    /// acknowledged before it asked. `false`: the worker has stopped.
     pub fn ask(&self, request: Request) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return false;
         }
-        waiting.requests.push_back(request);
+        let before = waiting.pushed;
+        waiting.requests.push_back((before, request));
         drop(waiting);
         self.filled.notify_one();
         true
@@ -81,7 +86,8 @@ impl Mailbox {
         self.emptied.notify_all();
     }
 
-    /// Waits for work and takes it: all requests, and items up to a cut or [`limits::FOLD_ROWS_MAX`] rows.
+    /// Waits for work and takes it: items up to a cut or [`limits::FOLD_ROWS_MAX`] rows, and the requests whose turn has
+    /// come with them.
     /// `None`: closed and empty.
     pub fn take(&self) -> Option<Work> {
         let mut waiting = self.waiting.lock();
@@ -105,7 +111,10 @@ impl Mailbox {
             }
         }
         waiting.rows -= rows;
-        work.requests.extend(waiting.requests.drain(..));
+        waiting.taken += work.items.len() as u64;
+        while waiting.requests.front().is_some_and(|(before, _)| *before <= waiting.taken) {
+            work.requests.extend(waiting.requests.pop_front().map(|(_, request)| request));
+        }
         drop(waiting);
         self.emptied.notify_all();
         Some(work)
@@ -122,9 +131,49 @@ impl LogSink for Mailbox {
             return Err(Stopped);
         }
         waiting.rows += item.rows();
+        waiting.pushed += 1;
         waiting.items.push_back(item);
         drop(waiting);
         self.filled.notify_one();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shared::handoff::CutMark;
+    use shared::ids::{Offset, Partition};
+    use shared::ledger::Ledger;
+
+    use super::*;
+
+    fn cut() -> LogItem {
+        let view = "v".parse().expect("a name");
+        LogItem::Cut(Arc::new(CutMark { view, partition: Partition(0), offset: Offset(0), accepted: Ledger::EMPTY }))
+    }
+
+    fn question(mailbox: &Mailbox) -> oneshot::Receiver<Vec<ViewStatus>> {
+        let (reply, answer) = oneshot::channel();
+        assert!(mailbox.ask(Request::Status { reply }));
+        answer
+    }
+
+    #[test]
+    fn a_question_waits_for_what_was_pushed_before_it_and_for_nothing_after() {
+        let mailbox = Mailbox::default();
+        let _first = question(&mailbox);
+        (0..2).for_each(|_| mailbox.push(cut()).expect("open"));
+        let _second = question(&mailbox);
+        mailbox.push(cut()).expect("open");
+        // A cut ends what is taken at once, so each take brings one.
+        let taken = |mailbox: &Mailbox| mailbox.take().map(|work| (work.items.len(), work.requests.len()));
+        assert_eq!(taken(&mailbox), Some((1, 1)));
+        assert_eq!(taken(&mailbox), Some((1, 1)));
+        assert_eq!(taken(&mailbox), Some((1, 0)));
+        mailbox.close();
+        assert_eq!(taken(&mailbox), None);
+        assert!(mailbox.push(cut()).is_err());
     }
 }
