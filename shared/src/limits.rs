@@ -54,7 +54,7 @@ pub const SQL_BYTES_MAX: usize = 1024 * 1024;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
-/// Milliseconds a connection may take to send its request headers.
-pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds a connection may take to send its next request's headers; an idle one is closed after as long.
+pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;

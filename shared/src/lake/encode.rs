@@ -1,6 +1,8 @@
 //! How do rows become a Parquet file, and which statistics does Delta get of it? Plain CPU work, no store.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use std::collections::HashSet;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{max, min};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
@@ -9,6 +11,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
 use super::LakeError;
@@ -16,6 +19,8 @@ use crate::time::{Day, Micros};
 
 /// Rows of a row group: small enough that a reader's threads share a file, large enough for dictionaries to pay.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
+/// Rows looked at to tell whether a column's values repeat.
+const SAMPLE_ROWS: usize = 1024;
 /// First and last day with a four-digit year, in days since 1970: what every reader of a date takes.
 const READABLE_DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
@@ -34,12 +39,16 @@ pub fn is_readable(day: Day) -> bool {
 /// Encodes `batches`, all of `schema`: zstd, dictionaries, statistics, and types as Parquet alone tells them, so that
 /// readers that do not know our Arrow types see strings and UTC timestamps.
 pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encoded, LakeError> {
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by("trueup".to_owned())
-        .build();
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        .set_created_by("trueup".to_owned());
+    for (index, field) in schema.fields().iter().enumerate() {
+        if batches.first().is_some_and(|batch| rarely_repeats(batch.column(index))) {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+        }
+    }
+    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options)?;
     for batch in batches {
         writer.write(batch)?;
@@ -47,6 +56,31 @@ pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encod
     let bytes = Bytes::from(writer.into_inner()?);
     let rows = batches.iter().map(|batch| batch.num_rows() as i64).sum();
     Ok(Encoded { bytes, rows, stats_json: stats(&schema, batches, rows).to_string() })
+}
+
+/// Would a dictionary only cost time? Told from a sample: event ids, exact times and prices hardly ever repeat.
+fn rarely_repeats(column: &ArrayRef) -> bool {
+    let step = column.len().div_ceil(SAMPLE_ROWS).max(1);
+    let rows = || (0..column.len()).step_by(step).filter(|row| column.is_valid(*row));
+    let distinct = match column.data_type() {
+        DataType::Utf8View => {
+            let texts = column.as_string_view();
+            rows().map(|row| texts.value(row)).collect::<HashSet<_>>().len()
+        }
+        DataType::Int64 => distinct_of(column.as_primitive::<Int64Type>(), rows()),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            distinct_of(column.as_primitive::<TimestampMicrosecondType>(), rows())
+        }
+        _ => return false,
+    };
+    distinct > rows().count() / 2
+}
+
+fn distinct_of<T: ArrowPrimitiveType<Native = i64>>(
+    column: &PrimitiveArray<T>,
+    rows: impl Iterator<Item = usize>,
+) -> usize {
+    rows.map(|row| column.value(row)).collect::<HashSet<_>>().len()
 }
 
 /// Delta's statistics: nulls of every plain column, smallest and largest value of integers, dates and timestamps.
