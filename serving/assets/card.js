@@ -118,9 +118,11 @@ function showTable(card, document) {
   const badge = (row) => element("td", {}, element("span", {
     text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
   }));
+  // Right after the first column, so that it is in sight on narrow screens too.
+  const withSecond = (cells, second) => [...cells.slice(0, 1), second, ...cells.slice(1)];
   table.replaceChildren(
-    element("thead", {}, element("tr", {}, ...head, element("th", { scope: "col", text: "finality" }))),
-    element("tbody", {}, ...document.rows.map((row) => element("tr", { class: row._layer }, ...columns.map(cell(row)), badge(row)))),
+    element("thead", {}, element("tr", {}, ...withSecond(head, element("th", { scope: "col", text: "finality" })))),
+    element("tbody", {}, ...document.rows.map((row) => element("tr", { class: row._layer }, ...withSecond(columns.map(cell(row)), badge(row))))),
   );
 }
 

@@ -49,7 +49,8 @@ impl Rows {
     pub fn new(windows: Windows, keys: usize, candidates: usize) -> Rows {
         let size = windows.size.unwrap_or(i64::MAX);
         let span = windows.last.checked_sub(windows.first).filter(|span| *span >= 0);
-        let cells = span.and_then(|span| usize::try_from(span / size + 1).ok()).and_then(|n| n.checked_mul(keys));
+        let lines = span.and_then(|span| usize::try_from(span / size).ok()).and_then(|last| last.checked_add(1));
+        let cells = lines.and_then(|lines| lines.checked_mul(keys));
         // More than a few cells for each lookup would cost more to clear than the hashing they save.
         let found = match cells.filter(|cells| *cells <= DENSE_CELLS_MIN.max(4 * candidates)) {
             Some(cells) => Found::Dense { first: windows.first, size, keys, table: vec![NO_GROUP; cells] },
