@@ -47,7 +47,7 @@ pub enum ClientError {
     #[error("no answer from {base}: {cause}")]
     Unreachable { base: String, cause: String },
     #[error("{0}")]
-    Refused(Problem),
+    Refused(Box<Problem>),
     #[error("the answer of {base} was not understood: {cause}")]
     Unreadable { base: String, cause: String },
 }
@@ -85,7 +85,7 @@ impl Client {
         }
         let retry_after_s = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let body = answer.bytes().await.unwrap_or_default();
-        Err(ClientError::Refused(Problem { retry_after_s, ..problem(status, &body) }))
+        Err(ClientError::Refused(Box::new(Problem { retry_after_s, ..problem(status, &body) })))
     }
 
     /// Sends a request and reads the answer as JSON.
@@ -200,7 +200,7 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status");
             let problem = problem(status, body.as_bytes());
             assert_eq!(problem.to_string(), words);
-            assert_eq!(Failure::from(ClientError::Refused(problem)).code, code, "{words}");
+            assert_eq!(Failure::from(ClientError::Refused(Box::new(problem))).code, code, "{words}");
         }
     }
 }

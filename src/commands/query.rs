@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_caret_stands_under_the_mistake_in_the_condition() {
-        let problem = |line, column| ClientError::Refused(Problem { line, column, ..Problem::default() });
+        let problem = |line, column| ClientError::Refused(Box::new(Problem { line, column, ..Problem::default() }));
         for (line, column, condition, expected) in [
             (Some(1), Some(5), Some("a = b"), Some("  a = b\n      ^")),
             (Some(1), Some(99), Some("a = b"), None),

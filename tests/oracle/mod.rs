@@ -120,7 +120,7 @@ pub fn expected(view: &str, log: &Log, seam: usize) -> Table {
     }
 }
 
-fn group<'a, K: ToString>(events: &'a [Event], key: impl Fn(&Event) -> Option<K>) -> BTreeMap<String, Vec<&'a Event>> {
+fn group<K: ToString>(events: &[Event], key: impl Fn(&Event) -> Option<K>) -> BTreeMap<String, Vec<&Event>> {
     let mut groups: BTreeMap<String, Vec<&Event>> = BTreeMap::new();
     for event in events {
         if let Some(key) = key(event) {

@@ -56,8 +56,8 @@ fn usual_form(text: &[u8]) -> Option<i64> {
         if !(1..=9).contains(&digits) {
             return None;
         }
-        for place in 0..6 {
-            let digit = if place < digits { i64::from(fraction[place] - b'0') } else { 0 };
+        let given = fraction[..digits].iter().map(|digit| i64::from(digit - b'0'));
+        for digit in given.chain(std::iter::repeat(0)).take(6) {
             micros = micros * 10 + digit;
         }
         rest = &fraction[digits..];

@@ -18,8 +18,9 @@ pub struct Problem {
     code: &'static str,
     #[serde(flatten)]
     members: Map<String, Value>,
+    /// Boxed, so that a Result that may hold a problem stays small.
     #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -44,7 +45,7 @@ impl Problem {
 
     /// Adds a header to the answer.
     pub fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Problem {
-        self.header = Some((name, value.into()));
+        self.header = Some(Box::new((name, value.into())));
         self
     }
 }
@@ -54,7 +55,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).expect("it was made from a status");
         let body = serde_json::to_vec(&self).expect("its members are JSON values");
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response

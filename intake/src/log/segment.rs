@@ -126,7 +126,7 @@ pub(crate) fn read_header(
         return Err(LogError::UnknownVersion { path: path.clone(), found: version, known: FORMAT_VERSION });
     }
     let len = from.get_u32_le() as usize;
-    if len < FIXED_BYTES || len > HEADER_BYTES_MAX || len as u64 > segment.bytes {
+    if !(FIXED_BYTES..=HEADER_BYTES_MAX).contains(&len) || len as u64 > segment.bytes {
         return Err(corrupt("the segment's header has an impossible length"));
     }
     bytes.resize(len, 0);

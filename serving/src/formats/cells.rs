@@ -185,7 +185,7 @@ pub fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
         out.push(b'.');
         two_digits(fraction / 10_000, out);
         out.push(b'0' + (fraction / 1_000 % 10) as u8);
-        if fraction % 1_000 != 0 {
+        if !fraction.is_multiple_of(1_000) {
             out.push(b'0' + (fraction / 100 % 10) as u8);
             two_digits(fraction % 100, out);
         }

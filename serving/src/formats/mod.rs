@@ -43,7 +43,7 @@ impl Format {
             let media = parts.next().unwrap_or_default().to_ascii_lowercase();
             let weight = parts.find_map(|p| p.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
             let known = MEDIA_TYPES.iter().find(|(name, _)| *name == media).map(|(_, format)| *format);
-            let format = known.or_else(|| match media.as_str() {
+            let format = known.or(match media.as_str() {
                 "*/*" | "application/*" => Some(Format::Json),
                 "text/*" => Some(Format::Csv),
                 _ => None,

@@ -362,13 +362,13 @@ impl<'a> Reader<'a> {
         let is_key = |column: &OutputColumn| !matches!(column, OutputColumn::Measure(_));
         let is_dimension = |column: &OutputColumn| matches!(column, OutputColumn::Dimension(_));
         let behind = output.iter().rposition(is_dimension).or_else(|| output.iter().rposition(is_key));
-        let mut at = behind.map_or(0, |at| at + 1);
-        for (index, group) in groups.dimensions.iter().enumerate().filter(|(_, group)| !group.selected) {
+        let places = behind.map_or(0, |at| at + 1)..;
+        let unselected = groups.dimensions.iter().enumerate().filter(|(_, group)| !group.selected);
+        for (at, (index, group)) in places.zip(unselected) {
             if let Some(name) = group.name.as_ref().filter(|name| names.contains(name)) {
                 return Err(self.source.error(group.span, format!("there are two columns called `{name}`")));
             }
             output.insert(at, OutputColumn::Dimension(index));
-            at += 1;
         }
         Ok(())
     }
