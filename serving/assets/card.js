@@ -6,6 +6,8 @@ import { bytes, count, define, element, percent, relative, time, value } from ".
 const WINDOWS = 48;
 const GROUPS = 10;
 const ROWS = 8;
+const ROWS_PER_WINDOW = 2;
+const ROWS_ASKED = 400;
 
 async function get(path) {
   const response = await fetch(path, { headers: { accept: "application/json" } });
@@ -29,17 +31,18 @@ export async function showView(card, view, now) {
 async function showWindows(card, view) {
   const { measure, additive } = card.dataset;
   const windowMs = Number(card.dataset.windowMs);
-  const newest = [view.watermark, view.newest_window].filter(Boolean).sort().pop();
-  // Asking only for what is shown keeps this cheap however long the history is.
-  const from = newest ? { from: new Date(Date.parse(newest) - WINDOWS * windowMs).toISOString() } : {};
-  const summed = { ...from, group_by: "", measures: measure, order_by: "-window_start", limit: WINDOWS };
+  // Asking only for what is shown keeps this cheap however long the history is, and one date in a far future out of sight.
+  const near = Date.parse(view.watermark ?? view.newest_window);
+  const at = (windows) => new Date(near + windows * windowMs).toISOString();
+  const within = (before, after) => (Number.isNaN(near) ? {} : { from: at(-before), to: at(after) });
+  const summed = { ...within(WINDOWS, WINDOWS), group_by: "", measures: measure, order_by: "-window_start", limit: WINDOWS };
   const [merged, batch, speed, latest] = await Promise.all([
     rows(card, summed), rows(card, { ...summed, layer: "batch" }), rows(card, { ...summed, layer: "speed" }),
-    rows(card, { ...from, order_by: `-window_start,-${measure}`, limit: ROWS }),
+    rows(card, { ...within(ROWS, WINDOWS), order_by: `-window_start,-${measure}`, limit: ROWS_ASKED }),
   ]);
   // A run was published between the answers: batch and speed would overlap. The next round is a second away.
   if (new Set([merged, batch, speed].map((d) => d.seam.version)).size > 1) return false;
-  showTable(card, latest);
+  showTable(card, { ...latest, rows: largestOfEachWindow(latest.rows) });
   if (!showOrHint(card, merged)) return true;
   const by = (document) => new Map(document.rows.map((r) => [r.window_start, r]));
   const number = (row) => (row && row[measure] !== null ? Number(row[measure]) : 0);
@@ -54,12 +57,24 @@ async function showWindows(card, view) {
   return true;
 }
 
+/** The first rows of each window, so that several windows fit the table; more of the newest if there are few windows. */
+function largestOfEachWindow(sorted) {
+  const seen = new Map();
+  const rank = sorted.map((row) => {
+    seen.set(row.window_start, (seen.get(row.window_start) ?? 0) + 1);
+    return seen.get(row.window_start);
+  });
+  const wanted = sorted.filter((_, i) => rank[i] <= ROWS_PER_WINDOW).slice(0, ROWS);
+  return sorted.filter((row, i) => wanted.includes(row) || (wanted.length < ROWS && i < ROWS)).slice(0, ROWS);
+}
+
 /** Behind the newest window that batch has rows of. */
 function seamMark(batch, bars) {
   if (batch.rows.length === 0) return null;
   const at = batch.rows[0].window_end.replace("Z", "");
-  const left = bars.filter((b) => b.start < batch.rows[0].window_end).length > bars.length / 2;
-  return { at, label: left ? `exact up to version ${batch.seam.version} ` : ` exact up to version ${batch.seam.version}`, anchor: left ? "right" : "left" };
+  const label = `seam: version ${batch.seam.version}`;
+  const toTheLeft = bars.filter((b) => b.start < batch.rows[0].window_end).length > bars.length / 2;
+  return toTheLeft ? { at, label: `${label} `, anchor: "right" } : { at, label: ` ${label}`, anchor: "left" };
 }
 
 async function showGroups(card) {
@@ -103,9 +118,11 @@ function showTable(card, document) {
   const badge = (row) => element("td", {}, element("span", {
     text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
   }));
+  // Right after the first column, so that it is in sight on narrow screens too.
+  const withSecond = (cells, second) => [...cells.slice(0, 1), second, ...cells.slice(1)];
   table.replaceChildren(
-    element("thead", {}, element("tr", {}, ...head, element("th", { scope: "col", text: "finality" }))),
-    element("tbody", {}, ...document.rows.map((row) => element("tr", { class: row._layer }, ...columns.map(cell(row)), badge(row)))),
+    element("thead", {}, element("tr", {}, ...withSecond(head, element("th", { scope: "col", text: "finality" })))),
+    element("tbody", {}, ...document.rows.map((row) => element("tr", { class: row._layer }, ...withSecond(columns.map(cell(row)), badge(row))))),
   );
 }
 

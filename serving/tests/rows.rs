@@ -21,6 +21,8 @@ FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin, dest;
 CREATE VIEW ratios AS SELECT window_start, origin, SUM(delay) / COUNT(*) AS mean_delay
 FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;
 
+CREATE VIEW everything AS SELECT COUNT(*) AS flights FROM flights;
+
 CREATE VIEW totals AS SELECT origin, COUNT(*) AS flights, MAX(delay) AS worst FROM flights GROUP BY origin;
 ";
 
@@ -258,6 +260,8 @@ async fn every_wrong_parameter_is_answered_with_what_is_wrong() {
             "{query}"
         );
     }
+    assert_eq!(world.rows("/v1/views/everything/rows?where=1 = 1").await[0]["flights"], 6);
+    assert_eq!(world.rows("/v1/views/everything/rows?where=1 > 1").await, [] as [Value; 0]);
     for query in ["from=2001-01-01", "to=2001-01-01", "grain=1h"] {
         let answered = world.get(&format!("/v1/views/totals/rows?{query}")).await;
         assert_eq!(

@@ -5,18 +5,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Schema};
-use arrow::error::ArrowError;
-use hashbrown::HashTable;
-
 use crate::evaluate::{EvaluateError, evaluate};
-use crate::partial::block::Part;
+use crate::partial::block::{Block, Part};
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
+use crate::partial::rows::{Place, Rows, Windows};
 use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
 use crate::view::View;
 use crate::window::ALL_TIME;
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
 
 /// Which layers a merged row came from, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,24 +98,23 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
     let types = spec.dimensions.iter().map(|d| spec.view.dimensions[*d].expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
     let mut index = KeyIndex::default();
-    let mut rows = RowIndex { table: HashTable::new(), windows: Vec::new(), groups: Vec::new() };
+    let mut extent = Extent::default();
+    let mut touched = Vec::with_capacity(parts.len());
+    for (part, layer) in parts {
+        let candidates = extent.add(spec, part);
+        if candidates > 0 {
+            let ids = keys_in_use(spec, part, candidates);
+            touched.push((part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
+        }
+    }
+    let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
     let mut states: Vec<States> = spec.view.aggregates.iter().map(States::new).collect();
     let mut layers: Vec<Layers> = Vec::new();
     let mut targets: Vec<u32> = Vec::new();
-    for (part, layer) in parts {
-        let translation = translate(spec, part, whole_key, &layout, &mut index)?;
+    for (part, layer, translation) in touched {
         for block in &part.blocks {
             let candidates = block.candidates(spec.from, spec.to);
-            if candidates.is_empty() {
-                continue;
-            }
-            targets.clear();
-            for row in candidates.clone() {
-                let window = block.windows[row];
-                let key = translation[block.keys[row] as usize];
-                let outside = window < spec.from || window >= spec.to || key == NO_GROUP;
-                targets.push(if outside { NO_GROUP } else { rows.row_of(spec.grain, window, key) });
-            }
+            number_rows(spec, block, candidates.clone(), &translation, &mut rows, &mut targets);
             let new_rows = rows.windows.len() - layers.len();
             layers.resize(rows.windows.len(), Layers::default());
             for target in targets.iter().filter(|t| **t != NO_GROUP) {
@@ -128,8 +126,39 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
             }
         }
     }
-    let RowIndex { windows, groups, .. } = rows;
+    let Rows { windows, groups, .. } = rows;
     Ok(Merged { windows, groups, layout, keys: index.keys().clone(), states, layers })
+}
+
+/// Fills `targets` with the row of every candidate, or [`NO_GROUP`] where it is left out.
+fn number_rows(
+    spec: &Spec<'_>,
+    block: &Block,
+    candidates: std::ops::Range<usize>,
+    translation: &[u32],
+    rows: &mut Rows,
+    targets: &mut Vec<u32>,
+) {
+    targets.clear();
+    targets.reserve(candidates.len());
+    // Neighbours mostly share their window; outside the range it has no place.
+    let mut before: Option<(i64, Option<Place>)> = None;
+    for (&window, &key) in block.windows[candidates.clone()].iter().zip(&block.keys[candidates]) {
+        let place = match before {
+            Some((same, place)) if same == window => place,
+            _ => {
+                let inside = window >= spec.from && window < spec.to;
+                let place = inside.then(|| rows.place(spec.grain.start_of(window)));
+                before = Some((window, place));
+                place
+            }
+        };
+        let key = translation[key as usize];
+        targets.push(match place {
+            Some(place) if key != NO_GROUP => rows.row_of(place, key),
+            _ => NO_GROUP,
+        });
+    }
 }
 
 impl Merged {
@@ -157,66 +186,90 @@ impl Merged {
     }
 }
 
-/// Numbers the rows of the result by (window, key).
-struct RowIndex {
-    table: HashTable<u32>,
-    windows: Vec<i64>,
-    groups: Vec<u32>,
+/// The rows to look at: how many, and between which windows.
+struct Extent {
+    rows: usize,
+    first: i64,
+    last: i64,
 }
 
-impl RowIndex {
-    #[inline]
-    fn row_of(&mut self, grain: Grain, window: i64, key: u32) -> u32 {
-        let window = grain.start_of(window);
-        let hash = |window: i64, key: u32| {
-            let x = u128::from((window as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15;
-            (x as u64) ^ ((x >> 64) as u64)
-        };
-        let (windows, groups) = (&self.windows, &self.groups);
-        let same = |row: &u32| windows[*row as usize] == window && groups[*row as usize] == key;
-        if let Some(row) = self.table.find(hash(window, key), same) {
-            return *row;
-        }
-        let row = self.windows.len() as u32;
-        let rehash = |row: &u32| hash(windows[*row as usize], groups[*row as usize]);
-        self.table.insert_unique(hash(window, key), row, rehash);
-        self.windows.push(window);
-        self.groups.push(key);
-        row
+impl Default for Extent {
+    fn default() -> Extent {
+        Extent { rows: 0, first: i64::MAX, last: i64::MIN }
     }
 }
 
-/// For every key of `part` its number in `index`, or [`NO_GROUP`] where the filter is not true.
+impl Extent {
+    /// Takes in the rows of `part` that may be in the range, and says how many they are.
+    fn add(&mut self, spec: &Spec<'_>, part: &Part) -> usize {
+        let before = self.rows;
+        for block in &part.blocks {
+            let candidates = block.candidates(spec.from, spec.to).len();
+            if candidates > 0 {
+                self.rows += candidates;
+                self.first = self.first.min(block.window_range.0.max(spec.from));
+                self.last = self.last.max(block.window_range.1.min(spec.to.saturating_sub(1)));
+            }
+        }
+        self.rows - before
+    }
+
+    fn windows(&self, spec: &Spec<'_>) -> Windows {
+        let size = match spec.grain {
+            Grain::Window => spec.view.window.size(),
+            Grain::Every { size, .. } => Some(size),
+            Grain::All => None,
+        };
+        if self.rows == 0 || size.is_none() {
+            return Windows { first: ALL_TIME.0, last: ALL_TIME.0, size: None };
+        }
+        Windows { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), size }
+    }
+}
+
+/// The keys that candidates have: all of them, unless the candidates are fewer than the keys.
+fn keys_in_use(spec: &Spec<'_>, part: &Part, candidates: usize) -> Vec<u32> {
+    let all = 0..part.keys.len() as u32;
+    if candidates >= part.keys.len() {
+        return all.collect();
+    }
+    let mut used = vec![false; part.keys.len()];
+    for block in &part.blocks {
+        block.keys[block.candidates(spec.from, spec.to)].iter().for_each(|key| used[*key as usize] = true);
+    }
+    all.filter(|key| used[*key as usize]).collect()
+}
+
+/// For every key of `part` its number in `index`; [`NO_GROUP`] where the filter is not true, and for keys not in `ids`.
 fn translate(
     spec: &Spec<'_>,
     part: &Part,
+    ids: &[u32],
     whole_key: bool,
     layout: &KeyLayout,
     index: &mut KeyIndex,
 ) -> Result<Vec<u32>, MergeError> {
-    if whole_key && spec.filter.is_none() {
-        return Ok(part.keys.iter().map(|key| index.id_of(key)).collect());
+    let mut translation = vec![NO_GROUP; part.keys.len()];
+    let mut keep: Option<BooleanArray> = None;
+    let mut encoded: Option<arrow::row::Rows> = None;
+    let subset = !whole_key && !spec.dimensions.is_empty();
+    if subset || spec.filter.is_some() {
+        let columns = part.layout.decode(ids.iter().map(|id| part.keys.get(*id)))?;
+        keep = spec.filter.map(|filter| mask(spec.view, &columns, filter, ids.len())).transpose()?;
+        let kept: Vec<ArrayRef> = spec.dimensions.iter().map(|d| Arc::clone(&columns[*d])).collect();
+        encoded = subset.then(|| layout.encode(&kept)).transpose()?;
     }
-    if spec.dimensions.is_empty() && spec.filter.is_none() {
-        return Ok(vec![index.id_of(&[]); part.keys.len()]);
-    }
-    let columns = part.layout.decode(part.keys.iter())?;
-    let keep = match spec.filter {
-        Some(filter) => Some(mask(spec.view, &columns, filter, part.keys.len())?),
-        None => None,
-    };
-    let kept: Vec<ArrayRef> = spec.dimensions.iter().map(|d| Arc::clone(&columns[*d])).collect();
-    let encoded = if whole_key || kept.is_empty() { None } else { Some(layout.encode(&kept)?) };
-    let translated = (0..part.keys.len()).map(|key| {
-        let left_out = keep.as_ref().is_some_and(|mask| !(mask.is_valid(key) && mask.value(key)));
-        match &encoded {
-            _ if left_out => NO_GROUP,
-            Some(encoded) => index.id_of(encoded.row(key).as_ref()),
-            None if whole_key => index.id_of(part.keys.get(key as u32)),
-            None => index.id_of(&[]),
+    for (at, id) in ids.iter().enumerate() {
+        if keep.as_ref().is_some_and(|mask| !(mask.is_valid(at) && mask.value(at))) {
+            continue;
         }
-    });
-    Ok(translated.collect())
+        translation[*id as usize] = match &encoded {
+            Some(encoded) => index.id_of(encoded.row(at).as_ref()),
+            None if whole_key => index.id_of(part.keys.get(*id)),
+            None => index.id_of(&[]),
+        };
+    }
+    Ok(translation)
 }
 
 fn mask(view: &View, columns: &[ArrayRef], filter: &Scalar, rows: usize) -> Result<BooleanArray, MergeError> {

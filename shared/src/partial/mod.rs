@@ -15,4 +15,5 @@ pub mod codec;
 pub mod finish;
 pub mod keys;
 pub mod merge;
+mod rows;
 pub mod states;

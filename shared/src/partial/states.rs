@@ -254,45 +254,37 @@ impl States {
 
     /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate.
     pub fn merge(&mut self, groups: &[u32], other: &States, first: usize) {
-        let rows = groups.iter().enumerate().filter(|(_, g)| **g != NO_GROUP).map(|(i, g)| (*g as usize, first + i));
+        let rows = first..first + groups.len();
         match (self, other) {
             (States::Count(counts), States::Count(theirs)) => {
-                rows.for_each(|(group, row)| counts[group] += theirs[row]);
+                for_each_group(groups, &theirs[rows], |group, count| counts[group] += count);
             }
             (States::Integers { sums, counts }, States::Integers { sums: s, counts: c }) => {
-                rows.for_each(|(group, row)| {
-                    sums[group] = add_checked(sums[group], s[row]);
-                    counts[group] += c[row];
-                });
+                for_each_group(groups, &s[rows.clone()], |group, sum| sums[group] = add_checked(sums[group], *sum));
+                for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
             (States::Doubles { sums, corrections, counts }, States::Doubles { sums: s, corrections: e, counts: c }) => {
-                rows.for_each(|(group, row)| {
-                    add_compensated(&mut sums[group], &mut corrections[group], s[row]);
-                    corrections[group] += e[row];
-                    counts[group] += c[row];
-                })
+                for_each_group(groups, &s[rows.clone()], |group, sum| {
+                    add_compensated(&mut sums[group], &mut corrections[group], *sum);
+                });
+                for_each_group(groups, &e[rows.clone()], |group, correction| corrections[group] += correction);
+                for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
             (States::Ordered { extreme, values, seen }, States::Ordered { values: v, seen: s, .. }) => {
-                for (group, row) in rows.filter(|(_, row)| s[*row]) {
-                    keep(&mut values[group], &mut seen[group], v[row], |new, old| extreme.prefers(new.cmp(&old)));
-                }
+                keep_extremes(groups, (values, seen), (&v[rows.clone()], &s[rows]), *extreme, i64::cmp);
             }
             (States::Decimals { extreme, values, seen }, States::Decimals { values: v, seen: s, .. }) => {
-                for (group, row) in rows.filter(|(_, row)| s[*row]) {
-                    keep(&mut values[group], &mut seen[group], v[row], |new, old| extreme.prefers(new.cmp(&old)));
-                }
+                keep_extremes(groups, (values, seen), (&v[rows.clone()], &s[rows]), *extreme, i128::cmp);
             }
             (States::Floats { extreme, values, seen }, States::Floats { values: v, seen: s, .. }) => {
-                for (group, row) in rows.filter(|(_, row)| s[*row]) {
-                    keep(&mut values[group], &mut seen[group], v[row], |new, old| extreme.prefers(new.total_cmp(&old)));
-                }
+                keep_extremes(groups, (values, seen), (&v[rows.clone()], &s[rows]), *extreme, f64::total_cmp);
             }
             (States::Texts { extreme, values }, States::Texts { values: v, .. }) => {
-                for (group, row) in rows {
-                    if let Some(text) = &v[row] {
+                for_each_group(groups, &v[rows], |group, text| {
+                    if let Some(text) = text {
                         keep_text(&mut values[group], text, *extreme);
                     }
-                }
+                });
             }
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
         }
@@ -363,6 +355,33 @@ fn keep<T: Copy>(value: &mut T, seen: &mut bool, new: T, prefer: impl Fn(T, T) -
     if !*seen || prefer(new, *value) {
         *value = new;
         *seen = true;
+    }
+}
+
+/// Calls `each` with the group and the value of every row that has a group.
+#[inline]
+fn for_each_group<T>(groups: &[u32], values: &[T], mut each: impl FnMut(usize, &T)) {
+    for (group, value) in groups.iter().zip(values) {
+        if *group != NO_GROUP {
+            each(*group as usize, value);
+        }
+    }
+}
+
+/// Merges the values that were seen into the extremes of their groups.
+#[inline]
+fn keep_extremes<T: Copy>(
+    groups: &[u32],
+    (values, seen): (&mut [T], &mut [bool]),
+    (theirs, theirs_seen): (&[T], &[bool]),
+    extreme: Extreme,
+    compare: impl Fn(&T, &T) -> std::cmp::Ordering,
+) {
+    for ((group, new), is_seen) in groups.iter().zip(theirs).zip(theirs_seen) {
+        if *is_seen && *group != NO_GROUP {
+            let group = *group as usize;
+            keep(&mut values[group], &mut seen[group], *new, |new, old| extreme.prefers(compare(&new, &old)));
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! Which row of a merged table belongs to a window and a key? Numbers given as they appear, found without hashing where
+//! windows and keys are few for the rows there are.
+
+use hashbrown::HashTable;
+
+use crate::partial::states::NO_GROUP;
+
+/// Cells of a dense table that are always worth clearing.
+const DENSE_CELLS_MIN: usize = 1 << 14;
+
+/// Rows of (window, key), numbered from 0.
+#[derive(Debug)]
+pub struct Rows {
+    pub windows: Vec<i64>,
+    pub groups: Vec<u32>,
+    found: Found,
+}
+
+#[derive(Debug)]
+enum Found {
+    /// A cell for every window and key.
+    Dense {
+        first: i64,
+        size: i64,
+        keys: usize,
+        table: Vec<u32>,
+    },
+    Sparse(HashTable<u32>),
+}
+
+/// The windows that rows may have: `size` microseconds apart from `first` to `last`.
+#[derive(Debug, Clone, Copy)]
+pub struct Windows {
+    pub first: i64,
+    pub last: i64,
+    /// `None`: there is only one.
+    pub size: Option<i64>,
+}
+
+/// Where the rows of one window are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    window: i64,
+    line: usize,
+}
+
+impl Rows {
+    /// No rows yet; at most `candidates` will be looked up, with keys below `keys`.
+    pub fn new(windows: Windows, keys: usize, candidates: usize) -> Rows {
+        let size = windows.size.unwrap_or(i64::MAX);
+        let span = windows.last.checked_sub(windows.first).filter(|span| *span >= 0);
+        let lines = span.and_then(|span| usize::try_from(span / size).ok()).and_then(|last| last.checked_add(1));
+        let cells = lines.and_then(|lines| lines.checked_mul(keys));
+        // More than a few cells for each lookup would cost more to clear than the hashing they save.
+        let found = match cells.filter(|cells| *cells <= DENSE_CELLS_MIN.max(4 * candidates)) {
+            Some(cells) => Found::Dense { first: windows.first, size, keys, table: vec![NO_GROUP; cells] },
+            None => Found::Sparse(HashTable::new()),
+        };
+        Rows { windows: Vec::new(), groups: Vec::new(), found }
+    }
+
+    /// Where the rows of `window` are; worked out once for neighbours that share it.
+    #[inline]
+    pub fn place(&self, window: i64) -> Place {
+        let line = match &self.found {
+            Found::Dense { first, size, keys, .. } => ((window - first) / size) as usize * keys,
+            Found::Sparse(_) => 0,
+        };
+        Place { window, line }
+    }
+
+    /// The number of the row of `key` in a window, a new one if there was none.
+    #[inline]
+    pub fn row_of(&mut self, place: Place, key: u32) -> u32 {
+        let Rows { windows, groups, found } = self;
+        let row = windows.len() as u32;
+        match found {
+            Found::Dense { table, .. } => {
+                let cell = &mut table[place.line + key as usize];
+                if *cell != NO_GROUP {
+                    return *cell;
+                }
+                *cell = row;
+            }
+            Found::Sparse(table) => {
+                let hash = hash(place.window, key);
+                let same = |row: &u32| windows[*row as usize] == place.window && groups[*row as usize] == key;
+                if let Some(row) = table.find(hash, same) {
+                    return *row;
+                }
+                table.insert_unique(hash, row, |row| self::hash(windows[*row as usize], groups[*row as usize]));
+            }
+        }
+        windows.push(place.window);
+        groups.push(key);
+        row
+    }
+}
+
+#[inline]
+fn hash(window: i64, key: u32) -> u64 {
+    let x = u128::from((window as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15;
+    (x as u64) ^ ((x >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(rows: &mut Rows) -> Vec<u32> {
+        let asked = [(30, 0), (0, 1), (30, 0), (30, 1), (-20, 1), (0, 1), (-20, 1)];
+        asked.iter().map(|(window, key)| rows.row_of(rows.place(*window), *key)).collect()
+    }
+
+    #[test]
+    fn dense_and_sparse_tables_give_the_same_numbers() {
+        let windows = Windows { first: -20, last: 30, size: Some(10) };
+        let mut dense = Rows::new(windows, 2, 7);
+        let mut sparse = Rows::new(Windows { last: i64::MAX / 2, size: Some(1), ..windows }, 2, 7);
+        assert!(matches!((&dense.found, &sparse.found), (Found::Dense { .. }, Found::Sparse(_))));
+        assert_eq!(numbered(&mut dense), [0, 1, 0, 2, 3, 1, 3]);
+        assert_eq!(numbered(&mut sparse), [0, 1, 0, 2, 3, 1, 3]);
+        assert_eq!((&dense.windows, &dense.groups), (&sparse.windows, &sparse.groups));
+    }
+
+    #[test]
+    fn extremes_do_not_overflow() {
+        for (first, last) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (0, i64::MAX)] {
+            let mut rows = Rows::new(Windows { first, last, size: Some(1) }, 3, 10);
+            assert_eq!(rows.row_of(rows.place(i64::MAX), 2), 0);
+        }
+        let mut one = Rows::new(Windows { first: 0, last: 0, size: None }, 3, 10);
+        assert_eq!(one.row_of(one.place(0), 2), 0);
+    }
+}
