@@ -34,6 +34,9 @@ export function relative(text, now) {
   return ms >= 0 ? `in ${far}` : `${far} ago`;
 }
 
+/** What is over stays over, also while the server's clock, told in whole seconds, is behind it. */
+export const ago = (text, now) => (Date.parse(text) > now - 500 ? "now" : relative(text, now));
+
 export function bytes(n) {
   const units = ["B", "KiB", "MiB", "GiB"];
   let at = 0;
