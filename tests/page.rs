@@ -297,6 +297,7 @@ fn pictures_for_the_documentation() {
     std::fs::create_dir_all(&folder).expect("a folder for pictures");
     let browser = Browser::start();
     let demo = Demo::start(&["--speedup", "10000"]);
+    browser.hide_scroll_bars();
     open(&browser, &demo);
     for (name, width, scheme) in [("demo", 1400, "light"), ("demo-dark", 1400, "dark"), ("demo-400", 400, "light")] {
         browser.resize(width, 1000);

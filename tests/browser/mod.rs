@@ -120,13 +120,18 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
+    /// Scroll bars that take no room, as on a telephone.
+    pub fn hide_scroll_bars(&self) {
+        self.devtools("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
+    }
+
     /// `light` or `dark`, as a person's system would say.
     pub fn prefer(&self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", &features);
     }
 
-    /// The page as PNG.
+    /// What is in sight, as PNG.
     pub fn screenshot(&self) -> Vec<u8> {
         let shot = self.devtools("Page.captureScreenshot", &json!({"format": "png", "optimizeForSpeed": false}));
         from_base64(shot["data"].as_str().expect("a picture"))
@@ -183,7 +188,7 @@ fn from_base64(text: &str) -> Vec<u8> {
     let digits = text.bytes().filter_map(|byte| DIGITS.iter().position(|digit| *digit == byte));
     let digits: Vec<usize> = digits.collect();
     let group = |four: &[usize]| {
-        let bits = four.iter().enumerate().fold(0, |bits, (i, digit)| bits | digit << (18 - 6 * i));
+        let bits = four.iter().enumerate().fold(0, |bits, (i, digit)| bits | (digit << (18 - 6 * i)));
         [16, 8, 0].into_iter().take(four.len() - 1).map(move |shift| (bits >> shift) as u8).collect::<Vec<u8>>()
     };
     digits.chunks(4).flat_map(group).collect()
