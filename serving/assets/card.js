@@ -1,7 +1,7 @@
 // What does a view show? Its chart by part, its latest rows, its seam, and how far live figures were from exact ones.
 
 import { overGroups, overTime } from "./chart.js";
-import { bytes, count, define, element, percent, relative, time, value } from "./text.js";
+import { ago, bytes, count, define, element, percent, relative, time, value } from "./text.js";
 
 const WINDOWS = 48;
 const GROUPS = 10;
@@ -135,7 +135,7 @@ function showFacts(card, view, now) {
   const next = view.next_run ? relative(view.next_run, now) : view.schedule ? "–" : "on request";
   define(card.querySelector(".facts"), [
     ["next run", next, view.schedule ? `schedule: ${view.schedule}` : "POST /v1/views/…/runs starts one"],
-    ["published", seam.published_at ? relative(seam.published_at, now) : "never", seam.published_at ?? ""],
+    ["published", seam.published_at ? ago(seam.published_at, now) : "never", seam.published_at ?? ""],
     ["watermark", time(view.watermark), "event time up to which everything is expected to have come"],
     ["exact", batch ? `${count(batch.rows)} rows` : "–", batch ? `${batch.full ? "full" : "incremental"} run ${batch.run}` : ""],
     ["live", state ? `${count(state.rows)} rows, ${bytes(state.bytes)}` : "–", "held in memory since the seam"],

@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const precise = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 /** A value of an answer as text; decimals come as strings and are numbers all the same. */
@@ -34,11 +35,14 @@ export function relative(text, now) {
   return ms >= 0 ? `in ${far}` : `${far} ago`;
 }
 
+/** What is over stays over, also while the server's clock, told in whole seconds, is behind it. */
+export const ago = (text, now) => (Date.parse(text) > now - 500 ? "now" : relative(text, now));
+
 export function bytes(n) {
   const units = ["B", "KiB", "MiB", "GiB"];
   let at = 0;
   while (n >= 1024 && at < units.length - 1) { n /= 1024; at += 1; }
-  return `${precise.format(at ? n : Math.round(n))} ${units[at]}`;
+  return `${at ? short.format(n) : whole.format(n)} ${units[at]}`;
 }
 
 /** An element with text and children; text is never read as HTML. */
