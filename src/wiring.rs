@@ -106,6 +106,8 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         loaded.push(found);
     }
 
+    // Before the first archiver starts: what it has archived it releases, and the log would be trimmed behind it.
+    keep_what_speed_replays(&intake, &loaded);
     let archives = Arc::new(start_archivers(&streams, &intake, &lake, &settings.limits)?);
     let speed = Arc::new(start_speed(&streams, &intake, &loaded, &clock).await?);
     for stream in &streams {
@@ -116,7 +118,6 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             log.attach(partition, archiver.context("every partition has an archiver")?);
         }
     }
-    keep_what_speed_replays(&intake, &loaded);
     intake.start().context("the log's writers cannot be started")?;
 
     let batch = Arc::new(Batch::start(

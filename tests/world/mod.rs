@@ -58,6 +58,7 @@ impl World {
         let data = tempfile::tempdir().expect("a temporary folder");
         let file = data.path().join("definitions.sql");
         std::fs::write(&file, definitions).expect("the definitions can be written");
+        std::fs::write(data.path().join("trueup.toml"), "").expect("the settings can be written");
         let mut world = World {
             data,
             definitions: file,
@@ -87,6 +88,7 @@ impl World {
             .arg("serve")
             .arg(&self.definitions)
             .args(["--data", &self.store().display().to_string(), "--listen", "127.0.0.1:0"])
+            .args(["--config", &self.settings().display().to_string()])
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -113,6 +115,15 @@ impl World {
         let root = url.split('/').take(3).collect::<Vec<_>>().join("/");
         self.process = Some(Process { child, url: root, log });
         self.wait_for("ready", |world| world.try_get("/readyz").is_some_and(|a| a.status == 200));
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.data.path().join("trueup.toml")
+    }
+
+    /// Limits of the next start, as a settings file has them.
+    pub fn set_limits(&self, limits: &str) {
+        std::fs::write(self.settings(), format!("[limits]\n{limits}")).expect("the settings can be written");
     }
 
     /// Where the server keeps its data.
