@@ -58,9 +58,13 @@ pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encod
     Ok(Encoded { bytes, rows, stats_json: stats(&schema, batches, rows).to_string() })
 }
 
-/// Would a dictionary only cost time? Told from a sample: event ids, exact times and prices hardly ever repeat.
+/// Would a dictionary only cost time? Told from a sample: event ids, exact times and prices hardly ever repeat. In a small
+/// file neither the dictionary nor the sample is worth a thought.
 fn rarely_repeats(column: &ArrayRef) -> bool {
-    let step = column.len().div_ceil(SAMPLE_ROWS).max(1);
+    if column.len() < SAMPLE_ROWS * 16 {
+        return false;
+    }
+    let step = column.len().div_ceil(SAMPLE_ROWS);
     let rows = || (0..column.len()).step_by(step).filter(|row| column.is_valid(*row));
     let distinct = match column.data_type() {
         DataType::Utf8View => {
