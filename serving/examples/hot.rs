@@ -1,5 +1,6 @@
 //! How fast is the hot path? Five million batch rows and a live generation in memory, asked over HTTP for the last 60
-//! windows by group, 1,000 rows of JSON: `cargo run --release -p serving --example hot`. Prints percentiles.
+//! windows by group, 1,000 rows of JSON: `cargo build --release --workspace --examples`, then `hot` in the target folder's
+//! `release/examples`. Prints percentiles.
 
 #[path = "../tests/world/mod.rs"]
 mod world;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, StringViewArray};
+use axum::body::Body;
+use axum::http::Request;
 use shared::ids::Offset;
 use shared::ledger::Ledger;
 use shared::partial::block::{Block, Part};
@@ -17,6 +20,7 @@ use shared::partial::keys::{KeyIndex, KeyLayout};
 use shared::partial::states::States;
 use shared::readers::Generation;
 use shared::view::View;
+use tower::ServiceExt;
 use world::{P0, World};
 
 const SQL: &str = "
@@ -101,11 +105,18 @@ fn ask(connection: &mut TcpStream, request: &str, answer: &mut Vec<u8>) -> std::
     Ok(())
 }
 
+fn print(how: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!("  {how}: p50 {:?}, p95 {:?}, p99 {:?}", at(0.5), at(0.95), at(0.99));
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let routes = world().routes();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
+    let in_process = routes.clone();
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let from = shared::time::Micros((MINUTES - 59) * MINUTE);
     for query in [
@@ -129,10 +140,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Ok((times.split_off(10), answer.len()))
         });
-        let (mut times, bytes) = measured.await??;
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        println!("{query}: {bytes} bytes, p50 {:?}, p95 {:?}, p99 {:?}", at(0.5), at(0.95), at(0.99));
+        let (times, bytes) = measured.await??;
+        println!("{query}: {bytes} bytes");
+        print("over HTTP", times);
+        let mut times = Vec::with_capacity(requests);
+        for _ in 0..requests {
+            let started = Instant::now();
+            let request = Request::get(format!("/v1/views/bidding/rows?{query}")).body(Body::empty())?;
+            let answer = in_process.clone().oneshot(request).await?;
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await?;
+            times.push(started.elapsed());
+        }
+        print("in process", times);
     }
     Ok(())
 }
