@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{max, min};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
@@ -58,33 +58,15 @@ pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encod
     Ok(Encoded { bytes, rows, stats_json: stats(&schema, batches, rows).to_string() })
 }
 
-/// Would a dictionary only cost time? Told from a sample: event ids, exact times and prices hardly ever repeat. In a small
-/// file neither the dictionary nor the sample is worth a thought.
+/// Would a dictionary only cost time? Told from a sample: event ids and addresses hardly ever repeat. Numbers keep theirs:
+/// it makes less work for zstd. In a small file neither the dictionary nor the sample is worth a thought.
 fn rarely_repeats(column: &ArrayRef) -> bool {
-    if column.len() < SAMPLE_ROWS * 16 {
+    let Some(texts) = column.as_string_view_opt().filter(|texts| texts.len() >= SAMPLE_ROWS * 16) else {
         return false;
-    }
-    let step = column.len().div_ceil(SAMPLE_ROWS);
-    let rows = || (0..column.len()).step_by(step).filter(|row| column.is_valid(*row));
-    let distinct = match column.data_type() {
-        DataType::Utf8View => {
-            let texts = column.as_string_view();
-            rows().map(|row| texts.value(row)).collect::<HashSet<_>>().len()
-        }
-        DataType::Int64 => distinct_of(column.as_primitive::<Int64Type>(), rows()),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            distinct_of(column.as_primitive::<TimestampMicrosecondType>(), rows())
-        }
-        _ => return false,
     };
-    distinct > rows().count() / 2
-}
-
-fn distinct_of<T: ArrowPrimitiveType<Native = i64>>(
-    column: &PrimitiveArray<T>,
-    rows: impl Iterator<Item = usize>,
-) -> usize {
-    rows.map(|row| column.value(row)).collect::<HashSet<_>>().len()
+    let rows = (0..texts.len()).step_by(texts.len().div_ceil(SAMPLE_ROWS)).filter(|row| texts.is_valid(*row));
+    let sample: Vec<&str> = rows.map(|row| texts.value(row)).collect();
+    sample.iter().collect::<HashSet<_>>().len() > sample.len() * 9 / 10
 }
 
 /// Delta's statistics: nulls of every plain column, smallest and largest value of integers, dates and timestamps.
