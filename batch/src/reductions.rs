@@ -175,6 +175,7 @@ impl<'v> Reductions<'v> {
                     data_type => StateSource::Extreme { value, data_type },
                 }
             }
+            other => unreachable!("the parser does not name {other:?} yet"),
         }
     }
 

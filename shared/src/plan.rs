@@ -158,6 +158,7 @@ impl Reader<'_> {
             AggregateFunction::Avg => "AVG",
             AggregateFunction::Min => "MIN",
             AggregateFunction::Max => "MAX",
+            other => unreachable!("the parser does not name {other:?} yet"),
         };
         let argument = aggregate.argument.as_ref().map_or("*".to_owned(), |argument| self.sql(argument));
         let filter = aggregate.filter.as_ref().map(|filter| format!(" FILTER (WHERE {})", self.sql(filter)));
@@ -179,6 +180,7 @@ fn state(aggregate: &Aggregate) -> String {
         AggregateFunction::Min | AggregateFunction::Max => {
             format!("the value, {}", argument.unwrap_or(DataType::BigInt))
         }
+        other => unreachable!("the parser does not name {other:?} yet"),
     }
 }
 

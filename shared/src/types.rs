@@ -29,6 +29,8 @@ pub enum DataType {
     Date,
     /// Microseconds since 1970-01-01T00:00:00Z.
     Timestamp,
+    /// A JSON text. Only answers have it, such as those of TOP_K; no column of a stream.
+    Json,
 }
 
 impl DataType {
@@ -40,7 +42,7 @@ impl DataType {
             DataType::BigInt => ArrowType::Int64,
             DataType::Double => ArrowType::Float64,
             DataType::Decimal { precision, scale } => ArrowType::Decimal128(precision, scale),
-            DataType::String => ArrowType::Utf8View,
+            DataType::String | DataType::Json => ArrowType::Utf8View,
             DataType::Date => ArrowType::Date32,
             DataType::Timestamp => timestamp_type(),
         }
@@ -73,6 +75,7 @@ impl fmt::Display for DataType {
             DataType::String => f.write_str("STRING"),
             DataType::Date => f.write_str("DATE"),
             DataType::Timestamp => f.write_str("TIMESTAMP"),
+            DataType::Json => f.write_str("JSON"),
         }
     }
 }

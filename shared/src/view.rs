@@ -23,6 +23,8 @@ pub struct View {
     pub measures: Vec<Measure>,
     /// Names and order of the output columns as the SELECT gave them.
     pub output: Vec<OutputColumn>,
+    /// `HAVING`, over the aggregates like a measure: rows where it is not true are not shown.
+    pub having: Option<Scalar>,
     /// Five-field cron line, in UTC; `None`: runs only on request.
     pub schedule: Option<String>,
     /// The statement that declared the view.
@@ -59,7 +61,7 @@ pub struct Aggregate {
 }
 
 /// How values are accumulated. NULL arguments are left out by all but `COUNT(*)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum AggregateFunction {
     /// `COUNT(*)` or `COUNT(x)`: BIGINT, 0 of nothing.
     Count,
@@ -71,6 +73,41 @@ pub enum AggregateFunction {
     /// NaN is greater than every number; NULL of nothing.
     Min,
     Max,
+    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of nothing; of one value the sample's is NULL, the
+    /// population's 0.
+    Spread {
+        /// Divided by n - 1 instead of n?
+        sample: bool,
+        /// The square root of the variance?
+        root: bool,
+    },
+    /// `COUNT(DISTINCT x)`: BIGINT, 0 of nothing. All NaN are one value, -0.0 is 0.0.
+    CountDistinct,
+    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of nothing; NaN is left out like NULL.
+    Percentile {
+        /// From 0 to 1.
+        fraction: f64,
+        /// Interpolated between neighbours, as DOUBLE? Otherwise a value that occurred, of the argument's type.
+        continuous: bool,
+    },
+    /// `TOP_K(x, k)`: JSON, the most frequent values with their counts, most frequent first, equal counts by value.
+    /// NULL of nothing.
+    TopK {
+        k: u16,
+    },
+    /// `FIRST_VALUE(x)`, by event time, then offset, then partition. NULL of nothing.
+    First,
+    /// `LAST_VALUE(x)`.
+    Last,
+}
+
+/// How much of the values an accumulated state keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Small groups exactly, large ones as sketches: bounded memory per group.
+    Sketch,
+    /// Everything the exact value needs: for batch.
+    Exact,
 }
 
 impl Aggregate {
@@ -85,7 +122,17 @@ impl Aggregate {
                 DataType::Double => DataType::Double,
                 _ => DataType::BigInt,
             },
-            AggregateFunction::Min | AggregateFunction::Max => argument,
+            AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::First | AggregateFunction::Last => {
+                argument
+            }
+            AggregateFunction::Spread { .. } => DataType::Double,
+            AggregateFunction::CountDistinct => DataType::BigInt,
+            AggregateFunction::Percentile { continuous, .. } => match argument {
+                DataType::Decimal { .. } => DataType::Double,
+                _ if continuous => DataType::Double,
+                other => other,
+            },
+            AggregateFunction::TopK { .. } => DataType::Json,
         }
     }
 }
@@ -103,7 +150,7 @@ impl View {
     /// spacing do not change it.
     pub fn definition_hash(&self) -> String {
         let what = (
-            (&self.stream, &self.window, &self.filter),
+            (&self.stream, &self.window, &self.filter, &self.having),
             (&self.dimensions, &self.aggregates, &self.measures, &self.output),
         );
         let text = serde_json::to_vec(&what).expect("a definition is plain data");

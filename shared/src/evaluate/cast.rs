@@ -38,7 +38,7 @@ fn convert(series: &Series, from: DataType, to: DataType) -> PolarsResult<Series
             let values = to_unscaled(series, from, precision, u32::from(scale.unsigned_abs()))?;
             Ok(decimal(values, to))
         }
-        DataType::String => to_text(series, from),
+        DataType::String | DataType::Json => to_text(series, from),
         DataType::Date => to_date(series, from),
         DataType::Timestamp => to_timestamp(series, from),
     }

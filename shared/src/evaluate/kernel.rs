@@ -16,7 +16,7 @@ pub fn polars_type(data_type: DataType) -> PolarsType {
         DataType::Decimal { precision, scale } => {
             PolarsType::Decimal(usize::from(precision), usize::from(scale.unsigned_abs()))
         }
-        DataType::String => PolarsType::String,
+        DataType::String | DataType::Json => PolarsType::String,
         DataType::Date => PolarsType::Date,
         DataType::Timestamp => PolarsType::Datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)),
     }

@@ -142,6 +142,7 @@ impl States {
             }
             AggregateFunction::Min => Extreme::Min,
             AggregateFunction::Max => Extreme::Max,
+            other => unreachable!("the parser does not name {other:?} yet"),
         };
         match argument {
             DataType::Double => States::Floats { extreme, values: Vec::new(), seen: Vec::new() },

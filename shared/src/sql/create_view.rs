@@ -67,6 +67,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         aggregates: measures.aggregates,
         measures: measures.measures,
         output: measures.output,
+        having: None,
         schedule,
         sql: cursor.text().to_owned(),
     })

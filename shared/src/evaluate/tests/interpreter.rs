@@ -44,7 +44,7 @@ pub(super) fn to_arrow(values: &[Option<Value>], data_type: DataType) -> ArrayRe
             let array = integers().collect::<Decimal128Array>().with_precision_and_scale(precision, scale);
             std::sync::Arc::new(array.expect("a valid type"))
         }
-        DataType::String => {
+        DataType::String | DataType::Json => {
             let text = |value: &Option<Value>| if let Some(Text(value)) = value { Some(value.clone()) } else { None };
             std::sync::Arc::new(values.iter().map(text).collect::<StringViewArray>())
         }
@@ -66,7 +66,9 @@ pub(super) fn from_arrow(array: &ArrayRef, data_type: DataType) -> Vec<Option<Va
         DataType::BigInt => Integer(any.downcast_ref::<Int64Array>().expect("its type").value(row).into()),
         DataType::Double => Double(any.downcast_ref::<Float64Array>().expect("its type").value(row)),
         DataType::Decimal { .. } => Integer(any.downcast_ref::<Decimal128Array>().expect("its type").value(row)),
-        DataType::String => Text(any.downcast_ref::<StringViewArray>().expect("its type").value(row).to_owned()),
+        DataType::String | DataType::Json => {
+            Text(any.downcast_ref::<StringViewArray>().expect("its type").value(row).to_owned())
+        }
         DataType::Date => Integer(any.downcast_ref::<Date32Array>().expect("its type").value(row).into()),
         DataType::Timestamp => {
             Integer(any.downcast_ref::<TimestampMicrosecondArray>().expect("its type").value(row).into())
@@ -292,7 +294,9 @@ fn read(text: &str, to: DataType) -> Option<Value> {
             (date.to_string() == text).then(|| Integer((date.num_days_from_ce() - 719_163).into()))
         }
         DataType::Timestamp => crate::time::Micros::parse(text).map(|moment| Integer(moment.0.into())),
-        DataType::Decimal { .. } | DataType::String => panic!("texts as decimals are tested in the table"),
+        DataType::Decimal { .. } | DataType::String | DataType::Json => {
+            panic!("texts as decimals are tested in the table")
+        }
     }
 }
 

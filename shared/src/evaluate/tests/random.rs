@@ -46,7 +46,7 @@ fn cell(data_type: DataType) -> BoxedStrategy<Option<Value>> {
         DataType::Decimal { .. } => {
             integers(vec![10_i128.pow(20) - 1, 1 - 10_i128.pow(20), 0, 2500, -2500], -5000..5000).boxed()
         }
-        DataType::String => {
+        DataType::String | DataType::Json => {
             let texts = ["", "a", "A", "ab", "aé%", "_", "12", " 7 ", "2001-02-03", "NaN", "true", "a\nb", "x.y", "ß"];
             prop::sample::select(texts.to_vec()).prop_map(|text| Value::Text(text.to_owned())).boxed()
         }
@@ -166,7 +166,7 @@ fn scalar(data_type: DataType, depth: u32) -> BoxedStrategy<Scalar> {
         ]
         .boxed(),
         DataType::Decimal { .. } => prop_oneof![choice, cast, negate].boxed(),
-        DataType::String => {
+        DataType::String | DataType::Json => {
             let ways = vec![
                 Function::Upper,
                 Function::Lower,

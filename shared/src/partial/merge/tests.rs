@@ -70,6 +70,7 @@ fn view() -> Arc<View> {
         .chain((0..6).map(OutputColumn::Measure))
         .collect(),
         aggregates,
+        having: None,
         schedule: None,
         sql: String::new(),
     })
