@@ -1,10 +1,11 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay]...` prints the figures of
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
 //! compared with, measured in the same run: the machine's speed drifts.
 
 mod batch;
+mod dialect;
 mod events;
 mod ingest;
 mod query;
@@ -22,6 +23,7 @@ fn main() {
         ("query", query::measure),
         ("visibility", visibility::measure),
         ("replay", replay::measure),
+        ("dialect", dialect::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");
