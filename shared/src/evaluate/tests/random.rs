@@ -238,7 +238,7 @@ fn castable(to: DataType) -> Vec<DataType> {
         BigInt => vec![Boolean, Int, Double, DECIMAL, String],
         Double => vec![Int, BigInt, DECIMAL, String],
         DataType::Decimal { .. } => vec![Int, BigInt, Double, DECIMAL],
-        String => vec![Boolean, Int, BigInt, Double, DECIMAL, Date, Timestamp],
+        String | DataType::Json => vec![Boolean, Int, BigInt, Double, DECIMAL, Date, Timestamp],
         Date => vec![Timestamp, String],
         Timestamp => vec![Date, String],
     }
