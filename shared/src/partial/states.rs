@@ -67,67 +67,6 @@ pub enum States {
     },
 }
 
-/// The rows of a batch to observe and the group of each: `groups[i]` is that of row `rows[i]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Selection<'a> {
-    pub groups: &'a [u32],
-    pub rows: &'a [u32],
-    /// `FILTER (WHERE ..)`: rows where it is not true are left out.
-    pub mask: Option<&'a BooleanArray>,
-}
-
-impl Selection<'_> {
-    #[inline]
-    fn for_each(self, mut each: impl FnMut(usize, usize)) {
-        match self.mask {
-            None => {
-                for (&group, &row) in self.groups.iter().zip(self.rows) {
-                    each(group as usize, row as usize);
-                }
-            }
-            Some(mask) => {
-                for (&group, &row) in self.groups.iter().zip(self.rows) {
-                    let row = row as usize;
-                    if mask.is_valid(row) && mask.value(row) {
-                        each(group as usize, row);
-                    }
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn for_each_value<T: ArrowPrimitiveType>(self, values: &PrimitiveArray<T>, mut each: impl FnMut(usize, T::Native)) {
-        let raw = values.values();
-        match values.nulls() {
-            None => self.for_each(|group, row| each(group, raw[row])),
-            Some(nulls) => self.for_each(|group, row| {
-                if nulls.is_valid(row) {
-                    each(group, raw[row]);
-                }
-            }),
-        }
-    }
-
-    /// Every value as an i64 that sorts like it: BOOLEAN, INT, BIGINT, DATE, TIMESTAMP.
-    fn for_each_ordered(self, values: &ArrayRef, mut each: impl FnMut(usize, i64)) {
-        match values.data_type() {
-            ArrowType::Int32 => self.for_each_value::<Int32Type>(values.as_primitive(), |g, v| each(g, i64::from(v))),
-            ArrowType::Date32 => self.for_each_value::<Date32Type>(values.as_primitive(), |g, v| each(g, i64::from(v))),
-            ArrowType::Timestamp(..) => self.for_each_value::<TimestampMicrosecondType>(values.as_primitive(), each),
-            ArrowType::Boolean => {
-                let values = values.as_boolean();
-                self.for_each(|group, row| {
-                    if values.is_valid(row) {
-                        each(group, i64::from(values.value(row)));
-                    }
-                });
-            }
-            _ => self.for_each_value::<Int64Type>(values.as_primitive(), each),
-        }
-    }
-}
-
 impl States {
     /// States of no groups for `aggregate`.
     pub fn new(aggregate: &Aggregate) -> States {
@@ -327,28 +266,6 @@ fn observe_integers(selection: Selection<'_>, argument: &ArrayRef, mut add: impl
         ArrowType::Decimal128(..) => selection.for_each_value::<Decimal128Type>(argument.as_primitive(), add),
         _ => selection.for_each_value::<Int64Type>(argument.as_primitive(), |g, v| add(g, i128::from(v))),
     }
-}
-
-/// Adds, unless either side or the result does not fit: then the sum stays [`SUM_OVERFLOW`].
-#[inline]
-fn add_checked(sum: i128, value: i128) -> i128 {
-    if sum == SUM_OVERFLOW || value == SUM_OVERFLOW {
-        return SUM_OVERFLOW;
-    }
-    sum.checked_add(value).unwrap_or(SUM_OVERFLOW)
-}
-
-#[inline]
-fn add_compensated(sum: &mut f64, correction: &mut f64, value: f64) {
-    let total = *sum + value;
-    *correction += if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
-    *sum = total;
-}
-
-/// NaN of one sign, which `total_cmp` puts above every number, and zero of one sign.
-#[inline]
-fn canonical(value: f64) -> f64 {
-    if value.is_nan() { f64::NAN.abs() } else { value + 0.0 }
 }
 
 #[inline]

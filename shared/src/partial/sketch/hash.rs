@@ -1,0 +1,56 @@
+//! Which 128 bits stand for a value? Those that every DataSketches library computes, so that sketches can be unioned.
+//!
+//! MurmurHash3_x64_128 (Appleby) with seed 9001 of these bytes:
+//!
+//! | type | bytes |
+//! |---|---|
+//! | BOOLEAN, INT, BIGINT, DATE, TIMESTAMP | the value (0 or 1, days, microseconds) as 64 bits, little endian |
+//! | DOUBLE | IEEE 754 bits, little endian; one NaN, -0.0 as 0.0 |
+//! | STRING | UTF-8; the empty text, which other libraries skip, is one zero byte |
+//! | DECIMAL | its text with all digits of its scale |
+
+use fastmurmur3::murmur3_x64_128;
+
+/// The seed of all DataSketches libraries.
+const SEED: u64 = 9001;
+
+/// The hash of an integer. The low 64 bits are murmur's first word.
+#[inline]
+pub fn of_long(value: i64) -> u128 {
+    murmur3_x64_128(&value.to_le_bytes(), SEED)
+}
+
+/// The hash of a DOUBLE.
+#[inline]
+pub fn of_double(value: f64) -> u128 {
+    of_long(canonical_bits(value))
+}
+
+/// The hash of a text.
+#[inline]
+pub fn of_text(text: &str) -> u128 {
+    murmur3_x64_128(if text.is_empty() { &[0] } else { text.as_bytes() }, SEED)
+}
+
+/// The bits of a DOUBLE: one NaN, one zero.
+#[inline]
+pub fn canonical_bits(value: f64) -> i64 {
+    const NAN: i64 = 0x7ff8_0000_0000_0000;
+    if value.is_nan() { NAN } else { (value + 0.0).to_bits() as i64 }
+}
+
+/// Appends a DECIMAL's text, all digits of its scale.
+pub fn write_decimal(unscaled: i128, scale: i8, out: &mut String) {
+    use std::fmt::Write;
+    let unit = u32::try_from(scale).ok().and_then(|scale| 10u128.checked_pow(scale)).unwrap_or(1);
+    let magnitude = unscaled.unsigned_abs();
+    let sign = if unscaled < 0 { "-" } else { "" };
+    write!(out, "{sign}{}", magnitude / unit).expect("writing into memory does not fail");
+    if unit > 1 {
+        let digits = scale.unsigned_abs() as usize;
+        write!(out, ".{:0digits$}", magnitude % unit).expect("writing into memory does not fail");
+    }
+    if scale < 0 && magnitude > 0 {
+        out.extend(std::iter::repeat_n('0', usize::from(scale.unsigned_abs())));
+    }
+}
