@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 
 use crate::partial::block::{BLOCK_ROWS, Block, Part};
 use crate::partial::keys::{KeyIndex, KeyLayout};
-use crate::partial::states::{NO_GROUP, Selection};
+use crate::partial::states::{NO_GROUP, Places, Selection};
 use crate::view::View;
 
 /// A batch of events, evaluated for one view. All columns have the same number of rows.
@@ -27,6 +27,8 @@ pub struct Evaluated<'a> {
     pub masks: &'a [Option<BooleanArray>],
     /// The rows to take in, ascending.
     pub rows: &'a [u32],
+    /// When and where the rows happened.
+    pub places: Places<'a>,
 }
 
 /// Folds events into blocks.
@@ -169,7 +171,7 @@ impl Accumulator {
             let block = Arc::make_mut(block);
             for ((states, argument), mask) in block.states.iter_mut().zip(batch.arguments).zip(batch.masks) {
                 let selection = Selection { groups: &groups[from..to], rows: &rows[from..to], mask: mask.as_ref() };
-                states.observe(selection, argument.as_ref());
+                states.observe(selection, argument.as_ref(), &batch.places);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::partial::keys::{KeyLayout, Keys};
 use crate::partial::states::States;
-use crate::view::View;
+use crate::view::{Precision, View};
 
 /// Rows of a live block at most; small enough that copying one that a reader holds is cheap.
 pub const BLOCK_ROWS: usize = 4096;
@@ -29,7 +29,7 @@ impl Block {
         Block {
             windows: Vec::new(),
             keys: Vec::new(),
-            states: view.aggregates.iter().map(States::new).collect(),
+            states: view.aggregates.iter().map(|a| States::new(a, Precision::Sketch)).collect(),
             window_range: (i64::MAX, i64::MIN),
             sorted: false,
         }

@@ -3,25 +3,26 @@
 //! `window_start, window_end, dimensions.., measures..`, then per aggregate `i` the columns `_state_<i>_<part>`.
 //! External readers use the first; Trueup merges the second. Writing and reading are the two directions of one mapping.
 
+mod state_columns;
+
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType as ArrowType, Date32Type, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
-    TimestampMicrosecondType,
-};
+use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+
+use self::state_columns::state_columns;
+pub use self::state_columns::{decode_states, state_fields};
 
 use crate::evaluate::EvaluateError;
 use crate::partial::block::{Block, Part};
-use crate::partial::finish::{finish, finish_measures};
+use crate::partial::finish::finish_measures;
 use crate::partial::keys::{KeyIndex, KeyLayout};
-use crate::partial::states::{SUM_OVERFLOW, States};
-use crate::types::{DataType, timestamp_type};
-use crate::view::{Aggregate, OutputColumn, View};
+use crate::partial::sketch::SketchError;
+use crate::partial::states::States;
+use crate::types::timestamp_type;
+use crate::view::{OutputColumn, View};
 use crate::window::{ALL_TIME, Window};
 
 /// The column a view's table is partitioned by: the UTC day of `window_start`.
@@ -38,6 +39,8 @@ pub enum CodecError {
     Evaluate(#[from] EvaluateError),
     #[error("the view's table has no column {0}")]
     MissingColumn(String),
+    #[error("the states of aggregate {index} could not be read")]
+    Sketch { index: usize, source: SketchError },
 }
 
 /// Schema of a view's files, without the partition column.
@@ -56,30 +59,6 @@ pub fn table_schema(view: &View) -> SchemaRef {
     }
     fields.extend(state_fields(view));
     Arc::new(Schema::new(fields))
-}
-
-/// The state columns of all aggregates, in order.
-pub fn state_fields(view: &View) -> Vec<Field> {
-    view.aggregates.iter().enumerate().flat_map(|(i, a)| fields_of(i, a)).collect()
-}
-
-fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
-    let field = |part: &str, data_type: ArrowType, nullable: bool| {
-        Field::new(format!("_state_{index}_{part}"), data_type, nullable)
-    };
-    let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
-    match States::new(aggregate) {
-        States::Count(_) => vec![field("count", ArrowType::Int64, false)],
-        States::Integers { .. } => {
-            vec![field("sum", ArrowType::Decimal128(38, 0), true), field("count", ArrowType::Int64, false)]
-        }
-        States::Doubles { .. } => vec![
-            field("sum", ArrowType::Float64, false),
-            field("correction", ArrowType::Float64, false),
-            field("count", ArrowType::Int64, false),
-        ],
-        _ => vec![field("value", argument.arrow(), true)],
-    }
 }
 
 /// The rows of a view's table, in the order given: `windows` in microseconds, one dimension column per dimension.
@@ -103,87 +82,10 @@ pub fn encode(
         }
     }
     for (aggregate, states) in view.aggregates.iter().zip(states) {
-        columns.extend(state_columns(aggregate, states));
+        columns.extend(state_columns(aggregate, states)?);
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(windows.len()));
     Ok(RecordBatch::try_new_with_options(table_schema(view), columns, &options)?)
-}
-
-fn state_columns(aggregate: &Aggregate, states: &States) -> Vec<ArrayRef> {
-    let counts = |counts: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(counts.to_vec())) };
-    match states {
-        States::Count(values) => vec![counts(values)],
-        States::Integers { sums, counts: n } => {
-            let limit = 10i128.pow(38);
-            let sum = |s: &i128| (*s > -limit && *s < limit).then_some(*s);
-            let column: Decimal128Array = sums.iter().map(sum).collect();
-            let typed = column.with_precision_and_scale(38, 0).expect("checked to have 38 digits at most");
-            vec![Arc::new(typed), counts(n)]
-        }
-        States::Doubles { sums, corrections, counts: n } => vec![
-            Arc::new(Float64Array::from(sums.clone())),
-            Arc::new(Float64Array::from(corrections.clone())),
-            counts(n),
-        ],
-        _ => vec![finish(aggregate, states).column],
-    }
-}
-
-/// The states of all aggregates from a batch that has their columns.
-pub fn decode_states(view: &View, batch: &RecordBatch) -> Result<Vec<States>, CodecError> {
-    let states = view.aggregates.iter().enumerate().map(|(i, aggregate)| {
-        let mut columns = Vec::new();
-        for field in fields_of(i, aggregate) {
-            let column =
-                batch.column_by_name(field.name()).ok_or_else(|| CodecError::MissingColumn(field.name().clone()))?;
-            columns.push(cast(column, field.data_type())?);
-        }
-        Ok(states_from(aggregate, &columns))
-    });
-    states.collect()
-}
-
-fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> States {
-    let longs = |column: &ArrayRef| column.as_primitive::<Int64Type>().values().to_vec();
-    let doubles = |column: &ArrayRef| column.as_primitive::<Float64Type>().values().to_vec();
-    let seen = |column: &ArrayRef| (0..column.len()).map(|row| column.is_valid(row)).collect::<Vec<_>>();
-    match States::new(aggregate) {
-        States::Count(_) => States::Count(longs(&columns[0])),
-        States::Integers { .. } => {
-            let sums = columns[0].as_primitive::<Decimal128Type>();
-            let sums = sums.iter().map(|s| s.unwrap_or(SUM_OVERFLOW)).collect();
-            States::Integers { sums, counts: longs(&columns[1]) }
-        }
-        States::Doubles { .. } => States::Doubles {
-            sums: doubles(&columns[0]),
-            corrections: doubles(&columns[1]),
-            counts: longs(&columns[2]),
-        },
-        States::Ordered { extreme, .. } => {
-            States::Ordered { extreme, values: ordered_values(&columns[0]), seen: seen(&columns[0]) }
-        }
-        States::Decimals { extreme, .. } => {
-            let values = columns[0].as_primitive::<Decimal128Type>().values().to_vec();
-            States::Decimals { extreme, values, seen: seen(&columns[0]) }
-        }
-        States::Floats { extreme, .. } => {
-            States::Floats { extreme, values: doubles(&columns[0]), seen: seen(&columns[0]) }
-        }
-        States::Texts { extreme, .. } => {
-            let values = columns[0].as_string_view().iter().map(|t| t.map(Box::from)).collect();
-            States::Texts { extreme, values }
-        }
-    }
-}
-
-fn ordered_values(column: &ArrayRef) -> Vec<i64> {
-    match column.data_type() {
-        ArrowType::Boolean => column.as_boolean().iter().map(|b| i64::from(b == Some(true))).collect(),
-        ArrowType::Int32 => column.as_primitive::<Int32Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        ArrowType::Date32 => column.as_primitive::<Date32Type>().values().iter().map(|v| i64::from(*v)).collect(),
-        ArrowType::Timestamp(..) => column.as_primitive::<TimestampMicrosecondType>().values().to_vec(),
-        _ => column.as_primitive::<Int64Type>().values().to_vec(),
-    }
 }
 
 /// A part from batches of a view's table. Rows in the order of their windows make its block sorted.

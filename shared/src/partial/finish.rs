@@ -1,15 +1,26 @@
-//! What does a state show? Finished columns: first the aggregates, then the measures over them.
+//! What does a state show? Finished columns: first the aggregates, then the measures over them, each with the interval
+//! around what is not exact.
+
+mod bounds;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch,
     RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{Field, Schema};
 
+pub use self::bounds::Bounds;
 use crate::evaluate::{EvaluateError, evaluate};
+use crate::partial::sketch::Width;
+use crate::partial::sketch::listing::Listed;
+use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
+use crate::partial::states::edges::{EdgeValues, Edges};
+use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::{SUM_OVERFLOW, States};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, View};
@@ -17,11 +28,19 @@ use crate::view::{Aggregate, AggregateFunction, View};
 /// The largest unscaled DECIMAL(38, _).
 const DECIMAL_MAX: i128 = 10i128.pow(38) - 1;
 
-/// A finished column, and the rows whose value did not fit its type (their value is NULL).
-#[derive(Debug)]
+/// A finished column, the rows whose value did not fit its type (their value is NULL), and the 95 % interval around
+/// values that are not exact. `bounds` is `None` if all rows are exact.
+#[derive(Debug, Clone)]
 pub struct Finished {
     pub column: ArrayRef,
     pub overflowed: Option<BooleanBuffer>,
+    pub bounds: Option<Bounds>,
+}
+
+impl Finished {
+    fn exact(column: ArrayRef) -> Finished {
+        Finished { column, overflowed: None, bounds: None }
+    }
 }
 
 /// Finishes every measure of `view`: one column each, with a row per group. `states` has one entry per aggregate.
@@ -40,9 +59,7 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
     }
     .into_iter();
     let measures = view.measures.iter().map(|measure| match measure.expression.as_column() {
-        Some(index) => {
-            Finished { column: Arc::clone(&aggregates[index].column), overflowed: aggregates[index].overflowed.clone() }
-        }
+        Some(index) => Ok(aggregates[index].clone()),
         None => {
             let mut overflowed: Option<BooleanBuffer> = None;
             measure.expression.for_each_column(&mut |index| {
@@ -50,14 +67,20 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
                     overflowed = Some(overflowed.as_ref().map_or_else(|| theirs.clone(), |ours| ours | theirs));
                 }
             });
-            Finished { column: computed.next().expect("one column per composed measure"), overflowed }
+            let column = computed.next().expect("one column per composed measure");
+            let bounds = bounds::of_composed(view, states, &aggregates, &measure.expression, &column)?;
+            Ok(Finished { column, overflowed, bounds })
         }
     });
-    Ok(measures.collect())
+    measures.collect()
 }
 
 /// Finishes one aggregate.
 pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
+    finish_within(aggregate, states, Width::Two)
+}
+
+fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finished {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
     let column: ArrayRef = match states {
         States::Count(counts) => Arc::new(Int64Array::from(counts.clone())),
@@ -70,7 +93,8 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
                 (*count > 0 && *sum != SUM_OVERFLOW).then(|| *sum as f64 / unit / *count as f64)
             };
             let column: Float64Array = sums.iter().zip(counts).map(average).collect();
-            return Finished { column: Arc::new(column), overflowed: flags(sums, |sum| sum == SUM_OVERFLOW) };
+            let overflowed = flags(sums, |sum| sum == SUM_OVERFLOW);
+            return Finished { column: Arc::new(column), overflowed, bounds: None };
         }
         States::Integers { sums, counts } => {
             return match argument {
@@ -79,12 +103,13 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
                     let value = |(sum, count): (&i128, &i64)| (*count > 0 && fits(*sum)).then_some(*sum);
                     let column: Decimal128Array = sums.iter().zip(counts).map(value).collect();
                     let typed = column.with_precision_and_scale(38, scale).expect("checked to have 38 digits at most");
-                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| !fits(sum)) }
+                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| !fits(sum)), bounds: None }
                 }
                 _ => {
                     let value = |(sum, count): (&i128, &i64)| i64::try_from(*sum).ok().filter(|_| *count > 0);
                     let column: Int64Array = sums.iter().zip(counts).map(value).collect();
-                    Finished { column: Arc::new(column), overflowed: flags(sums, |sum| i64::try_from(sum).is_err()) }
+                    let overflowed = flags(sums, |sum| i64::try_from(sum).is_err());
+                    Finished { column: Arc::new(column), overflowed, bounds: None }
                 }
             };
         }
@@ -97,18 +122,113 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
             Arc::new(sums.iter().zip(corrections).zip(counts).map(value).collect::<Float64Array>())
         }
         States::Ordered { values, seen, .. } => ordered_column(argument, values, seen),
-        States::Decimals { values, seen, .. } => {
-            let (precision, scale) = match argument {
-                DataType::Decimal { precision, scale } => (precision, scale),
-                _ => (38, 0),
-            };
-            let column = Decimal128Array::new(values.clone().into(), Some(valid(seen)));
-            Arc::new(column.with_precision_and_scale(precision, scale).expect("values came from this type"))
-        }
+        States::Decimals { values, seen, .. } => decimal_column(argument, values, seen),
         States::Floats { values, seen, .. } => Arc::new(Float64Array::new(values.clone().into(), Some(valid(seen)))),
         States::Texts { values, .. } => Arc::new(values.iter().map(|t| t.as_deref()).collect::<StringViewArray>()),
+        States::Spread(groups) => {
+            let unit = match argument {
+                DataType::Decimal { scale, .. } => 10f64.powi(i32::from(scale)),
+                _ => 1.0,
+            };
+            let (sample, root) = match aggregate.function {
+                AggregateFunction::Spread { sample, root } => (sample, root),
+                _ => (false, false),
+            };
+            let value = |variance: f64| if root { variance.sqrt() / unit } else { variance / unit / unit };
+            Arc::new(groups.iter().map(|group| group.variance(sample).map(value)).collect::<Float64Array>())
+        }
+        States::Edges(edges) => edge_column(argument, edges),
+        States::Sketches(sketches) => return finish_sketches(argument, sketches, width),
     };
-    Finished { column, overflowed: None }
+    Finished::exact(column)
+}
+
+fn edge_column(argument: DataType, edges: &Edges) -> ArrayRef {
+    let seen = edges.seen();
+    match &edges.values {
+        EdgeValues::Longs(values) => ordered_column(argument, values, &seen),
+        EdgeValues::Decimals(values) => decimal_column(argument, values, &seen),
+        EdgeValues::Doubles(values) => Arc::new(Float64Array::new(values.clone().into(), Some(valid(&seen)))),
+        EdgeValues::Texts(values) => {
+            let texts = values.iter().zip(&seen).map(|(text, seen)| seen.then_some(&**text));
+            Arc::new(texts.collect::<StringViewArray>())
+        }
+    }
+}
+
+fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> Finished {
+    match &sketches.groups {
+        Groups::Distinct(groups) => {
+            let counts: Vec<_> = groups.iter().map(|group| group.estimate(width)).collect();
+            let column = |of: &dyn Fn(&(u64, u64)) -> u64| -> ArrayRef {
+                let bound = counts.iter().map(|c| c.range.as_ref().map(|range| long(of(range))));
+                Arc::new(bound.collect::<Int64Array>())
+            };
+            let is_exact = counts.iter().all(|c| c.range.is_none());
+            let bounds = (!is_exact).then(|| Bounds { low: column(&|r| r.0), high: column(&|r| r.1) });
+            let column = Arc::new(counts.iter().map(|c| Some(long(c.count))).collect::<Int64Array>());
+            Finished { column, overflowed: None, bounds }
+        }
+        Groups::Longs(wanted, groups) => {
+            percentiles(groups, *wanted, width, |values| {
+                let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
+                let values: Vec<i64> = values.iter().map(|value| value.unwrap_or_default()).collect();
+                ordered_column(argument, &values, &seen)
+            })
+        }
+        Groups::Doubles(wanted, groups) => percentiles(groups, *wanted, width, |values| {
+            Arc::new(values.iter().map(|value| value.map(Quantity::as_double)).collect::<Float64Array>())
+        }),
+        Groups::LongItems(listing, groups) => listed(groups.iter().map(|group| listing.of_longs(group)).collect()),
+        Groups::TextItems(listing, groups) => listed(groups.iter().map(|group| listing.of_texts(group)).collect()),
+    }
+}
+
+fn percentiles<T: Quantity>(
+    groups: &[Percentile<T>],
+    wanted: Wanted,
+    width: Width,
+    discrete: impl Fn(&[Option<T>]) -> ArrayRef,
+) -> Finished {
+    let found: Vec<_> = groups.iter().map(|group| group.estimate(wanted, width)).collect();
+    let column = |points: Vec<Option<Point<T>>>| -> ArrayRef {
+        if wanted.continuous {
+            return Arc::new(points.into_iter().map(|p| p.map(Point::as_double)).collect::<Float64Array>());
+        }
+        let values: Vec<Option<T>> = points.into_iter().map(|p| p.and_then(Point::value)).collect();
+        discrete(&values)
+    };
+    let bound = |of: &dyn Fn((T, T)) -> T| {
+        column(found.iter().map(|f| f.as_ref().and_then(|f| f.range).map(|range| Point::Value(of(range)))).collect())
+    };
+    let is_exact = found.iter().flatten().all(|f| f.range.is_none());
+    let bounds = (!is_exact).then(|| Bounds { low: bound(&|r| r.0), high: bound(&|r| r.1) });
+    let column = column(found.iter().map(|f| f.as_ref().map(|f| f.point)).collect());
+    Finished { column, overflowed: None, bounds }
+}
+
+fn listed(lists: Vec<Option<Listed>>) -> Finished {
+    let bound = |of: &dyn Fn(&(String, String)) -> String| -> ArrayRef {
+        let texts = lists.iter().map(|list| list.as_ref().and_then(|l| l.range.as_ref()).map(of));
+        Arc::new(texts.collect::<StringViewArray>())
+    };
+    let is_exact = lists.iter().flatten().all(|list| list.range.is_none());
+    let bounds = (!is_exact).then(|| Bounds { low: bound(&|r| r.0.clone()), high: bound(&|r| r.1.clone()) });
+    let column: StringViewArray = lists.iter().map(|list| list.as_ref().map(|l| &*l.text)).collect();
+    Finished { column: Arc::new(column), overflowed: None, bounds }
+}
+
+fn long(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn decimal_column(data_type: DataType, values: &[i128], seen: &[bool]) -> ArrayRef {
+    let (precision, scale) = match data_type {
+        DataType::Decimal { precision, scale } => (precision, scale),
+        _ => (38, 0),
+    };
+    let column = Decimal128Array::new(values.to_vec().into(), Some(valid(seen)));
+    Arc::new(column.with_precision_and_scale(precision, scale).expect("values came from this type"))
 }
 
 /// Values of BOOLEAN, INT, BIGINT, DATE or TIMESTAMP from the i64 that sorts like them.

@@ -11,7 +11,7 @@ use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
 use crate::partial::rows::{Place, Rows, Windows};
 use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
-use crate::view::View;
+use crate::view::{Precision, View};
 use crate::window::ALL_TIME;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
@@ -108,7 +108,7 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
         }
     }
     let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
-    let mut states: Vec<States> = spec.view.aggregates.iter().map(States::new).collect();
+    let mut states: Vec<States> = spec.view.aggregates.iter().map(|a| States::new(a, Precision::Sketch)).collect();
     let mut layers: Vec<Layers> = Vec::new();
     let mut targets: Vec<u32> = Vec::new();
     for (part, layer, translation) in touched {

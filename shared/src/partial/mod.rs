@@ -7,7 +7,7 @@
 //!
 //! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups. [`block`]: rows of
 //! (window, key, states), and the immutable [`block::Part`] a reader holds. [`accumulate`]: folding events into blocks.
-//! [`merge`]: several parts into one table. [`codec`]: parts as Arrow columns and back.
+//! [`sketch`]: what a group keeps of values that a number cannot sum up. [`merge`]: several parts into one table. [`codec`]: parts as Arrow columns and back.
 
 pub mod accumulate;
 pub mod block;
@@ -16,4 +16,5 @@ pub mod finish;
 pub mod keys;
 pub mod merge;
 mod rows;
+pub mod sketch;
 pub mod states;

@@ -6,16 +6,23 @@
 //! Float sums are compensated (Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher
 //! Summen"): the sum of the rounding errors is carried beside the sum.
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use arrow::datatypes::{
-    DataType as ArrowType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
-};
+mod arithmetic;
+pub mod edges;
+mod selection;
+pub mod sketches;
+pub mod spread;
 
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type};
+
+pub use self::arithmetic::{DoubleDouble, SUM_OVERFLOW};
+use self::arithmetic::{add_checked, add_compensated, canonical};
+use self::edges::{Edge, Edges};
+pub use self::selection::{Offsets, Places, Selection};
+use self::sketches::Sketches;
+use self::spread::Spread;
 use crate::types::DataType;
-use crate::view::{Aggregate, AggregateFunction};
-
-/// The sum that does not fit 128 bits. Once reached it stays; it finishes as NULL and is flagged.
-pub const SUM_OVERFLOW: i128 = i128::MIN;
+use crate::view::{Aggregate, AggregateFunction, Precision};
 
 /// Marks a row that belongs to no group.
 pub const NO_GROUP: u32 = u32::MAX;
@@ -65,11 +72,17 @@ pub enum States {
         extreme: Extreme,
         values: Vec<Option<Box<str>>>,
     },
+    /// Variance and standard deviation.
+    Spread(Vec<Spread>),
+    /// FIRST_VALUE and LAST_VALUE.
+    Edges(Edges),
+    /// COUNT(DISTINCT), percentiles and TOP_K.
+    Sketches(Sketches),
 }
 
 impl States {
-    /// States of no groups for `aggregate`.
-    pub fn new(aggregate: &Aggregate) -> States {
+    /// States of no groups for `aggregate`, which keep as much of the values as `precision` says.
+    pub fn new(aggregate: &Aggregate, precision: Precision) -> States {
         let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
         let extreme = match aggregate.function {
             AggregateFunction::Count => return States::Count(Vec::new()),
@@ -81,7 +94,14 @@ impl States {
             }
             AggregateFunction::Min => Extreme::Min,
             AggregateFunction::Max => Extreme::Max,
-            other => unreachable!("the parser does not name {other:?} yet"),
+            AggregateFunction::Spread { .. } => return States::Spread(Vec::new()),
+            AggregateFunction::First => return States::Edges(Edges::new(Edge::First, argument)),
+            AggregateFunction::Last => return States::Edges(Edges::new(Edge::Last, argument)),
+            AggregateFunction::CountDistinct
+            | AggregateFunction::Percentile { .. }
+            | AggregateFunction::TopK { .. } => {
+                return States::Sketches(Sketches::new(aggregate.function, argument, precision));
+            }
         };
         match argument {
             DataType::Double => States::Floats { extreme, values: Vec::new(), seen: Vec::new() },
@@ -97,6 +117,9 @@ impl States {
             States::Count(counts) | States::Integers { counts, .. } | States::Doubles { counts, .. } => counts.len(),
             States::Ordered { seen, .. } | States::Decimals { seen, .. } | States::Floats { seen, .. } => seen.len(),
             States::Texts { values, .. } => values.len(),
+            States::Spread(groups) => groups.len(),
+            States::Edges(edges) => edges.places.len(),
+            States::Sketches(sketches) => sketches.len(),
         }
     }
 
@@ -132,12 +155,15 @@ impl States {
                 seen.resize(len, false);
             }
             States::Texts { values, .. } => values.resize(len, None),
+            States::Spread(groups) => groups.resize(len, Spread::default()),
+            States::Edges(edges) => edges.resize(len),
+            States::Sketches(sketches) => sketches.resize(len),
         }
     }
 
     /// Takes in values: row `rows[i]` of `argument` into group `groups[i]`. `COUNT(*)` has no argument.
-    /// The argument has the Arrow type of the aggregate's argument.
-    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>) {
+    /// The argument has the Arrow type of the aggregate's argument; `places` says when and where the rows happened.
+    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>, places: &Places<'_>) {
         let Some(argument) = argument else {
             if let States::Count(counts) = self {
                 selection.for_each(|group, _| counts[group] += 1);
@@ -189,10 +215,14 @@ impl States {
                     }
                 });
             }
+            States::Spread(groups) => spread::observe(groups, selection, argument),
+            States::Edges(edges) => edges.observe(selection, argument, places),
+            States::Sketches(sketches) => sketches.observe(selection, argument),
         }
     }
 
-    /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate.
+    /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate, but
+    /// may differ in precision: the result has that of `self`.
     pub fn merge(&mut self, groups: &[u32], other: &States, first: usize) {
         let rows = first..first + groups.len();
         match (self, other) {
@@ -226,6 +256,9 @@ impl States {
                     }
                 });
             }
+            (States::Spread(ours), States::Spread(theirs)) => spread::merge(ours, groups, &theirs[rows]),
+            (States::Edges(ours), States::Edges(theirs)) => ours.merge(groups, theirs, first),
+            (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
         }
     }
@@ -244,6 +277,9 @@ impl States {
             States::Texts { values, .. } => {
                 values.capacity() * 16 + values.iter().flatten().map(|t| t.len()).sum::<usize>()
             }
+            States::Spread(groups) => groups.capacity() * size_of::<Spread>(),
+            States::Edges(edges) => edges.bytes(),
+            States::Sketches(sketches) => sketches.bytes(),
         }
     }
 }

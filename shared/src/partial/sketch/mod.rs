@@ -10,6 +10,7 @@
 pub mod distinct;
 pub mod hash;
 pub mod hll;
+pub mod listing;
 pub mod percentile;
 #[cfg(test)]
 mod tests;

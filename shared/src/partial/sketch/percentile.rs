@@ -67,7 +67,7 @@ pub enum Point<T> {
 }
 
 /// Which percentile is wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wanted {
     /// From 0 to 1.
     pub fraction: f64,
@@ -95,6 +95,14 @@ impl<T: Quantity> Point<T> {
         match self {
             Point::Value(value) => value.as_double(),
             Point::Between(value) => value,
+        }
+    }
+
+    /// The value, if it is one.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Point::Value(value) => Some(value),
+            Point::Between(_) => None,
         }
     }
 }
@@ -166,6 +174,9 @@ impl<T: Quantity> Percentile<T> {
         if let Some(point) = large.exact {
             return Some(Estimate { point, range: None });
         }
+        if let Some(mut values) = all_values(&large.sketch) {
+            return Some(Estimate { point: exact_point(&mut values, wanted)?, range: None });
+        }
         let deviations = f64::from(width.deviations().as_u8());
         // One value to each side, for what lies between two of them.
         let error = large.sketch.normalized_rank_error() * deviations / LIBRARY_DEVIATIONS + 1.0 / large.sketch.n() as f64;
@@ -190,13 +201,10 @@ impl<T: Quantity> Percentile<T> {
     pub fn from_stored(image: Option<&[u8]>, exact: Option<Point<T>>) -> Result<Percentile<T>, SketchError> {
         let Some(image) = image else { return Ok(Percentile::default()) };
         let sketch = KllSketch::<T>::deserialize(image)?;
-        let n = sketch.n();
-        if sketch.is_estimation_mode() || n > VALUES_MAX as u64 {
-            return Ok(Percentile::Large(Arc::new(Large { sketch, exact })));
-        }
-        // A sketch of so few has all of them: the i-th smallest is the quantile in the middle of its share.
-        let ranks: Vec<f64> = (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect();
-        Ok(Percentile::Values(sketch.quantiles(&ranks, SearchCriteria::Inclusive)?.unwrap_or_default()))
+        Ok(match all_values(&sketch) {
+            Some(values) if values.len() <= VALUES_MAX => Percentile::Values(values),
+            _ => Percentile::Large(Arc::new(Large { sketch, exact })),
+        })
     }
 
     /// Memory held outside of the value itself, in bytes.
@@ -220,6 +228,16 @@ fn sketch_of<T: Quantity>(values: &[T]) -> KllSketch<T> {
     let mut sketch = KllSketch::<T>::new(K).expect("k is in range");
     values.iter().for_each(|value| sketch.update(*value));
     sketch
+}
+
+/// The values of a sketch that still has all of them: the i-th smallest is the quantile in the middle of its share.
+fn all_values<T: Quantity>(sketch: &KllSketch<T>) -> Option<Vec<T>> {
+    if sketch.is_estimation_mode() {
+        return None;
+    }
+    let n = sketch.n();
+    let ranks: Vec<f64> = (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect();
+    sketch.quantiles(&ranks, SearchCriteria::Inclusive).ok().flatten()
 }
 
 /// The percentile as SQL defines it: continuous, the value at `fraction * (n - 1)`, counted from 0 and interpolated;
