@@ -260,7 +260,10 @@ mod tests {
     fn names_are_read_and_written() {
         for name in ["europe/vienna", "UTC", "utc"] {
             let zone: Zone = name.parse().expect("a zone");
-            assert_eq!(serde_json::from_str::<Zone>(&serde_json::to_string(&zone).expect("JSON")).expect("a zone"), zone);
+            assert_eq!(
+                serde_json::from_str::<Zone>(&serde_json::to_string(&zone).expect("JSON")).expect("a zone"),
+                zone
+            );
         }
         assert!("Mars/Olympus".parse::<Zone>().is_err());
     }

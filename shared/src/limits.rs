@@ -27,6 +27,9 @@ pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
 /// Rows folded together at once.
 pub const FOLD_ROWS_MAX: usize = 32_768;
+/// Events before the seam that are read again after a restart, to know which sessions were under way. A session of which
+/// none of them is part may take a late event for too late; batch includes it all the same.
+pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 /// Longest time an event waits for its archive file, in milliseconds.

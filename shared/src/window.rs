@@ -180,7 +180,9 @@ impl Window {
         match self {
             Window::All | Window::Session { .. } => (id, None),
             Window::Tumble(grid) => (id, Some(grid.end_of(id))),
-            Window::Hop { panes, size, .. } => (id, Some(panes.start_of_index(panes.index_of(id).saturating_add(*size)))),
+            Window::Hop { panes, size, .. } => {
+                (id, Some(panes.start_of_index(panes.index_of(id).saturating_add(*size))))
+            }
             Window::Cumulate { outer, .. } => (outer.start_of(id), self.pane_end(id)),
             Window::Slide { pane, .. } => (id, Some(id.saturating_add(*pane))),
         }
