@@ -107,7 +107,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
             None => everything = true,
         }
     }
-    let window_dates = match everything {
+    let window_dates: BTreeSet<Option<Day>> = match everything {
         true => dates.keys().flat_map(|date| window_dates_of(given.window, *date)).collect(),
         false => touched.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day))).collect(),
     };
