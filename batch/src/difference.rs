@@ -114,7 +114,7 @@ impl DriftSum {
     pub fn drift(self) -> MeasureDrift {
         let mean_rel_error = if self.values == 0 { 0.0 } else { self.relative / self.values as f64 };
         let inside_bounds = (self.estimates > 0).then(|| self.inside as f64 / self.estimates as f64);
-        MeasureDrift { mean_rel_error, inside_bounds, ..self.drift }
+        MeasureDrift { mean_rel_error, estimates: self.estimates, inside_bounds, ..self.drift }
     }
 }
 
