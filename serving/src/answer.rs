@@ -160,7 +160,7 @@ fn gathered(view: &View, merged: &Merged, rows: &[u32]) -> Vec<States> {
         targets[*row as usize] = target as u32;
     }
     let gather = |(aggregate, states): (_, &States)| {
-        let mut gathered = States::new(aggregate);
+        let mut gathered = States::new(aggregate, Precision::Sketch);
         gathered.grow(rows.len());
         gathered.merge(&targets, states, 0);
         gathered

@@ -16,5 +16,6 @@ pub mod finish;
 pub mod keys;
 pub mod merge;
 mod rows;
+pub mod sessions;
 pub mod sketch;
 pub mod states;

@@ -10,9 +10,9 @@ use super::*;
 use crate::partial::accumulate::{Accumulator, Evaluated};
 use crate::partial::codec;
 use crate::partial::finish::finish_measures;
+use crate::partial::states::{Offsets, Places};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Dimension, Measure, OutputColumn};
-use crate::window::Window;
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -36,6 +36,10 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn view() -> Arc<View> {
+    view_of(Window::Tumble(Grid::Fixed { size: 10, offset: 0 }))
+}
+
+fn view_of(window: Window) -> Arc<View> {
     let aggregate = |function, argument: Option<(usize, DataType)>, filter: bool| Aggregate {
         function,
         argument: argument.map(|(index, data_type)| Scalar::column(index, data_type)),
@@ -56,7 +60,8 @@ fn view() -> Arc<View> {
     Arc::new(View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
-        window: Window::Tumble { size: 10, offset: 0 },
+        window,
+        zone: crate::calendar::Zone::UTC,
         filter: None,
         dimensions: vec![dimension("color", 1, DataType::String), dimension("number", 2, DataType::BigInt)],
         measures: aggregates.iter().enumerate().map(measure).collect(),
@@ -79,9 +84,10 @@ fn view() -> Arc<View> {
 fn part(view: &Arc<View>, rows: &[Row]) -> Part {
     let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
-    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
     for batch in rows.chunks(7) {
-        let windows: Vec<i64> = batch.iter().map(|r| view.window.start_of(r.time)).collect();
+        let times: Vec<i64> = batch.iter().map(|r| r.time).collect();
+        let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
         let colors: ArrayRef = Arc::new(batch.iter().map(|r| r.color).collect::<StringViewArray>());
         let numbers: ArrayRef = Arc::new(batch.iter().map(|r| r.number).collect::<Int64Array>());
         let prices: ArrayRef = Arc::new(batch.iter().map(|r| Some(r.price)).collect::<Float64Array>());
@@ -91,7 +97,8 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
         let masks = [None, Some(wanted), None, None, None, None];
         let all: Vec<u32> = (0..batch.len() as u32).collect();
         accumulator.fold(&Evaluated {
-            windows: &windows,
+            panes: &panes,
+            places: Places { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
             keys: Some(&keys),
             arguments: &arguments,
             masks: &masks,
@@ -169,7 +176,7 @@ proptest! {
     fn any_split_merges_to_the_naive_fold(
         rows in rows(),
         splits in prop::collection::vec(0usize..60, 0..4),
-        grain in prop::sample::select(vec![Grain::Window, Grain::Every { size: 30, offset: 10 }, Grain::All]),
+        grain in prop::sample::select(vec![Grain::Window, Grain::Every(Grid::Fixed { size: 30, offset: 10 }), Grain::All]),
         dimensions in prop::sample::select(vec![vec![], vec![0], vec![1], vec![0, 1], vec![1, 0]]),
         from in -60i64..60,
         length in 0i64..120,
@@ -183,12 +190,12 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = Spec { view: &view, from, to: from + length, grain, dimensions: &dimensions, filter: None };
+        let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let start_of = |window: i64| match grain {
             Grain::Window => window,
-            Grain::Every { .. } => (window - 10).div_euclid(30) * 30 + 10,
+            Grain::Every(_) => (window - 10).div_euclid(30) * 30 + 10,
             Grain::All => 0,
         };
         assert_close(&found(&view, &merged), &naive(&rows, from, from + length, start_of, &dimensions));
@@ -198,10 +205,10 @@ proptest! {
     fn a_part_survives_its_table(rows in rows()) {
         let view = view();
         let live = part(&view, &rows);
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], filter: None };
         let merged = merge(&spec, &[(&live, Layers::SPEED)]).expect("merges");
         let keys = merged.dimension_columns().expect("decodes");
-        let table = codec::encode(&view, &merged.windows, keys, &merged.states).expect("encodes");
+        let table = codec::encode(&view, &merged.windows, &merged.lasts, keys, &merged.states).expect("encodes");
         let stored = codec::decode(&view, &live.layout, &[table]).expect("decodes");
         let again = merge(&spec, &[(&stored, Layers::BATCH)]).expect("merges");
         assert_close(&found(&view, &again), &found(&view, &merged));
@@ -211,14 +218,110 @@ proptest! {
     fn absorbing_equals_merging(rows in rows(), split in 0usize..60) {
         let view = view();
         let (left, right) = rows.split_at(split.min(rows.len()));
-        let mut accumulator = Accumulator::new(Arc::clone(&view), part(&view, &[]).layout);
+        let mut accumulator = Accumulator::new(Arc::clone(&view), part(&view, &[]).layout, Precision::Sketch);
         let (left, right) = (part(&view, left), part(&view, right));
         accumulator.absorb(&left);
         accumulator.absorb(&right);
         let absorbed = accumulator.part();
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], filter: None };
         let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
         let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
         assert_close(&found(&view, &one), &found(&view, &two));
+    }
+}
+
+/// Windows of all kinds: start, end, color and number of rows, one by one.
+fn naive_windows(window: Window, rows: &[Row]) -> BTreeMap<(i64, i64, Option<String>), i64> {
+    let mut found = BTreeMap::new();
+    let mut add = |start: i64, end: i64, row: &Row| {
+        *found.entry((start, end, row.color.map(str::to_owned))).or_insert(0) += 1;
+    };
+    match window {
+        Window::Hop { .. } => {
+            // Every 20, 50 long.
+            for row in rows {
+                (-10..10)
+                    .map(|k| k * 20)
+                    .filter(|s| row.time >= *s && row.time < s + 50)
+                    .for_each(|s| add(s, s + 50, row));
+            }
+        }
+        Window::Cumulate { .. } => {
+            // In cells of 30, every 10.
+            for row in rows {
+                let start = row.time.div_euclid(30) * 30;
+                [10, 20, 30].iter().filter(|l| row.time < start + **l).for_each(|l| add(start, start + l, row));
+            }
+        }
+        _ => {
+            let colors: std::collections::BTreeSet<_> = rows.iter().map(|row| row.color).collect();
+            for color in colors {
+                let mut of_color: Vec<&Row> = rows.iter().filter(|row| row.color == color).collect();
+                of_color.sort_by_key(|row| row.time);
+                let mut sessions: Vec<Vec<&Row>> = Vec::new();
+                for row in of_color {
+                    match sessions.last_mut() {
+                        Some(open) if row.time < open[open.len() - 1].time + 7 => open.push(row),
+                        _ => sessions.push(vec![row]),
+                    }
+                }
+                for session in sessions {
+                    session.iter().for_each(|row| add(session[0].time, session[session.len() - 1].time + 7, row));
+                }
+            }
+        }
+    }
+    found
+}
+
+proptest! {
+    #[test]
+    fn overlapping_windows_and_sessions_do_not_depend_on_splits(
+        rows in rows(),
+        splits in prop::collection::vec(0usize..60, 0..4),
+        window in prop::sample::select(vec![
+            Window::Hop { panes: Grid::Fixed { size: 10, offset: 0 }, slide: 2, size: 5 },
+            Window::Cumulate { step: crate::window::Step::Fixed(10), outer: Grid::Fixed { size: 30, offset: 0 } },
+            Window::Session { gap: 7 },
+        ]),
+        from in -60i64..60,
+        length in 0i64..120,
+        absorbed in any::<bool>(),
+    ) {
+        let view = view_of(window);
+        let mut parts = Vec::new();
+        let mut rest = &rows[..];
+        for split in splits {
+            let (left, right) = rest.split_at(split.min(rest.len()));
+            parts.push(part(&view, left));
+            rest = right;
+        }
+        parts.push(part(&view, rest));
+        if absorbed {
+            let mut all = Accumulator::new(Arc::clone(&view), Arc::clone(&parts[0].layout), Precision::Sketch);
+            parts.iter().for_each(|part| all.absorb(part));
+            parts = vec![all.part()];
+        }
+        let (first, end) = window.ids_starting_in(from, from + length);
+        let (grain, precision) = (Grain::Window, Precision::Sketch);
+        let spec = Spec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], filter: None };
+        let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
+        let merged = merge(&spec, &sources).expect("merges");
+        let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
+        let colors = merged.dimension_columns().expect("decodes").remove(0);
+        let States::Count(counts) = &merged.states[0] else { panic!("COUNT(*) is the first") };
+        let mut found = BTreeMap::new();
+        for (row, (start, end)) in bounds.into_iter().enumerate() {
+            let color = colors.is_valid(row).then(|| colors.as_string_view().value(row).to_owned());
+            let before = found.insert((start, end.expect("an end"), color), counts[row]);
+            prop_assert_eq!(before, None, "a window twice");
+        }
+        let mut expected = naive_windows(window, &rows);
+        expected.retain(|(start, ..), _| *start >= from && *start < from + length);
+        prop_assert_eq!(&found, &expected);
+        // And through the table of a view.
+        let keys = vec![colors];
+        let table = codec::encode(&Arc::new(View { dimensions: view.dimensions[..1].to_vec(), ..(*view).clone() }), &merged.windows, &merged.lasts, keys, &merged.states);
+        prop_assert!(table.is_ok());
     }
 }
