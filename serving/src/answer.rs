@@ -12,7 +12,7 @@ use shared::partial::finish::finish_measures;
 use shared::partial::merge::{Grain, Layers, MergeError, Merged, Spec, merge};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
-use shared::view::View;
+use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::finality::{Finality, Judge};
