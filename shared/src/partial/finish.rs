@@ -169,13 +169,11 @@ fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> Fin
             let column = Arc::new(counts.iter().map(|c| Some(long(c.count))).collect::<Int64Array>());
             Finished { column, overflowed: None, bounds }
         }
-        Groups::Longs(wanted, groups) => {
-            percentiles(groups, *wanted, width, |values| {
-                let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
-                let values: Vec<i64> = values.iter().map(|value| value.unwrap_or_default()).collect();
-                ordered_column(argument, &values, &seen)
-            })
-        }
+        Groups::Longs(wanted, groups) => percentiles(groups, *wanted, width, |values| {
+            let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
+            let values: Vec<i64> = values.iter().map(|value| value.unwrap_or_default()).collect();
+            ordered_column(argument, &values, &seen)
+        }),
         Groups::Doubles(wanted, groups) => percentiles(groups, *wanted, width, |values| {
             Arc::new(values.iter().map(|value| value.map(Quantity::as_double)).collect::<Float64Array>())
         }),

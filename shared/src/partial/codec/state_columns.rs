@@ -111,7 +111,9 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
                 Arc::new(groups.iter().map(of).collect::<Vec<_>>().into_iter().collect::<Float64Array>())
             };
             vec![
-                Arc::new(groups.iter().map(|group| group.count).collect::<Vec<_>>().into_iter().collect::<Int64Array>()),
+                Arc::new(
+                    groups.iter().map(|group| group.count).collect::<Vec<_>>().into_iter().collect::<Int64Array>(),
+                ),
                 part(|group| group.sum.high),
                 part(|group| group.sum.low),
                 part(|group| group.squares.high),
@@ -155,7 +157,6 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
 fn images<T>(groups: &[T], image: impl Fn(&T) -> Option<Vec<u8>>) -> ArrayRef {
     Arc::new(groups.iter().map(image).collect::<BinaryArray>())
 }
-
 
 /// The states of all aggregates from a batch that has their columns.
 pub fn decode_states(view: &View, batch: &RecordBatch) -> Result<Vec<States>, CodecError> {
@@ -233,9 +234,11 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
                 Groups::Distinct(_) => {
                     let (images, hashes) = (columns[0].as_binary::<i32>(), columns[1].as_binary::<i32>());
                     let exact = exact.as_primitive::<Int64Type>();
-                    let groups = images.iter().zip(hashes).zip(exact).map(|((image, hashes), exact)| {
-                        Distinct::from_stored(image, hashes, exact)
-                    });
+                    let groups = images
+                        .iter()
+                        .zip(hashes)
+                        .zip(exact)
+                        .map(|((image, hashes), exact)| Distinct::from_stored(image, hashes, exact));
                     Groups::Distinct(groups.collect::<Result<_, _>>()?)
                 }
                 Groups::Longs(wanted, _) => {
@@ -288,4 +291,3 @@ fn ordered_values(column: &ArrayRef) -> Vec<i64> {
         _ => column.as_primitive::<Int64Type>().values().to_vec(),
     }
 }
-

@@ -17,6 +17,10 @@ use crate::view::Precision;
 /// Values up to which a group is exact: 1 KiB, a quarter of the sketch.
 pub const SMALL_MAX: usize = 64;
 
+/// The library's intervals are this much too narrow to be sure of 95 %: measured, they held 94.3 % of 1500 times for a
+/// million values.
+const MARGIN: f64 = 1.1;
+
 /// What one group keeps.
 #[derive(Debug, Clone)]
 pub enum Distinct {
@@ -116,11 +120,13 @@ impl Distinct {
         }
         let sketch = HllSketch::deserialize(&hll::image_of_registers(&large.registers))
             .expect("an image of our own can be read");
-        let certain = |count: f64| (count as u64).clamp(large.at_least, large.at_most);
-        let deviations = width.deviations();
-        let low = certain(sketch.lower_bound(deviations).floor());
-        let high = certain(sketch.upper_bound(deviations).ceil());
-        let count = certain(sketch.estimate().round()).clamp(low, high);
+        // Only a value of its own makes a register nonzero.
+        let at_least = large.at_least.max(large.registers.iter().filter(|value| **value > 0).count() as u64);
+        let certain = |count: f64| (count as u64).clamp(at_least, large.at_most);
+        let (estimate, deviations) = (sketch.estimate(), width.deviations());
+        let low = certain((estimate - MARGIN * (estimate - sketch.lower_bound(deviations))).floor());
+        let high = certain((estimate + MARGIN * (sketch.upper_bound(deviations) - estimate)).ceil());
+        let count = certain(estimate.round());
         Estimate { count, range: Some((low, high)) }
     }
 

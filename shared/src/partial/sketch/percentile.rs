@@ -17,8 +17,10 @@ use crate::view::Precision;
 pub const VALUES_MAX: usize = 128;
 /// Accuracy parameter of the sketch: the default of all DataSketches libraries.
 const K: u16 = 200;
-/// The library's rank error covers 99 % of the time, 2.576 deviations of a normal distribution.
-const LIBRARY_DEVIATIONS: f64 = 2.576;
+/// A standard deviation of the rank's error at most, as a part of the library's rank error. That one holds for all ranks
+/// of a sketch at once in 99 % of cases; of one rank alone the error was measured to stay below 0.46 of it in 95 % of cases
+/// and below 0.66 in 99.7 %, after up to 1000 merges.
+const DEVIATION: f64 = 0.275;
 
 /// A value that percentiles are taken of.
 pub trait Quantity: KllValue + Copy + Ord + Debug {
@@ -179,7 +181,7 @@ impl<T: Quantity> Percentile<T> {
         }
         let deviations = f64::from(width.deviations().as_u8());
         // One value to each side, for what lies between two of them.
-        let error = large.sketch.normalized_rank_error() * deviations / LIBRARY_DEVIATIONS + 1.0 / large.sketch.n() as f64;
+        let error = large.sketch.normalized_rank_error() * DEVIATION * deviations + 1.0 / large.sketch.n() as f64;
         let view = large.sketch.sorted_view();
         let quantile = |rank: f64| {
             let found = view.quantile(rank.clamp(0.0, 1.0), SearchCriteria::Inclusive);

@@ -138,25 +138,22 @@ impl<T: Item> TopK<T> {
         }
         match (&mut *self, other) {
             (_, TopK::List(items)) => items.iter().for_each(|(item, count)| self.insert(item, *count, precision)),
+            (TopK::Large(large), TopK::Large(theirs)) => Arc::make_mut(large).unite(&theirs.sketch),
+            (TopK::Large(large), TopK::Whole(counts)) => Arc::make_mut(large).unite(&sketch_of(counts)),
             (_, TopK::Whole(counts)) => {
-                by_count(counts).into_iter().for_each(|(item, count)| self.insert(item, count, precision));
-            }
-            (TopK::Large(large), TopK::Large(theirs)) => {
-                let large = Arc::make_mut(large);
-                large.exact = None;
-                large.sketch.merge(&theirs.sketch);
+                // In the order of the values, so that what comes of it does not depend on the order of the map.
+                let mut items: Vec<(&T, u64)> = counts.iter().map(|(item, count)| (item, *count)).collect();
+                items.sort_unstable();
+                items.into_iter().for_each(|(item, count)| self.insert(item, count, precision));
             }
             (ours, TopK::Large(theirs)) => {
                 let mut large = Large::clone(theirs);
-                large.exact = None;
                 match ours {
                     TopK::List(items) => {
+                        large.exact = None;
                         items.iter().for_each(|(item, count)| large.sketch.update_with_count_ref(item, *count));
                     }
-                    TopK::Whole(counts) => {
-                        let items = by_count(counts);
-                        items.into_iter().for_each(|(item, count)| large.sketch.update_with_count_ref(item, count));
-                    }
+                    TopK::Whole(counts) => large.unite(&sketch_of(counts)),
                     TopK::Large(_) => unreachable!("two sketches are merged above"),
                 }
                 *self = TopK::Large(Arc::new(large));
@@ -231,12 +228,17 @@ impl<T: Item> TopK<T> {
             TopK::List(items) => {
                 items.capacity() * size_of::<(T, u64)>() + items.iter().map(|(item, _)| item.bytes()).sum::<usize>()
             }
-            TopK::Whole(counts) => {
-                counts.allocation_size() + counts.keys().map(Item::bytes).sum::<usize>()
-            }
+            TopK::Whole(counts) => counts.allocation_size() + counts.keys().map(Item::bytes).sum::<usize>(),
             // Texts of a sketch cannot be looked at without copying them; they are few.
             TopK::Large(large) => size_of::<Large<T>>() + 16 + large.sketch.estimated_size(),
         }
+    }
+}
+
+impl<T: Item> Large<T> {
+    fn unite(&mut self, other: &FrequentItemsSketch<T>) {
+        self.exact = None;
+        self.sketch.merge(other);
     }
 }
 
@@ -263,17 +265,29 @@ fn new_sketch<T: Item>() -> FrequentItemsSketch<T> {
     FrequentItemsSketch::new(SKETCH_PLACES).expect("the number of places is a power of two in range")
 }
 
-/// The most frequent first: in this order they are never purged, and the same counts give the same sketch.
-fn by_count<T: Item>(counts: &HashMap<T, u64>) -> Vec<(&T, u64)> {
+/// The sketch of values whose counts are all known: the most frequent with their counts, and the count of the next as the
+/// error. That is the best that fits, where taking in the values one by one gives the best that one pass can.
+fn sketch_of<T: Item>(counts: &HashMap<T, u64>) -> FrequentItemsSketch<T> {
     let mut items: Vec<(&T, u64)> = counts.iter().map(|(item, count)| (item, *count)).collect();
     items.sort_unstable_by_key(|(item, count)| (Reverse(*count), *item));
-    items
-}
-
-fn sketch_of<T: Item>(counts: &HashMap<T, u64>) -> FrequentItemsSketch<T> {
     let mut sketch = new_sketch();
-    by_count(counts).into_iter().for_each(|(item, count)| sketch.update_with_count_ref(item, count));
-    sketch
+    let error = items.get(sketch.maximum_map_capacity()).map_or(0, |(_, count)| *count);
+    for (item, count) in items.iter().take_while(|(_, count)| *count > error) {
+        sketch.update_with_count_ref(*item, count - error);
+    }
+    if error == 0 {
+        return sketch;
+    }
+    if sketch.is_empty() {
+        // All counts are equal, and none is worth a place: nothing is known but the error.
+        sketch.update_with_count_ref(items[0].0, 1);
+    }
+    // The image has the number of all values and the error behind its first 16 bytes.
+    let mut image = sketch.serialize();
+    let total: u64 = counts.values().sum();
+    image[16..24].copy_from_slice(&total.to_le_bytes());
+    image[24..32].copy_from_slice(&error.to_le_bytes());
+    FrequentItemsSketch::deserialize(&image).expect("an image with another error can be read")
 }
 
 /// A list with one value too many.

@@ -33,7 +33,11 @@ impl Selection<'_> {
     }
 
     #[inline]
-    pub(super) fn for_each_value<T: ArrowPrimitiveType>(self, values: &PrimitiveArray<T>, mut each: impl FnMut(usize, T::Native)) {
+    pub(super) fn for_each_value<T: ArrowPrimitiveType>(
+        self,
+        values: &PrimitiveArray<T>,
+        mut each: impl FnMut(usize, T::Native),
+    ) {
         let raw = values.values();
         match values.nulls() {
             None => self.for_each(|group, row| each(group, raw[row])),

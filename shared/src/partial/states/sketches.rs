@@ -134,7 +134,8 @@ impl Sketches {
                 for_each_group(groups, &theirs[rows], |group, theirs| ours[group].merge(theirs, precision, exact));
             }
             (Groups::TextItems(listing, ours), Groups::TextItems(_, theirs)) => {
-                let exact = |counts: &TopK<String>| listing.of_texts(counts).map_or_else(|| Arc::from("[]"), |l| l.text);
+                let exact =
+                    |counts: &TopK<String>| listing.of_texts(counts).map_or_else(|| Arc::from("[]"), |l| l.text);
                 for_each_group(groups, &theirs[rows], |group, theirs| ours[group].merge(theirs, precision, exact));
             }
             (ours, theirs) => unreachable!("states of different aggregates: {ours:?} and {theirs:?}"),
@@ -191,7 +192,8 @@ fn for_each_text(selection: Selection<'_>, values: &ArrayRef, mut each: impl FnM
 fn for_each_double(selection: Selection<'_>, values: &ArrayRef, mut each: impl FnMut(usize, f64)) {
     if let ArrowType::Decimal128(_, scale) = values.data_type() {
         let unit = 10f64.powi(i32::from(*scale));
-        selection.for_each_value::<Decimal128Type>(values.as_primitive(), |group, value| each(group, value as f64 / unit));
+        selection
+            .for_each_value::<Decimal128Type>(values.as_primitive(), |group, value| each(group, value as f64 / unit));
     } else {
         selection.for_each_value::<Float64Type>(values.as_primitive(), each);
     }
