@@ -347,4 +347,6 @@ fn keep_text(value: &mut Option<Box<str>>, new: &str, extreme: Extreme) {
 }
 
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod tests;

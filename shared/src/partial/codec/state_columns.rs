@@ -5,7 +5,7 @@
 //! | COUNT | `count` |
 //! | SUM, AVG | `sum`, `count`; of DOUBLE also `correction` |
 //! | MIN, MAX | `value` |
-//! | variance, standard deviation | `count`, `sum` + `sum_low`, `squares` + `squares_low` |
+//! | variance, standard deviation | `count`, `sum` + `sum_low`, `squares` + `squares_low` (deviations from the mean) |
 //! | FIRST_VALUE, LAST_VALUE | `time`, `offset`, `partition`, `value` |
 //! | COUNT(DISTINCT) | `hll` (DataSketches HLL_8), `small` (the hashes of few values, 16 bytes each), `exact` |
 //! | percentiles | `kll` (DataSketches KLL of doubles or longs), `exact` |

@@ -53,37 +53,32 @@ impl DoubleDouble {
     }
 
     /// The difference.
+    #[inline]
     pub fn minus(self, other: DoubleDouble) -> DoubleDouble {
         self.plus(DoubleDouble { high: -other.high, low: -other.low })
     }
 
-    /// The product.
+    /// The sum with a DOUBLE.
     #[inline]
-    pub fn times(self, other: DoubleDouble) -> DoubleDouble {
-        let product = self.high * other.high;
-        let error = self.high.mul_add(other.high, -product) + (self.high * other.low + self.low * other.high);
-        let (high, low) = quick_two_sum(product, error);
+    pub fn plus_one(self, other: f64) -> DoubleDouble {
+        let (sum, error) = two_sum(self.high, other);
+        let (high, low) = quick_two_sum(sum, error + self.low);
         DoubleDouble { high, low }
     }
 
-    /// The square.
+    /// The product with a DOUBLE.
     #[inline]
-    pub fn square(self) -> DoubleDouble {
-        self.times(self)
+    pub fn scaled(self, factor: f64) -> DoubleDouble {
+        let product = self.high * factor;
+        let error = self.high.mul_add(factor, -product);
+        let (high, low) = quick_two_sum(product, self.low.mul_add(factor, error));
+        DoubleDouble { high, low }
     }
 
-    /// The quotient, by long division.
-    pub fn over(self, divisor: f64) -> DoubleDouble {
-        let times = |quotient: f64| {
-            let product = quotient * divisor;
-            DoubleDouble { high: product, low: quotient.mul_add(divisor, -product) }
-        };
-        let first = self.high / divisor;
-        let rest = self.minus(times(first));
-        let second = rest.high / divisor;
-        let third = rest.minus(times(second)).high / divisor;
-        let (high, low) = quick_two_sum(first, second);
-        DoubleDouble { high, low }.plus(DoubleDouble { high: third, low: 0.0 })
+    /// The nearest DOUBLE.
+    #[inline]
+    pub fn nearest(self) -> f64 {
+        self.high + self.low
     }
 }
 

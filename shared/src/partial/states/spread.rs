@@ -1,9 +1,9 @@
-//! How widely do values scatter? Variance from the sums of values and of their squares, each in 106 bits.
+//! How widely do values scatter? The sum of the squared deviations from their mean, carried along as values come.
 //!
-//! The textbook formula loses half of its digits twice over where the mean is far from zero; with twice the digits it
-//! does not, and unlike running means its sums do not depend on the order in which states are merged, but for rounding in
-//! the last of 106 bits. NaN or an infinity among the values gives NaN; so do values beyond 10^150, whose squares no
-//! longer fit.
+//! Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", which adds squares and never takes a
+//! difference of two large ones. What it does subtract, a value times n and the sum, is kept in 106 bits, so that neither
+//! a mean far from zero nor the order of events or merges shows in a DOUBLE, and equal values scatter by exactly 0. NaN or an
+//! infinity among the values gives NaN.
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Float64Type};
@@ -12,24 +12,34 @@ use super::arithmetic::DoubleDouble;
 use super::selection::Selection;
 use super::{for_each_group, observe_integers};
 
-/// Count, sum and sum of squares of one group; of DECIMAL the unscaled values.
+/// Count, sum and squared deviations of one group; of DECIMAL the unscaled values.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Spread {
     pub count: i64,
     pub sum: DoubleDouble,
+    /// The sum of the squared deviations from the mean.
     pub squares: DoubleDouble,
 }
 
 impl Spread {
     #[inline]
     fn insert(&mut self, value: DoubleDouble) {
+        let n = self.count as f64;
+        if self.count > 0 {
+            let apart = value.scaled(n).minus(self.sum).nearest();
+            self.squares = self.squares.plus_one((apart / n) * (apart / (n + 1.0)));
+        }
         self.count += 1;
         self.sum = self.sum.plus(value);
-        self.squares = self.squares.plus(value.square());
     }
 
     #[inline]
     fn merge(&mut self, other: &Spread) {
+        if self.count > 0 && other.count > 0 {
+            let (n, m) = (self.count as f64, other.count as f64);
+            let apart = other.sum.scaled(n).minus(self.sum.scaled(m)).nearest();
+            self.squares = self.squares.plus_one((apart / n) * (apart / m) / (n + m));
+        }
         self.count += other.count;
         self.sum = self.sum.plus(other.sum);
         self.squares = self.squares.plus(other.squares);
@@ -41,14 +51,8 @@ impl Spread {
         if self.count == 0 || divisor == 0 {
             return None;
         }
-        let n = self.count as f64;
-        let deviations = self.squares.minus(self.sum.square().over(n));
-        // Below this nothing but rounding is left: n values that are all equal have none.
-        let noise = self.squares.high * (n.sqrt() * 2f64.powi(-104) + 2f64.powi(-102));
-        if deviations.high.abs() <= noise {
-            return Some(0.0);
-        }
-        Some((deviations.high / divisor as f64).max(0.0) + deviations.high * 0.0)
+        let squares = self.squares.nearest();
+        Some(if self.sum.nearest().is_nan() { f64::NAN } else { squares / divisor as f64 })
     }
 }
 

@@ -1,0 +1,378 @@
+//! Every measure over every type: what is shown does not depend on splits, order or precision while groups are small, and
+//! comes back from its columns. The columns are full of NULLs, NaN, -0.0, empty texts and the ends of ranges.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::Float64Type;
+use proptest::prelude::*;
+
+use super::*;
+use crate::partial::codec::{decode_states, encode};
+use crate::partial::finish::{Finished, finish, finish_measures};
+use crate::scalar::Scalar;
+use crate::view::{Measure, OutputColumn, View};
+use crate::window::Window;
+
+const GROUPS: usize = 3;
+const TYPES: [DataType; 8] = [
+    DataType::Boolean,
+    DataType::Int,
+    DataType::BigInt,
+    DataType::Double,
+    DataType::Decimal { precision: 20, scale: 2 },
+    DataType::String,
+    DataType::Date,
+    DataType::Timestamp,
+];
+
+#[derive(Debug, Clone)]
+struct Event {
+    time: i64,
+    partition: i64,
+    group: u32,
+    value: Option<i64>,
+    double: f64,
+    is_wanted: Option<bool>,
+}
+
+fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
+    let value = prop::option::weighted(0.8, prop_oneof![8 => -4i64..4, 1 => Just(i64::MAX), 1 => Just(i64::MIN)]);
+    let double = prop_oneof![
+        4 => -2.0..2.0f64,
+        1 => prop::sample::select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, 1e-300, 7.25e15]),
+    ];
+    let event = (-3i64..3, 0i64..2, 0..GROUPS as u32, value, double, any::<Option<bool>>());
+    let event = event.prop_map(|(time, partition, group, value, double, is_wanted)| Event {
+        time,
+        partition,
+        group,
+        value,
+        double,
+        is_wanted,
+    });
+    prop::collection::vec(event, 0..most)
+}
+
+fn column(events: &[Event], data_type: DataType) -> ArrayRef {
+    let values = || events.iter().map(|e| e.value);
+    match data_type {
+        DataType::Boolean => Arc::new(values().map(|v| v.map(|v| v % 2 == 0)).collect::<BooleanArray>()),
+        DataType::Int => Arc::new(values().map(|v| v.map(|v| v as i32)).collect::<Int32Array>()),
+        DataType::Date => Arc::new(values().map(|v| v.map(|v| v as i32)).collect::<Date32Array>()),
+        DataType::Double => Arc::new(events.iter().map(|e| e.value.map(|_| e.double)).collect::<Float64Array>()),
+        DataType::Decimal { precision, scale } => {
+            let column: Decimal128Array = values().map(|v| v.map(i128::from)).collect();
+            Arc::new(column.with_precision_and_scale(precision, scale).expect("fits"))
+        }
+        DataType::String | DataType::Json => {
+            let text = |v: i64| if v == 0 { String::new() } else { format!("text number {v}") };
+            Arc::new(values().map(|v| v.map(text)).collect::<StringViewArray>())
+        }
+        DataType::Timestamp => Arc::new(values().collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+        DataType::BigInt => Arc::new(values().collect::<Int64Array>()),
+    }
+}
+
+fn aggregates() -> Vec<Aggregate> {
+    let mut all = vec![Aggregate { function: AggregateFunction::Count, argument: None, filter: None }];
+    for data_type in TYPES {
+        let numeric = data_type.is_numeric();
+        let ranked = numeric || matches!(data_type, DataType::Date | DataType::Timestamp);
+        let mut functions = vec![
+            AggregateFunction::Count,
+            AggregateFunction::Min,
+            AggregateFunction::Max,
+            AggregateFunction::CountDistinct,
+            AggregateFunction::TopK { k: 3 },
+            AggregateFunction::First,
+            AggregateFunction::Last,
+        ];
+        if numeric {
+            functions.extend([AggregateFunction::Sum, AggregateFunction::Avg]);
+            functions.push(AggregateFunction::Spread { sample: true, root: true });
+            functions.push(AggregateFunction::Spread { sample: false, root: false });
+            functions.push(AggregateFunction::Percentile { fraction: 0.5, continuous: true });
+        }
+        if ranked {
+            functions.push(AggregateFunction::Percentile { fraction: 0.95, continuous: false });
+        }
+        let argument = Some(Scalar::column(0, data_type));
+        all.extend(functions.into_iter().map(|function| Aggregate {
+            function,
+            argument: argument.clone(),
+            filter: None,
+        }));
+    }
+    all
+}
+
+fn type_of(aggregate: &Aggregate) -> DataType {
+    aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type)
+}
+
+/// The states of these rows; `places` as one run of a partition or listed one by one.
+fn observed(aggregate: &Aggregate, precision: Precision, events: &[Event], rows: &[u32]) -> States {
+    let mut states = States::new(aggregate, precision);
+    states.grow(GROUPS);
+    let argument = aggregate.argument.as_ref().map(|a| column(events, a.data_type));
+    let mask: BooleanArray = events.iter().map(|e| e.is_wanted).collect();
+    let times: Vec<i64> = events.iter().map(|e| e.time).collect();
+    let offsets: Vec<i64> = (0..events.len() as i64).map(|row| row / 2).collect();
+    let partitions: Vec<i64> = events.iter().enumerate().map(|(row, e)| e.partition * 2 + row as i64 % 2).collect();
+    let offsets = Offsets::Listed { partitions: &partitions, offsets: &offsets };
+    let groups: Vec<u32> = rows.iter().map(|row| events[*row as usize].group).collect();
+    let selection = Selection { groups: &groups, rows, mask: Some(&mask) };
+    states.observe(selection, argument.as_ref(), &Places { times: &times, offsets });
+    states
+}
+
+fn view(aggregates: Vec<Aggregate>) -> View {
+    let measure =
+        |(i, a): (usize, &Aggregate)| Measure { name: format!("m{i}"), expression: Scalar::column(i, a.data_type()) };
+    let (measures, output) = (
+        aggregates.iter().enumerate().map(measure).collect::<Vec<_>>(),
+        (0..aggregates.len()).map(OutputColumn::Measure).collect(),
+    );
+    View {
+        name: "v".parse().expect("a name"),
+        stream: "s".parse().expect("a name"),
+        window: Window::All,
+        zone: crate::calendar::Zone::UTC,
+        filter: None,
+        dimensions: Vec::new(),
+        measures,
+        output,
+        aggregates,
+        having: None,
+        schedule: None,
+        sql: String::new(),
+    }
+}
+
+/// Equal values; of DOUBLE up to rounding.
+fn assert_same(aggregate: &Aggregate, found: &Finished, expected: &Finished) {
+    assert!(found.bounds.is_none() && expected.bounds.is_none(), "{aggregate:?} is exact");
+    if aggregate.data_type() != DataType::Double {
+        assert_eq!(&found.column, &expected.column, "{aggregate:?}");
+        return;
+    }
+    let pairs = found.column.as_primitive::<Float64Type>().iter().zip(expected.column.as_primitive::<Float64Type>());
+    for (found, expected) in pairs {
+        let same = match (found, expected) {
+            (Some(a), Some(b)) => a.is_nan() && b.is_nan() || a == b || (a - b).abs() <= 1e-9 * b.abs(),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        assert!(same, "{aggregate:?}: {found:?} is not {expected:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn small_groups_do_not_depend_on_splits_order_or_precision(
+        (events, side) in events(60).prop_flat_map(|events| {
+            let sides = prop::collection::vec(any::<bool>(), events.len());
+            (Just(events), sides)
+        }),
+        exact in any::<(bool, bool)>(),
+    ) {
+        let precision = |exact| if exact { Precision::Exact } else { Precision::Sketch };
+        let all: Vec<u32> = (0..events.len() as u32).collect();
+        let (left, right): (Vec<u32>, Vec<u32>) = all.iter().partition(|row| side[**row as usize]);
+        for aggregate in aggregates() {
+            let expected = finish(&aggregate, &observed(&aggregate, Precision::Sketch, &events, &all));
+            let left = observed(&aggregate, precision(exact.0), &events, &left);
+            let right = observed(&aggregate, precision(exact.1), &events, &right);
+            let groups: Vec<u32> = (0..GROUPS as u32).collect();
+            let mut one = left.clone();
+            one.merge(&groups, &right, 0);
+            assert_same(&aggregate, &finish(&aggregate, &one), &expected);
+            let mut other = States::new(&aggregate, Precision::Sketch);
+            other.grow(GROUPS);
+            other.merge(&groups, &right, 0);
+            other.merge(&groups, &left, 0);
+            assert_same(&aggregate, &finish(&aggregate, &other), &expected);
+            let mut shifted = States::new(&aggregate, Precision::Sketch);
+            shifted.grow(GROUPS);
+            // Row 1 of both into group 2, the others nowhere.
+            shifted.merge(&[NO_GROUP, 2, NO_GROUP], &right, 0);
+            shifted.merge(&[2], &left, 1);
+            let at = |column: &ArrayRef, row| Finished { column: column.slice(row, 1), overflowed: None, bounds: None };
+            let shifted = finish(&aggregate, &shifted);
+            assert_same(&aggregate, &at(&shifted.column, 2), &at(&expected.column, 1));
+            prop_assert_eq!(one.len(), GROUPS);
+            prop_assert_eq!(one.bytes() > 0, true);
+        }
+    }
+
+    #[test]
+    fn states_come_back_from_their_columns(events in events(60), is_exact in any::<bool>()) {
+        let view = view(aggregates());
+        let precision = if is_exact { Precision::Exact } else { Precision::Sketch };
+        let all: Vec<u32> = (0..events.len() as u32).collect();
+        let states: Vec<States> =
+            view.aggregates.iter().map(|aggregate| observed(aggregate, precision, &events, &all)).collect();
+        let table = encode(&view, &[0; GROUPS], &[], Vec::new(), &states).expect("encodes");
+        let stored = decode_states(&view, &table).expect("decodes");
+        let measures = finish_measures(&view, &stored).expect("finishes");
+        for (index, aggregate) in view.aggregates.iter().enumerate() {
+            let expected = finish(aggregate, &states[index]);
+            assert_same(aggregate, &finish(aggregate, &stored[index]), &expected);
+            assert_same(aggregate, &measures[index], &expected);
+        }
+        let again = encode(&view, &[0; GROUPS], &[], Vec::new(), &stored).expect("encodes");
+        prop_assert_eq!(without_random(&again), without_random(&table));
+    }
+
+    #[test]
+    fn spread_agrees_with_two_passes(
+        values in prop::collection::vec(-1.0..1.0f64, 1..200),
+        mean in prop::sample::select(vec![0.0, 1.0, -1e9, 1e9, 1e12, 1e15]),
+        split in 0usize..200,
+        sample in any::<bool>(),
+    ) {
+        let values: Vec<f64> = values.iter().map(|v| v + mean).collect();
+        let aggregate = Aggregate {
+            function: AggregateFunction::Spread { sample, root: true },
+            argument: Some(Scalar::column(0, DataType::Double)),
+            filter: None,
+        };
+        let column: ArrayRef = Arc::new(Float64Array::from(values.clone()));
+        let n = values.len();
+        let fold = |rows: std::ops::Range<usize>| {
+            let mut states = States::new(&aggregate, Precision::Sketch);
+            states.grow(1);
+            let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+            let selection = Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None };
+            let offsets = Offsets::Run { partition: 0, first: 0 };
+            states.observe(selection, Some(&column), &Places { times: &vec![0; n], offsets });
+            states
+        };
+        let mut states = fold(split.min(n)..n);
+        states.merge(&[0], &fold(0..split.min(n)), 0);
+        let found = finish(&aggregate, &states).column;
+        let found = found.as_primitive::<Float64Type>();
+        if sample && n == 1 {
+            prop_assert!(found.is_null(0));
+            return Ok(());
+        }
+        // Deviations from the first value are exact; the mean of those is small.
+        let deviations: Vec<f64> = values.iter().map(|v| v - values[0]).collect();
+        let center = deviations.iter().sum::<f64>() / n as f64;
+        let squares: f64 = deviations.iter().map(|d| (d - center) * (d - center)).sum();
+        let expected = (squares / (n as f64 - f64::from(u8::from(sample)))).sqrt();
+        prop_assert!((found.value(0) - expected).abs() <= 1e-9 * expected, "{} is not {expected}", found.value(0));
+    }
+}
+
+/// Sketches of percentiles keep their values in the order they came; all other columns are compared.
+fn without_random(table: &RecordBatch) -> RecordBatch {
+    let keep: Vec<usize> =
+        (0..table.num_columns()).filter(|i| !table.schema().field(*i).name().ends_with("_kll")).collect();
+    table.project(&keep).expect("columns exist")
+}
+
+#[test]
+fn large_groups_from_batch_show_their_exact_value_until_something_is_added() {
+    let values: Vec<i64> = (0..30_000).map(|i| i * i % 7_919).collect();
+    let events: Vec<Event> = values
+        .iter()
+        .map(|v| Event {
+            time: 0,
+            partition: 0,
+            group: 1,
+            value: Some(*v),
+            double: *v as f64 / 8.0,
+            is_wanted: Some(true),
+        })
+        .collect();
+    let all: Vec<u32> = (0..events.len() as u32).collect();
+    let sketched = |a: &Aggregate| {
+        matches!(
+            a.function,
+            AggregateFunction::CountDistinct | AggregateFunction::Percentile { .. } | AggregateFunction::TopK { .. }
+        ) && type_of(a) != DataType::Boolean
+    };
+    let view = view(aggregates().into_iter().filter(sketched).collect());
+    let batch: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Exact, &events, &all)).collect();
+    let speed: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Sketch, &events, &all)).collect();
+    let table = encode(&view, &[0; GROUPS], &[], Vec::new(), &batch).expect("encodes");
+    let stored = decode_states(&view, &table).expect("decodes");
+    let live = encode(&view, &[0; GROUPS], &[], Vec::new(), &speed).expect("encodes");
+    let relived = decode_states(&view, &live).expect("decodes");
+    for (index, aggregate) in view.aggregates.iter().enumerate() {
+        let exact = finish(aggregate, &batch[index]);
+        assert!(exact.bounds.is_none());
+        assert_same(aggregate, &finish(aggregate, &stored[index]), &exact);
+        let mut gathered = States::new(aggregate, Precision::Sketch);
+        gathered.grow(GROUPS);
+        gathered.merge(&[0, 1, 2], &stored[index], 0);
+        assert_same(aggregate, &finish(aggregate, &gathered), &exact);
+        let mut moved = States::new(aggregate, Precision::Sketch);
+        moved.grow(GROUPS);
+        moved.merge(&[0, 1, 2], &batch[index], 0);
+        assert_same(aggregate, &finish(aggregate, &moved), &exact);
+        for states in [&speed[index], &relived[index]] {
+            let bounds = finish(aggregate, states).bounds.expect("not exact");
+            assert_eq!((bounds.low.is_null(0), bounds.low.is_null(1), bounds.high.is_null(1)), (true, false, false));
+            assert_eq!(bounds.low.data_type(), exact.column.data_type());
+            let mut both = gathered.clone();
+            both.merge(&[0, 1, 2], states, 0);
+            assert!(finish(aggregate, &both).bounds.is_some(), "{aggregate:?} has become a sketch");
+        }
+    }
+}
+
+#[test]
+fn equal_values_do_not_scatter_and_what_is_not_finite_is_said() {
+    let of = |values: Vec<f64>| {
+        let aggregate = Aggregate {
+            function: AggregateFunction::Spread { sample: false, root: false },
+            argument: Some(Scalar::column(0, DataType::Double)),
+            filter: None,
+        };
+        let mut states = States::new(&aggregate, Precision::Sketch);
+        states.grow(1);
+        let rows: Vec<u32> = (0..values.len() as u32).collect();
+        let selection = Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None };
+        let offsets = Offsets::Run { partition: 0, first: 0 };
+        let times = vec![0; values.len()];
+        let column: ArrayRef = Arc::new(Float64Array::from(values));
+        states.observe(selection, Some(&column), &Places { times: &times, offsets });
+        finish(&aggregate, &states).column.as_primitive::<Float64Type>().value(0)
+    };
+    for value in [0.0, 0.1, 1.0 / 3.0, 1e9 + 0.1, -7e250, 1e-200, f64::MIN_POSITIVE] {
+        for n in [1, 2, 3, 1_000, 100_000] {
+            assert_eq!(of(vec![value; n]), 0.0, "{n} times {value}");
+        }
+    }
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert!(of(vec![1.0, value, 2.0]).is_nan());
+    }
+    assert_eq!(of(vec![1e9, 1e9 + 2.0]), 1.0);
+}
+
+#[test]
+fn the_first_value_is_that_of_the_earliest_time_then_offset_then_partition() {
+    let argument = Some(Scalar::column(0, DataType::String));
+    let column: ArrayRef = Arc::new(StringViewArray::from(vec![None, Some("b"), Some("c"), Some("d"), Some("e")]));
+    let of = |function, places: &Places<'_>| {
+        let aggregate = Aggregate { function, argument: argument.clone(), filter: None };
+        let mut states = States::new(&aggregate, Precision::Sketch);
+        states.grow(1);
+        let rows = [0, 1, 2, 3, 4];
+        states.observe(Selection { groups: &[0; 5], rows: &rows, mask: None }, Some(&column), places);
+        finish(&aggregate, &states).column.as_string_view().value(0).to_owned()
+    };
+    let (first, last) = (AggregateFunction::First, AggregateFunction::Last);
+    let run = Places { times: &[0, 1, 1, 2, 2], offsets: Offsets::Run { partition: 0, first: 10 } };
+    assert_eq!((of(first, &run).as_str(), of(last, &run).as_str()), ("b", "e"));
+    let offsets = Offsets::Listed { partitions: &[0, 1, 0, 5, 4], offsets: &[0, 3, 3, 9, 9] };
+    let listed = Places { times: &[0, 1, 1, 2, 2], offsets };
+    assert_eq!((of(first, &listed).as_str(), of(last, &listed).as_str()), ("c", "d"));
+}
