@@ -4,15 +4,20 @@
 //! which the truth lies inside the 95 % interval, for one state and for states merged from several.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray};
 use datasketches::kll::KllFloat;
 use shared::partial::sketch::Width;
 use shared::partial::sketch::distinct::Distinct;
 use shared::partial::sketch::hash;
 use shared::partial::sketch::percentile::{Percentile, Point, Wanted, double};
 use shared::partial::sketch::top_k::{Top, TopK};
-use shared::view::Precision;
+use shared::partial::states::{Offsets, Places, Selection, States};
+use shared::scalar::Scalar;
+use shared::types::DataType;
+use shared::view::{Aggregate, AggregateFunction, Precision};
 
 const COUNTS: [u64; 4] = [1, 10, 1_000, 1_000_000];
 const P95: Wanted = Wanted { fraction: 0.95, continuous: true };
@@ -22,6 +27,8 @@ fn main() {
     let which = arguments.first().map(String::as_str);
     if which != Some("coverage") {
         costs();
+        folding();
+        small_groups();
     }
     if which != Some("costs") {
         let trials = arguments.get(1).and_then(|n| n.parse().ok()).unwrap_or(500);
@@ -136,6 +143,92 @@ fn row<S: Clone>(
         println!(
             "| {name} {precision:?} | {count} | {update:.0} | {merged:.2} | {finished:.2} | {memory} | {stored} |"
         );
+    }
+}
+
+/// The measures that are timed and weighed.
+fn measures() -> Vec<(&'static str, Aggregate)> {
+    let of = |function, data_type| Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None };
+    let percentile = |continuous| AggregateFunction::Percentile { fraction: 0.95, continuous };
+    vec![
+        ("COUNT(*)", Aggregate { function: AggregateFunction::Count, argument: None, filter: None }),
+        ("SUM(BIGINT)", of(AggregateFunction::Sum, DataType::BigInt)),
+        ("STDDEV_SAMP(DOUBLE)", of(AggregateFunction::Spread { sample: true, root: true }, DataType::Double)),
+        ("COUNT(DISTINCT BIGINT)", of(AggregateFunction::CountDistinct, DataType::BigInt)),
+        ("COUNT(DISTINCT STRING)", of(AggregateFunction::CountDistinct, DataType::String)),
+        ("PERCENTILE_CONT(DOUBLE)", of(percentile(true), DataType::Double)),
+        ("PERCENTILE_DISC(BIGINT)", of(percentile(false), DataType::BigInt)),
+        ("TOP_K(BIGINT, 10)", of(AggregateFunction::TopK { k: 10 }, DataType::BigInt)),
+        ("TOP_K(STRING, 10)", of(AggregateFunction::TopK { k: 10 }, DataType::String)),
+        ("FIRST_VALUE(BIGINT)", of(AggregateFunction::First, DataType::BigInt)),
+        ("LAST_VALUE(STRING)", of(AggregateFunction::Last, DataType::String)),
+    ]
+}
+
+/// Rows of batches: 1,000 different values, skewed.
+const ROWS: usize = 8_192;
+
+fn argument(aggregate: &Aggregate, random: &mut Random) -> Option<ArrayRef> {
+    let values: Vec<i64> = (0..ROWS).map(|_| random.skewed(1e3)).collect();
+    let argument = aggregate.argument.as_ref()?;
+    Some(match argument.data_type {
+        DataType::Double => Arc::new(values.iter().map(|v| Some(*v as f64 * 1.5)).collect::<Float64Array>()),
+        DataType::String => {
+            Arc::new(values.iter().map(|v| Some(format!("value number {v}"))).collect::<StringViewArray>())
+        }
+        _ => Arc::new(Int64Array::from(values)),
+    })
+}
+
+fn observe(states: &mut States, groups: &[u32], argument: Option<&ArrayRef>, first: i64) {
+    let rows: Vec<u32> = (0..groups.len() as u32).collect();
+    let times: Vec<i64> = (0..groups.len() as i64).map(|row| first + row).collect();
+    let places = Places { times: &times, offsets: Offsets::Run { partition: 0, first } };
+    states.observe(Selection { groups, rows: &rows, mask: None }, argument, &places);
+}
+
+fn folding() {
+    const GROUPS: u64 = 100;
+    const BATCHES: usize = 120;
+    println!("\nbatches of {ROWS} rows over {GROUPS} groups, about 10,000 rows each: nanoseconds per row, best of 3\n");
+    println!("| measure | ns per row |");
+    println!("|---|---|");
+    for (name, aggregate) in measures() {
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let mut random = Random(3);
+            let batches: Vec<_> = (0..BATCHES)
+                .map(|_| {
+                    let groups: Vec<u32> = (0..ROWS).map(|_| (random.next() % GROUPS) as u32).collect();
+                    (groups, argument(&aggregate, &mut random))
+                })
+                .collect();
+            let mut states = States::new(&aggregate, Precision::Sketch);
+            states.grow(GROUPS as usize);
+            let begin = Instant::now();
+            for (at, (groups, argument)) in batches.iter().enumerate() {
+                observe(&mut states, groups, argument.as_ref(), (at * ROWS) as i64);
+            }
+            best = best.min(begin.elapsed().as_nanos() as f64 / (BATCHES * ROWS) as f64);
+        }
+        println!("| {name} | {best:.1} |");
+    }
+}
+
+fn small_groups() {
+    const GROUPS: usize = 4 * ROWS;
+    println!("\n{GROUPS} groups of 5 rows: bytes per group\n");
+    println!("| measure | bytes |");
+    println!("|---|---|");
+    for (name, aggregate) in measures() {
+        let mut states = States::new(&aggregate, Precision::Sketch);
+        states.grow(GROUPS);
+        let mut random = Random(4);
+        for round in 0..5 * GROUPS / ROWS {
+            let groups: Vec<u32> = (0..ROWS).map(|row| ((round * ROWS + row) % GROUPS) as u32).collect();
+            observe(&mut states, &groups, argument(&aggregate, &mut random).as_ref(), (round * ROWS) as i64);
+        }
+        println!("| {name} | {:.0} |", states.bytes() as f64 / GROUPS as f64);
     }
 }
 

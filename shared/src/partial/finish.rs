@@ -150,7 +150,7 @@ fn edge_column(argument: DataType, edges: &Edges) -> ArrayRef {
         EdgeValues::Decimals(values) => decimal_column(argument, values, &seen),
         EdgeValues::Doubles(values) => Arc::new(Float64Array::new(values.clone().into(), Some(valid(&seen)))),
         EdgeValues::Texts(values) => {
-            let texts = values.iter().zip(&seen).map(|(text, seen)| seen.then_some(&**text));
+            let texts = values.iter().zip(&seen).map(|(text, seen)| seen.then_some(text.as_str()));
             Arc::new(texts.collect::<StringViewArray>())
         }
     }

@@ -221,7 +221,8 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
                     EdgeValues::Decimals(columns[3].as_primitive::<Decimal128Type>().values().to_vec())
                 }
                 ArrowType::Utf8View => {
-                    let texts = columns[3].as_string_view().iter().map(|text| text.map(Box::from).unwrap_or_default());
+                    let texts =
+                        columns[3].as_string_view().iter().map(|text| text.map(str::to_owned).unwrap_or_default());
                     EdgeValues::Texts(texts.collect())
                 }
                 _ => EdgeValues::Longs(ordered_values(&columns[3])),

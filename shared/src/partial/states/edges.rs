@@ -33,7 +33,8 @@ pub enum EdgeValues {
     /// Unscaled.
     Decimals(Vec<i128>),
     Doubles(Vec<f64>),
-    Texts(Vec<Box<str>>),
+    /// Replaced in place: the last value of a stream in order changes with every event.
+    Texts(Vec<String>),
 }
 
 impl Edges {
@@ -59,7 +60,7 @@ impl Edges {
             EdgeValues::Longs(values) => values.resize(len, 0),
             EdgeValues::Decimals(values) => values.resize(len, 0),
             EdgeValues::Doubles(values) => values.resize(len, 0.0),
-            EdgeValues::Texts(values) => values.resize(len, Box::default()),
+            EdgeValues::Texts(values) => values.resize(len, String::new()),
         }
     }
 
@@ -72,7 +73,8 @@ impl Edges {
                 let texts = argument.as_string_view();
                 selection.for_each(|group, row| {
                     if texts.is_valid(row) && rows.takes(group, row) {
-                        values[group] = Box::from(texts.value(row));
+                        values[group].clear();
+                        values[group].push_str(texts.value(row));
                     }
                 });
             }
@@ -118,7 +120,7 @@ impl Edges {
             EdgeValues::Longs(values) => values.capacity() * 8,
             EdgeValues::Decimals(values) => values.capacity() * 16,
             EdgeValues::Doubles(values) => values.capacity() * 8,
-            EdgeValues::Texts(values) => values.capacity() * 16 + values.iter().map(|t| t.len()).sum::<usize>(),
+            EdgeValues::Texts(values) => values.capacity() * 24 + values.iter().map(String::capacity).sum::<usize>(),
         };
         values + self.places.capacity() * size_of::<Option<(i64, i64, i64)>>()
     }
