@@ -55,7 +55,7 @@ impl Zone {
 
     /// The first instant at which the wall clock shows `wall` (microseconds of a clock without a zone) or later.
     pub fn first_instant(self, wall: i64) -> i64 {
-        if wall.abs() > FARTHEST {
+        if wall.unsigned_abs() > FARTHEST as u64 {
             return wall;
         }
         let local = naive(wall);

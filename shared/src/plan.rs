@@ -104,7 +104,7 @@ impl Reader<'_> {
         line(text, "sort", self.keys());
         let partitioned = match self.view.window {
             Window::All => "as one partition",
-            Window::Tumble { .. } => "partitioned by window date",
+            _ => "partitioned by window date",
         };
         line(text, "write", format!("views/{} {partitioned}", self.view.name));
     }
@@ -136,11 +136,12 @@ impl Reader<'_> {
     fn window(&self) -> String {
         match self.view.window {
             Window::All => "one over all time".to_owned(),
-            Window::Tumble { size, offset } => {
+            Window::Tumble(crate::window::Grid::Fixed { size, offset }) => {
                 let event_time = &self.stream.columns[self.stream.event_time].name;
                 let offset = if offset == 0 { String::new() } else { format!(", {}", interval(offset)) };
                 format!("TUMBLE({event_time}, {}{offset})", interval(size))
             }
+            _ => String::new(),
         }
     }
 

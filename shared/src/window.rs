@@ -205,7 +205,7 @@ impl Window {
                 panes.start_of_index(start.saturating_add(*size))
             }
             Window::Cumulate { outer, .. } => outer.end_of(time),
-            Window::Slide { size, pane } => self.pane_of(time).saturating_add(*size),
+            Window::Slide { size, .. } => self.pane_of(time).saturating_add(*size),
             Window::Session { gap } => time.saturating_add(*gap),
         })
     }

@@ -104,10 +104,10 @@ pub fn stitch(pieces: &mut [Piece], gap: i64, mut each: impl FnMut(&[Piece], i64
 
 /// Sessions of one partition that are not yet over, and so which events come too late for theirs.
 ///
-/// An event is judged with the session that it and the events before it (in log order, late or not) make: it is late if
-/// that session's end plus allowed lateness is not after the watermark just before the event. This depends on the log
-/// alone, not on cuts and seams, so replay gives the same verdicts. Sessions that are over can be forgotten: whatever
-/// joins nothing else is late as well, and watermarks never go back.
+/// An event is judged with the live session it joins: it is late if the end of that session, or of the event alone if it
+/// joins none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus
+/// allowed lateness is not after it is over, and forgotten. Which sessions are live depends on the log alone (the events
+/// of the partition in log order that were not late), not on cuts and seams, so replay gives the same verdicts.
 #[derive(Debug)]
 pub struct LiveSessions {
     gap: i64,
@@ -215,10 +215,17 @@ mod tests {
             let mut watermark: Option<i64> = None;
             let mut before: Vec<Vec<i64>> = vec![Vec::new(); 3];
             for (time, key) in events {
+                let is_over = |last: i64| watermark.is_some_and(|w| last + GAP + 5 <= w);
+                // Forget the events of the sessions that are over.
+                let over: Vec<(i64, i64)> =
+                    naive(before[key].clone()).into_iter().filter(|(_, last)| is_over(*last)).collect();
+                before[key].retain(|time| !over.iter().any(|(a, b)| a <= time && time <= b));
                 before[key].push(time);
                 let joined = naive(before[key].clone()).into_iter().find(|(a, b)| *a <= time && time <= *b);
-                let end = joined.expect("the event is in a session").1 + GAP;
-                let expected = watermark.is_some_and(|w| end + 5 <= w);
+                let expected = is_over(joined.expect("the event is in a session").1);
+                if expected {
+                    before[key].pop();
+                }
                 prop_assert_eq!(live.judge(&[key as u8], time, watermark), expected);
                 watermark = watermark.max(Some(time - 20));
             }

@@ -62,6 +62,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
         window: groups.window.unwrap_or(Window::All),
+        zone: crate::calendar::Zone::UTC,
         filter,
         dimensions: groups.finish(source)?,
         aggregates: measures.aggregates,

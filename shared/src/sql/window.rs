@@ -60,7 +60,7 @@ pub(super) fn parse_window(source: &Source, stream: &Stream, parsed: &Parsed) ->
     let from_monday = if lowering.is_in_weeks(call.arguments[1]) { FIRST_MONDAY } else { 0 };
     let offset = call.arguments.get(2).map_or(Ok(0), |at| span_of_time(at))?;
     let offset = (offset.rem_euclid(size) + from_monday.rem_euclid(size)).rem_euclid(size);
-    Ok(Some(WindowCall { window: Window::Tumble { size, offset }, span }))
+    Ok(Some(WindowCall { window: Window::Tumble(crate::window::Grid::Fixed { size, offset }), span }))
 }
 
 fn check_event_time(source: &Source, stream: &Stream, lowering: &Lowering, at: &Expr) -> Result<(), SqlError> {
