@@ -10,6 +10,7 @@ export function value(raw, type = "") {
   if (raw === null || raw === undefined) return "–";
   if (type === "TIMESTAMP") return time(raw);
   if (type.startsWith("DECIMAL")) return precise.format(Number(raw));
+  if (typeof raw === "object") return JSON.stringify(raw);
   if (typeof raw === "number") return Number.isInteger(raw) ? whole.format(raw) : precise.format(raw);
   return String(raw);
 }
