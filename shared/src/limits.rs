@@ -53,6 +53,12 @@ pub const SQL_NODES_MAX: usize = 20_000;
 pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;
 /// Longest definition file, in bytes.
 pub const SQL_BYTES_MAX: usize = 1024 * 1024;
+/// Most windows that one event can fall into. An answer reads as many rows for one event.
+pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
+/// Most panes that a window can be the sum of. Computing one window merges as many states.
+pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
+/// Most values that TOP_K can show.
+pub const TOP_K_MAX: u16 = 1_000;
 /// Most partitions of a stream.
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
