@@ -146,9 +146,8 @@ impl Reader<'_> {
 
     fn columns_read(&self) -> String {
         let mut read = BTreeSet::new();
-        let by_time = |aggregate: &Aggregate| {
-            matches!(aggregate.function, AggregateFunction::First | AggregateFunction::Last)
-        };
+        let by_time =
+            |aggregate: &Aggregate| matches!(aggregate.function, AggregateFunction::First | AggregateFunction::Last);
         if self.view.window != Window::All || self.view.aggregates.iter().any(by_time) {
             read.insert(self.stream.event_time);
         }

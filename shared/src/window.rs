@@ -29,6 +29,7 @@ pub enum Window {
     /// Every cell is a window.
     Tumble(Grid),
     /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`.
+    /// The offset of the panes (of a calendar: its shift) says where pane 0 is: it can be several panes, below the slide.
     Hop { panes: Grid, slide: i64, size: i64 },
     /// In every cell of `outer` windows from its start to the end of each of its steps.
     Cumulate { step: Step, outer: Grid },

@@ -26,7 +26,9 @@ pub(super) fn lines(window: &Window, zone: Zone, event_time: &str) -> Vec<(&'sta
         Window::Hop { panes, size, .. } => {
             lines.push(("panes", format!("{} each; a window is the sum of {size}", length_text(panes, 1, zone))));
         }
-        Window::Cumulate { .. } => lines.push(("panes", "the steps; a window is the sum of its steps so far".to_owned())),
+        Window::Cumulate { .. } => {
+            lines.push(("panes", "the steps; a window is the sum of its steps so far".to_owned()))
+        }
         Window::Slide { pane: 1, .. } => lines.push(("panes", "one a microsecond; as of any instant".to_owned())),
         Window::Slide { pane, .. } => {
             lines.push(("panes", format!("{} each; as of any multiple of it", interval(*pane))));

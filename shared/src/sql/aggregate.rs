@@ -34,18 +34,8 @@ pub(super) const NAMES: &[&str] = &[
     "last_value",
 ];
 
-const LATER: &[&str] = &[
-    "mode",
-    "any_value",
-    "string_agg",
-    "array_agg",
-    "listagg",
-    "corr",
-    "row_number",
-    "rank",
-    "lag",
-    "lead",
-];
+const LATER: &[&str] =
+    &["mode", "any_value", "string_agg", "array_agg", "listagg", "corr", "row_number", "rank", "lag", "lead"];
 
 pub(super) fn is_aggregate(name: &str) -> bool {
     NAMES.contains(&name)

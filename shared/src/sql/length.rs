@@ -48,9 +48,7 @@ impl Length {
 pub(super) fn offset_fits(offset: TimeSpan, below: Length) -> bool {
     match below {
         Length::Fixed(micros) => offset.clock_micros().unsigned_abs() < micros.unsigned_abs(),
-        Length::Days(days) => {
-            i128::from(offset.clock_micros()).abs() < i128::from(days) * i128::from(MICROS_PER_DAY)
-        }
+        Length::Days(days) => i128::from(offset.clock_micros()).abs() < i128::from(days) * i128::from(MICROS_PER_DAY),
         Length::Months(months) => offset.months.unsigned_abs() < months.unsigned_abs(),
     }
 }

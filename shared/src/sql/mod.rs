@@ -1,7 +1,8 @@
 //! What may a user write? The dialect: `CREATE STREAM`, `CREATE VIEW` and the `where` of a query.
 //!
 //! Reading order: [`source`] cuts a text into tokens, [`cursor`] walks over a statement, [`dialect`] lets `sqlparser` read
-//! one expression, [`lower`] says what it means. [`mod@create_stream`] and [`mod@create_view`] are the two statements. What is
+//! one expression, [`lower`] says what it means. [`mod@create_stream`] and [`mod@create_view`] are the two statements;
+//! [`mod@window`] and [`mod@aggregate`] read windows and measures, [`query_filter`] the `where` of a query. What is
 //! not named in these files is an error with a place: nothing is accepted and then ignored. Nothing is evaluated here.
 
 mod aggregate;

@@ -147,7 +147,8 @@ impl Reader<'_, '_, '_, '_> {
         let pane = slide.with(greatest_common_divisor(slide.count(), size.count()));
         let windows = size.count() / slide.count() + i64::from(size.count() % slide.count() != 0);
         if windows > WINDOWS_PER_EVENT_MAX {
-            let message = format!("an event would fall into {windows} windows, at most {WINDOWS_PER_EVENT_MAX} are possible");
+            let message =
+                format!("an event would fall into {windows} windows, at most {WINDOWS_PER_EVENT_MAX} are possible");
             let error = self.lowering.error(slide_at, message);
             return Err(error.help("slide by more, or use SLIDE, which looks back from any instant"));
         }
@@ -192,7 +193,8 @@ impl Reader<'_, '_, '_, '_> {
             _ => whole / part,
         };
         if steps > WINDOWS_PER_EVENT_MAX {
-            let message = format!("an event could fall into {steps} windows, at most {WINDOWS_PER_EVENT_MAX} are possible");
+            let message =
+                format!("an event could fall into {steps} windows, at most {WINDOWS_PER_EVENT_MAX} are possible");
             return Err(self.lowering.error(step_at, message).help("take longer steps"));
         }
         let outer = self.grid(longest, (longest, longest), in_weeks, offset)?;
@@ -209,7 +211,9 @@ impl Reader<'_, '_, '_, '_> {
                 let count = calendar_count(months);
                 Step::Calendar(Calendar { count, shift: outer.shift % count, ..outer })
             }
-            (step, Grid::Fixed { .. }) => return Err(self.mixed(longest_at, ("step", step), ("longest size", longest))),
+            (step, Grid::Fixed { .. }) => {
+                return Err(self.mixed(longest_at, ("step", step), ("longest size", longest)));
+            }
         };
         Ok(Window::Cumulate { step, outer })
     }

@@ -75,9 +75,10 @@ fn grid_text(grid: &Grid, count: i64, zone: Zone) -> (String, String) {
     let argument = |offset: String| format!(", {offset}");
     let (length, offset) = match grid {
         Grid::Fixed { size, offset } => (size.saturating_mul(count), *offset),
-        Grid::Calendar(Calendar { unit: CalendarUnit::Day, count: days, shift, offset, .. }) => {
-            (i64::from(*days).saturating_mul(count).saturating_mul(MICROS_PER_DAY), i64::from(*shift) * MICROS_PER_DAY + offset)
-        }
+        Grid::Calendar(Calendar { unit: CalendarUnit::Day, count: days, shift, offset, .. }) => (
+            i64::from(*days).saturating_mul(count).saturating_mul(MICROS_PER_DAY),
+            i64::from(*shift) * MICROS_PER_DAY + offset,
+        ),
         Grid::Calendar(Calendar { shift, offset, .. }) => {
             let length = length_text(grid, count, zone);
             let offset = match (*shift, *offset) {

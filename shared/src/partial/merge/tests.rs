@@ -36,6 +36,10 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn view() -> Arc<View> {
+    view_of(Window::Tumble(Grid::Fixed { size: 10, offset: 0 }))
+}
+
+fn view_of(window: Window) -> Arc<View> {
     let aggregate = |function, argument: Option<(usize, DataType)>, filter: bool| Aggregate {
         function,
         argument: argument.map(|(index, data_type)| Scalar::column(index, data_type)),
@@ -56,7 +60,7 @@ fn view() -> Arc<View> {
     Arc::new(View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
-        window: Window::Tumble(Grid::Fixed { size: 10, offset: 0 }),
+        window,
         zone: crate::calendar::Zone::UTC,
         filter: None,
         dimensions: vec![dimension("color", 1, DataType::String), dimension("number", 2, DataType::BigInt)],
@@ -223,5 +227,101 @@ proptest! {
         let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
         let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
         assert_close(&found(&view, &one), &found(&view, &two));
+    }
+}
+
+/// Windows of all kinds: start, end, color and number of rows, one by one.
+fn naive_windows(window: Window, rows: &[Row]) -> BTreeMap<(i64, i64, Option<String>), i64> {
+    let mut found = BTreeMap::new();
+    let mut add = |start: i64, end: i64, row: &Row| {
+        *found.entry((start, end, row.color.map(str::to_owned))).or_insert(0) += 1;
+    };
+    match window {
+        Window::Hop { .. } => {
+            // Every 20, 50 long.
+            for row in rows {
+                (-10..10)
+                    .map(|k| k * 20)
+                    .filter(|s| row.time >= *s && row.time < s + 50)
+                    .for_each(|s| add(s, s + 50, row));
+            }
+        }
+        Window::Cumulate { .. } => {
+            // In cells of 30, every 10.
+            for row in rows {
+                let start = row.time.div_euclid(30) * 30;
+                [10, 20, 30].iter().filter(|l| row.time < start + **l).for_each(|l| add(start, start + l, row));
+            }
+        }
+        _ => {
+            let colors: std::collections::BTreeSet<_> = rows.iter().map(|row| row.color).collect();
+            for color in colors {
+                let mut of_color: Vec<&Row> = rows.iter().filter(|row| row.color == color).collect();
+                of_color.sort_by_key(|row| row.time);
+                let mut sessions: Vec<Vec<&Row>> = Vec::new();
+                for row in of_color {
+                    match sessions.last_mut() {
+                        Some(open) if row.time < open[open.len() - 1].time + 7 => open.push(row),
+                        _ => sessions.push(vec![row]),
+                    }
+                }
+                for session in sessions {
+                    session.iter().for_each(|row| add(session[0].time, session[session.len() - 1].time + 7, row));
+                }
+            }
+        }
+    }
+    found
+}
+
+proptest! {
+    #[test]
+    fn overlapping_windows_and_sessions_do_not_depend_on_splits(
+        rows in rows(),
+        splits in prop::collection::vec(0usize..60, 0..4),
+        window in prop::sample::select(vec![
+            Window::Hop { panes: Grid::Fixed { size: 10, offset: 0 }, slide: 2, size: 5 },
+            Window::Cumulate { step: crate::window::Step::Fixed(10), outer: Grid::Fixed { size: 30, offset: 0 } },
+            Window::Session { gap: 7 },
+        ]),
+        from in -60i64..60,
+        length in 0i64..120,
+        absorbed in any::<bool>(),
+    ) {
+        let view = view_of(window);
+        let mut parts = Vec::new();
+        let mut rest = &rows[..];
+        for split in splits {
+            let (left, right) = rest.split_at(split.min(rest.len()));
+            parts.push(part(&view, left));
+            rest = right;
+        }
+        parts.push(part(&view, rest));
+        if absorbed {
+            let mut all = Accumulator::new(Arc::clone(&view), Arc::clone(&parts[0].layout), Precision::Sketch);
+            parts.iter().for_each(|part| all.absorb(part));
+            parts = vec![all.part()];
+        }
+        let (first, end) = window.ids_starting_in(from, from + length);
+        let (grain, precision) = (Grain::Window, Precision::Sketch);
+        let spec = Spec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], filter: None };
+        let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
+        let merged = merge(&spec, &sources).expect("merges");
+        let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
+        let colors = merged.dimension_columns().expect("decodes").remove(0);
+        let States::Count(counts) = &merged.states[0] else { panic!("COUNT(*) is the first") };
+        let mut found = BTreeMap::new();
+        for (row, (start, end)) in bounds.into_iter().enumerate() {
+            let color = colors.is_valid(row).then(|| colors.as_string_view().value(row).to_owned());
+            let before = found.insert((start, end.expect("an end"), color), counts[row]);
+            prop_assert_eq!(before, None, "a window twice");
+        }
+        let mut expected = naive_windows(window, &rows);
+        expected.retain(|(start, ..), _| *start >= from && *start < from + length);
+        prop_assert_eq!(&found, &expected);
+        // And through the table of a view.
+        let keys = vec![colors];
+        let table = codec::encode(&Arc::new(View { dimensions: view.dimensions[..1].to_vec(), ..(*view).clone() }), &merged.windows, &merged.lasts, keys, &merged.states);
+        prop_assert!(table.is_ok());
     }
 }

@@ -1,5 +1,7 @@
 //! Texts that are right, and what they come to mean.
 
+mod windows_and_measures;
+
 use std::time::Duration;
 
 use super::{parse, parse_definitions};
@@ -9,7 +11,7 @@ use crate::stream::UnknownFields;
 use crate::time::MICROS_PER_SECOND;
 use crate::types::DataType;
 use crate::view::{AggregateFunction, OutputColumn, View};
-use crate::window::Window;
+use crate::window::{Grid, Window};
 
 const HOUR: i64 = 3600 * MICROS_PER_SECOND;
 
@@ -60,7 +62,7 @@ fn a_view_is_cut_into_window_dimensions_aggregates_and_measures() {
          FROM flights WHERE distance > 0 AND NOT cancelled
          GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin, dest;",
     );
-    assert_eq!(view.window, Window::Tumble(crate::window::Grid::Fixed { size: HOUR, offset: 0 }));
+    assert_eq!(view.window, Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 }));
     assert_eq!(view.schedule.as_deref(), Some("*/15 * * * *"));
     assert_eq!(view.filter.as_ref().map(|f| shown(&view, f)).as_deref(), Some("distance > 0.0 AND NOT cancelled"));
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| (d.name.as_str(), shown(&view, &d.expression))).collect();
@@ -79,22 +81,13 @@ fn a_view_is_cut_into_window_dimensions_aggregates_and_measures() {
 #[test]
 fn windows() {
     for (window, expected) in [
-        ("INTERVAL '15' MINUTE", Window::Tumble(crate::window::Grid::Fixed { size: HOUR / 4, offset: 0 })),
-        ("INTERVAL '15 minutes'", Window::Tumble(crate::window::Grid::Fixed { size: HOUR / 4, offset: 0 })),
-        (
-            "INTERVAL '1' DAY, INTERVAL '6' HOUR",
-            Window::Tumble(crate::window::Grid::Fixed { size: 24 * HOUR, offset: 6 * HOUR }),
-        ),
-        (
-            "INTERVAL '1' DAY, INTERVAL '-1' HOUR",
-            Window::Tumble(crate::window::Grid::Fixed { size: 24 * HOUR, offset: 23 * HOUR }),
-        ),
-        (
-            "INTERVAL '1' WEEK",
-            Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR }),
-        ),
-        ("INTERVAL '7' DAY", Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 0 })),
-        ("INTERVAL '250' MILLISECOND", Window::Tumble(crate::window::Grid::Fixed { size: 250_000, offset: 0 })),
+        ("INTERVAL '15' MINUTE", Window::Tumble(Grid::Fixed { size: HOUR / 4, offset: 0 })),
+        ("INTERVAL '15 minutes'", Window::Tumble(Grid::Fixed { size: HOUR / 4, offset: 0 })),
+        ("INTERVAL '1' DAY, INTERVAL '6' HOUR", Window::Tumble(Grid::Fixed { size: 24 * HOUR, offset: 6 * HOUR })),
+        ("INTERVAL '1' DAY, INTERVAL '-1' HOUR", Window::Tumble(Grid::Fixed { size: 24 * HOUR, offset: 23 * HOUR })),
+        ("INTERVAL '1' WEEK", Window::Tumble(Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR })),
+        ("INTERVAL '7' DAY", Window::Tumble(Grid::Fixed { size: 7 * 24 * HOUR, offset: 0 })),
+        ("INTERVAL '250' MILLISECOND", Window::Tumble(Grid::Fixed { size: 250_000, offset: 0 })),
     ] {
         let view = view(&format!(
             "CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights GROUP BY TUMBLE(flights.scheduled_at, {window})"
@@ -106,7 +99,7 @@ fn windows() {
     let week = view("CREATE VIEW v AS SELECT COUNT(*) n FROM flights".replace(" n ", " AS n ").as_str());
     assert_eq!(week.window, Window::All);
     let monday = crate::time::Micros::parse("2001-01-01").expect("a date").0;
-    let weekly = Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR });
+    let weekly = Window::Tumble(Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR });
     assert_eq!(weekly.pane_of(monday + 6 * 24 * HOUR), monday);
 }
 
@@ -257,7 +250,10 @@ fn plans_can_be_read() {
         "filter           NOT cancelled",
         "window           TUMBLE(scheduled_at, INTERVAL '1' DAY)",
         "keys             window_start, origin",
+        "zone             UTC",
+        "an event         falls into 1 window",
         "state            AVG(price): 128-bit sum and count",
+        "aggregate        AVG(price): exact",
         "write            views/v partitioned by window date",
         "p                DOUBLE measure AVG(price)",
     ] {

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::parse;
-use crate::sql::parse_predicate;
+use crate::limits::WINDOWS_PER_EVENT_MAX;
+use crate::sql::{parse_predicate, window_text};
 use crate::types::DataType;
 
 fn predicate(text: &str) -> bool {
@@ -47,6 +48,34 @@ fn long_texts_are_refused_at_once() {
     assert!(!predicate(&format!("s LIKE '{}'", "%".repeat(5_000))));
 }
 
+const UNITS: &[&str] =
+    &["MICROSECOND", "MILLISECOND", "SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR"];
+
+/// Mostly lengths that fit each other, some that fit nothing.
+fn length() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => prop::sample::select(vec![-6_i64, -1, 1, 2, 3, 4, 6, 12, 24, 60]), 1 => any::<i64>(), 1 => 0..40_000_i64]
+}
+
+#[test]
+fn numbers_that_do_not_fit_a_measure_are_refused_and_not_computed() {
+    let with = |measure: &str| parse(&format!("CREATE VIEW v AS SELECT {measure} AS m FROM flights")).is_ok();
+    for fraction in ["1e308", "-1e308", "0.5e-400", &format!("0.{}", "9".repeat(300)), &"9".repeat(38)] {
+        let measure = format!("PERCENTILE_CONT({fraction}) WITHIN GROUP (ORDER BY seats DESC)");
+        // A fraction is one, whatever its digits.
+        assert_eq!(with(&measure), fraction.starts_with("0."), "{fraction}");
+    }
+    assert!(!with(&format!("PERCENTILE_CONT(-{}.0) WITHIN GROUP (ORDER BY seats DESC)", "9".repeat(37))));
+    assert!(!with("TOP_K(origin, 9223372036854775807)"));
+    assert!(!with(&format!("{}seats{}", "MEDIAN(".repeat(60), ")".repeat(60))));
+    let doubled = |n: usize| {
+        let condition = "m BETWEEN 1 AND 2".to_owned();
+        let condition = (0..n).fold(condition, |text, _| format!("({text}) BETWEEN FALSE AND TRUE"));
+        parse(&format!("CREATE VIEW v AS SELECT COUNT(*) AS m FROM flights HAVING {condition}")).is_ok()
+    };
+    // HAVING copies measures; the size of what it grows to is limited.
+    assert!(doubled(3) && !doubled(20));
+}
+
 fn word() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "CREATE",
@@ -66,6 +95,20 @@ fn word() -> impl Strategy<Value = &'static str> {
         "INTERVAL",
         "'1'",
         "HOUR",
+        "'1 month'",
+        "MONTH",
+        "QUARTER",
+        "HOP",
+        "CUMULATE",
+        "SESSION",
+        "SLIDE",
+        "HAVING",
+        "WITHIN",
+        "ORDER",
+        "PERCENTILE_CONT",
+        "TOP_K",
+        "MEDIAN",
+        "n",
         "origin",
         "delay_min",
         "scheduled_at",
@@ -144,7 +187,41 @@ proptest! {
         let text = words.join(" ");
         let _ = parse(&text);
         let _ = parse(&format!("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE {text}"));
+        let _ = parse(&format!("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights HAVING {text}"));
         let _ = predicate(&text);
+    }
+
+    /// Lengths of any size and unit give a window or an error, and the window can be asked.
+    #[test]
+    fn any_lengths_get_an_answer(
+        window in prop::sample::select(vec!["TUMBLE", "HOP", "CUMULATE", "SESSION", "SLIDE"]),
+        zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "Pacific/Apia"]),
+        lengths in prop::collection::vec((length(), prop::sample::select(UNITS)), 1..4),
+        // Calendars end some 200,000 years from now.
+        time in -6_000_000_000_000_000_000_i64..6_000_000_000_000_000_000,
+    ) {
+        let lengths: Vec<String> = lengths.iter().map(|(n, unit)| format!("INTERVAL '{n}' {unit}")).collect();
+        let text = format!(
+            "CREATE VIEW v WITH (time_zone = '{zone}') AS SELECT COUNT(*) AS n FROM flights
+             GROUP BY {window}(scheduled_at, {})",
+            lengths.join(", ")
+        );
+        if let Ok(definitions) = parse(&text) {
+            let view = &definitions.views[0];
+            prop_assert!(view.window.pane_of(time) <= time, "{:?}", view.window);
+            let mut windows = 0_i64;
+            view.window.for_each_window(view.window.pane_of(time), |_| windows += 1);
+            // A day of 25 hours has more steps than others.
+            prop_assert!(windows <= WINDOWS_PER_EVENT_MAX + WINDOWS_PER_EVENT_MAX / 24 + 1, "{windows} {:?}", view.window);
+            let shown = window_text(&view.window, "scheduled_at", view.zone);
+            let again = parse(&format!(
+                "CREATE VIEW v WITH (time_zone = '{zone}') AS SELECT COUNT(*) AS n FROM flights GROUP BY {shown}"
+            ));
+            match again {
+                Ok(again) => prop_assert_eq!(again.views[0].window, view.window, "{}", shown),
+                Err(errors) => prop_assert!(false, "{shown}: {errors:?}"),
+            }
+        }
     }
 
     #[test]

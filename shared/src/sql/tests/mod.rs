@@ -1,6 +1,7 @@
 //! Does the dialect say yes and no as it should? Whole texts in, definitions or messages out.
 
 mod bad;
+mod documents;
 mod good;
 mod hostile;
 

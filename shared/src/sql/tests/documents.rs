@@ -1,0 +1,50 @@
+//! Does what the documents and examples show parse?
+
+use crate::sql::parse_definitions;
+
+/// The SQL blocks of a document, in order, as files.
+fn blocks(name: &str, text: &str) -> Vec<(String, String)> {
+    let parts = text.split("```sql\n").skip(1);
+    let block = |(index, part): (usize, &str)| {
+        let sql = part.split_once("```").map_or(part, |(sql, _)| sql);
+        (format!("{name}, block {}", index + 1), sql.to_owned())
+    };
+    parts.enumerate().map(block).collect()
+}
+
+#[test]
+fn every_block_of_the_dialect_parses_and_no_window_or_measure_is_left_out() {
+    let files = blocks("dialect.md", include_str!("../../../../docs/dialect.md"));
+    let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert!(files.len() > 6 && definitions.streams.len() == 1);
+    for (name, text) in &files {
+        let views = text.matches("CREATE VIEW").count();
+        assert!(views > 0, "{name} shows no view");
+    }
+    let shown = files.iter().map(|(_, text)| text.to_lowercase()).collect::<String>();
+    let documented = include_str!("../../../../docs/dialect.md").to_lowercase();
+    for window in crate::sql::window::NAMES {
+        assert!(shown.contains(&format!("{window}(")), "no example of {window}");
+    }
+    for measure in crate::sql::aggregate::NAMES {
+        assert!(documented.contains(measure), "{measure} is not documented");
+    }
+}
+
+#[test]
+fn the_blocks_of_the_readme_parse() {
+    let files = blocks("README.md", include_str!("../../../../README.md"));
+    let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert!(!definitions.views.is_empty());
+}
+
+#[test]
+fn the_example_of_the_whole_dialect_parses() {
+    let text = include_str!("../../../../examples/flights/dialect.sql");
+    let definitions = parse_definitions(&[("dialect.sql".to_owned(), text.to_owned())]);
+    let definitions = definitions.unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert!(definitions.views.len() >= 7);
+    for view in &definitions.views {
+        assert!(crate::plan::describe(view, &definitions.streams[0]).contains("batch plan"));
+    }
+}
