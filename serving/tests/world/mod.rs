@@ -63,7 +63,12 @@ pub fn events(stream: &Stream, ndjson: &str) -> RecordBatch {
 
 /// What speed makes of events for a view, the first of which has this offset in partition 0.
 pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset) -> Part {
-    folded(view, stream, events, first, Precision::Sketch)
+    elsewhere(|| folded(view, stream, events, first, Precision::Sketch))
+}
+
+/// Polars refuses to evaluate on a thread that drives async tasks, as that of a test does.
+fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().expect("the work is done"))
 }
 
 /// What batch makes of all events for a view, and reads back from its table: a part for every date on which windows start.
@@ -316,7 +321,7 @@ impl World {
         let mut seam = Cut::start(self.stream.partitions);
         seam.0.insert(P0, CutPoint { offset: Offset(accepted.events), accepted });
         for (name, view) in &self.by_name {
-            let parts = batch_parts(view, &self.stream, &events);
+            let parts = elsewhere(|| batch_parts(view, &self.stream, &events));
             let longest = longest_session(view, &parts);
             let published = BatchVersion {
                 view: view.name.clone(),
