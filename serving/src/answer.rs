@@ -20,9 +20,9 @@ use crate::finality::{Finality, Judge};
 use crate::live::LiveWindows;
 use crate::order::page;
 use crate::pin::Pinned;
-use crate::query::cursor::Cursor;
 use crate::query::Query;
 use crate::query::as_of::AsOf;
+use crate::query::cursor::Cursor;
 
 /// What a column of an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

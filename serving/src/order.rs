@@ -64,10 +64,7 @@ fn ranks(merged: &Merged) -> Vec<u32> {
 /// Compares two rows by one column.
 enum KeyComparator {
     /// By start or end of the window of each row.
-    Window {
-        bounds: Vec<i64>,
-        descending: bool,
-    },
+    Window { bounds: Vec<i64>, descending: bool },
     /// Over the numbers of keys.
     Group(DynComparator),
     /// Over the numbers of rows.
@@ -97,9 +94,7 @@ fn comparators(
     let dimensions = if by_dimension { merged.layout.decode(merged.keys.iter())? } else { Vec::new() };
     let comparator = |key: &OrderKey| {
         Ok(match key.by {
-            OrderBy::WindowStart => {
-                KeyComparator::Window { bounds: starts(view, merged), descending: key.descending }
-            }
+            OrderBy::WindowStart => KeyComparator::Window { bounds: starts(view, merged), descending: key.descending },
             OrderBy::WindowEnd => KeyComparator::Window { bounds: ends(merged), descending: key.descending },
             OrderBy::Dimension(dimension) => {
                 let at = query.dimensions.iter().position(|d| *d == dimension);

@@ -165,11 +165,7 @@ mod tests {
                 "CUMULATE up to 1 day by 1 hour in Europe/Vienna",
                 "in windows that grow to 1 day by 1 hour",
             ),
-            (
-                Window::Slide { size: 7 * 24 * HOUR, pane: 1 },
-                "SLIDE over the last 1 week",
-                "over the last 1 week",
-            ),
+            (Window::Slide { size: 7 * 24 * HOUR, pane: 1 }, "SLIDE over the last 1 week", "over the last 1 week"),
             (
                 Window::Slide { size: 2 * HOUR, pane: HOUR / 60 },
                 "SLIDE over the last 2 hours, as of every minute",

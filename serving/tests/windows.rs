@@ -317,7 +317,8 @@ async fn days_weeks_and_months_follow_the_zone_of_the_view() {
     world.live(&events(&[("2001-03-31T21:59:00Z", "a", 1), ("2001-03-31T22:00:00Z", "a", 1)]));
     world.watermark("2001-03-25T22:00:00Z");
     let bounds = |rows: &[Value]| {
-        let text = |v: &Value| v.as_str().expect("a time").trim_start_matches("2001-").trim_end_matches(":00Z").to_owned();
+        let text =
+            |v: &Value| v.as_str().expect("a time").trim_start_matches("2001-").trim_end_matches(":00Z").to_owned();
         rows.iter()
             .map(|r| (text(&r["window_start"]), text(&r["window_end"]), r["c"].as_i64().expect("a count")))
             .collect::<Vec<_>>()
@@ -383,10 +384,7 @@ async fn having_is_about_the_rows_that_are_shown() {
     );
     let shown = async |query: &str| rows_of(&world.rows(&format!("/v1/views/v/rows?{query}")).await);
     // At seven a has 2 and 4, b has 3; at six a has 1, at nine b has 5.
-    assert_eq!(
-        shown("").await,
-        [row("01T07:00", "01T08:00", 2), row("01T09:00", "01T10:00", 1)]
-    );
+    assert_eq!(shown("").await, [row("01T07:00", "01T08:00", 2), row("01T09:00", "01T10:00", 1)]);
     assert_eq!(shown("layer=batch").await, []);
     assert_eq!(shown("layer=batch&group_by=").await, [row("01T07:00", "01T08:00", 2)]);
     assert_eq!(shown("grain=1d").await, [row("01T00:00", "02T00:00", 3), row("01T00:00", "02T00:00", 2)]);

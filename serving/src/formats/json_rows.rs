@@ -30,7 +30,11 @@ impl<'a> RowWriter<'a> {
         let column = |(i, column): (usize, &'a Column)| {
             let name = to_string(&column.name).expect("a text has a JSON form");
             let before = if i == 0 { "{" } else { "," };
-            (format!("{before}{name}:").into_bytes(), Cells::new(&column.values, column.data_type), column.role == Role::Window)
+            (
+                format!("{before}{name}:").into_bytes(),
+                Cells::new(&column.values, column.data_type),
+                column.role == Role::Window,
+            )
         };
         let columns: Vec<_> = answer.columns.iter().enumerate().map(column).collect();
         let overflowed = answer.columns.iter().filter_map(|c| Some((c.name.as_str(), c.overflowed.as_ref()?)));

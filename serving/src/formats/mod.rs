@@ -99,10 +99,8 @@ mod tests {
             bounds,
         };
         let destinations = Bounds { low: numbers([None, None, Some(37)]), high: numbers([None, None, Some(39)]) };
-        let top = Bounds {
-            low: texts([Some("[[\"a\",5]]"), None, None]),
-            high: texts([Some("[[\"a\",7]]"), None, None]),
-        };
+        let top =
+            Bounds { low: texts([Some("[[\"a\",5]]"), None, None]), high: texts([Some("[[\"a\",7]]"), None, None]) };
         let counts = texts([Some("[[\"a\",6]]"), Some("[]"), None]);
         Answer {
             columns: vec![

@@ -72,9 +72,10 @@ pub fn parse(view: &View, text: &str) -> Result<Grain, QueryError> {
 /// Why windows of this kind have no coarser ones, and what to do instead.
 fn refusal(window: Window) -> String {
     let (why, hint) = match window {
-        Window::Session { .. } => {
-            ("sessions begin and end with their events, not with a clock", "group_by makes sessions of fewer dimensions")
-        }
+        Window::Session { .. } => (
+            "sessions begin and end with their events, not with a clock",
+            "group_by makes sessions of fewer dimensions",
+        ),
         Window::Slide { .. } => ("it has one window, the last one as of an instant", "choose the instant with as_of"),
         _ => ("they share events, which would be counted more than once", "a view with TUMBLE can be shown coarser"),
     };
@@ -94,7 +95,8 @@ fn coarser_fixed(size: i64, offset: i64, zone: Zone, length: Length) -> Result<G
         Unit::Fixed(unit) => length.count.checked_mul(unit),
         Unit::Days(days) if zone == Zone::UTC => length.count.checked_mul(i64::from(days) * MICROS_PER_DAY),
         _ if MICROS_PER_DAY % size != 0 => {
-            let days = if zone == Zone::UTC { "cannot be filled".to_owned() } else { format!("of {zone} cannot be filled") };
+            let days =
+                if zone == Zone::UTC { "cannot be filled".to_owned() } else { format!("of {zone} cannot be filled") };
             return Err(format!("{days} with the view's windows ({}), which do not divide a day", written(size)));
         }
         // A window divides the day, so what shifts it is less than one.
@@ -125,7 +127,10 @@ fn calendar(length: Length, zone: Zone, offset: i64) -> Result<Calendar, String>
 fn coarser_calendar(own: Calendar, length: Length) -> Result<Calendar, String> {
     let own_text = calendar_written(own);
     if let Unit::Fixed(_) = length.unit {
-        return Err(format!("is a fixed length, and the view's windows ({own_text}) follow the calendar of {}", own.zone));
+        return Err(format!(
+            "is a fixed length, and the view's windows ({own_text}) follow the calendar of {}",
+            own.zone
+        ));
     }
     let mut coarse = calendar(length, own.zone, own.offset)?;
     let fits = match (own.unit, coarse.unit) {
@@ -208,7 +213,8 @@ mod tests {
     const HOURLY: Grid = Grid::Fixed { size: HOUR, offset: 0 };
 
     fn view(window: Window, zone: &str) -> View {
-        let sql = "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS c FROM s;";
+        let sql =
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS c FROM s;";
         let definitions = parse_definitions(&[("v.sql".into(), sql.into())]).expect("valid definitions");
         let view = definitions.views.into_iter().next().expect("one view");
         View { window, zone: zone.parse().expect("a zone"), ..view }

@@ -407,7 +407,12 @@ impl World {
 
 /// Spaces, quotes and the like as a browser would send them.
 pub fn encoded(path: &str) -> String {
-    path.replace(' ', "%20").replace('\'', "%27").replace('"', "%22").replace('<', "%3C").replace('>', "%3E").replace('+', "%2B")
+    path.replace(' ', "%20")
+        .replace('\'', "%27")
+        .replace('"', "%22")
+        .replace('<', "%3C")
+        .replace('>', "%3E")
+        .replace('+', "%2B")
 }
 
 pub struct Answered {
