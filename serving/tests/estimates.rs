@@ -48,11 +48,11 @@ fn assert_estimated(row: &Value, measure: &str, truth: f64) {
 #[tokio::test]
 async fn batch_is_exact_and_what_speed_has_a_part_in_has_bounds_once_groups_are_large() {
     let answered = world().get("/v1/views/v/rows").await.json();
-    let exact_in: Vec<_> = answered["columns"].as_array().expect("columns").iter().map(|c| c["exact_in"].clone()).collect();
+    let exact_in: Vec<_> =
+        answered["columns"].as_array().expect("columns").iter().map(|c| c["exact_in"].clone()).collect();
     let batch = json!("batch");
     let none = Value::Null;
-    let expected =
-        [none.clone(), none.clone(), none.clone(), none, batch.clone(), batch.clone(), batch.clone(), batch];
+    let expected = [none.clone(), none.clone(), none.clone(), none, batch.clone(), batch.clone(), batch.clone(), batch];
     assert_eq!(exact_in, expected);
     let rows = answered["rows"].as_array().expect("rows");
     let layers: Vec<_> = rows.iter().map(|r| r["_layer"].clone()).collect();

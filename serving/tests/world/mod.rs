@@ -71,8 +71,11 @@ fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("the work is done"))
 }
 
+/// Windows that start on one date; `None`: the view has no windows.
+pub type DatedPart = (Option<Day>, Arc<Part>);
+
 /// What batch makes of all events for a view, and reads back from its table: a part for every date on which windows start.
-pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<(Option<Day>, Arc<Part>)> {
+pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
     let part = folded(view, stream, events, Offset(0), Precision::Exact);
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
     let spec = Spec {
@@ -101,7 +104,7 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
 }
 
 /// The longest session from its first event to its end, in microseconds; 0 if there are none.
-fn longest_session(view: &View, parts: &[(Option<Day>, Arc<Part>)]) -> i64 {
+fn longest_session(view: &View, parts: &[DatedPart]) -> i64 {
     let Window::Session { gap } = view.window else { return 0 };
     let sessions = parts.iter().flat_map(|(_, part)| part.sessions());
     sessions.map(|(first, last)| last + gap - first).max().unwrap_or(0)
@@ -166,7 +169,7 @@ impl SpeedReader for FakeSpeed {
 /// The parts of all views by name, each with the date on which its windows start.
 #[derive(Default)]
 pub struct FakeBatch {
-    pub parts: Mutex<BTreeMap<String, Vec<(Option<Day>, Arc<Part>)>>>,
+    pub parts: Mutex<BTreeMap<String, Vec<DatedPart>>>,
     /// Parts handed out.
     pub read: AtomicUsize,
     pub broken: AtomicBool,
