@@ -8,6 +8,7 @@ const GROUPS = 10;
 const ROWS = 8;
 const ROWS_PER_WINDOW = 2;
 const ROWS_ASKED = 400;
+const HEADINGS = { window_start: "window", window_end: "to" };
 const LONGEST_CUMULATED_MS = 366 * 86_400_000;
 
 async function get(path) {
@@ -129,13 +130,15 @@ function showOrHint(card, merged) {
 }
 
 function showTable(card, document) {
-  const columns = document.columns.filter((c) => c.name !== "window_end");
+  // Ends follow from starts, but for sessions and for windows that share their starts.
+  const ends = ["session", "cumulate"].includes(card.dataset.kind);
+  const columns = document.columns.filter((c) => ends || c.name !== "window_end");
   const shown = JSON.stringify(document.rows);
   const table = card.querySelector("table");
   if (table.dataset.shown === shown) return;
   table.dataset.shown = shown;
   const numeric = (column) => column.role === "measure" && !["STRING", "JSON"].includes(column.type);
-  const head = columns.map((c) => element("th", { scope: "col", text: c.name === "window_start" ? "window" : c.name, class: numeric(c) ? "number" : "" }));
+  const head = columns.map((c) => element("th", { scope: "col", text: HEADINGS[c.name] ?? c.name, class: numeric(c) ? "number" : "" }));
   const cell = (row) => (c) => element("td", { text: value(row[c.name], c.type), class: numeric(c) ? "number" : "" });
   const badge = (row) => element("td", {}, element("span", {
     text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
