@@ -28,8 +28,8 @@ const axis = (colour, more) => ({ automargin: true, fixedrange: true, zeroline: 
 /** Thin lines over the 95 % intervals of estimated values. */
 function intervals(colour, bars) {
   if (!bars.some((b) => b.bounds)) return {};
-  const array = bars.map((b) => (b.bounds ? b.bounds[1] - b.live : 0));
-  const arrayminus = bars.map((b) => (b.bounds ? b.live - b.bounds[0] : 0));
+  const array = bars.map((b) => (b.bounds ? b.bounds[1] - b.live : null));
+  const arrayminus = bars.map((b) => (b.bounds ? b.live - b.bounds[0] : null));
   return { error_y: { type: "data", symmetric: false, array, arrayminus, thickness: 1, width: 2, color: colour.text } };
 }
 
