@@ -50,10 +50,17 @@ enum Values<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The cells of a column that carries values of `data_type`.
-    pub fn new(column: &'a ArrayRef, data_type: DataType) -> Cells<'a> {
+    /// The cells of a column that carries values of `data_type`, JSON in the Arrow type of texts.
+    pub fn typed(column: &'a ArrayRef, data_type: DataType) -> Cells<'a> {
+        match data_type {
+            DataType::Json => Cells { values: Values::Json(column.as_string_view()), nulls: column.nulls() },
+            _ => Cells::new(column),
+        }
+    }
+
+    /// The cells of a column of one of the types that streams have.
+    pub fn new(column: &'a ArrayRef) -> Cells<'a> {
         let values = match column.data_type() {
-            ArrowType::Utf8View if data_type == DataType::Json => Values::Json(column.as_string_view()),
             ArrowType::Boolean => Values::Boolean(column.as_boolean()),
             ArrowType::Int32 => Values::Int(column.as_primitive::<Int32Type>()),
             ArrowType::Int64 => Values::BigInt(column.as_primitive::<Int64Type>()),
@@ -227,7 +234,7 @@ mod tests {
 
     fn json_of(data_type: DataType, column: impl Array + 'static) -> Vec<String> {
         let column: ArrayRef = Arc::new(column);
-        let cells = Cells::new(&column, data_type);
+        let cells = Cells::typed(&column, data_type);
         let write = |row| {
             let mut out = Vec::new();
             cells.write_json(row, &mut out);
@@ -260,13 +267,13 @@ mod tests {
         let column: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), Some("a,\"b\""), Some(""), None]));
         let mut out = Vec::new();
         for row in 0..4 {
-            Cells::new(&column, DataType::String).write_csv(row, &mut out);
+            Cells::new(&column).write_csv(row, &mut out);
             out.push(b';');
         }
         assert_eq!(String::from_utf8(out).as_deref(), Ok(r#"a;"a,""b""";"";;"#));
         let column: ArrayRef = Arc::new(StringViewArray::from(vec![r#"["a",2]"#]));
         let mut out = Vec::new();
-        Cells::new(&column, DataType::Json).write_csv(0, &mut out);
+        Cells::typed(&column, DataType::Json).write_csv(0, &mut out);
         assert_eq!(String::from_utf8(out).as_deref(), Ok(r#""[""a"",2]""#));
     }
 

@@ -7,7 +7,7 @@ use crate::answer::Answer;
 /// Writes the answer. NULL is an empty field, an empty text is `""`.
 pub fn write(answer: &Answer) -> Vec<u8> {
     let columns = flat::columns(answer);
-    let cells: Vec<Cells<'_>> = columns.iter().map(|c| Cells::new(&c.values, c.data_type)).collect();
+    let cells: Vec<Cells<'_>> = columns.iter().map(|c| Cells::typed(&c.values, c.data_type)).collect();
     let mut out = Vec::with_capacity((answer.rows() + 1) * (cells.len() + 2) * 12);
     for column in &columns {
         write_csv_text(&column.name, &mut out);

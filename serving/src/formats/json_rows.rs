@@ -32,7 +32,7 @@ impl<'a> RowWriter<'a> {
             let before = if i == 0 { "{" } else { "," };
             (
                 format!("{before}{name}:").into_bytes(),
-                Cells::new(&column.values, column.data_type),
+                Cells::typed(&column.values, column.data_type),
                 column.role == Role::Window,
             )
         };
@@ -41,7 +41,7 @@ impl<'a> RowWriter<'a> {
         let bounds = answer.columns.iter().filter_map(|column| {
             let bounds = column.bounds.as_ref()?;
             let name = to_string(&column.name).expect("a text has a JSON form");
-            let cells = |end: &'a ArrayRef| Cells::new(end, column.data_type);
+            let cells = |end: &'a ArrayRef| Cells::typed(end, column.data_type);
             Some((format!("{name}:[").into_bytes(), cells(&bounds.low), cells(&bounds.high)))
         });
         let (overflowed, bounds) = (overflowed.collect(), bounds.collect());
