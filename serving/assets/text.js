@@ -5,11 +5,12 @@ const precise = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-/** A value of an answer as text; decimals come as strings and are numbers all the same. */
+/** A value of an answer as text; decimals come as strings and are numbers all the same. Lists are those of TOP_K. */
 export function value(raw, type = "") {
   if (raw === null || raw === undefined) return "–";
   if (type === "TIMESTAMP") return time(raw);
   if (type.startsWith("DECIMAL")) return precise.format(Number(raw));
+  if (Array.isArray(raw)) return raw.map((item) => `${value(item.value)} ×${count(item.count)}`).join(", ");
   if (typeof raw === "number") return Number.isInteger(raw) ? whole.format(raw) : precise.format(raw);
   return String(raw);
 }

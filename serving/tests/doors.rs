@@ -63,7 +63,8 @@ async fn a_view_tells_all_about_itself() {
     assert!(view["sql"].as_str().is_some_and(|sql| sql.contains("CREATE VIEW departures")), "{view}");
     assert_eq!(view["stream"], "flights");
     assert_eq!(view["columns"][2], json!({"name": "origin", "type": "STRING", "role": "dimension"}));
-    assert_eq!(view["window"], json!({"size_ms": 3_600_000, "offset_ms": 0}));
+    let window = json!({"kind": "tumble", "text": "TUMBLE of 1 hour in UTC", "time_zone": "UTC", "size_ms": 3_600_000, "offset_ms": 0});
+    assert_eq!(view["window"], window);
     assert_eq!((&view["schedule"], &view["next_run"]), (&json!("*/15 * * * *"), &json!("2001-01-02T12:15:00Z")));
     assert_eq!(view["seam"], json!({"version": 12, "published_at": "2001-01-02T11:59:00Z", "offsets": {"0": 1}}));
     assert_eq!((&view["watermark"], &view["lag_ms"]), (&json!("2001-01-02T11:00:00Z"), &json!(3_600_000)));

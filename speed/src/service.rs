@@ -139,7 +139,11 @@ impl SpeedReader for Speed {
             let pins = partitions.map(|p| self.pin_partition(published, p, seam.offset(p)));
             let pins = try_join_all(pins).await?;
             let watermark = stream_watermark(&published.stream, &pins, self.clock.now());
-            Ok(SpeedPin { generations: pins.into_iter().flat_map(|p| p.pin.generations).collect(), watermark })
+            let farthest = pins.iter().filter_map(|p| p.pin.watermark).max();
+            let latest_event =
+                farthest.map(|w| Micros(w.0.saturating_add(micros_of(published.stream.watermark_delay))));
+            let generations = pins.into_iter().flat_map(|p| p.pin.generations).collect();
+            Ok(SpeedPin { generations, watermark, latest_event })
         })
     }
 

@@ -113,7 +113,8 @@ impl Worker {
                 let generations = view.map_or(Err(SpeedError::UnknownView), |v| v.pin(Offset(from)));
                 let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
                 let pin = generations.map(|generations| PartitionPin {
-                    pin: SpeedPin { generations, watermark },
+                    // What the watermark stays behind of, the service knows.
+                    pin: SpeedPin { generations, watermark, latest_event: None },
                     last_arrival: self.last_arrival,
                 });
                 let _ = reply.send(pin);
