@@ -13,7 +13,8 @@ use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::Stream;
-use shared::time::{Micros, micros_of};
+use shared::stream_watermark::{PartitionProgress, StreamWatermark};
+use shared::time::Micros;
 use shared::view::View;
 use tokio::sync::oneshot;
 
@@ -30,11 +31,17 @@ pub struct FoldedView {
 }
 
 /// The speed layer: one worker per partition of every stream.
-#[derive(Debug)]
 pub struct Speed {
     mailboxes: BTreeMap<(StreamName, Partition), Arc<Mailbox>>,
+    streams: BTreeMap<StreamName, Followed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
+}
+
+/// A stream whose log is followed, and the watermark that readers have been shown.
+struct Followed {
+    log: Arc<dyn LogReplay>,
+    watermark: StreamWatermark,
 }
 
 /// Why the speed layer could not start.
@@ -58,7 +65,7 @@ pub struct FoldedStream {
 impl Speed {
     /// Starts all workers and returns once each has replayed the log from the seam of its views.
     pub async fn start(streams: Vec<FoldedStream>, clock: Arc<dyn Clock>) -> Result<Speed, StartError> {
-        let mut mailboxes = BTreeMap::new();
+        let (mut mailboxes, mut followed) = (BTreeMap::new(), BTreeMap::new());
         let mut threads = Vec::new();
         let mut waiting = Vec::new();
         for FoldedStream { stream, log, views } in streams {
@@ -74,8 +81,9 @@ impl Speed {
                 mailboxes.insert((stream.name.clone(), partition), mailbox);
                 waiting.push((stream.name.clone(), partition, replayed));
             }
+            followed.insert(stream.name.clone(), Followed { log, watermark: StreamWatermark::default() });
         }
-        let speed = Speed { mailboxes, threads: Mutex::new(threads), clock };
+        let speed = Speed { mailboxes, streams: followed, threads: Mutex::new(threads), clock };
         for (stream, partition, replayed) in waiting {
             if let Ok(Err(problem)) = replayed.await {
                 speed.stop();
@@ -133,10 +141,21 @@ impl Speed {
 impl SpeedReader for Speed {
     fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         Box::pin(async move {
-            let partitions = (0..published.stream.partitions).map(Partition);
-            let pins = partitions.map(|p| self.pin_partition(published, p, seam.offset(p)));
+            let stream = &published.stream;
+            let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
+            let partitions = || (0..stream.partitions).map(Partition);
+            // Asked before the workers are: what was still on its way to them then is no reason to let a partition go, and
+            // all that was not they have folded when they answer.
+            let now = self.clock.now();
+            let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
+            let pins = partitions().map(|p| self.pin_partition(published, p, seam.offset(p)));
             let pins = try_join_all(pins).await?;
-            let watermark = stream_watermark(&published.stream, &pins, self.clock.now());
+            let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
+                watermark: p.pin.watermark,
+                last_arrival: p.last_arrival,
+                caught_up,
+            });
+            let watermark = followed.watermark.advance(progress, stream.idle_timeout, now);
             Ok(SpeedPin { generations: pins.into_iter().flat_map(|p| p.pin.generations).collect(), watermark })
         })
     }
@@ -149,14 +168,6 @@ impl SpeedReader for Speed {
             }
         }
     }
-}
-
-/// The smallest watermark of the partitions that are not idle; if all are, of all that have one.
-fn stream_watermark(stream: &Stream, pins: &[PartitionPin], now: Micros) -> Option<Micros> {
-    let idle_before = now.0.saturating_sub(micros_of(stream.idle_timeout));
-    let active = |pin: &&PartitionPin| pin.last_arrival.is_some_and(|at| at >= idle_before);
-    let smallest = |pins: &mut dyn Iterator<Item = &PartitionPin>| pins.filter_map(|p| p.pin.watermark).min();
-    smallest(&mut pins.iter().filter(active)).or_else(|| smallest(&mut pins.iter()))
 }
 
 fn worker(
@@ -176,6 +187,9 @@ fn worker(
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }
-    let worker = Worker { partition, views: generations, mailbox, watermark: Micros::MIN, last_arrival: None };
+    // Where there is nothing to replay, only the log knows how far the partition had come.
+    let PartitionProgress { watermark, last_arrival, .. } = log.progress(partition);
+    let watermark = watermark.unwrap_or(Micros::MIN);
+    let worker = Worker { partition, views: generations, mailbox, watermark, last_arrival };
     Ok((worker, from))
 }

@@ -307,13 +307,14 @@ fn names_that_need_escapes_are_found() {
 }
 
 fn same(stream: &Stream, body: &[u8]) -> Result<(), TestCaseError> {
-    let options = Options { event_bytes_max: 200, rejections_listed_max: 5, values_max: 40 };
+    let options = Options { event_bytes_max: 200, rejections_listed_max: 5, values_max: 40, ..Options::default() };
     let fast = decode_with(stream, body, options, true);
     let slow = decode_with(stream, body, options, false);
     match (fast, slow) {
         (Ok(fast), Ok(slow)) => {
             prop_assert_eq!(fast.rows, slow.rows);
             prop_assert_eq!(fast.rejections, slow.rejections);
+            prop_assert_eq!(fast.malformed, slow.malformed);
             prop_assert_eq!(fast.lines_read, slow.lines_read);
             prop_assert_eq!(fast.unknown_fields, slow.unknown_fields);
             prop_assert_eq!(fast.id_hashes, slow.id_hashes);

@@ -20,6 +20,7 @@ use super::*;
 struct Remembering {
     refuse: Option<SubmitError>,
     submitted: Mutex<Vec<(usize, Option<String>)>>,
+    noted: Mutex<Vec<MalformedLines>>,
 }
 
 impl Door for Remembering {
@@ -48,7 +49,9 @@ impl Door for Remembering {
         vec!["flights".parse().unwrap(), "orders".parse().unwrap()]
     }
 
-    fn note(&self, _: &Stream, _: u64, _: u64) {}
+    fn note(&self, _: &Stream, malformed: MalformedLines, _: u64) {
+        self.noted.lock().unwrap().push(malformed);
+    }
 
     fn submit(
         &self,
@@ -64,6 +67,7 @@ impl Door for Remembering {
                 accepted: rows as u64,
                 duplicates: 1,
                 late: 3,
+                ahead: 0,
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
             }),
         };

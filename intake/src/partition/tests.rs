@@ -91,7 +91,7 @@ fn answer(accepted: u64, duplicates: u64, first: u64) -> PartAnswer {
         0 => (None, None),
         _ => (Some(Offset(first)), Some(Offset(first + accepted))),
     };
-    PartAnswer { accepted, duplicates, late: 0, first_offset, end_offset }
+    PartAnswer { accepted, duplicates, late: 0, ahead: 0, first_offset, end_offset }
 }
 
 /// What a partition is, told with lists.
@@ -123,7 +123,10 @@ impl Model {
             answer.late += u64::from(self.watermark.is_some_and(|w| at + 10 <= w));
             self.accepted.push((*id, *at, self.watermark));
             match *at > ARRIVED.0 + 1_000 {
-                true => self.ahead += 1,
+                true => {
+                    self.ahead += 1;
+                    answer.ahead += 1;
+                }
                 false => self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(at - 5)),
             }
         }

@@ -1,10 +1,12 @@
 //! In which form does the reader get an answer? By extension, or by the first media type of `Accept` that is known.
 //!
-//! [`cells`]: one value as text. [`json`], [`ndjson`], [`csv`], [`parquet`]: one file each.
+//! [`cells`]: one value as text. [`json`], [`ndjson`], [`csv`], [`parquet`]: one file each. [`json_events`]: the events
+//! of a stream.
 
 mod cells;
 pub mod csv;
 pub mod json;
+pub mod json_events;
 mod json_rows;
 pub mod ndjson;
 pub mod parquet;
