@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn an_idle_partition_is_let_go_and_its_return_moves_nothing_back() {
         let shown = StreamWatermark::default();
-        let mut see = |partitions: &[PartitionProgress], now| {
+        let see = |partitions: &[PartitionProgress], now| {
             shown.advance(partitions.iter().copied(), IDLE, Micros(now)).map(|watermark| watermark.0)
         };
         assert_eq!(see(&[at(50, 100), at(70, 110)], 110), Some(50));

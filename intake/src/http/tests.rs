@@ -171,6 +171,24 @@ async fn nothing_is_submitted_where_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_is_noted_once_the_request_is_answered() {
+    let door = Arc::<Remembering>::default();
+    let reply = send(&door, "/v1/events/flights", &[("idempotency-key", "k")], format!("{GOOD}{BAD}x\n")).await;
+    assert_eq!((reply.status, &reply.json["rejected"]), (StatusCode::OK, &json!(2)));
+    {
+        let noted = door.noted.lock().unwrap();
+        let lines: Vec<_> = noted[0].lines.iter().map(|line| (line.line, line.text.as_str())).collect();
+        assert_eq!(lines, [(2, BAD.trim_end()), (3, "x")]);
+        assert_eq!((noted[0].count, noted[0].idempotency_key.as_deref()), (2, Some("k")));
+    }
+    // Both will be sent again as a whole.
+    let busy = Arc::new(Remembering { refuse: Some(SubmitError::Busy), ..Remembering::default() });
+    send(&busy, "/v1/events/flights", &[], format!("{GOOD}{BAD}")).await;
+    send(&busy, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
+    assert!(busy.noted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn packed_bodies_are_unpacked() {
     let lines = GOOD.repeat(3_000);
     let gzipped = post_flights(&[("content-encoding", "gzip")], gzip(lines.as_bytes())).await;

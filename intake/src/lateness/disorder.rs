@@ -135,8 +135,8 @@ mod tests {
             let count = |holds: &dyn Fn(&i128) -> bool| behind.iter().filter(|b| holds(b)).count() as u64;
             prop_assert_eq!(measured.behind_us.total(), plausible.len() as u64);
             prop_assert_eq!(i128::from(measured.max_us), behind.iter().max().copied().unwrap_or(0).max(0));
-            prop_assert_eq!(measured.behind_watermark, count(&|b| *b > delay_us.into()));
-            prop_assert_eq!(measured.late, count(&|b| *b >= (delay_us + lateness_us).into()));
+            prop_assert_eq!(measured.behind_watermark, count(&|b| *b > i128::from(delay_us)));
+            prop_assert_eq!(measured.late, count(&|b| *b >= i128::from(delay_us + lateness_us)));
         }
     }
 }

@@ -45,8 +45,8 @@ impl Files {
             let start = bytes.len();
             serde_json::to_writer(&mut bytes, line.as_ref())?;
             bytes.push(b'\n');
-            let (_, length) = self.newer()?;
-            if *length + bytes.len() as u64 > self.bytes_max && *length + start as u64 > 0 {
+            let length = self.newer()?.1;
+            if length + bytes.len() as u64 > self.bytes_max && length + start as u64 > 0 {
                 let last = bytes.split_off(start);
                 self.write(&bytes)?;
                 self.open = None;

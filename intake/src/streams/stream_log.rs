@@ -36,7 +36,7 @@ impl StreamLog {
         let dir = dir.join("log").join(stream.name.as_str());
         refuse_undeclared(&dir, stream.partitions)?;
         let lateness = StreamLateness::new(Arc::clone(&stream), settings.lateness.clone());
-        let open = |partition: u32| {
+        let open = |partition: u32| -> Result<PartitionLog, LogError> {
             let place = dir.join(partition.to_string());
             let (settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
             let log = PartitionLog::open(&place, stream.clone(), Partition(partition), settings, clock, on_fatal)?;
