@@ -249,7 +249,9 @@ pub struct Listing {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trueup streams\n  trueup streams flights           how late do its events come, and which settings would fit?")]
+#[command(
+    after_help = "Examples:\n  trueup streams\n  trueup streams flights           how late do its events come, and which settings would fit?"
+)]
 pub struct Streams {
     /// Show this stream only, with the lateness of its events
     pub stream: Option<StreamName>,

@@ -28,7 +28,13 @@ pub fn length(ms: f64) -> String {
     const UNITS: [(&str, f64); 4] = [("d", 86_400_000.0), ("h", 3_600_000.0), ("min", 60_000.0), ("s", 1000.0)];
     let (unit, size) = UNITS.into_iter().find(|(_, size)| ms >= 2.0 * size).unwrap_or(("ms", 1.0));
     let value = ms / size;
-    let digits = if value < 10.0 { 100.0 } else if value < 100.0 { 10.0 } else { 1.0 };
+    let digits = if value < 10.0 {
+        100.0
+    } else if value < 100.0 {
+        10.0
+    } else {
+        1.0
+    };
     format!("{} {unit}", (value * digits).round() / digits)
 }
 

@@ -13,8 +13,8 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use shared::compare::{Cause, Difference, MeasureDrift};
 use shared::control::{
-    EventPage, Lateness, ListRange, PartitionStatus, QuarantineCounts, QuarantinePage, Quarantined, StreamColumn, StreamStatus,
-    TimeSettings,
+    EventPage, Lateness, ListRange, PartitionStatus, QuarantineCounts, QuarantinePage, Quarantined, StreamColumn,
+    StreamStatus, TimeSettings,
 };
 use shared::ids::Offset;
 use shared::time::Micros;
@@ -270,7 +270,10 @@ async fn malformed_lines_are_listed_and_forgotten() {
                    "reason": "expected an object, found number 1", "truncated": false}]
     });
     assert_eq!(world.get("/v1/streams/flights/quarantine").await.json(), expected);
-    assert_eq!(send(&world, "DELETE", "/v1/streams/flights/quarantine", "").await, (StatusCode::OK, json!({"removed": 1})));
+    assert_eq!(
+        send(&world, "DELETE", "/v1/streams/flights/quarantine", "").await,
+        (StatusCode::OK, json!({"removed": 1}))
+    );
     assert_eq!(send(&world, "DELETE", "/v1/streams/x/quarantine", "").await.0, StatusCode::NOT_FOUND);
     assert_eq!(send(&world, "POST", "/v1/streams/flights/quarantine", "").await.0, StatusCode::METHOD_NOT_ALLOWED);
 }

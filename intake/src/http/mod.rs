@@ -156,7 +156,8 @@ async fn receive(
     // Only now: a request that is refused will be sent again, and counted then.
     entrance.door.note(&stream, malformed, unknown_fields);
     let Accepted { accepted, duplicates, late, ahead, offsets } = written;
-    Ok(Json(Answer { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields }).into_response())
+    Ok(Json(Answer { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields })
+        .into_response())
 }
 
 impl Entrance {

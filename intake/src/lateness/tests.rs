@@ -116,7 +116,8 @@ fn a_cursor_that_no_answer_gave_is_refused() {
 #[test]
 fn memory_is_bounded_by_bytes_too_and_nothing_of_the_batch_is_held() {
     let bytes_max = 4_000;
-    let settings = LatenessSettings { listed_events: 1_000, listed_bytes_max: bytes_max, ..LatenessSettings::default() };
+    let settings =
+        LatenessSettings { listed_events: 1_000, listed_bytes_max: bytes_max, ..LatenessSettings::default() };
     let lateness = StreamLateness::new(a_stream(1), settings);
     let times: Vec<i64> = std::iter::once(10_000).chain(std::iter::repeat_n(1, 500)).collect();
     for round in 0..20 {

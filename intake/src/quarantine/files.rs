@@ -26,7 +26,9 @@ impl Files {
         for name in [OLDER, NEWER] {
             let path = dir.join(name);
             match fs::read(&path) {
-                Ok(bytes) => lines.extend(bytes.split(|byte| *byte == b'\n').filter_map(|l| serde_json::from_slice(l).ok())),
+                Ok(bytes) => {
+                    lines.extend(bytes.split(|byte| *byte == b'\n').filter_map(|l| serde_json::from_slice(l).ok()))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(path = %path.display(), %error, "malformed lines could not be read again"),
             }

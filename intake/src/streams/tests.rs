@@ -87,7 +87,8 @@ fn lateness_is_known_again_after_a_restart_as_far_as_the_log_is_reread() {
         let lateness = intake.stream(&stream().name).expect("the stream").lateness();
         let range = ListRange { limit: 100, cursor: None };
         let rows = lateness.events(EventKind::Late, &range, 0).expect("a page").rows;
-        let offsets = rows.column_by_name("_offset").expect("a system column").as_primitive::<Int64Type>().values().to_vec();
+        let offsets =
+            rows.column_by_name("_offset").expect("a system column").as_primitive::<Int64Type>().values().to_vec();
         (offsets, lateness.summary().map(|summary| (summary.measured, summary.max_ms)))
     };
     let intake = open(&dir, 1, PartitionSettings::default()).expect("opens");
@@ -100,7 +101,10 @@ fn lateness_is_known_again_after_a_restart_as_far_as_the_log_is_reread() {
         let id_hashes = Some(hash_ids(rows.column(0)));
         let submission = Submission { rows, id_hashes, idempotency_key: None, reply };
         log.try_submit(vec![(Partition(0), submission)]).expect("there is room");
-        assert_eq!(answer.blocking_recv().expect("an answer").map(|a| (a.accepted, a.late, a.ahead)), Ok((2, 1, ahead)));
+        assert_eq!(
+            answer.blocking_recv().expect("an answer").map(|a| (a.accepted, a.late, a.ahead)),
+            Ok((2, 1, ahead))
+        );
     }
     let before = listed(&intake);
     drop(intake);

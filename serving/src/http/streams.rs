@@ -51,7 +51,10 @@ pub async fn quarantine(
 }
 
 /// `DELETE /v1/streams/{stream}/quarantine`: says how many lines are forgotten.
-pub async fn empty_quarantine(State(state): State<ServingState>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn empty_quarantine(
+    State(state): State<ServingState>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
     let streams = state.streams.clone();
     let emptied = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
     let emptied = emptied.map_err(|error| Problem::internal(&error))?;

@@ -20,7 +20,8 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError, StreamStatus, Streams,
+    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
+    StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
