@@ -193,3 +193,62 @@ fn worker(
     let worker = Worker { partition, views: generations, mailbox, watermark, last_arrival };
     Ok((worker, from))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use shared::clock::ManualClock;
+    use shared::handoff::{HandoffError, LogBatch};
+
+    use super::*;
+
+    /// A log that holds nothing to replay, and knows how far its partitions have come.
+    struct Quiet(Vec<PartitionProgress>);
+
+    impl LogReplay for Quiet {
+        fn range(&self, _: Partition) -> (Offset, Offset) {
+            (Offset(0), Offset(0))
+        }
+
+        fn progress(&self, partition: Partition) -> PartitionProgress {
+            self.0[partition.0 as usize]
+        }
+
+        fn replay(&self, _: Partition, _: Offset, _: Offset, _: &mut dyn FnMut(LogBatch)) -> Result<(), HandoffError> {
+            Err(HandoffError("there is nothing to replay".to_owned()))
+        }
+    }
+
+    const SQL: &str = "
+        CREATE STREAM events (at TIMESTAMP) WITH (event_time = 'at', idle_timeout = '10 seconds', partitions = 2);
+        CREATE VIEW counts AS SELECT COUNT(*) AS n FROM events;";
+
+    /// What a reader is shown at second 100 of a stream whose partition 0 has been silent since second `silent_since`.
+    fn shown(silent_since: i64, caught_up: bool) -> Option<Micros> {
+        let second = |seconds: i64| Micros(seconds * 1_000_000);
+        let parsed = shared::sql::parse_definitions(&[("test.sql".to_owned(), SQL.to_owned())]);
+        let parsed = parsed.unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+        let (stream, view) = (Arc::new(parsed.streams[0].clone()), Arc::new(parsed.views[0].clone()));
+        let partition = |watermark, last_arrival, caught_up| PartitionProgress {
+            watermark: Some(second(watermark)),
+            last_arrival: Some(second(last_arrival)),
+            caught_up,
+        };
+        let log = Arc::new(Quiet(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
+        let published = Published::nothing(Arc::clone(&view), Arc::clone(&stream));
+        let seam = published.seam.clone();
+        let folded = FoldedStream { stream, log, views: vec![FoldedView { view, seam: seam.clone() }] };
+        let clock = Arc::new(ManualClock::at(second(100)));
+        let speed = block_on(Speed::start(vec![folded], clock)).expect("starts");
+        let pin = block_on(speed.pin(&published, &seam)).expect("a pin");
+        speed.stop();
+        pin.watermark
+    }
+
+    #[test]
+    fn a_silent_partition_is_let_go_only_if_nothing_of_it_is_on_its_way() {
+        assert_eq!(shown(95, true), Some(Micros(50_000_000)), "not silent long enough");
+        assert_eq!(shown(80, true), Some(Micros(70_000_000)));
+        assert_eq!(shown(80, false), Some(Micros(50_000_000)));
+    }
+}
