@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use shared::ids::{Offset, Partition};
 use shared::partial::accumulate::Accumulator;
 use shared::sql::{Definitions, parse_definitions};
+use shared::view::Precision;
 use speed::fold::FoldPlan;
 
 const STREAM: &str = "CREATE STREAM e (ts TIMESTAMP, key STRING, n BIGINT, x DOUBLE, s STRING) \
@@ -83,7 +84,7 @@ fn table(batches: &[RecordBatch], definitions: Vec<(&str, Definitions)>) {
 fn fold(definitions: &Definitions, batches: &[RecordBatch]) -> (f64, Accumulator) {
     let (stream, view) = (&definitions.streams[0], Arc::new(definitions.views[0].clone()));
     let mut plan = FoldPlan::new(Arc::clone(&view), stream).expect("a plan");
-    let mut accumulator = Accumulator::new(view, Arc::clone(&plan.layout));
+    let mut accumulator = Accumulator::new(view, Arc::clone(&plan.layout), Precision::Sketch);
     let mut offset = 0;
     let begin = Instant::now();
     for batch in batches {
@@ -140,7 +141,7 @@ fn weigh() {
     let definitions = view(measures, "TUMBLE(ts, INTERVAL '1' MINUTE)", "UTC");
     let (stream, view) = (&definitions.streams[0], Arc::new(definitions.views[0].clone()));
     let mut plan = FoldPlan::new(Arc::clone(&view), stream).expect("a plan");
-    let mut accumulator = Accumulator::new(view, Arc::clone(&plan.layout));
+    let mut accumulator = Accumulator::new(view, Arc::clone(&plan.layout), Precision::Sketch);
     let keys: Vec<String> = (0..WEIGHED_KEYS).map(|key| format!("key {key}")).collect();
     let before = resident_bytes();
     let (mut random, mut offset) = (StdRng::seed_from_u64(7), 0);

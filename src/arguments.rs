@@ -53,6 +53,8 @@ pub enum Command {
     Serve(Serve),
     /// Check SQL files and show what both layers will do
     Check(Check),
+    /// Run both layers over a file of events and compare them
+    Verify(Verify),
     /// Send events from a file to a stream
     Ingest(Ingest),
     /// Ask a view for its rows
@@ -257,6 +259,34 @@ pub struct Streams {
     pub stream: Option<StreamName>,
     #[command(flatten)]
     pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Run both layers over the same bounded file of events and compare them, value by value.\n\n\
+    The events go in through the door of a server of its own, in the order of the file, so what is out of order there \
+    comes out of order. At several points batch runs are started: each makes exact what had been served live until then, \
+    and every difference is counted by its cause. At the end everything is recomputed from nothing, which must change \
+    nothing. Exits with 1 if a difference has no cause, or if estimates miss their intervals more often than they may.",
+    after_help = "Examples:\n  trueup verify examples/flights/flights.sql --stream flights --events examples/flights/flights.parquet\n  \
+    trueup verify shop.sql --stream orders --events orders.ndjson.gz --cuts 10"
+)]
+pub struct Verify {
+    /// SQL files with CREATE STREAM and CREATE VIEW
+    #[arg(required = true, value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+    /// The stream the events belong to; its views are compared
+    #[arg(long, value_name = "NAME")]
+    pub stream: StreamName,
+    /// NDJSON (plain, gzip or zstd) or Parquet
+    #[arg(long, value_name = "FILE")]
+    pub events: PathBuf,
+    /// Points in the midst of the file at which batch runs are started
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub cuts: u32,
+    /// How to print the table
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
 }
 
 #[derive(Debug, Args)]

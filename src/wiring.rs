@@ -48,6 +48,8 @@ pub struct WiringSettings {
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// Start batch runs as the views' schedules say? Otherwise only on request.
+    pub schedules: bool,
 }
 
 /// A server that answers.
@@ -77,10 +79,13 @@ struct Layers {
 pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let texts: Vec<(String, String)> =
         settings.definitions.iter().map(|(file, text)| (file.display().to_string(), text.clone())).collect();
-    let definitions = match shared::sql::parse_definitions(&texts) {
+    let mut definitions = match shared::sql::parse_definitions(&texts) {
         Ok(definitions) => definitions,
         Err(mistakes) => bail!("{}", mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     };
+    if !settings.schedules {
+        definitions.views.iter_mut().for_each(|view| view.schedule = None);
+    }
     let data = local_folder(&settings.data)?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

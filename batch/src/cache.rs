@@ -138,13 +138,14 @@ mod tests {
     fn part(rows: usize) -> Part {
         let block = Block {
             windows: vec![0; rows],
+            lasts: Vec::new(),
             keys: vec![0; rows],
             states: Vec::new(),
             window_range: (0, 0),
             sorted: true,
         };
         let layout = Arc::new(KeyLayout::new(Vec::new()).expect("a layout"));
-        Part { layout, keys: Keys::default(), blocks: vec![Arc::new(block)] }
+        Part { layout, panes: false, keys: Keys::default(), blocks: vec![Arc::new(block)] }
     }
 
     fn key(name: &str) -> FileKey {

@@ -5,6 +5,7 @@ use arrow::compute::kernels::cmp::not_distinct;
 use arrow::datatypes::DataType as ArrowType;
 use shared::compare::{Cause, MeasureDrift};
 
+use crate::explain::Served;
 use crate::failure::RunFailure;
 use crate::json_cell::number;
 
@@ -19,6 +20,9 @@ pub struct DriftSum {
     drift: MeasureDrift,
     relative: f64,
     values: u64,
+    /// Estimates with nothing against them but being estimates, and those of them whose interval holds the exact value.
+    estimates: u64,
+    inside: u64,
 }
 
 /// A differing value.
@@ -30,18 +34,42 @@ pub struct Differing {
     pub error: f64,
 }
 
+/// The intervals of served estimates, null where a value was said to be exact.
+#[derive(Debug, Clone)]
+pub struct Intervals {
+    pub low: ArrayRef,
+    pub high: ArrayRef,
+}
+
+impl Intervals {
+    /// How the value served in `row` stands to the exact one, which it is not equal to.
+    fn of(intervals: Option<&Intervals>, exact: &ArrayRef, row: usize) -> Served {
+        let Some(Intervals { low, high }) = intervals.filter(|i| i.low.is_valid(row)) else { return Served::Exact };
+        match (number(low, row), number(high, row), number(exact, row)) {
+            (Some(low), Some(high), Some(exact)) if low <= exact && exact <= high => Served::Inside,
+            _ => Served::Outside,
+        }
+    }
+}
+
 /// Compares two columns value by value. Calls `cause` for differences beyond rounding and `each` for all; says which
 /// rows are equal.
 pub fn compare(
     served: &ArrayRef,
+    intervals: Option<&Intervals>,
     exact: &ArrayRef,
     sum: &mut DriftSum,
-    mut cause: impl FnMut(usize) -> Result<Cause, RunFailure>,
+    mut cause: impl FnMut(usize, Served) -> Result<Cause, RunFailure>,
     mut each: impl FnMut(Differing),
 ) -> Result<BooleanArray, RunFailure> {
     let equal = not_distinct(served, exact)?;
     sum.drift.equal += equal.true_count() as u64;
     sum.values += equal.true_count() as u64;
+    if let Some(Intervals { low, .. }) = intervals {
+        let equal_estimates = (0..equal.len()).filter(|row| equal.value(*row) && low.is_valid(*row)).count() as u64;
+        sum.estimates += equal_estimates;
+        sum.inside += equal_estimates;
+    }
     let is_double = exact.data_type() == &ArrowType::Float64;
     let largest = if is_double && equal.false_count() > 0 {
         (0..exact.len()).filter_map(|row| number(exact, row)).filter(|x| x.is_finite()).fold(0.0, |a, x| x.abs().max(a))
@@ -70,7 +98,13 @@ pub fn compare(
             }
             _ => f64::INFINITY,
         };
-        each(Differing { row, cause: cause(row)?, error });
+        let stands = Intervals::of(intervals, exact, row);
+        let cause = cause(row, stands)?;
+        if cause == Cause::Sketch {
+            sum.estimates += 1;
+            sum.inside += u64::from(stands == Served::Inside);
+        }
+        each(Differing { row, cause, error });
     }
     Ok(equal)
 }
@@ -79,7 +113,8 @@ impl DriftSum {
     /// The drift over all values counted.
     pub fn drift(self) -> MeasureDrift {
         let mean_rel_error = if self.values == 0 { 0.0 } else { self.relative / self.values as f64 };
-        MeasureDrift { mean_rel_error, ..self.drift }
+        let inside_bounds = (self.estimates > 0).then(|| self.inside as f64 / self.estimates as f64);
+        MeasureDrift { mean_rel_error, estimates: self.estimates, inside_bounds, ..self.drift }
     }
 }
 
@@ -95,7 +130,7 @@ mod tests {
         let mut sum = DriftSum::default();
         let mut all = Vec::new();
         let each = |d: Differing| all.push((d.row, d.cause));
-        compare(&served, &exact, &mut sum, |_| Ok(Cause::Late), each).expect("compares");
+        compare(&served, None, &exact, &mut sum, |_, _| Ok(Cause::Late), each).expect("compares");
         (all, sum.drift())
     }
 

@@ -34,44 +34,47 @@ pub struct EventBatch {
     pub offsets: Vec<i64>,
     /// The view's dimensions.
     pub dimensions: Vec<ArrayRef>,
-    /// One per aggregate: its argument, and its FILTER.
+    /// One per aggregate, unless only groups were asked for: its argument, and its FILTER.
     pub arguments: Vec<Option<ArrayRef>>,
     pub masks: Vec<Option<BooleanArray>>,
 }
 
 impl Query {
-    /// Hands the events of `files` to `each`, batch by batch in no particular order, until it fails. [`Rows::Late`] is for
-    /// the caller to tell, by the watermarks. Counts what it reads if `counted`. Blocking.
+    /// Hands the events of `files` to `each`, batch by batch in no particular order, until it fails. Without the values
+    /// only times, places and groups are read, and what is read is not counted. Blocking.
     pub fn for_each_batch(
         &self,
         files: &[ArchiveFile],
         rows: Rows<'_>,
         watch: &Watch,
-        counted: bool,
+        values: bool,
         each: &mut dyn FnMut(EventBatch) -> Result<(), RunFailure>,
     ) -> Result<(), RunFailure> {
-        let rows = if matches!(rows, Rows::Late) { Rows::All } else { rows };
+        if files.is_empty() {
+            return Ok(());
+        }
         let scanned = self.source.scan(files.iter(), self.event_columns())?;
-        let scanned = if counted { watch.counting(scanned) } else { watch.stopping(scanned) };
-        let frame = self.chosen(scanned, rows).select(self.evaluated());
+        let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
+        let frame = self.chosen(scanned, rows).select(self.evaluated(values));
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || read(frame, sender));
             // Dropping the receiver, by an error, tells the reader to stop.
-            let taken = receiver.into_iter().try_for_each(|rows| each(self.event_batch(&rows)?));
+            let taken = receiver.into_iter().try_for_each(|rows| each(self.event_batch(&rows, values)?));
             let read = reading.join().unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())));
             taken.and(read)
         })
     }
 
     fn event_columns(&self) -> Vec<String> {
-        let mut columns = self.columns(Rows::Late);
+        let mut columns = self.columns(Rows::All);
+        columns.push(system_columns::WATERMARK.to_owned());
         columns.push(system_columns::PARTITION.to_owned());
         columns.push(system_columns::OFFSET.to_owned());
         columns
     }
 
-    fn evaluated(&self) -> Vec<Expr> {
+    fn evaluated(&self, values: bool) -> Vec<Expr> {
         let names = self.names();
         let long = |name: &str| col(name).cast(PolarsType::Int64);
         let mut columns = vec![
@@ -82,7 +85,7 @@ impl Query {
         ];
         let dimensions = self.view.dimensions.iter().enumerate();
         columns.extend(dimensions.map(|(n, d)| to_polars(&d.expression, &names).alias(dimension(n))));
-        for (number, aggregate) in self.view.aggregates.iter().enumerate() {
+        for (number, aggregate) in self.view.aggregates.iter().enumerate().filter(|_| values) {
             let column = |scalar: &Scalar, name: String| to_polars(scalar, &names).alias(name);
             columns.extend(aggregate.argument.as_ref().map(|scalar| column(scalar, argument(number))));
             columns.extend(aggregate.filter.as_ref().map(|scalar| column(scalar, mask(number))));
@@ -90,7 +93,7 @@ impl Query {
         columns
     }
 
-    fn event_batch(&self, rows: &DataFrame) -> Result<EventBatch, RunFailure> {
+    fn event_batch(&self, rows: &DataFrame, values: bool) -> Result<EventBatch, RunFailure> {
         let column = |name: &str, data_type: DataType| -> Result<ArrayRef, RunFailure> {
             Ok(from_polars(series(rows, name)?, data_type)?)
         };
@@ -106,7 +109,7 @@ impl Query {
         for (number, of_view) in self.view.dimensions.iter().enumerate() {
             batch.dimensions.push(column(&dimension(number), of_view.expression.data_type)?);
         }
-        for (number, aggregate) in self.view.aggregates.iter().enumerate() {
+        for (number, aggregate) in self.view.aggregates.iter().enumerate().filter(|_| values) {
             let values = aggregate.argument.as_ref().map(|scalar| column(&argument(number), scalar.data_type));
             batch.arguments.push(values.transpose()?);
             let filter = aggregate.filter.as_ref().map(|_| column(&mask(number), DataType::Boolean)).transpose()?;

@@ -1,8 +1,8 @@
 //! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
 //!
 //! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
-//! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`], [`query`], [`reductions`]) and writes
-//! [`pieces`] as window dates; [`reconcile`] compares with what was served; [`publish`] makes the version answer.
+//! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
+//! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`]); [`reconcile`] compares with what was served; [`publish`] makes the version answer.
 //! [`reader`] is how versions are read, [`load`] how a process begins. Nothing here reads the log.
 
 mod align;
@@ -11,15 +11,19 @@ pub mod cancel;
 pub mod comparisons;
 mod difference;
 pub mod duplicates;
+mod events;
 pub mod explain;
 pub mod facts;
 pub mod failure;
+pub mod folding;
 mod json_cell;
+mod left_out;
 pub mod load;
 pub mod pieces;
 pub mod plan;
 pub mod publish;
 pub mod query;
+mod reach;
 pub mod reader;
 pub mod recompute;
 pub mod reconcile;

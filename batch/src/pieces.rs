@@ -11,11 +11,11 @@ use shared::partial::codec::{WINDOW_END, decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::time::Day;
-use shared::view::View;
+use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::{event_days_of, window_date};
+use crate::plan::window_date;
 use crate::query::windows_of;
 
 /// Pieces of a date at which they are merged without waiting for the last.
@@ -79,7 +79,8 @@ impl Pieces {
     /// The dates that no event of a later day can change. `through` is the last event day that has been read whole.
     pub fn finish_through(&mut self, through: Day) -> Result<Vec<FinishedDate>, RunFailure> {
         let window = self.view.window;
-        let done = |date: &Option<Day>| date.is_some_and(|day| *event_days_of(window, day).end() <= through.0);
+        let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
+        let done = |date: &Option<Day>| date.is_some_and(ends);
         let dates: Vec<Option<Day>> = self.pending.keys().copied().filter(done).collect();
         self.finish(dates)
     }
@@ -97,7 +98,11 @@ impl Pieces {
             finished.push(match pieces.pop() {
                 Some(Piece { part, dimensions }) if pieces.is_empty() && part.blocks.len() == 1 => {
                     let block = &part.blocks[0];
-                    FinishedDate { date, rows: encode(&self.view, &block.windows, dimensions, &block.states)?, part }
+                    FinishedDate {
+                        date,
+                        rows: encode(&self.view, &block.windows, &[], dimensions, &block.states)?,
+                        part,
+                    }
                 }
                 last => {
                     pieces.extend(last);
@@ -114,7 +119,7 @@ impl Pieces {
         // States from a query have the start of the window before the dimensions; merged rows its end as well.
         let windows = match self.view.window {
             Window::All => 0,
-            Window::Tumble { .. } => 1 + usize::from(states.column_by_name(WINDOW_END).is_some()),
+            _ => 1 + usize::from(states.column_by_name(WINDOW_END).is_some()),
         };
         let dimensions = states.columns()[windows..windows + self.view.dimensions.len()].to_vec();
         let part = decode(&self.view, &self.layout, std::slice::from_ref(states))?;
@@ -125,9 +130,17 @@ impl Pieces {
 /// One row per window and group, sorted, as the view's table has them.
 fn merge_pieces(view: &View, pieces: &[Piece]) -> Result<RecordBatch, RunFailure> {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = Spec { view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &dimensions, filter: None };
+    let spec = Spec {
+        view,
+        from: i64::MIN,
+        to: i64::MAX,
+        grain: Grain::Window,
+        precision: Precision::Exact,
+        dimensions: &dimensions,
+        filter: None,
+    };
     let parts: Vec<(&Part, Layers)> = pieces.iter().map(|piece| (&piece.part, Layers::BATCH)).collect();
     let merged = merge(&spec, &parts)?;
-    let rows = encode(view, &merged.windows, merged.dimension_columns()?, &merged.states)?;
+    let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;
     Ok(take_record_batch(&rows, &UInt32Array::from(merged.sorted_rows()))?)
 }

@@ -2,18 +2,21 @@
 //!
 //! An incremental run recomputes the window dates that events since the old seam fall on, and reads every event date
 //! whose events share a window with them. Everything is recomputed if there is nothing to build upon, if the view has
-//! one window over all time, or if a date is involved that files cannot be kept apart by.
+//! one window over all time, or if a date is involved that files cannot be kept apart by. How far sessions reach is in
+//! [`crate::reach`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use shared::ids::{Offset, Partition};
 use shared::lake::{ArchiveTags, DataFile, is_readable};
 use shared::ledger::Ledger;
 use shared::seam::Cut;
-use shared::time::{Day, MICROS_PER_DAY, Micros};
+use shared::time::{Day, Micros};
 use shared::window::Window;
 
 use crate::failure::date_name;
+use crate::reach;
 
 /// An archive file before the cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,16 +97,22 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         dates.entry(file.file.partition).or_default().push(file);
     }
 
-    let touched = |files: &mut dyn Iterator<Item = Option<Day>>| -> BTreeSet<Option<Day>> {
-        files.flat_map(|date| window_dates_of(given.window, date)).collect()
-    };
-    let of_new_files = touched(&mut new_files.iter().map(|f| f.file.partition));
-    let everything = given.everything || given.window == Window::All || of_new_files.contains(&None);
-    let window_dates = if everything { touched(&mut dates.keys().copied()) } else { of_new_files };
+    let new_dates: BTreeSet<Option<Day>> = new_files.iter().map(|f| f.file.partition).collect();
+    let mut everything = given.everything || given.window == Window::All || new_dates.contains(&None);
+    let new_days: BTreeSet<Day> = new_dates.into_iter().flatten().collect();
+    let mut touched = Touched::default();
     if !everything {
-        let needed: BTreeSet<i32> =
-            window_dates.iter().flatten().flat_map(|d| event_days_of(given.window, *d)).collect();
-        dates.retain(|date, _| date.is_some_and(|day| needed.contains(&day.0)));
+        match touched_by(given, &new_days) {
+            Some(some) => touched = some,
+            None => everything = true,
+        }
+    }
+    let window_dates: BTreeSet<Option<Day>> = match everything {
+        true => dates.keys().flat_map(|date| window_dates_of(given.window, *date)).collect(),
+        false => touched.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day))).collect(),
+    };
+    if !everything {
+        dates.retain(|date, _| date.is_some_and(|day| touched.events.iter().any(|days| days.contains(&day.0))));
     }
     let replaced = |file: &&DataFile| everything || window_dates.contains(&file.partition);
     let (remove, keep): (Vec<&DataFile>, Vec<&DataFile>) = given.present.iter().partition(replaced);
@@ -147,31 +156,47 @@ fn before_cut(given: &Given<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
 
 /// The date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
 /// readers of the lake do not take.
-pub fn window_date(window: Window, start: i64) -> Option<Day> {
+pub fn window_date(window: Window, id: i64) -> Option<Day> {
     match window {
         Window::All => None,
-        Window::Tumble { .. } => Some(Micros(start).day()).filter(|day| is_readable(*day)),
+        _ => Some(Micros(window.bounds(id).0).day()).filter(|day| is_readable(*day)),
     }
 }
 
-/// The window dates that events of a date fall on.
-fn window_dates_of(window: Window, date: Option<Day>) -> BTreeSet<Option<Day>> {
-    let Some(day) = date else { return BTreeSet::from([None]) };
-    let first = window.start_of(day.start().0);
-    let last = window.start_of(day.start().0 + MICROS_PER_DAY - 1);
-    // Shorter windows start on the day or reach into it from the day before; of longer ones at most two touch the day.
-    // Either way these two have all the dates.
-    BTreeSet::from([window_date(window, first), window_date(window, last)])
+/// The days whose windows change, and the days of the events they are made of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub windows: BTreeSet<Day>,
+    pub events: Vec<RangeInclusive<i32>>,
 }
 
-/// The event days whose events fall into windows that start on `day`.
-pub fn event_days_of(window: Window, day: Day) -> std::ops::RangeInclusive<i32> {
-    let Some(size) = window.size() else { return i32::MIN..=i32::MAX };
-    let midnight = day.start().0;
-    let before = window.start_of(midnight);
-    let first = if before < midnight { before.saturating_add(size) } else { before };
-    let last = window.start_of(midnight + MICROS_PER_DAY - 1);
-    Micros(first).day().0..=Micros(last.saturating_add(size - 1)).day().0
+/// What new events on `days` touch; `None`: it cannot be told.
+fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>) -> Option<Touched> {
+    if let Window::Session { gap } = given.window {
+        return reach::touched(gap, days, given.present);
+    }
+    let mut touched = Touched::default();
+    for day in days {
+        for window_day in given.window.window_days_of(*day)?.map(Day) {
+            let events = given.window.event_days_of(window_day)?;
+            if !events.is_empty() && touched.windows.insert(window_day) {
+                touched.events.push(events);
+            }
+        }
+    }
+    Some(touched)
+}
+
+/// The window dates that events of a date fall on; for telling how much there is to do.
+fn window_dates_of(window: Window, date: Option<Day>) -> Vec<Option<Day>> {
+    let Some(day) = date else { return vec![None] };
+    match window.window_days_of(day) {
+        Some(days) => {
+            let has_windows = |day: &Day| window.event_days_of(*day).is_some_and(|events| !events.is_empty());
+            days.map(Day).filter(has_windows).map(|day| Some(day).filter(|day| is_readable(*day))).collect()
+        }
+        None => vec![Some(day).filter(|_| window != Window::All)],
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What does a view make of some archive files? One Polars query each, giving states per window and group.
+//! What does a view make of some archive files? One Polars query each, giving states per window and group: where
+//! windows have one length, and sums, counts and extremes are all that is asked for. Otherwise see [`crate::folding`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,16 +15,15 @@ use polars::prelude::{
 use shared::evaluate::{from_polars, to_polars};
 use shared::partial::codec::{WINDOW_START, state_fields};
 use shared::stream::system_columns;
-use shared::time::micros_of;
 use shared::types::{DataType, timestamp_type};
 use shared::view::View;
-use shared::window::{ALL_TIME, Window};
+use shared::window::{ALL_TIME, Grid, Window};
 
 use crate::duplicates;
 use crate::facts::facts;
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
-use crate::reductions::{HALF, IntegerSum, Reductions, StateSource};
+use crate::reductions::{HALF, IntegerSum, Reductions, StateSource, is_reduced};
 use crate::scan::{Source, Watch, collect, with_positions};
 
 const WINDOW: &str = "__window";
@@ -43,11 +43,15 @@ pub enum Rows<'a> {
     Without(&'a DataFrame),
     /// Only these positions.
     Only(&'a DataFrame),
-    /// Those whose window was too late for the speed layer.
-    Late,
 }
 
 impl Query {
+    /// Can Polars compute all of the view? Otherwise its events are folded ([`crate::folding`]).
+    pub fn is_reducible(&self) -> bool {
+        let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
+        by_polars && self.view.aggregates.iter().all(|aggregate| is_reduced(aggregate.function))
+    }
+
     /// States per window and group, sorted by window, then group: the columns `window_start` (but for a window over all
     /// time), the dimensions, and those of `state_fields`. Counts what it reads. Blocking.
     pub fn states(&self, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<RecordBatch, RunFailure> {
@@ -73,28 +77,12 @@ impl Query {
         self.batch(&frame, &reductions)
     }
 
-    /// The distinct windows and groups of the rows: the columns of [`Query::states`] before the states. Blocking.
-    pub fn groups(&self, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<RecordBatch, RunFailure> {
-        let scanned = watch.stopping(self.source.scan(files.iter(), self.columns(rows))?);
-        let chosen = self.chosen(scanned, rows);
-        let keys = self.key_names();
-        if keys.is_empty() {
-            let any = collect(chosen.limit(1))?.height();
-            let options = RecordBatchOptions::new().with_row_count(Some(any));
-            return Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?);
-        }
-        let by: Vec<Expr> = keys.iter().map(col).collect();
-        let frame = collect(chosen.select(self.keys()).group_by(by).agg([]))?;
-        let (fields, columns) = self.group_columns(&frame)?;
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-    }
-
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.source.stream.columns.iter().map(|c| c.name.clone()).collect()
     }
 
     /// The archive's columns that the query needs.
-    fn columns(&self, rows: Rows<'_>) -> Vec<String> {
+    pub(crate) fn columns(&self, rows: Rows<'_>) -> Vec<String> {
         let mut needed = BTreeSet::from([self.source.stream.event_time]);
         let mut need = |index: usize| {
             needed.insert(index);
@@ -107,7 +95,6 @@ impl Query {
             needed.into_iter().map(|index| self.source.stream.columns[index].name.clone()).collect();
         match rows {
             Rows::All => {}
-            Rows::Late => columns.push(system_columns::WATERMARK.to_owned()),
             Rows::Without(_) | Rows::Only(_) => {
                 columns.push(system_columns::PARTITION.to_owned());
                 columns.push(system_columns::OFFSET.to_owned());
@@ -117,12 +104,11 @@ impl Query {
     }
 
     /// The rows in question that the view's WHERE takes in.
-    fn chosen(&self, scanned: LazyFrame, rows: Rows<'_>) -> LazyFrame {
+    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: Rows<'_>) -> LazyFrame {
         let rows = match rows {
             Rows::All => scanned,
             Rows::Without(positions) => duplicates::without(with_positions(scanned), positions),
             Rows::Only(positions) => duplicates::only(with_positions(scanned), positions),
-            Rows::Late => scanned.filter(self.is_late()),
         };
         match &self.view.filter {
             Some(filter) => rows.filter(to_polars(filter, &self.names())),
@@ -136,22 +122,12 @@ impl Query {
         time.clone() - (time - lit(offset)) % lit(size)
     }
 
-    fn is_late(&self) -> Expr {
-        match self.view.window {
-            Window::All => lit(false),
-            Window::Tumble { size, offset } => {
-                let waits = size.saturating_add(micros_of(self.source.stream.allowed_lateness));
-                let closed = self.window_start(size, offset) + lit(waits);
-                closed.lt_eq(col(system_columns::WATERMARK).to_physical())
-            }
-        }
-    }
-
     fn keys(&self) -> Vec<Expr> {
         let names = self.names();
         let window = match self.view.window {
-            Window::All => None,
-            Window::Tumble { size, offset } => Some(self.window_start(size, offset).alias(WINDOW)),
+            Window::Tumble(Grid::Fixed { size, offset }) => Some(self.window_start(size, offset).alias(WINDOW)),
+            // Other windows are not for Polars to group by.
+            _ => None,
         };
         let dimension = |(number, dimension): (usize, &shared::view::Dimension)| {
             to_polars(&dimension.expression, &names).alias(dimension_name(number))
@@ -195,7 +171,7 @@ impl Query {
     }
 }
 
-/// The windows of a batch of [`Query::states`] or [`Query::groups`], in microseconds.
+/// The windows of a batch of [`Query::states`], in microseconds.
 pub fn windows_of(batch: &RecordBatch) -> Vec<i64> {
     use arrow::datatypes::TimestampMicrosecondType;
     match batch.column_by_name(WINDOW_START).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()) {

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::handoff::HandoffError;
 use shared::lake::{Lake, TablePath};
 use shared::partial::block::Part;
-use shared::partial::codec::{CodecError, WINDOW_START, decode, state_fields};
+use shared::partial::codec::{CodecError, WINDOW_END, WINDOW_START, decode, state_fields};
 use shared::partial::keys::KeyLayout;
 use shared::published::Published;
 use shared::readers::BatchReader;
@@ -87,7 +87,8 @@ async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Res
     let work = move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
         let states = state_fields(&view);
-        let needed = std::iter::once(WINDOW_START)
+        let needed = [WINDOW_START, WINDOW_END]
+            .into_iter()
             .chain(view.dimensions.iter().map(|d| d.name.as_str()))
             .chain(states.iter().map(|f| f.name().as_str()));
         let mask = ProjectionMask::columns(builder.parquet_schema(), needed);

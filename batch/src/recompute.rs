@@ -1,9 +1,10 @@
 //! How are exact values computed within bounded memory? Event date after event date, several small ones with one query,
 //! a large one with several; each window date is written as soon as it is whole.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -12,10 +13,12 @@ use shared::lake::{DataFile, LakeError, Table};
 use shared::partial::keys::KeyLayout;
 use shared::time::Day;
 use shared::view::View;
+use shared::window::Window;
 use tokio::task::JoinSet;
 
 use crate::duplicates;
 use crate::failure::{RunFailure, date_name};
+use crate::folding::Folding;
 use crate::pieces::{FinishedDate, Pieces};
 use crate::plan::{ArchiveFile, EventDate, Plan};
 use crate::query::{Query, Rows};
@@ -32,12 +35,13 @@ pub struct Staging {
     pub reader: Arc<Reader>,
     pub view: Arc<View>,
     files: Mutex<Vec<DataFile>>,
+    longest_session_us: AtomicI64,
 }
 
 impl Staging {
     /// No files yet.
     pub fn new(table: Table, reader: Arc<Reader>, view: Arc<View>) -> Staging {
-        Staging { table, reader, view, files: Mutex::default() }
+        Staging { table, reader, view, files: Mutex::default(), longest_session_us: AtomicI64::new(0) }
     }
 
     /// The files so far, by path.
@@ -45,6 +49,11 @@ impl Staging {
         let mut files = self.files.lock().clone();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
+    }
+
+    /// The longest session of the staged rows, from its first event to its end, in microseconds.
+    pub fn longest_session_us(&self) -> i64 {
+        self.longest_session_us.load(Ordering::SeqCst)
     }
 
     /// Deletes the files: the run failed.
@@ -89,14 +98,14 @@ pub async fn recompute(
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
     let wanted = (!plan.everything).then(|| plan.window_dates.clone());
-    let mut pieces = Pieces::new(Arc::clone(&query.view), layout, wanted);
+    let mut dates = Dates::new(query, layout, wanted);
     let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
     let mut recomputed = Recomputed::default();
     let mut result = Ok(());
     for portion in portions(plan, bounds)? {
-        match compute(query, portion, bounds.dedup, watch, pieces).await {
+        match compute(query, portion, bounds.dedup, watch, dates).await {
             Ok(computed) => {
-                pieces = computed.pieces;
+                dates = computed.dates;
                 recomputed.duplicates.extend(computed.duplicates);
                 dates_done(computed.finished.len() as u64);
                 for date in computed.finished {
@@ -139,6 +148,10 @@ async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<(), LakeErro
     if date.rows.num_rows() == 0 {
         return Ok(());
     }
+    if let Window::Session { gap } = staging.view.window {
+        let longest = date.part.sessions().map(|(first, last)| (last - first).saturating_add(gap)).max();
+        staging.longest_session_us.fetch_max(longest.unwrap_or(0), Ordering::SeqCst);
+    }
     let file = staging.table.write_parquet(date.date, &[date.rows]).await?;
     staging.reader.keep(&staging.view, &file.path, Arc::new(date.part));
     staging.files.lock().push(file);
@@ -154,8 +167,40 @@ struct Portion {
     is_last: bool,
 }
 
+/// Where window dates come about.
+enum Dates {
+    Reduced(Pieces),
+    Folded(Folding),
+}
+
+impl Dates {
+    fn new(query: &Query, layout: Arc<KeyLayout>, wanted: Option<BTreeSet<Option<Day>>>) -> Dates {
+        let view = Arc::clone(&query.view);
+        match query.is_reducible() {
+            true => Dates::Reduced(Pieces::new(view, layout, wanted)),
+            false => Dates::Folded(Folding::new(view, layout, wanted)),
+        }
+    }
+
+    fn add(&mut self, query: &Query, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<(), RunFailure> {
+        match self {
+            Dates::Reduced(pieces) => pieces.add(&query.states(files, rows, watch)?),
+            Dates::Folded(folding) => folding.add(query, files, rows, watch),
+        }
+    }
+
+    fn finish(&mut self, through: Option<Day>) -> Result<Vec<FinishedDate>, RunFailure> {
+        match (self, through) {
+            (Dates::Reduced(pieces), Some(day)) => pieces.finish_through(day),
+            (Dates::Reduced(pieces), None) => pieces.finish_all(),
+            (Dates::Folded(folding), Some(day)) => folding.finish_through(day),
+            (Dates::Folded(folding), None) => folding.finish_all(),
+        }
+    }
+}
+
 struct Computed {
-    pieces: Pieces,
+    dates: Dates,
     finished: Vec<FinishedDate>,
     duplicates: Option<(Vec<ArchiveFile>, DataFrame)>,
 }
@@ -193,7 +238,7 @@ async fn compute(
     portion: Portion,
     dedup: bool,
     watch: &Watch,
-    mut pieces: Pieces,
+    mut dates: Dates,
 ) -> Result<Computed, RunFailure> {
     let (query, watch) = (query.clone(), watch.clone());
     let work = move || {
@@ -201,17 +246,16 @@ async fn compute(
         if !portion.files.is_empty() {
             let before = watch.rows.load(Ordering::SeqCst);
             let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
-            let states = query.states(&portion.files, rows, &watch)?;
+            dates.add(&query, &portion.files, rows, &watch)?;
             check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before)?;
-            pieces.add(&states)?;
         }
         let finished = match portion.through {
-            _ if portion.is_last => pieces.finish_all()?,
-            Some(day) => pieces.finish_through(day)?,
+            _ if portion.is_last => dates.finish(None)?,
+            Some(day) => dates.finish(Some(day))?,
             None => Vec::new(),
         };
         let duplicates = removed.map(|positions| (portion.files, positions));
-        Ok(Computed { pieces, finished, duplicates })
+        Ok(Computed { dates, finished, duplicates })
     };
     blocking(work).await
 }

@@ -13,14 +13,15 @@ use shared::partial::block::Part;
 use shared::partial::finish::finish_measures;
 use shared::partial::merge::{Grain, Layers, Merged, Spec, merge};
 use shared::time::{Day, Micros};
-use shared::view::View;
+use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::align::{Aligned, Row};
-use crate::difference::{Differing, DriftSum, compare};
-use crate::explain::Explain;
+use crate::difference::{Differing, DriftSum, Intervals, compare};
+use crate::explain::{self, Explain};
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
+use crate::left_out::RowId;
 use crate::reader::Reader;
 use crate::recompute::blocking;
 
@@ -51,6 +52,8 @@ pub async fn reconcile(
     let mut work = Work::new(Arc::clone(&served_view), Arc::clone(&view), explain);
     if comparable(&served_view, &view) {
         let generations: Arc<[Part]> = served.generations.into();
+        // Sessions may be stitched from rows of any dates.
+        let rows_at_once = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_at_once };
         for portion in portions(&served.files, exact, rows_at_once) {
             let mut old = Vec::with_capacity(portion.served.len());
             for path in &portion.served {
@@ -180,12 +183,19 @@ impl Work {
             let left = aligned.served(&served_columns[*of_served].column)?;
             let right = aligned.exact(&exact_columns[*of_exact].column)?;
             let explain = &self.explain;
-            let cause = |row: usize| {
+            let intervals = match &served_columns[*of_served].bounds {
+                Some(bounds) => {
+                    Some(Intervals { low: aligned.served(&bounds.low)?, high: aligned.served(&bounds.high)? })
+                }
+                None => None,
+            };
+            let cause = |row: usize, stands: explain::Served| {
                 let (table, row) = match aligned.find(row) {
                     Row::Served(row) => (&served, row),
                     Row::Exact(row) => (&exact, row),
                 };
-                explain.cause(table.windows[row], table.keys.get(table.groups[row]))
+                let (window, key) = (table.windows[row], table.keys.get(table.groups[row]));
+                explain.cause(RowId { window, last: table.lasts.get(row).copied(), key }, stands)
             };
             let (causes, differing) = (&mut self.causes, &mut self.differing);
             let each = |found: Differing| {
@@ -196,7 +206,7 @@ impl Work {
                     keep_worst(&mut candidates);
                 }
             };
-            let same = compare(&left, &right, &mut self.drifts[number], cause, each)?;
+            let same = compare(&left, intervals.as_ref(), &right, &mut self.drifts[number], cause, each)?;
             equal = arrow::compute::and(&equal, &same)?;
             columns.push((left, right));
         }
@@ -230,7 +240,8 @@ impl Work {
             }
             let (left, right) = &columns[*number];
             let difference = Difference {
-                window_start: (self.exact_view.window != Window::All).then_some(Micros(window)),
+                window_start: (self.exact_view.window != Window::All)
+                    .then_some(Micros(self.exact_view.window.bounds(window).0)),
                 dimensions,
                 measure: self.exact_view.measures[self.measures[*number].1].name.clone(),
                 served: json_cell(left, found.row),
@@ -266,7 +277,9 @@ impl Work {
 
 fn merged(view: &View, from: i64, to: i64, parts: &[(&Part, Layers)]) -> Result<Merged, RunFailure> {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = Spec { view, from, to, grain: Grain::Window, dimensions: &dimensions, filter: None };
+    let (from, to) = view.window.ids_starting_in(from, to);
+    let (grain, precision) = (Grain::Window, Precision::Sketch);
+    let spec = Spec { view, from, to, grain, precision, dimensions: &dimensions, filter: None };
     Ok(merge(&spec, parts)?)
 }
 

@@ -16,6 +16,12 @@ use crate::facts::ColumnFacts;
 /// Where the halves of a DECIMAL are split.
 pub const HALF: i128 = 1_000_000_000_000_000_000;
 
+/// Is a function's state made of sums, counts and extremes?
+pub fn is_reduced(function: AggregateFunction) -> bool {
+    use AggregateFunction::{Avg, Count, Max, Min, Sum};
+    matches!(function, Count | Sum | Avg | Min | Max)
+}
+
 /// One number per group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -175,7 +181,7 @@ impl<'v> Reductions<'v> {
                     data_type => StateSource::Extreme { value, data_type },
                 }
             }
-            other => unreachable!("the parser does not name {other:?} yet"),
+            other => unreachable!("{other:?} is folded, not reduced"),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::comparisons::Comparisons;
 use crate::duplicates;
 use crate::explain::Explain;
 use crate::failure::RunFailure;
-use crate::plan::{Given, Plan, plan};
+use crate::plan::{ArchiveFile, Given, Plan, plan};
 use crate::publish;
 use crate::query::Query;
 use crate::reader::Reader;
@@ -123,7 +123,7 @@ impl Executor {
             if cancel.is_set() {
                 return Err(RunFailure::Cancelled);
             }
-            let version = self.version(job, entry, &planned);
+            let version = self.version(job, entry, &planned, staging.longest_session_us());
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
             Ok((version, comparison))
@@ -228,9 +228,11 @@ impl Executor {
             tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
             return Ok(None);
         };
-        let files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
-        let served = Served { view: Arc::clone(&answering.view), files, generations };
-        let explain = Explain::new(query, plan.new_files.clone(), duplicates, *changed, entry.watch.clone());
+        let old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
+        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
+        let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
+        let files = (plan.new_files.clone(), read_files);
+        let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
@@ -254,7 +256,10 @@ impl Executor {
         }
     }
 
-    fn version(&self, job: &Job, entry: &RunEntry, planned: &Planned) -> BatchVersion {
+    fn version(&self, job: &Job, entry: &RunEntry, planned: &Planned, longest_session_us: i64) -> BatchVersion {
+        // Rows that stay may hold the longest one.
+        let before = planned.answering.version.as_ref().filter(|_| !planned.plan.everything);
+        let longest_before = before.map_or(0, |version| version.longest_session_us);
         BatchVersion {
             view: job.view.name.clone(),
             sql: job.view.sql.clone(),
@@ -266,6 +271,7 @@ impl Executor {
             ledger: planned.plan.ledger,
             full: planned.plan.everything,
             rows: 0,
+            longest_session_us: longest_session_us.max(longest_before),
             files: Vec::new(),
         }
     }

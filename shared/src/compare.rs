@@ -33,6 +33,12 @@ pub struct MeasureDrift {
     pub max_abs_error: f64,
     pub max_rel_error: f64,
     pub mean_rel_error: f64,
+    /// Served estimates where nothing else was off (no late events, no duplicates).
+    #[serde(default)]
+    pub estimates: u64,
+    /// Share of those estimates whose interval holds the exact value; `None`: there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside_bounds: Option<f64>,
 }
 
 /// Differing values by cause; they add up to all differing values.

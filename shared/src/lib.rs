@@ -4,6 +4,7 @@
 //! [`seam`] and [`ledger`] say which events are whose; [`handoff`] is how the layers meet.
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
+pub mod calendar;
 pub mod clock;
 pub mod compare;
 pub mod control;

@@ -27,6 +27,9 @@ pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
 /// Rows folded together at once.
 pub const FOLD_ROWS_MAX: usize = 32_768;
+/// Events before the seam that are read again after a restart, to know which sessions were under way. A session of which
+/// none of them is part may take a late event for too late; batch includes it all the same.
+pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 /// Longest time an event waits for its archive file, in milliseconds.
@@ -50,6 +53,12 @@ pub const SQL_NODES_MAX: usize = 20_000;
 pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;
 /// Longest definition file, in bytes.
 pub const SQL_BYTES_MAX: usize = 1024 * 1024;
+/// Most windows that one event can fall into. An answer reads as many rows for one event.
+pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
+/// Most panes that a window can be the sum of. Computing one window merges as many states.
+pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
+/// Most values that TOP_K can show.
+pub const TOP_K_MAX: u16 = 1_000;
 /// Most partitions of a stream.
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.

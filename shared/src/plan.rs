@@ -1,15 +1,18 @@
 //! What will both layers do for a view? A text to read, for `trueup check`; it plans nothing itself.
 
+mod states;
+mod windows;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::scalar::Scalar;
-use crate::sql::{interval, print};
+use crate::sql::{interval, print, window_text};
 use crate::stream::{Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
-use crate::view::{Aggregate, AggregateFunction, OutputColumn, View};
+use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
 use crate::window::Window;
 
 /// The stream's times and both physical plans of a view, in lines. `stream` is the view's stream.
@@ -20,6 +23,7 @@ pub fn describe(view: &View, stream: &Stream) -> String {
     reader.output_lines(&mut text);
     reader.speed_lines(&mut text);
     reader.batch_lines(&mut text);
+    reader.note_lines(&mut text);
     text
 }
 
@@ -71,10 +75,13 @@ impl Reader<'_> {
                 }
                 OutputColumn::Measure(index) => {
                     let measure = &self.view.measures[index];
-                    let expression = print(&measure.expression, &|index| self.aggregate(&self.view.aggregates[index]));
+                    let expression = self.over_aggregates(&measure.expression);
                     line(text, &measure.name, format!("{} measure {expression}", measure.expression.data_type));
                 }
             }
+        }
+        if let Some(having) = &self.view.having {
+            line(text, "having", format!("{}; other rows are not shown", self.over_aggregates(having)));
         }
     }
 
@@ -82,10 +89,12 @@ impl Reader<'_> {
         heading(text, "speed plan, per micro-batch of events");
         line(text, "read", self.columns_read());
         line(text, "filter", self.filter());
-        line(text, "window", self.window());
+        for (label, value) in windows::lines(&self.view.window, self.view.zone, self.event_time()) {
+            line(text, label, value);
+        }
         line(text, "keys", self.keys());
         for aggregate in &self.view.aggregates {
-            line(text, "state", format!("{}: {}", self.aggregate(aggregate), state(aggregate)));
+            line(text, "state", format!("{}: {}", self.aggregate(aggregate), states::speed(aggregate)));
         }
     }
 
@@ -96,17 +105,39 @@ impl Reader<'_> {
         line(text, "schedule", schedule);
         line(text, "scan", format!("events/{} ({})", self.stream.name, self.columns_read()));
         line(text, "filter", self.filter());
-        line(text, "with column", self.window());
+        line(text, "with column", window_text(&self.view.window, self.event_time(), self.view.zone));
         line(text, "group by", self.keys());
         for aggregate in &self.view.aggregates {
-            line(text, "aggregate", self.aggregate(aggregate));
+            line(text, "aggregate", format!("{}: {}", self.aggregate(aggregate), states::batch(aggregate)));
         }
         line(text, "sort", self.keys());
         let partitioned = match self.view.window {
             Window::All => "as one partition",
-            Window::Tumble { .. } => "partitioned by window date",
+            _ => "partitioned by window date",
         };
         line(text, "write", format!("views/{} {partitioned}", self.view.name));
+    }
+
+    fn note_lines(&self, text: &mut String) {
+        let mut notes: Vec<String> = windows::holes(&self.view.window).map(str::to_owned).into_iter().collect();
+        let approximate = |aggregate: usize| states::sketch(self.view.aggregates[aggregate].function).is_some();
+        let reads_sketch = |measure: &&Measure| {
+            let mut reads = false;
+            measure.expression.for_each_column(&mut |aggregate| reads |= approximate(aggregate));
+            reads
+        };
+        let names: Vec<&str> = self.view.measures.iter().filter(reads_sketch).map(|m| m.name.as_str()).collect();
+        if !names.is_empty() {
+            notes.push(format!("of many values approximate in speed, with a 95 % interval: {}", names.join(", ")));
+        }
+        if !notes.is_empty() {
+            heading(text, "notes");
+            notes.iter().for_each(|note| line(text, "note", note));
+        }
+    }
+
+    fn over_aggregates(&self, scalar: &Scalar) -> String {
+        print(scalar, &|index| self.aggregate(&self.view.aggregates[index]))
     }
 
     fn sql(&self, scalar: &Scalar) -> String {
@@ -115,7 +146,10 @@ impl Reader<'_> {
 
     fn columns_read(&self) -> String {
         let mut read = BTreeSet::new();
-        if self.view.window != Window::All {
+        let by_time = |aggregate: &Aggregate| {
+            matches!(aggregate.function, AggregateFunction::First | AggregateFunction::Last)
+        };
+        if self.view.window != Window::All || self.view.aggregates.iter().any(by_time) {
             read.insert(self.stream.event_time);
         }
         let of_aggregates = self.view.aggregates.iter().flat_map(|a| [&a.argument, &a.filter]).flatten();
@@ -133,15 +167,8 @@ impl Reader<'_> {
         self.view.filter.as_ref().map_or("all events".to_owned(), |filter| self.sql(filter))
     }
 
-    fn window(&self) -> String {
-        match self.view.window {
-            Window::All => "one over all time".to_owned(),
-            Window::Tumble { size, offset } => {
-                let event_time = &self.stream.columns[self.stream.event_time].name;
-                let offset = if offset == 0 { String::new() } else { format!(", {}", interval(offset)) };
-                format!("TUMBLE({event_time}, {}{offset})", interval(size))
-            }
-        }
+    fn event_time(&self) -> &str {
+        &self.stream.columns[self.stream.event_time].name
     }
 
     fn keys(&self) -> String {
@@ -152,35 +179,9 @@ impl Reader<'_> {
     }
 
     fn aggregate(&self, aggregate: &Aggregate) -> String {
-        let name = match aggregate.function {
-            AggregateFunction::Count => "COUNT",
-            AggregateFunction::Sum => "SUM",
-            AggregateFunction::Avg => "AVG",
-            AggregateFunction::Min => "MIN",
-            AggregateFunction::Max => "MAX",
-            other => unreachable!("the parser does not name {other:?} yet"),
-        };
         let argument = aggregate.argument.as_ref().map_or("*".to_owned(), |argument| self.sql(argument));
-        let filter = aggregate.filter.as_ref().map(|filter| format!(" FILTER (WHERE {})", self.sql(filter)));
-        format!("{name}({argument}){}", filter.unwrap_or_default())
-    }
-}
-
-/// What is kept in memory for an aggregate.
-fn state(aggregate: &Aggregate) -> String {
-    let argument = aggregate.argument.as_ref().map(|argument| argument.data_type);
-    let sum = match argument {
-        Some(DataType::Double) => "compensated DOUBLE sum",
-        _ => "128-bit sum",
-    };
-    match aggregate.function {
-        AggregateFunction::Count => "64-bit count".to_owned(),
-        AggregateFunction::Sum => format!("{sum} and count"),
-        AggregateFunction::Avg => format!("{sum} and count"),
-        AggregateFunction::Min | AggregateFunction::Max => {
-            format!("the value, {}", argument.unwrap_or(DataType::BigInt))
-        }
-        other => unreachable!("the parser does not name {other:?} yet"),
+        let filter = aggregate.filter.as_ref().map(|filter| self.sql(filter));
+        states::name(aggregate.function, &argument, filter.as_deref())
     }
 }
 

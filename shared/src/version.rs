@@ -28,6 +28,9 @@ pub struct BatchVersion {
     pub full: bool,
     /// Rows of the version in all.
     pub rows: u64,
+    /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
+    #[serde(default)]
+    pub longest_session_us: i64,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,

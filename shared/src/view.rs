@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::calendar::Zone;
 use crate::ids::{StreamName, ViewName};
 use crate::scalar::Scalar;
 use crate::types::DataType;
@@ -14,6 +15,8 @@ pub struct View {
     pub name: ViewName,
     pub stream: StreamName,
     pub window: Window,
+    /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has it.
+    pub zone: Zone,
     /// Rows to take in, over the stream's columns. NULL counts as false.
     pub filter: Option<Scalar>,
     pub dimensions: Vec<Dimension>,
@@ -25,7 +28,7 @@ pub struct View {
     pub output: Vec<OutputColumn>,
     /// `HAVING`, over the aggregates like a measure: rows where it is not true are not shown.
     pub having: Option<Scalar>,
-    /// Five-field cron line, in UTC; `None`: runs only on request.
+    /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
     pub schedule: Option<String>,
     /// The statement that declared the view.
     pub sql: String,

@@ -1,106 +1,407 @@
-//! Which window does an event time belong to? Half-open intervals, aligned to the epoch, also before 1970.
+//! Which windows does an event time belong to? Half-open intervals, aligned to the epoch, also before 1970.
+//!
+//! Windows that overlap share **panes**: an event is folded into the one pane it falls into, whatever the number of
+//! windows that cover it, and a window is the sum of its panes. Where windows do not overlap, panes are windows. A pane
+//! is named by its start, a window by an **id**: its start, but for CUMULATE, whose windows share their starts, the start
+//! of its last pane. Sessions follow from the events themselves ([`crate::partial::sessions`]), not from the clock.
+
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::Calendar;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
+
+/// Cells that follow each other over all time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grid {
+    /// `[k * size + offset, ..)`, in microseconds; `0 <= offset < size`.
+    Fixed { size: i64, offset: i64 },
+    /// Days, weeks, months, quarters, years of a time zone.
+    Calendar(Calendar),
+}
 
 /// How a view cuts event time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Window {
     /// One window over all time.
     All,
-    /// Windows `[start, start + size)` with `start = k * size + offset`, in microseconds; `0 <= offset < size`.
-    Tumble { size: i64, offset: i64 },
+    /// Every cell is a window.
+    Tumble(Grid),
+    /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`.
+    Hop { panes: Grid, slide: i64, size: i64 },
+    /// In every cell of `outer` windows from its start to the end of each of its steps.
+    Cumulate { step: Step, outer: Grid },
+    /// As of any instant, the `size` microseconds before it. Panes of `pane` microseconds; as-of instants are multiples.
+    Slide { size: i64, pane: i64 },
+    /// Events of a key with less than `gap` microseconds between each and the next.
+    Session { gap: i64 },
+}
+
+/// The steps of CUMULATE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Microseconds, counted from the start of each outer cell; the last step of a cell may be shorter.
+    Fixed(i64),
+    /// Cells of a calendar whose boundaries include those of the outer grid.
+    Calendar(Calendar),
 }
 
 /// The start that stands for the one window of [`Window::All`].
 pub const ALL_TIME: Micros = Micros(0);
 
-impl Window {
-    /// Start of the window that `time` (microseconds) belongs to.
+impl Grid {
+    /// The number of the cell that `time` (microseconds) belongs to.
     #[inline]
-    pub fn start_of(self, time: i64) -> i64 {
+    pub fn index_of(&self, time: i64) -> i64 {
+        match self {
+            Grid::Fixed { size, offset } => time.saturating_sub(*offset).div_euclid(*size),
+            Grid::Calendar(calendar) => calendar.index_of(time),
+        }
+    }
+
+    /// Where cell `index` begins, in microseconds; saturates at the ends of time.
+    #[inline]
+    pub fn start_of_index(&self, index: i64) -> i64 {
+        match self {
+            Grid::Fixed { size, offset } => index.saturating_mul(*size).saturating_add(*offset),
+            Grid::Calendar(calendar) => calendar.start_of_index(index),
+        }
+    }
+
+    /// Start of the cell that `time` belongs to.
+    #[inline]
+    pub fn start_of(&self, time: i64) -> i64 {
+        match self {
+            Grid::Fixed { size, offset } => time.saturating_sub(time.saturating_sub(*offset).rem_euclid(*size)),
+            Grid::Calendar(calendar) => calendar.start_of_index(calendar.index_of(time)),
+        }
+    }
+
+    /// End of the cell that `time` belongs to: where the next one begins.
+    #[inline]
+    pub fn end_of(&self, time: i64) -> i64 {
+        match self {
+            Grid::Fixed { size, .. } => self.start_of(time).saturating_add(*size),
+            Grid::Calendar(calendar) => calendar.start_of_index(calendar.index_of(time) + 1),
+        }
+    }
+
+    /// The first start of a cell that is not before `bound`.
+    pub fn next_start(&self, bound: i64) -> i64 {
+        let start = self.start_of(bound);
+        if start >= bound { start } else { self.end_of(bound) }
+    }
+
+    /// Length of every cell in microseconds; `None`: they differ.
+    pub fn fixed_size(&self) -> Option<i64> {
+        match self {
+            Grid::Fixed { size, .. } => Some(*size),
+            Grid::Calendar(_) => None,
+        }
+    }
+}
+
+impl Window {
+    /// The pane that `time` (microseconds) belongs to. Of sessions, the event's own time.
+    #[inline]
+    pub fn pane_of(&self, time: i64) -> i64 {
         match self {
             Window::All => ALL_TIME.0,
-            Window::Tumble { size, offset } => time.saturating_sub(time.saturating_sub(offset).rem_euclid(size)),
+            Window::Tumble(grid) | Window::Hop { panes: grid, .. } => grid.start_of(time),
+            Window::Cumulate { step, outer } => match step {
+                Step::Fixed(step) => {
+                    let start = outer.start_of(time);
+                    time.saturating_sub(time.saturating_sub(start).rem_euclid(*step))
+                }
+                Step::Calendar(calendar) => Grid::Calendar(*calendar).start_of(time),
+            },
+            Window::Slide { pane, .. } => time.saturating_sub(time.rem_euclid(*pane)),
+            Window::Session { .. } => time,
         }
     }
 
-    /// End of the window that begins at `start`; `None` for the window over all time.
-    pub fn end_of(self, start: i64) -> Option<i64> {
-        match self {
-            Window::All => None,
-            Window::Tumble { size, .. } => Some(start.saturating_add(size)),
-        }
-    }
-
-    /// Length in microseconds; `None` for the window over all time.
-    pub fn size(self) -> Option<i64> {
-        match self {
-            Window::All => None,
-            Window::Tumble { size, .. } => Some(size),
-        }
-    }
-
-    /// Is `time`'s window too late for the speed layer, given the watermark just before the event? Microseconds.
+    /// Where the pane that begins at `pane` ends; `None`: never.
     #[inline]
-    pub fn is_late(self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
-        match self.end_of(self.start_of(time)) {
-            Some(end) => end.saturating_add(allowed_lateness) <= watermark,
-            None => false,
+    pub fn pane_end(&self, pane: i64) -> Option<i64> {
+        Some(match self {
+            Window::All => return None,
+            Window::Tumble(grid) | Window::Hop { panes: grid, .. } => grid.end_of(pane),
+            Window::Cumulate { step, outer } => {
+                let end = match step {
+                    Step::Fixed(step) => pane.saturating_add(*step),
+                    Step::Calendar(calendar) => Grid::Calendar(*calendar).end_of(pane),
+                };
+                end.min(outer.end_of(pane))
+            }
+            Window::Slide { pane: size, .. } => pane.saturating_add(*size),
+            Window::Session { gap } => pane.saturating_add(*gap),
+        })
+    }
+
+    /// Do windows overlap, so that panes are not windows?
+    pub fn overlaps(&self) -> bool {
+        matches!(self, Window::Hop { .. } | Window::Cumulate { .. })
+    }
+
+    /// Calls `each` with the id of every window that covers the pane that begins at `pane`, ascending. Of sessions and SLIDE
+    /// the pane stands for itself.
+    #[inline]
+    pub fn for_each_window(&self, pane: i64, mut each: impl FnMut(i64)) {
+        match self {
+            Window::Hop { panes, slide, size } => {
+                let index = panes.index_of(pane);
+                let last = index.div_euclid(*slide) * slide;
+                // The smallest multiple of the slide that is greater than index - size.
+                let mut start = (index - size).div_euclid(*slide) * slide + slide;
+                while start <= last {
+                    each(panes.start_of_index(start));
+                    start += slide;
+                }
+            }
+            Window::Cumulate { outer, .. } => {
+                let end = outer.end_of(pane);
+                let mut id = pane;
+                while id < end {
+                    each(id);
+                    match self.pane_end(id) {
+                        Some(next) if next > id => id = next,
+                        _ => break,
+                    }
+                }
+            }
+            _ => each(pane),
         }
     }
 
-    /// The event dates whose events share windows with those of `day`: recomputing windows of `day` needs all of them.
-    /// `None`: all dates.
-    pub fn dates_touching(self, day: Day) -> Option<std::ops::RangeInclusive<i32>> {
+    /// Start and end of the window with this id; no end: never (all time), or it is not known from the id (sessions).
+    #[inline]
+    pub fn bounds(&self, id: i64) -> (i64, Option<i64>) {
         match self {
-            Window::All => None,
-            Window::Tumble { .. } => {
-                let first = self.start_of(day.start().0);
-                let last = self.end_of(self.start_of(day.start().0 + MICROS_PER_DAY - 1))? - 1;
-                Some(Micros(first).day().0..=Micros(last).day().0)
+            Window::All | Window::Session { .. } => (id, None),
+            Window::Tumble(grid) => (id, Some(grid.end_of(id))),
+            Window::Hop { panes, size, .. } => {
+                (id, Some(panes.start_of_index(panes.index_of(id).saturating_add(*size))))
+            }
+            Window::Cumulate { outer, .. } => (outer.start_of(id), self.pane_end(id)),
+            Window::Slide { pane, .. } => (id, Some(id.saturating_add(*pane))),
+        }
+    }
+
+    /// The end of the last window that covers `time`, after which (and allowed lateness) the speed layer leaves an event
+    /// out; `None`: never. A session's is that of the event alone.
+    #[inline]
+    pub fn last_end(&self, time: i64) -> Option<i64> {
+        Some(match self {
+            Window::All => return None,
+            Window::Tumble(grid) => grid.end_of(time),
+            Window::Hop { panes, slide, size } => {
+                let index = panes.index_of(time);
+                let start = index.div_euclid(*slide) * slide;
+                if index - start >= *size {
+                    // In a hole between two windows: never late, and never shown.
+                    return None;
+                }
+                panes.start_of_index(start.saturating_add(*size))
+            }
+            Window::Cumulate { outer, .. } => outer.end_of(time),
+            Window::Slide { size, .. } => self.pane_of(time).saturating_add(*size),
+            Window::Session { gap } => time.saturating_add(*gap),
+        })
+    }
+
+    /// Is an event at `time` too late for the speed layer, given the watermark just before it? Microseconds. Sessions are
+    /// judged with the session the event would join ([`crate::partial::sessions`]); this is the event alone.
+    #[inline]
+    pub fn is_late(&self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
+        self.last_end(time).is_some_and(|end| end.saturating_add(allowed_lateness) <= watermark)
+    }
+
+    /// The grid on which windows begin; `None` where they begin anywhere or nowhere.
+    pub fn starts(&self) -> Option<Grid> {
+        match self {
+            Window::Tumble(grid) | Window::Cumulate { outer: grid, .. } => Some(*grid),
+            Window::Hop { panes, slide, .. } => Some(match panes {
+                Grid::Fixed { size, offset } => Grid::Fixed { size: size.saturating_mul(*slide), offset: *offset },
+                Grid::Calendar(calendar) => {
+                    let count = i64::from(calendar.count).saturating_mul(*slide);
+                    Grid::Calendar(Calendar { count: i32::try_from(count).unwrap_or(i32::MAX), ..*calendar })
+                }
+            }),
+            Window::All | Window::Slide { .. } | Window::Session { .. } => None,
+        }
+    }
+
+    /// The ids of the windows that start in `from..to`, as a range.
+    pub fn ids_starting_in(&self, from: i64, to: i64) -> (i64, i64) {
+        match self.starts() {
+            Some(grid) => (next_or_end(&grid, from), next_or_end(&grid, to)),
+            None => (from, to),
+        }
+    }
+
+    /// The range of panes that windows with ids in `from..to` cover.
+    pub fn panes_of(&self, from: i64, to: i64) -> (i64, i64) {
+        match self {
+            Window::Hop { .. } if to != i64::MAX && from < to => {
+                let last = self.starts().map_or(to, |grid| grid.start_of(to.saturating_sub(1)));
+                (from, self.bounds(last).1.unwrap_or(to).max(to))
+            }
+            Window::Cumulate { outer, .. } if from != i64::MIN => (outer.start_of(from), to),
+            _ => (from, to),
+        }
+    }
+
+    /// The days on which windows start that events of `day` fall into; some may have none. `None`: all days, or days that
+    /// only the sessions themselves know.
+    pub fn window_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
+        let (first, last) = (day.start().0, day.start().0 + MICROS_PER_DAY - 1);
+        let start_day = |id: i64| Micros(self.bounds(id).0).day().0;
+        match self {
+            Window::All | Window::Session { .. } => None,
+            _ => {
+                let mut earliest = None;
+                self.for_each_window(self.pane_of(first), |id| earliest = earliest.or(Some(start_day(id))));
+                let mut latest = day.0;
+                self.for_each_window(self.pane_of(last), |id| latest = start_day(id));
+                Some(earliest.unwrap_or(day.0).min(latest)..=latest)
             }
         }
     }
+
+    /// The days of the events that fall into windows starting on `day`; empty if none starts on it. `None` as above.
+    pub fn event_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
+        let (midnight, next) = (day.start().0, day.start().0 + MICROS_PER_DAY);
+        let grid = match self {
+            Window::All | Window::Session { .. } => return None,
+            Window::Slide { .. } => return Some(day.0..=day.0),
+            _ => self.starts()?,
+        };
+        let (first, last) = (grid.next_start(midnight), grid.start_of(next - 1));
+        if first >= next {
+            return Some(RangeInclusive::new(1, 0));
+        }
+        let end = match self {
+            Window::Cumulate { outer, .. } => outer.end_of(last),
+            _ => self.bounds(last).1?,
+        };
+        Some(Micros(first).day().0..=Micros(end.saturating_sub(1)).day().0)
+    }
+}
+
+/// The next start at or after `bound`; the ends of time stay what they are.
+fn next_or_end(grid: &Grid, bound: i64) -> i64 {
+    if bound == i64::MIN || bound == i64::MAX { bound } else { grid.next_start(bound) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::CalendarUnit;
     use crate::time::MICROS_PER_SECOND;
 
     const HOUR: i64 = 3600 * MICROS_PER_SECOND;
 
+    fn tumble(size: i64, offset: i64) -> Window {
+        Window::Tumble(Grid::Fixed { size, offset })
+    }
+
+    fn hop(pane: i64, slide: i64, size: i64) -> Window {
+        Window::Hop { panes: Grid::Fixed { size: pane, offset: 0 }, slide, size }
+    }
+
+    fn ids(window: Window, time: i64) -> Vec<i64> {
+        let mut all = Vec::new();
+        window.for_each_window(window.pane_of(time), |id| all.push(id));
+        all
+    }
+
     #[test]
     fn windows_are_half_open_also_before_1970() {
-        let w = Window::Tumble { size: HOUR, offset: 0 };
-        assert_eq!(w.start_of(0), 0);
-        assert_eq!(w.start_of(HOUR - 1), 0);
-        assert_eq!(w.start_of(HOUR), HOUR);
-        assert_eq!(w.start_of(-1), -HOUR);
-        assert_eq!(w.start_of(-HOUR), -HOUR);
-        let shifted = Window::Tumble { size: HOUR, offset: HOUR / 4 };
-        assert_eq!(shifted.start_of(0), HOUR / 4 - HOUR);
-        assert_eq!(shifted.start_of(HOUR / 4), HOUR / 4);
+        let w = tumble(HOUR, 0);
+        assert_eq!(w.pane_of(0), 0);
+        assert_eq!(w.pane_of(HOUR - 1), 0);
+        assert_eq!(w.pane_of(HOUR), HOUR);
+        assert_eq!(w.pane_of(-1), -HOUR);
+        assert_eq!(w.pane_of(-HOUR), -HOUR);
+        let shifted = tumble(HOUR, HOUR / 4);
+        assert_eq!(shifted.pane_of(0), HOUR / 4 - HOUR);
+        assert_eq!(shifted.pane_of(HOUR / 4), HOUR / 4);
+        assert_eq!(w.bounds(-HOUR), (-HOUR, Some(0)));
     }
 
     #[test]
     fn a_window_is_late_from_the_moment_its_end_and_the_lateness_are_behind_the_watermark() {
-        let w = Window::Tumble { size: HOUR, offset: 0 };
+        let w = tumble(HOUR, 0);
         assert!(!w.is_late(10, HOUR + 4, 5));
         assert!(w.is_late(10, HOUR + 5, 5));
         assert!(!Window::All.is_late(10, i64::MAX, 0));
+        // The last window that covers the event counts.
+        assert!(!hop(HOUR, 1, 3).is_late(10, 3 * HOUR + 4, 5));
+        assert!(hop(HOUR, 1, 3).is_late(10, 3 * HOUR + 5, 5));
+        let slide = Window::Slide { size: 100, pane: 1 };
+        assert!(!slide.is_late(10, 109, 0));
+        assert!(slide.is_late(10, 110, 0));
+    }
+
+    #[test]
+    fn hops_cover_an_event_as_often_as_they_overlap() {
+        assert_eq!(ids(hop(10, 1, 3), 25), [0, 10, 20]);
+        assert_eq!(ids(hop(10, 2, 3), 25), [0, 20]);
+        assert_eq!(ids(hop(10, 2, 3), 35), [20]);
+        assert_eq!(ids(hop(10, 3, 3), 35), [30]);
+        // Windows with holes between them: some events belong to none.
+        assert_eq!(ids(hop(10, 3, 2), 25), Vec::<i64>::new());
+        assert_eq!(ids(hop(10, 1, 2), -5), [-20, -10]);
+        assert_eq!(hop(10, 2, 3).bounds(20), (20, Some(50)));
+    }
+
+    #[test]
+    fn cumulated_windows_share_their_start() {
+        let w = Window::Cumulate { step: Step::Fixed(10), outer: Grid::Fixed { size: 30, offset: 0 } };
+        assert_eq!(ids(w, 35), [30, 40, 50]);
+        assert_eq!(w.bounds(40), (30, Some(50)));
+        assert_eq!(w.last_end(35), Some(60));
+        let zone = "Europe/Berlin".parse().expect("a zone");
+        let outer = Grid::Calendar(Calendar { unit: CalendarUnit::Day, count: 1, shift: 0, offset: 0, zone });
+        let hours = Window::Cumulate { step: Step::Fixed(HOUR), outer };
+        let short_day = Micros::parse("2024-03-30T23:30:00Z").expect("a time").0;
+        assert_eq!(ids(hours, short_day).len(), 23);
     }
 
     #[test]
     fn wide_and_shifted_windows_reach_over_the_edge_of_a_date() {
-        let daily = Window::Tumble { size: 24 * HOUR, offset: 0 };
-        assert_eq!(daily.dates_touching(Day(3)), Some(3..=3));
-        let shifted = Window::Tumble { size: 24 * HOUR, offset: 6 * HOUR };
-        assert_eq!(shifted.dates_touching(Day(3)), Some(2..=4));
-        let odd = Window::Tumble { size: 7 * HOUR, offset: 0 };
-        assert_eq!(odd.dates_touching(Day(0)), Some(0..=1));
-        assert_eq!(Window::All.dates_touching(Day(3)), None);
+        let daily = tumble(24 * HOUR, 0);
+        assert_eq!((daily.event_days_of(Day(3)), daily.window_days_of(Day(3))), (Some(3..=3), Some(3..=3)));
+        let shifted = tumble(24 * HOUR, 6 * HOUR);
+        assert_eq!((shifted.event_days_of(Day(3)), shifted.window_days_of(Day(3))), (Some(3..=4), Some(2..=3)));
+        let odd = tumble(7 * HOUR, 0);
+        assert_eq!((odd.event_days_of(Day(0)), odd.window_days_of(Day(1))), (Some(0..=1), Some(0..=1)));
+        assert_eq!((Window::All.event_days_of(Day(3)), Window::All.window_days_of(Day(3))), (None, None));
+        let three_days = hop(24 * HOUR, 1, 3);
+        assert_eq!((three_days.event_days_of(Day(5)), three_days.window_days_of(Day(5))), (Some(5..=7), Some(3..=5)));
+        let weekly = tumble(7 * 24 * HOUR, 4 * 24 * HOUR);
+        assert_eq!(weekly.window_days_of(Day(6)), Some(4..=4));
+        assert!(weekly.event_days_of(Day(5)).is_some_and(|days| days.is_empty()));
+    }
+
+    #[test]
+    fn ranges_of_starts_become_ranges_of_panes() {
+        let w = hop(10, 2, 3);
+        assert_eq!(w.ids_starting_in(15, 41), (20, 60));
+        assert_eq!(w.panes_of(20, 60), (20, 70));
+        assert_eq!(w.ids_starting_in(i64::MIN, i64::MAX), (i64::MIN, i64::MAX));
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_overflow() {
+        for window in [tumble(HOUR, 0), hop(HOUR, 1, 6), Window::Slide { size: HOUR, pane: 1 }] {
+            for time in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+                let pane = window.pane_of(time);
+                assert!(pane <= time);
+                window.for_each_window(pane, |id| assert!(window.bounds(id).1.is_none_or(|end| end >= id)));
+                window.last_end(time);
+            }
+        }
     }
 }

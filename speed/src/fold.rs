@@ -5,15 +5,19 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
+use arrow::row::Rows;
 use shared::evaluate::{EvaluateError, evaluate};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::keys::KeyLayout;
+use shared::partial::sessions::LiveSessions;
+use shared::partial::states::{Offsets, Places};
 use shared::scalar::Scalar;
 use shared::stream::Stream;
 use shared::time::micros_of;
 use shared::view::View;
+use shared::window::Window;
 
 /// Why a batch could not be folded. The stream's batches fit its schema, so this is a bug, not bad input.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +43,15 @@ pub struct FoldPlan {
     event_time: usize,
     watermark: usize,
     allowed_lateness: i64,
+    /// Which sessions are not yet over; `None`: the view has windows that follow from the clock.
+    live: Option<LiveSessions>,
     /// Every expression of the view, each once.
     scalars: Vec<Scalar>,
     filter: Option<usize>,
     dimensions: Vec<usize>,
     arguments: Vec<Option<usize>>,
     masks: Vec<Option<usize>>,
-    windows: Vec<i64>,
+    panes: Vec<i64>,
 }
 
 impl FoldPlan {
@@ -63,18 +69,24 @@ impl FoldPlan {
         let arguments = view.aggregates.iter().map(|a| a.argument.as_ref().map(&mut number)).collect();
         let masks = view.aggregates.iter().map(|a| a.filter.as_ref().map(&mut number)).collect();
         let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
+        let allowed_lateness = micros_of(stream.allowed_lateness);
+        let live = match view.window {
+            Window::Session { gap } => Some(LiveSessions::new(gap, allowed_lateness)),
+            _ => None,
+        };
         Ok(FoldPlan {
             layout: Arc::new(KeyLayout::new(types)?),
             event_time: stream.event_time,
             watermark: stream.columns.len(),
-            allowed_lateness: micros_of(stream.allowed_lateness),
+            allowed_lateness,
+            live,
             scalars,
             filter,
             dimensions,
             arguments,
             masks,
             view,
-            windows: Vec::new(),
+            panes: Vec::new(),
         })
     }
 
@@ -90,17 +102,22 @@ impl FoldPlan {
         let boolean = |index: &usize| BooleanArray::from(columns[*index].to_data());
         let filter = self.filter.as_ref().map(boolean);
         let mut selected = selected_rows(rows.num_rows(), filter.as_ref());
-        let late = self.judge(rows, partition, first, &mut selected);
         let keys = if self.dimensions.is_empty() {
             None
         } else {
             let dimensions: Vec<ArrayRef> = self.dimensions.iter().map(|i| Arc::clone(&columns[*i])).collect();
             Some(self.layout.encode(&dimensions)?)
         };
+        let late = self.judge(rows, keys.as_ref(), &mut selected);
+        let late = late.into_iter().map(|row| Ledger::of(partition, Offset(first.0 + u64::from(row)))).sum();
         let arguments: Vec<_> = self.arguments.iter().map(|a| a.map(|i| Arc::clone(&columns[i]))).collect();
         let masks: Vec<_> = self.masks.iter().map(|m| m.as_ref().map(boolean)).collect();
         into.fold(&Evaluated {
-            windows: &self.windows,
+            panes: &self.panes,
+            places: Places {
+                times: rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values(),
+                offsets: Offsets::Run { partition: i64::from(partition.0), first: first.0 as i64 },
+            },
             keys: keys.as_ref(),
             arguments: &arguments,
             masks: &masks,
@@ -110,37 +127,58 @@ impl FoldPlan {
         Ok(Verdicts { folded: all - late, late })
     }
 
-    /// Fills in the window of every row and takes the rows of too-late windows out of `selected`. An event counts as
-    /// late whether or not the WHERE would have taken it: the ledger is about events, not about rows.
-    fn judge(&mut self, rows: &RecordBatch, partition: Partition, first: Offset, selected: &mut Vec<u32>) -> Ledger {
-        let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>();
+    /// Lets events pass that are before the seam: they are in a version, but sessions that are not yet over are made of
+    /// them, too. `true`: the view needs them.
+    pub fn warm(&mut self, rows: &RecordBatch) -> Result<bool, FoldError> {
+        if self.live.is_none() {
+            return Ok(false);
+        }
+        let wanted: Vec<usize> = self.filter.iter().chain(&self.dimensions).copied().collect();
+        let columns = evaluate(&wanted.iter().map(|i| &self.scalars[*i]).collect::<Vec<_>>(), rows)?;
+        let filter = self.filter.map(|_| BooleanArray::from(columns[0].to_data()));
+        let mut selected = selected_rows(rows.num_rows(), filter.as_ref());
+        let dimensions = &columns[usize::from(filter.is_some())..];
+        let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(dimensions)?) };
+        self.judge(rows, keys.as_ref(), &mut selected);
+        Ok(true)
+    }
+
+    /// Fills in the pane of every row, takes the too late ones out of `selected` and returns them. Where the clock makes
+    /// the windows, an event counts as late whether or not the WHERE would have taken it: the ledger is about events, not
+    /// about rows. Sessions are made of the rows that the WHERE takes.
+    fn judge(&mut self, rows: &RecordBatch, keys: Option<&Rows>, selected: &mut Vec<u32>) -> Vec<u32> {
+        let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
         let watermarks = rows.column(self.watermark).as_primitive::<TimestampMicrosecondType>();
-        let window = self.view.window;
-        self.windows.clear();
-        self.windows.reserve(times.len());
-        let mut late = Ledger::EMPTY;
-        let mut is_late_row = Vec::new();
-        let mut current: Option<(i64, i64)> = None;
-        for (row, &time) in times.values().iter().enumerate() {
-            let (start, end) = match current {
-                Some((start, end)) if time >= start && time < end => (start, end),
-                _ => {
-                    let start = window.start_of(time);
-                    (start, window.end_of(start).unwrap_or(i64::MAX))
+        let watermark = |row: usize| watermarks.is_valid(row).then(|| watermarks.value(row));
+        let mut late = Vec::new();
+        if let Some(live) = &mut self.live {
+            for &row in selected.iter() {
+                let key = keys.map(|keys| keys.row(row as usize));
+                let key = key.as_ref().map_or(&[][..], |key| key.as_ref());
+                if live.judge(key, times[row as usize], watermark(row as usize)) {
+                    late.push(row);
                 }
-            };
-            current = Some((start, end));
-            self.windows.push(start);
-            let closed = end != i64::MAX
-                && watermarks.is_valid(row)
-                && end.saturating_add(self.allowed_lateness) <= watermarks.value(row);
-            if closed {
-                late += Ledger::of(partition, Offset(first.0 + row as u64));
-                is_late_row.push(row as u32);
+            }
+        } else {
+            let window = self.view.window;
+            self.panes.clear();
+            self.panes.reserve(times.len());
+            // Neighbours mostly share their pane: its start and end, and from when on it is too late.
+            let mut current = (i64::MAX, i64::MIN, None);
+            for (row, &time) in times.iter().enumerate() {
+                if time < current.0 || time >= current.1 {
+                    let pane = window.pane_of(time);
+                    let closes = window.last_end(pane).map(|end| end.saturating_add(self.allowed_lateness));
+                    current = (pane, window.pane_end(pane).unwrap_or(i64::MAX), closes);
+                }
+                self.panes.push(current.0);
+                if current.2.is_some_and(|closes| watermark(row).is_some_and(|watermark| closes <= watermark)) {
+                    late.push(row as u32);
+                }
             }
         }
-        if !is_late_row.is_empty() {
-            selected.retain(|row| is_late_row.binary_search(row).is_err());
+        if !late.is_empty() {
+            selected.retain(|row| late.binary_search(row).is_err());
         }
         late
     }

@@ -12,7 +12,7 @@ use shared::ledger::Ledger;
 use shared::partial::accumulate::Accumulator;
 use shared::readers::{Generation, SpeedError};
 use shared::stream::Stream;
-use shared::view::View;
+use shared::view::{Precision, View};
 
 use crate::fold::{FoldError, FoldPlan};
 
@@ -50,17 +50,22 @@ impl Generations {
         accepted: Ledger,
     ) -> Result<Generations, FoldError> {
         let plan = FoldPlan::new(Arc::clone(&view), stream)?;
-        let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout));
+        let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout), Precision::Sketch);
         let open =
             Open { partition, from, to: from, accumulator, folded: Ledger::EMPTY, late: Ledger::EMPTY, accepted };
         Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
     }
 
     /// Folds contiguous batches that come next in the log. Those the view has already (a replay that began earlier for
-    /// another view) are skipped.
+    /// another view, or for sessions that were under way at the seam) are not folded again.
     pub fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
         let next = self.open.to;
         let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
+        for batch in &batches[..skipped] {
+            if !self.plan.warm(&batch.rows)? {
+                break;
+            }
+        }
         let batches = &batches[skipped..];
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return Ok(()) };
         let rows = match batches {
@@ -68,6 +73,9 @@ impl Generations {
             many => concat_batches(&many[0].rows.schema(), many.iter().map(|b| &b.rows))?,
         };
         let behind = (next.0.max(first.first_offset.0) - first.first_offset.0) as usize;
+        if behind > 0 {
+            self.plan.warm(&rows.slice(0, behind))?;
+        }
         let rows = if behind == 0 { rows } else { rows.slice(behind, rows.num_rows() - behind) };
         let offset = Offset(first.first_offset.0 + behind as u64);
         let verdicts = self.plan.fold(&rows, first.partition, offset, &mut self.open.accumulator)?;
@@ -85,7 +93,7 @@ impl Generations {
             partition: self.open.partition,
             from: self.open.to,
             to: self.open.to,
-            accumulator: Accumulator::new(Arc::clone(&self.view), layout),
+            accumulator: Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch),
             folded: Ledger::EMPTY,
             late: Ledger::EMPTY,
             accepted: self.open.accepted,

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogSink};
 use shared::ids::{Offset, Partition, StreamName};
+use shared::limits;
 use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
@@ -16,6 +17,7 @@ use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::Micros;
 use shared::view::View;
+use shared::window::Window;
 use tokio::sync::oneshot;
 
 use crate::fold::FoldError;
@@ -182,7 +184,8 @@ fn worker(
     let mut from = head;
     for FoldedView { view, seam } in views {
         let begin = seam.offset(partition).max(log_start);
-        from = from.min(begin);
+        let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
+        from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
         let accepted = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);

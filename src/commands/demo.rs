@@ -51,6 +51,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         data: data.clone(),
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
+        schedules: true,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let (url, option) = addresses(running.local_addr);

@@ -10,6 +10,7 @@ mod listing;
 mod query;
 mod serve;
 mod streams;
+mod verify;
 mod views;
 
 use crate::arguments::Command;
@@ -21,6 +22,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Check(arguments) => check::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments).await,
         Command::Ingest(arguments) => ingest::run(arguments).await,
         Command::Query(arguments) => query::run(arguments).await,
         Command::Views(arguments) => views::run(arguments).await,

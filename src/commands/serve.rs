@@ -34,7 +34,8 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     if !listen.ip().is_loopback() {
         eprintln!("warning: {listen} can be reached from other machines, and anyone who reaches it may read and write");
     }
-    let wiring = WiringSettings { definitions: sources, data: data.clone(), listen, limits: settings.limits };
+    let wiring =
+        WiringSettings { definitions: sources, data: data.clone(), listen, limits: settings.limits, schedules: true };
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };

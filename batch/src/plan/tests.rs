@@ -2,6 +2,8 @@ use proptest::prelude::*;
 use shared::seam::CutPoint;
 
 use super::*;
+use shared::calendar::{Calendar, CalendarUnit};
+use shared::window::{Grid, Step};
 
 const HOUR: i64 = 3600 * 1_000_000;
 
@@ -46,7 +48,7 @@ fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
 
 #[test]
 fn new_dates_are_recomputed_from_all_their_files_and_others_stay() {
-    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let archive = [
         file("a", 1, 0, 0, 5),
         file("b", 2, 0, 5, 7),
@@ -64,10 +66,10 @@ fn new_dates_are_recomputed_from_all_their_files_and_others_stay() {
 #[test]
 fn windows_over_the_edge_of_a_date_widen_what_is_read() {
     let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7), file("c", 3, 0, 7, 9)];
-    let seven = Window::Tumble { size: 7 * HOUR, offset: 0 };
+    let seven = Window::Tumble(Grid::Fixed { size: 7 * HOUR, offset: 0 });
     let plan = planned(seven, &cut(&[7]), &cut(&[9]), &archive, false).expect("a plan");
     assert_eq!(days(&plan), (vec![2, 3], vec![2, 3], vec!["Some(2)"]));
-    let three_days = Window::Tumble { size: 72 * HOUR, offset: 24 * HOUR };
+    let three_days = Window::Tumble(Grid::Fixed { size: 72 * HOUR, offset: 24 * HOUR });
     let plan = planned(three_days, &cut(&[7]), &cut(&[9]), &archive, false).expect("a plan");
     assert_eq!(days(&plan), (vec![1], vec![1, 2, 3], vec!["Some(1)"]));
 }
@@ -75,7 +77,7 @@ fn windows_over_the_edge_of_a_date_widen_what_is_read() {
 #[test]
 fn everything_is_recomputed_when_asked_for_and_for_a_window_over_all_time() {
     let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7)];
-    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     for (window, everything) in [(hourly, true), (Window::All, false)] {
         let plan = planned(window, &cut(&[5]), &cut(&[7]), &archive, everything).expect("a plan");
         assert!(plan.everything && plan.keep.is_empty());
@@ -88,7 +90,7 @@ fn an_event_without_a_usable_date_means_everything() {
     let mut odd = file("odd", 0, 0, 5, 7);
     odd.partition = None;
     let archive = [file("a", 1, 0, 0, 5), odd];
-    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let plan = planned(hourly, &cut(&[5]), &cut(&[7]), &archive, false).expect("a plan");
     assert!(plan.everything && plan.window_dates.contains(&None));
     assert_eq!(plan.rows, 7);
@@ -96,7 +98,7 @@ fn an_event_without_a_usable_date_means_everything() {
 
 #[test]
 fn files_that_cannot_be_are_named() {
-    let hourly = Window::Tumble { size: HOUR, offset: 0 };
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let error = |archive: &[DataFile], at: u64| {
         planned(hourly, &cut(&[0]), &cut(&[at]), archive, false).expect_err("no plan").to_string()
     };
@@ -114,14 +116,32 @@ fn files_that_cannot_be_are_named() {
 }
 
 proptest! {
-    /// Whatever window an event falls into: its date is among those its day touches, and that date reads its day.
+    /// Whatever windows an event falls into: their dates are among those its day touches, and each reads its day.
     #[test]
-    fn dates_and_windows_agree(size in 1i64..20 * 24 * HOUR, shift in 0.0f64..1.0, time in -900 * HOUR..900 * HOUR) {
-        let window = Window::Tumble { size, offset: (size as f64 * shift) as i64 % size };
+    fn dates_and_windows_agree(
+        size in 1i64..20 * 24 * HOUR, shift in 0.0f64..1.0, time in -900 * HOUR..900 * HOUR, kind in 0usize..4,
+        slide in 1i64..5, panes in 1i64..9,
+    ) {
+        let grid = Grid::Fixed { size, offset: (size as f64 * shift) as i64 % size };
+        let month = Calendar { unit: CalendarUnit::Month, count: 1, shift: 0, offset: 0, zone: "Asia/Tokyo".parse().expect("a zone") };
+        let window = match kind {
+            0 => Window::Tumble(grid),
+            1 => Window::Hop { panes: grid, slide, size: panes },
+            2 => Window::Cumulate { step: Step::Fixed((size / panes).max(1)), outer: grid },
+            _ => Window::Cumulate { step: Step::Fixed(24 * HOUR), outer: Grid::Calendar(month) },
+        };
         let day = Micros(time).day();
-        let date = window_date(window, window.start_of(time));
-        prop_assert!(window_dates_of(window, Some(day)).contains(&date));
-        let date = date.expect("near 1970 every date is readable");
-        prop_assert!(event_days_of(window, date).contains(&day.0));
+        // Not more than some thousand windows.
+        prop_assume!(kind != 2 || size / panes.max(1) > 0);
+        let dates = window_dates_of(window, Some(day));
+        let pane = window.pane_of(time);
+        let mut all = Vec::new();
+        window.for_each_window(pane, |id| all.push(id));
+        for id in all {
+            let date = window_date(window, id);
+            prop_assert!(dates.contains(&date), "{:?} {:?}", date, dates);
+            let date = date.expect("near 1970 every date is readable");
+            prop_assert!(window.event_days_of(date).expect("of the clock").contains(&day.0));
+        }
     }
 }

@@ -22,12 +22,13 @@ use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros, micros_of};
-use shared::view::View;
+use shared::view::{Precision, View};
 use tempfile::TempDir;
 
 use crate::failure::RunFailure;
@@ -227,7 +228,15 @@ pub type Rows = BTreeMap<(i64, String), Vec<serde_json::Value>>;
 
 pub fn rows(view: &View, parts: &[&Part]) -> Rows {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = Spec { view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &dimensions, filter: None };
+    let spec = Spec {
+        view,
+        from: i64::MIN,
+        to: i64::MAX,
+        grain: Grain::Window,
+        dimensions: &dimensions,
+        filter: None,
+        precision: Precision::Sketch,
+    };
     let parts: Vec<_> = parts.iter().map(|part| (*part, Layers::BATCH)).collect();
     let merged = merge(&spec, &parts).expect("merges");
     let groups = merged.dimension_columns().expect("decodes");
@@ -429,16 +438,18 @@ fn archive_rows(stream: &Stream, partition: usize, events: &[(u64, Event)]) -> R
 fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
     let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect()).expect("a layout");
     let layout = Arc::new(layout);
-    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
     let batch = RecordBatch::try_new(stream.schema(), stream_columns(events)).expect("rows of the stream");
     let value = |scalar: &shared::scalar::Scalar| evaluate(&[scalar], &batch).expect("evaluates").remove(0);
     let mask = |scalar: &shared::scalar::Scalar| BooleanArray::from(value(scalar).to_data());
     let dimensions: Vec<ArrayRef> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
     let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
-    let windows: Vec<i64> = events.iter().map(|e| view.window.start_of(e.at)).collect();
+    let times: Vec<i64> = events.iter().map(|e| e.at).collect();
+    let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
     let filter = view.filter.as_ref().map(mask);
     accumulator.fold(&Evaluated {
-        windows: &windows,
+        panes: &panes,
+        places: Places { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
         keys: keys.as_ref(),
         arguments: &view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect::<Vec<_>>(),
         masks: &view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect::<Vec<_>>(),

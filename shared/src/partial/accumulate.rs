@@ -3,6 +3,7 @@
 //! Blocks that a reader holds are copied before they change, so a [`Part`] never moves under its reader and no lock is
 //! needed. Rows of a batch are grouped by block first, so that each block is made writable once per batch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
@@ -11,14 +12,18 @@ use hashbrown::HashTable;
 
 use crate::partial::block::{BLOCK_ROWS, Block, Part};
 use crate::partial::keys::{KeyIndex, KeyLayout};
-use crate::partial::states::{NO_GROUP, Selection};
-use crate::view::View;
+use crate::partial::sessions::SessionIndex;
+use crate::partial::states::{NO_GROUP, Places, Selection, States};
+use crate::view::{Precision, View};
+use crate::window::Window;
 
 /// A batch of events, evaluated for one view. All columns have the same number of rows.
 #[derive(Debug)]
 pub struct Evaluated<'a> {
-    /// Window start of each row, in microseconds.
-    pub windows: &'a [i64],
+    /// Pane of each row, in microseconds; of sessions nothing is read here.
+    pub panes: &'a [i64],
+    /// When and where each row happened.
+    pub places: Places<'a>,
     /// Encoded dimensions of each row; `None` for a view without dimensions.
     pub keys: Option<&'a Rows>,
     /// One per aggregate: its argument.
@@ -39,6 +44,9 @@ pub struct Accumulator {
     /// Numbers of rows over all blocks, found by (window, key).
     table: HashTable<u32>,
     rows: usize,
+    precision: Precision,
+    /// Where the sessions of each key are; empty for all other views.
+    sessions: SessionIndex,
     scratch: Scratch,
 }
 
@@ -53,8 +61,11 @@ struct Scratch {
 
 impl Accumulator {
     /// Nothing accumulated yet for `view`, whose dimensions `layout` encodes.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>) -> Accumulator {
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, precision: Precision) -> Accumulator {
+        let gap = if let Window::Session { gap } = view.window { gap } else { 0 };
         Accumulator {
+            precision,
+            sessions: SessionIndex::new(gap),
             view,
             layout,
             keys: KeyIndex::default(),
@@ -67,12 +78,15 @@ impl Accumulator {
 
     /// Folds a batch in.
     pub fn fold(&mut self, batch: &Evaluated<'_>) {
+        if matches!(self.view.window, Window::Session { .. }) {
+            return self.fold_sessions(batch);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.slots.clear();
         scratch.slots.reserve(batch.rows.len());
         let mut previous: Option<(u32, i64, u32, u32)> = None;
         for &row in batch.rows {
-            let window = batch.windows[row as usize];
+            let window = batch.panes[row as usize];
             let key = match (batch.keys, previous) {
                 (None, Some((_, _, key, _))) => key,
                 (None, None) => self.keys.id_of(&[]),
@@ -86,8 +100,84 @@ impl Accumulator {
             previous = Some((row, window, key, slot));
             scratch.slots.push(slot);
         }
-        self.observe(batch, &mut scratch);
+        self.observe(batch, batch.rows, &mut scratch);
         self.scratch = scratch;
+    }
+
+    /// Sessions of the batch first, each then put together with those it meets; only then are values observed, when no
+    /// session moves any more.
+    fn fold_sessions(&mut self, batch: &Evaluated<'_>) {
+        let mut events: Vec<(u32, i64, u32)> = Vec::with_capacity(batch.rows.len());
+        for &row in batch.rows {
+            let key = match batch.keys {
+                None => self.keys.id_of(&[]),
+                Some(keys) => self.keys.id_of(keys.row(row as usize).as_ref()),
+            };
+            events.push((key, batch.places.times[row as usize], row));
+        }
+        events.sort_unstable();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.slots.clear();
+        let mut moved: HashMap<u32, u32> = HashMap::new();
+        let mut from = 0;
+        while from < events.len() {
+            let (key, first, _) = events[from];
+            let mut last = first;
+            let mut to = from + 1;
+            while to < events.len() && events[to].0 == key && self.sessions.meet(last, events[to].1) {
+                last = events[to].1;
+                to += 1;
+            }
+            let slot = self.session_slot(key, first, last, &mut moved);
+            scratch.slots.extend(std::iter::repeat_n(slot, to - from));
+            from = to;
+        }
+        if !moved.is_empty() {
+            for slot in &mut scratch.slots {
+                while let Some(now) = moved.get(slot) {
+                    *slot = *now;
+                }
+            }
+        }
+        let rows: Vec<u32> = events.iter().map(|(_, _, row)| *row).collect();
+        self.observe(batch, &rows, &mut scratch);
+        self.scratch = scratch;
+    }
+
+    /// The row of the session that events of `key` from `first` to `last` belong to. Sessions that these events bridge
+    /// become one; `moved` then says which row a former one's is part of.
+    fn session_slot(&mut self, key: u32, first: i64, last: i64, moved: &mut HashMap<u32, u32>) -> u32 {
+        let met = self.sessions.join(key, first, last, self.rows as u32);
+        let (block, row) = (met.slot as usize / BLOCK_ROWS, met.slot as usize % BLOCK_ROWS);
+        if met.is_new {
+            if self.rows.is_multiple_of(BLOCK_ROWS) {
+                self.blocks.push(Arc::new(Block::empty(&self.view, self.precision)));
+            }
+            let last_block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
+            Arc::make_mut(last_block).push_session(first, last, key);
+            self.rows += 1;
+            return met.slot;
+        }
+        let changed = Arc::make_mut(&mut self.blocks[block]);
+        changed.set_session(row, met.first, met.last);
+        for other in met.absorbed {
+            let theirs = &mut self.blocks[other as usize / BLOCK_ROWS];
+            let at = other as usize % BLOCK_ROWS;
+            let alone = |(aggregate, states): (_, &States)| {
+                let mut alone = States::new(aggregate, self.precision);
+                alone.grow(1);
+                alone.merge(&[0], states, at);
+                alone
+            };
+            let states: Vec<States> = self.view.aggregates.iter().zip(&theirs.states).map(alone).collect();
+            Arc::make_mut(theirs).keys[at] = NO_GROUP;
+            let target = Arc::make_mut(&mut self.blocks[block]);
+            for (state, theirs) in target.states.iter_mut().zip(&states) {
+                state.merge(&[row as u32], theirs, 0);
+            }
+            moved.insert(other, met.slot);
+        }
+        met.slot
     }
 
     /// Merges another set of partial aggregates of the same view in.
@@ -95,7 +185,15 @@ impl Accumulator {
         let ids: Vec<u32> = part.keys.iter().map(|key| self.keys.id_of(key)).collect();
         for block in &part.blocks {
             for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
-                let slot = self.slot_of(window, ids[key as usize]) as usize;
+                if key == NO_GROUP {
+                    continue;
+                }
+                let key = ids[key as usize];
+                let slot = match block.lasts.get(row) {
+                    // Rows that move are those of this accumulator; what was merged before went with them.
+                    Some(last) => self.session_slot(key, window, *last, &mut HashMap::new()) as usize,
+                    None => self.slot_of(window, key) as usize,
+                };
                 let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
                 for (state, theirs) in target.states.iter_mut().zip(&block.states) {
                     state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
@@ -106,7 +204,12 @@ impl Accumulator {
 
     /// What has been accumulated, as an immutable part. Cheap: blocks are shared until they change.
     pub fn part(&self) -> Part {
-        Part { layout: Arc::clone(&self.layout), keys: self.keys.keys().clone(), blocks: self.blocks.clone() }
+        Part {
+            layout: Arc::clone(&self.layout),
+            panes: self.view.window.overlaps(),
+            keys: self.keys.keys().clone(),
+            blocks: self.blocks.clone(),
+        }
     }
 
     /// Number of (window, key) rows.
@@ -116,7 +219,10 @@ impl Accumulator {
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.blocks.iter().map(|b| b.bytes()).sum::<usize>() + self.table.capacity() * 5
+        self.keys.bytes()
+            + self.blocks.iter().map(|b| b.bytes()).sum::<usize>()
+            + self.table.capacity() * 5
+            + self.sessions.bytes()
     }
 
     fn slot_of(&mut self, window: i64, key: u32) -> u32 {
@@ -135,7 +241,7 @@ impl Accumulator {
             hash_row(window, key)
         });
         if self.rows.is_multiple_of(BLOCK_ROWS) {
-            self.blocks.push(Arc::new(Block::empty(&self.view)));
+            self.blocks.push(Arc::new(Block::empty(&self.view, self.precision)));
         }
         let last = self.blocks.last_mut().expect("a block was pushed when the last one was full");
         Arc::make_mut(last).push(window, key);
@@ -143,8 +249,8 @@ impl Accumulator {
         slot
     }
 
-    /// Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
-    fn observe(&mut self, batch: &Evaluated<'_>, scratch: &mut Scratch) {
+    /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
+    fn observe(&mut self, batch: &Evaluated<'_>, of: &[u32], scratch: &mut Scratch) {
         let Scratch { slots, starts, groups, rows } = scratch;
         starts.clear();
         starts.resize(self.blocks.len() + 1, 0);
@@ -155,7 +261,7 @@ impl Accumulator {
         groups.resize(slots.len(), 0);
         rows.resize(slots.len(), 0);
         let mut next = starts.clone();
-        for (slot, row) in slots.iter().zip(batch.rows) {
+        for (slot, row) in slots.iter().zip(of) {
             let at = &mut next[*slot as usize / BLOCK_ROWS];
             groups[*at as usize] = slot % BLOCK_ROWS as u32;
             rows[*at as usize] = *row;
@@ -169,7 +275,7 @@ impl Accumulator {
             let block = Arc::make_mut(block);
             for ((states, argument), mask) in block.states.iter_mut().zip(batch.arguments).zip(batch.masks) {
                 let selection = Selection { groups: &groups[from..to], rows: &rows[from..to], mask: mask.as_ref() };
-                states.observe(selection, argument.as_ref());
+                states.observe(selection, argument.as_ref(), &batch.places);
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::partial::keys::{KeyLayout, Keys};
-use crate::partial::states::States;
-use crate::view::View;
+use crate::partial::states::{NO_GROUP, States};
+use crate::view::{Precision, View};
 
 /// Rows of a live block at most; small enough that copying one that a reader holds is cheap.
 pub const BLOCK_ROWS: usize = 4096;
@@ -12,12 +12,14 @@ pub const BLOCK_ROWS: usize = 4096;
 /// Rows of partial aggregates. All vectors have the same length; `states` has one entry per aggregate of the view.
 #[derive(Debug, Clone)]
 pub struct Block {
-    /// Window starts, in microseconds.
+    /// Ids of windows, or starts of panes, in microseconds; of sessions the time of the first event.
     pub windows: Vec<i64>,
-    /// Numbers into the part's [`Keys`].
+    /// Of sessions the time of the last event; empty for all other views.
+    pub lasts: Vec<i64>,
+    /// Numbers into the part's [`Keys`]; [`NO_GROUP`] marks a session that has become part of another.
     pub keys: Vec<u32>,
     pub states: Vec<States>,
-    /// Smallest and largest window start, to skip blocks a query does not touch.
+    /// Smallest and largest of `windows`, to skip blocks a query does not touch.
     pub window_range: (i64, i64),
     /// Are the rows in the order of their windows?
     pub sorted: bool,
@@ -25,11 +27,12 @@ pub struct Block {
 
 impl Block {
     /// No rows, for `view`.
-    pub fn empty(view: &View) -> Block {
+    pub fn empty(view: &View, precision: Precision) -> Block {
         Block {
             windows: Vec::new(),
+            lasts: Vec::new(),
             keys: Vec::new(),
-            states: view.aggregates.iter().map(States::new).collect(),
+            states: view.aggregates.iter().map(|aggregate| States::new(aggregate, precision)).collect(),
             window_range: (i64::MAX, i64::MIN),
             sorted: false,
         }
@@ -66,9 +69,24 @@ impl Block {
         start..end
     }
 
+    /// Appends a session of empty states.
+    pub fn push_session(&mut self, first: i64, last: i64, key: u32) {
+        self.push(first, key);
+        self.lasts.push(last);
+    }
+
+    /// Moves the ends of the session in `row` apart.
+    pub fn set_session(&mut self, row: usize, first: i64, last: i64) {
+        self.windows[row] = first;
+        self.lasts[row] = last;
+        self.window_range = (self.window_range.0.min(first), self.window_range.1.max(first));
+    }
+
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.windows.capacity() * 8 + self.keys.capacity() * 4 + self.states.iter().map(States::bytes).sum::<usize>()
+        (self.windows.capacity() + self.lasts.capacity()) * 8
+            + self.keys.capacity() * 4
+            + self.states.iter().map(States::bytes).sum::<usize>()
     }
 }
 
@@ -76,6 +94,8 @@ impl Block {
 #[derive(Debug, Clone)]
 pub struct Part {
     pub layout: Arc<KeyLayout>,
+    /// Are the rows panes that several windows share? Otherwise they are windows.
+    pub panes: bool,
     pub keys: Keys,
     pub blocks: Vec<Arc<Block>>,
 }
@@ -84,6 +104,15 @@ impl Part {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.blocks.iter().map(|b| b.len()).sum()
+    }
+
+    /// The sessions of the part: the times of the first and the last event of each.
+    pub fn sessions(&self) -> impl Iterator<Item = (i64, i64)> {
+        let of_block = |block: &Arc<Block>| {
+            let rows = block.windows.iter().copied().zip(block.lasts.iter().copied()).zip(&block.keys);
+            rows.filter(|(_, key)| **key != NO_GROUP).map(|(session, _)| session).collect::<Vec<_>>()
+        };
+        self.blocks.iter().flat_map(of_block)
     }
 
     /// Memory held, in bytes.

@@ -21,7 +21,7 @@ use crate::partial::finish::{finish, finish_measures};
 use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::states::{SUM_OVERFLOW, States};
 use crate::types::{DataType, timestamp_type};
-use crate::view::{Aggregate, OutputColumn, View};
+use crate::view::{Aggregate, OutputColumn, Precision, View};
 use crate::window::{ALL_TIME, Window};
 
 /// The column a view's table is partitioned by: the UTC day of `window_start`.
@@ -68,7 +68,7 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
         Field::new(format!("_state_{index}_{part}"), data_type, nullable)
     };
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
-    match States::new(aggregate) {
+    match States::new(aggregate, Precision::Sketch) {
         States::Count(_) => vec![field("count", ArrowType::Int64, false)],
         States::Integers { .. } => {
             vec![field("sum", ArrowType::Decimal128(38, 0), true), field("count", ArrowType::Int64, false)]
@@ -82,17 +82,38 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
     }
 }
 
-/// The rows of a view's table, in the order given: `windows` in microseconds, one dimension column per dimension.
+/// Start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no end.
+pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Option<i64>)> {
+    if let Window::Session { gap } = view.window {
+        return ids.iter().zip(lasts).map(|(first, last)| (*first, Some(last.saturating_add(gap)))).collect();
+    }
+    let mut before: Option<(i64, (i64, Option<i64>))> = None;
+    let bounds = |id: &i64| match before {
+        Some((same, bounds)) if same == *id => bounds,
+        _ => {
+            let bounds = view.window.bounds(*id);
+            before = Some((*id, bounds));
+            bounds
+        }
+    };
+    ids.iter().map(bounds).collect()
+}
+
+/// The rows of a view's table, in the order given: `windows` are ids, `lasts` the last events of sessions (of other views
+/// empty), one dimension column per dimension.
 pub fn encode(
     view: &View,
     windows: &[i64],
+    lasts: &[i64],
     dimensions: Vec<ArrayRef>,
     states: &[States],
 ) -> Result<RecordBatch, CodecError> {
     let mut columns: Vec<ArrayRef> = Vec::new();
     if view.window != Window::All {
-        let ends = windows.iter().map(|w| view.window.end_of(*w).unwrap_or(i64::MAX)).collect::<Vec<_>>();
-        columns.push(Arc::new(TimestampMicrosecondArray::from(windows.to_vec()).with_timezone("UTC")));
+        let bounds = window_bounds(view, windows, lasts);
+        let starts = bounds.iter().map(|(start, _)| *start).collect::<Vec<_>>();
+        let ends = bounds.iter().map(|(_, end)| end.unwrap_or(i64::MAX)).collect::<Vec<_>>();
+        columns.push(Arc::new(TimestampMicrosecondArray::from(starts).with_timezone("UTC")));
         columns.push(Arc::new(TimestampMicrosecondArray::from(ends).with_timezone("UTC")));
     }
     columns.extend(dimensions);
@@ -147,7 +168,7 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> States {
     let longs = |column: &ArrayRef| column.as_primitive::<Int64Type>().values().to_vec();
     let doubles = |column: &ArrayRef| column.as_primitive::<Float64Type>().values().to_vec();
     let seen = |column: &ArrayRef| (0..column.len()).map(|row| column.is_valid(row)).collect::<Vec<_>>();
-    match States::new(aggregate) {
+    match States::new(aggregate, Precision::Sketch) {
         States::Count(_) => States::Count(longs(&columns[0])),
         States::Integers { .. } => {
             let sums = columns[0].as_primitive::<Decimal128Type>();
@@ -191,11 +212,22 @@ pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> 
     let mut index = KeyIndex::default();
     let mut blocks = Vec::with_capacity(batches.len());
     for batch in batches.iter().filter(|b| b.num_rows() > 0) {
-        let windows = match batch.column_by_name(WINDOW_START) {
+        let times = |name: &str| match batch.column_by_name(name) {
             Some(column) => {
-                cast(column, &timestamp_type())?.as_primitive::<TimestampMicrosecondType>().values().to_vec()
+                Ok(cast(column, &timestamp_type())?.as_primitive::<TimestampMicrosecondType>().values().to_vec())
             }
-            None => vec![ALL_TIME.0; batch.num_rows()],
+            None => Err(CodecError::MissingColumn(name.to_owned())),
+        };
+        let mut lasts = Vec::new();
+        let windows = match view.window {
+            Window::All => vec![ALL_TIME.0; batch.num_rows()],
+            // Windows that share their start are known by their last pane.
+            Window::Cumulate { .. } => times(WINDOW_END)?.iter().map(|end| view.window.pane_of(end - 1)).collect(),
+            Window::Session { gap } => {
+                lasts = times(WINDOW_END)?.iter().map(|end| end - gap).collect();
+                times(WINDOW_START)?
+            }
+            _ => times(WINDOW_START)?,
         };
         let keys = if view.dimensions.is_empty() {
             vec![index.id_of(&[]); batch.num_rows()]
@@ -211,7 +243,7 @@ pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> 
         let smallest = windows.iter().copied().min().unwrap_or(i64::MAX);
         let largest = windows.iter().copied().max().unwrap_or(i64::MIN);
         let states = decode_states(view, batch)?;
-        blocks.push(Arc::new(Block { windows, keys, states, window_range: (smallest, largest), sorted }));
+        blocks.push(Arc::new(Block { windows, lasts, keys, states, window_range: (smallest, largest), sorted }));
     }
-    Ok(Part { layout: Arc::clone(layout), keys: index.keys().clone(), blocks })
+    Ok(Part { layout: Arc::clone(layout), panes: false, keys: index.keys().clone(), blocks })
 }

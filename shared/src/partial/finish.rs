@@ -22,6 +22,14 @@ const DECIMAL_MAX: i128 = 10i128.pow(38) - 1;
 pub struct Finished {
     pub column: ArrayRef,
     pub overflowed: Option<BooleanBuffer>,
+    pub bounds: Option<Bounds>,
+}
+
+/// stub
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    pub low: ArrayRef,
+    pub high: ArrayRef,
 }
 
 /// Finishes every measure of `view`: one column each, with a row per group. `states` has one entry per aggregate.
@@ -40,9 +48,11 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
     }
     .into_iter();
     let measures = view.measures.iter().map(|measure| match measure.expression.as_column() {
-        Some(index) => {
-            Finished { column: Arc::clone(&aggregates[index].column), overflowed: aggregates[index].overflowed.clone() }
-        }
+        Some(index) => Finished {
+            column: Arc::clone(&aggregates[index].column),
+            overflowed: aggregates[index].overflowed.clone(),
+            bounds: None,
+        },
         None => {
             let mut overflowed: Option<BooleanBuffer> = None;
             measure.expression.for_each_column(&mut |index| {
@@ -50,7 +60,7 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
                     overflowed = Some(overflowed.as_ref().map_or_else(|| theirs.clone(), |ours| ours | theirs));
                 }
             });
-            Finished { column: computed.next().expect("one column per composed measure"), overflowed }
+            Finished { column: computed.next().expect("one column per composed measure"), overflowed, bounds: None }
         }
     });
     Ok(measures.collect())
@@ -70,7 +80,11 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
                 (*count > 0 && *sum != SUM_OVERFLOW).then(|| *sum as f64 / unit / *count as f64)
             };
             let column: Float64Array = sums.iter().zip(counts).map(average).collect();
-            return Finished { column: Arc::new(column), overflowed: flags(sums, |sum| sum == SUM_OVERFLOW) };
+            return Finished {
+                column: Arc::new(column),
+                overflowed: flags(sums, |sum| sum == SUM_OVERFLOW),
+                bounds: None,
+            };
         }
         States::Integers { sums, counts } => {
             return match argument {
@@ -79,12 +93,16 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
                     let value = |(sum, count): (&i128, &i64)| (*count > 0 && fits(*sum)).then_some(*sum);
                     let column: Decimal128Array = sums.iter().zip(counts).map(value).collect();
                     let typed = column.with_precision_and_scale(38, scale).expect("checked to have 38 digits at most");
-                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| !fits(sum)) }
+                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| !fits(sum)), bounds: None }
                 }
                 _ => {
                     let value = |(sum, count): (&i128, &i64)| i64::try_from(*sum).ok().filter(|_| *count > 0);
                     let column: Int64Array = sums.iter().zip(counts).map(value).collect();
-                    Finished { column: Arc::new(column), overflowed: flags(sums, |sum| i64::try_from(sum).is_err()) }
+                    Finished {
+                        column: Arc::new(column),
+                        overflowed: flags(sums, |sum| i64::try_from(sum).is_err()),
+                        bounds: None,
+                    }
                 }
             };
         }
@@ -108,7 +126,7 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
         States::Floats { values, seen, .. } => Arc::new(Float64Array::new(values.clone().into(), Some(valid(seen)))),
         States::Texts { values, .. } => Arc::new(values.iter().map(|t| t.as_deref()).collect::<StringViewArray>()),
     };
-    Finished { column, overflowed: None }
+    Finished { column, overflowed: None, bounds: None }
 }
 
 /// Values of BOOLEAN, INT, BIGINT, DATE or TIMESTAMP from the i64 that sorts like them.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::partial::block::{Block, Part};
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
-use crate::partial::rows::{Place, Rows, Windows};
+use crate::partial::rows::{Place, Rows, Spacing, Windows};
+use crate::partial::sessions::{Piece, stitch};
 use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
-use crate::view::View;
-use crate::window::ALL_TIME;
+use crate::time::Micros;
+use crate::view::{Precision, View};
+use crate::window::{ALL_TIME, Grid, Window};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
@@ -40,19 +42,28 @@ impl Layers {
 pub enum Grain {
     /// Those of the view.
     Window,
-    /// Coarser ones: `[k * size + offset, ..)`, in microseconds; a multiple of the view's windows.
-    Every { size: i64, offset: i64 },
+    /// Coarser ones, each of which whole windows of the view fill.
+    Every(Grid),
     /// One for all.
     All,
 }
 
 impl Grain {
+    /// The window of this grain that a window of the view belongs to.
     #[inline]
     fn start_of(self, window: i64) -> i64 {
         match self {
             Grain::Window => window,
-            Grain::Every { size, offset } => window - (window - offset).rem_euclid(size),
+            Grain::Every(grid) => grid.start_of(window),
             Grain::All => ALL_TIME.0,
+        }
+    }
+
+    /// Does the view's window with this id reach over the edge of a window of this grain?
+    fn is_crossed(self, view: &View, window: i64) -> bool {
+        match (self, view.window.bounds(window).1) {
+            (Grain::Every(grid), Some(end)) => grid.end_of(window) < end,
+            _ => false,
         }
     }
 }
@@ -61,10 +72,12 @@ impl Grain {
 #[derive(Debug)]
 pub struct Spec<'a> {
     pub view: &'a View,
-    /// Window starts in `from..to`, in microseconds.
+    /// Ids of windows in `from..to`, in microseconds; of sessions the first event, of SLIDE the panes.
     pub from: i64,
     pub to: i64,
     pub grain: Grain,
+    /// What the merged states keep.
+    pub precision: Precision,
     /// Dimensions to keep, as indices into the view's.
     pub dimensions: &'a [usize],
     /// Over the view's dimensions; groups where it is not true are left out.
@@ -74,7 +87,10 @@ pub struct Spec<'a> {
 /// One row per window and group.
 #[derive(Debug)]
 pub struct Merged {
+    /// Ids of windows, or starts of those of a coarser grain.
     pub windows: Vec<i64>,
+    /// Of sessions the time of the last event; empty for all other views.
+    pub lasts: Vec<i64>,
     /// Numbers into `keys`.
     pub groups: Vec<u32>,
     pub layout: Arc<KeyLayout>,
@@ -90,6 +106,9 @@ pub enum MergeError {
     Keys(#[from] ArrowError),
     #[error("the filter could not be evaluated: {0}")]
     Filter(#[from] EvaluateError),
+    /// Seen only in the data: the offsets of time zones have not always been whole hours.
+    #[error("the view's window that starts at {0} reaches over the edge of a window of the grain")]
+    Crossed(Micros),
 }
 
 /// Merges parts of one view.
@@ -104,60 +123,169 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
         let candidates = extent.add(spec, part);
         if candidates > 0 {
             let ids = keys_in_use(spec, part, candidates);
-            touched.push((part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
+            touched.push((*part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
         }
     }
-    let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
-    let mut states: Vec<States> = spec.view.aggregates.iter().map(States::new).collect();
-    let mut layers: Vec<Layers> = Vec::new();
-    let mut targets: Vec<u32> = Vec::new();
-    for (part, layer, translation) in touched {
-        for block in &part.blocks {
-            let candidates = block.candidates(spec.from, spec.to);
-            number_rows(spec, block, candidates.clone(), &translation, &mut rows, &mut targets);
-            let new_rows = rows.windows.len() - layers.len();
-            layers.resize(rows.windows.len(), Layers::default());
-            for target in targets.iter().filter(|t| **t != NO_GROUP) {
-                layers[*target as usize].0 |= layer.0;
-            }
-            for (state, theirs) in states.iter_mut().zip(&block.states) {
-                state.grow(new_rows);
-                state.merge(&targets, theirs, candidates.start);
+    let states = spec.view.aggregates.iter().map(|aggregate| States::new(aggregate, spec.precision)).collect();
+    let mut table = Table { states, ..Table::default() };
+    if let Window::Session { gap } = spec.view.window {
+        table.sessions(spec, gap, &touched);
+    } else {
+        let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
+        let mut targets = Targets::default();
+        for (part, layer, translation) in &touched {
+            for block in &part.blocks {
+                let candidates = candidates(spec, part, block);
+                targets.fill(spec, part.panes, block, candidates.clone(), translation, &mut rows)?;
+                table.layers.resize(rows.windows.len(), Layers::default());
+                for targets in &targets.rounds {
+                    table.add(targets, *layer, block, candidates.start);
+                }
             }
         }
+        (table.windows, table.groups) = (rows.windows, rows.groups);
     }
-    let Rows { windows, groups, .. } = rows;
-    Ok(Merged { windows, groups, layout, keys: index.keys().clone(), states, layers })
+    let Table { windows, lasts, groups, states, layers } = table;
+    Ok(Merged { windows, lasts, groups, layout, keys: index.keys().clone(), states, layers })
 }
 
-/// Fills `targets` with the row of every candidate, or [`NO_GROUP`] where it is left out.
-fn number_rows(
-    spec: &Spec<'_>,
-    block: &Block,
-    candidates: std::ops::Range<usize>,
-    translation: &[u32],
-    rows: &mut Rows,
-    targets: &mut Vec<u32>,
-) {
-    targets.clear();
-    targets.reserve(candidates.len());
-    // Neighbours mostly share their window; outside the range it has no place.
-    let mut before: Option<(i64, Option<Place>)> = None;
-    for (&window, &key) in block.windows[candidates.clone()].iter().zip(&block.keys[candidates]) {
-        let place = match before {
-            Some((same, place)) if same == window => place,
-            _ => {
-                let inside = window >= spec.from && window < spec.to;
-                let place = inside.then(|| rows.place(spec.grain.start_of(window)));
-                before = Some((window, place));
-                place
+/// A merged table while it grows.
+#[derive(Debug, Default)]
+struct Table {
+    windows: Vec<i64>,
+    lasts: Vec<i64>,
+    groups: Vec<u32>,
+    states: Vec<States>,
+    layers: Vec<Layers>,
+}
+
+impl Table {
+    /// Merges the rows of `block` from `first` on into the rows `targets`.
+    fn add(&mut self, targets: &[u32], layer: Layers, block: &Block, first: usize) {
+        for target in targets.iter().filter(|target| **target != NO_GROUP) {
+            self.layers[*target as usize].0 |= layer.0;
+        }
+        for (state, theirs) in self.states.iter_mut().zip(&block.states) {
+            state.grow(self.layers.len() - state.len());
+            state.merge(targets, theirs, first);
+        }
+    }
+
+    /// Stitches the sessions of all parts; those that start in the range are rows.
+    fn sessions(&mut self, spec: &Spec<'_>, gap: i64, parts: &[(&Part, Layers, Vec<u32>)]) {
+        let blocks = || parts.iter().flat_map(|(part, layer, keys)| part.blocks.iter().map(move |b| (b, *layer, keys)));
+        let mut pieces = Vec::new();
+        let mut place = 0;
+        for (block, _, translation) in blocks() {
+            let rows = block.windows.iter().zip(&block.lasts).zip(&block.keys);
+            for ((first, last), key) in rows {
+                // A session that has become part of another has no key any more.
+                let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
+                if key != NO_GROUP {
+                    pieces.push(Piece { key, first: *first, last: *last, place });
+                }
+                place += 1;
             }
-        };
-        let key = translation[key as usize];
-        targets.push(match place {
-            Some(place) if key != NO_GROUP => rows.row_of(place, key),
-            _ => NO_GROUP,
+        }
+        let mut targets = vec![NO_GROUP; place as usize];
+        stitch(&mut pieces, gap, |pieces, first, last| {
+            if first >= spec.from && first < spec.to {
+                let row = self.windows.len() as u32;
+                self.windows.push(first);
+                self.lasts.push(last);
+                self.groups.push(pieces[0].key);
+                pieces.iter().for_each(|piece| targets[piece.place as usize] = row);
+            }
         });
+        self.layers.resize(self.windows.len(), Layers::default());
+        let mut begin = 0;
+        for (block, layer, _) in blocks() {
+            self.add(&targets[begin..begin + block.len()], layer, block, 0);
+            begin += block.len();
+        }
+    }
+}
+
+/// The rows of `block` that may have a part in the range.
+fn candidates(spec: &Spec<'_>, part: &Part, block: &Block) -> std::ops::Range<usize> {
+    match spec.view.window {
+        // What lies outside may belong to a session that starts inside.
+        Window::Session { .. } => 0..block.len(),
+        window if part.panes => {
+            let (from, to) = window.panes_of(spec.from, spec.to);
+            block.candidates(from, to)
+        }
+        _ => block.candidates(spec.from, spec.to),
+    }
+}
+
+/// Where the rows of a block go. Panes go to as many rows as windows cover them: a round for each.
+#[derive(Debug, Default)]
+struct Targets {
+    /// The row of every candidate, or [`NO_GROUP`] where it is left out.
+    rounds: Vec<Vec<u32>>,
+    places: Vec<Place>,
+}
+
+impl Targets {
+    fn fill(
+        &mut self,
+        spec: &Spec<'_>,
+        panes: bool,
+        block: &Block,
+        candidates: std::ops::Range<usize>,
+        translation: &[u32],
+        rows: &mut Rows,
+    ) -> Result<(), MergeError> {
+        self.rounds.iter_mut().for_each(Vec::clear);
+        if !panes && self.rounds.is_empty() {
+            self.rounds.push(Vec::with_capacity(candidates.len()));
+        }
+        self.places.clear();
+        let mut before: Option<i64> = None;
+        // Neighbours mostly share their window.
+        for (done, (&window, &key)) in block.windows[candidates.clone()].iter().zip(&block.keys[candidates]).enumerate()
+        {
+            if before != Some(window) {
+                before = Some(window);
+                self.place(spec, panes, window, rows)?;
+            }
+            let key = translation[key as usize];
+            if !panes {
+                self.rounds[0].push(match self.places.first() {
+                    Some(place) if key != NO_GROUP => rows.row_of(*place, key),
+                    _ => NO_GROUP,
+                });
+                continue;
+            }
+            if self.rounds.len() < self.places.len() {
+                self.rounds.resize_with(self.places.len(), Vec::new);
+            }
+            for (round, place) in self.rounds.iter_mut().zip(&self.places) {
+                round.resize(done, NO_GROUP);
+                round.push(if key == NO_GROUP { NO_GROUP } else { rows.row_of(*place, key) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Works out where the rows of a window or pane go; outside the range nowhere.
+    fn place(&mut self, spec: &Spec<'_>, panes: bool, window: i64, rows: &Rows) -> Result<(), MergeError> {
+        self.places.clear();
+        let inside = |id: i64| id >= spec.from && id < spec.to;
+        if panes {
+            spec.view.window.for_each_window(window, |id| {
+                if inside(id) {
+                    self.places.push(rows.place(spec.grain.start_of(id)));
+                }
+            });
+        } else if inside(window) {
+            if spec.grain.is_crossed(spec.view, window) {
+                return Err(MergeError::Crossed(Micros(window)));
+            }
+            self.places.push(rows.place(spec.grain.start_of(window)));
+        }
+        Ok(())
     }
 }
 
@@ -203,28 +331,33 @@ impl Extent {
     /// Takes in the rows of `part` that may be in the range, and says how many they are.
     fn add(&mut self, spec: &Spec<'_>, part: &Part) -> usize {
         let before = self.rows;
+        let (from, to) = if part.panes { spec.view.window.panes_of(spec.from, spec.to) } else { (spec.from, spec.to) };
         for block in &part.blocks {
-            let candidates = block.candidates(spec.from, spec.to).len();
+            let candidates = candidates(spec, part, block).len();
             if candidates > 0 {
                 self.rows += candidates;
-                self.first = self.first.min(block.window_range.0.max(spec.from));
-                self.last = self.last.max(block.window_range.1.min(spec.to.saturating_sub(1)));
+                self.first = self.first.min(block.window_range.0.max(from));
+                self.last = self.last.max(block.window_range.1.min(to.saturating_sub(1)));
             }
         }
         self.rows - before
     }
 
     fn windows(&self, spec: &Spec<'_>) -> Windows {
-        let size = match spec.grain {
-            Grain::Window => spec.view.window.size(),
-            Grain::Every { size, .. } => Some(size),
-            Grain::All => None,
+        let spacing = match (spec.grain, spec.view.window) {
+            (Grain::All, _) | (_, Window::All) => Spacing::Single,
+            (Grain::Every(grid), _) | (Grain::Window, Window::Tumble(grid)) => even(grid),
+            (Grain::Window, _) => Spacing::Uneven,
         };
-        if self.rows == 0 || size.is_none() {
-            return Windows { first: ALL_TIME.0, last: ALL_TIME.0, size: None };
+        if self.rows == 0 || matches!(spacing, Spacing::Single) {
+            return Windows { first: ALL_TIME.0, last: ALL_TIME.0, spacing: Spacing::Single };
         }
-        Windows { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), size }
+        Windows { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), spacing }
     }
+}
+
+fn even(grid: Grid) -> Spacing {
+    grid.fixed_size().map_or(Spacing::Uneven, Spacing::Even)
 }
 
 /// The keys that candidates have: all of them, unless the candidates are fewer than the keys.
@@ -235,7 +368,8 @@ fn keys_in_use(spec: &Spec<'_>, part: &Part, candidates: usize) -> Vec<u32> {
     }
     let mut used = vec![false; part.keys.len()];
     for block in &part.blocks {
-        block.keys[block.candidates(spec.from, spec.to)].iter().for_each(|key| used[*key as usize] = true);
+        let keys = block.keys[self::candidates(spec, part, block)].iter().filter(|key| **key != NO_GROUP);
+        keys.for_each(|key| used[*key as usize] = true);
     }
     all.filter(|key| used[*key as usize]).collect()
 }

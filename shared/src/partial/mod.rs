@@ -16,4 +16,5 @@ pub mod finish;
 pub mod keys;
 pub mod merge;
 mod rows;
+pub mod sessions;
 pub mod states;

@@ -28,13 +28,23 @@ enum Found {
     Sparse(HashTable<u32>),
 }
 
-/// The windows that rows may have: `size` microseconds apart from `first` to `last`.
+/// The windows that rows may have, from `first` to `last`.
 #[derive(Debug, Clone, Copy)]
 pub struct Windows {
     pub first: i64,
     pub last: i64,
-    /// `None`: there is only one.
-    pub size: Option<i64>,
+    pub spacing: Spacing,
+}
+
+/// How far the windows are apart.
+#[derive(Debug, Clone, Copy)]
+pub enum Spacing {
+    /// There is only one.
+    Single,
+    /// Microseconds.
+    Even(i64),
+    /// As a calendar or the events have it.
+    Uneven,
 }
 
 /// Where the rows of one window are looked up.
@@ -47,7 +57,13 @@ pub struct Place {
 impl Rows {
     /// No rows yet; at most `candidates` will be looked up, with keys below `keys`.
     pub fn new(windows: Windows, keys: usize, candidates: usize) -> Rows {
-        let size = windows.size.unwrap_or(i64::MAX);
+        let size = match windows.spacing {
+            Spacing::Single => i64::MAX,
+            Spacing::Even(size) => size,
+            Spacing::Uneven => {
+                return Rows { windows: Vec::new(), groups: Vec::new(), found: Found::Sparse(HashTable::new()) };
+            }
+        };
         let span = windows.last.checked_sub(windows.first).filter(|span| *span >= 0);
         let lines = span.and_then(|span| usize::try_from(span / size).ok()).and_then(|last| last.checked_add(1));
         let cells = lines.and_then(|lines| lines.checked_mul(keys));
@@ -114,9 +130,9 @@ mod tests {
 
     #[test]
     fn dense_and_sparse_tables_give_the_same_numbers() {
-        let windows = Windows { first: -20, last: 30, size: Some(10) };
+        let windows = Windows { first: -20, last: 30, spacing: Spacing::Even(10) };
         let mut dense = Rows::new(windows, 2, 7);
-        let mut sparse = Rows::new(Windows { last: i64::MAX / 2, size: Some(1), ..windows }, 2, 7);
+        let mut sparse = Rows::new(Windows { last: i64::MAX / 2, spacing: Spacing::Even(1), ..windows }, 2, 7);
         assert!(matches!((&dense.found, &sparse.found), (Found::Dense { .. }, Found::Sparse(_))));
         assert_eq!(numbered(&mut dense), [0, 1, 0, 2, 3, 1, 3]);
         assert_eq!(numbered(&mut sparse), [0, 1, 0, 2, 3, 1, 3]);
@@ -126,10 +142,10 @@ mod tests {
     #[test]
     fn extremes_do_not_overflow() {
         for (first, last) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (0, i64::MAX)] {
-            let mut rows = Rows::new(Windows { first, last, size: Some(1) }, 3, 10);
+            let mut rows = Rows::new(Windows { first, last, spacing: Spacing::Even(1) }, 3, 10);
             assert_eq!(rows.row_of(rows.place(i64::MAX), 2), 0);
         }
-        let mut one = Rows::new(Windows { first: 0, last: 0, size: None }, 3, 10);
+        let mut one = Rows::new(Windows { first: 0, last: 0, spacing: Spacing::Single }, 3, 10);
         assert_eq!(one.row_of(one.place(0), 2), 0);
     }
 }

@@ -12,7 +12,24 @@ use arrow::datatypes::{
 };
 
 use crate::types::DataType;
-use crate::view::{Aggregate, AggregateFunction};
+use crate::view::{Aggregate, AggregateFunction, Precision};
+
+/// When and where the rows of a batch happened: FIRST_VALUE and LAST_VALUE ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Event times, in microseconds.
+    pub times: &'a [i64],
+    pub offsets: Offsets<'a>,
+}
+
+/// The place in the log of each row.
+#[derive(Debug, Clone, Copy)]
+pub enum Offsets<'a> {
+    /// Consecutive: row `r` has offset `first + r`.
+    Run { partition: i64, first: i64 },
+    /// One by one.
+    Listed { partitions: &'a [i64], offsets: &'a [i64] },
+}
 
 /// The sum that does not fit 128 bits. Once reached it stays; it finishes as NULL and is flagged.
 pub const SUM_OVERFLOW: i128 = i128::MIN;
@@ -130,7 +147,7 @@ impl Selection<'_> {
 
 impl States {
     /// States of no groups for `aggregate`.
-    pub fn new(aggregate: &Aggregate) -> States {
+    pub fn new(aggregate: &Aggregate, _precision: Precision) -> States {
         let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
         let extreme = match aggregate.function {
             AggregateFunction::Count => return States::Count(Vec::new()),
@@ -198,7 +215,7 @@ impl States {
 
     /// Takes in values: row `rows[i]` of `argument` into group `groups[i]`. `COUNT(*)` has no argument.
     /// The argument has the Arrow type of the aggregate's argument.
-    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>) {
+    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>, _places: &Places<'_>) {
         let Some(argument) = argument else {
             if let States::Count(counts) = self {
                 selection.for_each(|group, _| counts[group] += 1);

@@ -14,6 +14,7 @@ use super::select::{Item, Select, parse_select};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
+use crate::calendar::{UnknownZone, Zone};
 use crate::ids::ViewName;
 use crate::scalar::Scalar;
 use crate::schedule::Schedule;
@@ -49,44 +50,72 @@ pub(super) struct Known<'a> {
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
 pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
     let source = cursor.source;
-    let schedule = if cursor.word("with") { view_options(cursor)? } else { None };
+    let Options { schedule, zone } = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, known)?;
     let columns: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
-    let reader = Reader { source, stream, columns: &columns };
+    let reader = Reader { source, stream, zone, columns: &columns };
     let filter = select.filter.as_ref().map(|filter| reader.filter(filter)).transpose()?;
     let mut groups = reader.groups(&select)?;
-    let measures = reader.output(&select, &mut groups)?;
+    let mut measures = reader.output(&select, &mut groups)?;
+    let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
     Ok(View {
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
         window: groups.window.unwrap_or(Window::All),
+        zone,
         filter,
         dimensions: groups.finish(source)?,
         aggregates: measures.aggregates,
         measures: measures.measures,
         output: measures.output,
-        having: None,
+        having,
         schedule,
         sql: cursor.text().to_owned(),
     })
 }
 
-fn view_options(cursor: &mut Cursor) -> Result<Option<String>, SqlError> {
+/// What `WITH (..)` says about a view.
+struct Options {
+    schedule: Option<String>,
+    zone: Zone,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { schedule: None, zone: Zone::UTC }
+    }
+}
+
+fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
     let source = cursor.source;
-    let mut schedule = None;
+    let mut options = Options::default();
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
             "schedule" => {
                 Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
-                schedule = Some(option.value);
+                options.schedule = Some(option.value);
             }
-            _ if option.value.eq_ignore_ascii_case("utc") => {}
-            _ => return Err(option.error(source, "a time zone other than UTC is not supported yet")),
+            _ => {
+                let zone = option.value.parse();
+                let unknown = |error: UnknownZone| option.error(source, error.to_string());
+                options.zone = zone.map_err(|error| unknown(error).maybe_help(zone_meant(&option.value)))?;
+            }
         }
     }
-    Ok(schedule)
+    Ok(options)
+}
+
+/// The time zone that a city alone or a misspelt name may mean.
+fn zone_meant(name: &str) -> Option<String> {
+    let names = || Zone::all().map(Zone::name);
+    let city = name.trim().replace(' ', "_");
+    let of_city = |zone: &&str| zone.rsplit_once('/').is_some_and(|(_, last)| last.eq_ignore_ascii_case(&city));
+    match names().find(of_city) {
+        Some(zone) => Some(format!("did you mean `{zone}`?")),
+        None => did_you_mean(name, names()),
+    }
 }
 
 fn find_stream<'a>(source: &Source, name: &Named, known: &Known<'a>) -> Result<&'a Stream, ViewError> {
@@ -142,6 +171,7 @@ struct Measures {
 struct Reader<'a> {
     source: &'a Source,
     stream: &'a Stream,
+    zone: Zone,
     columns: &'a [(String, DataType)],
 }
 
@@ -154,11 +184,28 @@ impl<'a> Reader<'a> {
         lower_condition(self.source, &mut self.scope(Place::Rows("WHERE")), filter, "WHERE")
     }
 
+    /// HAVING; its aggregates join those of the measures.
+    fn having(&self, having: &Parsed, done: &mut Measures) -> Result<Scalar, SqlError> {
+        let mut scope = self.scope(Place::Having).with_measures(&done.measures);
+        scope.aggregates = std::mem::take(&mut done.aggregates);
+        let condition = lower_condition(self.source, &mut scope, having, "HAVING")?;
+        if let Some(span) = scope.json {
+            return Err(self.json_stands_alone(span));
+        }
+        done.aggregates = scope.aggregates;
+        Ok(condition)
+    }
+
+    fn json_stands_alone(&self, span: Span) -> SqlError {
+        let error = self.source.error(span, "this aggregate gives JSON, which cannot be compared or computed with");
+        error.help("select it as a measure of its own")
+    }
+
     fn groups(&self, select: &Select) -> Result<Groups, SqlError> {
         let mut groups = Groups { window: None, dimensions: Vec::new() };
         for parsed in &select.group_by {
             let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
-            if let Some(window) = parse_window(self.source, self.stream, parsed)? {
+            if let Some(window) = parse_window(self.source, self.stream, self.zone, parsed)? {
                 let WindowCall { window, span } = window;
                 if groups.window.replace(window).is_some() {
                     return Err(self.source.error(span, "a view has at most one window"));
@@ -270,6 +317,9 @@ impl<'a> Reader<'a> {
         let expression = lower(self.source, &mut scope, &item.value)?;
         done.aggregates = std::mem::take(&mut scope.aggregates);
         debug_assert!(uses_aggregate || known == done.aggregates.len());
+        if let (Some(span), None) = (scope.json, expression.as_column()) {
+            return Err(self.json_stands_alone(span));
+        }
         if let Some(alias) = &item.alias
             && is_reserved(&alias.name)
         {

@@ -2,14 +2,16 @@
 
 use sqlparser::ast::{
     DateTimeField, DuplicateTreatment, Expr, Function as SqlFunction, FunctionArg, FunctionArgExpr, FunctionArguments,
-    ObjectNamePart, Value,
+    ObjectNamePart, OrderByExpr, Value,
 };
 
 use super::aggregate;
 use super::coerce::{is_null, settle};
 use super::error::SqlError;
 use super::lower::{Lowering, call};
+use super::source::Source;
 use super::suggest::did_you_mean;
+use super::window;
 use crate::scalar::{Function, Literal, Node, Scalar};
 use crate::types::DataType;
 
@@ -52,8 +54,6 @@ const NAMES: &[&str] = &[
     "cast",
 ];
 
-const LATER: &[&str] = &["hop", "cumulate", "session", "slide"];
-
 /// A call whose clauses have all been looked at.
 pub(super) struct Call<'e> {
     /// In lower case.
@@ -62,7 +62,26 @@ pub(super) struct Call<'e> {
     pub(super) arguments: Vec<&'e Expr>,
     /// `f(*)`
     pub(super) star: bool,
+    pub(super) distinct: bool,
     pub(super) filter: Option<&'e Expr>,
+    /// `WITHIN GROUP (ORDER BY ..)`
+    pub(super) within: Option<&'e [OrderByExpr]>,
+}
+
+impl Call<'_> {
+    /// Errors if the call has what only an aggregate's may have.
+    pub(super) fn refuse_aggregate_clauses(&self, source: &Source) -> Result<(), SqlError> {
+        let clauses = [
+            (self.star, "`*`"),
+            (self.distinct, "DISTINCT"),
+            (self.filter.is_some(), "FILTER"),
+            (self.within.is_some(), "WITHIN GROUP"),
+        ];
+        match clauses.iter().find(|(given, _)| *given) {
+            Some((_, what)) => Err(source.error(self.span, format!("{what} is only possible with an aggregate"))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Lowering<'_, '_, '_> {
@@ -71,15 +90,11 @@ impl Lowering<'_, '_, '_> {
         if aggregate::is_aggregate(&call.name) {
             return self.aggregate(&call);
         }
-        let name = call.name.as_str();
-        if name == "tumble" || LATER.contains(&name) {
-            let later = if name == "tumble" { "can only stand in GROUP BY" } else { "is not supported yet" };
-            return Err(self.source.error(call.span, format!("{} {later}", name.to_uppercase())));
+        if window::NAMES.contains(&call.name.as_str()) {
+            let message = format!("{} can only stand in GROUP BY", call.name.to_uppercase());
+            return Err(self.source.error(call.span, message));
         }
-        if call.star || call.filter.is_some() {
-            let what = if call.star { "`*`" } else { "FILTER" };
-            return Err(self.source.error(call.span, format!("{what} is only possible with an aggregate")));
-        }
+        call.refuse_aggregate_clauses(self.source)?;
         self.scalar_function(&call)
     }
 
@@ -96,18 +111,9 @@ impl Lowering<'_, '_, '_> {
         if over.is_some() {
             return error("OVER is not supported yet".to_owned());
         }
-        if !within_group.is_empty() {
-            return error("WITHIN GROUP is not supported yet".to_owned());
-        }
         let FunctionArguments::List(list) = args else {
             return error(format!("{} needs parentheses, and is not supported", name.to_uppercase()));
         };
-        match list.duplicate_treatment {
-            Some(DuplicateTreatment::Distinct) => {
-                return error(format!("{}(DISTINCT ..) is not supported yet", name.to_uppercase()));
-            }
-            Some(DuplicateTreatment::All) | None => {}
-        }
         let plain = !*uses_odbc_syntax
             && matches!(parameters, FunctionArguments::None)
             && null_treatment.is_none()
@@ -116,7 +122,15 @@ impl Lowering<'_, '_, '_> {
         if !plain {
             return error(format!("this form of {} is not supported", name.to_uppercase()));
         }
-        let mut call = Call { name, span, arguments: Vec::new(), star: false, filter: filter.as_deref() };
+        let mut call = Call {
+            name,
+            span,
+            arguments: Vec::new(),
+            star: false,
+            distinct: list.duplicate_treatment == Some(DuplicateTreatment::Distinct),
+            filter: filter.as_deref(),
+            within: (!within_group.is_empty()).then_some(within_group.as_slice()),
+        };
         for argument in &list.args {
             match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) => call.arguments.push(argument),
@@ -188,7 +202,7 @@ impl Lowering<'_, '_, '_> {
             "date_trunc" => return self.date_trunc(function),
             name => {
                 let error = self.source.error(function.span, format!("unknown function `{name}`"));
-                let names = NAMES.iter().chain(aggregate::NAMES).copied().chain(["tumble"]);
+                let names = NAMES.iter().chain(aggregate::NAMES).chain(window::NAMES).copied();
                 return Err(error.maybe_help(did_you_mean(name, names)));
             }
         };

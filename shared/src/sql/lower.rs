@@ -12,7 +12,7 @@ use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::literal;
 use super::operators::{Chain, can_cast, settle};
-use super::scope::Scope;
+use super::scope::{Place, Scope};
 use super::source::Source;
 use crate::limits::{SQL_DEPTH_MAX, SQL_NODES_MAX};
 use crate::scalar::{Function, Literal, Node, Scalar};
@@ -74,6 +74,11 @@ impl Lowering<'_, '_, '_> {
 
     fn step(&mut self, expr: &Expr) -> Result<Scalar, SqlError> {
         match expr {
+            Expr::Identifier(name) if self.scope.place == Place::Having => {
+                let folded = fold_case(&name.value, name.quote_style.is_some());
+                let measure = self.scope.measure(self.source, &folded, name.span)?;
+                self.copy(measure, expr)
+            }
             Expr::Identifier(name) => self.column(name),
             Expr::CompoundIdentifier(parts) => self.qualified_column(expr, parts),
             Expr::Nested(inner) => self.expr(inner),

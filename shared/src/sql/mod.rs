@@ -14,11 +14,13 @@ mod dialect;
 mod duration;
 mod error;
 mod functions;
+mod length;
 mod literal;
 mod lower;
 mod operators;
 mod options;
 mod print;
+mod query_filter;
 mod scope;
 mod select;
 mod source;
@@ -26,19 +28,19 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod window;
+mod window_text;
 
-use sqlparser::tokenizer::{Span, Token};
+use sqlparser::tokenizer::Token;
 
 pub use self::error::SqlError;
 pub(crate) use self::print::interval;
 pub use self::print::print;
+pub use self::query_filter::{QueryFilter, parse_query_filter};
+pub(crate) use self::window_text::{length_text, window_text};
 
 use self::create_stream::create_stream;
 use self::create_view::{Known, ViewError, create_view};
-use self::cursor::{Cursor, Named, Parsed};
-use self::dialect::parse_expression;
-use self::lower::lower_condition;
-use self::scope::{Place, Scope};
+use self::cursor::{Cursor, Named};
 use self::source::Source;
 use crate::scalar::Scalar;
 use crate::stream::Stream;
@@ -79,12 +81,7 @@ pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<
 
 /// Reads the `where` of a query: one BOOLEAN expression over the columns of an answer.
 pub fn parse_predicate(text: &str, columns: &[(String, DataType)]) -> Result<Scalar, SqlError> {
-    let source = Source::new("where", text);
-    let tokens = source.tokens()?;
-    let end = tokens.last().map_or_else(Span::empty, |token| Span::new(token.span.end, token.span.end));
-    let expression = parse_expression(&source, &tokens, end)?;
-    let mut scope = Scope::new(Place::Rows("the where of a query"), columns, None);
-    lower_condition(&source, &mut scope, &Parsed { expression, tokens: &tokens }, "where")
+    query_filter::predicate(text, columns)
 }
 
 fn parse_statement(

@@ -1,11 +1,11 @@
 //! What do the operators mean? Logic, comparison, arithmetic, IN, LIKE, BETWEEN and CASE, each with the types it takes.
 
-use sqlparser::ast::{BinaryOperator, CaseWhen, DateTimeField, Expr, Value, ValueWithSpan};
+use sqlparser::ast::{BinaryOperator, CaseWhen, Expr, Value, ValueWithSpan};
 
 use super::coerce::{bring_to, common_type, is_null, scale_of};
 pub(super) use super::coerce::{can_cast, settle};
 use super::data_type::DECIMAL_DIGITS_MAX;
-use super::duration::{micros_of_units, parse_micros};
+use super::duration::{BadDuration, TimeSpan, parse_span, span_of_units};
 use super::error::SqlError;
 use super::lower::{Lowering, boolean, call};
 use crate::limits::SQL_PATTERN_CHARS_MAX;
@@ -68,10 +68,10 @@ impl Lowering<'_, '_, '_> {
     ) -> Result<Scalar, SqlError> {
         if let BinaryOperator::Plus | BinaryOperator::Minus = op {
             let forward = matches!(op, BinaryOperator::Plus);
-            if let Some(micros) = self.interval(right)? {
+            if let Some(micros) = self.fixed_interval(right)? {
                 return self.shift(left, right, if forward { Some(micros) } else { micros.checked_neg() });
             }
-            if let (true, Some(micros)) = (forward, self.interval(left)?) {
+            if let (true, Some(micros)) = (forward, self.fixed_interval(left)?) {
                 return self.shift(right, left, Some(micros));
             }
         }
@@ -160,8 +160,19 @@ impl Lowering<'_, '_, '_> {
         Ok(Scalar { node: Node::Negate(Box::new(scalar)), data_type })
     }
 
-    /// The microseconds of `INTERVAL ..`, if `expr` is one.
-    pub(super) fn interval(&self, expr: &Expr) -> Result<Option<i64>, SqlError> {
+    /// The microseconds of `INTERVAL ..`, if `expr` is one. Errors: months have no fixed length.
+    pub(super) fn fixed_interval(&self, expr: &Expr) -> Result<Option<i64>, SqlError> {
+        let Some(span) = self.interval(expr)? else { return Ok(None) };
+        span.fixed().map(Some).map_err(|bad| self.bad_interval(expr, bad))
+    }
+
+    /// An error at an INTERVAL.
+    pub(super) fn bad_interval(&self, expr: &Expr, bad: BadDuration) -> SqlError {
+        self.error(expr, bad.message).maybe_help(bad.help)
+    }
+
+    /// The span of `INTERVAL ..`, if `expr` is one.
+    pub(super) fn interval(&self, expr: &Expr) -> Result<Option<TimeSpan>, SqlError> {
         let interval = match expr {
             Expr::Interval(interval) => interval,
             Expr::Nested(inner) => return self.interval(inner),
@@ -177,27 +188,11 @@ impl Lowering<'_, '_, '_> {
                 return Err(self.error(expr, "this form of INTERVAL is not supported").help("write INTERVAL '1' HOUR"));
             }
         };
-        let micros = match &interval.leading_field {
-            Some(unit) => micros_of_units(text, &unit.to_string()),
-            None => parse_micros(text),
+        let span = match &interval.leading_field {
+            Some(unit) => span_of_units(text, &unit.to_string()),
+            None => parse_span(text),
         };
-        micros.map(Some).map_err(|bad| self.error(expr, bad.message).maybe_help(bad.help))
-    }
-
-    /// Is this an INTERVAL of whole weeks? They are counted from Mondays.
-    pub(super) fn is_in_weeks(&self, expr: &Expr) -> bool {
-        match expr {
-            Expr::Nested(inner) => self.is_in_weeks(inner),
-            Expr::Interval(interval) => match (&interval.leading_field, &*interval.value) {
-                (Some(DateTimeField::Week(_) | DateTimeField::Weeks), _) => true,
-                (None, Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. })) => {
-                    let unit = text.split_whitespace().skip(1).collect::<String>().to_lowercase();
-                    unit == "week" || unit == "weeks"
-                }
-                _ => false,
-            },
-            _ => false,
-        }
+        span.map(Some).map_err(|bad| self.bad_interval(expr, bad))
     }
 
     fn shift(&mut self, moment: &Expr, interval: &Expr, micros: Option<i64>) -> Result<Scalar, SqlError> {
@@ -361,7 +356,7 @@ impl Lowering<'_, '_, '_> {
 }
 
 /// A tree of `join` over `items` in their order, as flat as can be.
-fn balanced(mut items: Vec<Scalar>, join: impl Fn(Scalar, Scalar) -> Scalar) -> Scalar {
+pub(super) fn balanced(mut items: Vec<Scalar>, join: impl Fn(Scalar, Scalar) -> Scalar) -> Scalar {
     while items.len() > 1 {
         let mut pairs = Vec::with_capacity(items.len().div_ceil(2));
         let mut rest = items.into_iter();

@@ -1,4 +1,5 @@
-//! Which names may an expression use here? Columns of a stream or an answer, and aggregates where a view shows measures.
+//! Which names may an expression use here? Columns of a stream or an answer, aggregates where a view shows measures, and
+//! the measures themselves in HAVING.
 
 use sqlparser::tokenizer::Span;
 
@@ -7,7 +8,7 @@ use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::scalar::Scalar;
 use crate::types::DataType;
-use crate::view::Aggregate;
+use crate::view::{Aggregate, Measure};
 
 /// Where an expression stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(super) enum Place {
     Select,
     /// Inside an aggregate.
     Argument,
+    /// A condition on measures: their names and aggregates, no columns.
+    Having,
 }
 
 /// The names in reach, and what was used of them.
@@ -28,6 +31,10 @@ pub(super) struct Scope<'a> {
     pub(super) aggregates: Vec<Aggregate>,
     /// First column named outside of an aggregate.
     pub(super) free_column: Option<(String, Span)>,
+    /// First aggregate that gives JSON, which no expression can take.
+    pub(super) json: Option<Span>,
+    /// The measures that HAVING can name.
+    measures: &'a [Measure],
     columns: &'a [(String, DataType)],
     owner: Option<&'a str>,
 }
@@ -35,19 +42,54 @@ pub(super) struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// `owner` is the stream's name, if the columns are a stream's.
     pub(super) fn new(place: Place, columns: &'a [(String, DataType)], owner: Option<&'a str>) -> Scope<'a> {
-        Scope { place, aggregates: Vec::new(), free_column: None, columns, owner }
+        Scope { place, aggregates: Vec::new(), free_column: None, json: None, measures: &[], columns, owner }
+    }
+
+    /// Adds the measures that HAVING can name.
+    pub(super) fn with_measures(self, measures: &'a [Measure]) -> Scope<'a> {
+        Scope { measures, ..self }
     }
 
     pub(super) fn owner(&self) -> Option<&'a str> {
         self.owner
     }
 
+    /// Finds what a measure shows, over the view's aggregates.
+    pub(super) fn measure(&self, source: &Source, name: &str, span: Span) -> Result<&'a Scalar, SqlError> {
+        match self.measures.iter().find(|measure| measure.name == name) {
+            Some(measure) if measure.expression.data_type == DataType::Json => Err(is_json(source, name, span)),
+            Some(measure) => Ok(&measure.expression),
+            None => Err(self.no_measure(source, name, span)),
+        }
+    }
+
+    fn no_measure(&self, source: &Source, name: &str, span: Span) -> SqlError {
+        if name == "window_start" || name == "window_end" {
+            let error = source.error(span, format!("HAVING is about measures, `{name}` is none"));
+            return error.help("choose times with `from` and `to` of a query");
+        }
+        if self.columns.iter().any(|(column, _)| column == name) {
+            let error = source.error(span, format!("HAVING is about measures, `{name}` is a column"));
+            return error.help(format!("put a condition on it into WHERE, or aggregate it, such as MAX({name})"));
+        }
+        let error = source.error(span, format!("unknown measure `{name}`"));
+        let names = self.measures.iter().map(|measure| measure.name.as_str());
+        let listed = || format!("the measures are {}", names.clone().collect::<Vec<_>>().join(", "));
+        error.help(did_you_mean(name, names.clone()).unwrap_or_else(listed))
+    }
+
     /// Finds a column. Errors name the nearest one.
     pub(super) fn column(&mut self, source: &Source, name: &str, span: Span) -> Result<Scalar, SqlError> {
+        if self.place == Place::Having {
+            return Err(self.no_measure(source, name, span));
+        }
         let Some(index) = self.columns.iter().position(|(column, _)| column == name) else {
             if name == "window_start" || name == "window_end" {
                 let error = source.error(span, format!("`{name}` can only be a column of its own in SELECT"));
-                return Err(error.maybe_help(self.owner.map(|_| "and it needs GROUP BY TUMBLE(..)".to_owned())));
+                return Err(error.help(match self.owner {
+                    Some(_) => "and it needs a window, such as GROUP BY TUMBLE(..)",
+                    None => "choose times with `from` and `to`",
+                }));
             }
             let error = source.error(span, format!("unknown column `{name}`"));
             let names = self.columns.iter().map(|(column, _)| column.as_str());
@@ -56,7 +98,10 @@ impl<'a> Scope<'a> {
         if self.place != Place::Argument && self.free_column.is_none() {
             self.free_column = Some((name.to_owned(), span));
         }
-        Ok(Scalar::column(index, self.columns[index].1))
+        match self.columns[index].1 {
+            DataType::Json => Err(is_json(source, name, span)),
+            data_type => Ok(Scalar::column(index, data_type)),
+        }
     }
 
     /// The index of an aggregate, added if it is new.
@@ -69,6 +114,10 @@ impl<'a> Scope<'a> {
             }
         }
     }
+}
+
+fn is_json(source: &Source, name: &str, span: Span) -> SqlError {
+    source.error(span, format!("`{name}` is JSON, which cannot be compared or computed with"))
 }
 
 /// All names, if they are few enough to read.

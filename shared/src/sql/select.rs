@@ -12,6 +12,7 @@ pub(super) struct Select<'a> {
     pub(super) stream: Named,
     pub(super) filter: Option<Parsed<'a>>,
     pub(super) group_by: Vec<Parsed<'a>>,
+    pub(super) having: Option<Parsed<'a>>,
     /// Of the word SELECT.
     pub(super) span: Span,
 }
@@ -25,7 +26,6 @@ pub(super) struct Item<'a> {
 
 /// Clauses that are understood but not yet possible.
 const LATER: &[&str] = &[
-    "having",
     "order",
     "limit",
     "offset",
@@ -74,13 +74,16 @@ pub(super) fn parse_select<'a>(cursor: &mut Cursor<'a>) -> Result<Select<'a>, Sq
             group_by.push(cursor.expression()?);
         }
     }
+    let having = if cursor.word("having") { Some(cursor.expression()?) } else { None };
     refuse_later(cursor)?;
-    match (cursor.peek(), group_by.is_empty(), filter.is_some()) {
-        (None, ..) => Ok(Select { items, stream, filter, group_by, span }),
-        (_, true, false) => Err(cursor.expected("WHERE, GROUP BY or the end of the statement", &["WHERE", "GROUP"])),
-        (_, true, true) => Err(cursor.expected("GROUP BY or the end of the statement", &["GROUP"])),
-        (_, false, _) => Err(cursor.expected("`,` or the end of the statement", &[])),
-    }
+    let (expected, words): (&str, &[&str]) = match (having.is_some(), group_by.is_empty(), filter.is_some()) {
+        _ if cursor.peek().is_none() => return Ok(Select { items, stream, filter, group_by, having, span }),
+        (true, ..) => ("the end of the statement", &[]),
+        (_, false, _) => ("`,`, HAVING or the end of the statement", &["HAVING"]),
+        (_, _, false) => ("WHERE, GROUP BY, HAVING or the end of the statement", &["WHERE", "GROUP", "HAVING"]),
+        (_, _, true) => ("GROUP BY, HAVING or the end of the statement", &["GROUP", "HAVING"]),
+    };
+    Err(cursor.expected(expected, words))
 }
 
 fn parse_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, SqlError> {

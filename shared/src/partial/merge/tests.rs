@@ -10,9 +10,9 @@ use super::*;
 use crate::partial::accumulate::{Accumulator, Evaluated};
 use crate::partial::codec;
 use crate::partial::finish::finish_measures;
+use crate::partial::states::{Offsets, Places};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Dimension, Measure, OutputColumn};
-use crate::window::Window;
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -56,7 +56,8 @@ fn view() -> Arc<View> {
     Arc::new(View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
-        window: Window::Tumble { size: 10, offset: 0 },
+        window: Window::Tumble(Grid::Fixed { size: 10, offset: 0 }),
+        zone: crate::calendar::Zone::UTC,
         filter: None,
         dimensions: vec![dimension("color", 1, DataType::String), dimension("number", 2, DataType::BigInt)],
         measures: aggregates.iter().enumerate().map(measure).collect(),
@@ -79,9 +80,10 @@ fn view() -> Arc<View> {
 fn part(view: &Arc<View>, rows: &[Row]) -> Part {
     let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
-    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
     for batch in rows.chunks(7) {
-        let windows: Vec<i64> = batch.iter().map(|r| view.window.start_of(r.time)).collect();
+        let times: Vec<i64> = batch.iter().map(|r| r.time).collect();
+        let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
         let colors: ArrayRef = Arc::new(batch.iter().map(|r| r.color).collect::<StringViewArray>());
         let numbers: ArrayRef = Arc::new(batch.iter().map(|r| r.number).collect::<Int64Array>());
         let prices: ArrayRef = Arc::new(batch.iter().map(|r| Some(r.price)).collect::<Float64Array>());
@@ -91,7 +93,8 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
         let masks = [None, Some(wanted), None, None, None, None];
         let all: Vec<u32> = (0..batch.len() as u32).collect();
         accumulator.fold(&Evaluated {
-            windows: &windows,
+            panes: &panes,
+            places: Places { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
             keys: Some(&keys),
             arguments: &arguments,
             masks: &masks,
@@ -169,7 +172,7 @@ proptest! {
     fn any_split_merges_to_the_naive_fold(
         rows in rows(),
         splits in prop::collection::vec(0usize..60, 0..4),
-        grain in prop::sample::select(vec![Grain::Window, Grain::Every { size: 30, offset: 10 }, Grain::All]),
+        grain in prop::sample::select(vec![Grain::Window, Grain::Every(Grid::Fixed { size: 30, offset: 10 }), Grain::All]),
         dimensions in prop::sample::select(vec![vec![], vec![0], vec![1], vec![0, 1], vec![1, 0]]),
         from in -60i64..60,
         length in 0i64..120,
@@ -183,12 +186,12 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = Spec { view: &view, from, to: from + length, grain, dimensions: &dimensions, filter: None };
+        let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let start_of = |window: i64| match grain {
             Grain::Window => window,
-            Grain::Every { .. } => (window - 10).div_euclid(30) * 30 + 10,
+            Grain::Every(_) => (window - 10).div_euclid(30) * 30 + 10,
             Grain::All => 0,
         };
         assert_close(&found(&view, &merged), &naive(&rows, from, from + length, start_of, &dimensions));
@@ -198,10 +201,10 @@ proptest! {
     fn a_part_survives_its_table(rows in rows()) {
         let view = view();
         let live = part(&view, &rows);
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], filter: None };
         let merged = merge(&spec, &[(&live, Layers::SPEED)]).expect("merges");
         let keys = merged.dimension_columns().expect("decodes");
-        let table = codec::encode(&view, &merged.windows, keys, &merged.states).expect("encodes");
+        let table = codec::encode(&view, &merged.windows, &merged.lasts, keys, &merged.states).expect("encodes");
         let stored = codec::decode(&view, &live.layout, &[table]).expect("decodes");
         let again = merge(&spec, &[(&stored, Layers::BATCH)]).expect("merges");
         assert_close(&found(&view, &again), &found(&view, &merged));
@@ -211,12 +214,12 @@ proptest! {
     fn absorbing_equals_merging(rows in rows(), split in 0usize..60) {
         let view = view();
         let (left, right) = rows.split_at(split.min(rows.len()));
-        let mut accumulator = Accumulator::new(Arc::clone(&view), part(&view, &[]).layout);
+        let mut accumulator = Accumulator::new(Arc::clone(&view), part(&view, &[]).layout, Precision::Sketch);
         let (left, right) = (part(&view, left), part(&view, right));
         accumulator.absorb(&left);
         accumulator.absorb(&right);
         let absorbed = accumulator.part();
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, dimensions: &[0, 1], filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], filter: None };
         let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
         let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
         assert_close(&found(&view, &one), &found(&view, &two));

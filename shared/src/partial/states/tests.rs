@@ -10,10 +10,14 @@ fn aggregate(function: AggregateFunction, data_type: DataType) -> Aggregate {
 }
 
 fn observed(aggregate: &Aggregate, values: &ArrayRef, rows: std::ops::Range<u32>) -> States {
-    let mut states = States::new(aggregate);
+    let mut states = States::new(aggregate, crate::view::Precision::Sketch);
     states.grow(1);
     let rows: Vec<u32> = rows.collect();
-    states.observe(Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None }, Some(values));
+    states.observe(
+        Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None },
+        Some(values),
+        &Places { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
+    );
     states
 }
 
@@ -69,7 +73,7 @@ fn texts_compare_by_bytes_and_nothing_is_the_identity() {
     let values: ArrayRef = Arc::new(StringViewArray::from(vec![Some("b"), None, Some("é"), Some("Z")]));
     let max = aggregate(AggregateFunction::Max, DataType::String);
     let mut states = observed(&max, &values, 0..4);
-    let mut nothing = States::new(&max);
+    let mut nothing = States::new(&max, crate::view::Precision::Sketch);
     nothing.grow(1);
     states.merge(&[0], &nothing, 0);
     assert_eq!(states, States::Texts { extreme: Extreme::Max, values: vec![Some("é".into())] });
@@ -79,8 +83,13 @@ fn texts_compare_by_bytes_and_nothing_is_the_identity() {
 fn masked_and_null_rows_are_left_out() {
     let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(4)]));
     let mask = BooleanArray::from(vec![Some(true), None, Some(true), Some(false)]);
-    let mut states = States::new(&aggregate(AggregateFunction::Count, DataType::BigInt));
+    let mut states =
+        States::new(&aggregate(AggregateFunction::Count, DataType::BigInt), crate::view::Precision::Sketch);
     states.grow(2);
-    states.observe(Selection { groups: &[0, 0, 1, 1], rows: &[0, 1, 2, 3], mask: Some(&mask) }, Some(&values));
+    states.observe(
+        Selection { groups: &[0, 0, 1, 1], rows: &[0, 1, 2, 3], mask: Some(&mask) },
+        Some(&values),
+        &Places { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
+    );
     assert_eq!(states, States::Count(vec![1, 0]));
 }

@@ -60,7 +60,7 @@ fn a_view_is_cut_into_window_dimensions_aggregates_and_measures() {
          FROM flights WHERE distance > 0 AND NOT cancelled
          GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin, dest;",
     );
-    assert_eq!(view.window, Window::Tumble { size: HOUR, offset: 0 });
+    assert_eq!(view.window, Window::Tumble(crate::window::Grid::Fixed { size: HOUR, offset: 0 }));
     assert_eq!(view.schedule.as_deref(), Some("*/15 * * * *"));
     assert_eq!(view.filter.as_ref().map(|f| shown(&view, f)).as_deref(), Some("distance > 0.0 AND NOT cancelled"));
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| (d.name.as_str(), shown(&view, &d.expression))).collect();
@@ -79,13 +79,22 @@ fn a_view_is_cut_into_window_dimensions_aggregates_and_measures() {
 #[test]
 fn windows() {
     for (window, expected) in [
-        ("INTERVAL '15' MINUTE", Window::Tumble { size: HOUR / 4, offset: 0 }),
-        ("INTERVAL '15 minutes'", Window::Tumble { size: HOUR / 4, offset: 0 }),
-        ("INTERVAL '1' DAY, INTERVAL '6' HOUR", Window::Tumble { size: 24 * HOUR, offset: 6 * HOUR }),
-        ("INTERVAL '1' DAY, INTERVAL '-1' HOUR", Window::Tumble { size: 24 * HOUR, offset: 23 * HOUR }),
-        ("INTERVAL '1' WEEK", Window::Tumble { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR }),
-        ("INTERVAL '7' DAY", Window::Tumble { size: 7 * 24 * HOUR, offset: 0 }),
-        ("INTERVAL '250' MILLISECOND", Window::Tumble { size: 250_000, offset: 0 }),
+        ("INTERVAL '15' MINUTE", Window::Tumble(crate::window::Grid::Fixed { size: HOUR / 4, offset: 0 })),
+        ("INTERVAL '15 minutes'", Window::Tumble(crate::window::Grid::Fixed { size: HOUR / 4, offset: 0 })),
+        (
+            "INTERVAL '1' DAY, INTERVAL '6' HOUR",
+            Window::Tumble(crate::window::Grid::Fixed { size: 24 * HOUR, offset: 6 * HOUR }),
+        ),
+        (
+            "INTERVAL '1' DAY, INTERVAL '-1' HOUR",
+            Window::Tumble(crate::window::Grid::Fixed { size: 24 * HOUR, offset: 23 * HOUR }),
+        ),
+        (
+            "INTERVAL '1' WEEK",
+            Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR }),
+        ),
+        ("INTERVAL '7' DAY", Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 0 })),
+        ("INTERVAL '250' MILLISECOND", Window::Tumble(crate::window::Grid::Fixed { size: 250_000, offset: 0 })),
     ] {
         let view = view(&format!(
             "CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights GROUP BY TUMBLE(flights.scheduled_at, {window})"
@@ -97,8 +106,8 @@ fn windows() {
     let week = view("CREATE VIEW v AS SELECT COUNT(*) n FROM flights".replace(" n ", " AS n ").as_str());
     assert_eq!(week.window, Window::All);
     let monday = crate::time::Micros::parse("2001-01-01").expect("a date").0;
-    let weekly = Window::Tumble { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR };
-    assert_eq!(weekly.start_of(monday + 6 * 24 * HOUR), monday);
+    let weekly = Window::Tumble(crate::window::Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR });
+    assert_eq!(weekly.pane_of(monday + 6 * 24 * HOUR), monday);
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! Into which rows did events fall that the speed layer left out, or took twice? For telling why a served value was not
+//! the exact one. The verdicts are those of the speed layer: pure functions of the events' records.
+
+use std::collections::{HashMap, HashSet};
+
+use arrow::row::Rows as EncodedRows;
+use shared::partial::keys::KeyLayout;
+use shared::partial::sessions::LiveSessions;
+use shared::time::micros_of;
+use shared::window::Window;
+
+use crate::events::EventBatch;
+use crate::failure::RunFailure;
+use crate::plan::ArchiveFile;
+use crate::query::{Query, Rows};
+use crate::scan::Watch;
+
+/// Windows and groups, or of sessions the times of events by group.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    windows: HashMap<i64, HashSet<Box<[u8]>>>,
+    times: HashMap<Box<[u8]>, Vec<i64>>,
+}
+
+/// A row of a view.
+#[derive(Debug, Clone, Copy)]
+pub struct RowId<'a> {
+    /// The window's id; of a session the time of its first event.
+    pub window: i64,
+    /// Of a session the time of its last event.
+    pub last: Option<i64>,
+    pub key: &'a [u8],
+}
+
+impl LeftOut {
+    /// Did such an event fall into `row`?
+    pub fn contains(&self, row: RowId<'_>) -> bool {
+        match row.last {
+            None => self.windows.get(&row.window).is_some_and(|keys| keys.contains(row.key)),
+            Some(last) => {
+                let times = self.times.get(row.key);
+                times.is_some_and(|times| times.iter().any(|time| *time >= row.window && *time <= last))
+            }
+        }
+    }
+
+    /// The events of `files` that came too late for the speed layer. Of sessions `context` are the files that hold the
+    /// events before them.
+    pub fn late(
+        query: &Query,
+        files: &[ArchiveFile],
+        context: &[ArchiveFile],
+        watch: &Watch,
+    ) -> Result<LeftOut, RunFailure> {
+        let layout = layout(query)?;
+        let allowed_lateness = micros_of(query.source.stream.allowed_lateness);
+        let mut late = LeftOut::default();
+        match query.view.window {
+            Window::All => {}
+            Window::Session { gap } => {
+                let mut events = Vec::new();
+                query.for_each_batch(context, Rows::All, watch, false, &mut |batch| {
+                    let keys = encoded(&layout, &batch)?;
+                    for row in 0..batch.times.len() {
+                        let place = (batch.partitions[row], batch.offsets[row]);
+                        events.push((place, batch.times[row], batch.watermarks[row], key_of(keys.as_ref(), row)));
+                    }
+                    Ok(())
+                })?;
+                events.sort_unstable();
+                let mut live = LiveSessions::new(gap, allowed_lateness);
+                let mut partition = None;
+                for ((of, _), time, watermark, key) in events {
+                    if partition.replace(of) != Some(of) {
+                        live = LiveSessions::new(gap, allowed_lateness);
+                    }
+                    if live.judge(&key, time, watermark) {
+                        late.times.entry(key).or_default().push(time);
+                    }
+                }
+            }
+            window => query.for_each_batch(files, Rows::All, watch, false, &mut |batch| {
+                let keys = encoded(&layout, &batch)?;
+                for row in 0..batch.times.len() {
+                    let (time, watermark) = (batch.times[row], batch.watermarks[row]);
+                    if watermark.is_some_and(|watermark| window.is_late(time, watermark, allowed_lateness)) {
+                        late.add(window, time, key_of(keys.as_ref(), row));
+                    }
+                }
+                Ok(())
+            })?,
+        }
+        Ok(late)
+    }
+
+    /// Adds the events of `files` at certain positions.
+    pub fn add_repeated(
+        &mut self,
+        query: &Query,
+        files: &[ArchiveFile],
+        rows: Rows<'_>,
+        watch: &Watch,
+    ) -> Result<(), RunFailure> {
+        let layout = layout(query)?;
+        query.for_each_batch(files, rows, watch, false, &mut |batch| {
+            let keys = encoded(&layout, &batch)?;
+            for row in 0..batch.times.len() {
+                self.add(query.view.window, batch.times[row], key_of(keys.as_ref(), row));
+            }
+            Ok(())
+        })
+    }
+
+    fn add(&mut self, window: Window, time: i64, key: Box<[u8]>) {
+        if matches!(window, Window::Session { .. }) {
+            return self.times.entry(key).or_default().push(time);
+        }
+        window.for_each_window(window.pane_of(time), |id| _ = self.windows.entry(id).or_default().insert(key.clone()));
+    }
+}
+
+fn layout(query: &Query) -> Result<KeyLayout, RunFailure> {
+    Ok(KeyLayout::new(query.view.dimensions.iter().map(|d| d.expression.data_type).collect())?)
+}
+
+fn encoded(layout: &KeyLayout, batch: &EventBatch) -> Result<Option<EncodedRows>, RunFailure> {
+    if batch.dimensions.is_empty() { Ok(None) } else { Ok(Some(layout.encode(&batch.dimensions)?)) }
+}
+
+fn key_of(keys: Option<&EncodedRows>, row: usize) -> Box<[u8]> {
+    keys.map_or_else(Box::default, |keys| Box::from(keys.row(row).as_ref()))
+}

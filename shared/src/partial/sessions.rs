@@ -1,0 +1,259 @@
+//! Which events of a key are one session? Those with less than the gap between each and the next.
+//!
+//! A session is kept as the times of its first and its last event. Sessions of any subsets of the events, put together
+//! where they meet, are the sessions of all of them: so they may be cut anywhere (at the seam, at the edge of a date, by
+//! partition) and stitched. [`SessionIndex`] finds the sessions that new events meet; [`stitch`] puts sorted ones
+//! together; [`LiveSessions`] says which events come too late.
+
+use std::collections::HashMap;
+
+/// The sessions of every key, by time, and the row of each.
+#[derive(Debug)]
+pub struct SessionIndex {
+    gap: i64,
+    by_key: Vec<Vec<Placed>>,
+    sessions: usize,
+}
+
+/// A session in a row.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    first: i64,
+    last: i64,
+    slot: u32,
+}
+
+/// The session that some events belong to now.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Joined {
+    pub first: i64,
+    pub last: i64,
+    pub slot: u32,
+    /// No session was met; it has the row that was offered.
+    pub is_new: bool,
+    /// The rows of further sessions that were met.
+    pub absorbed: Vec<u32>,
+}
+
+impl SessionIndex {
+    /// No sessions yet; `gap` in microseconds.
+    pub fn new(gap: i64) -> SessionIndex {
+        SessionIndex { gap, by_key: Vec::new(), sessions: 0 }
+    }
+
+    /// Is an event at `next` in the session whose last event was at `last`?
+    #[inline]
+    pub fn meet(&self, last: i64, next: i64) -> bool {
+        next < last.saturating_add(self.gap)
+    }
+
+    /// Lets events of `key` from `first` to `last`, one session among themselves, join those they meet.
+    pub fn join(&mut self, key: u32, first: i64, last: i64, new_slot: u32) -> Joined {
+        let gap = self.gap;
+        if self.by_key.len() <= key as usize {
+            self.by_key.resize_with(key as usize + 1, Vec::new);
+        }
+        let sessions = &mut self.by_key[key as usize];
+        let from = sessions.partition_point(|s| s.last.saturating_add(gap) <= first);
+        let met = sessions[from..].iter().take_while(|s| s.first < last.saturating_add(gap)).count();
+        if met == 0 {
+            sessions.insert(from, Placed { first, last, slot: new_slot });
+            self.sessions += 1;
+            return Joined { first, last, slot: new_slot, is_new: true, absorbed: Vec::new() };
+        }
+        let Placed { first: earliest, slot, .. } = sessions[from];
+        let (first, last) = (first.min(earliest), last.max(sessions[from + met - 1].last));
+        let absorbed = sessions.drain(from + 1..from + met).map(|s| s.slot).collect::<Vec<_>>();
+        self.sessions -= absorbed.len();
+        sessions[from] = Placed { first, last, slot };
+        Joined { first, last, slot, is_new: false, absorbed }
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.by_key.capacity() * size_of::<Vec<Placed>>() + self.sessions * size_of::<Placed>()
+    }
+}
+
+/// A piece of a session, somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Piece {
+    pub key: u32,
+    pub first: i64,
+    pub last: i64,
+    /// Where it is, as its owner numbers it.
+    pub place: u32,
+}
+
+/// Sorts `pieces` and calls `each` with the pieces of every whole session, and its first and last event.
+pub fn stitch(pieces: &mut [Piece], gap: i64, mut each: impl FnMut(&[Piece], i64, i64)) {
+    pieces.sort_unstable();
+    let mut from = 0;
+    while from < pieces.len() {
+        let (key, first) = (pieces[from].key, pieces[from].first);
+        let mut last = pieces[from].last;
+        let mut to = from + 1;
+        while to < pieces.len() && pieces[to].key == key && pieces[to].first < last.saturating_add(gap) {
+            last = last.max(pieces[to].last);
+            to += 1;
+        }
+        each(&pieces[from..to], first, last);
+        from = to;
+    }
+}
+
+/// Sessions of one partition that are not yet over, and so which events come too late for theirs.
+///
+/// An event is judged with the live session it joins: it is late if the end of that session, or of the event alone if it
+/// joins none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus
+/// allowed lateness is not after it is over, and forgotten. Which sessions are live depends on the log alone (the events
+/// of the partition in log order that were not late), not on cuts and seams, so replay gives the same verdicts.
+#[derive(Debug)]
+pub struct LiveSessions {
+    gap: i64,
+    allowed_lateness: i64,
+    by_key: HashMap<Box<[u8]>, Vec<(i64, i64)>>,
+    watermark: Option<i64>,
+    /// Keys at which those whose sessions are over are swept out.
+    sweep_at: usize,
+}
+
+/// Keys below which sweeping is not worth it.
+const SWEEP_KEYS_MIN: usize = 1024;
+
+impl LiveSessions {
+    /// No sessions yet; both in microseconds.
+    pub fn new(gap: i64, allowed_lateness: i64) -> LiveSessions {
+        LiveSessions { gap, allowed_lateness, by_key: HashMap::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
+    }
+
+    /// Takes in the next event of the log, of an encoded key at `time`. Is it late?
+    pub fn judge(&mut self, key: &[u8], time: i64, watermark: Option<i64>) -> bool {
+        self.watermark = self.watermark.max(watermark);
+        let LiveSessions { gap, allowed_lateness, .. } = *self;
+        let is_over = |last: i64, watermark: Option<i64>| {
+            watermark.is_some_and(|w| last.saturating_add(gap).saturating_add(allowed_lateness) <= w)
+        };
+        let Some(sessions) = self.by_key.get_mut(key) else {
+            if is_over(time, watermark) {
+                return true;
+            }
+            self.sweep();
+            self.by_key.insert(Box::from(key), vec![(time, time)]);
+            return false;
+        };
+        sessions.retain(|(_, last)| !is_over(*last, watermark));
+        let from = sessions.partition_point(|(_, last)| last.saturating_add(gap) <= time);
+        let met = sessions[from..].iter().take_while(|(first, _)| *first < time.saturating_add(gap)).count();
+        if met == 0 {
+            if is_over(time, watermark) {
+                return true;
+            }
+            sessions.insert(from, (time, time));
+            return false;
+        }
+        let (first, last) = (sessions[from].0.min(time), sessions[from + met - 1].1.max(time));
+        sessions.drain(from + 1..from + met);
+        sessions[from] = (first, last);
+        false
+    }
+
+    fn sweep(&mut self) {
+        if self.by_key.len() < self.sweep_at {
+            return;
+        }
+        let (gap, lateness, watermark) = (self.gap, self.allowed_lateness, self.watermark);
+        let is_live = |last: i64| watermark.is_none_or(|w| last.saturating_add(gap).saturating_add(lateness) > w);
+        self.by_key.retain(|_, sessions| sessions.last().is_some_and(|(_, last)| is_live(*last)));
+        self.sweep_at = (2 * self.by_key.len()).max(SWEEP_KEYS_MIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GAP: i64 = 10;
+
+    /// Sessions of sorted times, one by one.
+    fn naive(mut times: Vec<i64>) -> Vec<(i64, i64)> {
+        times.sort_unstable();
+        let mut sessions: Vec<(i64, i64)> = Vec::new();
+        for time in times {
+            match sessions.last_mut() {
+                Some((_, last)) if time < *last + GAP => *last = time,
+                _ => sessions.push((time, time)),
+            }
+        }
+        sessions
+    }
+
+    fn indexed(times: &[i64], base: u32) -> Vec<Piece> {
+        let mut index = SessionIndex::new(GAP);
+        for (slot, time) in times.iter().enumerate() {
+            index.join(3, *time, *time, base + slot as u32);
+        }
+        index.by_key.iter().flatten().map(|s| Piece { key: 3, first: s.first, last: s.last, place: s.slot }).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sessions_do_not_depend_on_order_or_cuts(times in prop::collection::vec(-200i64..200, 0..40), cut in 0usize..40) {
+            let cut = cut.min(times.len());
+            let mut pieces = indexed(&times[..cut], 0);
+            pieces.extend(indexed(&times[cut..], 1000));
+            let mut found = Vec::new();
+            stitch(&mut pieces, GAP, |_, first, last| found.push((first, last)));
+            prop_assert_eq!(found, naive(times));
+        }
+
+        #[test]
+        fn late_is_what_the_log_before_says(events in prop::collection::vec((-100i64..100, 0usize..3), 1..60)) {
+            let mut live = LiveSessions::new(GAP, 5);
+            let mut watermark: Option<i64> = None;
+            let mut before: Vec<Vec<i64>> = vec![Vec::new(); 3];
+            for (time, key) in events {
+                let is_over = |last: i64| watermark.is_some_and(|w| last + GAP + 5 <= w);
+                // Forget the events of the sessions that are over.
+                let over: Vec<(i64, i64)> =
+                    naive(before[key].clone()).into_iter().filter(|(_, last)| is_over(*last)).collect();
+                before[key].retain(|time| !over.iter().any(|(a, b)| a <= time && time <= b));
+                before[key].push(time);
+                let joined = naive(before[key].clone()).into_iter().find(|(a, b)| *a <= time && time <= *b);
+                let expected = is_over(joined.expect("the event is in a session").1);
+                if expected {
+                    before[key].pop();
+                }
+                prop_assert_eq!(live.judge(&[key as u8], time, watermark), expected);
+                watermark = watermark.max(Some(time - 20));
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_ends_a_gap_after_its_last_event() {
+        let index = SessionIndex::new(GAP);
+        assert!(index.meet(0, 9));
+        assert!(!index.meet(0, 10));
+    }
+
+    #[test]
+    fn an_event_between_two_sessions_makes_them_one() {
+        let mut index = SessionIndex::new(GAP);
+        index.join(0, 0, 0, 0);
+        index.join(0, 15, 16, 1);
+        let bridged = index.join(0, 8, 8, 2);
+        assert_eq!(bridged, Joined { first: 0, last: 16, slot: 0, is_new: false, absorbed: vec![1] });
+    }
+
+    #[test]
+    fn keys_whose_sessions_are_over_are_forgotten() {
+        let mut live = LiveSessions::new(GAP, 0);
+        for key in 0..100_000i64 {
+            live.judge(&key.to_le_bytes(), key * 100, Some(key * 100 - 1));
+        }
+        assert!(live.by_key.len() <= SWEEP_KEYS_MIN);
+    }
+}

@@ -1,0 +1,70 @@
+//! What does each layer keep for an aggregate, in words?
+
+use crate::types::DataType;
+use crate::view::{Aggregate, AggregateFunction};
+
+/// The aggregate as SQL; `argument` and `filter` are its parts as SQL.
+pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&str>) -> String {
+    let call = match function {
+        AggregateFunction::Count => format!("COUNT({argument})"),
+        AggregateFunction::Sum => format!("SUM({argument})"),
+        AggregateFunction::Avg => format!("AVG({argument})"),
+        AggregateFunction::Min => format!("MIN({argument})"),
+        AggregateFunction::Max => format!("MAX({argument})"),
+        AggregateFunction::Spread { sample, root } => {
+            let name = if root { "STDDEV" } else { "VAR" };
+            format!("{name}_{}({argument})", if sample { "SAMP" } else { "POP" })
+        }
+        AggregateFunction::CountDistinct => format!("COUNT(DISTINCT {argument})"),
+        AggregateFunction::Percentile { fraction, continuous } => {
+            let kind = if continuous { "CONT" } else { "DISC" };
+            format!("PERCENTILE_{kind}({fraction}) WITHIN GROUP (ORDER BY {argument})")
+        }
+        AggregateFunction::TopK { k } => format!("TOP_K({argument}, {k})"),
+        AggregateFunction::First => format!("FIRST_VALUE({argument})"),
+        AggregateFunction::Last => format!("LAST_VALUE({argument})"),
+    };
+    match filter {
+        Some(filter) => format!("{call} FILTER (WHERE {filter})"),
+        None => call,
+    }
+}
+
+/// What speed keeps in memory.
+pub(super) fn speed(aggregate: &Aggregate) -> String {
+    let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |argument| argument.data_type);
+    match aggregate.function {
+        AggregateFunction::Count => "64-bit count".to_owned(),
+        AggregateFunction::Sum | AggregateFunction::Avg => match argument {
+            DataType::Double => "compensated DOUBLE sum and count".to_owned(),
+            _ => "128-bit sum and count".to_owned(),
+        },
+        AggregateFunction::Min | AggregateFunction::Max => format!("the value, {argument}"),
+        AggregateFunction::Spread { .. } => "count, mean and squared deviations, DOUBLE".to_owned(),
+        AggregateFunction::First | AggregateFunction::Last => {
+            format!("the value, {argument}, its event time and its place in the log")
+        }
+        _ => match sketch(aggregate.function) {
+            Some(sketch) => format!("the values while they are few, then {sketch}: approximate"),
+            None => format!("the value, {argument}"),
+        },
+    }
+}
+
+/// What batch computes, and keeps for answers that merge it.
+pub(super) fn batch(aggregate: &Aggregate) -> String {
+    match sketch(aggregate.function) {
+        Some(sketch) => format!("exact, and for merging the values while they are few, then {sketch}"),
+        None => "exact".to_owned(),
+    }
+}
+
+/// What stands for many values in bounded memory; `None`: the state is as exact as the value.
+pub(super) fn sketch(function: AggregateFunction) -> Option<&'static str> {
+    match function {
+        AggregateFunction::CountDistinct => Some("an HLL sketch (lgK 12)"),
+        AggregateFunction::Percentile { .. } => Some("a KLL sketch (k 200)"),
+        AggregateFunction::TopK { .. } => Some("a sketch of frequent items"),
+        _ => None,
+    }
+}

@@ -1,0 +1,167 @@
+//! `trueup verify`: do the two layers agree over a file of events? Everything goes the way it always goes: through the door
+//! of a server of our own over temporary data, cut by batch runs on the way, and recomputed from nothing at the end.
+//!
+//! [`agreement`] is what the comparisons add up to; here the events are sent and the runs are started.
+
+mod agreement;
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use serde_json::json;
+use shared::compare::Comparison;
+use shared::control::{Run, RunState};
+use shared::ids::ViewName;
+use tokio::sync::mpsc;
+
+use crate::arguments::{ListFormat, Verify};
+use crate::client::Client;
+use crate::definitions;
+use crate::events_file::{EventsFile, LineBatch};
+use crate::exit::{Failure, NO, USAGE};
+use crate::sending::{Patience, Receipt, Sender};
+use crate::signals::StopSignals;
+use crate::wiring::WiringSettings;
+
+use super::serve::{addresses, log_to_stderr, shut_down, start};
+use agreement::Agreement;
+
+/// Bytes of a request. Requests are sent one after the other, so that the order of the file is that of the log.
+const BATCH_BYTES: usize = 1024 * 1024;
+const READ_AHEAD: usize = 4;
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
+pub async fn run(arguments: Verify) -> Result<(), Failure> {
+    log_to_stderr("error");
+    let sources = definitions::read(&arguments.files)?;
+    let definitions = definitions::parse(&sources)?;
+    if !definitions.streams.iter().any(|stream| stream.name == arguments.stream) {
+        let names: Vec<&str> = definitions.streams.iter().map(|stream| stream.name.as_str()).collect();
+        let error = Failure::new(USAGE, format!("the files declare no stream \"{}\"", arguments.stream));
+        return Err(error.next_step(format!("they declare {}", names.join(", "))));
+    }
+    let of_stream = definitions.views.iter().filter(|view| view.stream == arguments.stream);
+    let views: Vec<ViewName> = of_stream.map(|view| view.name.clone()).collect();
+    if views.is_empty() {
+        return Err(Failure::new(USAGE, format!("no view reads the stream \"{}\"", arguments.stream)));
+    }
+    let name = arguments.events.display().to_string();
+    let file = EventsFile::open(&arguments.events).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
+
+    let mut signals = StopSignals::install()?;
+    let data = tempfile::Builder::new().prefix("trueup-verify-").tempdir()?;
+    let wiring = WiringSettings {
+        definitions: sources,
+        data: data.path().display().to_string(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        limits: crate::settings::Limits::default(),
+        schedules: false,
+    };
+    let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
+    let client = Client::new(&addresses(running.local_addr).0)?;
+    let verifying = Verifying { client, views, agreement: Agreement::default(), bar: progress_bar(file.size()) };
+    let sender = Sender::new(verifying.client.clone(), &arguments.stream, Patience::default());
+    let (outcome, stopped) = tokio::select! {
+        outcome = verifying.run(file, sender, arguments.cuts) => (outcome, Ok(())),
+        stopped = running.stopped() => (Err(Failure::told(NO)), stopped),
+        () = signals.next() => (Err(Failure::new(NO, "stopped before the end")), Ok(())),
+    };
+    shut_down(running, stopped, signals).await?;
+    let agreement = outcome?;
+    let text = match arguments.output {
+        ListFormat::Table => agreement.table(None),
+        ListFormat::Json => agreement.json() + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    if agreement.holds() { Ok(()) } else { Err(Failure::new(NO, "the layers do not agree")) }
+}
+
+/// Some lines, and whether to cut behind them.
+struct Portion {
+    batch: LineBatch,
+    cut: bool,
+}
+
+struct Verifying {
+    client: Client,
+    views: Vec<ViewName>,
+    agreement: Agreement,
+    bar: ProgressBar,
+}
+
+impl Verifying {
+    async fn run(mut self, file: EventsFile, sender: Sender, cuts: u32) -> Result<Agreement, Failure> {
+        let (portions, mut received) = mpsc::channel::<Portion>(READ_AHEAD);
+        let (bar, size) = (self.bar.clone(), file.size());
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut made = 0;
+            file.read(BATCH_BYTES, &bar, &mut |batch| {
+                // Cuts lie where the same share of the file has been read.
+                let due = size.map_or(0, |size| u64::from(cuts + 1) * bar.position() / size.max(1));
+                let cut = due > made && made < u64::from(cuts);
+                made += u64::from(cut);
+                portions.blocking_send(Portion { batch, cut }).is_ok()
+            })
+        });
+        while let Some(Portion { batch, cut }) = received.recv().await {
+            let receipt = self.send(&sender, batch.number, batch.body).await?;
+            self.agreement.sent.add(&receipt);
+            if cut {
+                self.agreement.cuts += 1;
+                self.true_up(false).await?;
+            }
+        }
+        reader.await.context("reading the file failed")??;
+        self.true_up(false).await?;
+        self.true_up(true).await?;
+        self.bar.finish_and_clear();
+        Ok(self.agreement)
+    }
+
+    async fn send(&self, sender: &Sender, number: u64, body: Bytes) -> Result<Receipt, Failure> {
+        let sent = sender.send(number, body, |error| self.bar.set_message(format!("waiting: {error}"))).await;
+        self.bar.set_message("sending");
+        Ok(sent?)
+    }
+
+    /// Runs every view and takes in what the run found. `full`: from nothing, which must find no difference.
+    async fn true_up(&mut self, full: bool) -> Result<(), Failure> {
+        for view in self.views.clone() {
+            self.bar.set_message(format!("{} {view}", if full { "recomputing" } else { "truing up" }));
+            let path = format!("/v1/views/{view}/runs");
+            let mut run: Run =
+                self.client.json(self.client.request(Method::POST, &path).json(&json!({ "full": full }))).await?;
+            let path = format!("/v1/runs/{}", run.id);
+            while !run.state.is_over() {
+                tokio::time::sleep(POLL_EVERY).await;
+                run = self.client.get(&path).await?;
+            }
+            if run.state != RunState::Published {
+                let reason = run.error.unwrap_or_else(|| "it was cancelled".to_owned());
+                return Err(Failure::new(NO, format!("the run of {view} failed: {reason}")));
+            }
+            let version = run.version.unwrap_or_default();
+            let path = format!("/v1/views/{view}/compare?version={version}");
+            match self.client.get::<Comparison>(&path).await {
+                Ok(comparison) => self.agreement.add(&view, comparison, full),
+                // A run that found nothing new publishes nothing, and compares nothing.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hidden by itself where stderr is no terminal.
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    let (bar, template) = match size {
+        Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {msg} {eta} left"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg} {elapsed}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("a constant template"))
+}

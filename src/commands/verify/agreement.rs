@@ -1,0 +1,263 @@
+//! How well do the layers agree? Comparisons of many runs, added up by view and measure, and what may not be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+use shared::compare::{Causes, Comparison, MeasureDrift};
+use shared::ids::ViewName;
+
+use crate::quantities::grouped;
+use crate::sending::Receipt;
+use crate::table::{Align, draw};
+
+/// Share of estimates that an interval of 95 % may miss.
+const MISSES_EXPECTED: f64 = 0.05;
+/// Standard deviations by which chance may exceed it.
+const CHANCE: f64 = 3.0;
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Sent {
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    pub rejected: u64,
+}
+
+impl Sent {
+    /// Adds what the server said about one request.
+    pub fn add(&mut self, receipt: &Receipt) {
+        self.accepted += receipt.accepted;
+        self.duplicates += receipt.duplicates;
+        self.late += receipt.late;
+        self.rejected += receipt.rejected;
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Agreement {
+    pub sent: Sent,
+    pub cuts: u64,
+    views: BTreeMap<ViewName, Viewed>,
+}
+
+/// What was found of one view.
+#[derive(Debug, Default, Serialize)]
+struct Viewed {
+    /// Live against exact, at every cut.
+    live: Sums,
+    /// The last version against the same from nothing.
+    full: Sums,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Sums {
+    comparisons: u64,
+    rows_compared: u64,
+    rows_equal: u64,
+    causes: Causes,
+    measures: BTreeMap<String, MeasureSum>,
+    /// The worst difference that has no cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    example: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct MeasureSum {
+    values: u64,
+    equal: u64,
+    max_rel_error: f64,
+    estimates: u64,
+    estimates_inside: u64,
+}
+
+impl Agreement {
+    /// Adds the comparison that a run made.
+    pub fn add(&mut self, view: &ViewName, comparison: Comparison, full: bool) {
+        let viewed = self.views.entry(view.clone()).or_default();
+        if full { viewed.full.add(comparison) } else { viewed.live.add(comparison) }
+    }
+
+    /// Is there a cause for every difference, are estimates as good as promised, and is it all the same from nothing?
+    pub fn holds(&self) -> bool {
+        !self.views.is_empty() && self.views.values().all(Viewed::holds)
+    }
+
+    /// All figures, as JSON.
+    pub fn json(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("plain data has a JSON form");
+        value["holds"] = self.holds().into();
+        serde_json::to_string_pretty(&value).expect("plain data has a JSON form")
+    }
+
+    /// A row per view and measure, then the causes, then the verdict.
+    pub fn table(&self, width: Option<u16>) -> String {
+        let header = [
+            ("view", Align::Left),
+            ("measure", Align::Left),
+            ("values", Align::Right),
+            ("equal", Align::Right),
+            ("largest error", Align::Right),
+            ("estimates", Align::Right),
+            ("inside bounds", Align::Right),
+            ("", Align::Left),
+        ];
+        let mut rows = Vec::new();
+        for (view, viewed) in &self.views {
+            for (index, (measure, sum)) in viewed.live.measures.iter().enumerate() {
+                let share = |part: u64, whole: u64| format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64);
+                let inside =
+                    if sum.estimates == 0 { "-".to_owned() } else { share(sum.estimates_inside, sum.estimates) };
+                rows.push(vec![
+                    if index == 0 { view.to_string() } else { String::new() },
+                    measure.clone(),
+                    grouped(sum.values),
+                    share(sum.equal, sum.values),
+                    format!("{:.3} %", 100.0 * sum.max_rel_error),
+                    grouped(sum.estimates),
+                    inside,
+                    if sum.keeps_its_promise() { "ok" } else { "TOO MANY OUTSIDE" }.to_owned(),
+                ]);
+            }
+        }
+        let mut text = draw(&header, rows, width);
+        let Sent { accepted, duplicates, late, rejected } = self.sent;
+        let put = |text: &mut String, line: std::fmt::Arguments<'_>| {
+            writeln!(text, "{line}").expect("a String takes any text");
+        };
+        put(
+            &mut text,
+            format_args!(
+                "\n{} events accepted, {} duplicates, {} late, {} rejected; cut at {} points",
+                grouped(accepted),
+                grouped(duplicates),
+                grouped(late),
+                grouped(rejected),
+                self.cuts
+            ),
+        );
+        for (view, viewed) in &self.views {
+            let Causes { late, duplicate, sketch, rounding, definition, unexplained } = viewed.live.causes;
+            put(
+                &mut text,
+                format_args!(
+                    "{view}: served live, then exact: {} of {} rows equal; late {late}, duplicate {duplicate}, sketch {sketch}, \
+                     rounding {rounding}, definition {definition}, unexplained {unexplained}",
+                    grouped(viewed.live.rows_equal),
+                    grouped(viewed.live.rows_compared),
+                ),
+            );
+            put(
+                &mut text,
+                format_args!(
+                    "{view}: from nothing: {} of {} rows equal",
+                    grouped(viewed.full.rows_equal),
+                    grouped(viewed.full.rows_compared)
+                ),
+            );
+            for example in viewed.live.example.iter().chain(&viewed.full.example) {
+                put(&mut text, format_args!("  without a cause: {example}"));
+            }
+        }
+        put(&mut text, format_args!("{}", if self.holds() { "the layers agree" } else { "the layers do NOT agree" }));
+        text
+    }
+}
+
+impl Viewed {
+    fn holds(&self) -> bool {
+        let live = &self.live;
+        let full = self.full.causes;
+        live.causes.unexplained == 0
+            && live.measures.values().all(MeasureSum::keeps_its_promise)
+            && full.late + full.duplicate + full.sketch + full.definition + full.unexplained == 0
+    }
+}
+
+impl Sums {
+    fn add(&mut self, comparison: Comparison) {
+        self.comparisons += 1;
+        self.rows_compared += comparison.rows_compared;
+        self.rows_equal += comparison.rows_equal;
+        let Causes { late, duplicate, sketch, rounding, definition, unexplained } = comparison.causes;
+        self.causes.late += late;
+        self.causes.duplicate += duplicate;
+        self.causes.sketch += sketch;
+        self.causes.rounding += rounding;
+        self.causes.definition += definition;
+        self.causes.unexplained += unexplained;
+        if unexplained > 0 && self.example.is_none() {
+            self.example = comparison.rows.first().and_then(|row| serde_json::to_string(row).ok());
+        }
+        for (name, drift) in comparison.measures {
+            let MeasureDrift { equal, max_rel_error, estimates, inside_bounds, .. } = drift;
+            let sum = self.measures.entry(name).or_default();
+            sum.values += comparison.rows_compared;
+            sum.equal += equal;
+            sum.max_rel_error = sum.max_rel_error.max(max_rel_error);
+            sum.estimates += estimates;
+            sum.estimates_inside += (inside_bounds.unwrap_or(0.0) * estimates as f64).round() as u64;
+        }
+    }
+}
+
+impl MeasureSum {
+    fn keeps_its_promise(&self) -> bool {
+        let (estimates, outside) = (self.estimates as f64, (self.estimates - self.estimates_inside) as f64);
+        let chance = CHANCE * (estimates * MISSES_EXPECTED * (1.0 - MISSES_EXPECTED)).sqrt();
+        outside <= estimates * MISSES_EXPECTED + chance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::time::Micros;
+
+    use super::*;
+
+    fn comparison(unexplained: u64, estimates: u64, inside: f64) -> Comparison {
+        let drift = MeasureDrift {
+            equal: 90,
+            estimates,
+            inside_bounds: (estimates > 0).then_some(inside),
+            ..MeasureDrift::default()
+        };
+        Comparison {
+            view: "v".parse().expect("a name"),
+            version: 1,
+            compared_at: Micros(0),
+            cut: BTreeMap::new(),
+            rows_compared: 100,
+            rows_equal: 90,
+            measures: BTreeMap::from([("m".to_owned(), drift)]),
+            causes: Causes { unexplained, ..Causes::default() },
+            rows: Vec::new(),
+            rows_omitted: 0,
+        }
+    }
+
+    fn verdict(live: Comparison, full: Comparison) -> bool {
+        let mut agreement = Agreement::default();
+        let view = live.view.clone();
+        agreement.add(&view, live, false);
+        agreement.add(&view, full, true);
+        agreement.holds()
+    }
+
+    #[test]
+    fn what_has_no_cause_or_misses_too_often_does_not_hold() {
+        let fine = || comparison(0, 0, 0.0);
+        assert!(verdict(fine(), fine()));
+        assert!(!verdict(comparison(1, 0, 0.0), fine()));
+        assert!(!verdict(fine(), comparison(1, 0, 0.0)));
+        assert!(verdict(comparison(0, 1000, 0.95), fine()));
+        assert!(verdict(comparison(0, 1000, 0.935), fine()), "chance");
+        assert!(!verdict(comparison(0, 1000, 0.92), fine()));
+        let mut sketchy = fine();
+        sketchy.causes.sketch = 1;
+        assert!(!verdict(fine(), sketchy), "from nothing all is exact");
+        assert!(!Agreement::default().holds(), "nothing compared is nothing proved");
+    }
+}
