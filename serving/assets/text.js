@@ -19,6 +19,13 @@ export const count = (n) => (n >= 10_000_000 ? compact.format(n) : whole.format(
 
 export const percent = (share) => `${precise.format(100 * share)} %`;
 
+/** Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`. */
+export function length(ms) {
+  const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+  const [unit, size] = units.find(([, size]) => ms >= 2 * size) ?? ["ms", 1];
+  return `${short.format(ms / size)} ${unit}`;
+}
+
 /** `2001-01-01 06:00` out of RFC 3339; seconds only where they say something. */
 export function time(text) {
   if (!text) return "–";

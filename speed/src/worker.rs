@@ -23,7 +23,7 @@ pub struct Worker {
     pub views: Vec<Generations>,
     pub mailbox: Arc<Mailbox>,
     pub watermark: Micros,
-    pub last_arrival: Option<i64>,
+    pub last_arrival: Option<Micros>,
 }
 
 /// Why a worker could not go on.
@@ -102,7 +102,7 @@ impl Worker {
     fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
         let Some(last) = batches.last() else { return Ok(()) };
         self.watermark = last.watermark;
-        self.last_arrival = Some(last.arrived_at.0);
+        self.last_arrival = Some(last.arrived_at);
         self.views.iter_mut().try_for_each(|view| view.fold(batches))
     }
 

@@ -1,11 +1,13 @@
 //! In which form does the reader get an answer? By extension, or by the first media type of `Accept` that is known.
 //!
-//! [`cells`]: one value as text; [`flat`]: the columns of a format without objects. [`json`], [`ndjson`], [`csv`], [`parquet`]: one file each.
+//! [`cells`]: one value as text; [`flat`]: the columns of a format without objects. [`json`], [`ndjson`], [`csv`],
+//! [`parquet`]: one file each. [`json_events`]: the events of a stream.
 
 mod cells;
 pub mod csv;
 mod flat;
 pub mod json;
+pub mod json_events;
 mod json_rows;
 pub mod ndjson;
 pub mod parquet;

@@ -20,7 +20,10 @@ use serde_json::Value;
 use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
-use shared::control::{Run, RunError, RunProgress, RunState, Runs, StreamStatus, Streams};
+use shared::control::{
+    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
+    StreamStatus, Streams,
+};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition};
@@ -274,12 +277,42 @@ impl Runs for FakeRuns {
     }
 }
 
+/// Streams whose lists answer as told, and that remember how they were asked.
 #[derive(Default)]
-pub struct FakeStreams(pub Mutex<Vec<StreamStatus>>);
+pub struct FakeStreams {
+    pub all: Mutex<Vec<StreamStatus>>,
+    pub events: Mutex<Option<EventPage>>,
+    pub quarantine: Mutex<Option<QuarantinePage>>,
+    pub asked: Mutex<Vec<(String, ListRange)>>,
+}
+
+impl FakeStreams {
+    fn told<T>(&self, stream: &str, what: &str, range: &ListRange, answer: Option<T>) -> Result<T, StreamError> {
+        self.asked.lock().push((what.to_owned(), range.clone()));
+        answer.filter(|_| stream == "flights").ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
+    }
+}
 
 impl Streams for FakeStreams {
     fn list(&self) -> Vec<StreamStatus> {
-        self.0.lock().clone()
+        self.all.lock().clone()
+    }
+
+    fn events(&self, stream: &str, kind: EventKind, range: &ListRange) -> Result<EventPage, StreamError> {
+        if range.cursor.as_deref() == Some("bad") {
+            return Err(StreamError::BadCursor("bad".to_owned()));
+        }
+        let what = format!("{kind:?}");
+        self.told(stream, &what, range, self.events.lock().clone())
+    }
+
+    fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
+        self.told(stream, "Quarantine", range, self.quarantine.lock().clone())
+    }
+
+    fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError> {
+        let range = ListRange { limit: 0, cursor: None };
+        self.told(stream, "Empty", &range, self.quarantine.lock().take()).map(|page| page.counts.kept)
     }
 }
 
