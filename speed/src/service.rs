@@ -15,7 +15,7 @@ use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
-use shared::time::Micros;
+use shared::time::{Micros, micros_of};
 use shared::view::View;
 use shared::window::Window;
 use tokio::sync::oneshot;
