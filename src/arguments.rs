@@ -61,8 +61,8 @@ pub enum Command {
     Query(Query),
     /// List the views of a server
     Views(Listing),
-    /// List the streams of a server
-    Streams(Listing),
+    /// List the streams of a server, or show one with the lateness of its events
+    Streams(Streams),
     /// Show how far what was served was from the exact figures
     Compare(Compare),
     /// Start and watch batch runs
@@ -248,6 +248,17 @@ pub struct Listing {
     pub output: ListFormat,
     #[command(flatten)]
     pub server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  trueup streams\n  trueup streams flights           how late do its events come, and which settings would fit?"
+)]
+pub struct Streams {
+    /// Show this stream only, with the lateness of its events
+    pub stream: Option<StreamName>,
+    #[command(flatten)]
+    pub listing: Listing,
 }
 
 #[derive(Debug, Args)]

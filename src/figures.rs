@@ -59,6 +59,11 @@ impl Figures {
                     gauge!("trueup_watermark_timestamp_seconds", &labels).set(seconds);
                 }
             }
+            gauge!("trueup_quarantine_lines", "stream" => stream.name.to_string()).set(stream.quarantine.kept as f64);
+            for (quantile, ms) in stream.lateness.iter().flat_map(|lateness| &lateness.quantiles_ms) {
+                let labels = [("stream", stream.name.to_string()), ("quantile", quantile.clone())];
+                gauge!("trueup_disorder_seconds", &labels).set(ms / 1000.0);
+            }
             gauge!("trueup_events_rejected", "stream" => stream.name.to_string()).set(stream.rejected as f64);
         }
         for published in self.views.all() {

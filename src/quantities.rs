@@ -23,6 +23,21 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`: three digits of the largest unit that has two of it.
+pub fn length(ms: f64) -> String {
+    const UNITS: [(&str, f64); 4] = [("d", 86_400_000.0), ("h", 3_600_000.0), ("min", 60_000.0), ("s", 1000.0)];
+    let (unit, size) = UNITS.into_iter().find(|(_, size)| ms >= 2.0 * size).unwrap_or(("ms", 1.0));
+    let value = ms / size;
+    let digits = if value < 10.0 {
+        100.0
+    } else if value < 100.0 {
+        10.0
+    } else {
+        1.0
+    };
+    format!("{} {unit}", (value * digits).round() / digits)
+}
+
 /// `3 views`, `1 view`.
 pub fn counted(count: usize, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(count as u64)) }
@@ -53,6 +68,22 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (245_522, "245,522"), (1_000_000, "1,000,000")]
         {
             assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn lengths_have_three_digits_and_a_unit() {
+        for (ms, text) in [
+            (0.0, "0 ms"),
+            (0.125, "0.13 ms"),
+            (1_999.0, "1999 ms"),
+            (2_000.0, "2 s"),
+            (90_000.0, "90 s"),
+            (1_852_000.0, "30.9 min"),
+            (15_300_000.0, "4.25 h"),
+            (200_000_000.0, "2.31 d"),
+        ] {
+            assert_eq!(length(ms), text, "{ms}");
         }
     }
 

@@ -24,7 +24,7 @@ fn value(data_type: DataType, now: Micros) -> Value {
         DataType::Double => json!(1.5),
         // As text: a JSON number may lose digits on the way, and this one fits every scale.
         DataType::Decimal { .. } => json!("0"),
-        DataType::String => json!("sample"),
+        DataType::String | DataType::Json => json!("sample"),
         DataType::Date => json!(now.day().to_string()),
         DataType::Timestamp => json!(now.to_string()),
     }

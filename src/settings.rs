@@ -39,6 +39,13 @@ pub struct Limits {
     /// Size at which a log segment is closed and the next one begun, in bytes.
     #[serde(deserialize_with = "size")]
     pub log_segment_bytes: u64,
+    /// Late events, and events too far ahead, kept per stream to be listed.
+    pub listed_events_kept: u64,
+    /// Malformed lines kept per stream.
+    pub quarantine_lines_max: u64,
+    /// Bytes those lines may take in memory; on disk up to twice as many.
+    #[serde(deserialize_with = "size")]
+    pub quarantine_bytes_max: u64,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
 }
@@ -51,6 +58,9 @@ impl Default for Limits {
             archive_wait_ms: limits::ARCHIVE_WAIT_MS,
             archive_file_rows: limits::ARCHIVE_FILE_ROWS as u64,
             log_segment_bytes: limits::LOG_SEGMENT_BYTES,
+            listed_events_kept: limits::LISTED_EVENTS_KEPT as u64,
+            quarantine_lines_max: limits::QUARANTINE_LINES_MAX as u64,
+            quarantine_bytes_max: limits::QUARANTINE_BYTES_MAX as u64,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
         }
     }

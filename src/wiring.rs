@@ -14,8 +14,10 @@ use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
+use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
 use intake::partition::{OnFatal, PartitionSettings};
+use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::status::StreamsStatus;
 use intake::streams::Intake;
 use serving::http::ServingState;
@@ -67,6 +69,7 @@ pub struct Running {
 
 struct Layers {
     intake: Arc<Intake>,
+    quarantine: Arc<Quarantine>,
     archives: Arc<Archives>,
     speed: Arc<Speed>,
     batch: Arc<Batch>,
@@ -141,11 +144,20 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     )?);
 
     let ready = Arc::new(AtomicBool::new(true));
-    let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&clock)));
+    let quarantine = {
+        let (data, streams, settings) = (data.clone(), streams.clone(), quarantine_settings(&settings.limits));
+        tokio::task::spawn_blocking(move || Quarantine::open(&data, streams.iter().map(|s| &s.name), settings))
+            .await
+            .context("opening the quarantine failed")?
+            .context("the quarantine cannot be opened")?
+    };
+    let quarantine = Arc::new(quarantine);
+    let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&quarantine), Arc::clone(&clock)));
     let status = Arc::new(StreamsStatus {
         intake: Arc::clone(&intake),
         archives: Arc::clone(&archives),
         door: Arc::clone(&door),
+        quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
     let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
@@ -171,7 +183,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         local_addr,
         streams: definitions.streams,
         views: definitions.views.into_iter().map(|v| v.name).collect(),
-        layers: Layers { intake, archives, speed, batch },
+        layers: Layers { intake, quarantine, archives, speed, batch },
         ready,
         stop,
         server,
@@ -196,11 +208,12 @@ impl Running {
         self.ready.store(false, Ordering::SeqCst);
         let _ = self.stop.send(true);
         self.server.await.context("the server ended badly")?;
-        let Layers { intake, archives, speed, batch } = self.layers;
+        let Layers { intake, quarantine, archives, speed, batch } = self.layers;
         batch.stop().await;
         // Writers, workers and archivers are threads that end when they have done what waits.
         tokio::task::spawn_blocking(move || {
             intake.close();
+            quarantine.close();
             speed.stop();
             drop(archives);
         })
@@ -242,8 +255,19 @@ fn partition_settings(limits: &Limits) -> PartitionSettings {
             keep_events: limits.dedup_horizon_events,
             ..LogSettings::default()
         },
+        lateness: LatenessSettings {
+            listed_events: usize::try_from(limits.listed_events_kept).unwrap_or(usize::MAX),
+            ..LatenessSettings::default()
+        },
         dedup_horizon_events: limits.dedup_horizon_events,
         ..PartitionSettings::default()
+    }
+}
+
+fn quarantine_settings(limits: &Limits) -> QuarantineSettings {
+    QuarantineSettings {
+        lines_max: usize::try_from(limits.quarantine_lines_max).unwrap_or(usize::MAX),
+        bytes_max: usize::try_from(limits.quarantine_bytes_max).unwrap_or(usize::MAX),
     }
 }
 

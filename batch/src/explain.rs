@@ -69,7 +69,7 @@ impl Explain {
             return Ok(Cause::Late);
         }
         if self.repeated.get().is_none() {
-            let mut repeated = LeftOut::default();
+            let mut repeated = LeftOut::new(self.query.view.window);
             for (files, positions) in &self.duplicates {
                 repeated.add_repeated(&self.query, files, Rows::Only(positions), &self.watch)?;
             }

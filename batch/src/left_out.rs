@@ -16,10 +16,12 @@ use crate::query::{Query, Rows};
 use crate::scan::Watch;
 
 /// Windows and groups, or of sessions the times of events by group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LeftOut {
     windows: HashMap<i64, HashSet<Box<[u8]>>>,
     times: HashMap<Box<[u8]>, Vec<i64>>,
+    /// Of sessions, in microseconds.
+    gap: i64,
 }
 
 /// A row of a view.
@@ -33,13 +35,20 @@ pub struct RowId<'a> {
 }
 
 impl LeftOut {
-    /// Did such an event fall into `row`?
+    /// Nothing, of a view with such windows.
+    pub fn new(window: Window) -> LeftOut {
+        let gap = if let Window::Session { gap } = window { gap } else { 0 };
+        LeftOut { windows: HashMap::new(), times: HashMap::new(), gap }
+    }
+
+    /// Did such an event fall into `row`? Into a session also one that meets it: with the event it is another session.
     pub fn contains(&self, row: RowId<'_>) -> bool {
         match row.last {
             None => self.windows.get(&row.window).is_some_and(|keys| keys.contains(row.key)),
             Some(last) => {
                 let times = self.times.get(row.key);
-                times.is_some_and(|times| times.iter().any(|time| *time >= row.window && *time <= last))
+                let (from, to) = (row.window.saturating_sub(self.gap), last.saturating_add(self.gap));
+                times.is_some_and(|times| times.iter().any(|time| *time > from && *time < to))
             }
         }
     }
@@ -54,7 +63,7 @@ impl LeftOut {
     ) -> Result<LeftOut, RunFailure> {
         let layout = layout(query)?;
         let allowed_lateness = micros_of(query.source.stream.allowed_lateness);
-        let mut late = LeftOut::default();
+        let mut late = LeftOut::new(query.view.window);
         match query.view.window {
             Window::All => {}
             Window::Session { gap } => {

@@ -170,7 +170,7 @@ struct Portion {
 /// Where window dates come about.
 enum Dates {
     Reduced(Pieces),
-    Folded(Folding),
+    Folded(Box<Folding>),
 }
 
 impl Dates {
@@ -178,7 +178,7 @@ impl Dates {
         let view = Arc::clone(&query.view);
         match query.is_reducible() {
             true => Dates::Reduced(Pieces::new(view, layout, wanted)),
-            false => Dates::Folded(Folding::new(view, layout, wanted)),
+            false => Dates::Folded(Box::new(Folding::new(view, layout, wanted))),
         }
     }
 

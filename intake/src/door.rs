@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::decode::Decoded;
 use crate::http::{Accepted, Door, SubmitError};
 use crate::partition::{self, PartAnswer, Submission, WriteError};
+use crate::quarantine::{MalformedLines, Quarantine};
 use crate::rate::Rate;
 use crate::streams::Intake;
 
@@ -33,16 +34,17 @@ pub struct Arrivals {
 pub struct IntakeDoor {
     intake: Arc<Intake>,
     arrivals: BTreeMap<StreamName, Arrivals>,
+    quarantine: Arc<Quarantine>,
     clock: Arc<dyn Clock>,
     /// Deals requests without ids and keys to partitions in turn.
     turn: AtomicU32,
 }
 
 impl IntakeDoor {
-    /// A door to `intake`.
-    pub fn new(intake: Arc<Intake>, clock: Arc<dyn Clock>) -> IntakeDoor {
+    /// A door to `intake`, and for what is malformed to `quarantine`.
+    pub fn new(intake: Arc<Intake>, quarantine: Arc<Quarantine>, clock: Arc<dyn Clock>) -> IntakeDoor {
         let arrivals = intake.streams().map(|log| (log.stream().name.clone(), Arrivals::default())).collect();
-        IntakeDoor { intake, arrivals, clock, turn: AtomicU32::new(0) }
+        IntakeDoor { intake, arrivals, quarantine, clock, turn: AtomicU32::new(0) }
     }
 
     /// What came in for `stream`.
@@ -67,6 +69,7 @@ impl IntakeDoor {
             total.accepted += part.accepted;
             total.duplicates += part.duplicates;
             total.late += part.late;
+            total.ahead += part.ahead;
             if let (Some(first), Some(end)) = (part.first_offset, part.end_offset) {
                 total.offsets.insert(partition, (first, end));
             }
@@ -121,11 +124,12 @@ impl Door for IntakeDoor {
         self.arrivals.keys().cloned().collect()
     }
 
-    fn note(&self, stream: &Stream, rejected: u64, unknown_fields: u64) {
+    fn note(&self, stream: &Stream, malformed: MalformedLines, unknown_fields: u64) {
         if let Some(arrivals) = self.arrivals.get(&stream.name) {
-            arrivals.rejected.fetch_add(rejected, Ordering::Relaxed);
+            arrivals.rejected.fetch_add(malformed.count, Ordering::Relaxed);
             arrivals.unknown_fields.fetch_add(unknown_fields, Ordering::Relaxed);
         }
+        self.quarantine.keep(&stream.name, malformed, self.clock.now());
     }
 
     fn submit(

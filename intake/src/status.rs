@@ -1,14 +1,19 @@
-//! How are the streams doing? The logs', the archivers' and the door's figures in one place.
+//! How are the streams doing? The figures of logs, archivers, door and quarantine in one place, and the events behind them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shared::clock::Clock;
-use shared::control::{PartitionStatus, StreamColumn, StreamStatus, Streams};
+use shared::control::{
+    EventKind, EventPage, ListRange, PartitionStatus, QuarantinePage, StreamColumn, StreamError, StreamStatus, Streams,
+    TimeSettings,
+};
+use shared::plan::duration;
 use shared::stream::Stream;
 
 use crate::archive::Archives;
 use crate::door::IntakeDoor;
+use crate::quarantine::Quarantine;
 use crate::streams::{Intake, StreamLog};
 
 /// Reads the figures of all streams.
@@ -16,6 +21,7 @@ pub struct StreamsStatus {
     pub intake: Arc<Intake>,
     pub archives: Arc<Archives>,
     pub door: Arc<IntakeDoor>,
+    pub quarantine: Arc<Quarantine>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -41,13 +47,18 @@ impl StreamsStatus {
             }
         };
         let arrivals = self.door.arrivals(&stream.name);
+        let now = self.clock.now();
         StreamStatus {
             name: stream.name.clone(),
             columns: columns(stream),
             partitions: log.status().into_iter().map(partition).collect(),
             rejected: arrivals.map_or(0, |a| a.rejected.load(Ordering::Relaxed)),
             unknown_fields: arrivals.map_or(0, |a| a.unknown_fields.load(Ordering::Relaxed)),
-            events_per_second: arrivals.map_or(0.0, |a| a.accepted.per_second(self.clock.now())),
+            events_per_second: arrivals.map_or(0.0, |a| a.accepted.per_second(now)),
+            watermark: log.watermark(now),
+            settings: time_settings(stream),
+            lateness: log.lateness().summary(),
+            quarantine: self.quarantine.counts(&stream.name),
         }
     }
 }
@@ -55,6 +66,34 @@ impl StreamsStatus {
 impl Streams for StreamsStatus {
     fn list(&self) -> Vec<StreamStatus> {
         self.intake.streams().map(|log| self.of(log)).collect()
+    }
+
+    fn events(&self, stream: &str, kind: EventKind, range: &ListRange) -> Result<EventPage, StreamError> {
+        let name = stream.parse().ok();
+        let log = name.and_then(|name| self.intake.stream(&name));
+        let log = log.ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))?;
+        let of_kind = |partition: &crate::partition::PartitionStatus| match kind {
+            EventKind::Late => partition.late,
+            EventKind::Ahead => partition.ahead,
+        };
+        log.lateness().events(kind, range, log.status().iter().map(of_kind).sum())
+    }
+
+    fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
+        self.quarantine.list(stream, range)
+    }
+
+    fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError> {
+        self.quarantine.empty(stream)
+    }
+}
+
+fn time_settings(stream: &Stream) -> TimeSettings {
+    TimeSettings {
+        watermark_delay: duration(stream.watermark_delay),
+        allowed_lateness: duration(stream.allowed_lateness),
+        max_ahead: duration(stream.max_ahead),
+        idle_timeout: duration(stream.idle_timeout),
     }
 }
 

@@ -8,6 +8,8 @@ const GROUPS = 10;
 const ROWS = 8;
 const ROWS_PER_WINDOW = 2;
 const ROWS_ASKED = 400;
+const HEADINGS = { window_start: "window", window_end: "to" };
+const LONGEST_CUMULATED_MS = 366 * 86_400_000;
 
 async function get(path) {
   const response = await fetch(path, { headers: { accept: "application/json" } });
@@ -22,10 +24,22 @@ const rows = (card, parameters) => get(`/v1/views/${card.dataset.view}/rows.json
 export async function showView(card, view, now) {
   showFacts(card, view, now);
   showDrift(card, view);
-  if (!card.dataset.measure) return showTable(card, await rows(card, { limit: ROWS }));
+  if (!card.dataset.measure) return showTable(card, await rows(card, { ...latest(card), limit: ROWS }));
   const drawn = Number(card.dataset.windowMs) > 0 ? await showWindows(card, view) : await showGroups(card);
   if (!drawn) return;
   for (const part of [card, card.querySelector(".chart")]) part.dataset.updated = Number(part.dataset.updated) + 1;
+}
+
+/** What to ask first where windows have no places on a grid: the newest sessions, the window up to the latest event. */
+function latest(card) {
+  if (card.dataset.kind === "slide") return { as_of: "latest" };
+  return card.dataset.kind === "session" ? { order_by: "-window_start" } : {};
+}
+
+/** Where a window is drawn. Those of CUMULATE share their starts: each at its last step. */
+function placed(card, row) {
+  if (card.dataset.kind !== "cumulate") return row.window_start;
+  return new Date(Date.parse(row.window_end) - Number(card.dataset.windowMs)).toISOString();
 }
 
 async function showWindows(card, view) {
@@ -33,26 +47,29 @@ async function showWindows(card, view) {
   const windowMs = Number(card.dataset.windowMs);
   // Asking only for what is shown keeps this cheap however long the history is, and one date in a far future out of sight.
   const near = Date.parse(view.watermark ?? view.newest_window);
-  const at = (windows) => new Date(near + windows * windowMs).toISOString();
-  const within = (before, after) => (Number.isNaN(near) ? {} : { from: at(-before), to: at(after) });
-  const summed = { ...within(WINDOWS, WINDOWS), group_by: "", measures: measure, order_by: "-window_start", limit: WINDOWS };
+  // Windows of CUMULATE begin as much earlier as they can grow.
+  const grown = card.dataset.kind === "cumulate" ? view.window.size_ms ?? LONGEST_CUMULATED_MS : 0;
+  const at = (ms) => new Date(near + ms).toISOString();
+  const within = (before, after) => (Number.isNaN(near) ? {} : { from: at(-before * windowMs - grown), to: at(after * windowMs) });
+  const summed = { ...within(WINDOWS, WINDOWS), group_by: "", measures: measure, order_by: "-window_end", limit: WINDOWS };
   const [merged, batch, speed, latest] = await Promise.all([
     rows(card, summed), rows(card, { ...summed, layer: "batch" }), rows(card, { ...summed, layer: "speed" }),
-    rows(card, { ...within(ROWS, WINDOWS), order_by: `-window_start,-${measure}`, limit: ROWS_ASKED }),
+    rows(card, { ...within(ROWS, WINDOWS), order_by: `-window_end,-${measure}`, limit: ROWS_ASKED }),
   ]);
   // A run was published between the answers: batch and speed would overlap. The next round is a second away.
   if (new Set([merged, batch, speed].map((d) => d.seam.version)).size > 1) return false;
   showTable(card, { ...latest, rows: largestOfEachWindow(latest.rows) });
   if (!showOrHint(card, merged)) return true;
-  const by = (document) => new Map(document.rows.map((r) => [r.window_start, r]));
+  const by = (document) => new Map(document.rows.map((r) => [placed(card, r), r]));
   const number = (row) => (row && row[measure] !== null ? Number(row[measure]) : 0);
   const [exact, live] = [by(batch), by(speed)];
   const bars = merged.rows.map((row) => {
-    const start = row.window_start;
+    const start = placed(card, row);
     if (additive === "true") return { start, exact: number(exact.get(start)), live: number(live.get(start)) };
-    return row._layer === "batch" ? { start, exact: number(row), live: 0 } : { start, exact: 0, live: number(row) };
+    if (row._layer === "batch") return { start, exact: number(row), live: 0 };
+    return { start, exact: 0, live: number(row), bounds: row._bounds?.[measure]?.map(Number) };
   }).reverse();
-  await overTime(card.querySelector(".chart"), { bars, windowMs, measure, seam: seamMark(batch, bars) });
+  await overTime(card.querySelector(".chart"), { bars, windowMs, measure, seam: seamMark(card, batch, bars) });
   card.querySelector(".range").textContent = `${time(bars[0].start)} to ${time(merged.rows[0].window_end)}`;
   return true;
 }
@@ -61,28 +78,33 @@ async function showWindows(card, view) {
 function largestOfEachWindow(sorted) {
   const seen = new Map();
   const rank = sorted.map((row) => {
-    seen.set(row.window_start, (seen.get(row.window_start) ?? 0) + 1);
-    return seen.get(row.window_start);
+    seen.set(row.window_end, (seen.get(row.window_end) ?? 0) + 1);
+    return seen.get(row.window_end);
   });
   const wanted = sorted.filter((_, i) => rank[i] <= ROWS_PER_WINDOW).slice(0, ROWS);
   return sorted.filter((row, i) => wanted.includes(row) || (wanted.length < ROWS && i < ROWS)).slice(0, ROWS);
 }
 
 /** Behind the newest window that batch has rows of. */
-function seamMark(batch, bars) {
+function seamMark(card, batch, bars) {
   if (batch.rows.length === 0) return null;
-  const at = batch.rows[0].window_end.replace("Z", "");
+  // Windows of HOP reach over the next ones, so that their ends are not where they are drawn.
+  const last = batch.rows[0];
+  const end = card.dataset.kind === "hop" ? new Date(Date.parse(last.window_start) + Number(card.dataset.windowMs)).toISOString() : last.window_end;
+  const at = end.replace("Z", "");
   const label = `seam: version ${batch.seam.version}`;
-  const toTheLeft = bars.filter((b) => b.start < batch.rows[0].window_end).length > bars.length / 2;
+  const toTheLeft = bars.filter((b) => b.start < end).length > bars.length / 2;
   return toTheLeft ? { at, label: `${label} `, anchor: "right" } : { at, label: ` ${label}`, anchor: "left" };
 }
 
 async function showGroups(card) {
   const { measure, additive } = card.dataset;
   const dimensions = card.dataset.dimensions.split(",").filter(Boolean);
-  const asked = { order_by: `-${measure}`, limit: GROUPS };
+  const asked = { ...latest(card), order_by: `-${measure}`, limit: GROUPS };
   const [merged, batch] = await Promise.all([rows(card, asked), rows(card, { ...asked, measures: measure, limit: 1000, layer: "batch" })]);
   if (merged.seam.version !== batch.seam.version) return false;
+  // Events came between the two answers as of the latest one.
+  if (card.dataset.kind === "slide" && merged.as_of !== batch.as_of) return false;
   showTable(card, merged);
   if (!showOrHint(card, merged)) return true;
   const key = (row) => JSON.stringify(dimensions.map((d) => row[d]));
@@ -94,7 +116,8 @@ async function showGroups(card) {
     return additive === "true" ? { group, exact: known, live: whole - known } : { group, exact: 0, live: whole };
   });
   await overGroups(card.querySelector(".chart"), { bars });
-  card.querySelector(".range").textContent = merged.next ? `the largest ${bars.length}` : "";
+  const upTo = card.dataset.kind === "slide" ? `as of ${time(merged.as_of)}` : "";
+  card.querySelector(".range").textContent = [merged.next ? `the largest ${bars.length}` : "", upTo].filter(Boolean).join(", ");
   return true;
 }
 
@@ -107,13 +130,15 @@ function showOrHint(card, merged) {
 }
 
 function showTable(card, document) {
-  const columns = document.columns.filter((c) => c.name !== "window_end");
+  // Ends follow from starts, but for sessions and for windows that share their starts.
+  const ends = ["session", "cumulate"].includes(card.dataset.kind);
+  const columns = document.columns.filter((c) => ends || c.name !== "window_end");
   const shown = JSON.stringify(document.rows);
   const table = card.querySelector("table");
   if (table.dataset.shown === shown) return;
   table.dataset.shown = shown;
-  const numeric = (column) => column.role === "measure" && column.type !== "STRING";
-  const head = columns.map((c) => element("th", { scope: "col", text: c.name === "window_start" ? "window" : c.name, class: numeric(c) ? "number" : "" }));
+  const numeric = (column) => column.role === "measure" && !["STRING", "JSON"].includes(column.type);
+  const head = columns.map((c) => element("th", { scope: "col", text: HEADINGS[c.name] ?? c.name, class: numeric(c) ? "number" : "" }));
   const cell = (row) => (c) => element("td", { text: value(row[c.name], c.type), class: numeric(c) ? "number" : "" });
   const badge = (row) => element("td", {}, element("span", {
     text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,

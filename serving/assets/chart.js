@@ -25,7 +25,18 @@ function layout(colour, more) {
 
 const axis = (colour, more) => ({ automargin: true, fixedrange: true, zeroline: false, gridcolor: colour.line, linecolor: colour.line, tickcolor: colour.line, ...more });
 
-/** Bars over windows. `bars`: [{start, exact, live}], oldest first; `seam`: where batch ends, {at, label}. */
+/** Thin lines over the 95 % intervals of estimated values. */
+function intervals(colour, bars) {
+  if (!bars.some((b) => b.bounds)) return {};
+  const array = bars.map((b) => (b.bounds ? b.bounds[1] - b.live : null));
+  const arrayminus = bars.map((b) => (b.bounds ? b.live - b.bounds[0] : null));
+  return { error_y: { type: "data", symmetric: false, array, arrayminus, thickness: 1, width: 2, color: colour.text } };
+}
+
+/**
+ * Bars over windows. `bars`: [{start, exact, live, bounds}], oldest first, with the interval of an estimated live value;
+ * `seam`: where batch ends, {at, label}.
+ */
 export function overTime(chart, { bars, windowMs, seam, measure }) {
   const colour = colours();
   const x = bars.map((b) => b.start.replace("Z", ""));
@@ -41,7 +52,8 @@ export function overTime(chart, { bars, windowMs, seam, measure }) {
     xaxis: axis(colour, { type: "date", showgrid: false, range: [x[0], end], nticks: chart.clientWidth < 500 ? 4 : 8 }),
     yaxis: axis(colour, { rangemode: "tozero", nticks: 6 }), ...marks,
   });
-  return Plotly.react(chart, [bar("exact", colour.exact, ""), bar("live", colour.live, colour.edge)], drawn, config);
+  const live = { ...bar("live", colour.live, colour.edge), ...intervals(colour, bars) };
+  return Plotly.react(chart, [bar("exact", colour.exact, ""), live], drawn, config);
 }
 
 /** Horizontal bars over groups, largest on top. `bars`: [{group, exact, live}]. */

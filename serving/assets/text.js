@@ -5,11 +5,12 @@ const precise = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-/** A value of an answer as text; decimals come as strings and are numbers all the same. */
+/** A value of an answer as text; decimals come as strings and are numbers all the same. Lists are those of TOP_K. */
 export function value(raw, type = "") {
   if (raw === null || raw === undefined) return "–";
   if (type === "TIMESTAMP") return time(raw);
   if (type.startsWith("DECIMAL")) return precise.format(Number(raw));
+  if (Array.isArray(raw)) return raw.map((item) => `${value(item.value)} ×${count(item.count)}`).join(", ");
   if (typeof raw === "number") return Number.isInteger(raw) ? whole.format(raw) : precise.format(raw);
   return String(raw);
 }
@@ -17,6 +18,13 @@ export function value(raw, type = "") {
 export const count = (n) => (n >= 10_000_000 ? compact.format(n) : whole.format(n));
 
 export const percent = (share) => `${precise.format(100 * share)} %`;
+
+/** Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`. */
+export function length(ms) {
+  const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+  const [unit, size] = units.find(([, size]) => ms >= 2 * size) ?? ["ms", 1];
+  return `${short.format(ms / size)} ${unit}`;
+}
 
 /** `2001-01-01 06:00` out of RFC 3339; seconds only where they say something. */
 export function time(text) {

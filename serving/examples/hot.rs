@@ -19,7 +19,7 @@ use shared::partial::block::{Block, Part};
 use shared::partial::keys::{KeyIndex, KeyLayout};
 use shared::partial::states::States;
 use shared::readers::Generation;
-use shared::view::View;
+use shared::view::{Precision, View};
 use tower::ServiceExt;
 use world::{P0, World};
 
@@ -41,7 +41,7 @@ fn part(view: &View, minutes: std::ops::Range<i64>) -> Part {
     let mut index = KeyIndex::default();
     let encoded = layout.encode(&[Arc::new(names) as ArrayRef]).expect("encodes");
     let ids: Vec<u32> = encoded.iter().map(|row| index.id_of(row.as_ref())).collect();
-    let mut block = Block::empty(view);
+    let mut block = Block::empty(view, Precision::Sketch);
     for minute in minutes {
         ids.iter().for_each(|id| block.push(minute * MINUTE, *id));
     }
@@ -61,14 +61,14 @@ fn part(view: &View, minutes: std::ops::Range<i64>) -> Part {
         }
     }
     block.sorted = true;
-    Part { layout, keys: index.keys().clone(), blocks: vec![Arc::new(block)] }
+    Part { layout, panes: false, keys: index.keys().clone(), blocks: vec![Arc::new(block)] }
 }
 
 fn world() -> World {
     let world = World::new(SQL);
     world.publish(1, "");
     let view = Arc::clone(&world.by_name["bidding"]);
-    let days = (0..MINUTES).step_by(1440).map(|day| Arc::new(part(&view, day..(day + 1440).min(MINUTES))));
+    let days = (0..MINUTES).step_by(1440).map(|day| (None, Arc::new(part(&view, day..(day + 1440).min(MINUTES)))));
     world.batch.parts.lock().insert("bidding".to_owned(), days.collect());
     let live = part(&view, MINUTES - 5..MINUTES + 1);
     let generation = Generation {

@@ -1,6 +1,5 @@
 //! What does the reader see? Merged, ordered, cut to a page and finished: columns in the order of the answer.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampMicrosecondArray};
@@ -8,18 +7,22 @@ use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
-use shared::partial::finish::finish_measures;
-use shared::partial::merge::{Grain, Layers, MergeError, Merged, Spec, merge};
+use shared::partial::finish::{Bounds, finish_measures};
+use shared::partial::merge::{Layers, MergeError, Merged, Spec, merge};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
 use shared::window::Window;
 
+use crate::approximate::exact_in;
+use crate::figures::{Figures, FiguresError};
 use crate::finality::{Finality, Judge};
-use crate::order::{OrderError, page};
+use crate::live::LiveWindows;
+use crate::order::page;
 use crate::pin::Pinned;
+use crate::query::Query;
+use crate::query::as_of::AsOf;
 use crate::query::cursor::Cursor;
-use crate::query::{LayerChoice, Query};
 
 /// What a column of an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,10 @@ pub struct Column {
     pub values: ArrayRef,
     /// Rows whose value did not fit its type; it is NULL there.
     pub overflowed: Option<BooleanBuffer>,
+    /// The layer in which an estimated measure is exact; `None`: all values are exact.
+    pub exact_in: Option<&'static str>,
+    /// The 95 % intervals of estimated values; NULL where a value is exact.
+    pub bounds: Option<Bounds>,
 }
 
 /// The rows of an answer, by column.
@@ -56,11 +63,17 @@ pub enum AnswerError {
     #[error(transparent)]
     Merge(#[from] MergeError),
     #[error(transparent)]
-    Order(#[from] OrderError),
+    Figures(#[from] FiguresError),
     #[error("the measures could not be computed: {0}")]
     Measures(#[from] EvaluateError),
     #[error("the groups could not be decoded: {0}")]
     Keys(#[from] ArrowError),
+}
+
+impl Column {
+    fn exact(name: String, data_type: DataType, role: Role, values: ArrayRef) -> Column {
+        Column { name, data_type, role, values, overflowed: None, exact_in: None, bounds: None }
+    }
 }
 
 impl Answer {
@@ -75,37 +88,46 @@ pub fn answer(query: &Query, pinned: &Pinned) -> Result<Answer, AnswerError> {
     let published = &pinned.published;
     let view = published.view.as_ref();
     let merged = merge(&spec(view, query, &query.dimensions), &pinned.parts(query.layer))?;
+    let figures = Figures::new(view, &merged);
+    let mut rows = figures.having((0..merged.len() as u32).collect())?;
+    if let Some(shown) = &query.shown {
+        rows = figures.passing(rows, shown, &query.dimensions)?;
+    }
+    let total = rows.len();
     let offset = query.cursor.map_or(0, |cursor| cursor.offset);
-    let rows = page(view, query, &merged, offset)?;
+    let rows = page(view, query, &merged, &figures, rows, offset)?;
+    drop(figures);
     let shown = offset.saturating_add(rows.len());
     let version = published.version.as_ref().map(|v| v.version);
-    let next = (shown < merged.len()).then(|| Cursor { offset: shown, version }.written(query.fingerprint));
+    let as_of = query.as_of.and_then(|as_of| if let AsOf::At(time) = as_of { Some(time) } else { None });
+    let next = (shown < total).then(|| Cursor { offset: shown, version, as_of }.written(query.fingerprint));
 
-    let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
-    let windows: Vec<i64> = rows.iter().map(|row| merged.windows[*row as usize]).collect();
-    let live = live_windows(query, pinned)?;
+    let bounds = bounds(view, query, &merged, &rows);
+    let live = LiveWindows::of(query, pinned)?;
     let judge = Judge { watermark: pinned.speed.watermark, allowed_lateness: published.stream.allowed_lateness };
-    let finality = windows.iter().zip(&layers).map(|(window, layers)| {
-        let is_live = layers.0 & Layers::SPEED.0 != 0 || live.as_ref().is_some_and(|live| live.contains(window));
-        judge.judge(query.window_end(view.window, *window), is_live)
+    let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
+    let finality = rows.iter().zip(&bounds).map(|(row, (_, end))| {
+        let is_live = merged.layers[*row as usize].0 & Layers::SPEED.0 != 0;
+        judge.judge(*end, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
     });
     let finality = finality.collect();
-    Ok(Answer { columns: columns(view, query, &merged, &rows, &windows)?, layers, finality, next })
+    Ok(Answer { columns: columns(view, query, &merged, &rows, &bounds)?, layers, finality, next })
 }
 
-fn spec<'a>(view: &'a View, query: &'a Query, dimensions: &'a [usize]) -> Spec<'a> {
+/// What to merge for `query`, into groups of `dimensions`.
+pub fn spec<'a>(view: &'a View, query: &'a Query, dimensions: &'a [usize]) -> Spec<'a> {
     let (from, to, grain, filter) = (query.from, query.to, query.grain, query.filter.as_ref());
-    Spec { view, from, to, grain, dimensions, filter }
+    Spec { view, from, to, grain, precision: Precision::Sketch, dimensions, filter }
 }
 
-/// The windows that speed has a part in, where the rows themselves cannot tell: an answer from batch alone.
-fn live_windows(query: &Query, pinned: &Pinned) -> Result<Option<HashSet<i64>>, MergeError> {
-    if query.layer != LayerChoice::Batch {
-        return Ok(None);
-    }
-    let speed = pinned.parts(LayerChoice::Speed);
-    let merged = merge(&spec(&pinned.published.view, query, &[]), &speed)?;
-    Ok(Some(merged.windows.into_iter().collect()))
+type WindowBounds = (Option<i64>, Option<i64>);
+
+fn bounds(view: &View, query: &Query, merged: &Merged, rows: &[u32]) -> Vec<WindowBounds> {
+    let of_rows = |all: &[i64]| match all {
+        [] => Vec::new(),
+        all => rows.iter().map(|row| all[*row as usize]).collect::<Vec<_>>(),
+    };
+    query.window_bounds(view, &of_rows(&merged.windows), &of_rows(&merged.lasts))
 }
 
 fn columns(
@@ -113,21 +135,19 @@ fn columns(
     query: &Query,
     merged: &Merged,
     rows: &[u32],
-    windows: &[i64],
+    bounds: &[WindowBounds],
 ) -> Result<Vec<Column>, AnswerError> {
     let mut columns = Vec::with_capacity(2 + query.dimensions.len() + query.measures.len());
     if view.window != Window::All {
-        let starts = windows.iter().map(|w| window_start(view.window, query, *w));
-        let ends = windows.iter().map(|w| query.window_end(view.window, *w));
-        columns.push(window_column(WINDOW_START, starts));
-        columns.push(window_column(WINDOW_END, ends));
+        columns.push(window_column(WINDOW_START, bounds.iter().map(|(start, _)| *start)));
+        columns.push(window_column(WINDOW_END, bounds.iter().map(|(_, end)| *end)));
     }
     let keys = rows.iter().map(|row| merged.keys.get(merged.groups[*row as usize]));
     let decoded = if query.dimensions.is_empty() { Vec::new() } else { merged.layout.decode(keys)? };
     for (dimension, values) in query.dimensions.iter().zip(decoded) {
         let dimension = &view.dimensions[*dimension];
         let (name, data_type) = (dimension.name.clone(), dimension.expression.data_type);
-        columns.push(Column { name, data_type, role: Role::Dimension, values, overflowed: None });
+        columns.push(Column::exact(name, data_type, Role::Dimension, values));
     }
     let finished = finish_measures(view, &gathered(view, merged, rows))?;
     for index in &query.measures {
@@ -138,19 +158,17 @@ fn columns(
             role: Role::Measure,
             values: Arc::clone(&finished.column),
             overflowed: finished.overflowed.clone(),
+            exact_in: exact_in(view, *index),
+            bounds: finished.bounds.clone(),
         });
     }
     Ok(columns)
 }
 
-fn window_start(window: Window, query: &Query, start: i64) -> Option<i64> {
-    if query.grain == Grain::All { query.span(window).0 } else { Some(start) }
-}
-
 fn window_column(name: &str, values: impl Iterator<Item = Option<i64>>) -> Column {
     let values: TimestampMicrosecondArray = values.collect();
     let values: ArrayRef = Arc::new(values.with_timezone("UTC"));
-    Column { name: name.to_owned(), data_type: DataType::Timestamp, role: Role::Window, values, overflowed: None }
+    Column::exact(name.to_owned(), DataType::Timestamp, Role::Window, values)
 }
 
 /// The states of `rows`, in their order: merged into empty ones, which changes nothing.

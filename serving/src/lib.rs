@@ -4,11 +4,16 @@
 //! [`formats`] how it is written; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
 
 pub mod answer;
+mod approximate;
+mod figures;
 pub mod finality;
 pub mod formats;
 pub mod http;
+mod live;
 mod nearest;
 mod order;
 mod page;
 pub mod pin;
 pub mod query;
+mod reach;
+mod window_text;

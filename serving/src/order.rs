@@ -7,33 +7,30 @@ use arrow::array::{ArrayRef, AsArray, DynComparator, Float64Array, make_comparat
 use arrow::compute::SortOptions;
 use arrow::datatypes::Float64Type;
 use arrow::error::ArrowError;
-use shared::evaluate::EvaluateError;
-use shared::partial::finish::finish_measures;
 use shared::partial::merge::Merged;
 use shared::view::View;
+use shared::window::Window;
 
+use crate::figures::{Figures, FiguresError};
 use crate::query::{OrderBy, OrderKey, Query};
 
-/// Why rows could not be ordered.
-#[derive(Debug, thiserror::Error)]
-pub enum OrderError {
-    #[error("the measures could not be computed: {0}")]
-    Measures(#[from] EvaluateError),
-    #[error("the columns could not be compared: {0}")]
-    Columns(#[from] ArrowError),
-}
-
-/// Numbers of the rows from `offset` on, at most `query.limit`, in the query's order. Ties are broken by window, then
-/// by dimensions, so that an order is always total.
-pub fn page(view: &View, query: &Query, merged: &Merged, offset: usize) -> Result<Vec<u32>, OrderError> {
+/// Those of `rows` from `offset` on, at most `query.limit`, in the query's order. Ties are broken by window, then by
+/// dimensions, so that an order is always total.
+pub fn page(
+    view: &View,
+    query: &Query,
+    merged: &Merged,
+    figures: &Figures<'_>,
+    mut rows: Vec<u32>,
+    offset: usize,
+) -> Result<Vec<u32>, FiguresError> {
     let end = offset.saturating_add(query.limit);
     let ranks = ranks(merged);
     let natural = |row: u32| (merged.windows[row as usize], ranks[merged.groups[row as usize] as usize]);
-    let mut rows: Vec<u32> = (0..merged.len() as u32).collect();
     if query.order.is_empty() {
         keep_first(&mut rows, end, |a, b| natural(*a).cmp(&natural(*b)));
     } else {
-        let keys = comparators(view, query, merged)?;
+        let keys = comparators(view, query, merged, figures)?;
         keep_first(&mut rows, end, |a, b| {
             let decided = keys.iter().map(|key| key.compare(merged, *a, *b)).find(|order| order.is_ne());
             decided.unwrap_or_else(|| natural(*a).cmp(&natural(*b)))
@@ -66,9 +63,8 @@ fn ranks(merged: &Merged) -> Vec<u32> {
 
 /// Compares two rows by one column.
 enum KeyComparator {
-    Window {
-        descending: bool,
-    },
+    /// By start or end of the window of each row.
+    Window { bounds: Vec<i64>, descending: bool },
     /// Over the numbers of keys.
     Group(DynComparator),
     /// Over the numbers of rows.
@@ -80,31 +76,51 @@ impl KeyComparator {
     fn compare(&self, merged: &Merged, a: u32, b: u32) -> Ordering {
         let (a, b) = (a as usize, b as usize);
         match self {
-            KeyComparator::Window { descending: false } => merged.windows[a].cmp(&merged.windows[b]),
-            KeyComparator::Window { descending: true } => merged.windows[b].cmp(&merged.windows[a]),
+            KeyComparator::Window { bounds, descending: false } => bounds[a].cmp(&bounds[b]),
+            KeyComparator::Window { bounds, descending: true } => bounds[b].cmp(&bounds[a]),
             KeyComparator::Group(compare) => compare(merged.groups[a] as usize, merged.groups[b] as usize),
             KeyComparator::Row(compare) => compare(a, b),
         }
     }
 }
 
-fn comparators(view: &View, query: &Query, merged: &Merged) -> Result<Vec<KeyComparator>, OrderError> {
+fn comparators(
+    view: &View,
+    query: &Query,
+    merged: &Merged,
+    figures: &Figures<'_>,
+) -> Result<Vec<KeyComparator>, FiguresError> {
     let by_dimension = query.order.iter().any(|key| matches!(key.by, OrderBy::Dimension(_)));
-    let by_measure = query.order.iter().any(|key| matches!(key.by, OrderBy::Measure(_)));
     let dimensions = if by_dimension { merged.layout.decode(merged.keys.iter())? } else { Vec::new() };
-    let measures = if by_measure { finish_measures(view, &merged.states)? } else { Vec::new() };
     let comparator = |key: &OrderKey| {
         Ok(match key.by {
-            OrderBy::WindowStart => KeyComparator::Window { descending: key.descending },
+            OrderBy::WindowStart => KeyComparator::Window { bounds: starts(view, merged), descending: key.descending },
+            OrderBy::WindowEnd => KeyComparator::Window { bounds: ends(merged), descending: key.descending },
             OrderBy::Dimension(dimension) => {
                 let at = query.dimensions.iter().position(|d| *d == dimension);
                 let at = at.expect("a query orders only by dimensions it groups by");
                 KeyComparator::Group(compare_values(&dimensions[at], key.descending)?)
             }
-            OrderBy::Measure(measure) => KeyComparator::Row(compare_values(&measures[measure].column, key.descending)?),
+            OrderBy::Measure(measure) => {
+                KeyComparator::Row(compare_values(&figures.measure(measure)?, key.descending)?)
+            }
         })
     };
     query.order.iter().map(comparator).collect()
+}
+
+/// What sorts as the starts of the windows do.
+fn starts(view: &View, merged: &Merged) -> Vec<i64> {
+    match view.window {
+        // Windows share their start, and ids are those of their last panes.
+        Window::Cumulate { .. } => merged.windows.iter().map(|id| view.window.bounds(*id).0).collect(),
+        _ => merged.windows.clone(),
+    }
+}
+
+/// What sorts as the ends of the windows do: of sessions the last events, of all others the ids themselves.
+fn ends(merged: &Merged) -> Vec<i64> {
+    if merged.lasts.is_empty() { merged.windows.clone() } else { merged.lasts.clone() }
 }
 
 /// NULL is the smallest value and NaN the greatest.

@@ -11,11 +11,21 @@ use shared::partial::block::Part;
 use shared::partial::merge::Layers;
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, SpeedError, SpeedPin, SpeedReader};
+use shared::time::Micros;
+use shared::view::View;
+use shared::window::Window;
 
+use crate::approximate::reads_estimates;
+use crate::query::as_of::AsOf;
 use crate::query::{LayerChoice, Query, QueryError};
+use crate::reach::starts_needed;
 
 /// How often a moved seam is followed before giving up. A seam moves once per run, so twice is already unlikely.
 const TRIES: usize = 4;
+/// Live sessions that are looked through on the thread that took the request: less than a millisecond of work.
+const SESSIONS_INLINE_MAX: usize = 20_000;
+/// How many plain states the merging and finishing of a sketch is worth.
+const ROWS_PER_SKETCH: usize = 64;
 
 /// The doors to the layers.
 #[derive(Clone)]
@@ -105,24 +115,48 @@ impl Pinned {
         }
     }
 
-    /// How much work merging `query` is: rows and keys to look at.
+    /// How much work merging `query` is: rows and keys to look at, those with sketches as many times as they are slower.
     pub fn work(&self, query: &Query) -> usize {
-        let rows = |part: &Part| part.blocks.iter().map(|b| b.candidates(query.from, query.to).len()).sum::<usize>();
-        self.parts(query.layer).iter().map(|(part, _)| rows(part) + part.keys.len()).sum()
+        let view = self.published.view.as_ref();
+        let sketched = (0..view.measures.len()).any(|measure| reads_estimates(view, measure));
+        let weight = if sketched { ROWS_PER_SKETCH } else { 1 };
+        let parts = self.parts(query.layer);
+        parts.iter().map(|(part, _)| rows_to_merge(view, query, part) * weight + part.keys.len()).sum()
     }
 }
 
-/// Reads the query on the view called `name` and pins what answers it.
-pub async fn pin(layers: &Doors, name: &str, parameters: &[(String, String)]) -> Result<(Query, Pinned), ReadError> {
+/// Rows of `part` that may have a part in the answer, as often as windows cover them.
+fn rows_to_merge(view: &View, query: &Query, part: &Part) -> usize {
+    let (from, to) = match view.window {
+        Window::Session { .. } => (i64::MIN, i64::MAX),
+        window if part.panes => window.panes_of(query.from, query.to),
+        _ => (query.from, query.to),
+    };
+    let rows = part.blocks.iter().map(|block| block.candidates(from, to).len()).sum::<usize>();
+    let mut covering = 0;
+    match part.blocks.iter().find_map(|block| block.windows.first()) {
+        Some(pane) if part.panes => view.window.for_each_window(*pane, |_| covering += 1),
+        _ => covering = 1,
+    }
+    rows * covering.max(1)
+}
+
+/// Reads the query on the view called `name`, asked at `now`, and pins what answers it.
+pub async fn pin(
+    layers: &Doors,
+    name: &str,
+    parameters: &[(String, String)],
+    now: Micros,
+) -> Result<(Query, Pinned), ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
-        let query = Query::parse(&published.view, parameters)?;
+        let mut query = Query::parse(&published.view, parameters)?;
         if query.cursor.is_some_and(|cursor| !cursor.fits(&published)) {
             return Err(ReadError::CursorExpired);
         }
-        match pin_once(layers, &published, &query).await {
+        match pin_once(layers, &published, &mut query, now).await {
             Ok(pinned) => return Ok((query, pinned)),
             Err(ReadError::Speed(SpeedError::SeamMoved)) if tries < TRIES => tokio::task::yield_now().await,
             // A version that has been replaced may lose its files; the newer one has its own.
@@ -150,20 +184,58 @@ pub async fn pin_speed(layers: &Doors, name: &str) -> Result<(Arc<Published>, Sp
     }
 }
 
-async fn pin_once(layers: &Doors, published: &Arc<Published>, query: &Query) -> Result<Pinned, ReadError> {
-    let speed = layers.speed.pin(published, &published.seam).await?;
-    let batch = match &published.version {
-        Some(version) if query.layer != LayerChoice::Speed => {
-            layers.batch.parts(published, version, query.from, query.to).await?
-        }
-        _ => Vec::new(),
-    };
+async fn pin_once(
+    layers: &Doors,
+    published: &Arc<Published>,
+    query: &mut Query,
+    now: Micros,
+) -> Result<Pinned, ReadError> {
+    let mut speed = layers.speed.pin(published, &published.seam).await?;
+    if let (Window::Slide { size, pane }, Some(as_of)) = (published.view.window, query.as_of) {
+        let instant = as_of.instant(pane, now, speed.latest_event);
+        query.as_of = Some(AsOf::At(instant));
+        (query.from, query.to) = (instant.saturating_sub(size), instant);
+    }
+    let mut batch = Vec::new();
+    if let Some(version) = &published.version
+        && query.layer != LayerChoice::Speed
+    {
+        let (from, to);
+        (speed, (from, to)) = batch_range(published, query, speed).await?;
+        batch = layers.batch.parts(published, version, from, to).await?;
+    }
     let balance = Balance::of(published, &speed);
     let complete = balance.is_complete(query.layer);
     if !complete {
         report_mismatch(published, &balance);
     }
     Ok(Pinned { published: Arc::clone(published), batch, speed, balance, complete })
+}
+
+/// The range of window starts that batch is read for, in microseconds.
+async fn batch_range(
+    published: &Arc<Published>,
+    query: &Query,
+    speed: SpeedPin,
+) -> Result<(SpeedPin, (i64, i64)), ReadError> {
+    let range = (query.from, query.to);
+    let (Window::Session { gap }, Some(version)) = (published.view.window, &published.version) else {
+        return Ok((speed, range));
+    };
+    let mut dimensions = query.dimensions.clone();
+    dimensions.sort_unstable();
+    let whole_key = dimensions.into_iter().eq(0..published.view.dimensions.len());
+    let live: usize = speed.generations.iter().map(|generation| generation.part.rows()).sum();
+    if live <= SESSIONS_INLINE_MAX {
+        let needed = starts_needed(version, &speed, gap, whole_key, range);
+        return Ok((speed, needed));
+    }
+    let version = Arc::clone(version);
+    let work = tokio::task::spawn_blocking(move || {
+        let needed = starts_needed(&version, &speed, gap, whole_key, range);
+        (speed, needed)
+    });
+    work.await.map_err(|_| ReadError::Speed(SpeedError::Stopped))
 }
 
 fn report_mismatch(published: &Published, balance: &Balance) {

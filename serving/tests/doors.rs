@@ -3,13 +3,19 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use shared::compare::{Cause, Difference, MeasureDrift};
-use shared::control::{PartitionStatus, StreamColumn, StreamStatus};
+use shared::control::{
+    EventPage, Lateness, ListRange, PartitionStatus, QuarantineCounts, QuarantinePage, Quarantined, StreamColumn,
+    StreamStatus, TimeSettings,
+};
 use shared::ids::Offset;
 use shared::time::Micros;
 use world::{P0, World, a_comparison};
@@ -63,7 +69,8 @@ async fn a_view_tells_all_about_itself() {
     assert!(view["sql"].as_str().is_some_and(|sql| sql.contains("CREATE VIEW departures")), "{view}");
     assert_eq!(view["stream"], "flights");
     assert_eq!(view["columns"][2], json!({"name": "origin", "type": "STRING", "role": "dimension"}));
-    assert_eq!(view["window"], json!({"size_ms": 3_600_000, "offset_ms": 0}));
+    let window = json!({"kind": "tumble", "text": "TUMBLE of 1 hour in UTC", "time_zone": "UTC", "size_ms": 3_600_000, "offset_ms": 0});
+    assert_eq!(view["window"], window);
     assert_eq!((&view["schedule"], &view["next_run"]), (&json!("*/15 * * * *"), &json!("2001-01-02T12:15:00Z")));
     assert_eq!(view["seam"], json!({"version": 12, "published_at": "2001-01-02T11:59:00Z", "offsets": {"0": 1}}));
     assert_eq!((&view["watermark"], &view["lag_ms"]), (&json!("2001-01-02T11:00:00Z"), &json!(3_600_000)));
@@ -200,11 +207,76 @@ async fn streams_are_told_as_intake_tells_them() {
         rejected: 3,
         unknown_fields: 0,
         events_per_second: 12.5,
+        watermark: Some(at("2001-01-01T06:00:00Z")),
+        settings: TimeSettings { watermark_delay: "10 minutes".into(), ..TimeSettings::default() },
+        lateness: Some(Lateness { measured: 7, late_share: 0.25, ..Lateness::default() }),
+        quarantine: QuarantineCounts { total: 3, kept: 2, dropped: 1 },
     };
-    world.streams.0.lock().push(stream.clone());
+    world.streams.all.lock().push(stream.clone());
     let expected = serde_json::to_value(&stream).expect("JSON");
     assert_eq!(world.get("/v1/streams").await.json(), json!({"streams": [expected]}));
     assert_eq!(world.get("/v1/streams/flights").await.json(), expected);
+}
+
+#[tokio::test]
+async fn late_and_ahead_events_are_listed_as_flat_objects() {
+    let world = world();
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let schema = Schema::new(vec![field("origin", DataType::Utf8View), field("late_by_ms", DataType::Int64)]);
+    let origins: ArrayRef = Arc::new(StringViewArray::from(vec![Some("A\"TL"), None]));
+    let rows = RecordBatch::try_new(Arc::new(schema), vec![origins, Arc::new(Int64Array::from(vec![5, 70]))]);
+    let rows = rows.expect("columns of the schema");
+    *world.streams.events.lock() = Some(EventPage { total: 9, kept: 4, kept_max: 4, rows, next: Some("1.0.2".into()) });
+    let expected = json!({
+        "stream": "flights", "total": 9, "kept": 4, "kept_max": 4, "listed": 2,
+        "events": [{"origin": "A\"TL", "late_by_ms": 5}, {"origin": null, "late_by_ms": 70}], "next": "1.0.2"
+    });
+    assert_eq!(world.get("/v1/streams/flights/late").await.json(), expected);
+    assert_eq!(world.get("/v1/streams/flights/ahead?limit=2&cursor=1.0.2").await.json(), expected);
+    let asked = |what: &str, limit, cursor: Option<&str>| {
+        (what.to_owned(), ListRange { limit, cursor: cursor.map(str::to_owned) })
+    };
+    assert_eq!(*world.streams.asked.lock(), [asked("Late", 100, None), asked("Ahead", 2, Some("1.0.2"))]);
+    for (path, status, code) in [
+        ("/v1/streams/flight/late", 404, "unknown_stream"),
+        ("/v1/streams/flights/late?limit=0", 400, "invalid_parameter"),
+        ("/v1/streams/flights/late?limit=1001", 400, "invalid_parameter"),
+        ("/v1/streams/flights/ahead?cursor=bad", 400, "invalid_parameter"),
+        ("/v1/streams/flights/late?before=1", 400, "unknown_parameter"),
+    ] {
+        let answered = world.get(path).await;
+        assert_eq!((answered.status.as_u16(), answered.json()["code"].as_str()), (status, Some(code)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_lines_are_listed_and_forgotten() {
+    let world = world();
+    let line = Quarantined {
+        number: 3,
+        arrived_at: at("2001-01-01T06:00:00Z"),
+        line: 17,
+        reason: "expected an object, found number 1".into(),
+        text: "1".into(),
+        bytes: 1,
+        truncated: false,
+        idempotency_key: None,
+    };
+    let counts = QuarantineCounts { total: 3, kept: 1, dropped: 2 };
+    let page = QuarantinePage { counts, kept_max: 10, kept_bytes_max: 99, lines: vec![line], next: None };
+    *world.streams.quarantine.lock() = Some(page);
+    let expected = json!({
+        "total": 3, "kept": 1, "dropped": 2, "kept_max": 10, "kept_bytes_max": 99, "next": null,
+        "lines": [{"number": 3, "arrived_at": "2001-01-01T06:00:00Z", "line": 17, "text": "1", "bytes": 1,
+                   "reason": "expected an object, found number 1", "truncated": false}]
+    });
+    assert_eq!(world.get("/v1/streams/flights/quarantine").await.json(), expected);
+    assert_eq!(
+        send(&world, "DELETE", "/v1/streams/flights/quarantine", "").await,
+        (StatusCode::OK, json!({"removed": 1}))
+    );
+    assert_eq!(send(&world, "DELETE", "/v1/streams/x/quarantine", "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(send(&world, "POST", "/v1/streams/flights/quarantine", "").await.0, StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +100,7 @@ pub struct PartitionStatus {
     /// Everything before it is in the archive.
     pub archived: Offset,
     pub watermark: Option<Micros>,
-    /// Since the process started.
+    /// Since the partition's first event, as are the next three.
     pub accepted: u64,
     pub duplicates: u64,
     pub late: u64,
@@ -121,6 +122,131 @@ pub struct StreamStatus {
     pub unknown_fields: u64,
     /// Accepted events per second, over the last ten seconds.
     pub events_per_second: f64,
+    /// The smallest of the partitions that are not idle; never goes back while the process lives.
+    #[serde(default)]
+    pub watermark: Option<Micros>,
+    #[serde(default)]
+    pub settings: TimeSettings,
+    /// `None` before the first event.
+    #[serde(default)]
+    pub lateness: Option<Lateness>,
+    #[serde(default)]
+    pub quarantine: QuarantineCounts,
+}
+
+/// What a stream's declaration says of time, each as the option takes it: `90 minutes`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TimeSettings {
+    pub watermark_delay: String,
+    pub allowed_lateness: String,
+    pub max_ahead: String,
+    pub idle_timeout: String,
+}
+
+/// How far behind the latest event time of their partition events came, as measured; those too far ahead left out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Events measured: since the process started, and the tail of the log it then found.
+    pub measured: u64,
+    /// Milliseconds by quantile (`p50` to `p99.9`), each within 1 %. 0: in order.
+    pub quantiles_ms: BTreeMap<String, f64>,
+    /// The largest, exactly.
+    pub max_ms: f64,
+    /// Share of the measured events that the present settings would place behind the watermark, and of those that they
+    /// would call late.
+    pub behind_watermark_share: f64,
+    pub late_share: f64,
+    pub suggested: SuggestedTime,
+}
+
+/// Settings under which one event in a hundred comes behind the watermark, and one in a thousand late.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SuggestedTime {
+    pub watermark_delay: String,
+    pub allowed_lateness: String,
+}
+
+/// How many malformed lines are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct QuarantineCounts {
+    /// Since the stream's first malformed line, or since the quarantine was last emptied.
+    pub total: u64,
+    /// Those that can be read.
+    pub kept: u64,
+    /// Those that can no longer be: the oldest, and what one request had too many of.
+    pub dropped: u64,
+}
+
+/// Accepted events of one kind, newest first.
+#[derive(Debug, Clone)]
+pub struct EventPage {
+    /// All events of the kind since the stream's first event.
+    pub total: u64,
+    /// The newest of them, which can be listed.
+    pub kept: u64,
+    pub kept_max: u64,
+    /// The stream's columns, `_partition`, `_offset`, `_arrived_at`, `_watermark`, and what was measured of each event.
+    pub rows: RecordBatch,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// A line that was not an event of its stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// From 1, in order of arrival.
+    pub number: u64,
+    pub arrived_at: Micros,
+    /// Line of the request's body, or number of the array's element, from 1.
+    pub line: u64,
+    pub reason: String,
+    /// The line as it came; what is not UTF-8 is replaced.
+    pub text: String,
+    /// Bytes of the whole line, and whether `text` has only the first of them.
+    pub bytes: u64,
+    #[serde(default)]
+    pub truncated: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Malformed lines, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuarantinePage {
+    #[serde(flatten)]
+    pub counts: QuarantineCounts,
+    pub kept_max: u64,
+    pub kept_bytes_max: u64,
+    pub lines: Vec<Quarantined>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// A part of a list: entries after where an earlier one ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListRange {
+    pub limit: usize,
+    pub cursor: Option<String>,
+}
+
+/// Which accepted events to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// Came after allowed lateness.
+    Late,
+    /// Too far ahead of their arrival to move the watermark.
+    Ahead,
+}
+
+/// Why nothing can be told of a stream's events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    #[error("there is no stream called \"{0}\"")]
+    UnknownStream(String),
+    #[error("cursor: \"{0}\" is not one that an answer gave")]
+    BadCursor(String),
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A declared column, in words.
@@ -137,4 +263,10 @@ pub struct StreamColumn {
 /// Intake, as those see it who watch it.
 pub trait Streams: Send + Sync {
     fn list(&self) -> Vec<StreamStatus>;
+    /// Accepted events of one kind, newest first.
+    fn events(&self, stream: &str, kind: EventKind, range: &ListRange) -> Result<EventPage, StreamError>;
+    /// Malformed lines, newest first.
+    fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError>;
+    /// Forgets all malformed lines and says how many were kept. Blocking.
+    fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError>;
 }

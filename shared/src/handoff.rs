@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use crate::ids::{Offset, Partition, StreamName, ViewName};
 use crate::ledger::Ledger;
 use crate::seam::Cut;
+use crate::stream_watermark::PartitionProgress;
 use crate::time::Micros;
 
 /// Accepted events of one partition, in log order; durable once anyone but the log writer sees it.
@@ -80,6 +81,10 @@ pub struct HandoffError(pub String);
 pub trait LogReplay: Send + Sync {
     /// The oldest offset still in the log, and the first not yet written.
     fn range(&self, partition: Partition) -> (Offset, Offset);
+
+    /// How far the partition has come, and whether everything accepted until now has been shown to its live readers. What
+    /// a reader is asked after this call, it answers with all of that.
+    fn progress(&self, partition: Partition) -> PartitionProgress;
 
     /// Calls `each` with all batches that hold offsets in `from..to`, in order; the first and the last are sliced to fit.
     /// Refuses a `from` before the log's start. Blocking: call it from a thread of its own.

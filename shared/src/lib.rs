@@ -23,6 +23,7 @@ pub mod schedule;
 pub mod seam;
 pub mod sql;
 pub mod stream;
+pub mod stream_watermark;
 pub mod time;
 pub mod types;
 pub mod version;

@@ -63,6 +63,24 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the archive only.
+pub const LISTED_EVENTS_KEPT: usize = 10_000;
+/// Bytes of columns those events may take, per stream and list.
+pub const LISTED_EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Events of the log's tail that are looked at again after a restart, per stream, to list and to measure lateness.
+pub const LATENESS_REREAD_EVENTS: u64 = 1 << 20;
+/// Malformed lines kept per stream.
+pub const QUARANTINE_LINES_MAX: usize = 10_000;
+/// Bytes the kept malformed lines of a stream may take in memory; on disk up to twice as many.
+pub const QUARANTINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a malformed line that are kept; the rest is cut and the entry says so.
+pub const QUARANTINE_TEXT_BYTES_MAX: usize = 4096;
+/// Malformed lines kept of one request; further ones are only counted.
+pub const QUARANTINE_REQUEST_LINES_MAX: usize = 1_000;
+/// Entries of a list (late, ahead, quarantine) when the request names no limit.
+pub const LIST_ENTRIES_DEFAULT: usize = 100;
+/// Most entries of a list that a request may ask for.
+pub const LIST_ENTRIES_MAX: usize = 1_000;
 /// Milliseconds a connection may take to send its next request's headers; an idle one is closed after as long.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds a stopping server waits for requests under way.

@@ -184,7 +184,8 @@ impl Reader<'_> {
     }
 }
 
-fn duration(duration: Duration) -> String {
+/// A length of time in words, as the options of a stream take it: `90 minutes`, `1 hour`.
+pub fn duration(duration: Duration) -> String {
     let text = interval(micros_of(duration));
     let words: Vec<&str> = text.split(['\'', ' ']).filter(|word| !word.is_empty()).skip(1).collect();
     let plural = if words.first() == Some(&"1") { "" } else { "s" };

@@ -35,6 +35,8 @@ pub struct SpeedPin {
     pub generations: Vec<Generation>,
     /// The smallest watermark of the stream's partitions; `None` while no event moved it.
     pub watermark: Option<Micros>,
+    /// The largest event time that moved a watermark; `None` while there is none.
+    pub latest_event: Option<Micros>,
 }
 
 /// Why speed could not be read.

@@ -6,6 +6,7 @@ use parking_lot::{Condvar, Mutex};
 use shared::handoff::{LogItem, LogSink, Stopped};
 use shared::limits;
 use shared::readers::{SpeedError, SpeedPin};
+use shared::time::Micros;
 use tokio::sync::oneshot;
 
 /// What a reader wants of a worker. Answered between two folds.
@@ -23,8 +24,8 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub struct PartitionPin {
     pub pin: SpeedPin,
-    /// Arrival of the partition's last event, in microseconds.
-    pub last_arrival: Option<i64>,
+    /// Arrival of the partition's last event.
+    pub last_arrival: Option<Micros>,
 }
 
 /// How much a worker holds for one view.

@@ -14,6 +14,7 @@ use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::Stream;
+use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::{Micros, micros_of};
 use shared::view::View;
 use shared::window::Window;
@@ -32,11 +33,17 @@ pub struct FoldedView {
 }
 
 /// The speed layer: one worker per partition of every stream.
-#[derive(Debug)]
 pub struct Speed {
     mailboxes: BTreeMap<(StreamName, Partition), Arc<Mailbox>>,
+    streams: BTreeMap<StreamName, Followed>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
+}
+
+/// A stream whose log is followed, and the watermark that readers have been shown.
+struct Followed {
+    log: Arc<dyn LogReplay>,
+    watermark: StreamWatermark,
 }
 
 /// Why the speed layer could not start.
@@ -60,7 +67,7 @@ pub struct FoldedStream {
 impl Speed {
     /// Starts all workers and returns once each has replayed the log from the seam of its views.
     pub async fn start(streams: Vec<FoldedStream>, clock: Arc<dyn Clock>) -> Result<Speed, StartError> {
-        let mut mailboxes = BTreeMap::new();
+        let (mut mailboxes, mut followed) = (BTreeMap::new(), BTreeMap::new());
         let mut threads = Vec::new();
         let mut waiting = Vec::new();
         for FoldedStream { stream, log, views } in streams {
@@ -76,8 +83,9 @@ impl Speed {
                 mailboxes.insert((stream.name.clone(), partition), mailbox);
                 waiting.push((stream.name.clone(), partition, replayed));
             }
+            followed.insert(stream.name.clone(), Followed { log, watermark: StreamWatermark::default() });
         }
-        let speed = Speed { mailboxes, threads: Mutex::new(threads), clock };
+        let speed = Speed { mailboxes, streams: followed, threads: Mutex::new(threads), clock };
         for (stream, partition, replayed) in waiting {
             if let Ok(Err(problem)) = replayed.await {
                 speed.stop();
@@ -135,11 +143,25 @@ impl Speed {
 impl SpeedReader for Speed {
     fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         Box::pin(async move {
-            let partitions = (0..published.stream.partitions).map(Partition);
-            let pins = partitions.map(|p| self.pin_partition(published, p, seam.offset(p)));
+            let stream = &published.stream;
+            let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
+            let partitions = || (0..stream.partitions).map(Partition);
+            // Asked before the workers are: what was still on its way to them then is no reason to let a partition go, and
+            // all that was not they have folded when they answer.
+            let now = self.clock.now();
+            let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
+            let pins = partitions().map(|p| self.pin_partition(published, p, seam.offset(p)));
             let pins = try_join_all(pins).await?;
-            let watermark = stream_watermark(&published.stream, &pins, self.clock.now());
-            Ok(SpeedPin { generations: pins.into_iter().flat_map(|p| p.pin.generations).collect(), watermark })
+            let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
+                watermark: p.pin.watermark,
+                last_arrival: p.last_arrival,
+                caught_up,
+            });
+            let watermark = followed.watermark.advance(progress, stream.idle_timeout, now);
+            let farthest = pins.iter().filter_map(|p| p.pin.watermark).max();
+            let latest_event = farthest.map(|w| Micros(w.0.saturating_add(micros_of(stream.watermark_delay))));
+            let generations = pins.into_iter().flat_map(|p| p.pin.generations).collect();
+            Ok(SpeedPin { generations, watermark, latest_event })
         })
     }
 
@@ -151,14 +173,6 @@ impl SpeedReader for Speed {
             }
         }
     }
-}
-
-/// The smallest watermark of the partitions that are not idle; if all are, of all that have one.
-fn stream_watermark(stream: &Stream, pins: &[PartitionPin], now: Micros) -> Option<Micros> {
-    let idle_before = now.0.saturating_sub(micros_of(stream.idle_timeout));
-    let active = |pin: &&PartitionPin| pin.last_arrival.is_some_and(|at| at >= idle_before);
-    let smallest = |pins: &mut dyn Iterator<Item = &PartitionPin>| pins.filter_map(|p| p.pin.watermark).min();
-    smallest(&mut pins.iter().filter(active)).or_else(|| smallest(&mut pins.iter()))
 }
 
 fn worker(
@@ -179,6 +193,68 @@ fn worker(
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }
-    let worker = Worker { partition, views: generations, mailbox, watermark: Micros::MIN, last_arrival: None };
+    // Where there is nothing to replay, only the log knows how far the partition had come.
+    let PartitionProgress { watermark, last_arrival, .. } = log.progress(partition);
+    let watermark = watermark.unwrap_or(Micros::MIN);
+    let worker = Worker { partition, views: generations, mailbox, watermark, last_arrival };
     Ok((worker, from))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use shared::clock::ManualClock;
+    use shared::handoff::{HandoffError, LogBatch};
+
+    use super::*;
+
+    /// A log that holds nothing to replay, and knows how far its partitions have come.
+    struct Quiet(Vec<PartitionProgress>);
+
+    impl LogReplay for Quiet {
+        fn range(&self, _: Partition) -> (Offset, Offset) {
+            (Offset(0), Offset(0))
+        }
+
+        fn progress(&self, partition: Partition) -> PartitionProgress {
+            self.0[partition.0 as usize]
+        }
+
+        fn replay(&self, _: Partition, _: Offset, _: Offset, _: &mut dyn FnMut(LogBatch)) -> Result<(), HandoffError> {
+            Err(HandoffError("there is nothing to replay".to_owned()))
+        }
+    }
+
+    const SQL: &str = "
+        CREATE STREAM events (at TIMESTAMP) WITH (event_time = 'at', idle_timeout = '10 seconds', partitions = 2);
+        CREATE VIEW counts AS SELECT COUNT(*) AS n FROM events;";
+
+    /// What a reader is shown at second 100 of a stream whose partition 0 has been silent since second `silent_since`.
+    fn shown(silent_since: i64, caught_up: bool) -> Option<Micros> {
+        let second = |seconds: i64| Micros(seconds * 1_000_000);
+        let parsed = shared::sql::parse_definitions(&[("test.sql".to_owned(), SQL.to_owned())]);
+        let parsed = parsed.unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+        let (stream, view) = (Arc::new(parsed.streams[0].clone()), Arc::new(parsed.views[0].clone()));
+        let partition = |watermark, last_arrival, caught_up| PartitionProgress {
+            watermark: Some(second(watermark)),
+            last_arrival: Some(second(last_arrival)),
+            caught_up,
+        };
+        let log = Arc::new(Quiet(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
+        let published = Published::nothing(Arc::clone(&view), Arc::clone(&stream));
+        let seam = published.seam.clone();
+        let folded = FoldedStream { stream, log, views: vec![FoldedView { view, seam: seam.clone() }] };
+        let clock = Arc::new(ManualClock::at(second(100)));
+        let speed = block_on(Speed::start(vec![folded], clock)).expect("starts");
+        let pin = block_on(speed.pin(&published, &seam)).expect("a pin");
+        speed.stop();
+        pin.watermark
+    }
+
+    #[test]
+    fn a_silent_partition_is_let_go_only_if_nothing_of_it_is_on_its_way() {
+        assert_eq!(shown(95, true), Some(Micros(50_000_000)), "not silent long enough");
+        assert_eq!(shown(80, true), Some(Micros(70_000_000)));
+        assert_eq!(shown(80, false), Some(Micros(50_000_000)));
+    }
 }

@@ -23,7 +23,7 @@ pub struct Worker {
     pub views: Vec<Generations>,
     pub mailbox: Arc<Mailbox>,
     pub watermark: Micros,
-    pub last_arrival: Option<i64>,
+    pub last_arrival: Option<Micros>,
 }
 
 /// Why a worker could not go on.
@@ -102,7 +102,7 @@ impl Worker {
     fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
         let Some(last) = batches.last() else { return Ok(()) };
         self.watermark = last.watermark;
-        self.last_arrival = Some(last.arrived_at.0);
+        self.last_arrival = Some(last.arrived_at);
         self.views.iter_mut().try_for_each(|view| view.fold(batches))
     }
 
@@ -113,7 +113,8 @@ impl Worker {
                 let generations = view.map_or(Err(SpeedError::UnknownView), |v| v.pin(Offset(from)));
                 let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
                 let pin = generations.map(|generations| PartitionPin {
-                    pin: SpeedPin { generations, watermark },
+                    // What the watermark stays behind of, the service knows.
+                    pin: SpeedPin { generations, watermark, latest_event: None },
                     last_arrival: self.last_arrival,
                 });
                 let _ = reply.send(pin);

@@ -1,10 +1,13 @@
-//! `trueup streams`: which streams does a server have, and what has arrived? One row per partition.
+//! `trueup streams`: which streams does a server have, and what has arrived? One row per partition; a stream that is named
+//! is shown alone, with the lateness of its events.
 
-use shared::control::StreamStatus;
+use std::fmt::Write;
 
-use crate::arguments::Listing;
+use shared::control::{Lateness, PartitionStatus, StreamStatus};
+
+use crate::arguments::Streams;
 use crate::exit::Failure;
-use crate::quantities::{bytes, grouped};
+use crate::quantities::{bytes, counted, grouped, length};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, moment, show};
@@ -22,8 +25,65 @@ const HEADER: [(&str, Align); 10] = [
     ("watermark", Align::Left),
 ];
 
-pub async fn run(arguments: Listing) -> Result<(), Failure> {
-    show(&arguments, "/v1/streams", |Entries(streams)| table(&streams, None)).await
+pub async fn run(arguments: Streams) -> Result<(), Failure> {
+    match &arguments.stream {
+        None => show(&arguments.listing, "/v1/streams", |Entries(streams)| table(&streams, None)).await,
+        Some(name) => show(&arguments.listing, &format!("/v1/streams/{name}"), |stream| one(&stream)).await,
+    }
+}
+
+/// One stream in words.
+fn one(stream: &StreamStatus) -> String {
+    let sum = |of: fn(&PartitionStatus) -> u64| stream.partitions.iter().map(of).sum::<u64>();
+    let settings = &stream.settings;
+    let quarantine = &stream.quarantine;
+    let mut lines = vec![
+        (
+            "events",
+            format!(
+                "{} in {}, {:.0} a second",
+                grouped(sum(|p| p.accepted)),
+                counted(stream.partitions.len(), "partition"),
+                stream.events_per_second
+            ),
+        ),
+        (
+            "watermark",
+            format!("{} ({} behind the latest event time)", moment(stream.watermark), settings.watermark_delay),
+        ),
+        ("late", format!("{} (allowed lateness is {})", grouped(sum(|p| p.late)), settings.allowed_lateness)),
+        ("ahead", format!("{} (more than {} ahead of their arrival)", grouped(sum(|p| p.ahead)), settings.max_ahead)),
+        ("duplicates", grouped(sum(|p| p.duplicates))),
+        ("quarantine", format!("{} of {} malformed lines kept", grouped(quarantine.kept), grouped(quarantine.total))),
+    ];
+    if let Some(lateness) = &stream.lateness {
+        lines.extend(distribution(lateness));
+    }
+    let mut text = format!("{}\n", stream.name);
+    for (name, value) in lines {
+        writeln!(text, "  {name:<12}{value}").expect("a String takes any text");
+    }
+    text
+}
+
+/// How far behind events come, and what follows.
+fn distribution(lateness: &Lateness) -> [(&'static str, String); 3] {
+    let quantiles: Vec<String> =
+        lateness.quantiles_ms.iter().map(|(name, ms)| format!("{name} {}", length(*ms))).collect();
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let (behind, late) = (percent(lateness.behind_watermark_share), percent(lateness.late_share));
+    let suggested = &lateness.suggested;
+    [
+        ("disorder", format!("{}, at most {}", quantiles.join(", "), length(lateness.max_ms))),
+        ("now", format!("{behind} of {} come behind the watermark, {late} late", grouped(lateness.measured))),
+        (
+            "suggested",
+            format!(
+                "watermark_delay = '{}', allowed_lateness = '{}': 1 % behind the watermark, 0.1 % late",
+                suggested.watermark_delay, suggested.allowed_lateness
+            ),
+        ),
+    ]
 }
 
 fn table(streams: &[StreamStatus], width: Option<u16>) -> String {
@@ -53,6 +113,37 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn one_stream_with_its_lateness() {
+        let partition = |number: u32| {
+            json!({"partition": number, "log_start": 0, "head": 500, "archived": 10, "watermark": null, "accepted": 500,
+                   "duplicates": 1, "late": 3, "ahead": 2, "log_bytes": 2048, "last_arrival": null, "archive_error": null})
+        };
+        let settings = json!({"watermark_delay": "1 hour", "allowed_lateness": "4 hours", "max_ahead": "1 hour",
+                              "idle_timeout": "1 minute"});
+        let quantiles = json!({"p50": 0.0, "p90": 1_860_000.0, "p95": 5_400_000.0, "p99": 15_300_000.0, "p99.9": 54e6});
+        let suggested = json!({"watermark_delay": "5 hours", "allowed_lateness": "11 hours"});
+        let lateness = json!({"measured": 1000, "quantiles_ms": quantiles, "max_ms": 86_400_000.0,
+                              "behind_watermark_share": 0.125, "late_share": 0.006, "suggested": suggested});
+        let stream = json!({"name": "flights", "columns": [], "partitions": [partition(0), partition(1)], "rejected": 3,
+                            "unknown_fields": 0, "events_per_second": 817.6, "watermark": "2001-01-01T00:00:00Z",
+                            "settings": settings, "lateness": lateness,
+                            "quarantine": {"total": 30, "kept": 20, "dropped": 10}});
+        let stream: StreamStatus = serde_json::from_value(stream).expect("the contract's shape");
+        insta::assert_snapshot!(one(&stream), @r"
+        flights
+          events      1,000 in 2 partitions, 818 a second
+          watermark   2001-01-01T00:00:00Z (1 hour behind the latest event time)
+          late        6 (allowed lateness is 4 hours)
+          ahead       4 (more than 1 hour ahead of their arrival)
+          duplicates  2
+          quarantine  20 of 30 malformed lines kept
+          disorder    p50 0 ms, p90 31 min, p95 90 min, p99 4.25 h, p99.9 15 h, at most 24 h
+          now         12.50 % of 1,000 come behind the watermark, 0.60 % late
+          suggested   watermark_delay = '5 hours', allowed_lateness = '11 hours': 1 % behind the watermark, 0.1 % late
+        ");
+    }
 
     #[test]
     fn a_row_per_partition() {

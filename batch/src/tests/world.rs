@@ -395,7 +395,7 @@ impl SpeedReader for Log {
                     });
                 }
             }
-            Ok(SpeedPin { generations, watermark: None })
+            Ok(SpeedPin { generations, watermark: None, latest_event: None })
         })
     }
 

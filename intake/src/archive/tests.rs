@@ -14,6 +14,7 @@ use shared::lake::{ArchiveTags, Commit, TablePath};
 use shared::ledger::Ledger;
 use shared::seam::CutPoint;
 use shared::stream::{Column, UnknownFields};
+use shared::stream_watermark::PartitionProgress;
 use shared::time::{Day, MICROS_PER_DAY, Micros};
 use shared::types::DataType;
 use tempfile::TempDir;
@@ -82,6 +83,10 @@ impl FakeLog {
 impl LogReplay for FakeLog {
     fn range(&self, _: Partition) -> (Offset, Offset) {
         (Offset(0), self.batches.lock().last().map_or(Offset(0), LogBatch::end_offset))
+    }
+
+    fn progress(&self, _: Partition) -> PartitionProgress {
+        PartitionProgress { watermark: None, last_arrival: None, caught_up: true }
     }
 
     fn replay(

@@ -61,7 +61,7 @@ impl Builder {
             DataType::Decimal { .. } => {
                 Builder::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(data_type.arrow()))
             }
-            DataType::String => Builder::String(StringViewBuilder::with_capacity(rows)),
+            DataType::String | DataType::Json => Builder::String(StringViewBuilder::with_capacity(rows)),
             DataType::Date => Builder::Date(Date32Builder::with_capacity(rows)),
             DataType::Timestamp => {
                 Builder::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(data_type.arrow()))

@@ -53,9 +53,10 @@ fn read_lines<'a>(session: &mut Session<'a>, body: &'a [u8]) {
         let bad_line = memrchr(b'\n', &body[at..bad]).map_or(at, |end| at + end + 1);
         let before = std::str::from_utf8(&body[at..bad_line]).expect("it ends before the first invalid byte");
         read_text_lines(session, before, &mut line);
-        session.reject(line, Fault::NotUtf8 { column: bad - bad_line + 1 });
+        let end = memchr(b'\n', &body[bad..]).map_or(body.len(), |end| bad + end);
+        session.reject(line, body[bad_line..end].trim_ascii(), Fault::NotUtf8 { column: bad - bad_line + 1 });
         line += 1;
-        at = memchr(b'\n', &body[bad..]).map_or(body.len(), |end| bad + end + 1);
+        at = end + 1;
     }
 }
 
@@ -67,7 +68,7 @@ fn read_text_lines<'a>(session: &mut Session<'a>, text: &'a str, line: &mut u64)
         // A usual event is read before anyone has looked for the end of its line.
         let next = session.read_usual(text, at, false).and_then(|end| line_end(bytes, end));
         if let Some(next) = next {
-            session.settle(*line);
+            session.settle(*line, || text[at..next].trim_ascii_end());
             at = next;
         } else {
             let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
@@ -109,7 +110,7 @@ fn read_elements<'a>(session: &mut Session<'a>, text: &'a str, start: usize) -> 
     let mut open = !empty;
     while open {
         if let Some(end) = session.read_usual(text, at, true) {
-            session.settle(element);
+            session.settle(element, || &text[at..end]);
             at = end;
         } else {
             let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>();

@@ -23,7 +23,9 @@ mod tests;
 
 use arrow::array::RecordBatch;
 use serde::Serialize;
-use shared::limits::{EVENT_LINE_BYTES_MAX, REJECTIONS_LISTED_MAX};
+use shared::limits::{
+    EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX, REJECTIONS_LISTED_MAX,
+};
 use shared::stream::Stream;
 
 use session::Session;
@@ -39,6 +41,9 @@ pub struct Options {
     pub event_bytes_max: usize,
     /// Rejections described in [`Decoded::rejections`]; further ones are only counted.
     pub rejections_listed_max: usize,
+    /// Rejected lines given back in [`Decoded::malformed`], and the bytes given of each.
+    pub malformed_kept_max: usize,
+    pub malformed_text_bytes_max: usize,
     /// Most values, rows times columns. A body that holds more is refused.
     pub values_max: usize,
 }
@@ -48,6 +53,8 @@ impl Default for Options {
         Options {
             event_bytes_max: EVENT_LINE_BYTES_MAX,
             rejections_listed_max: REJECTIONS_LISTED_MAX,
+            malformed_kept_max: QUARANTINE_REQUEST_LINES_MAX,
+            malformed_text_bytes_max: QUARANTINE_TEXT_BYTES_MAX,
             values_max: BODY_VALUES_MAX,
         }
     }
@@ -62,6 +69,8 @@ pub struct Decoded {
     pub lines_read: u64,
     /// Why events were rejected, the first [`Options::rejections_listed_max`] of them.
     pub rejections: Vec<Rejection>,
+    /// The rejected events themselves, the first [`Options::malformed_kept_max`] of them.
+    pub malformed: Vec<Malformed>,
     /// Fields of the valid events that the stream does not declare.
     pub unknown_fields: u64,
     /// Hash of each row's event id ([`crate::event_id::hash_ids`]), if the stream has one.
@@ -81,6 +90,20 @@ pub struct Rejection {
     /// Line of the body, or number of the array's element, from 1.
     pub line: u64,
     pub reason: String,
+}
+
+/// An event that was rejected, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// Line of the body, or number of the array's element, from 1.
+    pub line: u64,
+    pub reason: String,
+    /// Its first bytes; what is not UTF-8 is replaced.
+    pub text: String,
+    /// Bytes of all of it.
+    pub bytes: u64,
+    /// Is `text` not all of it?
+    pub truncated: bool,
 }
 
 /// Why a whole body was refused.

@@ -1,5 +1,7 @@
 //! What has been read of a body so far? The columns, the rejections and the counts; one event enters at a time.
 
+use std::borrow::Cow;
+
 use shared::stream::Stream;
 
 use super::columns::Columns;
@@ -8,7 +10,7 @@ use super::fields::Fields;
 use super::object;
 use super::row::{Cell, Row};
 use super::usual::UsualObjects;
-use super::{DecodeError, Decoded, Options, Rejection};
+use super::{DecodeError, Decoded, Malformed, Options, Rejection};
 use crate::event_id;
 
 /// Bytes of JSON an event is taken to have, at least, when room for its columns is made.
@@ -29,6 +31,7 @@ pub(super) struct Session<'a> {
     valid: usize,
     lines_read: u64,
     rejections: Vec<Rejection>,
+    malformed: Vec<Malformed>,
     unknown_fields: u64,
 }
 
@@ -50,6 +53,7 @@ impl<'a> Session<'a> {
             valid: 0,
             lines_read: 0,
             rejections: Vec::new(),
+            malformed: Vec::new(),
             unknown_fields: 0,
         }
     }
@@ -69,19 +73,20 @@ impl<'a> Session<'a> {
     pub(super) fn read_event(&mut self, line: u64, text: &'a str) {
         self.row.clear();
         if text.len() > self.options.event_bytes_max {
-            return self.reject(line, Fault::TooLong { max: self.options.event_bytes_max });
+            return self.reject(line, text.as_bytes(), Fault::TooLong { max: self.options.event_bytes_max });
         }
         match object::read(text, &self.fields, &mut self.row) {
-            Ok(()) => self.settle(line),
-            Err(fault) => self.reject(line, fault),
+            Ok(()) => self.settle(line, || text),
+            Err(fault) => self.reject(line, text.as_bytes(), fault),
         }
     }
 
-    /// Takes the event that was read into the columns, unless it lacks its event time.
-    pub(super) fn settle(&mut self, line: u64) {
+    /// Takes the event that was read into the columns, unless it lacks its event time. `text` says what it was read from.
+    #[inline]
+    pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a str) {
         if matches!(self.row.cells[self.stream.event_time], Cell::Missing | Cell::Null) {
             let column = &self.stream.columns[self.stream.event_time];
-            return self.reject(line, Fault::NoEventTime { column });
+            return self.reject(line, text().as_bytes(), Fault::NoEventTime { column });
         }
         self.lines_read += 1;
         self.valid += 1;
@@ -93,11 +98,17 @@ impl<'a> Session<'a> {
         self.columns.append(&mut self.row);
     }
 
-    /// Counts an event as rejected, and lists why while there is room.
-    pub(super) fn reject(&mut self, line: u64, fault: Fault<'_>) {
+    /// Counts the event that `text` is as rejected; lists why, and keeps it, while there is room.
+    #[cold]
+    pub(super) fn reject(&mut self, line: u64, text: &[u8], fault: Fault<'_>) {
         self.lines_read += 1;
         if self.rejections.len() < self.options.rejections_listed_max {
             self.rejections.push(Rejection { line, reason: fault.to_string() });
+        }
+        if self.malformed.len() < self.options.malformed_kept_max {
+            let (reason, bytes) = (fault.to_string(), text.len() as u64);
+            let (text, truncated) = beginning(text, self.options.malformed_text_bytes_max);
+            self.malformed.push(Malformed { line, reason, text, bytes, truncated });
         }
         self.row.clear();
     }
@@ -113,7 +124,19 @@ impl<'a> Session<'a> {
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,
+            malformed: self.malformed,
             unknown_fields: self.unknown_fields,
         })
     }
+}
+
+/// The first bytes of `text`, at most `bytes_max`, and whether more follow. What is not UTF-8 is replaced.
+fn beginning(text: &[u8], bytes_max: usize) -> (String, bool) {
+    let first = match std::str::from_utf8(text) {
+        Ok(text) => Cow::Borrowed(&text[..text.floor_char_boundary(bytes_max)]),
+        Err(_) => String::from_utf8_lossy(&text[..text.len().min(bytes_max)]),
+    };
+    // Replacement characters are longer than what they replace.
+    let end = first.floor_char_boundary(bytes_max);
+    (first[..end].to_owned(), text.len() > bytes_max || end < first.len())
 }

@@ -307,13 +307,14 @@ fn names_that_need_escapes_are_found() {
 }
 
 fn same(stream: &Stream, body: &[u8]) -> Result<(), TestCaseError> {
-    let options = Options { event_bytes_max: 200, rejections_listed_max: 5, values_max: 40 };
+    let options = Options { event_bytes_max: 200, rejections_listed_max: 5, values_max: 40, ..Options::default() };
     let fast = decode_with(stream, body, options, true);
     let slow = decode_with(stream, body, options, false);
     match (fast, slow) {
         (Ok(fast), Ok(slow)) => {
             prop_assert_eq!(fast.rows, slow.rows);
             prop_assert_eq!(fast.rejections, slow.rejections);
+            prop_assert_eq!(fast.malformed, slow.malformed);
             prop_assert_eq!(fast.lines_read, slow.lines_read);
             prop_assert_eq!(fast.unknown_fields, slow.unknown_fields);
             prop_assert_eq!(fast.id_hashes, slow.id_hashes);
@@ -484,4 +485,41 @@ fn strings_do_not_hold_on_to_the_body() {
     let strings = decoded.rows.column(8).as_string_view();
     let held: usize = strings.data_buffers().iter().map(|buffer| buffer.len()).sum();
     assert_eq!(held, 1_000 * "a string longer than inline".len());
+}
+
+#[test]
+fn rejected_events_are_given_back_as_they_came() {
+    let mut stream = every_type();
+    stream.unknown_fields = UnknownFields::Reject;
+    let body = b"{\"at\":1}\n{\"id\":\"x\"} \r\n  {\"at\":\"?\"}\t\n\xff{\"at\":2} \n\n{\"at\":3,\"other\":1}\nnull\n{\"at\":4}";
+    let decoded = decode(&stream, body, Options::default()).unwrap();
+    let malformed: Vec<_> = decoded.malformed.iter().map(|m| (m.line, m.text.as_str(), m.bytes, m.truncated)).collect();
+    let want = [
+        (2, "{\"id\":\"x\"}", 10, false),
+        (3, "{\"at\":\"?\"}", 10, false),
+        (4, "\u{fffd}{\"at\":2}", 9, false),
+        (6, "{\"at\":3,\"other\":1}", 18, false),
+        (7, "null", 4, false),
+    ];
+    assert_eq!(malformed, want);
+    let reasons: Vec<_> = decoded.malformed.iter().map(|m| (m.line, m.reason.clone())).collect();
+    let told: Vec<_> = decoded.rejections.iter().map(|r| (r.line, r.reason.clone())).collect();
+    assert_eq!((reasons, decoded.rows.num_rows()), (told, 2));
+    let elements = decode(&stream, b"[{\"at\":1}, {\"id\":\"x\"},7]", Options::default()).unwrap();
+    let texts: Vec<_> = elements.malformed.iter().map(|m| (m.line, m.text.as_str())).collect();
+    assert_eq!(texts, [(2, "{\"id\":\"x\"}"), (3, "7")]);
+}
+
+#[test]
+fn what_is_given_back_of_rejected_events_is_bounded() {
+    let options = Options { malformed_kept_max: 3, malformed_text_bytes_max: 6, ..Options::default() };
+    let body = "1234567\n123456\näöüß\n1\n2\n3\n";
+    let decoded = decode(&every_type(), body.as_bytes(), options).unwrap();
+    let malformed: Vec<_> = decoded.malformed.iter().map(|m| (m.text.as_str(), m.bytes, m.truncated)).collect();
+    assert_eq!(malformed, [("123456", 7, true), ("123456", 6, false), ("äöü", 8, true)]);
+    assert_eq!((decoded.rejected(), decoded.rejections.len()), (6, 6));
+    let odd = decode(&every_type(), "12345ä\n".as_bytes(), options).unwrap();
+    assert_eq!((odd.malformed[0].text.as_str(), odd.malformed[0].truncated), ("12345", true));
+    let not_text = decode(&every_type(), b"\xff\xff\xff\n", options).unwrap();
+    assert_eq!((not_text.malformed[0].text.as_str(), not_text.malformed[0].truncated), ("\u{fffd}\u{fffd}", true));
 }

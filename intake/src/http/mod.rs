@@ -26,6 +26,7 @@ use shared::stream::Stream;
 use tokio::sync::Semaphore;
 
 use crate::decode::{Decoded, Options, Rejection, decode};
+use crate::quarantine::MalformedLines;
 use body::{BODIES_BYTES_MAX, Budget, Collected};
 use encoding::Encoding;
 use problem::Problem;
@@ -41,8 +42,8 @@ pub trait Door: Send + Sync {
     /// The names of all streams.
     fn stream_names(&self) -> Vec<StreamName>;
 
-    /// Counts what was left out of a request.
-    fn note(&self, stream: &Stream, rejected: u64, unknown_fields: u64);
+    /// Counts and keeps what was left out of a request that was answered.
+    fn note(&self, stream: &Stream, malformed: MalformedLines, unknown_fields: u64);
 
     /// Writes the decoded events; they are durable when it returns. A key that was used before gives the first answer again.
     /// Never called without rows.
@@ -63,6 +64,8 @@ pub struct Accepted {
     pub duplicates: u64,
     /// Accepted events that came after the allowed lateness.
     pub late: u64,
+    /// Accepted events too far ahead of their arrival to move the watermark.
+    pub ahead: u64,
     /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
 }
@@ -108,6 +111,8 @@ struct Answer {
     accepted: u64,
     duplicates: u64,
     late: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    ahead: u64,
     rejected: u64,
     rejections: Vec<Rejection>,
     offsets: BTreeMap<Partition, (Offset, Offset)>,
@@ -140,16 +145,19 @@ async fn receive(
         return Err(refusal::rejected(&decoded));
     }
 
-    let rejected = decoded.rejected();
+    let (rejected, unknown_fields) = (decoded.rejected(), decoded.unknown_fields);
     let rejections = std::mem::take(&mut decoded.rejections);
-    let unknown_fields = decoded.unknown_fields;
-    entrance.door.note(&stream, rejected, unknown_fields);
+    let lines = std::mem::take(&mut decoded.malformed);
+    let malformed = MalformedLines { lines, count: rejected, idempotency_key: key.clone() };
     let written = match decoded.rows.num_rows() {
         0 => Accepted::default(),
         _ => entrance.door.submit(&stream, decoded, key).await?,
     };
-    let Accepted { accepted, duplicates, late, offsets } = written;
-    Ok(Json(Answer { accepted, duplicates, late, rejected, rejections, offsets, unknown_fields }).into_response())
+    // Only now: a request that is refused will be sent again, and counted then.
+    entrance.door.note(&stream, malformed, unknown_fields);
+    let Accepted { accepted, duplicates, late, ahead, offsets } = written;
+    Ok(Json(Answer { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields })
+        .into_response())
 }
 
 impl Entrance {

@@ -20,6 +20,7 @@ use super::*;
 struct Remembering {
     refuse: Option<SubmitError>,
     submitted: Mutex<Vec<(usize, Option<String>)>>,
+    noted: Mutex<Vec<MalformedLines>>,
 }
 
 impl Door for Remembering {
@@ -48,7 +49,9 @@ impl Door for Remembering {
         vec!["flights".parse().unwrap(), "orders".parse().unwrap()]
     }
 
-    fn note(&self, _: &Stream, _: u64, _: u64) {}
+    fn note(&self, _: &Stream, malformed: MalformedLines, _: u64) {
+        self.noted.lock().unwrap().push(malformed);
+    }
 
     fn submit(
         &self,
@@ -64,6 +67,7 @@ impl Door for Remembering {
                 accepted: rows as u64,
                 duplicates: 1,
                 late: 3,
+                ahead: 0,
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
             }),
         };
@@ -164,6 +168,24 @@ async fn nothing_is_submitted_where_nothing_is_left() {
         );
     }
     assert!(door.submitted.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_noted_once_the_request_is_answered() {
+    let door = Arc::<Remembering>::default();
+    let reply = send(&door, "/v1/events/flights", &[("idempotency-key", "k")], format!("{GOOD}{BAD}x\n")).await;
+    assert_eq!((reply.status, &reply.json["rejected"]), (StatusCode::OK, &json!(2)));
+    {
+        let noted = door.noted.lock().unwrap();
+        let lines: Vec<_> = noted[0].lines.iter().map(|line| (line.line, line.text.as_str())).collect();
+        assert_eq!(lines, [(2, BAD.trim_end()), (3, "x")]);
+        assert_eq!((noted[0].count, noted[0].idempotency_key.as_deref()), (2, Some("k")));
+    }
+    // Both will be sent again as a whole.
+    let busy = Arc::new(Remembering { refuse: Some(SubmitError::Busy), ..Remembering::default() });
+    send(&busy, "/v1/events/flights", &[], format!("{GOOD}{BAD}")).await;
+    send(&busy, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
+    assert!(busy.noted.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

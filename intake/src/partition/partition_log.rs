@@ -10,6 +10,7 @@ use shared::handoff::{LogBatch, LogSink};
 use shared::ids::{Offset, Partition, ViewName};
 use shared::seam::CutPoint;
 use shared::stream::Stream;
+use shared::stream_watermark::PartitionProgress;
 use shared::time::Micros;
 use tokio::sync::oneshot;
 
@@ -172,6 +173,15 @@ impl PartitionLog {
     /// `reader` needs nothing before `offset` any more. Registers it if need be.
     pub fn release(&self, reader: &str, offset: Offset) {
         self.store.release(reader, offset);
+    }
+
+    /// How far the partition has come; caught up if nothing waits for its writer or is being written.
+    pub fn progress(&self) -> PartitionProgress {
+        // Before the figures: what is no longer on its way is in them.
+        let caught_up = self.queue.is_clear();
+        let live = *self.live.lock();
+        let watermark = (live.totals.watermark != Micros::MIN).then_some(live.totals.watermark);
+        PartitionProgress { watermark, last_arrival: live.last_arrived_at, caught_up }
     }
 
     /// The present figures.

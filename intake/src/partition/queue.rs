@@ -42,6 +42,8 @@ struct State {
     /// Bytes waiting or reserved.
     bytes: usize,
     open: bool,
+    /// The writer is at work on what it took last.
+    in_hand: bool,
 }
 
 impl Queue {
@@ -64,6 +66,12 @@ impl Queue {
     /// Bytes waiting or reserved.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes
+    }
+
+    /// Does nothing wait, and is nothing being written?
+    pub fn is_clear(&self) -> bool {
+        let state = self.state.lock();
+        state.items.is_empty() && state.bytes == 0 && !state.in_hand
     }
 
     /// Reserves room for a submission. The first one always fits: it could never be taken otherwise.
@@ -99,6 +107,8 @@ impl Queue {
     /// Takes what waits, up to `bytes_max` bytes of events; waits for it, at most `quiet` if that is given.
     pub fn take(&self, bytes_max: usize, quiet: Option<Duration>) -> Taken {
         let mut state = self.state.lock();
+        // Who comes back has done what it took.
+        state.in_hand = false;
         while state.items.is_empty() {
             if !state.open {
                 return Taken::Closed;
@@ -124,6 +134,7 @@ impl Queue {
             }
         }
         state.bytes -= taken;
+        state.in_hand = true;
         Taken::Group(group)
     }
 }

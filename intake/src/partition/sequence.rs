@@ -140,7 +140,7 @@ impl Sequencer {
         let first = self.totals.head();
         let end = Offset(first.0 + rows.num_rows() as u64);
         answer.accepted = end.0 - first.0;
-        answer.late = verdict.late;
+        (answer.late, answer.ahead) = (verdict.late, verdict.ahead);
         (answer.first_offset, answer.end_offset) = (Some(first), Some(end));
         self.totals.accepted += Ledger::of_range(self.partition, first, end);
         self.totals.watermark = verdict.after;

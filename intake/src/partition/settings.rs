@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use shared::limits;
 
+use crate::lateness::LatenessSettings;
 use crate::log::LogSettings;
 
 /// Settings of one partition's writer.
 #[derive(Clone)]
 pub struct PartitionSettings {
     pub log: LogSettings,
+    /// What the stream remembers of late events, all partitions together.
+    pub lateness: LatenessSettings,
     /// Accepted events whose ids are remembered, counted back from the newest. Less than 2^31.
     pub dedup_horizon_events: u64,
     /// Idempotency keys that are remembered, counted back from the newest.
@@ -28,6 +31,7 @@ impl Default for PartitionSettings {
     fn default() -> Self {
         PartitionSettings {
             log: LogSettings::default(),
+            lateness: LatenessSettings::default(),
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
             idempotency_keys_max: limits::IDEMPOTENCY_KEYS_MAX,
             queue_bytes_max: limits::WRITER_QUEUE_BYTES_MAX,

@@ -30,6 +30,9 @@ pub struct PartAnswer {
     pub duplicates: u64,
     /// Accepted events that came after allowed lateness.
     pub late: u64,
+    /// Accepted events too far ahead of their arrival to move the watermark.
+    #[serde(default)]
+    pub ahead: u64,
     /// Offset of the first accepted event; `None` if nothing was accepted.
     pub first_offset: Option<Offset>,
     /// Offset after the last accepted event; `None` if nothing was accepted.

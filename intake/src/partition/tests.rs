@@ -11,6 +11,7 @@ use shared::clock::ManualClock;
 use shared::handoff::{LogItem, LogSink, Stopped};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
+use shared::stream_watermark::PartitionProgress;
 use shared::time::Micros;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -91,7 +92,7 @@ fn answer(accepted: u64, duplicates: u64, first: u64) -> PartAnswer {
         0 => (None, None),
         _ => (Some(Offset(first)), Some(Offset(first + accepted))),
     };
-    PartAnswer { accepted, duplicates, late: 0, first_offset, end_offset }
+    PartAnswer { accepted, duplicates, late: 0, ahead: 0, first_offset, end_offset }
 }
 
 /// What a partition is, told with lists.
@@ -123,7 +124,10 @@ impl Model {
             answer.late += u64::from(self.watermark.is_some_and(|w| at + 10 <= w));
             self.accepted.push((*id, *at, self.watermark));
             match *at > ARRIVED.0 + 1_000 {
-                true => self.ahead += 1,
+                true => {
+                    self.ahead += 1;
+                    answer.ahead += 1;
+                }
                 false => self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(at - 5)),
             }
         }
@@ -259,6 +263,35 @@ fn a_full_queue_is_busy_until_the_writer_gets_on() {
     }
     assert_eq!(told(submit(&log, &[(None, 1)], None)).map(|a| a.accepted), Ok(1));
     assert_eq!(log.status().queued_bytes, 0);
+}
+
+#[test]
+fn a_partition_is_caught_up_when_nothing_waits_and_nothing_is_being_shown() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, recorder) = open(&dir, settings());
+    assert_eq!(log.progress(), PartitionProgress { watermark: None, last_arrival: None, caught_up: true });
+    recorder.shut(true);
+    let first = submit(&log, &[(Some("a"), 8)], None);
+    let patience = std::time::Instant::now();
+    while recorder.items.lock().is_empty() {
+        assert!(patience.elapsed().as_secs() < 60, "the event never came");
+        std::thread::yield_now();
+    }
+    // Durable, and being shown: out of the queue, but not yet with everybody.
+    assert!(!log.progress().caught_up);
+    let second = submit(&log, &[(Some("b"), 9)], None);
+    assert!(!log.progress().caught_up);
+    recorder.shut(false);
+    assert!(told(first).is_ok() && told(second).is_ok());
+    while !log.progress().caught_up {
+        assert!(patience.elapsed().as_secs() < 60, "the writer never comes to rest");
+        std::thread::yield_now();
+    }
+    assert_eq!((log.progress().watermark, log.progress().last_arrival), (Some(Micros(4)), Some(ARRIVED)));
+    drop(log);
+    let (log, _) = open(&dir, settings());
+    let known = PartitionProgress { watermark: Some(Micros(4)), last_arrival: Some(ARRIVED), caught_up: true };
+    assert_eq!(log.progress(), known);
 }
 
 #[test]

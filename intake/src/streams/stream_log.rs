@@ -8,7 +8,10 @@ use shared::handoff::{HandoffError, LogBatch, LogReplay, LogSink};
 use shared::ids::{Offset, Partition, ViewName};
 use shared::seam::Cut;
 use shared::stream::Stream;
+use shared::stream_watermark::{PartitionProgress, StreamWatermark};
+use shared::time::Micros;
 
+use crate::lateness::StreamLateness;
 use crate::log::LogError;
 use crate::partition::{OnFatal, PartitionLog, PartitionSettings, PartitionStatus, Submission, SubmitError};
 
@@ -16,6 +19,8 @@ use crate::partition::{OnFatal, PartitionLog, PartitionSettings, PartitionStatus
 pub struct StreamLog {
     stream: Arc<Stream>,
     partitions: Vec<PartitionLog>,
+    lateness: Arc<StreamLateness>,
+    watermark: StreamWatermark,
 }
 
 impl StreamLog {
@@ -30,10 +35,15 @@ impl StreamLog {
     ) -> Result<Self, LogError> {
         let dir = dir.join("log").join(stream.name.as_str());
         refuse_undeclared(&dir, stream.partitions)?;
-        let open = |partition: u32| {
+        let lateness = StreamLateness::new(Arc::clone(&stream), settings.lateness.clone());
+        let open = |partition: u32| -> Result<PartitionLog, LogError> {
             let place = dir.join(partition.to_string());
             let (settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
-            PartitionLog::open(&place, stream.clone(), Partition(partition), settings, clock, on_fatal)
+            let log = PartitionLog::open(&place, stream.clone(), Partition(partition), settings, clock, on_fatal)?;
+            let (start, head) = log.range();
+            let from = Offset(head.0.saturating_sub(lateness.reread_events())).max(start);
+            log.replay(from, head, &mut |batch| lateness.observe(&batch))?;
+            Ok(log)
         };
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);
         let all: Vec<u32> = (0..stream.partitions).collect();
@@ -47,7 +57,7 @@ impl StreamLog {
                 partitions.push(partition?);
             }
         }
-        Ok(StreamLog { stream, partitions })
+        Ok(StreamLog { stream, partitions, lateness: Arc::new(lateness), watermark: StreamWatermark::default() })
     }
 
     /// The stream's declaration.
@@ -70,6 +80,8 @@ impl StreamLog {
 
     /// Starts all partitions; from now on events are taken.
     pub fn start(&self) -> std::io::Result<()> {
+        // Last of the sinks: nobody who folds or archives waits for what is only shown.
+        self.partitions.iter().for_each(|partition| partition.attach(Arc::clone(&self.lateness) as Arc<dyn LogSink>));
         self.partitions.iter().try_for_each(PartitionLog::start)
     }
 
@@ -105,6 +117,17 @@ impl StreamLog {
         self.partitions.iter().for_each(|partition| partition.register_reader(reader));
     }
 
+    /// How late its events come, and which.
+    pub fn lateness(&self) -> &StreamLateness {
+        &self.lateness
+    }
+
+    /// The stream's watermark at `now`, over what is durable; never goes back.
+    pub fn watermark(&self, now: Micros) -> Option<Micros> {
+        let progress = self.partitions.iter().map(PartitionLog::progress);
+        self.watermark.advance(progress, self.stream.idle_timeout, now)
+    }
+
     /// The partitions' figures, in order.
     pub fn status(&self) -> Vec<PartitionStatus> {
         self.partitions.iter().map(PartitionLog::status).collect()
@@ -119,6 +142,11 @@ impl StreamLog {
 impl LogReplay for StreamLog {
     fn range(&self, partition: Partition) -> (Offset, Offset) {
         self.partition(partition).map_or((Offset(0), Offset(0)), PartitionLog::range)
+    }
+
+    fn progress(&self, partition: Partition) -> PartitionProgress {
+        let unknown = PartitionProgress { watermark: None, last_arrival: None, caught_up: true };
+        self.partition(partition).map_or(unknown, PartitionLog::progress)
     }
 
     fn replay(

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use shared::clock::{Clock, ManualClock};
+use shared::control::{EventKind, ListRange};
 use shared::handoff::{Cutter, LogReplay, LogRetention};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
@@ -75,6 +78,43 @@ fn a_cut_covers_every_partition_and_the_log_can_be_read_up_to_it() {
     let unknown = futures::executor::block_on(intake.cut(&"other".parse().expect("a name"), &name));
     assert!(unknown.is_err());
     assert!(futures::executor::block_on(intake.cut(&name, &name)).is_err(), "a stopped log is not cut");
+}
+
+#[test]
+fn lateness_is_known_again_after_a_restart_as_far_as_the_log_is_reread() {
+    let dir = TempDir::new().expect("a folder");
+    let listed = |intake: &Intake| {
+        let lateness = intake.stream(&stream().name).expect("the stream").lateness();
+        let range = ListRange { limit: 100, cursor: None };
+        let rows = lateness.events(EventKind::Late, &range, 0).expect("a page").rows;
+        let offsets =
+            rows.column_by_name("_offset").expect("a system column").as_primitive::<Int64Type>().values().to_vec();
+        (offsets, lateness.summary().map(|summary| (summary.measured, summary.max_ms)))
+    };
+    let intake = open(&dir, 1, PartitionSettings::default()).expect("opens");
+    assert_eq!(listed(&intake), (vec![], None));
+    let log = intake.stream(&stream().name).expect("the stream");
+    // At 1,000, times beyond 2,000 are too far ahead.
+    for (times, ahead) in [([2_000, 1_000], 0), ([3_000, 500], 1)] {
+        let (reply, answer) = oneshot::channel();
+        let rows = events(&times.map(|at| (None, at)));
+        let id_hashes = Some(hash_ids(rows.column(0)));
+        let submission = Submission { rows, id_hashes, idempotency_key: None, reply };
+        log.try_submit(vec![(Partition(0), submission)]).expect("there is room");
+        assert_eq!(
+            answer.blocking_recv().expect("an answer").map(|a| (a.accepted, a.late, a.ahead)),
+            Ok((2, 1, ahead))
+        );
+    }
+    let before = listed(&intake);
+    drop(intake);
+    let again = open(&dir, 1, PartitionSettings::default()).expect("opens");
+    assert_eq!(listed(&again), before);
+    assert_eq!(before.0, [3, 1]);
+    drop(again);
+    let mut settings = PartitionSettings::default();
+    settings.lateness.reread_events = 2;
+    assert_eq!(listed(&open(&dir, 1, settings).expect("opens")).0, [3]);
 }
 
 #[test]

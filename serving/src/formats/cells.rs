@@ -9,6 +9,7 @@
 //! | STRING | string | quoted where needed; the empty string is `""` |
 //! | DATE | `"2001-01-31"` | the same, bare |
 //! | TIMESTAMP | RFC 3339 in UTC, 0, 3 or 6 fraction digits | the same, bare |
+//! | JSON | as it is | a quoted text |
 //! | NULL | `null` | nothing |
 
 use std::io::Write;
@@ -24,6 +25,7 @@ use arrow::datatypes::{
 use chrono::{DateTime, Datelike, Timelike};
 use serde_json::ser::{CompactFormatter, Formatter};
 use shared::time::{Day, Micros};
+use shared::types::DataType;
 
 /// Writing to a vector only fails where memory ends, and then not by an error.
 const INTO_MEMORY: &str = "writing into memory does not fail";
@@ -41,12 +43,22 @@ enum Values<'a> {
     Double(&'a Float64Array),
     Decimal(&'a Decimal128Array, i8),
     String(&'a StringViewArray),
+    /// JSON texts.
+    Json(&'a StringViewArray),
     Date(&'a Date32Array),
     Timestamp(&'a TimestampMicrosecondArray),
 }
 
 impl<'a> Cells<'a> {
-    /// The cells of a column of one of the dialect's types.
+    /// The cells of a column that carries values of `data_type`, JSON in the Arrow type of texts.
+    pub fn typed(column: &'a ArrayRef, data_type: DataType) -> Cells<'a> {
+        match data_type {
+            DataType::Json => Cells { values: Values::Json(column.as_string_view()), nulls: column.nulls() },
+            _ => Cells::new(column),
+        }
+    }
+
+    /// The cells of a column of one of the types that streams have.
     pub fn new(column: &'a ArrayRef) -> Cells<'a> {
         let values = match column.data_type() {
             ArrowType::Boolean => Values::Boolean(column.as_boolean()),
@@ -71,8 +83,9 @@ impl<'a> Cells<'a> {
         }
     }
 
+    /// Is there no value in the row?
     #[inline]
-    fn is_null(&self, row: usize) -> bool {
+    pub fn is_null(&self, row: usize) -> bool {
         self.nulls.is_some_and(|nulls| nulls.is_null(row))
     }
 
@@ -100,7 +113,7 @@ impl<'a> Cells<'a> {
             return;
         }
         match &self.values {
-            Values::String(texts) => write_csv_text(texts.value(row), out),
+            Values::String(texts) | Values::Json(texts) => write_csv_text(texts.value(row), out),
             _ => self.write_bare(row, out),
         }
     }
@@ -116,7 +129,7 @@ impl<'a> Cells<'a> {
                 other => write!(out, "{other}").expect(INTO_MEMORY),
             },
             Values::Decimal(numbers, scale) => write_decimal(numbers.value(row), *scale, out),
-            Values::String(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
+            Values::String(texts) | Values::Json(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
             Values::Date(days) => write_date(days.value(row), out),
             Values::Timestamp(times) => write_timestamp(times.value(row), out),
         }
@@ -216,8 +229,12 @@ mod tests {
     use super::*;
 
     fn json(column: impl Array + 'static) -> Vec<String> {
+        json_of(DataType::String, column)
+    }
+
+    fn json_of(data_type: DataType, column: impl Array + 'static) -> Vec<String> {
         let column: ArrayRef = Arc::new(column);
-        let cells = Cells::new(&column);
+        let cells = Cells::typed(&column, data_type);
         let write = |row| {
             let mut out = Vec::new();
             cells.write_json(row, &mut out);
@@ -233,6 +250,8 @@ mod tests {
         assert_eq!(json(Int64Array::from(vec![i64::MIN, i64::MAX])), ["-9223372036854775808", "9223372036854775807"]);
         assert_eq!(json(Float64Array::from(vec![1.5, -0.0, f64::NAN, f64::INFINITY])), ["1.5", "-0.0", "null", "null"]);
         assert_eq!(json(StringViewArray::from(vec!["a\"b\n", ""])), [r#""a\"b\n""#, r#""""#]);
+        let top = StringViewArray::from(vec![Some(r#"[{"value":"a","count":2}]"#), None]);
+        assert_eq!(json_of(DataType::Json, top), [r#"[{"value":"a","count":2}]"#, "null"]);
         assert_eq!(json(Date32Array::from(vec![11353, -1])), [r#""2001-01-31""#, r#""1969-12-31""#]);
         let decimals = Decimal128Array::from(vec![Some(12345), Some(-5), Some(0), None]);
         let decimals = decimals.with_precision_and_scale(10, 2).expect("fits");
@@ -252,6 +271,10 @@ mod tests {
             out.push(b';');
         }
         assert_eq!(String::from_utf8(out).as_deref(), Ok(r#"a;"a,""b""";"";;"#));
+        let column: ArrayRef = Arc::new(StringViewArray::from(vec![r#"["a",2]"#]));
+        let mut out = Vec::new();
+        Cells::typed(&column, DataType::Json).write_csv(0, &mut out);
+        assert_eq!(String::from_utf8(out).as_deref(), Ok(r#""[""a"",2]""#));
     }
 
     proptest! {

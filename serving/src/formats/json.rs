@@ -18,7 +18,7 @@ use crate::query::{LayerChoice, Shape};
 pub struct About<'a> {
     pub pinned: &'a Pinned,
     pub layer: LayerChoice,
-    /// When the answer was given.
+    /// When the answer was given; for a view with SLIDE, where its window ends.
     pub as_of: Micros,
 }
 
@@ -36,6 +36,9 @@ pub struct ColumnHead<'a> {
     #[serde(rename = "type", serialize_with = "in_words")]
     pub data_type: DataType,
     pub role: &'static str,
+    /// The layer in which a measure that speed estimates is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_in: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -79,7 +82,12 @@ impl Seam {
 
 impl<'a> ColumnHead<'a> {
     fn of(column: &'a Column) -> ColumnHead<'a> {
-        ColumnHead { name: &column.name, data_type: column.data_type, role: column.role.name() }
+        ColumnHead {
+            name: &column.name,
+            data_type: column.data_type,
+            role: column.role.name(),
+            exact_in: column.exact_in,
+        }
     }
 }
 

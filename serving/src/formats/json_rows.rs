@@ -1,5 +1,6 @@
 //! How is a row written as a flat JSON object? The names once, the values by column; for JSON and NDJSON alike.
 
+use arrow::array::ArrayRef;
 use arrow::buffer::BooleanBuffer;
 use serde_json::to_string;
 
@@ -13,6 +14,8 @@ pub struct RowWriter<'a> {
     columns: Vec<(Vec<u8>, Cells<'a>, bool)>,
     /// Names and rows of values that did not fit.
     overflowed: Vec<(&'a str, &'a BooleanBuffer)>,
+    /// Estimated measures: name and colon, and both ends of the intervals.
+    bounds: Vec<(Vec<u8>, Cells<'a>, Cells<'a>)>,
     /// The last window column's text, by column: rows of one window repeat it.
     repeated: Vec<Option<(i64, std::ops::Range<usize>)>>,
 }
@@ -27,11 +30,22 @@ impl<'a> RowWriter<'a> {
         let column = |(i, column): (usize, &'a Column)| {
             let name = to_string(&column.name).expect("a text has a JSON form");
             let before = if i == 0 { "{" } else { "," };
-            (format!("{before}{name}:").into_bytes(), Cells::new(&column.values), column.role == Role::Window)
+            (
+                format!("{before}{name}:").into_bytes(),
+                Cells::typed(&column.values, column.data_type),
+                column.role == Role::Window,
+            )
         };
         let columns: Vec<_> = answer.columns.iter().enumerate().map(column).collect();
         let overflowed = answer.columns.iter().filter_map(|c| Some((c.name.as_str(), c.overflowed.as_ref()?)));
-        RowWriter { answer, repeated: vec![None; columns.len()], columns, overflowed: overflowed.collect() }
+        let bounds = answer.columns.iter().filter_map(|column| {
+            let bounds = column.bounds.as_ref()?;
+            let name = to_string(&column.name).expect("a text has a JSON form");
+            let cells = |end: &'a ArrayRef| Cells::typed(end, column.data_type);
+            Some((format!("{name}:[").into_bytes(), cells(&bounds.low), cells(&bounds.high)))
+        });
+        let (overflowed, bounds) = (overflowed.collect(), bounds.collect());
+        RowWriter { answer, repeated: vec![None; columns.len()], columns, overflowed, bounds }
     }
 
     /// Bytes that the rows will need, roughly.
@@ -42,7 +56,7 @@ impl<'a> RowWriter<'a> {
 
     /// Appends the row as an object. All rows of one writer go into one vector.
     pub fn write(&mut self, row: usize, out: &mut Vec<u8>) {
-        let Self { answer, columns, overflowed, repeated } = self;
+        let Self { answer, columns, overflowed, bounds, repeated } = self;
         for ((name, cells, is_window), last) in columns.iter().zip(repeated) {
             out.extend_from_slice(name);
             match (is_window, cells.timestamp(row)) {
@@ -58,11 +72,29 @@ impl<'a> RowWriter<'a> {
             Finality::Closed => CLOSED,
             Finality::Final => FINAL,
         });
+        write_bounds(bounds, row, out);
         let mut names = overflowed.iter().filter(|(_, rows)| rows.value(row)).map(|(name, _)| *name).peekable();
         if names.peek().is_some() {
             out.extend_from_slice(b",\"_overflow\":");
             serde_json::to_writer(&mut *out, &names.collect::<Vec<_>>()).expect("names have a JSON form");
         }
+        out.push(b'}');
+    }
+}
+
+/// Writes the intervals of the row's estimated values; nothing if all are exact.
+fn write_bounds(bounds: &[(Vec<u8>, Cells<'_>, Cells<'_>)], row: usize, out: &mut Vec<u8>) {
+    let mut before: &[u8] = b",\"_bounds\":{";
+    for (name, low, high) in bounds.iter().filter(|(_, low, high)| !low.is_null(row) || !high.is_null(row)) {
+        out.extend_from_slice(before);
+        before = b",";
+        out.extend_from_slice(name);
+        low.write_json(row, out);
+        out.push(b',');
+        high.write_json(row, out);
+        out.push(b']');
+    }
+    if before == b"," {
         out.push(b'}');
     }
 }

@@ -1,10 +1,13 @@
 //! In which form does the reader get an answer? By extension, or by the first media type of `Accept` that is known.
 //!
-//! [`cells`]: one value as text. [`json`], [`ndjson`], [`csv`], [`parquet`]: one file each.
+//! [`cells`]: one value as text; [`flat`]: the columns of a format without objects. [`json`], [`ndjson`], [`csv`],
+//! [`parquet`]: one file each. [`json_events`]: the events of a stream.
 
 mod cells;
 pub mod csv;
+mod flat;
 pub mod json;
+pub mod json_events;
 mod json_rows;
 pub mod ndjson;
 pub mod parquet;
@@ -71,7 +74,77 @@ impl Format {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringViewArray};
+    use arrow::datatypes::Int64Type;
+    use shared::partial::finish::Bounds;
+    use shared::partial::merge::Layers;
+    use shared::types::DataType;
+
     use super::*;
+    use crate::answer::{Answer, Column, Role};
+    use crate::finality::Finality;
+
+    /// Two measures of three rows: `destinations`, estimated in the last, and `top`, estimated in the first.
+    fn estimates() -> Answer {
+        let numbers = |all: [Option<i64>; 3]| Arc::new(Int64Array::from(all.to_vec())) as ArrayRef;
+        let texts = |all: [Option<&str>; 3]| Arc::new(StringViewArray::from(all.to_vec())) as ArrayRef;
+        let column = |name: &str, data_type, values, bounds| Column {
+            name: name.to_owned(),
+            data_type,
+            role: Role::Measure,
+            values,
+            overflowed: None,
+            exact_in: Some("batch"),
+            bounds,
+        };
+        let destinations = Bounds { low: numbers([None, None, Some(37)]), high: numbers([None, None, Some(39)]) };
+        let top =
+            Bounds { low: texts([Some("[[\"a\",5]]"), None, None]), high: texts([Some("[[\"a\",7]]"), None, None]) };
+        let counts = texts([Some("[[\"a\",6]]"), Some("[]"), None]);
+        Answer {
+            columns: vec![
+                column("destinations", DataType::BigInt, numbers([Some(1), Some(2), Some(38)]), Some(destinations)),
+                column("top", DataType::Json, counts, Some(top)),
+                column("median", DataType::Double, Arc::new(Float64Array::from(vec![1.5, 2.0, 3.0])), None),
+            ],
+            layers: vec![Layers::SPEED, Layers::BATCH, Layers(3)],
+            finality: vec![Finality::Open; 3],
+            next: None,
+        }
+    }
+
+    #[test]
+    fn bounds_are_shown_where_values_are_estimated() {
+        let lines = String::from_utf8(ndjson::write(&estimates())).expect("UTF-8");
+        let expected = [
+            r#"{"destinations":1,"top":[["a",6]],"median":1.5,"_layer":"speed","_finality":"open","_bounds":{"top":[[["a",5]],[["a",7]]]}}"#,
+            r#"{"destinations":2,"top":[],"median":2.0,"_layer":"batch","_finality":"open"}"#,
+            r#"{"destinations":38,"top":null,"median":3.0,"_layer":"merged","_finality":"open","_bounds":{"destinations":[37,39]}}"#,
+        ];
+        assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn flat_formats_have_two_more_columns_for_what_may_be_estimated() {
+        let text = String::from_utf8(csv::write(&estimates())).expect("UTF-8");
+        let expected = [
+            "destinations,destinations_low,destinations_high,top,top_low,top_high,median,median_low,median_high,_layer,_finality",
+            r#"1,,,"[[""a"",6]]","[[""a"",5]]","[[""a"",7]]",1.5,,,speed,open"#,
+            "2,,,[],,,2.0,,,batch,open",
+            "38,37,39,,,,3.0,,,merged,open",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        let file = bytes::Bytes::from(parquet::write(&estimates()).expect("a file"));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").build().expect("a reader");
+        let rows = reader.map(|batch| batch.expect("rows")).next().expect("a batch");
+        let low = rows.column_by_name("destinations_low").expect("a column").as_primitive::<Int64Type>();
+        assert_eq!(low.iter().collect::<Vec<_>>(), [None, None, Some(37)]);
+        assert_eq!(rows.column_by_name("median_high").expect("a column").null_count(), 3);
+        assert_eq!(rows.column_by_name("top_high").expect("a column").as_string_view().value(0), "[[\"a\",7]]");
+    }
 
     #[test]
     fn accept_is_read_by_weight_then_by_order() {

@@ -11,6 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use shared::types::DataType;
 
+use super::flat;
 use crate::answer::Answer;
 
 /// Why no file could be written.
@@ -34,10 +35,11 @@ pub fn write(answer: &Answer) -> Result<Vec<u8>, WriteError> {
 fn batch(answer: &Answer) -> Result<RecordBatch, ArrowError> {
     let layers: StringViewArray = answer.layers.iter().map(|l| Some(l.name())).collect();
     let finality: StringViewArray = answer.finality.iter().map(|f| Some(f.name())).collect();
-    let mut columns: Vec<ArrayRef> = answer.columns.iter().map(|c| Arc::clone(&c.values)).collect();
+    let flat = flat::columns(answer);
+    let mut columns: Vec<ArrayRef> = flat.iter().map(|c| Arc::clone(&c.values)).collect();
     columns.extend([Arc::new(layers) as ArrayRef, Arc::new(finality)]);
     let mut fields: Vec<Field> =
-        answer.columns.iter().map(|c| Field::new(&c.name, c.values.data_type().clone(), true)).collect();
+        flat.iter().map(|c| Field::new(c.name.as_ref(), c.values.data_type().clone(), true)).collect();
     fields.extend(["_layer", "_finality"].map(|name| Field::new(name, DataType::String.arrow(), false)));
     let options = RecordBatchOptions::new().with_row_count(Some(answer.rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)

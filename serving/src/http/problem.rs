@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use shared::control::RunError;
 use shared::handoff::HandoffError;
+use shared::partial::merge::MergeError;
 use shared::readers::SpeedError;
 
 use crate::answer::AnswerError;
@@ -124,7 +125,13 @@ impl From<HandoffError> for Problem {
 
 impl From<AnswerError> for Problem {
     fn from(error: AnswerError) -> Problem {
-        Problem::internal(&error)
+        match error {
+            AnswerError::Merge(crossed @ MergeError::Crossed(_)) => {
+                let hint = "days and longer follow the view's time_zone; write fixed lengths such as 24h, or all";
+                Problem::invalid_parameter(format!("grain: {crossed}; {hint}"))
+            }
+            error => Problem::internal(&error),
+        }
     }
 }
 

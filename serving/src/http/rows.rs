@@ -15,6 +15,7 @@ use crate::answer::answer;
 use crate::formats::json::About;
 use crate::formats::{Format, csv, json, ndjson, parquet};
 use crate::pin::{Pinned, ReadError, pin};
+use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 
 /// Rows and keys that a query may look at on the thread that took the request: less than a millisecond of work.
@@ -24,6 +25,7 @@ const VERSION: HeaderName = HeaderName::from_static("trueup-version");
 const SEAM: HeaderName = HeaderName::from_static("trueup-seam");
 const WATERMARK: HeaderName = HeaderName::from_static("trueup-watermark");
 const COMPLETE: HeaderName = HeaderName::from_static("trueup-complete");
+const AS_OF: HeaderName = HeaderName::from_static("trueup-as-of");
 const NEXT: HeaderName = HeaderName::from_static("trueup-next");
 
 /// `GET /v1/views/{view}/rows`: the format is that of `Accept`.
@@ -64,14 +66,18 @@ async fn rows(
     if format == Format::Arrow {
         return Err(Problem::not_supported("the arrow format is not supported yet; parquet carries the same types"));
     }
-    let (query, pinned) = match pin(&state.doors(), &view, &parameters).await {
+    let now = state.clock.now();
+    let (query, pinned) = match pin(&state.doors(), &view, &parameters, now).await {
         Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
         pinned => pinned?,
     };
     if query.shape == Shape::Rows && format != Format::Json {
         return Err(Problem::invalid_parameter("shape: only JSON has shapes"));
     }
-    let as_of = state.clock.now();
+    let as_of = match query.as_of {
+        Some(AsOf::At(time)) => Micros(time),
+        _ => state.clock.now(),
+    };
     let response = if runs_inline(&query, &pinned) {
         write(&query, &pinned, format, as_of)?
     } else {
@@ -85,8 +91,10 @@ async fn rows(
 /// Polars refuses to evaluate on a thread that drives async tasks, so only queries that need no evaluation, and little
 /// work, are answered where they came in.
 fn runs_inline(query: &Query, pinned: &Pinned) -> bool {
-    let composed = pinned.published.view.measures.iter().any(|m| m.expression.as_column().is_none());
-    query.filter.is_none() && !composed && pinned.work(query) <= INLINE_ROWS_MAX
+    let view = pinned.published.view.as_ref();
+    let composed = view.measures.iter().any(|m| m.expression.as_column().is_none());
+    let filtered = query.filter.is_some() || query.shown.is_some() || view.having.is_some();
+    !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
 fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Response, Problem> {
@@ -101,12 +109,12 @@ fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Resul
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    describe(pinned, answer.next.as_deref(), headers);
+    describe(pinned, as_of, answer.next.as_deref(), headers);
     Ok(response)
 }
 
 /// What every format's answer was read from, for those that have no place for it in the body.
-fn describe(pinned: &Pinned, next: Option<&str>, headers: &mut HeaderMap) {
+fn describe(pinned: &Pinned, as_of: Micros, next: Option<&str>, headers: &mut HeaderMap) {
     let mut insert = |name, text: String| {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
@@ -120,6 +128,7 @@ fn describe(pinned: &Pinned, next: Option<&str>, headers: &mut HeaderMap) {
     if let Some(watermark) = pinned.speed.watermark {
         insert(WATERMARK, watermark.to_string());
     }
+    insert(AS_OF, as_of.to_string());
     insert(COMPLETE, pinned.complete.to_string());
     if let Some(next) = next {
         insert(NEXT, next.to_owned());

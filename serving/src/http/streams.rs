@@ -1,12 +1,16 @@
-//! How do the streams stand? What intake tells of them, as it is.
+//! How do the streams stand, and which events came late, too far ahead or malformed? What intake tells of them, as it is.
 
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use shared::control::StreamStatus;
+use serde_json::json;
+use shared::control::{EventKind, EventPage, ListRange, StreamError, StreamStatus};
+use shared::limits::{LIST_ENTRIES_DEFAULT, LIST_ENTRIES_MAX};
 
 use super::problem::Problem;
-use super::{ServingState, json};
+use super::{ServingState, json, parameters};
+use crate::formats::json_events;
 use crate::nearest::did_you_mean;
 
 #[derive(Serialize)]
@@ -22,9 +26,83 @@ pub async fn list(State(state): State<ServingState>) -> Response {
 /// `GET /v1/streams/{stream}`.
 pub async fn describe(State(state): State<ServingState>, Path(name): Path<String>) -> Result<Response, Problem> {
     let streams = state.streams.list();
-    if let Some(stream) = streams.iter().find(|s| s.name.as_str() == name) {
-        return Ok(json(stream));
+    let stream = streams.iter().find(|s| s.name.as_str() == name);
+    stream.map(json).ok_or_else(|| problem(&state, StreamError::UnknownStream(name)))
+}
+
+/// `GET /v1/streams/{stream}/late`.
+pub async fn late(state: State<ServingState>, name: Path<String>, uri: Uri) -> Result<Response, Problem> {
+    events(state, name, uri, EventKind::Late).await
+}
+
+/// `GET /v1/streams/{stream}/ahead`.
+pub async fn ahead(state: State<ServingState>, name: Path<String>, uri: Uri) -> Result<Response, Problem> {
+    events(state, name, uri, EventKind::Ahead).await
+}
+
+/// `GET /v1/streams/{stream}/quarantine`.
+pub async fn quarantine(
+    State(state): State<ServingState>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let range = range(&uri)?;
+    state.streams.quarantine(&name, &range).map(|page| json(&page)).map_err(|error| problem(&state, error))
+}
+
+/// `DELETE /v1/streams/{stream}/quarantine`: says how many lines are forgotten.
+pub async fn empty_quarantine(
+    State(state): State<ServingState>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let streams = state.streams.clone();
+    let emptied = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
+    let emptied = emptied.map_err(|error| Problem::internal(&error))?;
+    emptied.map(|removed| json(&json!({ "removed": removed }))).map_err(|error| problem(&state, error))
+}
+
+async fn events(
+    State(state): State<ServingState>,
+    Path(name): Path<String>,
+    uri: Uri,
+    kind: EventKind,
+) -> Result<Response, Problem> {
+    let range = range(&uri)?;
+    let page = state.streams.events(&name, kind, &range).map_err(|error| problem(&state, error))?;
+    let EventPage { total, kept, kept_max, rows, next } = page;
+    let mut body = format!(
+        "{{\"stream\":\"{name}\",\"total\":{total},\"kept\":{kept},\"kept_max\":{kept_max},\"listed\":{},\"events\":",
+        rows.num_rows()
+    )
+    .into_bytes();
+    json_events::write(&rows, &mut body);
+    body.extend_from_slice(format!(",\"next\":{}}}", json!(next)).as_bytes());
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `limit` and `cursor`.
+fn range(uri: &Uri) -> Result<ListRange, Problem> {
+    let [limit, cursor] = parameters::only(uri, ["limit", "cursor"])?;
+    let limit = match limit {
+        None => LIST_ENTRIES_DEFAULT,
+        Some(text) => {
+            let limit = text.parse().ok().filter(|limit| (1..=LIST_ENTRIES_MAX).contains(limit));
+            let wrong = || format!("limit: expected a number from 1 to {LIST_ENTRIES_MAX}, found \"{text}\"");
+            limit.ok_or_else(|| Problem::invalid_parameter(wrong()))?
+        }
+    };
+    Ok(ListRange { limit, cursor })
+}
+
+fn problem(state: &ServingState, error: StreamError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        StreamError::UnknownStream(name) => {
+            let streams = state.streams.list();
+            let hint = did_you_mean(&name, streams.iter().map(|s| s.name.as_str()));
+            Problem::unknown("unknown_stream", format!("{detail}{hint}"))
+        }
+        StreamError::BadCursor(_) => Problem::invalid_parameter(detail),
+        StreamError::Failed(_) => Problem::internal(&error),
     }
-    let hint = did_you_mean(&name, streams.iter().map(|s| s.name.as_str()));
-    Err(Problem::unknown("unknown_stream", format!("there is no stream called \"{name}\"{hint}")))
 }

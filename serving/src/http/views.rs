@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use shared::calendar::Zone;
 use shared::compare::{Causes, Comparison, MeasureDrift};
 use shared::ids::{Offset, Partition};
 use shared::published::Published;
@@ -14,13 +15,15 @@ use shared::time::{MICROS_PER_DAY, Micros};
 use shared::types::DataType;
 use shared::version::BatchVersion;
 use shared::view::{OutputColumn, View};
-use shared::window::Window;
+use shared::window::{Grid, Step, Window};
 
 use super::problem::Problem;
 use super::{ServingState, json, parameters};
+use crate::approximate::exact_in;
 use crate::formats::json::{ColumnHead, LedgerCounts, Seam};
 use crate::pin::{Balance, pin_speed};
 use crate::query::LayerChoice;
+use crate::window_text;
 
 /// Versions told of.
 const VERSIONS_MAX: usize = 100;
@@ -53,10 +56,25 @@ struct ViewStatus<'a> {
     problems: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct WindowShape {
-    size_ms: i64,
-    offset_ms: i64,
+    kind: String,
+    /// In words.
+    text: String,
+    /// What calendar windows follow, and fixed ones: UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<&'static str>,
+    /// Lengths in milliseconds, as far as they are fixed and the window has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slide_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_ms: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -232,26 +250,56 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
 fn columns(view: &View) -> Vec<ColumnHead<'_>> {
     let column = |column: &OutputColumn| match column {
         OutputColumn::WindowStart => {
-            ColumnHead { name: "window_start", data_type: DataType::Timestamp, role: "window" }
+            ColumnHead { name: "window_start", data_type: DataType::Timestamp, role: "window", exact_in: None }
         }
-        OutputColumn::WindowEnd => ColumnHead { name: "window_end", data_type: DataType::Timestamp, role: "window" },
+        OutputColumn::WindowEnd => {
+            ColumnHead { name: "window_end", data_type: DataType::Timestamp, role: "window", exact_in: None }
+        }
         OutputColumn::Dimension(index) => {
             let dimension = &view.dimensions[*index];
-            ColumnHead { name: &dimension.name, data_type: dimension.expression.data_type, role: "dimension" }
+            let data_type = dimension.expression.data_type;
+            ColumnHead { name: &dimension.name, data_type, role: "dimension", exact_in: None }
         }
         OutputColumn::Measure(index) => {
             let measure = &view.measures[*index];
-            ColumnHead { name: &measure.name, data_type: measure.expression.data_type, role: "measure" }
+            let data_type = measure.expression.data_type;
+            ColumnHead { name: &measure.name, data_type, role: "measure", exact_in: exact_in(view, *index) }
         }
     };
     view.output.iter().map(column).collect()
 }
 
 fn window(window: Window) -> Option<WindowShape> {
-    match window {
-        Window::All => None,
-        Window::Tumble { size, offset } => Some(WindowShape { size_ms: size / 1000, offset_ms: offset / 1000 }),
-    }
+    let ms = |micros: i64| Some(micros / 1000);
+    let shape = WindowShape {
+        kind: window_text::kind(window).to_lowercase(),
+        text: window_text::in_words(window),
+        time_zone: window_text::zone(window).map(Zone::name),
+        ..WindowShape::default()
+    };
+    Some(match window {
+        Window::All => return None,
+        Window::Tumble(Grid::Fixed { size, offset }) => {
+            WindowShape { size_ms: ms(size), offset_ms: ms(offset), ..shape }
+        }
+        Window::Hop { panes: Grid::Fixed { size: pane, offset }, slide, size } => WindowShape {
+            size_ms: ms(pane.saturating_mul(size)),
+            slide_ms: ms(pane.saturating_mul(slide)),
+            offset_ms: ms(offset),
+            ..shape
+        },
+        Window::Cumulate { step, outer } => WindowShape {
+            size_ms: outer.fixed_size().and_then(ms),
+            offset_ms: if let Grid::Fixed { offset, .. } = outer { ms(offset) } else { None },
+            step_ms: if let Step::Fixed(step) = step { ms(step) } else { None },
+            ..shape
+        },
+        Window::Slide { size, pane } => {
+            WindowShape { size_ms: ms(size), step_ms: if pane == 1 { None } else { ms(pane) }, ..shape }
+        }
+        Window::Session { gap } => WindowShape { gap_ms: ms(gap), ..shape },
+        Window::Tumble(Grid::Calendar(_)) | Window::Hop { .. } => shape,
+    })
 }
 
 fn live_state(pin: &SpeedPin) -> LiveState {
@@ -263,10 +311,22 @@ fn live_state(pin: &SpeedPin) -> LiveState {
 }
 
 fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros> {
-    let size = published.view.window.size()?;
+    let window = published.view.window;
+    // The window of SLIDE is chosen by who asks.
+    if matches!(window, Window::All | Window::Slide { .. }) {
+        return None;
+    }
     let blocks = pin.into_iter().flat_map(|pin| &pin.generations).flat_map(|g| &g.part.blocks);
     let live = blocks.filter(|b| !b.is_empty()).map(|b| b.window_range.1).max();
     let dates = published.version.iter().flat_map(|v| &v.files).filter_map(|file| file.date);
-    let batch = dates.max().map(|day| day.start().0 + (MICROS_PER_DAY - size).max(0));
-    live.max(batch).map(Micros)
+    let batch = dates.max().map(|day| {
+        let last = day.start().0 + (MICROS_PER_DAY - 1);
+        // No window may begin on the day's very date but the one that reaches into it.
+        window.starts().map_or(day.start().0, |grid| grid.start_of(last))
+    });
+    let start_of = |pane: i64| match window.starts() {
+        Some(grid) => grid.start_of(pane),
+        None => pane,
+    };
+    live.map(start_of).max(batch).map(Micros)
 }

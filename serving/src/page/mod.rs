@@ -18,7 +18,7 @@ use shared::window::Window;
 pub use self::assets::routes as asset_routes;
 use self::charted::charted_measure;
 use crate::http::ServingState;
-use crate::query::length_in_words;
+use crate::window_text::{in_a_sentence, kind, spacing};
 
 /// Only this server's own files; styles inline because the charts set them.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
@@ -43,9 +43,11 @@ struct Card {
     stream: String,
     /// For example `per hour, by origin`.
     about: String,
-    /// Length of a window in milliseconds; 0 for a view over all time.
+    /// What kind of windows, as the dialect names them, in small letters.
+    kind: String,
+    /// How far windows are apart, in milliseconds; 0 where they are not on a grid.
     window_ms: i64,
-    /// The measure to draw; empty if none is a number.
+    /// The measure to draw; empty if none is a number, or if windows are sessions, which have no places of their own.
     measure: String,
     /// Do the parts of batch and speed add up to the merged value?
     additive: bool,
@@ -77,13 +79,15 @@ async fn render(State(state): State<ServingState>) -> Response {
 
 fn card(published: &Published) -> Card {
     let view = published.view.as_ref();
-    let (measure, additive) = charted_measure(view).unwrap_or_default();
+    let is_sessions = matches!(view.window, Window::Session { .. });
+    let (measure, additive) = charted_measure(view).filter(|_| !is_sessions).unwrap_or_default();
     let dimensions: Vec<&str> = view.dimensions.iter().map(|d| d.name.as_str()).collect();
     Card {
         name: view.name.to_string(),
         stream: view.stream.to_string(),
         about: about(view, &dimensions),
-        window_ms: view.window.size().map_or(0, |micros| micros / 1000),
+        kind: kind(view.window).to_lowercase(),
+        window_ms: spacing(view.window).map_or(0, |micros| micros / 1000),
         measure,
         additive,
         dimensions: dimensions.join(","),
@@ -91,10 +95,7 @@ fn card(published: &Published) -> Card {
 }
 
 fn about(view: &View, dimensions: &[&str]) -> String {
-    let window = match view.window {
-        Window::All => "over all time".to_owned(),
-        Window::Tumble { size, .. } => format!("in windows of {}", length_in_words(size)),
-    };
+    let window = in_a_sentence(view.window);
     match dimensions {
         [] => window,
         [most @ .., last] if !most.is_empty() => format!("{window}, by {} and {last}", most.join(", ")),

@@ -2,9 +2,12 @@
 //!
 //! `from` and `to` bound the `window_start` of the answer's rows, half open. With a coarser grain they therefore move up
 //! to the grain's next boundary: every row that is shown is whole. With `grain=all` they bound the view's own windows.
+//! A view with SLIDE has one window, which ends at the instant that `as_of` says.
 //!
-//! [`grain`] reads grains, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place to go on from.
+//! [`grain`] reads grains, [`as_of`] instants, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place
+//! to go on from.
 
+pub mod as_of;
 pub mod cursor;
 mod grain;
 mod names;
@@ -13,6 +16,7 @@ mod predicate;
 mod tests;
 
 use shared::limits::{QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX};
+use shared::partial::codec::window_bounds;
 use shared::partial::merge::Grain;
 use shared::scalar::Scalar;
 use shared::time::Micros;
@@ -20,9 +24,10 @@ use shared::view::View;
 use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::as_of::AsOf;
 use self::cursor::Cursor;
-pub(crate) use self::grain::length_in_words;
 use crate::nearest::did_you_mean;
+use crate::window_text::kind;
 
 /// Every parameter of `/rows`.
 pub const PARAMETERS: [&str; 12] =
@@ -64,6 +69,7 @@ pub enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderBy {
     WindowStart,
+    WindowEnd,
     /// Index into the view's dimensions; one of the query's.
     Dimension(usize),
     /// Index into the view's measures.
@@ -80,10 +86,15 @@ pub struct OrderKey {
 /// A query that the view can answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
-    /// Starts of the view's windows in `from..to`, in microseconds.
+    /// Ids of the view's windows in `from..to`, in microseconds; of sessions starts, of SLIDE panes.
     pub from: i64,
     pub to: i64,
+    /// The instant at which the window of SLIDE ends; `None` for all other views.
+    pub as_of: Option<AsOf>,
+    /// Over the view's dimensions: the groups to take in.
     pub filter: Option<Scalar>,
+    /// Over the view's dimensions, and behind them its measures: the rows to show.
+    pub shown: Option<Scalar>,
     /// Indices into the view's dimensions, in the order asked for.
     pub dimensions: Vec<usize>,
     pub grain: Grain,
@@ -103,9 +114,6 @@ impl Query {
     /// Reads the parameters of a query on `view`.
     pub fn parse(view: &View, parameters: &[(String, String)]) -> Result<Query, QueryError> {
         let given = Given::new(parameters)?;
-        if given.get("as_of").is_some() {
-            return Err(QueryError::NotSupported("as_of (asking for an older state)".into()));
-        }
         let dimensions = match given.get("group_by") {
             Some(text) => names::dimensions(view, text)?,
             None => (0..view.dimensions.len()).collect(),
@@ -119,7 +127,8 @@ impl Query {
             None => Vec::new(),
         };
         let grain = match given.get("grain") {
-            Some(text) => grain::parse(view.window, text)?,
+            Some(text) => grain::parse(view, text)?,
+            None if matches!(view.window, Window::Slide { .. }) => Grain::All,
             None => Grain::Window,
         };
         let (from, to) = bounds(view.window, grain, &given)?;
@@ -128,10 +137,15 @@ impl Query {
             Some(text) => Some(Cursor::parse(text, fingerprint)?),
             None => None,
         };
+        let as_of = as_of::parse(view.window, given.get("as_of"), cursor)?;
+        let filter = given.get("where").map(|text| predicate::parse(view, &dimensions, text)).transpose()?;
+        let filter = filter.unwrap_or_default();
         Ok(Query {
             from,
             to,
-            filter: given.get("where").map(|text| predicate::parse(view, text)).transpose()?,
+            as_of,
+            filter: filter.groups,
+            shown: filter.rows,
             dimensions,
             grain,
             measures,
@@ -144,17 +158,24 @@ impl Query {
         })
     }
 
-    /// End of the answer's window that begins at `start`; `None`: it has no end.
-    pub fn window_end(&self, window: Window, start: i64) -> Option<i64> {
+    /// Start and end of the answer's windows: `ids` as merging gave them, `lasts` the last events of sessions. `None`: it
+    /// has none.
+    pub fn window_bounds(&self, view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(Option<i64>, Option<i64>)> {
         match self.grain {
-            Grain::Window => window.end_of(start),
-            Grain::Every { size, .. } => Some(start.saturating_add(size)),
-            Grain::All => self.span(window).1,
+            Grain::Window => {
+                let bounds = window_bounds(view, ids, lasts).into_iter();
+                bounds.map(|(start, end)| ((view.window != Window::All).then_some(start), end)).collect()
+            }
+            Grain::Every(grid) => ids.iter().map(|id| (Some(*id), Some(grid.end_of(*id)))).collect(),
+            Grain::All => vec![self.span(view.window); ids.len()],
         }
     }
 
     /// First start and last end of the view's windows in `from..to`; `None` where the query is open.
     pub fn span(&self, window: Window) -> (Option<i64>, Option<i64>) {
+        if let (Window::Slide { .. }, Some(AsOf::At(_))) = (window, self.as_of) {
+            return (Some(self.from), Some(self.to));
+        }
         let next = |bound: i64| grain::next_boundary(window, Grain::Window, bound);
         let start = (self.from != i64::MIN).then(|| next(self.from));
         // The last window begins before `to`, so it ends where the first one not before `to` begins.
@@ -203,8 +224,15 @@ fn bounds(window: Window, grain: Grain, given: &Given<'_>) -> Result<(i64, i64),
     let mut bounds = (i64::MIN, i64::MAX);
     for (name, bound) in [("from", &mut bounds.0), ("to", &mut bounds.1)] {
         let Some(text) = given.get(name) else { continue };
-        if window == Window::All {
-            return Err(invalid(name, "the view has one window over all time, so there is nothing to cut"));
+        match window {
+            Window::All => {
+                return Err(invalid(name, "the view has one window over all time, so there is nothing to cut"));
+            }
+            Window::Slide { .. } => {
+                let problem = format!("the view has one window of {}; choose where it ends with as_of", kind(window));
+                return Err(invalid(name, problem));
+            }
+            _ => {}
         }
         let time = Micros::parse(text).ok_or_else(|| {
             invalid(name, format!("\"{text}\" is no time; write 2001-01-31, or 2001-01-31T06:00:00Z"))

@@ -34,7 +34,7 @@ pub fn shown_measures(view: &View) -> Vec<usize> {
 pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>, QueryError> {
     let columns = || {
         let dimensions = grouped.iter().map(|d| view.dimensions[*d].name.as_str());
-        dimensions.chain(view.measures.iter().map(|m| m.name.as_str())).chain(["window_start"])
+        dimensions.chain(view.measures.iter().map(|m| m.name.as_str())).chain(["window_start", "window_end"])
     };
     let keys = list("order_by", text, |name| {
         let (name, descending) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
@@ -43,7 +43,11 @@ pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>
             Some(_) => return Err(format!("\"{name}\" is not in group_by")),
             None => view.measure(name).map(OrderBy::Measure),
         };
-        let by = by.or((name == "window_start").then_some(OrderBy::WindowStart));
+        let by = by.or(match name {
+            "window_start" => Some(OrderBy::WindowStart),
+            "window_end" => Some(OrderBy::WindowEnd),
+            _ => None,
+        });
         let by = by.ok_or_else(|| format!("there is no column \"{name}\"{}", did_you_mean(name, columns())))?;
         Ok(OrderKey { by, descending })
     })?;

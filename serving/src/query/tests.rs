@@ -21,7 +21,7 @@ fn without_parameters_everything_is_asked_for() {
     assert_eq!((query.from, query.to, query.limit), (i64::MIN, i64::MAX, QUERY_ROWS_DEFAULT));
     assert_eq!((query.dimensions, query.measures, query.order), (vec![0, 1], vec![0, 1], vec![]));
     assert_eq!((query.grain, query.layer, query.shape), (Grain::Window, LayerChoice::Merged, Shape::Document));
-    assert_eq!((query.filter, query.cursor), (None, None));
+    assert_eq!((query.filter, query.shown, query.as_of, query.cursor), (None, None, None, None));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::json::ReaderBuilder;
 use axum::Router;
@@ -19,22 +20,29 @@ use serde_json::Value;
 use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
-use shared::control::{Run, RunError, RunProgress, RunState, Runs, StreamStatus, Streams};
+use shared::control::{
+    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
+    StreamStatus, Streams,
+};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
+use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
+use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
-use shared::time::Micros;
+use shared::time::{Day, Micros};
 use shared::version::BatchVersion;
-use shared::view::View;
+use shared::view::{Precision, View};
+use shared::window::Window;
 use tower::ServiceExt;
 
 pub const P0: Partition = Partition(0);
@@ -56,15 +64,63 @@ pub fn events(stream: &Stream, ndjson: &str) -> RecordBatch {
     }
 }
 
-/// What both layers make of events for a view.
-pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Part {
+/// What speed makes of events for a view, the first of which has this offset in partition 0.
+pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset) -> Part {
+    elsewhere(|| folded(view, stream, events, first, Precision::Sketch))
+}
+
+/// Polars refuses to evaluate on a thread that drives async tasks, as that of a test does.
+fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().expect("the work is done"))
+}
+
+/// Windows that start on one date; `None`: the view has no windows.
+pub type DatedPart = (Option<Day>, Arc<Part>);
+
+/// What batch makes of all events for a view, and reads back from its table: a part for every date on which windows start.
+pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
+    let part = folded(view, stream, events, Offset(0), Precision::Exact);
+    let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
+    let spec = Spec {
+        view,
+        from: i64::MIN,
+        to: i64::MAX,
+        grain: Grain::Window,
+        precision: Precision::Exact,
+        dimensions: &dimensions,
+        filter: None,
+    };
+    let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
+    let columns = if dimensions.is_empty() { Vec::new() } else { merged.dimension_columns().expect("columns") };
+    let table = encode(view, &merged.windows, &merged.lasts, columns, &merged.states).expect("a table");
+    let mut dates: BTreeMap<Option<Day>, Vec<u32>> = BTreeMap::new();
+    for row in merged.sorted_rows() {
+        let start = view.window.bounds(merged.windows[row as usize]).0;
+        let date = (view.window != Window::All).then(|| Micros(start).day());
+        dates.entry(date).or_default().push(row);
+    }
+    let of_date = |(date, rows): (Option<Day>, Vec<u32>)| {
+        let rows = take_record_batch(&table, &UInt32Array::from(rows)).expect("rows of the table");
+        (date, Arc::new(decode(view, &part.layout, &[rows]).expect("a part")))
+    };
+    dates.into_iter().map(of_date).collect()
+}
+
+/// The longest session from its first event to its end, in microseconds; 0 if there are none.
+fn longest_session(view: &View, parts: &[DatedPart]) -> i64 {
+    let Window::Session { gap } = view.window else { return 0 };
+    let sessions = parts.iter().flat_map(|(_, part)| part.sessions());
+    sessions.map(|(first, last)| last + gap - first).max().unwrap_or(0)
+}
+
+fn folded(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset, precision: Precision) -> Part {
     let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
-    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout));
+    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), precision);
     let value = |scalar| evaluate(&[scalar], events).expect("evaluates").remove(0);
     let mask = |scalar| BooleanArray::from(value(scalar).to_data());
     let times = events.column(stream.event_time).as_primitive::<TimestampMicrosecondType>();
-    let windows: Vec<i64> = times.values().iter().map(|t| view.window.start_of(*t)).collect();
+    let panes: Vec<i64> = times.values().iter().map(|t| view.window.pane_of(*t)).collect();
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
     let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
     let arguments: Vec<_> = view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect();
@@ -72,7 +128,8 @@ pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Part {
     let filter = view.filter.as_ref().map(mask);
     let rows = selected_rows(events.num_rows(), filter.as_ref());
     accumulator.fold(&Evaluated {
-        windows: &windows,
+        panes: &panes,
+        places: Places { times: times.values(), offsets: Offsets::Run { partition: 0, first: first.0 as i64 } },
         keys: keys.as_ref(),
         arguments: &arguments,
         masks: &masks,
@@ -86,6 +143,7 @@ pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Part {
 pub struct FakeSpeed {
     pub generations: Mutex<BTreeMap<String, Vec<Generation>>>,
     pub watermark: Mutex<Option<Micros>>,
+    pub latest_event: Mutex<Option<Micros>>,
     /// How many pins find that the seam has moved.
     pub seam_moves: AtomicUsize,
     pub stopped: AtomicBool,
@@ -97,12 +155,13 @@ impl SpeedReader for FakeSpeed {
             self.seam_moves.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         let generations = self.generations.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
         let watermark = *self.watermark.lock();
+        let latest_event = *self.latest_event.lock();
         let stopped = self.stopped.load(Ordering::SeqCst);
         Box::pin(async move {
             match (stopped, moved) {
                 (true, _) => Err(SpeedError::Stopped),
                 (_, true) => Err(SpeedError::SeamMoved),
-                _ => Ok(SpeedPin { generations, watermark }),
+                _ => Ok(SpeedPin { generations, watermark, latest_event }),
             }
         })
     }
@@ -110,10 +169,12 @@ impl SpeedReader for FakeSpeed {
     fn retire(&self, _: &Published, _: &Cut) {}
 }
 
-/// The parts of all views, by name.
+/// The parts of all views by name, each with the date on which its windows start.
 #[derive(Default)]
 pub struct FakeBatch {
-    pub parts: Mutex<BTreeMap<String, Vec<Arc<Part>>>>,
+    pub parts: Mutex<BTreeMap<String, Vec<DatedPart>>>,
+    /// Parts handed out.
+    pub read: AtomicUsize,
     pub broken: AtomicBool,
 }
 
@@ -122,10 +183,13 @@ impl BatchReader for FakeBatch {
         &'a self,
         published: &'a Published,
         _: &'a BatchVersion,
-        _: i64,
-        _: i64,
+        from: i64,
+        to: i64,
     ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
         let parts = self.parts.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
+        let touches = |date: Day| date.start().0 < to && Day(date.0 + 1).start().0 > from;
+        let parts: Vec<_> = parts.into_iter().filter(|(date, _)| date.is_none_or(touches)).map(|(_, p)| p).collect();
+        self.read.fetch_add(parts.len(), Ordering::SeqCst);
         let broken = self.broken.load(Ordering::SeqCst);
         Box::pin(async move { if broken { Err(HandoffError("a file is missing".into())) } else { Ok(parts) } })
     }
@@ -213,12 +277,42 @@ impl Runs for FakeRuns {
     }
 }
 
+/// Streams whose lists answer as told, and that remember how they were asked.
 #[derive(Default)]
-pub struct FakeStreams(pub Mutex<Vec<StreamStatus>>);
+pub struct FakeStreams {
+    pub all: Mutex<Vec<StreamStatus>>,
+    pub events: Mutex<Option<EventPage>>,
+    pub quarantine: Mutex<Option<QuarantinePage>>,
+    pub asked: Mutex<Vec<(String, ListRange)>>,
+}
+
+impl FakeStreams {
+    fn told<T>(&self, stream: &str, what: &str, range: &ListRange, answer: Option<T>) -> Result<T, StreamError> {
+        self.asked.lock().push((what.to_owned(), range.clone()));
+        answer.filter(|_| stream == "flights").ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
+    }
+}
 
 impl Streams for FakeStreams {
     fn list(&self) -> Vec<StreamStatus> {
-        self.0.lock().clone()
+        self.all.lock().clone()
+    }
+
+    fn events(&self, stream: &str, kind: EventKind, range: &ListRange) -> Result<EventPage, StreamError> {
+        if range.cursor.as_deref() == Some("bad") {
+            return Err(StreamError::BadCursor("bad".to_owned()));
+        }
+        let what = format!("{kind:?}");
+        self.told(stream, &what, range, self.events.lock().clone())
+    }
+
+    fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
+        self.told(stream, "Quarantine", range, self.quarantine.lock().clone())
+    }
+
+    fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError> {
+        let range = ListRange { limit: 0, cursor: None };
+        self.told(stream, "Empty", &range, self.quarantine.lock().take()).map(|page| page.counts.kept)
     }
 }
 
@@ -263,7 +357,8 @@ impl World {
         let mut seam = Cut::start(self.stream.partitions);
         seam.0.insert(P0, CutPoint { offset: Offset(accepted.events), accepted });
         for (name, view) in &self.by_name {
-            let part = Arc::new(part(view, &self.stream, &events));
+            let parts = elsewhere(|| batch_parts(view, &self.stream, &events));
+            let longest = longest_session(view, &parts);
             let published = BatchVersion {
                 view: view.name.clone(),
                 sql: view.sql.clone(),
@@ -274,10 +369,11 @@ impl World {
                 seam: seam.clone(),
                 ledger: accepted,
                 full: true,
-                rows: part.rows() as u64,
+                rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
+                longest_session_us: longest,
                 files: Vec::new(),
             };
-            self.batch.parts.lock().insert(name.clone(), vec![part]);
+            self.batch.parts.lock().insert(name.clone(), parts);
             self.runs.versions.lock().insert(0, published.clone());
             self.views.publish(Published::version(Arc::clone(view), Arc::clone(&self.stream), published));
         }
@@ -296,7 +392,7 @@ impl World {
                 partition: P0,
                 from,
                 to,
-                part: part(view, &self.stream, &events),
+                part: part(view, &self.stream, &events, from),
                 folded: Ledger::of_range(P0, from, to),
                 late: Ledger::EMPTY,
                 accepted: Ledger::of_range(P0, Offset(0), to),
@@ -306,6 +402,11 @@ impl World {
 
     pub fn watermark(&self, time: &str) {
         *self.speed.watermark.lock() = Some(Micros::parse(time).expect("a time"));
+    }
+
+    /// Sets the largest event time that the speed layer tells.
+    pub fn latest_event(&self, time: &str) {
+        *self.speed.latest_event.lock() = Some(Micros::parse(time).expect("a time"));
     }
 
     pub fn routes(&self) -> Router {
@@ -342,7 +443,12 @@ impl World {
 
 /// Spaces, quotes and the like as a browser would send them.
 pub fn encoded(path: &str) -> String {
-    path.replace(' ', "%20").replace('\'', "%27").replace('"', "%22").replace('<', "%3C").replace('>', "%3E")
+    path.replace(' ', "%20")
+        .replace('\'', "%27")
+        .replace('"', "%22")
+        .replace('<', "%3C")
+        .replace('>', "%3E")
+        .replace('+', "%2B")
 }
 
 pub struct Answered {

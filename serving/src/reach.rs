@@ -1,0 +1,93 @@
+//! Which sessions of batch may belong to an answer? Those that a chain of live sessions can tie to its range.
+//!
+//! Sessions of batch do not meet each other: only live ones lie between them. So from the range of the answer on, whatever
+//! live session is within the length of a batch session makes the range longer, until none is left; what batch then has in
+//! the range, or begins at most one such length before it, is all there is to stitch.
+
+use shared::readers::SpeedPin;
+use shared::version::BatchVersion;
+
+/// The range of starts, in microseconds, in which batch's sessions are needed for those that start in `from..to`; `gap` is
+/// the view's. `whole_key`: are sessions those of batch's own keys? Of fewer dimensions, sessions of batch may meet.
+pub fn starts_needed(
+    version: &BatchVersion,
+    speed: &SpeedPin,
+    gap: i64,
+    whole_key: bool,
+    (from, to): (i64, i64),
+) -> (i64, i64) {
+    let everything = (i64::MIN, i64::MAX);
+    let longest = version.longest_session_us;
+    if !whole_key || longest <= 0 || (from, to) == everything {
+        return everything;
+    }
+    let sessions = speed.generations.iter().flat_map(|generation| generation.part.sessions());
+    let (first, end) = tied_to((from, to), sessions.map(|(first, last)| (first, last.saturating_add(gap))), longest);
+    (first.saturating_sub(longest), end)
+}
+
+/// The shortest range that has `range` inside, and every interval that is less than `distance` from it or from another
+/// such interval.
+fn tied_to(range: (i64, i64), intervals: impl Iterator<Item = (i64, i64)>, distance: i64) -> (i64, i64) {
+    let mut intervals: Vec<(i64, i64)> = intervals.collect();
+    intervals.sort_unstable();
+    let (mut from, mut to) = range;
+    let mut take = |chain: (i64, i64)| {
+        if chain.0 < range.1.saturating_add(distance) && chain.1 > range.0.saturating_sub(distance) {
+            (from, to) = (from.min(chain.0), to.max(chain.1));
+        }
+    };
+    let mut chain: Option<(i64, i64)> = None;
+    for (start, end) in intervals {
+        chain = Some(match chain {
+            Some((first, last)) if start < last.saturating_add(distance) => (first, last.max(end)),
+            Some(over) => {
+                take(over);
+                (start, end)
+            }
+            None => (start, end),
+        });
+    }
+    chain.into_iter().for_each(take);
+    (from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes in one interval after the other until none is near.
+    fn one_by_one(range: (i64, i64), intervals: &[(i64, i64)], distance: i64) -> (i64, i64) {
+        let mut now = range;
+        loop {
+            let before = now;
+            for (start, end) in intervals {
+                if *start < now.1 + distance && *end > now.0 - distance {
+                    now = (now.0.min(*start), now.1.max(*end));
+                }
+            }
+            if now == before {
+                return now;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chains_are_followed_to_their_ends(
+            spans in prop::collection::vec((-200i64..200, 1i64..20), 0..20), from in -100i64..100, size in 0i64..50, distance in 1i64..15,
+        ) {
+            let intervals: Vec<_> = spans.iter().map(|(start, length)| (*start, start + length)).collect();
+            let range = (from, from + size);
+            prop_assert_eq!(tied_to(range, intervals.iter().copied(), distance), one_by_one(range, &intervals, distance));
+        }
+    }
+
+    #[test]
+    fn open_ranges_stay_open() {
+        assert_eq!(tied_to((i64::MIN, 10), [(15, 30), (90, 95)].into_iter(), 10), (i64::MIN, 30));
+        assert_eq!(tied_to((10, i64::MAX), [(1, 2), (-50, -45)].into_iter(), 10), (1, i64::MAX));
+    }
+}
