@@ -154,9 +154,10 @@ impl View {
 
     /// Would speed leave out the event at `index` of the log?
     pub fn is_late(&self, log: &Log, index: usize) -> bool {
-        let watermark = log.accepted[index].watermark;
-        let end = self.end(log, index);
-        matches!((end, watermark), (Some(end), Some(w)) if end + log.stream.allowed_lateness <= w)
+        let Accepted { event, watermark } = &log.accepted[index];
+        // Every window of an event ends after it: most are in time, whatever their windows.
+        let Some(watermark) = watermark.filter(|w| event.at + log.stream.allowed_lateness < *w) else { return false };
+        self.end(log, index).is_some_and(|end| end + log.stream.allowed_lateness <= watermark)
     }
 
     /// Events that speed leaves out from `seam` on, also those that WHERE does not take in.
