@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::events::{Accepted, Event, Log, rfc3339};
 use super::measures::{Column, Fold, Row, Truth, exact, fold};
-use super::sessions::{joined, sessions};
+use super::sessions::{Live, sessions};
 use super::windows::Window;
 
 /// A condition over an event, as SQL and as a function.
@@ -136,40 +136,42 @@ impl View {
         self.dimensions.iter().map(|d| (d.value)(event).json()).collect()
     }
 
-    /// The end of the last window that counts the event at `index` of the log; `None` if there is no such end.
-    fn end(&self, log: &Log, index: usize) -> Option<i64> {
-        let event = &log.accepted[index].event;
-        match self.window {
-            Window::All => None,
-            Window::Slide { size } => Some(event.at + size),
-            Window::Session { gap } => {
-                let key = self.key(event);
-                let same = |a: &&Accepted| self.takes_in(&a.event) && self.key(&a.event) == key;
-                let others: Vec<i64> = log.accepted[..index].iter().filter(same).map(|a| a.event.at).collect();
-                Some(joined(&others, event.at, gap).1)
-            }
-            window => window.containing(self.zone, event.at).iter().map(|(_, end)| *end).max(),
+    /// For each event of the log: would speed leave it out?
+    pub fn late(&self, log: &Log) -> Vec<bool> {
+        let lateness = log.stream.allowed_lateness;
+        if let Window::Session { gap } = self.window {
+            // Rows that WHERE leaves out are in no session, and not late for one.
+            let mut live: BTreeMap<String, Live> = BTreeMap::new();
+            let late = |a: &Accepted| {
+                self.takes_in(&a.event) && {
+                    let key = json!(self.key(&a.event)).to_string();
+                    live.entry(key).or_default().judge(a.event.at, a.watermark, gap, lateness)
+                }
+            };
+            return log.accepted.iter().map(late).collect();
         }
+        log.accepted.iter().map(|a| self.is_over(a.event.at, a.watermark, lateness)).collect()
     }
 
-    /// Would speed leave out the event at `index` of the log?
-    pub fn is_late(&self, log: &Log, index: usize) -> bool {
-        let Accepted { event, watermark } = &log.accepted[index];
+    /// Are all windows that contain an instant over, at a watermark?
+    fn is_over(&self, at: i64, watermark: Option<i64>, lateness: i64) -> bool {
         // Every window of an event ends after it: most are in time, whatever their windows.
-        let Some(watermark) = watermark.filter(|w| event.at + log.stream.allowed_lateness < *w) else { return false };
-        self.end(log, index).is_some_and(|end| end + log.stream.allowed_lateness <= watermark)
-    }
-
-    /// Events that speed leaves out from `seam` on, also those that WHERE does not take in.
-    pub fn late(&self, log: &Log, seam: usize) -> usize {
-        (seam..log.accepted.len()).filter(|i| self.is_late(log, *i)).count()
+        let Some(watermark) = watermark.filter(|w| at + lateness < *w) else { return false };
+        let end = match self.window {
+            Window::All => None,
+            Window::Slide { size } => Some(at + size),
+            Window::Session { .. } => unreachable!("sessions are judged one after the other"),
+            window => window.containing(self.zone, at).iter().map(|(_, end)| *end).max(),
+        };
+        end.is_some_and(|end| end + lateness <= watermark)
     }
 
     /// The log's rows that a layer counts: `batch` those before the seam, `speed` those from it on that are not late.
     pub fn counted<'a>(&self, log: &'a Log, seam: usize, batch: bool, speed: bool) -> Vec<Row<'a>> {
+        let late = self.late(log);
         let counts = |i: &usize| {
-            let taken = self.takes_in(&log.accepted[*i].event);
-            taken && if *i < seam { batch } else { speed && !self.is_late(log, *i) }
+            let in_layer = if *i < seam { batch } else { speed && !late[*i] };
+            in_layer && self.takes_in(&log.accepted[*i].event)
         };
         let row = |offset: usize| Row { offset, event: &log.accepted[offset].event };
         (0..log.accepted.len()).filter(counts).map(row).collect()
