@@ -1,0 +1,616 @@
+//! Do all windows with all measures answer as the oracle does, in every layer and at every moment? Random histories, out
+//! of order and late, over clock changes of several zones, cut anywhere; then sessions cut at each event, several
+//! partitions, coarser answers, predicates over measures, and groups so large that sketches answer.
+
+mod agree;
+#[allow(dead_code, reason = "each test uses a part of the oracle")]
+mod oracle;
+#[allow(dead_code, reason = "each test uses a part of the world")]
+mod world;
+
+use agree::{Layer, Question, check, check_causes, definitions, post};
+use chrono_tz::Tz;
+use oracle::dialect::{HAVINGS, MEASURES, WHERES, measures};
+use oracle::events::{DAY, Event, HOUR, Log, MINUTE, PATIENT, SECOND, STRICT};
+use oracle::plain::{CODE_DIMENSION, REGION_DIMENSION};
+use oracle::table::Coverage;
+use oracle::views::{Measure, View};
+use oracle::windows::{Length, Window};
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use world::World;
+
+/// Random histories tried; `TRUEUP_CASES` for a longer search.
+fn cases() -> u32 {
+    std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+}
+
+/// Where and when histories begin: around changes of the clock, around 1970, and at no special moment.
+const PLACES: [(Tz, &str); 9] = [
+    (Tz::UTC, "2001-09-09T01:46:40Z"),
+    (Tz::UTC, "1969-12-31T23:59:30Z"),
+    (Tz::Europe__Berlin, "2001-03-25T00:59:30Z"),
+    (Tz::Europe__Berlin, "2001-10-28T00:59:30Z"),
+    (Tz::America__New_York, "1999-12-31T04:59:00Z"),
+    (Tz::America__St_Johns, "2008-11-02T02:29:30Z"),
+    (Tz::America__Sao_Paulo, "2018-11-04T02:59:30Z"),
+    (Tz::Pacific__Apia, "2011-12-30T09:59:30Z"),
+    (Tz::Asia__Kathmandu, "1985-12-31T18:29:30Z"),
+];
+
+fn micros(text: &str) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(text).expect("a time").timestamp_micros()
+}
+
+/// One window of every family, fixed and of the calendar.
+fn windows(random: &mut StdRng) -> Vec<Window> {
+    use Length::{Days, Fixed, Months, Quarters, Weeks, Years};
+    let seconds = |n: i64| Fixed(n * SECOND);
+    let offset = [0, 0, 5 * SECOND, 30 * SECOND].choose(random).copied().expect("one");
+    let shift = [0, 0, 6 * HOUR, 2 * HOUR + 30 * MINUTE].choose(random).copied().expect("one");
+    let mut one = |of: &[Window]| of.choose(random).copied().expect("one");
+    let tumble = |size, offset| Window::Tumble { size, offset };
+    let hop = |slide, size, offset| Window::Hop { slide, size, offset };
+    let cumulate = |step, max, offset| Window::Cumulate { step, max, offset };
+    vec![
+        Window::All,
+        one(&[tumble(seconds(60), offset), tumble(Fixed(1500 * 1000), 0), tumble(Fixed(5 * HOUR), 90 * MINUTE)]),
+        one(&[
+            tumble(Days(1), shift),
+            tumble(Days(3), 0),
+            tumble(Weeks(1), shift),
+            tumble(Weeks(2), 0),
+            tumble(Months(1), shift),
+            tumble(Months(5), 0),
+            tumble(Quarters(1), 0),
+            tumble(Years(1), shift),
+        ]),
+        one(&[
+            hop(seconds(20), seconds(60), offset),
+            hop(seconds(45), seconds(60), offset),
+            hop(seconds(60), seconds(60), 0),
+            hop(seconds(10), seconds(600), 0),
+            // With holes between the windows.
+            hop(seconds(60), seconds(45), 0),
+            hop(Fixed(HOUR), Fixed(24 * HOUR), 0),
+        ]),
+        one(&[
+            hop(Days(1), Days(7), shift),
+            hop(Days(2), Days(3), 0),
+            hop(Weeks(1), Weeks(2), shift),
+            hop(Months(1), Quarters(1), 0),
+            hop(Quarters(1), Years(1), 0),
+        ]),
+        one(&[
+            cumulate(seconds(20), seconds(120), offset),
+            cumulate(seconds(60), Fixed(HOUR), 0),
+            cumulate(seconds(30), seconds(30), 0),
+        ]),
+        one(&[
+            cumulate(Days(1), Weeks(1), shift),
+            cumulate(Days(1), Days(5), 0),
+            cumulate(Months(1), Years(1), 0),
+            cumulate(Months(1), Quarters(1), shift),
+        ]),
+        one(&[Window::Session { gap: 10 * SECOND }, Window::Session { gap: 1 }, Window::Session { gap: 400_000 }]),
+        one(&[Window::Session { gap: 60 * SECOND }, Window::Session { gap: 26 * HOUR }]),
+        one(&[Window::Slide { size: 60 * SECOND }, Window::Slide { size: HOUR }, Window::Slide { size: 1500 * 1000 }]),
+    ]
+}
+
+/// The views of a history: all windows, and all measures between them.
+fn views(zone: Tz, random: &mut StdRng) -> Vec<View> {
+    let windows = windows(random);
+    let mut hands: Vec<Vec<Measure>> = vec![vec![MEASURES[0]]; windows.len()];
+    // Every measure is dealt to three views.
+    let mut deck: Vec<Measure> = MEASURES[1..].to_vec();
+    for round in 0..3 {
+        deck.shuffle(random);
+        for (i, measure) in deck.iter().enumerate() {
+            let hand = &mut hands[(i + round) % windows.len()];
+            if hand.iter().all(|m| m.name != measure.name) {
+                hand.push(*measure);
+            }
+        }
+    }
+    let view = |(i, (window, measures)): (usize, (Window, Vec<Measure>))| View {
+        name: format!("v{i}"),
+        window,
+        zone,
+        filter: random.random_bool(0.3).then(|| *WHERES.choose(random).expect("one")),
+        dimensions: match random.random_range(0..4) {
+            0 => vec![],
+            1 => vec![CODE_DIMENSION],
+            2 => vec![REGION_DIMENSION],
+            _ => vec![REGION_DIMENSION, CODE_DIMENSION],
+        },
+        measures,
+        having: random.random_bool(0.2).then(|| *HAVINGS.choose(random).expect("one")),
+    };
+    windows.into_iter().zip(hands).enumerate().map(view).collect()
+}
+
+/// An event and its distance, in microseconds, from where the history has got to.
+#[derive(Debug, Clone)]
+struct Near(Event, i64);
+
+fn event() -> impl Strategy<Value = Near> {
+    let amount = prop_oneof![8 => -20i64..20, 1 => Just(i64::MAX), 1 => Just(i64::MIN)];
+    let distance = prop_oneof![
+        12 => (-30i64..60).prop_map(|s| s * SECOND),
+        4 => (-40_000i64..40_000).prop_map(|ms| ms * 1000),
+        4 => (-300i64..120).prop_map(|s| s * SECOND),
+        2 => (-200_000i64..0).prop_map(|s| s * SECOND),
+        1 => prop_oneof![(0i64..100_000).prop_map(|s| s * SECOND), Just(-1_000_000_100 * SECOND), Just(1)],
+    ];
+    let price = prop_oneof![6 => -1e6..1e6f64, 2 => (-3i32..3).prop_map(f64::from), 1 => Just(-0.0), 1 => Just(1e100)];
+    (
+        prop::option::weighted(0.9, 0u32..500),
+        distance,
+        prop::option::weighted(0.8, prop::sample::select(vec!["north", "south", "", "größer"])),
+        prop::option::weighted(0.8, amount),
+        prop::option::weighted(0.8, price),
+        prop::option::weighted(0.8, prop_oneof![3 => -100_000i64..100_000, 1 => -2i64..2]),
+        prop::option::weighted(0.9, -2i32..2),
+        any::<Option<bool>>(),
+        prop::option::weighted(0.8, -3i32..12_000),
+    )
+        .prop_map(|(id, distance, region, amount, price, cost_cents, code, flag, day)| {
+            let id = id.map(|id| format!("e{id}"));
+            let region = region.map(str::to_owned);
+            Near(Event { id, at: 0, region, amount, price, cost_cents, code, flag, day }, distance)
+        })
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Post(Vec<Near>),
+    /// The views whose bit is set.
+    Run {
+        which: u16,
+        full: bool,
+    },
+    Kill,
+    Stop,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => prop::collection::vec(event(), 1..40).prop_map(Step::Post),
+        5 => (any::<u16>(), prop::bool::weighted(0.3)).prop_map(|(which, full)| Step::Run { which, full }),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Stop),
+    ];
+    prop::collection::vec(step, 4..12)
+}
+
+/// Asks every view for its merged answer, and some for more.
+fn check_all(world: &World, log: &Log, views: &[View], random: &mut StdRng) -> Result<(), String> {
+    let mut coverage = Coverage::default();
+    for view in views {
+        let mut ask = |question: &Question| check(world, log, view, question, &mut coverage).map(|_| ());
+        let mut merged = Question::of(Layer::Merged);
+        ask(&merged)?;
+        let layer = *[Layer::Batch, Layer::Speed].choose(random).expect("one");
+        let mut other = Question::of(layer);
+        if matches!(view.window, Window::Slide { .. }) && !log.accepted.is_empty() {
+            // Just before, at and just after an event or its end, and anywhere.
+            let Window::Slide { size } = view.window else { unreachable!("just checked") };
+            let at = log.accepted.choose(random).expect("one").event.at;
+            let near = [at, at + 1, at + size, at + size + 1, at + random.random_range(-size..2 * size)];
+            merged.as_of = near.choose(random).copied();
+            other.as_of = merged.as_of;
+            ask(&merged)?;
+        }
+        if random.random_bool(0.5) {
+            ask(&other)?;
+        }
+        if !view.dimensions.is_empty() && random.random_bool(0.3) {
+            let count = random.random_range(0..view.dimensions.len());
+            let mut by: Vec<usize> = (0..view.dimensions.len()).collect();
+            by.shuffle(random);
+            by.truncate(count);
+            let layer = *[Layer::Merged, Layer::Batch, Layer::Speed].choose(random).expect("one");
+            ask(&Question { by: Some(by), as_of: merged.as_of, ..Question::of(layer) })?;
+        }
+    }
+    // Groups are small here: nothing may be approximate.
+    if coverage.values() > 0 { Err("small groups have bounds".to_owned()) } else { Ok(()) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_window_and_measure_equals_the_oracle_at_every_step(
+        place in prop::sample::select(PLACES.to_vec()),
+        seed in any::<u64>(),
+        steps in steps(),
+    ) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let views = views(place.0, &mut random);
+        let mut world = World::new(&definitions(STRICT, &views));
+        let mut log = Log::new(STRICT);
+        let mut now = micros(place.1);
+        for (i, step) in steps.iter().enumerate() {
+            match step {
+                Step::Post(events) => {
+                    let placed = events.iter().map(|Near(event, distance)| Event { at: now + distance, ..event.clone() });
+                    post(&world, &mut log, &placed.collect::<Vec<_>>());
+                    now += 35 * SECOND;
+                }
+                Step::Run { which, full } => {
+                    for view in views.iter().enumerate().filter(|(i, _)| which >> i & 1 == 1).map(|(_, view)| view) {
+                        let run = world.run(&view.name, *full);
+                        prop_assert_eq!(&run["state"], &json!("published"), "step {}: {}\n{}", i, run, view.sql());
+                        let batch = check(&world, &log, view, &Question::of(Layer::Batch), &mut Coverage::default());
+                        let causes = batch.and_then(|_| check_causes(&world, &view.name));
+                        prop_assert!(causes.is_ok(), "step {}: after a run: {}\n{}", i, causes.unwrap_err(), view.sql());
+                    }
+                }
+                Step::Kill => {
+                    world.kill();
+                    world.start();
+                }
+                Step::Stop => {
+                    prop_assert_eq!(world.stop(), Some(0));
+                    world.start();
+                }
+            }
+            if let Err(error) = check_all(&world, &log, &views, &mut random) {
+                let name = error.split(' ').next().unwrap_or_default();
+                let sql = views.iter().find(|v| v.name == name).map_or_else(String::new, View::sql);
+                prop_assert!(false, "step {}: {}\n{}", i, error, sql);
+            }
+        }
+    }
+}
+
+/// An event of a user at a second.
+fn visit(i: usize, at: i64, region: &str) -> Event {
+    Event {
+        id: Some(format!("e{i}")),
+        at,
+        region: Some(region.to_owned()),
+        amount: Some(i as i64),
+        price: Some(i as f64 * 0.5),
+        ..Event::default()
+    }
+}
+
+fn view(name: &str, window: Window, dimensions: &[oracle::views::Dimension], names: &[&str]) -> View {
+    View {
+        name: name.to_owned(),
+        window,
+        zone: Tz::UTC,
+        filter: None,
+        dimensions: dimensions.to_vec(),
+        measures: measures(names),
+        having: None,
+    }
+}
+
+fn must(checked: Result<Value, String>) -> Value {
+    checked.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// One stream, the same sessions in many views, each cut behind another event: all must be those of the stream uncut.
+#[test]
+fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
+    const GAP: i64 = 10 * SECOND;
+    let seed = std::env::var("TRUEUP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("TRUEUP_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let midnight = micros("2001-09-10T00:00:00Z");
+    // Bridges, exact gaps, ties, and sessions that reach over midnight: in any order.
+    let mut events: Vec<Event> = [-31, -21, -12, -11, -3, 2, 5, 15, 16, 16, 26, 45, 53, 62, 72]
+        .iter()
+        .chain(&[-86_400 - 4, -86_400 + 4, 86_400 - 1, 86_400 + 9])
+        .enumerate()
+        .map(|(i, second)| visit(i, midnight + second * SECOND, ["a", "a", "a", "b"].choose(&mut random).expect("one")))
+        .collect();
+    events.shuffle(&mut random);
+    let names = ["n", "total", "first_amount", "last_price", "different_amounts", "median_amount", "price_dev_samp"];
+    let views: Vec<View> = (0..events.len())
+        .map(|i| view(&format!("cut{i}"), Window::Session { gap: GAP }, &[REGION_DIMENSION], &names))
+        .collect();
+    let mut world = World::new(&definitions(PATIENT_ALONE, &views));
+    let mut log = Log::new(PATIENT_ALONE);
+    let mut coverage = Coverage::default();
+    for (event, view) in events.iter().zip(&views) {
+        post(&world, &mut log, std::slice::from_ref(event));
+        assert_eq!(world.run(&view.name, false)["state"], json!("published"));
+    }
+    let mut all = |world: &World, log: &Log, layers: &[Layer]| {
+        for view in &views {
+            for layer in layers {
+                must(check(world, log, view, &Question::of(*layer), &mut coverage));
+            }
+            let merged = Question { by: Some(vec![]), ..Question::of(Layer::Merged) };
+            must(check(world, log, view, &merged, &mut coverage));
+        }
+    };
+    all(&world, &log, &[Layer::Merged, Layer::Batch, Layer::Speed]);
+    world.kill();
+    world.start();
+    all(&world, &log, &[Layer::Merged]);
+    // A second run, up to the end, incremental from each of the cuts.
+    for view in &views {
+        assert_eq!(world.run(&view.name, false)["state"], json!("published"));
+        check_causes(&world, &view.name).unwrap_or_else(|e| panic!("{e}"));
+    }
+    all(&world, &log, &[Layer::Merged, Layer::Batch]);
+    // An event that bridges two sessions behind everybody's seam.
+    let bridge = visit(1000, midnight + 36 * SECOND, "a");
+    let other = visit(1001, midnight + 86_400 * SECOND + 500_000, "b");
+    post(&world, &mut log, &[bridge, other]);
+    all(&world, &log, &[Layer::Merged, Layer::Batch, Layer::Speed]);
+}
+
+/// One partition in which nothing is late.
+const PATIENT_ALONE: oracle::events::Stream = oracle::events::Stream { partitions: 1, ..PATIENT };
+
+/// Which session an event joins decides whether it is late, also when what it joins came late itself.
+#[test]
+fn an_event_is_late_with_the_session_it_would_join() {
+    let gap = 10 * SECOND;
+    let begin = micros("2001-09-09T00:00:00Z");
+    let views = [
+        view("visits", Window::Session { gap }, &[REGION_DIMENSION], &["n", "total"]),
+        view("all_visits", Window::Session { gap }, &[], &["n", "total"]),
+    ];
+    let world = World::new(&definitions(STRICT, &views));
+    let mut log = Log::new(STRICT);
+    let at = |second: i64| begin + second * SECOND;
+    // The watermark is 10 s behind, lateness 20 s: at 100 s, ends up to 70 s are late.
+    let seconds = [("a", 55), ("b", 52), ("a", 100), ("a", 60), ("a", 61), ("b", 59), ("a", 40), ("b", 60), ("a", 69)];
+    let mut coverage = Coverage::default();
+    for (i, (region, second)) in seconds.iter().enumerate() {
+        post(&world, &mut log, &[visit(i, at(*second), region)]);
+        for view in &views {
+            must(check(&world, &log, view, &Question::of(Layer::Merged), &mut coverage));
+        }
+        if i == 5 {
+            assert_eq!(world.run("visits", false)["state"], json!("published"));
+        }
+    }
+    let late = views[0].late(&log);
+    assert!(late.contains(&true) && late[3..].contains(&false), "the test has lost its point: {late:?}");
+}
+
+/// Late events of one partition are not those of another: here nothing is late, and order between partitions is free.
+#[test]
+fn several_partitions_merge_in_every_window() {
+    let mut random = StdRng::seed_from_u64(3);
+    let begin = micros("2024-10-27T00:30:00Z");
+    let mut views = views(Tz::Europe__Berlin, &mut random);
+    views.iter_mut().for_each(|view| view.having = None);
+    let mut world = World::new(&definitions(PATIENT, &views));
+    let mut log = Log::new(PATIENT);
+    let mut some = |from: usize, to: usize| -> Vec<Event> {
+        let event = |i: usize| Event {
+            id: (i % 10 > 0).then(|| format!("e{i}")),
+            // No two at the same time: which came first would depend on their partitions.
+            at: begin + random.random_range(-90i64..90) * 37 * SECOND + i as i64,
+            region: (i % 7 > 0).then(|| format!("r{}", i % 3)),
+            amount: (i % 5 > 0).then(|| random.random_range(-9..9)),
+            price: (i % 4 > 0).then(|| random.random_range(-9.0..9.0)),
+            cost_cents: (i % 6 > 0).then(|| random.random_range(-999..999)),
+            code: Some(random.random_range(-1..2)),
+            flag: (i % 3 > 0).then(|| random.random_bool(0.5)),
+            day: Some(random.random_range(0..4)),
+        };
+        (from..to).map(event).collect()
+    };
+    let mut coverage = Coverage::default();
+    let mut ask = |world: &World, log: &Log, layer| {
+        for view in &views {
+            must(check(world, log, view, &Question::of(layer), &mut coverage));
+        }
+    };
+    post(&world, &mut log, &some(0, 150));
+    ask(&world, &log, Layer::Merged);
+    world.kill();
+    world.start();
+    post(&world, &mut log, &some(150, 300));
+    ask(&world, &log, Layer::Speed);
+    for view in &views {
+        assert_eq!(world.run(&view.name, false)["state"], json!("published"));
+        check_causes(&world, &view.name).unwrap_or_else(|e| panic!("{e}"));
+    }
+    ask(&world, &log, Layer::Merged);
+    ask(&world, &log, Layer::Batch);
+}
+
+/// Days in which clocks change, as answers have them.
+#[test]
+fn days_have_23_24_or_25_hours() {
+    let zone = Tz::Europe__Berlin;
+    let mut days = view("days", Window::Tumble { size: Length::Days(1), offset: 0 }, &[], &["n"]);
+    days.zone = zone;
+    let world = World::new(&definitions(PATIENT_ALONE, std::slice::from_ref(&days)));
+    let mut log = Log::new(PATIENT_ALONE);
+    let noons = ["2024-03-31T10:00:00Z", "2024-06-01T10:00:00Z", "2024-10-27T11:00:00Z"];
+    let events: Vec<Event> = noons.iter().enumerate().map(|(i, noon)| visit(i, micros(noon), "a")).collect();
+    post(&world, &mut log, &events);
+    let answer = must(check(&world, &log, &days, &Question::of(Layer::Merged), &mut Coverage::default()));
+    let length = |row: &Value| {
+        let time = |name: &str| micros(row[name].as_str().expect("a time"));
+        (time("window_end") - time("window_start")) / HOUR
+    };
+    let mut lengths: Vec<i64> = answer["rows"].as_array().expect("rows").iter().map(length).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [23, 24, 25]);
+}
+
+/// Coarser windows, fewer dimensions, and predicates over measures.
+#[test]
+fn coarser_answers_and_predicates_over_measures() {
+    let mut random = StdRng::seed_from_u64(11);
+    let begin = micros("2001-09-09T00:00:00Z");
+    let names = [
+        "n", "total", "mean_price", "price_dev_samp", "regions", "different_amounts", "p95_price", "q25_amount", "top_code",
+        "first_amount", "last_text", "flagged_regions", "mean_cut",
+    ];
+    let minutes = Window::Tumble { size: Length::Fixed(MINUTE), offset: 0 };
+    let minutes = view("minutes", minutes, &[REGION_DIMENSION, CODE_DIMENSION], &names);
+    let world = World::new(&definitions(PATIENT_ALONE, std::slice::from_ref(&minutes)));
+    let mut log = Log::new(PATIENT_ALONE);
+    let event = |i: usize, random: &mut StdRng| Event {
+        id: Some(format!("e{i}")),
+        at: begin + random.random_range(0..2 * DAY / MINUTE) * MINUTE / 4,
+        region: (i % 9 > 0).then(|| format!("r{}", i % 3)),
+        amount: (i % 5 > 0).then(|| random.random_range(-30..30)),
+        price: (i % 4 > 0).then(|| random.random_range(-9.0..9.0)),
+        code: Some(random.random_range(-1..2)),
+        flag: Some(random.random_bool(0.5)),
+        ..Event::default()
+    };
+    let mut coverage = Coverage::default();
+    for part in 0..2 {
+        let events: Vec<Event> = (0..400).map(|i| event(part * 400 + i, &mut random)).collect();
+        post(&world, &mut log, &events);
+        for layer in [Layer::Merged, Layer::Batch, Layer::Speed] {
+            for by in [None, Some(vec![]), Some(vec![1])] {
+                let tumble = |size| Window::Tumble { size, offset: 0 };
+                let grains = [
+                    ("1h", tumble(Length::Fixed(HOUR))),
+                    ("1d", tumble(Length::Days(1))),
+                    ("1w", tumble(Length::Weeks(1))),
+                    ("all", Window::All),
+                ];
+                for grain in [None].into_iter().chain(grains.into_iter().map(Some)) {
+                    let question = Question { by: by.clone(), grain, ..Question::of(layer) };
+                    must(check(&world, &log, &minutes, &question, &mut coverage));
+                }
+            }
+        }
+        if part == 0 {
+            assert_eq!(world.run("minutes", false)["state"], json!("published"));
+        }
+    }
+    coverage.assert_holds("coarser answers");
+    // A predicate leaves the rows of which it is true.
+    let all = world.rows("minutes", "&grain=1h");
+    let all = all["rows"].as_array().expect("rows");
+    let predicates: [(&str, fn(&Value) -> bool); 3] = [
+        ("n > 3 AND region = 'r1'", |row| row["n"].as_i64() > Some(3) && row["region"] == "r1"),
+        ("regions = 0", |row| row["regions"] == 0),
+        ("mean_price > 1.5 OR q25_amount < -20", |row| {
+            row["mean_price"].as_f64() > Some(1.5) || row["q25_amount"].as_i64().is_some_and(|q| q < -20)
+        }),
+    ];
+    for (text, holds) in predicates {
+        let path = format!("/v1/views/minutes/rows.json?limit=100000&grain=1h&where={}", encoded(text));
+        let answer = world.get(&path);
+        assert_eq!(answer.status, 200, "{text}: {}", answer.text);
+        let expected: Vec<&Value> = all.iter().filter(|row| holds(row)).collect();
+        let answer = answer.json();
+        let found: Vec<&Value> = answer["rows"].as_array().expect("rows").iter().collect();
+        assert!(!expected.is_empty() && expected.len() < all.len(), "{text} says nothing");
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+/// What cannot be put together again is refused, and the refusal says why.
+#[test]
+fn coarser_windows_are_refused_where_they_would_be_wrong() {
+    let fixed = |n: i64| Length::Fixed(n * MINUTE);
+    let views = [
+        view("hops", Window::Hop { slide: fixed(1), size: fixed(2), offset: 0 }, &[], &["n"]),
+        view("cumulated", Window::Cumulate { step: fixed(1), max: fixed(2), offset: 0 }, &[], &["n"]),
+        view("visits", Window::Session { gap: MINUTE }, &[], &["n"]),
+        view("trailing", Window::Slide { size: MINUTE }, &[], &["n"]),
+    ];
+    let world = World::new(&definitions(STRICT, &views));
+    for view in &views {
+        for grain in ["1h", "all"] {
+            let answer = world.get(&format!("/v1/views/{}/rows?grain={grain}", view.name));
+            assert_eq!(answer.status, 400, "{} {grain}: {}", view.name, answer.text);
+            let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+            assert!(detail.len() > 20, "{}: no reason: {}", view.name, answer.text);
+        }
+    }
+}
+
+/// Groups so large that sketches answer: the truth lies in the bounds, and batch is exact.
+#[test]
+fn large_groups_are_answered_with_bounds_that_hold() {
+    let seed = std::env::var("TRUEUP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("TRUEUP_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let begin = micros("2001-09-09T00:00:00Z");
+    let names = [
+        "n", "total", "price_var_samp", "different_amounts", "different_prices", "different_times", "median_amount",
+        "p95_price", "q25_amount", "q50_at", "q90_price_down", "p10_cost_down", "top_costs", "top_positive", "top_prices",
+        "first_amount", "last_price",
+    ];
+    let views = [
+        view("whole", Window::All, &[], &names),
+        view("hours", Window::Tumble { size: Length::Fixed(HOUR), offset: 0 }, &[REGION_DIMENSION], &names),
+        view("hops", Window::Hop { slide: Length::Fixed(30 * MINUTE), size: Length::Fixed(2 * HOUR), offset: 0 }, &[], &names),
+        view("grown", Window::Cumulate { step: Length::Fixed(HOUR), max: Length::Fixed(4 * HOUR), offset: 0 }, &[], &names),
+        view("visits", Window::Session { gap: 2 * MINUTE }, &[REGION_DIMENSION], &names),
+        view("trailing", Window::Slide { size: HOUR }, &[], &names),
+    ];
+    let mut world = World::new(&definitions(PATIENT_ALONE, &views));
+    let mut log = Log::new(PATIENT_ALONE);
+    let mut coverage = Coverage::default();
+    let mut next = 0;
+    let mut send = |world: &World, log: &mut Log, count: usize, random: &mut StdRng| {
+        let event = |i: usize| Event {
+            id: None,
+            at: begin + random.random_range(0..4 * HOUR),
+            region: Some(["a", "a", "a", "b"].choose(random).copied().expect("one").to_owned()),
+            // Some values are frequent, most are rare.
+            amount: Some(if random.random_bool(0.3) { random.random_range(1..6) } else { random.random_range(-99_999..99_999) }),
+            price: (i % 10 > 0).then(|| random.random_range(0.0..1.0f64).powi(4) * 1000.0),
+            cost_cents: Some(if random.random_bool(0.5) { random.random_range(0..20) } else { random.random_range(0..9_999_999) }),
+            ..Event::default()
+        };
+        let events: Vec<Event> = (next..next + count).map(event).collect();
+        next += count;
+        post(world, log, &events);
+    };
+    let mut ask = |world: &World, log: &Log, layers: &[Layer]| {
+        for view in &views {
+            for layer in layers {
+                let before = coverage.values();
+                must(check(world, log, view, &Question::of(*layer), &mut coverage));
+                let exact = *layer == Layer::Batch && !matches!(view.window, Window::Slide { .. });
+                assert!(!exact || coverage.values() == before, "{}: batch is exact in its own windows", view.name);
+            }
+            if !view.dimensions.is_empty() {
+                let fewer = Question { by: Some(vec![]), ..Question::of(layers[0]) };
+                must(check(world, log, view, &fewer, &mut coverage));
+            }
+            let hour_as_day = [("1d", Window::Tumble { size: Length::Days(1), offset: 0 }), ("all", Window::All)];
+            for grain in hour_as_day.into_iter().filter(|_| view.name == "hours") {
+                let coarser = Question { grain: Some(grain), ..Question::of(layers[0]) };
+                must(check(world, log, view, &coarser, &mut coverage));
+            }
+        }
+    };
+    send(&world, &mut log, 12_000, &mut random);
+    ask(&world, &log, &[Layer::Merged]);
+    for view in &views {
+        assert_eq!(world.run(&view.name, false)["state"], json!("published"));
+        check_causes(&world, &view.name).unwrap_or_else(|e| panic!("{e}"));
+    }
+    ask(&world, &log, &[Layer::Batch, Layer::Merged]);
+    send(&world, &mut log, 6_000, &mut random);
+    ask(&world, &log, &[Layer::Merged, Layer::Speed]);
+    world.kill();
+    world.start();
+    ask(&world, &log, &[Layer::Merged]);
+    println!("{} approximate values", coverage.values());
+    assert!(coverage.values() > 100, "nothing was approximate");
+    coverage.assert_holds("large groups");
+}

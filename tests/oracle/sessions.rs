@@ -1,0 +1,42 @@
+//! Which sessions do event times form, and which events come too late for theirs?
+
+/// The sessions `(first event, last event + gap)` of event times in any order.
+pub fn sessions(mut times: Vec<i64>, gap: i64) -> Vec<(i64, i64)> {
+    times.sort_unstable();
+    let mut sessions: Vec<(i64, i64)> = Vec::new();
+    for at in times {
+        match sessions.last_mut() {
+            Some((_, end)) if at < *end => *end = at + gap,
+            _ => sessions.push((at, at + gap)),
+        }
+    }
+    sessions
+}
+
+/// The sessions of one key that are not yet over, in log order: which events come too late for theirs?
+///
+/// An event is judged with the live session it joins, or alone. What came late is in no live session, and a session is
+/// over, and forgotten, once its end plus the allowed lateness is not after the watermark.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// First and last event of each.
+    sessions: Vec<(i64, i64)>,
+}
+
+impl Live {
+    /// Takes in the next event of the key. Is it late? All in microseconds.
+    pub fn judge(&mut self, at: i64, watermark: Option<i64>, gap: i64, allowed_lateness: i64) -> bool {
+        let is_over = |last: i64| watermark.is_some_and(|w| last + gap + allowed_lateness <= w);
+        self.sessions.retain(|(_, last)| !is_over(*last));
+        let (met, apart): (Vec<_>, Vec<_>) =
+            self.sessions.iter().partition(|(first, last)| at < last + gap && *first < at + gap);
+        let first = met.iter().map(|(first, _)| *first).fold(at, i64::min);
+        let last = met.iter().map(|(_, last)| *last).fold(at, i64::max);
+        let late = is_over(last);
+        if !late {
+            self.sessions = apart;
+            self.sessions.push((first, last));
+        }
+        late
+    }
+}
