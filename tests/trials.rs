@@ -202,7 +202,13 @@ fn drawn(kind: u8, place: f64, random: &mut StdRng) -> f64 {
         // Rising with time.
         3 => place * 1000.0 + even,
         // Two humps.
-        _ => if random.random_bool(0.3) { -1000.0 + even } else { 1000.0 * even },
+        _ => {
+            if random.random_bool(0.3) {
+                -1000.0 + even
+            } else {
+                1000.0 * even
+            }
+        }
     }
 }
 
@@ -224,7 +230,7 @@ fn percentiles<T: Quantity>(name: &str, value_of: impl Fn(f64) -> T + Sync) {
             let (kind, continuous) = (random.random_range(0..5), random.random_bool(0.5));
             // A batch state remembers the one percentile it was made for.
             let (fraction, thousandths) = FRACTIONS[random.random_range(0..FRACTIONS.len())];
-            let wanted = Wanted { fraction, continuous };
+            let wanted = Wanted { fraction, continuous, descending: false };
             let mut values: Vec<T> = Vec::with_capacity(count);
             let mut merged = Percentile::<T>::default();
             for (state, share) in shares(way, count, &mut random).into_iter().enumerate() {
@@ -338,8 +344,14 @@ fn top_values_lie_in_their_bounds() {
             let listed: HashSet<i64> = items.iter().map(|item| item.value).collect();
             let least = items.iter().map(|item| item.count).min().unwrap_or(0);
             for (value, occurs) in truth.iter().filter(|(value, _)| !listed.contains(value)) {
-                assert!(items.len() == K || *occurs <= widest, "{context}: {value} occurs {occurs} times, is not listed");
-                assert!(*occurs <= least + widest, "{context}: {value} occurs {occurs} times, more than what is listed");
+                assert!(
+                    items.len() == K || *occurs <= widest,
+                    "{context}: {value} occurs {occurs} times, is not listed"
+                );
+                assert!(
+                    *occurs <= least + widest,
+                    "{context}: {value} occurs {occurs} times, more than what is listed"
+                );
             }
             if is_exact {
                 let mut counts: Vec<(i64, u64)> = truth.into_iter().collect();

@@ -103,8 +103,7 @@ const KINDS: [Kind; 10] = [
 
 /// The starts of all cells from 1970 to 2037, against `first_instant`; then to which cell instants belong.
 fn check(zone: Zone, pieces: &[Piece], kind: &Kind) -> u64 {
-    let calendar =
-        Calendar { unit: kind.unit, count: kind.count, shift: kind.shift, offset: kind.offset, zone };
+    let calendar = Calendar { unit: kind.unit, count: kind.count, shift: kind.shift, offset: kind.offset, zone };
     let mut index = -1;
     let (mut starts, mut indexes) = (Vec::new(), Vec::new());
     let mut day_of_week = None;
@@ -159,7 +158,8 @@ fn walk(zone: Tz, pieces: &[Piece]) -> u64 {
     let mut walked = 0;
     for pair in pieces.windows(2) {
         let (before, after) = (pair[0], pair[1]);
-        let step = if [before.ahead, after.ahead, after.from].iter().all(|us| us % MINUTE == 0) { MINUTE } else { SECOND };
+        let step =
+            if [before.ahead, after.ahead, after.from].iter().all(|us| us % MINUTE == 0) { MINUTE } else { SECOND };
         let far = (after.ahead - before.ahead).abs() + HOUR;
         let readings = (after.from + before.ahead.min(after.ahead) - far).div_euclid(DAY)
             ..=(after.from + before.ahead.max(after.ahead) + far).div_euclid(DAY);
@@ -210,6 +210,9 @@ fn calendar_windows_begin_by_the_clocks_of_every_zone_from_1970_to_2037() {
             (checked, walked, changes) = (checked + c, walked + w, changes + t);
         }
     });
-    println!("{} zones, {changes} changes of a clock, {checked} starts and instants, {walked} midnights walked", zones.len());
+    println!(
+        "{} zones, {changes} changes of a clock, {checked} starts and instants, {walked} midnights walked",
+        zones.len()
+    );
     assert!(zones.len() > 500 && changes > 30_000 && walked > 5_000, "the tz database is not all there");
 }

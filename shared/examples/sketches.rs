@@ -20,7 +20,7 @@ use shared::types::DataType;
 use shared::view::{Aggregate, AggregateFunction, Precision};
 
 const COUNTS: [u64; 4] = [1, 10, 1_000, 1_000_000];
-const P95: Wanted = Wanted { fraction: 0.95, continuous: true };
+const P95: Wanted = Wanted { fraction: 0.95, continuous: true, descending: false };
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -149,7 +149,7 @@ fn row<S: Clone>(
 /// The measures that are timed and weighed.
 fn measures() -> Vec<(&'static str, Aggregate)> {
     let of = |function, data_type| Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None };
-    let percentile = |continuous| AggregateFunction::Percentile { fraction: 0.95, continuous };
+    let percentile = |continuous| AggregateFunction::Percentile { fraction: 0.95, continuous, descending: false };
     vec![
         ("COUNT(*)", Aggregate { function: AggregateFunction::Count, argument: None, filter: None }),
         ("SUM(BIGINT)", of(AggregateFunction::Sum, DataType::BigInt)),
@@ -322,7 +322,7 @@ fn distinct(trials: u64, values: u64, merged: u64) {
 }
 
 fn percentile(trials: u64, values: u64, merged: u64, fraction: f64) {
-    let wanted = Wanted { fraction, continuous: true };
+    let wanted = Wanted { fraction, continuous: true, descending: false };
     let (mut covered, mut width) = (0, 0.0);
     for trial in 0..trials {
         let mut random = Random(trial * 7919 + values);

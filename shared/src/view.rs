@@ -92,6 +92,8 @@ pub enum AggregateFunction {
         fraction: f64,
         /// Interpolated between neighbours, as DOUBLE? Otherwise a value that occurred, of the argument's type.
         continuous: bool,
+        /// Counted from the greatest value on? Only where it is not continuous: there it is another fraction.
+        descending: bool,
     },
     /// `TOP_K(x, k)`: JSON, the most frequent values with their counts, most frequent first, equal counts by value.
     /// NULL of nothing.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::compute::concat_batches;
 use shared::handoff::LogBatch;
-use shared::ids::{Offset, Partition};
+use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::Accumulator;
 use shared::readers::{Generation, SpeedError};
@@ -54,6 +54,11 @@ impl Generations {
         let open =
             Open { partition, from, to: from, accumulator, folded: Ledger::EMPTY, late: Ledger::EMPTY, accepted };
         Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
+    }
+
+    /// Are these the generations of `view`, as `definition` has it?
+    pub fn is(&self, view: &ViewName, definition: &str) -> bool {
+        self.view.name == *view && self.definition == definition
     }
 
     /// Folds contiguous batches that come next in the log. Those the view has already (a replay that began earlier for

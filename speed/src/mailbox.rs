@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 use shared::handoff::{LogItem, LogSink, Stopped};
+use shared::ids::ViewName;
 use shared::limits;
 use shared::readers::{SpeedError, SpeedPin};
 use shared::time::Micros;
@@ -12,10 +13,10 @@ use tokio::sync::oneshot;
 /// What a reader wants of a worker. Answered between two folds.
 #[derive(Debug)]
 pub enum Request {
-    /// The generations of the view with this definition hash, from an offset on.
-    Pin { definition: String, from: u64, reply: oneshot::Sender<Result<PartitionPin, SpeedError>> },
+    /// The generations of the view of this name and definition hash, from an offset on. Two views may be defined alike.
+    Pin { view: ViewName, definition: String, from: u64, reply: oneshot::Sender<Result<PartitionPin, SpeedError>> },
     /// Drop what lies before an offset.
-    Retire { definition: String, before: u64 },
+    Retire { view: ViewName, definition: String, before: u64 },
     /// Numbers for a status page.
     Status { reply: oneshot::Sender<Vec<ViewStatus>> },
 }

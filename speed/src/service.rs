@@ -132,8 +132,8 @@ impl Speed {
         let key = (published.stream.name.clone(), partition);
         let mailbox = self.mailboxes.get(&key).ok_or(SpeedError::UnknownView)?;
         let (reply, answer) = oneshot::channel();
-        let definition = published.definition_hash.to_string();
-        if !mailbox.ask(Request::Pin { definition, from: from.0, reply }) {
+        let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
+        if !mailbox.ask(Request::Pin { view, definition, from: from.0, reply }) {
             return Err(SpeedError::Stopped);
         }
         answer.await.map_err(|_| SpeedError::Stopped)?
@@ -168,8 +168,8 @@ impl SpeedReader for Speed {
     fn retire(&self, published: &Published, seam: &Cut) {
         for partition in (0..published.stream.partitions).map(Partition) {
             if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
-                let definition = published.definition_hash.to_string();
-                mailbox.ask(Request::Retire { definition, before: seam.offset(partition).0 });
+                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
+                mailbox.ask(Request::Retire { view, definition, before: seam.offset(partition).0 });
             }
         }
     }

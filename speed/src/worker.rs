@@ -108,8 +108,8 @@ impl Worker {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Pin { definition, from, reply } => {
-                let view = self.views.iter().find(|v| v.definition == definition);
+            Request::Pin { view, definition, from, reply } => {
+                let view = self.views.iter().find(|v| v.is(&view, &definition));
                 let generations = view.map_or(Err(SpeedError::UnknownView), |v| v.pin(Offset(from)));
                 let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
                 let pin = generations.map(|generations| PartitionPin {
@@ -119,8 +119,9 @@ impl Worker {
                 });
                 let _ = reply.send(pin);
             }
-            Request::Retire { definition, before } => {
-                self.views.iter_mut().filter(|v| v.definition == definition).for_each(|v| v.retire(Offset(before)));
+            Request::Retire { view, definition, before } => {
+                let of_view = self.views.iter_mut().filter(|v| v.is(&view, &definition));
+                of_view.for_each(|v| v.retire(Offset(before)));
             }
             Request::Status { reply } => {
                 let status = |v: &Generations| ViewStatus {

@@ -148,4 +148,3 @@ fn distinct_or_negative(rows: &[Row]) -> bool {
     let least = rows.iter().filter_map(|r| r.event.amount).min();
     fold(Fold::Distinct, REGION, rows).value.as_u64() >= Some(2) || least.is_some_and(|a| a < 0)
 }
-

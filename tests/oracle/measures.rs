@@ -64,9 +64,7 @@ impl Cell {
         match (self, other) {
             (Cell::Flag(a), Cell::Flag(b)) => a.cmp(b),
             (Cell::Int(a), Cell::Int(b)) | (Cell::Time(a), Cell::Time(b)) => a.cmp(b),
-            (Cell::Double(a), Cell::Double(b)) => {
-                a.partial_cmp(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-            }
+            (Cell::Double(a), Cell::Double(b)) => a.partial_cmp(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan())),
             (Cell::Decimal(a), Cell::Decimal(b)) => a.cmp(b),
             (Cell::Text(a), Cell::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Cell::Date(a), Cell::Date(b)) => a.cmp(b),
@@ -105,10 +103,17 @@ pub enum Fold {
     Min,
     Max,
     /// Variance; its square root if `root`; divided by n - 1 if `sample`.
-    Spread { sample: bool, root: bool },
+    Spread {
+        sample: bool,
+        root: bool,
+    },
     Distinct,
     /// A fraction in thousandths, so that ranks are exact.
-    Percentile { thousandths: u32, continuous: bool, descending: bool },
+    Percentile {
+        thousandths: u32,
+        continuous: bool,
+        descending: bool,
+    },
     TopK(usize),
     First,
     Last,
@@ -201,7 +206,8 @@ fn spread(cells: &[Cell], sample: bool, root: bool) -> Truth {
     let squares = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() - rest * rest / n;
     let variance = (squares / divisor).max(0.0);
     let deviation = variance.sqrt();
-    let slack = 1e-9 * variance + 64.0 * n * f64::EPSILON * largest * deviation + (8.0 * f64::EPSILON * largest).powi(2);
+    let slack =
+        1e-9 * variance + 64.0 * n * f64::EPSILON * largest * deviation + (8.0 * f64::EPSILON * largest).powi(2);
     if !root {
         return Truth { value: json!(variance), slack };
     }

@@ -69,7 +69,13 @@ pub fn compare(
     Ok(())
 }
 
-fn check(measure: &Measure, group: &Group, value: &Value, bounds: &Value, coverage: &mut Coverage) -> Result<(), String> {
+fn check(
+    measure: &Measure,
+    group: &Group,
+    value: &Value,
+    bounds: &Value,
+    coverage: &mut Coverage,
+) -> Result<(), String> {
     let truth = measure.truth(&group.rows);
     if bounds.is_null() {
         if equal(value, &truth.value, truth.slack) {
@@ -98,17 +104,19 @@ fn check(measure: &Measure, group: &Group, value: &Value, bounds: &Value, covera
 /// Every listed item's count lies in its bounds, always; and none that is surely more frequent is missing.
 fn check_top(k: usize, truth: &BTreeMap<String, u64>, value: &Value, bounds: &Value) -> Result<(), String> {
     let items = value.as_array().ok_or_else(|| format!("{value} is no list"))?;
-    let bounds = bounds.as_array().ok_or_else(|| format!("{bounds} is no list"))?;
-    if items.len() != bounds.len() || items.len() > k {
-        return Err(format!("{} items with {} bounds, of {k}", items.len(), bounds.len()));
+    // Two lists: the lowest and the highest count of every item.
+    let ends = |at: usize| bounds[at].as_array().ok_or_else(|| format!("{bounds} is no pair of lists"));
+    let (lows, highs) = (ends(0)?, ends(1)?);
+    if items.len() != lows.len() || items.len() != highs.len() || items.len() > k {
+        return Err(format!("{} items of {k} with the bounds {bounds}", items.len()));
     }
     // A sketch of 512 places is off by 3.5 / 512 of all values at most, whatever it lists.
     let mut widest = truth.values().sum::<u64>() as f64 * 3.5 / 512.0;
-    for (item, bounds) in items.iter().zip(bounds) {
-        let (low, high) = interval(bounds).ok_or_else(|| format!("{bounds} is no interval"))?;
+    for (item, (low, high)) in items.iter().zip(lows.iter().zip(highs)) {
+        let (low, high) = number(low).zip(number(high)).ok_or_else(|| format!("{bounds} has no numbers"))?;
         let count = *truth.get(&item["value"].to_string()).unwrap_or(&0) as f64;
         if !(low <= count && count <= high) {
-            return Err(format!("{} occurs {count} times, not in {bounds}", item["value"]));
+            return Err(format!("{} occurs {count} times, not in {low} to {high}", item["value"]));
         }
         widest = widest.max(high - low);
     }
@@ -147,7 +155,9 @@ pub fn equal(value: &Value, truth: &Value, slack: f64) -> bool {
         _ => match (value.as_array(), truth.as_array()) {
             (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b, slack)),
             _ => match (value.as_object(), truth.as_object()) {
-                (Some(a), Some(b)) => a.len() == b.len() && b.iter().all(|(k, b)| a.get(k).is_some_and(|a| equal(a, b, slack))),
+                (Some(a), Some(b)) => {
+                    a.len() == b.len() && b.iter().all(|(k, b)| a.get(k).is_some_and(|a| equal(a, b, slack)))
+                }
                 _ => value == truth,
             },
         },

@@ -25,7 +25,8 @@ impl Length {
             Length::Fixed(us) if us % HOUR == 0 => (us / HOUR, "HOUR"),
             Length::Fixed(us) if us % MINUTE == 0 => (us / MINUTE, "MINUTE"),
             Length::Fixed(us) if us % SECOND == 0 => (us / SECOND, "SECOND"),
-            Length::Fixed(us) => (us / 1000, "MILLISECOND"),
+            Length::Fixed(us) if us % 1000 == 0 => (us / 1000, "MILLISECOND"),
+            Length::Fixed(us) => (us, "MICROSECOND"),
             Length::Days(n) => (n, "DAY"),
             Length::Weeks(n) => (n, "WEEK"),
             Length::Months(n) => (n, "MONTH"),
@@ -51,13 +52,28 @@ impl Length {
 pub enum Window {
     /// One over all time.
     All,
-    Tumble { size: Length, offset: i64 },
-    Hop { slide: Length, size: Length, offset: i64 },
-    Cumulate { step: Length, max: Length, offset: i64 },
+    Tumble {
+        size: Length,
+        offset: i64,
+    },
+    Hop {
+        slide: Length,
+        size: Length,
+        offset: i64,
+    },
+    Cumulate {
+        step: Length,
+        max: Length,
+        offset: i64,
+    },
     /// Microseconds.
-    Session { gap: i64 },
+    Session {
+        gap: i64,
+    },
     /// Microseconds.
-    Slide { size: i64 },
+    Slide {
+        size: i64,
+    },
 }
 
 /// Where windows may begin: every `period`, fixed or of the calendar.
@@ -148,10 +164,7 @@ impl Window {
                 let grid = Grid::of(zone, max, offset);
                 let index = grid.index(at);
                 let steps = max.amount() / step.amount();
-                (1..=steps)
-                    .map(|i| (grid.start(index), grid.after(index, times(step, i))))
-                    .filter(contains)
-                    .collect()
+                (1..=steps).map(|i| (grid.start(index), grid.after(index, times(step, i)))).filter(contains).collect()
             }
             Window::Session { .. } | Window::Slide { .. } => unreachable!("not known from an instant alone"),
         }

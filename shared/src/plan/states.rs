@@ -16,9 +16,10 @@ pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&
             format!("{name}_{}({argument})", if sample { "SAMP" } else { "POP" })
         }
         AggregateFunction::CountDistinct => format!("COUNT(DISTINCT {argument})"),
-        AggregateFunction::Percentile { fraction, continuous } => {
+        AggregateFunction::Percentile { fraction, continuous, descending } => {
             let kind = if continuous { "CONT" } else { "DISC" };
-            format!("PERCENTILE_{kind}({fraction}) WITHIN GROUP (ORDER BY {argument})")
+            let order = if descending { " DESC" } else { "" };
+            format!("PERCENTILE_{kind}({fraction}) WITHIN GROUP (ORDER BY {argument}{order})")
         }
         AggregateFunction::TopK { k } => format!("TOP_K({argument}, {k})"),
         AggregateFunction::First => format!("FIRST_VALUE({argument})"),

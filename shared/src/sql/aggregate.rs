@@ -163,7 +163,7 @@ impl Lowering<'_, '_, '_> {
             "stddev_pop" => spread(false, true),
             "stddev_samp" | "stddev" => spread(true, true),
             "approx_count_distinct" => AggregateFunction::CountDistinct,
-            "median" => AggregateFunction::Percentile { fraction: 0.5, continuous: true },
+            "median" => AggregateFunction::Percentile { fraction: 0.5, continuous: true, descending: false },
             "first_value" => AggregateFunction::First,
             _ => AggregateFunction::Last,
         };
@@ -193,12 +193,8 @@ impl Lowering<'_, '_, '_> {
             return Err(self.error(expr, "NULLs have no place in this order: they are left out"));
         }
         let descending = options.asc == Some(false);
-        if descending && !continuous {
-            let error = self.error(expr, format!("{name} of a descending order is not supported"));
-            return Err(error.help("ascending, it is the value at 1 minus the fraction, or the next greater one"));
-        }
-        let fraction = self.fraction(call.arguments[0], name, descending)?;
-        Ok((AggregateFunction::Percentile { fraction, continuous }, expr))
+        let fraction = self.fraction(call.arguments[0], name, descending && continuous)?;
+        Ok((AggregateFunction::Percentile { fraction, continuous, descending: descending && !continuous }, expr))
     }
 
     /// A constant from 0 to 1; `from_end`: what is left to 1.

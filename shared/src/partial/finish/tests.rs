@@ -24,7 +24,7 @@ fn view(measures: Vec<Scalar>) -> View {
         aggregates: vec![
             aggregate(AggregateFunction::Count, None),
             aggregate(AggregateFunction::CountDistinct, argument.clone()),
-            aggregate(AggregateFunction::Percentile { fraction: 0.5, continuous: true }, argument),
+            aggregate(AggregateFunction::Percentile { fraction: 0.5, continuous: true, descending: false }, argument),
         ],
         measures: measures.into_iter().enumerate().map(name).collect(),
         output: Vec::new(),

@@ -75,6 +75,8 @@ pub struct Wanted {
     pub fraction: f64,
     /// Interpolated linearly between neighbours?
     pub continuous: bool,
+    /// Counted from the greatest value on?
+    pub descending: bool,
 }
 
 /// A percentile and the interval around it.
@@ -187,8 +189,9 @@ impl<T: Quantity> Percentile<T> {
             let found = view.quantile(rank.clamp(0.0, 1.0), SearchCriteria::Inclusive);
             found.ok().flatten().expect("a sketch of something has a quantile of every rank from 0 to 1")
         };
-        let range = (quantile(wanted.fraction - error), quantile(wanted.fraction + error));
-        Some(Estimate { point: Point::Value(quantile(wanted.fraction)), range: Some(range) })
+        let fraction = if wanted.descending { 1.0 - wanted.fraction } else { wanted.fraction };
+        let range = (quantile(fraction - error), quantile(fraction + error));
+        Some(Estimate { point: Point::Value(quantile(fraction)), range: Some(range) })
     }
 
     /// The DataSketches image, KLL with k = 200; `None` if nothing has been seen.
@@ -243,12 +246,12 @@ fn all_values<T: Quantity>(sketch: &KllSketch<T>) -> Option<Vec<T>> {
 }
 
 /// The percentile as SQL defines it: continuous, the value at `fraction * (n - 1)`, counted from 0 and interpolated;
-/// discrete, the first value that at least `fraction` of all values do not exceed.
+/// discrete, the first value that at least `fraction` of all values do not exceed (descending: are not less than).
 fn exact_point<T: Quantity>(values: &mut [T], wanted: Wanted) -> Option<Point<T>> {
     let last = values.len().checked_sub(1)?;
     if !wanted.continuous {
-        let at = (wanted.fraction * values.len() as f64).ceil() as usize;
-        let (_, value, _) = values.select_nth_unstable(at.saturating_sub(1).min(last));
+        let at = values_within(wanted.fraction, values.len()).saturating_sub(1).min(last);
+        let (_, value, _) = values.select_nth_unstable(if wanted.descending { last - at } else { at });
         return Some(Point::Value(*value));
     }
     let place = wanted.fraction * last as f64;
@@ -258,6 +261,14 @@ fn exact_point<T: Quantity>(values: &mut [T], wanted: Wanted) -> Option<Point<T>
     let below = below.as_double();
     let above = above.iter().min().map_or(below, |value| value.as_double());
     Some(Point::Between(between(below, above, share)))
+}
+
+/// The smallest number of `values` that is at least `fraction` of them. What floats make of a decimal fraction (0.55 of 100
+/// is a little more than 55) does not count.
+fn values_within(fraction: f64, values: usize) -> usize {
+    let share = fraction * values as f64;
+    let whole = share.round();
+    if (share - whole).abs() <= 1e-12 * share { whole as usize } else { share.ceil() as usize }
 }
 
 /// The point `share` of the way from one value to the next.

@@ -216,7 +216,7 @@ proptest! {
 }
 
 fn wanted(fraction: f64, continuous: bool) -> Wanted {
-    Wanted { fraction, continuous }
+    Wanted { fraction, continuous, descending: false }
 }
 
 fn longs(values: &[i64], precision: Precision) -> Percentile<i64> {

@@ -95,10 +95,11 @@ fn aggregates() -> Vec<Aggregate> {
             functions.extend([AggregateFunction::Sum, AggregateFunction::Avg]);
             functions.push(AggregateFunction::Spread { sample: true, root: true });
             functions.push(AggregateFunction::Spread { sample: false, root: false });
-            functions.push(AggregateFunction::Percentile { fraction: 0.5, continuous: true });
+            functions.push(AggregateFunction::Percentile { fraction: 0.5, continuous: true, descending: false });
         }
         if ranked {
-            functions.push(AggregateFunction::Percentile { fraction: 0.95, continuous: false });
+            let descending = data_type == DataType::BigInt;
+            functions.push(AggregateFunction::Percentile { fraction: 0.95, continuous: false, descending });
         }
         let argument = Some(Scalar::column(0, data_type));
         all.extend(functions.into_iter().map(|function| Aggregate {

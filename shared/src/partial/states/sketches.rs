@@ -43,8 +43,8 @@ impl Sketches {
     /// States of no groups for a function of a type.
     pub fn new(function: AggregateFunction, argument: DataType, precision: Precision) -> Sketches {
         let groups = match function {
-            AggregateFunction::Percentile { fraction, continuous } => {
-                let wanted = Wanted { fraction, continuous };
+            AggregateFunction::Percentile { fraction, continuous, descending } => {
+                let wanted = Wanted { fraction, continuous, descending };
                 match argument {
                     DataType::Double | DataType::Decimal { .. } => Groups::Doubles(wanted, Vec::new()),
                     DataType::String | DataType::Json => unreachable!("the parser refuses percentiles of {argument}"),

@@ -226,11 +226,6 @@ fn measures() {
             "",
         ),
         (
-            "PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY ^seats DESC)",
-            "PERCENTILE_DISC of a descending order is not supported",
-            "ascending, it is the value at 1 minus the fraction, or the next greater one",
-        ),
-        (
             "PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY ^seats NULLS FIRST)",
             "NULLs have no place in this order: they are left out",
             "",

@@ -201,7 +201,7 @@ fn measures() {
     use AggregateFunction::{CountDistinct, First, Last, Max, Min, Percentile, Spread, TopK};
     use DataType::{BigInt, Boolean, Date, Double, Int, Json, String, Timestamp};
     let spread = |sample, root| Spread { sample, root };
-    let percentile = |fraction, continuous| Percentile { fraction, continuous };
+    let percentile = |fraction, continuous| Percentile { fraction, continuous, descending: false };
     let price = DataType::Decimal { precision: 10, scale: 2 };
     for (text, function, argument, data_type) in [
         ("VAR_POP(seats)", spread(false, false), "seats", Double),
