@@ -28,7 +28,8 @@ pub enum Window {
     All,
     /// Every cell is a window.
     Tumble(Grid),
-    /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`.
+    /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`. Where a
+    /// calendar skipped a date (Samoa, 2011), windows that would begin at one instant are one: the one that ends last.
     /// The offset of the panes (of a calendar: its shift) says where pane 0 is: it can be several panes, below the slide.
     Hop { panes: Grid, slide: i64, size: i64 },
     /// In every cell of `outer` windows from its start to the end of each of its steps.
@@ -155,10 +156,19 @@ impl Window {
                 let last = index.div_euclid(*slide) * slide;
                 // The smallest multiple of the slide that is greater than index - size.
                 let mut start = (index - size).div_euclid(*slide) * slide + slide;
-                while start <= last {
-                    each(panes.start_of_index(start));
-                    start += slide;
+                if start > last {
+                    return;
                 }
+                let mut id = panes.start_of_index(start);
+                while start < last {
+                    start += slide;
+                    let next = panes.start_of_index(start);
+                    if next != id {
+                        each(id);
+                    }
+                    id = next;
+                }
+                each(id);
             }
             Window::Cumulate { outer, .. } => {
                 let end = outer.end_of(pane);
@@ -181,8 +191,10 @@ impl Window {
         match self {
             Window::All | Window::Session { .. } => (id, None),
             Window::Tumble(grid) => (id, Some(grid.end_of(id))),
-            Window::Hop { panes, size, .. } => {
-                (id, Some(panes.start_of_index(panes.index_of(id).saturating_add(*size))))
+            Window::Hop { panes, slide, size } => {
+                // Where a calendar skipped a day, several panes begin with the window: the last of a slide counts.
+                let index = panes.index_of(id).div_euclid(*slide) * slide;
+                (id, Some(panes.start_of_index(index.saturating_add(*size))))
             }
             Window::Cumulate { outer, .. } => (outer.start_of(id), self.pane_end(id)),
             Window::Slide { pane, .. } => (id, Some(id.saturating_add(*pane))),

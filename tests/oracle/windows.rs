@@ -158,13 +158,20 @@ impl Window {
                 let last = grid.index(at);
                 // Three more than a size's worth of slides, since days and months differ in length.
                 let first = last - roughly(size) / roughly(slide) - 3;
-                (first..=last).map(|k| (grid.start(k), grid.after(k, size))).filter(contains).collect()
+                // Of windows that begin at one instant, since a date was skipped, there is only the last.
+                let begins = |k: &i64| grid.start(*k) < grid.start(*k + 1);
+                let windows = (first..=last).filter(begins).map(|k| (grid.start(k), grid.after(k, size)));
+                windows.filter(contains).collect()
             }
             Window::Cumulate { step, max, offset } => {
                 let grid = Grid::of(zone, max, offset);
                 let index = grid.index(at);
                 let steps = max.amount() / step.amount();
-                (1..=steps).map(|i| (grid.start(index), grid.after(index, times(step, i)))).filter(contains).collect()
+                let windows = (1..=steps).map(|i| (grid.start(index), grid.after(index, times(step, i))));
+                // A step over a date that was skipped makes no further window.
+                let mut windows: Vec<(i64, i64)> = windows.filter(contains).collect();
+                windows.dedup();
+                windows
             }
             Window::Session { .. } | Window::Slide { .. } => unreachable!("not known from an instant alone"),
         }
