@@ -59,7 +59,7 @@ fn python_reads_and_unions_the_sketches_of_a_view() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/union.py");
     let output = Command::new(python)
         .arg(script)
-        .arg(world.store().join("views/sketches"))
+        .arg(world.store().join("lake/views/sketches"))
         .arg(&file)
         .output()
         .expect("Python starts");

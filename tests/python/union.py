@@ -114,9 +114,10 @@ def main(table_path, events_path):
     with open(events_path, encoding="utf-8") as events:
         for line in events:
             event = json.loads(line)
+            group = groups[event["grp"]]
             for name in COLUMNS:
                 if event[name] is not None:
-                    groups[event["grp"]][name].append(event[name])
+                    group[name].append(event[name])
 
     rows = {row["grp"]: row for row in DeltaTable(table_path).to_pyarrow_table().to_pylist()}
     frame = {row["grp"]: row for row in polars.read_delta(table_path).to_dicts()}
