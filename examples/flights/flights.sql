@@ -35,7 +35,10 @@ SELECT window_start, window_end, origin,
        AVG(delay_min)                          AS avg_delay,
        MAX(delay_min)                          AS max_delay,
        -- FILTER counts only some of the rows.
-       COUNT(*) FILTER (WHERE delay_min > 15)  AS late_flights
+       COUNT(*) FILTER (WHERE delay_min > 15)  AS late_flights,
+       -- Small groups are exact at once; of large ones the live answer is an estimate with its interval, until batch has run.
+       COUNT(DISTINCT destination)             AS destinations,
+       PERCENTILE_CONT(0.95) WITHIN GROUP (ORDER BY delay_min) AS p95_delay
 FROM flights
 GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;
 
