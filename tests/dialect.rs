@@ -1,16 +1,17 @@
 //! Do all windows with all measures answer as the oracle does, in every layer and at every moment? Random histories, out
 //! of order and late, over clock changes of several zones, cut anywhere; then sessions cut at each event, several
-//! partitions, coarser answers, predicates over measures, and groups so large that sketches answer.
+//! partitions, coarser answers, and predicates over measures. Large groups: `large_groups.rs`.
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;
 #[allow(dead_code, reason = "each test uses a part of the oracle")]
 mod oracle;
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
-use agree::{Layer, Question, check, check_causes, definitions, post};
+use agree::{Layer, PATIENT_ALONE, Question, check, check_causes, definitions, micros, must, post, published, view};
 use chrono_tz::Tz;
-use oracle::dialect::{HAVINGS, MEASURES, WHERES, measures};
+use oracle::dialect::{HAVINGS, MEASURES, WHERES};
 use oracle::events::{DAY, Event, HOUR, Log, MINUTE, PATIENT, SECOND, STRICT};
 use oracle::plain::{CODE_DIMENSION, REGION_DIMENSION};
 use oracle::table::Coverage;
@@ -40,10 +41,6 @@ const PLACES: [(Tz, &str); 9] = [
     (Tz::Pacific__Apia, "2011-12-30T09:59:30Z"),
     (Tz::Asia__Kathmandu, "1985-12-31T18:29:30Z"),
 ];
-
-fn micros(text: &str) -> i64 {
-    chrono::DateTime::parse_from_rfc3339(text).expect("a time").timestamp_micros()
-}
 
 /// One window of every family, fixed and of the calendar.
 fn windows(random: &mut StdRng) -> Vec<Window> {
@@ -288,26 +285,6 @@ fn visit(i: usize, at: i64, region: &str) -> Event {
     }
 }
 
-fn view(name: &str, window: Window, dimensions: &[oracle::views::Dimension], names: &[&str]) -> View {
-    View {
-        name: name.to_owned(),
-        window,
-        zone: Tz::UTC,
-        filter: None,
-        dimensions: dimensions.to_vec(),
-        measures: measures(names),
-        having: None,
-    }
-}
-
-fn published(run: &Value) {
-    assert_eq!(run["state"], json!("published"), "{run}");
-}
-
-fn must(checked: Result<Value, String>) -> Value {
-    checked.unwrap_or_else(|e| panic!("{e}"))
-}
-
 /// One stream, the same sessions in many views, each cut behind another event: all must be those of the stream uncut.
 #[test]
 fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
@@ -360,9 +337,6 @@ fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
     post(&world, &mut log, &[bridge, other]);
     all(&world, &log, &[Layer::Merged, Layer::Batch, Layer::Speed]);
 }
-
-/// One partition in which nothing is late.
-const PATIENT_ALONE: oracle::events::Stream = oracle::events::Stream { partitions: 1, ..PATIENT };
 
 /// Which session an event joins decides whether it is late, also when what it joins came late itself.
 #[test]
@@ -560,112 +534,4 @@ fn coarser_windows_are_refused_where_they_would_be_wrong() {
             assert!(detail.len() > 20, "{}: no reason: {}", view.name, answer.text);
         }
     }
-}
-
-/// Groups so large that sketches answer: the truth lies in the bounds, and batch is exact.
-#[test]
-fn large_groups_are_answered_with_bounds_that_hold() {
-    let seed = std::env::var("TRUEUP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("TRUEUP_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let begin = micros("2001-09-09T00:00:00Z");
-    let names = [
-        "n",
-        "total",
-        "price_var_samp",
-        "different_amounts",
-        "different_prices",
-        "different_times",
-        "median_amount",
-        "p95_price",
-        "q25_amount",
-        "q50_at",
-        "q90_price_down",
-        "p10_cost_down",
-        "top_costs",
-        "top_positive",
-        "top_prices",
-        "first_amount",
-        "last_price",
-    ];
-    let views = [
-        view("whole", Window::All, &[], &names),
-        view("hours", Window::Tumble { size: Length::Fixed(HOUR), offset: 0 }, &[REGION_DIMENSION], &names),
-        view(
-            "hops",
-            Window::Hop { slide: Length::Fixed(30 * MINUTE), size: Length::Fixed(2 * HOUR), offset: 0 },
-            &[],
-            &names,
-        ),
-        view(
-            "grown",
-            Window::Cumulate { step: Length::Fixed(HOUR), max: Length::Fixed(4 * HOUR), offset: 0 },
-            &[],
-            &names,
-        ),
-        view("visits", Window::Session { gap: 2 * MINUTE }, &[REGION_DIMENSION], &names),
-        view("trailing", Window::Slide { size: HOUR }, &[], &names),
-    ];
-    let mut world = World::new(&definitions(PATIENT_ALONE, &views));
-    let mut log = Log::new(PATIENT_ALONE);
-    let mut coverage = Coverage::default();
-    let mut next = 0;
-    let mut send = |world: &World, log: &mut Log, count: usize, random: &mut StdRng| {
-        let event = |i: usize| Event {
-            id: None,
-            at: begin + random.random_range(0..4 * HOUR),
-            region: Some(["a", "a", "a", "b"].choose(random).copied().expect("one").to_owned()),
-            // Some values are frequent, most are rare.
-            amount: Some(if random.random_bool(0.3) {
-                random.random_range(1..6)
-            } else {
-                random.random_range(-99_999..99_999)
-            }),
-            // Binary fractions, which JSON's texts bring back to the bit.
-            price: (i % 10 > 0).then(|| (random.random_range(0.0..1.0f64).powi(4) * 1024e3).round() / 1024.0),
-            cost_cents: Some(if random.random_bool(0.5) {
-                random.random_range(0..20)
-            } else {
-                random.random_range(0..9_999_999)
-            }),
-            ..Event::default()
-        };
-        let events: Vec<Event> = (next..next + count).map(event).collect();
-        next += count;
-        post(world, log, &events);
-    };
-    let mut ask = |world: &World, log: &Log, layers: &[Layer]| {
-        for view in &views {
-            for layer in layers {
-                let before = coverage.values();
-                must(check(world, log, view, &Question::of(*layer), &mut coverage));
-                let exact = *layer == Layer::Batch && !matches!(view.window, Window::Slide { .. });
-                assert!(!exact || coverage.values() == before, "{}: batch is exact in its own windows", view.name);
-            }
-            if !view.dimensions.is_empty() {
-                let fewer = Question { by: Some(vec![]), ..Question::of(layers[0]) };
-                must(check(world, log, view, &fewer, &mut coverage));
-            }
-            let hour_as_day = [("1d", Window::Tumble { size: Length::Days(1), offset: 0 }), ("all", Window::All)];
-            for grain in hour_as_day.into_iter().filter(|_| view.name == "hours") {
-                let coarser = Question { grain: Some(grain), ..Question::of(layers[0]) };
-                must(check(world, log, view, &coarser, &mut coverage));
-            }
-        }
-    };
-    send(&world, &mut log, 12_000, &mut random);
-    ask(&world, &log, &[Layer::Merged]);
-    for view in &views {
-        published(&world.run(&view.name, false));
-        check_causes(&world, &view.name).unwrap_or_else(|e| panic!("{e}"));
-    }
-    ask(&world, &log, &[Layer::Batch, Layer::Merged]);
-    send(&world, &mut log, 6_000, &mut random);
-    ask(&world, &log, &[Layer::Merged, Layer::Speed]);
-    world.kill();
-    world.start();
-    ask(&world, &log, &[Layer::Merged]);
-    println!("{} approximate values", coverage.values());
-    assert!(coverage.values() > 100, "nothing was approximate");
-    coverage.assert_holds("large groups");
 }

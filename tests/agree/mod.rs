@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::oracle::events::{Event, Log, Stream, ndjson, rfc3339};
+use crate::oracle::dialect::measures;
+use crate::oracle::events::{Event, Log, PATIENT, Stream, ndjson, rfc3339};
 use crate::oracle::table::{Coverage, compare};
-use crate::oracle::views::View;
+use crate::oracle::views::{Dimension, View};
 use crate::oracle::windows::Window;
 use crate::world::World;
 
@@ -136,4 +137,35 @@ pub fn check_causes(world: &World, view: &str) -> Result<(), String> {
         return Err(format!("unexplained differences of {view}: {}", drift.text));
     }
     Ok(())
+}
+
+/// One partition in which nothing is late.
+pub const PATIENT_ALONE: Stream = Stream { partitions: 1, ..PATIENT };
+
+/// Microseconds of an RFC 3339 text.
+pub fn micros(text: &str) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(text).expect("a time").timestamp_micros()
+}
+
+/// A run has to have published.
+pub fn published(run: &Value) {
+    assert_eq!(run["state"], json!("published"), "{run}");
+}
+
+/// The answer that was checked.
+pub fn must(checked: Result<Value, String>) -> Value {
+    checked.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A view in UTC that takes all events.
+pub fn view(name: &str, window: Window, dimensions: &[Dimension], names: &[&str]) -> View {
+    View {
+        name: name.to_owned(),
+        window,
+        zone: chrono_tz::Tz::UTC,
+        filter: None,
+        dimensions: dimensions.to_vec(),
+        measures: measures(names),
+        having: None,
+    }
 }
