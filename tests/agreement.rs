@@ -1,6 +1,7 @@
 //! At every moment the merged answer equals the oracle: random events in random order, duplicates, late ones, NULLs,
 //! several partitions, runs that succeed, runs that fail, kills and restarts in between.
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;
 #[allow(dead_code, reason = "each test uses a part of the oracle")]
 mod oracle;

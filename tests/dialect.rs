@@ -377,15 +377,15 @@ fn several_partitions_merge_in_every_window() {
     let mut log = Log::new(PATIENT);
     let mut some = |from: usize, to: usize| -> Vec<Event> {
         let event = |i: usize| Event {
-            id: (i % 10 > 0).then(|| format!("e{i}")),
+            id: (!i.is_multiple_of(10)).then(|| format!("e{i}")),
             // No two at the same time: which came first would depend on their partitions.
             at: begin + random.random_range(-90i64..90) * 37 * SECOND + i as i64,
-            region: (i % 7 > 0).then(|| format!("r{}", i % 3)),
-            amount: (i % 5 > 0).then(|| random.random_range(-9..9)),
-            price: (i % 4 > 0).then(|| random.random_range(-9.0..9.0)),
-            cost_cents: (i % 6 > 0).then(|| random.random_range(-999..999)),
+            region: (!i.is_multiple_of(7)).then(|| format!("r{}", i % 3)),
+            amount: (!i.is_multiple_of(5)).then(|| random.random_range(-9..9)),
+            price: (!i.is_multiple_of(4)).then(|| random.random_range(-9.0..9.0)),
+            cost_cents: (!i.is_multiple_of(6)).then(|| random.random_range(-999..999)),
             code: Some(random.random_range(-1..2)),
-            flag: (i % 3 > 0).then(|| random.random_bool(0.5)),
+            flag: (!i.is_multiple_of(3)).then(|| random.random_bool(0.5)),
             day: Some(random.random_range(0..4)),
         };
         (from..to).map(event).collect()
@@ -431,6 +431,9 @@ fn days_have_23_24_or_25_hours() {
     assert_eq!(lengths, [23, 24, 25]);
 }
 
+/// A predicate as SQL, and what it means.
+type Predicate = (&'static str, fn(&Value) -> bool);
+
 /// Coarser windows, fewer dimensions, and predicates over measures.
 #[test]
 fn coarser_answers_and_predicates_over_measures() {
@@ -458,9 +461,9 @@ fn coarser_answers_and_predicates_over_measures() {
     let event = |i: usize, random: &mut StdRng| Event {
         id: Some(format!("e{i}")),
         at: begin + random.random_range(0..2 * DAY / MINUTE) * MINUTE / 4,
-        region: (i % 9 > 0).then(|| format!("r{}", i % 3)),
-        amount: (i % 5 > 0).then(|| random.random_range(-30..30)),
-        price: (i % 4 > 0).then(|| random.random_range(-9.0..9.0)),
+        region: (!i.is_multiple_of(9)).then(|| format!("r{}", i % 3)),
+        amount: (!i.is_multiple_of(5)).then(|| random.random_range(-30..30)),
+        price: (!i.is_multiple_of(4)).then(|| random.random_range(-9.0..9.0)),
         code: Some(random.random_range(-1..2)),
         flag: Some(random.random_bool(0.5)),
         ..Event::default()
@@ -492,7 +495,7 @@ fn coarser_answers_and_predicates_over_measures() {
     // A predicate leaves the rows of which it is true.
     let all = world.rows("minutes", "&grain=1h");
     let all = all["rows"].as_array().expect("rows");
-    let predicates: [(&str, fn(&Value) -> bool); 3] = [
+    let predicates: [Predicate; 3] = [
         ("n > 3 AND region = 'r1'", |row| row["n"].as_i64() > Some(3) && row["region"] == "r1"),
         ("regions = 0", |row| row["regions"] == 0),
         ("mean_price > 1.5 OR q25_amount < -20", |row| {
