@@ -31,7 +31,7 @@ use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::Agreement;
 
 /// Bytes of a request. Requests are sent one after the other, so that the order of the file is that of the log.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 const READ_AHEAD: usize = 4;
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
