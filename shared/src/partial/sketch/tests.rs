@@ -346,3 +346,14 @@ fn an_exact_list_survives_nothing_and_no_more() {
     gathered.merge(&counted(&[7], Sketch), Sketch, |_| unreachable!("not exact any more"));
     assert!(matches!(gathered.top(10, i64::cmp), Some(Top::Items { is_exact: false, .. })));
 }
+
+#[test]
+fn a_list_of_few_values_takes_its_counts_into_a_sketch() {
+    // 100 times one value on the small side, many values once each on the large one.
+    let mut list = counted(&[7; 100], Sketch);
+    let large = counted(&(1_000..3_000).collect::<Vec<i64>>(), Sketch);
+    list.merge(&large, Sketch, |_| unreachable!("a sketch of values that came live has no answer of its own"));
+    let Some(Top::Items { items, .. }) = list.top(1, i64::cmp) else { panic!("a sketch lists items") };
+    assert_eq!(items[0].value, 7);
+    assert!(items[0].range.0 <= 100 && items[0].range.1 >= 100, "{:?}", items[0].range);
+}
