@@ -14,8 +14,11 @@ use shared::time::{Day, Micros};
 
 use crate::plan::Touched;
 
+/// Days that a session and its gap may span before telling them apart is more work than computing everything.
+const DAYS_TOLD_APART: i32 = 10_000;
+
 /// What new events on `days` touch, with sessions that are `gap` microseconds apart; `None`: a file does not say where
-/// its sessions end.
+/// its sessions end, or they span too much.
 pub fn touched(gap: i64, days: &BTreeSet<Day>, present: &[DataFile]) -> Option<Touched> {
     let mut ends: BTreeMap<Day, i64> = BTreeMap::new();
     for file in present {
@@ -31,8 +34,11 @@ pub fn touched(gap: i64, days: &BTreeSet<Day>, present: &[DataFile]) -> Option<T
     let within_gap = |day: Day| Day(day.0 + 1).start().0.saturating_add(gap);
     let mut touched = Touched::default();
     for day in days {
-        let last = Micros(within_gap(*day) - 1).day();
-        touched.windows.extend((reaching_into(*day).0..=last.0).map(Day));
+        let (first, last) = (reaching_into(*day), Micros(within_gap(*day) - 1).day());
+        if last.0.saturating_sub(first.0) > DAYS_TOLD_APART {
+            return None;
+        }
+        touched.windows.extend((first.0..=last.0).map(Day));
     }
     for day in &touched.windows {
         let own_end = ends.get(day).copied().unwrap_or(i64::MIN);

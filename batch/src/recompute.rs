@@ -149,7 +149,7 @@ async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<(), LakeErro
         return Ok(());
     }
     if let Window::Session { gap } = staging.view.window {
-        let longest = date.part.sessions().map(|(first, last)| (last - first).saturating_add(gap)).max();
+        let longest = date.part.sessions().map(|(first, last)| last.saturating_sub(first).saturating_add(gap)).max();
         staging.longest_session_us.fetch_max(longest.unwrap_or(0), Ordering::SeqCst);
     }
     let file = staging.table.write_parquet(date.date, &[date.rows]).await?;

@@ -32,8 +32,6 @@ CREATE STREAM flights (
 CREATE VIEW departures WITH (schedule = '@every 5s') AS
 SELECT window_start, window_end, origin,
        COUNT(*)                                AS flights,
-       AVG(delay_min)                          AS avg_delay,
-       MAX(delay_min)                          AS max_delay,
        -- FILTER counts only some of the rows.
        COUNT(*) FILTER (WHERE delay_min > 15)  AS late_flights,
        -- Small groups are exact at once; of large ones the live answer is an estimate with its interval, until batch has run.

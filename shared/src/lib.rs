@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod clock;
 pub mod compare;
 pub mod control;
+pub mod decimal;
 pub mod evaluate;
 pub mod handoff;
 pub mod ids;

@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::measures::{Fold, frequencies};
 use super::views::{Group, Groups, Meaning, Measure, View};
 
+/// No state is a sketch of so few values.
+const SMALL_ROWS: usize = 64;
+
 /// How often the interval of an approximate value held the truth, by measure. Over many values, 95 % must.
 #[derive(Debug, Default)]
 pub struct Coverage {
@@ -77,6 +80,9 @@ fn check(
     coverage: &mut Coverage,
 ) -> Result<(), String> {
     let truth = measure.truth(&group.rows);
+    if !bounds.is_null() && group.rows.len() <= SMALL_ROWS {
+        return Err(format!("{value} of a small group has the bounds {bounds}"));
+    }
     if bounds.is_null() {
         if equal(value, &truth.value, truth.slack) {
             return Ok(());

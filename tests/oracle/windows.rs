@@ -163,6 +163,14 @@ impl Window {
                 let windows = (first..=last).filter(begins).map(|k| (grid.start(k), grid.after(k, size)));
                 windows.filter(contains).collect()
             }
+            // Steps of hours in a day of the calendar: as many as the day has, the last one perhaps shorter.
+            Window::Cumulate { step: Length::Fixed(step), max, offset } if !matches!(max, Length::Fixed(_)) => {
+                let grid = Grid::of(zone, max, offset);
+                let index = grid.index(at);
+                let (start, end) = (grid.start(index), grid.start(index + 1));
+                let ends = (1..).map(|i| start + i * step).take_while(|at| at - step < end).map(|at| at.min(end));
+                ends.map(|end| (start, end)).filter(contains).collect()
+            }
             Window::Cumulate { step, max, offset } => {
                 let grid = Grid::of(zone, max, offset);
                 let index = grid.index(at);

@@ -9,6 +9,7 @@ use polars::prelude::{
 use super::arithmetic::{decimal, divide_half_away, fitting, power_of_ten, unscaled};
 use super::kernel::{apply, polars_type};
 use super::moment::{date_of, moments, timestamp};
+use crate::decimal::write_decimal;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
 use crate::types::DataType;
 
@@ -152,9 +153,11 @@ fn to_text(series: &Series, from: DataType) -> PolarsResult<Series> {
         DataType::Int => collect(name, series.i32()?.iter(), |x| x.to_string()),
         DataType::BigInt => collect(name, series.i64()?.iter(), |x| x.to_string()),
         DataType::Double => collect(name, series.f64()?.iter(), |x| format!("{x:?}")),
-        DataType::Decimal { scale, .. } => {
-            collect(name, unscaled(series)?.iter(), |x| write_decimal(x, usize::from(scale.unsigned_abs())))
-        }
+        DataType::Decimal { scale, .. } => collect(name, unscaled(series)?.iter(), |x| {
+            let mut text = String::new();
+            write_decimal(x, scale, &mut text);
+            text
+        }),
         DataType::Date => collect(name, series.date()?.physical().iter(), |x| Day(x).to_string()),
         _ => collect(name, moments(series)?.iter(), |x| Micros(x).to_string()),
     };
@@ -167,13 +170,6 @@ fn collect<T>(
     write: impl Fn(T) -> String,
 ) -> StringChunked {
     StringChunked::from_iter_options(name, values.map(|value| value.map(&write)))
-}
-
-fn write_decimal(unscaled: i128, scale: usize) -> String {
-    let digits = format!("{:0width$}", unscaled.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let sign = if unscaled < 0 { "-" } else { "" };
-    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 fn to_date(series: &Series, from: DataType) -> PolarsResult<Series> {

@@ -47,7 +47,7 @@ fn values_hash_as_in_the_library() {
 fn decimals_have_all_digits_of_their_scale() {
     let text = |unscaled, scale| {
         let mut text = String::new();
-        hash::write_decimal(unscaled, scale, &mut text);
+        crate::decimal::write_decimal(unscaled, scale, &mut text);
         text
     };
     assert_eq!(text(12345, 2), "123.45");

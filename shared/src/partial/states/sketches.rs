@@ -175,7 +175,7 @@ fn for_each_text(selection: Selection<'_>, values: &ArrayRef, mut each: impl FnM
         let mut text = String::new();
         selection.for_each_value::<Decimal128Type>(values.as_primitive(), |group, value| {
             text.clear();
-            hash::write_decimal(value, *scale, &mut text);
+            crate::decimal::write_decimal(value, *scale, &mut text);
             each(group, &text);
         });
     } else {
