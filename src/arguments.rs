@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::ids::{StreamName, ViewName};
-use shared::time::Micros;
+use shared::time::{Day, Micros};
+
+use crate::quantities::parse_bytes;
 
 /// What `trueup` alone says.
 pub const FIRST_STEPS: &str = "\
@@ -146,21 +148,56 @@ pub struct Check {
     long_about = "Send events from a file to a stream.\n\n\
     The file holds one JSON object per line (plain, gzip or zstd) or is a Parquet file; which of them is seen from its \
     first bytes. Every batch carries an Idempotency-Key, so a retry never counts an event twice. A server that asks to \
-    slow down (429) is waited for.",
+    slow down (429) is waited for.\n\n\
+    With --historical the files go straight into the archive instead, past the log and the live figures: for years of \
+    old events, many GB at once. No server is needed, and one may be running over the same data; the next batch run of \
+    each view takes the events in. Killed at any moment and started again with the same files, it goes on where it was \
+    and takes in every event exactly once. A file is known by its content, whatever its name.",
     after_help = "Examples:\n  trueup ingest flights examples/flights/flights.parquet\n  \
-    trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n\n\
+    trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n  \
+    trueup ingest flights 2019/*.parquet 2020/*.parquet --historical --definitions flights.sql --data /var/lib/trueup\n\n\
     Exits with 1 if a line was rejected; its neighbours are accepted all the same."
 )]
 pub struct Ingest {
     /// The stream to send to
     pub stream: StreamName,
-    /// The file, or - for standard input
-    pub file: PathBuf,
+    /// The files, or - for standard input; with --historical also folders of files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// Requests under way at once; with more than 1 the order of batches is not kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub in_flight: u8,
     #[command(flatten)]
+    pub historical: Historical,
+    #[command(flatten)]
     pub server: Server,
+}
+
+/// How old events go into the archive.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Historical events")]
+pub struct Historical {
+    /// Put the events straight into the archive, without a server
+    #[arg(long, requires = "definitions", conflicts_with = "in_flight")]
+    pub historical: bool,
+    /// SQL file with the CREATE STREAM; may be given several times
+    #[arg(long, value_name = "FILE.sql", requires = "historical")]
+    pub definitions: Vec<PathBuf>,
+    /// Folder or URL of the archive, as for `trueup serve` [default: data]
+    #[arg(long, value_name = "DIR_OR_URL", requires = "historical")]
+    pub data: Option<String>,
+    /// Settings file, as for `trueup serve`; what the command line says wins
+    #[arg(long, value_name = "trueup.toml", requires = "historical")]
+    pub config: Option<PathBuf>,
+    /// Take files in once more that have been taken in already
+    #[arg(long, requires = "historical")]
+    pub again: bool,
+    /// Where rejected lines are appended, with file, line and reason [default: STREAM-rejected.ndjson]
+    #[arg(long, value_name = "FILE", requires = "historical")]
+    pub rejects: Option<PathBuf>,
+    /// Memory for events on their way; more makes fewer and larger files of events out of order
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = memory, requires = "historical")]
+    pub memory: u64,
 }
 
 #[derive(Debug, Args)]
@@ -306,8 +343,34 @@ pub enum Batch {
     /// Start a batch run of a view
     #[command(after_help = "Examples:\n  trueup batch run departures --wait\n  trueup batch run departures --full")]
     Run(BatchRun),
+    /// Recompute a range of a view's windows exactly, whether or not anything changed there
+    #[command(
+        long_about = "Recompute a range of a view's windows exactly, whether or not anything changed there.\n\n\
+        The run also takes in everything that is new since the last version, as every run does, so that the version it \
+        publishes is consistent.",
+        after_help = "Example:\n  trueup batch backfill departures --from 2001-01-01 --to 2001-02-01 --wait\n\n\
+        --to is not included: this is the whole of January."
+    )]
+    Backfill(Backfill),
     /// List the runs of a server
     Status(Listing),
+}
+
+#[derive(Debug, Args)]
+pub struct Backfill {
+    /// The view
+    pub view: ViewName,
+    /// First day of the windows, by their start (UTC)
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub from: Day,
+    /// End of the days, not included
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub to: Day,
+    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 #[derive(Debug, Args)]
@@ -326,6 +389,19 @@ pub struct BatchRun {
 
 fn time(text: &str) -> Result<Micros, String> {
     Micros::parse(text).ok_or_else(|| "write it like 2001-01-01 or 2001-01-01T06:00:00Z".to_owned())
+}
+
+fn date(text: &str) -> Result<Day, String> {
+    let day = Day::parse(text).filter(|day| day.to_string() == text);
+    day.ok_or_else(|| "write it like 2001-01-31".to_owned())
+}
+
+/// Less would make a commit of every few events.
+const MEMORY_MIN_BYTES: u64 = 64 * 1024;
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).ok_or_else(|| "write it like 512MiB or 2GiB".to_owned())?;
+    if bytes < MEMORY_MIN_BYTES { Err("at least 64KiB are needed".to_owned()) } else { Ok(bytes) }
 }
 
 fn speedup(text: &str) -> Result<f64, String> {

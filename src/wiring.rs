@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
+use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
 use intake::partition::{OnFatal, PartitionSettings};
@@ -153,7 +154,9 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     };
     let quarantine = Arc::new(quarantine);
     let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&quarantine), Arc::clone(&clock)));
+    let history = HistoryWatch::start(&lake, streams.iter().map(|stream| stream.name.clone()).collect());
     let status = Arc::new(StreamsStatus {
+        history,
         intake: Arc::clone(&intake),
         archives: Arc::clone(&archives),
         door: Arc::clone(&door),
@@ -337,8 +340,8 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
         if let Some(log) = intake.stream(stream) {
             log.register_reader(&reader);
         }
-        for (partition, point) in &found.answering.seam.0 {
-            intake.release(stream, *partition, &reader, point.offset);
+        for (partition, point) in found.answering.seam.of_log() {
+            intake.release(stream, partition, &reader, point.offset);
         }
     }
 }

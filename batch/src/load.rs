@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::lake::{Lake, LakeError, Table, TablePath};
+use shared::ids::{Offset, Partition};
+use shared::lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
+use shared::ledger::Ledger;
 use shared::published::Published;
+use shared::seam::{Cut, CutPoint};
 use shared::stream::Stream;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
@@ -35,8 +38,9 @@ pub enum LoadError {
 
 /// Finds out what answers for `view`, before speed starts.
 pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
+    let history = history(lake, stream, &Cut::default()).await?.accepted;
     let nothing = |version_lost: bool| Loaded {
-        answering: Published::nothing(Arc::clone(view), Arc::clone(stream)),
+        answering: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
         stream: Arc::clone(stream),
         view: Arc::clone(view),
         shadow: None,
@@ -69,6 +73,17 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
             Ok(nothing(true))
         }
     }
+}
+
+/// How far the historical events of a stream go, given that those before `seam` are known.
+pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoint, LakeError> {
+    let known = seam.history();
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
+    let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
+    let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
+    // Computed, not summed up from the files: so a file that is missing is noticed. Years of events take seconds.
+    let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
+    Ok(CutPoint { offset, accepted: known.accepted + tokio::task::spawn_blocking(more).await? })
 }
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.

@@ -58,7 +58,7 @@ pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &
         surroundings.speed.retire(before, seam);
     }
     let reader = log_reader(&published.view.name);
-    for (partition, point) in &seam.0 {
-        surroundings.retention.release(&published.stream.name, *partition, &reader, point.offset);
+    for (partition, point) in seam.of_log() {
+        surroundings.retention.release(&published.stream.name, partition, &reader, point.offset);
     }
 }

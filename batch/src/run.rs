@@ -23,6 +23,7 @@ use crate::comparisons::Comparisons;
 use crate::duplicates;
 use crate::explain::Explain;
 use crate::failure::RunFailure;
+use crate::load::history;
 use crate::plan::{ArchiveFile, Given, Plan, plan};
 use crate::publish;
 use crate::query::Query;
@@ -98,22 +99,25 @@ impl Executor {
 
         self.reach(Step::Cut)?;
         let cutting = self.surroundings.cutter.cut(&job.stream.name, &job.view.name);
-        let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        let log_cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        let history = history(&self.surroundings.lake, &job.stream, &answering.seam).await?;
+        let cut = log_cut.clone().with_history(history);
         entry.set_cut(&cut);
-        if let Some(version) = answering.version.as_ref().filter(|_| !full && !changed)
+        let wanted = full || changed || !entry.run().ranges.is_empty();
+        if let Some(version) = answering.version.as_ref().filter(|_| !wanted)
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);
         }
 
         self.reach(Step::Archived)?;
-        let archived = self.surroundings.archive.archived(&job.stream.name, &cut);
+        let archived = self.surroundings.archive.archived(&job.stream.name, &log_cut);
         unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
 
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         self.reach(Step::Plan)?;
-        let planned = self.plan(job, answering, changed, full, cut).await?;
+        let planned = self.plan(job, entry, answering, changed, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
@@ -168,9 +172,9 @@ impl Executor {
     async fn plan(
         &self,
         job: &Job,
+        entry: &RunEntry,
         answering: Arc<Published>,
         changed: bool,
-        full: bool,
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
         let lake = &self.surroundings.lake;
@@ -181,13 +185,15 @@ impl Executor {
         let (archived, present) = (archive.snapshot().await?, table.snapshot().await?);
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
+        let run = entry.run();
         let plan = plan(&Given {
             window: job.view.window,
             seam: &answering.seam,
             cut: &cut,
             archive: &archived.files,
             present: &present.files,
-            everything: full || changed || !is_ours,
+            everything: run.full || changed || !is_ours,
+            ranges: &run.ranges,
         })?;
         Ok(Planned { answering, changed, cut, plan, archive, table, base: present.version })
     }
@@ -246,7 +252,7 @@ impl Executor {
             let pin = self.surroundings.speed.pin(published, seam).await?;
             let begins =
                 |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
-            if cut.0.keys().all(|partition| begins(*partition)) {
+            if cut.of_log().all(|(partition, _)| begins(partition)) {
                 return Ok(pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect());
             }
             if tokio::time::Instant::now() >= deadline {
@@ -283,9 +289,9 @@ impl Executor {
 
 /// The parts of generations that cover everything from `seam` to `cut`; `None`: something is missing.
 fn whole(generations: &[Generation], seam: &Cut, cut: &Cut) -> Option<Vec<Part>> {
-    for (partition, point) in &cut.0 {
-        let mut reached = seam.offset(*partition);
-        for generation in generations.iter().filter(|g| g.partition == *partition) {
+    for (partition, point) in cut.of_log() {
+        let mut reached = seam.offset(partition);
+        for generation in generations.iter().filter(|g| g.partition == partition) {
             if generation.from != reached {
                 return None;
             }

@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Run, RunError, RunState, Runs};
+use shared::control::{Run, RunError, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
 use shared::ids::ViewName;
 use shared::lake::TablePath;
+use shared::ledger::Ledger;
 use shared::time::Micros;
 use shared::version::BatchVersion;
 use tokio::task::JoinHandle;
@@ -67,7 +68,7 @@ impl Batch {
         for (loaded, schedule) in loaded.into_iter().zip(schedules) {
             if let Some((full, trigger)) = first_run(&loaded, schedule.as_ref(), &executor.surroundings) {
                 // Nothing is stopping yet and the view is known: this cannot be refused.
-                let _ = registry.request(loaded.view.name.as_str(), full, trigger);
+                let _ = registry.request(loaded.view.name.as_str(), RunScope { full, range: None }, trigger);
             }
             let view = loaded.view.name.clone();
             let job = Job { stream: loaded.stream, view: loaded.view };
@@ -105,8 +106,8 @@ impl Batch {
 }
 
 impl Runs for Batch {
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
-        self.registry.request(view, full, "request")
+    fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError> {
+        self.registry.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
     }
 
     fn list(&self) -> Vec<Run> {
@@ -170,6 +171,9 @@ fn first_run(
     let seam = &loaded.answering.seam;
     let of_stream = surroundings.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);
     // Events that are neither in a version nor in the log are in the archive alone.
+    if loaded.answering.unread != Ledger::EMPTY {
+        return Some((true, "start"));
+    }
     if of_stream.into_iter().any(|(_, partition, start)| *start > seam.offset(*partition)) {
         return Some((true, "start"));
     }
@@ -237,7 +241,7 @@ impl Alarm {
             if due.is_none_or(|due| due > now) {
                 continue;
             }
-            if self.registry.request(self.view.as_str(), false, "schedule").is_err() {
+            if self.registry.request(self.view.as_str(), RunScope::CHANGED, "schedule").is_err() {
                 return;
             }
             match self.schedule.next_after(now) {

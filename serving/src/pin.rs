@@ -62,6 +62,8 @@ pub struct Balance {
     pub late: Ledger,
     /// Accepted before the seam.
     pub before_seam: Ledger,
+    /// In the archive alone, until the first run; among the accepted ones.
+    pub unread: Ledger,
 }
 
 impl Balance {
@@ -73,11 +75,14 @@ impl Balance {
         };
         let points = published.seam.0.iter();
         Balance {
-            accepted: points.map(|(partition, point)| accepted_until_end(*partition, point.accepted)).sum(),
+            accepted: points
+                .map(|(partition, point)| accepted_until_end(*partition, point.accepted))
+                .fold(published.unread, |sum, accepted| sum + accepted),
             batch: published.version.as_ref().map_or(Ledger::EMPTY, |version| version.ledger),
             speed: pin.generations.iter().map(|g| g.folded).sum(),
             late: pin.generations.iter().map(|g| g.late).sum(),
             before_seam: published.seam.accepted(),
+            unread: published.unread,
         }
     }
 
@@ -85,8 +90,8 @@ impl Balance {
     pub fn is_complete(&self, layer: LayerChoice) -> bool {
         match layer {
             LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
-            LayerChoice::Batch => self.batch == self.before_seam,
-            LayerChoice::Speed => self.before_seam + self.speed + self.late == self.accepted,
+            LayerChoice::Batch => self.batch == self.before_seam + self.unread,
+            LayerChoice::Speed => self.before_seam + self.speed + self.late + self.unread == self.accepted,
         }
     }
 }

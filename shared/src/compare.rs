@@ -45,6 +45,9 @@ pub struct MeasureDrift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Causes {
     pub late: u64,
+    /// Events put into the archive directly: nobody could serve them before.
+    #[serde(default)]
+    pub historical: u64,
     pub duplicate: u64,
     pub sketch: u64,
     pub rounding: u64,
@@ -58,6 +61,7 @@ pub struct Causes {
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     Late,
+    Historical,
     Duplicate,
     Sketch,
     Rounding,
@@ -70,6 +74,7 @@ impl Causes {
     pub fn count(&mut self, cause: Cause) {
         match cause {
             Cause::Late => self.late += 1,
+            Cause::Historical => self.historical += 1,
             Cause::Duplicate => self.duplicate += 1,
             Cause::Sketch => self.sketch += 1,
             Cause::Rounding => self.rounding += 1,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::compare::Comparison;
 use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, StreamName, ViewName};
-use crate::time::Micros;
+use crate::time::{Day, Micros};
 use crate::version::BatchVersion;
 
 /// Where a run stands.
@@ -50,7 +50,10 @@ pub struct Run {
     pub view: ViewName,
     pub state: RunState,
     pub full: bool,
-    /// What asked for it: `schedule`, `request`, `definition`.
+    /// Windows that are recomputed whether or not anything changed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<DateRange>,
+    /// What asked for it: `schedule`, `request`, `backfill`, `definition`, `start`.
     pub trigger: String,
     pub cut: Option<BTreeMap<Partition, Offset>>,
     pub version: Option<i64>,
@@ -59,6 +62,56 @@ pub struct Run {
     pub finished_at: Option<Micros>,
     pub progress: RunProgress,
     pub error: Option<String>,
+}
+
+/// Days `from..to` (UTC): of windows, those on which they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DateRange {
+    #[serde(with = "day_text")]
+    pub from: Day,
+    /// Not included.
+    #[serde(with = "day_text")]
+    pub to: Day,
+}
+
+/// Days as `YYYY-MM-DD`.
+mod day_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::time::Day;
+
+    pub fn serialize<S: Serializer>(day: &Day, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(day)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Day, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let day = Day::parse(&text).filter(|day| day.to_string() == text);
+        day.ok_or_else(|| de::Error::custom(format!("expected a date such as 2001-01-31, found \"{text}\"")))
+    }
+}
+
+impl DateRange {
+    /// Is `day` one of the days?
+    pub fn contains(&self, day: Day) -> bool {
+        self.from <= day && day < self.to
+    }
+}
+
+/// What to recompute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunScope {
+    /// Everything, not only what changed.
+    pub full: bool,
+    /// These windows, besides what changed.
+    pub range: Option<DateRange>,
+}
+
+impl RunScope {
+    /// What changed since the last version.
+    pub const CHANGED: RunScope = RunScope { full: false, range: None };
+    /// Everything.
+    pub const FULL: RunScope = RunScope { full: true, range: None };
 }
 
 /// Why a run could not be asked for.
@@ -75,7 +128,7 @@ pub enum RunError {
 /// The batch layer, as those see it who steer it.
 pub trait Runs: Send + Sync {
     /// Asks for a run. A run of the view that is already waiting is returned instead of a second one.
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError>;
+    fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError>;
     /// Runs of this process, newest first.
     fn list(&self) -> Vec<Run>;
     fn get(&self, id: &str) -> Option<Run>;
@@ -117,6 +170,9 @@ pub struct StreamStatus {
     pub name: StreamName,
     pub columns: Vec<StreamColumn>,
     pub partitions: Vec<PartitionStatus>,
+    /// Events that were put into the archive directly, as of a few seconds ago.
+    #[serde(default)]
+    pub historical: u64,
     /// Lines refused and fields left out since the process started.
     pub rejected: u64,
     pub unknown_fields: u64,

@@ -34,6 +34,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
     let causes = &comparison.causes;
     let causes = [
         ("late", causes.late),
+        ("historical", causes.historical),
         ("duplicate", causes.duplicate),
         ("sketch", causes.sketch),
         ("rounding", causes.rounding),
@@ -134,7 +135,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 12, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
+        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
 
          window                 origin   measure    served   exact   cause
         ───────────────────────────────────────────────────────────────────

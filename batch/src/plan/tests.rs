@@ -37,7 +37,7 @@ fn cut(offsets: &[u64]) -> Cut {
 
 fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
     let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
-    plan(&Given { window, seam, cut, archive, present: &present, everything })
+    plan(&Given { window, seam, cut, archive, present: &present, everything, ranges: &[] })
 }
 
 fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {

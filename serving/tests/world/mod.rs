@@ -22,8 +22,7 @@ use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
     EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
-    StreamStatus, Streams,
-};
+    StreamStatus, Streams, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition};
@@ -209,6 +208,7 @@ pub fn a_run(id: &str, view: &str, full: bool) -> Run {
         view: view.parse().expect("a name"),
         state: RunState::Queued,
         full,
+        ranges: Vec::new(),
         trigger: "request".to_owned(),
         cut: None,
         version: None,
@@ -236,7 +236,7 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
 }
 
 impl Runs for FakeRuns {
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
+    fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {
         let mut runs = self.runs.lock();
         let run = a_run(&format!("run-{}", runs.len() + 1), view, full);
         runs.push(run.clone());

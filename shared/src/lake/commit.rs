@@ -33,6 +33,9 @@ pub struct Commit {
     /// Transactions that the commit completes, by application. One that is already there, or an earlier one than is
     /// there, makes the commit fail with [`LakeError::AlreadyCommitted`].
     pub txns: Vec<(String, i64)>,
+    /// What the writer believes of transactions (`None`: there was none yet). Where one has moved on, the commit fails
+    /// with [`LakeError::Conflict`], even if it would move it further.
+    pub expects: Vec<(String, Option<i64>)>,
     /// The writer's note: see [`Table::commit_info`].
     pub info: Map<String, Value>,
     /// The columns the table shall have, if they changed; the partition column may be left out.
@@ -52,10 +55,20 @@ impl Table {
         if state.version() < commit.must_be_based_on.unwrap_or(0) {
             state.refresh().await?;
         }
+        if !commit.expects.is_empty() {
+            state.refresh().await?;
+        }
         let base = state.version();
         if let Some(expected) = commit.must_be_based_on.filter(|expected| *expected != base) {
             let reason = format!("expected version {expected}, found {base}");
             return Err(LakeError::Conflict { table: self.name(), reason });
+        }
+        for (app_id, expected) in &commit.expects {
+            let found = state.txn_version(app_id).await?;
+            if found != *expected {
+                let reason = format!("\"{app_id}\" is at {found:?}, not at {expected:?}");
+                return Err(LakeError::Conflict { table: self.name(), reason });
+            }
         }
         for (app_id, wanted) in &commit.txns {
             if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
