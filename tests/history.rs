@@ -158,7 +158,7 @@ proptest! {
                             .env("TRUEUP_FAIL_AT", step).output().expect("trueup runs");
                         prop_assert!(!output.status.success() || text(&output).contains("already taken in"));
                     }
-                    let said = take_in(&world, "events", &[path.clone()], &[]);
+                    let said = take_in(&world, "events", std::slice::from_ref(&path), &[]);
                     let known = *killed == Some("history-committed");
                     prop_assert_eq!(said.contains("already taken in"), known, "{}", said);
                     history.extend(events.iter().cloned());
@@ -261,9 +261,7 @@ fn killed_at_any_moment_beside_a_running_server_and_another_ingest_it_takes_ever
         assert_eq!(run["cut"]["1000000"], json!(70_000), "{run}");
         assert_eq!(totals(&world), (all, all * (all - 1)));
     }
-    world.wait_for("the count", |world| {
-        world.get("/v1/streams/events").json()["historical"] == json!(70_000)
-    });
+    world.wait_for("the count", |world| world.get("/v1/streams/events").json()["historical"] == json!(70_000));
     let again = take_in(&world, "events", &[first], &["--again"]);
     assert!(again.contains("took in 30,000 events"), "{again}");
     assert_eq!(world.run("signs", false)["cut"]["1000000"], json!(100_000));
@@ -358,7 +356,7 @@ fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
     };
     let said = refused(&[flights_file()], "events");
     assert!(said.contains("its columns do not fit the stream: at: the event time is missing"), "{said}");
-    assert!(refused(&[path.clone()], "evnts").contains("they declare events"));
+    assert!(refused(std::slice::from_ref(&path), "evnts").contains("they declare events"));
     assert!(refused(&[Path::new("-").to_owned()], "events").contains("standard input"));
     assert_eq!(world.run("totals", false)["cut"]["1000000"], json!(2));
 }
@@ -367,14 +365,19 @@ fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
 fn a_range_is_recomputed_whether_or_not_anything_changed() {
     let world = World::new(&definitions(PATIENT, &views()));
     let mut log = Log::new(PATIENT);
-    let events: Vec<Event> =
-        (0..200).map(|i| Event { id: Some(format!("e{i}")), at: BEGIN + i * DAY / 10, ..numbered(0, 1, "x")[0].clone() }).collect();
+    let events: Vec<Event> = (0..200)
+        .map(|i| Event { id: Some(format!("e{i}")), at: BEGIN + i * DAY / 10, ..numbered(0, 1, "x")[0].clone() })
+        .collect();
     post(&world, &mut log, &events);
     let first = world.run("signs", false);
     assert_eq!(first["progress"]["dates"], json!(20), "{first}");
     let said = trueup(&world, &["batch", "backfill", "signs", "--from", "2001-09-12", "--to", "2001-09-15", "--wait"]);
     assert!(said.status.success(), "{}", text(&said));
-    assert!(text(&said).contains(" with 2001-09-12 to 2001-09-15 published version 2 (3 dates, 30 rows, "), "{}", text(&said));
+    assert!(
+        text(&said).contains(" with 2001-09-12 to 2001-09-15 published version 2 (3 dates, 30 rows, "),
+        "{}",
+        text(&said)
+    );
     let run = world.get("/v1/runs").json()["runs"][0].clone();
     assert_eq!(run["trigger"], json!("backfill"));
     assert_eq!(run["ranges"], json!([{"from": "2001-09-12", "to": "2001-09-15"}]));

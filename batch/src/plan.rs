@@ -174,11 +174,7 @@ pub struct Touched {
 }
 
 /// What new events on `days` and the wanted ranges touch; `None`: it cannot be told. `archived` are the days with events.
-fn touched_by(
-    given: &Given<'_>,
-    days: &BTreeSet<Day>,
-    archived: impl Iterator<Item = Day>,
-) -> Option<Touched> {
+fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<Item = Day>) -> Option<Touched> {
     let is_wanted = |day: &Day| given.ranges.iter().any(|range| range.contains(*day));
     let present = given.present.iter().filter_map(|file| file.partition);
     if let Window::Session { gap } = given.window {

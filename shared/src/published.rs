@@ -35,7 +35,14 @@ impl Published {
     /// The answer of `view` with nothing published yet: everything is speed's.
     pub fn nothing(view: Arc<View>, stream: Arc<Stream>) -> Published {
         let seam = Cut::start(stream.partitions);
-        Published { definition_hash: Arc::from(view.definition_hash()), view, stream, version: None, seam, unread: Ledger::EMPTY }
+        Published {
+            definition_hash: Arc::from(view.definition_hash()),
+            view,
+            stream,
+            version: None,
+            seam,
+            unread: Ledger::EMPTY,
+        }
     }
 
     /// The answer of `view` from `version` on.

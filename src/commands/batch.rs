@@ -23,9 +23,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(arguments: Batch) -> Result<(), Failure> {
     match arguments {
-        Batch::Run(BatchRun { view, full, wait, server }) => {
-            start(&view, json!({ "full": full }), wait, &server).await
-        }
+        Batch::Run(BatchRun { view, full, wait, server }) => start(&view, json!({ "full": full }), wait, &server).await,
         Batch::Backfill(Backfill { view, from, to, wait, server }) => {
             if from >= to {
                 let error = Failure::new(USAGE, format!("--from {from} --to {to} is no day at all"));

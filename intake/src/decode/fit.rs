@@ -7,9 +7,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, make_array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, max, min};
-use arrow::datatypes::{
-    DataType as ArrowType, Date32Type, Float64Type, Schema, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType as ArrowType, Date32Type, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use shared::stream::{Column, Stream, UnknownFields};
 use shared::time::MICROS_PER_DAY;

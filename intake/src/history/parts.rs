@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn files_of_a_date_follow_each_other_and_cover_all_places() {
         let sql = "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at');";
-        let stream = shared::sql::parse_definitions(&[("s".to_owned(), sql.to_owned())]).expect("right").streams.remove(0);
+        let stream =
+            shared::sql::parse_definitions(&[("s".to_owned(), sql.to_owned())]).expect("right").streams.remove(0);
         let day = shared::time::MICROS_PER_DAY;
         let times = vec![0, 1, day, day + 1, 5, 4, day + 2, 3, -1];
         let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));

@@ -24,12 +24,16 @@ impl Wanted {
     fn scope(&self) -> Result<RunScope, Problem> {
         let date = |name: &str, text: &str| {
             let day = Day::parse(text).filter(|day| day.to_string() == text);
-            day.ok_or_else(|| Problem::invalid_parameter(format!("{name}: expected a date such as 2001-01-31, found \"{text}\"")))
+            day.ok_or_else(|| {
+                Problem::invalid_parameter(format!("{name}: expected a date such as 2001-01-31, found \"{text}\""))
+            })
         };
         let range = match (&self.from, &self.to) {
             (None, None) => None,
             (Some(from), Some(to)) => Some(DateRange { from: date("from", from)?, to: date("to", to)? }),
-            (None, Some(_)) => return Err(Problem::invalid_parameter("from: a range has a first date, too".to_owned())),
+            (None, Some(_)) => {
+                return Err(Problem::invalid_parameter("from: a range has a first date, too".to_owned()));
+            }
             (Some(_), None) => return Err(Problem::invalid_parameter("to: a range has an end, too".to_owned())),
         };
         match range.filter(|range| range.from >= range.to) {
@@ -61,7 +65,8 @@ pub async fn request(
         Wanted::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| {
-            let detail = format!("the body is not {{\"full\": true or false}} or {{\"from\": date, \"to\": date}}: {error}");
+            let detail =
+                format!("the body is not {{\"full\": true or false}} or {{\"from\": date, \"to\": date}}: {error}");
             Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
         })?
     };

@@ -21,8 +21,9 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
-    StreamStatus, Streams, RunScope};
+    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs, StreamError,
+    StreamStatus, Streams,
+};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition};

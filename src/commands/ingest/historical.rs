@@ -115,7 +115,9 @@ async fn take_in(
     }
     // Dropped, so that the reader stops where it is.
     drop(decoded);
-    if read.is_ok() && let Some(rest) = gathering.rest() {
+    if read.is_ok()
+        && let Some(rest) = gathering.rest()
+    {
         // If nobody takes it, the committer says why.
         let _ = chunks.send(rest).await;
     }

@@ -55,8 +55,8 @@ fn events(stream: &Stream, piece: Piece) -> anyhow::Result<Decoded> {
                 malformed_text_bytes_max: EVENT_LINE_BYTES_MAX,
                 ..Options::default()
             };
-            let decoded = decode(stream, &body, options)
-                .with_context(|| format!("{}, from line {first_line}", source.name))?;
+            let decoded =
+                decode(stream, &body, options).with_context(|| format!("{}, from line {first_line}", source.name))?;
             let unfinished = u64::from(body.last().is_some_and(|last| *last != b'\n'));
             let lines = memchr::memchr_iter(b'\n', &body).count() as u64 + unfinished;
             let reject = |malformed: intake::decode::Malformed| Rejected {

@@ -90,9 +90,8 @@ mod tests {
 
     #[test]
     fn each_chunk_goes_on_where_the_one_before_left_the_file() {
-        let source = |name: &str, progress| {
-            Arc::new(Source { name: name.to_owned(), app_id: name.to_owned(), progress })
-        };
+        let source =
+            |name: &str, progress| Arc::new(Source { name: name.to_owned(), app_id: name.to_owned(), progress });
         let column: ArrayRef = Arc::new(Int64Array::from(vec![1; 100]));
         let rows = RecordBatch::try_from_iter([("n", column)]).expect("a column");
         let (a, b) = (source("a", Some(50)), source("b", None));

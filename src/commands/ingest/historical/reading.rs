@@ -112,13 +112,7 @@ impl Reading {
         Ok(go_on)
     }
 
-    fn rows(
-        &self,
-        source: &Arc<Source>,
-        file: File,
-        skip: u64,
-        give: &dyn Fn(Piece) -> bool,
-    ) -> anyhow::Result<bool> {
+    fn rows(&self, source: &Arc<Source>, file: File, skip: u64, give: &dyn Fn(Piece) -> bool) -> anyhow::Result<bool> {
         let bytes = file.metadata()?.len();
         // Types as Parquet alone tells them: no dictionaries, no views that hold on to whole pages.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
