@@ -16,10 +16,10 @@ mod views;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use axum::{Extension, Router};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};

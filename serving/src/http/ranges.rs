@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shared::limits::{RANGED_ANSWERS_BYTES_MAX, RANGED_ANSWER_IDLE_MS};
+use shared::limits::{RANGED_ANSWER_IDLE_MS, RANGED_ANSWERS_BYTES_MAX};
 
 /// A whole file, with the headers that describe it.
 #[derive(Debug, Clone)]
@@ -65,8 +65,7 @@ impl Whole {
         let mut response = match range {
             None => Response::new(Body::from(self.body)),
             Some(Some(range)) => {
-                let mut response =
-                    Response::new(Body::from(self.body.slice(range.start as usize..range.end as usize)));
+                let mut response = Response::new(Body::from(self.body.slice(range.start as usize..range.end as usize)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let place = format!("bytes {}-{}/{length}", range.start, range.end - 1);
                 response.headers_mut().insert(header::CONTENT_RANGE, place.try_into().expect("digits"));
