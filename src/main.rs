@@ -15,6 +15,7 @@ mod sample;
 mod sending;
 mod settings;
 mod signals;
+mod stored;
 mod table;
 mod wiring;
 

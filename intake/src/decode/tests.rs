@@ -29,6 +29,7 @@ fn every_type() -> Stream {
     Stream {
         name: "every_type".parse().unwrap(),
         columns: columns.iter().map(|(name, t)| Column { name: (*name).into(), data_type: *t }).collect(),
+        declared: columns.len(),
         primary_key: Some(0),
         event_time: 9,
         watermark_delay: Duration::ZERO,

@@ -52,11 +52,21 @@ pub(crate) struct Segment {
 
 /// The segments in `dir`, oldest first. Removes what a crash left of one that never came into being.
 pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
+    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
+        let path = entry.map_err(LogError::io(dir))?.path();
+        if path.extension().is_some_and(|e| e == "new") {
+            fs::remove_file(&path).map_err(LogError::io(&path))?;
+        }
+    }
+    find(dir)
+}
+
+/// The segments in `dir`, oldest first. Changes nothing.
+pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
         let path = entry.map_err(LogError::io(dir))?.path();
         match path.extension().and_then(|e| e.to_str()) {
-            Some("new") => fs::remove_file(&path).map_err(LogError::io(&path))?,
             Some("log") => {
                 let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
                 let Some(first) = (stem.len() == 20).then(|| stem.parse().ok()).flatten() else {

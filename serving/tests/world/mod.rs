@@ -167,6 +167,8 @@ impl SpeedReader for FakeSpeed {
     }
 
     fn retire(&self, _: &Published, _: &Cut) {}
+
+    fn forget(&self, _: &Published) {}
 }
 
 /// The parts of all views by name, each with the date on which its windows start.
