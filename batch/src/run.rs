@@ -232,7 +232,7 @@ impl Executor {
         let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
-        let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
+        let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);

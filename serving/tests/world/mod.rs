@@ -233,6 +233,7 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
         measures: BTreeMap::new(),
         causes: Causes { late: 1, ..Causes::default() },
         rows: Vec::new(),
+        definition: None,
         rows_omitted: 0,
     }
 }
