@@ -9,6 +9,7 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod outlook;
 mod parquet_rows;
 mod quantities;
 mod sample;

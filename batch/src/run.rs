@@ -14,7 +14,7 @@ use shared::published::{Published, Views};
 use shared::readers::{Generation, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
-use shared::version::BatchVersion;
+use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
 
@@ -272,6 +272,11 @@ impl Executor {
             full: planned.plan.everything,
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
+            work: entry.run().started_at.map(|started_at| RunWork {
+                started_at,
+                events: planned.plan.rows,
+                bytes: planned.plan.bytes,
+            }),
             files: Vec::new(),
         }
     }

@@ -374,6 +374,7 @@ impl World {
                 full: true,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
+                work: None,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);

@@ -41,7 +41,8 @@ impl StoredStream {
         };
         let key = |stream: &Stream| stream.primary_key.map(|key| name(&stream.columns[key]));
         if key(declared) != key(stream) {
-            let why = "the primary key decides which events are duplicates, and for those that are stored it has";
+            let why =
+                "the primary key decides which events are duplicates, and that is decided for those that are stored";
             let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none".to_owned()));
             let change = Change::new(Part::PrimaryKey, None, text(key(declared)), text(key(stream)));
             changes.push(refuse_if(bound, change, why, another_stream(stream)));

@@ -94,6 +94,25 @@ mod tests {
     }
 
     #[test]
+    fn a_definition_goes_by_names_of_columns_not_by_their_places() {
+        let hash = |columns: &str, sql: &str| {
+            let text = format!("CREATE STREAM s ({columns}) WITH (event_time = 'at')");
+            let stream = parse_definitions(&[("s".to_owned(), text)]).expect("right").streams.remove(0);
+            let view = parse_view(&stream, &format!("CREATE VIEW v AS SELECT {sql}")).unwrap_or_else(|e| panic!("{e}"));
+            (view.definition_hash(), view.positional_hash())
+        };
+        let sql = "SUM(a) FILTER (WHERE CASE b WHEN 'x' THEN a END > 1) AS n FROM s WHERE b IN ('y') OR a = 3";
+        let first = hash("at TIMESTAMP, a BIGINT, b STRING", sql);
+        let moved = hash("b STRING, c DATE, at TIMESTAMP, a BIGINT", sql);
+        assert_eq!(first.0, moved.0);
+        assert_ne!(first.1, moved.1);
+        // Names that only trade their places are other columns.
+        let sum = |what: &str| hash("at TIMESTAMP, a BIGINT, b BIGINT", &format!("SUM({what}) AS n FROM s")).0;
+        assert_ne!(sum("a - b"), sum("b - a"));
+        assert_ne!(sum("a"), sum("b"));
+    }
+
+    #[test]
     fn each_part_is_told_in_words() {
         let base = "AS SELECT window_start, b, COUNT(*) AS n, SUM(a) AS total FROM s WHERE a > 0 GROUP BY TUMBLE(at, INTERVAL '1' HOUR), b";
         let table = [

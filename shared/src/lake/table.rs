@@ -253,7 +253,7 @@ impl Table {
         Ok(())
     }
 
-    fn store(&self) -> Arc<dyn ObjectStore> {
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
 
