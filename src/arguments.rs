@@ -160,6 +160,9 @@ pub struct Plan {
     /// Folder or URL of the log, the archive and the views
     #[arg(long, value_name = "DIR_OR_URL", default_value = "data")]
     pub data: String,
+    /// Folder of the log [default: that of --data; with a URL trueup-local]
+    #[arg(long, value_name = "DIR")]
+    pub local: Option<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,

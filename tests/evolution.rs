@@ -27,8 +27,11 @@ use world::World;
 enum Step {
     Post(Vec<Event>),
     Run,
-    /// The definitions of the next start.
-    Define(Declared),
+    /// Other definitions, after a stop or a kill.
+    Define {
+        declared: Declared,
+        kill: bool,
+    },
     Kill,
     Stop,
     /// Started so that the first run to come to this step ends the process.
@@ -61,7 +64,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => prop::collection::vec(event(), 1..40).prop_map(Step::Post),
         3 => Just(Step::Run),
-        4 => (any::<bool>(), 0u8..32).prop_map(|(price, view)| Step::Define(Declared { price, view })),
+        4 => (any::<bool>(), 0u8..32, any::<bool>())
+            .prop_map(|(price, view, kill)| Step::Define { declared: Declared { price, view }, kill }),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
         2 => prop::sample::select(vec![
@@ -94,7 +98,12 @@ proptest! {
                     history.check(Layer::Batch, &context);
                     check_causes(&history.world, NAME).unwrap_or_else(|e| panic!("{context}: {e}"));
                 }
-                Step::Define(declared) => history.define(*declared),
+                Step::Define { declared, kill: false } => history.define(*declared),
+                Step::Define { declared, kill: true } => {
+                    history.world.kill();
+                    history.declare(*declared);
+                    history.world.start();
+                }
                 Step::Kill => {
                     history.world.kill();
                     history.world.start();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shared::changes::{Change, Part};
 use shared::lake::Lake;
@@ -13,16 +13,24 @@ use crate::exit::{Failure, NO};
 use crate::outlook::{Fate, Outlook, Recompute, StreamOutlook, ViewOutlook};
 use crate::quantities::{bytes, counted, grouped, length};
 
+/// The folder for what must be on this machine, if the data is elsewhere and nobody names one.
+const DEFAULT_LOCAL: &str = "trueup-local";
+
 pub async fn run(arguments: Plan) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
-    let data = Path::new(&arguments.data);
+    let is_remote = arguments.data.contains("://");
+    let default = if is_remote { DEFAULT_LOCAL } else { &arguments.data };
+    let local = arguments.local.unwrap_or_else(|| PathBuf::from(default));
+    let place = if is_remote { arguments.data } else { Path::new(&arguments.data).join("lake").display().to_string() };
     // Opening a lake creates its folder; here nothing is to be changed.
-    let place = data.join("lake");
-    let lake = match place.exists() {
-        true => Some(Lake::open(&place.display().to_string()).map_err(|error| Failure::new(NO, error))?),
-        false => None,
+    let lake = match is_remote || Path::new(&place).exists() {
+        true => Some(Lake::open(&place).map_err(|error| Failure::new(NO, error))?),
+        false => {
+            eprintln!("there is nothing at {place} yet");
+            None
+        }
     };
-    let outlook = Outlook::of(&definitions, lake.as_ref(), data).await?;
+    let outlook = Outlook::of(&definitions, lake.as_ref(), &local).await?;
     let text = match arguments.output {
         ListFormat::Json => format!("{}\n", serde_json::to_string_pretty(&outlook).expect("an outlook is plain data")),
         ListFormat::Table => {

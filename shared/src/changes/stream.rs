@@ -147,9 +147,11 @@ mod tests {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT, b STRING", ", partitions = 2");
         let stored = stored(&old, 1);
         assert_eq!(stored.changes(&old), []);
-        let wider =
-            stream("c DATE, id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 2, idle_timeout = '5 s'");
-        let expected = ["column c added: DATE", "column b removed", "option idle_timeout added: '5 s'"];
+        let wider = stream(
+            "c DATE, id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT",
+            ", partitions = 2, idle_timeout = '5 seconds'",
+        );
+        let expected = ["column c added: DATE", "column b removed", "option idle_timeout added: '5 seconds'"];
         assert_eq!(told(&stored, &wider), expected.map(|text| (text.to_owned(), false)));
         assert_eq!(stored.removed(&wider).iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE, b STRING", ", partitions = 3");
