@@ -22,8 +22,6 @@ pub struct Explain {
     pub read_files: Vec<ArchiveFile>,
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-    /// Does the old definition answer, so that any difference is that of the definitions?
-    pub definition_changed: bool,
     pub watch: Watch,
     late: OnceCell<LeftOut>,
     historical: OnceCell<LeftOut>,
@@ -47,18 +45,14 @@ impl Explain {
         query: Query,
         (new_files, read_files): (Vec<ArchiveFile>, Vec<ArchiveFile>),
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-        definition_changed: bool,
         watch: Watch,
     ) -> Explain {
         let (late, historical, repeated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, definition_changed, watch, late, historical, repeated }
+        Explain { query, new_files, read_files, duplicates, watch, late, historical, repeated }
     }
 
     /// Why a value of this row differs by more than rounding. Blocking.
     pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
-        if self.definition_changed {
-            return Ok(Cause::Definition);
-        }
         if served == Served::Inside {
             return Ok(Cause::Sketch);
         }

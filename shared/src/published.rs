@@ -29,6 +29,8 @@ pub struct Published {
     /// Events that were in the archive alone when the process started, and are in no version: neither batch nor speed has
     /// them, until the first run is published.
     pub unread: Ledger,
+    /// The definition that is declared, if another one answers until the first version of it is complete.
+    pub shadow: Option<Arc<View>>,
 }
 
 impl Published {
@@ -42,6 +44,7 @@ impl Published {
             version: None,
             seam,
             unread: Ledger::EMPTY,
+            shadow: None,
         }
     }
 
@@ -49,7 +52,15 @@ impl Published {
     pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> Published {
         let seam = version.seam.clone();
         let definition_hash = Arc::from(view.definition_hash());
-        Published { definition_hash, view, stream, version: Some(Arc::new(version)), seam, unread: Ledger::EMPTY }
+        Published {
+            definition_hash,
+            view,
+            stream,
+            version: Some(Arc::new(version)),
+            seam,
+            unread: Ledger::EMPTY,
+            shadow: None,
+        }
     }
 }
 
