@@ -53,7 +53,7 @@ impl Query {
         if files.is_empty() {
             return Ok(());
         }
-        let scanned = self.source.scan(files.iter(), self.event_columns())?;
+        let (scanned, _held) = self.source.scan(files, self.event_columns(), watch)?;
         let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
         let frame = self.chosen(scanned, rows).select(self.evaluated(values));
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);

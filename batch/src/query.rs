@@ -63,7 +63,8 @@ impl Query {
         let mut inputs = self.keys();
         inputs.extend(reductions.inputs(&names));
         let keys = self.key_names();
-        let scanned = watch.counting(self.source.scan(files.iter(), self.columns(rows))?);
+        let (scanned, _held) = self.source.scan(files, self.columns(rows), watch)?;
+        let scanned = watch.counting(scanned);
         // With neither window nor dimension there is nothing to select but what is counted, and that may be nothing.
         let selected = self.chosen(scanned, rows);
         let selected = if inputs.is_empty() { selected } else { selected.select(inputs) };

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use polars::prelude::DataFrame;
 use shared::lake::{DataFile, LakeError, Table};
 use shared::partial::keys::KeyLayout;
@@ -247,7 +246,7 @@ async fn compute(
             let before = watch.rows.load(Ordering::SeqCst);
             let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
             dates.add(&query, &portion.files, rows, &watch)?;
-            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before)?;
+            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, &watch)?;
         }
         let finished = match portion.through {
             _ if portion.is_last => dates.finish(None)?,
@@ -271,16 +270,15 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 /// Every row the archive notes must have been read. The files are looked at one by one only if something is wrong.
-fn check_rows(query: &Query, files: &[ArchiveFile], found: u64) -> Result<(), RunFailure> {
+fn check_rows(query: &Query, files: &[ArchiveFile], found: u64, watch: &Watch) -> Result<(), RunFailure> {
     let expected: u64 = files.iter().map(|f| f.tags.rows).sum();
     if found == expected {
         return Ok(());
     }
+    let (_, held) = query.source.scan(files, [], watch)?;
     for file in files {
-        let path = query.source.table.url_of(&file.file);
-        let builder = std::fs::File::open(&path).ok().and_then(|f| ParquetRecordBatchReaderBuilder::try_new(f).ok());
-        let Some(rows) = builder.map(|b| b.metadata().file_metadata().num_rows()) else { continue };
-        let (expected, found) = (file.tags.rows, u64::try_from(rows).unwrap_or(0));
+        let Some(found) = held.rows(&file.file) else { continue };
+        let expected = file.tags.rows;
         if expected != found {
             let (path, date) = (file.file.path.clone(), date_name(file.file.partition));
             return Err(RunFailure::RowsOfFile { path, date, expected, found });
