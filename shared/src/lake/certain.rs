@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::limits::{STORE_PART_BYTES, STORE_PARTS_AT_ONCE};
 
-/// Pause before a conditional put whose outcome was "not there" is sent again; it doubles.
+/// Pause before a conditional put that did not happen is sent again; it doubles.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A remote store whose conditional puts have a certain outcome, and whose large puts go in parts.
@@ -30,6 +30,8 @@ pub(super) struct CertainStore {
     inner: Arc<dyn ObjectStore>,
     /// How long a conditional put without outcome is repeated.
     retry: Duration,
+    /// Before the first repetition; it doubles.
+    pause: Duration,
 }
 
 /// What stands under a name.
@@ -41,12 +43,12 @@ enum Found {
 
 impl CertainStore {
     pub fn new(inner: Arc<dyn ObjectStore>, retry: Duration) -> CertainStore {
-        CertainStore { inner, retry }
+        CertainStore { inner, retry, pause: PAUSE }
     }
 
     async fn create(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let deadline = Instant::now() + self.retry;
-        let mut pause = PAUSE;
+        let mut pause = self.pause;
         loop {
             let error = match self.inner.put_opts(location, payload.clone(), options.clone()).await {
                 Ok(put) => return Ok(put),
@@ -210,3 +212,6 @@ impl ObjectStore for CertainStore {
         self.inner.rename_opts(from, to, options).await
     }
 }
+
+#[cfg(test)]
+mod tests;

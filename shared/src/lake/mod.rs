@@ -113,6 +113,13 @@ impl Lake {
         Ok(Lake { store: store.clone(), durable: Some(store), cloud: None, base, spool: None, tables: Arc::default() })
     }
 
+    /// A remote lake over any store.
+    #[cfg(test)]
+    fn over(store: Arc<dyn ObjectStore>) -> Lake {
+        let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
+        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default() }
+    }
+
     /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
     /// path; tables that are open already do not get it.
     pub fn with_spool(self, spool: Spool) -> Lake {
