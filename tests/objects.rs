@@ -156,8 +156,11 @@ fn a_run_brings_only_what_it_reads_and_leaves_nothing_here() {
         CREATE VIEW narrow AS SELECT SUM(n) AS total FROM wide;";
     let world = World::elsewhere(text, s3.place());
     let line = |i: u32| {
-        let words: Vec<String> = (0..40).map(|w| format!("{:x}", (i * 7919 + w * 104_729).wrapping_mul(2_654_435_761))).collect();
-        json!({"id": format!("e{i}"), "at": 1_000_000_000_000i64 + i64::from(i), "n": i, "text": words.join(" ")}).to_string() + "\n"
+        let words: Vec<String> =
+            (0..40).map(|w| format!("{:x}", (i * 7919 + w * 104_729).wrapping_mul(2_654_435_761))).collect();
+        json!({"id": format!("e{i}"), "at": 1_000_000_000_000i64 + i64::from(i), "n": i, "text": words.join(" ")})
+            .to_string()
+            + "\n"
     };
     let count = 20_000u32;
     let answer = world.post("/v1/events/wide", (0..count).map(line).collect::<String>());
@@ -166,7 +169,8 @@ fn a_run_brings_only_what_it_reads_and_leaves_nothing_here() {
     assert_eq!(run["state"], json!("published"), "{run}");
     let total = u64::from(count) * u64::from(count - 1) / 2;
     assert_eq!(world.rows("narrow", "&layer=batch")["rows"][0]["total"], json!(total));
-    let (all, read) = (run["progress"]["bytes"].as_u64().expect("bytes"), run["progress"]["bytes_read"].as_u64().expect("bytes"));
+    let (all, read) =
+        (run["progress"]["bytes"].as_u64().expect("bytes"), run["progress"]["bytes_read"].as_u64().expect("bytes"));
     assert!(all > 2_000_000 && read > 0 && read < all / 10, "read {read} of {all} bytes");
     let left: Vec<_> = std::fs::read_dir(world.store().join("spool")).expect("a spool").collect();
     assert!(left.is_empty(), "{left:?}");
@@ -201,7 +205,10 @@ fn what_is_wrong_with_a_store_is_told_without_its_keys() {
         error
     };
     let wrong_bucket = start("s3://nowhere/x", &[]);
-    assert!(wrong_bucket.contains("there is no such bucket") && wrong_bucket.contains("s3://nowhere/x"), "{wrong_bucket}");
+    assert!(
+        wrong_bucket.contains("there is no such bucket") && wrong_bucket.contains("s3://nowhere/x"),
+        "{wrong_bucket}"
+    );
     let nobody = start("s3://lake/x", &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]);
     assert!(nobody.contains("can be reached") && nobody.contains("AWS_ENDPOINT_URL"), "{nobody}");
     let in_url = start(&format!("s3://me:{SECRET}@lake/x"), &[]);

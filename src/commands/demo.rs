@@ -16,9 +16,9 @@ use tokio::sync::watch as latest;
 use crate::arguments::Demo;
 use crate::client::Client;
 use crate::exit::Failure;
+use crate::place::Place;
 use crate::quantities::{counted, grouped};
 use crate::signals::StopSignals;
-use crate::place::Place;
 use crate::wiring::WiringSettings;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};

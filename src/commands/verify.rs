@@ -23,9 +23,9 @@ use crate::client::Client;
 use crate::definitions;
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
+use crate::place::Place;
 use crate::sending::{Patience, Receipt, Sender};
 use crate::signals::StopSignals;
-use crate::place::Place;
 use crate::wiring::WiringSettings;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};

@@ -57,7 +57,7 @@ impl S3 {
         Elsewhere {
             data: format!("s3://lake/{}", uuid::Uuid::new_v4()),
             variables: self.variables(),
-            limits: "store_request_timeout_ms = 1000\nstore_retry_ms = 4000\n".to_owned(),
+            limits: "store_request_timeout_ms = 700\nstore_retry_ms = 4000\n".to_owned(),
         }
     }
 

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
 
@@ -40,6 +41,48 @@ pub enum Fault {
     Repeated,
 }
 
+/// What can happen to any request, and to a conditional put.
+const USUAL: [Fault; 7] = [
+    Fault::ErrorBefore,
+    Fault::ErrorAfter,
+    Fault::CloseBefore,
+    Fault::CloseAfter,
+    Fault::CutAnswer,
+    Fault::CutAnswer,
+    Fault::NoAnswer,
+];
+const CONDITIONAL: [Fault; 6] =
+    [Fault::Conflict, Fault::Conflict, Fault::Repeated, Fault::ErrorAfter, Fault::CloseAfter, Fault::NoAnswer];
+
+/// Faults in random order, none of which stays away for long.
+struct Deck {
+    all: Vec<Option<Fault>>,
+    left: Vec<Option<Fault>>,
+}
+
+impl Deck {
+    /// As many cards, all but those of `faults` blank.
+    fn new(faults: &[Fault], cards: usize) -> Deck {
+        let mut all: Vec<Option<Fault>> = faults.iter().copied().map(Some).collect();
+        all.resize(cards, None);
+        Deck { all, left: Vec::new() }
+    }
+
+    fn deal(&mut self, random: &mut StdRng) -> Option<Fault> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(random);
+        }
+        self.left.pop().expect("a deck has cards")
+    }
+}
+
+struct Decks {
+    random: StdRng,
+    usual: Deck,
+    conditional: Deck,
+}
+
 /// The proxy. Ends when dropped.
 pub struct Proxy {
     port: u16,
@@ -50,7 +93,7 @@ pub struct Proxy {
 struct State {
     upstream: String,
     client: reqwest::Client,
-    random: Mutex<StdRng>,
+    decks: Mutex<Decks>,
     faulty: AtomicBool,
     away: AtomicBool,
     /// Requests whose path contains it fail.
@@ -68,11 +111,16 @@ struct Closed;
 impl Proxy {
     /// Before the server on `upstream`; well-behaved until told otherwise.
     pub fn start(upstream: u16, seed: u64) -> Proxy {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let state = Arc::new(State {
             upstream: format!("http://127.0.0.1:{upstream}"),
             client: reqwest::Client::builder().no_proxy().build().expect("a client"),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            decks: Mutex::new(Decks {
+                random: StdRng::seed_from_u64(seed),
+                usual: Deck::new(&USUAL, 80),
+                conditional: Deck::new(&CONDITIONAL, 12),
+            }),
             faulty: AtomicBool::new(false),
             away: AtomicBool::new(false),
             broken: Mutex::new(None),
@@ -166,25 +214,20 @@ impl State {
         if !self.faulty.load(Ordering::SeqCst) {
             return None;
         }
-        let drawn = self.random.lock().expect("no panic").random_range(0..1000);
-        let fault = match (drawn, method) {
-            (0..30, _) => Fault::ErrorBefore,
-            (30..60, _) => Fault::ErrorAfter,
-            (60..90, _) => Fault::CloseBefore,
-            (90..120, _) => Fault::CloseAfter,
-            (120..130, _) => Fault::NoAnswer,
-            (130..160, &Method::GET) => Fault::CutAnswer,
-            (200..300, _) if is_conditional => Fault::Conflict,
-            (300..400, _) if is_conditional => Fault::Repeated,
-            (400..450, _) if is_conditional => Fault::NoAnswer,
-            _ => return None,
-        };
+        let fault = {
+            let mut decks = self.decks.lock().expect("no panic");
+            let Decks { random, usual, conditional } = &mut *decks;
+            if is_conditional { conditional.deal(random) } else { usual.deal(random) }
+        }?;
+        if fault == Fault::CutAnswer && *method != Method::GET {
+            return None;
+        }
         *self.counts.lock().expect("no panic").entry(fault).or_default() += 1;
         Some(fault)
     }
 
     fn error(&self) -> StatusCode {
-        let busy = self.random.lock().expect("no panic").random_bool(0.5);
+        let busy = self.decks.lock().expect("no panic").random.random_bool(0.5);
         if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
     }
 

@@ -128,8 +128,8 @@ impl World {
         let lines = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some(at) = line.find("http://127.0.0.1:") {
-                    let url: String = line[at..].chars().take_while(|c| !c.is_whitespace()).collect();
+                if let Some(url) = line.strip_prefix("  page  ") {
+                    let url: String = url.chars().take_while(|c| !c.is_whitespace()).collect();
                     let _ = found.send(url.trim_end_matches('/').to_owned());
                 }
                 lines.lock().expect("no panic while logging").push(line);

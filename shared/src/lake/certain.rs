@@ -101,11 +101,8 @@ impl CertainStore {
 
     /// Sends a large object in parts: one request would take too long to be bounded by a time.
     async fn put_in_parts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let options = PutMultipartOptions {
-            tags: options.tags,
-            attributes: options.attributes,
-            extensions: options.extensions,
-        };
+        let options =
+            PutMultipartOptions { tags: options.tags, attributes: options.attributes, extensions: options.extensions };
         let mut upload = self.inner.put_multipart_opts(location, options).await?;
         let parts: Vec<_> = parts(payload).into_iter().map(|part| upload.put_part(part)).collect();
         let sent = futures::stream::iter(parts).buffer_unordered(STORE_PARTS_AT_ONCE).try_collect::<()>().await;

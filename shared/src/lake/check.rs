@@ -1,9 +1,9 @@
 //! Can the lake be used? A remote one is asked at the start, by doing in small what will be done all day: create an
 //! object, be refused to create it again, list, read and delete it.
 
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt, PutMode, PutPayload};
-use futures::TryStreamExt;
 
 use super::remote::Cloud;
 use super::{Lake, LakeError};

@@ -71,7 +71,9 @@ impl Cloud {
     /// What the key must be allowed to do.
     pub fn permissions(self) -> &'static str {
         match self {
-            Cloud::S3 => "s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject under the prefix",
+            Cloud::S3 => {
+                "s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject under the prefix"
+            }
             Cloud::Google => "the role Storage Object User on the bucket",
             Cloud::Azure => "the role Storage Blob Data Contributor on the container",
         }
@@ -94,7 +96,9 @@ pub(super) fn open(url: &Url, patience: StorePatience) -> Result<Remote, String>
     let (scheme, prefix) = ObjectStoreScheme::parse(url).map_err(|_| known.to_owned())?;
     let wrong = |e: object_store::Error| e.to_string();
     let (cloud, store): (Cloud, Arc<dyn ObjectStore>) = match scheme {
-        ObjectStoreScheme::AmazonS3 if url.username().is_empty() => (Cloud::S3, Arc::new(s3(url, patience).map_err(wrong)?)),
+        ObjectStoreScheme::AmazonS3 if url.username().is_empty() => {
+            (Cloud::S3, Arc::new(s3(url, patience).map_err(wrong)?))
+        }
         ObjectStoreScheme::GoogleCloudStorage if url.username().is_empty() => {
             let builder = GoogleCloudStorageBuilder::new().with_client_options(patience.client());
             let builder = configured(builder, &["GOOGLE_"], |builder, key, value| {
@@ -113,7 +117,8 @@ pub(super) fn open(url: &Url, patience: StorePatience) -> Result<Remote, String>
         }
         _ => return Err(known.to_owned()),
     };
-    let store = PrefixStore::new(CertainStore::new(store, patience.retry), Path::parse(prefix).map_err(|e| e.to_string())?);
+    let store =
+        PrefixStore::new(CertainStore::new(store, patience.retry), Path::parse(prefix).map_err(|e| e.to_string())?);
     Ok(Remote { cloud, store: Arc::new(store) })
 }
 
@@ -122,8 +127,9 @@ fn s3(url: &Url, patience: StorePatience) -> object_store::Result<object_store::
     let mut builder = configured(builder, &["AWS_"], |builder, key, value| {
         key.parse::<AmazonS3ConfigKey>().map_or(builder.clone(), |key| builder.with_config(key, value))
     });
-    let endpoint =
-        [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint].iter().find_map(|key| builder.get_config_value(key));
+    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key));
     if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
         // Who writes http:// means it.
         builder = builder.with_allow_http(true);
@@ -155,7 +161,9 @@ mod tests {
 
     #[test]
     fn keys_in_a_url_are_refused_and_not_repeated() {
-        for url in ["s3://key:geheim@bucket/x", "s3://bucket/x?sig=geheim", "az://container/x#geheim", "s3://geheim@bucket"] {
+        for url in
+            ["s3://key:geheim@bucket/x", "s3://bucket/x?sig=geheim", "az://container/x#geheim", "s3://geheim@bucket"]
+        {
             let reason = refused(url);
             assert!(!reason.contains("geheim"), "{reason}");
         }

@@ -39,7 +39,8 @@ fn sum(path: &str, column: &str) -> i64 {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
     let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
     let batches = builder.with_projection(mask).build().unwrap();
-    let of = |batch: RecordBatch| batch.column(0).as_primitive::<Int64Type>().iter().flatten().fold(0i64, i64::wrapping_add);
+    let of =
+        |batch: RecordBatch| batch.column(0).as_primitive::<Int64Type>().iter().flatten().fold(0i64, i64::wrapping_add);
     batches.map(|batch| of(batch.unwrap())).fold(0i64, i64::wrapping_add)
 }
 
