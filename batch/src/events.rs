@@ -66,7 +66,7 @@ impl Query {
         })
     }
 
-    fn event_columns(&self) -> Vec<String> {
+    pub(crate) fn event_columns(&self) -> Vec<String> {
         let mut columns = self.columns(Rows::All);
         columns.push(system_columns::WATERMARK.to_owned());
         columns.push(system_columns::PARTITION.to_owned());

@@ -104,6 +104,19 @@ impl Query {
         columns
     }
 
+    /// All columns that a run reads of a file, with those to find duplicates by.
+    pub fn columns_read(&self, dedup: bool) -> Vec<String> {
+        let mut columns = if self.is_reducible() { self.columns(Rows::All) } else { self.event_columns() };
+        if dedup {
+            let stream = &self.source.stream;
+            columns.extend(stream.primary_key.map(|key| stream.columns[key].name.clone()));
+            columns.extend([system_columns::PARTITION.to_owned(), system_columns::OFFSET.to_owned()]);
+        }
+        columns.sort();
+        columns.dedup();
+        columns
+    }
+
     /// The rows in question that the view's WHERE takes in.
     pub(crate) fn chosen(&self, scanned: LazyFrame, rows: Rows<'_>) -> LazyFrame {
         let rows = match rows {

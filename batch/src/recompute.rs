@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures::future::{Either, select};
 use parking_lot::Mutex;
 use polars::prelude::DataFrame;
-use shared::lake::{DataFile, LakeError, Table};
+use shared::lake::{DataFile, Held, LakeError, Table};
 use shared::partial::keys::KeyLayout;
 use shared::time::Day;
 use shared::view::View;
@@ -101,9 +103,14 @@ pub async fn recompute(
     let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
     let mut recomputed = Recomputed::default();
     let mut result = Ok(());
-    for portion in portions(plan, bounds)? {
-        match compute(query, portion, bounds.dedup, watch, dates).await {
-            Ok(computed) => {
+    let mut portions = portions(plan, bounds)?.into_iter().peekable();
+    let mut held = None;
+    while let Some(portion) = portions.next() {
+        let computing = compute(query, portion, bounds.dedup, watch, dates, held.take());
+        let ahead = bring_ahead(query, portions.peek(), bounds.dedup, watch);
+        match with_next(computing, ahead).await {
+            Ok((computed, next)) => {
+                held = next;
                 dates = computed.dates;
                 recomputed.duplicates.extend(computed.duplicates);
                 dates_done(computed.finished.len() as u64);
@@ -232,15 +239,39 @@ fn portions(plan: &Plan, bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
     Ok(portions)
 }
 
+/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
+/// told of then.
+async fn bring_ahead(query: &Query, next: Option<&Portion>, dedup: bool, watch: &Watch) -> Option<Held> {
+    let files: Vec<DataFile> = next?.files.iter().map(|f| f.file.clone()).collect();
+    if !query.source.table.has_room_for(&files) {
+        return None;
+    }
+    query.source.hold(&files, &query.columns_read(dedup), watch).await.ok()
+}
+
+/// Both results; if the computation fails, at once.
+async fn with_next(
+    computing: impl Future<Output = Result<Computed, RunFailure>>,
+    ahead: impl Future<Output = Option<Held>>,
+) -> Result<(Computed, Option<Held>), RunFailure> {
+    match select(pin!(computing), pin!(ahead)).await {
+        Either::Left((computed, ahead)) => Ok((computed?, ahead.await)),
+        Either::Right((held, computing)) => Ok((computing.await?, held)),
+    }
+}
+
+/// `held` keeps what was brought ahead until it has been read.
 async fn compute(
     query: &Query,
     portion: Portion,
     dedup: bool,
     watch: &Watch,
     mut dates: Dates,
+    held: Option<Held>,
 ) -> Result<Computed, RunFailure> {
     let (query, watch) = (query.clone(), watch.clone());
     let work = move || {
+        let _held = held;
         let removed = if dedup { duplicates::find(&query.source, &portion.files, &watch)? } else { None };
         if !portion.files.is_empty() {
             let before = watch.rows.load(Ordering::SeqCst);

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -275,12 +276,16 @@ impl Table {
         let Some(remote) = self.remote_spool() else { return Ok(self.hold_local(files, columns, read)) };
         let spool = remote?;
         let store = self.store();
-        let bring = files.iter().map(|file| async {
-            let size = u64::try_from(file.size_bytes).unwrap_or(0);
-            let brought = spool.file(format!("{}/{}", self.name(), file.path), size)?;
-            brought.bring(store.as_ref(), &StorePath::from(file.path.as_str()), columns, read).await?;
-            Ok::<_, LakeError>((file.path.clone(), brought))
-        });
+        // Boxed one by one: the compiler does not see that a closure over references gives futures that can be sent.
+        let mut bring: Vec<BoxFuture<'_, Result<_, LakeError>>> = Vec::with_capacity(files.len());
+        for file in files {
+            let (store, size) = (Arc::clone(&store), u64::try_from(file.size_bytes).unwrap_or(0));
+            bring.push(Box::pin(async move {
+                let brought = spool.file(format!("{}/{}", self.name(), file.path), size)?;
+                brought.bring(store.as_ref(), &StorePath::from(file.path.as_str()), columns, read).await?;
+                Ok((file.path.clone(), brought))
+            }));
+        }
         let brought: HashMap<_, _> = stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect().await?;
         let path = |brought: &Arc<Brought>| brought.path.display().to_string();
         let paths = brought.iter().map(|(name, brought)| (name.clone(), path(brought))).collect();
