@@ -9,6 +9,7 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod outlook;
 mod parquet_rows;
 mod place;
 mod quantities;
@@ -16,6 +17,7 @@ mod sample;
 mod sending;
 mod settings;
 mod signals;
+mod stored;
 mod table;
 mod wiring;
 

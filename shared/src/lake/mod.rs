@@ -3,7 +3,7 @@
 //! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
 //! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
 //! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files. [`spool`] brings files
-//! to where other libraries can read them.
+//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -15,6 +15,7 @@ mod disk;
 pub mod durable;
 mod encode;
 pub mod error;
+mod footer;
 mod remote;
 mod schema;
 pub mod spool;
@@ -43,7 +44,7 @@ pub use schema::SchemaChange;
 pub use spool::{Held, Spool};
 pub use table::{Table, TableSnapshot};
 
-use crate::ids::{StreamName, ViewName};
+use crate::ids::{Name, StreamName, ViewName};
 use durable::DurableStore;
 
 /// The place of a table in the lake.
@@ -166,6 +167,24 @@ impl Lake {
             tables.insert(path.clone(), table.clone());
         }
         Ok(table)
+    }
+
+    /// Names of the streams that have an archive, in order.
+    pub async fn streams(&self) -> Result<Vec<StreamName>, LakeError> {
+        self.names("events").await
+    }
+
+    /// Names of the views that have a table, in order.
+    pub async fn views(&self) -> Result<Vec<ViewName>, LakeError> {
+        self.names("views").await
+    }
+
+    async fn names(&self, folder: &str) -> Result<Vec<Name>, LakeError> {
+        let listed = self.store.list_with_delimiter(Some(&object_store::path::Path::from(folder))).await?;
+        let mut names: Vec<Name> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename()?.parse().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The file system path or URL of `path` in the lake.
