@@ -1,36 +1,107 @@
-//! Where are reconciliations kept? One JSON file per version beside the view's table, the latest in memory.
+//! Where are reconciliations kept? In a Delta table per view, one file per version; the latest ones in memory as well.
+//!
+//! A version's own notes hold a summary, so that a process that ended between the two commits is made up for by
+//! [`Comparisons::settle`]. The table's transaction is the version's number: nothing is written twice.
 
-use std::collections::HashMap;
+mod columns;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures::future::try_join_all;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::compare::Comparison;
 use shared::handoff::HandoffError;
 use shared::ids::ViewName;
-use shared::lake::{Lake, TablePath};
+use shared::lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
+use shared::limits::{DRIFT_VERSIONS_MAX, RECONCILIATIONS_KEPT};
+use shared::version::BatchVersion;
+
+use self::columns::{COMPARED_DATE, ColumnsError};
+
+/// On each file: the version it is of.
+const VERSION_TAG: &str = "version";
+/// Files read at once.
+const READS: usize = 16;
 
 /// The reconciliations of all views.
 pub struct Comparisons {
-    store: Arc<dyn ObjectStore>,
+    lake: Lake,
     latest: Mutex<HashMap<ViewName, Arc<Comparison>>>,
+    /// By version, without rows.
+    history: Mutex<HashMap<ViewName, BTreeMap<i64, Arc<Comparison>>>>,
+}
+
+/// Why a reconciliation could not be read or written.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Columns(#[from] ColumnsError),
 }
 
 impl Comparisons {
     /// Those kept in `lake`.
     pub fn new(lake: &Lake) -> Comparisons {
-        Comparisons { store: lake.store(), latest: Mutex::default() }
+        Comparisons { lake: lake.clone(), latest: Mutex::default(), history: Mutex::default() }
     }
 
-    /// Keeps a comparison. That it cannot be written is reported, but no reason for a published version to fail.
+    /// Keeps a comparison. That it cannot be written is reported, but no reason for a published version to fail: the
+    /// version's notes have the summary, and the next start writes it.
     pub async fn keep(&self, comparison: Comparison) {
-        let path = path(&comparison.view, comparison.version);
-        let bytes = serde_json::to_vec(&comparison).expect("a comparison is plain data with text keys");
-        if let Err(error) = self.store.put(&path, bytes.into()).await {
-            tracing::warn!(%path, %error, "a reconciliation could not be written");
+        let (view, version) = (comparison.view.clone(), comparison.version);
+        if let Err(error) = self.write(&comparison).await {
+            tracing::warn!(%view, version, %error, "a reconciliation could not be written");
         }
-        self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison));
+        self.remember(&comparison);
+        self.latest.lock().insert(view, Arc::new(comparison));
+    }
+
+    /// Writes what a version's notes say of its reconciliation, if the process that published it had no time to.
+    pub async fn settle(&self, version: &BatchVersion) {
+        let Some(comparison) = &version.comparison else { return };
+        let comparison = Comparison { version: version.version, ..comparison.as_ref().clone() };
+        if let Err(error) = self.write(&comparison).await {
+            let view = &version.view;
+            tracing::warn!(%view, version = version.version, %error, "a reconciliation could not be written");
+        }
+    }
+
+    async fn write(&self, comparison: &Comparison) -> Result<(), KeepError> {
+        let table = self.table(&comparison.view).await?;
+        let app_id = TablePath::reconciliations(&comparison.view).to_string();
+        if table.txn_version(&app_id).await?.is_some_and(|written| written >= comparison.version) {
+            return Ok(());
+        }
+        let rows = columns::rows(comparison)?;
+        let mut file = table.write_parquet(Some(comparison.compared_at.day()), &[rows]).await?;
+        file.tags.insert(VERSION_TAG.to_owned(), comparison.version.to_string());
+        let commit = Commit {
+            add: vec![file.clone()],
+            remove: expired(&table.snapshot().await?.files),
+            txns: vec![(app_id, comparison.version)],
+            schema: Some(columns::schema()),
+            ..Commit::default()
+        };
+        match table.commit(commit).await {
+            Ok(_) => Ok(()),
+            Err(LakeError::AlreadyCommitted { .. }) => Ok(table.delete_files(&[file]).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn table(&self, view: &ViewName) -> Result<Table, LakeError> {
+        self.lake.table(&TablePath::reconciliations(view), columns::schema(), COMPARED_DATE).await
     }
 
     /// The comparison of a version, if there was one.
@@ -38,14 +109,57 @@ impl Comparisons {
         if let Some(latest) = self.latest.lock().get(view).filter(|c| c.version == version) {
             return Ok(Some(latest.as_ref().clone()));
         }
-        let path = path(view, version);
-        let wrong = |reason: String| HandoffError(format!("{path}: {reason}"));
-        let bytes = match self.store.get(&path).await {
-            Ok(found) => found.bytes().await.map_err(|e| wrong(e.to_string()))?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(wrong(error.to_string())),
-        };
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| wrong(e.to_string()))
+        self.read_version(view, version).await.map_err(|error| failed(view, &error))
+    }
+
+    async fn read_version(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, KeepError> {
+        let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(None) };
+        let files = table.snapshot().await?;
+        match files.files.iter().find(|file| version_of(file) == Some(version)) {
+            Some(file) => self.read(view, file).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn read(&self, view: &ViewName, file: &DataFile) -> Result<Option<Comparison>, KeepError> {
+        let path = Path::from(format!("{}/{}", TablePath::reconciliations(view), file.path));
+        let bytes = self.lake.store().get(&path).await?.bytes().await?;
+        // A few kilobytes: not worth a thread of its own.
+        let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<Vec<_>, _>>()?;
+        Ok(columns::read(view, &batches)?)
+    }
+
+    /// The latest comparisons of a view, newest first, at most `limit` (and at most [`DRIFT_VERSIONS_MAX`]); without their rows.
+    pub async fn history(&self, view: &ViewName, limit: usize) -> Result<Vec<Comparison>, HandoffError> {
+        self.load_history(view, limit.min(DRIFT_VERSIONS_MAX)).await.map_err(|error| failed(view, &error))?;
+        let history = self.history.lock();
+        let of_view = history.get(view).into_iter().flat_map(|versions| versions.values().rev());
+        Ok(of_view.take(limit).map(|comparison| comparison.as_ref().clone()).collect())
+    }
+
+    /// Reads those of the latest `limit` that are not in memory.
+    async fn load_history(&self, view: &ViewName, limit: usize) -> Result<(), KeepError> {
+        let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(()) };
+        let snapshot = table.snapshot().await?;
+        let mut files: Vec<(i64, &DataFile)> =
+            snapshot.files.iter().filter_map(|file| Some((version_of(file)?, file))).collect();
+        files.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
+        files.truncate(limit);
+        files.retain(|(version, _)| !self.history.lock().get(view).is_some_and(|known| known.contains_key(version)));
+        for some in files.chunks(READS) {
+            let read = try_join_all(some.iter().map(|(_, file)| self.read(view, file))).await?;
+            read.into_iter().flatten().for_each(|comparison| self.remember(&comparison));
+        }
+        Ok(())
+    }
+
+    fn remember(&self, comparison: &Comparison) {
+        let mut history = self.history.lock();
+        let of_view = history.entry(comparison.view.clone()).or_default();
+        of_view.insert(comparison.version, Arc::new(comparison.summary()));
+        while of_view.len() > DRIFT_VERSIONS_MAX {
+            of_view.pop_first();
+        }
     }
 
     /// The latest comparison of this process.
@@ -54,7 +168,18 @@ impl Comparisons {
     }
 }
 
-/// Names that begin with `_` are no data to readers of Delta tables.
-fn path(view: &ViewName, version: i64) -> Path {
-    Path::from(format!("{}/_compare/{version}.json", TablePath::view(view)))
+/// The oldest files, once more are there than are kept.
+fn expired(files: &[DataFile]) -> Vec<DataFile> {
+    let mut files: Vec<(i64, &DataFile)> = files.iter().filter_map(|file| Some((version_of(file)?, file))).collect();
+    files.sort_unstable_by_key(|(version, _)| *version);
+    let too_many = (files.len() + 1).saturating_sub(RECONCILIATIONS_KEPT);
+    files.into_iter().take(too_many).map(|(_, file)| file.clone()).collect()
+}
+
+fn version_of(file: &DataFile) -> Option<i64> {
+    file.tags.get(VERSION_TAG)?.parse().ok()
+}
+
+fn failed(view: &ViewName, error: &KeepError) -> HandoffError {
+    HandoffError(format!("the reconciliations of {view}: {error}"))
 }

@@ -156,6 +156,11 @@ impl Runs for Batch {
             comparisons.get(&view, version).await
         })
     }
+
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move { self.executor.comparisons.history(&view?, limit).await })
+    }
 }
 
 /// Does a view need a run at once: whether full, and what asks for it?
@@ -179,6 +184,7 @@ fn first_run(
 
 /// Runs a view's runs, one after another.
 async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, job: Job) {
+    executor.begin(&job.view).await;
     while let Some(entry) = registry.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);

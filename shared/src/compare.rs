@@ -25,6 +25,41 @@ pub struct Comparison {
     pub rows_omitted: u64,
 }
 
+impl Comparison {
+    /// All but the differing rows, which count as omitted.
+    pub fn summary(&self) -> Comparison {
+        let rows_omitted = self.rows_omitted + self.rows.len() as u64;
+        let Comparison { version, compared_at, rows_compared, rows_equal, causes, .. } = *self;
+        Comparison {
+            view: self.view.clone(),
+            version,
+            compared_at,
+            cut: self.cut.clone(),
+            rows_compared,
+            rows_equal,
+            measures: self.measures.clone(),
+            causes,
+            rows: Vec::new(),
+            rows_omitted,
+        }
+    }
+
+    /// Why somebody should look, in words: a difference that nothing explains, or a measure whose mean relative error
+    /// over all compared rows is more than `max_drift`, where the view accepts so much.
+    pub fn alarm(&self, max_drift: Option<f64>) -> Option<String> {
+        let version = self.version;
+        if self.causes.unexplained > 0 {
+            let count = self.causes.unexplained;
+            return Some(format!("version {version}: {count} differing values that no known cause explains"));
+        }
+        let max_drift = max_drift?;
+        let over = self.measures.iter().filter(|(_, drift)| drift.mean_rel_error > max_drift);
+        let (measure, drift) = over.max_by(|a, b| a.1.mean_rel_error.total_cmp(&b.1.mean_rel_error))?;
+        let (found, accepted) = (drift.mean_rel_error * 100.0, max_drift * 100.0);
+        Some(format!("version {version}: {measure} had been off by {found:.3} % on average, {accepted} % are accepted"))
+    }
+}
+
 /// How one measure differed over all compared rows.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct MeasureDrift {
@@ -91,4 +126,36 @@ pub struct Difference {
     pub served: serde_json::Value,
     pub exact: serde_json::Value,
     pub cause: Cause,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(mean_rel_error: f64, unexplained: u64) -> Comparison {
+        let drift = |mean_rel_error| MeasureDrift { mean_rel_error, ..MeasureDrift::default() };
+        Comparison {
+            view: "v".parse().expect("a name"),
+            version: 3,
+            compared_at: Micros(0),
+            cut: BTreeMap::new(),
+            rows_compared: 10,
+            rows_equal: 9,
+            measures: BTreeMap::from([("a".to_owned(), drift(mean_rel_error)), ("b".to_owned(), drift(0.001))]),
+            causes: Causes { unexplained, ..Causes::default() },
+            rows: Vec::new(),
+            rows_omitted: 0,
+        }
+    }
+
+    #[test]
+    fn more_drift_than_is_accepted_and_what_is_unexplained_are_alarms() {
+        assert_eq!(comparison(0.02, 0).alarm(None), None);
+        assert_eq!(comparison(0.02, 0).alarm(Some(0.02)), None);
+        let alarm = comparison(0.0215, 0).alarm(Some(0.02)).expect("an alarm");
+        assert_eq!(alarm, "version 3: a had been off by 2.150 % on average, 2 % are accepted");
+        assert_eq!(comparison(f64::NAN, 0).alarm(Some(0.02)), None);
+        let unexplained = comparison(0.0, 2).alarm(None).expect("an alarm");
+        assert_eq!(unexplained, "version 3: 2 differing values that no known cause explains");
+    }
 }

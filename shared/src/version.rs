@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::Comparison;
 use crate::ids::ViewName;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
@@ -31,6 +32,9 @@ pub struct BatchVersion {
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
     #[serde(default)]
     pub longest_session_us: i64,
+    /// How far off what it replaced had been, without the rows; `None`: it was not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Box<Comparison>>,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
