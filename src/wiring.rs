@@ -34,9 +34,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::figures::Figures;
+use crate::figures::{self, Figures};
 use crate::listen;
 use crate::settings::Limits;
+use crate::stored;
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -86,11 +87,12 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
+    let recorder = figures::record();
     let data = local_folder(&settings.data)?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lake = Lake::open(&data.join("lake").display().to_string()).context("the lake cannot be opened")?;
-    let streams: Vec<Arc<Stream>> = definitions.streams.iter().cloned().map(Arc::new).collect();
+    let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
 
     let (on_fatal, fatal) = fatal_channel();
     let intake = {
@@ -160,7 +162,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
-    let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
+    let figures = Figures::new(recorder, Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
     let state = ServingState {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
@@ -320,8 +322,8 @@ async fn start_speed(
             let answering = &found.answering;
             views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
             if let Some(shadow) = &found.shadow {
-                let begin = shared::seam::Cut::start(stream.partitions);
-                views.push(FoldedView { view: Arc::clone(shadow), seam: begin });
+                // What is before that will be in its first version.
+                views.push(FoldedView { view: Arc::clone(shadow), seam: answering.seam.clone() });
             }
         }
         folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });

@@ -112,8 +112,10 @@ fn every_version_has_its_reconciliation_whatever_ended_the_process() {
     let mut count = 0;
     let mut expected = Vec::new();
     for step in ["", "publish", "retire", "", "commit"] {
-        world.kill();
-        world.set_environment(&[("TRUEUP_KILL_AT", step)]);
+        if world.is_running() {
+            world.kill();
+        }
+        world.set_environment(&[("TRUEUP_FAIL_AT", step)]);
         world.start();
         let text = events(&mut random, 100, count);
         count += 100;

@@ -1,7 +1,8 @@
 //! Where are reconciliations kept? In a Delta table per view, one file per version; the latest ones in memory as well.
 //!
-//! A version's own notes hold a summary, so that a process that ended between the two commits is made up for by
-//! [`Comparisons::settle`]. The table's transaction is the version's number: nothing is written twice.
+//! The file is written before its version is committed and named in the version's notes, so that a process that ended
+//! between the two commits is made up for by [`Comparisons::settle`]. The table's transaction is the version's number:
+//! nothing becomes part of it twice.
 
 mod columns;
 
@@ -56,46 +57,69 @@ impl Comparisons {
         Comparisons { lake: lake.clone(), latest: Mutex::default(), history: Mutex::default() }
     }
 
-    /// Keeps a comparison. That it cannot be written is reported, but no reason for a published version to fail: the
-    /// version's notes have the summary, and the next start writes it.
-    pub async fn keep(&self, comparison: Comparison) {
-        let (view, version) = (comparison.view.clone(), comparison.version);
-        if let Err(error) = self.write(&comparison).await {
-            tracing::warn!(%view, version, %error, "a reconciliation could not be written");
+    /// Writes a comparison's file; [`Comparisons::settle`] makes it part of the table once its version is committed.
+    /// That it cannot be written is reported, but no reason for a run to fail.
+    pub async fn stage(&self, comparison: &Comparison) -> Option<DataFile> {
+        match self.write(comparison).await {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let (view, version) = (&comparison.view, comparison.version);
+                tracing::warn!(%view, version, %error, "a reconciliation could not be written");
+                None
+            }
         }
+    }
+
+    /// Deletes what was staged: the run failed.
+    pub async fn discard(&self, view: &ViewName, file: Option<DataFile>) {
+        let Some(file) = file else { return };
+        if let Ok(table) = self.table(view).await
+            && let Err(error) = table.delete_files(&[file]).await
+        {
+            tracing::warn!(%view, %error, "a file of a failed run is left over");
+        }
+    }
+
+    /// Remembers the comparison of a version that has just been published, and makes its file part of the table.
+    pub async fn keep(&self, version: &BatchVersion, comparison: Comparison) {
+        self.settle(version).await;
         self.remember(&comparison);
-        self.latest.lock().insert(view, Arc::new(comparison));
+        self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison));
     }
 
-    /// Writes what a version's notes say of its reconciliation, if the process that published it had no time to.
+    /// Makes the file of a version's reconciliation part of the table, if it is not yet: the process that published the
+    /// version may have had no time to.
     pub async fn settle(&self, version: &BatchVersion) {
-        let Some(comparison) = &version.comparison else { return };
-        let comparison = Comparison { version: version.version, ..comparison.as_ref().clone() };
-        if let Err(error) = self.write(&comparison).await {
+        let Some(file) = &version.comparison_file else { return };
+        if let Err(error) = self.commit(version, file).await {
             let view = &version.view;
-            tracing::warn!(%view, version = version.version, %error, "a reconciliation could not be written");
+            tracing::warn!(%view, version = version.version, %error, "a reconciliation did not become part of its table");
         }
     }
 
-    async fn write(&self, comparison: &Comparison) -> Result<(), KeepError> {
+    async fn write(&self, comparison: &Comparison) -> Result<DataFile, KeepError> {
         let table = self.table(&comparison.view).await?;
-        let app_id = TablePath::reconciliations(&comparison.view).to_string();
-        if table.txn_version(&app_id).await?.is_some_and(|written| written >= comparison.version) {
-            return Ok(());
-        }
         let rows = columns::rows(comparison)?;
         let mut file = table.write_parquet(Some(comparison.compared_at.day()), &[rows]).await?;
         file.tags.insert(VERSION_TAG.to_owned(), comparison.version.to_string());
+        Ok(file)
+    }
+
+    async fn commit(&self, version: &BatchVersion, file: &DataFile) -> Result<(), KeepError> {
+        let table = self.table(&version.view).await?;
+        let app_id = TablePath::reconciliations(&version.view).to_string();
+        if table.txn_version(&app_id).await?.is_some_and(|written| written >= version.version) {
+            return Ok(());
+        }
         let commit = Commit {
             add: vec![file.clone()],
             remove: expired(&table.snapshot().await?.files),
-            txns: vec![(app_id, comparison.version)],
+            txns: vec![(app_id, version.version)],
             schema: Some(columns::schema()),
             ..Commit::default()
         };
         match table.commit(commit).await {
-            Ok(_) => Ok(()),
-            Err(LakeError::AlreadyCommitted { .. }) => Ok(table.delete_files(&[file]).await?),
+            Ok(_) | Err(LakeError::AlreadyCommitted { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -162,7 +186,7 @@ impl Comparisons {
         }
     }
 
-    /// The latest comparison of this process.
+    /// The latest comparison of this process, as it was made.
     pub fn latest(&self, view: &ViewName) -> Option<Comparison> {
         self.latest.lock().get(view).map(|c| c.as_ref().clone())
     }

@@ -14,7 +14,7 @@ use shared::published::{Published, Views};
 use shared::readers::{Generation, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
-use shared::version::BatchVersion;
+use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
 
@@ -128,6 +128,7 @@ impl Executor {
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
+        let mut reconciliation = None;
         let committed = async {
             let comparison = self.compute(job, entry, &planned, &staging).await?;
             let comparison = comparison.map(|comparison| Comparison {
@@ -141,7 +142,14 @@ impl Executor {
                 return Err(RunFailure::Cancelled);
             }
             let version = self.version(job, entry, &planned, staging.longest_session_us());
-            let version = BatchVersion { comparison: comparison.as_ref().map(|c| Box::new(c.summary())), ..version };
+            if let Some(comparison) = &comparison {
+                reconciliation = self.comparisons.stage(comparison).await;
+            }
+            let version = BatchVersion {
+                comparison: comparison.as_ref().map(|c| Box::new(c.summary())),
+                comparison_file: reconciliation.clone(),
+                ..version
+            };
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
             Ok((version, comparison))
@@ -150,6 +158,7 @@ impl Executor {
             Ok(committed) => committed,
             Err(failure) => {
                 staging.discard().await;
+                self.comparisons.discard(&job.view.name, reconciliation).await;
                 return Err(failure);
             }
         };
@@ -167,12 +176,13 @@ impl Executor {
         self.reach(Step::Publish)?;
         let number = version.version;
         let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+        let version = published.version.clone();
         self.surroundings.views.publish(published.clone());
         self.reach(Step::Retire)?;
         publish::retire(&self.surroundings, &planned.answering, &Arc::new(published));
-        if let Some(comparison) = comparison {
+        if let (Some(comparison), Some(version)) = (comparison, version) {
             alarm(&job.view, &comparison);
-            self.comparisons.keep(comparison).await;
+            self.comparisons.keep(&version, comparison).await;
         }
         Ok(number)
     }
@@ -249,7 +259,7 @@ impl Executor {
         let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
-        let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
+        let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
@@ -290,6 +300,12 @@ impl Executor {
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
             comparison: None,
+            comparison_file: None,
+            work: entry.run().started_at.map(|started_at| RunWork {
+                started_at,
+                events: planned.plan.rows,
+                bytes: planned.plan.bytes,
+            }),
             files: Vec::new(),
         }
     }

@@ -146,9 +146,9 @@ impl Runs for Batch {
                 Some(version) => version,
                 None => match comparisons.latest(&view) {
                     Some(latest) => return Ok(Some(latest)),
-                    // Before the first run of this process the version that was loaded is the latest.
-                    None => match self.executor.surroundings.views.get(view.as_str()).and_then(|p| p.version.clone()) {
-                        Some(loaded) => loaded.version,
+                    // Before the first run of this process the latest one that was ever made.
+                    None => match comparisons.history(&view, 1).await?.first() {
+                        Some(latest) => latest.version,
                         None => return Ok(None),
                     },
                 },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
@@ -18,6 +19,9 @@ pub struct Comparison {
     pub rows_equal: u64,
     pub measures: BTreeMap<String, MeasureDrift>,
     pub causes: Causes,
+    /// What is defined otherwise than when the compared values were served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<DefinitionChange>,
     /// The worst differing values, at most [`crate::limits::COMPARE_ROWS_MAX`].
     pub rows: Vec<Difference>,
     /// Differing values beyond those listed.
@@ -40,12 +44,13 @@ impl Comparison {
             measures: self.measures.clone(),
             causes,
             rows: Vec::new(),
+            definition: self.definition.clone(),
             rows_omitted,
         }
     }
 
-    /// Why somebody should look, in words: a difference that nothing explains, or a measure whose mean relative error
-    /// over all compared rows is more than `max_drift`, where the view accepts so much.
+    /// Why somebody should look, in words: a difference that nothing explains, or a measure whose drift is more than
+    /// `max_drift`, where the view accepts so much.
     pub fn alarm(&self, max_drift: Option<f64>) -> Option<String> {
         let version = self.version;
         if self.causes.unexplained > 0 {
@@ -53,11 +58,25 @@ impl Comparison {
             return Some(format!("version {version}: {count} differing values that no known cause explains"));
         }
         let max_drift = max_drift?;
-        let over = self.measures.iter().filter(|(_, drift)| drift.mean_rel_error > max_drift);
-        let (measure, drift) = over.max_by(|a, b| a.1.mean_rel_error.total_cmp(&b.1.mean_rel_error))?;
-        let (found, accepted) = (drift.mean_rel_error * 100.0, max_drift * 100.0);
+        let over = self.measures.iter().filter(|(_, measure)| measure.drift > max_drift);
+        let (measure, worst) = over.max_by(|a, b| a.1.drift.total_cmp(&b.1.drift))?;
+        let (found, accepted) = (worst.drift * 100.0, max_drift * 100.0);
         Some(format!("version {version}: {measure} had been off by {found:.3} % on average, {accepted} % are accepted"))
     }
+}
+
+/// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionChange {
+    /// Both statements.
+    pub before: String,
+    pub after: String,
+    pub changes: Vec<Change>,
+    /// The dimensions that both have and group by alike: rows were added up to these before they were compared.
+    pub compared_by: Vec<String>,
+    /// Why no rows could be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_comparable: Option<String>,
 }
 
 /// How one measure differed over all compared rows.
@@ -68,6 +87,11 @@ pub struct MeasureDrift {
     pub max_abs_error: f64,
     pub max_rel_error: f64,
     pub mean_rel_error: f64,
+    /// How far off what was served had been on average over all compared rows, as a share: the relative error, or 1 where
+    /// there is none to tell (nothing was served, nothing is true, or no numbers). What was changed on purpose, by another
+    /// definition, counts as 0.
+    #[serde(default)]
+    pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
     #[serde(default)]
     pub estimates: u64,
@@ -132,8 +156,8 @@ pub struct Difference {
 mod tests {
     use super::*;
 
-    fn comparison(mean_rel_error: f64, unexplained: u64) -> Comparison {
-        let drift = |mean_rel_error| MeasureDrift { mean_rel_error, ..MeasureDrift::default() };
+    fn comparison(drift: f64, unexplained: u64) -> Comparison {
+        let measure = |drift| MeasureDrift { drift, ..MeasureDrift::default() };
         Comparison {
             view: "v".parse().expect("a name"),
             version: 3,
@@ -141,8 +165,9 @@ mod tests {
             cut: BTreeMap::new(),
             rows_compared: 10,
             rows_equal: 9,
-            measures: BTreeMap::from([("a".to_owned(), drift(mean_rel_error)), ("b".to_owned(), drift(0.001))]),
+            measures: BTreeMap::from([("a".to_owned(), measure(drift)), ("b".to_owned(), measure(0.001))]),
             causes: Causes { unexplained, ..Causes::default() },
+            definition: None,
             rows: Vec::new(),
             rows_omitted: 0,
         }

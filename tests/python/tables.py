@@ -56,7 +56,8 @@ print(f"events: {len(read)} rows, equal")
 
 # The view: exactly the published rows, today's and those of an older version.
 expected = pl.read_parquet(rows_file)
-shown = [column for column in expected.columns if not column.startswith("_")]
+# The intervals of estimates are the answer's, not the table's: what batch computed is exact.
+shown = [c for c in expected.columns if not c.startswith("_") and not c.endswith(("_low", "_high"))]
 same(delta(f"views/{view}").select(shown), expected.select(shown), "view, Polars")
 table = DeltaTable(f"{lake}/views/{view}")
 same(duck(table, shown), expected.select(shown), "view, DuckDB")

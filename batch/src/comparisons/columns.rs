@@ -19,7 +19,7 @@ pub const COMPARED_DATE: &str = "compared_date";
 
 /// Columns with one count each; the causes are their names in the contract, and follow.
 const COUNTS: [&str; 5] = ["version", "rows_compared", "rows_equal", "equal", "estimates"];
-const ERRORS: [&str; 3] = ["max_abs_error", "max_rel_error", "mean_rel_error"];
+const ERRORS: [&str; 4] = ["max_abs_error", "max_rel_error", "mean_rel_error", "drift"];
 
 /// Why a row is not a reconciliation.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub fn schema() -> SchemaRef {
     fields.push(Field::new("inside_bounds", DataType::Float64, true));
     fields.extend(causes(&Causes::default()).iter().map(|(cause, _)| count(&format!("cause_{cause}"))));
     fields.push(count("rows_omitted"));
-    fields.extend(["cut", "differences"].map(|name| Field::new(name, DataType::Utf8, true)));
+    fields.extend(["cut", "definition", "differences"].map(|name| Field::new(name, DataType::Utf8, true)));
     Arc::new(Schema::new(fields))
 }
 
@@ -78,12 +78,16 @@ pub fn rows(comparison: &Comparison) -> Result<RecordBatch, ColumnsError> {
         doubles(&|drift| Some(drift.max_abs_error)),
         doubles(&|drift| Some(drift.max_rel_error)),
         doubles(&|drift| Some(drift.mean_rel_error)),
+        doubles(&|measure| Some(measure.drift)),
         doubles(&|drift| drift.inside_bounds),
     ];
     columns.extend(causes(&comparison.causes).into_iter().map(|(_, count)| counts(&|_| count)));
     columns.push(counts(&|_| long(comparison.rows_omitted)));
     let cut = serde_json::to_string(&comparison.cut).expect("offsets by partition are plain data");
     columns.push(texts(&|_| Some(cut.clone())));
+    let definition = comparison.definition.as_ref();
+    let definition = definition.map(|change| serde_json::to_string(change).expect("a change is plain data"));
+    columns.push(texts(&|_| definition.clone()));
     let differing: Vec<(usize, &Difference)> = comparison.rows.iter().enumerate().collect();
     columns.push(texts(&|name| {
         // Each with its place among all, so that reading gives them in the same order.
@@ -114,6 +118,7 @@ pub fn read(view: &ViewName, batches: &[RecordBatch]) -> Result<Option<Compariso
                     rows_equal: unsigned("rows_equal"),
                     measures: BTreeMap::new(),
                     causes: read_causes(&unsigned)?,
+                    definition: parsed("definition", text_at(batch, "definition", row))?,
                     rows: Vec::new(),
                     rows_omitted: unsigned("rows_omitted"),
                 }),
@@ -124,6 +129,7 @@ pub fn read(view: &ViewName, batches: &[RecordBatch]) -> Result<Option<Compariso
                     max_abs_error: double("max_abs_error").unwrap_or(0.0),
                     max_rel_error: double("max_rel_error").unwrap_or(0.0),
                     mean_rel_error: double("mean_rel_error").unwrap_or(0.0),
+                    drift: double("drift").unwrap_or(0.0),
                     estimates: unsigned("estimates"),
                     inside_bounds: double("inside_bounds"),
                 };
@@ -184,7 +190,7 @@ fn text_at(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use shared::compare::Cause;
+    use shared::compare::{Cause, DefinitionChange};
     use shared::ids::{Offset, Partition};
 
     use super::*;
@@ -216,6 +222,13 @@ mod tests {
                 ("a".to_owned(), MeasureDrift { inside_bounds: Some(0.5), ..drift }),
             ]),
             causes: Causes { late: 2, sketch: 1, ..Causes::default() },
+            definition: Some(DefinitionChange {
+                before: "SELECT 1".to_owned(),
+                after: "SELECT 2".to_owned(),
+                changes: Vec::new(),
+                compared_by: vec!["origin".to_owned()],
+                not_comparable: None,
+            }),
             rows: vec![
                 difference("b", 1, Cause::Late),
                 difference("a", 2, Cause::Sketch),
@@ -223,7 +236,7 @@ mod tests {
             ],
             rows_omitted: 4,
         };
-        let bare = Comparison { measures: BTreeMap::new(), rows: Vec::new(), ..whole.clone() };
+        let bare = Comparison { measures: BTreeMap::new(), rows: Vec::new(), definition: None, ..whole.clone() };
         for comparison in [whole, bare] {
             let batch = rows(&comparison).expect("rows");
             assert_eq!(read(&view, &[batch]).expect("readable"), Some(comparison));

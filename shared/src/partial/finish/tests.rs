@@ -31,6 +31,7 @@ fn view(measures: Vec<Scalar>) -> View {
         having: None,
         schedule: None,
         max_drift: None,
+        reads: Default::default(),
         sql: String::new(),
     }
 }

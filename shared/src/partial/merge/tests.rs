@@ -78,6 +78,7 @@ fn view_of(window: Window) -> Arc<View> {
         having: None,
         schedule: None,
         max_drift: None,
+        reads: Default::default(),
         sql: String::new(),
     })
 }

@@ -151,6 +151,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         having: None,
         schedule: None,
         max_drift: None,
+        reads: Default::default(),
         sql: String::new(),
     }
 }
