@@ -363,13 +363,17 @@ pub struct Verify {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json")]
+#[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json\n  \
+                 trueup compare departures --history")]
 pub struct Compare {
     /// The view
     pub view: ViewName,
     /// The batch version [default: the latest]
     #[arg(long = "version", value_name = "N")]
     pub batch_version: Option<i64>,
+    /// How drift went on from version to version
+    #[arg(long, conflicts_with = "batch_version")]
+    pub history: bool,
     #[command(flatten)]
     pub listing: Listing,
 }

@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::figures::Figures;
+use crate::figures::{self, Figures};
 use crate::listen;
 use crate::place::Place;
 use crate::settings::Limits;
@@ -89,6 +89,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
+    let recorder = figures::record();
     let data = settings.place.local()?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -165,7 +166,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
-    let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
+    let figures = Figures::new(recorder, Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
     let state = ServingState {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,

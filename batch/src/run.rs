@@ -90,6 +90,17 @@ impl Executor {
         Executor { surroundings, reader, settings, comparisons, heavy: Semaphore::new(1) }
     }
 
+    /// Makes up for what an earlier process had no time to do after its last commit of the view.
+    pub async fn begin(&self, view: &View) {
+        let Some(version) = self.surroundings.views.get(view.name.as_str()).and_then(|p| p.version.clone()) else {
+            return;
+        };
+        self.comparisons.settle(&version).await;
+        if let Some(comparison) = &version.comparison {
+            alarm(view, comparison);
+        }
+    }
+
     /// Runs `job` and returns the version that answers then.
     pub async fn execute(&self, job: &Job, entry: &RunEntry) -> Result<i64, RunFailure> {
         let cancel = &entry.watch.cancel;
@@ -121,13 +132,28 @@ impl Executor {
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
+        let mut reconciliation = None;
         let committed = async {
             let comparison = self.compute(job, entry, &planned, &staging).await?;
+            let comparison = comparison.map(|comparison| Comparison {
+                version: planned.base + 1,
+                compared_at: self.surroundings.clock.now(),
+                cut: planned.cut.offsets(),
+                ..comparison
+            });
             self.reach(Step::Commit)?;
             if cancel.is_set() {
                 return Err(RunFailure::Cancelled);
             }
             let version = self.version(job, entry, &planned, staging.longest_session_us());
+            if let Some(comparison) = &comparison {
+                reconciliation = self.comparisons.stage(comparison).await;
+            }
+            let version = BatchVersion {
+                comparison: comparison.as_ref().map(|c| Box::new(c.summary())),
+                comparison_file: reconciliation.clone(),
+                ..version
+            };
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
             Ok((version, comparison))
@@ -138,6 +164,7 @@ impl Executor {
             Err(failure @ RunFailure::Undecided(_)) => return Err(failure),
             Err(failure) => {
                 staging.discard().await;
+                self.comparisons.discard(&job.view.name, reconciliation).await;
                 return Err(failure);
             }
         };
@@ -155,13 +182,13 @@ impl Executor {
         self.reach(Step::Publish)?;
         let number = version.version;
         let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+        let version = published.version.clone();
         self.surroundings.views.publish(published.clone());
         self.reach(Step::Retire)?;
         publish::retire(&self.surroundings, &planned.answering, &Arc::new(published));
-        if let Some(comparison) = comparison {
-            let compared_at = self.surroundings.clock.now();
-            let cut = planned.cut.offsets();
-            self.comparisons.keep(Comparison { version: number, compared_at, cut, ..comparison }).await;
+        if let (Some(comparison), Some(version)) = (comparison, version) {
+            alarm(&job.view, &comparison);
+            self.comparisons.keep(&version, comparison).await;
         }
         Ok(number)
     }
@@ -280,6 +307,8 @@ impl Executor {
             full: planned.plan.everything,
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
+            comparison: None,
+            comparison_file: None,
             work: entry.run().started_at.map(|started_at| RunWork {
                 started_at,
                 events: planned.plan.rows,
@@ -319,6 +348,20 @@ fn report(comparison: &Comparison) {
     if unexplained > 0 {
         let example = comparison.rows.first().map(|row| serde_json::to_string(row).unwrap_or_default());
         tracing::error!(view = %comparison.view, unexplained, example, "served values differ from exact ones for no known reason");
+    }
+}
+
+/// Tells those who watch whether what was served had drifted further than the view accepts.
+fn alarm(view: &View, comparison: &Comparison) {
+    let name = view.name.to_string();
+    let alarm = comparison.alarm(view.max_drift);
+    if let Some(reason) = &alarm {
+        tracing::warn!(view = name, reason, "drift alarm");
+    }
+    metrics::gauge!("trueup_view_drift_alarm", "view" => name.clone()).set(if alarm.is_some() { 1.0 } else { 0.0 });
+    for (measure, drift) in &comparison.measures {
+        metrics::gauge!("trueup_view_drift_ratio", "view" => name.clone(), "measure" => measure.clone())
+            .set(drift.mean_rel_error);
     }
 }
 

@@ -147,15 +147,20 @@ impl Runs for Batch {
                 Some(version) => version,
                 None => match comparisons.latest(&view) {
                     Some(latest) => return Ok(Some(latest)),
-                    // Before the first run of this process the version that was loaded is the latest.
-                    None => match self.executor.surroundings.views.get(view.as_str()).and_then(|p| p.version.clone()) {
-                        Some(loaded) => loaded.version,
+                    // Before the first run of this process the latest one that was ever made.
+                    None => match comparisons.history(&view, 1).await?.first() {
+                        Some(latest) => latest.version,
                         None => return Ok(None),
                     },
                 },
             };
             comparisons.get(&view, version).await
         })
+    }
+
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move { self.executor.comparisons.history(&view?, limit).await })
     }
 }
 
@@ -183,6 +188,7 @@ fn first_run(
 
 /// Runs a view's runs, one after another.
 async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, job: Job) {
+    executor.begin(&job.view).await;
     while let Some(entry) = registry.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);

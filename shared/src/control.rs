@@ -143,6 +143,8 @@ pub trait Runs: Send + Sync {
     fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>>;
     /// The reconciliation of a version; `None` asks for the latest.
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>>;
+    /// The latest reconciliations, newest first (at most `limit`), without their rows.
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>>;
 }
 
 /// One partition of a stream, as seen now.

@@ -67,6 +67,12 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
+pub const RECONCILIATIONS_KEPT: usize = 1_000;
+/// Reconciliations that an answer on drift lists when the request names no limit.
+pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
+/// Most reconciliations that an answer on drift lists.
+pub const DRIFT_VERSIONS_MAX: usize = 200;
 /// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.

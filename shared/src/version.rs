@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::Comparison;
 use crate::ids::ViewName;
+use crate::lake::DataFile;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::time::{Day, Micros};
@@ -31,6 +33,12 @@ pub struct BatchVersion {
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
     #[serde(default)]
     pub longest_session_us: i64,
+    /// How far off what it replaced had been, without the rows; `None`: it was not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Box<Comparison>>,
+    /// The file with all of it, written before the version was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison_file: Option<DataFile>,
     /// What the run did that published it; not known of versions that an earlier program wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<RunWork>,

@@ -32,6 +32,8 @@ pub struct View {
     pub having: Option<Scalar>,
     /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
     pub schedule: Option<String>,
+    /// The mean relative error up to which reconciliations raise no alarm, as a share; `None`: any.
+    pub max_drift: Option<f64>,
     /// Names of the stream's columns that its expressions read, by index.
     pub reads: BTreeMap<usize, String>,
     /// The statement that declared the view.

@@ -1,5 +1,7 @@
 //! `trueup compare`: how far was what was served from the exact figures, and why?
 
+mod history;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -17,6 +19,9 @@ use super::listing::{moment, show};
 const DIFFERENCES_SHOWN: usize = 10;
 
 pub async fn run(arguments: Compare) -> Result<(), Failure> {
+    if arguments.history {
+        return history::run(&arguments).await;
+    }
     let version = arguments.batch_version.map_or_else(String::new, |version| format!("?version={version}"));
     let path = format!("/v1/views/{}/compare{version}", arguments.view);
     show(&arguments.listing, &path, |comparison| text(&comparison, None)).await

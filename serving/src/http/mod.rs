@@ -1,8 +1,10 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and how it stands. [`runs`] and [`streams`]: the batch layer and
-//! intake. [`health`]: for those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and
+//! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`health`]: for
+//! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
+mod drift;
 mod entity_tag;
 mod health;
 mod parameters;
@@ -85,6 +87,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/views/{view}/rows.parquet", rows_in(Format::Parquet))
         .route("/v1/views/{view}/rows.arrow", rows_in(Format::Arrow))
         .route("/v1/views/{view}/compare", get(views::compare))
+        .route("/v1/views/{view}/drift", get(drift::drift))
         .route("/v1/views/{view}/versions", get(views::versions))
         .route("/v1/views/{view}/runs", post(runs::request))
         .route("/v1/runs", get(runs::list))

@@ -56,6 +56,10 @@ struct ViewStatus<'a> {
     /// Start of the newest window any layer may have rows of.
     newest_window: Option<Micros>,
     reconciliation: Option<Reconciliation>,
+    /// The mean relative error that the view accepts, and why somebody should look at the last reconciliation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_drift: Option<f64>,
+    alarm: Option<String>,
     /// Why something above is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
@@ -113,7 +117,7 @@ struct BatchState<'a> {
 
 /// A comparison without its rows.
 #[derive(Serialize)]
-struct Reconciliation {
+pub(super) struct Reconciliation {
     version: i64,
     compared_at: Micros,
     rows_compared: u64,
@@ -263,6 +267,8 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         ledger: balance.as_ref().map(LedgerCounts::from),
         complete: balance.map(|b| b.is_complete(LayerChoice::Merged)),
         newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),
+        max_drift: view.max_drift,
+        alarm: comparison.as_ref().and_then(|comparison| comparison.alarm(view.max_drift)),
         reconciliation: comparison.map(Reconciliation::from),
         problems,
     }

@@ -279,6 +279,13 @@ impl Runs for FakeRuns {
         let found = found.cloned();
         Box::pin(async move { Ok(found) })
     }
+
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>> {
+        let comparisons = self.comparisons.lock();
+        let of_view = comparisons.iter().rev().filter(|c| c.view.as_str() == view);
+        let found = of_view.take(limit).map(Comparison::summary).collect();
+        Box::pin(async move { Ok(found) })
+    }
 }
 
 /// Streams whose lists answer as told, and that remember how they were asked.
@@ -375,6 +382,8 @@ impl World {
                 full: true,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
+                comparison: None,
+                comparison_file: None,
                 work: None,
                 files: Vec::new(),
             };

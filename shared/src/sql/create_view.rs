@@ -25,7 +25,7 @@ use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "time_zone"];
+const OPTIONS: &[&str] = &["schedule", "time_zone", "max_drift"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -52,7 +52,8 @@ pub(super) struct Known<'a> {
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
 pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
     let source = cursor.source;
-    let Options { schedule, zone } = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let Options { schedule, zone, max_drift } =
+        if cursor.word("with") { view_options(cursor)? } else { Options::default() };
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, known)?;
@@ -74,6 +75,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         output: measures.output,
         having,
         schedule,
+        max_drift,
         reads: BTreeMap::new(),
         sql: cursor.text().to_owned(),
     };
@@ -87,11 +89,12 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
 struct Options {
     schedule: Option<String>,
     zone: Zone,
+    max_drift: Option<f64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, zone: Zone::UTC }
+        Options { schedule: None, zone: Zone::UTC, max_drift: None }
     }
 }
 
@@ -103,6 +106,11 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
             "schedule" => {
                 Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
                 options.schedule = Some(option.value);
+            }
+            "max_drift" => {
+                let share = option.value.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
+                let mistake = || format!("`{}` is not a share such as 0.01, which is 1 %", option.value);
+                options.max_drift = Some(share.ok_or_else(|| option.error(source, mistake()))?);
             }
             _ => {
                 let zone = option.value.parse();
