@@ -71,6 +71,7 @@ impl Table {
         let id = uuid::Uuid::new_v4().to_string();
         match self.attempt(&mut state, &commit, columns, &id).await {
             Ok(version) => {
+                self.give_up(&commit.add);
                 let version = i64::try_from(version).unwrap_or(i64::MAX);
                 if version != base + 1 {
                     state.txns.clear();
@@ -81,6 +82,7 @@ impl Table {
             // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
             Err(error) => match self.find(base, &id).await {
                 Ok(Some(version)) => {
+                    self.give_up(&commit.add);
                     state.forget();
                     Ok(version)
                 }

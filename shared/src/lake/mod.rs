@@ -1,7 +1,8 @@
 //! Where does the lake live, and which tables does it hold? One object store, and Delta tables at known paths in it.
 //!
 //! [`durable`] makes local writes survive a power cut, [`table`] is one Delta table, [`commit`] how it changes,
-//! [`data_file`] and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files.
+//! [`data_file`] and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files,
+//! [`leases`] what may not be deleted because somebody reads or writes it.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -11,6 +12,7 @@ mod disk;
 pub mod durable;
 mod encode;
 pub mod error;
+pub mod leases;
 mod schema;
 pub mod table;
 
@@ -33,6 +35,7 @@ pub use commit::Commit;
 pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
+pub use leases::{Leases, VersionLease};
 pub use schema::SchemaChange;
 pub use table::{Table, TableSnapshot};
 
@@ -77,6 +80,7 @@ pub struct Lake {
     /// What a path in the lake is appended to, for whoever reads files without this store.
     base: String,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
+    leases: Leases,
 }
 
 impl Lake {
@@ -102,12 +106,17 @@ impl Lake {
                 (Some(store.clone()), store, base)
             }
         };
-        Ok(Lake { store, durable, base, tables: Arc::default() })
+        Ok(Lake { store, durable, base, tables: Arc::default(), leases: Leases::default() })
     }
 
     /// The store; paths in it are relative to the lake.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.store.clone()
+    }
+
+    /// What may not be deleted now.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The lake's directory, if it is local.

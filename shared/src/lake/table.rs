@@ -27,7 +27,7 @@ use url::Url;
 use super::commit::{CHECKPOINT_COMMITS, INFO_KEY};
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, TablePath};
+use super::{DataFile, Lake, LakeError, Leases, TablePath};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
@@ -40,10 +40,11 @@ pub struct Table {
 }
 
 pub(super) struct Inner {
-    path: TablePath,
+    pub(super) path: TablePath,
     uri: String,
     pub(super) partition_column: String,
     pub(super) log_store: LogStoreRef,
+    pub(super) leases: Leases,
     state: Mutex<State>,
 }
 
@@ -111,7 +112,8 @@ impl Table {
         let log_store = delta.log_store();
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
-        Table { inner: Arc::new(Inner { path: path.clone(), uri, partition_column, log_store, state }) }
+        let (path, leases) = (path.clone(), lake.leases().clone());
+        Table { inner: Arc::new(Inner { path, uri, partition_column, log_store, leases, state }) }
     }
 
     /// The table, if it is partitioned as expected.
@@ -122,6 +124,11 @@ impl Table {
         let found = &self.inner.partition_column;
         let reason = format!("partitioned by {found}, not by {partition_column}");
         Err(LakeError::Schema { table: self.name(), reason })
+    }
+
+    /// The table's place in the lake.
+    pub fn path(&self) -> &TablePath {
+        &self.inner.path
     }
 
     /// The table's path in the lake, as errors name it.
@@ -136,6 +143,8 @@ impl Table {
 
     /// Writes `batches` (all of one schema; a partition column in them is left out) as one file of `day`, which is
     /// durable on return but part of the table only once committed. Without a day the partition column is null.
+    ///
+    /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
     pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let folder = match day {
@@ -154,7 +163,11 @@ impl Table {
 
         let path = format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4());
         let size_bytes = encoded.bytes.len() as i64;
+        let mut unfinished = Unfinished { table: self, path: Some(&path) };
+        self.inner.leases.stage(self.path(), &path);
         self.store().put(&Path::from(path.as_str()), encoded.bytes.into()).await?;
+        unfinished.path = None;
+        drop(unfinished);
         Ok(DataFile {
             path,
             partition: day,
@@ -224,6 +237,7 @@ impl Table {
 
     /// Deletes files of a failed run. Refuses, before deleting any, if the table's newest version holds one of them.
     pub async fn delete_files(&self, files: &[DataFile]) -> Result<(), LakeError> {
+        self.give_up(files);
         let snapshot = self.snapshot().await?;
         let in_use = |file: &&DataFile| snapshot.files.binary_search_by(|f| f.path.cmp(&file.path)).is_ok();
         if let Some(file) = files.iter().find(in_use) {
@@ -241,7 +255,12 @@ impl Table {
         Ok(())
     }
 
-    fn store(&self) -> Arc<dyn ObjectStore> {
+    /// Lets go of files that were written and will not be committed; vacuum deletes them when they are old enough.
+    pub fn give_up(&self, files: &[DataFile]) {
+        self.inner.leases.settle(self.path(), files.iter().map(|file| file.path.as_str()));
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
 
@@ -268,6 +287,18 @@ impl Table {
         let mut state = self.locked().await;
         state.refresh().await?;
         Ok(state)
+    }
+}
+
+/// A file that is being written. If the write does not end well, nobody will know its name.
+struct Unfinished<'a> {
+    table: &'a Table,
+    path: Option<&'a str>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.table.inner.leases.settle(self.table.path(), self.path.into_iter());
     }
 }
 
