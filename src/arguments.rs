@@ -168,6 +168,7 @@ pub struct Ingest {
     after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
     trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
     trueup query departures --grain all --group-by= --layer batch\n  \
+    trueup query departures --as-of 2024-03-01T12:00:00Z     as the batch layer answered then\n  \
     trueup query departures -o parquet > departures.parquet"
 )]
 pub struct Query {
@@ -203,9 +204,13 @@ pub struct Query {
     /// Which layer answers
     #[arg(long, value_enum, default_value_t = Layer::Merged)]
     pub layer: Layer,
-    /// Answer as of a time or a batch version
+    /// Answer as the batch layer did then: with the version published at a time, or with the version of this number.
+    /// On a view with SLIDE: the instant its window ends, latest or now
     #[arg(long, value_name = "TIME_OR_VERSION")]
     pub as_of: Option<String>,
+    /// Answer as the batch layer did with this version (`trueup batch versions VIEW` lists them)
+    #[arg(long = "version", value_name = "N")]
+    pub batch_version: Option<u32>,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,

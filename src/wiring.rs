@@ -165,6 +165,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
         batch: batch.reader() as Arc<dyn BatchReader>,
+        past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
         clock,

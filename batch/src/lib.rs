@@ -3,7 +3,7 @@
 //! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`]); [`reconcile`] compares with what was served; [`publish`] makes the version answer.
-//! [`reader`] is how versions are read, [`load`] how a process begins. Nothing here reads the log.
+//! [`reader`] is how versions are read, [`load`] how a process begins, [`travel`] how an old version ([`kept`]) answers again. Nothing here reads the log.
 
 mod align;
 pub mod cache;
@@ -17,6 +17,7 @@ pub mod facts;
 pub mod failure;
 pub mod folding;
 mod json_cell;
+pub mod kept;
 mod left_out;
 pub mod load;
 pub mod pieces;
@@ -34,6 +35,7 @@ pub mod scan;
 pub mod service;
 pub mod settings;
 pub mod step;
+pub mod travel;
 
 pub use load::{Loaded, load_published};
 pub use publish::log_reader;

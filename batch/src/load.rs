@@ -9,6 +9,8 @@ use shared::stream::Stream;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
+use crate::kept::version_of;
+
 /// What was found of a view.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -72,7 +74,7 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
 }
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.
-fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
     let files = [("stream".to_owned(), stream.sql.clone()), ("version".to_owned(), version.sql.clone())];
     let definitions = shared::sql::parse_definitions(&files).ok()?;
     definitions.views.into_iter().find(|v| v.name == version.view && v.definition_hash() == version.definition_hash)
@@ -91,13 +93,6 @@ pub fn version_files(files: &[shared::lake::DataFile]) -> Vec<VersionFile> {
 
 /// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
 pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
-    let mut versions = Vec::new();
-    for number in (0..=table.snapshot().await?.version).rev() {
-        if versions.len() >= limit {
-            break;
-        }
-        let info = table.commit_info(number).await?;
-        versions.extend(info.and_then(|info| serde_json::from_value::<BatchVersion>(Value::Object(info)).ok()));
-    }
-    Ok(versions)
+    let history = table.history(-1, limit).await?;
+    Ok(history.notes.into_iter().filter_map(version_of).collect())
 }

@@ -11,9 +11,10 @@ use shared::lake::{Lake, Table, TablePath};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::published::{Published, Views};
-use shared::readers::{Generation, SpeedReader};
+use shared::readers::{Generation, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
+use shared::time::Micros;
 use shared::version::BatchVersion;
 use shared::view::View;
 use tokio::sync::Semaphore;
@@ -81,6 +82,13 @@ struct Planned {
     base: i64,
 }
 
+/// What was found out beside the version's rows.
+struct Compared {
+    comparison: Option<Comparison>,
+    watermark: Option<Micros>,
+    latest_event: Option<Micros>,
+}
+
 impl Executor {
     /// An executor with nothing running.
     pub fn new(surroundings: BatchSurroundings, settings: BatchSettings) -> Executor {
@@ -118,15 +126,19 @@ impl Executor {
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
         let committed = async {
-            let comparison = self.compute(job, entry, &planned, &staging).await?;
+            let compared = self.compute(job, entry, &planned, &staging).await?;
             self.reach(Step::Commit)?;
             if cancel.is_set() {
                 return Err(RunFailure::Cancelled);
             }
-            let version = self.version(job, entry, &planned, staging.longest_session_us());
+            let version = BatchVersion {
+                watermark: compared.watermark,
+                latest_event: compared.latest_event,
+                ..self.version(job, entry, &planned, staging.longest_session_us())
+            };
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
-            Ok((version, comparison))
+            Ok((version, compared.comparison))
         };
         let (version, comparison) = match committed.await {
             Ok(committed) => committed,
@@ -198,7 +210,7 @@ impl Executor {
         entry: &RunEntry,
         planned: &Planned,
         staging: &Arc<Staging>,
-    ) -> Result<Option<Comparison>, RunFailure> {
+    ) -> Result<Compared, RunFailure> {
         let Planned { answering, changed, cut, plan, archive, .. } = planned;
         self.reach(Step::Recompute)?;
         let source = Source { table: archive.clone(), stream: Arc::clone(&job.stream) };
@@ -214,7 +226,9 @@ impl Executor {
 
         self.reach(Step::Reconcile)?;
         let cancel = &entry.watch.cancel;
-        let generations = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let pin = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let SpeedPin { generations, watermark, latest_event } = pin;
+        let compared = |comparison| Ok(Compared { comparison, watermark, latest_event });
         if *changed {
             // The new definition must be cut at the same place before it may answer.
             let shadow = Published {
@@ -226,7 +240,7 @@ impl Executor {
         }
         let Some(generations) = whole(&generations, &answering.seam, cut) else {
             tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
-            return Ok(None);
+            return compared(None);
         };
         let old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
         let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
@@ -236,18 +250,19 @@ impl Executor {
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
-        Ok(Some(comparison))
+        compared(Some(comparison))
     }
 
     /// The generations up to the cut, once speed has closed them there.
-    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<Vec<Generation>, RunFailure> {
+    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<SpeedPin, RunFailure> {
         let deadline = tokio::time::Instant::now() + self.settings.speed_wait;
         loop {
             let pin = self.surroundings.speed.pin(published, seam).await?;
             let begins =
                 |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
             if cut.0.keys().all(|partition| begins(*partition)) {
-                return Ok(pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect());
+                let generations = pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect();
+                return Ok(SpeedPin { generations, ..pin });
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(RunFailure::SpeedBehind);
@@ -272,6 +287,10 @@ impl Executor {
             full: planned.plan.everything,
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
+            file_count: None,
+            bytes: None,
+            watermark: None,
+            latest_event: None,
             files: Vec::new(),
         }
     }

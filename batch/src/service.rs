@@ -20,11 +20,13 @@ use tracing::Instrument;
 
 use crate::cancel::Cancel;
 use crate::failure::RunFailure;
+use crate::kept::Kept;
 use crate::load::{Loaded, versions};
 use crate::reader::Reader;
 use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::BatchSettings;
+use crate::travel::Travel;
 use shared::schedule::{Schedule, ScheduleError};
 
 /// Why the batch layer could not start.
@@ -38,6 +40,7 @@ pub enum StartError {
 pub struct Batch {
     registry: Arc<Registry>,
     executor: Arc<Executor>,
+    kept: Arc<Kept>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     stopping: Cancel,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -60,6 +63,8 @@ impl Batch {
         let names = loaded.iter().map(|l| l.view.name.clone());
         let registry = Arc::new(Registry::new(Arc::clone(&clock), names, settings.runs_kept));
         let tick = settings.tick;
+        let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
+        let kept = Arc::new(Kept::new(&surroundings.lake, kept));
         let executor = Arc::new(Executor::new(surroundings, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
@@ -79,12 +84,18 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        Ok(Batch { registry, executor, next_runs, stopping, tasks: Mutex::new(tasks) })
+        Ok(Batch { registry, executor, kept, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
 
     /// How versions are read; shared with the runs, which leave in its memory what they computed.
     pub fn reader(&self) -> Arc<Reader> {
         Arc::clone(&self.executor.reader)
+    }
+
+    /// How versions of the past are found.
+    pub fn past(&self) -> Travel {
+        let surroundings = &self.executor.surroundings;
+        Travel::new(&surroundings.lake, &surroundings.views, &self.kept)
     }
 
     /// Stops the runs there are and waits for their tasks. Nothing a stopped run did is visible.

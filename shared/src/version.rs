@@ -31,6 +31,16 @@ pub struct BatchVersion {
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
     #[serde(default)]
     pub longest_session_us: i64,
+    /// Files of the version, and their bytes; `None`: published before these were noted.
+    #[serde(default)]
+    pub file_count: Option<u64>,
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// The stream's watermark and its latest event time when the version was made: by them its rows are judged again.
+    #[serde(default)]
+    pub watermark: Option<Micros>,
+    #[serde(default)]
+    pub latest_event: Option<Micros>,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,

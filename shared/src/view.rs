@@ -30,6 +30,8 @@ pub struct View {
     pub having: Option<Scalar>,
     /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
     pub schedule: Option<String>,
+    /// How many versions can be asked for, the newest included; at least 1. Not part of the definition.
+    pub versions_kept: u32,
     /// The statement that declared the view.
     pub sql: String,
 }

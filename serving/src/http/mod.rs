@@ -22,7 +22,7 @@ use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, SpeedReader};
+use shared::readers::{BatchReader, PastReader, SpeedReader};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -42,6 +42,7 @@ pub struct ServingState {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
+    pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
     pub clock: Arc<dyn Clock>,
@@ -53,7 +54,12 @@ pub struct ServingState {
 
 impl ServingState {
     fn doors(&self) -> Doors {
-        Doors { views: Arc::clone(&self.views), speed: Arc::clone(&self.speed), batch: Arc::clone(&self.batch) }
+        Doors {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed),
+            batch: Arc::clone(&self.batch),
+            past: Arc::clone(&self.past),
+        }
     }
 
     fn view(&self, name: &str) -> Result<Arc<Published>, Problem> {

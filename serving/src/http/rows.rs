@@ -76,7 +76,7 @@ async fn rows(
     }
     let as_of = match query.as_of {
         Some(AsOf::At(time)) => Micros(time),
-        _ => state.clock.now(),
+        _ => pinned.past.as_ref().map_or_else(|| state.clock.now(), |past| past.version.published_at),
     };
     let response = if runs_inline(&query, &pinned) {
         write(&query, &pinned, format, as_of)?

@@ -4,7 +4,7 @@
 //! to the grain's next boundary: every row that is shown is whole. With `grain=all` they bound the view's own windows.
 //! A view with SLIDE has one window, which ends at the instant that `as_of` says.
 //!
-//! [`grain`] reads grains, [`as_of`] instants, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place
+//! [`grain`] reads grains, [`as_of`] instants, [`travel`] which state of the past is meant, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place
 //! to go on from.
 
 pub mod as_of;
@@ -14,6 +14,7 @@ mod names;
 mod predicate;
 #[cfg(test)]
 mod tests;
+pub mod travel;
 
 use shared::limits::{QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX};
 use shared::partial::codec::window_bounds;
@@ -30,8 +31,10 @@ use crate::nearest::did_you_mean;
 use crate::window_text::kind;
 
 /// Every parameter of `/rows`.
-pub const PARAMETERS: [&str; 12] =
-    ["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of"];
+pub const PARAMETERS: [&str; 13] = [
+    "from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of",
+    "version",
+];
 
 /// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

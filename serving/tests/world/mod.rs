@@ -26,7 +26,7 @@ use shared::control::{
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::ids::{Offset, Partition};
+use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -35,7 +35,7 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
@@ -192,6 +192,15 @@ impl BatchReader for FakeBatch {
         self.read.fetch_add(parts.len(), Ordering::SeqCst);
         let broken = self.broken.load(Ordering::SeqCst);
         Box::pin(async move { if broken { Err(HandoffError("a file is missing".into())) } else { Ok(parts) } })
+    }
+}
+
+/// Old versions are tried with the real batch layer (`tests/versions.rs`); here none is kept.
+pub struct FakePast;
+
+impl PastReader for FakePast {
+    fn at<'a>(&'a self, view: &'a ViewName, _: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
+        Box::pin(async { Err(PastError::Nothing(view.clone())) })
     }
 }
 
@@ -371,6 +380,10 @@ impl World {
                 full: true,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
+                file_count: Some(parts.len() as u64),
+                bytes: Some(1_000),
+                watermark: None,
+                latest_event: None,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
@@ -414,6 +427,7 @@ impl World {
             views: Arc::clone(&self.views),
             speed: Arc::clone(&self.speed) as _,
             batch: Arc::clone(&self.batch) as _,
+            past: Arc::new(FakePast),
             runs: Arc::clone(&self.runs) as _,
             streams: Arc::clone(&self.streams) as _,
             clock: Arc::new(self.clock.clone()),

@@ -37,7 +37,7 @@ pub use encode::is_readable;
 pub use error::LakeError;
 pub use leases::{Leases, VersionLease};
 pub use schema::SchemaChange;
-pub use table::{Table, TableSnapshot};
+pub use table::{History, Table, TableSnapshot};
 
 use crate::ids::{StreamName, ViewName};
 use durable::DurableStore;

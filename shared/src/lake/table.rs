@@ -33,6 +33,9 @@ use crate::time::Day;
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// Entries of the log read at the same time.
+const ENTRIES_AT_ONCE: usize = 8;
+
 /// One Delta table. Clones share its state.
 #[derive(Clone)]
 pub struct Table {
@@ -64,6 +67,17 @@ pub struct TableSnapshot {
     pub schema: SchemaRef,
     /// All files, by path.
     pub files: Vec<DataFile>,
+}
+
+/// What the log tells of versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The newest version, with or without a note.
+    pub newest: i64,
+    /// Versions with their notes, newest first.
+    pub notes: Vec<(i64, Map<String, Value>)>,
+    /// Are these all? Otherwise there are older ones, or the log does not tell of them any more.
+    pub whole: bool,
 }
 
 impl Table {
@@ -219,13 +233,42 @@ impl Table {
 
     /// The newest version that has a note, and the note.
     pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
-        let newest = self.refreshed().await?.version();
-        for version in (0..=newest).rev() {
-            if let Some(info) = self.commit_info(version).await? {
-                return Ok(Some((version, info)));
+        let history = self.history(-1, 1).await?;
+        Ok(history.notes.into_iter().next())
+    }
+
+    /// The number of the newest version.
+    pub async fn newest_version(&self) -> Result<i64, LakeError> {
+        Ok(self.refreshed().await?.version())
+    }
+
+    /// The notes of the newest versions after `after`, at most `limit` of them; only as much of the log is read as that
+    /// takes. Versions that others wrote have none.
+    pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
+        let newest = self.newest_version().await?;
+        let mut notes = Vec::new();
+        let entries = futures::stream::iter((after + 1..=newest).rev());
+        // Most entries have a note: no more are asked for at once than may be needed.
+        let mut entries = entries.map(|version| self.entry_of(version)).buffered(limit.clamp(1, ENTRIES_AT_ONCE));
+        while let Some(entry) = entries.next().await {
+            match entry? {
+                (version, Some(mut note)) => {
+                    if let Some(Value::Object(info)) = note.remove(INFO_KEY) {
+                        notes.push((version, info));
+                    }
+                }
+                (_, None) => return Ok(History { newest, notes, whole: false }),
+            }
+            if notes.len() >= limit {
+                let whole = notes.last().is_some_and(|(version, _)| *version == after + 1);
+                return Ok(History { newest, notes, whole });
             }
         }
-        Ok(None)
+        Ok(History { newest, notes, whole: true })
+    }
+
+    async fn entry_of(&self, version: i64) -> Result<(i64, Option<Map<String, Value>>), LakeError> {
+        Ok((version, self.note_of(self.version_of(version)?).await?))
     }
 
     /// How the table's columns differ from `schema`.
@@ -269,14 +312,14 @@ impl Table {
         Version::try_from(version).map_err(|_| reason())
     }
 
-    /// The flattened part of a version's commit information.
+    /// The flattened part of a version's commit information; `None`: the log has no entry of the version.
     pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
         let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
         let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
             Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
             _ => None,
         });
-        Ok(note)
+        Ok(Some(note.unwrap_or_default()))
     }
 
     pub(super) async fn locked(&self) -> MutexGuard<'_, State> {

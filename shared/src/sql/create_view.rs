@@ -8,7 +8,7 @@ use super::create_stream::is_reserved;
 use super::cursor::{Cursor, Named, Parsed, fold_case};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
-use super::options::parse_options;
+use super::options::{SqlOption, parse_options};
 use super::scope::{Place, Scope};
 use super::select::{Item, Select, parse_select};
 use super::source::Source;
@@ -16,6 +16,7 @@ use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
 use crate::calendar::{UnknownZone, Zone};
 use crate::ids::ViewName;
+use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
 use crate::scalar::Scalar;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
@@ -23,7 +24,7 @@ use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "time_zone"];
+const OPTIONS: &[&str] = &["schedule", "time_zone", "versions_kept"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -50,7 +51,8 @@ pub(super) struct Known<'a> {
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
 pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
     let source = cursor.source;
-    let Options { schedule, zone } = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let options = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let zone = options.zone;
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, known)?;
@@ -71,7 +73,8 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         measures: measures.measures,
         output: measures.output,
         having,
-        schedule,
+        schedule: options.schedule,
+        versions_kept: options.versions_kept,
         sql: cursor.text().to_owned(),
     })
 }
@@ -80,11 +83,12 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
 struct Options {
     schedule: Option<String>,
     zone: Zone,
+    versions_kept: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, zone: Zone::UTC }
+        Options { schedule: None, zone: Zone::UTC, versions_kept: VERSIONS_KEPT }
     }
 }
 
@@ -97,6 +101,7 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
                 Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
                 options.schedule = Some(option.value);
             }
+            "versions_kept" => options.versions_kept = versions_kept(source, &option)?,
             _ => {
                 let zone = option.value.parse();
                 let unknown = |error: UnknownZone| option.error(source, error.to_string());
@@ -105,6 +110,16 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
         }
     }
     Ok(options)
+}
+
+fn versions_kept(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {
+    match option.value.trim().parse() {
+        Ok(kept) if (1..=VERSIONS_KEPT_MAX).contains(&kept) => Ok(kept),
+        _ => {
+            let message = format!("`{}` is not a number from 1 to {VERSIONS_KEPT_MAX}", option.value);
+            Err(option.error(source, message).help("1 keeps only the version that answers"))
+        }
+    }
 }
 
 /// The time zone that a city alone or a misspelt name may mean.

@@ -30,6 +30,7 @@ fn view(measures: Vec<Scalar>) -> View {
         output: Vec::new(),
         having: None,
         schedule: None,
+        versions_kept: crate::limits::VERSIONS_KEPT,
         sql: String::new(),
     }
 }

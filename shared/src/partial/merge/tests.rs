@@ -77,6 +77,7 @@ fn view_of(window: Window) -> Arc<View> {
         aggregates,
         having: None,
         schedule: None,
+        versions_kept: crate::limits::VERSIONS_KEPT,
         sql: String::new(),
     })
 }

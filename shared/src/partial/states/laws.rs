@@ -150,6 +150,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         aggregates,
         having: None,
         schedule: None,
+        versions_kept: crate::limits::VERSIONS_KEPT,
         sql: String::new(),
     }
 }
