@@ -313,6 +313,35 @@ pub enum Batch {
     Run(BatchRun),
     /// List the runs of a server
     Status(Listing),
+    /// List the versions of a view, and which of them can still be asked for
+    #[command(after_help = "Example:\n  trueup batch versions departures\n  \
+        trueup query departures --version 12        what did version 12 say?")]
+    Versions(BatchVersions),
+    /// Delete files that no kept version of a view needs
+    #[command(after_help = "Examples:\n  trueup batch vacuum departures\n  \
+        trueup batch vacuum departures --older-than 1h\n\n\
+        The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
+        the age protects those of other servers over the same lake.")]
+    Vacuum(BatchVacuum),
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVersions {
+    /// The view
+    pub view: ViewName,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVacuum {
+    /// The view
+    pub view: ViewName,
+    /// Delete what has not been needed for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 #[derive(Debug, Args)]

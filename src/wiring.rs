@@ -276,6 +276,8 @@ fn batch_settings(limits: &Limits) -> BatchSettings {
     BatchSettings {
         dedup_horizon_events: limits.dedup_horizon_events,
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+        vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
         ..BatchSettings::default()
     }
 }

@@ -41,6 +41,7 @@ pub async fn commit(
         // A changed definition has other columns; equal ones are left alone.
         schema: Some(table_schema(view)),
         must_be_based_on: Some(base),
+        keeps_log: true,
         ..Commit::default()
     };
     version.version = table.commit(commit).await?;

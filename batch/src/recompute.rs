@@ -60,6 +60,7 @@ impl Staging {
     pub async fn discard(&self) {
         let files = std::mem::take(&mut *self.files.lock());
         let table = &self.table;
+        // Also if they cannot be deleted now: then vacuum does.
         if let Err(error) = table.delete_files(&files).await {
             tracing::warn!(table = table.name(), %error, "files of a failed run are left over");
         }

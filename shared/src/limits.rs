@@ -40,6 +40,11 @@ pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 pub const VERSIONS_KEPT: u32 = 10;
 /// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.
 pub const VERSIONS_KEPT_MAX: u32 = 10_000;
+/// Age at which a file that nobody needs is deleted, in milliseconds: readers and runs of other processes are not known, and
+/// none of them takes as long.
+pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
+/// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
+pub const VACUUM_EVERY_MS: u64 = 3_600_000;
 /// Old versions whose lists of files are held in memory, over all views, the last asked for.
 pub const PAST_VERSIONS_CACHED: usize = 32;
 /// Rows of an answer when the query names no limit.

@@ -16,6 +16,7 @@ use crate::quantities::{bytes, grouped};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, moment, show};
+use super::versions;
 
 /// How often a run that is waited for is looked up.
 const POLL_EVERY: Duration = Duration::from_millis(200);
@@ -24,6 +25,8 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
     match arguments {
         Batch::Run(arguments) => start(arguments).await,
         Batch::Status(arguments) => status(arguments).await,
+        Batch::Versions(arguments) => versions::list(arguments).await,
+        Batch::Vacuum(arguments) => versions::vacuum(arguments).await,
     }
 }
 

@@ -11,6 +11,7 @@ mod query;
 mod serve;
 mod streams;
 mod verify;
+mod versions;
 mod views;
 
 use crate::arguments::Command;

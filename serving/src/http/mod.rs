@@ -90,6 +90,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/views/{view}/compare", get(views::compare))
         .route("/v1/views/{view}/versions", get(views::versions))
         .route("/v1/views/{view}/runs", post(runs::request))
+        .route("/v1/views/{view}/vacuum", post(runs::vacuum))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", get(runs::describe).delete(runs::cancel))
         .route("/v1/streams", get(streams::list))

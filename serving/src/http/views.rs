@@ -110,6 +110,8 @@ struct Listed<'a> {
 #[derive(Serialize)]
 struct ListedVersions<'a> {
     view: &'a str,
+    /// How many can be asked for, the newest included.
+    versions_kept: usize,
     versions: Vec<VersionStatus<'a>>,
 }
 
@@ -122,7 +124,15 @@ struct VersionStatus<'a> {
     cut: BTreeMap<Partition, Offset>,
     events: u64,
     rows: u64,
+    /// Files and their bytes; not known of versions from before these were noted.
+    files: Option<u64>,
+    bytes: Option<u64>,
+    watermark: Option<Micros>,
     definition_hash: &'a str,
+    /// Can it still be asked for?
+    kept: bool,
+    /// After how many more versions it can no longer be.
+    kept_for: usize,
     drift: Option<Reconciliation>,
 }
 
@@ -152,16 +162,17 @@ pub async fn describe(State(state): State<ServingState>, Path(view): Path<String
 /// `GET /v1/views/{view}/versions`: newest first, each with its drift.
 pub async fn versions(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
     let published = state.view(&view)?;
-    let versions = state.runs.versions(&view, VERSIONS_MAX).await?;
+    let kept = state.runs.versions_kept(&view);
+    let versions = state.runs.versions(&view, VERSIONS_MAX.max(kept)).await?;
     let mut told = Vec::with_capacity(versions.len());
-    for version in &versions {
+    for (newer, version) in versions.iter().enumerate() {
         let drift = state.runs.comparison(&view, Some(version.version)).await?;
-        told.push(version_status(version, drift));
+        told.push(version_status(version, kept.saturating_sub(newer), drift));
     }
-    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions: told }))
+    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions_kept: kept, versions: told }))
 }
 
-fn version_status(version: &BatchVersion, drift: Option<Comparison>) -> VersionStatus<'_> {
+fn version_status(version: &BatchVersion, kept_for: usize, drift: Option<Comparison>) -> VersionStatus<'_> {
     VersionStatus {
         version: version.version,
         run: &version.run,
@@ -170,7 +181,12 @@ fn version_status(version: &BatchVersion, drift: Option<Comparison>) -> VersionS
         cut: version.seam.offsets(),
         events: version.ledger.events,
         rows: version.rows,
+        files: version.file_count,
+        bytes: version.bytes,
+        watermark: version.watermark,
         definition_hash: &version.definition_hash,
+        kept: kept_for > 0,
+        kept_for,
         drift: drift.map(Reconciliation::from),
     }
 }

@@ -21,7 +21,7 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
+    Cleaned,    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
     StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
@@ -245,6 +245,15 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
 }
 
 impl Runs for FakeRuns {
+    fn versions_kept(&self, _: &str) -> usize {
+        2
+    }
+
+    fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+        let view: ViewName = view.parse().expect("a name");
+        Box::pin(async { Ok(Cleaned::nothing(view)) })
+    }
+
     fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
         let mut runs = self.runs.lock();
         let run = a_run(&format!("run-{}", runs.len() + 1), view, full);

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::commit::{CHECKPOINT_COMMITS, INFO_KEY};
+use super::durable::DurableStore;
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
 use super::{DataFile, Lake, LakeError, Leases, TablePath};
@@ -48,6 +49,8 @@ pub(super) struct Inner {
     pub(super) partition_column: String,
     pub(super) log_store: LogStoreRef,
     pub(super) leases: Leases,
+    /// The store of a local lake.
+    pub(super) durable: Option<Arc<DurableStore>>,
     state: Mutex<State>,
 }
 
@@ -126,8 +129,8 @@ impl Table {
         let log_store = delta.log_store();
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
-        let (path, leases) = (path.clone(), lake.leases().clone());
-        Table { inner: Arc::new(Inner { path, uri, partition_column, log_store, leases, state }) }
+        let (path, leases, durable) = (path.clone(), lake.leases().clone(), lake.durable.clone());
+        Table { inner: Arc::new(Inner { path, uri, partition_column, log_store, leases, durable, state }) }
     }
 
     /// The table, if it is partitioned as expected.
