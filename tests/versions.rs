@@ -387,3 +387,21 @@ fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer(
     assert!(is_cut(&world, "short", "whole", "") < first);
     ["short", "visits"].into_iter().for_each(|view| nothing_leaks(&world, view));
 }
+
+#[test]
+fn a_cancelled_run_leaves_nothing_at_once() {
+    let mut random = seeded();
+    let world = with_limits(&DEFINITIONS.replace("versions_kept = 4", "versions_kept = 1000"), "archive_wait_ms = 5\n");
+    let mut cancelled = 0;
+    for round in 0..40 {
+        assert_eq!(world.post("/v1/events/s", events(&mut random, round, 200)).status, 200);
+        let asked = world.post("/v1/views/hourly/runs", r#"{"full": true}"#);
+        let id = asked.json()["id"].as_str().expect("an id").to_owned();
+        std::thread::sleep(std::time::Duration::from_micros(random.random_range(0..60_000)));
+        assert_eq!(world.delete(&format!("/v1/runs/{id}")).status, 200);
+        cancelled += usize::from(world.finished(&id)["state"] == json!("cancelled"));
+        let (stored, needed) = files(&world, "hourly", 0);
+        assert_eq!(stored, needed, "round {round}");
+    }
+    assert!(cancelled > 0, "no run was caught under way");
+}
