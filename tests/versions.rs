@@ -138,7 +138,8 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
             assert_eq!(run["state"], json!("published"), "{run}");
             let version = run["version"].as_i64().expect("a version");
             let now = said(&world, view, "&layer=batch");
-            let published_at = world.get(&format!("/v1/views/{view}/versions")).json()["versions"][0]["published_at"].clone();
+            let published_at =
+                world.get(&format!("/v1/views/{view}/versions")).json()["versions"][0]["published_at"].clone();
             let published_at = published_at.as_str().expect("a time").to_owned();
             history.entry(view).or_default().insert(version, (published_at, now));
         }
@@ -157,20 +158,38 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
                 let parameters = format!("&version={version}");
                 if i < oldest {
                     let gone = world.get(&format!("/v1/views/{view}/rows?version={version}"));
-                    assert_eq!((gone.status, gone.json()["code"].clone()), (410, json!("version_gone")), "{}", gone.text);
+                    assert_eq!(
+                        (gone.status, gone.json()["code"].clone()),
+                        (410, json!("version_gone")),
+                        "{}",
+                        gone.text
+                    );
                     let named = versions.keys().nth(oldest).expect("a version");
-                    assert!(gone.text.contains(&format!("the oldest version that is kept is {named}")), "{}", gone.text);
+                    assert!(
+                        gone.text.contains(&format!("the oldest version that is kept is {named}")),
+                        "{}",
+                        gone.text
+                    );
                     continue;
                 }
                 assert_eq!(&said(&world, view, &parameters), before, "{view} {version}, round {round}");
                 if *view != "trailing" {
                     assert_eq!(&said(&world, view, &format!("&as_of={version}")), before);
-                    assert_eq!(&said(&world, view, &format!("&as_of={published_at}")), before, "{view} at {published_at}");
+                    assert_eq!(
+                        &said(&world, view, &format!("&as_of={published_at}")),
+                        before,
+                        "{view} at {published_at}"
+                    );
                 }
             }
             let newest = versions.keys().last().expect("a version");
             let future = world.get(&format!("/v1/views/{view}/rows?version={}", newest + 1));
-            assert_eq!((future.status, future.json()["code"].clone()), (404, json!("unknown_version")), "{}", future.text);
+            assert_eq!(
+                (future.status, future.json()["code"].clone()),
+                (404, json!("unknown_version")),
+                "{}",
+                future.text
+            );
         }
     }
     VIEWS.into_iter().for_each(|view| nothing_leaks(&world, view));

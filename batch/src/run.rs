@@ -112,7 +112,8 @@ impl Executor {
         let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
         entry.set_cut(&cut);
         let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
-        if let Some(version) = answering.version.as_ref().filter(|version| !full && !changed && !retained.changes(version))
+        if let Some(version) =
+            answering.version.as_ref().filter(|version| !full && !changed && !retained.changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);

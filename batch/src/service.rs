@@ -214,13 +214,7 @@ fn first_run(
 }
 
 /// Runs a view's runs, one after another.
-async fn run_all(
-    registry: Arc<Registry>,
-    executor: Arc<Executor>,
-    cleaner: Arc<Cleaner>,
-    job: Job,
-    stopping: Cancel,
-) {
+async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<Cleaner>, job: Job, stopping: Cancel) {
     while let Some(entry) = registry.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);

@@ -26,7 +26,7 @@ impl EntityTag {
         let published = &pinned.published;
         let mut text = format!("{format}\n{:016x}\n{}\n", query.fingerprint, published.definition_hash);
         let mut put = |value: &dyn std::fmt::Debug| {
-            write!(text, "{value:?}\n").expect("a String takes everything");
+            writeln!(text, "{value:?}").expect("a String takes everything");
         };
         put(&query.limit);
         put(&query.shape);

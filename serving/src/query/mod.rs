@@ -170,7 +170,8 @@ impl Query {
         let window = published.view.window;
         if let (Window::Slide { .. }, Some(AsOf::At(_))) = (window, self.as_of) {
             if self.from < start {
-                let problem = format!("the window begins before {first}, from when on the view has data (its retention)");
+                let problem =
+                    format!("the window begins before {first}, from when on the view has data (its retention)");
                 return Err(invalid("as_of", problem));
             }
             return Ok(());

@@ -21,7 +21,7 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned,    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
+    Cleaned, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
     StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
@@ -35,7 +35,9 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{
+    BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
+};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;

@@ -128,7 +128,9 @@ fn has_dates(source: &Source, retention: Retention, option: &SqlOption, window: 
             let error = option.error(source, "the view has one window over all time, which cannot be dropped in part");
             Err(error.help("leave retention out, or add a window to GROUP BY"))
         }
-        Window::Slide { size, .. } if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY => {
+        Window::Slide { size, .. }
+            if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY =>
+        {
             Err(option.error(source, "retention must be longer than the trailing window by at least a day"))
         }
         _ => Ok(retention),
