@@ -95,7 +95,13 @@ mod tests {
             json!({"version": 1, "published_at": "2023-12-30T00:00:00Z", "run": "v-1-1", "full": true, "events": 7,
                    "rows": 1, "files": 1, "bytes": 900, "kept": false, "kept_for": 0}),
         ];
-        insta::assert_snapshot!(table(&versions, Some(140)), @"");
+        insta::assert_snapshot!(table(&versions, Some(140)), @r#"
+         version   published              run     full   events   rows   files      size   kept for
+        ───────────────────────────────────────────────────────────────────────────────────────────────────
+               3   2024-01-01T00:00:00Z   v-1-3   no     41,200    812       3   2.0 KiB   2 more versions
+               2   2023-12-31T00:00:00Z   v-1-2   yes    40,000    800       -         -   1 more version
+               1   2023-12-30T00:00:00Z   v-1-1   yes         7      1       1     900 B   gone
+        "#);
     }
 
     #[test]
