@@ -67,6 +67,13 @@ impl Staging {
     }
 }
 
+impl Drop for Staging {
+    /// A run that ended in a panic neither commits nor discards: its files are vacuum's.
+    fn drop(&mut self) {
+        self.table.give_up(self.files.get_mut());
+    }
+}
+
 /// How the work is cut up.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
