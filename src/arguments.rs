@@ -241,6 +241,7 @@ pub struct Historical {
     after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
     trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
     trueup query departures --grain all --group-by= --layer batch\n  \
+    trueup query departures --as-of 2024-03-01T12:00:00Z     as the batch layer answered then\n  \
     trueup query departures -o parquet > departures.parquet"
 )]
 pub struct Query {
@@ -276,9 +277,13 @@ pub struct Query {
     /// Which layer answers
     #[arg(long, value_enum, default_value_t = Layer::Merged)]
     pub layer: Layer,
-    /// Answer as of a time or a batch version
+    /// Answer as the batch layer did then: with the version published at a time, or with the version of this number.
+    /// On a view with SLIDE: the instant its window ends, latest or now
     #[arg(long, value_name = "TIME_OR_VERSION")]
     pub as_of: Option<String>,
+    /// Answer as the batch layer did with this version (`trueup batch versions VIEW` lists them)
+    #[arg(long = "version", value_name = "N")]
+    pub batch_version: Option<u32>,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,
@@ -394,6 +399,35 @@ pub enum Batch {
     Backfill(Backfill),
     /// List the runs of a server
     Status(Listing),
+    /// List the versions of a view, and which of them can still be asked for
+    #[command(after_help = "Example:\n  trueup batch versions departures\n  \
+        trueup query departures --version 12        what did version 12 say?")]
+    Versions(BatchVersions),
+    /// Delete files that no kept version of a view needs
+    #[command(after_help = "Examples:\n  trueup batch vacuum departures\n  \
+        trueup batch vacuum departures --older-than 1h\n\n\
+        The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
+        the age protects those of other servers over the same lake.")]
+    Vacuum(BatchVacuum),
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVersions {
+    /// The view
+    pub view: ViewName,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVacuum {
+    /// The view
+    pub view: ViewName,
+    /// Delete what has not been needed for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 #[derive(Debug, Args)]

@@ -171,6 +171,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
         batch: batch.reader() as Arc<dyn BatchReader>,
+        past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
         clock,
@@ -273,6 +274,8 @@ fn batch_settings(limits: &Limits) -> BatchSettings {
     BatchSettings {
         dedup_horizon_events: limits.dedup_horizon_events,
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+        vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
         ..BatchSettings::default()
     }
 }

@@ -108,7 +108,7 @@ pub fn compare(
             sum.estimates += 1;
             sum.inside += u64::from(stands == Served::Inside);
         }
-        if cause != Cause::Definition {
+        if !matches!(cause, Cause::Definition | Cause::Historical) {
             sum.off += if error.is_finite() { error } else { 1.0 };
         }
         each(Differing { row, cause, error });

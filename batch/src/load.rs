@@ -12,6 +12,8 @@ use shared::stream::Stream;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
+use crate::kept::version_of;
+
 /// What was found of a view.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -87,7 +89,7 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoin
 }
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.
-fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
     let old = shared::sql::parse_view(stream, &version.sql).ok()?;
     (old.name == version.view && is_of(version, &old)).then_some(old)
 }
@@ -110,13 +112,6 @@ pub fn version_files(files: &[shared::lake::DataFile]) -> Vec<VersionFile> {
 
 /// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
 pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
-    let mut versions = Vec::new();
-    for number in (0..=table.snapshot().await?.version).rev() {
-        if versions.len() >= limit {
-            break;
-        }
-        let info = table.commit_info(number).await?;
-        versions.extend(info.and_then(|info| serde_json::from_value::<BatchVersion>(Value::Object(info)).ok()));
-    }
-    Ok(versions)
+    let history = table.history(-1, limit).await?;
+    Ok(history.notes.into_iter().filter_map(version_of).collect())
 }

@@ -11,9 +11,10 @@ use shared::lake::{Lake, Table, TablePath};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::published::{Published, Views};
-use shared::readers::{Generation, SpeedReader};
+use shared::readers::{Generation, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
+use shared::time::Micros;
 use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
@@ -31,6 +32,7 @@ use crate::reader::Reader;
 use crate::recompute::{Bounds, Recomputed, Staging, recompute};
 use crate::reconcile::{Served, reconcile};
 use crate::registry::RunEntry;
+use crate::retain::Retained;
 use crate::scan::Source;
 use crate::settings::BatchSettings;
 use crate::step::Step;
@@ -76,10 +78,19 @@ struct Planned {
     changed: bool,
     cut: Cut,
     plan: Plan,
+    /// Events so far that came when all their windows had been dropped.
+    past_retention: u64,
     archive: Table,
     table: Table,
     /// The version of the view's table that the plan was made for.
     base: i64,
+}
+
+/// What was found out beside the version's rows.
+struct Compared {
+    comparison: Option<Comparison>,
+    watermark: Option<Micros>,
+    latest_event: Option<Micros>,
 }
 
 impl Executor {
@@ -115,7 +126,9 @@ impl Executor {
         let cut = log_cut.clone().with_history(history);
         entry.set_cut(&cut);
         let wanted = full || changed || !entry.run().ranges.is_empty();
-        if let Some(version) = answering.version.as_ref().filter(|_| !wanted)
+        let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
+        if let Some(version) =
+            answering.version.as_ref().filter(|version| !wanted && !retained.changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);
@@ -128,14 +141,14 @@ impl Executor {
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         self.reach(Step::Plan)?;
-        let planned = self.plan(job, entry, answering, changed, cut).await?;
+        let planned = self.plan(job, entry, answering, changed, retained, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
         let mut reconciliation = None;
         let committed = async {
-            let comparison = self.compute(job, entry, &planned, &staging).await?;
-            let comparison = comparison.map(|comparison| Comparison {
+            let mut compared = self.compute(job, entry, &planned, &staging).await?;
+            compared.comparison = compared.comparison.map(|comparison| Comparison {
                 version: planned.base + 1,
                 compared_at: self.surroundings.clock.now(),
                 cut: planned.cut.offsets(),
@@ -145,18 +158,19 @@ impl Executor {
             if cancel.is_set() {
                 return Err(RunFailure::Cancelled);
             }
-            let version = self.version(job, entry, &planned, staging.longest_session_us());
-            if let Some(comparison) = &comparison {
+            if let Some(comparison) = &compared.comparison {
                 reconciliation = self.comparisons.stage(comparison).await;
             }
             let version = BatchVersion {
-                comparison: comparison.as_ref().map(|c| Box::new(c.summary())),
+                comparison: compared.comparison.as_ref().map(|c| Box::new(c.summary())),
                 comparison_file: reconciliation.clone(),
-                ..version
+                watermark: compared.watermark,
+                latest_event: compared.latest_event,
+                ..self.version(job, entry, &planned, staging.longest_session_us())
             };
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
-            Ok((version, comparison))
+            Ok((version, compared.comparison))
         };
         let (version, comparison) = match committed.await {
             Ok(committed) => committed,
@@ -204,6 +218,7 @@ impl Executor {
         entry: &RunEntry,
         answering: Arc<Published>,
         changed: bool,
+        retained: Retained,
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
         let lake = &self.surroundings.lake;
@@ -215,16 +230,19 @@ impl Executor {
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
         let run = entry.run();
-        let plan = plan(&Given {
+        let mut plan = plan(&Given {
             window: job.view.window,
             seam: &answering.seam,
             cut: &cut,
             archive: &archived.files,
             present: &present.files,
-            everything: run.full || changed || !is_ours,
+            everything: run.full || changed || !is_ours || retained.is_longer,
             ranges: &run.ranges,
         })?;
-        Ok(Planned { answering, changed, cut, plan, archive, table, base: present.version })
+        retained.apply(&mut plan, job.view.window);
+        let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
+        let past_retention = past_before + retained.past(&plan, job.view.window);
+        Ok(Planned { answering, changed, cut, plan, past_retention, archive, table, base: present.version })
     }
 
     async fn compute(
@@ -233,7 +251,7 @@ impl Executor {
         entry: &RunEntry,
         planned: &Planned,
         staging: &Arc<Staging>,
-    ) -> Result<Option<Comparison>, RunFailure> {
+    ) -> Result<Compared, RunFailure> {
         let Planned { answering, changed, cut, plan, archive, .. } = planned;
         self.reach(Step::Recompute)?;
         let source = Source { table: archive.clone(), stream: Arc::clone(&job.stream) };
@@ -249,7 +267,9 @@ impl Executor {
 
         self.reach(Step::Reconcile)?;
         let cancel = &entry.watch.cancel;
-        let generations = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let pin = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let SpeedPin { generations, watermark, latest_event } = pin;
+        let compared = |comparison| Ok(Compared { comparison, watermark, latest_event });
         if *changed {
             // The new definition must be cut at the same place before it may answer.
             let shadow = Published {
@@ -261,28 +281,32 @@ impl Executor {
         }
         let Some(generations) = whole(&generations, &answering.seam, cut) else {
             tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
-            return Ok(None);
+            return compared(None);
         };
-        let old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
-        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
+        let mut old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
+        // What retention drops is not compared with anything.
+        old_files.retain(|file| file.partition.is_none_or(|day| plan.retained_from.is_none_or(|from| day >= from)));
+        let from = plan.retained_from.map_or(i64::MIN, |day| day.start().0);
+        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations, from };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
         let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
-        Ok(Some(comparison))
+        compared(Some(comparison))
     }
 
     /// The generations up to the cut, once speed has closed them there.
-    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<Vec<Generation>, RunFailure> {
+    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<SpeedPin, RunFailure> {
         let deadline = tokio::time::Instant::now() + self.settings.speed_wait;
         loop {
             let pin = self.surroundings.speed.pin(published, seam).await?;
             let begins =
                 |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
             if cut.of_log().all(|(partition, _)| begins(partition)) {
-                return Ok(pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect());
+                let generations = pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect();
+                return Ok(SpeedPin { generations, ..pin });
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(RunFailure::SpeedBehind);
@@ -314,6 +338,12 @@ impl Executor {
                 events: planned.plan.rows,
                 bytes: planned.plan.bytes,
             }),
+            file_count: None,
+            bytes: None,
+            watermark: None,
+            latest_event: None,
+            retained_from: planned.plan.retained_from,
+            past_retention: planned.past_retention,
             files: Vec::new(),
         }
     }

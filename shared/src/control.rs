@@ -2,6 +2,7 @@
 //! the shapes are those of the HTTP contract.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -117,6 +118,30 @@ impl RunScope {
     pub const FULL: RunScope = RunScope { full: true, range: None };
 }
 
+/// What a vacuum of a view's table did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleaned {
+    pub view: ViewName,
+    /// The oldest version whose files stay; `None`: there is no version yet.
+    pub kept_from: Option<i64>,
+    /// Files deleted, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Remains of interrupted writes.
+    pub unfinished: u64,
+    /// Files that nobody needs, but that are not old enough yet.
+    pub too_young: u64,
+    /// Entries of the table's log that were let go.
+    pub log_entries: u64,
+}
+
+impl Cleaned {
+    /// Nothing done yet.
+    pub fn nothing(view: ViewName) -> Cleaned {
+        Cleaned { view, kept_from: None, files: 0, bytes: 0, unfinished: 0, too_young: 0, log_entries: 0 }
+    }
+}
+
 /// Why a run could not be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
@@ -141,6 +166,10 @@ pub trait Runs: Send + Sync {
     fn next_run(&self, view: &str) -> Option<Micros>;
     /// The view's versions that can still be told of, newest first (at most `limit`).
     fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>>;
+    /// How many versions of the view can be asked for, the newest included.
+    fn versions_kept(&self, view: &str) -> usize;
+    /// Deletes files of the view's table that nobody needs and has needed for `older_than` (`None`: as the settings say).
+    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>>;
     /// The reconciliation of a version; `None` asks for the latest.
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>>;
     /// The latest reconciliations, newest first (at most `limit`), without their rows.

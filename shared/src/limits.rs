@@ -36,6 +36,17 @@ pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
+pub const VERSIONS_KEPT: u32 = 10;
+/// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.
+pub const VERSIONS_KEPT_MAX: u32 = 10_000;
+/// Age at which a file that nobody needs is deleted, in milliseconds: readers and runs of other processes are not known, and
+/// none of them takes as long.
+pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
+/// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
+pub const VACUUM_EVERY_MS: u64 = 3_600_000;
+/// Old versions whose lists of files are held in memory, over all views, the last asked for.
+pub const PAST_VERSIONS_CACHED: usize = 32;
 /// Rows of an answer when the query names no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.

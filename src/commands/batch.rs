@@ -17,6 +17,7 @@ use crate::quantities::{bytes, grouped};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, moment, show};
+use super::versions;
 
 /// How often a run that is waited for is looked up.
 const POLL_EVERY: Duration = Duration::from_millis(200);
@@ -34,6 +35,8 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
             start(&view, json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
         }
         Batch::Status(arguments) => status(arguments).await,
+        Batch::Versions(arguments) => versions::list(arguments).await,
+        Batch::Vacuum(arguments) => versions::vacuum(arguments).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! How is the batch layer steered? Asking for runs, watching them, cancelling them.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -73,6 +75,31 @@ pub async fn request(
     let run = state.runs.request(&view, wanted.scope()?)?;
     let location = [(header::LOCATION, format!("/v1/runs/{}", run.id))];
     Ok((StatusCode::ACCEPTED, location, json(&run)).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Vacuum {
+    older_than_ms: Option<u64>,
+}
+
+/// `POST /v1/views/{view}/vacuum`: deletes files that nobody needs. An empty body: those as old as the settings say.
+pub async fn vacuum(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    state.view(&view)?;
+    let wanted: Vacuum = if body.iter().all(u8::is_ascii_whitespace) {
+        Vacuum::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
+            let detail = format!("the body is not {{\"older_than_ms\": a number}}: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
+        })?
+    };
+    let cleaned = state.runs.vacuum(&view, wanted.older_than_ms.map(Duration::from_millis)).await?;
+    Ok(json(&cleaned))
 }
 
 /// `GET /v1/runs`: runs of this process, newest first.

@@ -21,12 +21,13 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs, StreamError,
+    Cleaned, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs,
+    StreamError,
     StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::ids::{Offset, Partition};
+use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -35,7 +36,9 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{
+    BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
+};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
@@ -197,6 +200,15 @@ impl BatchReader for FakeBatch {
     }
 }
 
+/// Old versions are tried with the real batch layer (`tests/versions.rs`); here none is kept.
+pub struct FakePast;
+
+impl PastReader for FakePast {
+    fn at<'a>(&'a self, view: &'a ViewName, _: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
+        Box::pin(async { Err(PastError::Nothing(view.clone())) })
+    }
+}
+
 #[derive(Default)]
 pub struct FakeRuns {
     pub runs: Mutex<Vec<Run>>,
@@ -240,6 +252,15 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
 }
 
 impl Runs for FakeRuns {
+    fn versions_kept(&self, _: &str) -> usize {
+        2
+    }
+
+    fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+        let view: ViewName = view.parse().expect("a name");
+        Box::pin(async { Ok(Cleaned::nothing(view)) })
+    }
+
     fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {
         let mut runs = self.runs.lock();
         let run = a_run(&format!("run-{}", runs.len() + 1), view, full);
@@ -385,6 +406,12 @@ impl World {
                 comparison: None,
                 comparison_file: None,
                 work: None,
+                file_count: Some(parts.len() as u64),
+                bytes: Some(1_000),
+                watermark: None,
+                latest_event: None,
+                retained_from: None,
+                past_retention: 0,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
@@ -428,6 +455,7 @@ impl World {
             views: Arc::clone(&self.views),
             speed: Arc::clone(&self.speed) as _,
             batch: Arc::clone(&self.batch) as _,
+            past: Arc::new(FakePast),
             runs: Arc::clone(&self.runs) as _,
             streams: Arc::clone(&self.streams) as _,
             clock: Arc::new(self.clock.clone()),

@@ -47,6 +47,9 @@ pub struct Commit {
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
     /// not take away the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
+    /// Leave the log's old entries alone: versions are counted, and vacuum lets go of those that are not kept. Otherwise
+    /// they go by their age.
+    pub keeps_log: bool,
 }
 
 impl Table {
@@ -88,6 +91,7 @@ impl Table {
         let id = uuid::Uuid::new_v4().to_string();
         match self.attempt(&mut state, &commit, columns, &id).await {
             Ok(version) => {
+                self.give_up(&commit.add);
                 let version = i64::try_from(version).unwrap_or(i64::MAX);
                 if version != base + 1 {
                     state.txns.clear();
@@ -98,6 +102,7 @@ impl Table {
             // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
             Err(error) => match self.find(base, &id).await {
                 Ok(Some(version)) => {
+                    self.give_up(&commit.add);
                     state.forget();
                     Ok(version)
                 }
@@ -145,7 +150,7 @@ impl Table {
             .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
             .with_create_checkpoint(true)
             // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
-            .with_cleanup_expired_logs(Some((next + 1) % CHECKPOINT_COMMITS == 0));
+            .with_cleanup_expired_logs(Some(!commit.keeps_log && (next + 1) % CHECKPOINT_COMMITS == 0));
         let operation = DeltaOperation::Write {
             mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
             partition_by: Some(vec![column.to_owned()]),

@@ -3,7 +3,8 @@
 //! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
 //! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
 //! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files. [`spool`] brings files
-//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns.
+//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns. [`leases`]:
+//! what may not be deleted because somebody reads or writes it, [`vacuum`]: what may.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -16,10 +17,12 @@ pub mod durable;
 mod encode;
 pub mod error;
 mod footer;
+pub mod leases;
 mod remote;
 mod schema;
 pub mod spool;
 pub mod table;
+pub mod vacuum;
 
 #[cfg(test)]
 mod tests;
@@ -39,10 +42,11 @@ pub use commit::Commit;
 pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
+pub use leases::{Leases, VersionLease};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use spool::{Held, Spool};
-pub use table::{Table, TableSnapshot};
+pub use table::{History, Table, TableSnapshot};
 
 use crate::ids::{Name, StreamName, ViewName};
 use durable::DurableStore;
@@ -85,6 +89,7 @@ pub struct Lake {
     base: String,
     spool: Option<Spool>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
+    leases: Leases,
 }
 
 impl Lake {
@@ -102,7 +107,7 @@ impl Lake {
             let opened = url.and_then(|url| remote::open(&url, patience));
             let refused = |reason| LakeError::Location { location: without_key(location), reason };
             let remote::Remote { cloud, store } = opened.map_err(refused)?;
-            return Ok(Lake { store, durable: None, cloud: Some(cloud), base, spool: None, tables: Arc::default() });
+            return Ok(Lake { store, durable: None, cloud: Some(cloud), base, spool: None, tables: Arc::default(), leases: Leases::default() });
         }
         let bad = |reason: String| LakeError::Location { location: location.to_owned(), reason };
         let path = match Url::parse(location).ok().filter(|_| location.contains("://")) {
@@ -111,13 +116,13 @@ impl Lake {
         };
         let store = Arc::new(DurableStore::open(&path).map_err(|e| bad(e.to_string()))?);
         let base = store.root().to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?.to_owned();
-        Ok(Lake { store: store.clone(), durable: Some(store), cloud: None, base, spool: None, tables: Arc::default() })
+        Ok(Lake { store: store.clone(), durable: Some(store), cloud: None, base, spool: None, tables: Arc::default(), leases: Leases::default() })
     }
 
     /// A lake over any store, taken for a remote one: for tests that need no server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
-        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default() }
+        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default(), leases: Leases::default() }
     }
 
     /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
@@ -134,6 +139,11 @@ impl Lake {
     /// The store; paths in it are relative to the lake.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.store.clone()
+    }
+
+    /// What may not be deleted now.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The lake's directory, if it is local.

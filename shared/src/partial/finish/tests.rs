@@ -32,6 +32,8 @@ fn view(measures: Vec<Scalar>) -> View {
         schedule: None,
         max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }

@@ -79,6 +79,8 @@ fn view_of(window: Window) -> Arc<View> {
         schedule: None,
         max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     })
 }

@@ -152,6 +152,8 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         schedule: None,
         max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }
