@@ -127,8 +127,7 @@ impl Executor {
         entry.set_cut(&cut);
         let wanted = full || changed || !entry.run().ranges.is_empty();
         let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
-        if let Some(version) =
-            answering.version.as_ref().filter(|version| !wanted && !retained.changes(version))
+        if let Some(version) = answering.version.as_ref().filter(|version| !wanted && !retained.changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);

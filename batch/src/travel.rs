@@ -152,6 +152,9 @@ mod tests {
 
     fn version(number: i64, published_at: i64) -> Arc<BatchVersion> {
         Arc::new(BatchVersion {
+            comparison: None,
+            comparison_file: None,
+            work: None,
             view: "v".parse().expect("a name"),
             sql: String::new(),
             definition_hash: String::new(),

@@ -22,8 +22,7 @@ use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
     Cleaned, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs,
-    StreamError,
-    StreamStatus, Streams,
+    StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;

@@ -107,7 +107,15 @@ impl Lake {
             let opened = url.and_then(|url| remote::open(&url, patience));
             let refused = |reason| LakeError::Location { location: without_key(location), reason };
             let remote::Remote { cloud, store } = opened.map_err(refused)?;
-            return Ok(Lake { store, durable: None, cloud: Some(cloud), base, spool: None, tables: Arc::default(), leases: Leases::default() });
+            return Ok(Lake {
+                store,
+                durable: None,
+                cloud: Some(cloud),
+                base,
+                spool: None,
+                tables: Arc::default(),
+                leases: Leases::default(),
+            });
         }
         let bad = |reason: String| LakeError::Location { location: location.to_owned(), reason };
         let path = match Url::parse(location).ok().filter(|_| location.contains("://")) {
@@ -116,7 +124,15 @@ impl Lake {
         };
         let store = Arc::new(DurableStore::open(&path).map_err(|e| bad(e.to_string()))?);
         let base = store.root().to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?.to_owned();
-        Ok(Lake { store: store.clone(), durable: Some(store), cloud: None, base, spool: None, tables: Arc::default(), leases: Leases::default() })
+        Ok(Lake {
+            store: store.clone(),
+            durable: Some(store),
+            cloud: None,
+            base,
+            spool: None,
+            tables: Arc::default(),
+            leases: Leases::default(),
+        })
     }
 
     /// A lake over any store, taken for a remote one: for tests that need no server.
