@@ -48,7 +48,8 @@ impl KeptVersions {
 impl Kept {
     /// Of `views`, each with its `versions_kept`.
     pub fn new(lake: &Lake, views: impl Iterator<Item = (ViewName, u32)>) -> Kept {
-        let of_view = |count| OfView { count: usize::try_from(count).unwrap_or(usize::MAX).max(1), known: Mutex::default() };
+        let of_view =
+            |count| OfView { count: usize::try_from(count).unwrap_or(usize::MAX).max(1), known: Mutex::default() };
         Kept { lake: lake.clone(), views: views.map(|(view, count)| (view, of_view(count))).collect() }
     }
 
@@ -65,7 +66,9 @@ impl Kept {
     /// The kept versions of `view` as its table is now.
     pub async fn of(&self, view: &ViewName) -> Result<Arc<KeptVersions>, LakeError> {
         let nothing = || Arc::new(KeptVersions { versions: Vec::new(), are_all: true, newest: -1 });
-        let (Some(of_view), Some(table)) = (self.views.get(view), self.table(view).await?) else { return Ok(nothing()) };
+        let (Some(of_view), Some(table)) = (self.views.get(view), self.table(view).await?) else {
+            return Ok(nothing());
+        };
         let mut known = of_view.known.lock().await;
         let before = known.clone().unwrap_or_else(nothing);
         if table.newest_version().await? == before.newest {

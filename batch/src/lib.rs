@@ -9,6 +9,8 @@ mod align;
 pub mod cache;
 pub mod cancel;
 pub mod cleaning;
+pub mod compaction;
+pub mod compactor;
 pub mod comparisons;
 mod difference;
 pub mod duplicates;
@@ -43,7 +45,7 @@ pub use publish::log_reader;
 pub use reader::Reader;
 pub use run::BatchSurroundings;
 pub use service::{Batch, StartError};
-pub use settings::BatchSettings;
+pub use settings::{BatchSettings, CompactionSettings};
 pub use step::{FailPoints, Step};
 
 #[cfg(test)]

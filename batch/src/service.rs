@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Cleaned, Run, RunError, RunState, Runs};
+use shared::control::{Cleaned, Compacted, Run, RunError, RunState, Runs};
 use shared::handoff::HandoffError;
-use shared::ids::ViewName;
+use shared::ids::{StreamName, ViewName};
 use shared::lake::TablePath;
 use shared::time::Micros;
 use shared::version::BatchVersion;
@@ -21,6 +21,7 @@ use tracing::Instrument;
 
 use crate::cancel::Cancel;
 use crate::cleaning::Cleaner;
+use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::kept::Kept;
 use crate::load::{Loaded, versions};
@@ -44,6 +45,7 @@ pub struct Batch {
     executor: Arc<Executor>,
     kept: Arc<Kept>,
     cleaner: Arc<Cleaner>,
+    compactor: Arc<Compactor>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     stopping: Cancel,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -76,6 +78,8 @@ impl Batch {
             every: settings.vacuum_every,
             last: Mutex::default(),
         });
+        let BatchSurroundings { lake, views, streams, .. } = &surroundings;
+        let compactor = Arc::new(Compactor::new(lake, views, streams, settings.compaction));
         let executor = Arc::new(Executor::new(surroundings, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
@@ -97,7 +101,11 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        Ok(Batch { registry, executor, kept, cleaner, next_runs, stopping, tasks: Mutex::new(tasks) })
+        for stream in compactor.streams() {
+            let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
+            tasks.push(tokio::spawn(watch));
+        }
+        Ok(Batch { registry, executor, kept, cleaner, compactor, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
 
     /// How versions are read; shared with the runs, which leave in its memory what they computed.
@@ -173,6 +181,20 @@ impl Runs for Batch {
         })
     }
 
+    fn compact(
+        &self,
+        stream: &str,
+        older_than: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+        let stream = stream.parse::<StreamName>();
+        Box::pin(async move {
+            // What is no name is the name of no stream.
+            let Ok(stream) = stream else { return Ok(None) };
+            let compacted = self.compactor.compact(&stream, 2, older_than).await;
+            compacted.map_err(|error| HandoffError(format!("stream {stream}: {error}")))
+        })
+    }
+
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>> {
         let view = Batch::name(view);
         Box::pin(async move {
@@ -214,13 +236,7 @@ fn first_run(
 }
 
 /// Runs a view's runs, one after another.
-async fn run_all(
-    registry: Arc<Registry>,
-    executor: Arc<Executor>,
-    cleaner: Arc<Cleaner>,
-    job: Job,
-    stopping: Cancel,
-) {
+async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<Cleaner>, job: Job, stopping: Cancel) {
     while let Some(entry) = registry.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);

@@ -111,11 +111,7 @@ fn unreadable(error: LakeError) -> PastError {
 }
 
 /// The version that `moment` names.
-fn choose<'k>(
-    view: &ViewName,
-    kept: &'k KeptVersions,
-    moment: Moment,
-) -> Result<&'k Arc<BatchVersion>, PastError> {
+fn choose<'k>(view: &ViewName, kept: &'k KeptVersions, moment: Moment) -> Result<&'k Arc<BatchVersion>, PastError> {
     let (Some(newest), Some(oldest)) = (kept.versions.first(), kept.versions.last()) else {
         return Err(PastError::Nothing(view.clone()));
     };
@@ -214,7 +210,8 @@ mod tests {
         let view: ViewName = "v".parse().expect("a name");
         let texts = [(
             "s".to_owned(),
-            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS n FROM s;".to_owned(),
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS n FROM s;"
+                .to_owned(),
         )];
         let mut definitions = shared::sql::parse_definitions(&texts).expect("right");
         let (stream, of) = (definitions.streams.remove(0), definitions.views.remove(0));

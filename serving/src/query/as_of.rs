@@ -34,7 +34,9 @@ pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Resu
             Some(time) => AsOf::At(time.0),
             None => {
                 let hint = did_you_mean(text, ["latest", "now"]);
-                let problem = format!("\"{text}\" is no instant{hint}; write 2001-01-31T06:00:00Z, latest or now (a batch version is asked for with version)");
+                let problem = format!(
+                    "\"{text}\" is no instant{hint}; write 2001-01-31T06:00:00Z, latest or now (a batch version is asked for with version)"
+                );
                 return Err(invalid("as_of", problem));
             }
         },

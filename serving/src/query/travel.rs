@@ -12,12 +12,18 @@ use super::{Given, LayerChoice, QueryError, invalid, layer};
 /// The state of the past that the parameters ask for; `None`: the view as it is now.
 ///
 /// A cursor goes on in the version of the first page, where that is asked for by time, or where batch alone answers.
-pub fn parse(published: &Published, parameters: &[(String, String)], now: Micros) -> Result<Option<Moment>, QueryError> {
+pub fn parse(
+    published: &Published,
+    parameters: &[(String, String)],
+    now: Micros,
+) -> Result<Option<Moment>, QueryError> {
     let given = Given::new(parameters)?;
     let is_slide = matches!(published.view.window, Window::Slide { .. });
     let as_of = given.get("as_of").filter(|_| !is_slide).map(moment).transpose()?;
     let asked = match (given.get("version"), as_of) {
-        (Some(_), Some(_)) => return Err(invalid("as_of", "version says already which state is meant; give one of them")),
+        (Some(_), Some(_)) => {
+            return Err(invalid("as_of", "version says already which state is meant; give one of them"));
+        }
         (Some(text), None) => match version_number(text) {
             Some(version) => Some(Moment::Version(version)),
             None => return Err(invalid("version", format!("\"{text}\" is not the number of a batch version"))),

@@ -21,8 +21,8 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned,    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
-    StreamStatus, Streams,
+    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs,
+    StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
@@ -35,7 +35,9 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{
+    BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
+};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
@@ -252,6 +254,16 @@ impl Runs for FakeRuns {
     fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
         let view: ViewName = view.parse().expect("a name");
         Box::pin(async { Ok(Cleaned::nothing(view)) })
+    }
+
+    fn compact(
+        &self,
+        stream: &str,
+        older_than: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+        let stream = (stream == "flights").then(|| stream.parse().expect("a name"));
+        let files_deleted = older_than.map_or(0, |age| age.as_millis() as u64);
+        Box::pin(async move { Ok(stream.map(|stream| Compacted { files_deleted, ..Compacted::nothing(stream) })) })
     }
 
     fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {

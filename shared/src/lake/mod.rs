@@ -2,7 +2,7 @@
 //!
 //! [`durable`] makes local writes survive a power cut, [`table`] is one Delta table, [`commit`] how it changes,
 //! [`data_file`] and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files,
-//! [`leases`] what may not be deleted because somebody reads or writes it, [`vacuum`] what may.
+//! [`rewrite`] how several files become one, [`leases`] what may not be deleted because somebody reads or writes it, [`vacuum`] what may.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -13,6 +13,7 @@ pub mod durable;
 mod encode;
 pub mod error;
 pub mod leases;
+mod rewrite;
 mod schema;
 pub mod table;
 pub mod vacuum;
