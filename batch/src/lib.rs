@@ -33,6 +33,7 @@ pub mod recompute;
 pub mod reconcile;
 pub mod reductions;
 pub mod registry;
+pub mod retain;
 pub mod run;
 pub mod scan;
 pub mod service;

@@ -46,6 +46,8 @@ pub struct Plan {
     /// Files of the view's table that are replaced, and those that stay.
     pub remove: Vec<DataFile>,
     pub keep: Vec<DataFile>,
+    /// The first window date that retention leaves; `None`: all are left.
+    pub retained_from: Option<Day>,
     /// All events before the cut.
     pub ledger: Ledger,
     /// Rows and bytes of the files to read.
@@ -128,6 +130,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         new_files,
         remove: remove.into_iter().cloned().collect(),
         keep: keep.into_iter().cloned().collect(),
+        retained_from: None,
         ledger,
     })
 }

@@ -98,7 +98,8 @@ pub async fn recompute(
 ) -> Result<Recomputed, RunFailure> {
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let wanted = (!plan.everything).then(|| plan.window_dates.clone());
+    let is_part = !plan.everything || plan.retained_from.is_some();
+    let wanted = is_part.then(|| plan.window_dates.clone());
     let mut dates = Dates::new(query, layout, wanted);
     let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
     let mut recomputed = Recomputed::default();

@@ -37,6 +37,8 @@ pub struct Served {
     pub files: Vec<DataFile>,
     /// What speed made of the events from the old seam up to the cut.
     pub generations: Vec<Part>,
+    /// Windows that start before it are not compared (microseconds).
+    pub from: i64,
 }
 
 /// Compares; `exact` are the new files of the view of `explain`. The comparison has neither version, time nor cut yet.
@@ -54,7 +56,7 @@ pub async fn reconcile(
         let generations: Arc<[Part]> = served.generations.into();
         // Sessions may be stitched from rows of any dates.
         let rows_at_once = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_at_once };
-        for portion in portions(&served.files, exact, rows_at_once) {
+        for portion in portions(&served.files, exact, served.from, rows_at_once) {
             let mut old = Vec::with_capacity(portion.served.len());
             for path in &portion.served {
                 old.push(reader.file(&served_view, path).await.map_err(RunFailure::Served)?);
@@ -90,14 +92,14 @@ struct Portion {
     exact: Vec<String>,
 }
 
-/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all of it, so that
+/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all from `from` on, so that
 /// windows that only speed has are compared as well.
-fn portions(served: &[DataFile], exact: &[DataFile], rows_at_once: u64) -> Vec<Portion> {
+fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u64) -> Vec<Portion> {
     let dates: BTreeSet<Option<Day>> = served.iter().chain(exact).map(|f| f.partition).collect();
     // Windows of dates that files cannot be kept apart by lie anywhere.
     let split = !dates.contains(&None);
     let mut portions = Vec::new();
-    let mut open = Portion { from: i64::MIN, ..Portion::default() };
+    let mut open = Portion { from, ..Portion::default() };
     let mut rows = 0;
     for date in dates {
         let of_date = |files: &[DataFile]| -> Vec<(String, u64)> {

@@ -31,6 +31,7 @@ use crate::reader::Reader;
 use crate::recompute::{Bounds, Recomputed, Staging, recompute};
 use crate::reconcile::{Served, reconcile};
 use crate::registry::RunEntry;
+use crate::retain::Retained;
 use crate::scan::Source;
 use crate::settings::BatchSettings;
 use crate::step::Step;
@@ -78,6 +79,8 @@ struct Planned {
     changed: bool,
     cut: Cut,
     plan: Plan,
+    /// Events so far that came when all their windows had been dropped.
+    past_retention: u64,
     archive: Table,
     /// Keeps the files of the plan, also if the archive is compacted meanwhile.
     _archived: VersionLease,
@@ -112,7 +115,9 @@ impl Executor {
         let cutting = self.surroundings.cutter.cut(&job.stream.name, &job.view.name);
         let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
         entry.set_cut(&cut);
-        if let Some(version) = answering.version.as_ref().filter(|_| !full && !changed)
+        let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
+        if let Some(version) =
+            answering.version.as_ref().filter(|version| !full && !changed && !retained.changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);
@@ -125,7 +130,7 @@ impl Executor {
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         self.reach(Step::Plan)?;
-        let planned = self.plan(job, answering, changed, full, cut).await?;
+        let planned = self.plan(job, answering, changed, full, retained, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
@@ -187,6 +192,7 @@ impl Executor {
         answering: Arc<Published>,
         changed: bool,
         full: bool,
+        retained: Retained,
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
         let lake = &self.surroundings.lake;
@@ -198,15 +204,19 @@ impl Executor {
         let present = table.snapshot().await?;
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
-        let plan = plan(&Given {
+        let mut plan = plan(&Given {
             window: job.view.window,
             seam: &answering.seam,
             cut: &cut,
             archive: &archived.files,
             present: &present.files,
-            everything: full || changed || !is_ours,
+            everything: full || changed || !is_ours || retained.is_longer,
         })?;
-        Ok(Planned { answering, changed, cut, plan, archive, _archived: lease, table, base: present.version })
+        retained.apply(&mut plan, job.view.window);
+        let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
+        let past_retention = past_before + retained.past(&plan, job.view.window);
+        let (_archived, base) = (lease, present.version);
+        Ok(Planned { answering, changed, cut, plan, past_retention, archive, _archived, table, base })
     }
 
     async fn compute(
@@ -247,8 +257,11 @@ impl Executor {
             tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
             return compared(None);
         };
-        let old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
-        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
+        let mut old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
+        // What retention drops is not compared with anything.
+        old_files.retain(|file| file.partition.is_none_or(|day| plan.retained_from.is_none_or(|from| day >= from)));
+        let from = plan.retained_from.map_or(i64::MIN, |day| day.start().0);
+        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations, from };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
         let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
@@ -296,6 +309,8 @@ impl Executor {
             bytes: None,
             watermark: None,
             latest_event: None,
+            retained_from: planned.plan.retained_from,
+            past_retention: planned.past_retention,
             files: Vec::new(),
         }
     }

@@ -167,6 +167,8 @@ mod tests {
             bytes: None,
             watermark: None,
             latest_event: None,
+            retained_from: None,
+            past_retention: 0,
             files: Vec::new(),
         })
     }

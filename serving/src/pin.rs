@@ -189,6 +189,7 @@ async fn pin_past(
     if let Some(as_of) = query.as_of {
         slide_to(&mut query, &published.view, as_of, version.published_at, version.latest_event);
     }
+    query.retain(&published)?;
     // What speed held then is dropped: the version tells what it knew of the stream.
     let (watermark, latest_event) = (version.watermark, version.latest_event);
     let speed = SpeedPin { generations: Vec::new(), watermark, latest_event };
@@ -236,6 +237,7 @@ async fn pin_once(
     if let Some(as_of) = query.as_of {
         slide_to(query, &published.view, as_of, now, speed.latest_event);
     }
+    query.retain(published)?;
     let mut batch = Vec::new();
     if let Some(version) = &published.version
         && query.layer != LayerChoice::Speed

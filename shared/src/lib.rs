@@ -19,6 +19,7 @@ pub mod partial;
 pub mod plan;
 pub mod published;
 pub mod readers;
+pub mod retention;
 pub mod scalar;
 pub mod schedule;
 pub mod seam;

@@ -41,6 +41,12 @@ pub struct BatchVersion {
     pub watermark: Option<Micros>,
     #[serde(default)]
     pub latest_event: Option<Micros>,
+    /// The first window date that retention has left; `None`: it has dropped none.
+    #[serde(default)]
+    pub retained_from: Option<Day>,
+    /// Events that came when all their windows had been dropped: part of the ledger, and of no row.
+    #[serde(default)]
+    pub past_retention: u64,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
@@ -57,6 +63,11 @@ pub struct VersionFile {
 }
 
 impl BatchVersion {
+    /// The start of the first window that retention has left, in microseconds.
+    pub fn first_start(&self) -> i64 {
+        self.retained_from.map_or(i64::MIN, |day| day.start().0)
+    }
+
     /// Files that may hold windows starting in `from..to` (microseconds).
     pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
         self.files.iter().filter(move |file| match file.date {

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::calendar::Zone;
 use crate::ids::{StreamName, ViewName};
+use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::types::DataType;
 use crate::window::Window;
@@ -32,6 +33,8 @@ pub struct View {
     pub schedule: Option<String>,
     /// How many versions can be asked for, the newest included; at least 1. Not part of the definition.
     pub versions_kept: u32,
+    /// Window dates further back are dropped; `None`: none are. Not part of the definition.
+    pub retention: Option<Retention>,
     /// The statement that declared the view.
     pub sql: String,
 }

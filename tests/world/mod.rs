@@ -157,6 +157,11 @@ impl World {
         process.child.wait().expect("the server ends").code()
     }
 
+    /// Has a server been started and neither stopped nor killed?
+    pub fn is_alive(&self) -> bool {
+        self.process.is_some()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|p| p.child.try_wait().expect("a status").is_none())
     }

@@ -46,6 +46,13 @@ struct ViewStatus<'a> {
     /// What speed holds in memory.
     state: Option<LiveState>,
     batch: Option<BatchState<'a>>,
+    versions_kept: u32,
+    /// How far back window dates are kept; `null`: all are.
+    retention: Option<String>,
+    /// From when on the view has data; `null`: nothing has been dropped.
+    retained_from: Option<String>,
+    /// Events that came when all their windows had been dropped.
+    past_retention: u64,
     ledger: Option<LedgerCounts>,
     complete: Option<bool>,
     /// Start of the newest window any layer may have rows of.
@@ -255,6 +262,10 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         lag_ms: watermark.map(|w| state.clock.now().0.saturating_sub(w.0).max(0) / 1000),
         state: pin.as_ref().map(|(_, pin)| live_state(pin)),
         batch: version.map(|v| BatchState { rows: v.rows, run: &v.run, full: v.full }),
+        versions_kept: view.versions_kept,
+        retention: view.retention.map(|retention| retention.to_string()),
+        retained_from: version.and_then(|v| v.retained_from).map(|day| day.to_string()),
+        past_retention: version.map_or(0, |v| v.past_retention),
         ledger: balance.as_ref().map(LedgerCounts::from),
         complete: balance.map(|b| b.is_complete(LayerChoice::Merged)),
         newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),

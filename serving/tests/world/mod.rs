@@ -405,6 +405,8 @@ impl World {
                 bytes: Some(1_000),
                 watermark: None,
                 latest_event: None,
+                retained_from: None,
+                past_retention: 0,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);

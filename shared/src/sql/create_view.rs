@@ -17,14 +17,16 @@ use super::window::{WindowCall, parse_window};
 use crate::calendar::{UnknownZone, Zone};
 use crate::ids::ViewName;
 use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
+use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
+use crate::time::{MICROS_PER_DAY, Micros};
 use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "time_zone", "versions_kept"];
+const OPTIONS: &[&str] = &["schedule", "time_zone", "versions_kept", "retention"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -62,10 +64,13 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
+    let window = groups.window.unwrap_or(Window::All);
+    let retention = options.retention.map(|(retention, option)| has_dates(source, retention, &option, window));
+    let retention = retention.transpose()?;
     Ok(View {
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
-        window: groups.window.unwrap_or(Window::All),
+        window,
         zone,
         filter,
         dimensions: groups.finish(source)?,
@@ -75,6 +80,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         having,
         schedule: options.schedule,
         versions_kept: options.versions_kept,
+        retention,
         sql: cursor.text().to_owned(),
     })
 }
@@ -84,11 +90,13 @@ struct Options {
     schedule: Option<String>,
     zone: Zone,
     versions_kept: u32,
+    /// With its place.
+    retention: Option<(Retention, SqlOption)>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, zone: Zone::UTC, versions_kept: VERSIONS_KEPT }
+        Options { schedule: None, zone: Zone::UTC, versions_kept: VERSIONS_KEPT, retention: None }
     }
 }
 
@@ -101,6 +109,7 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
                 Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
                 options.schedule = Some(option.value);
             }
+            "retention" => options.retention = Some((option.retention(source)?, option)),
             "versions_kept" => options.versions_kept = versions_kept(source, &option)?,
             _ => {
                 let zone = option.value.parse();
@@ -110,6 +119,22 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
         }
     }
     Ok(options)
+}
+
+/// Retention drops window dates: there have to be some, and those of the trailing window must stay.
+fn has_dates(source: &Source, retention: Retention, option: &SqlOption, window: Window) -> Result<Retention, SqlError> {
+    match window {
+        Window::All => {
+            let error = option.error(source, "the view has one window over all time, which cannot be dropped in part");
+            Err(error.help("leave retention out, or add a window to GROUP BY"))
+        }
+        Window::Slide { size, .. }
+            if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY =>
+        {
+            Err(option.error(source, "retention must be longer than the trailing window by at least a day"))
+        }
+        _ => Ok(retention),
+    }
 }
 
 fn versions_kept(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {

@@ -31,6 +31,7 @@ fn view(measures: Vec<Scalar>) -> View {
         having: None,
         schedule: None,
         versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }

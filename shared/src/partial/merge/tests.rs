@@ -78,6 +78,7 @@ fn view_of(window: Window) -> Arc<View> {
         having: None,
         schedule: None,
         versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     })
 }

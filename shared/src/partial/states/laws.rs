@@ -151,6 +151,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         having: None,
         schedule: None,
         versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }
