@@ -194,7 +194,7 @@ fn compaction_on_request_says_what_it_did_and_waits_for_every_view() {
     // The command line, with a mistake and without.
     let trueup = |arguments: &[&str]| {
         let trueup = env!("CARGO_BIN_EXE_trueup");
-        let output = Command::new(trueup).args(arguments).args(["--url", &world.url()]).output().expect("trueup runs");
+        let output = Command::new(trueup).args(arguments).args(["--url", world.url()]).output().expect("trueup runs");
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
     let nothing = trueup(&["batch", "compact", "events", "--vacuum", "1h"]);

@@ -32,6 +32,9 @@ pub struct Group {
     pub tags: ArchiveTags,
 }
 
+/// A file with what is noted on it.
+type Tagged<'a> = (ArchiveTags, &'a DataFile);
+
 /// Before which offset of each partition does no future run tell events apart? All before the oldest seam of `views`, the
 /// views of the stream; `None`: it has no view, so everything that is archived.
 pub fn oldest_seam(views: &[&Published], partition: Partition) -> Option<Offset> {
@@ -44,7 +47,7 @@ pub fn groups(
     target: Target,
     before: impl Fn(Partition) -> Option<Offset>,
 ) -> Result<Vec<Group>, InvalidTag> {
-    let mut neighbours: BTreeMap<(Option<Day>, Partition), Vec<(ArchiveTags, &DataFile)>> = BTreeMap::new();
+    let mut neighbours: BTreeMap<(Option<Day>, Partition), Vec<Tagged<'_>>> = BTreeMap::new();
     for file in files {
         let tags = ArchiveTags::from_tags(&file.tags)?;
         neighbours.entry((file.partition, tags.partition)).or_default().push((tags, file));
@@ -53,7 +56,7 @@ pub fn groups(
     for ((date, partition), mut files) in neighbours {
         files.sort_by(|a, b| (a.0.from, &a.1.path).cmp(&(b.0.from, &b.1.path)));
         let limit = before(partition);
-        let mut open: Vec<(ArchiveTags, &DataFile)> = Vec::new();
+        let mut open: Vec<Tagged<'_>> = Vec::new();
         for (tags, file) in files {
             let movable = limit.is_none_or(|limit| tags.to <= limit) && is_small(&tags, file, target);
             if !movable || !fits(&open, (&tags, file), target) {
@@ -76,13 +79,13 @@ fn is_small(tags: &ArchiveTags, file: &DataFile, target: Target) -> bool {
     tags.rows < target.rows.div_ceil(2) && bytes_of(file) < target.bytes.div_ceil(2)
 }
 
-fn fits(open: &[(ArchiveTags, &DataFile)], (tags, file): (&ArchiveTags, &DataFile), target: Target) -> bool {
+fn fits(open: &[Tagged<'_>], (tags, file): (&ArchiveTags, &DataFile), target: Target) -> bool {
     let rows: u64 = open.iter().map(|(tags, _)| tags.rows).sum();
     let bytes: u64 = open.iter().map(|(_, file)| bytes_of(file)).sum();
     rows + tags.rows <= target.rows && bytes + bytes_of(file) <= target.bytes
 }
 
-fn group(date: Option<Day>, mut files: Vec<(ArchiveTags, &DataFile)>, target: Target) -> Option<Group> {
+fn group(date: Option<Day>, mut files: Vec<Tagged<'_>>, target: Target) -> Option<Group> {
     while target.files_min > 2 && files.len() > 1 {
         let others: u64 = files[1..].iter().map(|(tags, _)| tags.rows).sum();
         if files[0].0.rows <= others {

@@ -52,13 +52,13 @@ impl Table {
 }
 
 enum Appended {
-    Rows(Encoder),
+    Rows(Box<Encoder>),
     /// The file has columns that the others do not have: these are all.
     OtherColumns(SchemaRef),
 }
 
 /// Appends the rows of a file. Blocking.
-fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Encoder>) -> Result<Appended, LakeError> {
+fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<Appended, LakeError> {
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
     let others: Vec<Field> = file
         .schema()
@@ -76,14 +76,14 @@ fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Encoder>) -> Resu
         let rows = fitted(&batch?, &schema)?;
         let mut open = match encoder.take() {
             Some(open) => open,
-            None => Encoder::new(Arc::clone(&schema), Some(&rows))?,
+            None => Box::new(Encoder::new(Arc::clone(&schema), Some(&rows))?),
         };
         open.write(&rows)?;
         encoder = Some(open);
     }
     match encoder {
         Some(encoder) => Ok(Appended::Rows(encoder)),
-        None => Ok(Appended::Rows(Encoder::new(schema, None)?)),
+        None => Ok(Appended::Rows(Box::new(Encoder::new(schema, None)?))),
     }
 }
 
