@@ -1,10 +1,11 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|history]...` prints the figures of
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|history|compaction]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
 //! compared with, measured in the same run: the machine's speed drifts.
 
 mod batch;
+mod compaction;
 mod dialect;
 mod events;
 mod history;
@@ -26,6 +27,7 @@ fn main() {
         ("replay", replay::measure),
         ("dialect", dialect::measure),
         ("history", history::measure),
+        ("compaction", compaction::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");

@@ -26,11 +26,19 @@ impl Drop for Server {
 impl Server {
     /// Starts the server over `folder`, which keeps the data; returns when it is ready.
     pub fn start(folder: &Path, definitions: &str) -> Server {
+        Server::with_limits(folder, definitions, "")
+    }
+
+    /// The same, with limits as a settings file has them.
+    pub fn with_limits(folder: &Path, definitions: &str, limits: &str) -> Server {
+        let settings = folder.join("trueup.toml");
+        std::fs::write(&settings, format!("[limits]\n{limits}")).expect("the settings can be written");
         let file = folder.join("definitions.sql");
         std::fs::write(&file, definitions).expect("the definitions can be written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
             .arg("serve")
             .arg(&file)
+            .args(["--config", &settings.display().to_string()])
             .args(["--listen", "127.0.0.1:0", "--data", &folder.join("store").display().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -409,6 +409,23 @@ pub enum Batch {
         The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
         the age protects those of other servers over the same lake.")]
     Vacuum(BatchVacuum),
+    /// Rewrite the small files of a stream's archive into few, and say what was done
+    #[command(after_help = "Examples:\n  trueup batch compact flights\n  \
+        trueup batch compact flights --vacuum 1h     also delete what was replaced more than an hour ago\n\n\
+        The server does this by itself, every few minutes. Only events that every view of the stream has taken in are \
+        moved; queries and runs go on.")]
+    Compact(BatchCompact),
+}
+
+#[derive(Debug, Args)]
+pub struct BatchCompact {
+    /// The stream
+    pub stream: StreamName,
+    /// Delete files that nobody has needed for this time, such as 1h or 0s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub vacuum: Option<Duration>,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 #[derive(Debug, Args)]

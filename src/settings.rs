@@ -48,10 +48,16 @@ pub struct Limits {
     /// Bytes those lines may take in memory; on disk up to twice as many.
     #[serde(deserialize_with = "size")]
     pub quarantine_bytes_max: u64,
-    /// Age at which a file that no kept version of a view needs is deleted, in milliseconds.
+    /// Age at which a file that no kept version of a view needs, or that compaction replaced, is deleted, in milliseconds.
     pub vacuum_age_ms: u64,
-    /// Shortest time between two looks for such files, per view, in milliseconds.
+    /// Shortest time between two looks for such files, per view or stream, in milliseconds.
     pub vacuum_every_ms: u64,
+    /// Rows, and bytes, of the files that compaction makes of small files of an archive.
+    pub compaction_file_rows: u64,
+    #[serde(deserialize_with = "size")]
+    pub compaction_file_bytes: u64,
+    /// Pause between two looks for small files, per stream, in milliseconds; 0: only when somebody asks.
+    pub compaction_every_ms: u64,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
     /// Milliseconds one request to a remote store may take.
@@ -76,6 +82,9 @@ impl Default for Limits {
             quarantine_bytes_max: limits::QUARANTINE_BYTES_MAX as u64,
             vacuum_age_ms: limits::VACUUM_AGE_MS,
             vacuum_every_ms: limits::VACUUM_EVERY_MS,
+            compaction_file_rows: limits::COMPACTION_FILE_ROWS,
+            compaction_file_bytes: limits::COMPACTION_FILE_BYTES,
+            compaction_every_ms: limits::COMPACTION_EVERY_MS,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
             store_request_timeout_ms: limits::STORE_REQUEST_TIMEOUT_MS,
             store_retry_ms: limits::STORE_RETRY_MS,
@@ -114,6 +123,8 @@ impl Settings {
         for (name, value) in [
             ("batch_cache_bytes", settings.limits.batch_cache_bytes),
             ("archive_file_rows", settings.limits.archive_file_rows),
+            ("compaction_file_rows", settings.limits.compaction_file_rows),
+            ("compaction_file_bytes", settings.limits.compaction_file_bytes),
             ("log_segment_bytes", settings.limits.log_segment_bytes),
             ("store_request_timeout_ms", settings.limits.store_request_timeout_ms),
             ("spool_bytes", settings.limits.spool_bytes),

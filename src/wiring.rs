@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
+use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
 use intake::history::HistoryWatch;
@@ -135,6 +135,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let batch = Arc::new(Batch::start(
         BatchSurroundings {
             lake: lake.clone(),
+            streams: streams.clone(),
             views: Arc::clone(&views),
             speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
             cutter: Arc::clone(&intake) as _,
@@ -276,6 +277,14 @@ fn batch_settings(limits: &Limits) -> BatchSettings {
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
         vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
         vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
+        compaction: CompactionSettings {
+            file_rows: limits.compaction_file_rows,
+            file_bytes: limits.compaction_file_bytes,
+            every: Duration::from_millis(limits.compaction_every_ms),
+            vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+            vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
+            ..CompactionSettings::default()
+        },
         ..BatchSettings::default()
     }
 }

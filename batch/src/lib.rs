@@ -3,12 +3,15 @@
 //! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`]); [`reconcile`] compares with what was served; [`publish`] makes the version answer.
-//! [`reader`] is how versions are read, [`load`] how a process begins, [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. Nothing here reads the log.
+//! [`reader`] is how versions are read, [`load`] how a process begins, [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. [`compactor`] keeps archives
+//! in few files, [`compaction`] says which. Nothing here reads the log.
 
 mod align;
 pub mod cache;
 pub mod cancel;
 pub mod cleaning;
+pub mod compaction;
+pub mod compactor;
 pub mod comparisons;
 mod difference;
 pub mod duplicates;
@@ -44,7 +47,7 @@ pub use publish::log_reader;
 pub use reader::Reader;
 pub use run::BatchSurroundings;
 pub use service::{Batch, StartError};
-pub use settings::BatchSettings;
+pub use settings::{BatchSettings, CompactionSettings};
 pub use step::{FailPoints, Step};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use shared::clock::Clock;
 use shared::compare::Comparison;
 use shared::handoff::{Archive, Cutter, LogRetention};
 use shared::ids::{Offset, Partition, StreamName};
-use shared::lake::{Lake, Table, TablePath};
+use shared::lake::{Lake, Table, TablePath, VersionLease};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::published::{Published, Views};
@@ -44,6 +44,8 @@ const SPEED_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
 #[derive(Clone)]
 pub struct BatchSurroundings {
     pub lake: Lake,
+    /// All streams, also those without views.
+    pub streams: Vec<Arc<Stream>>,
     /// What answers, as loaded at the start; runs publish into it.
     pub views: Arc<Views>,
     pub cutter: Arc<dyn Cutter>,
@@ -81,6 +83,8 @@ struct Planned {
     /// Events so far that came when all their windows had been dropped.
     past_retention: u64,
     archive: Table,
+    /// Keeps the files of the plan, also if the archive is compacted meanwhile.
+    _archived: VersionLease,
     table: Table,
     /// The version of the view's table that the plan was made for.
     base: i64,
@@ -225,7 +229,8 @@ impl Executor {
         let archive = lake.table(&events, job.stream.archive_schema(), system_columns::EVENT_DATE).await?;
         let path = TablePath::view(&job.view.name);
         let table = lake.table(&path, table_schema(&job.view), WINDOW_DATE).await?;
-        let (archived, present) = (archive.snapshot().await?, table.snapshot().await?);
+        let (archived, lease) = archive.held_snapshot().await?;
+        let present = table.snapshot().await?;
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
         let run = entry.run();
@@ -241,7 +246,8 @@ impl Executor {
         retained.apply(&mut plan, job.view.window);
         let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
         let past_retention = past_before + retained.past(&plan, job.view.window);
-        Ok(Planned { answering, changed, cut, plan, past_retention, archive, table, base: present.version })
+        let (_archived, base) = (lease, present.version);
+        Ok(Planned { answering, changed, cut, plan, past_retention, archive, _archived, table, base })
     }
 
     async fn compute(

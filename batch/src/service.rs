@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Cleaned, Run, RunError, RunScope, RunState, Runs};
+use shared::control::{Cleaned, Compacted, Run, RunError, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
-use shared::ids::ViewName;
+use shared::ids::{StreamName, ViewName};
 use shared::lake::TablePath;
 use shared::ledger::Ledger;
 use shared::time::Micros;
@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use crate::cancel::Cancel;
 use crate::cleaning::Cleaner;
+use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::kept::Kept;
 use crate::load::{Loaded, versions};
@@ -45,6 +46,7 @@ pub struct Batch {
     executor: Arc<Executor>,
     kept: Arc<Kept>,
     cleaner: Arc<Cleaner>,
+    compactor: Arc<Compactor>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     stopping: Cancel,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -77,6 +79,8 @@ impl Batch {
             every: settings.vacuum_every,
             last: Mutex::default(),
         });
+        let BatchSurroundings { lake, views, streams, .. } = &surroundings;
+        let compactor = Arc::new(Compactor::new(lake, views, streams, settings.compaction));
         let executor = Arc::new(Executor::new(surroundings, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
@@ -98,7 +102,11 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        Ok(Batch { registry, executor, kept, cleaner, next_runs, stopping, tasks: Mutex::new(tasks) })
+        for stream in compactor.streams() {
+            let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
+            tasks.push(tokio::spawn(watch));
+        }
+        Ok(Batch { registry, executor, kept, cleaner, compactor, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
 
     /// How versions are read; shared with the runs, which leave in its memory what they computed.
@@ -171,6 +179,20 @@ impl Runs for Batch {
         Box::pin(async move {
             let older_than = older_than.unwrap_or(self.cleaner.age);
             self.cleaner.clean(&view?, older_than).await.map_err(|error| HandoffError(error.to_string()))
+        })
+    }
+
+    fn compact(
+        &self,
+        stream: &str,
+        older_than: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+        let stream = stream.parse::<StreamName>();
+        Box::pin(async move {
+            // What is no name is the name of no stream.
+            let Ok(stream) = stream else { return Ok(None) };
+            let compacted = self.compactor.compact(&stream, 2, older_than).await;
+            compacted.map_err(|error| HandoffError(format!("stream {stream}: {error}")))
         })
     }
 

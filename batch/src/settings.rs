@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::limits::{BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS};
+use shared::limits::{self, BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS};
 
 use crate::step::FailPoints;
 
@@ -26,9 +26,38 @@ pub struct BatchSettings {
     /// Age at which a file that nobody needs is deleted, and the shortest time between two looks for such files.
     pub vacuum_age: Duration,
     pub vacuum_every: Duration,
+    pub compaction: CompactionSettings,
     /// Runs remembered.
     pub runs_kept: usize,
     pub fail_points: FailPoints,
+}
+
+/// How archives are kept in few files.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactionSettings {
+    /// How large a file shall be.
+    pub file_rows: u64,
+    pub file_bytes: u64,
+    /// Neighbouring small files from which on they are rewritten without being asked.
+    pub files_min: usize,
+    /// Pause between two looks for small files; zero: only when somebody asks.
+    pub every: Duration,
+    /// Age at which a file that nobody needs is deleted, and the shortest time between two looks for such files.
+    pub vacuum_age: Duration,
+    pub vacuum_every: Duration,
+}
+
+impl Default for CompactionSettings {
+    fn default() -> CompactionSettings {
+        CompactionSettings {
+            file_rows: limits::COMPACTION_FILE_ROWS,
+            file_bytes: limits::COMPACTION_FILE_BYTES,
+            files_min: limits::COMPACTION_FILES_MIN,
+            every: Duration::from_millis(limits::COMPACTION_EVERY_MS),
+            vacuum_age: Duration::from_millis(VACUUM_AGE_MS),
+            vacuum_every: Duration::from_millis(VACUUM_EVERY_MS),
+        }
+    }
 }
 
 impl Default for BatchSettings {
@@ -43,6 +72,7 @@ impl Default for BatchSettings {
             tick: Duration::from_millis(100),
             vacuum_age: Duration::from_millis(VACUUM_AGE_MS),
             vacuum_every: Duration::from_millis(VACUUM_EVERY_MS),
+            compaction: CompactionSettings::default(),
             runs_kept: 1_000,
             fail_points: FailPoints::from_environment(),
         }

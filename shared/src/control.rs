@@ -142,6 +142,50 @@ impl Cleaned {
     }
 }
 
+/// What a compaction of a stream's archive did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compacted {
+    pub stream: StreamName,
+    /// Event dates of which files were rewritten.
+    pub dates: u64,
+    /// Files of the archive before and after.
+    pub files_before: u64,
+    pub files_after: u64,
+    /// Of these, files that were rewritten, and what of; with their rows and bytes.
+    pub files_read: u64,
+    pub files_written: u64,
+    pub rows: u64,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    /// Files that were deleted, with their bytes, and that will be when they are old enough.
+    pub files_deleted: u64,
+    pub bytes_deleted: u64,
+    pub files_too_young: u64,
+    /// Dates that were left as they are because others changed the archive meanwhile.
+    pub conflicts: u64,
+}
+
+impl Compacted {
+    /// Nothing done yet.
+    pub fn nothing(stream: StreamName) -> Compacted {
+        Compacted {
+            stream,
+            dates: 0,
+            files_before: 0,
+            files_after: 0,
+            files_read: 0,
+            files_written: 0,
+            rows: 0,
+            bytes_read: 0,
+            bytes_written: 0,
+            files_deleted: 0,
+            bytes_deleted: 0,
+            files_too_young: 0,
+            conflicts: 0,
+        }
+    }
+}
+
 /// Why a run could not be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
@@ -170,6 +214,13 @@ pub trait Runs: Send + Sync {
     fn versions_kept(&self, view: &str) -> usize;
     /// Deletes files of the view's table that nobody needs and has needed for `older_than` (`None`: as the settings say).
     fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>>;
+    /// Rewrites small files of the stream's archive into few; then deletes files of it that nobody needs and has needed
+    /// for `older_than` (`None`: leaves them). Waits for a compaction that is under way.
+    fn compact(
+        &self,
+        stream: &str,
+        older_than: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>>;
     /// The reconciliation of a version; `None` asks for the latest.
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>>;
     /// The latest reconciliations, newest first (at most `limit`), without their rows.

@@ -32,6 +32,13 @@ pub const FOLD_ROWS_MAX: usize = 32_768;
 pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
+/// Rows, and bytes, that compaction gives a file of the archive. Files that have half of either are left as they are.
+pub const COMPACTION_FILE_ROWS: u64 = 1_000_000;
+pub const COMPACTION_FILE_BYTES: u64 = 128 * 1024 * 1024;
+/// Neighbouring small files of a date and partition before compaction by itself rewrites them: so few are no burden.
+pub const COMPACTION_FILES_MIN: usize = 8;
+/// Pause between two looks for small files, per stream, in milliseconds.
+pub const COMPACTION_EVERY_MS: u64 = 300_000;
 /// Longest time an event waits for its archive file, in milliseconds.
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Batch rows held in memory as columns, in bytes over all views.

@@ -16,6 +16,7 @@ use crate::exit::{Failure, NO, USAGE};
 use crate::quantities::{bytes, grouped};
 use crate::table::{Align, draw};
 
+use super::compact;
 use super::listing::{Entries, dash, moment, show};
 use super::versions;
 
@@ -37,6 +38,7 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
         Batch::Status(arguments) => status(arguments).await,
         Batch::Versions(arguments) => versions::list(arguments).await,
         Batch::Vacuum(arguments) => versions::vacuum(arguments).await,
+        Batch::Compact(arguments) => compact::run(arguments).await,
     }
 }
 

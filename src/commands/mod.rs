@@ -2,6 +2,7 @@
 
 mod batch;
 mod check;
+mod compact;
 mod compare;
 mod completions;
 mod demo;

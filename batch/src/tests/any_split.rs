@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use shared::view::View;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::values::everything;
 use super::world::{Event, HOUR, World, assert_same, rows, settings, view};
@@ -14,6 +15,8 @@ enum Act {
     Append(usize, Vec<Event>),
     Flush,
     Run,
+    /// Small files become few, and the old ones are deleted at once.
+    Compact,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -40,6 +43,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0usize..2, vec(event(), 1..25)).prop_map(|(partition, events)| Act::Append(partition, events)),
         1 => Just(Act::Flush),
         2 => Just(Act::Run),
+        1 => Just(Act::Compact),
     ]
 }
 
@@ -70,6 +74,7 @@ async fn check(acts: Vec<Act>, dedup: bool, query_rows: u64, remote: bool) {
         match act {
             Act::Append(partition, events) => world.append(partition, events),
             Act::Flush => world.flush().await,
+            Act::Compact => _ = world.compact(Some(Duration::ZERO)).await,
             Act::Run => {
                 for view in &views {
                     let version = world.run(view, false).await.expect("publishes");
@@ -87,6 +92,12 @@ async fn check(acts: Vec<Act>, dedup: bool, query_rows: u64, remote: bool) {
             }
         }
     }
+    let compacted = world.compact(Some(Duration::ZERO)).await;
+    assert_eq!(
+        compacted.files_after,
+        world.neighbourhoods().await,
+        "every view has taken in everything: {compacted:?}"
+    );
     for view in &views {
         let incremental = world.batch_rows(view).await;
         world.run(view, true).await.expect("publishes");

@@ -11,7 +11,7 @@ use arrow::array::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::ManualClock;
-use shared::control::RunScope;
+use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
@@ -32,11 +32,12 @@ use shared::time::{Day, Micros, micros_of};
 use shared::view::{Precision, View};
 use tempfile::TempDir;
 
+use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
 use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
-use crate::settings::BatchSettings;
+use crate::settings::{BatchSettings, CompactionSettings};
 
 pub const HOUR: i64 = 3600 * 1_000_000;
 
@@ -169,6 +170,26 @@ impl World {
         self.log.archive(head).await;
     }
 
+    /// Rewrites whatever small files can be rewritten.
+    pub async fn compact(&self, older_than: Option<std::time::Duration>) -> Compacted {
+        let settings = CompactionSettings::default();
+        let compactor = Compactor::new(&self.log.lake, &self.views, &[Arc::clone(&self.log.stream)], settings);
+        compactor.compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
+    }
+
+    pub async fn archive(&self) -> Table {
+        let path = TablePath::events(&self.log.stream.name);
+        let schema = self.log.stream.archive_schema();
+        self.log.lake.table(&path, schema, system_columns::EVENT_DATE).await.expect("a table")
+    }
+
+    /// Dates and partitions of which the archive has files.
+    pub async fn neighbourhoods(&self) -> u64 {
+        let snapshot = self.archive().await.snapshot().await.expect("a snapshot");
+        let of_file = |file: &shared::lake::DataFile| (file.partition, file.tags["partition"].clone());
+        snapshot.files.iter().map(of_file).collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
     /// Runs `view` once.
     pub async fn run(&self, view: &Arc<View>, full: bool) -> Result<i64, RunFailure> {
         let entry = self.entry(view, full).await;
@@ -226,6 +247,7 @@ impl World {
 fn surroundings(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) -> BatchSurroundings {
     BatchSurroundings {
         lake: lake.clone(),
+        streams: vec![Arc::clone(&log.stream)],
         views: Arc::clone(views),
         cutter: Arc::clone(log) as _,
         archive: Arc::clone(log) as _,

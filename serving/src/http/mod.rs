@@ -100,6 +100,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", get(runs::describe).delete(runs::cancel))
         .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/{stream}/compact", post(streams::compact))
         .route("/v1/streams/{stream}", get(streams::describe))
         .route("/v1/streams/{stream}/late", get(streams::late))
         .route("/v1/streams/{stream}/ahead", get(streams::ahead))

@@ -1,9 +1,12 @@
 //! How do the streams stand, and which events came late, too far ahead or malformed? What intake tells of them, as it is.
 
+use std::time::Duration;
+
+use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{Uri, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::control::{EventKind, EventPage, ListRange, StreamError, StreamStatus};
 use shared::limits::{LIST_ENTRIES_DEFAULT, LIST_ENTRIES_MAX};
@@ -59,6 +62,31 @@ pub async fn empty_quarantine(
     let emptied = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
     let emptied = emptied.map_err(|error| Problem::internal(&error))?;
     emptied.map(|removed| json(&json!({ "removed": removed }))).map_err(|error| problem(&state, error))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Compaction {
+    vacuum_older_than_ms: Option<u64>,
+}
+
+/// `POST /v1/streams/{stream}/compact`: rewrites small files of the archive into few; answers when that is done. With
+/// `vacuum_older_than_ms` it also deletes what has not been needed for as long.
+pub async fn compact(
+    State(state): State<ServingState>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let wanted: Compaction = if body.iter().all(u8::is_ascii_whitespace) {
+        Compaction::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
+            let detail = format!("the body is not {{\"vacuum_older_than_ms\": a number}}: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
+        })?
+    };
+    let compacted = state.runs.compact(&name, wanted.vacuum_older_than_ms.map(Duration::from_millis)).await?;
+    compacted.map(|compacted| json(&compacted)).ok_or_else(|| problem(&state, StreamError::UnknownStream(name)))
 }
 
 async fn events(

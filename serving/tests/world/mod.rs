@@ -21,7 +21,8 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs,
+    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState,
+    Runs,
     StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
@@ -258,6 +259,16 @@ impl Runs for FakeRuns {
     fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
         let view: ViewName = view.parse().expect("a name");
         Box::pin(async { Ok(Cleaned::nothing(view)) })
+    }
+
+    fn compact(
+        &self,
+        stream: &str,
+        older_than: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+        let stream = (stream == "flights").then(|| stream.parse().expect("a name"));
+        let files_deleted = older_than.map_or(0, |age| age.as_millis() as u64);
+        Box::pin(async move { Ok(stream.map(|stream| Compacted { files_deleted, ..Compacted::nothing(stream) })) })
     }
 
     fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::schema::{SchemaChange, change, delta_schema};
 use super::table::State;
-use super::{DataFile, LakeError, Table};
+use super::{DataFile, LakeError, Table, TableSnapshot};
 
 /// Commits after which the log gets a checkpoint, so that opening a table stays quick.
 pub(super) const CHECKPOINT_COMMITS: i64 = 100;
@@ -50,6 +50,8 @@ pub struct Commit {
     /// Leave the log's old entries alone: versions are counted, and vacuum lets go of those that are not kept. Otherwise
     /// they go by their age.
     pub keeps_log: bool,
+    /// The added files hold the rows of the removed ones and no others: who follows the table has nothing to do.
+    pub rearranges: bool,
 }
 
 impl Table {
@@ -59,7 +61,7 @@ impl Table {
     /// commit may have happened or not: transactions tell, or the newest version.
     pub async fn commit(&self, commit: Commit) -> Result<i64, LakeError> {
         let mut state = self.locked().await;
-        if state.version() < commit.must_be_based_on.unwrap_or(0) {
+        if commit.rearranges || state.version() < commit.must_be_based_on.unwrap_or(0) {
             state.refresh().await?;
         }
         if !commit.expects.is_empty() {
@@ -76,6 +78,9 @@ impl Table {
                 let reason = format!("\"{app_id}\" is at {found:?}, not at {expected:?}");
                 return Err(LakeError::Conflict { table: self.name(), reason });
             }
+        }
+        if commit.rearranges {
+            self.check_present(&state, &commit.remove)?;
         }
         for (app_id, wanted) in &commit.txns {
             if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
@@ -111,6 +116,18 @@ impl Table {
         }
     }
 
+    /// Files that others took away must not be put in place again under another name.
+    fn check_present(&self, state: &State, files: &[DataFile]) -> Result<(), LakeError> {
+        let snapshot = TableSnapshot::of(&state.delta, self.partition_column())?;
+        match files.iter().find(|file| !snapshot.holds(&file.path)) {
+            None => Ok(()),
+            Some(file) => {
+                let reason = format!("the file {} is not part of the table any more", file.path);
+                Err(LakeError::Conflict { table: self.name(), reason })
+            }
+        }
+    }
+
     /// Writes the commit to the log and brings the state up to it.
     async fn attempt(
         &self,
@@ -136,8 +153,8 @@ impl Table {
         }
         let blind = actions.is_empty() && commit.remove.is_empty();
         let column = self.partition_column();
-        actions.extend(commit.remove.iter().map(|file| Action::from(file.remove(column))));
-        actions.extend(commit.add.iter().map(|file| Action::from(file.add(column))));
+        actions.extend(commit.remove.iter().map(|file| Action::from(file.remove(column, !commit.rearranges))));
+        actions.extend(commit.add.iter().map(|file| Action::from(file.add(column, !commit.rearranges))));
 
         let next = state.version() + 1;
         let properties = CommitProperties::default()
@@ -151,10 +168,15 @@ impl Table {
             .with_create_checkpoint(true)
             // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
             .with_cleanup_expired_logs(Some(!commit.keeps_log && (next + 1) % CHECKPOINT_COMMITS == 0));
-        let operation = DeltaOperation::Write {
-            mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
-            partition_by: Some(vec![column.to_owned()]),
-            predicate: None,
+        let operation = if commit.rearranges {
+            let target_size = commit.add.iter().map(|file| file.size_bytes).max().unwrap_or(0);
+            DeltaOperation::Optimize { predicate: None, target_size }
+        } else {
+            DeltaOperation::Write {
+                mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
+                partition_by: Some(vec![column.to_owned()]),
+                predicate: None,
+            }
         };
         let reference: &dyn TableReference = &snapshot;
         let builder = CommitBuilder::from(properties).with_actions(actions);

@@ -41,14 +41,15 @@ impl DataFile {
         }
     }
 
-    pub(super) fn add(&self, partition_column: &str) -> Add {
+    /// `data_change`: does the table get other rows by it?
+    pub(super) fn add(&self, partition_column: &str, data_change: bool) -> Add {
         let tags = self.tags.iter().map(|(tag, value)| (tag.clone(), Some(value.clone()))).collect();
         Add {
             path: self.path.clone(),
             partition_values: self.partition_values(partition_column),
             size: self.size_bytes,
             modification_time: now_ms(),
-            data_change: true,
+            data_change,
             stats: self.stats_json.clone(),
             tags: Some(tags),
             deletion_vector: None,
@@ -58,10 +59,10 @@ impl DataFile {
         }
     }
 
-    pub(super) fn remove(&self, partition_column: &str) -> Remove {
+    pub(super) fn remove(&self, partition_column: &str, data_change: bool) -> Remove {
         Remove {
             path: self.path.clone(),
-            data_change: true,
+            data_change,
             deletion_timestamp: Some(now_ms()),
             extended_file_metadata: Some(true),
             partition_values: Some(self.partition_values(partition_column)),

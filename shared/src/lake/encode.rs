@@ -36,26 +36,71 @@ pub fn is_readable(day: Day) -> bool {
     READABLE_DAYS.contains(&day.0)
 }
 
-/// Encodes `batches`, all of `schema`: zstd, dictionaries, statistics, and types as Parquet alone tells them, so that
-/// readers that do not know our Arrow types see strings and UTC timestamps.
+/// Encodes `batches`, all of `schema`.
 pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encoded, LakeError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by("trueup".to_owned());
-    for (index, field) in schema.fields().iter().enumerate() {
-        if batches.first().is_some_and(|batch| rarely_repeats(batch.column(index))) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
-        }
-    }
-    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options)?;
+    let mut encoder = Encoder::new(schema, batches.first())?;
     for batch in batches {
-        writer.write(batch)?;
+        encoder.write(batch)?;
     }
-    let bytes = Bytes::from(writer.into_inner()?);
-    let rows = batches.iter().map(|batch| batch.num_rows() as i64).sum();
-    Ok(Encoded { bytes, rows, stats_json: stats(&schema, batches, rows).to_string() })
+    encoder.finish()
+}
+
+/// Makes a file of batches that come one after another: zstd, dictionaries, statistics, and types as Parquet alone tells
+/// them, so that readers that do not know our Arrow types see strings and UTC timestamps. What is encoded stays in memory.
+pub(super) struct Encoder {
+    schema: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+    columns: Vec<ColumnStats>,
+    rows: i64,
+}
+
+/// What is known of one column so far.
+#[derive(Default)]
+struct ColumnStats {
+    nulls: usize,
+    /// Smallest and largest value, of types that have them noted.
+    range: Option<(i64, i64)>,
+}
+
+impl Encoder {
+    /// Nothing written yet; `sample` tells what the columns are like.
+    pub fn new(schema: SchemaRef, sample: Option<&RecordBatch>) -> Result<Encoder, LakeError> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_created_by("trueup".to_owned());
+        for (index, field) in schema.fields().iter().enumerate() {
+            if sample.is_some_and(|batch| rarely_repeats(batch.column(index))) {
+                properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+            }
+        }
+        let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options)?;
+        let columns = schema.fields().iter().map(|_| ColumnStats::default()).collect();
+        Ok(Encoder { schema, writer, columns, rows: 0 })
+    }
+
+    /// Appends the rows of `batch`.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+        self.writer.write(batch)?;
+        self.rows += batch.num_rows() as i64;
+        for (stats, column) in self.columns.iter_mut().zip(batch.columns()) {
+            stats.nulls += column.null_count();
+            let both = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
+            stats.range = match (stats.range, range_of(column)) {
+                (Some(before), Some(more)) => Some(both(before, more)),
+                (before, more) => before.or(more),
+            };
+        }
+        Ok(())
+    }
+
+    /// The whole file.
+    pub fn finish(self) -> Result<Encoded, LakeError> {
+        let bytes = Bytes::from(self.writer.into_inner()?);
+        let stats_json = stats(&self.schema, &self.columns, self.rows).to_string();
+        Ok(Encoded { bytes, rows: self.rows, stats_json })
+    }
 }
 
 /// Would a dictionary only cost time? Told from a sample: event ids and addresses hardly ever repeat. Numbers keep theirs:
@@ -71,13 +116,11 @@ fn rarely_repeats(column: &ArrayRef) -> bool {
 
 /// Delta's statistics: nulls of every plain column, smallest and largest value of integers, dates and timestamps.
 /// Other columns have none, which readers take as "may hold anything".
-fn stats(schema: &SchemaRef, batches: &[RecordBatch], rows: i64) -> Value {
+fn stats(schema: &SchemaRef, columns: &[ColumnStats], rows: i64) -> Value {
     let (mut smallest, mut largest, mut nulls) = (Map::new(), Map::new(), Map::new());
-    for (index, field) in schema.fields().iter().enumerate().filter(|(_, field)| !field.data_type().is_nested()) {
-        let columns: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(index)).collect();
-        let missing: usize = columns.iter().map(|column| column.null_count()).sum();
-        nulls.insert(field.name().clone(), json!(missing));
-        if let Some((low, high)) = bounds(field.data_type(), &columns) {
+    for (field, column) in schema.fields().iter().zip(columns).filter(|(field, _)| !field.data_type().is_nested()) {
+        nulls.insert(field.name().clone(), json!(column.nulls));
+        if let Some((low, high)) = column.range.and_then(|range| bounds(field.data_type(), range)) {
             smallest.insert(field.name().clone(), low);
             largest.insert(field.name().clone(), high);
         }
@@ -85,21 +128,28 @@ fn stats(schema: &SchemaRef, batches: &[RecordBatch], rows: i64) -> Value {
     json!({"numRecords": rows, "minValues": smallest, "maxValues": largest, "nullCount": nulls})
 }
 
-fn bounds(data_type: &DataType, columns: &[&ArrayRef]) -> Option<(Value, Value)> {
-    let pair = |(low, high), text: fn(i64) -> Option<String>| Some((json!(text(low)?), json!(text(high)?)));
-    match data_type {
-        DataType::Int32 => range::<Int32Type>(columns).map(|(low, high)| (json!(low), json!(high))),
-        DataType::Int64 => range::<Int64Type>(columns).map(|(low, high)| (json!(low), json!(high))),
-        DataType::Date32 => pair(range::<Date32Type>(columns).map(|(a, b)| (a.into(), b.into()))?, date_text),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => pair(range::<TimestampMicrosecondType>(columns)?, time_text),
+fn bounds(data_type: &DataType, (low, high): (i64, i64)) -> Option<(Value, Value)> {
+    let text = match data_type {
+        DataType::Date32 => date_text,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => time_text,
+        _ => return Some((json!(low), json!(high))),
+    };
+    Some((json!(text(low)?), json!(text(high)?)))
+}
+
+fn range_of(column: &ArrayRef) -> Option<(i64, i64)> {
+    match column.data_type() {
+        DataType::Int32 => range::<Int32Type>(column),
+        DataType::Int64 => range::<Int64Type>(column),
+        DataType::Date32 => range::<Date32Type>(column),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => range::<TimestampMicrosecondType>(column),
         _ => None,
     }
 }
 
-fn range<T: ArrowPrimitiveType<Native: Ord>>(columns: &[&ArrayRef]) -> Option<(T::Native, T::Native)> {
-    let low = columns.iter().filter_map(|column| min(column.as_primitive::<T>())).min()?;
-    let high = columns.iter().filter_map(|column| max(column.as_primitive::<T>())).max()?;
-    Some((low, high))
+fn range<T: ArrowPrimitiveType<Native: Into<i64>>>(column: &ArrayRef) -> Option<(i64, i64)> {
+    let column = column.as_primitive::<T>();
+    Some((min(column)?.into(), max(column)?.into()))
 }
 
 fn date_text(days: i64) -> Option<String> {

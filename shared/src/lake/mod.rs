@@ -2,9 +2,10 @@
 //!
 //! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
 //! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
-//! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files. [`spool`] brings files
-//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns. [`leases`]:
-//! what may not be deleted because somebody reads or writes it, [`vacuum`]: what may.
+//! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files, [`rewrite`] how
+//! several files become one. [`spool`] brings files to where other libraries can read them, [`footer`] says how a file's
+//! bytes are shared among its columns. [`leases`]: what may not be deleted because somebody reads or writes it,
+//! [`vacuum`]: what may.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -19,6 +20,7 @@ pub mod error;
 mod footer;
 pub mod leases;
 mod remote;
+mod rewrite;
 mod schema;
 pub mod spool;
 pub mod table;

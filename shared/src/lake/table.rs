@@ -26,9 +26,9 @@ use url::Url;
 
 use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
 use super::durable::DurableStore;
-use super::encode::{encode, is_readable};
+use super::encode::{Encoded, encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath};
+use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath, VersionLease};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
@@ -167,21 +167,36 @@ impl Table {
     /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
     pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
-        let folder = match day {
-            Some(day) if !is_readable(day) => {
-                return Err(wrong(format!("{day} is not a date that every reader takes")));
-            }
-            Some(day) => day.to_string(),
-            None => NULL_PARTITION.to_owned(),
-        };
         let schema = batches.first().ok_or_else(|| wrong("a file without a batch".to_owned()))?.schema();
         let kept: Vec<usize> =
             (0..schema.fields().len()).filter(|i| schema.field(*i).name() != self.partition_column()).collect();
         let schema = Arc::new(schema.project(&kept)?);
         let batches = batches.iter().map(|batch| batch.project(&kept)).collect::<Result<Vec<_>, _>>()?;
+        let path = self.new_path(day)?;
         let encoded = tokio::task::spawn_blocking(move || encode(schema, &batches)).await??;
+        self.store_encoded(day, path, encoded).await
+    }
 
-        let path = format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4());
+    /// A path that no file of `day` had before.
+    pub(super) fn new_path(&self, day: Option<Day>) -> Result<String, LakeError> {
+        let folder = match day {
+            Some(day) if !is_readable(day) => {
+                let reason = format!("{day} is not a date that every reader takes");
+                return Err(LakeError::Schema { table: self.name(), reason });
+            }
+            Some(day) => day.to_string(),
+            None => NULL_PARTITION.to_owned(),
+        };
+        Ok(format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4()))
+    }
+
+    /// Puts an encoded file in its place, leased.
+    pub(super) async fn store_encoded(
+        &self,
+        day: Option<Day>,
+        path: String,
+        encoded: Encoded,
+    ) -> Result<DataFile, LakeError> {
         let size_bytes = encoded.bytes.len() as i64;
         let mut unfinished = Unfinished { table: self, path: Some(&path) };
         self.inner.leases.stage(self.path(), &path);
@@ -213,6 +228,17 @@ impl Table {
         let snapshot = Arc::new(TableSnapshot::of(&state.delta, self.partition_column())?);
         state.snapshot = Some(snapshot.clone());
         Ok(snapshot)
+    }
+
+    /// The table as it is now; as long as the lease is held, vacuum deletes none of its files.
+    pub async fn held_snapshot(&self) -> Result<(Arc<TableSnapshot>, VersionLease), LakeError> {
+        loop {
+            let snapshot = self.snapshot().await?;
+            // Otherwise a newer version came in between, and what only this one has is being deleted.
+            if let Some(lease) = self.inner.leases.version(self.path(), snapshot.version) {
+                return Ok((snapshot, lease));
+            }
+        }
     }
 
     /// The table as it was at `version`.
@@ -300,7 +326,7 @@ impl Table {
     pub async fn delete_files(&self, files: &[DataFile]) -> Result<(), LakeError> {
         self.give_up(files);
         let snapshot = self.snapshot().await?;
-        let in_use = |file: &&DataFile| snapshot.files.binary_search_by(|f| f.path.cmp(&file.path)).is_ok();
+        let in_use = |file: &&DataFile| snapshot.holds(&file.path);
         if let Some(file) = files.iter().find(in_use) {
             return Err(LakeError::InUse { table: self.name(), path: file.path.clone() });
         }
@@ -409,7 +435,12 @@ impl State {
 }
 
 impl TableSnapshot {
-    fn of(delta: &DeltaTable, partition_column: &str) -> Result<TableSnapshot, LakeError> {
+    /// Is there a file at `path`?
+    pub fn holds(&self, path: &str) -> bool {
+        self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
+    }
+
+    pub(super) fn of(delta: &DeltaTable, partition_column: &str) -> Result<TableSnapshot, LakeError> {
         let state = delta.snapshot()?;
         let mut files: Vec<DataFile> =
             state.log_data().iter().map(|view| DataFile::of_view(&view, partition_column)).collect();

@@ -279,3 +279,67 @@ async fn what_the_writer_believed_of_transactions_must_still_hold() {
     let outcomes = futures::future::join_all(races).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
 }
+
+#[tokio::test]
+async fn files_become_one_with_the_columns_of_all_and_the_rows_in_their_order() {
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    let place = Place::new();
+    let table = place.table().await;
+    let old = file(&table, DAY_ONE, &[5, 4, 9]).await;
+    // A file from after `who` was taken out of the stream, and `extra` put in and out.
+    let numbers = rows(DAY_ONE, &[7, 1]);
+    let extra = Arc::new(Int64Array::from(vec![70, 10]));
+    let other = Schema::new(vec![
+        Field::new("at", timestamp_type(), false),
+        Field::new("n", ArrowType::Int64, true),
+        Field::new("extra", ArrowType::Int64, true),
+    ]);
+    let columns = vec![Arc::clone(numbers.column(0)), Arc::clone(numbers.column(2)), extra as _];
+    let other = RecordBatch::try_new(Arc::new(other), columns).unwrap();
+    let new = table.write_parquet(Day::parse(DAY_ONE), &[other]).await.unwrap();
+    table.commit(adding(&[old.clone(), new.clone()])).await.unwrap();
+
+    let wanted: SchemaRef = Arc::new(schema().project(&[0, 2]).unwrap());
+    let one = table.rewrite(&[old.clone(), new.clone()], &wanted).await.unwrap();
+    assert_eq!((one.rows, one.partition), (5, Day::parse(DAY_ONE)));
+    let stats: serde_json::Value = serde_json::from_str(one.stats_json.as_deref().unwrap()).unwrap();
+    assert_eq!((&stats["minValues"]["n"], &stats["maxValues"]["n"]), (&json!(1), &json!(9)));
+    assert_eq!((&stats["nullCount"]["who"], &stats["nullCount"]["extra"]), (&json!(4), &json!(3)));
+    let remove = vec![old.clone(), new.clone()];
+    let commit = Commit { add: vec![one.clone()], remove, rearranges: true, ..Commit::default() };
+    table.commit(commit).await.unwrap();
+    assert_eq!(place.table().await.snapshot().await.unwrap().files.len(), 1);
+
+    let stored = table.store().get(&object_store::path::Path::from(one.path.as_str())).await.unwrap();
+    let bytes = stored.bytes().await.unwrap();
+    let read = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let read = read.collect::<Result<Vec<_>, _>>().unwrap();
+    let read = arrow::compute::concat_batches(&read[0].schema(), &read).unwrap();
+    let names: Vec<String> = read.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, ["at", "n", "who", "extra"]);
+    assert_eq!(read.column(1).as_ref(), &Int64Array::from(vec![5, 4, 9, 7, 1]) as &dyn arrow::array::Array);
+    let extra = Int64Array::from(vec![None, None, None, Some(70), Some(10)]);
+    assert_eq!(read.column(3).as_ref(), &extra as &dyn arrow::array::Array);
+
+    // The log says that no data changed: followers have nothing to do.
+    let entry = object_store::path::Path::from("_delta_log/00000000000000000002.json");
+    let entry = table.store().get(&entry).await.unwrap().bytes().await.unwrap();
+    let entry = String::from_utf8(entry.to_vec()).unwrap();
+    assert_eq!(entry.matches("\"dataChange\":false").count(), 3, "{entry}");
+    let names: Vec<_> = table.store().list(None).try_collect().await.unwrap();
+    assert_eq!(names.iter().filter(|f| f.location.as_ref().starts_with(DATE)).count(), 3, "old files stay for now");
+
+    let text = RecordBatch::try_new(
+        Arc::new(Schema::new(vec![Field::new("n", ArrowType::Utf8View, true)])),
+        vec![Arc::new(StringViewArray::from(vec!["no number"]))],
+    );
+    let text = table.write_parquet(Day::parse(DAY_ONE), &[text.unwrap()]).await.unwrap();
+    let refused = table.rewrite(&[one.clone(), text], &wanted).await;
+    assert!(refused.is_err(), "a value without a place is no null");
+    let elsewhere = file(&table, DAY_TWO, &[1]).await;
+    let refused = table.rewrite(&[one, elsewhere], &wanted).await.unwrap_err().to_string();
+    assert!(refused.contains("is of another date than"), "{refused}");
+}

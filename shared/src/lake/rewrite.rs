@@ -1,0 +1,102 @@
+//! How do several files of a table become one? Their rows one file after the other, in the order they have, decoded and
+//! encoded batch by batch: in memory are the bytes of one old file and of the new one, and some rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::encode::Encoder;
+use super::{DataFile, LakeError, Table};
+
+/// Rows decoded at once; as many as tell whether the values of a column repeat.
+const READ_ROWS: usize = 32 * 1024;
+
+impl Table {
+    /// Writes the rows of `files`, all of one date, as one file; see [`Table::write_parquet`] for what it is then. Its
+    /// columns are those of `schema`, and after them what else the files have: nothing is lost. A column that a file does
+    /// not have is null. Tags are left to the caller.
+    pub async fn rewrite(&self, files: &[DataFile], schema: &SchemaRef) -> Result<DataFile, LakeError> {
+        let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
+        let day = files.first().ok_or_else(|| wrong("a file made of no files".to_owned()))?.partition;
+        if let Some(other) = files.iter().find(|file| file.partition != day) {
+            return Err(wrong(format!("{} is of another date than {}", other.path, files[0].path)));
+        }
+        let path = self.new_path(day)?;
+        let kept = schema.fields().iter().filter(|field| field.name() != self.partition_column());
+        let mut schema: SchemaRef = Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()));
+        let encoded = 'again: loop {
+            let mut encoder = None;
+            for file in files {
+                let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
+                let columns = Arc::clone(&schema);
+                match tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?? {
+                    Appended::Rows(more) => encoder = Some(more),
+                    // Columns that the stream no longer declares are rare, so they are met rather than looked for.
+                    Appended::OtherColumns(all) => {
+                        schema = all;
+                        continue 'again;
+                    }
+                }
+            }
+            let Some(encoder) = encoder else { return Err(wrong("a file made of no files".to_owned())) };
+            break tokio::task::spawn_blocking(move || encoder.finish()).await??;
+        };
+        self.store_encoded(day, path, encoded).await
+    }
+}
+
+enum Appended {
+    Rows(Box<Encoder>),
+    /// The file has columns that the others do not have: these are all.
+    OtherColumns(SchemaRef),
+}
+
+/// Appends the rows of a file. Blocking.
+fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<Appended, LakeError> {
+    let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let others: Vec<Field> = file
+        .schema()
+        .fields()
+        .iter()
+        .filter(|f| schema.index_of(f.name()).is_err())
+        .map(|f| f.as_ref().clone())
+        .collect();
+    if !others.is_empty() {
+        let all = schema.fields().iter().map(|field| field.as_ref().clone());
+        let all: Vec<Field> = all.chain(others.into_iter().map(|field| field.with_nullable(true))).collect();
+        return Ok(Appended::OtherColumns(Arc::new(Schema::new(all))));
+    }
+    for batch in file.with_batch_size(READ_ROWS).build()? {
+        let rows = fitted(&batch?, &schema)?;
+        let mut open = match encoder.take() {
+            Some(open) => open,
+            None => Box::new(Encoder::new(Arc::clone(&schema), Some(&rows))?),
+        };
+        open.write(&rows)?;
+        encoder = Some(open);
+    }
+    match encoder {
+        Some(encoder) => Ok(Appended::Rows(encoder)),
+        None => Ok(Appended::Rows(Box::new(Encoder::new(schema, None)?))),
+    }
+}
+
+/// The rows with the columns of `schema`. A value that has no place in its column is an error, never a null.
+fn fitted(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, LakeError> {
+        match rows.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+            Some(column) => Ok(cast_with_options(column, field.data_type(), &strict)?),
+            None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}

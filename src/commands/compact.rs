@@ -1,0 +1,84 @@
+//! `trueup batch compact`: how are the small files of a stream's archive made few?
+
+use std::io::Write;
+
+use reqwest::Method;
+use serde_json::json;
+use shared::control::Compacted;
+
+use crate::arguments::BatchCompact;
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::quantities::{bytes, counted, grouped};
+
+pub async fn run(arguments: BatchCompact) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let path = format!("/v1/streams/{}/compact", arguments.stream);
+    let older_than_ms = arguments.vacuum.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let request = client.request(Method::POST, &path).json(&json!({ "vacuum_older_than_ms": older_than_ms }));
+    let compacted: Compacted = client.json(request).await?;
+    writeln!(std::io::stdout(), "{}", sentence(&compacted, arguments.vacuum.is_some()))?;
+    Ok(())
+}
+
+fn sentence(done: &Compacted, vacuumed: bool) -> String {
+    let count = |number: u64, one: &str| counted(usize::try_from(number).unwrap_or(usize::MAX), one);
+    let mut text = match done.files_read {
+        0 => format!("{}: nothing to compact in {}", done.stream, count(done.files_after, "file")),
+        read => format!(
+            "{}: {} of {} became {} ({} rows, {} became {}); the archive had {}, now {}",
+            done.stream,
+            count(read, "file"),
+            count(done.dates, "date"),
+            grouped(done.files_written),
+            grouped(done.rows),
+            bytes(done.bytes_read),
+            bytes(done.bytes_written),
+            count(done.files_before, "file"),
+            grouped(done.files_after),
+        ),
+    };
+    if done.conflicts > 0 {
+        let dates = count(done.conflicts, "date");
+        text += &format!("; {dates} left for next time, others changed the archive meanwhile");
+    }
+    if vacuumed {
+        text += &format!("; {} deleted ({})", count(done.files_deleted, "file"), bytes(done.bytes_deleted));
+        if done.files_too_young > 0 {
+            text += &format!(", {} will go when they are old enough", count(done.files_too_young, "file"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_in_words() {
+        let nothing = Compacted { files_after: 1, ..Compacted::nothing("flights".parse().expect("a name")) };
+        assert_eq!(sentence(&nothing, false), "flights: nothing to compact in 1 file");
+        let some = Compacted {
+            dates: 2,
+            files_before: 1_203,
+            files_after: 205,
+            files_read: 1_000,
+            files_written: 2,
+            rows: 90_000,
+            bytes_read: 4096,
+            bytes_written: 1024,
+            files_deleted: 1,
+            bytes_deleted: 512,
+            files_too_young: 1_000,
+            conflicts: 1,
+            ..nothing
+        };
+        assert_eq!(
+            sentence(&some, true),
+            "flights: 1,000 files of 2 dates became 2 (90,000 rows, 4.0 KiB became 1.0 KiB); the archive had 1,203 files, \
+             now 205; 1 date left for next time, others changed the archive meanwhile; 1 file deleted (512 B), 1,000 files \
+             will go when they are old enough"
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! Do small files become few while everything goes on, and does no answer ever notice? Random histories with posts, runs,
+//! kills, compactions on request and in the background, and a vacuum that waits for nobody.
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod agree;
+#[allow(dead_code, reason = "each test uses a part of the oracle")]
+mod oracle;
+#[allow(dead_code, reason = "each test uses a part of the world")]
+mod world;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use agree::{Layer, Question, check_causes, definitions, post};
+use oracle::events::{Event, Log, STRICT};
+use oracle::plain::{NAMES, views};
+use oracle::table::Coverage;
+use oracle::views::View;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use world::World;
+
+/// 2001-09-09, well before any arrival.
+const BEGIN: i64 = 1_000_000_000_000_000;
+/// Every post becomes files of its own, the background looks all the time, and what was replaced goes at once.
+const EAGER: &str = "archive_wait_ms = 1\ncompaction_every_ms = 20\nvacuum_every_ms = 40\nvacuum_age_ms = 0\n";
+/// The same, but nothing happens by itself.
+const ON_REQUEST: &str = "archive_wait_ms = 1\ncompaction_every_ms = 0\n";
+
+#[derive(Debug, Clone)]
+enum Step {
+    Post(Vec<Event>),
+    Run {
+        view: usize,
+        full: bool,
+    },
+    /// A compaction while a run of a view goes on, that runs into the files being replaced.
+    RunAndCompact {
+        view: usize,
+    },
+    Compact,
+    Kill,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    (
+        prop::option::weighted(0.9, 0u32..60),
+        prop_oneof![6 => 0i64..120, 2 => -600i64..600, 2 => -200_000i64..200_000],
+        prop::option::weighted(0.8, prop::sample::select(vec!["north", "south", "", "größer"])),
+        prop::option::weighted(0.8, -20i64..20),
+        prop::option::weighted(0.8, -1e6..1e6f64),
+        prop::option::weighted(0.8, -100_000i64..100_000),
+        prop::option::weighted(0.9, -2i32..2),
+        any::<Option<bool>>(),
+    )
+        .prop_map(|(id, seconds, region, amount, price, cost_cents, code, flag)| Event {
+            id: id.map(|id| format!("e{id}")),
+            at: BEGIN + seconds * 1_000_000 + i64::from(id.unwrap_or(7)),
+            region: region.map(str::to_owned),
+            amount,
+            price,
+            cost_cents,
+            code,
+            flag,
+            day: None,
+        })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => prop::collection::vec(event(), 1..20).prop_map(Step::Post),
+        3 => (0usize..3, any::<bool>()).prop_map(|(view, full)| Step::Run { view, full }),
+        2 => (0usize..3).prop_map(|view| Step::RunAndCompact { view }),
+        2 => Just(Step::Compact),
+        1 => Just(Step::Kill),
+    ];
+    prop::collection::vec(step, 6..24)
+}
+
+fn check(world: &World, log: &Log, views: &[View], layer: Layer, context: &str) {
+    for view in views {
+        let checked = agree::check(world, log, view, &Question::of(layer), &mut Coverage::default());
+        checked.unwrap_or_else(|e| panic!("{context}: {e}"));
+    }
+}
+
+fn compact(world: &World, body: &str) -> Value {
+    let answer = world.post("/v1/streams/events/compact", body);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json()
+}
+
+fn started(limits: &str) -> World {
+    let mut world = World::new(&definitions(STRICT, &views()));
+    assert_eq!(world.stop(), Some(0));
+    world.set_limits(limits);
+    world.start();
+    world
+}
+
+/// Random histories tried; `TRUEUP_CASES` for a longer search.
+fn cases() -> u32 {
+    std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_answer_notices_that_files_were_compacted_and_deleted(steps in steps()) {
+        let views = views();
+        let mut world = started(EAGER);
+        let mut log = Log::new(STRICT);
+        for (i, step) in steps.iter().enumerate() {
+            let context = format!("step {i}");
+            match step {
+                Step::Post(events) => post(&world, &mut log, events),
+                Step::Run { view, full } => {
+                    let run = world.run(NAMES[*view], *full);
+                    assert_eq!(run["state"], json!("published"), "{context}: {run}");
+                    check(&world, &log, &views[*view..=*view], Layer::Batch, &format!("{context}: batch"));
+                    check_causes(&world, NAMES[*view]).unwrap_or_else(|e| panic!("{context}: {e}"));
+                }
+                Step::RunAndCompact { view } => {
+                    let run = world.post(&format!("/v1/views/{}/runs", NAMES[*view]), "{\"full\": true}").json();
+                    let id = run["id"].as_str().expect("an id").to_owned();
+                    compact(&world, "{\"vacuum_older_than_ms\": 0}");
+                    let run = world.finished(&id);
+                    assert_eq!(run["state"], json!("published"), "{context}: {run}");
+                }
+                Step::Compact => _ = compact(&world, "{\"vacuum_older_than_ms\": 0}"),
+                Step::Kill => {
+                    world.kill();
+                    world.start();
+                }
+            }
+            check(&world, &log, &views, Layer::Merged, &context);
+        }
+        for full in [false, true] {
+            for name in NAMES {
+                assert_eq!(world.run(name, full)["state"], json!("published"));
+            }
+            check(&world, &log, &views, Layer::Batch, if full { "full" } else { "incremental" });
+            compact(&world, "{\"vacuum_older_than_ms\": 0}");
+        }
+    }
+}
+
+fn numbered(i: i64) -> Event {
+    Event {
+        id: Some(format!("e{i}")),
+        at: BEGIN + (i % 40) * 7_200_000_000,
+        region: (i % 3 > 0).then(|| format!("r{}", i % 5)),
+        amount: Some(i),
+        price: Some(i as f64 / 7.0),
+        cost_cents: Some(i * 11),
+        code: Some((i % 2) as i32),
+        flag: Some(i % 2 == 0),
+        day: None,
+    }
+}
+
+#[test]
+fn compaction_on_request_says_what_it_did_and_waits_for_every_view() {
+    let views = views();
+    let world = started(ON_REQUEST);
+    let mut log = Log::new(STRICT);
+    for i in 0..30 {
+        post(&world, &mut log, &(i * 40..i * 40 + 40).map(numbered).collect::<Vec<_>>());
+    }
+    world.run("regions", false);
+    let refused = compact(&world, "");
+    assert_eq!(refused["files_read"], json!(0), "two views have taken in nothing: {refused}");
+    for name in &NAMES[1..] {
+        world.run(name, false);
+    }
+    let done = compact(&world, "");
+    let number = |name: &str| done[name].as_u64().expect("a number");
+    assert!(number("files_before") > 10 && number("files_after") == number("dates"), "{done}");
+    assert_eq!((number("rows"), number("files_deleted")), (1_200, 0), "{done}");
+    check(&world, &log, &views, Layer::Merged, "compacted");
+    let young = compact(&world, "{\"vacuum_older_than_ms\": 3600000}");
+    assert_eq!((&young["files_read"], &young["files_too_young"]), (&json!(0), &done["files_read"]), "{young}");
+    let gone = compact(&world, "{\"vacuum_older_than_ms\": 0}");
+    assert_eq!(gone["files_deleted"], done["files_read"], "{gone}");
+    for name in NAMES {
+        assert_eq!(world.run(name, true)["state"], json!("published"));
+    }
+    check(&world, &log, &views, Layer::Batch, "from the compacted archive");
+    let metrics = world.get("/metrics").text;
+    let line = format!("trueup_compacted_files_total{{stream=\"events\"}} {}", done["files_read"]);
+    assert!(metrics.contains(&line), "{metrics}");
+
+    // The command line, with a mistake and without.
+    let trueup = |arguments: &[&str]| {
+        let trueup = env!("CARGO_BIN_EXE_trueup");
+        let output = Command::new(trueup).args(arguments).args(["--url", world.url()]).output().expect("trueup runs");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let nothing = trueup(&["batch", "compact", "events", "--vacuum", "1h"]);
+    assert!(nothing.starts_with("events: nothing to compact in ") && nothing.contains("0 files deleted"), "{nothing}");
+    let unknown = trueup(&["batch", "compact", "event"]);
+    assert!(unknown.contains("there is no stream called \"event\"") && unknown.contains("events"), "{unknown}");
+    python_reads(&world, log.accepted.len());
+}
+
+/// Other readers of Delta tables find every event once.
+fn python_reads(world: &World, events: usize) {
+    let Ok(python) = std::env::var("TRUEUP_PYTHON") else {
+        assert!(std::env::var_os("CI").is_none(), "TRUEUP_PYTHON names no interpreter");
+        eprintln!("SKIPPED: TRUEUP_PYTHON names no interpreter with the packages of tests/python/requirements.txt");
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/archive.py");
+    let table = world.store().join("lake/events/events");
+    let output = Command::new(python).arg(script).arg(table).arg(events.to_string()).output().expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn compaction_under_a_flood_of_events_leaves_nothing_out() {
+    let views = views();
+    let world = started(EAGER);
+    let mut log = Log::new(STRICT);
+    for name in NAMES {
+        world.run(name, false);
+    }
+    let done = AtomicBool::new(false);
+    let url = world.url().to_owned();
+    std::thread::scope(|scope| {
+        // Archivers commit all the time; a compaction follows them or gives a date up, and never takes their rows along.
+        let compacting = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let mut compactions = 0;
+            while !done.load(Ordering::SeqCst) {
+                let request = client.post(format!("{url}/v1/streams/events/compact")).send();
+                assert!(runtime.block_on(request).expect("an answer").status().is_success());
+                compactions += 1;
+            }
+            compactions
+        });
+        for i in 0..60 {
+            post(&world, &mut log, &(i * 20..i * 20 + 20).map(numbered).collect::<Vec<_>>());
+            if i % 10 == 9 {
+                for name in NAMES {
+                    assert_eq!(world.run(name, i % 20 == 19)["state"], json!("published"));
+                }
+                check(&world, &log, &views, Layer::Merged, &format!("post {i}"));
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(compacting.join().expect("it ends") > 1);
+    });
+    check(&world, &log, &views, Layer::Batch, "in the end");
+}

@@ -1,0 +1,16 @@
+"""Does a stream's archive hold every event once, for readers that know nothing of Trueup?
+
+archive.py TABLE EVENTS: reads the Delta table TABLE with deltalake and with Polars, and expects EVENTS rows, each with a
+position of its own. Exits with a traceback where that is not so.
+"""
+
+import sys
+
+import polars
+from deltalake import DeltaTable
+
+table, expected = sys.argv[1], int(sys.argv[2])
+for rows in (polars.scan_delta(table).collect(), polars.from_arrow(DeltaTable(table).to_pyarrow_table())):
+    assert rows.height == expected, f"{rows.height} rows, expected {expected}"
+    positions = rows.select("_partition", "_offset").unique().height
+    assert positions == expected, f"{positions} positions of {expected} rows"
