@@ -28,8 +28,10 @@ pub struct View {
     pub output: Vec<OutputColumn>,
     /// `HAVING`, over the aggregates like a measure: rows where it is not true are not shown.
     pub having: Option<Scalar>,
-    /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
+    /// Five-field cron line; `None`: runs only on request.
     pub schedule: Option<String>,
+    /// The zone by whose wall clock the schedule goes. The view's own, if none was declared.
+    pub schedule_zone: Zone,
     /// The statement that declared the view.
     pub sql: String,
 }

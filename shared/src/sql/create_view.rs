@@ -8,7 +8,7 @@ use super::create_stream::is_reserved;
 use super::cursor::{Cursor, Named, Parsed, fold_case};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
-use super::options::parse_options;
+use super::options::{SqlOption, parse_options};
 use super::scope::{Place, Scope};
 use super::select::{Item, Select, parse_select};
 use super::source::Source;
@@ -23,7 +23,7 @@ use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "time_zone"];
+const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -50,7 +50,8 @@ pub(super) struct Known<'a> {
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
 pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
     let source = cursor.source;
-    let Options { schedule, zone } = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let Options { schedule, schedule_zone, zone } =
+        if cursor.word("with") { view_options(cursor)? } else { Options::default() };
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, known)?;
@@ -72,6 +73,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         output: measures.output,
         having,
         schedule,
+        schedule_zone: schedule_zone.unwrap_or(zone),
         sql: cursor.text().to_owned(),
     })
 }
@@ -79,32 +81,44 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
 /// What `WITH (..)` says about a view.
 struct Options {
     schedule: Option<String>,
+    schedule_zone: Option<Zone>,
     zone: Zone,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, zone: Zone::UTC }
+        Options { schedule: None, schedule_zone: None, zone: Zone::UTC }
     }
 }
 
 fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
     let source = cursor.source;
     let mut options = Options::default();
+    let mut zone_without_schedule = None;
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
             "schedule" => {
                 Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
                 options.schedule = Some(option.value);
             }
-            _ => {
-                let zone = option.value.parse();
-                let unknown = |error: UnknownZone| option.error(source, error.to_string());
-                options.zone = zone.map_err(|error| unknown(error).maybe_help(zone_meant(&option.value)))?;
+            "schedule_time_zone" => {
+                options.schedule_zone = Some(zone_of(source, &option)?);
+                zone_without_schedule = Some(option);
             }
+            _ => options.zone = zone_of(source, &option)?,
         }
     }
-    Ok(options)
+    match zone_without_schedule.filter(|_| options.schedule.is_none()) {
+        Some(option) => Err(option
+            .error(source, "`schedule_time_zone` without a schedule")
+            .help("add schedule = '0 2 * * *', or leave it out")),
+        None => Ok(options),
+    }
+}
+
+fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {
+    let unknown = |error: UnknownZone| option.error(source, error.to_string()).maybe_help(zone_meant(&option.value));
+    option.value.parse().map_err(unknown)
 }
 
 /// The time zone that a city alone or a misspelt name may mean.

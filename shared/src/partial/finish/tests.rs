@@ -30,6 +30,7 @@ fn view(measures: Vec<Scalar>) -> View {
         output: Vec::new(),
         having: None,
         schedule: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     }
 }

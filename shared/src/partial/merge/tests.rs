@@ -77,6 +77,7 @@ fn view_of(window: Window) -> Arc<View> {
         aggregates,
         having: None,
         schedule: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     })
 }

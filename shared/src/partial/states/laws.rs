@@ -150,6 +150,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         aggregates,
         having: None,
         schedule: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     }
 }

@@ -308,6 +308,16 @@ fn views() {
             "there is no time zone \"new york\"; zones are named like Europe/Vienna, America/New_York or UTC",
             "did you mean `America/New_York`?",
         ),
+        (
+            "CREATE VIEW v WITH (schedule = '@daily', schedule_time_zone = ^'Europe/Berln') AS SELECT 1",
+            "there is no time zone \"Europe/Berln\"; zones are named like Europe/Vienna, America/New_York or UTC",
+            "did you mean `Europe/Berlin`?",
+        ),
+        (
+            "CREATE VIEW v WITH (schedule_time_zone = ^'Europe/Berlin') AS SELECT 1",
+            "`schedule_time_zone` without a schedule",
+            "add schedule = '0 2 * * *', or leave it out",
+        ),
     ];
     check(&options, str::to_owned);
 }
