@@ -97,9 +97,12 @@ pub struct Demo {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
-    /// Folder to keep the data in [default: a temporary one, removed at the end]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    /// Folder or URL to keep the data in [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR_OR_URL")]
+    pub data: Option<String>,
+    /// Folder of what must be on this machine [default: that of --data; with a URL trueup-local]
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub local: Option<PathBuf>,
     /// Replay only the first N flights
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
@@ -114,16 +117,22 @@ pub struct Demo {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  trueup serve examples/flights/flights.sql\n  \
     trueup serve streams.sql views.sql --data /var/lib/trueup --listen 127.0.0.1:9000\n  \
-    trueup serve flights.sql --config trueup.toml\n\n\
+    trueup serve flights.sql --config trueup.toml\n  \
+    AWS_ENDPOINT_URL=http://minio:9000 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... \\\n    \
+    trueup serve flights.sql --data s3://bucket/prefix --local /var/lib/trueup\n\n\
+    Object storage takes its usual environment variables (docs/operations.md).\n\
     SIGTERM or Ctrl-C stops it: requests under way are finished and the log is synced. A second one ends it at once.\n\
     TRUEUP_LOG=debug says more on stderr.")]
 pub struct Serve {
     /// SQL files with CREATE STREAM and CREATE VIEW
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
-    /// Folder or URL of the log, the archive and the views [default: data]
+    /// Folder or URL (s3://, gs://, az://, abfss://) of the archive and the views [default: data]
     #[arg(long, value_name = "DIR_OR_URL")]
     pub data: Option<String>,
+    /// Folder of what must be on this machine: log, quarantine, spool [default: that of --data; with a URL trueup-local]
+    #[arg(long, value_name = "DIR")]
+    pub local: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

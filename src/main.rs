@@ -10,6 +10,7 @@ mod exit;
 mod figures;
 mod listen;
 mod parquet_rows;
+mod place;
 mod quantities;
 mod sample;
 mod sending;

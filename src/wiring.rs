@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use crate::figures::Figures;
 use crate::listen;
+use crate::place::Place;
 use crate::settings::Limits;
 
 /// What a server is started with.
@@ -43,8 +44,8 @@ use crate::settings::Limits;
 pub struct WiringSettings {
     /// Definition files, as name and text, in order. They have been parsed once without errors.
     pub definitions: Vec<(PathBuf, String)>,
-    /// Folder of the log, the archive and the views.
-    pub data: String,
+    /// Where the log, the archive and the views are.
+    pub place: Place,
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     pub limits: Limits,
@@ -86,10 +87,10 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
-    let data = local_folder(&settings.data)?;
+    let data = settings.place.local()?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let lake = Lake::open(&data.join("lake").display().to_string()).context("the lake cannot be opened")?;
+    let lake = settings.place.lake(&data, &settings.limits).await?;
     let streams: Vec<Arc<Stream>> = definitions.streams.iter().cloned().map(Arc::new).collect();
 
     let (on_fatal, fatal) = fatal_channel();
@@ -220,14 +221,6 @@ impl Running {
         .await
         .context("the layers ended badly")
     }
-}
-
-fn local_folder(data: &str) -> anyhow::Result<PathBuf> {
-    if data.contains("://") {
-        bail!("--data {data}: object storage is not supported yet; give a folder");
-    }
-    std::fs::create_dir_all(data).with_context(|| format!("the data folder {data} cannot be created"))?;
-    Path::new(data).canonicalize().with_context(|| format!("the data folder {data} cannot be used"))
 }
 
 /// Two processes over one log would give the same offsets twice.

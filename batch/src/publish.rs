@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use shared::ids::ViewName;
-use shared::lake::{Commit, DataFile, Table};
+use shared::lake::{Commit, DataFile, LakeError, Table};
 use shared::partial::codec::table_schema;
 use shared::published::Published;
 use shared::version::BatchVersion;
@@ -15,7 +15,8 @@ use crate::load::version_files;
 use crate::plan::Plan;
 use crate::run::BatchSurroundings;
 
-/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`.
+/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`. After
+/// [`RunFailure::Undecided`] the files must stay: a commit on its way may still arrive.
 pub async fn commit(
     table: &Table,
     view: &View,
@@ -41,7 +42,10 @@ pub async fn commit(
         must_be_based_on: Some(base),
         ..Commit::default()
     };
-    version.version = table.commit(commit).await?;
+    version.version = table.commit(commit).await.map_err(|error| match error {
+        LakeError::Conflict { .. } | LakeError::AlreadyCommitted { .. } => RunFailure::Lake(error),
+        error => RunFailure::Undecided(error),
+    })?;
     Ok(version)
 }
 

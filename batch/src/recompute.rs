@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures::future::{Either, select};
 use parking_lot::Mutex;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use polars::prelude::DataFrame;
-use shared::lake::{DataFile, LakeError, Table};
+use shared::lake::{DataFile, Held, LakeError, Table};
 use shared::partial::keys::KeyLayout;
 use shared::time::Day;
 use shared::view::View;
@@ -102,9 +103,14 @@ pub async fn recompute(
     let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
     let mut recomputed = Recomputed::default();
     let mut result = Ok(());
-    for portion in portions(plan, bounds)? {
-        match compute(query, portion, bounds.dedup, watch, dates).await {
-            Ok(computed) => {
+    let mut portions = portions(plan, bounds)?.into_iter().peekable();
+    let mut held = None;
+    while let Some(portion) = portions.next() {
+        let computing = compute(query, portion, bounds.dedup, watch, dates, held.take());
+        let ahead = bring_ahead(query, portions.peek(), bounds.dedup, watch);
+        match with_next(computing, ahead).await {
+            Ok((computed, next)) => {
+                held = next;
                 dates = computed.dates;
                 recomputed.duplicates.extend(computed.duplicates);
                 dates_done(computed.finished.len() as u64);
@@ -233,21 +239,45 @@ fn portions(plan: &Plan, bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
     Ok(portions)
 }
 
+/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
+/// told of then.
+async fn bring_ahead(query: &Query, next: Option<&Portion>, dedup: bool, watch: &Watch) -> Option<Held> {
+    let files: Vec<DataFile> = next?.files.iter().map(|f| f.file.clone()).collect();
+    if !query.source.table.has_room_for(&files) {
+        return None;
+    }
+    query.source.hold(&files, &query.columns_read(dedup), watch).await.ok()
+}
+
+/// Both results; if the computation fails, at once.
+async fn with_next(
+    computing: impl Future<Output = Result<Computed, RunFailure>>,
+    ahead: impl Future<Output = Option<Held>>,
+) -> Result<(Computed, Option<Held>), RunFailure> {
+    match select(pin!(computing), pin!(ahead)).await {
+        Either::Left((computed, ahead)) => Ok((computed?, ahead.await)),
+        Either::Right((held, computing)) => Ok((computing.await?, held)),
+    }
+}
+
+/// `held` keeps what was brought ahead until it has been read.
 async fn compute(
     query: &Query,
     portion: Portion,
     dedup: bool,
     watch: &Watch,
     mut dates: Dates,
+    held: Option<Held>,
 ) -> Result<Computed, RunFailure> {
     let (query, watch) = (query.clone(), watch.clone());
     let work = move || {
+        let _held = held;
         let removed = if dedup { duplicates::find(&query.source, &portion.files, &watch)? } else { None };
         if !portion.files.is_empty() {
             let before = watch.rows.load(Ordering::SeqCst);
             let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
             dates.add(&query, &portion.files, rows, &watch)?;
-            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before)?;
+            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, &watch)?;
         }
         let finished = match portion.through {
             _ if portion.is_last => dates.finish(None)?,
@@ -271,16 +301,15 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 /// Every row the archive notes must have been read. The files are looked at one by one only if something is wrong.
-fn check_rows(query: &Query, files: &[ArchiveFile], found: u64) -> Result<(), RunFailure> {
+fn check_rows(query: &Query, files: &[ArchiveFile], found: u64, watch: &Watch) -> Result<(), RunFailure> {
     let expected: u64 = files.iter().map(|f| f.tags.rows).sum();
     if found == expected {
         return Ok(());
     }
+    let (_, held) = query.source.scan(files, [], watch)?;
     for file in files {
-        let path = query.source.table.url_of(&file.file);
-        let builder = std::fs::File::open(&path).ok().and_then(|f| ParquetRecordBatchReaderBuilder::try_new(f).ok());
-        let Some(rows) = builder.map(|b| b.metadata().file_metadata().num_rows()) else { continue };
-        let (expected, found) = (file.tags.rows, u64::try_from(rows).unwrap_or(0));
+        let Some(found) = held.rows(&file.file) else { continue };
+        let expected = file.tags.rows;
         if expected != found {
             let (path, date) = (file.file.path.clone(), date_name(file.file.partition));
             return Err(RunFailure::RowsOfFile { path, date, expected, found });

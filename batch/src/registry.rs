@@ -34,6 +34,7 @@ impl RunEntry {
             dates_done: self.dates_done.load(Ordering::Relaxed),
             rows: self.watch.rows.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
+            bytes_read: self.watch.bytes.load(Ordering::Relaxed),
         };
         run
     }

@@ -130,6 +130,8 @@ impl Executor {
         };
         let (version, comparison) = match committed.await {
             Ok(committed) => committed,
+            // A commit that is still on its way would find its files gone. Vacuum takes them if it never arrives.
+            Err(failure @ RunFailure::Undecided(_)) => return Err(failure),
             Err(failure) => {
                 staging.discard().await;
                 return Err(failure);

@@ -9,11 +9,13 @@ use polars::prelude::{
     ScanArgsParquet, Schema, col, lit, polars_err,
 };
 use shared::evaluate::polars_type;
-use shared::lake::Table;
+use shared::lake::{DataFile, Held, Table};
 use shared::stream::{Stream, system_columns};
 use shared::types::DataType;
+use tokio::runtime::Handle;
 
 use crate::cancel::Cancel;
+use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 
 /// The column of [`with_positions`].
@@ -29,13 +31,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// The named columns of `files`. A column that a file does not have yet is null.
-    pub fn scan<'a>(
+    /// The named columns of `files`. A column that a file does not have yet is null. The frame can be read as long as the
+    /// files are held; what of them is not on this machine yet is brought here. Blocking.
+    pub fn scan(
         &self,
-        files: impl Iterator<Item = &'a ArchiveFile>,
+        files: &[ArchiveFile],
         columns: impl IntoIterator<Item = String>,
-    ) -> PolarsResult<LazyFrame> {
-        let paths: Vec<PlRefPath> = files.map(|f| PlRefPath::new(self.table.url_of(&f.file).as_str())).collect();
+        watch: &Watch,
+    ) -> Result<(LazyFrame, Held), RunFailure> {
+        let columns: Vec<String> = columns.into_iter().collect();
+        let files: Vec<DataFile> = files.iter().map(|f| f.file.clone()).collect();
+        let held = match self.table.held_in_place(&files, &columns, &watch.bytes) {
+            Some(held) => held,
+            None => Handle::current().block_on(self.hold(&files, &columns, watch))?,
+        };
+        let path = |file: &DataFile| PlRefPath::new(held.path(file).expect("every file is held"));
+        let paths: Vec<PlRefPath> = files.iter().map(path).collect();
         let arguments = ScanArgsParquet {
             schema: Some(Arc::new(self.schema())),
             hive_options: HiveOptions::new_disabled(),
@@ -45,7 +56,15 @@ impl Source {
             ..ScanArgsParquet::default()
         };
         let columns: Vec<Expr> = columns.into_iter().map(col).collect();
-        Ok(LazyFrame::scan_parquet_files(paths.into(), arguments)?.select(columns))
+        Ok((LazyFrame::scan_parquet_files(paths.into(), arguments)?.select(columns), held))
+    }
+
+    /// Brings the named columns of `files` to this machine, unless the run is cancelled.
+    pub async fn hold(&self, files: &[DataFile], columns: &[String], watch: &Watch) -> Result<Held, RunFailure> {
+        tokio::select! {
+            held = self.table.hold(files, columns, &watch.bytes) => Ok(held?),
+            () = watch.cancel.wait() => Err(RunFailure::Cancelled),
+        }
     }
 
     fn schema(&self) -> Schema {
@@ -71,6 +90,8 @@ pub struct Watch {
     pub cancel: Cancel,
     /// Rows read so far, over all queries that are counted.
     pub rows: Arc<AtomicU64>,
+    /// Bytes of archive files read so far, by all queries.
+    pub bytes: Arc<AtomicU64>,
 }
 
 impl Watch {

@@ -41,6 +41,9 @@ pub struct RunProgress {
     pub rows: u64,
     /// Bytes of the archive files to read.
     pub bytes: u64,
+    /// Bytes of them read so far: only footers and needed columns are, some of them more than once.
+    #[serde(default)]
+    pub bytes_read: u64,
 }
 
 /// One batch run.

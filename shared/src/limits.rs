@@ -85,3 +85,26 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
+/// Milliseconds a connection to a remote store may take to come about.
+pub const STORE_CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds one request to a remote store may take, its answer included. Large objects go in parts, each a request.
+pub const STORE_REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds during which a request to a remote store that failed is tried again; then the error counts, and who
+/// asked (a run, an archiver) tries again later.
+pub const STORE_RETRY_MS: u64 = 20_000;
+/// Most attempts after the first within that time.
+pub const STORE_RETRIES_MAX: usize = 8;
+/// Size of the parts in which large objects are sent to a remote store, in bytes. Smaller objects are sent whole.
+pub const STORE_PART_BYTES: usize = 16 * 1024 * 1024;
+/// Parts of one object sent at the same time.
+pub const STORE_PARTS_AT_ONCE: usize = 4;
+/// Bytes that archive files of a remote lake may take on this machine while a run reads them.
+pub const SPOOL_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// Gaps between needed bytes of a remote file up to this size are read over, which is cheaper than a further request.
+pub const SPOOL_GAP_BYTES: u64 = 64 * 1024;
+/// Most bytes of a remote file asked for at once.
+pub const SPOOL_PIECE_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes at the end of a remote file that are asked for first: most footers fit.
+pub const SPOOL_FOOTER_BYTES: u64 = 64 * 1024;
+/// Requests for remote files under way at the same time.
+pub const SPOOL_REQUESTS: usize = 8;

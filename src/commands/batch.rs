@@ -52,7 +52,7 @@ async fn wait(client: &Client, mut run: Run) -> Result<Run, Failure> {
         run = client.get(&path).await?;
         bar.set_length(run.progress.dates);
         bar.set_position(run.progress.dates_done);
-        bar.set_message(format!("{} rows, {}", grouped(run.progress.rows), bytes(run.progress.bytes)));
+        bar.set_message(format!("{} rows, {} read", grouped(run.progress.rows), bytes(run.progress.bytes_read)));
     }
     bar.finish_and_clear();
     Ok(run)

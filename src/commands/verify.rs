@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::definitions;
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
+use crate::place::Place;
 use crate::sending::{Patience, Receipt, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
@@ -56,7 +57,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let data = tempfile::Builder::new().prefix("trueup-verify-").tempdir()?;
     let wiring = WiringSettings {
         definitions: sources,
-        data: data.path().display().to_string(),
+        place: Place::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
         limits: crate::settings::Limits::default(),
         schedules: false,

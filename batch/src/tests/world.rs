@@ -14,7 +14,7 @@ use shared::clock::ManualClock;
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
-use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
+use shared::lake::{ArchiveTags, Commit, Lake, Spool, Table, TablePath};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -119,6 +119,18 @@ impl World {
     /// Over a folder that may have a lake already, with an empty log.
     pub fn within(folder: TempDir, settings: BatchSettings) -> World {
         let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
+        World::over(lake, folder, settings)
+    }
+
+    /// Over a lake that is not on this machine; only its spool is in the folder.
+    pub fn remote(settings: BatchSettings) -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
+        let lake = Lake::over(Arc::new(object_store::memory::InMemory::new())).with_spool(spool);
+        World::over(lake, folder, settings)
+    }
+
+    fn over(lake: Lake, folder: TempDir, settings: BatchSettings) -> World {
         let log = Arc::new(Log {
             stream: stream(),
             lake: lake.clone(),

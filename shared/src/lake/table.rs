@@ -27,7 +27,7 @@ use url::Url;
 use super::commit::{CHECKPOINT_COMMITS, INFO_KEY};
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, TablePath};
+use super::{DataFile, Lake, LakeError, Spool, TablePath};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
@@ -44,6 +44,8 @@ pub(super) struct Inner {
     uri: String,
     pub(super) partition_column: String,
     pub(super) log_store: LogStoreRef,
+    /// Of a remote lake: where files are brought to.
+    spool: Option<Option<Spool>>,
     state: Mutex<State>,
 }
 
@@ -111,7 +113,8 @@ impl Table {
         let log_store = delta.log_store();
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
-        Table { inner: Arc::new(Inner { path: path.clone(), uri, partition_column, log_store, state }) }
+        let spool = lake.is_remote().then(|| lake.spool.clone());
+        Table { inner: Arc::new(Inner { path: path.clone(), uri, partition_column, log_store, spool, state }) }
     }
 
     /// The table, if it is partitioned as expected.
@@ -241,7 +244,13 @@ impl Table {
         Ok(())
     }
 
-    fn store(&self) -> Arc<dyn ObjectStore> {
+    /// The spool of a remote lake; `None`: the lake is local.
+    pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
+        let spool = self.inner.spool.as_ref()?;
+        Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
 

@@ -250,7 +250,7 @@ async fn only_files_of_failed_runs_can_be_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_without_directories_works_alike() {
-    let lake = Lake::open("memory:///lake").unwrap();
+    let lake = Lake::over(Arc::new(object_store::memory::InMemory::new()));
     assert!(lake.local_root().is_none() && lake.open_table(&path()).await.unwrap().is_none());
     let table = lake.table(&path(), schema(), DATE).await.unwrap();
     table.commit(adding(&[file(&table, DAY_ONE, &[1]).await])).await.unwrap();
