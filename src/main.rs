@@ -9,6 +9,7 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod ownership;
 mod parquet_rows;
 mod place;
 mod quantities;

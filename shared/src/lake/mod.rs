@@ -15,6 +15,7 @@ mod disk;
 pub mod durable;
 mod encode;
 pub mod error;
+pub mod owner;
 mod remote;
 mod schema;
 pub mod spool;
@@ -38,6 +39,7 @@ pub use commit::Commit;
 pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
+pub use owner::{Claim, Seen};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use spool::{Held, Spool};
@@ -83,6 +85,8 @@ pub struct Lake {
     /// What a path in the lake is appended to, for whoever reads files without this store.
     base: String,
     spool: Option<Spool>,
+    /// In whose epoch this process commits; see [`owner`].
+    epoch: Option<i64>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
 }
 
@@ -101,7 +105,15 @@ impl Lake {
             let opened = url.and_then(|url| remote::open(&url, patience));
             let refused = |reason| LakeError::Location { location: without_key(location), reason };
             let remote::Remote { cloud, store } = opened.map_err(refused)?;
-            return Ok(Lake { store, durable: None, cloud: Some(cloud), base, spool: None, tables: Arc::default() });
+            return Ok(Lake {
+                store,
+                durable: None,
+                cloud: Some(cloud),
+                base,
+                spool: None,
+                epoch: None,
+                tables: Arc::default(),
+            });
         }
         let bad = |reason: String| LakeError::Location { location: location.to_owned(), reason };
         let path = match Url::parse(location).ok().filter(|_| location.contains("://")) {
@@ -110,13 +122,21 @@ impl Lake {
         };
         let store = Arc::new(DurableStore::open(&path).map_err(|e| bad(e.to_string()))?);
         let base = store.root().to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?.to_owned();
-        Ok(Lake { store: store.clone(), durable: Some(store), cloud: None, base, spool: None, tables: Arc::default() })
+        Ok(Lake {
+            store: store.clone(),
+            durable: Some(store),
+            cloud: None,
+            base,
+            spool: None,
+            epoch: None,
+            tables: Arc::default(),
+        })
     }
 
     /// A lake over any store, taken for a remote one: for tests that need no server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
-        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default() }
+        Lake { store, durable: None, cloud, base, spool: None, epoch: None, tables: Arc::default() }
     }
 
     /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
