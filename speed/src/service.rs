@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogSink};
 use shared::ids::{Offset, Partition, StreamName};
+use shared::ledger::Ledger;
 use shared::limits;
 use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
@@ -189,7 +190,10 @@ fn worker(
         let begin = seam.offset(partition).max(log_start);
         let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
         from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
-        let accepted = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
+        let at_seam = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
+        // What lies between is in the archive alone: accepted, but in no answer until a run has taken it in.
+        let between = (seam.offset(partition).0..begin.0).map(|offset| Ledger::of(partition, Offset(offset)));
+        let accepted = at_seam + between.sum();
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }
