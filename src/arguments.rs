@@ -138,6 +138,9 @@ pub struct Serve {
     /// Folder of what must be on this machine: log, quarantine, spool [default: that of --data; with a URL trueup-local]
     #[arg(long, value_name = "DIR")]
     pub local: Option<PathBuf>,
+    /// Go on with a lake whose log is gone for good; the new log begins where the archive ends
+    #[arg(long)]
+    pub take_over: bool,
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,

@@ -10,6 +10,7 @@ mod exit;
 mod figures;
 mod listen;
 mod outlook;
+mod ownership;
 mod parquet_rows;
 mod place;
 mod quantities;

@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use crate::figures::{self, Figures};
 use crate::listen;
+use crate::ownership::{Begins, Ownership};
 use crate::place::Place;
 use crate::settings::Limits;
 use crate::stored;
@@ -51,6 +52,8 @@ pub struct WiringSettings {
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// Go on with a lake that belongs to another log?
+    pub take_over: bool,
     /// Start batch runs as the views' schedules say? Otherwise only on request.
     pub schedules: bool,
 }
@@ -65,6 +68,7 @@ pub struct Running {
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    watching: AbortOnDrop,
     fatal: watch::Receiver<Option<String>>,
     /// Held as long as the data folder is in use.
     _lock: File,
@@ -94,12 +98,21 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lake = settings.place.lake(&data, &settings.limits).await?;
+    let ownership = Ownership::obtain(lake, &data, settings.take_over, clock.as_ref()).await?;
+    let lake = ownership.lake.clone();
     let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
 
-    let (on_fatal, fatal) = fatal_channel();
+    let begins = ownership.begin(&streams, &data).await?;
+    let is_succession = ownership.is_succession();
+
+    let (on_fatal, fatal, sender) = fatal_channel();
+    let watching = {
+        let clock = Arc::clone(&clock);
+        tokio::spawn(async move { sender.send_replace(Some(ownership.watch(clock).await)) })
+    };
     let intake = {
         let (data, streams, clock) = (data.clone(), streams.clone(), Arc::clone(&clock));
-        let partition = partition_settings(&settings.limits);
+        let partition = partition_settings(&settings.limits, begins);
         tokio::task::spawn_blocking(move || Intake::open(&data, &streams, &partition, &clock, &on_fatal))
             .await
             .context("opening the log failed")?
@@ -145,7 +158,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             clock: Arc::clone(&clock),
         },
         loaded,
-        batch_settings(&settings.limits),
+        batch_settings(&settings.limits, is_succession),
     )?);
 
     let ready = Arc::new(AtomicBool::new(true));
@@ -195,9 +208,19 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         ready,
         stop,
         server,
+        watching: AbortOnDrop(watching),
         fatal,
         _lock: lock,
     })
+}
+
+/// Watches over the ownership; ends with the server.
+struct AbortOnDrop(JoinHandle<Fatal>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Running {
@@ -208,7 +231,7 @@ impl Running {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
         };
-        bail!("the log can no longer be written: {reason}")
+        bail!("{reason}")
     }
 
     /// Stops accepting, finishes requests under way, syncs the log.
@@ -218,6 +241,7 @@ impl Running {
         self.server.await.context("the server ended badly")?;
         let Layers { intake, quarantine, archives, speed, batch } = self.layers;
         batch.stop().await;
+        drop(self.watching);
         // Writers, workers and archivers are threads that end when they have done what waits.
         tokio::task::spawn_blocking(move || {
             intake.close();
@@ -240,16 +264,20 @@ fn lock(data: &Path) -> anyhow::Result<File> {
     }
 }
 
-fn fatal_channel() -> (OnFatal, watch::Receiver<Option<String>>) {
+type Fatal = Option<String>;
+
+fn fatal_channel() -> (OnFatal, watch::Receiver<Fatal>, watch::Sender<Fatal>) {
     let (sender, receiver) = watch::channel(None);
+    let of_log = sender.clone();
     let on_fatal: OnFatal = Arc::new(move |reason: &str| {
-        sender.send_replace(Some(reason.to_owned()));
+        of_log.send_replace(Some(format!("the log can no longer be written: {reason}")));
     });
-    (on_fatal, receiver)
+    (on_fatal, receiver, sender)
 }
 
-fn partition_settings(limits: &Limits) -> PartitionSettings {
+fn partition_settings(limits: &Limits, begins: Begins) -> PartitionSettings {
     PartitionSettings {
+        begins: Arc::new(begins),
         log: LogSettings {
             segment_bytes: limits.log_segment_bytes,
             keep_events: limits.dedup_horizon_events,
@@ -271,9 +299,10 @@ fn quarantine_settings(limits: &Limits) -> QuarantineSettings {
     }
 }
 
-fn batch_settings(limits: &Limits) -> BatchSettings {
+fn batch_settings(limits: &Limits, is_succession: bool) -> BatchSettings {
     BatchSettings {
-        dedup_horizon_events: limits.dedup_horizon_events,
+        // The ids that a former owner knew are gone with its log: a repeated event may be in the archive from the first on.
+        dedup_horizon_events: if is_succession { 0 } else { limits.dedup_horizon_events },
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
         vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
         vacuum_every: Duration::from_millis(limits.vacuum_every_ms),

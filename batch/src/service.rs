@@ -62,7 +62,8 @@ impl Batch {
     ) -> Result<Batch, StartError> {
         let mut schedules = Vec::with_capacity(loaded.len());
         for Loaded { view, .. } in &loaded {
-            let parsed = view.schedule.as_deref().map(Schedule::parse).transpose();
+            let in_zone = |line: &str| Schedule::parse(line).map(|schedule| schedule.in_zone(view.schedule_zone));
+            let parsed = view.schedule.as_deref().map(in_zone).transpose();
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
         let clock = Arc::clone(&surroundings.clock);

@@ -41,6 +41,8 @@ pub const COMPACTION_FILES_MIN: usize = 8;
 pub const COMPACTION_EVERY_MS: u64 = 300_000;
 /// Longest time an event waits for its archive file, in milliseconds.
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
+/// Milliseconds between two times at which the owner of a lake says that it is alive, and looks whether it still is the owner.
+pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.

@@ -101,8 +101,11 @@ impl Reader<'_> {
 
     fn batch_lines(&self, text: &mut String) {
         heading(text, "batch plan, per run, by Polars");
-        let schedule =
-            self.view.schedule.as_deref().map_or("on request only".to_owned(), |cron| format!("{cron} (UTC)"));
+        let schedule = match self.view.schedule.as_deref() {
+            None => "on request only".to_owned(),
+            Some(interval) if interval.trim_start().starts_with("@every") => interval.to_owned(),
+            Some(cron) => format!("{cron} ({})", self.view.schedule_zone),
+        };
         line(text, "schedule", schedule);
         line(text, "scan", format!("events/{} ({})", self.stream.name, self.columns_read()));
         line(text, "filter", self.filter());

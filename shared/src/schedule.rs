@@ -1,10 +1,16 @@
-//! When does a view's next run start? Five-field cron lines in UTC, their `@` names, and `@every` for short intervals.
+//! When does a view's next run start? Five-field cron lines in a time zone, their `@` names, and `@every` for short
+//! intervals.
+//!
+//! A line names readings of the zone's wall clock. Each fires at the first instant at which the clock shows it or later:
+//! one that the clock jumps over fires at the jump, one that it shows twice fires the first time. So no change of a clock
+//! skips a run or doubles it. `@every` counts time itself and knows no zone.
 //!
 //! The `cron` crate has other habits than the lines people know: six fields, 1 for Sunday, and it wants both a day of
 //! the month and a weekday to match. Lines are translated, so that 0 and 7 are Sunday and either day is enough.
 
 use std::str::FromStr;
 
+use crate::calendar::Zone;
 use crate::time::{MICROS_PER_SECOND, Micros};
 use chrono::{DateTime, Utc};
 
@@ -28,8 +34,8 @@ pub struct Schedule(Kind);
 enum Kind {
     /// Microseconds; fires at their multiples since 1970.
     Every(i64),
-    /// Fires when any of them does.
-    Cron(Vec<cron::Schedule>),
+    /// Fires when the wall clock of the zone shows what any of the lines names.
+    Cron { lines: Vec<cron::Schedule>, zone: Zone },
 }
 
 /// Why a line is not a schedule.
@@ -49,7 +55,7 @@ pub enum ScheduleError {
 
 impl Schedule {
     /// Reads `minute hour day month weekday` (numbers, names, `*`, lists, ranges, steps), `@hourly`, `@daily`,
-    /// `@weekly`, `@monthly`, `@yearly` or `@every 5s` (units `s`, `m`, `h`).
+    /// `@weekly`, `@monthly`, `@yearly` or `@every 5s` (units `s`, `m`, `h`). In UTC: see [`Schedule::in_zone`].
     pub fn parse(line: &str) -> Result<Schedule, ScheduleError> {
         let line = line.trim();
         if let Some(interval) = line.strip_prefix("@every") {
@@ -79,20 +85,33 @@ impl Schedule {
             let six = format!("0 {minute} {hour} {day} {month} {weekday}");
             cron::Schedule::from_str(&six).map_err(|_| ScheduleError::Never(line.to_owned()))
         });
-        let schedule = Schedule(Kind::Cron(schedules.collect::<Result<_, _>>()?));
+        let lines = schedules.collect::<Result<_, _>>()?;
+        let schedule = Schedule(Kind::Cron { lines, zone: Zone::UTC });
         schedule.next_after(Micros(0)).ok_or_else(|| ScheduleError::Never(line.to_owned()))?;
         Ok(schedule)
+    }
+
+    /// The same readings on the wall clock of `zone`. Intervals have no clock and stay what they are.
+    pub fn in_zone(self, zone: Zone) -> Schedule {
+        match self.0 {
+            Kind::Cron { lines, .. } => Schedule(Kind::Cron { lines, zone }),
+            every => Schedule(every),
+        }
+    }
+
+    /// The zone whose clock it follows; none of an interval.
+    pub fn zone(&self) -> Option<Zone> {
+        match self.0 {
+            Kind::Every(_) => None,
+            Kind::Cron { zone, .. } => Some(zone),
+        }
     }
 
     /// The first instant after `after` at which a run starts.
     pub fn next_after(&self, after: Micros) -> Option<Micros> {
         match &self.0 {
             Kind::Every(micros) => after.0.div_euclid(*micros).checked_add(1)?.checked_mul(*micros).map(Micros),
-            Kind::Cron(schedules) => {
-                let after = DateTime::<Utc>::from_timestamp_micros(after.0)?;
-                let next = |s: &cron::Schedule| s.after(&after).next().map(|t| Micros(t.timestamp_micros()));
-                schedules.iter().filter_map(next).min()
-            }
+            Kind::Cron { lines, zone } => lines.iter().filter_map(|line| next_reading(line, *zone, after)).min(),
         }
     }
 
@@ -100,6 +119,14 @@ impl Schedule {
     pub fn missed(&self, last: Micros, now: Micros) -> bool {
         self.next_after(last).is_some_and(|due| due <= now)
     }
+}
+
+/// The first instant after `after` at which `zone`'s wall clock shows a reading of `line`, or has jumped over it.
+fn next_reading(line: &cron::Schedule, zone: Zone, after: Micros) -> Option<Micros> {
+    // Every reading up to the present one has been shown by now; later ones may have been, before the clock went back.
+    let wall = DateTime::<Utc>::from_timestamp_micros(zone.wall_clock(after.0))?;
+    let mut instants = line.after(&wall).map(|reading| zone.first_instant(reading.timestamp_micros()));
+    instants.find(|instant| *instant > after.0).map(Micros)
 }
 
 /// A comma-separated list of weekday names for `cron`, or `*` for every day.
@@ -193,6 +220,29 @@ mod tests {
         ];
         for (line, after, expected) in table {
             assert_eq!(next(line, after), expected, "{line} after {after}");
+        }
+    }
+
+    #[test]
+    fn lines_follow_the_wall_clock_of_their_zone() {
+        // Berlin went forward at 2001-03-25T01:00Z (02:00 to 03:00), and back at 2001-10-28T01:00Z (03:00 to 02:00).
+        let table = [
+            ("30 2 * * *", "2001-03-24T01:30:00Z", "2001-03-25T01:00:00Z"),
+            ("30 2 * * *", "2001-03-25T01:00:00Z", "2001-03-26T00:30:00Z"),
+            ("30 2 * * *", "2001-10-27T00:30:00Z", "2001-10-28T00:30:00Z"),
+            ("30 2 * * *", "2001-10-28T00:30:00Z", "2001-10-29T01:30:00Z"),
+            ("30 2 * * *", "2001-10-28T01:15:00Z", "2001-10-29T01:30:00Z"),
+            ("*/30 * * * *", "2001-03-25T00:30:00Z", "2001-03-25T01:00:00Z"),
+            ("*/30 * * * *", "2001-03-25T01:00:00Z", "2001-03-25T01:30:00Z"),
+            ("*/30 * * * *", "2001-10-28T00:30:00Z", "2001-10-28T02:00:00Z"),
+            ("@monthly", "2001-07-01T00:00:00Z", "2001-07-31T22:00:00Z"),
+            ("@every 30m", "2001-10-28T00:30:00Z", "2001-10-28T01:00:00Z"),
+        ];
+        let berlin: Zone = "Europe/Berlin".parse().expect("a zone");
+        for (line, after, expected) in table {
+            let schedule = Schedule::parse(line).expect(line).in_zone(berlin);
+            let next = schedule.next_after(Micros::parse(after).expect("a time")).expect("a next time");
+            assert_eq!(next.to_string(), expected, "{line} after {after}");
         }
     }
 

@@ -31,7 +31,7 @@ pub struct View {
     pub output: Vec<OutputColumn>,
     /// `HAVING`, over the aggregates like a measure: rows where it is not true are not shown.
     pub having: Option<Scalar>,
-    /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
+    /// Five-field cron line; `None`: runs only on request.
     pub schedule: Option<String>,
     /// The mean relative error up to which reconciliations raise no alarm, as a share; `None`: any.
     pub max_drift: Option<f64>,
@@ -41,6 +41,8 @@ pub struct View {
     pub versions_kept: u32,
     /// Window dates further back are dropped; `None`: none are. Not part of the definition.
     pub retention: Option<Retention>,
+    /// The zone by whose wall clock the schedule goes. The view's own, if none was declared.
+    pub schedule_zone: Zone,
     /// The statement that declared the view.
     pub sql: String,
 }

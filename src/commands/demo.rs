@@ -52,6 +52,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         place: Place::new(&data, arguments.local.as_deref()),
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
+        take_over: false,
         schedules: true,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };

@@ -36,8 +36,14 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     }
     let local = arguments.local.or(settings.local);
     let place = Place::new(&data, local.as_deref());
-    let wiring =
-        WiringSettings { definitions: sources, place: place.clone(), listen, limits: settings.limits, schedules: true };
+    let wiring = WiringSettings {
+        definitions: sources,
+        place: place.clone(),
+        listen,
+        limits: settings.limits,
+        take_over: arguments.take_over,
+        schedules: true,
+    };
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };

@@ -60,6 +60,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         place: Place::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
         limits: crate::settings::Limits::default(),
+        take_over: false,
         schedules: false,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };

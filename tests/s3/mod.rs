@@ -57,6 +57,7 @@ impl S3 {
         Elsewhere {
             data: format!("s3://lake/{}", uuid::Uuid::new_v4()),
             variables: self.variables(),
+            options: Vec::new(),
             limits: "store_request_timeout_ms = 700\nstore_retry_ms = 4000\n".to_owned(),
         }
     }

@@ -18,6 +18,8 @@ pub struct Elsewhere {
     pub data: String,
     /// Variables that every start gets.
     pub variables: Vec<(String, String)>,
+    /// Further options that every start gets.
+    pub options: Vec<String>,
     /// Limits as a settings file has them.
     pub limits: String,
 }
@@ -135,6 +137,7 @@ impl World {
             .arg(&self.definitions)
             .args(["--data", data, "--local", &store, "--listen", "127.0.0.1:0"])
             .args(["--config", &self.settings().display().to_string()])
+            .args(self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.options))
             .envs(variables.map(|(k, v)| (k, v)))
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())

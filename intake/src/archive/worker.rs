@@ -189,6 +189,11 @@ impl Work<'_> {
         let mut parts = flush.parts().map_err(broken)?;
         // Written, but not known to be committed: a later attempt uses them, too.
         let mut files: Vec<DataFile> = Vec::with_capacity(parts.len());
+        let lost = |error: LakeError| match error {
+            // Trying again would not help, and the events must not be numbered any more.
+            LakeError::NotOwner { .. } => Err(End::Broken(error.to_string())),
+            passing => Ok(Err(passing)),
+        };
         let committed = self.worker.retry.until_done("writing to the archive", || {
             let present = match self.worker.block_on(self.table.txn_version(&self.worker.app_id))? {
                 Ok(version) => offset_of(version.unwrap_or(0)),
@@ -209,7 +214,10 @@ impl Work<'_> {
             if parts.is_empty() {
                 return Ok(Ok(false));
             }
-            Ok(self.worker.block_on(self.write(&flush, &parts, &mut files))?.map(|()| true))
+            match self.worker.block_on(self.write(&flush, &parts, &mut files))? {
+                Ok(()) => Ok(Ok(true)),
+                Err(error) => lost(error),
+            }
         })?;
         self.settle(flush.to, if committed { &files } else { &[] });
         Ok(())

@@ -65,7 +65,7 @@ pub(crate) fn open(
     std::fs::create_dir_all(dir).map_err(LogError::io(dir))?;
     let lock = lock(dir)?;
     let mut recovered = recover(dir, partition, &stream, each)?;
-    let totals = recovered.totals;
+    let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
     let (header, mut file) = match recovered.last {
         Some((header, file)) if header.columns == stream.declared() => (header, file),
         // A new log, or other columns are declared now: their frames need a segment that knows them.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use shared::limits;
 
+use super::totals::Totals;
+
 /// A step of the log's writer that the operating system can refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoStep {
@@ -28,6 +30,8 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// Newest events that are kept whatever the readers have released: dedup is rebuilt from them.
     pub keep_events: u64,
+    /// Where a log that is not there yet begins.
+    pub begin: Totals,
     /// For tests of what happens when the disk fails.
     pub faults: Option<IoFaults>,
 }
@@ -37,6 +41,7 @@ impl Default for LogSettings {
         LogSettings {
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             keep_events: limits::DEDUP_HORIZON_EVENTS,
+            begin: Totals::START,
             faults: None,
         }
     }

@@ -19,7 +19,7 @@ use super::*;
 const P: Partition = Partition(3);
 
 fn small(segment_bytes: u64) -> LogSettings {
-    LogSettings { segment_bytes, keep_events: 0, faults: None }
+    LogSettings { segment_bytes, keep_events: 0, ..LogSettings::default() }
 }
 
 fn open_at(dir: &Path, settings: LogSettings) -> Result<Opened, LogError> {

@@ -1,7 +1,7 @@
 //! Where does a partition stand after its n-th event? Everything that a recovery could not afford to count again.
 
 use bytes::{Buf, BufMut};
-use shared::ids::Offset;
+use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::time::Micros;
 
@@ -24,6 +24,12 @@ impl Totals {
     /// Before the first event.
     pub const START: Totals =
         Totals { accepted: Ledger::EMPTY, watermark: Micros::MIN, duplicates: 0, late: 0, ahead: 0 };
+
+    /// After `offset` events that another log took in, as far as the archive tells of them.
+    pub fn after_archived(partition: Partition, offset: Offset, watermark: Micros) -> Totals {
+        let accepted = (0..offset.0).map(|before| Ledger::of(partition, Offset(before))).sum();
+        Totals { accepted, watermark, ..Totals::START }
+    }
 
     /// Encoded size, in bytes.
     pub(crate) const BYTES: usize = 56;

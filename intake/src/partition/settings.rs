@@ -1,16 +1,21 @@
 //! How much may one partition hold back, remember and group? The limits, as values that tests may lower.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use shared::ids::{Partition, StreamName};
 use shared::limits;
 
 use crate::lateness::LatenessSettings;
-use crate::log::LogSettings;
+use crate::log::{LogSettings, Totals};
 
 /// Settings of one partition's writer.
 #[derive(Clone)]
 pub struct PartitionSettings {
     pub log: LogSettings,
+    /// Where partitions begin that have no log yet; offset 0 for those not named.
+    pub begins: Arc<BTreeMap<(StreamName, Partition), Totals>>,
     /// What the stream remembers of late events, all partitions together.
     pub lateness: LatenessSettings,
     /// Accepted events whose ids are remembered, counted back from the newest. Less than 2^31.
@@ -31,6 +36,7 @@ impl Default for PartitionSettings {
     fn default() -> Self {
         PartitionSettings {
             log: LogSettings::default(),
+            begins: Arc::default(),
             lateness: LatenessSettings::default(),
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
             idempotency_keys_max: limits::IDEMPOTENCY_KEYS_MAX,

@@ -53,7 +53,7 @@ impl LogSink for Recorder {
 }
 
 fn settings() -> PartitionSettings {
-    let log = LogSettings { segment_bytes: 4_000, keep_events: 0, faults: None };
+    let log = LogSettings { segment_bytes: 4_000, keep_events: 0, ..LogSettings::default() };
     PartitionSettings { log, dedup_horizon_events: 8, idempotency_keys_max: 3, ..PartitionSettings::default() }
 }
 

@@ -38,7 +38,10 @@ impl StreamLog {
         let lateness = StreamLateness::new(Arc::clone(&stream), settings.lateness.clone());
         let open = |partition: u32| -> Result<PartitionLog, LogError> {
             let place = dir.join(partition.to_string());
-            let (settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
+            let (mut settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
+            if let Some(begin) = settings.begins.get(&(stream.name.clone(), Partition(partition))) {
+                settings.log.begin = *begin;
+            }
             let log = PartitionLog::open(&place, stream.clone(), Partition(partition), settings, clock, on_fatal)?;
             let (start, head) = log.range();
             let from = Offset(head.0.saturating_sub(lateness.reread_events())).max(start);

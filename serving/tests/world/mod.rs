@@ -21,9 +21,8 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState,
-    Runs,
-    StreamError, StreamStatus, Streams,
+    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope,
+    RunState, Runs, StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;

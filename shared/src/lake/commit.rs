@@ -10,6 +10,7 @@ use deltalake_core::kernel::{Action, MetadataExt, StructType, Transaction, Versi
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use serde_json::{Map, Value};
 
+use super::owner::OWNER_TXN;
 use super::schema::{SchemaChange, change, delta_schema};
 use super::table::State;
 use super::{DataFile, LakeError, Table, TableSnapshot};
@@ -67,6 +68,7 @@ impl Table {
         if !commit.expects.is_empty() {
             state.refresh().await?;
         }
+        self.check_owner(&mut state).await?;
         let base = state.version();
         if let Some(expected) = commit.must_be_based_on.filter(|expected| *expected != base) {
             let reason = format!("expected version {expected}, found {base}");
@@ -102,6 +104,7 @@ impl Table {
                     state.txns.clear();
                 }
                 state.txns.extend(commit.txns.into_iter().map(|(app_id, txn)| (app_id, Some(txn))));
+                state.txns.extend(self.inner.epoch.map(|epoch| (OWNER_TXN.to_owned(), Some(epoch))));
                 Ok(version)
             }
             // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
@@ -111,7 +114,14 @@ impl Table {
                     state.forget();
                     Ok(version)
                 }
-                Ok(None) | Err(_) => Err(LakeError::of_commit(&self.name(), error)),
+                Ok(None) | Err(_) => {
+                    let error = LakeError::of_commit(&self.name(), error);
+                    if matches!(error, LakeError::Conflict { .. }) {
+                        state.refresh().await?;
+                        self.check_owner(&mut state).await?;
+                    }
+                    Err(error)
+                }
             },
         }
     }
@@ -125,6 +135,15 @@ impl Table {
                 let reason = format!("the file {} is not part of the table any more", file.path);
                 Err(LakeError::Conflict { table: self.name(), reason })
             }
+        }
+    }
+
+    /// May this process still write to the table?
+    async fn check_owner(&self, state: &mut State) -> Result<(), LakeError> {
+        let Some(epoch) = self.inner.epoch else { return Ok(()) };
+        match state.txn_version(OWNER_TXN).await? {
+            Some(owner) if owner > epoch => Err(LakeError::NotOwner { table: self.name(), epoch, owner }),
+            _ => Ok(()),
         }
     }
 
@@ -157,13 +176,15 @@ impl Table {
         actions.extend(commit.add.iter().map(|file| Action::from(file.add(column, !commit.rearranges))));
 
         let next = state.version() + 1;
+        let owner = self.inner.epoch.map(|epoch| (OWNER_TXN, epoch));
+        let txns = commit.txns.iter().map(|(app, version)| (app.as_str(), *version)).chain(owner);
         let properties = CommitProperties::default()
             .with_metadata([
                 (INFO_KEY.to_owned(), Value::Object(commit.info.clone())),
                 (ID_KEY.to_owned(), Value::String(id.to_owned())),
                 ("isBlindAppend".to_owned(), Value::Bool(blind)),
             ])
-            .with_application_transactions(commit.txns.iter().map(|(app, v)| Transaction::new(app, *v)).collect())
+            .with_application_transactions(txns.map(|(app, v)| Transaction::new(app, v)).collect())
             .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
             .with_create_checkpoint(true)
             // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.

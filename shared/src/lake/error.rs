@@ -15,6 +15,9 @@ pub enum LakeError {
     /// The table already holds this application's transaction, or a later one. Nothing was changed.
     #[error("\"{app_id}\" already committed its transaction {version}")]
     AlreadyCommitted { app_id: String, version: i64 },
+    /// Another log has claimed the lake since. Nothing was changed.
+    #[error("{table}: the lake has been taken over (epoch {owner}; this process has epoch {epoch})")]
+    NotOwner { table: String, epoch: i64, owner: i64 },
     /// The rows or the columns do not fit the table.
     #[error("{table}: {reason}")]
     Schema { table: String, reason: String },

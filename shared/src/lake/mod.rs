@@ -19,6 +19,7 @@ mod encode;
 pub mod error;
 mod footer;
 pub mod leases;
+pub mod owner;
 mod remote;
 mod rewrite;
 mod schema;
@@ -45,6 +46,7 @@ pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
 pub use leases::{Leases, VersionLease};
+pub use owner::{Claim, Seen};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use spool::{Held, Spool};
@@ -90,6 +92,8 @@ pub struct Lake {
     /// What a path in the lake is appended to, for whoever reads files without this store.
     base: String,
     spool: Option<Spool>,
+    /// In whose epoch this process commits; see [`owner`].
+    epoch: Option<i64>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
     leases: Leases,
 }
@@ -115,6 +119,7 @@ impl Lake {
                 cloud: Some(cloud),
                 base,
                 spool: None,
+                epoch: None,
                 tables: Arc::default(),
                 leases: Leases::default(),
             });
@@ -132,6 +137,7 @@ impl Lake {
             cloud: None,
             base,
             spool: None,
+            epoch: None,
             tables: Arc::default(),
             leases: Leases::default(),
         })
@@ -140,7 +146,8 @@ impl Lake {
     /// A lake over any store, taken for a remote one: for tests that need no server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
-        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default(), leases: Leases::default() }
+        let (tables, leases) = (Arc::default(), Leases::default());
+        Lake { store, durable: None, cloud, base, spool: None, epoch: None, tables, leases }
     }
 
     /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by

@@ -47,6 +47,8 @@ pub(super) struct Inner {
     pub(super) path: TablePath,
     uri: String,
     pub(super) partition_column: String,
+    /// In whose epoch commits are made; see [`super::owner`].
+    pub(super) epoch: Option<i64>,
     pub(super) log_store: LogStoreRef,
     /// Of a remote lake: where files are brought to.
     spool: Option<Option<Spool>>,
@@ -132,8 +134,19 @@ impl Table {
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
         let spool = lake.is_remote().then(|| lake.spool.clone());
-        let (path, leases, durable) = (path.clone(), lake.leases().clone(), lake.durable.clone());
-        Table { inner: Arc::new(Inner { path, uri, partition_column, log_store, spool, leases, durable, state }) }
+        Table {
+            inner: Arc::new(Inner {
+                path: path.clone(),
+                uri,
+                partition_column,
+                epoch: lake.epoch,
+                log_store,
+                spool,
+                leases: lake.leases().clone(),
+                durable: lake.durable.clone(),
+                state,
+            }),
+        }
     }
 
     /// The table, if it is partitioned as expected.

@@ -28,7 +28,7 @@ use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "time_zone", "max_drift", "versions_kept", "retention"];
+const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone", "max_drift", "versions_kept", "retention"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -81,6 +81,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         output: measures.output,
         having,
         schedule: options.schedule,
+        schedule_zone: options.schedule_zone.unwrap_or(zone),
         max_drift: options.max_drift,
         versions_kept: options.versions_kept,
         retention,
@@ -96,6 +97,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
 /// What `WITH (..)` says about a view.
 struct Options {
     schedule: Option<String>,
+    schedule_zone: Option<Zone>,
     zone: Zone,
     max_drift: Option<f64>,
     versions_kept: u32,
@@ -105,13 +107,21 @@ struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, zone: Zone::UTC, max_drift: None, versions_kept: VERSIONS_KEPT, retention: None }
+        Options {
+            schedule: None,
+            schedule_zone: None,
+            zone: Zone::UTC,
+            max_drift: None,
+            versions_kept: VERSIONS_KEPT,
+            retention: None,
+        }
     }
 }
 
 fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
     let source = cursor.source;
     let mut options = Options::default();
+    let mut zone_without_schedule = None;
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
             "schedule" => {
@@ -125,14 +135,24 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
             }
             "retention" => options.retention = Some((option.retention(source)?, option)),
             "versions_kept" => options.versions_kept = versions_kept(source, &option)?,
-            _ => {
-                let zone = option.value.parse();
-                let unknown = |error: UnknownZone| option.error(source, error.to_string());
-                options.zone = zone.map_err(|error| unknown(error).maybe_help(zone_meant(&option.value)))?;
+            "schedule_time_zone" => {
+                options.schedule_zone = Some(zone_of(source, &option)?);
+                zone_without_schedule = Some(option);
             }
+            _ => options.zone = zone_of(source, &option)?,
         }
     }
-    Ok(options)
+    match zone_without_schedule.filter(|_| options.schedule.is_none()) {
+        Some(option) => Err(option
+            .error(source, "`schedule_time_zone` without a schedule")
+            .help("add schedule = '0 2 * * *', or leave it out")),
+        None => Ok(options),
+    }
+}
+
+fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {
+    let unknown = |error: UnknownZone| option.error(source, error.to_string()).maybe_help(zone_meant(&option.value));
+    option.value.parse().map_err(unknown)
 }
 
 /// Retention drops window dates: there have to be some, and those of the trailing window must stay.

@@ -34,6 +34,7 @@ fn view(measures: Vec<Scalar>) -> View {
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
         retention: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     }
 }

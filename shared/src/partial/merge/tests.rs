@@ -81,6 +81,7 @@ fn view_of(window: Window) -> Arc<View> {
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
         retention: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     })
 }

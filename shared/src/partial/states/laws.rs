@@ -154,6 +154,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
         retention: None,
+        schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
     }
 }

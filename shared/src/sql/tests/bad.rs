@@ -340,6 +340,16 @@ fn views() {
             "retention must be longer than the trailing window by at least a day",
             "",
         ),
+        (
+            "CREATE VIEW v WITH (schedule = '@daily', schedule_time_zone = ^'Europe/Berln') AS SELECT 1",
+            "there is no time zone \"Europe/Berln\"; zones are named like Europe/Vienna, America/New_York or UTC",
+            "did you mean `Europe/Berlin`?",
+        ),
+        (
+            "CREATE VIEW v WITH (schedule_time_zone = ^'Europe/Berlin') AS SELECT 1",
+            "`schedule_time_zone` without a schedule",
+            "add schedule = '0 2 * * *', or leave it out",
+        ),
     ];
     check(&options, str::to_owned);
 }

@@ -194,6 +194,13 @@ fn a_view_of_any_window_shows_its_bounds() {
     assert_eq!(zone("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights"), Zone::UTC);
     let named = zone("CREATE VIEW v WITH (time_zone = 'europe/berlin') AS SELECT COUNT(*) AS n FROM flights");
     assert_eq!(named.name(), BERLIN);
+    let clock = |options: &str| {
+        view(&format!("CREATE VIEW v WITH (schedule = '@daily'{options}) AS SELECT COUNT(*) AS n FROM flights"))
+            .schedule_zone
+    };
+    assert_eq!(clock("").name(), "UTC");
+    assert_eq!(clock(", time_zone = 'Europe/Berlin'").name(), BERLIN);
+    assert_eq!(clock(", time_zone = 'Asia/Tokyo', schedule_time_zone = 'europe/berlin'").name(), BERLIN);
 }
 
 #[test]
