@@ -48,6 +48,8 @@ pub struct WiringSettings {
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// Memory that a batch run may take, in bytes.
+    pub batch_memory_bytes: u64,
     /// Start batch runs as the views' schedules say? Otherwise only on request.
     pub schedules: bool,
 }
@@ -140,7 +142,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             clock: Arc::clone(&clock),
         },
         loaded,
-        batch_settings(&settings.limits),
+        batch_settings(&settings),
     )?);
 
     let ready = Arc::new(AtomicBool::new(true));
@@ -271,8 +273,9 @@ fn quarantine_settings(limits: &Limits) -> QuarantineSettings {
     }
 }
 
-fn batch_settings(limits: &Limits) -> BatchSettings {
+fn batch_settings(WiringSettings { limits, batch_memory_bytes, .. }: &WiringSettings) -> BatchSettings {
     BatchSettings {
+        memory_limit_bytes: *batch_memory_bytes,
         dedup_horizon_events: limits.dedup_horizon_events,
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
         ..BatchSettings::default()

@@ -18,6 +18,7 @@ use shared::version::BatchVersion;
 use shared::view::View;
 use tokio::sync::Semaphore;
 
+use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::comparisons::Comparisons;
 use crate::duplicates;
@@ -207,6 +208,7 @@ impl Executor {
             query_rows: self.settings.query_rows,
             writes: self.settings.writes,
             dedup: duplicates::possible(&job.stream, cut, self.settings.dedup_horizon_events),
+            budget: Budget { limit_bytes: self.settings.memory_limit_bytes },
         };
         let dates_done = |more| entry.dates_done(more);
         let Recomputed { duplicates } = recompute(&query, plan, bounds, &entry.watch, staging, &dates_done).await?;

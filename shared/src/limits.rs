@@ -36,6 +36,10 @@ pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Memory that a batch run may take, in bytes. What does not fit is computed in several passes.
+pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Least memory that a batch run can be given, in bytes.
+pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Rows of an answer when the query names no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.

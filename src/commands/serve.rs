@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use shared::ids::ViewName;
+use shared::limits;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
+use crate::cores::default_threads;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::quantities::counted;
@@ -27,15 +29,18 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?,
         None => Settings::default(),
     };
+    crate::cores::bound(arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads));
     let sources = definitions::read(&arguments.files)?;
     definitions::parse(&sources)?;
+    let batch_memory_bytes =
+        arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
     let listen = arguments.listen.or(settings.listen).unwrap_or(DEFAULT_LISTEN);
     if !listen.ip().is_loopback() {
         eprintln!("warning: {listen} can be reached from other machines, and anyone who reaches it may read and write");
     }
     let wiring =
-        WiringSettings { definitions: sources, data: data.clone(), listen, limits: settings.limits, schedules: true };
+        WiringSettings { definitions: sources, data: data.clone(), listen, limits: settings.limits, batch_memory_bytes, schedules: true };
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };

@@ -1,6 +1,7 @@
 //! Runs against a real lake in a temporary folder, with a log, an archiver and a speed layer made by hand.
 
 mod any_split;
+mod byte_equal;
 mod runs;
 mod service;
 mod trouble;
