@@ -24,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   trueup demo                                       look at it live: http://127.0.0.1:8080/
   trueup check examples/flights/flights.sql         is the definition right, and what will happen?
+  trueup plan examples/flights/flights.sql          what would it change in the data there is?
   trueup serve examples/flights/flights.sql         serve it
   trueup ingest flights examples/flights/flights.parquet
   trueup query departures --where \"origin = 'ATL'\" --order-by=-flights --limit 10
@@ -53,6 +54,8 @@ pub enum Command {
     Serve(Serve),
     /// Check SQL files and show what both layers will do
     Check(Check),
+    /// Show what would change if SQL files were served over the data there is
+    Plan(Plan),
     /// Run both layers over a file of events and compare them
     Verify(Verify),
     /// Send events from a file to a stream
@@ -146,6 +149,30 @@ pub struct Check {
     /// SQL files, in the order in which `serve` would read them
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Show what would change if SQL files were served over the data there is.\n\n\
+    Compares the definitions with what is stored: columns that come and go, views that would be computed anew, how much \
+    that reads and about how long it takes, and what `serve` would refuse. No server is needed, and one may be running. \
+    Nothing is changed.",
+    after_help = "Examples:\n  trueup plan flights.sql --data data\n  trueup plan streams.sql views.sql --data /var/lib/trueup -o json\n\n\
+    Exits with 1 if something would be refused, with 0 if all of it can be served, whether anything changes or not."
+)]
+pub struct Plan {
+    /// SQL files, in the order in which `serve` would read them
+    #[arg(required = true, value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+    /// Folder or URL of the log, the archive and the views
+    #[arg(long, value_name = "DIR_OR_URL", default_value = "data")]
+    pub data: String,
+    /// Folder of the log [default: that of --data; with a URL trueup-local]
+    #[arg(long, value_name = "DIR")]
+    pub local: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
 }
 
 #[derive(Debug, Args)]

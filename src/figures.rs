@@ -1,5 +1,6 @@
 //! Which figures does a monitoring system see? Counters as they happen, and gauges read when it asks.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::Streams;
-use shared::ids::{Partition, StreamName};
+use shared::ids::{Partition, StreamName, ViewName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
 use speed::mailbox::ViewStatus;
@@ -75,14 +76,18 @@ impl Figures {
             }
         }
         for (stream, partition, views) in self.states.lock().iter() {
+            // A view is folded under two definitions while the first version of a changed one is computed.
+            let mut sums: BTreeMap<&ViewName, (usize, usize, usize)> = BTreeMap::new();
             for view in views {
-                let labels = [
-                    ("stream", stream.to_string()),
-                    ("partition", partition.to_string()),
-                    ("view", view.view.to_string()),
-                ];
-                gauge!("trueup_state_rows", &labels).set(view.rows as f64);
-                gauge!("trueup_state_bytes", &labels).set(view.bytes as f64);
+                let (definitions, rows, bytes) = sums.entry(&view.view).or_default();
+                (*definitions, *rows, *bytes) = (*definitions + 1, *rows + view.rows, *bytes + view.bytes);
+            }
+            for (view, (definitions, rows, bytes)) in sums {
+                let labels =
+                    [("stream", stream.to_string()), ("partition", partition.to_string()), ("view", view.to_string())];
+                gauge!("trueup_state_definitions", &labels).set(definitions as f64);
+                gauge!("trueup_state_rows", &labels).set(rows as f64);
+                gauge!("trueup_state_bytes", &labels).set(bytes as f64);
             }
         }
         self.recorder.render()

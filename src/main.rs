@@ -10,12 +10,14 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod outlook;
 mod parquet_rows;
 mod quantities;
 mod sample;
 mod sending;
 mod settings;
 mod signals;
+mod stored;
 mod table;
 mod wiring;
 

@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 use crate::figures::Figures;
 use crate::listen;
 use crate::settings::Limits;
+use crate::stored;
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lake = Lake::open(&data.join("lake").display().to_string()).context("the lake cannot be opened")?;
-    let streams: Vec<Arc<Stream>> = definitions.streams.iter().cloned().map(Arc::new).collect();
+    let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
 
     let (on_fatal, fatal) = fatal_channel();
     let intake = {
@@ -323,8 +324,8 @@ async fn start_speed(
             let answering = &found.answering;
             views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
             if let Some(shadow) = &found.shadow {
-                let begin = shared::seam::Cut::start(stream.partitions);
-                views.push(FoldedView { view: Arc::clone(shadow), seam: begin });
+                // What is before that will be in its first version.
+                views.push(FoldedView { view: Arc::clone(shadow), seam: answering.seam.clone() });
             }
         }
         folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });

@@ -21,8 +21,6 @@ pub struct Explain {
     pub read_files: Vec<ArchiveFile>,
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-    /// Does the old definition answer, so that any difference is that of the definitions?
-    pub definition_changed: bool,
     pub watch: Watch,
     late: OnceCell<LeftOut>,
     repeated: OnceCell<LeftOut>,
@@ -45,18 +43,14 @@ impl Explain {
         query: Query,
         (new_files, read_files): (Vec<ArchiveFile>, Vec<ArchiveFile>),
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-        definition_changed: bool,
         watch: Watch,
     ) -> Explain {
         let (late, repeated) = (OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, definition_changed, watch, late, repeated }
+        Explain { query, new_files, read_files, duplicates, watch, late, repeated }
     }
 
     /// Why a value of this row differs by more than rounding. Blocking.
     pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
-        if self.definition_changed {
-            return Ok(Cause::Definition);
-        }
         if served == Served::Inside {
             return Ok(Cause::Sketch);
         }

@@ -52,11 +52,11 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
     let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
-        answering: Published::version(old, Arc::clone(stream), version),
+        answering: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
         shadow,
         ..nothing(false)
     };
-    if version.definition_hash == view.definition_hash() {
+    if is_of(&version, view) {
         return Ok(found(Arc::clone(view), version, None));
     }
     match old_definition(stream, &version) {
@@ -73,9 +73,13 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.
 fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
-    let files = [("stream".to_owned(), stream.sql.clone()), ("version".to_owned(), version.sql.clone())];
-    let definitions = shared::sql::parse_definitions(&files).ok()?;
-    definitions.views.into_iter().find(|v| v.name == version.view && v.definition_hash() == version.definition_hash)
+    let old = shared::sql::parse_view(stream, &version.sql).ok()?;
+    (old.name == version.view && is_of(version, &old)).then_some(old)
+}
+
+/// Was `version` computed by what `view` says?
+fn is_of(version: &BatchVersion, view: &View) -> bool {
+    version.definition_hash == view.definition_hash() || version.definition_hash == view.positional_hash()
 }
 
 /// The files of a view's table, as a version lists them.

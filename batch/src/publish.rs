@@ -55,7 +55,7 @@ pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &
     let seam = &published.seam;
     surroundings.speed.retire(published, seam);
     if before.definition_hash != published.definition_hash {
-        surroundings.speed.retire(before, seam);
+        surroundings.speed.forget(before);
     }
     let reader = log_reader(&published.view.name);
     for (partition, point) in &seam.0 {

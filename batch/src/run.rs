@@ -14,7 +14,7 @@ use shared::published::{Published, Views};
 use shared::readers::{Generation, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
-use shared::version::BatchVersion;
+use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
 
@@ -234,7 +234,7 @@ impl Executor {
         let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
-        let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
+        let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
@@ -274,6 +274,11 @@ impl Executor {
             full: planned.plan.everything,
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
+            work: entry.run().started_at.map(|started_at| RunWork {
+                started_at,
+                events: planned.plan.rows,
+                bytes: planned.plan.bytes,
+            }),
             files: Vec::new(),
         }
     }

@@ -101,6 +101,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
     let role = |index: usize| match index {
         _ if index == stream.event_time => Some("event time".to_owned()),
         _ if Some(index) == stream.primary_key => Some("primary key".to_owned()),
+        _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };
     let column = |(index, column): (usize, &shared::stream::Column)| StreamColumn {

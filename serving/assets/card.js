@@ -22,7 +22,10 @@ const rows = (card, parameters) => get(`/v1/views/${card.dataset.view}/rows.json
 
 /** Brings a card up to date with what /v1/views tells of its view. */
 export async function showView(card, view, now) {
+  // Another definition answers: the card was made for the one before it.
+  if (card.dataset.definition !== view.definition_hash) return location.reload();
   showFacts(card, view, now);
+  showShadow(card, view);
   showDrift(card, view);
   if (!card.dataset.measure) return showTable(card, await rows(card, { ...latest(card), limit: ROWS }));
   const drawn = Number(card.dataset.windowMs) > 0 ? await showWindows(card, view) : await showGroups(card);
@@ -167,6 +170,25 @@ function showFacts(card, view, now) {
     ["ledger", ledger(view), view.ledger ? `accepted ${view.ledger.accepted} = batch ${view.ledger.batch} + speed ${view.ledger.speed} + late ${view.ledger.late}` : ""],
   ]);
   card.classList.toggle("incomplete", view.complete === false);
+}
+
+/** While another definition is being computed: what it changes, and how far it is. */
+function showShadow(card, view) {
+  const banner = card.querySelector(".shadow");
+  const { shadow } = view;
+  banner.hidden = !shadow;
+  if (!shadow || banner.dataset.shown === JSON.stringify(shadow)) return;
+  banner.dataset.shown = JSON.stringify(shadow);
+  const changed = ({ part, name, before, after }) => {
+    const what = [part.replace("_", " "), name].filter(Boolean).join(" ");
+    return before === null ? `${what} added` : after === null ? `${what} removed` : `${what} changed`;
+  };
+  const { dates = 0, dates_done: done = 0 } = shadow.progress ?? {};
+  const states = { failed: `its last run failed: ${shadow.error}`, cancelled: "its last run was cancelled", running: `${count(done)} of ${count(dates)} dates are done` };
+  banner.replaceChildren(
+    element("p", {}, element("b", { text: "A new definition is being computed. " }), `Until it is complete, these are the answers of the old one: ${states[shadow.state] ?? shadow.state}.`),
+    element("p", { text: shadow.changes.map(changed).join(", "), title: shadow.sql }),
+  );
 }
 
 const ledger = (view) => (view.complete === null ? "–" : view.complete ? "balances" : "does not balance");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
@@ -18,11 +19,28 @@ pub struct Comparison {
     pub rows_equal: u64,
     pub measures: BTreeMap<String, MeasureDrift>,
     pub causes: Causes,
+    /// What is defined otherwise than when the compared values were served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<DefinitionChange>,
     /// The worst differing values, at most [`crate::limits::COMPARE_ROWS_MAX`].
     pub rows: Vec<Difference>,
     /// Differing values beyond those listed.
     #[serde(default)]
     pub rows_omitted: u64,
+}
+
+/// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionChange {
+    /// Both statements.
+    pub before: String,
+    pub after: String,
+    pub changes: Vec<Change>,
+    /// The dimensions that both have and group by alike: rows were added up to these before they were compared.
+    pub compared_by: Vec<String>,
+    /// Why no rows could be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_comparable: Option<String>,
 }
 
 /// How one measure differed over all compared rows.

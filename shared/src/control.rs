@@ -255,7 +255,7 @@ pub struct StreamColumn {
     pub name: String,
     #[serde(rename = "type")]
     pub data_type: String,
-    /// `event time`, `primary key` or nothing.
+    /// `event time`, `primary key`, `removed` (only in stored events, no longer declared) or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
 }

@@ -5,6 +5,7 @@
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
 pub mod calendar;
+pub mod changes;
 pub mod clock;
 pub mod compare;
 pub mod control;

@@ -44,6 +44,10 @@ pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
+/// Milliseconds after its last use for which a Parquet answer that is read in pieces stays the same.
+pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
+/// Bytes of the Parquet answers kept for that, over all clients. A larger one is made anew for every piece.
+pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.

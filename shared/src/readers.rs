@@ -58,6 +58,9 @@ pub trait SpeedReader: Send + Sync {
 
     /// Drops what lies before `seam`: a version up to there has been published.
     fn retire(&self, published: &Published, seam: &Cut);
+
+    /// Stops folding for a definition that no longer answers, and drops what there is of it.
+    fn forget(&self, published: &Published);
 }
 
 /// The batch layer, as a reader sees it.

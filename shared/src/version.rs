@@ -31,9 +31,21 @@ pub struct BatchVersion {
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
     #[serde(default)]
     pub longest_session_us: i64,
+    /// What the run did that published it; not known of versions that an earlier program wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<RunWork>,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
+}
+
+/// How much a run did, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunWork {
+    pub started_at: Micros,
+    /// Events in the files that it read, and the bytes of those files.
+    pub events: u64,
+    pub bytes: u64,
 }
 
 /// One file of a version.
@@ -47,6 +59,13 @@ pub struct VersionFile {
 }
 
 impl BatchVersion {
+    /// Events that the run read per second, if it read any.
+    pub fn events_per_second(&self) -> Option<f64> {
+        let work = self.work?;
+        let seconds = (self.published_at.0 - work.started_at.0) as f64 / 1e6;
+        (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
+    }
+
     /// Files that may hold windows starting in `from..to` (microseconds).
     pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
         self.files.iter().filter(move |file| match file.date {

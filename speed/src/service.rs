@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, try_join_all};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogSink};
-use shared::ids::{Offset, Partition, StreamName};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::limits;
 use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
@@ -123,6 +123,16 @@ impl Speed {
         }
     }
 
+    /// Asks every worker of the view's stream something that has no answer.
+    fn tell(&self, published: &Published, request: impl Fn(Partition, ViewName, String) -> Request) {
+        for partition in (0..published.stream.partitions).map(Partition) {
+            if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
+                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
+                mailbox.ask(request(partition, view, definition));
+            }
+        }
+    }
+
     async fn pin_partition(
         &self,
         published: &Published,
@@ -166,12 +176,15 @@ impl SpeedReader for Speed {
     }
 
     fn retire(&self, published: &Published, seam: &Cut) {
-        for partition in (0..published.stream.partitions).map(Partition) {
-            if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
-                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-                mailbox.ask(Request::Retire { view, definition, before: seam.offset(partition).0 });
-            }
-        }
+        self.tell(published, |partition, view, definition| Request::Retire {
+            view,
+            definition,
+            before: seam.offset(partition).0,
+        });
+    }
+
+    fn forget(&self, published: &Published) {
+        self.tell(published, |_, view, definition| Request::Forget { view, definition });
     }
 }
 

@@ -399,6 +399,10 @@ impl SpeedReader for Log {
         })
     }
 
+    fn forget(&self, published: &Published) {
+        self.state.lock().retired.insert(published.definition_hash.to_string(), [u64::MAX; 2]);
+    }
+
     fn retire(&self, published: &Published, seam: &Cut) {
         let seam = [seam.offset(Partition(0)).0, seam.offset(Partition(1)).0];
         self.state.lock().retired.insert(published.definition_hash.to_string(), seam);

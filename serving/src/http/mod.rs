@@ -1,11 +1,13 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures. [`views`]: what a view is and how it stands. [`runs`] and [`streams`]: the batch layer and
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and how it stands. [`runs`] and [`streams`]: the batch layer and
 //! intake. [`health`]: for those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
+mod entity_tag;
 mod health;
 mod parameters;
 pub mod problem;
+mod ranges;
 mod rows;
 mod runs;
 mod streams;
@@ -14,10 +16,10 @@ mod views;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use axum::Router;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
@@ -28,6 +30,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use self::problem::Problem;
+use self::ranges::KeptAnswers;
 use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
@@ -96,6 +99,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/", page::page())
         .merge(page::asset_routes())
+        .layer(Extension(Arc::new(KeptAnswers::default())))
         .with_state(state)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -104,7 +108,7 @@ pub fn routes(state: ServingState) -> Router {
 
 /// The door of an extension.
 fn rows_in(format: Format) -> MethodRouter<ServingState> {
-    get(move |state, view, uri| rows::in_format(format, state, view, uri))
+    get(move |state, view, kept, request| rows::in_format(format, state, view, kept, request))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

@@ -7,7 +7,10 @@ use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 use shared::calendar::Zone;
+use shared::changes::Change;
+use shared::changes::view::view_changes;
 use shared::compare::{Causes, Comparison, MeasureDrift};
+use shared::control::{RunProgress, RunState};
 use shared::ids::{Offset, Partition};
 use shared::published::Published;
 use shared::readers::SpeedPin;
@@ -39,6 +42,8 @@ struct ViewStatus<'a> {
     window: Option<WindowShape>,
     schedule: Option<&'a str>,
     next_run: Option<Micros>,
+    /// The declared definition, while another one answers.
+    shadow: Option<Shadow<'a>>,
     seam: Seam,
     watermark: Option<Micros>,
     /// How far the watermark is behind the clock.
@@ -75,6 +80,21 @@ struct WindowShape {
     step_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_ms: Option<i64>,
+}
+
+/// A definition that will answer once the first version of it is complete.
+#[derive(Serialize)]
+struct Shadow<'a> {
+    sql: &'a str,
+    definition_hash: String,
+    /// In which parts it differs from the one that answers.
+    changes: Vec<Change>,
+    /// `waiting` (no run has been asked for yet), or the state of the run that computes it or did so last.
+    state: &'static str,
+    run: Option<String>,
+    progress: Option<RunProgress>,
+    /// Why its last run failed.
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -232,8 +252,9 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         definition_hash: &published.definition_hash,
         columns: columns(view),
         window: window(view.window),
-        schedule: view.schedule.as_deref(),
+        schedule: published.shadow.as_deref().unwrap_or(view).schedule.as_deref(),
         next_run: state.runs.next_run(name),
+        shadow: published.shadow.as_deref().map(|shadow| shadow_status(state, published, shadow)),
         seam: Seam::of(published),
         watermark,
         lag_ms: watermark.map(|w| state.clock.now().0.saturating_sub(w.0).max(0) / 1000),
@@ -244,6 +265,27 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),
         reconciliation: comparison.map(Reconciliation::from),
         problems,
+    }
+}
+
+fn shadow_status<'a>(state: &ServingState, published: &Published, shadow: &'a View) -> Shadow<'a> {
+    let run = state.runs.list().into_iter().find(|run| run.view == shadow.name);
+    Shadow {
+        sql: &shadow.sql,
+        definition_hash: shadow.definition_hash(),
+        changes: view_changes(&published.view, shadow, &published.stream),
+        state: match run.as_ref().map(|run| run.state) {
+            None => "waiting",
+            Some(RunState::Queued) => "queued",
+            Some(RunState::Running) => "running",
+            Some(RunState::Failed) => "failed",
+            Some(RunState::Cancelled) => "cancelled",
+            // Between the commit and the swap.
+            Some(RunState::Published) => "published",
+        },
+        run: run.as_ref().map(|run| run.id.clone()),
+        progress: run.as_ref().map(|run| run.progress),
+        error: run.and_then(|run| run.error),
     }
 }
 

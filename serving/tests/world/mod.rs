@@ -167,6 +167,8 @@ impl SpeedReader for FakeSpeed {
     }
 
     fn retire(&self, _: &Published, _: &Cut) {}
+
+    fn forget(&self, _: &Published) {}
 }
 
 /// The parts of all views by name, each with the date on which its windows start.
@@ -231,6 +233,7 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
         measures: BTreeMap::new(),
         causes: Causes { late: 1, ..Causes::default() },
         rows: Vec::new(),
+        definition: None,
         rows_omitted: 0,
     }
 }
@@ -371,6 +374,7 @@ impl World {
                 full: true,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
+                work: None,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);

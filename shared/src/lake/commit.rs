@@ -20,6 +20,8 @@ pub(super) const CHECKPOINT_COMMITS: i64 = 100;
 const REBASES_MAX: usize = 15;
 /// Under this name the caller's note stands in Delta's commit information.
 pub(super) const INFO_KEY: &str = "trueup";
+/// Under this name the declaration stands among the table's properties.
+pub(super) const DECLARATION_KEY: &str = "trueup.declaration";
 /// Under this name the commit's own id stands there.
 const ID_KEY: &str = "trueupCommit";
 
@@ -37,6 +39,8 @@ pub struct Commit {
     pub info: Map<String, Value>,
     /// The columns the table shall have, if they changed; the partition column may be left out.
     pub schema: Option<SchemaRef>,
+    /// The statement that declares what the table holds, if it changed: see [`Table::declaration`].
+    pub declaration: Option<String>,
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
     /// not take away the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
@@ -99,8 +103,18 @@ impl Table {
     ) -> Result<Version, DeltaTableError> {
         let snapshot = state.delta.snapshot()?.clone();
         let mut actions: Vec<Action> = Vec::with_capacity(commit.add.len() + commit.remove.len() + 1);
-        if let Some(columns) = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None) {
-            actions.push(snapshot.metadata().clone().with_schema(&columns)?.into());
+        let columns = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None);
+        let known = snapshot.metadata().configuration().get(DECLARATION_KEY);
+        let declaration = commit.declaration.as_ref().filter(|declaration| Some(*declaration) != known);
+        if columns.is_some() || declaration.is_some() {
+            let mut metadata = snapshot.metadata().clone();
+            if let Some(columns) = columns {
+                metadata = metadata.with_schema(&columns)?;
+            }
+            if let Some(declaration) = declaration {
+                metadata = metadata.add_config_key(DECLARATION_KEY.to_owned(), declaration.clone())?;
+            }
+            actions.push(metadata.into());
         }
         let blind = actions.is_empty() && commit.remove.is_empty();
         let column = self.partition_column();

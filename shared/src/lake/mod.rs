@@ -1,7 +1,8 @@
 //! Where does the lake live, and which tables does it hold? One object store, and Delta tables at known paths in it.
 //!
 //! [`durable`] makes local writes survive a power cut, [`table`] is one Delta table, [`commit`] how it changes,
-//! [`data_file`] and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files.
+//! [`data_file`] and [`encode`] what it is made of, [`footer`] how a file's bytes are
+//! shared among its columns, [`archive_tags`] what the archive notes on each of its files.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -11,6 +12,7 @@ mod disk;
 pub mod durable;
 mod encode;
 pub mod error;
+mod footer;
 mod schema;
 pub mod table;
 
@@ -36,7 +38,7 @@ pub use error::LakeError;
 pub use schema::SchemaChange;
 pub use table::{Table, TableSnapshot};
 
-use crate::ids::{StreamName, ViewName};
+use crate::ids::{Name, StreamName, ViewName};
 use durable::DurableStore;
 
 /// Prefixes of environment variables that configure a remote store, as its own tools name them.
@@ -141,6 +143,24 @@ impl Lake {
             tables.insert(path.clone(), table.clone());
         }
         Ok(table)
+    }
+
+    /// Names of the streams that have an archive, in order.
+    pub async fn streams(&self) -> Result<Vec<StreamName>, LakeError> {
+        self.names("events").await
+    }
+
+    /// Names of the views that have a table, in order.
+    pub async fn views(&self) -> Result<Vec<ViewName>, LakeError> {
+        self.names("views").await
+    }
+
+    async fn names(&self, folder: &str) -> Result<Vec<Name>, LakeError> {
+        let listed = self.store.list_with_delimiter(Some(&object_store::path::Path::from(folder))).await?;
+        let mut names: Vec<Name> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename()?.parse().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The file system path or URL of `path` in the lake.

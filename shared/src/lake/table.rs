@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
-use super::commit::{CHECKPOINT_COMMITS, INFO_KEY};
+use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
 use super::{DataFile, Lake, LakeError, TablePath};
@@ -215,6 +215,18 @@ impl Table {
         Ok(None)
     }
 
+    /// The table's columns with the partition column, as readers of the files see them.
+    pub async fn schema(&self) -> Result<SchemaRef, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.snapshot().arrow_schema())
+    }
+
+    /// The statement that a commit noted as the declaration of what the table holds.
+    pub async fn declaration(&self) -> Result<Option<String>, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.metadata().configuration().get(DECLARATION_KEY).cloned())
+    }
+
     /// How the table's columns differ from `schema`.
     pub async fn schema_change(&self, schema: &SchemaRef) -> Result<SchemaChange, LakeError> {
         let wanted = delta_schema(&self.name(), schema, self.partition_column())?;
@@ -241,7 +253,7 @@ impl Table {
         Ok(())
     }
 
-    fn store(&self) -> Arc<dyn ObjectStore> {
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
 

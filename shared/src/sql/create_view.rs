@@ -1,6 +1,8 @@
 //! What does `CREATE VIEW` define? Checks a SELECT against its stream and sorts its columns into window, dimensions and
 //! measures.
 
+use std::collections::BTreeMap;
+
 use sqlparser::ast::{Expr, Value, ValueWithSpan};
 use sqlparser::tokenizer::Span;
 
@@ -60,7 +62,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
-    Ok(View {
+    let mut view = View {
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
         window: groups.window.unwrap_or(Window::All),
@@ -72,8 +74,13 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         output: measures.output,
         having,
         schedule,
+        reads: BTreeMap::new(),
         sql: cursor.text().to_owned(),
-    })
+    };
+    let mut read = Vec::new();
+    view.for_each_expression(&mut |expression| expression.for_each_column(&mut |index| read.push(index)));
+    view.reads = read.into_iter().map(|index| (index, stream.columns[index].name.clone())).collect();
+    Ok(view)
 }
 
 /// What `WITH (..)` says about a view.

@@ -234,6 +234,7 @@ mod tests {
             measures: BTreeMap::from([("m".to_owned(), drift)]),
             causes: Causes { unexplained, ..Causes::default() },
             rows: Vec::new(),
+            definition: None,
             rows_omitted: 0,
         }
     }

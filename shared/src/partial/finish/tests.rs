@@ -30,6 +30,7 @@ fn view(measures: Vec<Scalar>) -> View {
         output: Vec::new(),
         having: None,
         schedule: None,
+        reads: Default::default(),
         sql: String::new(),
     }
 }

@@ -77,6 +77,7 @@ fn view_of(window: Window) -> Arc<View> {
         aggregates,
         having: None,
         schedule: None,
+        reads: Default::default(),
         sql: String::new(),
     })
 }

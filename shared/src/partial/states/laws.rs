@@ -150,6 +150,7 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         aggregates,
         having: None,
         schedule: None,
+        reads: Default::default(),
         sql: String::new(),
     }
 }
