@@ -236,7 +236,7 @@ impl Executor {
         let files = (plan.new_files.clone(), read_files);
         let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
-        let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
+        let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows, bounds.budget).await?;
         report(&comparison);
         Ok(Some(comparison))
     }
