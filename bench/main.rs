@@ -1,4 +1,5 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect]...` prints the figures of
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|memory|years]...`
+//! prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
@@ -7,13 +8,20 @@
 mod batch;
 mod dialect;
 mod events;
+mod history;
 mod ingest;
+mod memory;
 mod query;
 mod replay;
 mod server;
 mod visibility;
+mod years;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((memory::CHILD, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return memory::child(rest);
+    }
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
@@ -24,6 +32,8 @@ fn main() {
         ("visibility", visibility::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),
+        ("memory", memory::measure),
+        ("years", years::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");

@@ -95,6 +95,13 @@ pub fn version_files(files: &[shared::lake::DataFile]) -> Vec<VersionFile> {
 
 /// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
 pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
-    let infos = table.newest_infos(limit).await?.into_iter();
-    Ok(infos.filter_map(|(_, info)| serde_json::from_value(Value::Object(info)).ok()).collect())
+    let mut versions = Vec::new();
+    for number in (0..=table.snapshot().await?.version).rev() {
+        if versions.len() >= limit {
+            break;
+        }
+        let info = table.commit_info(number).await?;
+        versions.extend(info.and_then(|info| serde_json::from_value::<BatchVersion>(Value::Object(info)).ok()));
+    }
+    Ok(versions)
 }

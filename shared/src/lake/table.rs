@@ -197,33 +197,34 @@ impl Table {
 
     /// What the writer of `version` noted with it; nothing for versions that others wrote or whose log is gone.
     pub async fn commit_info(&self, version: i64) -> Result<Option<Map<String, Value>>, LakeError> {
-        Ok(self.note_of(self.version_of(version)?).await?.and_then(own_note))
+        let mut note = self.note_of(self.version_of(version)?).await?.unwrap_or_default();
+        Ok(match note.remove(INFO_KEY) {
+            Some(Value::Object(info)) => Some(info),
+            _ => None,
+        })
     }
 
     /// The newest version that has a note, and the note.
     pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
-        Ok(self.newest_infos(1).await?.pop())
-    }
-
-    /// The newest versions that have a note, at most `limit`, and the notes. Looks no further back than the log goes.
-    pub async fn newest_infos(&self, limit: usize) -> Result<Vec<(i64, Map<String, Value>)>, LakeError> {
         let newest = self.refreshed().await?.version();
-        let mut infos = Vec::new();
-        for version in (0..=newest).rev().take_while(|_| limit > 0) {
-            // Entries are cleaned away from the oldest on: before one that is gone there is none.
-            let Some(note) = self.note_of(self.version_of(version)?).await? else { break };
-            infos.extend(own_note(note).map(|info| (version, info)));
-            if infos.len() >= limit {
-                break;
+        for version in (0..=newest).rev() {
+            if let Some(info) = self.commit_info(version).await? {
+                return Ok(Some((version, info)));
             }
         }
-        Ok(infos)
+        Ok(None)
     }
 
     /// The table's columns with the partition column, as readers of the files see them.
     pub async fn schema(&self) -> Result<SchemaRef, LakeError> {
         let state = self.refreshed().await?;
         Ok(state.delta.snapshot()?.snapshot().arrow_schema())
+    }
+
+    /// The statement that a commit noted as the declaration of what the table holds.
+    pub async fn declaration(&self) -> Result<Option<String>, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.metadata().configuration().get(DECLARATION_KEY).cloned())
     }
 
     /// How the table's columns differ from `schema`.
@@ -261,14 +262,14 @@ impl Table {
         Version::try_from(version).map_err(|_| reason())
     }
 
-    /// The flattened part of a version's commit information; `None`: its log is gone, or not there yet.
+    /// The flattened part of a version's commit information.
     pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
         let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
         let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
             Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
             _ => None,
         });
-        Ok(Some(note.unwrap_or_default()))
+        Ok(note)
     }
 
     pub(super) async fn locked(&self) -> MutexGuard<'_, State> {
@@ -279,14 +280,6 @@ impl Table {
         let mut state = self.locked().await;
         state.refresh().await?;
         Ok(state)
-    }
-}
-
-/// Our own part of a commit's information.
-fn own_note(mut note: Map<String, Value>) -> Option<Map<String, Value>> {
-    match note.remove(INFO_KEY) {
-        Some(Value::Object(info)) => Some(info),
-        _ => None,
     }
 }
 
