@@ -1,10 +1,11 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|memory|years]...`
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|history|memory|years]...`
 //! prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
 //! compared with, measured in the same run: the machine's speed drifts.
 
+mod archived;
 mod batch;
 mod dialect;
 mod events;
@@ -34,6 +35,7 @@ fn main() {
         ("dialect", dialect::measure),
         ("memory", memory::measure),
         ("years", years::measure),
+        ("history", history::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");

@@ -6,7 +6,7 @@ use std::process::Command;
 use batch::BatchSettings;
 use shared::time::Day;
 
-use crate::history::History;
+use crate::archived::History;
 
 const GROUPS: u64 = 50_000_000;
 const LIMITS_MIB: [u64; 2] = [2048, 1024];
@@ -39,8 +39,7 @@ pub fn measure() {
 pub fn child(arguments: &[String]) {
     let [folder, limit] = arguments else { panic!("a folder and a limit") };
     let limit: u64 = limit.parse().expect("MiB");
-    let settings =
-        BatchSettings { memory_limit_bytes: limit << 20, cache_bytes: 32 << 20, ..BatchSettings::default() };
+    let settings = BatchSettings { memory_limit_bytes: limit << 20, cache_bytes: 32 << 20, ..BatchSettings::default() };
     runtime().block_on(async {
         let history = History::open(Path::new(folder), VIEW, settings).await;
         let before = peak_mib();
@@ -48,7 +47,11 @@ pub fn child(arguments: &[String]) {
         let snapshot = history.table("per_bidder").await.snapshot().await.expect("a snapshot");
         let rows: i64 = snapshot.files.iter().map(|file| file.rows).sum();
         let files = snapshot.files.len();
-        println!("{rows} rows in {files} files, {:.1} s, peak {} MiB ({before} before)", time.as_secs_f64(), peak_mib());
+        println!(
+            "{rows} rows in {files} files, {:.1} s, peak {} MiB ({before} before)",
+            time.as_secs_f64(),
+            peak_mib()
+        );
     });
 }
 

@@ -8,7 +8,7 @@ use batch::BatchSettings;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::time::Day;
 
-use crate::history::History;
+use crate::archived::History;
 use crate::memory::runtime;
 
 const DATES: i32 = 730;

@@ -29,16 +29,27 @@ pub struct Figures {
     clock: Arc<dyn Clock>,
 }
 
+/// Becomes the process' recorder of metrics, before any layer has something to record. If another one is installed already
+/// (a second server in one process), this one sees nothing but its gauges' names.
+pub fn record() -> PrometheusHandle {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
 impl Figures {
-    /// Becomes the process' recorder of metrics. If another one is installed already (a second server in one process),
-    /// this one sees nothing but its gauges' names.
-    pub fn new(streams: Arc<dyn Streams>, views: Arc<Views>, speed: &Arc<Speed>, clock: Arc<dyn Clock>) -> Figures {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        let _ = metrics::set_global_recorder(recorder);
+    /// What `recorder` recorded, and the gauges of what there is.
+    pub fn new(
+        recorder: PrometheusHandle,
+        streams: Arc<dyn Streams>,
+        views: Arc<Views>,
+        speed: &Arc<Speed>,
+        clock: Arc<dyn Clock>,
+    ) -> Figures {
         let states = Arc::default();
         tokio::spawn(watch(Arc::downgrade(speed), Arc::clone(&states)));
-        Figures { recorder: handle, streams, views, states, clock }
+        Figures { recorder, streams, views, states, clock }
     }
 
     /// All metrics at this moment.

@@ -12,6 +12,7 @@ mod figures;
 mod listen;
 mod outlook;
 mod parquet_rows;
+mod place;
 mod quantities;
 mod sample;
 mod sending;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 use shared::limits;
@@ -17,8 +17,10 @@ use crate::quantities::parse_bytes;
 pub struct Settings {
     /// Address to listen on.
     pub listen: Option<SocketAddr>,
-    /// Folder or URL of the log, the archive and the views.
+    /// Folder or URL of the archive and the views.
     pub data: Option<String>,
+    /// Folder of what must be on this machine: log, quarantine, spool.
+    pub local: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -59,8 +61,19 @@ pub struct Limits {
     /// Bytes those lines may take in memory; on disk up to twice as many.
     #[serde(deserialize_with = "size")]
     pub quarantine_bytes_max: u64,
+    /// Age at which a file that no kept version of a view needs is deleted, in milliseconds.
+    pub vacuum_age_ms: u64,
+    /// Shortest time between two looks for such files, per view, in milliseconds.
+    pub vacuum_every_ms: u64,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
+    /// Milliseconds one request to a remote store may take.
+    pub store_request_timeout_ms: u64,
+    /// Milliseconds during which a request to a remote store that failed is tried again.
+    pub store_retry_ms: u64,
+    /// Bytes that archive files of a remote lake may take on this machine while a run reads them.
+    #[serde(deserialize_with = "size")]
+    pub spool_bytes: u64,
 }
 
 impl Default for Limits {
@@ -74,7 +87,12 @@ impl Default for Limits {
             listed_events_kept: limits::LISTED_EVENTS_KEPT as u64,
             quarantine_lines_max: limits::QUARANTINE_LINES_MAX as u64,
             quarantine_bytes_max: limits::QUARANTINE_BYTES_MAX as u64,
+            vacuum_age_ms: limits::VACUUM_AGE_MS,
+            vacuum_every_ms: limits::VACUUM_EVERY_MS,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
+            store_request_timeout_ms: limits::STORE_REQUEST_TIMEOUT_MS,
+            store_retry_ms: limits::STORE_RETRY_MS,
+            spool_bytes: limits::SPOOL_BYTES,
         }
     }
 }
@@ -110,6 +128,8 @@ impl Settings {
             ("batch_cache_bytes", settings.limits.batch_cache_bytes),
             ("archive_file_rows", settings.limits.archive_file_rows),
             ("log_segment_bytes", settings.limits.log_segment_bytes),
+            ("store_request_timeout_ms", settings.limits.store_request_timeout_ms),
+            ("spool_bytes", settings.limits.spool_bytes),
         ] {
             if value == 0 {
                 let line = 1 + text.lines().position(|line| line.trim_start().starts_with(name)).unwrap_or(0);
@@ -167,7 +187,10 @@ mod tests {
     #[test]
     fn batch_has_a_share_of_the_machine() {
         let settings = Settings::parse("t", "[batch]\nmemory_limit = \"512 MiB\"\nthreads = 3\n").expect("right");
-        assert_eq!(settings.batch, BatchShare { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) });
+        assert_eq!(
+            settings.batch,
+            BatchShare { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) }
+        );
         let error = Settings::parse("t", "[batch]\nmemory_limit = 7\n").expect_err("too little").to_string();
         assert!(error.contains("t:2: ") && error.contains("64 MiB"), "{error}");
         assert!(Settings::parse("t", "[batch]\nthreads = 0\n").is_err());

@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
+use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
 use intake::partition::{OnFatal, PartitionSettings};
@@ -34,8 +35,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::figures::Figures;
+use crate::figures::{self, Figures};
 use crate::listen;
+use crate::place::Place;
 use crate::settings::Limits;
 use crate::stored;
 
@@ -44,8 +46,8 @@ use crate::stored;
 pub struct WiringSettings {
     /// Definition files, as name and text, in order. They have been parsed once without errors.
     pub definitions: Vec<(PathBuf, String)>,
-    /// Folder of the log, the archive and the views.
-    pub data: String,
+    /// Where the log, the archive and the views are.
+    pub place: Place,
     /// Address to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
     pub limits: Limits,
@@ -89,10 +91,11 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
-    let data = local_folder(&settings.data)?;
+    let recorder = figures::record();
+    let data = settings.place.local()?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let lake = Lake::open(&data.join("lake").display().to_string()).context("the lake cannot be opened")?;
+    let lake = settings.place.lake(&data, &settings.limits).await?;
     let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
 
     let (on_fatal, fatal) = fatal_channel();
@@ -156,18 +159,21 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     };
     let quarantine = Arc::new(quarantine);
     let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&quarantine), Arc::clone(&clock)));
+    let history = HistoryWatch::start(&lake, streams.iter().map(|stream| stream.name.clone()).collect());
     let status = Arc::new(StreamsStatus {
+        history,
         intake: Arc::clone(&intake),
         archives: Arc::clone(&archives),
         door: Arc::clone(&door),
         quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
-    let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
+    let figures = Figures::new(recorder, Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
     let state = ServingState {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
         batch: batch.reader() as Arc<dyn BatchReader>,
+        past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
         clock,
@@ -225,14 +231,6 @@ impl Running {
     }
 }
 
-fn local_folder(data: &str) -> anyhow::Result<PathBuf> {
-    if data.contains("://") {
-        bail!("--data {data}: object storage is not supported yet; give a folder");
-    }
-    std::fs::create_dir_all(data).with_context(|| format!("the data folder {data} cannot be created"))?;
-    Path::new(data).canonicalize().with_context(|| format!("the data folder {data} cannot be used"))
-}
-
 /// Two processes over one log would give the same offsets twice.
 fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
@@ -279,6 +277,8 @@ fn batch_settings(WiringSettings { limits, batch_memory_bytes, .. }: &WiringSett
         memory_limit_bytes: *batch_memory_bytes,
         dedup_horizon_events: limits.dedup_horizon_events,
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+        vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
         ..BatchSettings::default()
     }
 }
@@ -341,8 +341,8 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
         if let Some(log) = intake.stream(stream) {
             log.register_reader(&reader);
         }
-        for (partition, point) in &found.answering.seam.0 {
-            intake.release(stream, *partition, &reader, point.offset);
+        for (partition, point) in found.answering.seam.of_log() {
+            intake.release(stream, partition, &reader, point.offset);
         }
     }
 }

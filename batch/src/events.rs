@@ -53,7 +53,7 @@ impl Query {
         if files.is_empty() {
             return Ok(());
         }
-        let scanned = self.source.scan(files.iter(), self.event_columns())?;
+        let (scanned, _held) = self.source.scan(files, self.event_columns(), watch)?;
         let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
         let frame = self.chosen(scanned, rows).select(self.evaluated(values));
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
@@ -66,7 +66,7 @@ impl Query {
         })
     }
 
-    fn event_columns(&self) -> Vec<String> {
+    pub(crate) fn event_columns(&self) -> Vec<String> {
         let mut columns = self.columns(Rows::All);
         columns.push(system_columns::WATERMARK.to_owned());
         columns.push(system_columns::PARTITION.to_owned());

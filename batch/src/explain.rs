@@ -1,9 +1,10 @@
-//! Why was a served value not the exact one? Rows that late events or duplicates fell into, looked up only when needed.
+//! Why was a served value not the exact one? Rows that late events, historical ones or duplicates fell into, looked up only when needed.
 
 use std::cell::OnceCell;
 
 use polars::prelude::DataFrame;
 use shared::compare::Cause;
+use shared::ids::Partition;
 use shared::partial::bucket::Bucket;
 use shared::window::Window;
 
@@ -27,6 +28,7 @@ pub struct Explain {
     /// The groups that causes are looked up for.
     bucket: Bucket,
     late: OnceCell<LeftOut>,
+    historical: OnceCell<LeftOut>,
     repeated: OnceCell<LeftOut>,
 }
 
@@ -49,13 +51,13 @@ impl Explain {
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
         watch: Watch,
     ) -> Explain {
-        let (late, repeated) = (OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, watch, bucket: Bucket::ALL, late, repeated }
+        let (late, historical, repeated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Explain { query, new_files, read_files, duplicates, watch, bucket: Bucket::ALL, late, historical, repeated }
     }
 
     /// From here on only groups in `bucket` are asked about; what was known of others is let go.
     pub fn within(self, bucket: Bucket) -> Explain {
-        Explain { bucket, late: OnceCell::new(), repeated: OnceCell::new(), ..self }
+        Explain { bucket, late: OnceCell::new(), historical: OnceCell::new(), repeated: OnceCell::new(), ..self }
     }
 
     /// Events that may have to be held to look up causes, at most.
@@ -80,10 +82,20 @@ impl Explain {
         if holds(&self.late) {
             return Ok(Cause::Late);
         }
+        if self.historical.get().is_none() {
+            let is_history = |file: &&ArchiveFile| file.tags.partition == Partition::HISTORY;
+            let files: Vec<ArchiveFile> = self.new_files.iter().filter(is_history).cloned().collect();
+            let mut historical = LeftOut::new(self.query.view.window, self.bucket);
+            historical.add_all(&self.query, &files, Rows::All, &self.watch)?;
+            self.historical.get_or_init(|| historical);
+        }
+        if holds(&self.historical) {
+            return Ok(Cause::Historical);
+        }
         if self.repeated.get().is_none() {
             let mut repeated = LeftOut::new(self.query.view.window, self.bucket);
             for (files, positions) in &self.duplicates {
-                repeated.add_repeated(&self.query, files, Rows::Only(positions), &self.watch)?;
+                repeated.add_all(&self.query, files, Rows::Only(positions), &self.watch)?;
             }
             self.repeated.get_or_init(|| repeated);
         }

@@ -28,6 +28,9 @@ pub enum RunFailure {
     Plan(#[from] PlanError),
     #[error("{0}")]
     Lake(#[from] LakeError),
+    /// The commit may be there or come to be there later, with the files that the run wrote.
+    #[error("it is not known whether the version was committed: {0}")]
+    Undecided(LakeError),
     #[error("polars: {0}")]
     Polars(#[from] PolarsError),
     #[error("an expression could not be evaluated: {0}")]

@@ -56,7 +56,7 @@ impl Passes<'_> {
     ) -> Result<(), RunFailure> {
         let removed = self.duplicates(portions)?;
         // What is read again is not counted again.
-        let watch = Watch { cancel: self.watch.cancel.clone(), ..Watch::default() };
+        let watch = Watch { rows: Arc::default(), ..self.watch.clone() };
         let mut waiting = vec![(Bucket::ALL, wanted)];
         while let Some((bucket, mut wanted)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
@@ -86,7 +86,7 @@ impl Passes<'_> {
 
     fn duplicates(&self, portions: &[Portion]) -> Result<Vec<Option<DataFrame>>, RunFailure> {
         let find = |portion: &Portion| match self.dedup {
-            true => Ok(duplicates::find(&self.query.source, &portion.files, self.watch)?),
+            true => duplicates::find(&self.query.source, &portion.files, self.watch),
             false => Ok(None),
         };
         portions.iter().map(find).collect()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use shared::ids::ViewName;
-use shared::lake::{Commit, DataFile, Table};
+use shared::lake::{Commit, DataFile, LakeError, Table};
 use shared::partial::codec::table_schema;
 use shared::published::Published;
 use shared::version::BatchVersion;
@@ -15,7 +15,8 @@ use crate::load::version_files;
 use crate::plan::Plan;
 use crate::run::BatchSurroundings;
 
-/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`.
+/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`. After
+/// [`RunFailure::Undecided`] the files must stay: a commit on its way may still arrive.
 pub async fn commit(
     table: &Table,
     view: &View,
@@ -28,6 +29,8 @@ pub async fn commit(
     files.extend(new.iter().cloned());
     version.files = version_files(&files);
     version.rows = version.files.iter().map(|f| f.rows).sum();
+    version.file_count = Some(version.files.len() as u64);
+    version.bytes = Some(version.files.iter().map(|f| f.size_bytes).sum());
     let info = match serde_json::to_value(&version).expect("a version is plain data with text keys") {
         Value::Object(info) => info,
         other => unreachable!("a struct is an object, not {other}"),
@@ -39,9 +42,13 @@ pub async fn commit(
         // A changed definition has other columns; equal ones are left alone.
         schema: Some(table_schema(view)),
         must_be_based_on: Some(base),
+        keeps_log: true,
         ..Commit::default()
     };
-    version.version = table.commit(commit).await?;
+    version.version = table.commit(commit).await.map_err(|error| match error {
+        LakeError::Conflict { .. } | LakeError::AlreadyCommitted { .. } => RunFailure::Lake(error),
+        error => RunFailure::Undecided(error),
+    })?;
     Ok(version)
 }
 
@@ -58,7 +65,7 @@ pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &
         surroundings.speed.forget(before);
     }
     let reader = log_reader(&published.view.name);
-    for (partition, point) in &seam.0 {
-        surroundings.retention.release(&published.stream.name, *partition, &reader, point.offset);
+    for (partition, point) in seam.of_log() {
+        surroundings.retention.release(&published.stream.name, partition, &reader, point.offset);
     }
 }

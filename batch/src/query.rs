@@ -63,7 +63,8 @@ impl Query {
         let mut inputs = self.keys();
         inputs.extend(reductions.inputs(&names));
         let keys = self.key_names();
-        let scanned = watch.counting(self.source.scan(files.iter(), self.columns(rows))?);
+        let (scanned, _held) = self.source.scan(files, self.columns(rows), watch)?;
+        let scanned = watch.counting(scanned);
         // With neither window nor dimension there is nothing to select but what is counted, and that may be nothing.
         let selected = self.chosen(scanned, rows);
         let selected = if inputs.is_empty() { selected } else { selected.select(inputs) };
@@ -100,6 +101,19 @@ impl Query {
                 columns.push(system_columns::OFFSET.to_owned());
             }
         }
+        columns
+    }
+
+    /// All columns that a run reads of a file, with those to find duplicates by.
+    pub fn columns_read(&self, dedup: bool) -> Vec<String> {
+        let mut columns = if self.is_reducible() { self.columns(Rows::All) } else { self.event_columns() };
+        if dedup {
+            let stream = &self.source.stream;
+            columns.extend(stream.primary_key.map(|key| stream.columns[key].name.clone()));
+            columns.extend([system_columns::PARTITION.to_owned(), system_columns::OFFSET.to_owned()]);
+        }
+        columns.sort();
+        columns.dedup();
         columns
     }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use shared::lake::{DataFile, LakeError, Table};
+use shared::lake::{DataFile, Held, LakeError, Table};
 use shared::partial::bucket::{BUCKET_TAG, Bucket};
 use shared::partial::keys::KeyLayout;
 use shared::time::Day;
 use shared::view::View;
 use shared::window::Window;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -65,9 +65,17 @@ impl Staging {
     pub async fn discard(&self) {
         let files = std::mem::take(&mut *self.files.lock());
         let table = &self.table;
+        // Also if they cannot be deleted now: then vacuum does.
         if let Err(error) = table.delete_files(&files).await {
             tracing::warn!(table = table.name(), %error, "files of a failed run are left over");
         }
+    }
+}
+
+impl Drop for Staging {
+    /// A run that ended in a panic neither commits nor discards: its files are vacuum's.
+    fn drop(&mut self) {
+        self.table.give_up(self.files.get_mut());
     }
 }
 
@@ -110,12 +118,13 @@ pub async fn recompute(
 ) -> Result<Recomputed, RunFailure> {
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
+    let is_part = !plan.everything || plan.retained_from.is_some();
     let (sender, mut told) = mpsc::channel(1);
     let work = Work {
         query: query.clone(),
         layout,
         read: plan.read.clone(),
-        wanted: (!plan.everything).then(|| plan.window_dates.clone()),
+        wanted: is_part.then(|| plan.window_dates.clone()),
         remaining: plan.window_dates.clone(),
         bounds,
         watch: watch.clone(),
@@ -267,8 +276,17 @@ impl Work {
     /// One event date after another, with all groups at once. Stops where they do not fit.
     fn stream(&mut self) -> Result<Filled, RunFailure> {
         let mut dates = Dates::new(self);
-        for portion in portions(&self.read, self.bounds)? {
+        let mut portions = portions(&self.read, self.bounds)?.into_iter().peekable();
+        // Dropped, it stops what is still on its way.
+        let mut ahead: JoinSet<Option<Held>> = JoinSet::new();
+        while let Some(portion) = portions.next() {
             let Work { query, watch, bounds, told, .. } = self;
+            let brought = Handle::current().block_on(ahead.join_next());
+            let _held = brought.and_then(Result::ok).flatten();
+            if let Some(next) = portions.peek() {
+                let next: Vec<DataFile> = next.files.iter().map(|f| f.file.clone()).collect();
+                ahead.spawn_on(bring_ahead(query.clone(), next, bounds.dedup, watch.clone()), &Handle::current());
+            }
             let removed = if bounds.dedup { duplicates::find(&query.source, &portion.files, watch)? } else { None };
             if !portion.files.is_empty() {
                 let before = watch.rows.load(Ordering::SeqCst);
@@ -276,7 +294,7 @@ impl Work {
                 if dates.add(query, &portion.files, rows, watch, bounds.budget)? == Filled::Full {
                     return Ok(Filled::Full);
                 }
-                check_rows(query, &portion.files, watch.rows.load(Ordering::SeqCst) - before)?;
+                check_rows(query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, watch)?;
             }
             let mut emit = |date| tell(told, Told::Finished(date));
             let done = match portion.through {
@@ -318,6 +336,15 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
+/// told of then.
+async fn bring_ahead(query: Query, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<Held> {
+    if !query.source.table.has_room_for(&files) {
+        return None;
+    }
+    query.source.hold(&files, &query.columns_read(dedup), &watch).await.ok()
 }
 
 /// Fails only if writing has failed, which is the better reason.
@@ -364,16 +391,15 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 /// Every row the archive notes must have been read. The files are looked at one by one only if something is wrong.
-fn check_rows(query: &Query, files: &[ArchiveFile], found: u64) -> Result<(), RunFailure> {
+fn check_rows(query: &Query, files: &[ArchiveFile], found: u64, watch: &Watch) -> Result<(), RunFailure> {
     let expected: u64 = files.iter().map(|f| f.tags.rows).sum();
     if found == expected {
         return Ok(());
     }
+    let (_, held) = query.source.scan(files, [], watch)?;
     for file in files {
-        let path = query.source.table.url_of(&file.file);
-        let builder = std::fs::File::open(&path).ok().and_then(|f| ParquetRecordBatchReaderBuilder::try_new(f).ok());
-        let Some(rows) = builder.map(|b| b.metadata().file_metadata().num_rows()) else { continue };
-        let (expected, found) = (file.tags.rows, u64::try_from(rows).unwrap_or(0));
+        let Some(found) = held.rows(&file.file) else { continue };
+        let expected = file.tags.rows;
         if expected != found {
             let (path, date) = (file.file.path.clone(), date_name(file.file.partition));
             return Err(RunFailure::RowsOfFile { path, date, expected, found });

@@ -40,6 +40,8 @@ pub struct Served {
     pub files: Vec<DataFile>,
     /// What speed made of the events from the old seam up to the cut.
     pub generations: Vec<Part>,
+    /// Windows that start before it are not compared (microseconds).
+    pub from: i64,
 }
 
 /// Compares; `exact` are the new files of the view of `explain`. The comparison has neither version, time nor cut yet.
@@ -64,7 +66,7 @@ pub async fn reconcile(
         let rows_of_all = rows_at_once.saturating_mul(explained);
         // Sessions may be stitched from rows of any dates.
         let rows_of_portion = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_of_all };
-        let portions = portions(&served.files, exact, rows_of_portion);
+        let portions = portions(&served.files, exact, served.from, rows_of_portion);
         for outer in Bucket::each_of(explained) {
             work.explain = work.explain.within(outer);
             for portion in &portions {
@@ -119,14 +121,14 @@ struct Portion {
     rows: u64,
 }
 
-/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all of it, so that
+/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all from `from` on, so that
 /// windows that only speed has are compared as well.
-fn portions(served: &[DataFile], exact: &[DataFile], rows_at_once: u64) -> Vec<Portion> {
+fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u64) -> Vec<Portion> {
     let dates: BTreeSet<Option<Day>> = served.iter().chain(exact).map(|f| f.partition).collect();
     // Windows of dates that files cannot be kept apart by lie anywhere.
     let split = !dates.contains(&None);
     let mut portions = Vec::new();
-    let mut open = Portion { from: i64::MIN, ..Portion::default() };
+    let mut open = Portion { from, ..Portion::default() };
     let by_date = |files: &[DataFile]| {
         let mut dates: BTreeMap<Option<Day>, (Vec<(String, Bucket)>, u64)> = BTreeMap::new();
         for file in files {
@@ -229,7 +231,8 @@ impl Work {
     ) -> Result<(), RunFailure> {
         let old = old.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let speed = speed.iter().map(|part| (part, Layers::SPEED));
-        let served = merged(&self.served_view, &self.dimensions.0, (from, to), &old.chain(speed).collect::<Vec<_>>(), bucket)?;
+        let served =
+            merged(&self.served_view, &self.dimensions.0, (from, to), &old.chain(speed).collect::<Vec<_>>(), bucket)?;
         let new: Vec<_> = new.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
         let exact = merged(&self.exact_view, &self.dimensions.1, (from, to), &new, bucket)?;
         let aligned = Aligned::new(&served, &exact);

@@ -6,20 +6,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use polars::io::HiveOptions;
 use polars::prelude::{
     AllowedOptimizations, DataFrame, DataType as PolarsType, Engine, Expr, LazyFrame, PlRefPath, PolarsResult,
-    ScanArgsParquet, Schema, col, lit, polars_err,
+    ScanArgsParquet, Schema, col, lit, polars_err, when,
 };
 use shared::evaluate::polars_type;
-use shared::lake::Table;
+use shared::lake::{DataFile, Held, Table};
+use shared::limits::PARTITIONS_MAX;
 use shared::stream::{Stream, system_columns};
 use shared::types::DataType;
+use tokio::runtime::Handle;
 
 use crate::cancel::Cancel;
+use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 
 /// The column of [`with_positions`].
 pub const POSITION: &str = "__position";
-/// Bits of a position that hold the offset; the partition is above. 2^55 events per partition are never reached.
-const OFFSET_BITS: u32 = 55;
+/// Bits of a position that hold the offset; the partition is above. 2^54 events per partition are never reached.
+const OFFSET_BITS: u32 = 54;
 
 /// The archive of a stream, to read files of.
 #[derive(Debug, Clone)]
@@ -29,13 +32,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// The named columns of `files`. A column that a file does not have yet is null.
-    pub fn scan<'a>(
+    /// The named columns of `files`. A column that a file does not have yet is null. The frame can be read as long as the
+    /// files are held; what of them is not on this machine yet is brought here. Blocking.
+    pub fn scan(
         &self,
-        files: impl Iterator<Item = &'a ArchiveFile>,
+        files: &[ArchiveFile],
         columns: impl IntoIterator<Item = String>,
-    ) -> PolarsResult<LazyFrame> {
-        let paths: Vec<PlRefPath> = files.map(|f| PlRefPath::new(self.table.url_of(&f.file).as_str())).collect();
+        watch: &Watch,
+    ) -> Result<(LazyFrame, Held), RunFailure> {
+        let columns: Vec<String> = columns.into_iter().collect();
+        let files: Vec<DataFile> = files.iter().map(|f| f.file.clone()).collect();
+        let held = match self.table.held_in_place(&files, &columns, &watch.bytes) {
+            Some(held) => held,
+            None => Handle::current().block_on(self.hold(&files, &columns, watch))?,
+        };
+        let path = |file: &DataFile| PlRefPath::new(held.path(file).expect("every file is held"));
+        let paths: Vec<PlRefPath> = files.iter().map(path).collect();
         let arguments = ScanArgsParquet {
             schema: Some(Arc::new(self.schema())),
             hive_options: HiveOptions::new_disabled(),
@@ -45,7 +57,15 @@ impl Source {
             ..ScanArgsParquet::default()
         };
         let columns: Vec<Expr> = columns.into_iter().map(col).collect();
-        Ok(LazyFrame::scan_parquet_files(paths.into(), arguments)?.select(columns))
+        Ok((LazyFrame::scan_parquet_files(paths.into(), arguments)?.select(columns), held))
+    }
+
+    /// Brings the named columns of `files` to this machine, unless the run is cancelled.
+    pub async fn hold(&self, files: &[DataFile], columns: &[String], watch: &Watch) -> Result<Held, RunFailure> {
+        tokio::select! {
+            held = self.table.hold(files, columns, &watch.bytes) => Ok(held?),
+            () = watch.cancel.wait() => Err(RunFailure::Cancelled),
+        }
     }
 
     fn schema(&self) -> Schema {
@@ -71,6 +91,8 @@ pub struct Watch {
     pub cancel: Cancel,
     /// Rows read so far, over all queries that are counted.
     pub rows: Arc<AtomicU64>,
+    /// Bytes of archive files read so far, by all queries.
+    pub bytes: Arc<AtomicU64>,
 }
 
 impl Watch {
@@ -102,6 +124,9 @@ impl Watch {
 /// Adds the column [`POSITION`]: a number that tells events apart and orders them by partition, then offset.
 pub fn with_positions(frame: LazyFrame) -> LazyFrame {
     let partition = col(system_columns::PARTITION).cast(PolarsType::Int64);
+    // History has a number too large to stand beside an offset; it comes after all others all the same.
+    let is_log = partition.clone().lt(lit(i64::from(PARTITIONS_MAX)));
+    let partition = when(is_log).then(partition).otherwise(lit(i64::from(PARTITIONS_MAX)));
     frame.with_column((partition * lit(1i64 << OFFSET_BITS) + col(system_columns::OFFSET)).alias(POSITION))
 }
 

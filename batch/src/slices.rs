@@ -50,13 +50,7 @@ pub struct Slicing<'a> {
 
 impl Slicing<'_> {
     /// The rows that `parts` make of a window date, of the groups in `bucket`.
-    pub fn finish(
-        &self,
-        date: Option<Day>,
-        parts: &[Part],
-        bucket: Bucket,
-        emit: Emit<'_>,
-    ) -> Result<(), RunFailure> {
+    pub fn finish(&self, date: Option<Day>, parts: &[Part], bucket: Bucket, emit: Emit<'_>) -> Result<(), RunFailure> {
         let (from, to) = ids_of(self.view.window, date);
         let slices = self.bytes(parts, from, to).div_ceil(self.slice_bytes).max(1);
         for slice in bucket.split(slices as u64) {

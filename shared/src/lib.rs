@@ -20,6 +20,7 @@ pub mod partial;
 pub mod plan;
 pub mod published;
 pub mod readers;
+pub mod retention;
 pub mod scalar;
 pub mod schedule;
 pub mod seam;

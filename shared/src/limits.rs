@@ -40,6 +40,17 @@ pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Least memory that a batch run can be given, in bytes.
 pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
+pub const VERSIONS_KEPT: u32 = 10;
+/// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.
+pub const VERSIONS_KEPT_MAX: u32 = 10_000;
+/// Age at which a file that nobody needs is deleted, in milliseconds: readers and runs of other processes are not known, and
+/// none of them takes as long.
+pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
+/// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
+pub const VACUUM_EVERY_MS: u64 = 3_600_000;
+/// Old versions whose lists of files are held in memory, over all views, the last asked for.
+pub const PAST_VERSIONS_CACHED: usize = 32;
 /// Rows of an answer when the query names no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.
@@ -71,6 +82,12 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
+pub const RECONCILIATIONS_KEPT: usize = 1_000;
+/// Reconciliations that an answer on drift lists when the request names no limit.
+pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
+/// Most reconciliations that an answer on drift lists.
+pub const DRIFT_VERSIONS_MAX: usize = 200;
 /// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.
@@ -93,3 +110,26 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
+/// Milliseconds a connection to a remote store may take to come about.
+pub const STORE_CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds one request to a remote store may take, its answer included. Large objects go in parts, each a request.
+pub const STORE_REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds during which a request to a remote store that failed is tried again; then the error counts, and who
+/// asked (a run, an archiver) tries again later.
+pub const STORE_RETRY_MS: u64 = 20_000;
+/// Most attempts after the first within that time.
+pub const STORE_RETRIES_MAX: usize = 8;
+/// Size of the parts in which large objects are sent to a remote store, in bytes. Smaller objects are sent whole.
+pub const STORE_PART_BYTES: usize = 16 * 1024 * 1024;
+/// Parts of one object sent at the same time.
+pub const STORE_PARTS_AT_ONCE: usize = 4;
+/// Bytes that archive files of a remote lake may take on this machine while a run reads them.
+pub const SPOOL_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// Gaps between needed bytes of a remote file up to this size are read over, which is cheaper than a further request.
+pub const SPOOL_GAP_BYTES: u64 = 64 * 1024;
+/// Most bytes of a remote file asked for at once.
+pub const SPOOL_PIECE_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes at the end of a remote file that are asked for first: most footers fit.
+pub const SPOOL_FOOTER_BYTES: u64 = 64 * 1024;
+/// Requests for remote files under way at the same time.
+pub const SPOOL_REQUESTS: usize = 8;

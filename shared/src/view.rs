@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::calendar::Zone;
 use crate::ids::{StreamName, ViewName};
+use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::types::DataType;
 use crate::window::Window;
@@ -32,8 +33,14 @@ pub struct View {
     pub having: Option<Scalar>,
     /// Five-field cron line, in UTC (not in the view's zone); `None`: runs only on request.
     pub schedule: Option<String>,
+    /// The mean relative error up to which reconciliations raise no alarm, as a share; `None`: any.
+    pub max_drift: Option<f64>,
     /// Names of the stream's columns that its expressions read, by index.
     pub reads: BTreeMap<usize, String>,
+    /// How many versions can be asked for, the newest included; at least 1. Not part of the definition.
+    pub versions_kept: u32,
+    /// Window dates further back are dropped; `None`: none are. Not part of the definition.
+    pub retention: Option<Retention>,
     /// The statement that declared the view.
     pub sql: String,
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogSink};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
+use shared::ledger::Ledger;
 use shared::limits;
 use shared::published::Published;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
@@ -203,6 +204,8 @@ fn worker(
         let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
         from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
         let accepted = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
+        // What the log no longer has was accepted all the same, also where nothing came after it.
+        let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }

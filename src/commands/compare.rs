@@ -1,5 +1,7 @@
 //! `trueup compare`: how far was what was served from the exact figures, and why?
 
+mod history;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -17,6 +19,9 @@ use super::listing::{moment, show};
 const DIFFERENCES_SHOWN: usize = 10;
 
 pub async fn run(arguments: Compare) -> Result<(), Failure> {
+    if arguments.history {
+        return history::run(&arguments).await;
+    }
     let version = arguments.batch_version.map_or_else(String::new, |version| format!("?version={version}"));
     let path = format!("/v1/views/{}/compare{version}", arguments.view);
     show(&arguments.listing, &path, |comparison| text(&comparison, None)).await
@@ -40,6 +45,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
     let causes = &comparison.causes;
     let causes = [
         ("late", causes.late),
+        ("historical", causes.historical),
         ("duplicate", causes.duplicate),
         ("sketch", causes.sketch),
         ("rounding", causes.rounding),
@@ -211,7 +217,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 12, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
+        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
 
          window                 origin   measure    served   exact   cause
         ───────────────────────────────────────────────────────────────────

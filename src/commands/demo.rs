@@ -16,6 +16,7 @@ use tokio::sync::watch as latest;
 use crate::arguments::Demo;
 use crate::client::Client;
 use crate::exit::Failure;
+use crate::place::Place;
 use crate::quantities::{counted, grouped};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
@@ -39,17 +40,17 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
     log_to_stderr("warn");
     let mut signals = StopSignals::install()?;
     // Removed when it goes out of scope, at the end of this function.
-    let temporary = match arguments.data {
+    let temporary = match &arguments.data {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("trueup-demo-").tempdir()?),
     };
-    let kept = arguments.data.as_ref().map(|folder| folder.display().to_string());
+    let kept = arguments.data;
     let data = kept.clone().or_else(|| Some(temporary.as_ref()?.path().display().to_string())).unwrap_or_default();
     let flights = Flights::embedded(arguments.rows.unwrap_or(usize::MAX))?;
     let wiring = WiringSettings {
         batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
         definitions: vec![(PathBuf::from(DEFINITIONS_NAME), DEFINITIONS.to_owned())],
-        data: data.clone(),
+        place: Place::new(&data, arguments.local.as_deref()),
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
         schedules: true,

@@ -12,6 +12,7 @@ mod query;
 mod serve;
 mod streams;
 mod verify;
+mod versions;
 mod views;
 
 use crate::arguments::Command;

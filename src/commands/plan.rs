@@ -2,28 +2,26 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shared::changes::{Change, Part};
-use shared::lake::Lake;
+use shared::lake::{Lake, is_remote};
 
 use crate::arguments::{ListFormat, Plan};
 use crate::definitions;
 use crate::exit::{Failure, NO};
 use crate::outlook::{Fate, Outlook, Recompute, StreamOutlook, ViewOutlook};
+use crate::place::Place;
 use crate::quantities::{bytes, counted, grouped, length};
-
-/// The folder for what must be on this machine, if the data is elsewhere and nobody names one.
-const DEFAULT_LOCAL: &str = "trueup-local";
 
 pub async fn run(arguments: Plan) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
-    let is_remote = arguments.data.contains("://");
-    let default = if is_remote { DEFAULT_LOCAL } else { &arguments.data };
-    let local = arguments.local.unwrap_or_else(|| PathBuf::from(default));
-    let place = if is_remote { arguments.data } else { Path::new(&arguments.data).join("lake").display().to_string() };
+    let (place, local) = {
+        let place = Place::new(&arguments.data, arguments.local.as_deref());
+        (place.lake_location(), place.local_folder().to_owned())
+    };
     // Opening a lake creates its folder; here nothing is to be changed.
-    let lake = match is_remote || Path::new(&place).exists() {
+    let lake = match is_remote(&place) || Path::new(&place).exists() {
         true => Some(Lake::open(&place).map_err(|error| Failure::new(NO, error))?),
         false => {
             eprintln!("there is nothing at {place} yet");

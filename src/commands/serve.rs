@@ -1,7 +1,6 @@
 //! `trueup serve`: all layers in one process, from the definitions to the last signal.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::SystemTime;
 
 use shared::ids::ViewName;
@@ -14,6 +13,7 @@ use crate::arguments::Serve;
 use crate::cores::default_threads;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
+use crate::place::Place;
 use crate::quantities::counted;
 use crate::sample;
 use crate::settings::Settings;
@@ -39,12 +39,20 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     if !listen.ip().is_loopback() {
         eprintln!("warning: {listen} can be reached from other machines, and anyone who reaches it may read and write");
     }
-    let wiring =
-        WiringSettings { definitions: sources, data: data.clone(), listen, limits: settings.limits, batch_memory_bytes, schedules: true };
+    let local = arguments.local.or(settings.local);
+    let place = Place::new(&data, local.as_deref());
+    let wiring = WiringSettings {
+        definitions: sources,
+        place: place.clone(),
+        listen,
+        limits: settings.limits,
+        batch_memory_bytes,
+        schedules: true,
+    };
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &data, now()));
+    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &place, now()));
     let stopped = tokio::select! {
         stopped = running.stopped() => stopped,
         () = signals.next() => Ok(()),
@@ -69,8 +77,9 @@ pub async fn shut_down(running: Running, stopped: anyhow::Result<()>, signals: S
     Ok(shut_down?)
 }
 
-/// The Delta library tells of every snapshot it reads; that is of no use to who runs a server.
-const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn";
+/// The Delta library tells of every snapshot it reads, the object store of every request it repeats; that is of no use to
+/// who runs a server.
+const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn,object_store=warn";
 
 /// Lets the layers speak on stderr; `TRUEUP_LOG` says how much, `default` otherwise.
 pub fn log_to_stderr(default: &str) {
@@ -94,15 +103,14 @@ pub fn addresses(local: SocketAddr) -> (String, String) {
 }
 
 /// What a newcomer needs after the start: where it is, and what to try next.
-fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], data: &str, now: Micros) -> String {
+fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], place: &Place, now: Micros) -> String {
     let (url, option) = addresses(local);
-    let data =
-        std::fs::canonicalize(Path::new(data)).map_or_else(|_| data.to_owned(), |path| path.display().to_string());
     let mut text = format!(
-        "trueup {} serves {} and {}\n  page  {url}/\n  API   {url}/v1\n  data  {data}\n",
+        "trueup {} serves {} and {}\n  page  {url}/\n  API   {url}/v1\n{}",
         env!("CARGO_PKG_VERSION"),
         counted(streams.len(), "stream"),
         counted(views.len(), "view"),
+        place.lines().iter().map(|(what, place)| format!("  {what:<5} {place}\n")).collect::<String>(),
     );
     let mut steps: Vec<String> = streams.first().map(|stream| post(stream, &url, now)).into_iter().collect();
     if let Some(view) = views.first() {
@@ -137,7 +145,8 @@ mod tests {
         let now = Micros::parse("2024-02-29T10:00:00Z").expect("a time");
         let views = ["per_hour".parse().expect("a name")];
         let greet = |local: &str, data: &str| {
-            greeting(local.parse().expect("an address"), &definitions.streams, &views, data, now)
+            let place = Place::new(data, None);
+            greeting(local.parse().expect("an address"), &definitions.streams, &views, &place, now)
         };
         let usual = greet("127.0.0.1:8080", "s3://bucket/x");
         for line in [

@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::definitions;
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
+use crate::place::Place;
 use crate::sending::{Patience, Receipt, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
@@ -57,7 +58,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let wiring = WiringSettings {
         batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
         definitions: sources,
-        data: data.path().display().to_string(),
+        place: Place::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
         limits: crate::settings::Limits::default(),
         schedules: false,

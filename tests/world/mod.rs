@@ -11,11 +11,23 @@ use serde_json::{Value, json};
 /// Longest wait for a start or a run; a hang becomes a failure, not a stuck CI.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A place for the data that is not a folder.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// Its URL.
+    pub data: String,
+    /// Variables that every start gets.
+    pub variables: Vec<(String, String)>,
+    /// Limits as a settings file has them.
+    pub limits: String,
+}
+
 /// A server over a data folder that survives it.
 pub struct World {
     pub data: tempfile::TempDir,
     definitions: PathBuf,
     environment: Vec<(String, String)>,
+    elsewhere: Option<Elsewhere>,
     process: Option<Process>,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
@@ -55,14 +67,25 @@ impl World {
 
     /// The same, with environment variables for the server.
     pub fn with_environment(definitions: &str, environment: &[(&str, &str)]) -> World {
+        World::made(definitions, environment, None)
+    }
+
+    /// The same, with the data elsewhere; what must be on this machine is in a fresh folder.
+    pub fn elsewhere(definitions: &str, elsewhere: Elsewhere) -> World {
+        World::made(definitions, &[], Some(elsewhere))
+    }
+
+    fn made(definitions: &str, environment: &[(&str, &str)], elsewhere: Option<Elsewhere>) -> World {
         let data = tempfile::tempdir().expect("a temporary folder");
         let file = data.path().join("definitions.sql");
         std::fs::write(&file, definitions).expect("the definitions can be written");
-        std::fs::write(data.path().join("trueup.toml"), "").expect("the settings can be written");
+        let limits = elsewhere.as_ref().map_or_else(String::new, |e| format!("[limits]\n{}", e.limits));
+        std::fs::write(data.path().join("trueup.toml"), limits).expect("the settings can be written");
         let mut world = World {
             data,
             definitions: file,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            elsewhere,
             process: None,
             client: reqwest::Client::builder().no_proxy().build().expect("a client"),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
@@ -104,11 +127,15 @@ impl World {
     /// `false`: the server ended, or did not say where it listens.
     fn launch(&mut self) -> bool {
         assert!(self.process.is_none(), "already running");
+        let store = self.store().display().to_string();
+        let data = self.elsewhere.as_ref().map_or(&store, |elsewhere| &elsewhere.data);
+        let variables = self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.variables);
         let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
             .arg("serve")
             .arg(&self.definitions)
-            .args(["--data", &self.store().display().to_string(), "--listen", "127.0.0.1:0"])
+            .args(["--data", data, "--local", &store, "--listen", "127.0.0.1:0"])
             .args(["--config", &self.settings().display().to_string()])
+            .envs(variables.map(|(k, v)| (k, v)))
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -121,8 +148,8 @@ impl World {
         let lines = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some(at) = line.find("http://127.0.0.1:") {
-                    let url: String = line[at..].chars().take_while(|c| !c.is_whitespace()).collect();
+                if let Some(url) = line.strip_prefix("  page  ") {
+                    let url: String = url.chars().take_while(|c| !c.is_whitespace()).collect();
                     let _ = found.send(url.trim_end_matches('/').to_owned());
                 }
                 lines.lock().expect("no panic while logging").push(line);
@@ -150,7 +177,7 @@ impl World {
         &self.definitions
     }
 
-    /// Where the server keeps its data.
+    /// Where the server keeps its data, or of data that is elsewhere what must be on this machine.
     pub fn store(&self) -> PathBuf {
         self.data.path().join("store")
     }
@@ -179,6 +206,11 @@ impl World {
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(sent.success());
         process.child.wait().expect("the server ends").code()
+    }
+
+    /// Has a server been started and neither stopped nor killed?
+    pub fn is_alive(&self) -> bool {
+        self.process.is_some()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -243,8 +275,21 @@ impl World {
         answer.json()
     }
 
-    /// Starts a batch run and waits until it is over; gives the run.
+    /// Starts a batch run and waits until it is over; gives the run. With the data elsewhere a run may fail, and is asked
+    /// for again a few times, as a schedule would.
     pub fn run(&self, view: &str, full: bool) -> Value {
+        let mut run = self.run_once(view, full);
+        for _ in 0..if self.elsewhere.is_some() { 4 } else { 0 } {
+            if run["state"] != json!("failed") {
+                break;
+            }
+            run = self.run_once(view, full);
+        }
+        run
+    }
+
+    /// The same, only once.
+    pub fn run_once(&self, view: &str, full: bool) -> Value {
         let answer = self.post(&format!("/v1/views/{view}/runs"), json!({ "full": full }).to_string());
         assert_eq!(answer.status, 202, "{}", answer.text);
         let id = answer.json()["id"].as_str().expect("an id").to_owned();

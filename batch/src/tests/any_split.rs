@@ -61,10 +61,10 @@ fn first_of_ids() -> impl FnMut(usize, &Event) -> bool {
     move |_, event| event.id.as_ref().is_none_or(|id| seen.insert((event.at.div_euclid(24 * HOUR), id.clone())))
 }
 
-async fn check(acts: Vec<Act>, dedup: bool, query_rows: u64) {
+async fn check(acts: Vec<Act>, dedup: bool, query_rows: u64, remote: bool) {
     let horizon = if dedup { 0 } else { u64::MAX };
-    let world =
-        World::new(BatchSettings { dedup_horizon_events: horizon, query_rows, reconcile_rows: 20, ..settings() });
+    let settings = BatchSettings { dedup_horizon_events: horizon, query_rows, reconcile_rows: 20, ..settings() };
+    let world = if remote { World::remote(settings) } else { World::new(settings) };
     let views = views();
     for act in acts.into_iter().chain([Act::Run]) {
         match act {
@@ -92,13 +92,19 @@ async fn check(acts: Vec<Act>, dedup: bool, query_rows: u64) {
         world.run(view, true).await.expect("publishes");
         assert_same(&world.batch_rows(view).await, &incremental, 1e6);
     }
+    if remote {
+        let left = std::fs::read_dir(world.folder.path().join("spool")).expect("a spool").count();
+        assert_eq!(left, 0, "files are left in the spool");
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn incremental_runs_equal_full_ones(acts in vec(act(), 1..9), dedup: bool, query_rows in 1u64..60) {
+    fn incremental_runs_equal_full_ones(
+        acts in vec(act(), 1..9), dedup: bool, query_rows in 1u64..60, remote: bool
+    ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        runtime.block_on(check(acts, dedup, query_rows));
+        runtime.block_on(check(acts, dedup, query_rows, remote));
     }
 }

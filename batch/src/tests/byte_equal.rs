@@ -20,7 +20,8 @@ use crate::settings::BatchSettings;
 const MEASURES: &str = "COUNT(*) AS n, SUM(fare) AS total, AVG(fare) AS average, VAR_SAMP(fare) AS spread,
     STDDEV_POP(delay) AS scatter, SUM(delay) AS delays, MAX(fare) AS most, COUNT(DISTINCT delay) AS different,
     PERCENTILE_CONT(0.9) WITHIN GROUP (ORDER BY fare) AS p90, LAST_VALUE(fare) AS latest, TOP_K(origin, 2) AS top";
-const REDUCIBLE: &str = "COUNT(*) AS n, SUM(delay) AS delays, AVG(delay) AS average, MAX(fare) AS most, MIN(id) AS first";
+const REDUCIBLE: &str =
+    "COUNT(*) AS n, SUM(delay) AS delays, AVG(delay) AS average, MAX(fare) AS most, MIN(id) AS first";
 
 fn views() -> Vec<Arc<View>> {
     [

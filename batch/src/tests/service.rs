@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::control::{Run, RunState, Runs};
+use shared::control::{Run, RunScope, RunState, Runs};
 use shared::ids::{Offset, Partition};
 use shared::time::Micros;
 use shared::view::View;
@@ -45,7 +45,7 @@ async fn the_clock_starts_runs_and_one_makes_up_for_all_missed() {
     assert_eq!((run.progress.dates, run.progress.dates_done, run.progress.rows), (1, 1, 1));
     assert_eq!(batch.next_run("departures"), Some(Micros(1_002 * HOUR)));
     batch.stop().await;
-    assert!(batch.request("departures", false).is_err());
+    assert!(batch.request("departures", RunScope::CHANGED).is_err());
 
     world.append(0, [event("b", 2, "ATL")]);
     world.clock.set(Micros(1_040 * HOUR));

@@ -11,10 +11,11 @@ use arrow::array::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::ManualClock;
+use shared::control::RunScope;
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
-use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
+use shared::lake::{ArchiveTags, Commit, Lake, Spool, Table, TablePath};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -119,6 +120,18 @@ impl World {
     /// Over a folder that may have a lake already, with an empty log.
     pub fn within(folder: TempDir, settings: BatchSettings) -> World {
         let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
+        World::over(lake, folder, settings)
+    }
+
+    /// Over a lake that is not on this machine; only its spool is in the folder.
+    pub fn remote(settings: BatchSettings) -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
+        let lake = Lake::over(Arc::new(object_store::memory::InMemory::new())).with_spool(spool);
+        World::over(lake, folder, settings)
+    }
+
+    fn over(lake: Lake, folder: TempDir, settings: BatchSettings) -> World {
         let log = Arc::new(Log {
             stream: stream(),
             lake: lake.clone(),
@@ -168,7 +181,7 @@ impl World {
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
         let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
-        registry.request(view.name.as_str(), full, "request").expect("a run");
+        registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
         registry.next(&view.name).await.expect("a run")
     }
 

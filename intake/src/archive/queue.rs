@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use shared::handoff::{LogItem, LogSink, Stopped};
+use tokio::sync::watch;
 
 /// The queue between a partition's log writer and its archiver.
 pub(super) struct Queue {
     rows_max: usize,
     state: Mutex<State>,
     changed: Condvar,
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -31,7 +33,8 @@ pub(super) enum Next {
 
 impl Queue {
     pub fn new(rows_max: usize) -> Queue {
-        Queue { rows_max, state: Mutex::default(), changed: Condvar::new() }
+        let (closing, _) = watch::channel(false);
+        Queue { rows_max, state: Mutex::default(), changed: Condvar::new(), closing }
     }
 
     /// Rows waiting.
@@ -72,6 +75,13 @@ impl Queue {
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
+        self.closing.send_replace(true);
+    }
+
+    /// Returns once the queue is closed.
+    pub async fn closed(&self) {
+        // The sender lives as long as the queue.
+        let _ = self.closing.subscribe().wait_for(|closed| *closed).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! moves in the same commit as the files. A crash between writing and committing leaves unreferenced files only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Map, json};
@@ -19,6 +20,9 @@ use super::pending::Pending;
 use super::queue::{Next, Queue};
 use super::retry::{End, Retry};
 use super::{ArchiveStatus, ArchiverSettings, READER, Surroundings};
+
+/// How long what is under way may take once the archiver was asked to stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// One partition's archiver, before it runs.
 pub(super) struct Worker {
@@ -109,7 +113,7 @@ impl Worker {
     fn open(&self) -> Result<Result<(Table, Offset), LakeError>, End> {
         let lake = &self.surroundings.lake;
         let schema = self.stream.archive_schema();
-        let opened = self.surroundings.runtime.block_on(async {
+        let opened = self.block_on(async {
             let path = TablePath::events(&self.stream.name);
             let table = lake.table(&path, schema.clone(), system_columns::EVENT_DATE).await?;
             match table.schema_change(&schema).await? {
@@ -123,8 +127,24 @@ impl Worker {
             }
             let archived = table.txn_version(&self.app_id).await?.unwrap_or(0);
             Ok((table, offset_of(archived)))
-        });
+        })?;
         Ok(opened)
+    }
+
+    /// Waits for what the lake has to do. A lake that does not answer is let go of some time after the archiver was asked to
+    /// stop, as a crash would: the next start finds out what became of it.
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, End> {
+        let stopped = async {
+            self.retry.queue.closed().await;
+            tokio::time::sleep(STOP_WAIT).await;
+        };
+        self.surroundings.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                done = future => Ok(done),
+                () = stopped => Err(End::Stopped),
+            }
+        })
     }
 }
 
@@ -170,7 +190,7 @@ impl Work<'_> {
         // Written, but not known to be committed: a later attempt uses them, too.
         let mut files: Vec<DataFile> = Vec::with_capacity(parts.len());
         let committed = self.worker.retry.until_done("writing to the archive", || {
-            let present = match self.block_on(self.table.txn_version(&self.worker.app_id)) {
+            let present = match self.worker.block_on(self.table.txn_version(&self.worker.app_id))? {
                 Ok(version) => offset_of(version.unwrap_or(0)),
                 Err(error) => return Ok(Err(error)),
             };
@@ -180,7 +200,7 @@ impl Work<'_> {
             if present > flush.from {
                 // An earlier attempt got through after all, or another process archived this partition. Files that
                 // are not part of the table are garbage, and those that are will not be deleted.
-                let unused = self.block_on(self.table.delete_files(&files));
+                let unused = self.worker.block_on(self.table.delete_files(&files))?;
                 tracing::info!(%present, unused = ?unused.err(), "the archive is ahead");
                 flush = flush.after(present);
                 files.clear();
@@ -189,7 +209,7 @@ impl Work<'_> {
             if parts.is_empty() {
                 return Ok(Ok(false));
             }
-            Ok(self.block_on(self.write(&flush, &parts, &mut files)).map(|()| true))
+            Ok(self.worker.block_on(self.write(&flush, &parts, &mut files))?.map(|()| true))
         })?;
         self.settle(flush.to, if committed { &files } else { &[] });
         Ok(())
@@ -220,10 +240,6 @@ impl Work<'_> {
         self.worker.archived.send_replace(Some(archived));
         let retention = &self.worker.surroundings.retention;
         retention.release(&self.worker.stream.name, self.worker.partition, READER, archived);
-    }
-
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.worker.surroundings.runtime.block_on(future)
     }
 }
 

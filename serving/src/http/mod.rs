@@ -1,8 +1,10 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and how it stands. [`runs`] and [`streams`]: the batch layer and
-//! intake. [`health`]: for those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and
+//! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`health`]: for
+//! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
+mod drift;
 mod entity_tag;
 mod health;
 mod parameters;
@@ -24,7 +26,7 @@ use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, SpeedReader};
+use shared::readers::{BatchReader, PastReader, SpeedReader};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -45,6 +47,7 @@ pub struct ServingState {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
+    pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
     pub clock: Arc<dyn Clock>,
@@ -56,7 +59,12 @@ pub struct ServingState {
 
 impl ServingState {
     fn doors(&self) -> Doors {
-        Doors { views: Arc::clone(&self.views), speed: Arc::clone(&self.speed), batch: Arc::clone(&self.batch) }
+        Doors {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed),
+            batch: Arc::clone(&self.batch),
+            past: Arc::clone(&self.past),
+        }
     }
 
     fn view(&self, name: &str) -> Result<Arc<Published>, Problem> {
@@ -85,8 +93,10 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/views/{view}/rows.parquet", rows_in(Format::Parquet))
         .route("/v1/views/{view}/rows.arrow", rows_in(Format::Arrow))
         .route("/v1/views/{view}/compare", get(views::compare))
+        .route("/v1/views/{view}/drift", get(drift::drift))
         .route("/v1/views/{view}/versions", get(views::versions))
         .route("/v1/views/{view}/runs", post(runs::request))
+        .route("/v1/views/{view}/vacuum", post(runs::vacuum))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", get(runs::describe).delete(runs::cancel))
         .route("/v1/streams", get(streams::list))

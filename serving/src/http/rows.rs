@@ -123,7 +123,7 @@ async fn made(state: &ServingState, view: String, request: &Parts, format: Forma
     }
     let as_of = match query.as_of {
         Some(AsOf::At(time)) => Micros(time),
-        _ => state.clock.now(),
+        _ => pinned.past.as_ref().map_or_else(|| state.clock.now(), |past| past.version.published_at),
     };
     let mut whole = if runs_inline(&query, &pinned) {
         write(&query, &pinned, format, as_of)?

@@ -35,6 +35,9 @@ pub struct Commit {
     /// Transactions that the commit completes, by application. One that is already there, or an earlier one than is
     /// there, makes the commit fail with [`LakeError::AlreadyCommitted`].
     pub txns: Vec<(String, i64)>,
+    /// What the writer believes of transactions (`None`: there was none yet). Where one has moved on, the commit fails
+    /// with [`LakeError::Conflict`], even if it would move it further.
+    pub expects: Vec<(String, Option<i64>)>,
     /// The writer's note: see [`Table::commit_info`].
     pub info: Map<String, Value>,
     /// The columns the table shall have, if they changed; the partition column may be left out.
@@ -44,6 +47,9 @@ pub struct Commit {
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
     /// not take away the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
+    /// Leave the log's old entries alone: versions are counted, and vacuum lets go of those that are not kept. Otherwise
+    /// they go by their age.
+    pub keeps_log: bool,
 }
 
 impl Table {
@@ -56,10 +62,20 @@ impl Table {
         if state.version() < commit.must_be_based_on.unwrap_or(0) {
             state.refresh().await?;
         }
+        if !commit.expects.is_empty() {
+            state.refresh().await?;
+        }
         let base = state.version();
         if let Some(expected) = commit.must_be_based_on.filter(|expected| *expected != base) {
             let reason = format!("expected version {expected}, found {base}");
             return Err(LakeError::Conflict { table: self.name(), reason });
+        }
+        for (app_id, expected) in &commit.expects {
+            let found = state.txn_version(app_id).await?;
+            if found != *expected {
+                let reason = format!("\"{app_id}\" is at {found:?}, not at {expected:?}");
+                return Err(LakeError::Conflict { table: self.name(), reason });
+            }
         }
         for (app_id, wanted) in &commit.txns {
             if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
@@ -75,6 +91,7 @@ impl Table {
         let id = uuid::Uuid::new_v4().to_string();
         match self.attempt(&mut state, &commit, columns, &id).await {
             Ok(version) => {
+                self.give_up(&commit.add);
                 let version = i64::try_from(version).unwrap_or(i64::MAX);
                 if version != base + 1 {
                     state.txns.clear();
@@ -85,6 +102,7 @@ impl Table {
             // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
             Err(error) => match self.find(base, &id).await {
                 Ok(Some(version)) => {
+                    self.give_up(&commit.add);
                     state.forget();
                     Ok(version)
                 }
@@ -132,7 +150,7 @@ impl Table {
             .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
             .with_create_checkpoint(true)
             // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
-            .with_cleanup_expired_logs(Some((next + 1) % CHECKPOINT_COMMITS == 0));
+            .with_cleanup_expired_logs(Some(!commit.keeps_log && (next + 1) % CHECKPOINT_COMMITS == 0));
         let operation = DeltaOperation::Write {
             mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
             partition_by: Some(vec![column.to_owned()]),

@@ -21,6 +21,18 @@ pub enum LakeError {
     /// A file that was to be deleted is part of the table.
     #[error("{table}: the file {path} is in use")]
     InUse { table: String, path: String },
+    /// A file cannot be brought to this machine.
+    #[error("the spool cannot be written: {path}: {source}")]
+    Spool { path: String, source: std::io::Error },
+    /// The files that have to be read at the same time take too much room here.
+    #[error(
+        "the files to read take more than {limit} bytes of the spool ({needed}): raise spool_bytes in the settings, or \
+         lower the rows of one query"
+    )]
+    SpoolFull { needed: u64, limit: u64 },
+    /// There is nowhere to bring files to.
+    #[error("{table}: a remote lake needs a spool, and there is none")]
+    NoSpool { table: String },
     #[error(transparent)]
     Store(#[from] object_store::Error),
     #[error(transparent)]

@@ -1,11 +1,15 @@
 //! Where does the lake live, and which tables does it hold? One object store, and Delta tables at known paths in it.
 //!
-//! [`durable`] makes local writes survive a power cut, [`table`] is one Delta table, [`commit`] how it changes,
-//! [`data_file`] and [`encode`] what it is made of, [`footer`] how a file's bytes are
-//! shared among its columns, [`archive_tags`] what the archive notes on each of its files.
+//! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
+//! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
+//! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files. [`spool`] brings files
+//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns. [`leases`]:
+//! what may not be deleted because somebody reads or writes it, [`vacuum`]: what may.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
+mod certain;
+mod check;
 pub mod commit;
 pub mod data_file;
 mod disk;
@@ -13,8 +17,12 @@ pub mod durable;
 mod encode;
 pub mod error;
 mod footer;
+pub mod leases;
+mod remote;
 mod schema;
+pub mod spool;
 pub mod table;
+pub mod vacuum;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +34,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
-use object_store::prefix::PrefixStore;
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -35,14 +42,14 @@ pub use commit::Commit;
 pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
+pub use leases::{Leases, VersionLease};
+pub use remote::StorePatience;
 pub use schema::SchemaChange;
-pub use table::{Table, TableSnapshot};
+pub use spool::{Held, Spool};
+pub use table::{History, Table, TableSnapshot};
 
 use crate::ids::{Name, StreamName, ViewName};
 use durable::DurableStore;
-
-/// Prefixes of environment variables that configure a remote store, as its own tools name them.
-const STORE_VARIABLES: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "GCP_"];
 
 /// The place of a table in the lake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,40 +83,83 @@ impl fmt::Display for TablePath {
 pub struct Lake {
     store: Arc<dyn ObjectStore>,
     durable: Option<Arc<DurableStore>>,
+    /// Where it is, if not on this machine.
+    cloud: Option<remote::Cloud>,
     /// What a path in the lake is appended to, for whoever reads files without this store.
     base: String,
+    spool: Option<Spool>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
+    leases: Leases,
 }
 
 impl Lake {
     /// Opens the lake in a local directory (a path or a `file:` URL), which is created if need be, or at the URL of a
-    /// remote store, configured by its usual environment variables.
+    /// remote store, configured by its usual environment variables. See also [`Lake::check`].
     pub fn open(location: &str) -> Result<Lake, LakeError> {
+        Lake::open_patiently(location, StorePatience::default())
+    }
+
+    /// The same, with limits for the requests to a remote store.
+    pub fn open_patiently(location: &str, patience: StorePatience) -> Result<Lake, LakeError> {
+        if is_remote(location) {
+            let base = location.trim_end_matches('/').to_owned();
+            let url = Url::parse(location).map_err(|e| e.to_string());
+            let opened = url.and_then(|url| remote::open(&url, patience));
+            let refused = |reason| LakeError::Location { location: without_key(location), reason };
+            let remote::Remote { cloud, store } = opened.map_err(refused)?;
+            return Ok(Lake {
+                store,
+                durable: None,
+                cloud: Some(cloud),
+                base,
+                spool: None,
+                tables: Arc::default(),
+                leases: Leases::default(),
+            });
+        }
         let bad = |reason: String| LakeError::Location { location: location.to_owned(), reason };
-        let url = Url::parse(location).ok().filter(|_| location.contains("://"));
-        let (durable, store, base): (_, Arc<dyn ObjectStore>, _) = match url {
-            Some(url) if url.scheme() != "file" => {
-                let (store, prefix) =
-                    object_store::parse_url_opts(&url, store_options()).map_err(|e| bad(e.to_string()))?;
-                let base = location.trim_end_matches('/').to_owned();
-                (None, Arc::new(PrefixStore::new(store, prefix)), base)
-            }
-            url => {
-                let path = match url {
-                    Some(url) => url.to_file_path().map_err(|()| bad("not a local path".to_owned()))?,
-                    None => std::path::absolute(location).map_err(|e| bad(e.to_string()))?,
-                };
-                let store = Arc::new(DurableStore::open(&path).map_err(|e| bad(e.to_string()))?);
-                let base = store.root().to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?.to_owned();
-                (Some(store.clone()), store, base)
-            }
+        let path = match Url::parse(location).ok().filter(|_| location.contains("://")) {
+            Some(url) => url.to_file_path().map_err(|()| bad("not a local path".to_owned()))?,
+            None => std::path::absolute(location).map_err(|e| bad(e.to_string()))?,
         };
-        Ok(Lake { store, durable, base, tables: Arc::default() })
+        let store = Arc::new(DurableStore::open(&path).map_err(|e| bad(e.to_string()))?);
+        let base = store.root().to_str().ok_or_else(|| bad("the path is not UTF-8".to_owned()))?.to_owned();
+        Ok(Lake {
+            store: store.clone(),
+            durable: Some(store),
+            cloud: None,
+            base,
+            spool: None,
+            tables: Arc::default(),
+            leases: Leases::default(),
+        })
+    }
+
+    /// A lake over any store, taken for a remote one: for tests that need no server.
+    pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
+        let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
+        Lake { store, durable: None, cloud, base, spool: None, tables: Arc::default(), leases: Leases::default() }
+    }
+
+    /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
+    /// path; tables that are open already do not get it.
+    pub fn with_spool(self, spool: Spool) -> Lake {
+        Lake { spool: Some(spool), ..self }
+    }
+
+    /// Is it on another machine?
+    pub fn is_remote(&self) -> bool {
+        self.cloud.is_some()
     }
 
     /// The store; paths in it are relative to the lake.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.store.clone()
+    }
+
+    /// What may not be deleted now.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The lake's directory, if it is local.
@@ -169,13 +219,15 @@ impl Lake {
     }
 }
 
-fn store_options() -> Vec<(String, String)> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    std::env::vars_os()
-        .filter_map(text)
-        .filter(|(name, _)| STORE_VARIABLES.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect()
+/// Is this the URL of a store that is not on this machine?
+pub fn is_remote(location: &str) -> bool {
+    location.contains("://") && !location.starts_with("file://")
+}
+
+/// What may be shown of a URL that is refused: it may hold a key.
+fn without_key(location: &str) -> String {
+    match Url::parse(location) {
+        Ok(url) => format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()),
+        Err(_) => location.split_inclusive("://").next().unwrap_or_default().to_owned() + "...",
+    }
 }

@@ -25,13 +25,17 @@ use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
+use super::durable::DurableStore;
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, TablePath};
+use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Entries of the log read at the same time.
+const ENTRIES_AT_ONCE: usize = 8;
 
 /// One Delta table. Clones share its state.
 #[derive(Clone)]
@@ -40,10 +44,15 @@ pub struct Table {
 }
 
 pub(super) struct Inner {
-    path: TablePath,
+    pub(super) path: TablePath,
     uri: String,
     pub(super) partition_column: String,
     pub(super) log_store: LogStoreRef,
+    /// Of a remote lake: where files are brought to.
+    spool: Option<Option<Spool>>,
+    pub(super) leases: Leases,
+    /// The store of a local lake.
+    pub(super) durable: Option<Arc<DurableStore>>,
     state: Mutex<State>,
 }
 
@@ -63,6 +72,17 @@ pub struct TableSnapshot {
     pub schema: SchemaRef,
     /// All files, by path.
     pub files: Vec<DataFile>,
+}
+
+/// What the log tells of versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The newest version, with or without a note.
+    pub newest: i64,
+    /// Versions with their notes, newest first.
+    pub notes: Vec<(i64, Map<String, Value>)>,
+    /// Are these all? Otherwise there are older ones, or the log does not tell of them any more.
+    pub whole: bool,
 }
 
 impl Table {
@@ -111,7 +131,9 @@ impl Table {
         let log_store = delta.log_store();
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
-        Table { inner: Arc::new(Inner { path: path.clone(), uri, partition_column, log_store, state }) }
+        let spool = lake.is_remote().then(|| lake.spool.clone());
+        let (path, leases, durable) = (path.clone(), lake.leases().clone(), lake.durable.clone());
+        Table { inner: Arc::new(Inner { path, uri, partition_column, log_store, spool, leases, durable, state }) }
     }
 
     /// The table, if it is partitioned as expected.
@@ -122,6 +144,11 @@ impl Table {
         let found = &self.inner.partition_column;
         let reason = format!("partitioned by {found}, not by {partition_column}");
         Err(LakeError::Schema { table: self.name(), reason })
+    }
+
+    /// The table's place in the lake.
+    pub fn path(&self) -> &TablePath {
+        &self.inner.path
     }
 
     /// The table's path in the lake, as errors name it.
@@ -136,6 +163,8 @@ impl Table {
 
     /// Writes `batches` (all of one schema; a partition column in them is left out) as one file of `day`, which is
     /// durable on return but part of the table only once committed. Without a day the partition column is null.
+    ///
+    /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
     pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let folder = match day {
@@ -154,7 +183,11 @@ impl Table {
 
         let path = format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4());
         let size_bytes = encoded.bytes.len() as i64;
+        let mut unfinished = Unfinished { table: self, path: Some(&path) };
+        self.inner.leases.stage(self.path(), &path);
         self.store().put(&Path::from(path.as_str()), encoded.bytes.into()).await?;
+        unfinished.path = None;
+        drop(unfinished);
         Ok(DataFile {
             path,
             partition: day,
@@ -206,13 +239,42 @@ impl Table {
 
     /// The newest version that has a note, and the note.
     pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
-        let newest = self.refreshed().await?.version();
-        for version in (0..=newest).rev() {
-            if let Some(info) = self.commit_info(version).await? {
-                return Ok(Some((version, info)));
+        let history = self.history(-1, 1).await?;
+        Ok(history.notes.into_iter().next())
+    }
+
+    /// The number of the newest version.
+    pub async fn newest_version(&self) -> Result<i64, LakeError> {
+        Ok(self.refreshed().await?.version())
+    }
+
+    /// The notes of the newest versions after `after`, at most `limit` of them; only as much of the log is read as that
+    /// takes. Versions that others wrote have none.
+    pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
+        let newest = self.newest_version().await?;
+        let mut notes = Vec::new();
+        let entries = futures::stream::iter((after + 1..=newest).rev());
+        // Most entries have a note: no more are asked for at once than may be needed.
+        let mut entries = entries.map(|version| self.entry_of(version)).buffered(limit.clamp(1, ENTRIES_AT_ONCE));
+        while let Some(entry) = entries.next().await {
+            match entry? {
+                (version, Some(mut note)) => {
+                    if let Some(Value::Object(info)) = note.remove(INFO_KEY) {
+                        notes.push((version, info));
+                    }
+                }
+                (_, None) => return Ok(History { newest, notes, whole: false }),
+            }
+            if notes.len() >= limit {
+                let whole = notes.last().is_some_and(|(version, _)| *version == after + 1);
+                return Ok(History { newest, notes, whole });
             }
         }
-        Ok(None)
+        Ok(History { newest, notes, whole: true })
+    }
+
+    async fn entry_of(&self, version: i64) -> Result<(i64, Option<Map<String, Value>>), LakeError> {
+        Ok((version, self.note_of(self.version_of(version)?).await?))
     }
 
     /// The table's columns with the partition column, as readers of the files see them.
@@ -236,6 +298,7 @@ impl Table {
 
     /// Deletes files of a failed run. Refuses, before deleting any, if the table's newest version holds one of them.
     pub async fn delete_files(&self, files: &[DataFile]) -> Result<(), LakeError> {
+        self.give_up(files);
         let snapshot = self.snapshot().await?;
         let in_use = |file: &&DataFile| snapshot.files.binary_search_by(|f| f.path.cmp(&file.path)).is_ok();
         if let Some(file) = files.iter().find(in_use) {
@@ -253,6 +316,17 @@ impl Table {
         Ok(())
     }
 
+    /// The spool of a remote lake; `None`: the lake is local.
+    pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
+        let spool = self.inner.spool.as_ref()?;
+        Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
+    }
+
+    /// Lets go of files that were written and will not be committed; vacuum deletes them when they are old enough.
+    pub fn give_up(&self, files: &[DataFile]) {
+        self.inner.leases.settle(self.path(), files.iter().map(|file| file.path.as_str()));
+    }
+
     pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
@@ -262,14 +336,14 @@ impl Table {
         Version::try_from(version).map_err(|_| reason())
     }
 
-    /// The flattened part of a version's commit information.
+    /// The flattened part of a version's commit information; `None`: the log has no entry of the version.
     pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
         let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
         let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
             Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
             _ => None,
         });
-        Ok(note)
+        Ok(Some(note.unwrap_or_default()))
     }
 
     pub(super) async fn locked(&self) -> MutexGuard<'_, State> {
@@ -280,6 +354,18 @@ impl Table {
         let mut state = self.locked().await;
         state.refresh().await?;
         Ok(state)
+    }
+}
+
+/// A file that is being written. If the write does not end well, nobody will know its name.
+struct Unfinished<'a> {
+    table: &'a Table,
+    path: Option<&'a str>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.table.inner.leases.settle(self.table.path(), self.path.into_iter());
     }
 }
 

@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn hashes_are_those_of_the_files_there_are() {
         let layout = KeyLayout::new(vec![DataType::String, DataType::BigInt]).expect("a layout");
-        let texts: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a text of more than twelve")]));
+        let texts: ArrayRef =
+            Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a text of more than twelve")]));
         let longs: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(7), None]));
         let rows = layout.encode(&[texts, longs]).expect("encodes");
         let hashes: Vec<u64> = rows.iter().map(|row| hash(row.as_ref())).collect();

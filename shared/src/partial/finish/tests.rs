@@ -30,7 +30,10 @@ fn view(measures: Vec<Scalar>) -> View {
         output: Vec::new(),
         having: None,
         schedule: None,
+        max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }

@@ -77,7 +77,10 @@ fn view_of(window: Window) -> Arc<View> {
         aggregates,
         having: None,
         schedule: None,
+        max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     })
 }

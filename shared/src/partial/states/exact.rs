@@ -501,7 +501,11 @@ mod tests {
         assert_eq!(sum_of(&[f64::NEG_INFINITY, 1.0]).nearest(), f64::NEG_INFINITY);
         let half = 1.0 + f64::EPSILON / 2.0;
         assert_eq!(sum_of(&[1.0, f64::EPSILON / 2.0]).nearest(), half, "a tie goes to the even one");
-        assert_eq!(sum_of(&[1.0, f64::EPSILON / 2.0, 1e-300]).nearest(), 1.0 + f64::EPSILON, "a little more than a tie");
+        assert_eq!(
+            sum_of(&[1.0, f64::EPSILON / 2.0, 1e-300]).nearest(),
+            1.0 + f64::EPSILON,
+            "a little more than a tie"
+        );
         assert_eq!(sum_of(&[1.0, 1e-20]).nearest_two(), (1.0, 1e-20));
     }
 

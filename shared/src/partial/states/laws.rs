@@ -150,7 +150,10 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         aggregates,
         having: None,
         schedule: None,
+        max_drift: None,
         reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }
