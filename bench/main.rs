@@ -1,21 +1,29 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|history|compaction]...` prints the figures of
+//! What does it cost? `cargo bench --bench figures --
+//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
 //! compared with, measured in the same run: the machine's speed drifts.
 
+mod archived;
 mod batch;
 mod compaction;
 mod dialect;
 mod events;
 mod history;
 mod ingest;
+mod memory;
 mod query;
 mod replay;
 mod server;
 mod visibility;
+mod years;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((memory::CHILD, rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return memory::child(rest);
+    }
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
@@ -26,6 +34,8 @@ fn main() {
         ("visibility", visibility::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),
+        ("memory", memory::measure),
+        ("years", years::measure),
         ("history", history::measure),
         ("compaction", compaction::measure),
     ] {

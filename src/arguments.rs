@@ -123,6 +123,7 @@ pub struct Demo {
 #[command(after_help = "Examples:\n  trueup serve examples/flights/flights.sql\n  \
     trueup serve streams.sql views.sql --data /var/lib/trueup --listen 127.0.0.1:9000\n  \
     trueup serve flights.sql --config trueup.toml\n  \
+    trueup serve flights.sql --batch-memory 512MiB --batch-threads 2\n  \
     AWS_ENDPOINT_URL=http://minio:9000 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... \\\n    \
     trueup serve flights.sql --data s3://bucket/prefix --local /var/lib/trueup\n\n\
     Object storage takes its usual environment variables (docs/operations.md).\n\
@@ -144,6 +145,12 @@ pub struct Serve {
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Memory that a batch run may take, such as 512MiB or 4GiB; what does not fit is computed in passes [default: 2 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = batch_memory)]
+    pub batch_memory: Option<u64>,
+    /// Threads that batch computes with [default: all cores but one]
+    #[arg(long, value_name = "N")]
+    pub batch_threads: Option<std::num::NonZeroUsize>,
     /// Settings file; what the command line says wins
     #[arg(long, value_name = "trueup.toml")]
     pub config: Option<PathBuf>,
@@ -502,6 +509,15 @@ fn speedup(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
         _ => Err("a number greater than 0 is needed".to_owned()),
+    }
+}
+
+fn batch_memory(text: &str) -> Result<u64, String> {
+    let least = shared::limits::BATCH_MEMORY_BYTES_MIN;
+    match crate::quantities::parse_bytes(text) {
+        Some(bytes) if bytes >= least => Ok(bytes),
+        Some(_) => Err("a batch run needs at least 64 MiB".to_owned()),
+        None => Err("expected a number of bytes or a size such as 512MiB".to_owned()),
     }
 }
 

@@ -4,6 +4,7 @@
 mod arguments;
 mod client;
 mod commands;
+mod cores;
 mod definitions;
 mod events_file;
 mod exit;

@@ -23,6 +23,19 @@ pub struct Settings {
     pub local: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub batch: BatchShare,
+}
+
+/// What of the machine batch runs may take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchShare {
+    /// Memory of a run, in bytes: a number, or a text such as "2 GiB".
+    #[serde(deserialize_with = "optional_size")]
+    pub memory_limit: Option<u64>,
+    /// Threads that compute.
+    pub threads: Option<std::num::NonZeroUsize>,
 }
 
 /// Caps that an operator may want to move.
@@ -138,6 +151,14 @@ impl Settings {
     }
 }
 
+fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let bytes = size(deserializer)?;
+    if bytes < limits::BATCH_MEMORY_BYTES_MIN {
+        return Err(de::Error::custom("memory_limit must be at least 64 MiB"));
+    }
+    Ok(Some(bytes))
+}
+
 /// A number of bytes, or a text with a unit.
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     struct Size;
@@ -172,6 +193,18 @@ mod tests {
         let expected = Limits { batch_cache_bytes: 512 << 20, log_segment_bytes: 4096, ..Limits::default() };
         assert_eq!(settings.limits, expected);
         assert_eq!(Settings::parse("t", "").expect("right"), Settings::default());
+    }
+
+    #[test]
+    fn batch_has_a_share_of_the_machine() {
+        let settings = Settings::parse("t", "[batch]\nmemory_limit = \"512 MiB\"\nthreads = 3\n").expect("right");
+        assert_eq!(
+            settings.batch,
+            BatchShare { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) }
+        );
+        let error = Settings::parse("t", "[batch]\nmemory_limit = 7\n").expect_err("too little").to_string();
+        assert!(error.contains("t:2: ") && error.contains("64 MiB"), "{error}");
+        assert!(Settings::parse("t", "[batch]\nthreads = 0\n").is_err());
     }
 
     #[test]

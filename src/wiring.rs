@@ -54,6 +54,8 @@ pub struct WiringSettings {
     pub limits: Limits,
     /// Go on with a lake that belongs to another log?
     pub take_over: bool,
+    /// Memory that a batch run may take, in bytes.
+    pub batch_memory_bytes: u64,
     /// Start batch runs as the views' schedules say? Otherwise only on request.
     pub schedules: bool,
 }
@@ -158,7 +160,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             clock: Arc::clone(&clock),
         },
         loaded,
-        batch_settings(&settings.limits, is_succession),
+        batch_settings(&settings, is_succession),
     )?);
 
     let ready = Arc::new(AtomicBool::new(true));
@@ -299,8 +301,10 @@ fn quarantine_settings(limits: &Limits) -> QuarantineSettings {
     }
 }
 
-fn batch_settings(limits: &Limits, is_succession: bool) -> BatchSettings {
+fn batch_settings(settings: &WiringSettings, is_succession: bool) -> BatchSettings {
+    let WiringSettings { limits, batch_memory_bytes, .. } = settings;
     BatchSettings {
+        memory_limit_bytes: *batch_memory_bytes,
         // The ids that a former owner knew are gone with its log: a repeated event may be in the archive from the first on.
         dedup_horizon_events: if is_succession { 0 } else { limits.dedup_horizon_events },
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),

@@ -5,6 +5,8 @@ use std::cell::OnceCell;
 use polars::prelude::DataFrame;
 use shared::compare::Cause;
 use shared::ids::Partition;
+use shared::partial::bucket::Bucket;
+use shared::window::Window;
 
 use crate::failure::RunFailure;
 use crate::left_out::{LeftOut, RowId};
@@ -23,6 +25,8 @@ pub struct Explain {
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
     pub watch: Watch,
+    /// The groups that causes are looked up for.
+    bucket: Bucket,
     late: OnceCell<LeftOut>,
     historical: OnceCell<LeftOut>,
     repeated: OnceCell<LeftOut>,
@@ -48,7 +52,21 @@ impl Explain {
         watch: Watch,
     ) -> Explain {
         let (late, historical, repeated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, watch, late, historical, repeated }
+        Explain { query, new_files, read_files, duplicates, watch, bucket: Bucket::ALL, late, historical, repeated }
+    }
+
+    /// From here on only groups in `bucket` are asked about; what was known of others is let go.
+    pub fn within(self, bucket: Bucket) -> Explain {
+        Explain { bucket, late: OnceCell::new(), historical: OnceCell::new(), repeated: OnceCell::new(), ..self }
+    }
+
+    /// Events that may have to be held to look up causes, at most.
+    pub fn rows(&self) -> u64 {
+        let files = match self.query.view.window {
+            Window::Session { .. } => &self.read_files,
+            _ => &self.new_files,
+        };
+        files.iter().map(|file| file.tags.rows).sum()
     }
 
     /// Why a value of this row differs by more than rounding. Blocking.
@@ -57,7 +75,7 @@ impl Explain {
             return Ok(Cause::Sketch);
         }
         if self.late.get().is_none() {
-            let late = LeftOut::late(&self.query, &self.new_files, &self.read_files, &self.watch)?;
+            let late = LeftOut::late(&self.query, &self.new_files, &self.read_files, self.bucket, &self.watch)?;
             self.late.get_or_init(|| late);
         }
         let holds = |cell: &OnceCell<LeftOut>| cell.get().is_some_and(|rows| rows.contains(row));
@@ -67,7 +85,7 @@ impl Explain {
         if self.historical.get().is_none() {
             let is_history = |file: &&ArchiveFile| file.tags.partition == Partition::HISTORY;
             let files: Vec<ArchiveFile> = self.new_files.iter().filter(is_history).cloned().collect();
-            let mut historical = LeftOut::new(self.query.view.window);
+            let mut historical = LeftOut::new(self.query.view.window, self.bucket);
             historical.add_all(&self.query, &files, Rows::All, &self.watch)?;
             self.historical.get_or_init(|| historical);
         }
@@ -75,7 +93,7 @@ impl Explain {
             return Ok(Cause::Historical);
         }
         if self.repeated.get().is_none() {
-            let mut repeated = LeftOut::new(self.query.view.window);
+            let mut repeated = LeftOut::new(self.query.view.window, self.bucket);
             for (files, positions) in &self.duplicates {
                 repeated.add_all(&self.query, files, Rows::Only(positions), &self.watch)?;
             }

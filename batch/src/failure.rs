@@ -45,6 +45,14 @@ pub enum RunFailure {
     RowsOfFile { path: String, date: String, expected: u64, found: u64 },
     #[error("read {found} rows of the event dates {first} to {last}, the archive notes {expected}")]
     RowsOfDates { first: String, last: String, expected: u64, found: u64 },
+    #[error(
+        "one group of the window date {date} does not fit in batch.memory_limit ({limit}), however many passes are made: \
+         raise the limit (--batch-memory), or let the view keep less (a coarser COUNT(DISTINCT) or percentile, a WHERE)"
+    )]
+    MemoryLimit { limit: String, date: String },
+    /// Never kept: whoever folds goes on in passes.
+    #[error("the groups do not fit in memory at once")]
+    Full,
     #[error("the event date {0} has too many events to remove duplicates in one go")]
     DateTooLarge(String),
     #[error("the speed layer: {0}")]

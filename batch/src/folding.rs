@@ -5,64 +5,77 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::UInt32Array;
-use arrow::compute::take_record_batch;
-use shared::lake::is_readable;
-use shared::partial::accumulate::{Accumulator, Evaluated};
+use shared::partial::accumulate::Accumulator;
 use shared::partial::block::Part;
-use shared::partial::codec::{decode, encode};
+use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, Spec, merge};
-use shared::partial::states::{NO_GROUP, Offsets, Places};
-use shared::time::{Day, Micros};
+use shared::partial::states::NO_GROUP;
+use shared::time::Day;
 use shared::view::{Precision, View};
 use shared::window::Window;
 
-use crate::events::EventBatch;
+use crate::budget::Budget;
 use crate::failure::RunFailure;
-use crate::pieces::FinishedDate;
+use crate::filling::{Filled, Filling};
 use crate::plan::{ArchiveFile, window_date};
 use crate::query::{Query, Rows};
 use crate::scan::Watch;
+use crate::slices::{Emit, Slicing};
 
 /// Events on their way to their window dates.
 #[derive(Debug)]
 pub struct Folding {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
+    budget: Budget,
     /// The window dates to keep; `None`: all.
     wanted: Option<BTreeSet<Option<Day>>>,
     /// What has been folded and may still be needed. Sessions, and the window over all time, are one part that grows.
     parts: Vec<Part>,
-    growing: Option<Accumulator>,
+    filling: Filling,
     /// Window dates that have rows and are not finished.
     open: BTreeSet<Option<Day>>,
 }
 
 impl Folding {
-    /// Nothing folded yet.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, wanted: Option<BTreeSet<Option<Day>>>) -> Folding {
-        let grows = matches!(view.window, Window::All | Window::Session { .. });
-        let growing = grows.then(|| Accumulator::new(Arc::clone(&view), Arc::clone(&layout), Precision::Exact));
-        Folding { view, layout, wanted, parts: Vec::new(), growing, open: BTreeSet::new() }
+    /// Nothing folded yet, of the groups in `bucket`.
+    pub fn new(
+        view: Arc<View>,
+        layout: Arc<KeyLayout>,
+        budget: Budget,
+        wanted: Option<BTreeSet<Option<Day>>>,
+        bucket: Bucket,
+    ) -> Folding {
+        let filling = Filling::new(Arc::clone(&view), Arc::clone(&layout), bucket);
+        Folding { view, layout, budget, wanted, parts: Vec::new(), filling, open: BTreeSet::new() }
     }
 
-    /// Folds the events of `files`. Blocking.
+    /// Takes only panes from the first of `panes` to before the second.
+    pub fn of_panes(mut self, panes: (i64, i64)) -> Folding {
+        self.filling.panes = panes;
+        self
+    }
+
+    /// Folds the events of `files`. After [`Filled::Full`] some of them are folded, others not: unless `narrow` made room
+    /// and said so, this is of no more use. Blocking.
     pub fn add(
         &mut self,
         query: &Query,
         files: &[ArchiveFile],
         rows: Rows<'_>,
         watch: &Watch,
-    ) -> Result<(), RunFailure> {
-        let new = || Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), Precision::Exact);
-        let mut accumulator = self.growing.take().unwrap_or_else(new);
-        query.for_each_batch(files, rows, watch, true, &mut |batch| self.fold(&batch, &mut accumulator))?;
+        narrow: &mut dyn FnMut(&mut Filling) -> Result<Filled, RunFailure>,
+    ) -> Result<Filled, RunFailure> {
+        let before: usize = self.parts.iter().map(Part::bytes).sum();
+        let limit = self.budget.states_bytes().saturating_sub(before);
+        if self.filling.read(query, files, rows, watch, limit, narrow)? == Filled::Full {
+            return Ok(Filled::Full);
+        }
         match self.view.window {
-            Window::All => self.open.extend((accumulator.rows() > 0).then_some(None)),
+            Window::All => self.open.extend((self.filling.rows() > 0).then_some(None)),
             Window::Session { .. } => {}
             window => {
-                let part = accumulator.part();
+                let part = self.filling.take();
                 let mut before = None;
                 for pane in part.blocks.iter().flat_map(|block| &block.windows).copied() {
                     if before.replace(pane) != Some(pane) {
@@ -73,75 +86,42 @@ impl Folding {
                     self.open.retain(|date| wanted.contains(date));
                 }
                 self.parts.push(part);
-                return Ok(());
             }
         }
-        self.growing = Some(accumulator);
-        Ok(())
+        Ok(Filled::Fits)
     }
 
-    fn fold(&self, batch: &EventBatch, into: &mut Accumulator) -> Result<(), RunFailure> {
-        let panes: Vec<i64> = match self.view.window {
-            Window::Session { .. } => Vec::new(),
-            window => {
-                let mut current = (i64::MAX, i64::MIN);
-                let pane = |time: &i64| {
-                    if *time < current.0 || *time >= current.1 {
-                        let pane = window.pane_of(*time);
-                        current = (pane, window.pane_end(pane).unwrap_or(i64::MAX));
-                    }
-                    current.0
-                };
-                batch.times.iter().map(pane).collect()
-            }
-        };
-        let keys = match batch.dimensions.is_empty() {
-            true => None,
-            false => Some(self.layout.encode(&batch.dimensions)?),
-        };
-        let rows: Vec<u32> = (0..batch.times.len() as u32).collect();
-        into.fold(&Evaluated {
-            panes: &panes,
-            places: Places {
-                times: &batch.times,
-                offsets: Offsets::Listed { partitions: &batch.partitions, offsets: &batch.offsets },
-            },
-            keys: keys.as_ref(),
-            arguments: &batch.arguments,
-            masks: &batch.masks,
-            rows: &rows,
-        });
-        Ok(())
-    }
-
-    /// The dates that no event of a later day can change. `through` is the last event day that has been read whole.
-    pub fn finish_through(&mut self, through: Day) -> Result<Vec<FinishedDate>, RunFailure> {
+    /// Hands out the dates that no event of a later day can change, and returns them. `through` is the last event day that
+    /// has been read whole.
+    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
-            return self.finish_sessions(gap, Some(through));
+            return self.finish_sessions(gap, Some(through), emit);
         }
         let window = self.view.window;
         let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
         let done: Vec<Option<Day>> = self.open.iter().copied().filter(|date| date.is_some_and(ends)).collect();
-        self.finish(&done)
+        self.finish(done, emit)
     }
 
-    /// All dates that are left: everything has been read.
-    pub fn finish_all(&mut self) -> Result<Vec<FinishedDate>, RunFailure> {
+    /// Hands out all dates that are left: everything has been read.
+    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
-            return self.finish_sessions(gap, None);
+            return self.finish_sessions(gap, None, emit);
         }
         let done: Vec<Option<Day>> = self.open.iter().copied().collect();
-        self.finish(&done)
+        self.finish(done, emit)
     }
 
-    fn finish(&mut self, done: &[Option<Day>]) -> Result<Vec<FinishedDate>, RunFailure> {
-        if let Some(accumulator) = self.growing.as_ref().filter(|_| !done.is_empty()) {
-            self.parts = vec![accumulator.part()];
+    fn finish(&mut self, done: Vec<Option<Day>>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+        if self.view.window == Window::All && !done.is_empty() {
+            self.parts = vec![self.filling.part()];
         }
-        let finished = done.iter().map(|date| self.date(*date)).collect::<Result<Vec<_>, _>>()?;
-        done.iter().for_each(|date| _ = self.open.remove(date));
+        for date in &done {
+            self.date(*date, emit)?;
+            self.open.remove(date);
+        }
         self.forget();
-        Ok(finished)
+        Ok(done)
     }
 
     /// Lets go of parts that no open date needs.
@@ -159,9 +139,13 @@ impl Folding {
     }
 
     /// The sessions of all days on which none begins that later events may still join.
-    fn finish_sessions(&mut self, gap: i64, through: Option<Day>) -> Result<Vec<FinishedDate>, RunFailure> {
-        let Some(accumulator) = self.growing.take() else { return Ok(Vec::new()) };
-        let part = accumulator.part();
+    fn finish_sessions(
+        &mut self,
+        gap: i64,
+        through: Option<Day>,
+        emit: Emit<'_>,
+    ) -> Result<Vec<Option<Day>>, RunFailure> {
+        let part = self.filling.take();
         let read_to = through.map_or(i64::MAX, |day| Day(day.0 + 1).start().0);
         let (mut days, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
         for (first, last) in part.sessions() {
@@ -177,7 +161,9 @@ impl Folding {
         let is_wanted = |day: &Option<Day>| self.wanted.as_ref().is_none_or(|wanted| wanted.contains(day));
         let kept: Vec<Option<Day>> = done.iter().copied().filter(is_wanted).collect();
         self.parts = vec![part];
-        let finished = kept.into_iter().map(|date| self.date(date)).collect::<Result<Vec<_>, _>>()?;
+        for date in &kept {
+            self.date(*date, emit)?;
+        }
         let mut rest = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), Precision::Exact);
         for mut part in std::mem::take(&mut self.parts) {
             for block in &mut part.blocks {
@@ -190,31 +176,14 @@ impl Folding {
             }
             rest.absorb(&part);
         }
-        self.growing = Some(rest);
-        Ok(finished)
+        self.filling.put(rest);
+        Ok(done.into_iter().collect())
     }
 
-    /// The rows of one window date, of whatever parts they are made.
-    fn date(&self, date: Option<Day>) -> Result<FinishedDate, RunFailure> {
-        let view = self.view.as_ref();
-        let (from, to) = match date {
-            Some(day) => view.window.ids_starting_in(day.start().0, Day(day.0 + 1).start().0),
-            None => (i64::MIN, i64::MAX),
-        };
-        let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-        let (grain, precision) = (Grain::Window, Precision::Exact);
-        let spec = Spec { view, from, to, grain, precision, dimensions: &dimensions, filter: None };
-        let parts: Vec<(&Part, Layers)> = self.parts.iter().map(|part| (part, Layers::BATCH)).collect();
-        let merged = merge(&spec, &parts)?;
-        let mut order = merged.sorted_rows();
-        if date.is_none() && view.window != Window::All {
-            let is_nameless =
-                |row: &u32| !is_readable(Micros(view.window.bounds(merged.windows[*row as usize]).0).day());
-            order.retain(is_nameless);
-        }
-        let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;
-        let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
-        let part = decode(view, &self.layout, std::slice::from_ref(&rows))?;
-        Ok(FinishedDate { date, rows, part })
+    /// Hands out the rows of one window date, of whatever parts they are made.
+    fn date(&self, date: Option<Day>, emit: Emit<'_>) -> Result<(), RunFailure> {
+        let slice_bytes = self.budget.slice_bytes();
+        let slicing = Slicing { view: &self.view, layout: &self.layout, slice_bytes };
+        slicing.finish(date, &self.parts, self.filling.bucket, emit)
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use arrow::row::Rows as EncodedRows;
+use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::sessions::LiveSessions;
 use shared::time::micros_of;
@@ -22,6 +23,8 @@ pub struct LeftOut {
     times: HashMap<Box<[u8]>, Vec<i64>>,
     /// Of sessions, in microseconds.
     gap: i64,
+    /// Only of these groups.
+    bucket: Bucket,
 }
 
 /// A row of a view.
@@ -35,10 +38,10 @@ pub struct RowId<'a> {
 }
 
 impl LeftOut {
-    /// Nothing, of a view with such windows.
-    pub fn new(window: Window) -> LeftOut {
+    /// Nothing, of the groups in `bucket` of a view with such windows.
+    pub fn new(window: Window, bucket: Bucket) -> LeftOut {
         let gap = if let Window::Session { gap } = window { gap } else { 0 };
-        LeftOut { windows: HashMap::new(), times: HashMap::new(), gap }
+        LeftOut { windows: HashMap::new(), times: HashMap::new(), gap, bucket }
     }
 
     /// Did such an event fall into `row`? Into a session also one that meets it: with the event it is another session.
@@ -59,20 +62,25 @@ impl LeftOut {
         query: &Query,
         files: &[ArchiveFile],
         context: &[ArchiveFile],
+        bucket: Bucket,
         watch: &Watch,
     ) -> Result<LeftOut, RunFailure> {
         let layout = layout(query)?;
         let allowed_lateness = micros_of(query.source.stream.allowed_lateness);
-        let mut late = LeftOut::new(query.view.window);
+        let mut late = LeftOut::new(query.view.window, bucket);
         match query.view.window {
             Window::All => {}
             Window::Session { gap } => {
-                let mut events = Vec::new();
+                let mut events: Vec<((i64, i64), i64, Option<i64>, Box<[u8]>)> = Vec::new();
                 query.for_each_batch(context, Rows::All, watch, false, &mut |batch| {
                     let keys = encoded(&layout, &batch)?;
                     for row in 0..batch.times.len() {
+                        let key = key_of(keys.as_ref(), row);
+                        if !bucket.holds(key) {
+                            continue;
+                        }
                         let place = (batch.partitions[row], batch.offsets[row]);
-                        events.push((place, batch.times[row], batch.watermarks[row], key_of(keys.as_ref(), row)));
+                        events.push((place, batch.times[row], batch.watermarks[row], Box::from(key)));
                     }
                     Ok(())
                 })?;
@@ -120,7 +128,11 @@ impl LeftOut {
         })
     }
 
-    fn add(&mut self, window: Window, time: i64, key: Box<[u8]>) {
+    fn add(&mut self, window: Window, time: i64, key: &[u8]) {
+        if !self.bucket.holds(key) {
+            return;
+        }
+        let key: Box<[u8]> = Box::from(key);
         if matches!(window, Window::Session { .. }) {
             return self.times.entry(key).or_default().push(time);
         }
@@ -136,6 +148,6 @@ fn encoded(layout: &KeyLayout, batch: &EventBatch) -> Result<Option<EncodedRows>
     if batch.dimensions.is_empty() { Ok(None) } else { Ok(Some(layout.encode(&batch.dimensions)?)) }
 }
 
-fn key_of(keys: Option<&EncodedRows>, row: usize) -> Box<[u8]> {
-    keys.map_or_else(Box::default, |keys| Box::from(keys.row(row).as_ref()))
+fn key_of(keys: Option<&EncodedRows>, row: usize) -> &[u8] {
+    keys.map_or(&[], |keys| keys.row(row).data())
 }

@@ -2,11 +2,14 @@
 //!
 //! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
-//! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`]); [`reconcile`] compares with what was served; [`publish`] makes the version answer.
-//! [`reader`] is how versions are read, [`load`] how a process begins, [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. [`compactor`] keeps archives
-//! in few files, [`compaction`] says which. Nothing here reads the log.
+//! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`],
+//! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was
+//! served; [`publish`] makes the version answer. [`reader`] is how versions are read, [`load`] how a process begins,
+//! [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. [`compactor`] keeps archives in
+//! few files, [`compaction`] says which. Nothing here reads the log.
 
 mod align;
+pub mod budget;
 pub mod cache;
 pub mod cancel;
 pub mod cleaning;
@@ -19,11 +22,13 @@ mod events;
 pub mod explain;
 pub mod facts;
 pub mod failure;
+mod filling;
 pub mod folding;
 mod json_cell;
 pub mod kept;
 mod left_out;
 pub mod load;
+mod passes;
 pub mod pieces;
 pub mod plan;
 pub mod publish;
@@ -39,6 +44,7 @@ pub mod run;
 pub mod scan;
 pub mod service;
 pub mod settings;
+pub mod slices;
 pub mod step;
 pub mod travel;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use shared::partial::block::Part;
+use shared::partial::bucket::Bucket;
 use shared::partial::codec::{WINDOW_END, decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
@@ -17,19 +18,10 @@ use shared::window::Window;
 use crate::failure::RunFailure;
 use crate::plan::window_date;
 use crate::query::windows_of;
+use crate::slices::{Emit, FinishedDate};
 
 /// Pieces of a date at which they are merged without waiting for the last.
 const PIECES_MAX: usize = 8;
-
-/// The finished rows of one window date.
-#[derive(Debug)]
-pub struct FinishedDate {
-    pub date: Option<Day>,
-    /// As the view's table has them, sorted by window, then group.
-    pub rows: RecordBatch,
-    /// The same as partial aggregates.
-    pub part: Part,
-}
 
 /// States on their way to their window dates.
 #[derive(Debug)]
@@ -76,30 +68,39 @@ impl Pieces {
         Ok(())
     }
 
-    /// The dates that no event of a later day can change. `through` is the last event day that has been read whole.
-    pub fn finish_through(&mut self, through: Day) -> Result<Vec<FinishedDate>, RunFailure> {
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        let of_piece = |piece: &Piece| {
+            piece.part.bytes() + piece.dimensions.iter().map(|column| column.get_array_memory_size()).sum::<usize>()
+        };
+        self.pending.values().flatten().map(of_piece).sum()
+    }
+
+    /// Hands out the dates that no event of a later day can change, and returns them. `through` is the last event day that
+    /// has been read whole.
+    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         let window = self.view.window;
         let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
         let done = |date: &Option<Day>| date.is_some_and(ends);
         let dates: Vec<Option<Day>> = self.pending.keys().copied().filter(done).collect();
-        self.finish(dates)
+        self.finish(dates, emit)
     }
 
-    /// All dates that are left: everything has been read.
-    pub fn finish_all(&mut self) -> Result<Vec<FinishedDate>, RunFailure> {
+    /// Hands out all dates that are left: everything has been read.
+    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         let dates = self.pending.keys().copied().collect();
-        self.finish(dates)
+        self.finish(dates, emit)
     }
 
-    fn finish(&mut self, dates: Vec<Option<Day>>) -> Result<Vec<FinishedDate>, RunFailure> {
-        let mut finished = Vec::with_capacity(dates.len());
-        for date in dates {
+    fn finish(&mut self, dates: Vec<Option<Day>>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+        for date in dates.iter().copied() {
             let mut pieces = self.pending.remove(&date).unwrap_or_default();
-            finished.push(match pieces.pop() {
+            emit(match pieces.pop() {
                 Some(Piece { part, dimensions }) if pieces.is_empty() && part.blocks.len() == 1 => {
                     let block = &part.blocks[0];
                     FinishedDate {
                         date,
+                        bucket: Bucket::ALL,
                         rows: encode(&self.view, &block.windows, &[], dimensions, &block.states)?,
                         part,
                     }
@@ -108,11 +109,11 @@ impl Pieces {
                     pieces.extend(last);
                     let rows = merge_pieces(&self.view, &pieces)?;
                     let part = decode(&self.view, &self.layout, std::slice::from_ref(&rows))?;
-                    FinishedDate { date, rows, part }
+                    FinishedDate { date, bucket: Bucket::ALL, rows, part }
                 }
-            });
+            })?;
         }
-        Ok(finished)
+        Ok(dates)
     }
 
     fn piece(&self, states: &RecordBatch) -> Result<Piece, RunFailure> {

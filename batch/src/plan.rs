@@ -101,6 +101,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
     for file in files {
         dates.entry(file.file.partition).or_default().push(file);
     }
+    dates.values_mut().for_each(|files| files.sort_by_key(|f| (f.tags.partition, f.tags.from)));
 
     let new_dates: BTreeSet<Option<Day>> = new_files.iter().map(|f| f.file.partition).collect();
     let mut everything = given.everything || given.window == Window::All || new_dates.contains(&None);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Float64Type, Schema};
@@ -49,7 +49,7 @@ impl Query {
     /// Can Polars compute all of the view? Otherwise its events are folded ([`crate::folding`]).
     pub fn is_reducible(&self) -> bool {
         let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
-        by_polars && self.view.aggregates.iter().all(|aggregate| is_reduced(aggregate.function))
+        by_polars && self.view.aggregates.iter().all(is_reduced)
     }
 
     /// States per window and group, sorted by window, then group: the columns `window_start` (but for a window over all
@@ -205,11 +205,6 @@ fn state_columns(frame: &DataFrame, source: StateSource) -> Result<Vec<ArrayRef>
     Ok(match source {
         StateSource::Count(count) => vec![counts(count)?],
         StateSource::Integers { sum, count } => vec![Arc::new(integer_sums(frame, sum)?), counts(count)?],
-        StateSource::Doubles { sum, count } => {
-            let sums = from_polars(series(frame, &Reductions::name(sum))?, DataType::Double)?;
-            let corrections = Float64Array::from(vec![0.0; sums.len()]);
-            vec![sums, Arc::new(corrections), counts(count)?]
-        }
         StateSource::Extreme { value, data_type } => {
             vec![canonical(from_polars(series(frame, &Reductions::name(value))?, data_type)?)]
         }

@@ -3,28 +3,32 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use futures::future::{Either, select};
 use parking_lot::Mutex;
-use polars::prelude::DataFrame;
 use shared::lake::{DataFile, Held, LakeError, Table};
+use shared::partial::bucket::{BUCKET_TAG, Bucket};
 use shared::partial::keys::KeyLayout;
 use shared::time::Day;
 use shared::view::View;
 use shared::window::Window;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::budget::Budget;
 use crate::duplicates;
 use crate::failure::{RunFailure, date_name};
+use crate::filling::Filled;
 use crate::folding::Folding;
-use crate::pieces::{FinishedDate, Pieces};
+use crate::passes::{Duplicates, Passes, Portion};
+use crate::pieces::Pieces;
 use crate::plan::{ArchiveFile, EventDate, Plan};
 use crate::query::{Query, Rows};
 use crate::reader::Reader;
 use crate::scan::Watch;
+use crate::slices::{Emit, FinishedDate, ids_of};
 
 /// Most rows of one query: Polars counts in 32 bits.
 const COUNTABLE_ROWS: u64 = u32::MAX as u64 - 1;
@@ -83,6 +87,7 @@ pub struct Bounds {
     pub writes: usize,
     /// Look for duplicates?
     pub dedup: bool,
+    pub budget: Budget,
 }
 
 /// Called with the number of window dates that have become whole.
@@ -92,7 +97,14 @@ pub type DatesDone<'a> = &'a (dyn Fn(u64) + Send + Sync);
 #[derive(Debug, Default)]
 pub struct Recomputed {
     /// Events left out because their event id came before; with the files they are in.
-    pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
+    pub duplicates: Duplicates,
+}
+
+/// What the computing thread tells.
+enum Told {
+    Finished(FinishedDate),
+    /// So many window dates have become whole.
+    Done(u64),
 }
 
 /// Computes and writes everything the plan asks for. On an error some files may have been staged.
@@ -107,79 +119,88 @@ pub async fn recompute(
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
     let is_part = !plan.everything || plan.retained_from.is_some();
-    let wanted = is_part.then(|| plan.window_dates.clone());
-    let mut dates = Dates::new(query, layout, wanted);
-    let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
-    let mut recomputed = Recomputed::default();
-    let mut result = Ok(());
-    let mut portions = portions(plan, bounds)?.into_iter().peekable();
-    let mut held = None;
-    while let Some(portion) = portions.next() {
-        let computing = compute(query, portion, bounds.dedup, watch, dates, held.take());
-        let ahead = bring_ahead(query, portions.peek(), bounds.dedup, watch);
-        match with_next(computing, ahead).await {
-            Ok((computed, next)) => {
-                held = next;
-                dates = computed.dates;
-                recomputed.duplicates.extend(computed.duplicates);
-                dates_done(computed.finished.len() as u64);
-                for date in computed.finished {
-                    while writes.len() >= bounds.writes {
-                        result = joined(writes.join_next().await, result);
-                    }
-                    writes.spawn(write(Arc::clone(staging), date));
+    let (sender, mut told) = mpsc::channel(1);
+    let work = Work {
+        query: query.clone(),
+        layout,
+        read: plan.read.clone(),
+        wanted: is_part.then(|| plan.window_dates.clone()),
+        remaining: plan.window_dates.clone(),
+        bounds,
+        watch: watch.clone(),
+        told: sender,
+        duplicates: Vec::new(),
+    };
+    let computing = blocking(move || work.run());
+    let writing = async {
+        let mut writes: JoinSet<Result<usize, LakeError>> = JoinSet::new();
+        let (mut waiting_bytes, mut result) = (0, Ok(()));
+        while let Some(told) = told.recv().await {
+            let date = match told {
+                Told::Done(more) => {
+                    dates_done(more);
+                    continue;
                 }
+                Told::Finished(date) => date,
+            };
+            let bytes = date.bytes();
+            let is_full = |waiting| waiting + bytes > bounds.budget.writes_bytes();
+            while !writes.is_empty() && (writes.len() >= bounds.writes || is_full(waiting_bytes)) {
+                waiting_bytes -= written(writes.join_next().await, &mut result);
             }
-            Err(failure) => {
-                result = result.and(Err(failure));
+            if result.is_err() {
                 break;
             }
+            waiting_bytes += bytes;
+            writes.spawn(write(Arc::clone(staging), date));
         }
-        if result.is_err() {
-            break;
+        // Whoever computes notices that nobody listens any more.
+        drop(told);
+        while let Some(done) = writes.join_next().await {
+            written(Some(done), &mut result);
         }
-    }
-    while let Some(done) = writes.join_next().await {
-        result = joined(Some(done), result);
-    }
+        result
+    };
+    let (computed, written) = tokio::join!(computing, writing);
     if watch.cancel.is_set() {
         return Err(RunFailure::Cancelled);
     }
-    result.map(|()| recomputed)
+    written?;
+    Ok(Recomputed { duplicates: computed? })
 }
 
-type Written = Result<Result<(), LakeError>, tokio::task::JoinError>;
+type Written = Result<Result<usize, LakeError>, tokio::task::JoinError>;
 
-fn joined(done: Option<Written>, result: Result<(), RunFailure>) -> Result<(), RunFailure> {
-    let outcome = match done {
-        None | Some(Ok(Ok(()))) => Ok(()),
-        Some(Ok(Err(error))) => Err(error.into()),
-        Some(Err(error)) => Err(error.into()),
+/// The bytes that need not wait any longer; the first failure is kept.
+fn written(done: Option<Written>, result: &mut Result<(), RunFailure>) -> usize {
+    let failure = match done {
+        None => return 0,
+        Some(Ok(Ok(bytes))) => return bytes,
+        Some(Ok(Err(error))) => error.into(),
+        Some(Err(error)) => error.into(),
     };
-    result.and(outcome)
+    if result.is_ok() {
+        *result = Err(failure);
+    }
+    0
 }
 
-async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<(), LakeError> {
+async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<usize, LakeError> {
+    let bytes = date.bytes();
     if date.rows.num_rows() == 0 {
-        return Ok(());
+        return Ok(bytes);
     }
     if let Window::Session { gap } = staging.view.window {
         let longest = date.part.sessions().map(|(first, last)| last.saturating_sub(first).saturating_add(gap)).max();
         staging.longest_session_us.fetch_max(longest.unwrap_or(0), Ordering::SeqCst);
     }
-    let file = staging.table.write_parquet(date.date, &[date.rows]).await?;
+    let mut file = staging.table.write_parquet(date.date, &[date.rows]).await?;
+    if date.bucket != Bucket::ALL {
+        file.tags.insert(BUCKET_TAG.to_owned(), date.bucket.to_string());
+    }
     staging.reader.keep(&staging.view, &file.path, Arc::new(date.part));
     staging.files.lock().push(file);
-    Ok(())
-}
-
-/// Files read with one query.
-#[derive(Debug)]
-struct Portion {
-    files: Vec<ArchiveFile>,
-    /// The last event day that has been read whole with it; `None`: there are more files of the same date.
-    through: Option<Day>,
-    is_last: bool,
+    Ok(bytes)
 }
 
 /// Where window dates come about.
@@ -189,45 +210,156 @@ enum Dates {
 }
 
 impl Dates {
-    fn new(query: &Query, layout: Arc<KeyLayout>, wanted: Option<BTreeSet<Option<Day>>>) -> Dates {
-        let view = Arc::clone(&query.view);
-        match query.is_reducible() {
+    fn new(work: &Work) -> Dates {
+        let (view, layout) = (Arc::clone(&work.query.view), Arc::clone(&work.layout));
+        let (budget, wanted) = (work.bounds.budget, work.wanted.clone());
+        // Polars takes whole files; one with too many rows for it is folded as it is read.
+        let files = work.read.iter().flat_map(|date| &date.files);
+        let most = files.map(|file| file.tags.rows).max().unwrap_or(0);
+        match work.query.is_reducible() && most <= budget.grouped_rows() {
             true => Dates::Reduced(Pieces::new(view, layout, wanted)),
-            false => Dates::Folded(Box::new(Folding::new(view, layout, wanted))),
+            false => Dates::Folded(Box::new(Folding::new(view, layout, budget, wanted, Bucket::ALL))),
         }
     }
 
-    fn add(&mut self, query: &Query, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<(), RunFailure> {
+    fn add(
+        &mut self,
+        query: &Query,
+        files: &[ArchiveFile],
+        rows: Rows<'_>,
+        watch: &Watch,
+        budget: Budget,
+    ) -> Result<Filled, RunFailure> {
         match self {
-            Dates::Reduced(pieces) => pieces.add(&query.states(files, rows, watch)?),
-            Dates::Folded(folding) => folding.add(query, files, rows, watch),
+            Dates::Reduced(pieces) => {
+                pieces.add(&query.states(files, rows, watch)?)?;
+                Ok(if pieces.bytes() > budget.pieces_bytes() { Filled::Full } else { Filled::Fits })
+            }
+            Dates::Folded(folding) => folding.add(query, files, rows, watch, &mut |_| Ok(Filled::Full)),
         }
     }
 
-    fn finish(&mut self, through: Option<Day>) -> Result<Vec<FinishedDate>, RunFailure> {
+    fn finish(&mut self, through: Option<Day>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         match (self, through) {
-            (Dates::Reduced(pieces), Some(day)) => pieces.finish_through(day),
-            (Dates::Reduced(pieces), None) => pieces.finish_all(),
-            (Dates::Folded(folding), Some(day)) => folding.finish_through(day),
-            (Dates::Folded(folding), None) => folding.finish_all(),
+            (Dates::Reduced(pieces), Some(day)) => pieces.finish_through(day, emit),
+            (Dates::Reduced(pieces), None) => pieces.finish_all(emit),
+            (Dates::Folded(folding), Some(day)) => folding.finish_through(day, emit),
+            (Dates::Folded(folding), None) => folding.finish_all(emit),
         }
     }
 }
 
-struct Computed {
-    dates: Dates,
-    finished: Vec<FinishedDate>,
-    duplicates: Option<(Vec<ArchiveFile>, DataFrame)>,
+/// What the computing thread works on.
+struct Work {
+    query: Query,
+    layout: Arc<KeyLayout>,
+    read: Vec<EventDate>,
+    /// The window dates to keep; `None`: all.
+    wanted: Option<BTreeSet<Option<Day>>>,
+    /// Window dates that have not been handed out yet.
+    remaining: BTreeSet<Option<Day>>,
+    bounds: Bounds,
+    watch: Watch,
+    told: mpsc::Sender<Told>,
+    duplicates: Duplicates,
+}
+
+impl Work {
+    /// Computes everything; blocking.
+    fn run(mut self) -> Result<Duplicates, RunFailure> {
+        if self.stream()? == Filled::Full {
+            self.in_passes()?;
+        }
+        Ok(self.duplicates)
+    }
+
+    /// One event date after another, with all groups at once. Stops where they do not fit.
+    fn stream(&mut self) -> Result<Filled, RunFailure> {
+        let mut dates = Dates::new(self);
+        let mut portions = portions(&self.read, self.bounds)?.into_iter().peekable();
+        // Dropped, it stops what is still on its way.
+        let mut ahead: JoinSet<Option<Held>> = JoinSet::new();
+        while let Some(portion) = portions.next() {
+            let Work { query, watch, bounds, told, .. } = self;
+            let brought = Handle::current().block_on(ahead.join_next());
+            let _held = brought.and_then(Result::ok).flatten();
+            if let Some(next) = portions.peek() {
+                let next: Vec<DataFile> = next.files.iter().map(|f| f.file.clone()).collect();
+                ahead.spawn_on(bring_ahead(query.clone(), next, bounds.dedup, watch.clone()), &Handle::current());
+            }
+            let removed = if bounds.dedup { duplicates::find(&query.source, &portion.files, watch)? } else { None };
+            if !portion.files.is_empty() {
+                let before = watch.rows.load(Ordering::SeqCst);
+                let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
+                if dates.add(query, &portion.files, rows, watch, bounds.budget)? == Filled::Full {
+                    return Ok(Filled::Full);
+                }
+                check_rows(query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, watch)?;
+            }
+            let mut emit = |date| tell(told, Told::Finished(date));
+            let done = match portion.through {
+                _ if portion.is_last => dates.finish(None, &mut emit)?,
+                Some(day) => dates.finish(Some(day), &mut emit)?,
+                None => Vec::new(),
+            };
+            tell(told, Told::Done(done.len() as u64))?;
+            done.iter().for_each(|date| _ = self.remaining.remove(date));
+            self.duplicates.extend(removed.map(|positions| (portion.files, positions)));
+        }
+        Ok(Filled::Fits)
+    }
+
+    /// What is left: one window date after another, each in as many passes as it takes.
+    fn in_passes(&mut self) -> Result<(), RunFailure> {
+        let Work { query, layout, bounds, watch, told, duplicates, .. } = self;
+        let passes = Passes { query, layout, budget: bounds.budget, dedup: bounds.dedup, watch };
+        let mut emit = |date| tell(told, Told::Finished(date));
+        let window = query.view.window;
+        let mut anywhere = BTreeSet::new();
+        for date in std::mem::take(&mut self.remaining) {
+            let Some(days) = date.and_then(|day| window.event_days_of(day)) else {
+                anywhere.insert(date);
+                continue;
+            };
+            let read = self.read.iter().filter(|read| read.date.is_some_and(|day| days.contains(&day.0)));
+            let files: Vec<ArchiveFile> = read.flat_map(|date| date.files.clone()).collect();
+            let (from, to) = ids_of(window, date);
+            let portion = Portion { files, through: None, is_last: true };
+            passes.run(&[portion], BTreeSet::from([date]), window.panes_of(from, to), duplicates, &mut emit)?;
+            tell(told, Told::Done(1))?;
+        }
+        if !anywhere.is_empty() {
+            let portions = portions(&self.read, *bounds)?;
+            let dates = anywhere.len() as u64;
+            passes.run(&portions, anywhere, (i64::MIN, i64::MAX), duplicates, &mut emit)?;
+            tell(told, Told::Done(dates))?;
+        }
+        Ok(())
+    }
+}
+
+/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
+/// told of then.
+async fn bring_ahead(query: Query, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<Held> {
+    if !query.source.table.has_room_for(&files) {
+        return None;
+    }
+    query.source.hold(&files, &query.columns_read(dedup), &watch).await.ok()
+}
+
+/// Fails only if writing has failed, which is the better reason.
+fn tell(told: &mpsc::Sender<Told>, what: Told) -> Result<(), RunFailure> {
+    told.blocking_send(what).map_err(|_| RunFailure::Cancelled)
 }
 
 /// Cuts the plan up into queries.
-fn portions(plan: &Plan, bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
+fn portions(read: &[EventDate], bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
     let mut portions: Vec<Portion> = Vec::new();
     let mut open: Vec<ArchiveFile> = Vec::new();
     let rows_of = |files: &[ArchiveFile]| files.iter().map(|f| f.tags.rows).sum::<u64>();
-    let query_rows = bounds.query_rows.min(COUNTABLE_ROWS);
+    let query_rows = bounds.query_rows.min(COUNTABLE_ROWS).min(bounds.budget.grouped_rows()).max(1);
     let mut whole: Option<Day> = None;
-    for EventDate { date, files } in &plan.read {
+    for EventDate { date, files } in read {
         let rows = rows_of(files);
         if !open.is_empty() && rows_of(&open) + rows > query_rows {
             portions.push(Portion { files: std::mem::take(&mut open), through: whole, is_last: false });
@@ -246,57 +378,6 @@ fn portions(plan: &Plan, bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
     }
     portions.push(Portion { files: open, through: whole, is_last: true });
     Ok(portions)
-}
-
-/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
-/// told of then.
-async fn bring_ahead(query: &Query, next: Option<&Portion>, dedup: bool, watch: &Watch) -> Option<Held> {
-    let files: Vec<DataFile> = next?.files.iter().map(|f| f.file.clone()).collect();
-    if !query.source.table.has_room_for(&files) {
-        return None;
-    }
-    query.source.hold(&files, &query.columns_read(dedup), watch).await.ok()
-}
-
-/// Both results; if the computation fails, at once.
-async fn with_next(
-    computing: impl Future<Output = Result<Computed, RunFailure>>,
-    ahead: impl Future<Output = Option<Held>>,
-) -> Result<(Computed, Option<Held>), RunFailure> {
-    match select(pin!(computing), pin!(ahead)).await {
-        Either::Left((computed, ahead)) => Ok((computed?, ahead.await)),
-        Either::Right((held, computing)) => Ok((computing.await?, held)),
-    }
-}
-
-/// `held` keeps what was brought ahead until it has been read.
-async fn compute(
-    query: &Query,
-    portion: Portion,
-    dedup: bool,
-    watch: &Watch,
-    mut dates: Dates,
-    held: Option<Held>,
-) -> Result<Computed, RunFailure> {
-    let (query, watch) = (query.clone(), watch.clone());
-    let work = move || {
-        let _held = held;
-        let removed = if dedup { duplicates::find(&query.source, &portion.files, &watch)? } else { None };
-        if !portion.files.is_empty() {
-            let before = watch.rows.load(Ordering::SeqCst);
-            let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
-            dates.add(&query, &portion.files, rows, &watch)?;
-            check_rows(&query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, &watch)?;
-        }
-        let finished = match portion.through {
-            _ if portion.is_last => dates.finish(None)?,
-            Some(day) => dates.finish(Some(day))?,
-            None => Vec::new(),
-        };
-        let duplicates = removed.map(|positions| (portion.files, positions));
-        Ok(Computed { dates, finished, duplicates })
-    };
-    blocking(work).await
 }
 
 /// Runs blocking work on a thread of its own; a panic in it (Polars has some) is a failure like any other.

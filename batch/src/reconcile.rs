@@ -11,13 +11,15 @@ use shared::compare::{Cause, Causes, Comparison, DefinitionChange, Difference};
 use shared::lake::DataFile;
 use shared::limits::COMPARE_ROWS_MAX;
 use shared::partial::block::Part;
+use shared::partial::bucket::{BUCKET_TAG, Bucket};
 use shared::partial::finish::finish_measures;
-use shared::partial::merge::{Grain, Layers, Merged, Spec, merge};
+use shared::partial::merge::{Grain, Layers, Merged, Spec, merge_within};
 use shared::time::{Day, Micros};
 use shared::view::{Dimension, Precision, View};
 use shared::window::Window;
 
 use crate::align::{Aligned, Row};
+use crate::budget::Budget;
 use crate::difference::{Differing, DriftSum, Intervals, compare};
 use crate::explain::{self, Explain};
 use crate::failure::RunFailure;
@@ -49,32 +51,54 @@ pub async fn reconcile(
     exact: &[DataFile],
     explain: Explain,
     rows_at_once: u64,
+    budget: Budget,
 ) -> Result<Comparison, RunFailure> {
     let view = Arc::clone(&explain.query.view);
     let served_view = Arc::clone(&served.view);
     let mut work = Work::new(Arc::clone(&served_view), Arc::clone(&view), explain);
     if work.not_comparable().is_none() {
         let generations: Arc<[Part]> = served.generations.into();
+        let rows_at_once = rows_at_once.min(budget.compared_rows()).max(1);
+        // Groups of different dimensions cannot be told apart by one hash.
+        let by_bucket = work.same_keys();
+        let parts = |rows: u64, at_once: u64| if by_bucket { rows.div_ceil(at_once).max(1) } else { 1 };
+        let explained = parts(work.explain.rows(), budget.explained_rows()).next_power_of_two();
+        let rows_of_all = rows_at_once.saturating_mul(explained);
         // Sessions may be stitched from rows of any dates.
-        let rows_at_once = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_at_once };
-        for portion in portions(&served.files, exact, served.from, rows_at_once) {
-            let mut old = Vec::with_capacity(portion.served.len());
-            for path in &portion.served {
-                old.push(reader.file(&served_view, path).await.map_err(RunFailure::Served)?);
+        let rows_of_portion = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_of_all };
+        let portions = portions(&served.files, exact, served.from, rows_of_portion);
+        for outer in Bucket::each_of(explained) {
+            work.explain = work.explain.within(outer);
+            for portion in &portions {
+                for bucket in outer.split(parts(portion.rows, rows_of_all)) {
+                    let old = loaded(reader, &served_view, &portion.served, bucket).await?;
+                    let new = loaded(reader, &view, &portion.exact, bucket).await?;
+                    let generations = Arc::clone(&generations);
+                    let (from, to) = (portion.from, portion.to);
+                    work = blocking(move || {
+                        work.compare((&old, &generations, &new), from, to, bucket)?;
+                        Ok(work)
+                    })
+                    .await?;
+                }
             }
-            let mut new = Vec::with_capacity(portion.exact.len());
-            for path in &portion.exact {
-                new.push(reader.file(&view, path).await.map_err(RunFailure::Served)?);
-            }
-            let generations = Arc::clone(&generations);
-            work = blocking(move || {
-                work.compare(&old, &generations, &new, portion.from, portion.to)?;
-                Ok(work)
-            })
-            .await?;
         }
     }
     Ok(work.finish())
+}
+
+/// The rows of those of `files` that may hold groups in `bucket`.
+async fn loaded(
+    reader: &Reader,
+    view: &Arc<View>,
+    files: &[(String, Bucket)],
+    bucket: Bucket,
+) -> Result<Vec<Arc<Part>>, RunFailure> {
+    let mut parts = Vec::new();
+    for (path, _) in files.iter().filter(|(_, of)| of.meets(bucket)) {
+        parts.push(reader.file(view, path).await.map_err(RunFailure::Served)?);
+    }
+    Ok(parts)
 }
 
 /// A measure that both definitions have.
@@ -92,8 +116,9 @@ struct Shared {
 struct Portion {
     from: i64,
     to: i64,
-    served: Vec<String>,
-    exact: Vec<String>,
+    served: Vec<(String, Bucket)>,
+    exact: Vec<(String, Bucket)>,
+    rows: u64,
 }
 
 /// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all from `from` on, so that
@@ -104,23 +129,28 @@ fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u6
     let split = !dates.contains(&None);
     let mut portions = Vec::new();
     let mut open = Portion { from, ..Portion::default() };
-    let mut rows = 0;
+    let by_date = |files: &[DataFile]| {
+        let mut dates: BTreeMap<Option<Day>, (Vec<(String, Bucket)>, u64)> = BTreeMap::new();
+        for file in files {
+            let (files, rows) = dates.entry(file.partition).or_default();
+            files.push((file.path.clone(), Bucket::of_tag(file.tags.get(BUCKET_TAG))));
+            *rows += u64::try_from(file.rows).unwrap_or(0);
+        }
+        dates
+    };
+    let (mut served, mut exact) = (by_date(served), by_date(exact));
     for date in dates {
-        let of_date = |files: &[DataFile]| -> Vec<(String, u64)> {
-            let same = files.iter().filter(|f| f.partition == date);
-            same.map(|f| (f.path.clone(), u64::try_from(f.rows).unwrap_or(0))).collect()
-        };
-        let (old, new) = (of_date(served), of_date(exact));
-        let more: u64 = old.iter().chain(&new).map(|(_, rows)| rows).sum();
-        if let Some(day) = date.filter(|_| split && rows > 0 && rows + more > rows_at_once) {
+        let (old, old_rows) = served.remove(&date).unwrap_or_default();
+        let (new, new_rows) = exact.remove(&date).unwrap_or_default();
+        let more = old_rows + new_rows;
+        if let Some(day) = date.filter(|_| split && open.rows > 0 && open.rows + more > rows_at_once) {
             open.to = day.start().0;
             let next = Portion { from: open.to, ..Portion::default() };
             portions.push(std::mem::replace(&mut open, next));
-            rows = 0;
         }
-        rows += more;
-        open.served.extend(old.into_iter().map(|(path, _)| path));
-        open.exact.extend(new.into_iter().map(|(path, _)| path));
+        open.rows += more;
+        open.served.extend(old);
+        open.exact.extend(new);
     }
     open.to = i64::MAX;
     portions.push(open);
@@ -185,19 +215,26 @@ impl Work {
         self.measures.is_empty().then_some("they have no measure of the same name and type")
     }
 
+    /// Are groups of both views the same bytes?
+    fn same_keys(&self) -> bool {
+        let all = |view: &View, kept: &[usize]| kept.iter().copied().eq(0..view.dimensions.len());
+        all(&self.served_view, &self.dimensions.0) && all(&self.exact_view, &self.dimensions.1)
+    }
+
+    /// Compares the windows `from..to` of the groups in `bucket`.
     fn compare(
         &mut self,
-        old: &[Arc<Part>],
-        speed: &[Part],
-        new: &[Arc<Part>],
+        (old, speed, new): (&[Arc<Part>], &[Part], &[Arc<Part>]),
         from: i64,
         to: i64,
+        bucket: Bucket,
     ) -> Result<(), RunFailure> {
         let old = old.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let speed = speed.iter().map(|part| (part, Layers::SPEED));
-        let served = merged(&self.served_view, &self.dimensions.0, from, to, &old.chain(speed).collect::<Vec<_>>())?;
+        let served =
+            merged(&self.served_view, &self.dimensions.0, (from, to), &old.chain(speed).collect::<Vec<_>>(), bucket)?;
         let new: Vec<_> = new.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
-        let exact = merged(&self.exact_view, &self.dimensions.1, from, to, &new)?;
+        let exact = merged(&self.exact_view, &self.dimensions.1, (from, to), &new, bucket)?;
         let aligned = Aligned::new(&served, &exact);
         let served_columns = finish_measures(&self.served_view, &served.states)?;
         let exact_columns = finish_measures(&self.exact_view, &exact.states)?;
@@ -323,14 +360,14 @@ impl Work {
 fn merged(
     view: &View,
     dimensions: &[usize],
-    from: i64,
-    to: i64,
+    (from, to): (i64, i64),
     parts: &[(&Part, Layers)],
+    bucket: Bucket,
 ) -> Result<Merged, RunFailure> {
     let (from, to) = view.window.ids_starting_in(from, to);
     let (grain, precision) = (Grain::Window, Precision::Sketch);
     let spec = Spec { view, from, to, grain, precision, dimensions, filter: None };
-    Ok(merge(&spec, parts)?)
+    Ok(merge_within(&spec, parts, bucket)?)
 }
 
 fn keep_worst(candidates: &mut Vec<(usize, Differing)>) {

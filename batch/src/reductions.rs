@@ -16,10 +16,14 @@ use crate::facts::ColumnFacts;
 /// Where the halves of a DECIMAL are split.
 pub const HALF: i128 = 1_000_000_000_000_000_000;
 
-/// Is a function's state made of sums, counts and extremes?
-pub fn is_reduced(function: AggregateFunction) -> bool {
+/// Is an aggregate's state made of counts, extremes and sums that come out the same in any order? Those of DOUBLE do not.
+pub fn is_reduced(aggregate: &Aggregate) -> bool {
     use AggregateFunction::{Avg, Count, Max, Min, Sum};
-    matches!(function, Count | Sum | Avg | Min | Max)
+    match aggregate.function {
+        Count | Max | Min => true,
+        Sum | Avg => aggregate.argument.as_ref().is_some_and(|argument| argument.data_type != DataType::Double),
+        _ => false,
+    }
 }
 
 /// One number per group.
@@ -34,7 +38,6 @@ enum Step {
     Sum128(usize),
     SumUpperHalf(usize),
     SumLowerHalf(usize),
-    SumDouble(usize),
     Smallest(usize),
     Largest(usize),
     HasNan(usize),
@@ -53,10 +56,6 @@ pub enum StateSource {
     Count(usize),
     Integers {
         sum: IntegerSum,
-        count: usize,
-    },
-    Doubles {
-        sum: usize,
         count: usize,
     },
     Extreme {
@@ -133,7 +132,6 @@ impl<'v> Reductions<'v> {
                 Step::Sum128(a) => wide(a).sum(),
                 Step::SumUpperHalf(a) => wide(a).floor_div(lit(HALF)).sum(),
                 Step::SumLowerHalf(a) => (wide(a) - wide(a).floor_div(lit(HALF)) * lit(HALF)).sum(),
-                Step::SumDouble(a) => input(a).sum(),
                 Step::Smallest(a) => input(a).min(),
                 Step::Largest(a) => input(a).max(),
                 Step::HasNan(a) => input(a).is_nan().any(true),
@@ -157,9 +155,6 @@ impl<'v> Reductions<'v> {
             AggregateFunction::Count => StateSource::Count(count(self)),
             AggregateFunction::Sum | AggregateFunction::Avg => {
                 let count = count(self);
-                if argument.data_type == DataType::Double {
-                    return StateSource::Doubles { sum: self.step(Step::SumDouble(input)), count };
-                }
                 let magnitude = argument.as_column().and_then(|column| facts(column).magnitude);
                 let sum = match sum_width(argument.data_type, rows, magnitude) {
                     Width::Bits64 => IntegerSum::Whole(self.step(Step::Sum64(input))),

@@ -19,6 +19,7 @@ use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
 
+use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::comparisons::Comparisons;
 use crate::duplicates;
@@ -265,6 +266,7 @@ impl Executor {
             query_rows: self.settings.query_rows,
             writes: self.settings.writes,
             dedup: duplicates::possible(&job.stream, cut, self.settings.dedup_horizon_events),
+            budget: Budget { limit_bytes: self.settings.memory_limit_bytes },
         };
         let dates_done = |more| entry.dates_done(more);
         let Recomputed { duplicates } = recompute(&query, plan, bounds, &entry.watch, staging, &dates_done).await?;
@@ -297,7 +299,8 @@ impl Executor {
         let files = (plan.new_files.clone(), read_files);
         let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
-        let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
+        let comparison =
+            reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows, bounds.budget).await?;
         report(&comparison);
         compared(Some(comparison))
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use shared::limits::{self, BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS};
+use shared::limits::{
+    self, BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS,
+};
 
 use crate::step::FailPoints;
 
@@ -13,6 +15,8 @@ pub struct BatchSettings {
     pub dedup_horizon_events: u64,
     /// Batch rows held in memory, in bytes over all views.
     pub cache_bytes: usize,
+    /// Memory that a run may take, in bytes, beside the rows that are kept for queries.
+    pub memory_limit_bytes: u64,
     /// Rows read with one query, unless a single event date has more and needs to be read in one go.
     pub query_rows: u64,
     /// Rows of a reconciliation held in memory at once.
@@ -65,6 +69,7 @@ impl Default for BatchSettings {
         BatchSettings {
             dedup_horizon_events: DEDUP_HORIZON_EVENTS,
             cache_bytes: BATCH_CACHE_BYTES,
+            memory_limit_bytes: BATCH_MEMORY_BYTES,
             query_rows: 4_000_000,
             reconcile_rows: 1_000_000,
             writes: 8,

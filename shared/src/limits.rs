@@ -45,6 +45,10 @@ pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Memory that a batch run may take, in bytes. What does not fit is computed in several passes.
+pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Least memory that a batch run can be given, in bytes.
+pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
 pub const VERSIONS_KEPT: u32 = 10;
 /// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.

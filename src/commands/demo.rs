@@ -48,6 +48,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
     let data = kept.clone().or_else(|| Some(temporary.as_ref()?.path().display().to_string())).unwrap_or_default();
     let flights = Flights::embedded(arguments.rows.unwrap_or(usize::MAX))?;
     let wiring = WiringSettings {
+        batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
         definitions: vec![(PathBuf::from(DEFINITIONS_NAME), DEFINITIONS.to_owned())],
         place: Place::new(&data, arguments.local.as_deref()),
         listen: arguments.listen,

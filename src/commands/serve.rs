@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use shared::ids::ViewName;
+use shared::limits;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
+use crate::cores::default_threads;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::place::Place;
@@ -27,8 +29,11 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?,
         None => Settings::default(),
     };
+    crate::cores::bound(arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads));
     let sources = definitions::read(&arguments.files)?;
     definitions::parse(&sources)?;
+    let batch_memory_bytes =
+        arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
     let listen = arguments.listen.or(settings.listen).unwrap_or(DEFAULT_LISTEN);
     if !listen.ip().is_loopback() {
@@ -42,6 +47,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         listen,
         limits: settings.limits,
         take_over: arguments.take_over,
+        batch_memory_bytes,
         schedules: true,
     };
     // Before recovery, which may take long, so that no signal finds the default handler.

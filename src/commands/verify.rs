@@ -56,6 +56,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let mut signals = StopSignals::install()?;
     let data = tempfile::Builder::new().prefix("trueup-verify-").tempdir()?;
     let wiring = WiringSettings {
+        batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
         definitions: sources,
         place: Place::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),

@@ -2,6 +2,7 @@
 
 mod any_split;
 mod compaction;
+mod byte_equal;
 mod runs;
 mod service;
 mod trouble;

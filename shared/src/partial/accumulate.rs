@@ -11,6 +11,7 @@ use arrow::row::Rows;
 use hashbrown::HashTable;
 
 use crate::partial::block::{BLOCK_ROWS, Block, Part};
+use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::sessions::SessionIndex;
 use crate::partial::states::{NO_GROUP, Places, Selection, States};
@@ -183,23 +184,41 @@ impl Accumulator {
     /// Merges another set of partial aggregates of the same view in.
     pub fn absorb(&mut self, part: &Part) {
         let ids: Vec<u32> = part.keys.iter().map(|key| self.keys.id_of(key)).collect();
-        for block in &part.blocks {
-            for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
-                if key == NO_GROUP {
-                    continue;
-                }
-                let key = ids[key as usize];
-                let slot = match block.lasts.get(row) {
-                    // Rows that move are those of this accumulator; what was merged before went with them.
-                    Some(last) => self.session_slot(key, window, *last, &mut HashMap::new()) as usize,
-                    None => self.slot_of(window, key) as usize,
-                };
-                let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
-                for (state, theirs) in target.states.iter_mut().zip(&block.states) {
-                    state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
-                }
+        part.blocks.iter().for_each(|block| self.absorb_block(block, &ids));
+    }
+
+    /// `ids`: the numbers here of the block's keys, [`NO_GROUP`] for those to leave out.
+    fn absorb_block(&mut self, block: &Block, ids: &[u32]) {
+        for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
+            let key = if key == NO_GROUP { NO_GROUP } else { ids[key as usize] };
+            if key == NO_GROUP {
+                continue;
+            }
+            let slot = match block.lasts.get(row) {
+                // Rows that move are those of this accumulator; what was merged before went with them.
+                Some(last) => self.session_slot(key, window, *last, &mut HashMap::new()) as usize,
+                None => self.slot_of(window, key) as usize,
+            };
+            let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
+            for (state, theirs) in target.states.iter_mut().zip(&block.states) {
+                state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
             }
         }
+    }
+
+    /// Lets go of all groups but those in `bucket`. Blocks go one by one, so that this takes little more memory.
+    pub fn retain(&mut self, bucket: Bucket) {
+        let mut kept = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
+        let keys = std::mem::take(&mut self.keys).into_keys();
+        (self.table, self.rows) = (HashTable::new(), 0);
+        self.sessions = SessionIndex::new(if let Window::Session { gap } = self.view.window { gap } else { 0 });
+        let ids: Vec<u32> =
+            keys.iter().map(|key| if bucket.holds(key) { kept.keys.id_of(key) } else { NO_GROUP }).collect();
+        drop(keys);
+        for block in std::mem::take(&mut self.blocks) {
+            kept.absorb_block(&block, &ids);
+        }
+        *self = kept;
     }
 
     /// What has been accumulated, as an immutable part. Cheap: blocks are shared until they change.
@@ -210,6 +229,11 @@ impl Accumulator {
             keys: self.keys.keys().clone(),
             blocks: self.blocks.clone(),
         }
+    }
+
+    /// Number of keys.
+    pub fn keys(&self) -> usize {
+        self.keys.keys().len()
     }
 
     /// Number of (window, key) rows.

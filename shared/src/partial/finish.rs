@@ -82,7 +82,9 @@ pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
 
 fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finished {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
-    let column: ArrayRef = match states {
+    let rounded = states.rounded();
+    let column: ArrayRef = match rounded.as_ref().unwrap_or(states) {
+        States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("sums are rounded first"),
         States::Count(counts) => Arc::new(Int64Array::from(counts.clone())),
         States::Integers { sums, counts } if aggregate.function == AggregateFunction::Avg => {
             let unit = match argument {

@@ -141,6 +141,11 @@ impl KeyIndex {
         &self.keys
     }
 
+    /// The keys alone.
+    pub fn into_keys(self) -> Keys {
+        self.keys
+    }
+
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.keys.bytes() + self.table.capacity() * 9

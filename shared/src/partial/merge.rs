@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::partial::block::{Block, Part};
+use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
 use crate::partial::rows::{Place, Rows, Spacing, Windows};
 use crate::partial::sessions::{Piece, stitch};
@@ -113,6 +114,11 @@ pub enum MergeError {
 
 /// Merges parts of one view.
 pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, MergeError> {
+    merge_within(spec, parts, Bucket::ALL)
+}
+
+/// Merges those groups of parts of one view that are in `bucket` by the whole key of the view.
+pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) -> Result<Merged, MergeError> {
     let whole_key = spec.dimensions.iter().copied().eq(0..spec.view.dimensions.len());
     let types = spec.dimensions.iter().map(|d| spec.view.dimensions[*d].expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
@@ -122,7 +128,8 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
     for (part, layer) in parts {
         let candidates = extent.add(spec, part);
         if candidates > 0 {
-            let ids = keys_in_use(spec, part, candidates);
+            let mut ids = keys_in_use(spec, part, candidates);
+            ids.retain(|id| bucket.holds(part.keys.get(*id)));
             touched.push((*part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
         }
     }

@@ -11,6 +11,7 @@
 
 pub mod accumulate;
 pub mod block;
+pub mod bucket;
 pub mod codec;
 pub mod finish;
 pub mod keys;

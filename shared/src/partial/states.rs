@@ -8,6 +8,7 @@
 
 mod arithmetic;
 pub mod edges;
+pub mod exact;
 mod selection;
 pub mod sketches;
 pub mod spread;
@@ -18,6 +19,7 @@ use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32
 pub use self::arithmetic::{DoubleDouble, SUM_OVERFLOW};
 use self::arithmetic::{add_checked, add_compensated, canonical};
 use self::edges::{Edge, Edges};
+use self::exact::{ExactSpread, Total};
 pub use self::selection::{Offsets, Places, Selection};
 use self::sketches::Sketches;
 use self::spread::Spread;
@@ -49,6 +51,11 @@ pub enum States {
         corrections: Vec<f64>,
         counts: Vec<i64>,
     },
+    /// The same in batch, rounded only when finished.
+    ExactDoubles {
+        sums: Vec<Total>,
+        counts: Vec<i64>,
+    },
     /// MIN and MAX of BOOLEAN, INT, BIGINT, DATE, TIMESTAMP.
     Ordered {
         extreme: Extreme,
@@ -74,6 +81,8 @@ pub enum States {
     },
     /// Variance and standard deviation.
     Spread(Vec<Spread>),
+    /// The same in batch, rounded only when finished.
+    ExactSpread(Vec<ExactSpread>),
     /// FIRST_VALUE and LAST_VALUE.
     Edges(Edges),
     /// COUNT(DISTINCT), percentiles and TOP_K.
@@ -87,6 +96,9 @@ impl States {
         let extreme = match aggregate.function {
             AggregateFunction::Count => return States::Count(Vec::new()),
             AggregateFunction::Sum | AggregateFunction::Avg if argument == DataType::Double => {
+                if precision == Precision::Exact {
+                    return States::ExactDoubles { sums: Vec::new(), counts: Vec::new() };
+                }
                 return States::Doubles { sums: Vec::new(), corrections: Vec::new(), counts: Vec::new() };
             }
             AggregateFunction::Sum | AggregateFunction::Avg => {
@@ -94,7 +106,12 @@ impl States {
             }
             AggregateFunction::Min => Extreme::Min,
             AggregateFunction::Max => Extreme::Max,
-            AggregateFunction::Spread { .. } => return States::Spread(Vec::new()),
+            AggregateFunction::Spread { .. } => {
+                return match precision {
+                    Precision::Exact => States::ExactSpread(Vec::new()),
+                    Precision::Sketch => States::Spread(Vec::new()),
+                };
+            }
             AggregateFunction::First => return States::Edges(Edges::new(Edge::First, argument)),
             AggregateFunction::Last => return States::Edges(Edges::new(Edge::Last, argument)),
             AggregateFunction::CountDistinct
@@ -115,9 +132,11 @@ impl States {
     pub fn len(&self) -> usize {
         match self {
             States::Count(counts) | States::Integers { counts, .. } | States::Doubles { counts, .. } => counts.len(),
+            States::ExactDoubles { counts, .. } => counts.len(),
             States::Ordered { seen, .. } | States::Decimals { seen, .. } | States::Floats { seen, .. } => seen.len(),
             States::Texts { values, .. } => values.len(),
             States::Spread(groups) => groups.len(),
+            States::ExactSpread(groups) => groups.len(),
             States::Edges(edges) => edges.places.len(),
             States::Sketches(sketches) => sketches.len(),
         }
@@ -142,6 +161,10 @@ impl States {
                 corrections.resize(len, 0.0);
                 counts.resize(len, 0);
             }
+            States::ExactDoubles { sums, counts } => {
+                sums.resize_with(len, Total::default);
+                counts.resize(len, 0);
+            }
             States::Ordered { values, seen, .. } => {
                 values.resize(len, 0);
                 seen.resize(len, false);
@@ -156,6 +179,7 @@ impl States {
             }
             States::Texts { values, .. } => values.resize(len, None),
             States::Spread(groups) => groups.resize(len, Spread::default()),
+            States::ExactSpread(groups) => groups.resize_with(len, ExactSpread::default),
             States::Edges(edges) => edges.resize(len),
             States::Sketches(sketches) => sketches.resize(len),
         }
@@ -188,6 +212,12 @@ impl States {
                     counts[group] += 1;
                 });
             }
+            States::ExactDoubles { sums, counts } => {
+                selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
+                    sums[group].add(value);
+                    counts[group] += 1;
+                });
+            }
             States::Ordered { extreme, values, seen } => {
                 let extreme = *extreme;
                 selection.for_each_ordered(argument, |group, value| {
@@ -216,6 +246,7 @@ impl States {
                 });
             }
             States::Spread(groups) => spread::observe(groups, selection, argument),
+            States::ExactSpread(groups) => exact::observe_spread(groups, selection, argument),
             States::Edges(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
         }
@@ -240,6 +271,28 @@ impl States {
                 for_each_group(groups, &e[rows.clone()], |group, correction| corrections[group] += correction);
                 for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
+            (States::ExactDoubles { sums, counts }, States::ExactDoubles { sums: s, counts: c }) => {
+                for_each_group(groups, &s[rows.clone()], |group, sum| sums[group].merge(sum));
+                for_each_group(groups, &c[rows], |group, count| counts[group] += count);
+            }
+            (States::ExactDoubles { sums, counts }, States::Doubles { sums: s, corrections: e, counts: c }) => {
+                for_each_group(groups, &s[rows.clone()], |group, sum| sums[group].add(*sum));
+                let pairs = groups.iter().zip(&s[rows.clone()]).zip(&e[rows.clone()]);
+                // What was carried beside a sum that is no number is none either.
+                for ((group, _), correction) in pairs.filter(|((g, sum), _)| **g != NO_GROUP && sum.is_finite()) {
+                    sums[*group as usize].add(*correction);
+                }
+                for_each_group(groups, &c[rows], |group, count| counts[group] += count);
+            }
+            (States::ExactSpread(ours), States::ExactSpread(theirs)) => {
+                exact::merge_spread(ours, groups, &theirs[rows])
+            }
+            (States::ExactSpread(ours), States::Spread(theirs)) => {
+                exact::merge_rounded_spread(ours, groups, &theirs[rows])
+            }
+            (ours @ (States::Doubles { .. } | States::Spread(_)), theirs) if theirs.rounded().is_some() => {
+                ours.merge(groups, &theirs.rounded().expect("seen to be there"), first);
+            }
             (States::Ordered { extreme, values, seen }, States::Ordered { values: v, seen: s, .. }) => {
                 keep_extremes(groups, (values, seen), (&v[rows.clone()], &s[rows]), *extreme, i64::cmp);
             }
@@ -263,6 +316,18 @@ impl States {
         }
     }
 
+    /// The same sums as they are stored, if they are not rounded yet.
+    pub fn rounded(&self) -> Option<States> {
+        match self {
+            States::ExactDoubles { sums, counts } => {
+                let (sums, corrections) = sums.iter().map(Total::nearest_two).unzip();
+                Some(States::Doubles { sums, corrections, counts: counts.clone() })
+            }
+            States::ExactSpread(groups) => Some(States::Spread(groups.iter().map(ExactSpread::rounded).collect())),
+            _ => None,
+        }
+    }
+
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
@@ -271,6 +336,10 @@ impl States {
             States::Doubles { sums, corrections, counts } => {
                 (sums.capacity() + corrections.capacity() + counts.capacity()) * 8
             }
+            States::ExactDoubles { sums, counts } => {
+                let apart: usize = sums.iter().map(Total::bytes).sum();
+                sums.capacity() * size_of::<Total>() + apart + counts.capacity() * 8
+            }
             States::Ordered { values, seen, .. } => values.capacity() * 8 + seen.capacity(),
             States::Decimals { values, seen, .. } => values.capacity() * 16 + seen.capacity(),
             States::Floats { values, seen, .. } => values.capacity() * 8 + seen.capacity(),
@@ -278,6 +347,9 @@ impl States {
                 values.capacity() * 16 + values.iter().flatten().map(|t| t.len()).sum::<usize>()
             }
             States::Spread(groups) => groups.capacity() * size_of::<Spread>(),
+            States::ExactSpread(groups) => {
+                groups.capacity() * size_of::<ExactSpread>() + groups.iter().map(ExactSpread::bytes).sum::<usize>()
+            }
             States::Edges(edges) => edges.bytes(),
             States::Sketches(sketches) => sketches.bytes(),
         }

@@ -49,6 +49,7 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
     };
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
     match States::new(aggregate, Precision::Sketch) {
+        States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("only batch sums without rounding"),
         States::Count(_) => vec![field("count", ArrowType::Int64, false)],
         States::Integers { .. } => {
             vec![field("sum", ArrowType::Decimal128(38, 0), true), field("count", ArrowType::Int64, false)]
@@ -89,7 +90,10 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
 /// The columns of one aggregate's states.
 pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Vec<ArrayRef>, CodecError> {
     let counts = |counts: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(counts.to_vec())) };
+    let rounded = states.rounded();
+    let states = rounded.as_ref().unwrap_or(states);
     Ok(match states {
+        States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("sums are rounded first"),
         States::Count(values) => vec![counts(values)],
         States::Integers { sums, counts: n } => {
             let limit = 10i128.pow(38);
@@ -177,6 +181,7 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
     let doubles = |column: &ArrayRef| column.as_primitive::<Float64Type>().values().to_vec();
     let seen = |column: &ArrayRef| (0..column.len()).map(|row| column.is_valid(row)).collect::<Vec<_>>();
     Ok(match States::new(aggregate, Precision::Sketch) {
+        States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("only batch sums without rounding"),
         States::Count(_) => States::Count(longs(&columns[0])),
         States::Integers { .. } => {
             let sums = columns[0].as_primitive::<Decimal128Type>();

@@ -1,0 +1,58 @@
+//! How much memory may each part of a run take? Shares of the limit, which add up to less than all of it: the rest is
+//! for what cannot be counted (buffers of readers, what the allocator keeps).
+
+/// The shares of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// What the operator allowed, in bytes.
+    pub limit_bytes: u64,
+}
+
+/// Bytes that a row read by Polars costs at most while it is grouped: its columns, and a group of its own.
+const GROUPED_ROW_BYTES: u64 = 512;
+/// Bytes that an event costs at most while causes are looked up: time, place and key.
+const EXPLAINED_ROW_BYTES: u64 = 128;
+/// Bytes that a row costs at most while it is compared, on both sides together.
+const COMPARED_ROW_BYTES: u64 = 512;
+
+impl Budget {
+    /// States that grow while events are folded. They may pass it by a quarter before that is seen.
+    pub fn states_bytes(self) -> usize {
+        usize::try_from(self.limit_bytes / 4).unwrap_or(usize::MAX)
+    }
+
+    /// States that Polars has reduced and that wait to be put together, which takes several copies.
+    pub fn pieces_bytes(self) -> usize {
+        usize::try_from(self.limit_bytes / 8).unwrap_or(usize::MAX)
+    }
+
+    /// States that are finished at once. Merged, finished, sorted, encoded, they are there several times.
+    pub fn slice_bytes(self) -> usize {
+        usize::try_from(self.limit_bytes / 32).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Finished rows that wait to be written.
+    pub fn writes_bytes(self) -> usize {
+        usize::try_from(self.limit_bytes / 16).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Ids among which duplicates are looked for at once.
+    pub fn ids_bytes(self) -> usize {
+        usize::try_from(self.limit_bytes / 4).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Rows that Polars may group at once.
+    pub fn grouped_rows(self) -> u64 {
+        self.limit_bytes / GROUPED_ROW_BYTES
+    }
+
+    /// Rows that may be compared at once.
+    pub fn compared_rows(self) -> u64 {
+        (self.limit_bytes / 4 / COMPARED_ROW_BYTES).max(1)
+    }
+
+    /// Events among which causes may be looked for at once.
+    pub fn explained_rows(self) -> u64 {
+        (self.limit_bytes / 4 / EXPLAINED_ROW_BYTES).max(1)
+    }
+}
