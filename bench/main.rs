@@ -1,4 +1,4 @@
-//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect]...` prints the figures of
+//! What does it cost? `cargo bench --bench figures -- [ingest|batch|query|visibility|replay|dialect|history]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
@@ -7,6 +7,7 @@
 mod batch;
 mod dialect;
 mod events;
+mod history;
 mod ingest;
 mod query;
 mod replay;
@@ -24,6 +25,7 @@ fn main() {
         ("visibility", visibility::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),
+        ("history", history::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");

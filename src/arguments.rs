@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::ids::{StreamName, ViewName};
-use shared::time::Micros;
+use shared::time::{Day, Micros};
+
+use crate::quantities::parse_bytes;
 
 /// What `trueup` alone says.
 pub const FIRST_STEPS: &str = "\
@@ -24,6 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   trueup demo                                       look at it live: http://127.0.0.1:8080/
   trueup check examples/flights/flights.sql         is the definition right, and what will happen?
+  trueup plan examples/flights/flights.sql          what would it change in the data there is?
   trueup serve examples/flights/flights.sql         serve it
   trueup ingest flights examples/flights/flights.parquet
   trueup query departures --where \"origin = 'ATL'\" --order-by=-flights --limit 10
@@ -53,6 +56,8 @@ pub enum Command {
     Serve(Serve),
     /// Check SQL files and show what both layers will do
     Check(Check),
+    /// Show what would change if SQL files were served over the data there is
+    Plan(Plan),
     /// Run both layers over a file of events and compare them
     Verify(Verify),
     /// Send events from a file to a stream
@@ -155,24 +160,83 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 #[command(
+    long_about = "Show what would change if SQL files were served over the data there is.\n\n\
+    Compares the definitions with what is stored: columns that come and go, views that would be computed anew, how much \
+    that reads and about how long it takes, and what `serve` would refuse. No server is needed, and one may be running. \
+    Nothing is changed.",
+    after_help = "Examples:\n  trueup plan flights.sql --data data\n  trueup plan streams.sql views.sql --data /var/lib/trueup -o json\n\n\
+    Exits with 1 if something would be refused, with 0 if all of it can be served, whether anything changes or not."
+)]
+pub struct Plan {
+    /// SQL files, in the order in which `serve` would read them
+    #[arg(required = true, value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+    /// Folder or URL of the log, the archive and the views
+    #[arg(long, value_name = "DIR_OR_URL", default_value = "data")]
+    pub data: String,
+    /// Folder of the log [default: that of --data; with a URL trueup-local]
+    #[arg(long, value_name = "DIR")]
+    pub local: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub output: ListFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(
     long_about = "Send events from a file to a stream.\n\n\
     The file holds one JSON object per line (plain, gzip or zstd) or is a Parquet file; which of them is seen from its \
     first bytes. Every batch carries an Idempotency-Key, so a retry never counts an event twice. A server that asks to \
-    slow down (429) is waited for.",
+    slow down (429) is waited for.\n\n\
+    With --historical the files go straight into the archive instead, past the log and the live figures: for years of \
+    old events, many GB at once. No server is needed, and one may be running over the same data; the next batch run of \
+    each view takes the events in. Killed at any moment and started again with the same files, it goes on where it was \
+    and takes in every event exactly once. A file is known by its content, whatever its name.",
     after_help = "Examples:\n  trueup ingest flights examples/flights/flights.parquet\n  \
-    trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n\n\
+    trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n  \
+    trueup ingest flights 2019/*.parquet 2020/*.parquet --historical --definitions flights.sql --data /var/lib/trueup\n\n\
     Exits with 1 if a line was rejected; its neighbours are accepted all the same."
 )]
 pub struct Ingest {
     /// The stream to send to
     pub stream: StreamName,
-    /// The file, or - for standard input
-    pub file: PathBuf,
+    /// The files, or - for standard input; with --historical also folders of files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// Requests under way at once; with more than 1 the order of batches is not kept
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub in_flight: u8,
     #[command(flatten)]
+    pub historical: Historical,
+    #[command(flatten)]
     pub server: Server,
+}
+
+/// How old events go into the archive.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Historical events")]
+pub struct Historical {
+    /// Put the events straight into the archive, without a server
+    #[arg(long, requires = "definitions", conflicts_with = "in_flight")]
+    pub historical: bool,
+    /// SQL file with the CREATE STREAM; may be given several times
+    #[arg(long, value_name = "FILE.sql", requires = "historical")]
+    pub definitions: Vec<PathBuf>,
+    /// Folder or URL of the archive, as for `trueup serve` [default: data]
+    #[arg(long, value_name = "DIR_OR_URL", requires = "historical")]
+    pub data: Option<String>,
+    /// Settings file, as for `trueup serve`; what the command line says wins
+    #[arg(long, value_name = "trueup.toml", requires = "historical")]
+    pub config: Option<PathBuf>,
+    /// Take files in once more that have been taken in already
+    #[arg(long, requires = "historical")]
+    pub again: bool,
+    /// Where rejected lines are appended, with file, line and reason [default: STREAM-rejected.ndjson]
+    #[arg(long, value_name = "FILE", requires = "historical")]
+    pub rejects: Option<PathBuf>,
+    /// Memory for events on their way; more makes fewer and larger files of events out of order
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = memory, requires = "historical")]
+    pub memory: u64,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +244,7 @@ pub struct Ingest {
     after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
     trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
     trueup query departures --grain all --group-by= --layer batch\n  \
+    trueup query departures --as-of 2024-03-01T12:00:00Z     as the batch layer answered then\n  \
     trueup query departures -o parquet > departures.parquet"
 )]
 pub struct Query {
@@ -215,9 +280,13 @@ pub struct Query {
     /// Which layer answers
     #[arg(long, value_enum, default_value_t = Layer::Merged)]
     pub layer: Layer,
-    /// Answer as of a time or a batch version
+    /// Answer as the batch layer did then: with the version published at a time, or with the version of this number.
+    /// On a view with SLIDE: the instant its window ends, latest or now
     #[arg(long, value_name = "TIME_OR_VERSION")]
     pub as_of: Option<String>,
+    /// Answer as the batch layer did with this version (`trueup batch versions VIEW` lists them)
+    #[arg(long = "version", value_name = "N")]
+    pub batch_version: Option<u32>,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,
@@ -302,13 +371,17 @@ pub struct Verify {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json")]
+#[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json\n  \
+                 trueup compare departures --history")]
 pub struct Compare {
     /// The view
     pub view: ViewName,
     /// The batch version [default: the latest]
     #[arg(long = "version", value_name = "N")]
     pub batch_version: Option<i64>,
+    /// How drift went on from version to version
+    #[arg(long, conflicts_with = "batch_version")]
+    pub history: bool,
     #[command(flatten)]
     pub listing: Listing,
 }
@@ -318,8 +391,63 @@ pub enum Batch {
     /// Start a batch run of a view
     #[command(after_help = "Examples:\n  trueup batch run departures --wait\n  trueup batch run departures --full")]
     Run(BatchRun),
+    /// Recompute a range of a view's windows exactly, whether or not anything changed there
+    #[command(
+        long_about = "Recompute a range of a view's windows exactly, whether or not anything changed there.\n\n\
+        The run also takes in everything that is new since the last version, as every run does, so that the version it \
+        publishes is consistent.",
+        after_help = "Example:\n  trueup batch backfill departures --from 2001-01-01 --to 2001-02-01 --wait\n\n\
+        --to is not included: this is the whole of January."
+    )]
+    Backfill(Backfill),
     /// List the runs of a server
     Status(Listing),
+    /// List the versions of a view, and which of them can still be asked for
+    #[command(after_help = "Example:\n  trueup batch versions departures\n  \
+        trueup query departures --version 12        what did version 12 say?")]
+    Versions(BatchVersions),
+    /// Delete files that no kept version of a view needs
+    #[command(after_help = "Examples:\n  trueup batch vacuum departures\n  \
+        trueup batch vacuum departures --older-than 1h\n\n\
+        The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
+        the age protects those of other servers over the same lake.")]
+    Vacuum(BatchVacuum),
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVersions {
+    /// The view
+    pub view: ViewName,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+pub struct BatchVacuum {
+    /// The view
+    pub view: ViewName,
+    /// Delete what has not been needed for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Debug, Args)]
+pub struct Backfill {
+    /// The view
+    pub view: ViewName,
+    /// First day of the windows, by their start (UTC)
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub from: Day,
+    /// End of the days, not included
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    pub to: Day,
+    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +466,19 @@ pub struct BatchRun {
 
 fn time(text: &str) -> Result<Micros, String> {
     Micros::parse(text).ok_or_else(|| "write it like 2001-01-01 or 2001-01-01T06:00:00Z".to_owned())
+}
+
+fn date(text: &str) -> Result<Day, String> {
+    let day = Day::parse(text).filter(|day| day.to_string() == text);
+    day.ok_or_else(|| "write it like 2001-01-31".to_owned())
+}
+
+/// Less would make a commit of every few events.
+const MEMORY_MIN_BYTES: u64 = 64 * 1024;
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).ok_or_else(|| "write it like 512MiB or 2GiB".to_owned())?;
+    if bytes < MEMORY_MIN_BYTES { Err("at least 64KiB are needed".to_owned()) } else { Ok(bytes) }
 }
 
 fn speedup(text: &str) -> Result<f64, String> {

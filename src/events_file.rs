@@ -78,6 +78,11 @@ impl EventsFile {
         self.bytes
     }
 
+    /// The file, if it is Parquet.
+    pub fn parquet(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| self.format == Format::Parquet)
+    }
+
     /// Reads all of it; `each` gets batches of about `batch_bytes` and says whether to go on. `bar` shows how many bytes
     /// of the file have been read. Blocking.
     pub fn read(

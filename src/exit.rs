@@ -29,6 +29,11 @@ impl Failure {
         Failure::new(code, "")
     }
 
+    /// Has everything been said already?
+    pub fn is_told(&self) -> bool {
+        self.message.is_empty()
+    }
+
     /// Adds what to try next.
     pub fn next_step(mut self, step: impl fmt::Display) -> Failure {
         self.next_step = Some(step.to_string());

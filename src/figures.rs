@@ -1,5 +1,6 @@
 //! Which figures does a monitoring system see? Counters as they happen, and gauges read when it asks.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::Streams;
-use shared::ids::{Partition, StreamName};
+use shared::ids::{Partition, StreamName, ViewName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
 use speed::mailbox::ViewStatus;
@@ -28,16 +29,27 @@ pub struct Figures {
     clock: Arc<dyn Clock>,
 }
 
+/// Becomes the process' recorder of metrics, before any layer has something to record. If another one is installed already
+/// (a second server in one process), this one sees nothing but its gauges' names.
+pub fn record() -> PrometheusHandle {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
 impl Figures {
-    /// Becomes the process' recorder of metrics. If another one is installed already (a second server in one process),
-    /// this one sees nothing but its gauges' names.
-    pub fn new(streams: Arc<dyn Streams>, views: Arc<Views>, speed: &Arc<Speed>, clock: Arc<dyn Clock>) -> Figures {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        let _ = metrics::set_global_recorder(recorder);
+    /// What `recorder` recorded, and the gauges of what there is.
+    pub fn new(
+        recorder: PrometheusHandle,
+        streams: Arc<dyn Streams>,
+        views: Arc<Views>,
+        speed: &Arc<Speed>,
+        clock: Arc<dyn Clock>,
+    ) -> Figures {
         let states = Arc::default();
         tokio::spawn(watch(Arc::downgrade(speed), Arc::clone(&states)));
-        Figures { recorder: handle, streams, views, states, clock }
+        Figures { recorder, streams, views, states, clock }
     }
 
     /// All metrics at this moment.
@@ -75,14 +87,18 @@ impl Figures {
             }
         }
         for (stream, partition, views) in self.states.lock().iter() {
+            // A view is folded under two definitions while the first version of a changed one is computed.
+            let mut sums: BTreeMap<&ViewName, (usize, usize, usize)> = BTreeMap::new();
             for view in views {
-                let labels = [
-                    ("stream", stream.to_string()),
-                    ("partition", partition.to_string()),
-                    ("view", view.view.to_string()),
-                ];
-                gauge!("trueup_state_rows", &labels).set(view.rows as f64);
-                gauge!("trueup_state_bytes", &labels).set(view.bytes as f64);
+                let (definitions, rows, bytes) = sums.entry(&view.view).or_default();
+                (*definitions, *rows, *bytes) = (*definitions + 1, *rows + view.rows, *bytes + view.bytes);
+            }
+            for (view, (definitions, rows, bytes)) in sums {
+                let labels =
+                    [("stream", stream.to_string()), ("partition", partition.to_string()), ("view", view.to_string())];
+                gauge!("trueup_state_definitions", &labels).set(definitions as f64);
+                gauge!("trueup_state_rows", &labels).set(rows as f64);
+                gauge!("trueup_state_bytes", &labels).set(bytes as f64);
             }
         }
         self.recorder.render()

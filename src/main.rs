@@ -9,6 +9,7 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod outlook;
 mod ownership;
 mod parquet_rows;
 mod place;
@@ -17,6 +18,7 @@ mod sample;
 mod sending;
 mod settings;
 mod signals;
+mod stored;
 mod table;
 mod wiring;
 

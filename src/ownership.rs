@@ -34,7 +34,13 @@ pub type Begins = BTreeMap<(StreamName, Partition), Totals>;
 
 impl Ownership {
     /// Makes sure that the log in `local` owns the lake, or takes it over if told to.
-    pub async fn obtain(lake: Lake, local: &Path, take_over: bool, clock: &dyn Clock) -> anyhow::Result<Ownership> {
+    pub async fn obtain(
+        lake: Lake,
+        local: &Path,
+        streams: &[Stream],
+        take_over: bool,
+        clock: &dyn Clock,
+    ) -> anyhow::Result<Ownership> {
         let log = log_id(local)?;
         let now = clock.now();
         let present = lake.latest_claim().await.context("the lake's owner cannot be read")?;
@@ -45,7 +51,7 @@ impl Ownership {
         let epoch = match &present {
             // Nobody numbered events before, or nobody that left a claim: then the first log is taken for the right one
             // if it holds events, or if there are none in the lake.
-            None if !is_empty || !has_archive(&lake).await? => 1,
+            None if !is_empty || !has_archive(&lake, streams).await? => 1,
             None if !take_over => bail!(
                 "the lake holds events, but the log in {} is new. If the log is elsewhere, name its folder with --local; \
                  if it is lost, start once with --take-over: the log then begins where the archive ends",
@@ -198,14 +204,17 @@ fn has_segments(folder: &Path) -> anyhow::Result<bool> {
     Ok(entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "log")))
 }
 
-/// Does the lake hold an archive?
-async fn has_archive(lake: &Lake) -> anyhow::Result<bool> {
-    use futures::StreamExt;
-    let store = lake.store();
-    let mut files = store.list(Some(&"events".into()));
-    while let Some(file) = files.next().await {
-        if file.context("the lake cannot be listed")?.location.as_ref().ends_with(".parquet") {
-            return Ok(true);
+/// Does an archive hold events that a log numbered? Historical ones came without any.
+async fn has_archive(lake: &Lake, streams: &[Stream]) -> anyhow::Result<bool> {
+    for stream in streams {
+        let unreadable = || format!("the archive of {} cannot be read", stream.name);
+        let archive = lake.open_table(&TablePath::events(&stream.name)).await.with_context(unreadable)?;
+        let Some(archive) = archive else { continue };
+        for partition in (0..stream.partitions).map(Partition) {
+            let app_id = ArchiveTags::app_id(&stream.name, partition);
+            if archive.txn_version(&app_id).await.with_context(unreadable)?.is_some_and(|offset| offset > 0) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

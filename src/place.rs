@@ -25,6 +25,16 @@ impl Place {
         Place { data: data.to_owned(), local: local.map_or_else(|| PathBuf::from(default), Path::to_owned) }
     }
 
+    /// What [`Lake::open`] takes.
+    pub fn lake_location(&self) -> String {
+        if is_remote(&self.data) { self.data.clone() } else { Path::new(&self.data).join("lake").display().to_string() }
+    }
+
+    /// The folder of what must be on this machine, which need not be there yet.
+    pub fn local_folder(&self) -> &Path {
+        &self.local
+    }
+
     /// Creates the folder of what must be on this machine (log, quarantine, spool), and gives it without symbolic links.
     pub fn local(&self) -> anyhow::Result<PathBuf> {
         let folder = self.local.display();
@@ -35,8 +45,7 @@ impl Place {
     /// Opens the lake and tries it out; `local` is what [`Place::local`] gave, and this process alone uses it.
     pub async fn lake(&self, local: &Path, limits: &Limits) -> anyhow::Result<Lake> {
         if !is_remote(&self.data) {
-            let folder = if self.data_is_local() { local.to_owned() } else { PathBuf::from(&self.data) };
-            return Lake::open(&folder.join("lake").display().to_string()).context("the lake cannot be opened");
+            return Lake::open(&self.lake_location()).context("the lake cannot be opened");
         }
         let milliseconds = std::time::Duration::from_millis;
         let patience = StorePatience {

@@ -48,6 +48,10 @@ pub struct Limits {
     /// Bytes those lines may take in memory; on disk up to twice as many.
     #[serde(deserialize_with = "size")]
     pub quarantine_bytes_max: u64,
+    /// Age at which a file that no kept version of a view needs is deleted, in milliseconds.
+    pub vacuum_age_ms: u64,
+    /// Shortest time between two looks for such files, per view, in milliseconds.
+    pub vacuum_every_ms: u64,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
     /// Milliseconds one request to a remote store may take.
@@ -70,6 +74,8 @@ impl Default for Limits {
             listed_events_kept: limits::LISTED_EVENTS_KEPT as u64,
             quarantine_lines_max: limits::QUARANTINE_LINES_MAX as u64,
             quarantine_bytes_max: limits::QUARANTINE_BYTES_MAX as u64,
+            vacuum_age_ms: limits::VACUUM_AGE_MS,
+            vacuum_every_ms: limits::VACUUM_EVERY_MS,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
             store_request_timeout_ms: limits::STORE_REQUEST_TIMEOUT_MS,
             store_retry_ms: limits::STORE_RETRY_MS,

@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, Loaded};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
+use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
 use intake::partition::{OnFatal, PartitionSettings};
@@ -34,11 +35,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::figures::Figures;
+use crate::figures::{self, Figures};
 use crate::listen;
 use crate::ownership::{Begins, Ownership};
 use crate::place::Place;
 use crate::settings::Limits;
+use crate::stored;
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -91,13 +93,14 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
+    let recorder = figures::record();
     let data = settings.place.local()?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lake = settings.place.lake(&data, &settings.limits).await?;
-    let ownership = Ownership::obtain(lake, &data, settings.take_over, clock.as_ref()).await?;
+    let ownership = Ownership::obtain(lake, &data, &definitions.streams, settings.take_over, clock.as_ref()).await?;
     let lake = ownership.lake.clone();
-    let streams: Vec<Arc<Stream>> = definitions.streams.iter().cloned().map(Arc::new).collect();
+    let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
 
     let begins = ownership.begin(&streams, &data).await?;
     let is_succession = ownership.is_succession();
@@ -167,18 +170,21 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     };
     let quarantine = Arc::new(quarantine);
     let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&quarantine), Arc::clone(&clock)));
+    let history = HistoryWatch::start(&lake, streams.iter().map(|stream| stream.name.clone()).collect());
     let status = Arc::new(StreamsStatus {
+        history,
         intake: Arc::clone(&intake),
         archives: Arc::clone(&archives),
         door: Arc::clone(&door),
         quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
-    let figures = Figures::new(Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
+    let figures = Figures::new(recorder, Arc::clone(&status) as _, Arc::clone(&views), &speed, Arc::clone(&clock));
     let state = ServingState {
         views: Arc::clone(&views),
         speed: Arc::clone(&speed) as Arc<dyn SpeedReader>,
         batch: batch.reader() as Arc<dyn BatchReader>,
+        past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
         clock,
@@ -297,6 +303,8 @@ fn batch_settings(limits: &Limits, is_succession: bool) -> BatchSettings {
         // The ids that a former owner knew are gone with its log: a repeated event may be in the archive from the first on.
         dedup_horizon_events: if is_succession { 0 } else { limits.dedup_horizon_events },
         cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+        vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+        vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
         ..BatchSettings::default()
     }
 }
@@ -342,8 +350,8 @@ async fn start_speed(
             let answering = &found.answering;
             views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
             if let Some(shadow) = &found.shadow {
-                let begin = shared::seam::Cut::start(stream.partitions);
-                views.push(FoldedView { view: Arc::clone(shadow), seam: begin });
+                // What is before that will be in its first version.
+                views.push(FoldedView { view: Arc::clone(shadow), seam: answering.seam.clone() });
             }
         }
         folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });
@@ -359,8 +367,8 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
         if let Some(log) = intake.stream(stream) {
             log.register_reader(&reader);
         }
-        for (partition, point) in &found.answering.seam.0 {
-            intake.release(stream, *partition, &reader, point.offset);
+        for (partition, point) in found.answering.seam.of_log() {
+            intake.release(stream, partition, &reader, point.offset);
         }
     }
 }

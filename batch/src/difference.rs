@@ -23,6 +23,9 @@ pub struct DriftSum {
     /// Estimates with nothing against them but being estimates, and those of them whose interval holds the exact value.
     estimates: u64,
     inside: u64,
+    /// Rows compared, and how far off they were in sum; see [`MeasureDrift::drift`].
+    compared: u64,
+    off: f64,
 }
 
 /// A differing value.
@@ -91,6 +94,7 @@ pub fn compare(
                 }
                 let tolerance = (ROUNDING_OF_VALUE * size).max(ROUNDING_OF_COLUMN * largest);
                 if is_double && absolute <= tolerance {
+                    sum.off += relative;
                     each(Differing { row, cause: Cause::Rounding, error: relative });
                     continue;
                 }
@@ -104,8 +108,12 @@ pub fn compare(
             sum.estimates += 1;
             sum.inside += u64::from(stands == Served::Inside);
         }
+        if !matches!(cause, Cause::Definition | Cause::Historical) {
+            sum.off += if error.is_finite() { error } else { 1.0 };
+        }
         each(Differing { row, cause, error });
     }
+    sum.compared += equal.len() as u64;
     Ok(equal)
 }
 
@@ -114,7 +122,8 @@ impl DriftSum {
     pub fn drift(self) -> MeasureDrift {
         let mean_rel_error = if self.values == 0 { 0.0 } else { self.relative / self.values as f64 };
         let inside_bounds = (self.estimates > 0).then(|| self.inside as f64 / self.estimates as f64);
-        MeasureDrift { mean_rel_error, estimates: self.estimates, inside_bounds, ..self.drift }
+        let drift = if self.compared == 0 { 0.0 } else { self.off / self.compared as f64 };
+        MeasureDrift { mean_rel_error, drift, estimates: self.estimates, inside_bounds, ..self.drift }
     }
 }
 
@@ -142,6 +151,7 @@ mod tests {
         assert_eq!(all, [(1, Cause::Late), (3, Cause::Late), (4, Cause::Late)]);
         assert_eq!((drift.equal, drift.max_abs_error, drift.max_rel_error), (2, 4.0, 1.0));
         assert!((drift.mean_rel_error - 1.02 / 4.0).abs() < 1e-12);
+        assert!((drift.drift - 2.02 / 5.0).abs() < 1e-12, "a row that was not served is off by all of it: {drift:?}");
     }
 
     #[test]

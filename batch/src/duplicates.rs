@@ -1,7 +1,9 @@
 //! Which events are in the archive twice? Those with the event id of an earlier one (by partition, then offset) of the
-//! same event date. Intake removes all but those that come more than its horizon later.
+//! same event date. Intake removes all but those that come more than its horizon later. Of a historical event and one
+//! that came through the log, the latter stays, whichever came first: the partition of history is the last.
 
 use polars::prelude::{DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, col, len, lit};
+use shared::ids::Offset;
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
 use shared::time::MICROS_PER_DAY;
@@ -15,9 +17,11 @@ const ID: &str = "__id";
 const FIRST: &str = "__first";
 const COUNT: &str = "__count";
 
-/// Can the archive hold duplicates before `cut`? Not while no partition has more events than intake remembers.
+/// Can the archive hold duplicates before `cut`? Not while no partition has more events than intake remembers, and
+/// nobody put events into the archive past intake.
 pub fn possible(stream: &Stream, cut: &Cut, horizon_events: u64) -> bool {
-    stream.primary_key.is_some() && cut.0.values().any(|point| point.offset.0 > horizon_events)
+    let forgotten = cut.0.values().any(|point| point.offset.0 > horizon_events);
+    stream.primary_key.is_some() && (forgotten || cut.history().offset > Offset(0))
 }
 
 /// The positions of the events to leave out, in a column [`POSITION`]; `None` if there are none. `files` are all files

@@ -1,9 +1,10 @@
-//! Why was a served value not the exact one? Rows that late events or duplicates fell into, looked up only when needed.
+//! Why was a served value not the exact one? Rows that late events, historical ones or duplicates fell into, looked up only when needed.
 
 use std::cell::OnceCell;
 
 use polars::prelude::DataFrame;
 use shared::compare::Cause;
+use shared::ids::Partition;
 
 use crate::failure::RunFailure;
 use crate::left_out::{LeftOut, RowId};
@@ -21,10 +22,9 @@ pub struct Explain {
     pub read_files: Vec<ArchiveFile>,
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-    /// Does the old definition answer, so that any difference is that of the definitions?
-    pub definition_changed: bool,
     pub watch: Watch,
     late: OnceCell<LeftOut>,
+    historical: OnceCell<LeftOut>,
     repeated: OnceCell<LeftOut>,
 }
 
@@ -45,18 +45,14 @@ impl Explain {
         query: Query,
         (new_files, read_files): (Vec<ArchiveFile>, Vec<ArchiveFile>),
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-        definition_changed: bool,
         watch: Watch,
     ) -> Explain {
-        let (late, repeated) = (OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, definition_changed, watch, late, repeated }
+        let (late, historical, repeated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Explain { query, new_files, read_files, duplicates, watch, late, historical, repeated }
     }
 
     /// Why a value of this row differs by more than rounding. Blocking.
     pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
-        if self.definition_changed {
-            return Ok(Cause::Definition);
-        }
         if served == Served::Inside {
             return Ok(Cause::Sketch);
         }
@@ -68,10 +64,20 @@ impl Explain {
         if holds(&self.late) {
             return Ok(Cause::Late);
         }
+        if self.historical.get().is_none() {
+            let is_history = |file: &&ArchiveFile| file.tags.partition == Partition::HISTORY;
+            let files: Vec<ArchiveFile> = self.new_files.iter().filter(is_history).cloned().collect();
+            let mut historical = LeftOut::new(self.query.view.window);
+            historical.add_all(&self.query, &files, Rows::All, &self.watch)?;
+            self.historical.get_or_init(|| historical);
+        }
+        if holds(&self.historical) {
+            return Ok(Cause::Historical);
+        }
         if self.repeated.get().is_none() {
             let mut repeated = LeftOut::new(self.query.view.window);
             for (files, positions) in &self.duplicates {
-                repeated.add_repeated(&self.query, files, Rows::Only(positions), &self.watch)?;
+                repeated.add_all(&self.query, files, Rows::Only(positions), &self.watch)?;
             }
             self.repeated.get_or_init(|| repeated);
         }

@@ -103,7 +103,7 @@ impl LeftOut {
     }
 
     /// Adds the events of `files` at certain positions.
-    pub fn add_repeated(
+    pub fn add_all(
         &mut self,
         query: &Query,
         files: &[ArchiveFile],

@@ -3,11 +3,12 @@
 //! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`]); [`reconcile`] compares with what was served; [`publish`] makes the version answer.
-//! [`reader`] is how versions are read, [`load`] how a process begins. Nothing here reads the log.
+//! [`reader`] is how versions are read, [`load`] how a process begins, [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. Nothing here reads the log.
 
 mod align;
 pub mod cache;
 pub mod cancel;
+pub mod cleaning;
 pub mod comparisons;
 mod difference;
 pub mod duplicates;
@@ -17,6 +18,7 @@ pub mod facts;
 pub mod failure;
 pub mod folding;
 mod json_cell;
+pub mod kept;
 mod left_out;
 pub mod load;
 pub mod pieces;
@@ -29,11 +31,13 @@ pub mod recompute;
 pub mod reconcile;
 pub mod reductions;
 pub mod registry;
+pub mod retain;
 pub mod run;
 pub mod scan;
 pub mod service;
 pub mod settings;
 pub mod step;
+pub mod travel;
 
 pub use load::{Loaded, load_published};
 pub use publish::log_reader;

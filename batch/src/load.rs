@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::lake::{Lake, LakeError, Table, TablePath};
+use shared::ids::{Offset, Partition};
+use shared::lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
+use shared::ledger::Ledger;
 use shared::published::Published;
+use shared::seam::{Cut, CutPoint};
 use shared::stream::Stream;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
+
+use crate::kept::version_of;
 
 /// What was found of a view.
 #[derive(Debug, Clone)]
@@ -35,8 +40,9 @@ pub enum LoadError {
 
 /// Finds out what answers for `view`, before speed starts.
 pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
+    let history = history(lake, stream, &Cut::default()).await?.accepted;
     let nothing = |version_lost: bool| Loaded {
-        answering: Published::nothing(Arc::clone(view), Arc::clone(stream)),
+        answering: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
         stream: Arc::clone(stream),
         view: Arc::clone(view),
         shadow: None,
@@ -52,11 +58,11 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
     let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
-        answering: Published::version(old, Arc::clone(stream), version),
+        answering: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
         shadow,
         ..nothing(false)
     };
-    if version.definition_hash == view.definition_hash() {
+    if is_of(&version, view) {
         return Ok(found(Arc::clone(view), version, None));
     }
     match old_definition(stream, &version) {
@@ -71,11 +77,26 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     }
 }
 
+/// How far the historical events of a stream go, given that those before `seam` are known.
+pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoint, LakeError> {
+    let known = seam.history();
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
+    let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
+    let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
+    // Computed, not summed up from the files: so a file that is missing is noticed. Years of events take seconds.
+    let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
+    Ok(CutPoint { offset, accepted: known.accepted + tokio::task::spawn_blocking(more).await? })
+}
+
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.
-fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
-    let files = [("stream".to_owned(), stream.sql.clone()), ("version".to_owned(), version.sql.clone())];
-    let definitions = shared::sql::parse_definitions(&files).ok()?;
-    definitions.views.into_iter().find(|v| v.name == version.view && v.definition_hash() == version.definition_hash)
+pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+    let old = shared::sql::parse_view(stream, &version.sql).ok()?;
+    (old.name == version.view && is_of(version, &old)).then_some(old)
+}
+
+/// Was `version` computed by what `view` says?
+fn is_of(version: &BatchVersion, view: &View) -> bool {
+    version.definition_hash == view.definition_hash() || version.definition_hash == view.positional_hash()
 }
 
 /// The files of a view's table, as a version lists them.
@@ -91,13 +112,6 @@ pub fn version_files(files: &[shared::lake::DataFile]) -> Vec<VersionFile> {
 
 /// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
 pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
-    let mut versions = Vec::new();
-    for number in (0..=table.snapshot().await?.version).rev() {
-        if versions.len() >= limit {
-            break;
-        }
-        let info = table.commit_info(number).await?;
-        versions.extend(info.and_then(|info| serde_json::from_value::<BatchVersion>(Value::Object(info)).ok()));
-    }
-    Ok(versions)
+    let history = table.history(-1, limit).await?;
+    Ok(history.notes.into_iter().filter_map(version_of).collect())
 }

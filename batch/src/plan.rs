@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use shared::control::DateRange;
 use shared::ids::{Offset, Partition};
 use shared::lake::{ArchiveTags, DataFile, is_readable};
 use shared::ledger::Ledger;
@@ -46,6 +47,8 @@ pub struct Plan {
     /// Files of the view's table that are replaced, and those that stay.
     pub remove: Vec<DataFile>,
     pub keep: Vec<DataFile>,
+    /// The first window date that retention leaves; `None`: all are left.
+    pub retained_from: Option<Day>,
     /// All events before the cut.
     pub ledger: Ledger,
     /// Rows and bytes of the files to read.
@@ -65,6 +68,8 @@ pub struct Given<'a> {
     pub present: &'a [DataFile],
     /// Recompute everything, whatever is new?
     pub everything: bool,
+    /// Windows to recompute whether or not anything is new.
+    pub ranges: &'a [DateRange],
 }
 
 /// Why there is no plan: the archive is not what the log says.
@@ -102,7 +107,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
     let new_days: BTreeSet<Day> = new_dates.into_iter().flatten().collect();
     let mut touched = Touched::default();
     if !everything {
-        match touched_by(given, &new_days) {
+        match touched_by(given, &new_days, dates.keys().copied().flatten()) {
             Some(some) => touched = some,
             None => everything = true,
         }
@@ -128,6 +133,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         new_files,
         remove: remove.into_iter().cloned().collect(),
         keep: keep.into_iter().cloned().collect(),
+        retained_from: None,
         ledger,
     })
 }
@@ -170,12 +176,23 @@ pub struct Touched {
     pub events: Vec<RangeInclusive<i32>>,
 }
 
-/// What new events on `days` touch; `None`: it cannot be told.
-fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>) -> Option<Touched> {
+/// What new events on `days` and the wanted ranges touch; `None`: it cannot be told. `archived` are the days with events.
+fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<Item = Day>) -> Option<Touched> {
+    let is_wanted = |day: &Day| given.ranges.iter().any(|range| range.contains(*day));
+    let present = given.present.iter().filter_map(|file| file.partition);
     if let Window::Session { gap } = given.window {
-        return reach::touched(gap, days, given.present);
+        let wanted = archived.chain(present).filter(is_wanted);
+        return reach::touched(gap, &days.iter().copied().chain(wanted).collect(), given.present);
     }
     let mut touched = Touched::default();
+    if !given.ranges.is_empty() {
+        let filed = archived.flat_map(|day| window_dates_of(given.window, Some(day))).flatten();
+        let wanted: BTreeSet<Day> = filed.chain(present).filter(is_wanted).collect();
+        for day in wanted {
+            touched.events.push(given.window.event_days_of(day)?);
+            touched.windows.insert(day);
+        }
+    }
     for day in days {
         for window_day in given.window.window_days_of(*day)?.map(Day) {
             let events = given.window.event_days_of(window_day)?;

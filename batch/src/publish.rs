@@ -29,6 +29,8 @@ pub async fn commit(
     files.extend(new.iter().cloned());
     version.files = version_files(&files);
     version.rows = version.files.iter().map(|f| f.rows).sum();
+    version.file_count = Some(version.files.len() as u64);
+    version.bytes = Some(version.files.iter().map(|f| f.size_bytes).sum());
     let info = match serde_json::to_value(&version).expect("a version is plain data with text keys") {
         Value::Object(info) => info,
         other => unreachable!("a struct is an object, not {other}"),
@@ -40,6 +42,7 @@ pub async fn commit(
         // A changed definition has other columns; equal ones are left alone.
         schema: Some(table_schema(view)),
         must_be_based_on: Some(base),
+        keeps_log: true,
         ..Commit::default()
     };
     version.version = table.commit(commit).await.map_err(|error| match error {
@@ -59,10 +62,10 @@ pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &
     let seam = &published.seam;
     surroundings.speed.retire(published, seam);
     if before.definition_hash != published.definition_hash {
-        surroundings.speed.retire(before, seam);
+        surroundings.speed.forget(before);
     }
     let reader = log_reader(&published.view.name);
-    for (partition, point) in &seam.0 {
-        surroundings.retention.release(&published.stream.name, *partition, &reader, point.offset);
+    for (partition, point) in seam.of_log() {
+        surroundings.retention.release(&published.stream.name, partition, &reader, point.offset);
     }
 }

@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::handoff::HandoffError;
-use shared::lake::{Lake, TablePath};
+use shared::lake::{Lake, Leases, TablePath};
 use shared::partial::block::Part;
 use shared::partial::codec::{CodecError, WINDOW_END, WINDOW_START, decode, state_fields};
 use shared::partial::keys::KeyLayout;
@@ -26,6 +26,7 @@ const DECODE_ROWS: usize = 64 * 1024;
 /// Reads the files of views' tables.
 pub struct Reader {
     store: Arc<dyn ObjectStore>,
+    leases: Leases,
     cache: Cache,
 }
 
@@ -47,7 +48,7 @@ enum LoadError {
 impl Reader {
     /// A reader of `lake` that keeps at most `cache_bytes` of decoded rows.
     pub fn new(lake: &Lake, cache_bytes: usize) -> Reader {
-        Reader { store: lake.store(), cache: Cache::new(cache_bytes) }
+        Reader { store: lake.store(), leases: lake.leases().clone(), cache: Cache::new(cache_bytes) }
     }
 
     /// The rows of one file of `view`'s table.
@@ -76,9 +77,16 @@ impl BatchReader for Reader {
         from: i64,
         to: i64,
     ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
-        let files = version.files_touching(from, to);
-        let parts: Vec<_> = files.map(|file| self.file(&published.view, &file.path)).collect();
-        Box::pin(try_join_all(parts))
+        let path = TablePath::view(&published.view.name);
+        Box::pin(async move {
+            // Held while files are read; what has been read is in memory.
+            let Some(_lease) = self.leases.version(&path, version.version) else {
+                let text = format!("version {} of {} is not kept any more", version.version, version.view);
+                return Err(HandoffError(text));
+            };
+            let files = version.files_touching(from, to);
+            try_join_all(files.map(|file| self.file(&published.view, &file.path))).await
+        })
     }
 }
 

@@ -61,9 +61,17 @@ impl Staging {
     pub async fn discard(&self) {
         let files = std::mem::take(&mut *self.files.lock());
         let table = &self.table;
+        // Also if they cannot be deleted now: then vacuum does.
         if let Err(error) = table.delete_files(&files).await {
             tracing::warn!(table = table.name(), %error, "files of a failed run are left over");
         }
+    }
+}
+
+impl Drop for Staging {
+    /// A run that ended in a panic neither commits nor discards: its files are vacuum's.
+    fn drop(&mut self) {
+        self.table.give_up(self.files.get_mut());
     }
 }
 
@@ -98,7 +106,8 @@ pub async fn recompute(
 ) -> Result<Recomputed, RunFailure> {
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let wanted = (!plan.everything).then(|| plan.window_dates.clone());
+    let is_part = !plan.everything || plan.retained_from.is_some();
+    let wanted = is_part.then(|| plan.window_dates.clone());
     let mut dates = Dates::new(query, layout, wanted);
     let mut writes: JoinSet<Result<(), LakeError>> = JoinSet::new();
     let mut recomputed = Recomputed::default();

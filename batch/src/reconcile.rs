@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
-use shared::compare::{Cause, Causes, Comparison, Difference};
+use shared::changes::view::{same_measure, view_changes};
+use shared::compare::{Cause, Causes, Comparison, DefinitionChange, Difference};
 use shared::lake::DataFile;
 use shared::limits::COMPARE_ROWS_MAX;
 use shared::partial::block::Part;
 use shared::partial::finish::finish_measures;
 use shared::partial::merge::{Grain, Layers, Merged, Spec, merge};
 use shared::time::{Day, Micros};
-use shared::view::{Precision, View};
+use shared::view::{Dimension, Precision, View};
 use shared::window::Window;
 
 use crate::align::{Aligned, Row};
@@ -37,6 +38,8 @@ pub struct Served {
     pub files: Vec<DataFile>,
     /// What speed made of the events from the old seam up to the cut.
     pub generations: Vec<Part>,
+    /// Windows that start before it are not compared (microseconds).
+    pub from: i64,
 }
 
 /// Compares; `exact` are the new files of the view of `explain`. The comparison has neither version, time nor cut yet.
@@ -50,11 +53,11 @@ pub async fn reconcile(
     let view = Arc::clone(&explain.query.view);
     let served_view = Arc::clone(&served.view);
     let mut work = Work::new(Arc::clone(&served_view), Arc::clone(&view), explain);
-    if comparable(&served_view, &view) {
+    if work.not_comparable().is_none() {
         let generations: Arc<[Part]> = served.generations.into();
         // Sessions may be stitched from rows of any dates.
         let rows_at_once = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_at_once };
-        for portion in portions(&served.files, exact, rows_at_once) {
+        for portion in portions(&served.files, exact, served.from, rows_at_once) {
             let mut old = Vec::with_capacity(portion.served.len());
             for path in &portion.served {
                 old.push(reader.file(&served_view, path).await.map_err(RunFailure::Served)?);
@@ -74,11 +77,14 @@ pub async fn reconcile(
     Ok(work.finish())
 }
 
-/// Can rows of the two definitions be told to be the same?
-fn comparable(served: &View, exact: &View) -> bool {
-    let dimensions =
-        |view: &View| -> Vec<_> { view.dimensions.iter().map(|d| (d.name.clone(), d.expression.data_type)).collect() };
-    served.window == exact.window && dimensions(served) == dimensions(exact)
+/// A measure that both definitions have.
+#[derive(Debug, Clone, Copy)]
+struct Shared {
+    /// Its places.
+    served: usize,
+    exact: usize,
+    /// Does it mean the same, so that a difference has another cause than the definition?
+    same: bool,
 }
 
 /// Consecutive window dates that are compared together.
@@ -90,14 +96,14 @@ struct Portion {
     exact: Vec<String>,
 }
 
-/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all of it, so that
+/// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all from `from` on, so that
 /// windows that only speed has are compared as well.
-fn portions(served: &[DataFile], exact: &[DataFile], rows_at_once: u64) -> Vec<Portion> {
+fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u64) -> Vec<Portion> {
     let dates: BTreeSet<Option<Day>> = served.iter().chain(exact).map(|f| f.partition).collect();
     // Windows of dates that files cannot be kept apart by lie anywhere.
     let split = !dates.contains(&None);
     let mut portions = Vec::new();
-    let mut open = Portion { from: i64::MIN, ..Portion::default() };
+    let mut open = Portion { from, ..Portion::default() };
     let mut rows = 0;
     for date in dates {
         let of_date = |files: &[DataFile]| -> Vec<(String, u64)> {
@@ -126,8 +132,9 @@ fn portions(served: &[DataFile], exact: &[DataFile], rows_at_once: u64) -> Vec<P
 struct Work {
     served_view: Arc<View>,
     exact_view: Arc<View>,
-    /// Indices of the measures that both have.
-    measures: Vec<(usize, usize)>,
+    /// The dimensions that both group by, as indices into those of the served and of the exact view.
+    dimensions: (Vec<usize>, Vec<usize>),
+    measures: Vec<Shared>,
     explain: Explain,
     drifts: Vec<DriftSum>,
     causes: Causes,
@@ -139,16 +146,26 @@ struct Work {
 
 impl Work {
     fn new(served_view: Arc<View>, exact_view: Arc<View>, explain: Explain) -> Work {
+        let dimension = |(exact, dimension): (usize, &Dimension)| {
+            let served = served_view.dimensions.iter().position(|served| served == dimension)?;
+            Some((served, exact))
+        };
+        let dimensions: (Vec<usize>, Vec<usize>) =
+            exact_view.dimensions.iter().enumerate().filter_map(dimension).unzip();
+        let same_groups = [&served_view, &exact_view].iter().all(|view| view.dimensions.len() == dimensions.0.len());
+        let stream = &explain.query.source.stream;
         let pair = |(exact, measure): (usize, &shared::view::Measure)| {
             let served = served_view.measure(&measure.name)?;
             let same_type = served_view.measures[served].expression.data_type == measure.expression.data_type;
-            same_type.then_some((served, exact))
+            let same = same_groups && same_measure(&served_view, served, &exact_view, exact, stream);
+            same_type.then_some(Shared { served, exact, same })
         };
-        let measures: Vec<(usize, usize)> = exact_view.measures.iter().enumerate().filter_map(pair).collect();
+        let measures: Vec<Shared> = exact_view.measures.iter().enumerate().filter_map(pair).collect();
         let drifts = vec![DriftSum::default(); measures.len()];
         Work {
             served_view,
             exact_view,
+            dimensions,
             measures,
             explain,
             drifts,
@@ -158,6 +175,14 @@ impl Work {
             differing: 0,
             worst: Vec::new(),
         }
+    }
+
+    /// Why rows of the two definitions cannot be told to be the same.
+    fn not_comparable(&self) -> Option<&'static str> {
+        if self.served_view.window != self.exact_view.window {
+            return Some("their windows are not the same");
+        }
+        self.measures.is_empty().then_some("they have no measure of the same name and type")
     }
 
     fn compare(
@@ -170,26 +195,29 @@ impl Work {
     ) -> Result<(), RunFailure> {
         let old = old.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let speed = speed.iter().map(|part| (part, Layers::SPEED));
-        let served = merged(&self.served_view, from, to, &old.chain(speed).collect::<Vec<_>>())?;
+        let served = merged(&self.served_view, &self.dimensions.0, from, to, &old.chain(speed).collect::<Vec<_>>())?;
         let new: Vec<_> = new.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
-        let exact = merged(&self.exact_view, from, to, &new)?;
+        let exact = merged(&self.exact_view, &self.dimensions.1, from, to, &new)?;
         let aligned = Aligned::new(&served, &exact);
         let served_columns = finish_measures(&self.served_view, &served.states)?;
         let exact_columns = finish_measures(&self.exact_view, &exact.states)?;
         let mut equal: BooleanArray = (0..aligned.len()).map(|row| Some(aligned.in_both(row))).collect();
         let mut candidates: Vec<(usize, Differing)> = Vec::new();
         let mut columns: Vec<(ArrayRef, ArrayRef)> = Vec::new();
-        for (number, (of_served, of_exact)) in self.measures.iter().enumerate() {
-            let left = aligned.served(&served_columns[*of_served].column)?;
-            let right = aligned.exact(&exact_columns[*of_exact].column)?;
+        for (number, measure) in self.measures.iter().enumerate() {
+            let left = aligned.served(&served_columns[measure.served].column)?;
+            let right = aligned.exact(&exact_columns[measure.exact].column)?;
             let explain = &self.explain;
-            let intervals = match &served_columns[*of_served].bounds {
+            let intervals = match &served_columns[measure.served].bounds {
                 Some(bounds) => {
                     Some(Intervals { low: aligned.served(&bounds.low)?, high: aligned.served(&bounds.high)? })
                 }
                 None => None,
             };
             let cause = |row: usize, stands: explain::Served| {
+                if !measure.same {
+                    return Ok(Cause::Definition);
+                }
                 let (table, row) = match aligned.find(row) {
                     Row::Served(row) => (&served, row),
                     Row::Exact(row) => (&exact, row),
@@ -232,10 +260,10 @@ impl Work {
             };
             let window = table.windows[row];
             let mut dimensions = BTreeMap::new();
-            if !self.exact_view.dimensions.is_empty() {
+            if !self.dimensions.1.is_empty() {
                 let values = table.layout.decode(std::iter::once(table.keys.get(table.groups[row])))?;
-                for (dimension, value) in self.exact_view.dimensions.iter().zip(&values) {
-                    dimensions.insert(dimension.name.clone(), json_cell(value, 0));
+                for (dimension, value) in self.dimensions.1.iter().zip(&values) {
+                    dimensions.insert(self.exact_view.dimensions[*dimension].name.clone(), json_cell(value, 0));
                 }
             }
             let (left, right) = &columns[*number];
@@ -243,7 +271,7 @@ impl Work {
                 window_start: (self.exact_view.window != Window::All)
                     .then_some(Micros(self.exact_view.window.bounds(window).0)),
                 dimensions,
-                measure: self.exact_view.measures[self.measures[*number].1].name.clone(),
+                measure: self.exact_view.measures[self.measures[*number].exact].name.clone(),
                 served: json_cell(left, found.row),
                 exact: json_cell(right, found.row),
                 cause: found.cause,
@@ -256,8 +284,24 @@ impl Work {
         Ok(())
     }
 
+    fn definition(&self) -> Option<DefinitionChange> {
+        let (before, after) = (&self.served_view, &self.exact_view);
+        if before.definition_hash() == after.definition_hash() {
+            return None;
+        }
+        let name = |index: &usize| after.dimensions[*index].name.clone();
+        Some(DefinitionChange {
+            before: before.sql.clone(),
+            after: after.sql.clone(),
+            changes: view_changes(before, after, &self.explain.query.source.stream),
+            compared_by: self.dimensions.1.iter().map(name).collect(),
+            not_comparable: self.not_comparable().map(str::to_owned),
+        })
+    }
+
     fn finish(self) -> Comparison {
-        let name = |(_, exact): &(usize, usize)| self.exact_view.measures[*exact].name.clone();
+        let definition = self.definition();
+        let name = |measure: &Shared| self.exact_view.measures[measure.exact].name.clone();
         let measures = self.measures.iter().map(name).zip(self.drifts.into_iter().map(DriftSum::drift)).collect();
         let rows: Vec<Difference> = self.worst.into_iter().map(|(_, difference)| difference).collect();
         Comparison {
@@ -269,17 +313,23 @@ impl Work {
             rows_equal: self.rows_equal,
             measures,
             causes: self.causes,
+            definition,
             rows_omitted: self.differing - rows.len() as u64,
             rows,
         }
     }
 }
 
-fn merged(view: &View, from: i64, to: i64, parts: &[(&Part, Layers)]) -> Result<Merged, RunFailure> {
-    let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
+fn merged(
+    view: &View,
+    dimensions: &[usize],
+    from: i64,
+    to: i64,
+    parts: &[(&Part, Layers)],
+) -> Result<Merged, RunFailure> {
     let (from, to) = view.window.ids_starting_in(from, to);
     let (grain, precision) = (Grain::Window, Precision::Sketch);
-    let spec = Spec { view, from, to, grain, precision, dimensions: &dimensions, filter: None };
+    let spec = Spec { view, from, to, grain, precision, dimensions, filter: None };
     Ok(merge(&spec, parts)?)
 }
 

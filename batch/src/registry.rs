@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use shared::clock::Clock;
-use shared::control::{Run, RunError, RunProgress, RunState};
+use shared::control::{Run, RunError, RunProgress, RunScope, RunState};
 use shared::ids::ViewName;
 use shared::seam::Cut;
 use tokio::sync::Notify;
@@ -88,7 +88,7 @@ impl Registry {
     }
 
     /// Puts a run in the view's queue, or returns the one that is waiting there already.
-    pub fn request(&self, view: &str, full: bool, trigger: &str) -> Result<Run, RunError> {
+    pub fn request(&self, view: &str, scope: RunScope, trigger: &str) -> Result<Run, RunError> {
         let unknown = || RunError::UnknownView(view.to_owned());
         let name: ViewName = view.parse().map_err(|_| unknown())?;
         let mut state = self.state.lock();
@@ -100,15 +100,20 @@ impl Registry {
         let id = format!("{view}-{}-{}", now.0.div_euclid(1_000), state.numbered);
         let queue = state.views.get_mut(&name).ok_or_else(unknown)?;
         if let Some(waiting) = &queue.waiting {
-            // Who asks for everything must get it, also from a run that was asked for less.
-            waiting.run.lock().full |= full;
+            // Who asks for more must get it, also from a run that was asked for less.
+            let mut run = waiting.run.lock();
+            run.full |= scope.full;
+            let more = scope.range.filter(|range| !run.ranges.contains(range));
+            run.ranges.extend(more);
+            drop(run);
             return Ok(waiting.run());
         }
         let run = Run {
             id,
             view: name,
             state: RunState::Queued,
-            full,
+            full: scope.full,
+            ranges: scope.range.into_iter().collect(),
             trigger: trigger.to_owned(),
             cut: None,
             version: None,
@@ -245,19 +250,19 @@ mod tests {
     async fn a_view_has_one_waiting_and_one_running_run() {
         let registry = registry(100);
         let view: ViewName = "a".parse().expect("a name");
-        let first = registry.request("a", false, "request").expect("a run");
-        let again = registry.request("a", true, "schedule").expect("the same run");
+        let first = registry.request("a", RunScope::CHANGED, "request").expect("a run");
+        let again = registry.request("a", RunScope::FULL, "schedule").expect("the same run");
         assert_eq!((&again.id, again.full, again.trigger.as_str()), (&first.id, true, "request"));
         let entry = registry.next(&view).await.expect("a run");
         assert_eq!((entry.run().state, entry.run().full), (RunState::Running, true));
-        let second = registry.request("a", false, "request").expect("a second run");
+        let second = registry.request("a", RunScope::CHANGED, "request").expect("a second run");
         assert_ne!(second.id, first.id);
         registry.finish(&entry, Ok(7));
         assert_eq!(registry.get(&first.id).map(|r| (r.state, r.version)), Some((RunState::Published, Some(7))));
         assert_eq!(registry.cancel(&first.id).map(|r| r.state), Ok(RunState::Published));
         assert_eq!(registry.cancel(&second.id).map(|r| r.state), Ok(RunState::Cancelled));
         assert_eq!(registry.cancel("x"), Err(RunError::UnknownRun("x".into())));
-        assert_eq!(registry.request("c", false, "request"), Err(RunError::UnknownView("c".into())));
+        assert_eq!(registry.request("c", RunScope::CHANGED, "request"), Err(RunError::UnknownView("c".into())));
         let ids: Vec<String> = registry.list().into_iter().map(|r| r.id).collect();
         assert_eq!(ids, [second.id, first.id]);
     }
@@ -266,22 +271,22 @@ mod tests {
     async fn stopping_cancels_what_waits_and_tells_what_runs() {
         let registry = registry(100);
         let view: ViewName = "b".parse().expect("a name");
-        registry.request("b", false, "request").expect("a run");
+        registry.request("b", RunScope::CHANGED, "request").expect("a run");
         let running = registry.next(&view).await.expect("a run");
-        let waiting = registry.request("b", false, "request").expect("a run");
+        let waiting = registry.request("b", RunScope::CHANGED, "request").expect("a run");
         registry.stop();
         assert!(running.watch.cancel.is_set());
         assert_eq!(registry.get(&waiting.id).map(|r| r.state), Some(RunState::Cancelled));
         assert!(registry.next(&view).await.is_none());
-        assert_eq!(registry.request("b", false, "request"), Err(RunError::Stopping));
+        assert_eq!(registry.request("b", RunScope::CHANGED, "request"), Err(RunError::Stopping));
     }
 
     #[test]
     fn old_runs_are_forgotten_but_never_open_ones() {
         let registry = registry(3);
-        let open = registry.request("b", false, "request").expect("a run");
+        let open = registry.request("b", RunScope::CHANGED, "request").expect("a run");
         for _ in 0..10 {
-            let run = registry.request("a", false, "request").expect("a run");
+            let run = registry.request("a", RunScope::CHANGED, "request").expect("a run");
             registry.cancel(&run.id).expect("cancels");
         }
         let ids: Vec<String> = registry.list().into_iter().map(|r| r.id).collect();

@@ -11,10 +11,11 @@ use shared::lake::{Lake, Table, TablePath};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::published::{Published, Views};
-use shared::readers::{Generation, SpeedReader};
+use shared::readers::{Generation, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
-use shared::version::BatchVersion;
+use shared::time::Micros;
+use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 use tokio::sync::Semaphore;
 
@@ -23,6 +24,7 @@ use crate::comparisons::Comparisons;
 use crate::duplicates;
 use crate::explain::Explain;
 use crate::failure::RunFailure;
+use crate::load::history;
 use crate::plan::{ArchiveFile, Given, Plan, plan};
 use crate::publish;
 use crate::query::Query;
@@ -30,6 +32,7 @@ use crate::reader::Reader;
 use crate::recompute::{Bounds, Recomputed, Staging, recompute};
 use crate::reconcile::{Served, reconcile};
 use crate::registry::RunEntry;
+use crate::retain::Retained;
 use crate::scan::Source;
 use crate::settings::BatchSettings;
 use crate::step::Step;
@@ -75,10 +78,19 @@ struct Planned {
     changed: bool,
     cut: Cut,
     plan: Plan,
+    /// Events so far that came when all their windows had been dropped.
+    past_retention: u64,
     archive: Table,
     table: Table,
     /// The version of the view's table that the plan was made for.
     base: i64,
+}
+
+/// What was found out beside the version's rows.
+struct Compared {
+    comparison: Option<Comparison>,
+    watermark: Option<Micros>,
+    latest_event: Option<Micros>,
 }
 
 impl Executor {
@@ -87,6 +99,17 @@ impl Executor {
         let comparisons = Comparisons::new(&surroundings.lake);
         let reader = Arc::new(Reader::new(&surroundings.lake, settings.cache_bytes));
         Executor { surroundings, reader, settings, comparisons, heavy: Semaphore::new(1) }
+    }
+
+    /// Makes up for what an earlier process had no time to do after its last commit of the view.
+    pub async fn begin(&self, view: &View) {
+        let Some(version) = self.surroundings.views.get(view.name.as_str()).and_then(|p| p.version.clone()) else {
+            return;
+        };
+        self.comparisons.settle(&version).await;
+        if let Some(comparison) = &version.comparison {
+            alarm(view, comparison);
+        }
     }
 
     /// Runs `job` and returns the version that answers then.
@@ -98,35 +121,55 @@ impl Executor {
 
         self.reach(Step::Cut)?;
         let cutting = self.surroundings.cutter.cut(&job.stream.name, &job.view.name);
-        let cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        let log_cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        let history = history(&self.surroundings.lake, &job.stream, &answering.seam).await?;
+        let cut = log_cut.clone().with_history(history);
         entry.set_cut(&cut);
-        if let Some(version) = answering.version.as_ref().filter(|_| !full && !changed)
+        let wanted = full || changed || !entry.run().ranges.is_empty();
+        let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
+        if let Some(version) = answering.version.as_ref().filter(|version| !wanted && !retained.changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);
         }
 
         self.reach(Step::Archived)?;
-        let archived = self.surroundings.archive.archived(&job.stream.name, &cut);
+        let archived = self.surroundings.archive.archived(&job.stream.name, &log_cut);
         unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
 
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         self.reach(Step::Plan)?;
-        let planned = self.plan(job, answering, changed, full, cut).await?;
+        let planned = self.plan(job, entry, answering, changed, retained, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
+        let mut reconciliation = None;
         let committed = async {
-            let comparison = self.compute(job, entry, &planned, &staging).await?;
+            let mut compared = self.compute(job, entry, &planned, &staging).await?;
+            compared.comparison = compared.comparison.map(|comparison| Comparison {
+                version: planned.base + 1,
+                compared_at: self.surroundings.clock.now(),
+                cut: planned.cut.offsets(),
+                ..comparison
+            });
             self.reach(Step::Commit)?;
             if cancel.is_set() {
                 return Err(RunFailure::Cancelled);
             }
-            let version = self.version(job, entry, &planned, staging.longest_session_us());
+            if let Some(comparison) = &compared.comparison {
+                reconciliation = self.comparisons.stage(comparison).await;
+            }
+            let version = BatchVersion {
+                comparison: compared.comparison.as_ref().map(|c| Box::new(c.summary())),
+                comparison_file: reconciliation.clone(),
+                watermark: compared.watermark,
+                latest_event: compared.latest_event,
+                ..self.version(job, entry, &planned, staging.longest_session_us())
+            };
             let Planned { table, base, plan, .. } = &planned;
             let version = publish::commit(table, &job.view, *base, plan, staging.files(), version).await?;
-            Ok((version, comparison))
+            Ok((version, compared.comparison))
         };
         let (version, comparison) = match committed.await {
             Ok(committed) => committed,
@@ -134,6 +177,7 @@ impl Executor {
             Err(failure @ RunFailure::Undecided(_)) => return Err(failure),
             Err(failure) => {
                 staging.discard().await;
+                self.comparisons.discard(&job.view.name, reconciliation).await;
                 return Err(failure);
             }
         };
@@ -151,13 +195,13 @@ impl Executor {
         self.reach(Step::Publish)?;
         let number = version.version;
         let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+        let version = published.version.clone();
         self.surroundings.views.publish(published.clone());
         self.reach(Step::Retire)?;
         publish::retire(&self.surroundings, &planned.answering, &Arc::new(published));
-        if let Some(comparison) = comparison {
-            let compared_at = self.surroundings.clock.now();
-            let cut = planned.cut.offsets();
-            self.comparisons.keep(Comparison { version: number, compared_at, cut, ..comparison }).await;
+        if let (Some(comparison), Some(version)) = (comparison, version) {
+            alarm(&job.view, &comparison);
+            self.comparisons.keep(&version, comparison).await;
         }
         Ok(number)
     }
@@ -170,9 +214,10 @@ impl Executor {
     async fn plan(
         &self,
         job: &Job,
+        entry: &RunEntry,
         answering: Arc<Published>,
         changed: bool,
-        full: bool,
+        retained: Retained,
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
         let lake = &self.surroundings.lake;
@@ -183,15 +228,20 @@ impl Executor {
         let (archived, present) = (archive.snapshot().await?, table.snapshot().await?);
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
-        let plan = plan(&Given {
+        let run = entry.run();
+        let mut plan = plan(&Given {
             window: job.view.window,
             seam: &answering.seam,
             cut: &cut,
             archive: &archived.files,
             present: &present.files,
-            everything: full || changed || !is_ours,
+            everything: run.full || changed || !is_ours || retained.is_longer,
+            ranges: &run.ranges,
         })?;
-        Ok(Planned { answering, changed, cut, plan, archive, table, base: present.version })
+        retained.apply(&mut plan, job.view.window);
+        let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
+        let past_retention = past_before + retained.past(&plan, job.view.window);
+        Ok(Planned { answering, changed, cut, plan, past_retention, archive, table, base: present.version })
     }
 
     async fn compute(
@@ -200,7 +250,7 @@ impl Executor {
         entry: &RunEntry,
         planned: &Planned,
         staging: &Arc<Staging>,
-    ) -> Result<Option<Comparison>, RunFailure> {
+    ) -> Result<Compared, RunFailure> {
         let Planned { answering, changed, cut, plan, archive, .. } = planned;
         self.reach(Step::Recompute)?;
         let source = Source { table: archive.clone(), stream: Arc::clone(&job.stream) };
@@ -216,7 +266,9 @@ impl Executor {
 
         self.reach(Step::Reconcile)?;
         let cancel = &entry.watch.cancel;
-        let generations = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let pin = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
+        let SpeedPin { generations, watermark, latest_event } = pin;
+        let compared = |comparison| Ok(Compared { comparison, watermark, latest_event });
         if *changed {
             // The new definition must be cut at the same place before it may answer.
             let shadow = Published {
@@ -228,28 +280,32 @@ impl Executor {
         }
         let Some(generations) = whole(&generations, &answering.seam, cut) else {
             tracing::info!(view = %job.view.name, "not compared: the log no longer had all events that were not in a version");
-            return Ok(None);
+            return compared(None);
         };
-        let old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
-        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations };
+        let mut old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
+        // What retention drops is not compared with anything.
+        old_files.retain(|file| file.partition.is_none_or(|day| plan.retained_from.is_none_or(|from| day >= from)));
+        let from = plan.retained_from.map_or(i64::MIN, |day| day.start().0);
+        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations, from };
         let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = (plan.new_files.clone(), read_files);
-        let explain = Explain::new(query, files, duplicates, *changed, entry.watch.clone());
+        let explain = Explain::new(query, files, duplicates, entry.watch.clone());
         let exact = staging.files();
         let comparison = reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows).await?;
         report(&comparison);
-        Ok(Some(comparison))
+        compared(Some(comparison))
     }
 
     /// The generations up to the cut, once speed has closed them there.
-    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<Vec<Generation>, RunFailure> {
+    async fn generations(&self, published: &Published, seam: &Cut, cut: &Cut) -> Result<SpeedPin, RunFailure> {
         let deadline = tokio::time::Instant::now() + self.settings.speed_wait;
         loop {
             let pin = self.surroundings.speed.pin(published, seam).await?;
             let begins =
                 |partition| pin.generations.iter().any(|g| g.partition == partition && g.from == cut.offset(partition));
-            if cut.0.keys().all(|partition| begins(*partition)) {
-                return Ok(pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect());
+            if cut.of_log().all(|(partition, _)| begins(partition)) {
+                let generations = pin.generations.into_iter().filter(|g| g.to <= cut.offset(g.partition)).collect();
+                return Ok(SpeedPin { generations, ..pin });
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(RunFailure::SpeedBehind);
@@ -274,6 +330,19 @@ impl Executor {
             full: planned.plan.everything,
             rows: 0,
             longest_session_us: longest_session_us.max(longest_before),
+            comparison: None,
+            comparison_file: None,
+            work: entry.run().started_at.map(|started_at| RunWork {
+                started_at,
+                events: planned.plan.rows,
+                bytes: planned.plan.bytes,
+            }),
+            file_count: None,
+            bytes: None,
+            watermark: None,
+            latest_event: None,
+            retained_from: planned.plan.retained_from,
+            past_retention: planned.past_retention,
             files: Vec::new(),
         }
     }
@@ -285,9 +354,9 @@ impl Executor {
 
 /// The parts of generations that cover everything from `seam` to `cut`; `None`: something is missing.
 fn whole(generations: &[Generation], seam: &Cut, cut: &Cut) -> Option<Vec<Part>> {
-    for (partition, point) in &cut.0 {
-        let mut reached = seam.offset(*partition);
-        for generation in generations.iter().filter(|g| g.partition == *partition) {
+    for (partition, point) in cut.of_log() {
+        let mut reached = seam.offset(partition);
+        for generation in generations.iter().filter(|g| g.partition == partition) {
             if generation.from != reached {
                 return None;
             }
@@ -308,6 +377,20 @@ fn report(comparison: &Comparison) {
     if unexplained > 0 {
         let example = comparison.rows.first().map(|row| serde_json::to_string(row).unwrap_or_default());
         tracing::error!(view = %comparison.view, unexplained, example, "served values differ from exact ones for no known reason");
+    }
+}
+
+/// Tells those who watch whether what was served had drifted further than the view accepts.
+fn alarm(view: &View, comparison: &Comparison) {
+    let name = view.name.to_string();
+    let alarm = comparison.alarm(view.max_drift);
+    if let Some(reason) = &alarm {
+        tracing::warn!(view = name, reason, "drift alarm");
+    }
+    metrics::gauge!("trueup_view_drift_alarm", "view" => name.clone()).set(if alarm.is_some() { 1.0 } else { 0.0 });
+    for (measure, drift) in &comparison.measures {
+        metrics::gauge!("trueup_view_drift_ratio", "view" => name.clone(), "measure" => measure.clone())
+            .set(drift.mean_rel_error);
     }
 }
 

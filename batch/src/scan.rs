@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use polars::io::HiveOptions;
 use polars::prelude::{
     AllowedOptimizations, DataFrame, DataType as PolarsType, Engine, Expr, LazyFrame, PlRefPath, PolarsResult,
-    ScanArgsParquet, Schema, col, lit, polars_err,
+    ScanArgsParquet, Schema, col, lit, polars_err, when,
 };
 use shared::evaluate::polars_type;
 use shared::lake::{DataFile, Held, Table};
+use shared::limits::PARTITIONS_MAX;
 use shared::stream::{Stream, system_columns};
 use shared::types::DataType;
 use tokio::runtime::Handle;
@@ -20,8 +21,8 @@ use crate::plan::ArchiveFile;
 
 /// The column of [`with_positions`].
 pub const POSITION: &str = "__position";
-/// Bits of a position that hold the offset; the partition is above. 2^55 events per partition are never reached.
-const OFFSET_BITS: u32 = 55;
+/// Bits of a position that hold the offset; the partition is above. 2^54 events per partition are never reached.
+const OFFSET_BITS: u32 = 54;
 
 /// The archive of a stream, to read files of.
 #[derive(Debug, Clone)]
@@ -123,6 +124,9 @@ impl Watch {
 /// Adds the column [`POSITION`]: a number that tells events apart and orders them by partition, then offset.
 pub fn with_positions(frame: LazyFrame) -> LazyFrame {
     let partition = col(system_columns::PARTITION).cast(PolarsType::Int64);
+    // History has a number too large to stand beside an offset; it comes after all others all the same.
+    let is_log = partition.clone().lt(lit(i64::from(PARTITIONS_MAX)));
+    let partition = when(is_log).then(partition).otherwise(lit(i64::from(PARTITIONS_MAX)));
     frame.with_column((partition * lit(1i64 << OFFSET_BITS) + col(system_columns::OFFSET)).alias(POSITION))
 }
 

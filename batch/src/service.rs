@@ -3,28 +3,33 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Run, RunError, RunState, Runs};
+use shared::control::{Cleaned, Run, RunError, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
 use shared::ids::ViewName;
 use shared::lake::TablePath;
+use shared::ledger::Ledger;
 use shared::time::Micros;
 use shared::version::BatchVersion;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::cancel::Cancel;
+use crate::cleaning::Cleaner;
 use crate::failure::RunFailure;
+use crate::kept::Kept;
 use crate::load::{Loaded, versions};
 use crate::reader::Reader;
 use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::BatchSettings;
+use crate::travel::Travel;
 use shared::schedule::{Schedule, ScheduleError};
 
 /// Why the batch layer could not start.
@@ -38,6 +43,8 @@ pub enum StartError {
 pub struct Batch {
     registry: Arc<Registry>,
     executor: Arc<Executor>,
+    kept: Arc<Kept>,
+    cleaner: Arc<Cleaner>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     stopping: Cancel,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -61,6 +68,16 @@ impl Batch {
         let names = loaded.iter().map(|l| l.view.name.clone());
         let registry = Arc::new(Registry::new(Arc::clone(&clock), names, settings.runs_kept));
         let tick = settings.tick;
+        let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
+        let kept = Arc::new(Kept::new(&surroundings.lake, kept));
+        let cleaner = Arc::new(Cleaner {
+            lake: surroundings.lake.clone(),
+            views: Arc::clone(&surroundings.views),
+            kept: Arc::clone(&kept),
+            age: settings.vacuum_age,
+            every: settings.vacuum_every,
+            last: Mutex::default(),
+        });
         let executor = Arc::new(Executor::new(surroundings, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
@@ -68,11 +85,13 @@ impl Batch {
         for (loaded, schedule) in loaded.into_iter().zip(schedules) {
             if let Some((full, trigger)) = first_run(&loaded, schedule.as_ref(), &executor.surroundings) {
                 // Nothing is stopping yet and the view is known: this cannot be refused.
-                let _ = registry.request(loaded.view.name.as_str(), full, trigger);
+                let _ = registry.request(loaded.view.name.as_str(), RunScope { full, range: None }, trigger);
             }
             let view = loaded.view.name.clone();
             let job = Job { stream: loaded.stream, view: loaded.view };
-            tasks.push(tokio::spawn(run_all(Arc::clone(&registry), Arc::clone(&executor), job)));
+            let (registry_of, cleaner_of) = (Arc::clone(&registry), Arc::clone(&cleaner));
+            let all = run_all(registry_of, Arc::clone(&executor), cleaner_of, job, stopping.clone());
+            tasks.push(tokio::spawn(all));
             if let Some(schedule) = schedule {
                 next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (view.clone(), due)));
                 let (registry, next_runs) = (Arc::clone(&registry), Arc::clone(&next_runs));
@@ -80,12 +99,18 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        Ok(Batch { registry, executor, next_runs, stopping, tasks: Mutex::new(tasks) })
+        Ok(Batch { registry, executor, kept, cleaner, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
 
     /// How versions are read; shared with the runs, which leave in its memory what they computed.
     pub fn reader(&self) -> Arc<Reader> {
         Arc::clone(&self.executor.reader)
+    }
+
+    /// How versions of the past are found.
+    pub fn past(&self) -> Travel {
+        let surroundings = &self.executor.surroundings;
+        Travel::new(&surroundings.lake, &surroundings.views, &self.kept)
     }
 
     /// Stops the runs there are and waits for their tasks. Nothing a stopped run did is visible.
@@ -106,8 +131,8 @@ impl Batch {
 }
 
 impl Runs for Batch {
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
-        self.registry.request(view, full, "request")
+    fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError> {
+        self.registry.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
     }
 
     fn list(&self) -> Vec<Run> {
@@ -138,6 +163,18 @@ impl Runs for Batch {
         })
     }
 
+    fn versions_kept(&self, view: &str) -> usize {
+        Batch::name(view).map_or(0, |view| self.kept.count(&view))
+    }
+
+    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move {
+            let older_than = older_than.unwrap_or(self.cleaner.age);
+            self.cleaner.clean(&view?, older_than).await.map_err(|error| HandoffError(error.to_string()))
+        })
+    }
+
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>> {
         let view = Batch::name(view);
         Box::pin(async move {
@@ -147,15 +184,20 @@ impl Runs for Batch {
                 Some(version) => version,
                 None => match comparisons.latest(&view) {
                     Some(latest) => return Ok(Some(latest)),
-                    // Before the first run of this process the version that was loaded is the latest.
-                    None => match self.executor.surroundings.views.get(view.as_str()).and_then(|p| p.version.clone()) {
-                        Some(loaded) => loaded.version,
+                    // Before the first run of this process the latest one that was ever made.
+                    None => match comparisons.history(&view, 1).await?.first() {
+                        Some(latest) => latest.version,
                         None => return Ok(None),
                     },
                 },
             };
             comparisons.get(&view, version).await
         })
+    }
+
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>> {
+        let view = Batch::name(view);
+        Box::pin(async move { self.executor.comparisons.history(&view?, limit).await })
     }
 }
 
@@ -171,6 +213,9 @@ fn first_run(
     let seam = &loaded.answering.seam;
     let of_stream = surroundings.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);
     // Events that are neither in a version nor in the log are in the archive alone.
+    if loaded.answering.unread != Ledger::EMPTY {
+        return Some((true, "start"));
+    }
     if of_stream.into_iter().any(|(_, partition, start)| *start > seam.offset(*partition)) {
         return Some((true, "start"));
     }
@@ -179,12 +224,18 @@ fn first_run(
 }
 
 /// Runs a view's runs, one after another.
-async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, job: Job) {
+async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<Cleaner>, job: Job, stopping: Cancel) {
+    executor.begin(&job.view).await;
     while let Some(entry) = registry.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
         let outcome = one_run(&executor, &job, &entry).instrument(span).await;
         registry.finish(&entry, outcome);
+        // Deleting can stop anywhere.
+        tokio::select! {
+            () = cleaner.after_run(&job.view.name) => {}
+            () = stopping.wait() => {}
+        }
     }
 }
 
@@ -238,7 +289,7 @@ impl Alarm {
             if due.is_none_or(|due| due > now) {
                 continue;
             }
-            if self.registry.request(self.view.as_str(), false, "schedule").is_err() {
+            if self.registry.request(self.view.as_str(), RunScope::CHANGED, "schedule").is_err() {
                 return;
             }
             match self.schedule.next_after(now) {

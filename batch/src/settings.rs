@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::limits::{BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS};
+use shared::limits::{BATCH_CACHE_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS};
 
 use crate::step::FailPoints;
 
@@ -23,6 +23,9 @@ pub struct BatchSettings {
     pub speed_wait: Duration,
     /// How often the clock is looked at for schedules.
     pub tick: Duration,
+    /// Age at which a file that nobody needs is deleted, and the shortest time between two looks for such files.
+    pub vacuum_age: Duration,
+    pub vacuum_every: Duration,
     /// Runs remembered.
     pub runs_kept: usize,
     pub fail_points: FailPoints,
@@ -38,6 +41,8 @@ impl Default for BatchSettings {
             writes: 8,
             speed_wait: Duration::from_secs(60),
             tick: Duration::from_millis(100),
+            vacuum_age: Duration::from_millis(VACUUM_AGE_MS),
+            vacuum_every: Duration::from_millis(VACUUM_EVERY_MS),
             runs_kept: 1_000,
             fail_points: FailPoints::from_environment(),
         }

@@ -8,6 +8,14 @@ use crate::failure::RunFailure;
 /// The variable that names the step at which the process ends itself, for tests that kill a real server.
 pub const FAIL_AT_VARIABLE: &str = "TRUEUP_FAIL_AT";
 
+/// The variable that names the step at which every run waits, and the one that names the file whose coming ends the
+/// waiting, for tests that look at a real server in the middle of a run.
+pub const HOLD_AT_VARIABLE: &str = "TRUEUP_HOLD_AT";
+pub const HOLD_UNTIL_VARIABLE: &str = "TRUEUP_HOLD_UNTIL";
+
+/// How long a held run waits before it looks again, in milliseconds.
+const HOLD_LOOK_MS: u64 = 5;
+
 /// The steps of a run, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -81,13 +89,15 @@ pub struct FailPoints {
     pub fail_at: Option<Step>,
     /// The process ends, without any cleaning up, when a run is about to begin this step.
     pub abort_at: Option<Step>,
+    /// The run waits when it is about to begin this step, for the file that [`HOLD_UNTIL_VARIABLE`] names.
+    pub hold_at: Option<Step>,
 }
 
 impl FailPoints {
-    /// None, but for the one that [`FAIL_AT_VARIABLE`] names.
+    /// None, but for those that [`FAIL_AT_VARIABLE`] and [`HOLD_AT_VARIABLE`] name.
     pub fn from_environment() -> FailPoints {
-        let abort_at = std::env::var(FAIL_AT_VARIABLE).ok().and_then(|name| name.parse().ok());
-        FailPoints { fail_at: None, abort_at }
+        let step = |variable: &str| std::env::var(variable).ok().and_then(|name| name.parse().ok());
+        FailPoints { fail_at: None, abort_at: step(FAIL_AT_VARIABLE), hold_at: step(HOLD_AT_VARIABLE) }
     }
 
     /// A run is about to begin `step`.
@@ -96,6 +106,14 @@ impl FailPoints {
         if self.abort_at == Some(step) {
             tracing::error!(step = step.name(), "ending the process because {FAIL_AT_VARIABLE} says so");
             std::process::abort();
+        }
+        if self.hold_at == Some(step) {
+            let until = std::env::var_os(HOLD_UNTIL_VARIABLE).unwrap_or_default();
+            tokio::task::block_in_place(|| {
+                while !std::path::Path::new(&until).exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(HOLD_LOOK_MS));
+                }
+            });
         }
         if self.fail_at == Some(step) { Err(RunFailure::Told(step)) } else { Ok(()) }
     }

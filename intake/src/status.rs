@@ -13,6 +13,7 @@ use shared::stream::Stream;
 
 use crate::archive::Archives;
 use crate::door::IntakeDoor;
+use crate::history::HistoryWatch;
 use crate::quarantine::Quarantine;
 use crate::streams::{Intake, StreamLog};
 
@@ -23,6 +24,7 @@ pub struct StreamsStatus {
     pub door: Arc<IntakeDoor>,
     pub quarantine: Arc<Quarantine>,
     pub clock: Arc<dyn Clock>,
+    pub history: Arc<HistoryWatch>,
 }
 
 impl StreamsStatus {
@@ -52,6 +54,7 @@ impl StreamsStatus {
             name: stream.name.clone(),
             columns: columns(stream),
             partitions: log.status().into_iter().map(partition).collect(),
+            historical: self.history.events(&stream.name),
             rejected: arrivals.map_or(0, |a| a.rejected.load(Ordering::Relaxed)),
             unknown_fields: arrivals.map_or(0, |a| a.unknown_fields.load(Ordering::Relaxed)),
             events_per_second: arrivals.map_or(0.0, |a| a.accepted.per_second(now)),
@@ -101,6 +104,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
     let role = |index: usize| match index {
         _ if index == stream.event_time => Some("event time".to_owned()),
         _ if Some(index) == stream.primary_key => Some("primary key".to_owned()),
+        _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };
     let column = |(index, column): (usize, &shared::stream::Column)| StreamColumn {

@@ -22,7 +22,10 @@ const rows = (card, parameters) => get(`/v1/views/${card.dataset.view}/rows.json
 
 /** Brings a card up to date with what /v1/views tells of its view. */
 export async function showView(card, view, now) {
+  // Another definition answers: the card was made for the one before it.
+  if (card.dataset.definition !== view.definition_hash) return location.reload();
   showFacts(card, view, now);
+  showShadow(card, view);
   showDrift(card, view);
   if (!card.dataset.measure) return showTable(card, await rows(card, { ...latest(card), limit: ROWS }));
   const drawn = Number(card.dataset.windowMs) > 0 ? await showWindows(card, view) : await showGroups(card);
@@ -169,6 +172,25 @@ function showFacts(card, view, now) {
   card.classList.toggle("incomplete", view.complete === false);
 }
 
+/** While another definition is being computed: what it changes, and how far it is. */
+function showShadow(card, view) {
+  const banner = card.querySelector(".shadow");
+  const { shadow } = view;
+  banner.hidden = !shadow;
+  if (!shadow || banner.dataset.shown === JSON.stringify(shadow)) return;
+  banner.dataset.shown = JSON.stringify(shadow);
+  const changed = ({ part, name, before, after }) => {
+    const what = [part.replace("_", " "), name].filter(Boolean).join(" ");
+    return before === null ? `${what} added` : after === null ? `${what} removed` : `${what} changed`;
+  };
+  const { dates = 0, dates_done: done = 0 } = shadow.progress ?? {};
+  const states = { failed: `its last run failed: ${shadow.error}`, cancelled: "its last run was cancelled", running: `${count(done)} of ${count(dates)} dates are done` };
+  banner.replaceChildren(
+    element("p", {}, element("b", { text: "A new definition is being computed. " }), `Until it is complete, these are the answers of the old one: ${states[shadow.state] ?? shadow.state}.`),
+    element("p", { text: shadow.changes.map(changed).join(", "), title: shadow.sql }),
+  );
+}
+
 const ledger = (view) => (view.complete === null ? "–" : view.complete ? "balances" : "does not balance");
 
 function showDrift(card, view) {
@@ -192,5 +214,28 @@ function showDrift(card, view) {
   ];
   if (worst.length > 0) parts.push(element("p", { text: `Largest error: ${worst.join(", ")}.` }));
   if (causes.length > 0) parts.push(element("p", { text: `Causes: ${causes.join(", ")}.`, class: drift.causes.unexplained > 0 ? "alarm" : "" }));
+  if (view.alarm) parts.unshift(element("p", { text: `Alarm: ${view.alarm}.`, class: "alarm banner", role: "alert" }));
+  const history = element("p", { class: "history", hidden: true });
+  parts.push(history);
   footer.replaceChildren(...parts);
+  showHistory(history, view);
+}
+
+/** How drift went on over the last versions, as a line of bars: the mean relative error of the measure that was furthest off. */
+async function showHistory(place, view) {
+  const answer = await fetch(`/v1/views/${view.name}/drift?limit=30`).then((response) => (response.ok ? response.json() : null)).catch(() => null);
+  if (!answer || answer.reconciliations.length < 2) return;
+  const worst = (r) => Math.max(0, ...Object.values(r.measures).map((m) => m.mean_rel_error));
+  const past = answer.reconciliations.toReversed();
+  const most = Math.max(...past.map(worst), answer.max_drift ?? 0);
+  const bars = past.map((r) =>
+    element("i", { style: `height:${most > 0 ? Math.max(6, (100 * worst(r)) / most) : 6}%`, class: r.causes.unexplained > 0 || (answer.max_drift !== null && worst(r) > answer.max_drift) ? "over" : "", title: `version ${r.version}: ${percent(worst(r))} mean relative error, ${count(r.rows_equal)} of ${count(r.rows_compared)} rows equal` }),
+  );
+  const last = past.at(-1);
+  place.replaceChildren(
+    element("span", { text: "Drift by version " }),
+    element("span", { class: "bars", role: "img", "aria-label": `mean relative error of the last ${past.length} versions, the latest ${percent(worst(last))}, the largest ${percent(Math.max(...past.map(worst)))}` }, ...bars),
+    element("span", { text: ` largest ${percent(Math.max(...past.map(worst)))}` }),
+  );
+  place.hidden = false;
 }

@@ -17,9 +17,9 @@ pub enum LiveWindows {
 }
 
 impl LiveWindows {
-    /// What speed has beside the answer of `query`; `None` if the answer itself has it.
+    /// What speed has beside the answer of `query`; `None` if that is nothing, or in the answer itself.
     pub fn of(query: &Query, pinned: &Pinned) -> Result<Option<LiveWindows>, MergeError> {
-        if query.layer != LayerChoice::Batch {
+        if query.layer != LayerChoice::Batch || pinned.speed.generations.is_empty() {
             return Ok(None);
         }
         let view = pinned.published.view.as_ref();

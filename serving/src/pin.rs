@@ -10,13 +10,14 @@ use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::merge::Layers;
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader};
 use shared::time::Micros;
 use shared::view::View;
 use shared::window::Window;
 
 use crate::approximate::reads_estimates;
 use crate::query::as_of::AsOf;
+use crate::query::travel;
 use crate::query::{LayerChoice, Query, QueryError};
 use crate::reach::starts_needed;
 
@@ -33,6 +34,7 @@ pub struct Doors {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
+    pub past: Arc<dyn PastReader>,
 }
 
 /// Why nothing could be read.
@@ -48,6 +50,8 @@ pub enum ReadError {
     Speed(#[from] SpeedError),
     #[error("batch: {0}")]
     Batch(#[from] HandoffError),
+    #[error(transparent)]
+    Past(#[from] PastError),
 }
 
 /// Does every accepted event appear in exactly one place?
@@ -62,6 +66,8 @@ pub struct Balance {
     pub late: Ledger,
     /// Accepted before the seam.
     pub before_seam: Ledger,
+    /// In the archive alone, until the first run; among the accepted ones.
+    pub unread: Ledger,
 }
 
 impl Balance {
@@ -73,11 +79,14 @@ impl Balance {
         };
         let points = published.seam.0.iter();
         Balance {
-            accepted: points.map(|(partition, point)| accepted_until_end(*partition, point.accepted)).sum(),
+            accepted: points
+                .map(|(partition, point)| accepted_until_end(*partition, point.accepted))
+                .fold(published.unread, |sum, accepted| sum + accepted),
             batch: published.version.as_ref().map_or(Ledger::EMPTY, |version| version.ledger),
             speed: pin.generations.iter().map(|g| g.folded).sum(),
             late: pin.generations.iter().map(|g| g.late).sum(),
             before_seam: published.seam.accepted(),
+            unread: published.unread,
         }
     }
 
@@ -85,8 +94,8 @@ impl Balance {
     pub fn is_complete(&self, layer: LayerChoice) -> bool {
         match layer {
             LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
-            LayerChoice::Batch => self.batch == self.before_seam,
-            LayerChoice::Speed => self.before_seam + self.speed + self.late == self.accepted,
+            LayerChoice::Batch => self.batch == self.before_seam + self.unread,
+            LayerChoice::Speed => self.before_seam + self.speed + self.late + self.unread == self.accepted,
         }
     }
 }
@@ -101,6 +110,8 @@ pub struct Pinned {
     pub speed: SpeedPin,
     pub balance: Balance,
     pub complete: bool,
+    /// What answers is a state of the past, held for as long as this is.
+    pub past: Option<Past>,
 }
 
 impl Pinned {
@@ -152,6 +163,9 @@ pub async fn pin(
     loop {
         tries += 1;
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
+        if let Some(moment) = travel::parse(&published, parameters, now)? {
+            return pin_past(layers, &published, moment, parameters).await;
+        }
         let mut query = Query::parse(&published.view, parameters)?;
         if query.cursor.is_some_and(|cursor| !cursor.fits(&published)) {
             return Err(ReadError::CursorExpired);
@@ -163,6 +177,40 @@ pub async fn pin(
             Err(ReadError::Batch(_)) if tries < TRIES && is_replaced(layers, name, &published) => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Pins a version of the past: batch alone, as it answered when it was published.
+async fn pin_past(
+    layers: &Doors,
+    now: &Published,
+    moment: Moment,
+    parameters: &[(String, String)],
+) -> Result<(Query, Pinned), ReadError> {
+    let past = layers.past.at(&now.view.name, moment).await?;
+    let (published, version) = (Arc::clone(&past.published), Arc::clone(&past.version));
+    let mut query = Query::parse(&published.view, parameters)?;
+    query.layer = LayerChoice::Batch;
+    if let Some(as_of) = query.as_of {
+        slide_to(&mut query, &published.view, as_of, version.published_at, version.latest_event);
+    }
+    query.retain(&published)?;
+    // What speed held then is dropped: the version tells what it knew of the stream.
+    let (watermark, latest_event) = (version.watermark, version.latest_event);
+    let speed = SpeedPin { generations: Vec::new(), watermark, latest_event };
+    let (speed, (from, to)) = batch_range(&published, &query, speed).await?;
+    let batch = layers.batch.parts(&published, &version, from, to).await?;
+    let balance = Balance::of(&published, &speed);
+    let complete = balance.is_complete(query.layer);
+    Ok((query, Pinned { published, batch, speed, balance, complete, past: Some(past) }))
+}
+
+/// Bounds the query by the window of SLIDE that ends at `as_of`.
+fn slide_to(query: &mut Query, view: &View, as_of: AsOf, now: Micros, latest_event: Option<Micros>) {
+    if let Window::Slide { size, pane } = view.window {
+        let instant = as_of.instant(pane, now, latest_event);
+        query.as_of = Some(AsOf::At(instant));
+        (query.from, query.to) = (instant.saturating_sub(size), instant);
     }
 }
 
@@ -191,11 +239,10 @@ async fn pin_once(
     now: Micros,
 ) -> Result<Pinned, ReadError> {
     let mut speed = layers.speed.pin(published, &published.seam).await?;
-    if let (Window::Slide { size, pane }, Some(as_of)) = (published.view.window, query.as_of) {
-        let instant = as_of.instant(pane, now, speed.latest_event);
-        query.as_of = Some(AsOf::At(instant));
-        (query.from, query.to) = (instant.saturating_sub(size), instant);
+    if let Some(as_of) = query.as_of {
+        slide_to(query, &published.view, as_of, now, speed.latest_event);
     }
+    query.retain(published)?;
     let mut batch = Vec::new();
     if let Some(version) = &published.version
         && query.layer != LayerChoice::Speed
@@ -209,7 +256,7 @@ async fn pin_once(
     if !complete {
         report_mismatch(published, &balance);
     }
-    Ok(Pinned { published: Arc::clone(published), batch, speed, balance, complete })
+    Ok(Pinned { published: Arc::clone(published), batch, speed, balance, complete, past: None })
 }
 
 /// The range of window starts that batch is read for, in microseconds.

@@ -201,6 +201,7 @@ async fn streams_are_told_as_intake_tells_them() {
     };
     let column = StreamColumn { name: "at".into(), data_type: "TIMESTAMP".into(), role: Some("event time".into()) };
     let stream = StreamStatus {
+        historical: 0,
         name: "flights".parse().expect("a name"),
         columns: vec![column],
         partitions: vec![partition],

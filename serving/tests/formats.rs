@@ -131,7 +131,10 @@ async fn the_format_follows_accept_where_no_extension_says_it() {
     assert_eq!(ask("/v1/views/revenue/rows", "*/*").await, (200, "application/json".into()));
     assert_eq!(ask("/v1/views/revenue/rows.json", "text/csv").await, (200, "application/json".into()));
     assert_eq!(ask("/v1/views/revenue/rows", "image/png").await, (406, "application/problem+json".into()));
-    assert_eq!(ask("/v1/views/revenue/rows.arrow", "*/*").await, (501, "application/problem+json".into()));
+    assert_eq!(
+        ask("/v1/views/revenue/rows", "application/vnd.apache.arrow.stream").await,
+        (200, "application/vnd.apache.arrow.stream".into())
+    );
     assert_eq!(ask("/v1/views/revenue/rows.xlsx", "*/*").await, (404, "application/problem+json".into()));
 }
 

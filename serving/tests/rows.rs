@@ -306,6 +306,22 @@ async fn measures_and_dimensions_come_in_the_order_asked_for() {
 }
 
 #[tokio::test]
+async fn a_view_without_its_first_version_says_that_the_archive_has_more() {
+    let world = world();
+    let published = world.views.get("departures").expect("a view");
+    let unread = Ledger::of_range(shared::ids::Partition::HISTORY, Offset(0), Offset(1_000));
+    let nothing = shared::published::Published::nothing(published.view.clone(), published.stream.clone());
+    world.views.publish(shared::published::Published { unread, ..nothing });
+    world.speed.generations.lock().get_mut("departures").expect("generations").clear();
+    for (layer, accepted) in [("merged", 1_000), ("batch", 1_000), ("speed", 1_000)] {
+        let answer = world.get(&format!("/v1/views/departures/rows?layer={layer}")).await.json();
+        assert_eq!((&answer["rows"], &answer["ledger"]["accepted"]), (&json!([]), &json!(accepted)), "{answer}");
+        // Only the speed layer alone is what it promises to be: what came since.
+        assert_eq!(answer["complete"], json!(layer == "speed"), "{layer}");
+    }
+}
+
+#[tokio::test]
 async fn a_ledger_that_does_not_balance_is_said_so() {
     let world = world();
     assert_eq!(world.get("/v1/views/departures/rows").await.json()["complete"], true);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
@@ -18,11 +19,64 @@ pub struct Comparison {
     pub rows_equal: u64,
     pub measures: BTreeMap<String, MeasureDrift>,
     pub causes: Causes,
+    /// What is defined otherwise than when the compared values were served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<DefinitionChange>,
     /// The worst differing values, at most [`crate::limits::COMPARE_ROWS_MAX`].
     pub rows: Vec<Difference>,
     /// Differing values beyond those listed.
     #[serde(default)]
     pub rows_omitted: u64,
+}
+
+impl Comparison {
+    /// All but the differing rows, which count as omitted.
+    pub fn summary(&self) -> Comparison {
+        let rows_omitted = self.rows_omitted + self.rows.len() as u64;
+        let Comparison { version, compared_at, rows_compared, rows_equal, causes, .. } = *self;
+        Comparison {
+            view: self.view.clone(),
+            version,
+            compared_at,
+            cut: self.cut.clone(),
+            rows_compared,
+            rows_equal,
+            measures: self.measures.clone(),
+            causes,
+            rows: Vec::new(),
+            definition: self.definition.clone(),
+            rows_omitted,
+        }
+    }
+
+    /// Why somebody should look, in words: a difference that nothing explains, or a measure whose drift is more than
+    /// `max_drift`, where the view accepts so much.
+    pub fn alarm(&self, max_drift: Option<f64>) -> Option<String> {
+        let version = self.version;
+        if self.causes.unexplained > 0 {
+            let count = self.causes.unexplained;
+            return Some(format!("version {version}: {count} differing values that no known cause explains"));
+        }
+        let max_drift = max_drift?;
+        let over = self.measures.iter().filter(|(_, measure)| measure.drift > max_drift);
+        let (measure, worst) = over.max_by(|a, b| a.1.drift.total_cmp(&b.1.drift))?;
+        let (found, accepted) = (worst.drift * 100.0, max_drift * 100.0);
+        Some(format!("version {version}: {measure} had been off by {found:.3} % on average, {accepted} % are accepted"))
+    }
+}
+
+/// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionChange {
+    /// Both statements.
+    pub before: String,
+    pub after: String,
+    pub changes: Vec<Change>,
+    /// The dimensions that both have and group by alike: rows were added up to these before they were compared.
+    pub compared_by: Vec<String>,
+    /// Why no rows could be compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_comparable: Option<String>,
 }
 
 /// How one measure differed over all compared rows.
@@ -33,6 +87,11 @@ pub struct MeasureDrift {
     pub max_abs_error: f64,
     pub max_rel_error: f64,
     pub mean_rel_error: f64,
+    /// How far off what was served had been on average over all compared rows, as a share: the relative error, or 1 where
+    /// there is none to tell (nothing was served, nothing is true, or no numbers). What was changed on purpose, by another
+    /// definition, counts as 0.
+    #[serde(default)]
+    pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
     #[serde(default)]
     pub estimates: u64,
@@ -45,6 +104,9 @@ pub struct MeasureDrift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Causes {
     pub late: u64,
+    /// Events put into the archive directly: nobody could serve them before.
+    #[serde(default)]
+    pub historical: u64,
     pub duplicate: u64,
     pub sketch: u64,
     pub rounding: u64,
@@ -58,6 +120,7 @@ pub struct Causes {
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     Late,
+    Historical,
     Duplicate,
     Sketch,
     Rounding,
@@ -70,6 +133,7 @@ impl Causes {
     pub fn count(&mut self, cause: Cause) {
         match cause {
             Cause::Late => self.late += 1,
+            Cause::Historical => self.historical += 1,
             Cause::Duplicate => self.duplicate += 1,
             Cause::Sketch => self.sketch += 1,
             Cause::Rounding => self.rounding += 1,
@@ -91,4 +155,37 @@ pub struct Difference {
     pub served: serde_json::Value,
     pub exact: serde_json::Value,
     pub cause: Cause,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(drift: f64, unexplained: u64) -> Comparison {
+        let measure = |drift| MeasureDrift { drift, ..MeasureDrift::default() };
+        Comparison {
+            view: "v".parse().expect("a name"),
+            version: 3,
+            compared_at: Micros(0),
+            cut: BTreeMap::new(),
+            rows_compared: 10,
+            rows_equal: 9,
+            measures: BTreeMap::from([("a".to_owned(), measure(drift)), ("b".to_owned(), measure(0.001))]),
+            causes: Causes { unexplained, ..Causes::default() },
+            definition: None,
+            rows: Vec::new(),
+            rows_omitted: 0,
+        }
+    }
+
+    #[test]
+    fn more_drift_than_is_accepted_and_what_is_unexplained_are_alarms() {
+        assert_eq!(comparison(0.02, 0).alarm(None), None);
+        assert_eq!(comparison(0.02, 0).alarm(Some(0.02)), None);
+        let alarm = comparison(0.0215, 0).alarm(Some(0.02)).expect("an alarm");
+        assert_eq!(alarm, "version 3: a had been off by 2.150 % on average, 2 % are accepted");
+        assert_eq!(comparison(f64::NAN, 0).alarm(Some(0.02)), None);
+        let unexplained = comparison(0.0, 2).alarm(None).expect("an alarm");
+        assert_eq!(unexplained, "version 3: 2 differing values that no known cause explains");
+    }
 }

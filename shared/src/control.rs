@@ -2,6 +2,7 @@
 //! the shapes are those of the HTTP contract.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::compare::Comparison;
 use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, StreamName, ViewName};
-use crate::time::Micros;
+use crate::time::{Day, Micros};
 use crate::version::BatchVersion;
 
 /// Where a run stands.
@@ -53,7 +54,10 @@ pub struct Run {
     pub view: ViewName,
     pub state: RunState,
     pub full: bool,
-    /// What asked for it: `schedule`, `request`, `definition`.
+    /// Windows that are recomputed whether or not anything changed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<DateRange>,
+    /// What asked for it: `schedule`, `request`, `backfill`, `definition`, `start`.
     pub trigger: String,
     pub cut: Option<BTreeMap<Partition, Offset>>,
     pub version: Option<i64>,
@@ -62,6 +66,80 @@ pub struct Run {
     pub finished_at: Option<Micros>,
     pub progress: RunProgress,
     pub error: Option<String>,
+}
+
+/// Days `from..to` (UTC): of windows, those on which they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DateRange {
+    #[serde(with = "day_text")]
+    pub from: Day,
+    /// Not included.
+    #[serde(with = "day_text")]
+    pub to: Day,
+}
+
+/// Days as `YYYY-MM-DD`.
+mod day_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::time::Day;
+
+    pub fn serialize<S: Serializer>(day: &Day, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(day)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Day, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let day = Day::parse(&text).filter(|day| day.to_string() == text);
+        day.ok_or_else(|| de::Error::custom(format!("expected a date such as 2001-01-31, found \"{text}\"")))
+    }
+}
+
+impl DateRange {
+    /// Is `day` one of the days?
+    pub fn contains(&self, day: Day) -> bool {
+        self.from <= day && day < self.to
+    }
+}
+
+/// What to recompute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunScope {
+    /// Everything, not only what changed.
+    pub full: bool,
+    /// These windows, besides what changed.
+    pub range: Option<DateRange>,
+}
+
+impl RunScope {
+    /// What changed since the last version.
+    pub const CHANGED: RunScope = RunScope { full: false, range: None };
+    /// Everything.
+    pub const FULL: RunScope = RunScope { full: true, range: None };
+}
+
+/// What a vacuum of a view's table did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleaned {
+    pub view: ViewName,
+    /// The oldest version whose files stay; `None`: there is no version yet.
+    pub kept_from: Option<i64>,
+    /// Files deleted, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Remains of interrupted writes.
+    pub unfinished: u64,
+    /// Files that nobody needs, but that are not old enough yet.
+    pub too_young: u64,
+    /// Entries of the table's log that were let go.
+    pub log_entries: u64,
+}
+
+impl Cleaned {
+    /// Nothing done yet.
+    pub fn nothing(view: ViewName) -> Cleaned {
+        Cleaned { view, kept_from: None, files: 0, bytes: 0, unfinished: 0, too_young: 0, log_entries: 0 }
+    }
 }
 
 /// Why a run could not be asked for.
@@ -78,7 +156,7 @@ pub enum RunError {
 /// The batch layer, as those see it who steer it.
 pub trait Runs: Send + Sync {
     /// Asks for a run. A run of the view that is already waiting is returned instead of a second one.
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError>;
+    fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError>;
     /// Runs of this process, newest first.
     fn list(&self) -> Vec<Run>;
     fn get(&self, id: &str) -> Option<Run>;
@@ -88,8 +166,14 @@ pub trait Runs: Send + Sync {
     fn next_run(&self, view: &str) -> Option<Micros>;
     /// The view's versions that can still be told of, newest first (at most `limit`).
     fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>>;
+    /// How many versions of the view can be asked for, the newest included.
+    fn versions_kept(&self, view: &str) -> usize;
+    /// Deletes files of the view's table that nobody needs and has needed for `older_than` (`None`: as the settings say).
+    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>>;
     /// The reconciliation of a version; `None` asks for the latest.
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>>;
+    /// The latest reconciliations, newest first (at most `limit`), without their rows.
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>>;
 }
 
 /// One partition of a stream, as seen now.
@@ -120,6 +204,9 @@ pub struct StreamStatus {
     pub name: StreamName,
     pub columns: Vec<StreamColumn>,
     pub partitions: Vec<PartitionStatus>,
+    /// Events that were put into the archive directly, as of a few seconds ago.
+    #[serde(default)]
+    pub historical: u64,
     /// Lines refused and fields left out since the process started.
     pub rejected: u64,
     pub unknown_fields: u64,
@@ -258,7 +345,7 @@ pub struct StreamColumn {
     pub name: String,
     #[serde(rename = "type")]
     pub data_type: String,
-    /// `event time`, `primary key` or nothing.
+    /// `event time`, `primary key`, `removed` (only in stored events, no longer declared) or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
 }

@@ -63,6 +63,13 @@ pub type ViewName = Name;
 #[serde(transparent)]
 pub struct Partition(pub u32);
 
+impl Partition {
+    /// Where historical events have their places: they went into the archive directly, and the log knows nothing of them.
+    /// No stream has as many partitions ([`crate::limits::PARTITIONS_MAX`]), so no event of the log is ever there. As a
+    /// key of JSON and as the column `_partition` it is this number.
+    pub const HISTORY: Partition = Partition(1_000_000);
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -5,6 +5,7 @@
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
 pub mod calendar;
+pub mod changes;
 pub mod clock;
 pub mod compare;
 pub mod control;
@@ -19,6 +20,7 @@ pub mod partial;
 pub mod plan;
 pub mod published;
 pub mod readers;
+pub mod retention;
 pub mod scalar;
 pub mod schedule;
 pub mod seam;

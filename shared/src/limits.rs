@@ -38,10 +38,25 @@ pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
+pub const VERSIONS_KEPT: u32 = 10;
+/// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.
+pub const VERSIONS_KEPT_MAX: u32 = 10_000;
+/// Age at which a file that nobody needs is deleted, in milliseconds: readers and runs of other processes are not known, and
+/// none of them takes as long.
+pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
+/// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
+pub const VACUUM_EVERY_MS: u64 = 3_600_000;
+/// Old versions whose lists of files are held in memory, over all views, the last asked for.
+pub const PAST_VERSIONS_CACHED: usize = 32;
 /// Rows of an answer when the query names no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
+/// Milliseconds after its last use for which a Parquet answer that is read in pieces stays the same.
+pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
+/// Bytes of the Parquet answers kept for that, over all clients. A larger one is made anew for every piece.
+pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.
@@ -65,6 +80,12 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
+pub const RECONCILIATIONS_KEPT: usize = 1_000;
+/// Reconciliations that an answer on drift lists when the request names no limit.
+pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
+/// Most reconciliations that an answer on drift lists.
+pub const DRIFT_VERSIONS_MAX: usize = 200;
 /// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.

@@ -27,9 +27,10 @@ pub fn describe(view: &View, stream: &Stream) -> String {
     text
 }
 
-struct Reader<'a> {
-    view: &'a View,
-    stream: &'a Stream,
+/// Puts parts of a view into words.
+pub(crate) struct Reader<'a> {
+    pub view: &'a View,
+    pub stream: &'a Stream,
 }
 
 /// One line of a plan. Writing to a text cannot fail.
@@ -139,11 +140,13 @@ impl Reader<'_> {
         }
     }
 
-    fn over_aggregates(&self, scalar: &Scalar) -> String {
+    /// An expression over the view's aggregates.
+    pub(crate) fn over_aggregates(&self, scalar: &Scalar) -> String {
         print(scalar, &|index| self.aggregate(&self.view.aggregates[index]))
     }
 
-    fn sql(&self, scalar: &Scalar) -> String {
+    /// An expression over the stream's columns.
+    pub(crate) fn sql(&self, scalar: &Scalar) -> String {
         print(scalar, &|index| self.stream.columns[index].name.clone())
     }
 
@@ -166,10 +169,18 @@ impl Reader<'_> {
     }
 
     fn filter(&self) -> String {
-        self.view.filter.as_ref().map_or("all events".to_owned(), |filter| self.sql(filter))
+        self.filter_sql().unwrap_or_else(|| "all events".to_owned())
     }
 
-    fn event_time(&self) -> &str {
+    pub(crate) fn filter_sql(&self) -> Option<String> {
+        self.view.filter.as_ref().map(|filter| self.sql(filter))
+    }
+
+    pub(crate) fn having_sql(&self) -> Option<String> {
+        self.view.having.as_ref().map(|having| self.over_aggregates(having))
+    }
+
+    pub(crate) fn event_time(&self) -> &str {
         &self.stream.columns[self.stream.event_time].name
     }
 

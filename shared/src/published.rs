@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::ids::ViewName;
+use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::stream::Stream;
 use crate::version::BatchVersion;
@@ -25,20 +26,41 @@ pub struct Published {
     pub version: Option<Arc<BatchVersion>>,
     /// Where speed begins.
     pub seam: Cut,
+    /// Events that were in the archive alone when the process started, and are in no version: neither batch nor speed has
+    /// them, until the first run is published.
+    pub unread: Ledger,
+    /// The definition that is declared, if another one answers until the first version of it is complete.
+    pub shadow: Option<Arc<View>>,
 }
 
 impl Published {
     /// The answer of `view` with nothing published yet: everything is speed's.
     pub fn nothing(view: Arc<View>, stream: Arc<Stream>) -> Published {
         let seam = Cut::start(stream.partitions);
-        Published { definition_hash: Arc::from(view.definition_hash()), view, stream, version: None, seam }
+        Published {
+            definition_hash: Arc::from(view.definition_hash()),
+            view,
+            stream,
+            version: None,
+            seam,
+            unread: Ledger::EMPTY,
+            shadow: None,
+        }
     }
 
     /// The answer of `view` from `version` on.
     pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> Published {
         let seam = version.seam.clone();
         let definition_hash = Arc::from(view.definition_hash());
-        Published { definition_hash, view, stream, version: Some(Arc::new(version)), seam }
+        Published {
+            definition_hash,
+            view,
+            stream,
+            version: Some(Arc::new(version)),
+            seam,
+            unread: Ledger::EMPTY,
+            shadow: None,
+        }
     }
 }
 

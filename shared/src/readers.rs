@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::handoff::HandoffError;
-use crate::ids::{Offset, Partition};
+use crate::ids::{Offset, Partition, ViewName};
+use crate::lake::VersionLease;
 use crate::ledger::Ledger;
 use crate::partial::block::Part;
 use crate::published::Published;
@@ -58,6 +59,9 @@ pub trait SpeedReader: Send + Sync {
 
     /// Drops what lies before `seam`: a version up to there has been published.
     fn retire(&self, published: &Published, seam: &Cut);
+
+    /// Stops folding for a definition that no longer answers, and drops what there is of it.
+    fn forget(&self, published: &Published);
 }
 
 /// The batch layer, as a reader sees it.
@@ -71,4 +75,52 @@ pub trait BatchReader: Send + Sync {
         from: i64,
         to: i64,
     ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>>;
+}
+
+/// Which state of the past is asked for?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// A batch version, by its number.
+    Version(i64),
+    /// The version that was published then.
+    Time(Micros),
+}
+
+/// A batch version that answers again as it did, under the definition that made it.
+#[derive(Debug)]
+pub struct Past {
+    pub published: Arc<Published>,
+    pub version: Arc<BatchVersion>,
+    /// Its files stay for as long as this is held.
+    pub lease: VersionLease,
+}
+
+/// Why a state of the past does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PastError {
+    /// There was one, but it is not kept any more.
+    #[error(
+        "{what} is not kept any more; the oldest version that is kept is {oldest}, published at {published_at}. \
+         Future versions are kept longer with versions_kept in the view's WITH (...)"
+    )]
+    Gone { what: String, oldest: i64, published_at: Micros },
+    #[error("there is no version {version} of {view}; the newest is {newest}")]
+    Unknown { view: ViewName, version: i64, newest: i64 },
+    #[error("{view} had no version then; the first, {first}, was published at {published_at}")]
+    Before { view: ViewName, first: i64, published_at: Micros },
+    #[error("{0} has no version yet: a run publishes the first")]
+    Nothing(ViewName),
+    #[error(
+        "version {version} of {view} was computed by a definition that cannot be understood any more, since its stream \
+         or the dialect has changed; GET /v1/views/{view}/versions tells which versions have which definition"
+    )]
+    NotUnderstood { view: ViewName, version: i64 },
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// The kept versions of views.
+pub trait PastReader: Send + Sync {
+    /// The version of `view` that `moment` names.
+    fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<Past, PastError>>;
 }

@@ -192,6 +192,34 @@ impl Scalar {
     }
 }
 
+impl Scalar {
+    /// Lets `each` change the index of every column the expression reads.
+    pub fn renumber(&mut self, each: &mut dyn FnMut(&mut usize)) {
+        match &mut self.node {
+            Node::Column(index) => each(index),
+            Node::Literal(_) => {}
+            Node::Arithmetic(_, a, b) | Node::Compare(_, a, b) | Node::And(a, b) | Node::Or(a, b) => {
+                a.renumber(each);
+                b.renumber(each);
+            }
+            Node::Not(a) | Node::Negate(a) | Node::IsNull(a) | Node::Cast(a) | Node::In(a, _) | Node::Shift(a, _) => {
+                a.renumber(each);
+            }
+            Node::Like { text, .. } => text.renumber(each),
+            Node::Case(branches, otherwise) => {
+                for (condition, result) in branches {
+                    condition.renumber(each);
+                    result.renumber(each);
+                }
+                if let Some(otherwise) = otherwise {
+                    otherwise.renumber(each);
+                }
+            }
+            Node::Coalesce(items) | Node::Call(_, items) => items.iter_mut().for_each(|item| item.renumber(each)),
+        }
+    }
+}
+
 impl ArithmeticOp {
     /// As written in SQL.
     pub fn symbol(self) -> &'static str {

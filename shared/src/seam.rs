@@ -34,7 +34,25 @@ impl Cut {
         self.0.values().map(|point| point.accepted).sum()
     }
 
-    /// The offsets alone, as answers show them.
+    /// The positions in the log; historical events are not there.
+    pub fn of_log(&self) -> impl Iterator<Item = (Partition, CutPoint)> + '_ {
+        self.0.iter().filter(|(partition, _)| **partition != Partition::HISTORY).map(|(p, point)| (*p, *point))
+    }
+
+    /// The position of historical events, if there are any before the cut.
+    pub fn history(&self) -> CutPoint {
+        self.0.get(&Partition::HISTORY).copied().unwrap_or_default()
+    }
+
+    /// The cut that has all historical events up to `point` before it as well.
+    pub fn with_history(mut self, point: CutPoint) -> Cut {
+        if point.offset > Offset(0) {
+            self.0.insert(Partition::HISTORY, point);
+        }
+        self
+    }
+
+    /// The offsets alone, as answers show them; that of historical events under `1000000`.
     pub fn offsets(&self) -> BTreeMap<Partition, Offset> {
         self.0.iter().map(|(partition, point)| (*partition, point.offset)).collect()
     }

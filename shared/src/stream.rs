@@ -43,7 +43,10 @@ pub enum UnknownFields {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     pub name: StreamName,
+    /// The declared columns, then those that were declared once and still stand in what is stored.
     pub columns: Vec<Column>,
+    /// How many of the columns are declared: values are taken from events for these alone.
+    pub declared: usize,
     /// Index of the event id's column, for dedup.
     pub primary_key: Option<usize>,
     /// Index of the event time's column (TIMESTAMP, never null).
@@ -64,12 +67,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The declared columns as an Arrow schema. All are nullable but the event time.
+    /// The columns as an Arrow schema. All are nullable but the event time.
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.fields()))
     }
 
-    /// Schema of a batch in the log: the declared columns, then `_watermark`.
+    /// Schema of a batch in the log: the columns, then `_watermark`.
     pub fn log_schema(&self) -> SchemaRef {
         let mut fields = self.fields();
         fields.push(Field::new(system_columns::WATERMARK, timestamp_type(), true));
@@ -84,6 +87,22 @@ impl Stream {
         fields.push(Field::new(system_columns::ARRIVED_AT, timestamp_type(), false));
         fields.push(Field::new(system_columns::WATERMARK, timestamp_type(), true));
         Arc::new(Schema::new(fields))
+    }
+
+    /// The columns that events may have.
+    pub fn declared(&self) -> &[Column] {
+        &self.columns[..self.declared]
+    }
+
+    /// The stream with columns that what is stored has and the declaration has not: always null in new events. A definition
+    /// that still reads them goes on being understood.
+    pub fn with_removed(mut self, removed: impl IntoIterator<Item = Column>) -> Stream {
+        for column in removed {
+            if self.column(&column.name).is_none() {
+                self.columns.push(column);
+            }
+        }
+        self
     }
 
     /// Index of the column called `name`.

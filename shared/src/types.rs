@@ -48,6 +48,21 @@ impl DataType {
         }
     }
 
+    /// The type of a column that `arrow` carries, here or in a table as other readers see it; `None`: none of ours.
+    pub fn of_arrow(arrow: &ArrowType) -> Option<DataType> {
+        Some(match arrow {
+            ArrowType::Boolean => DataType::Boolean,
+            ArrowType::Int32 => DataType::Int,
+            ArrowType::Int64 => DataType::BigInt,
+            ArrowType::Float64 => DataType::Double,
+            ArrowType::Decimal128(precision, scale) => DataType::Decimal { precision: *precision, scale: *scale },
+            ArrowType::Utf8View | ArrowType::Utf8 | ArrowType::LargeUtf8 => DataType::String,
+            ArrowType::Date32 => DataType::Date,
+            ArrowType::Timestamp(TimeUnit::Microsecond, _) => DataType::Timestamp,
+            _ => return None,
+        })
+    }
+
     /// INT or BIGINT.
     pub fn is_integer(self) -> bool {
         matches!(self, DataType::Int | DataType::BigInt)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compare::Comparison;
 use crate::ids::ViewName;
+use crate::lake::DataFile;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::time::{Day, Micros};
@@ -31,9 +33,43 @@ pub struct BatchVersion {
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
     #[serde(default)]
     pub longest_session_us: i64,
+    /// How far off what it replaced had been, without the rows; `None`: it was not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Box<Comparison>>,
+    /// The file with all of it, written before the version was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison_file: Option<DataFile>,
+    /// What the run did that published it; not known of versions that an earlier program wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<RunWork>,
+    /// Files of the version, and their bytes; `None`: published before these were noted.
+    #[serde(default)]
+    pub file_count: Option<u64>,
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// The stream's watermark and its latest event time when the version was made: by them its rows are judged again.
+    #[serde(default)]
+    pub watermark: Option<Micros>,
+    #[serde(default)]
+    pub latest_event: Option<Micros>,
+    /// The first window date that retention has left; `None`: it has dropped none.
+    #[serde(default)]
+    pub retained_from: Option<Day>,
+    /// Events that came when all their windows had been dropped: part of the ledger, and of no row.
+    #[serde(default)]
+    pub past_retention: u64,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
+}
+
+/// How much a run did, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunWork {
+    pub started_at: Micros,
+    /// Events in the files that it read, and the bytes of those files.
+    pub events: u64,
+    pub bytes: u64,
 }
 
 /// One file of a version.
@@ -47,6 +83,18 @@ pub struct VersionFile {
 }
 
 impl BatchVersion {
+    /// Events that the run read per second, if it read any.
+    pub fn events_per_second(&self) -> Option<f64> {
+        let work = self.work?;
+        let seconds = (self.published_at.0 - work.started_at.0) as f64 / 1e6;
+        (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
+    }
+
+    /// The start of the first window that retention has left, in microseconds.
+    pub fn first_start(&self) -> i64 {
+        self.retained_from.map_or(i64::MIN, |day| day.start().0)
+    }
+
     /// Files that may hold windows starting in `from..to` (microseconds).
     pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
         self.files.iter().filter(move |file| match file.date {

@@ -1,10 +1,13 @@
 //! What does a view compute? The one definition that speed, batch and serving obey.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::calendar::Zone;
 use crate::ids::{StreamName, ViewName};
+use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::types::DataType;
 use crate::window::Window;
@@ -32,6 +35,14 @@ pub struct View {
     pub schedule: Option<String>,
     /// The zone by whose wall clock the schedule goes. The view's own, if none was declared.
     pub schedule_zone: Zone,
+    /// The mean relative error up to which reconciliations raise no alarm, as a share; `None`: any.
+    pub max_drift: Option<f64>,
+    /// Names of the stream's columns that its expressions read, by index.
+    pub reads: BTreeMap<usize, String>,
+    /// How many versions can be asked for, the newest included; at least 1. Not part of the definition.
+    pub versions_kept: u32,
+    /// Window dates further back are dropped; `None`: none are. Not part of the definition.
+    pub retention: Option<Retention>,
     /// The statement that declared the view.
     pub sql: String,
 }
@@ -45,6 +56,11 @@ pub enum OutputColumn {
     Dimension(usize),
     /// Index into [`View::measures`].
     Measure(usize),
+}
+
+fn hash(what: &impl Serialize) -> String {
+    let text = serde_json::to_vec(what).expect("a definition is plain data");
+    format!("{:032x}", xxh3_128(&text))
 }
 
 /// What to group by.
@@ -153,15 +169,47 @@ pub struct Measure {
 }
 
 impl View {
-    /// Identifies what the view computes: two views with equal hashes give equal answers. Schedule, comments and
-    /// spacing do not change it.
+    /// Identifies what the view computes: two views with equal hashes give equal answers. Options, comments and spacing
+    /// do not change it, nor do columns of the stream that it does not read.
     pub fn definition_hash(&self) -> String {
-        let what = (
+        // Places change when the stream gets other columns: what counts is the place among the names that are read.
+        let names: BTreeSet<&str> = self.reads.values().map(String::as_str).collect();
+        let place = |index: usize| {
+            let name = self.reads.get(&index)?;
+            names.iter().position(|known| known == name)
+        };
+        let mut by_name = self.clone();
+        by_name.renumber(&mut |index| *index = place(*index).unwrap_or(usize::MAX));
+        hash(&(by_name.computed(), names))
+    }
+
+    /// The hash by which versions were known that an earlier program wrote: columns went by their places.
+    pub fn positional_hash(&self) -> String {
+        hash(&self.computed())
+    }
+
+    /// Everything that changes answers.
+    fn computed(&self) -> impl Serialize + '_ {
+        (
             (&self.stream, &self.window, &self.filter, &self.having),
             (&self.dimensions, &self.aggregates, &self.measures, &self.output),
-        );
-        let text = serde_json::to_vec(&what).expect("a definition is plain data");
-        format!("{:032x}", xxh3_128(&text))
+        )
+    }
+
+    /// Lets `each` change the index of every column of the stream that an expression reads.
+    fn renumber(&mut self, each: &mut dyn FnMut(&mut usize)) {
+        let of_aggregates = self.aggregates.iter_mut().flat_map(|a| a.argument.iter_mut().chain(&mut a.filter));
+        let of_dimensions = self.dimensions.iter_mut().map(|dimension| &mut dimension.expression);
+        self.filter.iter_mut().chain(of_dimensions).chain(of_aggregates).for_each(|scalar| scalar.renumber(each));
+    }
+
+    /// Calls `each` with every expression over the stream's columns.
+    pub fn for_each_expression(&self, each: &mut dyn FnMut(&Scalar)) {
+        self.filter.iter().for_each(&mut *each);
+        self.dimensions.iter().for_each(|dimension| each(&dimension.expression));
+        self.aggregates
+            .iter()
+            .for_each(|aggregate| aggregate.argument.iter().chain(&aggregate.filter).for_each(&mut *each));
     }
 
     /// Index of the dimension called `name`.

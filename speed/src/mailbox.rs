@@ -17,6 +17,8 @@ pub enum Request {
     Pin { view: ViewName, definition: String, from: u64, reply: oneshot::Sender<Result<PartitionPin, SpeedError>> },
     /// Drop what lies before an offset.
     Retire { view: ViewName, definition: String, before: u64 },
+    /// Fold no more for the view as this definition has it.
+    Forget { view: ViewName, definition: String },
     /// Numbers for a status page.
     Status { reply: oneshot::Sender<Vec<ViewStatus>> },
 }

@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, try_join_all};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogSink};
-use shared::ids::{Offset, Partition, StreamName};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::limits;
 use shared::published::Published;
@@ -124,6 +124,16 @@ impl Speed {
         }
     }
 
+    /// Asks every worker of the view's stream something that has no answer.
+    fn tell(&self, published: &Published, request: impl Fn(Partition, ViewName, String) -> Request) {
+        for partition in (0..published.stream.partitions).map(Partition) {
+            if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
+                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
+                mailbox.ask(request(partition, view, definition));
+            }
+        }
+    }
+
     async fn pin_partition(
         &self,
         published: &Published,
@@ -167,12 +177,15 @@ impl SpeedReader for Speed {
     }
 
     fn retire(&self, published: &Published, seam: &Cut) {
-        for partition in (0..published.stream.partitions).map(Partition) {
-            if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
-                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-                mailbox.ask(Request::Retire { view, definition, before: seam.offset(partition).0 });
-            }
-        }
+        self.tell(published, |partition, view, definition| Request::Retire {
+            view,
+            definition,
+            before: seam.offset(partition).0,
+        });
+    }
+
+    fn forget(&self, published: &Published) {
+        self.tell(published, |_, view, definition| Request::Forget { view, definition });
     }
 }
 
@@ -190,10 +203,9 @@ fn worker(
         let begin = seam.offset(partition).max(log_start);
         let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
         from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
-        let at_seam = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
-        // What lies between is in the archive alone: accepted, but in no answer until a run has taken it in.
-        let between = (seam.offset(partition).0..begin.0).map(|offset| Ledger::of(partition, Offset(offset)));
-        let accepted = at_seam + between.sum();
+        let accepted = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
+        // What the log no longer has was accepted all the same, also where nothing came after it.
+        let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }

@@ -109,8 +109,12 @@ impl Worker {
     fn answer(&mut self, request: Request) {
         match request {
             Request::Pin { view, definition, from, reply } => {
-                let view = self.views.iter().find(|v| v.is(&view, &definition));
-                let generations = view.map_or(Err(SpeedError::UnknownView), |v| v.pin(Offset(from)));
+                let generations = match self.views.iter().find(|v| v.is(&view, &definition)) {
+                    Some(found) => found.pin(Offset(from)),
+                    // Another definition answers since the reader looked.
+                    None if self.views.iter().any(|v| v.view.name == view) => Err(SpeedError::SeamMoved),
+                    None => Err(SpeedError::UnknownView),
+                };
                 let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
                 let pin = generations.map(|generations| PartitionPin {
                     // What the watermark stays behind of, the service knows.
@@ -123,6 +127,7 @@ impl Worker {
                 let of_view = self.views.iter_mut().filter(|v| v.is(&view, &definition));
                 of_view.for_each(|v| v.retire(Offset(before)));
             }
+            Request::Forget { view, definition } => self.views.retain(|v| !v.is(&view, &definition)),
             Request::Status { reply } => {
                 let status = |v: &Generations| ViewStatus {
                     view: v.view.name.clone(),

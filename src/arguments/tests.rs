@@ -32,7 +32,10 @@ fn every_command_of_the_contract_is_understood() {
         "trueup streams flights --url http://h:1",
         "trueup compare v --version 3",
         "trueup batch run v --full --wait",
+        "trueup query v --version 3 --as-of 2001-01-01T00:00:00Z",
         "trueup batch status",
+        "trueup batch versions v -o json",
+        "trueup batch vacuum v --older-than 0s",
         "trueup completions zsh",
     ] {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

@@ -5,34 +5,46 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::control::{Run, RunState};
-use shared::time::Micros;
+use shared::ids::ViewName;
+use shared::time::{Day, Micros};
 
-use crate::arguments::{Batch, BatchRun, Listing};
+use crate::arguments::{Backfill, Batch, BatchRun, Listing, Server};
 use crate::client::Client;
-use crate::exit::{Failure, NO};
+use crate::exit::{Failure, NO, USAGE};
 use crate::quantities::{bytes, grouped};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, moment, show};
+use super::versions;
 
 /// How often a run that is waited for is looked up.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(arguments: Batch) -> Result<(), Failure> {
     match arguments {
-        Batch::Run(arguments) => start(arguments).await,
+        Batch::Run(BatchRun { view, full, wait, server }) => start(&view, json!({ "full": full }), wait, &server).await,
+        Batch::Backfill(Backfill { view, from, to, wait, server }) => {
+            if from >= to {
+                let error = Failure::new(USAGE, format!("--from {from} --to {to} is no day at all"));
+                let step = if from == to { Day(to.0.saturating_add(1)) } else { from };
+                let from = from.min(to);
+                return Err(error.next_step(format!("--to is not included: --from {from} --to {step}")));
+            }
+            start(&view, json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
+        }
         Batch::Status(arguments) => status(arguments).await,
+        Batch::Versions(arguments) => versions::list(arguments).await,
+        Batch::Vacuum(arguments) => versions::vacuum(arguments).await,
     }
 }
 
-async fn start(arguments: BatchRun) -> Result<(), Failure> {
-    let client = Client::new(&arguments.server.url)?;
-    let path = format!("/v1/views/{}/runs", arguments.view);
-    let request = client.request(Method::POST, &path).json(&json!({ "full": arguments.full }));
-    let mut run: Run = client.json(request).await?;
-    if arguments.wait {
+async fn start(view: &ViewName, scope: Value, until_over: bool, server: &Server) -> Result<(), Failure> {
+    let client = Client::new(&server.url)?;
+    let path = format!("/v1/views/{view}/runs");
+    let mut run: Run = client.json(client.request(Method::POST, &path).json(&scope)).await?;
+    if until_over {
         run = wait(&client, run).await?;
     }
     writeln!(std::io::stdout(), "{}", sentence(&run))?;
@@ -60,7 +72,9 @@ async fn wait(client: &Client, mut run: Run) -> Result<Run, Failure> {
 
 fn sentence(run: &Run) -> String {
     let kind = if run.full { "full run" } else { "run" };
-    let begin = format!("{kind} {} of {}", run.id, run.view);
+    let ranges: Vec<String> = run.ranges.iter().map(|range| format!("{} to {}", range.from, range.to)).collect();
+    let ranges = if ranges.is_empty() { String::new() } else { format!(" with {}", ranges.join(", ")) };
+    let begin = format!("{kind} {} of {}{ranges}", run.id, run.view);
     match (run.state, run.version) {
         (RunState::Published, Some(version)) => format!("{begin} published version {version}{}", how_much(run)),
         (RunState::Failed, _) => format!("{begin} failed: {}", run.error.as_deref().unwrap_or("no reason was given")),

@@ -1,10 +1,12 @@
 //! `trueup compare`: how far was what was served from the exact figures, and why?
 
+mod history;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::Value;
-use shared::compare::{Comparison, Difference};
+use shared::compare::{Comparison, DefinitionChange, Difference};
 
 use crate::arguments::Compare;
 use crate::exit::Failure;
@@ -17,23 +19,33 @@ use super::listing::{moment, show};
 const DIFFERENCES_SHOWN: usize = 10;
 
 pub async fn run(arguments: Compare) -> Result<(), Failure> {
+    if arguments.history {
+        return history::run(&arguments).await;
+    }
     let version = arguments.batch_version.map_or_else(String::new, |version| format!("?version={version}"));
     let path = format!("/v1/views/{}/compare{version}", arguments.view);
     show(&arguments.listing, &path, |comparison| text(&comparison, None)).await
 }
 
 fn text(comparison: &Comparison, width: Option<u16>) -> String {
-    let mut text = format!(
-        "{} version {}: {} of {} rows were served exactly\n\n",
-        comparison.view,
-        comparison.version,
-        grouped(comparison.rows_equal),
-        grouped(comparison.rows_compared),
-    );
+    let mut text = match &comparison.definition {
+        None => format!(
+            "{} version {}: {} of {} rows were served exactly\n\n",
+            comparison.view,
+            comparison.version,
+            grouped(comparison.rows_equal),
+            grouped(comparison.rows_compared),
+        ),
+        Some(change) => changed(comparison, change),
+    };
+    if comparison.definition.as_ref().is_some_and(|change| change.not_comparable.is_some()) {
+        return text;
+    }
     text += &measures(comparison, width);
     let causes = &comparison.causes;
     let causes = [
         ("late", causes.late),
+        ("historical", causes.historical),
         ("duplicate", causes.duplicate),
         ("sketch", causes.sketch),
         ("rounding", causes.rounding),
@@ -48,6 +60,30 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
         let more = comparison.rows.len().saturating_sub(DIFFERENCES_SHOWN) as u64 + comparison.rows_omitted;
         if more > 0 {
             writeln!(text, "... and {} more", grouped(more)).expect("a String takes any text");
+        }
+    }
+    text
+}
+
+/// What a version that changed the definition changed, and how much of the answers.
+fn changed(comparison: &Comparison, change: &DefinitionChange) -> String {
+    let mut text = format!("{} version {} changed the definition:\n", comparison.view, comparison.version);
+    for change in &change.changes {
+        text += &format!("  {change}\n");
+    }
+    text.push('\n');
+    match &change.not_comparable {
+        Some(reason) => text += &format!("The answers of the two definitions cannot be compared: {reason}.\n"),
+        None => {
+            let by: Vec<&str> =
+                std::iter::once("window").chain(change.compared_by.iter().map(String::as_str)).collect();
+            text += &format!(
+                "By {}, {} of {} rows are the same under both definitions.\n\
+                 Served: the values of the old definition. Exact: those of the new one.\n\n",
+                by.join(" and "),
+                grouped(comparison.rows_equal),
+                grouped(comparison.rows_compared),
+            );
         }
     }
     text
@@ -114,6 +150,53 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_changed_definition_in_words() {
+        let mut comparison = json!({
+            "view": "departures", "version": 13, "compared_at": "2001-01-02T00:00:00Z", "cut": {"0": 41200},
+            "rows_compared": 812, "rows_equal": 800,
+            "measures": {"flights": {"equal": 800, "max_abs_error": 2.0, "max_rel_error": 0.02, "mean_rel_error": 0.0001}},
+            "causes": {"late": 0, "duplicate": 0, "sketch": 0, "rounding": 0, "definition": 12, "unexplained": 0},
+            "definition": {
+                "before": "CREATE VIEW ..", "after": "CREATE VIEW ..", "compared_by": ["origin"],
+                "changes": [
+                    {"part": "filter", "before": "distance_mi > 0", "after": "distance_mi > 100"},
+                    {"part": "measure", "name": "late_flights", "before": null, "after": "COUNT(*) FILTER (WHERE delay_min > 15)"},
+                    {"part": "dimension", "name": "destination", "before": "destination", "after": null}
+                ]
+            },
+            "rows": []
+        });
+        let said = |comparison: &Value| {
+            let comparison: Comparison = serde_json::from_value(comparison.clone()).expect("the contract's shape");
+            text(&comparison, Some(110))
+        };
+        insta::assert_snapshot!(said(&comparison), @r#"
+        departures version 13 changed the definition:
+          filter changed: distance_mi > 0 → distance_mi > 100
+          measure late_flights added: COUNT(*) FILTER (WHERE delay_min > 15)
+          dimension destination removed
+
+        By window and origin, 800 of 812 rows are the same under both definitions.
+        Served: the values of the old definition. Exact: those of the new one.
+
+         measure   equal   largest error   relative   mean relative
+        ────────────────────────────────────────────────────────────
+         flights     800               2    2.000 %         0.010 %
+
+        causes of the differing values: late 0, duplicate 0, sketch 0, rounding 0, definition 12, unexplained 0
+        "#);
+        comparison["definition"]["not_comparable"] = json!("their windows are not the same");
+        insta::assert_snapshot!(said(&comparison), @r#"
+        departures version 13 changed the definition:
+          filter changed: distance_mi > 0 → distance_mi > 100
+          measure late_flights added: COUNT(*) FILTER (WHERE delay_min > 15)
+          dimension destination removed
+
+        The answers of the two definitions cannot be compared: their windows are not the same.
+        "#);
+    }
+
+    #[test]
     fn the_report_in_words() {
         let comparison = json!({
             "view": "departures", "version": 12, "compared_at": "2001-01-02T00:00:00Z", "cut": {"0": 41200},
@@ -134,7 +217,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 12, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
+        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
 
          window                 origin   measure    served   exact   cause
         ───────────────────────────────────────────────────────────────────

@@ -1,9 +1,11 @@
-//! `trueup ingest`: how do the events of a file reach a stream? A reader on a thread of its own cuts batches, a few
-//! requests send them, and a tally is kept of what the server said.
+//! `trueup ingest`: how do the events of files reach a stream? A reader on a thread of its own cuts batches, a few requests
+//! send them, and a tally is kept of what the server said. Old events take another way: [`historical`].
 
+mod historical;
 mod tally;
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,9 +28,25 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 const READ_AHEAD: usize = 2;
 
 pub async fn run(arguments: Ingest) -> Result<(), Failure> {
+    if arguments.historical.historical {
+        return historical::run(arguments).await;
+    }
+    let mut outcome = Ok(());
+    for file in &arguments.files {
+        let sent = send(&arguments, file).await;
+        // A file with rejected lines does not keep the others from being sent.
+        match sent {
+            Err(failure) if failure.code == NO && failure.is_told() => outcome = Err(failure),
+            sent => sent?,
+        }
+    }
+    outcome
+}
+
+async fn send(arguments: &Ingest, file: &Path) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
-    let name = arguments.file.display().to_string();
-    let file = EventsFile::open(&arguments.file).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
+    let name = file.display().to_string();
+    let file = EventsFile::open(file).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
     let sender = Sender::new(client, &arguments.stream, Patience::default());
     let begin = Instant::now();
     let mut tally = Tally::default();

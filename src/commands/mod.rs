@@ -7,10 +7,12 @@ mod completions;
 mod demo;
 mod ingest;
 mod listing;
+mod plan;
 mod query;
 mod serve;
 mod streams;
 mod verify;
+mod versions;
 mod views;
 
 use crate::arguments::Command;
@@ -22,6 +24,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Check(arguments) => check::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
         Command::Ingest(arguments) => ingest::run(arguments).await,
         Command::Query(arguments) => query::run(arguments).await,

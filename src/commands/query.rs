@@ -92,6 +92,7 @@ fn parameters(arguments: &Query) -> Vec<(&'static str, String)> {
         ("cursor", arguments.cursor.clone()),
         ("layer", layer),
         ("as_of", arguments.as_of.clone()),
+        ("version", arguments.batch_version.map(|version| version.to_string())),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

@@ -72,8 +72,9 @@ pub async fn shut_down(running: Running, stopped: anyhow::Result<()>, signals: S
     Ok(shut_down?)
 }
 
-/// The Delta library tells of every snapshot it reads; that is of no use to who runs a server.
-const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn";
+/// The Delta library tells of every snapshot it reads, the object store of every request it repeats; that is of no use to
+/// who runs a server.
+const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn,object_store=warn";
 
 /// Lets the layers speak on stderr; `TRUEUP_LOG` says how much, `default` otherwise.
 pub fn log_to_stderr(default: &str) {

@@ -51,6 +51,7 @@ fn one(stream: &StreamStatus) -> String {
             "watermark",
             format!("{} ({} behind the latest event time)", moment(stream.watermark), settings.watermark_delay),
         ),
+        ("historical", format!("{} put into the archive directly", grouped(stream.historical))),
         ("late", format!("{} (allowed lateness is {})", grouped(sum(|p| p.late)), settings.allowed_lateness)),
         ("ahead", format!("{} (more than {} ahead of their arrival)", grouped(sum(|p| p.ahead)), settings.max_ahead)),
         ("duplicates", grouped(sum(|p| p.duplicates))),
@@ -88,7 +89,14 @@ fn distribution(lateness: &Lateness) -> [(&'static str, String); 3] {
 
 fn table(streams: &[StreamStatus], width: Option<u16>) -> String {
     let rows = streams.iter().flat_map(|stream| {
-        stream.partitions.iter().enumerate().map(|(index, partition)| {
+        let history = || {
+            let events = grouped(stream.historical);
+            let mut cells = vec![String::new(), "historical".to_owned(), events.clone(), events];
+            cells.resize(HEADER.len(), String::new());
+            cells
+        };
+        let history = (stream.historical > 0).then(history);
+        let partitions = stream.partitions.iter().enumerate().map(|(index, partition)| {
             // What is known of the stream only stands beside its first partition.
             let of_stream = |text: String| if index == 0 { text } else { String::new() };
             vec![
@@ -103,7 +111,8 @@ fn table(streams: &[StreamStatus], width: Option<u16>) -> String {
                 bytes(partition.log_bytes),
                 moment(partition.watermark),
             ]
-        })
+        });
+        partitions.chain(history).collect::<Vec<_>>()
     });
     draw(&HEADER, rows, width)
 }
@@ -135,6 +144,7 @@ mod tests {
         flights
           events      1,000 in 2 partitions, 818 a second
           watermark   2001-01-01T00:00:00Z (1 hour behind the latest event time)
+          historical  0 put into the archive directly
           late        6 (allowed lateness is 4 hours)
           ahead       4 (more than 1 hour ahead of their arrival)
           duplicates  2

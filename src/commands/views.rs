@@ -41,7 +41,21 @@ fn table(views: &[Value], width: Option<u16>) -> String {
         cells.push(exact.map_or_else(dash, |(equal, compared)| format!("{equal} of {compared}")));
         cells
     });
-    draw(&HEADER, rows, width)
+    let mut text = draw(&HEADER, rows, width);
+    views.iter().filter_map(shadow).for_each(|line| text += &line);
+    text
+}
+
+/// What is being computed beside what answers.
+fn shadow(view: &Value) -> Option<String> {
+    let state = view.pointer("/shadow/state")?.as_str()?;
+    let of = |path: &str| view.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let (done, dates) = (of("/shadow/progress/dates_done"), of("/shadow/progress/dates"));
+    let error = view.pointer("/shadow/error").and_then(Value::as_str).map_or_else(String::new, |e| format!(": {e}"));
+    Some(format!(
+        "{}: a new definition is being computed ({state}, {done} of {dates} dates{error}); until then the old one answers\n",
+        view["name"].as_str().unwrap_or_default(),
+    ))
 }
 
 #[cfg(test)]
@@ -58,13 +72,15 @@ mod tests {
                    "watermark": "2001-01-02T00:00:00Z", "batch": {"rows": 812, "run": "r1", "full": false},
                    "state": {"rows": 40, "bytes": 4096, "generations": 2},
                    "reconciliation": {"version": 12, "rows_compared": 812, "rows_equal": 790}}),
-            json!({"name": "totals", "stream": "flights", "schedule": null, "seam": {"version": null}}),
+            json!({"name": "totals", "stream": "flights", "schedule": null, "seam": {"version": null},
+                   "shadow": {"state": "running", "progress": {"dates": 15, "dates_done": 3}, "error": null}}),
         ];
         insta::assert_snapshot!(table(&views, Some(140)), @r#"
          view         stream    schedule    next run               version   batch rows   live rows   watermark              served exactly
         ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          departures   flights   @every 5s   2024-01-01T00:00:05Z        12          812          40   2001-01-02T00:00:00Z       790 of 812
          totals       flights   -           -                            -            -           -   -                                   -
+        totals: a new definition is being computed (running, 3 of 15 dates); until then the old one answers
         "#);
     }
 }

@@ -128,7 +128,8 @@ impl View {
         names
     }
 
-    fn takes_in(&self, event: &Event) -> bool {
+    /// Does WHERE let the event in?
+    pub fn takes_in(&self, event: &Event) -> bool {
         self.filter.is_none_or(|f| (f.holds)(event))
     }
 

@@ -108,6 +108,26 @@ impl World {
 
     /// Starts the server and waits until it is ready.
     pub fn start(&mut self) {
+        assert!(self.launch(), "the server did not start:\n{}", self.log());
+        self.wait_for("ready", |world| world.try_get("/readyz").is_some_and(|a| a.status == 200));
+    }
+
+    /// Starts a server that may end before it is ready.
+    pub fn start_whatever_comes(&mut self) {
+        self.launch();
+    }
+
+    /// Starts a server that must end by itself at once; gives its exit code and what it wrote to stderr.
+    pub fn start_refused(&mut self) -> (Option<i32>, String) {
+        assert!(!self.launch(), "the server did start:\n{}", self.log());
+        let mut process = self.process.take().expect("a process");
+        let code = process.child.wait().expect("the server ends").code();
+        let text = process.log.lock().expect("a log").join("\n");
+        (code, text)
+    }
+
+    /// `false`: the server ended, or did not say where it listens.
+    fn launch(&mut self) -> bool {
         assert!(self.process.is_none(), "already running");
         let store = self.store().display().to_string();
         let data = self.elsewhere.as_ref().map_or(&store, |elsewhere| &elsewhere.data);
@@ -138,13 +158,12 @@ impl World {
                 lines.lock().expect("no panic while logging").push(line);
             }
         });
-        let Ok(url) = address.recv_timeout(PATIENCE) else {
-            let _ = child.kill();
-            panic!("the server did not start:\n{}", log.lock().expect("a log").join("\n"));
-        };
+        let found = address.recv_timeout(PATIENCE);
+        // Nobody listens at port 1.
+        let url = found.as_deref().unwrap_or("http://127.0.0.1:1");
         let root = url.split('/').take(3).collect::<Vec<_>>().join("/");
         self.process = Some(Process { child, url: root, log });
-        self.wait_for("ready", |world| world.try_get("/readyz").is_some_and(|a| a.status == 200));
+        found.is_ok()
     }
 
     fn settings(&self) -> PathBuf {
@@ -154,6 +173,11 @@ impl World {
     /// Limits of the next start, as a settings file has them.
     pub fn set_limits(&self, limits: &str) {
         std::fs::write(self.settings(), format!("[limits]\n{limits}")).expect("the settings can be written");
+    }
+
+    /// The definitions of the next start.
+    pub fn definitions(&self) -> &Path {
+        &self.definitions
     }
 
     /// Where the server keeps its data, or of data that is elsewhere what must be on this machine.
@@ -185,6 +209,11 @@ impl World {
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
         assert!(sent.success());
         process.child.wait().expect("the server ends").code()
+    }
+
+    /// Has a server been started and neither stopped nor killed?
+    pub fn is_alive(&self) -> bool {
+        self.process.is_some()
     }
 
     pub fn is_running(&mut self) -> bool {

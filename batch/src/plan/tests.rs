@@ -37,7 +37,7 @@ fn cut(offsets: &[u64]) -> Cut {
 
 fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
     let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
-    plan(&Given { window, seam, cut, archive, present: &present, everything })
+    plan(&Given { window, seam, cut, archive, present: &present, everything, ranges: &[] })
 }
 
 fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
@@ -144,4 +144,47 @@ proptest! {
             prop_assert!(window.event_days_of(date).expect("of the clock").contains(&day.0));
         }
     }
+}
+
+#[test]
+fn a_wanted_range_is_recomputed_besides_what_is_new() {
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
+    let archive = [file("a", 1, 0, 0, 5), file("b", 4, 0, 5, 7), file("c", 6, 0, 7, 9), file("d", 7, 0, 9, 12)];
+    let present = [view_file(Some(1)), view_file(Some(4)), view_file(Some(5)), view_file(Some(6))];
+    let ranges = [DateRange { from: Day(4), to: Day(6) }, DateRange { from: Day(20), to: Day(2_000_000) }];
+    let (seam, end) = (cut(&[9]), cut(&[12]));
+    let given = |window, present, ranges| Given {
+        window,
+        seam: &seam,
+        cut: &end,
+        archive: &archive,
+        present,
+        everything: false,
+        ranges,
+    };
+    let plan = super::plan(&given(hourly, &present, &ranges)).expect("a plan");
+    // Day 5 has rows that no event makes any more: they go.
+    assert_eq!(days(&plan), (vec![4, 5, 7], vec![4, 7], vec!["Some(4)", "Some(5)"]));
+    let none = super::plan(&given(hourly, &present, &[])).expect("a plan");
+    assert_eq!(days(&none).0, [7]);
+    // Windows that reach over the edge of a day need the events of the days after it.
+    let three_days = Window::Tumble(Grid::Fixed { size: 72 * HOUR, offset: 24 * HOUR });
+    let wide = super::plan(&given(three_days, &present, &[DateRange { from: Day(4), to: Day(5) }])).expect("a plan");
+    assert_eq!((days(&wide).0, days(&wide).1), (vec![4, 7], vec![4, 6, 7]));
+}
+
+#[test]
+fn historical_files_are_new_by_their_own_position() {
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
+    let history = |path: &str, day: i32, from: u64, to: u64| file(path, day, Partition::HISTORY.0, from, to);
+    let archive = [file("a", 1, 0, 0, 5), history("h1", 2, 0, 3), history("h2", 9, 3, 7), history("later", 1, 7, 9)];
+    let with = |cut: Cut, offset: u64| {
+        let accepted = Ledger::of_range(Partition::HISTORY, Offset(0), Offset(offset));
+        cut.with_history(CutPoint { offset: Offset(offset), accepted })
+    };
+    let plan = planned(hourly, &with(cut(&[5]), 3), &with(cut(&[5]), 7), &archive, false).expect("a plan");
+    assert_eq!(days(&plan), (vec![9], vec![9], vec!["Some(9)"]));
+    assert_eq!(plan.ledger, with(cut(&[5]), 7).accepted());
+    let missing = planned(hourly, &cut(&[5]), &with(cut(&[5]), 8), &archive[..3], false);
+    assert!(matches!(missing, Err(PlanError::Ledger { archived: 12, accepted: 13, .. })), "{missing:?}");
 }

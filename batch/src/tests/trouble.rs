@@ -22,7 +22,7 @@ async fn whatever_step_fails_the_old_version_goes_on_answering() {
         let (before, files) = (world.batch_rows(&view).await, world.parquet_files(&view));
         world.append(1, [event("c", 30, "ORD")]);
 
-        let fail_points = FailPoints { fail_at: Some(step), abort_at: None };
+        let fail_points = FailPoints { fail_at: Some(step), ..FailPoints::default() };
         let failing = Executor::new(world.surroundings(), BatchSettings { fail_points, ..settings() });
         let entry = world.entry(&view, false).await;
         let failure = failing.execute(&world.job(&view), &entry).await.expect_err("fails");

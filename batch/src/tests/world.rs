@@ -11,6 +11,7 @@ use arrow::array::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::ManualClock;
+use shared::control::RunScope;
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
@@ -180,7 +181,7 @@ impl World {
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
         let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
-        registry.request(view.name.as_str(), full, "request").expect("a run");
+        registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
         registry.next(&view.name).await.expect("a run")
     }
 
@@ -409,6 +410,10 @@ impl SpeedReader for Log {
             }
             Ok(SpeedPin { generations, watermark: None, latest_event: None })
         })
+    }
+
+    fn forget(&self, published: &Published) {
+        self.state.lock().retired.insert(published.definition_hash.to_string(), [u64::MAX; 2]);
     }
 
     fn retire(&self, published: &Published, seam: &Cut) {

@@ -29,6 +29,7 @@ fn stream() -> Stream {
     Stream {
         name: "flights".parse().unwrap(),
         columns: vec![column("id", DataType::BigInt), column("at", DataType::Timestamp)],
+        declared: 2,
         primary_key: None,
         event_time: 1,
         watermark_delay: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! How do rows become Arrow columns? One builder per declared column, filled row by row.
+//! How do rows become Arrow columns? One builder per column, filled row by row.
 
 use std::sync::Arc;
 

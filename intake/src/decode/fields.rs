@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use shared::stream::{Column, Stream, UnknownFields};
 
-/// A stream's columns, by name.
+/// A stream's declared columns, by name.
 pub(super) struct Fields<'a> {
     pub(super) columns: &'a [Column],
     /// Whether an event with a field that is not a column is rejected.
@@ -14,9 +14,9 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn new(stream: &'a Stream) -> Fields<'a> {
         Fields {
-            columns: &stream.columns,
+            columns: stream.declared(),
             reject_unknown: stream.unknown_fields == UnknownFields::Reject,
-            by_name: stream.columns.iter().enumerate().map(|(index, c)| (c.name.as_str(), index)).collect(),
+            by_name: stream.declared().iter().enumerate().map(|(index, c)| (c.name.as_str(), index)).collect(),
         }
     }
 

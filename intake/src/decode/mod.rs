@@ -8,6 +8,7 @@
 mod columns;
 mod fault;
 mod fields;
+pub mod fit;
 mod framing;
 mod moment;
 mod number;

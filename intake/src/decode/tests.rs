@@ -12,6 +12,24 @@ use shared::types::DataType;
 
 use super::*;
 
+#[test]
+fn a_column_that_was_removed_is_null_and_its_field_unknown() {
+    let mut stream = every_type();
+    stream.columns.retain(|column| column.name != "big");
+    stream.declared -= 1;
+    stream.event_time = stream.column("at").unwrap();
+    let stream = stream.with_removed([Column { name: "big".into(), data_type: DataType::BigInt }]);
+    for usual in [true, false] {
+        let body = br#"{"id": "a", "at": 1, "big": 7}"#;
+        let decoded = decode_with(&stream, body, Options::default(), usual).unwrap();
+        assert_eq!((decoded.rows.num_rows(), decoded.unknown_fields), (1, 1));
+        assert_eq!(decoded.rows.column_by_name("big").map(|column| column.null_count()), Some(1));
+    }
+    let strict = Stream { unknown_fields: UnknownFields::Reject, ..stream };
+    let decoded = decode(&strict, br#"{"id": "a", "at": 1, "big": 7}"#, Options::default()).unwrap();
+    assert_eq!(decoded.rejections[0].reason, "the stream has no field \"big\"");
+}
+
 /// One column of each type, then the event time.
 fn every_type() -> Stream {
     let columns = [
@@ -29,6 +47,7 @@ fn every_type() -> Stream {
     Stream {
         name: "every_type".parse().unwrap(),
         columns: columns.iter().map(|(name, t)| Column { name: (*name).into(), data_type: *t }).collect(),
+        declared: columns.len(),
         primary_key: Some(0),
         event_time: 9,
         watermark_delay: Duration::ZERO,

@@ -32,6 +32,7 @@ impl Door for Remembering {
                     Column { name: "scheduled_at".into(), data_type: DataType::Timestamp },
                     Column { name: "delay_min".into(), data_type: DataType::BigInt },
                 ],
+                declared: 2,
                 primary_key: None,
                 event_time: 0,
                 watermark_delay: Duration::ZERO,

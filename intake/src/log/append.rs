@@ -67,8 +67,8 @@ pub(crate) fn open(
     let mut recovered = recover(dir, partition, &stream, each)?;
     let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
     let (header, mut file) = match recovered.last {
-        Some((header, file)) if header.columns == stream.columns => (header, file),
-        // A new log, or columns were added: their frames need a segment that knows them.
+        Some((header, file)) if header.columns == stream.declared() => (header, file),
+        // A new log, or other columns are declared now: their frames need a segment that knows them.
         Some((header, file)) if recovered.segments.last().is_some_and(|s| s.first == totals.head()) => {
             // Replaced in one step: an empty segment of the old columns has the name that the new one needs.
             drop((header, file));
@@ -86,7 +86,7 @@ pub(crate) fn open(
         store: store.clone(),
         file,
         salt: header.salt,
-        columns: ColumnWriter::new(&stream.columns),
+        columns: ColumnWriter::new(stream.declared()),
         group: Vec::new(),
         durable_bytes,
         durable: totals,
@@ -105,7 +105,7 @@ fn begin(
     stream: &Stream,
     segments: &mut Vec<segment::Segment>,
 ) -> Result<(segment::SegmentHeader, File), LogError> {
-    let (segment, header, file) = segment::create(dir, settings, partition, totals, &stream.columns)?;
+    let (segment, header, file) = segment::create(dir, settings, partition, totals, stream.declared())?;
     segments.push(segment);
     Ok((header, file))
 }
@@ -218,7 +218,7 @@ impl Appender {
         if self.durable_bytes < self.settings.segment_bytes || empty {
             return Ok(());
         }
-        match segment::create(&self.dir, &self.settings, self.store.partition, before, &stream.columns) {
+        match segment::create(&self.dir, &self.settings, self.store.partition, before, stream.declared()) {
             Ok((segment, header, file)) => {
                 self.file = file;
                 self.salt = header.salt;

@@ -1,7 +1,8 @@
 //! How do rows become bytes and rows again? Arrow IPC without the schema, which the segment's header holds.
 //!
 //! Strings travel as `Utf8`: writing string views would write the whole buffers they point into, which many batches share.
-//! Reading copies nothing but builds the views anew. A segment that was begun before columns were added reads as null there.
+//! Reading copies nothing but builds the views anew. A segment that was begun before columns were added, or after they were
+//! removed, reads as null there.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub(crate) struct ColumnWriter {
 }
 
 impl ColumnWriter {
-    /// An encoder for `columns` and the watermark.
+    /// An encoder for the declared `columns` and the watermark. What else a batch has is null and not written.
     pub fn new(columns: &[Column]) -> Self {
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)
             .expect("the alignment is one that the format allows");
@@ -52,7 +53,9 @@ impl ColumnWriter {
             ArrowType::Utf8View => cast(column, &ArrowType::Utf8),
             _ => Ok(column.clone()),
         };
-        let columns = rows.columns().iter().map(on_wire).collect::<Result<Vec<_>, ArrowError>>()?;
+        let (written, rest) = rows.columns().split_at(self.wire.fields().len() - 1);
+        let written = written.iter().chain(rest.last());
+        let columns = written.map(on_wire).collect::<Result<Vec<_>, ArrowError>>()?;
         let rows = RecordBatch::try_new(self.wire.clone(), columns)?;
         let (_, encoded) = self.generator.encode(&rows, &mut self.dictionaries, &self.options, &mut self.context)?;
         Ok(Payload { message: encoded.ipc_message, body: encoded.arrow_data })
@@ -168,6 +171,26 @@ mod tests {
         assert_eq!(back.schema(), new.log_schema());
         assert_eq!(back.column_by_name("text").map(|c| c.null_count()), Some(2));
         assert_eq!(back.column_by_name("id"), full.column_by_name("id"));
+    }
+
+    #[test]
+    fn a_removed_column_is_not_written_and_reads_as_it_was_written_before() {
+        let stream = stream();
+        let full = rows(0, &[(Some("a"), 1), (None, 2)]);
+        let old = ColumnWriter::new(&stream.columns).encode(&full).expect("encodes");
+        let mut fewer = stream.clone();
+        let ok = fewer.columns.pop().expect("a column");
+        fewer.declared -= 1;
+        let now = fewer.with_removed([ok]);
+        assert_eq!((now.declared().len(), now.columns.len()), (5, 6));
+        let new = ColumnWriter::new(now.declared()).encode(&full).expect("encodes");
+        for (columns, payload, nulls) in [(&stream.columns[..], old, 0), (now.declared(), new, 2)] {
+            let reader = ColumnReader::new(Path::new("x.log"), columns, &now).expect("compatible");
+            let back = reader.decode(2, &payload.message, &Buffer::from_vec(payload.body)).expect("decodes");
+            assert_eq!(back.schema(), now.log_schema());
+            assert_eq!(back.column_by_name("ok").map(|c| c.null_count()), Some(nulls));
+            assert_eq!(back.column_by_name("_watermark"), full.column_by_name("_watermark"));
+        }
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! It stores and gives back; it decides nothing about duplicates, lateness or who may write: that is `partition`.
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`columns`] the rows in them; [`append`] writes, [`recover`]
-//! opens after a crash, [`replay`] reads, [`store`] is what they share and where old segments go.
+//! opens after a crash, [`replay`] reads, [`store`] is what they share and where old segments go;
+//! [`mod@look`] sees a log from outside.
 
 mod append;
 mod columns;
 mod cursor;
 mod error;
 mod frame;
+mod look;
 mod recover;
 mod replay;
 mod segment;
@@ -23,6 +25,7 @@ mod tests;
 
 pub(crate) use append::{Appender, open};
 pub use error::{CommitError, LogError};
+pub use look::{LogContents, look};
 pub(crate) use replay::{batches, column};
 pub use settings::{IoFaults, IoStep, LogSettings};
 pub(crate) use store::Store;

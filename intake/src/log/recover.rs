@@ -41,7 +41,6 @@ pub(crate) fn recover(
         let path = segment.path.clone();
         let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(LogError::io(&path))?;
         let (header, start) = segment::read_header(segment, partition, &mut file)?;
-        ColumnReader::new(&path, &header.columns, stream)?;
         if i > 0 && header.before.accepted != recovered.totals.accepted {
             let head = recovered.totals.head();
             let reason = format!("does not continue the segment before it, which ends at offset {head}");
@@ -50,6 +49,7 @@ pub(crate) fn recover(
         recovered.totals = header.before;
         let frames = file.try_clone().map_err(LogError::io(&path))?;
         let mut cursor = FrameCursor::new(frames, header.salt, start, segment.bytes);
+        let mut readable = false;
         loop {
             match cursor.step().map_err(LogError::io(&path))? {
                 Step::Frame(frame) => {
@@ -59,6 +59,11 @@ pub(crate) fn recover(
                     }
                     recovered.totals = frame.header.after;
                     if frame.rows() > 0 {
+                        // Of a segment without events any columns will do.
+                        if !readable {
+                            ColumnReader::new(&path, &header.columns, stream)?;
+                            readable = true;
+                        }
                         recovered.last_arrived_at = Some(frame.header.arrived_at);
                     }
                     each(&frame).map_err(|reason| LogError::corrupt(&path, frame.position, reason))?;

@@ -52,21 +52,34 @@ pub(crate) struct Segment {
 
 /// The segments in `dir`, oldest first. Removes what a crash left of one that never came into being.
 pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
+    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
+        let path = entry.map_err(LogError::io(dir))?.path();
+        if path.extension().is_some_and(|e| e == "new") {
+            fs::remove_file(&path).map_err(LogError::io(&path))?;
+        }
+    }
+    find(dir)
+}
+
+/// The segments in `dir`, oldest first. Changes nothing.
+pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
         let path = entry.map_err(LogError::io(dir))?.path();
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("new") => fs::remove_file(&path).map_err(LogError::io(&path))?,
-            Some("log") => {
-                let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
-                let Some(first) = (stem.len() == 20).then(|| stem.parse().ok()).flatten() else {
-                    return Err(LogError::Misplaced { path, reason: "not the name of a log segment".to_owned() });
-                };
-                let bytes = fs::metadata(&path).map_err(LogError::io(&path))?.len();
-                segments.push(Segment { first: Offset(first), path, bytes });
-            }
-            _ => {}
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
         }
+        let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+        let Some(first) = (stem.len() == 20).then(|| stem.parse().ok()).flatten() else {
+            return Err(LogError::Misplaced { path, reason: "not the name of a log segment".to_owned() });
+        };
+        let bytes = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            // Whoever looks from outside may meet a segment that is just being let go.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(LogError::io(&path)(error)),
+        };
+        segments.push(Segment { first: Offset(first), path, bytes });
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)

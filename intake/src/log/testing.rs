@@ -22,6 +22,7 @@ pub(crate) fn stream() -> Stream {
             column("price", DataType::Decimal { precision: 20, scale: 2 }),
             column("ok", DataType::Boolean),
         ],
+        declared: 6,
         primary_key: Some(0),
         event_time: 1,
         watermark_delay: Duration::from_micros(5),

@@ -249,6 +249,7 @@ fn columns_may_be_added_between_two_openings() {
     drop(log);
     let mut wider = stream();
     wider.columns.push(shared::stream::Column { name: "more".into(), data_type: shared::types::DataType::Date });
+    wider.declared += 1;
     let wider = Arc::new(wider);
     for _ in 0..2 {
         let log = open(dir.path(), P, wider.clone(), small(u64::MAX), &mut |_| Ok(())).expect("opens");

@@ -12,7 +12,7 @@ use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::Micros;
 
 use crate::lateness::StreamLateness;
-use crate::log::LogError;
+use crate::log::{self, LogError};
 use crate::partition::{OnFatal, PartitionLog, PartitionSettings, PartitionStatus, Submission, SubmitError};
 
 /// The log of one stream.
@@ -172,7 +172,7 @@ fn refuse_undeclared(dir: &Path, partitions: u32) -> Result<(), LogError> {
     for entry in std::fs::read_dir(dir).map_err(LogError::io(dir))? {
         let path = entry.map_err(LogError::io(dir))?.path();
         let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
-        if number.is_some_and(|number| number >= partitions) {
+        if number.is_some_and(|number| number >= partitions) && log::look(dir)?.partitions > partitions {
             let reason = format!("holds events, but the stream declares {partitions} partitions only");
             return Err(LogError::Misplaced { path, reason });
         }

@@ -141,6 +141,11 @@ fn a_release_by_all_readers_frees_the_oldest_segments() {
 #[test]
 fn a_partition_that_is_no_longer_declared_is_not_forgotten_silently() {
     let dir = TempDir::new().expect("a folder");
-    drop(open(&dir, 3, PartitionSettings::default()).expect("opens"));
+    drop(open(&dir, 4, PartitionSettings::default()).expect("opens"));
+    let intake = open(&dir, 3, PartitionSettings::default()).expect("the fourth never had an event");
+    let (submission, answer) = part(2, &["a"]);
+    intake.stream(&stream().name).expect("the stream").try_submit(vec![submission]).expect("there is room");
+    assert!(answer.blocking_recv().expect("an answer").is_ok());
+    drop(intake);
     assert!(matches!(open(&dir, 2, PartitionSettings::default()).err(), Some(LogError::Misplaced { .. })));
 }

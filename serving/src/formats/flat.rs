@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
 use shared::types::DataType;
 
 use crate::answer::{Answer, Column};
 
-/// A column of CSV or Parquet.
+/// A column of CSV, Parquet or Arrow.
 pub struct Flat<'a> {
     pub name: Cow<'a, str>,
     pub data_type: DataType,
@@ -37,4 +39,18 @@ pub fn columns(answer: &Answer) -> Vec<Flat<'_>> {
         }
     }
     flat
+}
+
+/// All of `answer` as one batch: its columns in their own types, then `_layer` and `_finality` as text.
+pub fn batch(answer: &Answer) -> Result<RecordBatch, ArrowError> {
+    let layers: StringViewArray = answer.layers.iter().map(|l| Some(l.name())).collect();
+    let finality: StringViewArray = answer.finality.iter().map(|f| Some(f.name())).collect();
+    let flat = columns(answer);
+    let mut columns: Vec<ArrayRef> = flat.iter().map(|c| Arc::clone(&c.values)).collect();
+    columns.extend([Arc::new(layers) as ArrayRef, Arc::new(finality)]);
+    let mut fields: Vec<Field> =
+        flat.iter().map(|c| Field::new(c.name.as_ref(), c.values.data_type().clone(), true)).collect();
+    fields.extend(["_layer", "_finality"].map(|name| Field::new(name, DataType::String.arrow(), false)));
+    let options = RecordBatchOptions::new().with_row_count(Some(answer.rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }

@@ -18,7 +18,8 @@ use crate::query::{LayerChoice, Shape};
 pub struct About<'a> {
     pub pinned: &'a Pinned,
     pub layer: LayerChoice,
-    /// When the answer was given; for a view with SLIDE, where its window ends.
+    /// When the answer was given, or the version of the past that answers was published; for a view with SLIDE, where its
+    /// window ends.
     pub as_of: Micros,
 }
 

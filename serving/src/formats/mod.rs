@@ -1,8 +1,9 @@
 //! In which form does the reader get an answer? By extension, or by the first media type of `Accept` that is known.
 //!
 //! [`cells`]: one value as text; [`flat`]: the columns of a format without objects. [`json`], [`ndjson`], [`csv`],
-//! [`parquet`]: one file each. [`json_events`]: the events of a stream.
+//! [`parquet`], [`arrow_stream`]: one file each. [`json_events`]: the events of a stream.
 
+pub mod arrow_stream;
 mod cells;
 pub mod csv;
 mod flat;
@@ -19,7 +20,6 @@ pub enum Format {
     Ndjson,
     Csv,
     Parquet,
-    /// Known, but not supported yet.
     Arrow,
 }
 
@@ -79,6 +79,7 @@ mod tests {
     use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringViewArray};
     use arrow::datatypes::Int64Type;
+    use arrow::ipc::reader::StreamReader;
     use shared::partial::finish::Bounds;
     use shared::partial::merge::Layers;
     use shared::types::DataType;
@@ -140,6 +141,10 @@ mod tests {
         let file = bytes::Bytes::from(parquet::write(&estimates()).expect("a file"));
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").build().expect("a reader");
         let rows = reader.map(|batch| batch.expect("rows")).next().expect("a batch");
+        let stream = arrow_stream::write(&estimates()).expect("a stream");
+        let mut streamed = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
+        assert_eq!(streamed.next().expect("a batch").expect("rows"), rows, "an Arrow stream is the same batch");
+        assert!(streamed.next().is_none());
         let low = rows.column_by_name("destinations_low").expect("a column").as_primitive::<Int64Type>();
         assert_eq!(low.iter().collect::<Vec<_>>(), [None, None, Some(37)]);
         assert_eq!(rows.column_by_name("median_high").expect("a column").null_count(), 3);
@@ -157,6 +162,7 @@ mod tests {
             (Some("application/json;q=0.5, TEXT/CSV"), Some(Format::Csv)),
             (Some("application/x-ndjson, application/json"), Some(Format::Ndjson)),
             (Some("application/vnd.apache.parquet"), Some(Format::Parquet)),
+            (Some("application/vnd.apache.arrow.stream"), Some(Format::Arrow)),
             (Some("text/html"), None),
             (Some("text/csv;q=0"), None),
         ];

@@ -1,11 +1,15 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures. [`views`]: what a view is and how it stands. [`runs`] and [`streams`]: the batch layer and
-//! intake. [`health`]: for those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and
+//! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`health`]: for
+//! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
+mod drift;
+mod entity_tag;
 mod health;
 mod parameters;
 pub mod problem;
+mod ranges;
 mod rows;
 mod runs;
 mod streams;
@@ -14,20 +18,21 @@ mod views;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use axum::Router;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, SpeedReader};
+use shared::readers::{BatchReader, PastReader, SpeedReader};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use self::problem::Problem;
+use self::ranges::KeptAnswers;
 use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
@@ -42,6 +47,7 @@ pub struct ServingState {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
+    pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
     pub clock: Arc<dyn Clock>,
@@ -53,7 +59,12 @@ pub struct ServingState {
 
 impl ServingState {
     fn doors(&self) -> Doors {
-        Doors { views: Arc::clone(&self.views), speed: Arc::clone(&self.speed), batch: Arc::clone(&self.batch) }
+        Doors {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed),
+            batch: Arc::clone(&self.batch),
+            past: Arc::clone(&self.past),
+        }
     }
 
     fn view(&self, name: &str) -> Result<Arc<Published>, Problem> {
@@ -82,8 +93,10 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/views/{view}/rows.parquet", rows_in(Format::Parquet))
         .route("/v1/views/{view}/rows.arrow", rows_in(Format::Arrow))
         .route("/v1/views/{view}/compare", get(views::compare))
+        .route("/v1/views/{view}/drift", get(drift::drift))
         .route("/v1/views/{view}/versions", get(views::versions))
         .route("/v1/views/{view}/runs", post(runs::request))
+        .route("/v1/views/{view}/vacuum", post(runs::vacuum))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", get(runs::describe).delete(runs::cancel))
         .route("/v1/streams", get(streams::list))
@@ -96,6 +109,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/", page::page())
         .merge(page::asset_routes())
+        .layer(Extension(Arc::new(KeptAnswers::default())))
         .with_state(state)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -104,7 +118,7 @@ pub fn routes(state: ServingState) -> Router {
 
 /// The door of an extension.
 fn rows_in(format: Format) -> MethodRouter<ServingState> {
-    get(move |state, view, uri| rows::in_format(format, state, view, uri))
+    get(move |state, view, kept, request| rows::in_format(format, state, view, kept, request))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

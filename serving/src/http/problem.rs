@@ -6,7 +6,7 @@ use serde::Serialize;
 use shared::control::RunError;
 use shared::handoff::HandoffError;
 use shared::partial::merge::MergeError;
-use shared::readers::SpeedError;
+use shared::readers::{PastError, SpeedError};
 
 use crate::answer::AnswerError;
 use crate::formats::parquet::WriteError;
@@ -107,6 +107,26 @@ impl From<ReadError> for Problem {
             }
             ReadError::Speed(error) => error.into(),
             ReadError::Batch(_) => Problem::unavailable("batch_unavailable", detail),
+            ReadError::Past(error) => error.into(),
+        }
+    }
+}
+
+impl From<PastError> for Problem {
+    fn from(error: PastError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            PastError::Gone { .. } => {
+                Problem::new(StatusCode::GONE, "version_gone", "The version is not kept any more", detail)
+            }
+            PastError::Unknown { .. } | PastError::Before { .. } | PastError::Nothing(_) => {
+                Problem::unknown("unknown_version", detail)
+            }
+            PastError::NotUnderstood { .. } => {
+                let title = "The definition of the version is not understood any more";
+                Problem::new(StatusCode::CONFLICT, "definition_not_understood", title, detail)
+            }
+            PastError::Unreadable(_) => Problem::unavailable("batch_unavailable", format!("batch: {detail}")),
         }
     }
 }

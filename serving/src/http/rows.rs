@@ -1,19 +1,24 @@
 //! How does a reader get figures? Pin, answer, write; large answers away from the threads that serve others.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use shared::time::Micros;
 
 use super::ServingState;
+use super::entity_tag::EntityTag;
 use super::parameters;
 use super::problem::Problem;
+use super::ranges::{self, KeptAnswers, Whole};
 use crate::answer::answer;
 use crate::formats::json::About;
-use crate::formats::{Format, csv, json, ndjson, parquet};
+use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Pinned, ReadError, pin};
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
@@ -32,15 +37,16 @@ const NEXT: HeaderName = HeaderName::from_static("trueup-next");
 pub async fn negotiated(
     state: State<ServingState>,
     view: Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
+    kept: Extension<Arc<KeptAnswers>>,
+    request: Parts,
 ) -> Result<Response, Problem> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = request.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let Some(format) = Format::accepted(accept) else {
-        let detail = "rows come as application/json, application/x-ndjson, text/csv or application/vnd.apache.parquet";
+        let detail = "rows come as application/json, application/x-ndjson, text/csv, application/vnd.apache.parquet or \
+                      application/vnd.apache.arrow.stream";
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No such format", detail));
     };
-    let mut response = rows(state, view, uri, format).await?;
+    let mut response = rows(&state, view, &kept, request, format).await?;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
@@ -50,22 +56,59 @@ pub async fn in_format(
     format: Format,
     state: State<ServingState>,
     view: Path<String>,
-    uri: Uri,
+    kept: Extension<Arc<KeptAnswers>>,
+    request: Parts,
 ) -> Result<Response, Problem> {
-    rows(state, view, uri, format).await
+    rows(&state, view, &kept, request, format).await
 }
 
 async fn rows(
-    State(state): State<ServingState>,
+    state: &ServingState,
     Path(view): Path<String>,
-    uri: Uri,
+    kept: &KeptAnswers,
+    request: Parts,
     format: Format,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
-    let parameters = parameters::all(&uri)?;
-    if format == Format::Arrow {
-        return Err(Problem::not_supported("the arrow format is not supported yet; parquet carries the same types"));
+    if format != Format::Parquet || !ranges::in_pieces(&request.method, &request.headers) {
+        return made(state, view, &request, format).await?.response(&request, format);
     }
+    let url = request.uri.to_string();
+    let whole = match kept.get(&url) {
+        Some(whole) => whole,
+        None => match made(state, view, &request, format).await? {
+            Made::New(whole) => {
+                kept.keep(&url, whole.clone());
+                whole
+            }
+            unchanged => return unchanged.response(&request, format),
+        },
+    };
+    Ok(whole.piece(&request.headers))
+}
+
+/// An answer, if it had to be made.
+enum Made {
+    New(Whole),
+    Unchanged(EntityTag),
+}
+
+impl Made {
+    fn response(self, request: &Parts, format: Format) -> Result<Response, Problem> {
+        match self {
+            Made::Unchanged(tag) => Ok(tag.not_modified()),
+            Made::New(whole) if format == Format::Parquet => Ok(whole.piece(&request.headers)),
+            Made::New(Whole { headers, body }) => {
+                let mut response = Response::new(Body::from(body));
+                *response.headers_mut() = headers;
+                Ok(response)
+            }
+        }
+    }
+}
+
+async fn made(state: &ServingState, view: String, request: &Parts, format: Format) -> Result<Made, Problem> {
+    let started = Instant::now();
+    let parameters = parameters::all(&request.uri)?;
     let now = state.clock.now();
     let (query, pinned) = match pin(&state.doors(), &view, &parameters, now).await {
         Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
@@ -74,18 +117,23 @@ async fn rows(
     if query.shape == Shape::Rows && format != Format::Json {
         return Err(Problem::invalid_parameter("shape: only JSON has shapes"));
     }
+    let tag = EntityTag::of(&query, &pinned, format.content_type());
+    if tag.is_known(&request.headers) {
+        return Ok(Made::Unchanged(tag));
+    }
     let as_of = match query.as_of {
         Some(AsOf::At(time)) => Micros(time),
-        _ => state.clock.now(),
+        _ => pinned.past.as_ref().map_or_else(|| state.clock.now(), |past| past.version.published_at),
     };
-    let response = if runs_inline(&query, &pinned) {
+    let mut whole = if runs_inline(&query, &pinned) {
         write(&query, &pinned, format, as_of)?
     } else {
         let work = tokio::task::spawn_blocking(move || write(&query, &pinned, format, as_of));
         work.await.map_err(|error| Problem::internal(&error))??
     };
+    tag.describe(&mut whole.headers);
     metrics::histogram!("trueup_query_duration_seconds", "view" => view).record(started.elapsed().as_secs_f64());
-    Ok(response)
+    Ok(Made::New(whole))
 }
 
 /// Polars refuses to evaluate on a thread that drives async tasks, so only queries that need no evaluation, and little
@@ -97,20 +145,19 @@ fn runs_inline(query: &Query, pinned: &Pinned) -> bool {
     !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
-fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Response, Problem> {
+fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Whole, Problem> {
     let answer = answer(query, pinned)?;
     let body = match format {
         Format::Json => json::write(&answer, &About { pinned, layer: query.layer, as_of }, query.shape),
         Format::Ndjson => ndjson::write(&answer),
         Format::Csv => csv::write(&answer),
-        Format::Parquet | Format::Arrow => parquet::write(&answer)?,
+        Format::Parquet => parquet::write(&answer)?,
+        Format::Arrow => arrow_stream::write(&answer)?,
     };
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    describe(pinned, as_of, answer.next.as_deref(), headers);
-    Ok(response)
+    describe(pinned, as_of, answer.next.as_deref(), &mut headers);
+    Ok(Whole { headers, body: body.into() })
 }
 
 /// What every format's answer was read from, for those that have no place for it in the body.

@@ -7,7 +7,10 @@ use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 use shared::calendar::Zone;
+use shared::changes::Change;
+use shared::changes::view::view_changes;
 use shared::compare::{Causes, Comparison, MeasureDrift};
+use shared::control::{RunProgress, RunState};
 use shared::ids::{Offset, Partition};
 use shared::published::Published;
 use shared::readers::SpeedPin;
@@ -39,6 +42,8 @@ struct ViewStatus<'a> {
     window: Option<WindowShape>,
     schedule: Option<&'a str>,
     next_run: Option<Micros>,
+    /// The declared definition, while another one answers.
+    shadow: Option<Shadow<'a>>,
     seam: Seam,
     watermark: Option<Micros>,
     /// How far the watermark is behind the clock.
@@ -46,11 +51,22 @@ struct ViewStatus<'a> {
     /// What speed holds in memory.
     state: Option<LiveState>,
     batch: Option<BatchState<'a>>,
+    versions_kept: u32,
+    /// How far back window dates are kept; `null`: all are.
+    retention: Option<String>,
+    /// From when on the view has data; `null`: nothing has been dropped.
+    retained_from: Option<String>,
+    /// Events that came when all their windows had been dropped.
+    past_retention: u64,
     ledger: Option<LedgerCounts>,
     complete: Option<bool>,
     /// Start of the newest window any layer may have rows of.
     newest_window: Option<Micros>,
     reconciliation: Option<Reconciliation>,
+    /// The mean relative error that the view accepts, and why somebody should look at the last reconciliation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_drift: Option<f64>,
+    alarm: Option<String>,
     /// Why something above is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
@@ -77,6 +93,21 @@ struct WindowShape {
     gap_ms: Option<i64>,
 }
 
+/// A definition that will answer once the first version of it is complete.
+#[derive(Serialize)]
+struct Shadow<'a> {
+    sql: &'a str,
+    definition_hash: String,
+    /// In which parts it differs from the one that answers.
+    changes: Vec<Change>,
+    /// `waiting` (no run has been asked for yet), or the state of the run that computes it or did so last.
+    state: &'static str,
+    run: Option<String>,
+    progress: Option<RunProgress>,
+    /// Why its last run failed.
+    error: Option<String>,
+}
+
 #[derive(Serialize)]
 struct LiveState {
     rows: usize,
@@ -93,7 +124,7 @@ struct BatchState<'a> {
 
 /// A comparison without its rows.
 #[derive(Serialize)]
-struct Reconciliation {
+pub(super) struct Reconciliation {
     version: i64,
     compared_at: Micros,
     rows_compared: u64,
@@ -110,6 +141,8 @@ struct Listed<'a> {
 #[derive(Serialize)]
 struct ListedVersions<'a> {
     view: &'a str,
+    /// How many can be asked for, the newest included.
+    versions_kept: usize,
     versions: Vec<VersionStatus<'a>>,
 }
 
@@ -122,7 +155,15 @@ struct VersionStatus<'a> {
     cut: BTreeMap<Partition, Offset>,
     events: u64,
     rows: u64,
+    /// Files and their bytes; not known of versions from before these were noted.
+    files: Option<u64>,
+    bytes: Option<u64>,
+    watermark: Option<Micros>,
     definition_hash: &'a str,
+    /// Can it still be asked for?
+    kept: bool,
+    /// After how many more versions it can no longer be.
+    kept_for: usize,
     drift: Option<Reconciliation>,
 }
 
@@ -152,16 +193,17 @@ pub async fn describe(State(state): State<ServingState>, Path(view): Path<String
 /// `GET /v1/views/{view}/versions`: newest first, each with its drift.
 pub async fn versions(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
     let published = state.view(&view)?;
-    let versions = state.runs.versions(&view, VERSIONS_MAX).await?;
+    let kept = state.runs.versions_kept(&view);
+    let versions = state.runs.versions(&view, VERSIONS_MAX.max(kept)).await?;
     let mut told = Vec::with_capacity(versions.len());
-    for version in &versions {
+    for (newer, version) in versions.iter().enumerate() {
         let drift = state.runs.comparison(&view, Some(version.version)).await?;
-        told.push(version_status(version, drift));
+        told.push(version_status(version, kept.saturating_sub(newer), drift));
     }
-    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions: told }))
+    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions_kept: kept, versions: told }))
 }
 
-fn version_status(version: &BatchVersion, drift: Option<Comparison>) -> VersionStatus<'_> {
+fn version_status(version: &BatchVersion, kept_for: usize, drift: Option<Comparison>) -> VersionStatus<'_> {
     VersionStatus {
         version: version.version,
         run: &version.run,
@@ -170,7 +212,12 @@ fn version_status(version: &BatchVersion, drift: Option<Comparison>) -> VersionS
         cut: version.seam.offsets(),
         events: version.ledger.events,
         rows: version.rows,
+        files: version.file_count,
+        bytes: version.bytes,
+        watermark: version.watermark,
         definition_hash: &version.definition_hash,
+        kept: kept_for > 0,
+        kept_for,
         drift: drift.map(Reconciliation::from),
     }
 }
@@ -232,18 +279,46 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         definition_hash: &published.definition_hash,
         columns: columns(view),
         window: window(view.window),
-        schedule: view.schedule.as_deref(),
+        schedule: published.shadow.as_deref().unwrap_or(view).schedule.as_deref(),
         next_run: state.runs.next_run(name),
+        shadow: published.shadow.as_deref().map(|shadow| shadow_status(state, published, shadow)),
         seam: Seam::of(published),
         watermark,
         lag_ms: watermark.map(|w| state.clock.now().0.saturating_sub(w.0).max(0) / 1000),
         state: pin.as_ref().map(|(_, pin)| live_state(pin)),
         batch: version.map(|v| BatchState { rows: v.rows, run: &v.run, full: v.full }),
+        versions_kept: view.versions_kept,
+        retention: view.retention.map(|retention| retention.to_string()),
+        retained_from: version.and_then(|v| v.retained_from).map(|day| day.to_string()),
+        past_retention: version.map_or(0, |v| v.past_retention),
         ledger: balance.as_ref().map(LedgerCounts::from),
         complete: balance.map(|b| b.is_complete(LayerChoice::Merged)),
         newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),
+        max_drift: view.max_drift,
+        alarm: comparison.as_ref().and_then(|comparison| comparison.alarm(view.max_drift)),
         reconciliation: comparison.map(Reconciliation::from),
         problems,
+    }
+}
+
+fn shadow_status<'a>(state: &ServingState, published: &Published, shadow: &'a View) -> Shadow<'a> {
+    let run = state.runs.list().into_iter().find(|run| run.view == shadow.name);
+    Shadow {
+        sql: &shadow.sql,
+        definition_hash: shadow.definition_hash(),
+        changes: view_changes(&published.view, shadow, &published.stream),
+        state: match run.as_ref().map(|run| run.state) {
+            None => "waiting",
+            Some(RunState::Queued) => "queued",
+            Some(RunState::Running) => "running",
+            Some(RunState::Failed) => "failed",
+            Some(RunState::Cancelled) => "cancelled",
+            // Between the commit and the swap.
+            Some(RunState::Published) => "published",
+        },
+        run: run.as_ref().map(|run| run.id.clone()),
+        progress: run.as_ref().map(|run| run.progress),
+        error: run.and_then(|run| run.error),
     }
 }
 

@@ -41,6 +41,8 @@ struct Page {
 struct Card {
     name: String,
     stream: String,
+    /// Hash of the definition that the card is made for.
+    definition: String,
     /// For example `per hour, by origin`.
     about: String,
     /// What kind of windows, as the dialect names them, in small letters.
@@ -85,6 +87,7 @@ fn card(published: &Published) -> Card {
     Card {
         name: view.name.to_string(),
         stream: view.stream.to_string(),
+        definition: published.definition_hash.to_string(),
         about: about(view, &dimensions),
         kind: kind(view.window).to_lowercase(),
         window_ms: spacing(view.window).map_or(0, |micros| micros / 1000),

@@ -4,7 +4,7 @@ use shared::time::Micros;
 use shared::window::Window;
 
 use super::cursor::Cursor;
-use super::{QueryError, invalid};
+use super::{QueryError, invalid, travel};
 use crate::nearest::did_you_mean;
 
 /// The end of a trailing window.
@@ -18,16 +18,11 @@ pub enum AsOf {
     At(i64),
 }
 
-/// Reads `as_of`, which only views with SLIDE take; a cursor goes on as of where the first page was.
+/// Reads the instant that `as_of` is on views with SLIDE; a cursor goes on as of where the first page was.
 pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Result<Option<AsOf>, QueryError> {
     if !matches!(window, Window::Slide { .. }) {
-        return match text {
-            None => Ok(None),
-            Some(_) => {
-                let what = "as_of on a view without SLIDE (asking for an older state)";
-                Err(QueryError::NotSupported(what.into()))
-            }
-        };
+        // There it says which state of the past is meant.
+        return text.map(travel::moment).transpose().map(|_| None);
     }
     if let Some(as_of) = cursor.and_then(|cursor| cursor.as_of) {
         return Ok(Some(AsOf::At(as_of)));
@@ -39,7 +34,9 @@ pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Resu
             Some(time) => AsOf::At(time.0),
             None => {
                 let hint = did_you_mean(text, ["latest", "now"]);
-                let problem = format!("\"{text}\" is no instant{hint}; write 2001-01-31T06:00:00Z, latest or now");
+                let problem = format!(
+                    "\"{text}\" is no instant{hint}; write 2001-01-31T06:00:00Z, latest or now (a batch version is asked for with version)"
+                );
                 return Err(invalid("as_of", problem));
             }
         },

@@ -4,7 +4,7 @@
 //! to the grain's next boundary: every row that is shown is whole. With `grain=all` they bound the view's own windows.
 //! A view with SLIDE has one window, which ends at the instant that `as_of` says.
 //!
-//! [`grain`] reads grains, [`as_of`] instants, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place
+//! [`grain`] reads grains, [`as_of`] instants, [`travel`] which state of the past is meant, [`names`] lists of names, [`predicate`] the `where`, [`cursor`] the place
 //! to go on from.
 
 pub mod as_of;
@@ -14,10 +14,12 @@ mod names;
 mod predicate;
 #[cfg(test)]
 mod tests;
+pub mod travel;
 
 use shared::limits::{QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX};
 use shared::partial::codec::window_bounds;
 use shared::partial::merge::Grain;
+use shared::published::Published;
 use shared::scalar::Scalar;
 use shared::time::Micros;
 use shared::view::View;
@@ -30,8 +32,10 @@ use crate::nearest::did_you_mean;
 use crate::window_text::kind;
 
 /// Every parameter of `/rows`.
-pub const PARAMETERS: [&str; 12] =
-    ["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of"];
+pub const PARAMETERS: [&str; 13] = [
+    "from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "shape", "as_of",
+    "version",
+];
 
 /// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +160,26 @@ impl Query {
             shape: shape(&given)?,
             fingerprint,
         })
+    }
+
+    /// Leaves out the windows that the view's retention has dropped: batch has none of them, and late events for them
+    /// would make a part look like a whole.
+    pub fn retain(&mut self, published: &Published) -> Result<(), QueryError> {
+        let Some(first) = published.version.as_ref().and_then(|version| version.retained_from) else { return Ok(()) };
+        let start = first.start().0;
+        let window = published.view.window;
+        if let (Window::Slide { .. }, Some(AsOf::At(_))) = (window, self.as_of) {
+            if self.from < start {
+                let problem =
+                    format!("the window begins before {first}, from when on the view has data (its retention)");
+                return Err(invalid("as_of", problem));
+            }
+            return Ok(());
+        }
+        let grain = if self.grain == Grain::All { Grain::Window } else { self.grain };
+        self.from = self.from.max(grain::next_boundary(window, grain, start));
+        self.to = self.to.max(self.from);
+        Ok(())
     }
 
     /// Start and end of the answer's windows: `ids` as merging gave them, `lasts` the last events of sessions. `None`: it

@@ -21,12 +21,12 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunState, Runs, StreamError,
-    StreamStatus, Streams,
+    Cleaned, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope, RunState, Runs,
+    StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::ids::{Offset, Partition};
+use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -35,7 +35,9 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{
+    BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
+};
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
@@ -167,6 +169,8 @@ impl SpeedReader for FakeSpeed {
     }
 
     fn retire(&self, _: &Published, _: &Cut) {}
+
+    fn forget(&self, _: &Published) {}
 }
 
 /// The parts of all views by name, each with the date on which its windows start.
@@ -195,6 +199,15 @@ impl BatchReader for FakeBatch {
     }
 }
 
+/// Old versions are tried with the real batch layer (`tests/versions.rs`); here none is kept.
+pub struct FakePast;
+
+impl PastReader for FakePast {
+    fn at<'a>(&'a self, view: &'a ViewName, _: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
+        Box::pin(async { Err(PastError::Nothing(view.clone())) })
+    }
+}
+
 #[derive(Default)]
 pub struct FakeRuns {
     pub runs: Mutex<Vec<Run>>,
@@ -209,6 +222,7 @@ pub fn a_run(id: &str, view: &str, full: bool) -> Run {
         view: view.parse().expect("a name"),
         state: RunState::Queued,
         full,
+        ranges: Vec::new(),
         trigger: "request".to_owned(),
         cut: None,
         version: None,
@@ -231,12 +245,22 @@ pub fn a_comparison(view: &str, version: i64) -> Comparison {
         measures: BTreeMap::new(),
         causes: Causes { late: 1, ..Causes::default() },
         rows: Vec::new(),
+        definition: None,
         rows_omitted: 0,
     }
 }
 
 impl Runs for FakeRuns {
-    fn request(&self, view: &str, full: bool) -> Result<Run, RunError> {
+    fn versions_kept(&self, _: &str) -> usize {
+        2
+    }
+
+    fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+        let view: ViewName = view.parse().expect("a name");
+        Box::pin(async { Ok(Cleaned::nothing(view)) })
+    }
+
+    fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {
         let mut runs = self.runs.lock();
         let run = a_run(&format!("run-{}", runs.len() + 1), view, full);
         runs.push(run.clone());
@@ -273,6 +297,13 @@ impl Runs for FakeRuns {
         let found =
             comparisons.iter().rev().find(|c| c.view.as_str() == view && version.is_none_or(|v| v == c.version));
         let found = found.cloned();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn drift(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Comparison>, HandoffError>> {
+        let comparisons = self.comparisons.lock();
+        let of_view = comparisons.iter().rev().filter(|c| c.view.as_str() == view);
+        let found = of_view.take(limit).map(Comparison::summary).collect();
         Box::pin(async move { Ok(found) })
     }
 }
@@ -371,6 +402,15 @@ impl World {
                 full: true,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
+                comparison: None,
+                comparison_file: None,
+                work: None,
+                file_count: Some(parts.len() as u64),
+                bytes: Some(1_000),
+                watermark: None,
+                latest_event: None,
+                retained_from: None,
+                past_retention: 0,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
@@ -414,6 +454,7 @@ impl World {
             views: Arc::clone(&self.views),
             speed: Arc::clone(&self.speed) as _,
             batch: Arc::clone(&self.batch) as _,
+            past: Arc::new(FakePast),
             runs: Arc::clone(&self.runs) as _,
             streams: Arc::clone(&self.streams) as _,
             clock: Arc::new(self.clock.clone()),

@@ -37,6 +37,11 @@ impl ArchiveTags {
         format!("{stream}/{partition}")
     }
 
+    /// The name of the table's transactions of one file of historical events, by what the file is.
+    pub fn history_file_app_id(stream: &crate::ids::StreamName, identity: &str) -> String {
+        format!("{stream}/history/{identity}")
+    }
+
     /// As Delta tags: numbers in decimal, the ledger as JSON, the watermark in microseconds.
     pub fn to_tags(&self) -> BTreeMap<String, String> {
         let ledger = serde_json::to_string(&self.ledger).expect("a ledger is two plain fields");

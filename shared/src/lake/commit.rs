@@ -21,6 +21,8 @@ pub(super) const CHECKPOINT_COMMITS: i64 = 100;
 const REBASES_MAX: usize = 15;
 /// Under this name the caller's note stands in Delta's commit information.
 pub(super) const INFO_KEY: &str = "trueup";
+/// Under this name the declaration stands among the table's properties.
+pub(super) const DECLARATION_KEY: &str = "trueup.declaration";
 /// Under this name the commit's own id stands there.
 const ID_KEY: &str = "trueupCommit";
 
@@ -34,13 +36,21 @@ pub struct Commit {
     /// Transactions that the commit completes, by application. One that is already there, or an earlier one than is
     /// there, makes the commit fail with [`LakeError::AlreadyCommitted`].
     pub txns: Vec<(String, i64)>,
+    /// What the writer believes of transactions (`None`: there was none yet). Where one has moved on, the commit fails
+    /// with [`LakeError::Conflict`], even if it would move it further.
+    pub expects: Vec<(String, Option<i64>)>,
     /// The writer's note: see [`Table::commit_info`].
     pub info: Map<String, Value>,
     /// The columns the table shall have, if they changed; the partition column may be left out.
     pub schema: Option<SchemaRef>,
+    /// The statement that declares what the table holds, if it changed: see [`Table::declaration`].
+    pub declaration: Option<String>,
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
     /// not take away the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
+    /// Leave the log's old entries alone: versions are counted, and vacuum lets go of those that are not kept. Otherwise
+    /// they go by their age.
+    pub keeps_log: bool,
 }
 
 impl Table {
@@ -53,11 +63,21 @@ impl Table {
         if state.version() < commit.must_be_based_on.unwrap_or(0) {
             state.refresh().await?;
         }
+        if !commit.expects.is_empty() {
+            state.refresh().await?;
+        }
         self.check_owner(&mut state).await?;
         let base = state.version();
         if let Some(expected) = commit.must_be_based_on.filter(|expected| *expected != base) {
             let reason = format!("expected version {expected}, found {base}");
             return Err(LakeError::Conflict { table: self.name(), reason });
+        }
+        for (app_id, expected) in &commit.expects {
+            let found = state.txn_version(app_id).await?;
+            if found != *expected {
+                let reason = format!("\"{app_id}\" is at {found:?}, not at {expected:?}");
+                return Err(LakeError::Conflict { table: self.name(), reason });
+            }
         }
         for (app_id, wanted) in &commit.txns {
             if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
@@ -73,6 +93,7 @@ impl Table {
         let id = uuid::Uuid::new_v4().to_string();
         match self.attempt(&mut state, &commit, columns, &id).await {
             Ok(version) => {
+                self.give_up(&commit.add);
                 let version = i64::try_from(version).unwrap_or(i64::MAX);
                 if version != base + 1 {
                     state.txns.clear();
@@ -84,6 +105,7 @@ impl Table {
             // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
             Err(error) => match self.find(base, &id).await {
                 Ok(Some(version)) => {
+                    self.give_up(&commit.add);
                     state.forget();
                     Ok(version)
                 }
@@ -118,8 +140,18 @@ impl Table {
     ) -> Result<Version, DeltaTableError> {
         let snapshot = state.delta.snapshot()?.clone();
         let mut actions: Vec<Action> = Vec::with_capacity(commit.add.len() + commit.remove.len() + 1);
-        if let Some(columns) = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None) {
-            actions.push(snapshot.metadata().clone().with_schema(&columns)?.into());
+        let columns = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None);
+        let known = snapshot.metadata().configuration().get(DECLARATION_KEY);
+        let declaration = commit.declaration.as_ref().filter(|declaration| Some(*declaration) != known);
+        if columns.is_some() || declaration.is_some() {
+            let mut metadata = snapshot.metadata().clone();
+            if let Some(columns) = columns {
+                metadata = metadata.with_schema(&columns)?;
+            }
+            if let Some(declaration) = declaration {
+                metadata = metadata.add_config_key(DECLARATION_KEY.to_owned(), declaration.clone())?;
+            }
+            actions.push(metadata.into());
         }
         let blind = actions.is_empty() && commit.remove.is_empty();
         let column = self.partition_column();
@@ -139,7 +171,7 @@ impl Table {
             .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
             .with_create_checkpoint(true)
             // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
-            .with_cleanup_expired_logs(Some((next + 1) % CHECKPOINT_COMMITS == 0));
+            .with_cleanup_expired_logs(Some(!commit.keeps_log && (next + 1) % CHECKPOINT_COMMITS == 0));
         let operation = DeltaOperation::Write {
             mode: if blind { SaveMode::Append } else { SaveMode::Overwrite },
             partition_by: Some(vec![column.to_owned()]),

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use deltalake_core::kernel::{Add, LogicalFileView, Remove};
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{Clock, SystemClock};
 use crate::time::Day;
 
 /// One Parquet file of a table, written or committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
     /// Relative to the table.
     pub path: String,

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -79,6 +80,32 @@ impl Disk {
         self.settled.lock().extend(newly_settled);
         Ok(())
     }
+}
+
+/// Removes hidden files under `folder` that a write left behind when its process died: older than `age`, and wanted by
+/// `is_leftover`, which is asked with the path that the file was to have, relative to `folder`. How many went.
+pub(super) fn remove_unfinished(folder: &Path, age: Duration, is_leftover: &dyn Fn(&str) -> bool) -> u64 {
+    let mut removed = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(of) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&of) else { continue };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).ok().and_then(Path::to_str).and_then(|name| name.rsplit_once('#'));
+            let Some((meant, number)) = name else { continue };
+            let is_old = metadata.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|since| since >= age);
+            let is_hidden = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            if is_hidden && is_old && is_leftover(meant) && fs::remove_file(&path).is_ok() {
+                removed += 1;
+            }
+        }
+    }
+    removed
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {

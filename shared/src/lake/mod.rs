@@ -3,7 +3,8 @@
 //! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
 //! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
 //! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files. [`spool`] brings files
-//! to where other libraries can read them.
+//! to where other libraries can read them, [`footer`] says how a file's bytes are shared among its columns. [`leases`]:
+//! what may not be deleted because somebody reads or writes it, [`vacuum`]: what may.
 //! What the rows mean is none of its business.
 
 pub mod archive_tags;
@@ -15,11 +16,14 @@ mod disk;
 pub mod durable;
 mod encode;
 pub mod error;
+mod footer;
+pub mod leases;
 pub mod owner;
 mod remote;
 mod schema;
 pub mod spool;
 pub mod table;
+pub mod vacuum;
 
 #[cfg(test)]
 mod tests;
@@ -39,13 +43,14 @@ pub use commit::Commit;
 pub use data_file::DataFile;
 pub use encode::is_readable;
 pub use error::LakeError;
+pub use leases::{Leases, VersionLease};
 pub use owner::{Claim, Seen};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use spool::{Held, Spool};
-pub use table::{Table, TableSnapshot};
+pub use table::{History, Table, TableSnapshot};
 
-use crate::ids::{StreamName, ViewName};
+use crate::ids::{Name, StreamName, ViewName};
 use durable::DurableStore;
 
 /// The place of a table in the lake.
@@ -88,6 +93,7 @@ pub struct Lake {
     /// In whose epoch this process commits; see [`owner`].
     epoch: Option<i64>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
+    leases: Leases,
 }
 
 impl Lake {
@@ -113,6 +119,7 @@ impl Lake {
                 spool: None,
                 epoch: None,
                 tables: Arc::default(),
+                leases: Leases::default(),
             });
         }
         let bad = |reason: String| LakeError::Location { location: location.to_owned(), reason };
@@ -130,13 +137,23 @@ impl Lake {
             spool: None,
             epoch: None,
             tables: Arc::default(),
+            leases: Leases::default(),
         })
     }
 
     /// A lake over any store, taken for a remote one: for tests that need no server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
-        Lake { store, durable: None, cloud, base, spool: None, epoch: None, tables: Arc::default() }
+        Lake {
+            store,
+            durable: None,
+            cloud,
+            base,
+            spool: None,
+            epoch: None,
+            tables: Arc::default(),
+            leases: Leases::default(),
+        }
     }
 
     /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
@@ -153,6 +170,11 @@ impl Lake {
     /// The store; paths in it are relative to the lake.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.store.clone()
+    }
+
+    /// What may not be deleted now.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The lake's directory, if it is local.
@@ -186,6 +208,24 @@ impl Lake {
             tables.insert(path.clone(), table.clone());
         }
         Ok(table)
+    }
+
+    /// Names of the streams that have an archive, in order.
+    pub async fn streams(&self) -> Result<Vec<StreamName>, LakeError> {
+        self.names("events").await
+    }
+
+    /// Names of the views that have a table, in order.
+    pub async fn views(&self) -> Result<Vec<ViewName>, LakeError> {
+        self.names("views").await
+    }
+
+    async fn names(&self, folder: &str) -> Result<Vec<Name>, LakeError> {
+        let listed = self.store.list_with_delimiter(Some(&object_store::path::Path::from(folder))).await?;
+        let mut names: Vec<Name> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename()?.parse().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The file system path or URL of `path` in the lake.

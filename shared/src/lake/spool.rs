@@ -4,7 +4,7 @@
 //! Of a local lake nothing is copied: the files themselves are held out.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -76,13 +76,12 @@ impl Spool {
         }
         let number = self.0.numbered.fetch_add(1, Ordering::Relaxed);
         let path = self.0.path.join(format!("{number}.parquet"));
-        let made = File::create_new(&path).and_then(|file| file.set_len(size).map(|()| file));
-        let file = made.map_err(|source| LakeError::Spool { path: path.display().to_string(), source })?;
+        let made = File::create_new(&path).and_then(|file| file.set_len(size));
+        made.map_err(|source| LakeError::Spool { path: path.display().to_string(), source })?;
         let brought = Arc::new(Brought {
             folder: Arc::clone(&self.0),
             key: key.clone(),
             path,
-            file: Arc::new(file),
             size,
             bytes: AtomicU64::new(0),
             footer: OnceLock::new(),
@@ -99,7 +98,6 @@ struct Brought {
     folder: Arc<Folder>,
     key: String,
     path: PathBuf,
-    file: Arc<File>,
     /// Of the whole file, in bytes.
     size: u64,
     /// What it takes here.
@@ -185,8 +183,10 @@ impl Brought {
     }
 
     async fn write(&self, at: u64, bytes: Bytes) -> Result<(), LakeError> {
-        let file = Arc::clone(&self.file);
-        let written = tokio::task::spawn_blocking(move || file.write_all_at(&bytes, at)).await?;
+        // Thousands of files may be held, and each would need a descriptor if it stayed open.
+        let path = self.path.clone();
+        let write = move || OpenOptions::new().write(true).open(path)?.write_all_at(&bytes, at);
+        let written = tokio::task::spawn_blocking(write).await?;
         written.map_err(|source| LakeError::Spool { path: self.path.display().to_string(), source })
     }
 }

@@ -24,14 +24,18 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
-use super::commit::{CHECKPOINT_COMMITS, INFO_KEY};
+use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
+use super::durable::DurableStore;
 use super::encode::{encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, Spool, TablePath};
+use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Entries of the log read at the same time.
+const ENTRIES_AT_ONCE: usize = 8;
 
 /// One Delta table. Clones share its state.
 #[derive(Clone)]
@@ -40,7 +44,7 @@ pub struct Table {
 }
 
 pub(super) struct Inner {
-    path: TablePath,
+    pub(super) path: TablePath,
     uri: String,
     pub(super) partition_column: String,
     /// In whose epoch commits are made; see [`super::owner`].
@@ -48,6 +52,9 @@ pub(super) struct Inner {
     pub(super) log_store: LogStoreRef,
     /// Of a remote lake: where files are brought to.
     spool: Option<Option<Spool>>,
+    pub(super) leases: Leases,
+    /// The store of a local lake.
+    pub(super) durable: Option<Arc<DurableStore>>,
     state: Mutex<State>,
 }
 
@@ -67,6 +74,17 @@ pub struct TableSnapshot {
     pub schema: SchemaRef,
     /// All files, by path.
     pub files: Vec<DataFile>,
+}
+
+/// What the log tells of versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The newest version, with or without a note.
+    pub newest: i64,
+    /// Versions with their notes, newest first.
+    pub notes: Vec<(i64, Map<String, Value>)>,
+    /// Are these all? Otherwise there are older ones, or the log does not tell of them any more.
+    pub whole: bool,
 }
 
 impl Table {
@@ -116,14 +134,17 @@ impl Table {
         let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
         let spool = lake.is_remote().then(|| lake.spool.clone());
+        let (path, leases, durable) = (path.clone(), lake.leases().clone(), lake.durable.clone());
         Table {
             inner: Arc::new(Inner {
-                path: path.clone(),
+                path,
                 uri,
                 partition_column,
                 epoch: lake.epoch,
                 log_store,
                 spool,
+                leases,
+                durable,
                 state,
             }),
         }
@@ -139,6 +160,11 @@ impl Table {
         Err(LakeError::Schema { table: self.name(), reason })
     }
 
+    /// The table's place in the lake.
+    pub fn path(&self) -> &TablePath {
+        &self.inner.path
+    }
+
     /// The table's path in the lake, as errors name it.
     pub fn name(&self) -> String {
         self.inner.path.to_string()
@@ -151,6 +177,8 @@ impl Table {
 
     /// Writes `batches` (all of one schema; a partition column in them is left out) as one file of `day`, which is
     /// durable on return but part of the table only once committed. Without a day the partition column is null.
+    ///
+    /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
     pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let folder = match day {
@@ -169,7 +197,11 @@ impl Table {
 
         let path = format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4());
         let size_bytes = encoded.bytes.len() as i64;
+        let mut unfinished = Unfinished { table: self, path: Some(&path) };
+        self.inner.leases.stage(self.path(), &path);
         self.store().put(&Path::from(path.as_str()), encoded.bytes.into()).await?;
+        unfinished.path = None;
+        drop(unfinished);
         Ok(DataFile {
             path,
             partition: day,
@@ -221,13 +253,54 @@ impl Table {
 
     /// The newest version that has a note, and the note.
     pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
-        let newest = self.refreshed().await?.version();
-        for version in (0..=newest).rev() {
-            if let Some(info) = self.commit_info(version).await? {
-                return Ok(Some((version, info)));
+        let history = self.history(-1, 1).await?;
+        Ok(history.notes.into_iter().next())
+    }
+
+    /// The number of the newest version.
+    pub async fn newest_version(&self) -> Result<i64, LakeError> {
+        Ok(self.refreshed().await?.version())
+    }
+
+    /// The notes of the newest versions after `after`, at most `limit` of them; only as much of the log is read as that
+    /// takes. Versions that others wrote have none.
+    pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
+        let newest = self.newest_version().await?;
+        let mut notes = Vec::new();
+        let entries = futures::stream::iter((after + 1..=newest).rev());
+        // Most entries have a note: no more are asked for at once than may be needed.
+        let mut entries = entries.map(|version| self.entry_of(version)).buffered(limit.clamp(1, ENTRIES_AT_ONCE));
+        while let Some(entry) = entries.next().await {
+            match entry? {
+                (version, Some(mut note)) => {
+                    if let Some(Value::Object(info)) = note.remove(INFO_KEY) {
+                        notes.push((version, info));
+                    }
+                }
+                (_, None) => return Ok(History { newest, notes, whole: false }),
+            }
+            if notes.len() >= limit {
+                let whole = notes.last().is_some_and(|(version, _)| *version == after + 1);
+                return Ok(History { newest, notes, whole });
             }
         }
-        Ok(None)
+        Ok(History { newest, notes, whole: true })
+    }
+
+    async fn entry_of(&self, version: i64) -> Result<(i64, Option<Map<String, Value>>), LakeError> {
+        Ok((version, self.note_of(self.version_of(version)?).await?))
+    }
+
+    /// The table's columns with the partition column, as readers of the files see them.
+    pub async fn schema(&self) -> Result<SchemaRef, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.snapshot().arrow_schema())
+    }
+
+    /// The statement that a commit noted as the declaration of what the table holds.
+    pub async fn declaration(&self) -> Result<Option<String>, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.metadata().configuration().get(DECLARATION_KEY).cloned())
     }
 
     /// How the table's columns differ from `schema`.
@@ -239,6 +312,7 @@ impl Table {
 
     /// Deletes files of a failed run. Refuses, before deleting any, if the table's newest version holds one of them.
     pub async fn delete_files(&self, files: &[DataFile]) -> Result<(), LakeError> {
+        self.give_up(files);
         let snapshot = self.snapshot().await?;
         let in_use = |file: &&DataFile| snapshot.files.binary_search_by(|f| f.path.cmp(&file.path)).is_ok();
         if let Some(file) = files.iter().find(in_use) {
@@ -262,6 +336,11 @@ impl Table {
         Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
     }
 
+    /// Lets go of files that were written and will not be committed; vacuum deletes them when they are old enough.
+    pub fn give_up(&self, files: &[DataFile]) {
+        self.inner.leases.settle(self.path(), files.iter().map(|file| file.path.as_str()));
+    }
+
     pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.inner.log_store.object_store(None)
     }
@@ -271,14 +350,14 @@ impl Table {
         Version::try_from(version).map_err(|_| reason())
     }
 
-    /// The flattened part of a version's commit information.
+    /// The flattened part of a version's commit information; `None`: the log has no entry of the version.
     pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
         let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
         let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
             Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
             _ => None,
         });
-        Ok(note)
+        Ok(Some(note.unwrap_or_default()))
     }
 
     pub(super) async fn locked(&self) -> MutexGuard<'_, State> {
@@ -289,6 +368,18 @@ impl Table {
         let mut state = self.locked().await;
         state.refresh().await?;
         Ok(state)
+    }
+}
+
+/// A file that is being written. If the write does not end well, nobody will know its name.
+struct Unfinished<'a> {
+    table: &'a Table,
+    path: Option<&'a str>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.table.inner.leases.settle(self.table.path(), self.path.into_iter());
     }
 }
 

@@ -257,3 +257,25 @@ async fn a_lake_without_directories_works_alike() {
     assert_eq!(lake.open_table(&path()).await.unwrap().unwrap().snapshot().await.unwrap().files.len(), 1);
     assert!(lake.table(&path(), schema(), "another").await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_writer_believed_of_transactions_must_still_hold() {
+    let place = Place::new();
+    let (table, other) = (place.table().await, place.table().await);
+    let moving = |from: Option<i64>, to: i64| Commit {
+        txns: vec![("app".to_owned(), to)],
+        expects: vec![("app".to_owned(), from)],
+        ..Commit::default()
+    };
+    table.commit(moving(None, 10)).await.unwrap();
+    for stale in [moving(None, 20), moving(Some(9), 20)] {
+        let lost = other.commit(stale).await;
+        assert!(matches!(lost, Err(LakeError::Conflict { .. })), "{lost:?}");
+    }
+    other.commit(moving(Some(10), 20)).await.unwrap();
+    // Many at once from one state: one moves on, the others find it moved.
+    let racers: Vec<Table> = futures::future::join_all((0..6).map(|_| place.table())).await;
+    let races = racers.iter().enumerate().map(|(i, racer)| racer.commit(moving(Some(20), 21 + i as i64)));
+    let outcomes = futures::future::join_all(races).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+}

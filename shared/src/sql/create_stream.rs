@@ -83,6 +83,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream,
     }
     Ok(Stream {
         name: StreamName::from_str(&name.name).map_err(|error| source.error(name.span, error.to_string()))?,
+        declared: columns.len(),
         columns,
         primary_key,
         event_time,

@@ -1,6 +1,8 @@
 //! What does `CREATE VIEW` define? Checks a SELECT against its stream and sorts its columns into window, dimensions and
 //! measures.
 
+use std::collections::BTreeMap;
+
 use sqlparser::ast::{Expr, Value, ValueWithSpan};
 use sqlparser::tokenizer::Span;
 
@@ -16,14 +18,17 @@ use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
 use crate::calendar::{UnknownZone, Zone};
 use crate::ids::ViewName;
+use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
+use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::schedule::Schedule;
 use crate::stream::Stream;
+use crate::time::{MICROS_PER_DAY, Micros};
 use crate::types::DataType;
 use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone"];
+const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone", "max_drift", "versions_kept", "retention"];
 
 /// Why a view could not be made.
 pub(super) enum ViewError {
@@ -50,8 +55,8 @@ pub(super) struct Known<'a> {
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
 pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
     let source = cursor.source;
-    let Options { schedule, schedule_zone, zone } =
-        if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let options = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let zone = options.zone;
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, known)?;
@@ -61,10 +66,13 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
-    Ok(View {
+    let window = groups.window.unwrap_or(Window::All);
+    let retention = options.retention.map(|(retention, option)| has_dates(source, retention, &option, window));
+    let retention = retention.transpose()?;
+    let mut view = View {
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
-        window: groups.window.unwrap_or(Window::All),
+        window,
         zone,
         filter,
         dimensions: groups.finish(source)?,
@@ -72,10 +80,18 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
         measures: measures.measures,
         output: measures.output,
         having,
-        schedule,
-        schedule_zone: schedule_zone.unwrap_or(zone),
+        schedule: options.schedule,
+        schedule_zone: options.schedule_zone.unwrap_or(zone),
+        max_drift: options.max_drift,
+        versions_kept: options.versions_kept,
+        retention,
+        reads: BTreeMap::new(),
         sql: cursor.text().to_owned(),
-    })
+    };
+    let mut read = Vec::new();
+    view.for_each_expression(&mut |expression| expression.for_each_column(&mut |index| read.push(index)));
+    view.reads = read.into_iter().map(|index| (index, stream.columns[index].name.clone())).collect();
+    Ok(view)
 }
 
 /// What `WITH (..)` says about a view.
@@ -83,11 +99,22 @@ struct Options {
     schedule: Option<String>,
     schedule_zone: Option<Zone>,
     zone: Zone,
+    max_drift: Option<f64>,
+    versions_kept: u32,
+    /// With its place.
+    retention: Option<(Retention, SqlOption)>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { schedule: None, schedule_zone: None, zone: Zone::UTC }
+        Options {
+            schedule: None,
+            schedule_zone: None,
+            zone: Zone::UTC,
+            max_drift: None,
+            versions_kept: VERSIONS_KEPT,
+            retention: None,
+        }
     }
 }
 
@@ -105,6 +132,13 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
                 options.schedule_zone = Some(zone_of(source, &option)?);
                 zone_without_schedule = Some(option);
             }
+            "max_drift" => {
+                let share = option.value.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
+                let mistake = || format!("`{}` is not a share such as 0.01, which is 1 %", option.value);
+                options.max_drift = Some(share.ok_or_else(|| option.error(source, mistake()))?);
+            }
+            "retention" => options.retention = Some((option.retention(source)?, option)),
+            "versions_kept" => options.versions_kept = versions_kept(source, &option)?,
             _ => options.zone = zone_of(source, &option)?,
         }
     }
@@ -119,6 +153,32 @@ fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
 fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {
     let unknown = |error: UnknownZone| option.error(source, error.to_string()).maybe_help(zone_meant(&option.value));
     option.value.parse().map_err(unknown)
+}
+
+/// Retention drops window dates: there have to be some, and those of the trailing window must stay.
+fn has_dates(source: &Source, retention: Retention, option: &SqlOption, window: Window) -> Result<Retention, SqlError> {
+    match window {
+        Window::All => {
+            let error = option.error(source, "the view has one window over all time, which cannot be dropped in part");
+            Err(error.help("leave retention out, or add a window to GROUP BY"))
+        }
+        Window::Slide { size, .. }
+            if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY =>
+        {
+            Err(option.error(source, "retention must be longer than the trailing window by at least a day"))
+        }
+        _ => Ok(retention),
+    }
+}
+
+fn versions_kept(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {
+    match option.value.trim().parse() {
+        Ok(kept) if (1..=VERSIONS_KEPT_MAX).contains(&kept) => Ok(kept),
+        _ => {
+            let message = format!("`{}` is not a number from 1 to {VERSIONS_KEPT_MAX}", option.value);
+            Err(option.error(source, message).help("1 keeps only the version that answers"))
+        }
+    }
 }
 
 /// The time zone that a city alone or a misspelt name may mean.

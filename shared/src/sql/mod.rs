@@ -31,7 +31,9 @@ mod tests;
 mod window;
 mod window_text;
 
-use sqlparser::tokenizer::Token;
+use std::collections::BTreeMap;
+
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 pub use self::error::SqlError;
 pub(crate) use self::print::interval;
@@ -78,6 +80,43 @@ pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<
         }
     }
     if errors.is_empty() { Ok(definitions) } else { Err(errors) }
+}
+
+/// Reads the statement of one view over `stream`, such as a version keeps it.
+pub fn parse_view(stream: &Stream, sql: &str) -> Result<View, SqlError> {
+    let source = Source::new("view", sql);
+    let tokens = source.tokens()?;
+    let mut cursor = Cursor::new(&source, &tokens);
+    cursor.expect_word(&["CREATE"])?;
+    cursor.expect_word(&["VIEW"])?;
+    let name = cursor.name("the name of the view")?;
+    let known = Known { streams: std::slice::from_ref(stream), views: &[], failed: &[] };
+    match create_view(&mut cursor, &name, &known) {
+        Ok(view) => Ok(view),
+        Err(ViewError::Sql(error)) => Err(error),
+        Err(ViewError::StreamFailed) => unreachable!("no stream failed"),
+    }
+}
+
+/// What stands in the `WITH (..)` of a statement that was understood, whatever the options mean.
+pub fn options_of(sql: &str) -> BTreeMap<String, String> {
+    let source = Source::new("statement", sql);
+    let tokens = source.tokens().unwrap_or_default();
+    let is_with = |pair: &[TokenWithSpan]| match pair {
+        [TokenWithSpan { token: Token::Word(word), .. }, TokenWithSpan { token: Token::LParen, .. }] => {
+            word.value.eq_ignore_ascii_case("with")
+        }
+        _ => false,
+    };
+    let Some(at) = tokens.windows(2).position(is_with) else { return BTreeMap::new() };
+    let within = tokens[at + 2..].iter().take_while(|token| token.token != Token::RParen);
+    let values = within.filter_map(|token| match &token.token {
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        Token::SingleQuotedString(text) | Token::Number(text, _) => Some(text.clone()),
+        _ => None,
+    });
+    let values: Vec<String> = values.collect();
+    values.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }
 
 /// Reads the `where` of a query: one BOOLEAN expression over the columns of an answer.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::cursor::{Cursor, fold_case};
-use super::duration::parse_micros;
+use super::duration::{parse_micros, parse_span};
 use super::error::SqlError;
 use super::source::Source;
 use super::suggest::did_you_mean;
+use crate::retention::Retention;
 
 /// One `name = value`.
 #[derive(Debug)]
@@ -58,6 +59,19 @@ impl SqlOption {
     /// An error at the value.
     pub(super) fn error(&self, source: &Source, message: impl Into<String>) -> SqlError {
         source.error(self.value_span, message)
+    }
+
+    /// The value as a span of whole days, months and years.
+    pub(super) fn retention(&self, source: &Source) -> Result<Retention, SqlError> {
+        let span = parse_span(&self.value).map_err(|bad| self.error(source, bad.message).maybe_help(bad.help))?;
+        let parts = u32::try_from(span.months).ok().zip(u32::try_from(span.days).ok());
+        match parts.filter(|parts| *parts != (0, 0) && span.micros == 0) {
+            Some((months, days)) => Ok(Retention { months, days }),
+            None => {
+                let error = self.error(source, "retention is a number of whole days, weeks, months or years");
+                Err(error.help("write '90 days' or '5 years'"))
+            }
+        }
     }
 
     /// The value as a span of time that is not negative.

@@ -48,6 +48,7 @@ impl Watched {
         let causes = &comparison.causes;
         let named = [
             ("late", causes.late),
+            ("historical", causes.historical),
             ("duplicate", causes.duplicate),
             ("sketch", causes.sketch),
             ("rounding", causes.rounding),

@@ -78,6 +78,10 @@ fn view_of(window: Window) -> Arc<View> {
         having: None,
         schedule: None,
         schedule_zone: crate::calendar::Zone::UTC,
+        max_drift: None,
+        reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     })
 }

@@ -151,6 +151,10 @@ fn view(aggregates: Vec<Aggregate>) -> View {
         having: None,
         schedule: None,
         schedule_zone: crate::calendar::Zone::UTC,
+        max_drift: None,
+        reads: Default::default(),
+        versions_kept: crate::limits::VERSIONS_KEPT,
+        retention: None,
         sql: String::new(),
     }
 }

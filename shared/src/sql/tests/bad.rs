@@ -318,6 +318,38 @@ fn views() {
             "`schedule_time_zone` without a schedule",
             "add schedule = '0 2 * * *', or leave it out",
         ),
+        (
+            "CREATE VIEW v WITH (versions_kept = ^0) AS SELECT 1",
+            "`0` is not a number from 1 to 10000",
+            "1 keeps only the version that answers",
+        ),
+        (
+            "CREATE VIEW v WITH (^version_kept = 3) AS SELECT 1",
+            "unknown option `version_kept`",
+            "did you mean `versions_kept`?",
+        ),
+        (
+            "CREATE VIEW v WITH (retention = ^'36 hours') AS SELECT 1",
+            "retention is a number of whole days, weeks, months or years",
+            "write '90 days' or '5 years'",
+        ),
+        (
+            "CREATE VIEW v WITH (retention = ^'5 yeers') AS SELECT 1",
+            "unknown unit of time `yeers`",
+            "did you mean `year`?",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); \
+             CREATE VIEW v WITH (retention = ^'5 years') AS SELECT COUNT(*) AS n FROM s",
+            "the view has one window over all time, which cannot be dropped in part",
+            "leave retention out, or add a window to GROUP BY",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v WITH (retention = ^'7 days') AS \
+             SELECT COUNT(*) AS n FROM s GROUP BY SLIDE(at, INTERVAL '7' DAY)",
+            "retention must be longer than the trailing window by at least a day",
+            "",
+        ),
     ];
     check(&options, str::to_owned);
 }

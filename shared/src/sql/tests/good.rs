@@ -143,6 +143,16 @@ fn the_hash_of_a_definition_does_not_see_spacing_or_schedule() {
 
 /// Predicates over the columns of the stream, and what they read as once typed.
 #[test]
+fn a_view_says_how_much_it_keeps_and_that_is_no_part_of_its_definition() {
+    let body = "AS SELECT COUNT(*) AS n FROM flights GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR)";
+    let plain = view(&format!("CREATE VIEW v {body}"));
+    assert_eq!((plain.versions_kept, plain.retention), (crate::limits::VERSIONS_KEPT, None));
+    let kept = view(&format!("CREATE VIEW v WITH (versions_kept = 30, retention = '1 year 2 weeks') {body}"));
+    assert_eq!((kept.versions_kept, kept.retention), (30, Some(crate::retention::Retention { months: 12, days: 14 })));
+    assert_eq!(plain.definition_hash(), kept.definition_hash());
+}
+
+#[test]
 fn expressions_are_typed_and_their_casts_are_written_out() {
     let stream = parse("").expect("valid").streams.pop().expect("one stream");
     let columns: Vec<_> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();

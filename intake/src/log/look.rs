@@ -1,0 +1,70 @@
+//! What does the log of a stream hold, as seen from outside? Its columns, its partitions, and whether there is any event.
+//!
+//! Changes nothing and takes no lock, so it may be asked while a server writes.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use shared::ids::{Offset, Partition};
+use shared::stream::Column;
+
+use super::cursor::{FrameCursor, Step};
+use super::error::LogError;
+use super::segment::{self, Segment};
+
+/// What is in the log of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogContents {
+    /// Every column that a segment with events has, in the order in which they came.
+    pub columns: Vec<Column>,
+    /// Partitions up to the last that has an event; 0: the log has no event and never had one.
+    pub partitions: u32,
+}
+
+/// Looks into the log that a stream has under `dir`, which need not be there. Blocking.
+pub fn look(dir: &Path) -> Result<LogContents, LogError> {
+    let mut contents = LogContents::default();
+    if !dir.exists() {
+        return Ok(contents);
+    }
+    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
+        let path = entry.map_err(LogError::io(dir))?.path();
+        let Some(number) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        for segment in segment::find(&path)? {
+            let Some(columns) = columns_of(&segment, Partition(number))? else { continue };
+            contents.partitions = contents.partitions.max(number + 1);
+            for column in columns {
+                if !contents.columns.iter().any(|known| known.name == column.name) {
+                    contents.columns.push(column);
+                }
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// The columns of a segment; `None` if neither it nor one before it holds an event.
+fn columns_of(segment: &Segment, partition: Partition) -> Result<Option<Vec<Column>>, LogError> {
+    let path = &segment.path;
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        // A running server let go of it meanwhile.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LogError::io(path)(error)),
+    };
+    let (header, start) = segment::read_header(segment, partition, &mut file)?;
+    if segment.first > Offset(0) {
+        return Ok(Some(header.columns));
+    }
+    let mut cursor = FrameCursor::new(file, header.salt, start, segment.bytes);
+    loop {
+        match cursor.step().map_err(LogError::io(path))? {
+            Step::Frame(frame) if frame.rows() == 0 => {}
+            Step::Frame(_) => return Ok(Some(header.columns)),
+            // What is broken here is being written, or will be said when the log is opened.
+            Step::End | Step::Broken(_) => return Ok(None),
+        }
+    }
+}

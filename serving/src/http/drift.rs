@@ -1,0 +1,44 @@
+//! How did drift go on from version to version? The reconciliations of a view, newest first, without their rows.
+
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+use shared::limits::{DRIFT_VERSIONS_DEFAULT, DRIFT_VERSIONS_MAX};
+
+use super::problem::Problem;
+use super::views::Reconciliation;
+use super::{ServingState, json, parameters};
+use crate::nearest::did_you_mean;
+
+#[derive(Serialize)]
+struct Drift<'a> {
+    view: &'a str,
+    max_drift: Option<f64>,
+    reconciliations: Vec<Reconciliation>,
+}
+
+/// `GET /v1/views/{view}/drift`: `limit`, and `measure` (default: all).
+pub async fn drift(State(state): State<ServingState>, Path(view): Path<String>, uri: Uri) -> Result<Response, Problem> {
+    let published = state.view(&view)?;
+    let [limit, measure] = parameters::only(&uri, ["limit", "measure"])?;
+    let limit = match limit {
+        None => DRIFT_VERSIONS_DEFAULT,
+        Some(text) => text.parse().ok().filter(|limit| (1..=DRIFT_VERSIONS_MAX).contains(limit)).ok_or_else(|| {
+            Problem::invalid_parameter(format!("limit: \"{text}\" is not a number from 1 to {DRIFT_VERSIONS_MAX}"))
+        })?,
+    };
+    let mut comparisons = state.runs.drift(&view, limit).await?;
+    if let Some(measure) = &measure {
+        let declared = || published.view.measures.iter().map(|m| m.name.as_str());
+        let compared = comparisons.iter().any(|comparison| comparison.measures.contains_key(measure));
+        if !compared && !declared().any(|name| name == measure) {
+            let hint = did_you_mean(measure, declared());
+            return Err(Problem::invalid_parameter(format!("measure: there is no measure \"{measure}\"{hint}")));
+        }
+        comparisons.iter_mut().for_each(|comparison| comparison.measures.retain(|name, _| name == measure));
+    }
+    let reconciliations = comparisons.into_iter().map(Reconciliation::from).collect();
+    let name = published.view.name.as_str();
+    Ok(json(&Drift { view: name, max_drift: published.view.max_drift, reconciliations }))
+}

@@ -1,0 +1,127 @@
+//! Does a query ask for the past, and for which state of it? `version` on every view; `as_of` on views without SLIDE,
+//! whose `as_of` is the instant at which their window ends.
+
+use shared::published::Published;
+use shared::readers::Moment;
+use shared::time::Micros;
+use shared::window::Window;
+
+use super::cursor::Cursor;
+use super::{Given, LayerChoice, QueryError, invalid, layer};
+
+/// The state of the past that the parameters ask for; `None`: the view as it is now.
+///
+/// A cursor goes on in the version of the first page, where that is asked for by time, or where batch alone answers.
+pub fn parse(
+    published: &Published,
+    parameters: &[(String, String)],
+    now: Micros,
+) -> Result<Option<Moment>, QueryError> {
+    let given = Given::new(parameters)?;
+    let is_slide = matches!(published.view.window, Window::Slide { .. });
+    let as_of = given.get("as_of").filter(|_| !is_slide).map(moment).transpose()?;
+    let asked = match (given.get("version"), as_of) {
+        (Some(_), Some(_)) => {
+            return Err(invalid("as_of", "version says already which state is meant; give one of them"));
+        }
+        (Some(text), None) => match version_number(text) {
+            Some(version) => Some(Moment::Version(version)),
+            None => return Err(invalid("version", format!("\"{text}\" is not the number of a batch version"))),
+        },
+        (None, as_of) => as_of,
+    };
+    if let Some(Moment::Time(time)) = asked
+        && time > now
+    {
+        let problem = format!("{time} has not come yet; without as_of the view answers as it is now");
+        return Err(invalid("as_of", problem));
+    }
+    let layer = layer(&given)?;
+    if asked.is_some() && layer == LayerChoice::Speed {
+        return Err(invalid("layer", "speed keeps nothing of the past; batch answers for it"));
+    }
+    let cursor = given.get("cursor").map(|text| Cursor::parse(text, given.fingerprint(&published.view))).transpose()?;
+    let begun = cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.fits(published)));
+    Ok(match begun.and_then(|cursor| cursor.version) {
+        Some(version) => Some(Moment::Version(version)),
+        None => asked,
+    })
+}
+
+/// Reads the `as_of` of a view without SLIDE.
+pub fn moment(text: &str) -> Result<Moment, QueryError> {
+    if let Some(version) = version_number(text) {
+        return Ok(Moment::Version(version));
+    }
+    Micros::parse(text).map(Moment::Time).ok_or_else(|| {
+        let problem = format!("\"{text}\" is neither the number of a batch version nor a time");
+        invalid("as_of", problem + "; write 12, or 2001-01-31T06:00:00Z. latest and now are for views with SLIDE")
+    })
+}
+
+fn version_number(text: &str) -> Option<i64> {
+    Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn published(window: &str) -> Published {
+        let sql = format!(
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS n FROM s{window};"
+        );
+        let mut definitions = shared::sql::parse_definitions(&[("s".to_owned(), sql)]).expect("right");
+        Published::nothing(Arc::new(definitions.views.remove(0)), Arc::new(definitions.streams.remove(0)))
+    }
+
+    fn asked(window: &str, parameters: &[(&str, &str)]) -> Result<Option<Moment>, String> {
+        let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        parse(&published(window), &parameters, Micros(1_000_000)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn numbers_are_versions_and_times_are_times() {
+        let tumble = " GROUP BY TUMBLE(at, INTERVAL '1' HOUR)";
+        let slide = " GROUP BY SLIDE(at, INTERVAL '1' HOUR)";
+        for window in ["", tumble] {
+            assert_eq!(asked(window, &[]), Ok(None));
+            assert_eq!(asked(window, &[("as_of", "12")]), Ok(Some(Moment::Version(12))));
+            assert_eq!(asked(window, &[("version", "12")]), Ok(Some(Moment::Version(12))));
+            assert_eq!(asked(window, &[("as_of", "1970-01-01T00:00:01Z")]), Ok(Some(Moment::Time(Micros(1_000_000)))));
+            for (parameters, word) in [
+                (vec![("as_of", "1970-01-01T00:00:02Z")], "not come yet"),
+                (vec![("as_of", "latest")], "SLIDE"),
+                (vec![("version", "-1")], "not the number"),
+                (vec![("version", "1"), ("as_of", "1")], "one of them"),
+                (vec![("version", "1"), ("layer", "speed")], "speed keeps nothing"),
+            ] {
+                let error = asked(window, &parameters).expect_err("refused");
+                assert!(error.contains(word), "{parameters:?}: {error}");
+            }
+        }
+        assert_eq!(asked(slide, &[("as_of", "1970-01-01T00:00:02Z")]), Ok(None));
+        let both = [("as_of", "1970-01-01T00:00:02Z"), ("version", "3")];
+        assert_eq!(asked(slide, &both), Ok(Some(Moment::Version(3))));
+    }
+
+    #[test]
+    fn a_cursor_keeps_its_version_where_nothing_else_answers() {
+        let now = published("");
+        let cursor = |parameters: &[(String, String)]| {
+            let fingerprint = Given(parameters).fingerprint(&now.view);
+            Cursor { offset: 5, version: Some(7), as_of: None }.written(fingerprint)
+        };
+        for (parameter, expected) in [
+            (("layer", "batch"), Some(Moment::Version(7))),
+            (("as_of", "1970-01-01T00:00:01Z"), Some(Moment::Version(7))),
+            (("layer", "merged"), None),
+        ] {
+            let mut parameters = vec![(parameter.0.to_owned(), parameter.1.to_owned())];
+            parameters.push(("cursor".to_owned(), cursor(&parameters)));
+            assert_eq!(parse(&now, &parameters, Micros(1_000_000)), Ok(expected), "{parameter:?}");
+        }
+    }
+}

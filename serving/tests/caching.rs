@@ -1,0 +1,128 @@
+//! Does a reader that has an answer get it again only when it changed, and are pieces of a file pieces of one file?
+
+mod world;
+
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tower::ServiceExt;
+use world::{Answered, World};
+
+const SQL: &str = "
+CREATE STREAM flights (at TIMESTAMP, origin STRING, delay BIGINT) WITH (event_time = 'at');
+CREATE VIEW departures AS
+SELECT window_start, window_end, origin, COUNT(*) AS flights FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;
+";
+const ROWS: &str = "/v1/views/departures/rows";
+
+fn event(origin: &str) -> String {
+    format!(r#"{{"at":"2001-01-01T06:10:00Z","origin":"{origin}","delay":5}}"#)
+}
+
+/// One server for all requests: what it keeps between them is what is tested.
+async fn ask_of(server: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> Answered {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let response = server.clone().oneshot(request).await.expect("a router does not fail");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body").to_vec();
+    Answered { status, headers, body }
+}
+
+async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> Answered {
+    ask_of(&world.routes(), method, path, headers).await
+}
+
+fn tag(answered: &Answered) -> String {
+    answered.header("etag").expect("a tag").to_owned()
+}
+
+#[tokio::test]
+async fn an_unchanged_answer_is_not_sent_twice_and_a_changed_one_is() {
+    let world = World::new(SQL);
+    world.publish(1, &event("ATL"));
+    let first = ask(&world, "GET", ROWS, &[]).await;
+    assert_eq!(first.header("cache-control"), Some("no-cache"));
+    let again = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&first))]).await;
+    assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    assert_eq!(tag(&again), tag(&first));
+    let other_question =
+        ask(&world, "GET", "/v1/views/departures/rows?limit=1", &[("if-none-match", &tag(&first))]).await;
+    assert_eq!(other_question.status, StatusCode::OK);
+    let other_format = ask(&world, "GET", "/v1/views/departures/rows.csv", &[("if-none-match", &tag(&first))]).await;
+    assert_eq!(other_format.status, StatusCode::OK);
+
+    world.live(&event("BOS"));
+    let live = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&first))]).await;
+    assert_eq!(live.status, StatusCode::OK, "an event more is another answer");
+    assert_eq!(live.json()["rows"].as_array().map(Vec::len), Some(2));
+    world.watermark("2001-01-02T11:00:00Z");
+    let closed = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&live))]).await;
+    assert_eq!(closed.status, StatusCode::OK, "the watermark moves finality");
+    world.publish(2, &event("ATL"));
+    let published = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&closed))]).await;
+    assert_eq!(published.status, StatusCode::OK, "a version more is another answer");
+}
+
+#[tokio::test]
+async fn pieces_of_a_parquet_answer_are_of_one_file_while_figures_move_on() {
+    let world = World::new(SQL);
+    world.publish(1, &event("ATL"));
+    let server = world.routes();
+    let path = "/v1/views/departures/rows.parquet";
+    let head = ask_of(&server, "HEAD", path, &[]).await;
+    assert_eq!((head.status, head.header("accept-ranges")), (StatusCode::OK, Some("bytes")));
+    let length: usize = head.header("content-length").expect("a length").parse().expect("a number");
+    world.live(&event("BOS"));
+
+    let tail = ask_of(&server, "GET", path, &[("range", "bytes=-8")]).await;
+    assert_eq!(tail.status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(tail.header("content-range"), Some(format!("bytes {}-{}/{length}", length - 8, length - 1).as_str()));
+    assert_eq!(&tail.body[4..], b"PAR1");
+    let half = length / 2;
+    let first = ask_of(&server, "GET", path, &[("range", &format!("bytes=0-{}", half - 1))]).await;
+    let second = ask_of(&server, "GET", path, &[("range", &format!("bytes={half}-"))]).await;
+    assert_eq!((tag(&first), tag(&second)), (tag(&head), tag(&head)));
+    let file = Bytes::from([first.body.as_slice(), second.body.as_slice()].concat());
+    assert_eq!(rows_of(file), 1, "the file as it was when its length was told");
+
+    let beyond = ask_of(&server, "GET", path, &[("range", &format!("bytes={length}-"))]).await;
+    assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(beyond.header("content-range"), Some(format!("bytes */{length}").as_str()));
+    let whole = ask_of(&server, "GET", path, &[]).await;
+    assert_eq!((whole.status, rows_of(Bytes::from(whole.body))), (StatusCode::OK, 2), "who reads all reads what is");
+}
+
+fn rows_of(file: Bytes) -> i64 {
+    ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").metadata().file_metadata().num_rows()
+}
+
+#[tokio::test]
+async fn an_arrow_stream_has_the_rows_of_the_parquet_file() {
+    let world = World::new(SQL);
+    world.publish(1, &event("ATL"));
+    world.live(&event("BOS"));
+    let answered = ask(&world, "GET", "/v1/views/departures/rows.arrow", &[]).await;
+    assert_eq!(answered.header("content-type"), Some("application/vnd.apache.arrow.stream"));
+    let streamed: Vec<RecordBatch> = StreamReader::try_new(answered.body.as_slice(), None)
+        .expect("a stream")
+        .collect::<Result<_, _>>()
+        .expect("batches");
+    let file = Bytes::from(ask(&world, "GET", "/v1/views/departures/rows.parquet", &[]).await.body);
+    let read: Vec<RecordBatch> = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("a file")
+        .build()
+        .expect("a reader")
+        .collect::<Result<_, _>>()
+        .expect("batches");
+    let columns = |batches: &[RecordBatch]| batches.iter().map(|batch| batch.columns().to_vec()).collect::<Vec<_>>();
+    assert_eq!(columns(&streamed), columns(&read));
+    assert_eq!(streamed[0].num_rows(), 2);
+}

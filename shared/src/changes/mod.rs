@@ -1,0 +1,116 @@
+//! What is different between what was defined and what is defined now, in words, and what of it cannot be done?
+//!
+//! [`stream`] compares a declaration with what is stored, [`view`] two definitions of a view. Nothing is read here.
+
+pub mod stream;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sql::options_of;
+
+/// A part of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    Column,
+    EventTime,
+    PrimaryKey,
+    Partitions,
+    Filter,
+    Window,
+    Dimension,
+    Measure,
+    Having,
+    /// The order of the columns of an answer.
+    Order,
+    /// What stands in `WITH (..)`: changes nothing that was computed.
+    Option,
+}
+
+/// One difference. Without `before` the part is new, without `after` it is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub part: Part,
+    /// Of a column, a dimension, a measure or an option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    /// What follows from it, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Why it cannot be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
+}
+
+/// Why a change cannot be done, and what to do instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub reason: String,
+    pub next_step: String,
+}
+
+impl Part {
+    /// As a person calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Column => "column",
+            Part::EventTime => "event time",
+            Part::PrimaryKey => "primary key",
+            Part::Partitions => "partitions",
+            Part::Filter => "filter",
+            Part::Window => "window",
+            Part::Dimension => "dimension",
+            Part::Measure => "measure",
+            Part::Having => "HAVING",
+            Part::Order => "order of columns",
+            Part::Option => "option",
+        }
+    }
+}
+
+impl Change {
+    fn new(part: Part, name: Option<&str>, before: Option<String>, after: Option<String>) -> Change {
+        Change { part, name: name.map(str::to_owned), before, after, note: None, refused: None }
+    }
+
+    fn note(self, note: impl Into<String>) -> Change {
+        Change { note: Some(note.into()), ..self }
+    }
+
+    /// `measure late_flights`.
+    pub fn subject(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} {name}", self.part.name()),
+            None => self.part.name().to_owned(),
+        }
+    }
+}
+
+/// `measure n added: COUNT(*)`, `column tail STRING removed`, `filter changed: a > 0 → a > 1`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = self.subject();
+        match (&self.before, &self.after) {
+            (None, Some(after)) => write!(f, "{subject} added: {after}"),
+            (Some(_), None) => write!(f, "{subject} removed"),
+            (Some(before), Some(after)) => write!(f, "{subject} changed: {before} → {after}"),
+            (None, None) => write!(f, "{subject} changed"),
+        }
+    }
+}
+
+/// What differs in `WITH (..)`.
+fn options(before: &str, after: &str) -> Vec<Change> {
+    let (before, after) = (options_of(before), options_of(after));
+    let both: BTreeMap<&String, (Option<&String>, Option<&String>)> =
+        before.keys().chain(after.keys()).map(|name| (name, (before.get(name), after.get(name)))).collect();
+    let quoted = |value: Option<&String>| value.map(|value| format!("'{value}'"));
+    let differ = both.into_iter().filter(|(_, (before, after))| before != after);
+    differ.map(|(name, (a, b))| Change::new(Part::Option, Some(name), quoted(a), quoted(b))).collect()
+}

@@ -1,0 +1,192 @@
+//! May a stream be declared like this, over what is stored of it, and what becomes of its columns?
+
+use super::{Change, Part, Refusal, options};
+use crate::stream::{Column, Stream};
+
+/// What is stored of a stream, in the archive and in the log, whoever declared it when.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoredStream {
+    /// The declaration that was served last; of a lake that an earlier program wrote it is not known.
+    pub declaration: Option<Stream>,
+    /// The columns that stored events may have, without those of the system.
+    pub columns: Vec<Column>,
+    /// The column that the archive is kept by, if there is an archive.
+    pub event_time: Option<String>,
+    /// Partitions up to the last that has an event; 0: there is none, and nothing is bound by what was declared.
+    pub partitions: u32,
+}
+
+impl StoredStream {
+    /// The stored columns that `stream` does not declare.
+    pub fn removed(&self, stream: &Stream) -> Vec<Column> {
+        // Without events they were never more than a declaration.
+        let bound = self.partitions > 0;
+        self.columns.iter().filter(|column| bound && stream.column(&column.name).is_none()).cloned().collect()
+    }
+
+    /// How `stream` differs from what is stored. A change that cannot be done says why.
+    pub fn changes(&self, stream: &Stream) -> Vec<Change> {
+        let bound = self.partitions > 0;
+        let mut changes = self.columns(stream, bound);
+        let name = |column: &Column| column.name.clone();
+        let event_time = Some(name(&stream.columns[stream.event_time]));
+        if let Some(before) = self.event_time.clone().filter(|before| Some(before) != event_time.as_ref()) {
+            let why = "the archive is kept by the date of the event time, and every window was cut by it";
+            let change = Change::new(Part::EventTime, None, Some(before), event_time);
+            changes.push(refuse_if(bound, change, why, another_stream(stream)));
+        }
+        let Some(declared) = &self.declaration else {
+            changes.extend(self.too_few_partitions(stream));
+            return changes;
+        };
+        let key = |stream: &Stream| stream.primary_key.map(|key| name(&stream.columns[key]));
+        if key(declared) != key(stream) {
+            let why =
+                "the primary key decides which events are duplicates, and that is decided for those that are stored";
+            let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none".to_owned()));
+            let change = Change::new(Part::PrimaryKey, None, text(key(declared)), text(key(stream)));
+            changes.push(refuse_if(bound, change, why, another_stream(stream)));
+        }
+        if declared.partitions != stream.partitions {
+            changes.push(self.partitions(declared.partitions, stream));
+        }
+        let plain = options(&declared.sql, &stream.sql).into_iter();
+        // These two have been looked at.
+        changes.extend(plain.filter(|o| !matches!(o.name.as_deref(), Some("event_time" | "partitions"))));
+        changes
+    }
+
+    fn columns(&self, stream: &Stream, bound: bool) -> Vec<Change> {
+        let was_declared = |name: &str| self.declaration.as_ref().is_none_or(|d| d.column(name).is_some());
+        let mut changes = Vec::new();
+        for column in stream.declared() {
+            let stored = self.columns.iter().find(|stored| stored.name == column.name);
+            let change = |before: Option<String>| {
+                Change::new(Part::Column, Some(&column.name), before, Some(column.data_type.to_string()))
+            };
+            match stored {
+                None if bound => changes.push(change(None).note("NULL in the events that are stored")),
+                None => changes.push(change(None)),
+                Some(stored) if stored.data_type != column.data_type => {
+                    let (old, name) = (stored.data_type, &column.name);
+                    let why = format!("the stored events have {old} there, and values are not converted");
+                    let next = format!(
+                        "keep `{name} {old}` and add a column of another name for {}, or {}",
+                        column.data_type,
+                        another_stream(stream)
+                    );
+                    changes.push(refuse_if(bound, change(Some(old.to_string())), why, next));
+                }
+                Some(_) if !was_declared(&column.name) => {
+                    let note = "declared again: stored events show the values they came with";
+                    changes.push(change(None).note(note));
+                }
+                Some(_) => {}
+            }
+        }
+        for column in &self.columns {
+            if stream.column(&column.name).is_none() && was_declared(&column.name) {
+                let change = Change::new(Part::Column, Some(&column.name), Some(column.data_type.to_string()), None);
+                changes.push(match bound {
+                    true => change.note("no longer taken from events; the archive keeps what it has of it"),
+                    false => change,
+                });
+            }
+        }
+        changes
+    }
+
+    fn partitions(&self, before: u32, stream: &Stream) -> Change {
+        let why = "the number says where an event's id and a request's Idempotency-Key are remembered: with another \
+                   one, what is sent again would count twice";
+        let (before, after) = (before.to_string(), stream.partitions.to_string());
+        let change = Change::new(Part::Partitions, None, Some(before), Some(after));
+        refuse_if(self.partitions > 0, change, why, another_stream(stream))
+    }
+
+    /// Without the old declaration it is only known how many partitions there were at least.
+    fn too_few_partitions(&self, stream: &Stream) -> Option<Change> {
+        (stream.partitions < self.partitions).then(|| self.partitions(self.partitions, stream))
+    }
+}
+
+fn refuse_if(bound: bool, change: Change, reason: impl Into<String>, next_step: impl Into<String>) -> Change {
+    let refusal = || Refusal { reason: reason.into(), next_step: next_step.into() };
+    Change { refused: bound.then(refusal), ..change }
+}
+
+fn another_stream(stream: &Stream) -> String {
+    format!("declare a stream of another name, such as {}_2, and send the events to it", stream.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_definitions;
+
+    fn stream(columns: &str, options: &str) -> Stream {
+        let text = format!("CREATE STREAM s ({columns}) WITH (event_time = 'at'{options})");
+        parse_definitions(&[("s.sql".to_owned(), text)]).unwrap_or_else(|e| panic!("{}", e[0])).streams.remove(0)
+    }
+
+    fn stored(declared: &Stream, partitions: u32) -> StoredStream {
+        StoredStream {
+            declaration: Some(declared.clone()),
+            columns: declared.columns.clone(),
+            event_time: Some("at".to_owned()),
+            partitions,
+        }
+    }
+
+    fn told(stored: &StoredStream, stream: &Stream) -> Vec<(String, bool)> {
+        stored.changes(stream).iter().map(|c| (c.to_string(), c.refused.is_some())).collect()
+    }
+
+    #[test]
+    fn what_can_and_what_cannot_be_changed() {
+        let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT, b STRING", ", partitions = 2");
+        let stored = stored(&old, 1);
+        assert_eq!(stored.changes(&old), []);
+        let wider = stream(
+            "c DATE, id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT",
+            ", partitions = 2, idle_timeout = '5 seconds'",
+        );
+        let expected = ["column c added: DATE", "column b removed", "option idle_timeout added: '5 seconds'"];
+        assert_eq!(told(&stored, &wider), expected.map(|text| (text.to_owned(), false)));
+        assert_eq!(stored.removed(&wider).iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        let other = stream("id STRING, at TIMESTAMP, a DOUBLE, b STRING", ", partitions = 3");
+        let expected =
+            ["column a changed: BIGINT → DOUBLE", "primary key changed: id → none", "partitions changed: 2 → 3"];
+        assert_eq!(told(&stored, &other), expected.map(|text| (text.to_owned(), true)));
+    }
+
+    #[test]
+    fn without_events_nothing_is_bound() {
+        let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 2");
+        let stored = stored(&old, 0);
+        let other = stream("id STRING, at TIMESTAMP, a DOUBLE", "");
+        assert!(told(&stored, &other).iter().all(|(_, refused)| !refused));
+        assert_eq!(stored.removed(&stream("at TIMESTAMP", "")), []);
+    }
+
+    #[test]
+    fn of_an_old_lake_columns_event_time_and_least_partitions_are_known() {
+        let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 3");
+        let stored = StoredStream { declaration: None, ..stored(&old, 3) };
+        assert_eq!(told(&stored, &stream("id STRING, at TIMESTAMP, a BIGINT", ", partitions = 4")), []);
+        let fewer = stream("id STRING, at TIMESTAMP, a BIGINT", "");
+        assert_eq!(told(&stored, &fewer), [("partitions changed: 3 → 1".to_owned(), true)]);
+    }
+
+    #[test]
+    fn a_column_that_was_removed_may_come_back_with_its_type_only() {
+        let first = stream("at TIMESTAMP, a BIGINT, b STRING", "");
+        let second = stream("at TIMESTAMP, a BIGINT", "");
+        let stored = StoredStream { declaration: Some(second), ..stored(&first, 1) };
+        let back = stored.changes(&first);
+        assert_eq!(back.len(), 1);
+        assert!(back[0].refused.is_none() && back[0].note.as_deref().is_some_and(|n| n.starts_with("declared again")));
+        let other = stored.changes(&stream("at TIMESTAMP, a BIGINT, b DATE", ""));
+        assert!(other[0].refused.is_some(), "{other:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! `trueup compare VIEW --history`: how did drift go on from version to version?
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Deserialize;
+use shared::compare::{Causes, MeasureDrift};
+use shared::time::Micros;
+
+use crate::arguments::Compare;
+use crate::exit::Failure;
+use crate::quantities::grouped;
+use crate::table::{Align, draw};
+
+use super::super::listing::show;
+
+/// From nothing to the most of a line.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+#[derive(Debug, Deserialize)]
+struct Drift {
+    view: String,
+    max_drift: Option<f64>,
+    /// Newest first.
+    reconciliations: Vec<Reconciliation>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reconciliation {
+    version: i64,
+    compared_at: Micros,
+    rows_compared: u64,
+    rows_equal: u64,
+    measures: BTreeMap<String, MeasureDrift>,
+    causes: Causes,
+}
+
+pub async fn run(arguments: &Compare) -> Result<(), Failure> {
+    let path = format!("/v1/views/{}/drift", arguments.view);
+    show(&arguments.listing, &path, |drift| text(&drift, None)).await
+}
+
+fn text(drift: &Drift, width: Option<u16>) -> String {
+    let Some(newest) = drift.reconciliations.first() else {
+        return format!("{} has not been compared yet: that is done when a run is published\n", drift.view);
+    };
+    let count = drift.reconciliations.len();
+    let mut text = format!("{}, the last {count} reconciliations, oldest on the left\n\n", drift.view);
+    let measures = newest.measures.keys().map(|measure| {
+        let errors: Vec<f64> = drift.reconciliations.iter().rev().map(|r| mean_error(r, measure)).collect();
+        let worst = errors.iter().copied().fold(0.0, f64::max);
+        vec![measure.clone(), sparkline(&errors), percent(errors.last().copied().unwrap_or(0.0)), percent(worst)]
+    });
+    let header = [
+        ("measure", Align::Left),
+        ("mean relative error", Align::Left),
+        ("last", Align::Right),
+        ("largest", Align::Right),
+    ];
+    text += &draw(&header, measures.collect::<Vec<_>>(), width);
+    text.push('\n');
+    let versions = drift.reconciliations.iter().map(|r| {
+        vec![
+            r.version.to_string(),
+            r.compared_at.to_string(),
+            format!("{} of {}", grouped(r.rows_equal), grouped(r.rows_compared)),
+            causes(&r.causes),
+        ]
+    });
+    let header = [
+        ("version", Align::Right),
+        ("compared at", Align::Left),
+        ("rows served exactly", Align::Right),
+        ("causes", Align::Left),
+    ];
+    text += &draw(&header, versions.collect::<Vec<_>>(), width);
+    if let Some(max_drift) = drift.max_drift {
+        writeln!(text, "\nmore than {} on average raises the alarm (max_drift)", percent(max_drift))
+            .expect("a String takes any text");
+    }
+    text
+}
+
+fn mean_error(reconciliation: &Reconciliation, measure: &str) -> f64 {
+    reconciliation.measures.get(measure).map_or(0.0, |drift| drift.mean_rel_error)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.3} %", share * 100.0)
+}
+
+/// One bar per value, the largest full; the least that is not 0 is more than nothing.
+fn sparkline(values: &[f64]) -> String {
+    let largest = values.iter().copied().fold(0.0, f64::max);
+    let bar = |value: &f64| match *value / largest {
+        share if share > 0.0 => BARS[((share * 7.0).ceil() as usize).min(7)],
+        _ => BARS[0],
+    };
+    values.iter().map(bar).collect()
+}
+
+fn causes(causes: &Causes) -> String {
+    let Ok(serde_json::Value::Object(all)) = serde_json::to_value(causes) else { return String::new() };
+    let counted = all.into_iter().filter_map(|(cause, count)| Some((cause, count.as_u64().filter(|n| *n > 0)?)));
+    let counted: Vec<String> = counted.map(|(cause, count)| format!("{} {cause}", grouped(count))).collect();
+    if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn drift_is_drawn_as_a_line_and_listed_by_version() {
+        let reconciliation = |version: i64, error: f64, late: u64| {
+            json!({
+                "version": version, "compared_at": format!("2001-01-0{version}T06:00:00Z"),
+                "rows_compared": 1200, "rows_equal": 1200 - late,
+                "measures": {"flights": {"equal": 1, "max_abs_error": 2.0, "max_rel_error": 0.5, "mean_rel_error": error}},
+                "causes": {"late": late, "duplicate": 0, "sketch": 0, "rounding": 0, "definition": 0, "unexplained": 0}
+            })
+        };
+        let drift: Drift = serde_json::from_value(json!({
+            "view": "departures", "max_drift": 0.01,
+            "reconciliations": [reconciliation(3, 0.0, 0), reconciliation(2, 0.02, 1100), reconciliation(1, 0.01, 7)]
+        }))
+        .expect("drift");
+        let text = text(&drift, Some(100));
+        for part in [
+            "departures, the last 3 reconciliations, oldest on the left",
+            "▅█▁",
+            "0.000 %",
+            "2.000 %",
+            "100 of 1,200",
+            "1,100 late",
+            "none",
+            "more than 1.000 % on average raises the alarm",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(sparkline(&[0.0, 0.0]), "▁▁");
+        assert_eq!(sparkline(&[1e-9, 1.0]), "▂█");
+    }
+}

@@ -1,0 +1,92 @@
+//! What is stored of the streams that are declared, and do the declarations fit it? Asked before anything starts; what has
+//! been asked may then be adopted: the archive gets the columns that are new.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use shared::changes::Change;
+use shared::changes::stream::StoredStream;
+use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
+use shared::limits::PARTITIONS_MAX;
+use shared::sql::parse_definitions;
+use shared::stream::{Column, Stream, system_columns};
+use shared::types::DataType;
+
+/// Reads what the lake, and the logs under `data/log`, hold of `stream`. Changes nothing.
+pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow::Result<StoredStream> {
+    let dir = data.join("log").join(stream.name.as_str());
+    let log = tokio::task::spawn_blocking(move || intake::log::look(&dir)).await?.context("the log cannot be read")?;
+    let mut stored = StoredStream { partitions: log.partitions, ..StoredStream::default() };
+    if let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? {
+        add_archive(&mut stored, &table).await?;
+    }
+    for column in log.columns {
+        if !stored.columns.iter().any(|known| known.name == column.name) {
+            stored.columns.push(column);
+        }
+    }
+    Ok(stored)
+}
+
+async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result<()> {
+    let snapshot = table.snapshot().await?;
+    for field in snapshot.schema.fields().iter().filter(|field| !field.name().starts_with('_')) {
+        let name = field.name().clone();
+        if !field.is_nullable() {
+            stored.event_time = Some(name.clone());
+        }
+        let data_type = DataType::of_arrow(field.data_type());
+        let unknown =
+            || format!("{}: column {name} is of type {}, which no stream has", table.name(), field.data_type());
+        stored.columns.push(Column { data_type: data_type.with_context(unknown)?, name });
+    }
+    for file in &snapshot.files {
+        let partition = ArchiveTags::from_tags(&file.tags)?.partition.0;
+        // Events that did not come through the log are bound to a partition that no stream has.
+        let count = if partition < PARTITIONS_MAX { partition + 1 } else { 1 };
+        stored.partitions = stored.partitions.max(count);
+    }
+    if let Some(sql) = table.declaration().await? {
+        let parsed = parse_definitions(&[(table.name(), sql)]).ok();
+        stored.declaration = parsed.and_then(|definitions| definitions.streams.into_iter().next());
+    }
+    Ok(())
+}
+
+/// Checks that `streams` fit what is stored, gives the archives what is new, and returns the streams with the columns
+/// that only what is stored still has. Nothing is changed if one does not fit.
+pub async fn adopt(lake: &Lake, data: &Path, streams: &[Stream]) -> anyhow::Result<Vec<Arc<Stream>>> {
+    let mut adopted = Vec::with_capacity(streams.len());
+    let mut refused = Vec::new();
+    for stream in streams {
+        let stored = stored_stream(lake, data, stream).await?;
+        let changes = stored.changes(stream);
+        refused.extend(changes.iter().filter_map(|change| refusal(&format!("stream {}", stream.name), change)));
+        adopted.push(Arc::new(stream.clone().with_removed(stored.removed(stream))));
+    }
+    if !refused.is_empty() {
+        bail!(
+            "the declarations do not fit the events that are stored; nothing was changed\n{}\n\
+             `trueup plan` with the same files and --data shows everything that would change",
+            refused.join("\n")
+        );
+    }
+    for stream in &adopted {
+        let (path, schema) = (TablePath::events(&stream.name), stream.archive_schema());
+        let table = lake.table(&path, schema.clone(), system_columns::EVENT_DATE).await?;
+        let known = table.declaration().await?;
+        let same = known.as_ref() == Some(&stream.sql);
+        if !same || table.schema_change(&schema).await? != shared::lake::SchemaChange::None {
+            let commit = Commit { schema: Some(schema), declaration: Some(stream.sql.clone()), ..Commit::default() };
+            table.commit(commit).await.with_context(|| format!("{path} cannot take the new declaration"))?;
+        }
+    }
+    Ok(adopted)
+}
+
+/// Why `change` of `what` cannot be done, if it cannot.
+fn refusal(what: &str, change: &Change) -> Option<String> {
+    let refusal = change.refused.as_ref()?;
+    Some(format!("  {what}: {change}\n    {}\n    to do: {}", refusal.reason, refusal.next_step))
+}

@@ -1,0 +1,409 @@
+//! Old events through the real binary: in random histories with live events, runs, restarts and kills of either process, no
+//! answer differs from the oracle, and every event of every file is there once.
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod agree;
+#[allow(dead_code, reason = "each test uses a part of the oracle")]
+mod oracle;
+#[allow(dead_code, reason = "each test uses a part of the world")]
+mod world;
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use agree::{definitions, post};
+use oracle::events::{DAY, Event, Log, PATIENT, SECOND, ndjson};
+use oracle::measures::Row;
+use oracle::plain::{NAMES, views};
+use oracle::table::{Coverage, compare};
+use oracle::views::View;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use world::{World, flights_file};
+
+/// 2001-09-09.
+const BEGIN: i64 = 1_000_000_000_000_000;
+
+/// `trueup ingest --historical` over the data of a world.
+fn ingest(world: &World, stream: &str, files: &[PathBuf], more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
+    command.args(["ingest", stream, "--historical", "--definitions"]).arg(world.data.path().join("definitions.sql"));
+    command.arg("--data").arg(world.store()).arg("--rejects").arg(rejects(world)).args(more).args(files);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn rejects(world: &World) -> PathBuf {
+    world.data.path().join("rejected.ndjson")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Takes files in to their end.
+fn take_in(world: &World, stream: &str, files: &[PathBuf], more: &[&str]) -> String {
+    let output = ingest(world, stream, files, more).output().expect("trueup runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    text(&output)
+}
+
+fn file(world: &World, name: &str, content: &[u8]) -> PathBuf {
+    let path = world.data.path().join(name);
+    std::fs::write(&path, content).expect("the file can be written");
+    path
+}
+
+/// What is true of a view whose version covers the first `historical` old events.
+fn check(world: &World, log: &Log, history: &[Event], view: &View, context: &str) {
+    let context = format!("{context}: {}", view.name);
+    let answer = world.rows(&view.name, "");
+    let offset = |p: &str| answer["seam"]["offsets"][p].as_u64().unwrap_or(0) as usize;
+    let historical = &history[..offset("1000000")];
+    // Of one id on one date the live event stays, then the first of the old ones; only events before the seam are compared.
+    let before: usize = (0..PATIENT.partitions).map(|p| offset(&p.to_string())).sum();
+    let date = |event: &Event| event.at.div_euclid(DAY);
+    let mut ids: HashSet<(&str, i64)> = HashSet::new();
+    for accepted in &log.accepted[..before] {
+        ids.extend(accepted.event.id.as_deref().map(|id| (id, date(&accepted.event))));
+    }
+    let mut rows = view.counted(log, before, true, true);
+    for event in historical {
+        if event.id.as_deref().is_none_or(|id| ids.insert((id, date(event)))) && view.takes_in(event) {
+            rows.push(Row { offset: 0, event });
+        }
+    }
+    let by: Vec<usize> = (0..view.dimensions.len()).collect();
+    compare(&answer, view, &by, &view.groups(&rows, &by, 0), &mut Coverage::default())
+        .unwrap_or_else(|e| panic!("{context}: {e}"));
+    let ledger = &answer["ledger"];
+    let count = |part: &str| ledger[part].as_u64().expect("a count") as usize;
+    assert_eq!(answer["complete"], json!(true), "{context}: {ledger}");
+    assert_eq!(count("accepted"), log.accepted.len() + historical.len(), "{context}: {ledger}");
+    assert_eq!(count("batch") + count("speed") + count("late"), count("accepted"), "{context}: {ledger}");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Post(Vec<Event>),
+    Ingest { events: Vec<Event>, packed: bool, killed: Option<&'static str> },
+    Run { view: usize, full: bool },
+    Kill,
+    Stop,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    (
+        prop::option::weighted(0.9, 0u32..60),
+        prop_oneof![4 => 0i64..120, 2 => -200_000i64..200_000, 1 => Just(-1_000_000_100i64)],
+        prop::option::weighted(0.8, prop::sample::select(vec!["north", "south", "größer"])),
+        prop::option::weighted(0.8, -20i64..20),
+        prop::option::weighted(0.9, -2i32..2),
+        any::<Option<bool>>(),
+    )
+        .prop_map(|(id, seconds, region, amount, code, flag)| Event {
+            id: id.map(|id| format!("e{id}")),
+            at: BEGIN + seconds * SECOND + i64::from(id.unwrap_or(7)),
+            region: region.map(str::to_owned),
+            amount,
+            price: amount.map(|a| a as f64 / 4.0),
+            cost_cents: amount.map(|a| a * 3),
+            code,
+            flag,
+            day: None,
+        })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let events = || prop::collection::vec(event(), 1..40);
+    let killed = prop::option::weighted(0.4, prop::sample::select(vec!["history-written", "history-committed"]));
+    let step = prop_oneof![
+        4 => events().prop_map(Step::Post),
+        4 => (events(), any::<bool>(), killed).prop_map(|(events, packed, killed)| Step::Ingest { events, packed, killed }),
+        4 => (0usize..3, any::<bool>()).prop_map(|(view, full)| Step::Run { view, full }),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Stop),
+    ];
+    prop::collection::vec(step, 3..12)
+}
+
+fn cases() -> u32 {
+    std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn old_and_live_events_add_up_in_every_history(steps in steps()) {
+        let views = views();
+        let mut world = World::new(&definitions(PATIENT, &views));
+        let (mut log, mut history) = (Log::new(PATIENT), Vec::new());
+        for (number, step) in steps.iter().enumerate() {
+            let context = format!("step {number}");
+            match step {
+                Step::Post(events) => post(&world, &mut log, events),
+                Step::Ingest { events, packed, killed } => {
+                    let lines = ndjson(events).into_bytes();
+                    let path = match packed {
+                        true => file(&world, &format!("{number}.zst"), &zstd::encode_all(&lines[..], 1).expect("packs")),
+                        false => file(&world, &format!("{number}.ndjson"), &lines),
+                    };
+                    // The same content may have come before.
+                    if let Some(step) = killed {
+                        let output = ingest(&world, "events", std::slice::from_ref(&path), &[])
+                            .env("TRUEUP_FAIL_AT", step).output().expect("trueup runs");
+                        prop_assert!(!output.status.success() || text(&output).contains("already taken in"));
+                    }
+                    let said = take_in(&world, "events", std::slice::from_ref(&path), &[]);
+                    let known = *killed == Some("history-committed");
+                    prop_assert_eq!(said.contains("already taken in"), known, "{}", said);
+                    history.extend(events.iter().cloned());
+                    prop_assert!(take_in(&world, "events", &[path], &[]).contains("took in 0 events"));
+                }
+                Step::Run { view, full } => {
+                    let run = world.run(NAMES[*view], *full);
+                    prop_assert_eq!(&run["state"], &json!("published"), "{}: {}", context, run);
+                    prop_assert_eq!(run["cut"]["1000000"].as_u64().unwrap_or(0), history.len() as u64);
+                    let drift = world.get(&format!("/v1/views/{}/compare", NAMES[*view]));
+                    prop_assert!(drift.status != 200 || drift.json()["causes"]["unexplained"] == json!(0), "{}", drift.text);
+                }
+                Step::Kill => {
+                    world.kill();
+                    world.start();
+                }
+                Step::Stop => {
+                    prop_assert_eq!(world.stop(), Some(0));
+                    world.start();
+                }
+            }
+            for view in &views {
+                // A view that has no version begins with a run by itself once it finds old events at a start.
+                if matches!(step, Step::Kill | Step::Stop) {
+                    world.wait_for("its first run", |world| world.rows(&view.name, "")["complete"] == json!(true));
+                }
+                check(&world, &log, &history, view, &context);
+            }
+        }
+        for full in [false, true] {
+            for view in &views {
+                world.run(&view.name, full);
+                check(&world, &log, &history, view, if full { "full" } else { "incremental" });
+            }
+        }
+    }
+}
+
+fn numbered(from: usize, to: usize, prefix: &str) -> Vec<Event> {
+    let event = |i: usize| Event {
+        id: Some(format!("{prefix}{i}")),
+        at: BEGIN + (i as i64 * 7_919 % 1_000_003) * SECOND,
+        region: Some("north".to_owned()),
+        amount: Some(i as i64),
+        code: Some(1),
+        ..Event::default()
+    };
+    (from..to).map(event).collect()
+}
+
+fn totals(world: &World) -> (u64, u64) {
+    let answer = world.rows("signs", "&grain=all&group_by=");
+    let doubled = answer["rows"][0]["doubled"].as_u64().unwrap_or(0);
+    (answer["rows"][0]["n"].as_u64().unwrap_or(0), doubled)
+}
+
+#[test]
+fn killed_at_any_moment_beside_a_running_server_and_another_ingest_it_takes_every_event_once() {
+    let world = World::new(&definitions(PATIENT, &views()));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(ndjson(&numbered(0, 30_000, "a")).as_bytes()).expect("packs");
+    let first = file(&world, "a.gz", &packed.finish().expect("packs"));
+    let second = file(&world, "b.ndjson", ndjson(&numbered(30_000, 50_000, "b")).as_bytes());
+    let spawn = |files: &[PathBuf]| -> Child {
+        ingest(&world, "events", files, &["--memory", "256KiB"]).spawn().expect("trueup runs")
+    };
+    let mut other = spawn(std::slice::from_ref(&second));
+    let both = [first.clone(), second.clone()];
+    let (mut kills, mut posted) = (0, 50_000);
+    for wait_ms in (0..).map(|attempt| 60 + attempt * 37) {
+        let mut child = spawn(&both[..1]);
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        let live = numbered(posted, posted + 100, "live");
+        assert_eq!(world.post("/v1/events/events", ndjson(&live)).status, 200);
+        posted += 100;
+        if child.try_wait().expect("a status").is_some() {
+            break;
+        }
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        kills += 1;
+    }
+    assert!(kills > 1, "killed {kills} times only");
+    assert!(other.wait().expect("it ends").success());
+    let said = take_in(&world, "events", &both, &[]);
+    assert!(said.contains("took in 0 events from 0 files, rejected 0; 2 files already taken in"), "{said}");
+    // Two at once over one file: one of them finds the other.
+    let third = file(&world, "c.ndjson", ndjson(&numbered(posted, posted + 20_000, "c")).as_bytes());
+    let children: Vec<Child> = (0..2).map(|_| spawn(std::slice::from_ref(&third))).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("it ends");
+        let said = text(&output);
+        assert!(output.status.success() || said.contains("another process is taking in the same file"), "{said}");
+    }
+    take_in(&world, "events", &[third], &[]);
+    let all = posted as u64 + 20_000;
+    for full in [false, true] {
+        let run = world.run("signs", full);
+        assert_eq!(run["state"], json!("published"), "{run}");
+        assert_eq!(run["cut"]["1000000"], json!(70_000), "{run}");
+        assert_eq!(totals(&world), (all, all * (all - 1)));
+    }
+    world.wait_for("the count", |world| world.get("/v1/streams/events").json()["historical"] == json!(70_000));
+    let again = take_in(&world, "events", &[first], &["--again"]);
+    assert!(again.contains("took in 30,000 events"), "{again}");
+    assert_eq!(world.run("signs", false)["cut"]["1000000"], json!(100_000));
+    assert_eq!(totals(&world), (all, all * (all - 1)), "the same ids on the same dates count once");
+}
+
+#[test]
+fn flights_put_into_the_archive_answer_as_those_that_came_through_the_door() {
+    let definitions = "
+        CREATE STREAM flights (flight_id STRING PRIMARY KEY, scheduled_at TIMESTAMP, reported_at TIMESTAMP, origin STRING,
+                               destination STRING, delay_min BIGINT, distance_mi BIGINT)
+        WITH (event_time = 'scheduled_at', partitions = 2);
+        CREATE VIEW departures AS
+        SELECT window_start, window_end, origin, COUNT(*) AS flights, SUM(delay_min) AS delay, MAX(distance_mi) AS far,
+               COUNT(DISTINCT destination) AS destinations
+        FROM flights GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;";
+    let mut old = World::new(definitions);
+    assert_eq!(old.stop(), Some(0));
+    let said = take_in(&old, "flights", &[flights_file()], &["--memory", "16MiB"]);
+    assert!(said.starts_with("took in 245,522 events from 1 file, rejected 0 ("), "{said}");
+    // A server over an empty log and a full archive: the view says what it lacks, and gets it by itself.
+    old.start();
+    old.wait_for("the first run", |world| {
+        let answer = world.rows("departures", "&grain=all&group_by=");
+        assert_eq!(answer["ledger"]["accepted"], json!(245_522), "{answer}");
+        let n = answer["rows"][0]["flights"].as_u64().unwrap_or(0);
+        assert_eq!(answer["complete"], json!(n == 245_522), "{answer}");
+        n == 245_522
+    });
+    let run = old.get("/v1/runs").json()["runs"][0].clone();
+    assert_eq!((&run["trigger"], &run["full"]), (&json!("start"), &json!(true)), "{run}");
+
+    let live = World::new(definitions);
+    let url = live.url().to_owned();
+    let mut sent = Command::new(env!("CARGO_BIN_EXE_trueup"));
+    sent.args(["ingest", "flights", "--url", &url]).arg(flights_file()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(sent.status().expect("trueup runs").success());
+    assert_eq!(live.run("departures", true)["state"], json!("published"));
+    let rows = |world: &World| -> Vec<Value> {
+        let mut rows = world.rows("departures", "&layer=batch")["rows"].as_array().expect("rows").clone();
+        for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+            row.retain(|name, _| !name.starts_with('_'));
+        }
+        rows
+    };
+    assert_eq!(rows(&old), rows(&live));
+}
+
+#[test]
+fn what_was_served_without_old_events_differs_because_of_them() {
+    let world = World::new(&definitions(PATIENT, &views()));
+    assert_eq!(world.post("/v1/events/events", ndjson(&numbered(0, 50, "live"))).status, 200);
+    assert_eq!(world.run("signs", false)["state"], json!("published"));
+    let path = file(&world, "old.ndjson", ndjson(&numbered(0, 50, "old")).as_bytes());
+    take_in(&world, "events", &[path], &[]);
+    assert_eq!(totals(&world).0, 50, "not before the next run");
+    assert_eq!(world.run("signs", false)["state"], json!("published"));
+    assert_eq!(totals(&world).0, 100);
+    let drift = world.get("/v1/views/signs/compare").json();
+    let causes = drift["causes"].as_object().expect("causes");
+    let sum: u64 = causes.values().filter_map(Value::as_u64).sum();
+    assert_eq!(causes["historical"].as_u64(), Some(sum), "{drift}");
+    assert!(sum > 0 && drift["rows"][0]["cause"] == json!("historical"), "{drift}");
+    let said = trueup(&world, &["compare", "signs"]);
+    assert!(text(&said).contains(&format!("late 0, historical {sum}, ")), "{}", text(&said));
+    world.wait_for("the line", |world| text(&trueup(world, &["streams"])).contains("historical"));
+}
+
+fn trueup(world: &World, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
+    command.args(arguments).args(["--url", world.url()]).output().expect("trueup runs")
+}
+
+#[test]
+fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
+    let world = World::new(&definitions(PATIENT, &views()));
+    let lines = "{\"id\":\"x\",\"at\":\"2001-01-01T00:00:00Z\"}\nnot json\n\n{\"id\":\"y\"}\n{\"id\":\"z\",\"at\":1}\n";
+    let path = file(&world, "some.ndjson", lines.as_bytes());
+    let output = ingest(&world, "events", std::slice::from_ref(&path), &[]).output().expect("trueup runs");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("took in 2 events from 1 file, rejected 2"), "{said}");
+    assert!(said.contains("some.ndjson:2: ") && said.contains("some.ndjson:4: "), "{said}");
+    let kept = std::fs::read_to_string(rejects(&world)).expect("a file");
+    let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((kept.len(), &kept[0]["line"], &kept[0]["text"]), (2, &json!(2), &json!("not json")));
+
+    let refused = |files: &[PathBuf], stream: &str| -> String {
+        let output = ingest(&world, stream, files, &[]).output().expect("trueup runs");
+        assert!(!output.status.success());
+        text(&output)
+    };
+    let said = refused(&[flights_file()], "events");
+    assert!(said.contains("its columns do not fit the stream: at: the event time is missing"), "{said}");
+    assert!(refused(std::slice::from_ref(&path), "evnts").contains("they declare events"));
+    assert!(refused(&[Path::new("-").to_owned()], "events").contains("standard input"));
+    assert_eq!(world.run("totals", false)["cut"]["1000000"], json!(2));
+}
+
+#[test]
+fn a_range_is_recomputed_whether_or_not_anything_changed() {
+    let world = World::new(&definitions(PATIENT, &views()));
+    let mut log = Log::new(PATIENT);
+    let events: Vec<Event> = (0..200)
+        .map(|i| Event { id: Some(format!("e{i}")), at: BEGIN + i * DAY / 10, ..numbered(0, 1, "x")[0].clone() })
+        .collect();
+    post(&world, &mut log, &events);
+    let first = world.run("signs", false);
+    assert_eq!(first["progress"]["dates"], json!(20), "{first}");
+    let said = trueup(&world, &["batch", "backfill", "signs", "--from", "2001-09-12", "--to", "2001-09-15", "--wait"]);
+    assert!(said.status.success(), "{}", text(&said));
+    assert!(
+        text(&said).contains(" with 2001-09-12 to 2001-09-15 published version 2 (3 dates, 30 rows, "),
+        "{}",
+        text(&said)
+    );
+    let run = world.get("/v1/runs").json()["runs"][0].clone();
+    assert_eq!(run["trigger"], json!("backfill"));
+    assert_eq!(run["ranges"], json!([{"from": "2001-09-12", "to": "2001-09-15"}]));
+    // What changed elsewhere is in the version as well.
+    let late = Event { id: Some("late".to_owned()), at: BEGIN, ..numbered(0, 1, "x")[0].clone() };
+    post(&world, &mut log, &[late]);
+    let body = json!({"from": "2001-09-12", "to": "2001-09-13"}).to_string();
+    let run = world.post("/v1/views/signs/runs", body).json();
+    let run = world.finished(run["id"].as_str().expect("an id"));
+    assert_eq!((&run["state"], &run["progress"]["dates"]), (&json!("published"), &json!(2)), "{run}");
+    check(&world, &log, &[], &views()[1], "after the backfill");
+    assert_eq!(world.get("/v1/views/signs/compare").json()["causes"]["unexplained"], json!(0));
+    // One window over all time: all of it.
+    let all = world.post("/v1/views/totals/runs", json!({"from": "2001-09-12", "to": "2001-09-13"}).to_string()).json();
+    assert_eq!(world.finished(all["id"].as_str().expect("an id"))["progress"]["rows"], json!(201));
+
+    for (body, why) in [
+        (json!({"from": "2001-09-12"}), "a range has an end"),
+        (json!({"from": "2001-09-12", "to": "2001-09-12"}), "one day is from=2001-09-12 to=2001-09-13"),
+        (json!({"from": "2001-09-12", "to": "2001-09-11"}), "2001-09-11 is before from"),
+        (json!({"from": "yesterday", "to": "2001-09-11"}), "from: expected a date such as"),
+    ] {
+        let answer = world.post("/v1/views/signs/runs", body.to_string());
+        assert!(answer.status == 400 && answer.text.contains(why), "{body}: {}", answer.text);
+    }
+    let said = trueup(&world, &["batch", "backfill", "signs", "--from", "2001-09-15", "--to", "2001-09-12"]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said).contains("--from 2001-09-12 --to 2001-09-15"), "{}", text(&said));
+}
