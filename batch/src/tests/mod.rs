@@ -1,8 +1,8 @@
 //! Runs against a real lake in a temporary folder, with a log, an archiver and a speed layer made by hand.
 
 mod any_split;
-mod compaction;
 mod byte_equal;
+mod compaction;
 mod runs;
 mod service;
 mod trouble;
