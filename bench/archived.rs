@@ -13,7 +13,7 @@ use batch::{Batch, BatchSettings, BatchSurroundings, load_published};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::SystemClock;
-use shared::control::{Run, RunState, Runs};
+use shared::control::{Run, RunScope, RunState, Runs};
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
@@ -75,6 +75,7 @@ impl History {
         let surroundings = BatchSurroundings {
             lake: lake.clone(),
             views: all,
+            streams: vec![Arc::clone(&stream)],
             cutter: Arc::clone(&around) as _,
             archive: Arc::clone(&around) as _,
             speed: Arc::clone(&around) as _,
@@ -142,7 +143,7 @@ impl History {
     /// Runs a view; the run, and how long it took.
     pub async fn run(&self, view: &str, full: bool) -> (Run, Duration) {
         let begin = Instant::now();
-        let id = self.batch.request(view, full).expect("a run").id;
+        let id = self.batch.request(view, RunScope { full, range: None }).expect("a run").id;
         loop {
             let run = self.batch.get(&id).expect("a run");
             match run.state {
@@ -189,6 +190,8 @@ impl SpeedReader for Around {
             Generation { partition: Partition(0), from: at, to: at, part, folded: empty, late: empty, accepted: empty };
         Box::pin(async { Ok(SpeedPin { generations: vec![generation], watermark: None, latest_event: None }) })
     }
+
+    fn forget(&self, _: &Published) {}
 
     fn retire(&self, _: &Published, _: &Cut) {}
 }
