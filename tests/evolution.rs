@@ -165,6 +165,9 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     // Another change of mind in the middle of it: the first goes on answering, with all that came since.
     let third = Declared { price: false, view: 0b10101 };
     let go_on = hold(&mut history, "commit", third);
+    history.world.wait_for("the run to have cut", |world| {
+        world.get(&format!("/v1/views/{NAME}")).json()["shadow"]["progress"]["dates"] == json!(1)
+    });
     history.post(&events(100, 30));
     history.check(Layer::Merged, "while the second shadow is computed");
     assert_eq!(history.answering(), FIRST);

@@ -13,6 +13,9 @@ use shared::calendar::Zone;
 use shared::schedule::Schedule;
 use shared::time::Micros;
 
+/// A zone and the changes of its clock.
+type Changes = (Tz, Vec<(i64, i64, i64)>);
+
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
@@ -154,7 +157,7 @@ fn no_change_of_any_clock_skips_a_run_or_doubles_it() {
         }
     }
     let share = distinct.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
-    let of_some = |some: &[(Tz, Vec<(i64, i64, i64)>)]| some.iter().map(|(zone, c)| check(*zone, c)).sum::<usize>();
+    let of_some = |some: &[Changes]| some.iter().map(|(zone, c)| check(*zone, c)).sum::<usize>();
     let compared: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = distinct.chunks(share).map(|some| scope.spawn(move || of_some(some))).collect();
         threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()

@@ -37,6 +37,9 @@ pub struct RowId<'a> {
     pub key: &'a [u8],
 }
 
+/// Partition and offset, time, watermark just before, and key of an event.
+type SessionEvent = ((i64, i64), i64, Option<i64>, Box<[u8]>);
+
 impl LeftOut {
     /// Nothing, of the groups in `bucket` of a view with such windows.
     pub fn new(window: Window, bucket: Bucket) -> LeftOut {
@@ -71,7 +74,7 @@ impl LeftOut {
         match query.view.window {
             Window::All => {}
             Window::Session { gap } => {
-                let mut events: Vec<((i64, i64), i64, Option<i64>, Box<[u8]>)> = Vec::new();
+                let mut events: Vec<SessionEvent> = Vec::new();
                 query.for_each_batch(context, Rows::All, watch, false, &mut |batch| {
                     let keys = encoded(&layout, &batch)?;
                     for row in 0..batch.times.len() {

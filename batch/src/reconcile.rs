@@ -121,6 +121,9 @@ struct Portion {
     rows: u64,
 }
 
+/// A file's path, and the keys it has rows of.
+type BucketFile = (String, Bucket);
+
 /// Cuts time up so that no portion has many more than `rows_at_once` rows. Together they cover all from `from` on, so that
 /// windows that only speed has are compared as well.
 fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u64) -> Vec<Portion> {
@@ -130,7 +133,7 @@ fn portions(served: &[DataFile], exact: &[DataFile], from: i64, rows_at_once: u6
     let mut portions = Vec::new();
     let mut open = Portion { from, ..Portion::default() };
     let by_date = |files: &[DataFile]| {
-        let mut dates: BTreeMap<Option<Day>, (Vec<(String, Bucket)>, u64)> = BTreeMap::new();
+        let mut dates: BTreeMap<Option<Day>, (Vec<BucketFile>, u64)> = BTreeMap::new();
         for file in files {
             let (files, rows) = dates.entry(file.partition).or_default();
             files.push((file.path.clone(), Bucket::of_tag(file.tags.get(BUCKET_TAG))));

@@ -279,7 +279,7 @@ async fn every_wrong_parameter_is_answered_with_what_is_wrong() {
         assert!(problem["detail"].as_str().is_some_and(|d| d.contains(words)), "{query}: {problem}");
     }
     let answered = world.get("/v1/views/departures/rows?as_of=2001-01-01").await;
-    assert_eq!((answered.status, &answered.json()["code"]), (StatusCode::NOT_IMPLEMENTED, &json!("not_supported")));
+    assert_eq!((answered.status, &answered.json()["code"]), (StatusCode::NOT_FOUND, &json!("unknown_version")));
     assert_eq!(world.rows("/v1/views/everything/rows?where=1 = 1").await[0]["flights"], 6);
     assert_eq!(world.rows("/v1/views/everything/rows?where=1 > 1").await, [] as [Value; 0]);
     for query in ["from=2001-01-01", "to=2001-01-01", "grain=1h"] {

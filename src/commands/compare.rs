@@ -183,7 +183,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 0, duplicate 0, sketch 0, rounding 0, definition 12, unexplained 0
+        causes of the differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, unexplained 0
         "#);
         comparison["definition"]["not_comparable"] = json!("their windows are not the same");
         insta::assert_snapshot!(said(&comparison), @r#"

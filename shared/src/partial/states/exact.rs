@@ -338,7 +338,8 @@ impl Number {
         Number { is_negative: false, digits, exponent: self.exponent + exponent }.trimmed()
     }
 
-    /// The difference of two numbers without sign, the first of which is not smaller. Exponents differ by whole digits.
+    /// The difference of two numbers without sign; 0 if the second is larger, as only rounding before can make it. Exponents
+    /// differ by whole digits.
     fn minus(&self, other: &Number) -> Number {
         let exponent = self.exponent.min(other.exponent);
         let aligned = |number: &Number| {
@@ -352,6 +353,9 @@ impl Number {
             let (less, first) = ours.overflowing_sub(theirs.get(at).copied().unwrap_or(0));
             let (less, second) = less.overflowing_sub(u32::from(borrow));
             (*ours, borrow) = (less, first || second);
+        }
+        if borrow || theirs.iter().skip(digits.len()).any(|digit| *digit != 0) {
+            digits.clear();
         }
         Number { is_negative: false, digits, exponent }.trimmed()
     }
@@ -434,6 +438,7 @@ impl ExactSpread {
         self.squares.add_product(mean, high);
         self.squares.add_product(mean, low);
         self.squares.add_product(missing, high);
+        self.squares.add_product(missing, low);
     }
 
     /// Rounded once: sum and squared deviations, of 106 bits each.
