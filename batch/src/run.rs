@@ -127,8 +127,14 @@ impl Executor {
         self.reach(Step::Cut)?;
         let cutting = self.surroundings.cutter.cut(&job.stream.name, &job.view.name);
         let log_cut = unless_cancelled(cancel, cutting).await?.map_err(RunFailure::Cut)?;
+        entry.set_cut(&log_cut);
+
+        // Waiting comes before the first look at the lake: a store that is away is waited for, it fails no run.
+        self.reach(Step::Archived)?;
+        let archived = self.surroundings.archive.archived(&job.stream.name, &log_cut);
+        unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
         let history = history(&self.surroundings.lake, &job.stream, &answering.seam).await?;
-        let cut = log_cut.clone().with_history(history);
+        let cut = log_cut.with_history(history);
         entry.set_cut(&cut);
         let wanted = full || changed || !entry.run().ranges.is_empty();
         let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
@@ -137,10 +143,6 @@ impl Executor {
         {
             return Ok(version.version);
         }
-
-        self.reach(Step::Archived)?;
-        let archived = self.surroundings.archive.archived(&job.stream.name, &log_cut);
-        unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
 
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
