@@ -6,7 +6,7 @@
 
 mod columns;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -32,6 +32,8 @@ const READS: usize = 16;
 pub struct Comparisons {
     lake: Lake,
     latest: Mutex<HashMap<ViewName, Arc<Comparison>>>,
+    /// Views whose latest one was looked for in their table.
+    looked: Mutex<HashSet<ViewName>>,
     /// By version, without rows.
     history: Mutex<HashMap<ViewName, BTreeMap<i64, Arc<Comparison>>>>,
 }
@@ -54,7 +56,12 @@ enum KeepError {
 impl Comparisons {
     /// Those kept in `lake`.
     pub fn new(lake: &Lake) -> Comparisons {
-        Comparisons { lake: lake.clone(), latest: Mutex::default(), history: Mutex::default() }
+        Comparisons {
+            lake: lake.clone(),
+            latest: Mutex::default(),
+            looked: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// Writes a comparison's file; [`Comparisons::settle`] makes it part of the table once its version is committed.
@@ -186,9 +193,23 @@ impl Comparisons {
         }
     }
 
-    /// The latest comparison of this process, as it was made.
-    pub fn latest(&self, view: &ViewName) -> Option<Comparison> {
-        self.latest.lock().get(view).map(|c| c.as_ref().clone())
+    /// The latest comparison of a view. It is looked for in the table once; from then on every newer one comes by here.
+    pub async fn latest(&self, view: &ViewName) -> Result<Option<Comparison>, HandoffError> {
+        if let Some(latest) = self.latest.lock().get(view) {
+            return Ok(Some(latest.as_ref().clone()));
+        }
+        if self.looked.lock().contains(view) {
+            return Ok(None);
+        }
+        let found = match self.history(view, 1).await?.first() {
+            Some(summary) => self.get(view, summary.version).await?,
+            None => None,
+        };
+        self.looked.lock().insert(view.clone());
+        let Some(found) = found else { return Ok(None) };
+        // A run may have been quicker.
+        let mut all = self.latest.lock();
+        Ok(Some(all.entry(view.clone()).or_insert_with(|| Arc::new(found)).as_ref().clone()))
     }
 }
 

@@ -399,9 +399,9 @@ fn alarm(view: &View, comparison: &Comparison) {
         tracing::warn!(view = name, reason, "drift alarm");
     }
     metrics::gauge!("trueup_view_drift_alarm", "view" => name.clone()).set(if alarm.is_some() { 1.0 } else { 0.0 });
-    for (measure, drift) in &comparison.measures {
+    for (measure, compared) in &comparison.measures {
         metrics::gauge!("trueup_view_drift_ratio", "view" => name.clone(), "measure" => measure.clone())
-            .set(drift.mean_rel_error);
+            .set(compared.drift);
     }
 }
 

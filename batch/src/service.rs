@@ -202,18 +202,10 @@ impl Runs for Batch {
         Box::pin(async move {
             let view = view?;
             let comparisons = &self.executor.comparisons;
-            let version = match version {
-                Some(version) => version,
-                None => match comparisons.latest(&view) {
-                    Some(latest) => return Ok(Some(latest)),
-                    // Before the first run of this process the latest one that was ever made.
-                    None => match comparisons.history(&view, 1).await?.first() {
-                        Some(latest) => latest.version,
-                        None => return Ok(None),
-                    },
-                },
-            };
-            comparisons.get(&view, version).await
+            match version {
+                Some(version) => comparisons.get(&view, version).await,
+                None => comparisons.latest(&view).await,
+            }
         })
     }
 

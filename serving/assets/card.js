@@ -221,20 +221,20 @@ function showDrift(card, view) {
   showHistory(history, view);
 }
 
-/** How drift went on over the last versions, as a line of bars: the mean relative error of the measure that was furthest off. */
+/** How drift went on over the last versions, as a line of bars: that of the measure that was furthest off. */
 async function showHistory(place, view) {
   const answer = await fetch(`/v1/views/${view.name}/drift?limit=30`).then((response) => (response.ok ? response.json() : null)).catch(() => null);
   if (!answer || answer.reconciliations.length < 2) return;
-  const worst = (r) => Math.max(0, ...Object.values(r.measures).map((m) => m.mean_rel_error));
+  const worst = (r) => Math.max(0, ...Object.values(r.measures).map((m) => m.drift));
   const past = answer.reconciliations.toReversed();
   const most = Math.max(...past.map(worst), answer.max_drift ?? 0);
   const bars = past.map((r) =>
-    element("i", { style: `height:${most > 0 ? Math.max(6, (100 * worst(r)) / most) : 6}%`, class: r.causes.unexplained > 0 || (answer.max_drift !== null && worst(r) > answer.max_drift) ? "over" : "", title: `version ${r.version}: ${percent(worst(r))} mean relative error, ${count(r.rows_equal)} of ${count(r.rows_compared)} rows equal` }),
+    element("i", { style: `height:${most > 0 ? Math.max(6, (100 * worst(r)) / most) : 6}%`, class: r.causes.unexplained > 0 || (answer.max_drift !== null && worst(r) > answer.max_drift) ? "over" : "", title: `version ${r.version}: ${percent(worst(r))} drift, ${count(r.rows_equal)} of ${count(r.rows_compared)} rows equal` }),
   );
   const last = past.at(-1);
   place.replaceChildren(
     element("span", { text: "Drift by version " }),
-    element("span", { class: "bars", role: "img", "aria-label": `mean relative error of the last ${past.length} versions, the latest ${percent(worst(last))}, the largest ${percent(Math.max(...past.map(worst)))}` }, ...bars),
+    element("span", { class: "bars", role: "img", "aria-label": `drift of the last ${past.length} versions, the latest ${percent(worst(last))}, the largest ${percent(Math.max(...past.map(worst)))}` }, ...bars),
     element("span", { text: ` largest ${percent(Math.max(...past.map(worst)))}` }),
   );
   place.hidden = false;

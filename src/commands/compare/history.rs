@@ -47,16 +47,11 @@ fn text(drift: &Drift, width: Option<u16>) -> String {
     let count = drift.reconciliations.len();
     let mut text = format!("{}, the last {count} reconciliations, oldest on the left\n\n", drift.view);
     let measures = newest.measures.keys().map(|measure| {
-        let errors: Vec<f64> = drift.reconciliations.iter().rev().map(|r| mean_error(r, measure)).collect();
-        let worst = errors.iter().copied().fold(0.0, f64::max);
-        vec![measure.clone(), sparkline(&errors), percent(errors.last().copied().unwrap_or(0.0)), percent(worst)]
+        let shares: Vec<f64> = drift.reconciliations.iter().rev().map(|r| drift_of(r, measure)).collect();
+        let worst = shares.iter().copied().fold(0.0, f64::max);
+        vec![measure.clone(), sparkline(&shares), percent(shares.last().copied().unwrap_or(0.0)), percent(worst)]
     });
-    let header = [
-        ("measure", Align::Left),
-        ("mean relative error", Align::Left),
-        ("last", Align::Right),
-        ("largest", Align::Right),
-    ];
+    let header = [("measure", Align::Left), ("drift", Align::Left), ("last", Align::Right), ("largest", Align::Right)];
     text += &draw(&header, measures.collect::<Vec<_>>(), width);
     text.push('\n');
     let versions = drift.reconciliations.iter().map(|r| {
@@ -81,8 +76,8 @@ fn text(drift: &Drift, width: Option<u16>) -> String {
     text
 }
 
-fn mean_error(reconciliation: &Reconciliation, measure: &str) -> f64 {
-    reconciliation.measures.get(measure).map_or(0.0, |drift| drift.mean_rel_error)
+fn drift_of(reconciliation: &Reconciliation, measure: &str) -> f64 {
+    reconciliation.measures.get(measure).map_or(0.0, |measure| measure.drift)
 }
 
 fn percent(share: f64) -> String {
@@ -118,7 +113,7 @@ mod tests {
             json!({
                 "version": version, "compared_at": format!("2001-01-0{version}T06:00:00Z"),
                 "rows_compared": 1200, "rows_equal": 1200 - late,
-                "measures": {"flights": {"equal": 1, "max_abs_error": 2.0, "max_rel_error": 0.5, "mean_rel_error": error}},
+                "measures": {"flights": {"equal": 1, "max_abs_error": 2.0, "max_rel_error": 0.5, "mean_rel_error": 0.0, "drift": error}},
                 "causes": {"late": late, "duplicate": 0, "sketch": 0, "rounding": 0, "definition": 0, "unexplained": 0}
             })
         };
