@@ -87,11 +87,10 @@ impl Comparisons {
         }
     }
 
-    /// Remembers the comparison of a version that has just been published, and makes its file part of the table.
-    pub async fn keep(&self, version: &BatchVersion, comparison: Comparison) {
-        self.settle(version).await;
-        self.remember(&comparison);
-        self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison));
+    /// Remembers the comparison of a version that is committed and about to be published.
+    pub fn remember(&self, comparison: &Comparison) {
+        self.summarize(comparison);
+        self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison.clone()));
     }
 
     /// Makes the file of a version's reconciliation part of the table, if it is not yet: the process that published the
@@ -179,12 +178,12 @@ impl Comparisons {
         files.retain(|(version, _)| !self.history.lock().get(view).is_some_and(|known| known.contains_key(version)));
         for some in files.chunks(READS) {
             let read = try_join_all(some.iter().map(|(_, file)| self.read(view, file))).await?;
-            read.into_iter().flatten().for_each(|comparison| self.remember(&comparison));
+            read.into_iter().flatten().for_each(|comparison| self.summarize(&comparison));
         }
         Ok(())
     }
 
-    fn remember(&self, comparison: &Comparison) {
+    fn summarize(&self, comparison: &Comparison) {
         let mut history = self.history.lock();
         let of_view = history.entry(comparison.view.clone()).or_default();
         of_view.insert(comparison.version, Arc::new(comparison.summary()));

@@ -203,12 +203,16 @@ impl Executor {
         let number = version.version;
         let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
         let version = published.version.clone();
+        // First, so that who sees the version finds what was compared on its way.
+        if let Some(comparison) = &comparison {
+            self.comparisons.remember(comparison);
+        }
         self.surroundings.views.publish(published.clone());
         self.reach(Step::Retire)?;
         publish::retire(&self.surroundings, &planned.answering, &Arc::new(published));
         if let (Some(comparison), Some(version)) = (comparison, version) {
             alarm(&job.view, &comparison);
-            self.comparisons.keep(&version, comparison).await;
+            self.comparisons.settle(&version).await;
         }
         Ok(number)
     }
