@@ -55,6 +55,12 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
         version: number,
         reason: e.to_string(),
     })?;
+    if let Some((partition, covered, archived)) = ahead_of_archive(lake, stream, &version.seam).await? {
+        tracing::warn!(view = %view.name, version = number, %partition, covered = covered.0, archived = archived.0,
+            "the present version has events that the archive does not have: view and archive are not of one moment (a copy \
+             that took the archive first?); it is not used, and a run computes the view anew");
+        return Ok(nothing(true));
+    }
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
     let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
@@ -75,6 +81,27 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
             Ok(nothing(true))
         }
     }
+}
+
+/// Where a seam is beyond what the archive has: partition, and how far the one and the other go. A run waits for the
+/// archive before it reads, so this cannot be unless somebody put tables of different moments together.
+async fn ahead_of_archive(
+    lake: &Lake,
+    stream: &Stream,
+    seam: &Cut,
+) -> Result<Option<(Partition, Offset, Offset)>, LakeError> {
+    let archive = lake.open_table(&TablePath::events(&stream.name)).await?;
+    for (partition, point) in &seam.0 {
+        let archived = match &archive {
+            Some(table) => table.txn_version(&ArchiveTags::app_id(&stream.name, *partition)).await?.unwrap_or(0),
+            None => 0,
+        };
+        let archived = Offset(u64::try_from(archived).unwrap_or(0));
+        if point.offset > archived {
+            return Ok(Some((*partition, point.offset, archived)));
+        }
+    }
+    Ok(None)
 }
 
 /// How far the historical events of a stream go, given that those before `seam` are known.
