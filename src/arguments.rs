@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use shared::control::RunState;
 use shared::ids::{StreamName, ViewName};
 use shared::time::{Day, Micros};
 
@@ -312,6 +313,33 @@ pub enum Layer {
     Speed,
 }
 
+#[derive(Debug, Args)]
+pub struct BatchRuns {
+    /// Only those of this view
+    #[arg(value_name = "VIEW")]
+    pub view: Option<ViewName>,
+    /// Only those in this state: queued, running, published, failed or cancelled
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<RunState>,
+    /// Most runs to list
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub limit: u16,
+    /// Only those older than this run
+    #[arg(long, value_name = "RUN")]
+    pub before: Option<String>,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+pub struct BatchCancel {
+    /// A run, or a view of which everything that runs or waits is stopped
+    #[arg(value_name = "RUN_OR_VIEW")]
+    pub run: String,
+    #[command(flatten)]
+    pub server: Server,
+}
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RowFormat {
@@ -407,8 +435,18 @@ pub enum Batch {
         --to is not included: this is the whole of January."
     )]
     Backfill(Backfill),
-    /// List the runs of a server
+    /// Show for each view what runs now and next, and how the last runs went
+    #[command(after_help = "Example:\n  trueup batch status\n\nAll runs, also those that failed: trueup batch runs")]
     Status(Listing),
+    /// List runs, newest first, those before a restart among them
+    #[command(after_help = "Examples:\n  trueup batch runs departures\n  trueup batch runs --state failed --limit 5")]
+    Runs(BatchRuns),
+    /// Stop a run, or let a failed one not be tried again
+    #[command(
+        after_help = "Examples:\n  trueup batch cancel departures                     whatever runs or waits of the view\n  \
+        trueup batch cancel departures-1795624355056-5    one run\n\nNothing of a cancelled run stays: the version before goes on answering."
+    )]
+    Cancel(BatchCancel),
     /// List the versions of a view, and which of them can still be asked for
     #[command(after_help = "Example:\n  trueup batch versions departures\n  \
         trueup query departures --version 12        what did version 12 say?")]

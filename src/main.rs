@@ -19,6 +19,7 @@ mod sample;
 mod sending;
 mod settings;
 mod signals;
+mod sparkline;
 mod stored;
 mod table;
 mod wiring;

@@ -68,6 +68,36 @@ pub enum RunFailure {
 }
 
 impl RunFailure {
+    /// May the same run succeed later, with nothing changed but time? A store that is away comes back; data that does not
+    /// fit, and a defect, stay.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            RunFailure::Told(_)
+            | RunFailure::Cut(_)
+            | RunFailure::Archive(_)
+            | RunFailure::Lake(_)
+            | RunFailure::Undecided(_)
+            | RunFailure::Speed(_)
+            | RunFailure::SpeedBehind
+            | RunFailure::Served(_)
+            | RunFailure::Background(_)
+            | RunFailure::Polars(PolarsError::IO { .. }) => true,
+            RunFailure::Cancelled
+            | RunFailure::Plan(_)
+            | RunFailure::Polars(_)
+            | RunFailure::Evaluate(_)
+            | RunFailure::Codec(_)
+            | RunFailure::Merge(_)
+            | RunFailure::Arrow(_)
+            | RunFailure::RowsOfFile { .. }
+            | RunFailure::RowsOfDates { .. }
+            | RunFailure::MemoryLimit { .. }
+            | RunFailure::Full
+            | RunFailure::DateTooLarge(_)
+            | RunFailure::Panicked(_) => false,
+        }
+    }
+
     /// The failure that a panic's payload tells of.
     pub fn of_panic(payload: &(dyn std::any::Any + Send)) -> RunFailure {
         let text = payload.downcast_ref::<&str>().map(|t| (*t).to_owned());

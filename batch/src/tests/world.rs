@@ -36,6 +36,7 @@ use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
 use crate::registry::{Registry, RunEntry};
+use crate::retry::RetrySettings;
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::{BatchSettings, CompactionSettings};
 
@@ -201,7 +202,13 @@ impl World {
     }
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
-        let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
+        let registry = Registry::new(
+            Arc::new(self.clock.clone()),
+            std::iter::once(view.name.clone()),
+            10,
+            RetrySettings::default(),
+            Default::default(),
+        );
         registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
         registry.next(&view.name).await.expect("a run")
     }
