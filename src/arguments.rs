@@ -327,6 +327,8 @@ pub enum RowFormat {
     Ndjson,
     Csv,
     Parquet,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 /// How a list is printed.
