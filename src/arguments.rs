@@ -80,6 +80,13 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, or write those of all commands into a folder
+    #[command(after_help = "Examples:\n  trueup man | man -l -\n  trueup man ~/.local/share/man/man1")]
+    Man {
+        /// Folder for the pages of all commands
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Which server to ask.
@@ -348,6 +355,8 @@ pub enum RowFormat {
     Ndjson,
     Csv,
     Parquet,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 /// How a list is printed.

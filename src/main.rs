@@ -10,6 +10,7 @@ mod events_file;
 mod exit;
 mod figures;
 mod listen;
+mod metric_names;
 mod outlook;
 mod ownership;
 mod parquet_rows;
