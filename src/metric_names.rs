@@ -22,35 +22,102 @@ pub const DURATION_BUCKETS_SECONDS: [f64; 16] =
 const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (Kind::Gauge, Unit::Count, "trueup_build_info", "1; its label is the version of the program"),
     (Kind::Counter, Unit::Count, "trueup_events_accepted_total", "events that were accepted and are durable"),
-    (Kind::Counter, Unit::Count, "trueup_events_duplicate_total", "events that were left out because their id had come before"),
-    (Kind::Counter, Unit::Count, "trueup_events_late_total", "accepted events that came after allowed lateness: the next batch run has them"),
-    (Kind::Counter, Unit::Count, "trueup_events_ahead_total", "accepted events that were too far ahead of their arrival to move the watermark"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_events_duplicate_total",
+        "events that were left out because their id had come before",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_events_late_total",
+        "accepted events that came after allowed lateness: the next batch run has them",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_events_ahead_total",
+        "accepted events that were too far ahead of their arrival to move the watermark",
+    ),
     (Kind::Counter, Unit::Count, "trueup_events_rejected_total", "lines that were no events of their stream"),
     (Kind::Gauge, Unit::Count, "trueup_quarantine_lines", "rejected lines that are kept to be looked at"),
-    (Kind::Gauge, Unit::Seconds, "trueup_watermark_timestamp_seconds", "event time up to which a partition expects no more events"),
-    (Kind::Gauge, Unit::Seconds, "trueup_disorder_seconds", "how far events are behind the latest one, by quantile `q`"),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_watermark_timestamp_seconds",
+        "event time up to which a partition expects no more events",
+    ),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_disorder_seconds",
+        "how far events are behind the latest one, by quantile `q`",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_log_head_offset", "offset of the next event of a partition"),
     (Kind::Gauge, Unit::Count, "trueup_log_start_offset", "first offset that the log still has"),
     (Kind::Gauge, Unit::Bytes, "trueup_log_bytes", "size of the log on disk"),
-    (Kind::Histogram, Unit::Seconds, "trueup_wal_sync_duration_seconds", "time that the disk took to make a group of events durable"),
+    (
+        Kind::Histogram,
+        Unit::Seconds,
+        "trueup_wal_sync_duration_seconds",
+        "time that the disk took to make a group of events durable",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_archived_offset", "offset up to which the archive has a partition"),
     (Kind::Gauge, Unit::Count, "trueup_archive_files", "files of a stream's archive"),
     (Kind::Counter, Unit::Count, "trueup_compacted_files_total", "archive files that were rewritten into fewer"),
-    (Kind::Counter, Unit::Count, "trueup_compaction_conflicts_total", "dates that were left as they are because another process changed the archive meanwhile"),
-    (Kind::Counter, Unit::Count, "trueup_archive_vacuumed_files_total", "archive files deleted because nobody needs them"),
-    (Kind::Counter, Unit::Count, "trueup_vacuumed_files_total", "files of views deleted because no kept version needs them"),
-    (Kind::Gauge, Unit::Count, "trueup_state_definitions", "definitions of a view that are folded: 2 while a changed one is computed"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_compaction_conflicts_total",
+        "dates that were left as they are because another process changed the archive meanwhile",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_archive_vacuumed_files_total",
+        "archive files deleted because nobody needs them",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_vacuumed_files_total",
+        "files of views deleted because no kept version needs them",
+    ),
+    (
+        Kind::Gauge,
+        Unit::Count,
+        "trueup_state_definitions",
+        "definitions of a view that are folded: 2 while a changed one is computed",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_state_rows", "groups that the speed layer holds of a view"),
     (Kind::Gauge, Unit::Bytes, "trueup_state_bytes", "memory that they take"),
     (Kind::Gauge, Unit::Count, "trueup_batch_version", "the batch version of a view that answers"),
     (Kind::Gauge, Unit::Seconds, "trueup_batch_age_seconds", "time since it was published"),
     (Kind::Counter, Unit::Count, "trueup_batch_runs_total", "batch runs that ended, by how"),
+    (Kind::Gauge, Unit::Seconds, "trueup_batch_success_timestamp_seconds", "when the last run of a view was published"),
+    (Kind::Gauge, Unit::Count, "trueup_batch_retry_waiting", "1 while a failed run of a view waits to be tried again"),
     (Kind::Histogram, Unit::Seconds, "trueup_batch_run_seconds", "how long batch runs took"),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_cache_bytes", "rows of versions that are kept in memory for queries"),
-    (Kind::Counter, Unit::Count, "trueup_unexplained_differences_total", "differences between served and exact that no cause explains: a defect"),
-    (Kind::Gauge, Unit::Count, "trueup_view_drift_ratio", "how far off a measure had been, on average over all rows of the last comparison"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_unexplained_differences_total",
+        "differences between served and exact that no cause explains: a defect",
+    ),
+    (
+        Kind::Gauge,
+        Unit::Count,
+        "trueup_view_drift_ratio",
+        "how far off a measure had been, on average over all rows of the last comparison",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_view_drift_alarm", "1 while that is more than the view's max_drift"),
-    (Kind::Counter, Unit::Count, "trueup_ledger_mismatch_total", "answers in which batch, speed and late events did not add up to those accepted"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_ledger_mismatch_total",
+        "answers in which batch, speed and late events did not add up to those accepted",
+    ),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
 ];
 
@@ -88,7 +155,8 @@ mod tests {
             let path = entry.path();
             if path.is_dir() {
                 walk(&path, names);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("metric_names.rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("metric_names.rs")
+            {
                 names_in(&std::fs::read_to_string(&path).expect("readable"), names);
             }
         }

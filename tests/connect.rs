@@ -100,7 +100,9 @@ fn every_recipe_does_what_the_page_shows() {
         ran += 1;
         match &recipe.output {
             Some(expected) if *expected == output => {}
-            expected => wrong += &format!("{}\nshows\n{}\nprints\n{output}\n", recipe.text, expected.as_deref().unwrap_or("")),
+            expected => {
+                wrong += &format!("{}\nshows\n{}\nprints\n{output}\n", recipe.text, expected.as_deref().unwrap_or(""))
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -152,7 +154,11 @@ fn grafana_finds_every_column_that_its_panels_name() {
                         })
                     });
                     // Intervals are there for estimates only.
-                    assert!(found || selector.starts_with("_bounds."), "{selector} is in no row of {query}: {}", rows[0]);
+                    assert!(
+                        found || selector.starts_with("_bounds."),
+                        "{selector} is in no row of {query}: {}",
+                        rows[0]
+                    );
                 }
                 asked += 1;
             }
@@ -169,7 +175,12 @@ fn promtool_accepts_rules_metrics_and_alerts() {
         use std::io::Write;
         use std::process::Stdio;
         let mut command = Command::new("promtool");
-        command.args(arguments).current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -184,7 +195,11 @@ fn promtool_accepts_rules_metrics_and_alerts() {
         assert!(output.status.success(), "promtool {arguments:?}: {said}");
         Some(said)
     };
-    for arguments in [&["check", "config", "scrape.yml"][..], &["check", "rules", "alerts.yml"], &["test", "rules", "alerts.test.yml"]] {
+    for arguments in [
+        &["check", "config", "scrape.yml"][..],
+        &["check", "rules", "alerts.yml"],
+        &["test", "rules", "alerts.test.yml"],
+    ] {
         if promtool(arguments, None).is_none() {
             return;
         }
@@ -194,7 +209,8 @@ fn promtool_accepts_rules_metrics_and_alerts() {
     promtool(&["check", "metrics"], Some(&metrics));
     // What alerts go by is there.
     let rules = std::fs::read_to_string(folder.join("alerts.yml")).expect("the rules");
-    let names = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("trueup_"));
+    let names =
+        rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("trueup_"));
     let described = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
     for name in names {
         assert!(described.contains(&format!("`{name}`")), "{name} is no metric");

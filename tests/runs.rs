@@ -82,7 +82,10 @@ fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
         runs(world, "state=failed").iter().any(|run| run["attempt"] == json!(3))
     });
     let latest = runs(&world, "state=failed&limit=1")[0].clone();
-    assert_eq!((&latest["trigger"], &latest["retry_of"], &latest["full"]), (&json!("retry"), &json!(first), &json!(true)));
+    assert_eq!(
+        (&latest["trigger"], &latest["retry_of"], &latest["full"]),
+        (&json!("retry"), &json!(first), &json!(true))
+    );
     assert_eq!(count(&world, "merged"), 10, "what answered before goes on answering");
     let view = world.get("/v1/views/totals").json();
     assert!(view["last_failure"]["error"].as_str().is_some_and(|error| !error.is_empty()), "{view}");
