@@ -140,12 +140,10 @@ mod tests {
     use super::*;
 
     fn names_in(text: &str, names: &mut BTreeSet<String>) {
-        for macro_name in ["counter!(", "gauge!(", "histogram!("] {
-            for (at, _) in text.match_indices(macro_name) {
-                let rest = text[at + macro_name.len()..].trim_start();
-                if let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) {
-                    names.insert(name.to_owned());
-                }
+        for (at, _) in text.match_indices("\"trueup_") {
+            let name = text[at + 1..].split('"').next().unwrap_or_default();
+            if name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                names.insert(name.to_owned());
             }
         }
     }

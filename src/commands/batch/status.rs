@@ -110,25 +110,28 @@ fn next(view: &View, now: Micros) -> String {
     let at = |time: Micros| {
         let wall = Micros(zone.wall_clock(time.0)).to_string();
         let wall = wall.get(11..16).map_or(wall.clone(), str::to_owned);
-        format!("in {}, at {wall} {}", length(behind(time, now)), zone.name())
+        format!("in {}, at {wall} {}", span(now, time), zone.name())
     };
     match (view.retry_at, view.next_run) {
         (Some(retry), next) if next.is_none_or(|next| retry < next) => format!("again {}", at(retry)),
         (_, Some(next)) if view.schedule.as_deref().is_some_and(|line| line.starts_with("@every")) => {
-            format!("in {}", length(behind(next, now)))
+            format!("in {}", span(now, next))
         }
         (_, Some(next)) => at(next),
         _ => "when asked for".to_owned(),
     }
 }
 
-fn behind(later: Micros, earlier: Micros) -> f64 {
-    // Whole seconds: nobody plans by less.
-    (later.0.saturating_sub(earlier.0).max(0) as f64 / 1e6).round() * 1e3
+/// From one moment to a later one, in whole seconds or more: nobody plans by less.
+fn span(earlier: Micros, later: Micros) -> String {
+    match (later.0.saturating_sub(earlier.0).max(0) as f64 / 1e6).round() {
+        seconds if seconds < 2.0 => format!("{seconds} s"),
+        seconds => length(seconds * 1e3),
+    }
 }
 
 fn ago(end: &End, now: Micros) -> String {
-    end.finished_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("{} ago", length(behind(now, at))))
+    end.finished_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("{} ago", span(at, now)))
 }
 
 fn success(view: &View, now: Micros) -> String {
@@ -175,6 +178,12 @@ mod tests {
             [400, 800, 4200, 100].map(|ms| Run { duration_ms: Some(ms), ..a_run("published", Some(4), None) }).into();
         runs.insert(0, a_run("running", None, None));
         let now = Micros::parse("2024-07-01T12:00:01Z").expect("a time");
-        insta::assert_snapshot!(table(&views.expect("views").views, &runs, now, Some(200)), @"");
+        insta::assert_snapshot!(table(&views.expect("views").views, &runs, now, Some(200)), @r#"
+         view         now                     next run                          last success                       durations, newest on the right   last failure
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         departures   running, 3 of 3 dates   in 12 h, at 02:00 Europe/Berlin   version 12, 12 h ago, took 4.2 s   ▂█▃▂ up to 4.2 s                 -
+         delays       idle                    again in 30 s, at 12:00 UTC       -                                  -                                1 s ago: the store is away
+         totals       idle                    when asked for                    -                                  -                                -
+        "#);
     }
 }
