@@ -1,5 +1,5 @@
 //! What does it cost? `cargo bench --bench figures --
-//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years]...` prints the figures of
+//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
@@ -13,6 +13,7 @@ mod events;
 mod history;
 mod ingest;
 mod memory;
+mod planning;
 mod query;
 mod replay;
 mod server;
@@ -36,6 +37,7 @@ fn main() {
         ("dialect", dialect::measure),
         ("memory", memory::measure),
         ("years", years::measure),
+        ("planning", planning::measure),
         ("history", history::measure),
         ("compaction", compaction::measure),
     ] {

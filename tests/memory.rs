@@ -66,8 +66,13 @@ fn a_run_keeps_within_its_limit_and_says_the_same() {
         let i = i % GROUPS;
         let id = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let at = 1_704_067_200_000 + i % 86_400_000;
-        writeln!(text, r#"{{"id":"{id:016x}","at":{at},"bidder":"b{i:07}","price":{},"fare":{}.25}}"#, i % 1000, i % 77)
-            .expect("a String takes any text");
+        writeln!(
+            text,
+            r#"{{"id":"{id:016x}","at":{at},"bidder":"b{i:07}","price":{},"fare":{}.25}}"#,
+            i % 1000,
+            i % 77
+        )
+        .expect("a String takes any text");
     }
     std::fs::write(&file, text).expect("the events can be written");
 
