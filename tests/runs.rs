@@ -66,7 +66,7 @@ fn files(world: &World, folder: &str) -> BTreeSet<PathBuf> {
 
 #[test]
 fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
-    let limits = "archive_wait_ms = 20\nrun_retry_first_ms = 200\nrun_retry_max_ms = 400\n";
+    let limits = "archive_wait_ms = 20\nrun_retry_first_ms = 200\nrun_retry_max_ms = 400\nrun_attempts_max = 1000\n";
     let mut world = World::new(DEFINITIONS);
     assert_eq!(world.stop(), Some(0));
     world.set_limits(limits);
@@ -134,8 +134,13 @@ fn a_retry_can_be_cancelled_and_gives_way_to_a_request() {
     std::fs::rename(&file, &aside).expect("it can be moved");
     let failed = world.finished(&request(&world, r#"{"full": true}"#));
     assert!(!failed["retry_at"].is_null(), "{failed}");
+    let waits = |world: &World, n: u8| {
+        world.get("/metrics").text.contains(&format!("trueup_batch_retry_waiting{{view=\"totals\"}} {n}\n"))
+    };
+    world.wait_for("the metric of a retry that waits", |world| waits(world, 1));
     let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
     assert!(code == Some(0) && text.contains("is not tried again"), "{text}");
+    world.wait_for("the metric of none", |world| waits(world, 0));
     assert_eq!(world.get("/v1/views/totals").json()["retry_at"], json!(null));
     let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
     assert!(code == Some(1) && text.contains("nothing of totals runs or waits"), "{text}");

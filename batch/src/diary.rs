@@ -35,8 +35,9 @@ impl Diary {
         let runs = match read(path) {
             Ok(runs) => latest(runs, kept),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "past runs cannot be read");
-                Vec::new()
+                // Not written anew either: it may be readable the next time.
+                tracing::warn!(path = %path.display(), %error, "past runs cannot be read; runs will not be remembered");
+                return (Diary::default(), Vec::new());
             }
         };
         match rewrite(path, &runs) {
@@ -52,12 +53,13 @@ impl Diary {
         }
     }
 
-    /// Notes how a run stands now. Blocking, but a line of some hundred bytes that is not synced: what a power loss takes is
+    /// Notes how a run stands now: `run` is asked in its turn, so that of two who note the same run at the same time the later
+    /// line is never the older state. Blocking, but a line of some hundred bytes that is not synced: what a power loss takes is
     /// the memory of a run, not what it did.
-    pub fn note(&self, run: &Run) {
+    pub fn note(&self, run: impl FnOnce() -> Run) {
         let Some(lines) = &self.file else { return };
         let mut lines = lines.lock();
-        if let Err(error) = lines.append(run) {
+        if let Err(error) = lines.append(&run()) {
             tracing::warn!(path = %lines.path.display(), %error, "a run will not be remembered");
         }
     }
@@ -161,7 +163,7 @@ mod tests {
         let (diary, none) = Diary::open(&path, 10);
         assert!(none.is_empty());
         for (number, state) in [(1, "queued"), (1, "running"), (1, "published"), (2, "queued"), (2, "running")] {
-            diary.note(&run("a", number, state));
+            diary.note(|| run("a", number, state));
         }
         drop(diary);
         // A torn line, and somebody else's.
@@ -171,7 +173,7 @@ mod tests {
         let expected = [("a-1".to_owned(), RunState::Published), ("a-2".to_owned(), RunState::Failed)];
         assert_eq!(told(&runs), expected);
         assert_eq!(runs[1].error.as_deref(), Some(ENDED));
-        diary.note(&run("a", 5, "published"));
+        diary.note(|| run("a", 5, "published"));
         drop(diary);
         let (_, again) = Diary::open(&path, 10);
         assert_eq!(told(&again)[..2], expected);
@@ -183,10 +185,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("runs.ndjson");
         let (diary, _) = Diary::open(&path, 3);
-        diary.note(&run("rare", 1, "published"));
+        diary.note(|| run("rare", 1, "published"));
         for number in 0..500 {
-            diary.note(&run("often", number, "running"));
-            diary.note(&run("often", number, "published"));
+            diary.note(|| run("often", number, "running"));
+            diary.note(|| run("often", number, "published"));
             let lines = std::fs::read_to_string(&path).expect("the file").lines().count();
             assert!(lines <= 24, "{lines} lines");
         }
@@ -200,6 +202,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (diary, runs) = Diary::open(&folder.path().join("missing/runs.ndjson"), 3);
         assert!(runs.is_empty());
-        diary.note(&run("a", 1, "published"));
+        diary.note(|| run("a", 1, "published"));
     }
 }

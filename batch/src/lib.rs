@@ -1,7 +1,7 @@
 //! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
 //!
-//! Reading order: [`service`] starts runs (when a schedule says so, or a [`retry`] is due), [`registry`] knows them and [`diary`] remembers
-//! them; [`run`] is one run from
+//! Reading order: [`service`] starts runs (when a schedule says so, or a [`retry`] is due), [`registry`] knows them and
+//! [`diary`] remembers them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`],
 //! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was

@@ -98,7 +98,21 @@ struct Queue {
     waiting: Option<Arc<RunEntry>>,
     running: Option<Arc<RunEntry>>,
     retry: Option<Retry>,
+    /// The latest that published and that failed, whether or not the list still has them.
+    published: Option<Arc<RunEntry>>,
+    failed: Option<Arc<RunEntry>>,
     changed: Arc<Notify>,
+}
+
+impl Queue {
+    /// Notes how the latest run ended.
+    fn ended(&mut self, state: RunState, entry: &Arc<RunEntry>) {
+        match state {
+            RunState::Published => self.published = Some(Arc::clone(entry)),
+            RunState::Failed => self.failed = Some(Arc::clone(entry)),
+            RunState::Queued | RunState::Running | RunState::Cancelled => {}
+        }
+    }
 }
 
 /// A failed run that is tried again.
@@ -133,6 +147,7 @@ impl Registry {
             if let Some(queue) = views.get_mut(&run.view) {
                 // What came later took its place.
                 queue.retry = run.retry_at.map(|at| Retry { at, failed: Arc::clone(entry) });
+                queue.ended(run.state, entry);
             }
         }
         let state = Mutex::new(State { runs, views, ..State::default() });
@@ -160,10 +175,10 @@ impl Registry {
             drop(failed);
             replaced = Some(retry.failed);
         }
-        let run = self.put(&mut state, name, wanted);
+        let entry = self.put(&mut state, name, wanted);
+        let run = entry.run();
         drop(state);
-        replaced.iter().for_each(|failed| self.diary.note(&failed.run()));
-        self.diary.note(&run);
+        replaced.iter().chain([&entry]).for_each(|entry| self.diary.note(|| entry.run()));
         Ok(run)
     }
 
@@ -180,7 +195,7 @@ impl Registry {
             .filter(|(_, queue)| queue.retry.as_ref().is_some_and(|retry| retry.at <= now))
             .filter_map(|(view, queue)| Some((view.clone(), queue.retry.take()?)))
             .collect();
-        let mut changed = Vec::new();
+        let mut changed: Vec<Arc<RunEntry>> = Vec::new();
         for (view, Retry { failed, .. }) in due {
             let mut run = failed.run.lock();
             run.retry_at = None;
@@ -192,15 +207,15 @@ impl Registry {
                 retry_of: Some(run.retry_of.clone().unwrap_or_else(|| run.id.clone())),
             };
             drop(run);
-            changed.push(failed.run());
+            changed.push(failed);
             changed.push(self.put(&mut state, view, wanted));
         }
         drop(state);
-        changed.iter().for_each(|run| self.diary.note(run));
+        changed.iter().for_each(|entry| self.diary.note(|| entry.run()));
     }
 
     /// Makes a run wait, or adds what it shall do to the one that waits.
-    fn put(&self, state: &mut State, view: ViewName, wanted: Wanted<'_>) -> Run {
+    fn put(&self, state: &mut State, view: ViewName, wanted: Wanted<'_>) -> Arc<RunEntry> {
         let now = self.clock.now();
         state.numbered += 1;
         let id = format!("{view}-{}-{}", now.0.div_euclid(1_000), state.numbered);
@@ -211,7 +226,7 @@ impl Registry {
             run.full |= wanted.full;
             add_ranges(&mut run.ranges, &wanted.ranges);
             drop(run);
-            return waiting.run();
+            return Arc::clone(waiting);
         }
         let entry = RunEntry::new(Run {
             id,
@@ -236,7 +251,7 @@ impl Registry {
         queue.changed.notify_one();
         state.runs.push_back(Arc::clone(&entry));
         self.forget_old(state, &view);
-        entry.run()
+        entry
     }
 
     /// The view's next run, as soon as there is one; `None` once the batch layer stops.
@@ -258,22 +273,24 @@ impl Registry {
                 (entry, Arc::clone(&queue.changed))
             };
             if let Some(entry) = entry {
-                self.diary.note(&entry.run());
+                self.diary.note(|| entry.run());
                 return Some(entry);
             }
             changed.notified().await;
         }
     }
 
-    /// Notes how a run ended: with the version that answers now, or without. What may pass is tried again later, unless a
-    /// run of the view is waiting anyway.
+    /// Notes how a run ended: with the version that answers now, or without. What may pass is tried again later, unless
+    /// somebody cancelled it; a run of the view that is waiting anyway does what it was to do.
     pub fn finish(&self, entry: &Arc<RunEntry>, outcome: Result<i64, RunFailure>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
+        // Stopping cancels too, but leaves a retry to the next process.
+        let is_cancelled = entry.watch.cancel.is_set() && !state.stopping;
         let mut run = entry.run.lock();
         run.finished_at = Some(now);
         run.duration_ms = run.started_at.map(|started| now.0.saturating_sub(started.0).max(0) as u64 / 1_000);
-        let mut delay = None;
+        let (mut delay, mut grown) = (None, None);
         match outcome {
             Ok(version) => {
                 run.state = RunState::Published;
@@ -284,20 +301,28 @@ impl Registry {
             Err(failure) => {
                 run.state = RunState::Failed;
                 run.error = Some(failure.to_string());
-                delay = self.retry.delay(run.attempt, &run.id).filter(|_| failure.may_pass());
+                delay = self.retry.delay(run.attempt, &run.id).filter(|_| failure.may_pass() && !is_cancelled);
             }
         }
         if let Some(queue) = state.views.get_mut(&run.view) {
             queue.running = None;
-            if let Some(delay) = delay.filter(|_| queue.waiting.is_none()) {
-                let at = Micros(now.0.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)));
-                run.retry_at = Some(at);
-                queue.retry = Some(Retry { at, failed: Arc::clone(entry) });
+            queue.ended(run.state, entry);
+            if let Some(delay) = delay {
+                if let Some(waiting) = &queue.waiting {
+                    let mut next = waiting.run.lock();
+                    next.full |= run.full;
+                    add_ranges(&mut next.ranges, &run.ranges);
+                    grown = Some(Arc::clone(waiting));
+                } else {
+                    let at = Micros(now.0.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)));
+                    run.retry_at = Some(at);
+                    queue.retry = Some(Retry { at, failed: Arc::clone(entry) });
+                }
             }
         }
         drop(run);
         drop(state);
-        self.diary.note(&entry.run());
+        grown.iter().chain([entry]).for_each(|entry| self.diary.note(|| entry.run()));
     }
 
     /// Stops a run that is not over, or the retry that it waits for.
@@ -306,9 +331,9 @@ impl Registry {
         let entry = state.runs.iter().rev().find(|e| e.run.lock().id == id).cloned();
         let entry = entry.ok_or_else(|| RunError::UnknownRun(id.to_owned()))?;
         self.cancel_entry(&mut state, &entry);
-        drop(state);
         let run = entry.run();
-        self.diary.note(&run);
+        drop(state);
+        self.diary.note(|| entry.run());
         Ok(run)
     }
 
@@ -342,7 +367,7 @@ impl Registry {
         open.iter().for_each(|entry| self.cancel_entry(&mut state, entry));
         state.views.values().for_each(|queue| queue.changed.notify_one());
         drop(state);
-        open.iter().for_each(|entry| self.diary.note(&entry.run()));
+        open.iter().for_each(|entry| self.diary.note(|| entry.run()));
     }
 
     /// Runs that a filter lets through, newest first.
@@ -350,7 +375,8 @@ impl Registry {
         let state = self.state.lock();
         let mut before = filter.before.is_none();
         let mut page = RunPage { runs: Vec::new(), next: None };
-        for run in state.runs.iter().rev().map(|entry| entry.run()) {
+        for entry in state.runs.iter().rev() {
+            let run = entry.run.lock();
             if !before {
                 before = filter.before.as_ref() == Some(&run.id);
                 continue;
@@ -364,7 +390,8 @@ impl Registry {
                 page.next = page.runs.last().map(|run| run.id.clone());
                 break;
             }
-            page.runs.push(run);
+            drop(run);
+            page.runs.push(entry.run());
         }
         match &filter.before {
             Some(id) if !before => Err(RunError::UnknownRun(id.clone())),
@@ -375,20 +402,13 @@ impl Registry {
     /// How the latest runs of `view` ended.
     pub fn ends(&self, view: &str) -> RunEnds {
         let state = self.state.lock();
-        let latest = |wanted: RunState| {
-            let mut entries = state.runs.iter().rev();
-            entries
-                .find(|e| {
-                    let run = e.run.lock();
-                    run.view.as_str() == view && run.state == wanted
-                })
-                .map(|e| e.run())
+        let Some(queue) = view.parse().ok().and_then(|name: ViewName| state.views.get(&name)) else {
+            return RunEnds::default();
         };
-        let queue = state.views.iter().find(|(name, _)| name.as_str() == view).map(|(_, queue)| queue);
         RunEnds {
-            last_success: latest(RunState::Published),
-            last_failure: latest(RunState::Failed),
-            retry_at: queue.and_then(|queue| queue.retry.as_ref()).map(|retry| retry.at),
+            last_success: queue.published.as_ref().map(|entry| entry.run()),
+            last_failure: queue.failed.as_ref().map(|entry| entry.run()),
+            retry_at: queue.retry.as_ref().map(|retry| retry.at),
         }
     }
 

@@ -68,10 +68,10 @@ impl Batch {
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
         let clock = Arc::clone(&surroundings.clock);
-        let names = loaded.iter().map(|l| l.view.name.clone());
+        let names: Vec<ViewName> = loaded.iter().map(|l| l.view.name.clone()).collect();
         let kept = settings.runs_kept;
         let past = settings.runs_file.as_deref().map_or_else(Default::default, |file| Diary::open(file, kept));
-        let registry = Arc::new(Registry::new(Arc::clone(&clock), names, kept, settings.retry, past));
+        let registry = Arc::new(Registry::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, past));
         let tick = settings.tick;
         let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
         let kept = Arc::new(Kept::new(&surroundings.lake, kept));
@@ -106,7 +106,7 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
-        tasks.push(tokio::spawn(wake_retries(Arc::clone(&registry), tick, stopping.clone())));
+        tasks.push(tokio::spawn(wake_retries(Arc::clone(&registry), names, tick, stopping.clone())));
         for stream in compactor.streams() {
             let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
             tasks.push(tokio::spawn(watch));
@@ -246,12 +246,25 @@ fn first_run(
 }
 
 /// Looks every `tick` whether a failed run's time has come.
-async fn wake_retries(registry: Arc<Registry>, tick: Duration, stopping: Cancel) {
+async fn wake_retries(registry: Arc<Registry>, views: Vec<ViewName>, tick: Duration, stopping: Cancel) {
     while !stopping.is_set() {
+        // Also what a restart brought back, and what has been cancelled since.
+        views.iter().for_each(|view| tell(&registry, view));
         tokio::select! {
             () = tokio::time::sleep(tick) => registry.wake_retries(),
             () = stopping.wait() => return,
         }
+    }
+}
+
+/// Metrics of how a view's latest runs ended.
+fn tell(registry: &Registry, view: &ViewName) {
+    let ends = registry.ends(view.as_str());
+    let waits = if ends.retry_at.is_some() { 1.0 } else { 0.0 };
+    metrics::gauge!("trueup_batch_retry_waiting", "view" => view.to_string()).set(waits);
+    if let Some(at) = ends.last_success.and_then(|run| run.finished_at) {
+        let seconds = at.0 as f64 / MICROS_PER_SECOND as f64;
+        metrics::gauge!("trueup_batch_success_timestamp_seconds", "view" => view.to_string()).set(seconds);
     }
 }
 
@@ -262,15 +275,8 @@ async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
         let outcome = one_run(&executor, &job, &entry).instrument(span).await;
-        let (is_published, now) = (outcome.is_ok(), executor.surroundings.clock.now());
         registry.finish(&entry, outcome);
-        let view = job.view.name.to_string();
-        if is_published {
-            let seconds = now.0 as f64 / MICROS_PER_SECOND as f64;
-            metrics::gauge!("trueup_batch_success_timestamp_seconds", "view" => view.clone()).set(seconds);
-        }
-        let waits = registry.ends(&view).retry_at.is_some();
-        metrics::gauge!("trueup_batch_retry_waiting", "view" => view).set(if waits { 1.0 } else { 0.0 });
+        tell(&registry, &job.view.name);
         // Deleting can stop anywhere.
         tokio::select! {
             () = cleaner.after_run(&job.view.name) => {}
@@ -301,7 +307,8 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
     };
     let view = job.view.name.to_string();
     let name = format!("{state:?}").to_lowercase();
-    metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name).increment(1);
+    metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name, "trigger" => entry.run().trigger)
+        .increment(1);
     metrics::histogram!("trueup_batch_run_seconds", "view" => view).record(seconds);
     metrics::gauge!("trueup_batch_cache_bytes").set(executor.reader.bytes() as f64);
     outcome

@@ -1,3 +1,5 @@
+//! Which runs wait, run, are tried again and are remembered?
+
 use shared::clock::ManualClock;
 use shared::time::Micros;
 
@@ -185,6 +187,30 @@ async fn a_retry_is_cancelled_by_the_run_that_waits_for_it() {
     let cancelled = turned.registry.cancel(&failed.id).expect("a run");
     assert_eq!((cancelled.state, cancelled.retry_at), (RunState::Failed, None));
     assert_eq!(turned.turn(failed.retry_at.expect("a time")), None);
+}
+
+#[tokio::test]
+async fn what_waits_while_a_run_fails_does_what_that_was_to_do() {
+    let turned = Turned::new(Vec::new());
+    turned.registry.request("a", RunScope::FULL, "request").expect("a run");
+    let entry = turned.registry.next(&turned.view).await.expect("a run");
+    let waiting = turned.registry.request("a", RunScope::CHANGED, "schedule").expect("a run");
+    assert!(!waiting.full);
+    turned.registry.finish(&entry, Err(RunFailure::SpeedBehind));
+    assert_eq!(entry.run().retry_at, None, "the one that waits comes first");
+    let waiting = turned.registry.get(&waiting.id).expect("a run");
+    assert!(waiting.full, "{waiting:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_run_is_not_tried_again_whatever_ended_it() {
+    let turned = Turned::new(Vec::new());
+    turned.registry.request("a", RunScope::CHANGED, "request").expect("a run");
+    let entry = turned.registry.next(&turned.view).await.expect("a run");
+    turned.registry.cancel(&entry.run().id).expect("a run");
+    turned.registry.finish(&entry, Err(RunFailure::SpeedBehind));
+    assert_eq!(entry.run().retry_at, None);
+    assert_eq!(turned.registry.ends("a").retry_at, None);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::calendar::Zone;
 use shared::clock::{Clock, SystemClock};
-use shared::control::{Run, RunPage, RunState};
+use shared::control::{Run, RunState};
 use shared::time::Micros;
 
 use crate::arguments::{ListFormat, Listing};
@@ -22,6 +22,9 @@ use super::word;
 
 /// Runs whose durations are drawn.
 const DRAWN: usize = 20;
+
+/// Runs that are asked for, of each view: failed ones among them must not hide those that are drawn.
+const ASKED: usize = 200;
 
 /// What is told of a view.
 #[derive(Debug, Deserialize)]
@@ -56,14 +59,19 @@ struct Views {
 pub async fn run(arguments: Listing) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let views: Value = client.get("/v1/views").await?;
-    let runs: Value = client.get("/v1/runs?limit=1000").await?;
+    let mut runs: Vec<Value> = Vec::new();
+    for view in views["views"].as_array().into_iter().flatten().filter_map(|view| view["name"].as_str()) {
+        // Of each for itself: a view that runs every minute would leave no room for one that runs every night.
+        let mut page: Value = client.get(&format!("/v1/runs?view={view}&limit={ASKED}")).await?;
+        runs.extend(page["runs"].as_array_mut().map(std::mem::take).unwrap_or_default());
+    }
     let text = match arguments.output {
-        ListFormat::Json => format!("{:#}\n", json!({ "views": views["views"], "runs": runs["runs"] })),
+        ListFormat::Json => format!("{:#}\n", json!({ "views": views["views"], "runs": runs })),
         ListFormat::Table => {
             let unreadable = |cause| client.unreadable(&cause);
             let Views { views } = serde_json::from_value(views).map_err(unreadable)?;
-            let page: RunPage = serde_json::from_value(runs).map_err(unreadable)?;
-            table(&views, &page.runs, SystemClock.now(), None)
+            let runs: Vec<Run> = serde_json::from_value(Value::Array(runs)).map_err(unreadable)?;
+            table(&views, &runs, SystemClock.now(), None)
         }
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
