@@ -27,6 +27,9 @@ fn main() {
     }
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("TRUEUP_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
     for (name, measure) in [
         ("ingest", ingest::measure as fn()),
