@@ -124,7 +124,9 @@ impl Known {
 
     /// Listens until what is known is what asking gives.
     fn catch_up(&mut self, world: &World, listener: &mut Listener, query: &str) {
-        let asked = world.rows("totals", query);
+        let asked = world.get(&format!("/v1/views/totals/rows.json?{query}"));
+        assert_eq!(asked.status, 200, "{}", asked.text);
+        let asked = asked.json();
         let expected: BTreeMap<_, _> =
             asked["rows"].as_array().expect("rows").iter().map(|row| (key(row), row.clone())).collect();
         let tail = json!({ "seam": asked["seam"], "ledger": asked["ledger"] });
@@ -167,7 +169,7 @@ fn changes_add_up_to_what_asking_gives() {
             assert_eq!(world.run("totals", random.random_bool(0.3))["state"], json!("published"));
         }
         for (i, query) in queries.iter().enumerate() {
-            let asked = query.split_once('&').map_or(String::new(), |(_, rest)| format!("&{rest}"));
+            let asked = query.split_once('&').map_or(String::new(), |(_, rest)| rest.to_owned());
             known[i].catch_up(&world, &mut listeners[i], &asked);
         }
         match random.random_range(0..6) {
@@ -213,9 +215,16 @@ fn who_comes_back_hears_only_what_was_missed() {
     let mut other = Listener::open(&world, "every=100ms", None);
     while other.next().expect("an event").data["ledger"]["accepted"] != json!(51) {}
     let mut again = Listener::open(&world, "every=100ms", Some(&first.id));
-    let missed = again.next().expect("an event");
-    assert_eq!((missed.name.as_str(), missed.data["rows"].as_array().map(Vec::len)), ("change", Some(1)));
-    assert_eq!(missed.data["gone"], json!([]));
+    let mut rows = Vec::new();
+    loop {
+        let missed = again.next().expect("an event");
+        assert_eq!((missed.name.as_str(), &missed.data["gone"]), ("change", &json!([])));
+        rows.extend(missed.data["rows"].as_array().expect("rows").clone());
+        if missed.data["ledger"]["accepted"] == json!(51) {
+            break;
+        }
+    }
+    assert!(!rows.is_empty() && rows.len() < 10, "{} rows", rows.len());
 }
 
 #[test]
