@@ -1,6 +1,7 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them, [`live`] how they change. [`views`]: what a view is and
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them, [`repeated`] whether they
+//! were asked for a moment ago, [`live`] how they change. [`views`]: what a view is and
 //! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`origins`]: which pages elsewhere may read. [`health`]: for
 //! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
@@ -12,6 +13,7 @@ mod origins;
 mod parameters;
 pub mod problem;
 mod ranges;
+mod repeated;
 mod rows;
 mod runs;
 mod streams;
@@ -36,6 +38,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 pub use self::origins::{Origins, WrongOrigin};
 use self::problem::Problem;
 use self::ranges::KeptAnswers;
+use self::repeated::RepeatedAnswers;
 use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
@@ -118,6 +121,7 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .merge(page::asset_routes())
         .layer(Extension(Arc::new(KeptAnswers::default())))
         .layer(Extension(Arc::new(Feeds::default())))
+        .layer(Extension(Arc::new(RepeatedAnswers::default())))
         .with_state(state)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
