@@ -41,8 +41,11 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
             || format!("{}: column {name} is of type {}, which no stream has", table.name(), field.data_type());
         stored.columns.push(Column { data_type: data_type.with_context(unknown)?, name });
     }
-    for file in &snapshot.files {
-        let partition = ArchiveTags::from_tags(&file.tags)?.partition.0;
+    let of_files = snapshot.files.iter().map(|file| Ok(ArchiveTags::from_tags(&file.tags)?.partition.0));
+    let mut partitions = of_files.collect::<anyhow::Result<Vec<u32>>>()?;
+    // Partitions of which all events are gone have had events.
+    partitions.extend(snapshot.dropped.iter().flat_map(|dropped| dropped.partitions.keys().map(|p| p.0)));
+    for partition in partitions {
         // Events that did not come through the log are bound to a partition that no stream has.
         let count = if partition < PARTITIONS_MAX { partition + 1 } else { 1 };
         stored.partitions = stored.partitions.max(count);

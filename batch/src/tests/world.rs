@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use shared::clock::ManualClock;
+use shared::clock::{Clock, ManualClock};
 use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
@@ -25,6 +25,7 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
+use shared::retention::Retention;
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
@@ -35,6 +36,7 @@ use tempfile::TempDir;
 use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
+use crate::load::load_published;
 use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::{BatchSettings, CompactionSettings};
@@ -121,7 +123,29 @@ impl World {
     /// Over a folder that may have a lake already, with an empty log.
     pub fn within(folder: TempDir, settings: BatchSettings) -> World {
         let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
-        World::over(lake, folder, settings)
+        World::over(lake, folder, stream(), settings)
+    }
+
+    /// With a stream that keeps events for `days`.
+    pub fn keeping(days: u32, settings: BatchSettings) -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
+        let stream = Stream { retention: Some(Retention { months: 0, days }), ..Stream::clone(&stream()) };
+        World::over(lake, folder, Arc::new(stream), settings)
+    }
+
+    /// Another process over the same lake and log, which finds what was published.
+    pub async fn restarted(self, views: &[Arc<View>], settings: BatchSettings) -> World {
+        let World { folder, log, clock, .. } = self;
+        let published = Arc::new(Views::default());
+        for view in views {
+            let loaded = load_published(&log.lake, &log.stream, view).await.expect("loads");
+            if loaded.answering.version.is_some() {
+                published.publish(loaded.answering);
+            }
+        }
+        let surroundings = surroundings(&log.lake, &log, &published, &clock);
+        World { folder, log, views: published, clock, executor: Arc::new(Executor::new(surroundings, settings)) }
     }
 
     /// Over a lake that is not on this machine; only its spool is in the folder.
@@ -129,12 +153,12 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
         let lake = Lake::over(Arc::new(object_store::memory::InMemory::new())).with_spool(spool);
-        World::over(lake, folder, settings)
+        World::over(lake, folder, stream(), settings)
     }
 
-    fn over(lake: Lake, folder: TempDir, settings: BatchSettings) -> World {
+    fn over(lake: Lake, folder: TempDir, stream: Arc<Stream>, settings: BatchSettings) -> World {
         let log = Arc::new(Log {
-            stream: stream(),
+            stream,
             lake: lake.clone(),
             state: Mutex::default(),
             before_pin: Mutex::default(),
@@ -172,9 +196,12 @@ impl World {
 
     /// Rewrites whatever small files can be rewritten.
     pub async fn compact(&self, older_than: Option<std::time::Duration>) -> Compacted {
-        let settings = CompactionSettings::default();
-        let compactor = Compactor::new(&self.log.lake, &self.views, &[Arc::clone(&self.log.stream)], settings);
-        compactor.compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
+        self.compactor().compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
+    }
+
+    pub fn compactor(&self) -> Compactor {
+        let (lake, clock): (_, Arc<dyn Clock>) = (&self.log.lake, Arc::new(self.clock.clone()));
+        Compactor::new(lake, &self.views, &clock, &[Arc::clone(&self.log.stream)], CompactionSettings::default())
     }
 
     pub async fn archive(&self) -> Table {
@@ -269,6 +296,7 @@ pub fn rows(view: &View, parts: &[&Part]) -> Rows {
         to: i64::MAX,
         grain: Grain::Window,
         dimensions: &dimensions,
+        speed_from: i64::MIN,
         filter: None,
         precision: Precision::Sketch,
     };
@@ -332,7 +360,7 @@ impl Log {
         let path = TablePath::events(&self.stream.name);
         let schema = self.stream.archive_schema();
         let table = self.lake.table(&path, schema, system_columns::EVENT_DATE).await.expect("a table");
-        let mut files = Vec::new();
+        let (mut files, mut txns) = (Vec::new(), Vec::new());
         for (partition, to) in to.into_iter().enumerate() {
             let (from, mut events) = {
                 let mut state = self.state.lock();
@@ -340,6 +368,10 @@ impl Log {
                 let events = state.partitions[partition][from as usize..to as usize].to_vec();
                 (from, events.into_iter().enumerate().map(|(i, e)| (from + i as u64, e)).collect::<Vec<_>>())
             };
+            if !events.is_empty() {
+                let app_id = ArchiveTags::app_id(&self.stream.name, Partition(partition as u32));
+                txns.push((app_id, i64::try_from(to).expect("an offset")));
+            }
             events.sort_by_key(|(_, event)| event.at);
             for chunk in events.chunk_by(|a, b| Micros(a.1.at).day() == Micros(b.1.at).day()) {
                 let day: Day = Micros(chunk[0].1.at).day();
@@ -360,7 +392,7 @@ impl Log {
             }
         }
         if !files.is_empty() {
-            table.commit(Commit { add: files, ..Commit::default() }).await.expect("commits");
+            table.commit(Commit { add: files, txns, ..Commit::default() }).await.expect("commits");
         }
     }
 }

@@ -90,6 +90,7 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
         grain: Grain::Window,
         precision: Precision::Exact,
         dimensions: &dimensions,
+        speed_from: i64::MIN,
         filter: None,
     };
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
@@ -420,6 +421,7 @@ impl World {
                 watermark: None,
                 latest_event: None,
                 retained_from: None,
+                frozen_before: None,
                 past_retention: 0,
                 files: Vec::new(),
             };
