@@ -23,6 +23,7 @@ use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
 use shared::retention::Retention;
@@ -31,6 +32,7 @@ use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros, micros_of};
 use shared::view::{Precision, View};
+use shared::window::Window;
 use tempfile::TempDir;
 
 use crate::compactor::Compactor;
@@ -356,6 +358,20 @@ impl Log {
         !view.window.is_late(event.at, event.watermark.unwrap_or(i64::MIN), lateness)
     }
 
+    /// Of the events of a partition at `places`, those that are not too late for speed. Sessions are by origin.
+    fn taken(&self, view: &View, log: &[Event], places: std::ops::Range<usize>) -> Vec<Event> {
+        let Window::Session { gap } = view.window else {
+            return log[places].iter().filter(|event| self.in_time(view, event)).cloned().collect();
+        };
+        let mut live = LiveSessions::new(gap, micros_of(self.stream.allowed_lateness));
+        let judged = log.iter().map(|event| {
+            let key = format!("{:?}", event.origin);
+            (event, live.judge(key.as_bytes(), event.at, event.watermark))
+        });
+        let judged: Vec<(&Event, bool)> = judged.collect();
+        judged[places].iter().filter(|(_, is_late)| !is_late).map(|(event, _)| (*event).clone()).collect()
+    }
+
     async fn archive(&self, to: [u64; 2]) {
         let path = TablePath::events(&self.stream.name);
         let schema = self.stream.archive_schema();
@@ -448,8 +464,7 @@ impl SpeedReader for Log {
                 }
                 let (cut, head) = (cuts[p].max(seam), state.partitions[p].len() as u64);
                 for (from, to) in [(seam, cut), (cut, head)].into_iter().filter(|(from, to)| from < to || *to == head) {
-                    let events = &state.partitions[p][from as usize..to as usize];
-                    let in_time: Vec<Event> = events.iter().filter(|e| self.in_time(view, e)).cloned().collect();
+                    let in_time = self.taken(view, &state.partitions[p], from as usize..to as usize);
                     let partition = Partition(p as u32);
                     generations.push(Generation {
                         partition,
