@@ -22,6 +22,7 @@ use crate::compaction::{Group, Target, groups, oldest_seam};
 use crate::dropping::{Dropping, dropping, first_open};
 use crate::reach::latest_end;
 use crate::settings::CompactionSettings;
+use crate::step::CompactionStep;
 
 /// Times that dates are looked for again because the archive was written to meanwhile, before leaving it for next time.
 const DROPS_TRIED_MAX: u32 = 3;
@@ -111,6 +112,7 @@ impl Compactor {
         self.drop_dates(stream, &table, &mut compacted).await?;
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
+            CompactionStep::Delete.reach();
             let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
@@ -254,6 +256,7 @@ async fn rewrite_date(
     groups: &[Group],
     written: &mut Vec<DataFile>,
 ) -> Result<(), CompactionError> {
+    CompactionStep::Write.reach();
     for group in groups {
         let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
         file.tags = group.tags.to_tags();
@@ -264,6 +267,7 @@ async fn rewrite_date(
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
+    CompactionStep::Commit.reach();
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
     let info = info.as_object().cloned().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
 //!
-//! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
+//! Reading order: [`service`] starts runs (when a schedule says so, or a [`retry`] is due), [`registry`] knows them and
+//! [`diary`] remembers them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`],
 //! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was
@@ -17,6 +18,7 @@ pub mod cleaning;
 pub mod compaction;
 pub mod compactor;
 pub mod comparisons;
+pub mod diary;
 mod difference;
 pub mod dropping;
 pub mod duplicates;
@@ -43,6 +45,7 @@ pub mod reconcile;
 pub mod reductions;
 pub mod registry;
 pub mod retain;
+pub mod retry;
 pub mod run;
 pub mod scan;
 pub mod service;
@@ -54,6 +57,7 @@ pub mod travel;
 pub use load::{Loaded, load_published};
 pub use publish::log_reader;
 pub use reader::Reader;
+pub use retry::RetrySettings;
 pub use run::BatchSurroundings;
 pub use service::{Batch, StartError};
 pub use settings::{BatchSettings, CompactionSettings};

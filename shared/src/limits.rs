@@ -91,6 +91,17 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Runs remembered per view, across restarts.
+pub const RUNS_KEPT: usize = 1_000;
+/// Runs that a list has when the request names no limit.
+pub const RUNS_DEFAULT: usize = 100;
+/// Milliseconds after which a failed run is tried again for the first time; each further time it is twice as long, and up
+/// to a fifth more or less, so that many views do not come back at once.
+pub const RUN_RETRY_FIRST_MS: u64 = 30_000;
+/// Longest such time.
+pub const RUN_RETRY_MAX_MS: u64 = 30 * 60_000;
+/// Most times that a run is tried. After that only its schedule or a request starts the next.
+pub const RUN_ATTEMPTS_MAX: u32 = 8;
 /// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
 pub const RECONCILIATIONS_KEPT: usize = 1_000;
 /// Reconciliations that an answer on drift lists when the request names no limit.

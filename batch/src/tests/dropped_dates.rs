@@ -18,6 +18,7 @@ use super::world::{Event, HOUR, Rows, World, rows, settings, view};
 use crate::load::load_published;
 use crate::registry::Registry;
 use crate::retain::first_whole;
+use crate::retry::RetrySettings;
 use crate::settings::BatchSettings;
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
@@ -258,7 +259,8 @@ async fn days_that_are_gone_cannot_be_asked_for_again() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let asked = async |from: Day| {
-        let registry = Registry::new(Arc::new(world.clock.clone()), std::iter::once(hourly.name.clone()), 10);
+        let (views, retry) = (std::iter::once(hourly.name.clone()), RetrySettings::default());
+        let registry = Registry::new(Arc::new(world.clock.clone()), views, 10, retry, Default::default());
         let range = Some(DateRange { from, to: Day(from.0 + 30) });
         registry.request(hourly.name.as_str(), RunScope { full: false, range }, "backfill").expect("a run");
         let entry = registry.next(&hourly.name).await.expect("a run");

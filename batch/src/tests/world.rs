@@ -40,6 +40,7 @@ use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
 use crate::load::load_published;
 use crate::registry::{Registry, RunEntry};
+use crate::retry::RetrySettings;
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::{BatchSettings, CompactionSettings};
 
@@ -230,7 +231,13 @@ impl World {
     }
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
-        let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
+        let registry = Registry::new(
+            Arc::new(self.clock.clone()),
+            std::iter::once(view.name.clone()),
+            10,
+            RetrySettings::default(),
+            Default::default(),
+        );
         registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
         registry.next(&view.name).await.expect("a run")
     }
@@ -378,6 +385,7 @@ impl Log {
         let table = self.lake.table(&path, schema, system_columns::EVENT_DATE).await.expect("a table");
         let (mut files, mut txns) = (Vec::new(), Vec::new());
         for (partition, to) in to.into_iter().enumerate() {
+            let app_id = ArchiveTags::app_id(&self.stream.name, Partition(partition as u32));
             let (from, mut events) = {
                 let mut state = self.state.lock();
                 let from = std::mem::replace(&mut state.archived[partition], to);
@@ -385,7 +393,6 @@ impl Log {
                 (from, events.into_iter().enumerate().map(|(i, e)| (from + i as u64, e)).collect::<Vec<_>>())
             };
             if !events.is_empty() {
-                let app_id = ArchiveTags::app_id(&self.stream.name, Partition(partition as u32));
                 txns.push((app_id, i64::try_from(to).expect("an offset")));
             }
             events.sort_by_key(|(_, event)| event.at);
