@@ -40,7 +40,10 @@ fn now_ms() -> i64 {
 fn aged(now: i64, from_days: i64, to_days: i64, step: i64) -> String {
     let mut ages: Vec<i64> = (to_days * 1_440 / step..from_days * 1_440 / step).map(|i| i * step).collect();
     ages.reverse();
-    ages.into_iter().enumerate().map(|(i, age)| json!({"at": now - age * MINUTE_MS, "n": i}).to_string() + "\n").collect()
+    ages.into_iter()
+        .enumerate()
+        .map(|(i, age)| json!({"at": now - age * MINUTE_MS, "n": i}).to_string() + "\n")
+        .collect()
 }
 
 /// The rows of `view` by the start of their window, and of each the figures and the finality.
@@ -106,7 +109,10 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
     world.wait_for("the stream's status", |world| world.get("/v1/streams/s").json()["retained_from"] == json!(first));
     assert_eq!(world.get("/v1/streams/s").json()["retention"], json!("5 days"));
     let (code, told) = command(&["streams", "s", "--url", world.url()]);
-    assert!(code == Some(0) && told.contains(&format!("5 days of events are kept; those before {first} are dropped")), "{told}");
+    assert!(
+        code == Some(0) && told.contains(&format!("5 days of events are kept; those before {first} are dropped")),
+        "{told}"
+    );
 
     // Late events: speed shows them until a run knows that what they belong to is gone, and says that it is.
     let late = aged(now, 11, 9, 45);
@@ -142,7 +148,11 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
     run_all(&world, true);
     same(&world, "after a full run");
     for view in VIEWS {
-        assert_eq!((&causes(&world, view)["retention"], &causes(&world, view)["unexplained"]), (&json!(0), &json!(0)), "{view}");
+        assert_eq!(
+            (&causes(&world, view)["retention"], &causes(&world, view)["unexplained"]),
+            (&json!(0), &json!(0)),
+            "{view}"
+        );
     }
     // What came late is let go of as well; nothing of it is left, and everything adds up.
     let again = compact(&world);
@@ -171,7 +181,8 @@ fn what_is_gone_is_refused_with_a_reason() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("events_dropped")), "{}", refused.text);
     assert!(refused.text.contains(&format!("Ask for days from {first} on")), "{}", refused.text);
     let url = world.url().to_owned();
-    let (code, told) = command(&["batch", "backfill", "quarters", "--from", &first, "--to", "2200-01-01", "--wait", "--url", &url]);
+    let (code, told) =
+        command(&["batch", "backfill", "quarters", "--from", &first, "--to", "2200-01-01", "--wait", "--url", &url]);
     assert_eq!(code, Some(0), "{told}");
 
     // Old lines are refused one by one, and the others taken in.
@@ -183,7 +194,16 @@ fn what_is_gone_is_refused_with_a_reason() {
     let [file, text, rejects_file, data] =
         [&file, &text, &rejects, &world.store()].map(|path| path.display().to_string());
     let (code, told) = command(&[
-        "ingest", "s", &file, "--historical", "--definitions", &text, "--data", &data, "--rejects", &rejects_file,
+        "ingest",
+        "s",
+        &file,
+        "--historical",
+        "--definitions",
+        &text,
+        "--data",
+        &data,
+        "--rejects",
+        &rejects_file,
     ]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains(&format!("is before {first}: the events of then have been dropped")), "{told}");
@@ -194,7 +214,8 @@ fn what_is_gone_is_refused_with_a_reason() {
     run_all(&world, false);
 
     // A changed view loses what is frozen, a new one begins where events are left; both are said before.
-    let changed = definitions("5 days").replace("SUM(n) AS total FROM s GROUP BY TUMBLE", "MAX(n) AS total FROM s GROUP BY TUMBLE")
+    let changed = definitions("5 days")
+        .replace("SUM(n) AS total FROM s GROUP BY TUMBLE", "MAX(n) AS total FROM s GROUP BY TUMBLE")
         + " CREATE VIEW late AS SELECT window_start, COUNT(*) AS c FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR);";
     assert_eq!(world.stop(), Some(0));
     let (code, told) = plan(&world, &changed, &[]);

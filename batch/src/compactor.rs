@@ -138,12 +138,12 @@ impl Compactor {
             compacted.retained_from = before.map(|dropped| dropped.retained_from.to_string());
             let Some(wanted) = self.wanted(stream, &views, before).await? else { return Ok(()) };
             let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
-            let dropping =
-                dropping(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
+            let dropping = dropping(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
             let Some(Dropping { files, dates, events, dropped }) = dropping else { return Ok(()) };
             let retained_from = dropped.retained_from;
             let count = files.len() as u64;
-            let info = json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
+            let info =
+                json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
             let info = info.as_object().cloned().unwrap_or_default();
             let base = Some(snapshot.version);
             let commit =

@@ -128,7 +128,11 @@ mod tests {
         let mut before = Dropped::nothing(Day(12));
         before.add(&ArchiveTags::from_tags(&file(10, 0, 5).tags).expect("tags"));
         let files = [file(3, 20, 22), file(11, 5, 9), file(12, 9, 12)];
-        assert_eq!(what(&files, Some(&before), 8, Some(22)), Some((12, 2, 6)), "a longer retention brings nothing back");
+        assert_eq!(
+            what(&files, Some(&before), 8, Some(22)),
+            Some((12, 2, 6)),
+            "a longer retention brings nothing back"
+        );
         assert_eq!(what(&files, Some(&before), 13, Some(20)), Some((13, 2, 7)), "what is unseen of gone dates waits");
         let all = dropping(&files, Some(&before), Day(12), |_| None).expect("tags").expect("some").dropped;
         let expected = Ledger::of_range(Partition(0), Offset(0), Offset(9))

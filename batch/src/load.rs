@@ -9,8 +9,8 @@ use shared::ledger::Ledger;
 use shared::published::Published;
 use shared::seam::{Cut, CutPoint};
 use shared::stream::Stream;
-use shared::version::{BatchVersion, VersionFile};
 use shared::time::Day;
+use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
 use crate::kept::version_of;

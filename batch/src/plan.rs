@@ -96,7 +96,9 @@ pub enum PlanError {
     Straddles { path: String, partition: Partition, from: Offset, to: Offset, cut: Offset },
     #[error("the archive holds {archived} events before the cut, the log accepted {accepted}{hint}")]
     Ledger { archived: u64, accepted: u64, hint: &'static str },
-    #[error("the archive has dropped events of partition {partition} up to offset {to}, beyond the cut at {cut}: is this the right log?")]
+    #[error(
+        "the archive has dropped events of partition {partition} up to offset {to}, beyond the cut at {cut}: is this the right log?"
+    )]
     DroppedBeyond { partition: Partition, to: Offset, cut: Offset },
     #[error(
         "the view adds up all time, but the retention of its stream has dropped the events before {retained_from}: \

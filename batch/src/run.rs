@@ -145,7 +145,8 @@ impl Executor {
             let now = self.surroundings.clock.now();
             Retained::of(job.view.retention, job.view.window, before, dropped, now)
         };
-        if let Some(version) = answering.version.as_ref().filter(|version| !wanted && !retained(dropped).changes(version))
+        if let Some(version) =
+            answering.version.as_ref().filter(|version| !wanted && !retained(dropped).changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);

@@ -123,7 +123,11 @@ impl Words {
             return;
         }
         if let Some(Loses { begins, dates, rows }) = &view.loses {
-            line(text, 2, &format!("begins with {begins}: the events before have been dropped by the stream's retention"));
+            line(
+                text,
+                2,
+                &format!("begins with {begins}: the events before have been dropped by the stream's retention"),
+            );
             if *rows > 0 {
                 let (dates, rows) = (counted(*dates as usize, "date"), counted(*rows as usize, "row"));
                 line(text, 2, &self.red(&format!("loses {dates} of windows, {rows}: they cannot be computed anew")));

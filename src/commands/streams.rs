@@ -70,7 +70,10 @@ fn one(stream: &StreamStatus) -> String {
 
 /// How long events are kept, and from when on there are any.
 fn retention(stream: &StreamStatus) -> String {
-    let kept = stream.retention.as_ref().map_or("events are kept for ever".to_owned(), |span| format!("{span} of events are kept"));
+    let kept = stream
+        .retention
+        .as_ref()
+        .map_or("events are kept for ever".to_owned(), |span| format!("{span} of events are kept"));
     match &stream.retained_from {
         Some(from) => format!("{kept}; those before {from} are dropped"),
         None => format!("{kept}; none are dropped"),

@@ -75,7 +75,12 @@ fn views() -> Vec<Arc<View>> {
         of("steps", "CUMULATE(at, INTERVAL '8' HOUR, INTERVAL '2' DAY)"),
         of("trailing", "SLIDE(at, INTERVAL '20' HOUR, INTERVAL '1' HOUR)"),
         of("visits", "SESSION(at, INTERVAL '5' HOUR)"),
-        declared("plain", "window_start,", "COUNT(*) AS flights, SUM(delay) AS delays", "TUMBLE(at, INTERVAL '4' HOUR)"),
+        declared(
+            "plain",
+            "window_start,",
+            "COUNT(*) AS flights, SUM(delay) AS delays",
+            "TUMBLE(at, INTERVAL '4' HOUR)",
+        ),
     ]
 }
 
@@ -152,7 +157,8 @@ async fn drop_and_check(world: &World) {
     let seen = |tags: &ArchiveTags| views.iter().all(|view| tags.to <= view.seam.offset(tags.partition));
     for file in &snapshot.files {
         let tags = ArchiveTags::from_tags(&file.tags).expect("tags");
-        let is_gone = snapshot.dropped.as_ref().is_some_and(|d| file.partition.is_some_and(|day| day < d.retained_from));
+        let is_gone =
+            snapshot.dropped.as_ref().is_some_and(|d| file.partition.is_some_and(|day| day < d.retained_from));
         assert!(!is_gone || !seen(&tags), "{} should be gone", file.path);
     }
 }
@@ -200,7 +206,8 @@ async fn check(acts: Vec<Act>, days: u32, query_rows: u64) -> (bool, u64) {
     let gone = dropped(&world).await;
     // A view that comes later has only whole windows of what is left.
     let late = declared("late_hops", "window_start,", MEASURES, "HOP(at, INTERVAL '6' HOUR, INTERVAL '30' HOUR)");
-    let late_visits = declared("late_visits", "window_start, origin,", MEASURES, "SESSION(at, INTERVAL '7' HOUR), origin");
+    let late_visits =
+        declared("late_visits", "window_start, origin,", MEASURES, "SESSION(at, INTERVAL '7' HOUR), origin");
     for view in [&late, &late_visits] {
         run(&world, view, false, &mut expected).await;
     }
@@ -278,7 +285,8 @@ async fn another_definition_begins_where_events_are_left() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let before = world.batch_rows(&hourly).await;
-    let changed = declared("hourly", "window_start, origin,", "COUNT(*) AS flights", "TUMBLE(at, INTERVAL '1' HOUR), origin");
+    let changed =
+        declared("hourly", "window_start, origin,", "COUNT(*) AS flights", "TUMBLE(at, INTERVAL '1' HOUR), origin");
     world.run(&changed, false).await.expect("publishes");
     let version = world.published(&changed).and_then(|p| p.version.clone()).expect("a version");
     assert_eq!((version.retained_from, version.frozen_before), (Some(gone), Some(gone)));

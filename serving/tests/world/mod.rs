@@ -450,6 +450,17 @@ impl World {
         }
     }
 
+    /// Windows of every view that start before `day` are frozen.
+    pub fn freeze(&self, day: &str) {
+        for name in self.by_name.keys() {
+            let published = self.views.get(name).expect("a view");
+            let version = published.version.as_deref().expect("a version").clone();
+            let version = BatchVersion { frozen_before: shared::time::Day::parse(day), ..version };
+            let (view, stream) = (Arc::clone(&published.view), Arc::clone(&self.stream));
+            self.views.publish(Published::version(view, stream, version));
+        }
+    }
+
     /// Adds a generation of partition 0 to every view, after the seam and the generations before it.
     pub fn live(&self, ndjson: &str) {
         let events = events(&self.stream, ndjson);

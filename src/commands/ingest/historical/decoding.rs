@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn lines_of_dates_that_are_gone_are_refused_with_their_place_and_the_others_stay() {
-        let (stream, body) = (stream(), b"\n{\"at\":\"2024-01-01\"}\nnonsense\n{\"at\":\"2023-12-31\"}\n\n{\"at\":\"2025-01-01\"}\n");
+        let (stream, body) =
+            (stream(), b"\n{\"at\":\"2024-01-01\"}\nnonsense\n{\"at\":\"2023-12-31\"}\n\n{\"at\":\"2025-01-01\"}\n");
         let decoded = |retained_from: Option<&str>| {
             let options = Options::default();
             let rows = decode(&stream, body, options).expect("decodes").rows;
@@ -159,6 +160,9 @@ mod tests {
         assert!(decoded(Some("2023-12-31")).is_none());
         let (kept, gone) = decoded(Some("2024-01-01")).expect("one is gone");
         assert_eq!((kept.num_rows(), gone.len(), gone[0].0), (2, 1, 1));
-        assert_eq!(gone[0].1, "2023-12-31 is before 2024-01-01: the events of then have been dropped by the retention of s");
+        assert_eq!(
+            gone[0].1,
+            "2023-12-31 is before 2024-01-01: the events of then have been dropped by the retention of s"
+        );
     }
 }
