@@ -1,7 +1,6 @@
 //! What do readers see of windows whose events the stream's retention has dropped? What batch kept, in every kind of
 //! window, and that it is frozen; never what speed has for them.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
 use serde_json::{Value, json};

@@ -51,7 +51,7 @@ pub enum Grain {
 
 impl Spec<'_> {
     /// The first window that rows of `layer` may go to.
-    fn from_in(&self, layer: Layers) -> i64 {
+    fn first_of(&self, layer: Layers) -> i64 {
         if layer == Layers::SPEED { self.from.max(self.speed_from) } else { self.from }
     }
 }
@@ -152,7 +152,7 @@ pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) 
         for (part, layer, translation) in &touched {
             for block in &part.blocks {
                 let candidates = candidates(spec, part, block);
-                let from = spec.from_in(*layer);
+                let from = spec.first_of(*layer);
                 targets.fill((spec, from), part.panes, block, candidates.clone(), translation, &mut rows)?;
                 table.layers.resize(rows.windows.len(), Layers::default());
                 for targets in &targets.rounds {
