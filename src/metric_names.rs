@@ -118,6 +118,21 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_ledger_mismatch_total",
         "answers in which batch, speed and late events did not add up to those accepted",
     ),
+    (Kind::Gauge, Unit::Count, "trueup_live_subscribers", "readers who listen to live answers"),
+    (Kind::Gauge, Unit::Count, "trueup_live_feeds", "different live answers that are looked at"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_live_computations_total",
+        "times that a live answer was computed, once for all who listen to it",
+    ),
+    (Kind::Counter, Unit::Count, "trueup_live_events_total", "events sent to readers of live answers"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_live_lagged_total",
+        "times that a reader was too slow for the changes and got the whole answer",
+    ),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
 ];
 

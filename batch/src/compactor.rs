@@ -1,5 +1,5 @@
-//! Who compacts archives, drops the dates that retention lets go of, and deletes what nobody needs? A task per stream that looks now and then, and whoever
-//! asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
+//! Who compacts archives, drops the dates that retention lets go of, and deletes what nobody needs? A task per stream that
+//! looks now and then, and whoever asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::json;
 use shared::clock::Clock;
 use shared::control::Compacted;
 use shared::ids::StreamName;
-use shared::lake::vacuum::vacuum;
+use shared::lake::vacuum::{expire_old_log, vacuum};
 use shared::lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
 use shared::published::{Published, Views};
 use shared::stream::Stream;
@@ -117,6 +117,9 @@ impl Compactor {
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
             compacted.files_too_young = vacuumed.too_young;
+            let age = older_than.max(self.settings.vacuum_age);
+            let entries = expire_old_log(&table, age, self.lake.leases()).await?;
+            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's log were let go");
         }
         report(&compacted);
         Ok(Some(compacted))
