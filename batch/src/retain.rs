@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn version(retained_from: Option<i32>, frozen_before: Option<i32>) -> BatchVersion {
-        let text = r#"{"view":"v","sql":"","definition_hash":"","version":1,"run":"","published_at":0,"seam":{},
+        let text = r#"{"view":"v","sql":"","definition_hash":"","version":1,"run":"","published_at":"1970-01-01T00:00:00Z","seam":{},
             "ledger":{"events":0,"positions":"00000000000000000000000000000000"},"full":true,"rows":0}"#;
         let version: BatchVersion = serde_json::from_str(text).expect("a version");
         BatchVersion { retained_from: retained_from.map(Day), frozen_before: frozen_before.map(Day), ..version }
