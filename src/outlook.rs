@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use batch::load_published;
+use batch::retain::first_whole;
 use serde::Serialize;
 use shared::changes::Change;
 use shared::changes::view::{changes_results, view_changes};
+use shared::clock::{Clock, SystemClock};
 use shared::ids::{StreamName, ViewName};
 use shared::lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
 use shared::sql::{Definitions, parse_view};
@@ -17,7 +19,7 @@ use shared::time::Day;
 use shared::version::BatchVersion;
 use shared::view::View;
 
-use crate::stored::stored_stream;
+use crate::stored::{not_whole, stored_stream};
 
 /// Everything that would change.
 #[derive(Debug, Default, Serialize)]
@@ -48,7 +50,48 @@ pub struct StreamOutlook {
     pub fate: Fate,
     /// Events in the archive.
     pub events: u64,
+    /// Events of earlier dates have been dropped; `None`: nothing was.
+    #[serde(serialize_with = "text_if_any")]
+    pub retained_from: Option<Day>,
+    /// What the retention that is declared lets go of.
+    pub drops: Option<Drops>,
     pub changes: Vec<Change>,
+}
+
+/// Events that are older than a stream's retention. They go once every view has taken them in and no window that reaches
+/// into their dates is open any more.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Drops {
+    /// All before it.
+    #[serde(serialize_with = "text")]
+    pub before: Day,
+    /// Event dates, the first of them, and their events.
+    pub dates: u64,
+    #[serde(serialize_with = "text")]
+    pub first: Day,
+    pub events: u64,
+}
+
+/// Windows that a view cannot have, because the events that they were made of are gone.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Loses {
+    /// The first window date that it has.
+    #[serde(serialize_with = "text")]
+    pub begins: Day,
+    /// Window dates and rows that only the version that answers now has.
+    pub dates: u64,
+    pub rows: u64,
+}
+
+fn text<S: serde::Serializer>(day: &Day, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(day)
+}
+
+fn text_if_any<S: serde::Serializer>(day: &Option<Day>, serializer: S) -> Result<S::Ok, S::Error> {
+    match day {
+        Some(day) => serializer.collect_str(day),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +105,10 @@ pub struct ViewOutlook {
     pub answers_meanwhile: bool,
     pub changes: Vec<Change>,
     pub recompute: Option<Recompute>,
+    /// What it cannot be computed from any more.
+    pub loses: Option<Loses>,
+    /// Why `serve` would refuse it.
+    pub refused: Option<String>,
 }
 
 /// What computing a view anew takes.
@@ -84,6 +131,7 @@ pub struct Recompute {
 struct Archive {
     table: Table,
     files: Vec<DataFile>,
+    dropped: Option<Day>,
 }
 
 impl Outlook {
@@ -105,6 +153,7 @@ impl Outlook {
         }
         outlook.add_undeclared(lake, definitions).await?;
         outlook.refused = outlook.streams.iter().flat_map(|s| &s.changes).filter(|c| c.refused.is_some()).count();
+        outlook.refused += outlook.views.iter().filter(|view| view.refused.is_some()).count();
         Ok(outlook)
     }
 
@@ -120,7 +169,12 @@ impl Outlook {
         };
         let changes = if fate == Fate::New { Vec::new() } else { changes };
         let events = archive.iter().flat_map(|a| &a.files).map(|file| u64::try_from(file.rows).unwrap_or(0)).sum();
-        self.streams.push(StreamOutlook { events, changes, ..StreamOutlook::new(stream.name.clone(), fate) });
+        let (retained_from, drops) = match &archive {
+            Some(archive) => (archive.dropped, drops(archive, stream)),
+            None => (None, None),
+        };
+        let of_stream = StreamOutlook::new(stream.name.clone(), fate);
+        self.streams.push(StreamOutlook { events, changes, retained_from, drops, ..of_stream });
         let adopted = Arc::new(stream.clone().with_removed(stored.removed(stream)));
         for view in views.iter().filter(|view| view.stream == stream.name) {
             let outlook = match fate {
@@ -158,7 +212,7 @@ impl Outlook {
 
 impl StreamOutlook {
     fn new(name: StreamName, fate: Fate) -> StreamOutlook {
-        StreamOutlook { name, fate, events: 0, changes: Vec::new() }
+        StreamOutlook { name, fate, events: 0, retained_from: None, drops: None, changes: Vec::new() }
     }
 }
 
@@ -172,6 +226,8 @@ impl ViewOutlook {
             answers_meanwhile: true,
             changes: Vec::new(),
             recompute: None,
+            loses: None,
+            refused: None,
         }
     }
 
@@ -183,8 +239,18 @@ impl ViewOutlook {
 
 async fn archive(lake: &Lake, stream: &StreamName) -> anyhow::Result<Option<Archive>> {
     let Some(table) = lake.open_table(&TablePath::events(stream)).await? else { return Ok(None) };
-    let files = table.snapshot().await?.files.clone();
-    Ok(Some(Archive { table, files }))
+    let snapshot = table.snapshot().await?;
+    let dropped = snapshot.dropped.as_ref().map(|dropped| dropped.retained_from);
+    Ok(Some(Archive { table, files: snapshot.files.clone(), dropped }))
+}
+
+/// What the retention of `stream` lets go of in its archive.
+fn drops(archive: &Archive, stream: &Stream) -> Option<Drops> {
+    let before = stream.retention?.first_day(SystemClock.now());
+    let old = || archive.files.iter().filter_map(|file| Some((file.partition?, file))).filter(|(day, _)| *day < before);
+    let dates: BTreeSet<Day> = old().map(|(day, _)| day).collect();
+    let events = old().map(|(_, file)| u64::try_from(file.rows).unwrap_or(0)).sum();
+    Some(Drops { before, dates: dates.len() as u64, first: *dates.first()?, events })
 }
 
 async fn latest(table: &Table) -> anyhow::Result<Option<BatchVersion>> {
@@ -223,6 +289,15 @@ async fn view_outlook(
         outlook.fate = Fate::Changed;
     }
     if let (Fate::New | Fate::Changed, Some(archive)) = (outlook.fate, archive) {
+        if let Some(dropped) = archive.dropped {
+            outlook.refused = not_whole(&view, dropped);
+            let begins = first_whole(view.window, dropped);
+            let files = version.map_or(&[][..], |version| &version.files);
+            let lost = || files.iter().filter(|file| file.date.is_some_and(|day| day < begins));
+            let dates: BTreeSet<Option<Day>> = lost().map(|file| file.date).collect();
+            let rows = lost().map(|file| file.rows).sum();
+            outlook.loses = Some(Loses { begins, dates: dates.len() as u64, rows });
+        }
         let mut recompute = recompute(archive, stream, &view).await?;
         let rate = version.and_then(BatchVersion::events_per_second);
         recompute.seconds = rate.map(|rate| recompute.events as f64 / rate);
@@ -233,8 +308,10 @@ async fn view_outlook(
 
 async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::Result<Recompute> {
     let mut dates: BTreeSet<Option<Day>> = BTreeSet::new();
-    let mut recompute = Recompute { files: archive.files.len() as u64, ..Recompute::default() };
-    for file in &archive.files {
+    let mut recompute = Recompute::default();
+    let is_left = |file: &&DataFile| file.partition.is_none_or(|day| archive.dropped.is_none_or(|first| day >= first));
+    for file in archive.files.iter().filter(is_left) {
+        recompute.files += 1;
         dates.insert(file.partition);
         recompute.events += ArchiveTags::from_tags(&file.tags)?.rows;
         recompute.file_bytes += u64::try_from(file.size_bytes).unwrap_or(0);

@@ -9,9 +9,12 @@ use shared::changes::Change;
 use shared::changes::stream::StoredStream;
 use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
 use shared::limits::PARTITIONS_MAX;
-use shared::sql::parse_definitions;
+use shared::sql::{Definitions, parse_definitions};
 use shared::stream::{Column, Stream, system_columns};
+use shared::time::Day;
 use shared::types::DataType;
+use shared::view::View;
+use shared::window::Window;
 
 /// Reads what the lake, and the logs under `data/log`, hold of `stream`. Changes nothing.
 pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow::Result<StoredStream> {
@@ -41,8 +44,11 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
             || format!("{}: column {name} is of type {}, which no stream has", table.name(), field.data_type());
         stored.columns.push(Column { data_type: data_type.with_context(unknown)?, name });
     }
-    for file in &snapshot.files {
-        let partition = ArchiveTags::from_tags(&file.tags)?.partition.0;
+    let of_files = snapshot.files.iter().map(|file| Ok(ArchiveTags::from_tags(&file.tags)?.partition.0));
+    let mut partitions = of_files.collect::<anyhow::Result<Vec<u32>>>()?;
+    // Partitions of which all events are gone have had events.
+    partitions.extend(snapshot.dropped.iter().flat_map(|dropped| dropped.partitions.keys().map(|p| p.0)));
+    for partition in partitions {
         // Events that did not come through the log are bound to a partition that no stream has.
         let count = if partition < PARTITIONS_MAX { partition + 1 } else { 1 };
         stored.partitions = stored.partitions.max(count);
@@ -56,13 +62,22 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
 
 /// Checks that `streams` fit what is stored, gives the archives what is new, and returns the streams with the columns
 /// that only what is stored still has. Nothing is changed if one does not fit.
-pub async fn adopt(lake: &Lake, data: &Path, streams: &[Stream]) -> anyhow::Result<Vec<Arc<Stream>>> {
+pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyhow::Result<Vec<Arc<Stream>>> {
+    let Definitions { streams, views } = definitions;
     let mut adopted = Vec::with_capacity(streams.len());
     let mut refused = Vec::new();
     for stream in streams {
         let stored = stored_stream(lake, data, stream).await?;
         let changes = stored.changes(stream);
         refused.extend(changes.iter().filter_map(|change| refusal(&format!("stream {}", stream.name), change)));
+        let dropped = match lake.open_table(&TablePath::events(&stream.name)).await? {
+            Some(table) => table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from),
+            None => None,
+        };
+        for view in views.iter().filter(|view| view.stream == stream.name) {
+            let reason = dropped.and_then(|dropped| not_whole(view, dropped));
+            refused.extend(reason.map(|reason| format!("  view {}: {reason}", view.name)));
+        }
         adopted.push(Arc::new(stream.clone().with_removed(stored.removed(stream))));
     }
     if !refused.is_empty() {
@@ -83,6 +98,16 @@ pub async fn adopt(lake: &Lake, data: &Path, streams: &[Stream]) -> anyhow::Resu
         }
     }
     Ok(adopted)
+}
+
+/// Why `view` cannot be computed from a stream whose events before `dropped` are gone, if it cannot.
+pub fn not_whole(view: &View, dropped: Day) -> Option<String> {
+    let reason = format!(
+        "it adds up all time, but the events of stream {} before {dropped} have been dropped\n    to do: add a window to \
+         its GROUP BY, or declare a stream of another name",
+        view.stream
+    );
+    (view.window == Window::All).then_some(reason)
 }
 
 /// Why `change` of `what` cannot be done, if it cannot.

@@ -104,7 +104,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     let lake = settings.place.lake(&data, &settings.limits).await?;
     let ownership = Ownership::obtain(lake, &data, settings.take_over, clock.as_ref()).await?;
     let lake = ownership.lake.clone();
-    let streams = stored::adopt(&lake, &data, &definitions.streams).await?;
+    let streams = stored::adopt(&lake, &data, &definitions).await?;
 
     let begins = ownership.begin(&streams, &data).await?;
     let is_succession = ownership.is_succession();

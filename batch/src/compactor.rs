@@ -1,28 +1,37 @@
-//! Who compacts archives, and deletes what of them nobody needs? A task per stream that looks now and then, and whoever
-//! asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
+//! Who compacts archives, drops the dates that retention lets go of, and deletes what nobody needs? A task per stream that
+//! looks now and then, and whoever asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use shared::clock::Clock;
 use shared::control::Compacted;
 use shared::ids::StreamName;
 use shared::lake::vacuum::{expire_old_log, vacuum};
-use shared::lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
-use shared::published::Views;
+use shared::lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
+use shared::published::{Published, Views};
 use shared::stream::Stream;
+use shared::time::{Day, micros_of};
+use shared::window::Window;
 use tokio::sync::Mutex;
 
 use crate::cancel::Cancel;
 use crate::compaction::{Group, Target, groups, oldest_seam};
+use crate::dropping::{Dropping, dropping, first_open};
+use crate::reach::latest_end;
 use crate::settings::CompactionSettings;
 use crate::step::CompactionStep;
+
+/// Times that dates are looked for again because the archive was written to meanwhile, before leaving it for next time.
+const DROPS_TRIED_MAX: u32 = 3;
 
 /// Compacts the archives of all streams.
 pub struct Compactor {
     lake: Lake,
     views: Arc<Views>,
+    clock: Arc<dyn Clock>,
     settings: CompactionSettings,
     /// One compaction of a stream at a time.
     streams: BTreeMap<StreamName, (Arc<Stream>, Mutex<()>)>,
@@ -41,9 +50,16 @@ pub enum CompactionError {
 
 impl Compactor {
     /// A compactor of the archives of `streams`, in which `views` are the views.
-    pub fn new(lake: &Lake, views: &Arc<Views>, streams: &[Arc<Stream>], settings: CompactionSettings) -> Compactor {
+    pub fn new(
+        lake: &Lake,
+        views: &Arc<Views>,
+        clock: &Arc<dyn Clock>,
+        streams: &[Arc<Stream>],
+        settings: CompactionSettings,
+    ) -> Compactor {
+        let clock = Arc::clone(clock);
         let streams = streams.iter().map(|s| (s.name.clone(), (Arc::clone(s), Mutex::default()))).collect();
-        Compactor { lake: lake.clone(), views: Arc::clone(views), settings, streams }
+        Compactor { lake: lake.clone(), views: Arc::clone(views), clock, settings, streams }
     }
 
     /// The streams there are.
@@ -78,7 +94,8 @@ impl Compactor {
         }
     }
 
-    /// Rewrites what can be rewritten: neighbours of at least `files_min` files. Then vacuums what has not been needed for
+    /// Drops what the stream's retention lets go of, and rewrites what can be rewritten: neighbours of at least `files_min`
+    /// files. Then vacuums what has not been needed for
     /// `older_than`. `None`: there is no such stream.
     pub async fn compact(
         &self,
@@ -92,6 +109,7 @@ impl Compactor {
         let Some(table) = self.lake.open_table(&TablePath::events(&stream.name)).await? else {
             return Ok(Some(compacted));
         };
+        self.drop_dates(stream, &table, &mut compacted).await?;
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
             CompactionStep::Delete.reach();
@@ -107,6 +125,87 @@ impl Compactor {
         Ok(Some(compacted))
     }
 
+    /// Takes the dates out of the archive that are older than the stream's retention. Runs that have planned keep their
+    /// files by a lease; those of later are told by the same commit what is gone.
+    async fn drop_dates(
+        &self,
+        stream: &Stream,
+        table: &Table,
+        compacted: &mut Compacted,
+    ) -> Result<(), CompactionError> {
+        for attempt in 1.. {
+            // In this order: a view that publishes in between has seen more than is thought, never less.
+            let views = self.views_of(stream);
+            let snapshot = table.snapshot().await?;
+            let before = snapshot.dropped.as_ref();
+            compacted.retained_from = before.map(|dropped| dropped.retained_from.to_string());
+            let Some(wanted) = self.wanted(stream, &views, before).await? else { return Ok(()) };
+            let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
+            let dropping = dropping(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
+            let Some(Dropping { files, dates, events, dropped }) = dropping else { return Ok(()) };
+            let retained_from = dropped.retained_from;
+            let count = files.len() as u64;
+            let info =
+                json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
+            let info = info.as_object().cloned().unwrap_or_default();
+            let base = Some(snapshot.version);
+            let commit =
+                Commit { remove: files, info, dropped: Some(dropped), must_be_based_on: base, ..Commit::default() };
+            match table.commit(commit).await {
+                Ok(_) => {
+                    compacted.retained_from = Some(retained_from.to_string());
+                    (compacted.dates_dropped, compacted.files_dropped) = (dates, count);
+                    compacted.events_dropped = events;
+                    return Ok(());
+                }
+                // The archive was written to meanwhile: it has to be looked at again.
+                Err(LakeError::Conflict { .. }) if attempt < DROPS_TRIED_MAX => {}
+                Err(LakeError::Conflict { reason, .. }) => {
+                    tracing::info!(stream = %stream.name, reason, "no dates were dropped, other commits came first");
+                    compacted.conflicts += 1;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// All before it may go, if every view has taken it in; `None`: nothing may.
+    async fn wanted(
+        &self,
+        stream: &Stream,
+        views: &[Arc<Published>],
+        before: Option<&Dropped>,
+    ) -> Result<Option<Day>, CompactionError> {
+        let now = self.clock.now();
+        // Without a retention of now, late events of what went before are let go of all the same.
+        let by_retention = stream.retention.map(|retention| retention.first_day(now));
+        let Some(mut wanted) = by_retention.or(before.map(|dropped| dropped.retained_from)) else { return Ok(None) };
+        let lateness = micros_of(stream.allowed_lateness);
+        for published in views {
+            for view in std::iter::once(&published.view).chain(&published.shadow) {
+                let mut sessions = Vec::new();
+                if matches!(view.window, Window::Session { .. })
+                    && let Some(table) = self.lake.open_table(&TablePath::view(&view.name)).await?
+                {
+                    let snapshot = table.snapshot().await?;
+                    let of_file = |file: &DataFile| Some((file.partition?, latest_end(file).unwrap_or(i64::MAX)));
+                    sessions.extend(snapshot.files.iter().filter_map(of_file));
+                    // What is frozen already needs no event.
+                    sessions.retain(|(day, _)| before.is_none_or(|dropped| *day >= dropped.retained_from));
+                }
+                let Some(open) = first_open(view.window, lateness, now, sessions.into_iter()) else { return Ok(None) };
+                wanted = wanted.min(open);
+            }
+        }
+        Ok(Some(wanted))
+    }
+
+    fn views_of(&self, stream: &Stream) -> Vec<Arc<Published>> {
+        self.views.all().into_iter().filter(|view| view.stream.name == stream.name).collect()
+    }
+
     async fn rewrite_all(
         &self,
         stream: &Stream,
@@ -117,8 +216,8 @@ impl Compactor {
         let (snapshot, _lease) = table.held_snapshot().await?;
         compacted.files_before = snapshot.files.len() as u64;
         compacted.files_after = compacted.files_before;
-        let views = self.views.all();
-        let views: Vec<_> = views.iter().map(Arc::as_ref).filter(|view| view.stream.name == stream.name).collect();
+        let views = self.views_of(stream);
+        let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
         let target = Target { rows: self.settings.file_rows, bytes: self.settings.file_bytes, files_min };
         let groups = groups(&snapshot.files, target, |partition| oldest_seam(&views, partition))?;
         drop(snapshot);
@@ -184,6 +283,7 @@ fn bytes_of<'a>(files: impl Iterator<Item = &'a DataFile>) -> u64 {
 }
 
 fn report(compacted: &Compacted) {
+    let Compacted { dates_dropped, events_dropped, retained_from, .. } = compacted;
     let Compacted { stream, dates, files_read, files_written, files_deleted, conflicts, .. } = compacted;
     let counter =
         |name: &'static str, more: u64| metrics::counter!(name, "stream" => stream.to_string()).increment(more);
@@ -191,6 +291,10 @@ fn report(compacted: &Compacted) {
     counter("trueup_compaction_conflicts_total", *conflicts);
     counter("trueup_archive_vacuumed_files_total", *files_deleted);
     metrics::gauge!("trueup_archive_files", "stream" => stream.to_string()).set(compacted.files_after as f64);
+    if *events_dropped > 0 {
+        counter("trueup_retention_dropped_events_total", *events_dropped);
+        tracing::info!(%stream, dates_dropped, events_dropped, retained_from, "dates dropped by the retention of the stream");
+    }
     if *files_read > 0 {
         tracing::info!(%stream, dates, files_read, files_written, "archive compacted");
     }

@@ -108,7 +108,7 @@ pub fn compare(
             sum.estimates += 1;
             sum.inside += u64::from(stands == Served::Inside);
         }
-        if !matches!(cause, Cause::Definition | Cause::Historical) {
+        if !matches!(cause, Cause::Definition | Cause::Historical | Cause::Retention) {
             sum.off += if error.is_finite() { error } else { 1.0 };
         }
         each(Differing { row, cause, error });

@@ -20,8 +20,12 @@ pub struct Explain {
     pub query: Query,
     /// Files with events since the old seam.
     pub new_files: Vec<ArchiveFile>,
+    /// Files with events since then of dates that the archive has dropped.
+    pub past_files: Vec<ArchiveFile>,
     /// Every file that the run read.
     pub read_files: Vec<ArchiveFile>,
+    /// Windows that start before it are frozen (microseconds).
+    pub frozen_until: i64,
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
     pub watch: Watch,
@@ -30,6 +34,16 @@ pub struct Explain {
     late: OnceCell<LeftOut>,
     historical: OnceCell<LeftOut>,
     repeated: OnceCell<LeftOut>,
+    past: OnceCell<LeftOut>,
+    frozen: OnceCell<LeftOut>,
+}
+
+/// The files that causes are looked up in; see [`Explain`].
+#[derive(Debug, Default)]
+pub struct Files {
+    pub new: Vec<ArchiveFile>,
+    pub past: Vec<ArchiveFile>,
+    pub read: Vec<ArchiveFile>,
 }
 
 /// How a served value stands to the exact one, where it is not equal.
@@ -47,17 +61,39 @@ impl Explain {
     /// Nothing has been looked up yet.
     pub fn new(
         query: Query,
-        (new_files, read_files): (Vec<ArchiveFile>, Vec<ArchiveFile>),
+        files: Files,
+        frozen_until: i64,
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
         watch: Watch,
     ) -> Explain {
-        let (late, historical, repeated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Explain { query, new_files, read_files, duplicates, watch, bucket: Bucket::ALL, late, historical, repeated }
+        Explain {
+            query,
+            new_files: files.new,
+            past_files: files.past,
+            read_files: files.read,
+            frozen_until,
+            duplicates,
+            watch,
+            bucket: Bucket::ALL,
+            late: OnceCell::new(),
+            historical: OnceCell::new(),
+            repeated: OnceCell::new(),
+            past: OnceCell::new(),
+            frozen: OnceCell::new(),
+        }
     }
 
     /// From here on only groups in `bucket` are asked about; what was known of others is let go.
     pub fn within(self, bucket: Bucket) -> Explain {
-        Explain { bucket, late: OnceCell::new(), historical: OnceCell::new(), repeated: OnceCell::new(), ..self }
+        Explain {
+            bucket,
+            late: OnceCell::new(),
+            historical: OnceCell::new(),
+            repeated: OnceCell::new(),
+            past: OnceCell::new(),
+            frozen: OnceCell::new(),
+            ..self
+        }
     }
 
     /// Events that may have to be held to look up causes, at most.
@@ -66,13 +102,36 @@ impl Explain {
             Window::Session { .. } => &self.read_files,
             _ => &self.new_files,
         };
-        files.iter().map(|file| file.tags.rows).sum()
+        files.iter().chain(&self.past_files).map(|file| file.tags.rows).sum()
+    }
+
+    /// Did an event that was left out, because its windows are frozen or its session is, fall into `row`? Blocking.
+    fn is_retained(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
+        let window = self.query.view.window;
+        let is_frozen = window != Window::All && window.bounds(row.window).0 < self.frozen_until;
+        // Into rows that are computed only sessions can bring events of dates that are gone.
+        if !is_frozen && (self.past_files.is_empty() || !matches!(window, Window::Session { .. })) {
+            return Ok(false);
+        }
+        let cell = if is_frozen { &self.frozen } else { &self.past };
+        if cell.get().is_none() {
+            let mut left_out = LeftOut::new(window, self.bucket);
+            left_out.add_all(&self.query, &self.past_files, Rows::All, &self.watch)?;
+            if is_frozen {
+                left_out.add_all(&self.query, &self.new_files, Rows::All, &self.watch)?;
+            }
+            cell.get_or_init(|| left_out);
+        }
+        Ok(cell.get().is_some_and(|rows| rows.contains(row)))
     }
 
     /// Why a value of this row differs by more than rounding. Blocking.
     pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
         if served == Served::Inside {
             return Ok(Cause::Sketch);
+        }
+        if self.is_retained(row)? {
+            return Ok(Cause::Retention);
         }
         if self.late.get().is_none() {
             let late = LeftOut::late(&self.query, &self.new_files, &self.read_files, self.bucket, &self.watch)?;

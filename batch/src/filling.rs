@@ -13,6 +13,7 @@ use shared::window::Window;
 
 use crate::events::EventBatch;
 use crate::failure::RunFailure;
+use crate::frozen::FrozenSessions;
 use crate::plan::ArchiveFile;
 use crate::query::{Query, Rows};
 use crate::scan::Watch;
@@ -62,7 +63,7 @@ impl Filling {
     ) -> Result<Filled, RunFailure> {
         let mut filled = Filled::Fits;
         let read = query.for_each_batch(files, rows, watch, true, &mut |batch| {
-            self.fold(&batch)?;
+            self.fold(&batch, query.frozen.as_deref())?;
             while self.is_above(limit_bytes) && filled == Filled::Fits {
                 filled = narrow(self)?;
                 self.measure_in = 0;
@@ -114,7 +115,7 @@ impl Filling {
         bytes > limit_bytes
     }
 
-    fn fold(&mut self, batch: &EventBatch) -> Result<(), RunFailure> {
+    fn fold(&mut self, batch: &EventBatch, frozen: Option<&FrozenSessions>) -> Result<(), RunFailure> {
         let panes: Vec<i64> = match self.view.window {
             Window::Session { .. } => Vec::new(),
             window => {
@@ -136,9 +137,11 @@ impl Filling {
         let (first, end) = self.panes;
         let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| *pane >= first && *pane < end);
         let bucket = self.bucket;
-        let in_bucket = |row: &u32| bucket.holds(keys.as_ref().map_or(&[][..], |keys| keys.row(*row as usize).data()));
+        let key = |row: &u32| keys.as_ref().map_or(&[][..], |keys| keys.row(*row as usize).data());
+        let in_bucket = |row: &u32| bucket.holds(key(row));
+        let is_free = |row: &u32| frozen.is_none_or(|frozen| !frozen.holds(key(row), batch.times[*row as usize]));
         let all = 0..batch.times.len() as u32;
-        let rows: Vec<u32> = all.filter(|row| in_panes(row) && in_bucket(row)).collect();
+        let rows: Vec<u32> = all.filter(|row| in_panes(row) && in_bucket(row) && is_free(row)).collect();
         self.measure_in = self.measure_in.saturating_sub(rows.len());
         self.accumulator.fold(&Evaluated {
             panes: &panes,

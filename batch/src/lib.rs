@@ -7,7 +7,8 @@
 //! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was
 //! served; [`publish`] makes the version answer. [`reader`] is how versions are read, [`load`] how a process begins,
 //! [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. [`compactor`] keeps archives in
-//! few files, [`compaction`] says which. Nothing here reads the log.
+//! few files, [`compaction`] says which, and drops the dates that are over ([`dropping`]); [`retain`] says what that means for
+//! a run, [`mod@frozen`] which events belong to sessions that began before. Nothing here reads the log.
 
 mod align;
 pub mod budget;
@@ -19,6 +20,7 @@ pub mod compactor;
 pub mod comparisons;
 pub mod diary;
 mod difference;
+pub mod dropping;
 pub mod duplicates;
 mod events;
 pub mod explain;
@@ -26,6 +28,7 @@ pub mod facts;
 pub mod failure;
 mod filling;
 pub mod folding;
+mod frozen;
 mod json_cell;
 pub mod kept;
 mod left_out;

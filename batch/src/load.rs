@@ -9,6 +9,7 @@ use shared::ledger::Ledger;
 use shared::published::Published;
 use shared::seam::{Cut, CutPoint};
 use shared::stream::Stream;
+use shared::time::Day;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
@@ -40,7 +41,7 @@ pub enum LoadError {
 
 /// Finds out what answers for `view`, before speed starts.
 pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
-    let history = history(lake, stream, &Cut::default()).await?.accepted;
+    let history = history(lake, stream, &Cut::default()).await?.0.accepted;
     let nothing = |version_lost: bool| Loaded {
         answering: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
         stream: Arc::clone(stream),
@@ -104,15 +105,18 @@ async fn ahead_of_archive(
     Ok(None)
 }
 
-/// How far the historical events of a stream go, given that those before `seam` are known.
-pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoint, LakeError> {
+/// How far the historical events of a stream go, given that those before `seam` are known; and the first event date that
+/// its archive has left, if it has dropped any.
+pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<(CutPoint, Option<Day>), LakeError> {
     let known = seam.history();
-    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok((known, None)) };
+    let dropped = table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from);
     let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
     let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
     // Computed, not summed up from the files: so a file that is missing is noticed. Years of events take seconds.
     let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
-    Ok(CutPoint { offset, accepted: known.accepted + tokio::task::spawn_blocking(more).await? })
+    let accepted = known.accepted + tokio::task::spawn_blocking(more).await?;
+    Ok((CutPoint { offset, accepted }, dropped))
 }
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.

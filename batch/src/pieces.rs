@@ -138,6 +138,7 @@ fn merge_pieces(view: &View, pieces: &[Piece]) -> Result<RecordBatch, RunFailure
         grain: Grain::Window,
         precision: Precision::Exact,
         dimensions: &dimensions,
+        speed_from: i64::MIN,
         filter: None,
     };
     let parts: Vec<(&Part, Layers)> = pieces.iter().map(|piece| (&piece.part, Layers::BATCH)).collect();

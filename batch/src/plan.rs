@@ -3,14 +3,15 @@
 //! An incremental run recomputes the window dates that events since the old seam fall on, and reads every event date
 //! whose events share a window with them. Everything is recomputed if there is nothing to build upon, if the view has
 //! one window over all time, or if a date is involved that files cannot be kept apart by. How far sessions reach is in
-//! [`crate::reach`].
+//! [`crate::reach`]. Windows that start before the first event date that the archive has left are frozen: they are kept
+//! as the version before has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 
 use shared::control::DateRange;
 use shared::ids::{Offset, Partition};
-use shared::lake::{ArchiveTags, DataFile, is_readable};
+use shared::lake::{ArchiveTags, DataFile, Dropped, is_readable};
 use shared::ledger::Ledger;
 use shared::seam::Cut;
 use shared::time::{Day, Micros};
@@ -44,11 +45,19 @@ pub struct Plan {
     pub read: Vec<EventDate>,
     /// The files with events since the old seam.
     pub new_files: Vec<ArchiveFile>,
+    /// Those of dates that the archive has dropped: their events came too late for any row.
+    pub past_files: Vec<ArchiveFile>,
     /// Files of the view's table that are replaced, and those that stay.
     pub remove: Vec<DataFile>,
     pub keep: Vec<DataFile>,
+    /// Of those that stay, files with frozen windows that are not part of the table any more and become so again.
+    pub restore: Vec<DataFile>,
+    /// Of those that stay, the ones with frozen windows that new events fall into.
+    pub frozen_touched: Vec<DataFile>,
     /// The first window date that retention leaves; `None`: all are left.
     pub retained_from: Option<Day>,
+    /// Windows of earlier dates are frozen; `None`: none are.
+    pub frozen_before: Option<Day>,
     /// All events before the cut.
     pub ledger: Ledger,
     /// Rows and bytes of the files to read.
@@ -70,6 +79,10 @@ pub struct Given<'a> {
     pub everything: bool,
     /// Windows to recompute whether or not anything is new.
     pub ranges: &'a [DateRange],
+    /// What the archive has dropped.
+    pub dropped: Option<&'a Dropped>,
+    /// The files that hold the frozen windows. Those of a version by another definition are none.
+    pub frozen: &'a [DataFile],
 }
 
 /// Why there is no plan: the archive is not what the log says.
@@ -83,12 +96,32 @@ pub enum PlanError {
     Straddles { path: String, partition: Partition, from: Offset, to: Offset, cut: Offset },
     #[error("the archive holds {archived} events before the cut, the log accepted {accepted}{hint}")]
     Ledger { archived: u64, accepted: u64, hint: &'static str },
+    #[error(
+        "the archive has dropped events of partition {partition} up to offset {to}, beyond the cut at {cut}: is this the right log?"
+    )]
+    DroppedBeyond { partition: Partition, to: Offset, cut: Offset },
+    #[error(
+        "the view adds up all time, but the retention of its stream has dropped the events before {retained_from}: \
+         add a window to its GROUP BY"
+    )]
+    NotWhole { retained_from: Day },
+    #[error(
+        "windows from {from} on cannot be computed anew: the stream's retention has dropped the events before \
+         {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
+    )]
+    Frozen { from: Day, retained_from: Day },
 }
 
 /// Plans a run.
 pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
+    let frozen_before = given.dropped.map(|dropped| dropped.retained_from);
+    if let Some(dropped) = given.dropped {
+        check_dropped(given, dropped)?;
+    }
+    let is_gone = |date: Option<Day>| date.is_some_and(|day| frozen_before.is_some_and(|from| day < from));
     let files = before_cut(given)?;
-    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum();
+    let gone = given.dropped.map_or(Ledger::EMPTY, Dropped::ledger);
+    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum::<Ledger>() + gone;
     let accepted = given.cut.accepted();
     if ledger != accepted {
         let same_count = ledger.events == accepted.events;
@@ -96,6 +129,8 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         return Err(PlanError::Ledger { archived: ledger.events, accepted: accepted.events, hint });
     }
     let is_new = |f: &&ArchiveFile| f.tags.to > given.seam.offset(f.tags.partition);
+    let (past, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_gone(file.file.partition));
+    let past_files: Vec<ArchiveFile> = past.into_iter().filter(|file| is_new(&file)).collect();
     let new_files: Vec<ArchiveFile> = files.iter().filter(is_new).cloned().collect();
     let mut dates: BTreeMap<Option<Day>, Vec<ArchiveFile>> = BTreeMap::new();
     for file in files {
@@ -109,19 +144,29 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
     let mut touched = Touched::default();
     if !everything {
         match touched_by(given, &new_days, dates.keys().copied().flatten()) {
-            Some(some) => touched = some,
+            Some(some) => touched = some.after(frozen_before),
             None => everything = true,
         }
     }
-    let window_dates: BTreeSet<Option<Day>> = match everything {
+    let mut window_dates: BTreeSet<Option<Day>> = match everything {
         true => dates.keys().flat_map(|date| window_dates_of(given.window, *date)).collect(),
         false => touched.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day))).collect(),
     };
+    window_dates.retain(|date| !is_gone(*date));
     if !everything {
         dates.retain(|date, _| date.is_some_and(|day| touched.events.iter().any(|days| days.contains(&day.0))));
     }
-    let replaced = |file: &&DataFile| everything || window_dates.contains(&file.partition);
+    let paths = |files: &'_ [DataFile]| files.iter().map(|file| file.path.clone()).collect::<HashSet<String>>();
+    let (frozen, in_table) = (paths(given.frozen), paths(given.present));
+    let replaced = |file: &&DataFile| match is_gone(file.partition) {
+        true => !frozen.contains(&file.path),
+        false => everything || window_dates.contains(&file.partition),
+    };
     let (remove, keep): (Vec<&DataFile>, Vec<&DataFile>) = given.present.iter().partition(replaced);
+
+    let restore: Vec<DataFile> = given.frozen.iter().filter(|file| !in_table.contains(&file.path)).cloned().collect();
+    let keep: Vec<DataFile> = keep.into_iter().chain(&restore).cloned().collect();
+    let frozen_touched = frozen_touched(given, past_files.iter().chain(&new_files));
 
     let read: Vec<EventDate> = dates.into_iter().map(|(date, files)| EventDate { date, files }).collect();
     let all = || read.iter().flat_map(|date| &date.files);
@@ -132,11 +177,47 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
         window_dates,
         read,
         new_files,
+        past_files,
+        restore,
+        frozen_touched,
         remove: remove.into_iter().cloned().collect(),
-        keep: keep.into_iter().cloned().collect(),
+        keep,
         retained_from: None,
+        frozen_before,
         ledger,
     })
+}
+
+/// Can the run be made without what was dropped?
+fn check_dropped(given: &Given<'_>, dropped: &Dropped) -> Result<(), PlanError> {
+    let retained_from = dropped.retained_from;
+    if given.window == Window::All {
+        return Err(PlanError::NotWhole { retained_from });
+    }
+    if let Some(from) = given.ranges.iter().map(|range| range.from).find(|from| *from < retained_from) {
+        return Err(PlanError::Frozen { from, retained_from });
+    }
+    match dropped.beyond(given.cut) {
+        Some((partition, to)) => Err(PlanError::DroppedBeyond { partition, to, cut: given.cut.offset(partition) }),
+        None => Ok(()),
+    }
+}
+
+/// The files with frozen windows that the events of `files` fall into.
+fn frozen_touched<'a>(given: &Given<'_>, files: impl Iterator<Item = &'a ArchiveFile>) -> Vec<DataFile> {
+    if given.frozen.is_empty() {
+        return Vec::new();
+    }
+    let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
+    let windows: Option<BTreeSet<Day>> = match given.window {
+        Window::Session { gap } => reach::touched(gap, &days, given.frozen).map(|touched| touched.windows),
+        window => days.into_iter().map(|day| window.window_days_of(day)).collect::<Option<Vec<_>>>().map(|days| {
+            let days = days.into_iter().flatten();
+            days.map(Day).collect()
+        }),
+    };
+    let is_touched = |file: &&DataFile| windows.as_ref().zip(file.partition).is_none_or(|(w, day)| w.contains(&day));
+    given.frozen.iter().filter(is_touched).cloned().collect()
 }
 
 fn before_cut(given: &Given<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
@@ -174,7 +255,19 @@ pub fn window_date(window: Window, id: i64) -> Option<Day> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     pub windows: BTreeSet<Day>,
+    /// Of each of the windows' days, in order.
     pub events: Vec<RangeInclusive<i32>>,
+}
+
+impl Touched {
+    /// Without the windows that start before `first`, and the events that only they are made of.
+    fn after(mut self, first: Option<Day>) -> Touched {
+        let Some(first) = first else { return self };
+        let days = self.windows.iter().zip(&self.events);
+        self.events = days.filter(|(day, _)| **day >= first).map(|(_, events)| events.clone()).collect();
+        self.windows.retain(|day| *day >= first);
+        self
+    }
 }
 
 /// What new events on `days` and the wanted ranges touch; `None`: it cannot be told. `archived` are the days with events.
@@ -185,24 +278,23 @@ fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<I
         let wanted = archived.chain(present).filter(is_wanted);
         return reach::touched(gap, &days.iter().copied().chain(wanted).collect(), given.present);
     }
-    let mut touched = Touched::default();
+    let mut touched: BTreeMap<Day, RangeInclusive<i32>> = BTreeMap::new();
     if !given.ranges.is_empty() {
         let filed = archived.flat_map(|day| window_dates_of(given.window, Some(day))).flatten();
-        let wanted: BTreeSet<Day> = filed.chain(present).filter(is_wanted).collect();
-        for day in wanted {
-            touched.events.push(given.window.event_days_of(day)?);
-            touched.windows.insert(day);
+        for day in filed.chain(present).filter(is_wanted) {
+            touched.insert(day, given.window.event_days_of(day)?);
         }
     }
     for day in days {
         for window_day in given.window.window_days_of(*day)?.map(Day) {
             let events = given.window.event_days_of(window_day)?;
-            if !events.is_empty() && touched.windows.insert(window_day) {
-                touched.events.push(events);
+            if !events.is_empty() {
+                touched.insert(window_day, events);
             }
         }
     }
-    Some(touched)
+    let (windows, events) = touched.into_iter().unzip();
+    Some(Touched { windows, events })
 }
 
 /// The window dates that events of a date fall on; for telling how much there is to do.

@@ -36,7 +36,7 @@ pub async fn commit(
         other => unreachable!("a struct is an object, not {other}"),
     };
     let commit = Commit {
-        add: new,
+        add: new.into_iter().chain(plan.restore.iter().cloned()).collect(),
         remove: plan.remove.clone(),
         info,
         // A changed definition has other columns; equal ones are left alone.

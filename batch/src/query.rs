@@ -22,6 +22,7 @@ use shared::window::{ALL_TIME, Grid, Window};
 use crate::duplicates;
 use crate::facts::facts;
 use crate::failure::RunFailure;
+use crate::frozen::FrozenSessions;
 use crate::plan::ArchiveFile;
 use crate::reductions::{HALF, IntegerSum, Reductions, StateSource, is_reduced};
 use crate::scan::{Source, Watch, collect, with_positions};
@@ -33,6 +34,8 @@ const WINDOW: &str = "__window";
 pub struct Query {
     pub source: Source,
     pub view: Arc<View>,
+    /// The frozen sessions that reach into what is read, if there are any: their events are left out.
+    pub frozen: Option<Arc<FrozenSessions>>,
 }
 
 /// Which rows of the files a query is about.

@@ -48,7 +48,8 @@ pub fn touched(gap: i64, days: &BTreeSet<Day>, present: &[DataFile]) -> Option<T
     Some(touched)
 }
 
-fn latest_end(file: &DataFile) -> Option<i64> {
+/// Where the last session of a view's file ends, in microseconds, if its statistics say so.
+pub fn latest_end(file: &DataFile) -> Option<i64> {
     let stats: Value = serde_json::from_str(file.stats_json.as_deref()?).ok()?;
     Micros::parse(stats["maxValues"][WINDOW_END].as_str()?).map(|end| end.0)
 }

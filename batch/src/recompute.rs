@@ -118,7 +118,7 @@ pub async fn recompute(
 ) -> Result<Recomputed, RunFailure> {
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let is_part = !plan.everything || plan.retained_from.is_some();
+    let is_part = !plan.everything || plan.retained_from.max(plan.frozen_before).is_some();
     let (sender, mut told) = mpsc::channel(1);
     let work = Work {
         query: query.clone(),

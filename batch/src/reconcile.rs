@@ -42,6 +42,8 @@ pub struct Served {
     pub generations: Vec<Part>,
     /// Windows that start before it are not compared (microseconds).
     pub from: i64,
+    /// For windows that start before it, which are frozen, speed's figures were not served (microseconds).
+    pub speed_from: i64,
 }
 
 /// Compares; `exact` are the new files of the view of `explain`. The comparison has neither version, time nor cut yet.
@@ -56,6 +58,7 @@ pub async fn reconcile(
     let view = Arc::clone(&explain.query.view);
     let served_view = Arc::clone(&served.view);
     let mut work = Work::new(Arc::clone(&served_view), Arc::clone(&view), explain);
+    work.speed_from = served.speed_from;
     if work.not_comparable().is_none() {
         let generations: Arc<[Part]> = served.generations.into();
         let rows_at_once = rows_at_once.min(budget.compared_rows()).max(1);
@@ -169,6 +172,8 @@ struct Work {
     dimensions: (Vec<usize>, Vec<usize>),
     measures: Vec<Shared>,
     explain: Explain,
+    /// As [`Served`] has it.
+    speed_from: i64,
     drifts: Vec<DriftSum>,
     causes: Causes,
     rows_compared: u64,
@@ -201,6 +206,7 @@ impl Work {
             dimensions,
             measures,
             explain,
+            speed_from: i64::MIN,
             drifts,
             causes: Causes::default(),
             rows_compared: 0,
@@ -234,10 +240,11 @@ impl Work {
     ) -> Result<(), RunFailure> {
         let old = old.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let speed = speed.iter().map(|part| (part, Layers::SPEED));
-        let served =
-            merged(&self.served_view, &self.dimensions.0, (from, to), &old.chain(speed).collect::<Vec<_>>(), bucket)?;
+        let served: Vec<_> = old.chain(speed).collect();
+        let bounds = (from, to, self.speed_from);
+        let served = merged(&self.served_view, &self.dimensions.0, bounds, &served, bucket)?;
         let new: Vec<_> = new.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
-        let exact = merged(&self.exact_view, &self.dimensions.1, (from, to), &new, bucket)?;
+        let exact = merged(&self.exact_view, &self.dimensions.1, (from, to, i64::MIN), &new, bucket)?;
         let aligned = Aligned::new(&served, &exact);
         let served_columns = finish_measures(&self.served_view, &served.states)?;
         let exact_columns = finish_measures(&self.exact_view, &exact.states)?;
@@ -363,13 +370,14 @@ impl Work {
 fn merged(
     view: &View,
     dimensions: &[usize],
-    (from, to): (i64, i64),
+    (from, to, speed_from): (i64, i64, i64),
     parts: &[(&Part, Layers)],
     bucket: Bucket,
 ) -> Result<Merged, RunFailure> {
+    let (speed_from, _) = view.window.ids_starting_in(speed_from, i64::MAX);
     let (from, to) = view.window.ids_starting_in(from, to);
     let (grain, precision) = (Grain::Window, Precision::Sketch);
-    let spec = Spec { view, from, to, grain, precision, dimensions, filter: None };
+    let spec = Spec { view, from, to, grain, precision, dimensions, speed_from, filter: None };
     Ok(merge_within(&spec, parts, bucket)?)
 }
 

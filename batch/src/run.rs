@@ -7,24 +7,26 @@ use shared::clock::Clock;
 use shared::compare::Comparison;
 use shared::handoff::{Archive, Cutter, LogRetention};
 use shared::ids::{Offset, Partition, StreamName};
-use shared::lake::{Lake, Table, TablePath, VersionLease};
+use shared::lake::{DataFile, Lake, Table, TablePath, VersionLease};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::published::{Published, Views};
 use shared::readers::{Generation, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
-use shared::time::Micros;
+use shared::time::{Day, Micros};
 use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
+use shared::window::Window;
 use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
 use crate::cancel::Cancel;
 use crate::comparisons::Comparisons;
 use crate::duplicates;
-use crate::explain::Explain;
+use crate::explain::{Explain, Files};
 use crate::failure::RunFailure;
+use crate::frozen::FrozenSessions;
 use crate::load::history;
 use crate::plan::{ArchiveFile, Given, Plan, plan};
 use crate::publish;
@@ -133,12 +135,18 @@ impl Executor {
         self.reach(Step::Archived)?;
         let archived = self.surroundings.archive.archived(&job.stream.name, &log_cut);
         unless_cancelled(cancel, archived).await?.map_err(RunFailure::Archive)?;
-        let history = history(&self.surroundings.lake, &job.stream, &answering.seam).await?;
+        let (history, dropped) = history(&self.surroundings.lake, &job.stream, &answering.seam).await?;
         let cut = log_cut.with_history(history);
         entry.set_cut(&cut);
         let wanted = full || changed || !entry.run().ranges.is_empty();
-        let retained = Retained::of(job.view.retention, answering.version.as_deref(), self.surroundings.clock.now());
-        if let Some(version) = answering.version.as_ref().filter(|version| !wanted && !retained.changes(version))
+        // Rows of another definition are of no use to this one.
+        let before = answering.version.as_deref().filter(|_| !changed);
+        let retained = |dropped| {
+            let now = self.surroundings.clock.now();
+            Retained::of(job.view.retention, job.view.window, before, dropped, now)
+        };
+        if let Some(version) =
+            answering.version.as_ref().filter(|version| !wanted && !retained(dropped).changes(version))
             && cut.offsets() == answering.seam.offsets()
         {
             return Ok(version.version);
@@ -147,7 +155,7 @@ impl Executor {
         let permit = unless_cancelled(cancel, self.heavy.acquire()).await?;
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         self.reach(Step::Plan)?;
-        let planned = self.plan(job, entry, answering, changed, retained, cut).await?;
+        let planned = self.plan(job, entry, Arc::clone(&answering), changed, &retained, cut).await?;
         entry.set_plan(planned.plan.window_dates.len() as u64, planned.plan.bytes);
         let reader = Arc::clone(&self.reader);
         let staging = Arc::new(Staging::new(planned.table.clone(), reader, Arc::clone(&job.view)));
@@ -228,7 +236,7 @@ impl Executor {
         entry: &RunEntry,
         answering: Arc<Published>,
         changed: bool,
-        retained: Retained,
+        retained: &(dyn Fn(Option<Day>) -> Retained + Sync),
         cut: Cut,
     ) -> Result<Planned, RunFailure> {
         let lake = &self.surroundings.lake;
@@ -240,6 +248,15 @@ impl Executor {
         let present = table.snapshot().await?;
         // Whatever somebody else did to the table (or a run whose end was not seen): do not build upon it.
         let is_ours = answering.version.as_ref().is_some_and(|version| version.version == present.version);
+        let dropped = archived.dropped.as_ref();
+        let retained = retained(dropped.map(|dropped| dropped.retained_from));
+        // What is frozen cannot be computed again, so it is kept as it answers now, whatever became of the table.
+        let mut frozen: Vec<DataFile> = match (&answering.version, retained.frozen_before) {
+            (Some(_), Some(_)) if is_ours && !changed => present.files.clone(),
+            (Some(version), Some(_)) if !changed => table.snapshot_at(version.version).await?.files,
+            _ => Vec::new(),
+        };
+        frozen.retain(|file| file.partition < retained.frozen_before && file.partition.is_some());
         let run = entry.run();
         let mut plan = plan(&Given {
             window: job.view.window,
@@ -249,6 +266,8 @@ impl Executor {
             present: &present.files,
             everything: run.full || changed || !is_ours || retained.is_longer,
             ranges: &run.ranges,
+            dropped,
+            frozen: &frozen,
         })?;
         retained.apply(&mut plan, job.view.window);
         let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
@@ -267,7 +286,9 @@ impl Executor {
         let Planned { answering, changed, cut, plan, archive, .. } = planned;
         self.reach(Step::Recompute)?;
         let source = Source { table: archive.clone(), stream: Arc::clone(&job.stream) };
-        let query = Query { source, view: Arc::clone(&job.view) };
+        let kept = (plan.keep.as_slice(), plan.frozen_before);
+        let frozen = FrozenSessions::of(&self.reader, &job.view, kept.0, kept.1).await?;
+        let query = Query { source, view: Arc::clone(&job.view), frozen };
         let bounds = Bounds {
             query_rows: self.settings.query_rows,
             writes: self.settings.writes,
@@ -297,14 +318,24 @@ impl Executor {
             return compared(None);
         };
         let mut old_files = if answering.version.is_some() { plan.remove.clone() } else { Vec::new() };
-        // What retention drops is not compared with anything.
-        old_files.retain(|file| file.partition.is_none_or(|day| plan.retained_from.is_none_or(|from| day >= from)));
+        // What retention drops is not compared with anything, nor what is frozen unless new events fall into it.
+        let first = plan.retained_from.max(plan.frozen_before);
+        old_files.retain(|file| file.partition.is_none_or(|day| first.is_none_or(|first| day >= first)));
+        let speed_from = answering.version.as_ref().map_or(i64::MIN, |version| version.frozen_until());
+        let is_shown = |file: &&DataFile| match job.view.window {
+            Window::Session { .. } => true,
+            _ => file.partition.is_none_or(|day| day.start().0 >= speed_from),
+        };
+        let frozen_touched: Vec<DataFile> = plan.frozen_touched.iter().filter(is_shown).cloned().collect();
+        old_files.extend(frozen_touched.iter().cloned());
         let from = plan.retained_from.map_or(i64::MIN, |day| day.start().0);
-        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations, from };
-        let read_files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
-        let files = (plan.new_files.clone(), read_files);
-        let explain = Explain::new(query, files, duplicates, entry.watch.clone());
-        let exact = staging.files();
+        let served = Served { view: Arc::clone(&answering.view), files: old_files, generations, from, speed_from };
+        let read: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
+        let files = Files { new: plan.new_files.clone(), past: plan.past_files.clone(), read };
+        let frozen_until = plan.frozen_before.map_or(i64::MIN, |day| day.start().0);
+        let explain = Explain::new(query, files, frozen_until, duplicates, entry.watch.clone());
+        let mut exact = staging.files();
+        exact.extend(frozen_touched);
         let comparison =
             reconcile(&self.reader, served, &exact, explain, self.settings.reconcile_rows, bounds.budget).await?;
         report(&comparison);
@@ -331,7 +362,7 @@ impl Executor {
 
     fn version(&self, job: &Job, entry: &RunEntry, planned: &Planned, longest_session_us: i64) -> BatchVersion {
         // Rows that stay may hold the longest one.
-        let before = planned.answering.version.as_ref().filter(|_| !planned.plan.everything);
+        let before = planned.answering.version.as_ref().filter(|_| !planned.plan.keep.is_empty());
         let longest_before = before.map_or(0, |version| version.longest_session_us);
         BatchVersion {
             view: job.view.name.clone(),
@@ -357,6 +388,7 @@ impl Executor {
             watermark: None,
             latest_event: None,
             retained_from: planned.plan.retained_from,
+            frozen_before: planned.plan.frozen_before,
             past_retention: planned.past_retention,
             files: Vec::new(),
         }

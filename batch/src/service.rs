@@ -83,8 +83,8 @@ impl Batch {
             every: settings.vacuum_every,
             last: Mutex::default(),
         });
-        let BatchSurroundings { lake, views, streams, .. } = &surroundings;
-        let compactor = Arc::new(Compactor::new(lake, views, streams, settings.compaction));
+        let BatchSurroundings { lake, views, streams, clock: of_archives, .. } = &surroundings;
+        let compactor = Arc::new(Compactor::new(lake, views, of_archives, streams, settings.compaction));
         let executor = Arc::new(Executor::new(surroundings, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
@@ -144,6 +144,13 @@ impl Batch {
 
 impl Runs for Batch {
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError> {
+        // What was dropped since the last version, the run itself refuses.
+        let version = self.executor.surroundings.views.get(view).and_then(|published| published.version.clone());
+        if let (Some(range), Some(retained_from)) = (scope.range, version.and_then(|version| version.frozen_before))
+            && range.from < retained_from
+        {
+            return Err(RunError::Dropped { from: range.from, retained_from });
+        }
         self.registry.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
     }
 

@@ -97,7 +97,8 @@ impl Slicing<'_> {
         let view = self.view;
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
         let (grain, precision) = (Grain::Window, Precision::Exact);
-        let spec = Spec { view, from, to, grain, precision, dimensions: &dimensions, filter: None };
+        let spec =
+            Spec { view, from, to, grain, precision, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
         let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();

@@ -171,6 +171,7 @@ mod tests {
             watermark: None,
             latest_event: None,
             retained_from: None,
+            frozen_before: None,
             past_retention: 0,
             files: Vec::new(),
         })

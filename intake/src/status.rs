@@ -55,6 +55,8 @@ impl StreamsStatus {
             columns: columns(stream),
             partitions: log.status().into_iter().map(partition).collect(),
             historical: self.history.events(&stream.name),
+            retention: stream.retention.map(|retention| retention.to_string()),
+            retained_from: self.history.retained_from(&stream.name).map(|day| day.to_string()),
             rejected: arrivals.map_or(0, |a| a.rejected.load(Ordering::Relaxed)),
             unknown_fields: arrivals.map_or(0, |a| a.unknown_fields.load(Ordering::Relaxed)),
             events_per_second: arrivals.map_or(0.0, |a| a.accepted.per_second(now)),

@@ -144,7 +144,7 @@ function showTable(card, document) {
   const head = columns.map((c) => element("th", { scope: "col", text: HEADINGS[c.name] ?? c.name, class: numeric(c) ? "number" : "" }));
   const cell = (row) => (c) => element("td", { text: value(row[c.name], c.type), class: numeric(c) ? "number" : "" });
   const badge = (row) => element("td", {}, element("span", {
-    text: row._finality, class: `badge ${row._finality}`, title: `${row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
+    text: row._finality, class: `badge ${row._finality}`, title: `${row._finality === "frozen" ? "frozen: the stream's retention has dropped events of this window, so it stays as it is" : row._finality}, from ${row._layer === "merged" ? "batch and speed" : row._layer}`,
   }));
   // Right after the first column, so that it is in sight on narrow screens too.
   const withSecond = (cells, second) => [...cells.slice(0, 1), second, ...cells.slice(1)];

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
 use shared::partial::finish::{Bounds, finish_measures};
-use shared::partial::merge::{Layers, MergeError, Merged, Spec, merge};
+use shared::partial::merge::{Grain, Layers, MergeError, Merged, Spec, merge};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
@@ -104,11 +104,16 @@ pub fn answer(query: &Query, pinned: &Pinned) -> Result<Answer, AnswerError> {
 
     let bounds = bounds(view, query, &merged, &rows);
     let live = LiveWindows::of(query, pinned)?;
-    let judge = Judge { watermark: pinned.speed.watermark, allowed_lateness: published.stream.allowed_lateness };
+    let judge = Judge {
+        watermark: pinned.speed.watermark,
+        allowed_lateness: published.stream.allowed_lateness,
+        frozen_until: published.version.as_ref().map_or(i64::MIN, |version| version.frozen_until()),
+        of_view: query.grain == Grain::Window,
+    };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
-    let finality = rows.iter().zip(&bounds).map(|(row, (_, end))| {
+    let finality = rows.iter().zip(&bounds).map(|(row, bounds)| {
         let is_live = merged.layers[*row as usize].0 & Layers::SPEED.0 != 0;
-        judge.judge(*end, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
+        judge.judge(*bounds, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
     });
     let finality = finality.collect();
     Ok(Answer { columns: columns(view, query, &merged, &rows, &bounds)?, layers, finality, next })
@@ -117,7 +122,7 @@ pub fn answer(query: &Query, pinned: &Pinned) -> Result<Answer, AnswerError> {
 /// What to merge for `query`, into groups of `dimensions`.
 pub fn spec<'a>(view: &'a View, query: &'a Query, dimensions: &'a [usize]) -> Spec<'a> {
     let (from, to, grain, filter) = (query.from, query.to, query.grain, query.filter.as_ref());
-    Spec { view, from, to, grain, precision: Precision::Sketch, dimensions, filter }
+    Spec { view, from, to, grain, precision: Precision::Sketch, dimensions, speed_from: query.speed_from, filter }
 }
 
 type WindowBounds = (Option<i64>, Option<i64>);

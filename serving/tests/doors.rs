@@ -220,6 +220,8 @@ async fn streams_are_told_as_intake_tells_them() {
         unknown_fields: 0,
         events_per_second: 12.5,
         watermark: Some(at("2001-01-01T06:00:00Z")),
+        retention: Some("2 years".into()),
+        retained_from: None,
         settings: TimeSettings { watermark_delay: "10 minutes".into(), ..TimeSettings::default() },
         lateness: Some(Lateness { measured: 7, late_share: 0.25, ..Lateness::default() }),
         quarantine: QuarantineCounts { total: 3, kept: 2, dropped: 1 },

@@ -89,7 +89,7 @@ pub struct MeasureDrift {
     pub mean_rel_error: f64,
     /// How far off what was served had been on average over all compared rows, as a share: the relative error, or 1 where
     /// there is none to tell (nothing was served, nothing is true, or no numbers). What was changed on purpose, by another
-    /// definition, counts as 0.
+    /// definition, historical events or retention, counts as 0.
     #[serde(default)]
     pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
@@ -111,6 +111,9 @@ pub struct Causes {
     pub sketch: u64,
     pub rounding: u64,
     pub definition: u64,
+    /// Events for windows that are frozen: what they are made of is gone, so they were left out.
+    #[serde(default)]
+    pub retention: u64,
     /// A bug: nothing known explains the difference.
     pub unexplained: u64,
 }
@@ -125,6 +128,7 @@ pub enum Cause {
     Sketch,
     Rounding,
     Definition,
+    Retention,
     Unexplained,
 }
 
@@ -138,6 +142,7 @@ impl Causes {
             Cause::Sketch => self.sketch += 1,
             Cause::Rounding => self.rounding += 1,
             Cause::Definition => self.definition += 1,
+            Cause::Retention => self.retention += 1,
             Cause::Unexplained => self.unexplained += 1,
         }
     }

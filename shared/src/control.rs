@@ -221,6 +221,17 @@ pub struct Compacted {
     pub files_too_young: u64,
     /// Dates that were left as they are because others changed the archive meanwhile.
     pub conflicts: u64,
+    /// Event dates, files and events that the stream's retention dropped. The files are deleted later, with those that were
+    /// rewritten.
+    #[serde(default)]
+    pub dates_dropped: u64,
+    #[serde(default)]
+    pub files_dropped: u64,
+    #[serde(default)]
+    pub events_dropped: u64,
+    /// The first event date that the archive has left; `None`: nothing was ever dropped.
+    #[serde(default)]
+    pub retained_from: Option<String>,
 }
 
 impl Compacted {
@@ -240,6 +251,10 @@ impl Compacted {
             bytes_deleted: 0,
             files_too_young: 0,
             conflicts: 0,
+            dates_dropped: 0,
+            files_dropped: 0,
+            events_dropped: 0,
+            retained_from: None,
         }
     }
 }
@@ -253,6 +268,11 @@ pub enum RunError {
     UnknownRun(String),
     #[error("the batch layer is stopping")]
     Stopping,
+    #[error(
+        "windows from {from} on cannot be computed anew: the stream's retention has dropped the events before \
+         {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
+    )]
+    Dropped { from: Day, retained_from: Day },
 }
 
 /// The batch layer, as those see it who steer it.
@@ -328,6 +348,12 @@ pub struct StreamStatus {
     pub watermark: Option<Micros>,
     #[serde(default)]
     pub settings: TimeSettings,
+    /// How far back, by event time, the archive keeps events, as the option takes it: `2 years`. `None`: for ever.
+    #[serde(default)]
+    pub retention: Option<String>,
+    /// Events of earlier dates have been dropped, as of a few seconds ago; `None`: nothing was.
+    #[serde(default)]
+    pub retained_from: Option<String>,
     /// `None` before the first event.
     #[serde(default)]
     pub lateness: Option<Lateness>,

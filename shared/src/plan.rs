@@ -44,7 +44,7 @@ fn heading(text: &mut String, value: &str) {
 
 impl Reader<'_> {
     fn stream_lines(&self, text: &mut String) {
-        let Stream { event_time, primary_key, partitions, unknown_fields, .. } = self.stream;
+        let Stream { event_time, primary_key, partitions, unknown_fields, retention, .. } = self.stream;
         line(text, "event time", &self.stream.columns[*event_time].name);
         let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
         line(text, "event id", key);
@@ -60,6 +60,10 @@ impl Reader<'_> {
             UnknownFields::Reject => "reject the event",
         };
         line(text, "unknown fields", unknown);
+        if let Some(retention) = retention {
+            let kept = format!("events are kept for {retention}; windows made of older ones stay as they are");
+            line(text, "retention", kept);
+        }
     }
 
     fn output_lines(&self, text: &mut String) {

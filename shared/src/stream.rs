@@ -7,6 +7,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::StreamName;
+use crate::retention::Retention;
 use crate::types::{DataType, timestamp_type};
 
 /// Names of the columns the system adds to a stream's own, in the log's batches and in the archive.
@@ -60,6 +61,9 @@ pub struct Stream {
     /// A partition without events for this long does not hold the watermark of the stream back.
     pub idle_timeout: Duration,
     pub unknown_fields: UnknownFields,
+    /// How far back, by event time, the archive keeps events; `None`: for ever.
+    #[serde(default)]
+    pub retention: Option<Retention>,
     /// Number of partitions; at least 1.
     pub partitions: u32,
     /// The statement that declared the stream.

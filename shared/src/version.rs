@@ -55,7 +55,11 @@ pub struct BatchVersion {
     /// The first window date that retention has left; `None`: it has dropped none.
     #[serde(default)]
     pub retained_from: Option<Day>,
-    /// Events that came when all their windows had been dropped: part of the ledger, and of no row.
+    /// Windows that start before it are frozen: the stream's retention has dropped events that they are made of, so they
+    /// stay as they were. `None`: none are.
+    #[serde(default)]
+    pub frozen_before: Option<Day>,
+    /// Events that came when all their windows had been dropped or were frozen: part of the ledger, and of no row.
     #[serde(default)]
     pub past_retention: u64,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
@@ -93,6 +97,11 @@ impl BatchVersion {
     /// The start of the first window that retention has left, in microseconds.
     pub fn first_start(&self) -> i64 {
         self.retained_from.map_or(i64::MIN, |day| day.start().0)
+    }
+
+    /// The start of the first window that is not frozen, in microseconds.
+    pub fn frozen_until(&self) -> i64 {
+        self.frozen_before.map_or(i64::MIN, |day| day.start().0)
     }
 
     /// Files that may hold windows starting in `from..to` (microseconds).

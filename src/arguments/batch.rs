@@ -45,11 +45,11 @@ pub enum Batch {
         The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
         the age protects those of other servers over the same lake.")]
     Vacuum(BatchVacuum),
-    /// Rewrite the small files of a stream's archive into few, and say what was done
+    /// Drop what a stream's retention lets go of, rewrite the small files of its archive into few, and say what was done
     #[command(after_help = "Examples:\n  trueup batch compact flights\n  \
         trueup batch compact flights --vacuum 1h     also delete what was replaced more than an hour ago\n\n\
         The server does this by itself, every few minutes. Only events that every view of the stream has taken in are \
-        moved; queries and runs go on.")]
+        moved or dropped; queries and runs go on.")]
     Compact(BatchCompact),
 }
 

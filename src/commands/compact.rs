@@ -38,6 +38,13 @@ fn sentence(done: &Compacted, vacuumed: bool) -> String {
             grouped(done.files_after),
         ),
     };
+    if let (Some(from), true) = (&done.retained_from, done.events_dropped > 0) {
+        text += &format!(
+            "; its retention dropped {} of {}: all before {from}",
+            count(done.events_dropped, "event"),
+            count(done.dates_dropped, "date"),
+        );
+    }
     if done.conflicts > 0 {
         let dates = count(done.conflicts, "date");
         text += &format!("; {dates} left for next time, others changed the archive meanwhile");
@@ -72,12 +79,16 @@ mod tests {
             bytes_deleted: 512,
             files_too_young: 1_000,
             conflicts: 1,
+            dates_dropped: 3,
+            files_dropped: 4,
+            events_dropped: 1_500,
+            retained_from: Some("2024-01-01".to_owned()),
             ..nothing
         };
         assert_eq!(
             sentence(&some, true),
             "flights: 1,000 files of 2 dates became 2 (90,000 rows, 4.0 KiB became 1.0 KiB); the archive had 1,203 files, \
-             now 205; 1 date left for next time, others changed the archive meanwhile; 1 file deleted (512 B), 1,000 files \
+             now 205; its retention dropped 1,500 events of 3 dates: all before 2024-01-01; 1 date left for next time, others changed the archive meanwhile; 1 file deleted (512 B), 1,000 files \
              will go when they are old enough"
         );
     }

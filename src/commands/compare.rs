@@ -50,6 +50,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
         ("sketch", causes.sketch),
         ("rounding", causes.rounding),
         ("definition", causes.definition),
+        ("retention", causes.retention),
         ("unexplained", causes.unexplained),
     ];
     let causes = causes.map(|(cause, count)| format!("{cause} {}", grouped(count))).join(", ");
@@ -183,7 +184,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, unexplained 0
+        causes of the differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, retention 0, unexplained 0
         "#);
         comparison["definition"]["not_comparable"] = json!("their windows are not the same");
         insta::assert_snapshot!(said(&comparison), @r#"
@@ -217,7 +218,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, unexplained 0
+        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, unexplained 0
 
          window                 origin   measure    served   exact   cause
         ───────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ use shared::lake::{Lake, is_remote};
 use crate::arguments::{ListFormat, Plan};
 use crate::definitions;
 use crate::exit::{Failure, NO};
-use crate::outlook::{Fate, Outlook, Recompute, StreamOutlook, ViewOutlook};
+use crate::outlook::{Drops, Fate, Loses, Outlook, Recompute, StreamOutlook, ViewOutlook};
 use crate::place::Place;
 use crate::quantities::{bytes, counted, grouped, length};
 
@@ -87,6 +87,14 @@ impl Words {
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("stream"), stream.name));
         self.changes(text, &stream.changes);
+        if let Some(from) = stream.retained_from {
+            line(text, 2, &format!("events before {from} have been dropped; nothing brings them back"));
+        }
+        if let Some(Drops { before, dates, first, events }) = &stream.drops {
+            let (events, dates) = (counted(*events as usize, "event"), counted(*dates as usize, "date"));
+            line(text, 2, &format!("drops {events} of {dates}: all before {before}, from {first} on"));
+            line(text, 2, "each date once every view has taken it in and no window that reaches into it is open");
+        }
     }
 
     fn view(&self, text: &mut String, view: &ViewOutlook) {
@@ -110,6 +118,21 @@ impl Words {
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("view"), view.name));
         self.changes(text, &view.changes);
+        if let Some(reason) = &view.refused {
+            line(text, 2, &format!("{} {reason}", self.red("refused:")));
+            return;
+        }
+        if let Some(Loses { begins, dates, rows }) = &view.loses {
+            line(
+                text,
+                2,
+                &format!("begins with {begins}: the events before have been dropped by the stream's retention"),
+            );
+            if *rows > 0 {
+                let (dates, rows) = (counted(*dates as usize, "date"), counted(*rows as usize, "row"));
+                line(text, 2, &self.red(&format!("loses {dates} of windows, {rows}: they cannot be computed anew")));
+            }
+        }
         if let Some(recompute) = view.recompute.as_ref().filter(|recompute| recompute.events > 0) {
             for sentence in work(recompute) {
                 line(text, 2, &sentence);

@@ -51,6 +51,7 @@ fn one(stream: &StreamStatus) -> String {
             "watermark",
             format!("{} ({} behind the latest event time)", moment(stream.watermark), settings.watermark_delay),
         ),
+        ("retention", retention(stream)),
         ("historical", format!("{} put into the archive directly", grouped(stream.historical))),
         ("late", format!("{} (allowed lateness is {})", grouped(sum(|p| p.late)), settings.allowed_lateness)),
         ("ahead", format!("{} (more than {} ahead of their arrival)", grouped(sum(|p| p.ahead)), settings.max_ahead)),
@@ -65,6 +66,18 @@ fn one(stream: &StreamStatus) -> String {
         writeln!(text, "  {name:<12}{value}").expect("a String takes any text");
     }
     text
+}
+
+/// How long events are kept, and from when on there are any.
+fn retention(stream: &StreamStatus) -> String {
+    let kept = stream
+        .retention
+        .as_ref()
+        .map_or("events are kept for ever".to_owned(), |span| format!("{span} of events are kept"));
+    match &stream.retained_from {
+        Some(from) => format!("{kept}; those before {from} are dropped"),
+        None => format!("{kept}; none are dropped"),
+    }
 }
 
 /// How far behind events come, and what follows.

@@ -37,7 +37,7 @@ fn cut(offsets: &[u64]) -> Cut {
 
 fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
     let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
-    plan(&Given { window, seam, cut, archive, present: &present, everything, ranges: &[] })
+    plan(&Given { window, seam, cut, archive, present: &present, everything, ranges: &[], dropped: None, frozen: &[] })
 }
 
 fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
@@ -161,6 +161,8 @@ fn a_wanted_range_is_recomputed_besides_what_is_new() {
         present,
         everything: false,
         ranges,
+        dropped: None,
+        frozen: &[],
     };
     let plan = super::plan(&given(hourly, &present, &ranges)).expect("a plan");
     // Day 5 has rows that no event makes any more: they go.

@@ -3,6 +3,7 @@
 mod any_split;
 mod byte_equal;
 mod compaction;
+mod dropped_dates;
 mod runs;
 mod service;
 mod trouble;

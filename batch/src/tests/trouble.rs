@@ -113,6 +113,7 @@ async fn a_cancelled_run_leaves_nothing() {
     let query = crate::query::Query {
         source: crate::scan::Source { table: archive(&world).await, stream: Arc::clone(&world.log.stream) },
         view: Arc::clone(&view),
+        frozen: None,
     };
     let files = planned_files(&world).await;
     let stopped = tokio::task::spawn_blocking(move || query.states(&files, crate::query::Rows::All, &entry.watch));

@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use shared::clock::ManualClock;
+use shared::clock::{Clock, ManualClock};
 use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
@@ -23,18 +23,22 @@ use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{Offsets, Places};
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
+use shared::retention::Retention;
 use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros, micros_of};
 use shared::view::{Precision, View};
+use shared::window::Window;
 use tempfile::TempDir;
 
 use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
+use crate::load::load_published;
 use crate::registry::{Registry, RunEntry};
 use crate::retry::RetrySettings;
 use crate::run::{BatchSurroundings, Executor, Job};
@@ -122,7 +126,29 @@ impl World {
     /// Over a folder that may have a lake already, with an empty log.
     pub fn within(folder: TempDir, settings: BatchSettings) -> World {
         let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
-        World::over(lake, folder, settings)
+        World::over(lake, folder, stream(), settings)
+    }
+
+    /// With a stream that keeps events for `days`.
+    pub fn keeping(days: u32, settings: BatchSettings) -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lake = Lake::open(folder.path().to_str().expect("a UTF-8 path")).expect("a lake");
+        let stream = Stream { retention: Some(Retention { months: 0, days }), ..Stream::clone(&stream()) };
+        World::over(lake, folder, Arc::new(stream), settings)
+    }
+
+    /// Another process over the same lake and log, which finds what was published.
+    pub async fn restarted(self, views: &[Arc<View>], settings: BatchSettings) -> World {
+        let World { folder, log, clock, .. } = self;
+        let published = Arc::new(Views::default());
+        for view in views {
+            let loaded = load_published(&log.lake, &log.stream, view).await.expect("loads");
+            if loaded.answering.version.is_some() {
+                published.publish(loaded.answering);
+            }
+        }
+        let surroundings = surroundings(&log.lake, &log, &published, &clock);
+        World { folder, log, views: published, clock, executor: Arc::new(Executor::new(surroundings, settings)) }
     }
 
     /// Over a lake that is not on this machine; only its spool is in the folder.
@@ -130,12 +156,12 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
         let lake = Lake::over(Arc::new(object_store::memory::InMemory::new())).with_spool(spool);
-        World::over(lake, folder, settings)
+        World::over(lake, folder, stream(), settings)
     }
 
-    fn over(lake: Lake, folder: TempDir, settings: BatchSettings) -> World {
+    fn over(lake: Lake, folder: TempDir, stream: Arc<Stream>, settings: BatchSettings) -> World {
         let log = Arc::new(Log {
-            stream: stream(),
+            stream,
             lake: lake.clone(),
             state: Mutex::default(),
             before_pin: Mutex::default(),
@@ -173,9 +199,12 @@ impl World {
 
     /// Rewrites whatever small files can be rewritten.
     pub async fn compact(&self, older_than: Option<std::time::Duration>) -> Compacted {
-        let settings = CompactionSettings::default();
-        let compactor = Compactor::new(&self.log.lake, &self.views, &[Arc::clone(&self.log.stream)], settings);
-        compactor.compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
+        self.compactor().compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
+    }
+
+    pub fn compactor(&self) -> Compactor {
+        let (lake, clock): (_, Arc<dyn Clock>) = (&self.log.lake, Arc::new(self.clock.clone()));
+        Compactor::new(lake, &self.views, &clock, &[Arc::clone(&self.log.stream)], CompactionSettings::default())
     }
 
     pub async fn archive(&self) -> Table {
@@ -276,6 +305,7 @@ pub fn rows(view: &View, parts: &[&Part]) -> Rows {
         to: i64::MAX,
         grain: Grain::Window,
         dimensions: &dimensions,
+        speed_from: i64::MIN,
         filter: None,
         precision: Precision::Sketch,
     };
@@ -335,6 +365,20 @@ impl Log {
         !view.window.is_late(event.at, event.watermark.unwrap_or(i64::MIN), lateness)
     }
 
+    /// Of the events of a partition at `places`, those that are not too late for speed. Sessions are by origin.
+    fn taken(&self, view: &View, log: &[Event], places: std::ops::Range<usize>) -> Vec<Event> {
+        let Window::Session { gap } = view.window else {
+            return log[places].iter().filter(|event| self.in_time(view, event)).cloned().collect();
+        };
+        let mut live = LiveSessions::new(gap, micros_of(self.stream.allowed_lateness));
+        let judged = log.iter().map(|event| {
+            let key = format!("{:?}", event.origin);
+            (event, live.judge(key.as_bytes(), event.at, event.watermark))
+        });
+        let judged: Vec<(&Event, bool)> = judged.collect();
+        judged[places].iter().filter(|(_, is_late)| !is_late).map(|(event, _)| (*event).clone()).collect()
+    }
+
     async fn archive(&self, to: [u64; 2]) {
         let path = TablePath::events(&self.stream.name);
         let schema = self.stream.archive_schema();
@@ -349,7 +393,7 @@ impl Log {
                 (from, events.into_iter().enumerate().map(|(i, e)| (from + i as u64, e)).collect::<Vec<_>>())
             };
             if !events.is_empty() {
-                txns.push((app_id, i64::try_from(to).expect("few events")));
+                txns.push((app_id, i64::try_from(to).expect("an offset")));
             }
             events.sort_by_key(|(_, event)| event.at);
             for chunk in events.chunk_by(|a, b| Micros(a.1.at).day() == Micros(b.1.at).day()) {
@@ -427,8 +471,7 @@ impl SpeedReader for Log {
                 }
                 let (cut, head) = (cuts[p].max(seam), state.partitions[p].len() as u64);
                 for (from, to) in [(seam, cut), (cut, head)].into_iter().filter(|(from, to)| from < to || *to == head) {
-                    let events = &state.partitions[p][from as usize..to as usize];
-                    let in_time: Vec<Event> = events.iter().filter(|e| self.in_time(view, e)).cloned().collect();
+                    let in_time = self.taken(view, &state.partitions[p], from as usize..to as usize);
                     let partition = Partition(p as u32);
                     generations.push(Generation {
                         partition,

@@ -37,6 +37,7 @@ fn stream() -> Stream {
         max_ahead: Duration::ZERO,
         idle_timeout: Duration::ZERO,
         unknown_fields: UnknownFields::Ignore,
+        retention: None,
         partitions: 1,
         sql: String::new(),
     }

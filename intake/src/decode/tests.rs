@@ -55,6 +55,7 @@ fn every_type() -> Stream {
         max_ahead: Duration::ZERO,
         idle_timeout: Duration::ZERO,
         unknown_fields: UnknownFields::Ignore,
+        retention: None,
         partitions: 1,
         sql: String::new(),
     }

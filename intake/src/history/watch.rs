@@ -1,4 +1,5 @@
-//! How many historical events does each stream have? Looked up now and then, since other processes add them.
+//! How many historical events does each stream have, and from which date on does its archive have events? Looked up now
+//! and then, since other processes add and drop them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,14 +8,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shared::ids::{Partition, StreamName};
 use shared::lake::{ArchiveTags, Lake, TablePath};
+use shared::time::Day;
 
 /// How often the archives are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The number of historical events per stream, as of the last look.
+/// What is known of the streams' archives, as of the last look.
 #[derive(Debug, Default)]
 pub struct HistoryWatch {
-    events: Mutex<BTreeMap<StreamName, u64>>,
+    streams: Mutex<BTreeMap<StreamName, Seen>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Historical events.
+    events: u64,
+    /// Events of earlier dates have been dropped.
+    retained_from: Option<Day>,
 }
 
 impl HistoryWatch {
@@ -26,8 +36,8 @@ impl HistoryWatch {
             while let Some(watch) = weak.upgrade() {
                 for stream in &streams {
                     // What cannot be looked up stays as it was: runs and archivers report what is wrong with the lake.
-                    if let Some(events) = events(&lake, stream).await {
-                        watch.events.lock().insert(stream.clone(), events);
+                    if let Some(seen) = look(&lake, stream).await {
+                        watch.streams.lock().insert(stream.clone(), seen);
                     }
                 }
                 drop(watch);
@@ -39,12 +49,18 @@ impl HistoryWatch {
 
     /// Historical events of `stream`.
     pub fn events(&self, stream: &StreamName) -> u64 {
-        self.events.lock().get(stream).copied().unwrap_or(0)
+        self.streams.lock().get(stream).map_or(0, |seen| seen.events)
+    }
+
+    /// The first event date that the archive of `stream` has left, if it has dropped any.
+    pub fn retained_from(&self, stream: &StreamName) -> Option<Day> {
+        self.streams.lock().get(stream)?.retained_from
     }
 }
 
-async fn events(lake: &Lake, stream: &StreamName) -> Option<u64> {
+async fn look(lake: &Lake, stream: &StreamName) -> Option<Seen> {
     let table = lake.open_table(&TablePath::events(stream)).await.ok()??;
     let txn = table.txn_version(&ArchiveTags::app_id(stream, Partition::HISTORY)).await.ok()?;
-    Some(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0))
+    let retained_from = table.snapshot().await.ok()?.dropped.as_ref().map(|dropped| dropped.retained_from);
+    Some(Seen { events: txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0), retained_from })
 }

@@ -12,6 +12,7 @@ use shared::ids::{Offset, Partition};
 use shared::lake::{ArchiveTags, Commit, DataFile, Lake, LakeError, SchemaChange, Table, TablePath};
 use shared::limits;
 use shared::stream::{Stream, system_columns};
+use shared::time::Day;
 
 use super::parts::{Part, parts};
 
@@ -116,6 +117,11 @@ impl HistoryWriter {
         }
         let app_id = ArchiveTags::app_id(&stream.name, Partition::HISTORY);
         Ok(HistoryWriter { stream, table, app_id, settings, clock })
+    }
+
+    /// Events of earlier dates have been dropped by the stream's retention: none are taken in for them any more.
+    pub async fn retained_from(&self) -> Result<Option<Day>, HistoryError> {
+        Ok(self.table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from))
     }
 
     /// How far the input file of this identity is; with `again`, a file that is done begins anew.

@@ -40,6 +40,7 @@ impl Door for Remembering {
                 max_ahead: Duration::ZERO,
                 idle_timeout: Duration::ZERO,
                 unknown_fields: UnknownFields::Ignore,
+                retention: None,
                 partitions: 1,
                 sql: String::new(),
             })

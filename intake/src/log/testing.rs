@@ -30,6 +30,7 @@ pub(crate) fn stream() -> Stream {
         max_ahead: Duration::from_micros(1_000),
         idle_timeout: Duration::from_secs(60),
         unknown_fields: UnknownFields::Ignore,
+        retention: None,
         partitions: 1,
         sql: String::new(),
     }

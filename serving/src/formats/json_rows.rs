@@ -25,6 +25,7 @@ pub struct RowWriter<'a> {
 const OPEN: &[u8] = br#","_finality":"open""#;
 const CLOSED: &[u8] = br#","_finality":"closed""#;
 const FINAL: &[u8] = br#","_finality":"final""#;
+const FROZEN: &[u8] = br#","_finality":"frozen""#;
 
 impl<'a> RowWriter<'a> {
     /// A writer for the rows of `answer`.
@@ -83,6 +84,7 @@ impl<'a> RowWriter<'a> {
             Finality::Open => OPEN,
             Finality::Closed => CLOSED,
             Finality::Final => FINAL,
+            Finality::Frozen => FROZEN,
         });
         write_bounds(bounds, row, out);
         let mut names = overflowed.iter().filter(|(_, rows)| rows.value(row)).map(|(name, _)| *name).peekable();

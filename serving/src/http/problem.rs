@@ -167,6 +167,9 @@ impl From<RunError> for Problem {
         match error {
             RunError::UnknownView(_) => Problem::unknown("unknown_view", detail),
             RunError::UnknownRun(_) => Problem::unknown("unknown_run", detail),
+            RunError::Dropped { .. } => {
+                Problem::new(StatusCode::CONFLICT, "events_dropped", "The events are gone", detail)
+            }
             RunError::Stopping => Problem::unavailable("stopping", detail),
         }
     }

@@ -62,6 +62,8 @@ struct ViewStatus<'a> {
     retention: Option<String>,
     /// From when on the view has data; `null`: nothing has been dropped.
     retained_from: Option<String>,
+    /// Windows that start before it are frozen; `null`: none are.
+    frozen_before: Option<String>,
     /// Events that came when all their windows had been dropped.
     past_retention: u64,
     ledger: Option<LedgerCounts>,
@@ -318,6 +320,7 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         versions_kept: view.versions_kept,
         retention: view.retention.map(|retention| retention.to_string()),
         retained_from: version.and_then(|v| v.retained_from).map(|day| day.to_string()),
+        frozen_before: version.and_then(|v| v.frozen_before).map(|day| day.to_string()),
         past_retention: version.map_or(0, |v| v.past_retention),
         ledger: balance.as_ref().map(LedgerCounts::from),
         complete: balance.map(|b| b.is_complete(LayerChoice::Merged)),

@@ -109,6 +109,8 @@ pub struct Query {
     pub limit: usize,
     pub cursor: Option<Cursor>,
     pub layer: LayerChoice,
+    /// The first window that speed answers for; those before it are frozen.
+    pub speed_from: i64,
     pub shape: Shape,
     /// Tells queries apart, whatever their cursor and limit.
     pub fingerprint: u64,
@@ -157,14 +159,17 @@ impl Query {
             limit: limit(&given)?,
             cursor,
             layer: layer(&given)?,
+            speed_from: i64::MIN,
             shape: shape(&given)?,
             fingerprint,
         })
     }
 
-    /// Leaves out the windows that the view's retention has dropped: batch has none of them, and late events for them
-    /// would make a part look like a whole.
+    /// Leaves out the windows that retention has dropped: batch has none of them, and late events for them would make a
+    /// part look like a whole. Frozen windows stay as batch has them: what speed has for them, no run will take in.
     pub fn retain(&mut self, published: &Published) -> Result<(), QueryError> {
+        let frozen_until = published.version.as_ref().map_or(i64::MIN, |version| version.frozen_until());
+        (self.speed_from, _) = published.view.window.ids_starting_in(frozen_until, i64::MAX);
         let Some(first) = published.version.as_ref().and_then(|version| version.retained_from) else { return Ok(()) };
         let start = first.start().0;
         let window = published.view.window;

@@ -90,6 +90,7 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
         grain: Grain::Window,
         precision: Precision::Exact,
         dimensions: &dimensions,
+        speed_from: i64::MIN,
         filter: None,
     };
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
@@ -441,12 +442,24 @@ impl World {
                 watermark: None,
                 latest_event: None,
                 retained_from: None,
+                frozen_before: None,
                 past_retention: 0,
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
             self.runs.versions.lock().insert(0, published.clone());
             self.views.publish(Published::version(Arc::clone(view), Arc::clone(&self.stream), published));
+        }
+    }
+
+    /// Windows of every view that start before `day` are frozen.
+    pub fn freeze(&self, day: &str) {
+        for name in self.by_name.keys() {
+            let published = self.views.get(name).expect("a view");
+            let version = published.version.as_deref().expect("a version").clone();
+            let version = BatchVersion { frozen_before: shared::time::Day::parse(day), ..version };
+            let (view, stream) = (Arc::clone(&published.view), Arc::clone(&self.stream));
+            self.views.publish(Published::version(view, stream, version));
         }
     }
 

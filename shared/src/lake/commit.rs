@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::owner::OWNER_TXN;
 use super::schema::{SchemaChange, change, delta_schema};
 use super::table::State;
-use super::{DataFile, LakeError, Table, TableSnapshot};
+use super::{DataFile, Dropped, LakeError, Table, TableSnapshot};
 
 /// Commits after which the log gets a checkpoint, so that opening a table stays quick.
 pub(super) const CHECKPOINT_COMMITS: i64 = 100;
@@ -23,6 +23,8 @@ const REBASES_MAX: usize = 15;
 pub(super) const INFO_KEY: &str = "trueup";
 /// Under this name the declaration stands among the table's properties.
 pub(super) const DECLARATION_KEY: &str = "trueup.declaration";
+/// Under this name it stands there what retention has dropped.
+pub(super) const DROPPED_KEY: &str = "trueup.dropped";
 /// Under this name the commit's own id stands there.
 const ID_KEY: &str = "trueupCommit";
 
@@ -45,6 +47,9 @@ pub struct Commit {
     pub schema: Option<SchemaRef>,
     /// The statement that declares what the table holds, if it changed: see [`Table::declaration`].
     pub declaration: Option<String>,
+    /// All that retention has dropped, with the removed files: see [`TableSnapshot::dropped`]. A commit that would bring
+    /// dates back is a conflict.
+    pub dropped: Option<Dropped>,
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
     /// not take away the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
@@ -83,6 +88,13 @@ impl Table {
         }
         if commit.rearranges {
             self.check_present(&state, &commit.remove)?;
+        }
+        if let Some(dropped) = &commit.dropped {
+            let known = TableSnapshot::of(&state.delta, self)?.dropped;
+            if let Some(known) = known.filter(|known| known.retained_from > dropped.retained_from) {
+                let reason = format!("all before {} has been dropped already", known.retained_from);
+                return Err(LakeError::Conflict { table: self.name(), reason });
+            }
         }
         for (app_id, wanted) in &commit.txns {
             if let Some(version) = state.txn_version(app_id).await?.filter(|present| present >= wanted) {
@@ -128,7 +140,7 @@ impl Table {
 
     /// Files that others took away must not be put in place again under another name.
     fn check_present(&self, state: &State, files: &[DataFile]) -> Result<(), LakeError> {
-        let snapshot = TableSnapshot::of(&state.delta, self.partition_column())?;
+        let snapshot = TableSnapshot::of(&state.delta, self)?;
         match files.iter().find(|file| !snapshot.holds(&file.path)) {
             None => Ok(()),
             Some(file) => {
@@ -160,13 +172,17 @@ impl Table {
         let columns = columns.filter(|columns| change(&snapshot.schema(), columns) != SchemaChange::None);
         let known = snapshot.metadata().configuration().get(DECLARATION_KEY);
         let declaration = commit.declaration.as_ref().filter(|declaration| Some(*declaration) != known);
-        if columns.is_some() || declaration.is_some() {
+        let dropped = commit.dropped.as_ref().map(|dropped| serde_json::to_string(dropped).expect("plain data"));
+        if columns.is_some() || declaration.is_some() || dropped.is_some() {
             let mut metadata = snapshot.metadata().clone();
             if let Some(columns) = columns {
                 metadata = metadata.with_schema(&columns)?;
             }
             if let Some(declaration) = declaration {
                 metadata = metadata.add_config_key(DECLARATION_KEY.to_owned(), declaration.clone())?;
+            }
+            if let Some(dropped) = dropped {
+                metadata = metadata.add_config_key(DROPPED_KEY.to_owned(), dropped)?;
             }
             actions.push(metadata.into());
         }

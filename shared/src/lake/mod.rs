@@ -3,7 +3,7 @@
 //! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
 //! [`certain`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
 //! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files, [`rewrite`] how
-//! several files become one. [`spool`] brings files to where other libraries can read them, [`footer`] says how a file's
+//! several files become one, [`dropped`] what retention took out of it. [`spool`] brings files to where other libraries can read them, [`footer`] says how a file's
 //! bytes are shared among its columns. [`leases`]: what may not be deleted because somebody reads or writes it,
 //! [`vacuum`]: what may.
 //! What the rows mean is none of its business.
@@ -14,6 +14,7 @@ mod check;
 pub mod commit;
 pub mod data_file;
 mod disk;
+mod dropped;
 pub mod durable;
 mod encode;
 pub mod error;
@@ -43,6 +44,7 @@ use url::Url;
 pub use archive_tags::ArchiveTags;
 pub use commit::Commit;
 pub use data_file::DataFile;
+pub use dropped::{Dropped, DroppedPart};
 pub use encode::is_readable;
 pub use error::LakeError;
 pub use leases::{Leases, VersionLease};

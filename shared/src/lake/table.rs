@@ -24,11 +24,11 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
-use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
+use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, DROPPED_KEY, INFO_KEY};
 use super::durable::DurableStore;
 use super::encode::{Encoded, encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath, VersionLease};
+use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease};
 use crate::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
@@ -74,6 +74,8 @@ pub struct TableSnapshot {
     pub schema: SchemaRef,
     /// All files, by path.
     pub files: Vec<DataFile>,
+    /// What retention has taken away; `None`: nothing yet.
+    pub dropped: Option<Dropped>,
 }
 
 /// What the log tells of versions.
@@ -238,7 +240,7 @@ impl Table {
         if let Some(snapshot) = state.snapshot.as_ref().filter(|snapshot| snapshot.version == version) {
             return Ok(snapshot.clone());
         }
-        let snapshot = Arc::new(TableSnapshot::of(&state.delta, self.partition_column())?);
+        let snapshot = Arc::new(TableSnapshot::of(&state.delta, self)?);
         state.snapshot = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -258,7 +260,7 @@ impl Table {
     pub async fn snapshot_at(&self, version: i64) -> Result<TableSnapshot, LakeError> {
         let mut delta = DeltaTable::new(self.inner.log_store.clone());
         delta.load_version(self.version_of(version)?).await?;
-        TableSnapshot::of(&delta, self.partition_column())
+        TableSnapshot::of(&delta, self)
     }
 
     /// The version of the last transaction that `app_id` committed.
@@ -453,13 +455,18 @@ impl TableSnapshot {
         self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
     }
 
-    pub(super) fn of(delta: &DeltaTable, partition_column: &str) -> Result<TableSnapshot, LakeError> {
-        let state = delta.snapshot()?;
+    pub(super) fn of(delta: &DeltaTable, table: &Table) -> Result<TableSnapshot, LakeError> {
+        let (state, partition_column) = (delta.snapshot()?, table.partition_column());
         let mut files: Vec<DataFile> =
             state.log_data().iter().map(|view| DataFile::of_view(&view, partition_column)).collect();
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let version = i64::try_from(state.version()).unwrap_or(i64::MAX);
-        Ok(TableSnapshot { version, schema: state.snapshot().arrow_schema(), files })
+        let dropped = state.metadata().configuration().get(DROPPED_KEY).map(|text| serde_json::from_str(text));
+        let dropped = dropped.transpose().map_err(|error| LakeError::Schema {
+            table: table.name(),
+            reason: format!("what retention has dropped cannot be read: {error}"),
+        })?;
+        Ok(TableSnapshot { version, schema: state.snapshot().arrow_schema(), files, dropped })
     }
 }
 

@@ -49,6 +49,13 @@ pub enum Grain {
     All,
 }
 
+impl Spec<'_> {
+    /// The first window that rows of `layer` may go to.
+    fn first_of(&self, layer: Layers) -> i64 {
+        if layer == Layers::SPEED { self.from.max(self.speed_from) } else { self.from }
+    }
+}
+
 impl Grain {
     /// The window of this grain that a window of the view belongs to.
     #[inline]
@@ -81,6 +88,8 @@ pub struct Spec<'a> {
     pub precision: Precision,
     /// Dimensions to keep, as indices into the view's.
     pub dimensions: &'a [usize],
+    /// Ids of windows before it are frozen: what speed has for them is left out. `i64::MIN`: none are.
+    pub speed_from: i64,
     /// Over the view's dimensions; groups where it is not true are left out.
     pub filter: Option<&'a Scalar>,
 }
@@ -143,7 +152,8 @@ pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) 
         for (part, layer, translation) in &touched {
             for block in &part.blocks {
                 let candidates = candidates(spec, part, block);
-                targets.fill(spec, part.panes, block, candidates.clone(), translation, &mut rows)?;
+                let from = spec.first_of(*layer);
+                targets.fill((spec, from), part.panes, block, candidates.clone(), translation, &mut rows)?;
                 table.layers.resize(rows.windows.len(), Layers::default());
                 for targets in &targets.rounds {
                     table.add(targets, *layer, block, candidates.start);
@@ -183,12 +193,13 @@ impl Table {
         let blocks = || parts.iter().flat_map(|(part, layer, keys)| part.blocks.iter().map(move |b| (b, *layer, keys)));
         let mut pieces = Vec::new();
         let mut place = 0;
-        for (block, _, translation) in blocks() {
+        for (block, layer, translation) in blocks() {
+            let frozen_until = if layer == Layers::SPEED { spec.speed_from } else { i64::MIN };
             let rows = block.windows.iter().zip(&block.lasts).zip(&block.keys);
             for ((first, last), key) in rows {
                 // A session that has become part of another has no key any more.
                 let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
-                if key != NO_GROUP {
+                if key != NO_GROUP && *first >= frozen_until {
                     pieces.push(Piece { key, first: *first, last: *last, place });
                 }
                 place += 1;
@@ -237,7 +248,7 @@ struct Targets {
 impl Targets {
     fn fill(
         &mut self,
-        spec: &Spec<'_>,
+        (spec, from): (&Spec<'_>, i64),
         panes: bool,
         block: &Block,
         candidates: std::ops::Range<usize>,
@@ -255,7 +266,7 @@ impl Targets {
         {
             if before != Some(window) {
                 before = Some(window);
-                self.place(spec, panes, window, rows)?;
+                self.place((spec, from), panes, window, rows)?;
             }
             let key = translation[key as usize];
             if !panes {
@@ -277,9 +288,15 @@ impl Targets {
     }
 
     /// Works out where the rows of a window or pane go; outside the range nowhere.
-    fn place(&mut self, spec: &Spec<'_>, panes: bool, window: i64, rows: &Rows) -> Result<(), MergeError> {
+    fn place(
+        &mut self,
+        (spec, from): (&Spec<'_>, i64),
+        panes: bool,
+        window: i64,
+        rows: &Rows,
+    ) -> Result<(), MergeError> {
         self.places.clear();
-        let inside = |id: i64| id >= spec.from && id < spec.to;
+        let inside = |id: i64| id >= from && id < spec.to;
         if panes {
             spec.view.window.for_each_window(window, |id| {
                 if inside(id) {

@@ -26,6 +26,7 @@ const OPTIONS: &[&str] = &[
     "source",
     "unknown_fields",
     "partitions",
+    "retention",
 ];
 
 const MAX_AHEAD: Duration = Duration::from_secs(3600);
@@ -92,6 +93,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream,
         max_ahead: duration("max_ahead", MAX_AHEAD)?,
         idle_timeout: duration("idle_timeout", IDLE_TIMEOUT)?,
         unknown_fields: option("unknown_fields").map_or(Ok(UnknownFields::Ignore), |o| unknown_fields(source, o))?,
+        retention: option("retention").map(|option| option.retention(source)).transpose()?,
         partitions: option("partitions").map_or(Ok(1), |option| partitions(source, option))?,
         sql: cursor.text().to_owned(),
     })

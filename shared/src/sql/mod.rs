@@ -49,6 +49,7 @@ use crate::scalar::Scalar;
 use crate::stream::Stream;
 use crate::types::DataType;
 use crate::view::View;
+use crate::window::Window;
 
 /// Everything that was declared, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -155,6 +156,7 @@ fn parse_statement(
     } else {
         let Definitions { streams, views } = definitions;
         let view = create_view(cursor, &name, &Known { streams, views, failed })?;
+        check_whole(cursor, &name, &view, streams)?;
         views.push(view);
     }
     Ok(())
@@ -169,4 +171,20 @@ fn check_new(cursor: &Cursor, name: &Named, definitions: &Definitions) -> Result
         return Ok(());
     };
     Err(cursor.source.error(name.span, format!("there is already a {kind} called `{}`", name.name)))
+}
+
+/// Of one window over all time no part may be missing.
+fn check_whole(cursor: &Cursor, name: &Named, view: &View, streams: &[Stream]) -> Result<(), SqlError> {
+    let stream = streams.iter().find(|stream| stream.name == view.stream && view.window == Window::All);
+    let Some((stream, retention)) = stream.and_then(|stream| Some((stream, stream.retention?))) else { return Ok(()) };
+    let message = format!(
+        "`{}` adds up all time, but its stream `{}` keeps its events for {retention} only",
+        view.name, stream.name
+    );
+    let help = format!(
+        "add a window to GROUP BY, such as TUMBLE({}, INTERVAL '1' DAY): windows stay when their events are gone, and \
+         grain=all adds them up; or leave out the retention of the stream",
+        stream.columns[stream.event_time].name
+    );
+    Err(cursor.source.error(name.span, message).help(help))
 }

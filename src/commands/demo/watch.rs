@@ -53,6 +53,7 @@ impl Watched {
             ("sketch", causes.sketch),
             ("rounding", causes.rounding),
             ("definition", causes.definition),
+            ("retention", causes.retention),
             ("unexplained", causes.unexplained),
         ];
         let causes: Vec<String> = named

@@ -21,6 +21,7 @@ use intake::history::{HistorySettings, HistoryWriter};
 use shared::clock::SystemClock;
 use shared::lake::Lake;
 use shared::stream::Stream;
+use shared::time::Day;
 use tokio::sync::mpsc;
 
 use crate::arguments::{Historical, Ingest};
@@ -60,12 +61,14 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
     };
     let writer = HistoryWriter::open(&lake, Arc::clone(&stream), history, Arc::new(SystemClock)).await;
     let writer = Arc::new(writer.map_err(|error| Failure::new(NO, error))?);
-    take_in(stream, writer, files, &historical).await
+    let retained_from = writer.retained_from().await.map_err(|error| Failure::new(NO, error))?;
+    take_in(stream, writer, retained_from, files, &historical).await
 }
 
 async fn take_in(
     stream: Arc<Stream>,
     writer: Arc<HistoryWriter>,
+    retained_from: Option<Day>,
     files: Vec<PathBuf>,
     historical: &Historical,
 ) -> Result<(), Failure> {
@@ -93,7 +96,7 @@ async fn take_in(
     let committer = tokio::spawn(commit(Arc::clone(&writer), gathered, rejects));
 
     let pieces = stream::poll_fn(move |context| received.poll_recv(context));
-    let mut decoded = pieces.map(|piece| decoded(Arc::clone(&stream), piece)).buffered(cores);
+    let mut decoded = pieces.map(|piece| decoded(Arc::clone(&stream), retained_from, piece)).buffered(cores);
     let mut gathering = Gathering::new(chunk_bytes);
     let mut read = Ok(());
     while let Some(piece) = decoded.next().await {

@@ -63,7 +63,7 @@ fn statements() {
 #[test]
 fn streams() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
-    let options = "the options are event_time, watermark_delay, allowed_lateness, max_ahead, idle_timeout, source, unknown_fields, partitions";
+    let options = "the options are event_time, watermark_delay, allowed_lateness, max_ahead, idle_timeout, source, unknown_fields, partitions, retention";
     let reserved = "names of columns do not begin with `_` and are not window_start or window_end";
     let table = [
         ("CREATE STREAM s (a ^BIGNIT)", "unknown type `BIGNIT`", "did you mean `BIGINT`?"),
@@ -333,6 +333,18 @@ fn views() {
              CREATE VIEW v WITH (retention = ^'5 years') AS SELECT COUNT(*) AS n FROM s",
             "the view has one window over all time, which cannot be dropped in part",
             "leave retention out, or add a window to GROUP BY",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', retention = ^'2 hours')",
+            "retention is a number of whole days, weeks, months or years",
+            "write '90 days' or '5 years'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', retention = '2 years'); \
+             CREATE VIEW ^v AS SELECT COUNT(*) AS n FROM s",
+            "`v` adds up all time, but its stream `s` keeps its events for 2 years only",
+            "add a window to GROUP BY, such as TUMBLE(at, INTERVAL '1' DAY): windows stay when their events are gone, and \
+             grain=all adds them up; or leave out the retention of the stream",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v WITH (retention = ^'7 days') AS \

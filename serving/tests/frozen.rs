@@ -1,0 +1,89 @@
+//! What do readers see of windows whose events the stream's retention has dropped? What batch kept, in every kind of
+//! window, and that it is frozen; never what speed has for them.
+
+mod world;
+
+use serde_json::{Value, json};
+use world::World;
+
+const SQL: &str = "
+CREATE STREAM s (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at');
+CREATE VIEW hours AS SELECT window_start, COUNT(*) AS c FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR);
+CREATE VIEW hops AS SELECT window_start, COUNT(*) AS c FROM s GROUP BY HOP(at, INTERVAL '12' HOUR, INTERVAL '1' DAY);
+CREATE VIEW steps AS SELECT window_start, window_end, COUNT(*) AS c FROM s GROUP BY CUMULATE(at, INTERVAL '12' HOUR, INTERVAL '2' DAY);
+CREATE VIEW visits AS SELECT window_start, COUNT(*) AS c FROM s GROUP BY SESSION(at, INTERVAL '30' MINUTE);
+CREATE VIEW trailing AS SELECT COUNT(*) AS c FROM s GROUP BY SLIDE(at, INTERVAL '2' DAY, INTERVAL '1' HOUR);
+";
+
+const BATCH: &str = r#"
+{"id":1,"at":"2001-01-01T06:10:00Z","n":1}
+{"id":2,"at":"2001-01-01T23:50:00Z","n":1}
+{"id":3,"at":"2001-01-02T00:10:00Z","n":1}
+{"id":4,"at":"2001-01-02T07:00:00Z","n":1}
+"#;
+const LIVE: &str = r#"
+{"id":5,"at":"2001-01-01T06:15:00Z","n":1}
+{"id":6,"at":"2001-01-02T07:10:00Z","n":1}
+{"id":7,"at":"2001-01-01T18:00:00Z","n":1}
+"#;
+
+/// Start, figure, layer and finality of every row.
+async fn shown(world: &World, view: &str, parameters: &str) -> Vec<Value> {
+    let rows = world.rows(&format!("/v1/views/{view}/rows?{parameters}")).await;
+    let row = |row: &Value| {
+        json!([row["window_start"].as_str().map(|s| &s[5..16]), row["c"], row["_layer"], row["_finality"]])
+    };
+    rows.iter().map(row).collect()
+}
+
+#[tokio::test]
+async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
+    let world = World::new(SQL);
+    world.publish(12, BATCH);
+    world.live(LIVE);
+    world.watermark("2001-01-09T00:00:00Z");
+    let hour = |start: &str, c: u32, layer: &str, finality: &str| json!([start, c, layer, finality]);
+    let young = [hour("01-02T00:00", 1, "batch", "final"), hour("01-02T07:00", 2, "merged", "closed")];
+    let before = shown(&world, "hours", "").await;
+    assert_eq!(before[0], hour("01-01T06:00", 2, "merged", "closed"));
+    assert_eq!(before.len(), 5, "{before:?}");
+
+    world.freeze("2001-01-02");
+    let frozen = [hour("01-01T06:00", 1, "batch", "frozen"), hour("01-01T23:00", 1, "batch", "frozen")];
+    assert_eq!(shown(&world, "hours", "").await, [&frozen[..], &young[..]].concat());
+    assert_eq!(shown(&world, "hours", "layer=speed").await, [hour("01-02T07:00", 1, "speed", "closed")]);
+    // Batch alone has nothing that speed would add to.
+    assert_eq!(shown(&world, "hours", "layer=batch&to=2001-01-02").await, frozen);
+    // A coarser row is frozen if all its windows are.
+    let days = [hour("01-01T00:00", 2, "batch", "frozen"), hour("01-02T00:00", 3, "merged", "closed")];
+    assert_eq!(shown(&world, "hours", "grain=1d").await, days);
+    let two_days = shown(&world, "hours", "grain=1w").await;
+    assert_eq!(two_days, [hour("01-01T00:00", 5, "merged", "closed")]);
+    let csv = world.get("/v1/views/hours/rows.csv?to=2001-01-02").await.text();
+    assert_eq!(csv.lines().filter(|line| line.ends_with(",batch,frozen")).count(), 2, "{csv}");
+
+    // A hop that reaches over is frozen as a whole; the one that begins with what is left is not.
+    let hops = shown(&world, "hops", "").await;
+    let expected = [
+        hour("12-31T12:00", 1, "batch", "frozen"),
+        hour("01-01T00:00", 2, "batch", "frozen"),
+        hour("01-01T12:00", 3, "batch", "frozen"),
+        hour("01-02T00:00", 3, "merged", "closed"),
+    ];
+    assert_eq!(hops, expected);
+    let steps = shown(&world, "steps", "").await;
+    assert!(steps.iter().all(|row| (row[0].as_str() < Some("01-02T00:00")) == (row[3] == "frozen")), "{steps:?}");
+    let sessions = [
+        hour("01-01T06:10", 1, "batch", "frozen"),
+        hour("01-01T23:50", 2, "batch", "frozen"),
+        hour("01-02T07:00", 2, "merged", "closed"),
+    ];
+    assert_eq!(shown(&world, "visits", "").await, sessions);
+    // Panes before are as they were; the window goes on.
+    let trailing = world.rows("/v1/views/trailing/rows?as_of=2001-01-03T00:00:00Z").await;
+    assert_eq!((&trailing[0]["c"], &trailing[0]["_finality"]), (&json!(5), &json!("closed")));
+    let gone = world.rows("/v1/views/trailing/rows?as_of=2001-01-02T00:00:00Z").await;
+    assert_eq!((&gone[0]["c"], &gone[0]["_finality"]), (&json!(2), &json!("frozen")));
+    let told = world.get("/v1/views/hours").await.json();
+    assert_eq!(told["frozen_before"], json!("2001-01-02"), "{told}");
+}
