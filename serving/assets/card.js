@@ -1,7 +1,8 @@
 // What does a view show? Its chart by part, its latest rows, its seam, and how far live figures were from exact ones.
 
 import { overGroups, overTime } from "./chart.js";
-import { ago, bytes, count, define, element, percent, relative, time, value } from "./text.js";
+import { define, element } from "./dom.js";
+import { ago, bytes, count, percent, relative, time, value } from "./text.js";
 
 const WINDOWS = 48;
 const GROUPS = 10;

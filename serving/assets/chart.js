@@ -1,36 +1,18 @@
 // How are figures drawn? Bars over time or over groups, solid for what batch made exact, lighter for what is live.
 
+import { axis, colours, draw, layout } from "./plot.js";
 import { time } from "./text.js";
-
-const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
-const config = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
-
-function colours() {
-  const style = getComputedStyle(document.documentElement);
-  const of = (name) => style.getPropertyValue(name).trim();
-  return { exact: of("--exact"), live: of("--live"), edge: of("--live-edge"), text: of("--muted"), line: of("--line"), seam: of("--seam"), card: of("--card") };
-}
 
 const part = (name, colour, edge, rest) => ({
   type: "bar", name, hoverlabel: { namelength: 0 }, marker: { color: colour, line: { color: edge, width: edge ? 1 : 0 } }, ...rest,
 });
-
-function layout(colour, more) {
-  return {
-    barmode: "relative", bargap: 0.15, dragmode: false, showlegend: false, hovermode: "closest",
-    margin: { l: 8, r: 8, t: 26, b: 8 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: FONT, size: 12, color: colour.text }, ...more,
-  };
-}
-
-const axis = (colour, more) => ({ automargin: true, fixedrange: true, zeroline: false, gridcolor: colour.line, linecolor: colour.line, tickcolor: colour.line, ...more });
 
 /** Thin lines over the 95 % intervals of estimated values. */
 function intervals(colour, bars) {
   if (!bars.some((b) => b.bounds)) return {};
   const array = bars.map((b) => (b.bounds ? b.bounds[1] - b.live : null));
   const arrayminus = bars.map((b) => (b.bounds ? b.live - b.bounds[0] : null));
-  return { error_y: { type: "data", symmetric: false, array, arrayminus, thickness: 1, width: 2, color: colour.text } };
+  return { error_y: { type: "data", symmetric: false, array, arrayminus, thickness: 1, width: 2, color: colour.muted } };
 }
 
 /**
@@ -52,8 +34,8 @@ export function overTime(chart, { bars, windowMs, seam, measure }) {
     xaxis: axis(colour, { type: "date", showgrid: false, range: [x[0], end], nticks: chart.clientWidth < 500 ? 4 : 8 }),
     yaxis: axis(colour, { rangemode: "tozero", nticks: 6 }), ...marks,
   });
-  const live = { ...bar("live", colour.live, colour.edge), ...intervals(colour, bars) };
-  return Plotly.react(chart, [bar("exact", colour.exact, ""), live], drawn, config);
+  const live = { ...bar("live", colour.live, colour["live-edge"]), ...intervals(colour, bars) };
+  return draw(chart, [bar("exact", colour.exact, ""), live], drawn);
 }
 
 /** Horizontal bars over groups, largest on top. `bars`: [{group, exact, live}]. */
@@ -68,5 +50,5 @@ export function overGroups(chart, { bars }) {
     xaxis: axis(colour, { rangemode: "tozero", nticks: 6 }),
     yaxis: axis(colour, { showgrid: false, tickvals: y, ticktext: from.map((b) => b.group) }),
   });
-  return Plotly.react(chart, [bar("exact", colour.exact, ""), bar("live", colour.live, colour.edge)], drawn, config);
+  return draw(chart, [bar("exact", colour.exact, ""), bar("live", colour.live, colour["live-edge"])], drawn);
 }

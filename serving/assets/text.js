@@ -52,21 +52,3 @@ export function bytes(n) {
   while (n >= 1024 && at < units.length - 1) { n /= 1024; at += 1; }
   return `${at ? short.format(n) : whole.format(n)} ${units[at]}`;
 }
-
-/** An element with text and children; text is never read as HTML. */
-export function element(tag, { text, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, content] of Object.entries(attributes)) made.setAttribute(name, content);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
-/** Fills a <dl> with [term, definition, title] triples, touching only what changed. */
-export function define(list, entries) {
-  const shown = JSON.stringify(entries);
-  if (list.dataset.shown === shown) return;
-  list.dataset.shown = shown;
-  list.replaceChildren(...entries.map(([term, text, title]) =>
-    element("div", title ? { title } : {}, element("dt", { text: term }), element("dd", { text }))));
-}
