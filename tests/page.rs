@@ -2,14 +2,15 @@
 //!
 //! With `TRUEUP_SCREENSHOTS=docs/img` it also takes the pictures of the documentation.
 
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod browser;
+mod demo;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use browser::{Browser, Http};
+use browser::{Browser, axe};
+use demo::Demo;
 use serde_json::Value;
 
 /// Longest wait for anything; each wait asks again and again, so that a slow machine is only slow.
@@ -51,58 +52,11 @@ return {
   })),
 };";
 
-/// A demo; ends with the test.
-struct Demo {
-    child: Child,
-    url: String,
-    http: Http,
-    _data: tempfile::TempDir,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Demo {
-    fn start(arguments: &[&str]) -> Demo {
-        let data = tempfile::tempdir().expect("a temporary folder");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
-            .args(["demo", "--listen", "127.0.0.1:0", "--for", "3m", "--data"])
-            .arg(data.path().join("demo"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("trueup starts");
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let mut demo = Demo { child, url: String::new(), http: Http::new(), _data: data };
-        let (found, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some(at) = line.find("http://127.0.0.1:") {
-                    let root: Vec<&str> = line[at..].split('/').take(3).collect();
-                    let _ = found.send(root.join("/"));
-                }
-            }
-        });
-        demo.url = address.recv_timeout(PATIENCE).expect("the demo says its address");
-        demo
-    }
-
-    fn get(&self, path: &str) -> Value {
-        self.http.get(&format!("{}{path}", self.url)).unwrap_or_else(|e| panic!("GET {path}: {e}"))
-    }
-
-    /// Rows of a view by the texts of the columns that name them.
-    fn rows(&self, view: &str, keys: &[String]) -> BTreeMap<Vec<String>, Value> {
-        let answer = self.get(&format!("/v1/views/{view}/rows.json?limit=1000000"));
-        let rows = answer["rows"].as_array().expect("rows").iter();
-        rows.map(|row| (keys.iter().map(|key| key_text(key, row)).collect(), row.clone())).collect()
-    }
+/// Rows of a view by the texts of the columns that name them.
+fn rows(demo: &Demo, view: &str, keys: &[String]) -> BTreeMap<Vec<String>, Value> {
+    let answer = demo.get(&format!("/v1/views/{view}/rows.json?limit=1000000"));
+    let rows = answer["rows"].as_array().expect("rows").iter();
+    rows.map(|row| (keys.iter().map(|key| key_text(key, row)).collect(), row.clone())).collect()
 }
 
 /// The page writes `2001-01-01 06:00` for a window.
@@ -163,6 +117,7 @@ fn a_person_watches_live_figures_become_exact() {
     fits_a_telephone(&browser);
     let last = shows_in_the_end_what_the_server_answers(&browser, &demo);
     assert_eq!(last["mark"], "not loaded again");
+    keeps_nobody_out(&browser);
     has_nothing_to_complain_of(&browser, &demo);
 }
 
@@ -251,7 +206,7 @@ fn shows_in_the_end_what_the_server_answers(browser: &Browser, demo: &Demo) -> V
         let at = |name: &str| columns.iter().position(|c| c == name).unwrap_or_else(|| panic!("{name} in {columns:?}"));
         let keys: Vec<String> =
             columns.iter().filter(|c| ["window", "origin", "destination"].contains(&c.as_str())).cloned().collect();
-        let answered = demo.rows(view, &keys);
+        let answered = rows(demo, view, &keys);
         let shown = card["rows"].as_array().expect("rows");
         assert!(shown.len() >= 5, "{view}: {shown:?}");
         for row in shown.iter().map(text) {
@@ -265,6 +220,15 @@ fn shows_in_the_end_what_the_server_answers(browser: &Browser, demo: &Demo) -> V
     let days = demo.get("/v1/views/delays/rows.json?grain=all&group_by=&measures=flights");
     assert_eq!(last["cards"]["delays"]["sum"], days["rows"][0]["flights"], "the bars of all days");
     last
+}
+
+fn keeps_nobody_out(browser: &Browser) {
+    let Some(axe) = axe::script() else { return };
+    axe::lets_everybody_in(browser, &axe, "the overview", |browser| {
+        wait_for(browser, "charts that fit", |seen| {
+            fits(browser, seen, browser.run("return innerWidth;").as_u64().expect("a width"))
+        });
+    });
 }
 
 fn has_nothing_to_complain_of(browser: &Browser, demo: &Demo) {
