@@ -23,7 +23,7 @@ export function subject(section) {
     kind: section.dataset.kind,
     windowMs: Number(section.dataset.windowMs),
     dimensions: [...document.querySelectorAll("#groups input")].map((box) => box.value),
-    measures: [...document.querySelectorAll("#measures input")].map((box) => box.value),
+    measures: section.dataset.measures.split(",").filter(Boolean),
     measure: options.find((option) => option.defaultSelected)?.value ?? "",
     additive: new Set(options.filter((option) => option.dataset.additive === "true").map((option) => option.value)),
   };
@@ -37,10 +37,13 @@ function standard(of) {
   const fits = Object.entries(RANGES).find(([, ms]) => ms >= WINDOWS_MIN * of.windowMs);
   return {
     range: of.kind === "session" ? "24h" : fits?.[0] ?? "all", from: "", to: "", grain: "auto", measure: of.measure, measures: "",
-    group_by: inTime(of) ? "" : of.dimensions.join(","), where: "", top: inTime(of) ? TOP : 12,
+    group_by: onGrid(of) ? "" : of.dimensions.join(","), where: "", top: inTime(of) ? TOP : 12,
     chart: of.measure === "" ? "table" : of.kind === "session" ? "line" : "bar", as_of: "", rows: ROWS,
   };
 }
+
+/** Does a chart tell groups apart? Sessions are drawn one by one while they are those of the view itself. */
+export const isGrouped = (state, of) => state.group_by !== "" && !(of.kind === "session" && state.group_by === of.dimensions.join(","));
 
 /** The state that an address tells; what it does not say is standard. */
 export function read(search, of) {

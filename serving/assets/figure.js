@@ -63,18 +63,40 @@ function barTraces(list, measure, name, paint, colour) {
   return [one("exact", paint.exact, paint.exact), one("live", paint.live, paint.edge)];
 }
 
-function lineTraces(list, measure, name, paint, colour) {
+/** Where windows are missing a line must not go on as if there were some: a hole in its place. */
+function unbroken(list) {
   const ordered = list.toSorted((a, b) => a.start - b.start);
+  return ordered.flatMap((item, i) => {
+    const before = ordered[i - 1];
+    const missing = before && item.start - before.end > (item.end - item.start) / 2;
+    return missing ? [{ hole: true, row: before.row, group: item.group, start: before.end, end: item.start, value: null, isExact: item.isExact, bounds: null }, item] : [item];
+  });
+}
+
+/** Stretches of estimates, each with the values beside it, where its band is as thin as the line. */
+function estimated(ordered) {
+  const runs = [];
+  let run = [];
+  const end = () => { if (run.some((i) => i.bounds)) runs.push(run); run = []; };
+  ordered.forEach((item, i) => {
+    const near = item.bounds || ordered[i - 1]?.bounds || ordered[i + 1]?.bounds;
+    if (item.hole || item.value === null || !near) end();
+    else run.push(item);
+  });
+  end();
+  return runs;
+}
+
+function lineTraces(list, measure, name, paint, colour) {
+  const ordered = unbroken(list);
   const middle = (i) => at((i.start + i.end) / 2);
   const traces = [];
   // A line goes on through both parts: the live one begins at the last exact point.
   const live = ordered.map((item, i) => !item.isExact || ordered[i + 1]?.isExact === false || ordered[i - 1]?.isExact === false);
-  const band = ordered.filter((item) => item.bounds);
-  if (band.length > 0) {
-    // Away from estimates the band is as thin as the line.
-    const edges = (side) => ordered.map((i) => (i.bounds ? i.bounds[side] : i.value));
-    const shared = { type: "scatter", mode: "lines", x: ordered.map(middle), line: { width: 0 }, hoverinfo: "skip" };
-    traces.push({ ...shared, name: "low", y: edges(0) }, { ...shared, name: "bounds", y: edges(1), fill: "tonexty", fillcolor: faint(paint.line, 0.22) });
+  for (const run of estimated(ordered)) {
+    const [low, high] = [0, 1].map((side) => run.map((i) => (i.bounds ? i.bounds[side] : i.value)));
+    traces.push({ type: "scatter", mode: "lines", name: "bounds", x: [...run.map(middle), ...run.toReversed().map(middle)], y: [...low, ...high.toReversed()],
+      fill: "toself", fillcolor: faint(paint.line, 0.22), line: { width: 0 }, hoverinfo: "skip" });
   }
   const exact = ordered.map((i) => (i.isExact ? i.value : null));
   const points = ordered.length < 80;
@@ -117,22 +139,28 @@ const paints = (colour, grouped) => (i) => {
   return { exact: own, live: faint(own, 0.3), edge: own, line: own };
 };
 
+/** As many labels as have room beside each other. */
+const ticks = (place) => Math.max(3, Math.min(12, Math.floor(place.clientWidth / 95)));
+
 /** Draws over time. `marked`: { seam: { at, text }, watermark }; `chart` is "bar" or "line". */
 export function overTime(place, { list, groups, measure, chart, kind, marked }) {
   const colour = colours();
   const paint = paints(colour, groups.length > 0);
   const traces = kind === "session" && chart === "line" ? pointTraces : chart === "line" ? lineTraces : barTraces;
   const series = groups.length > 0 ? groups : [""];
-  const all = series.flatMap((name, i) => traces(list.filter((item) => item.group === name), measure, name, paint(i), colour));
-  const [from, last] = list.reduce(([a, b], i) => [Math.min(a, i.start), Math.max(b, i.end)], [Infinity, -Infinity]);
+  // Without groups to tell apart all is one series.
+  const of = (name) => (groups.length > 0 ? list.filter((item) => item.group === name) : list);
+  const all = series.flatMap((name, i) => traces(of(name), measure, name, paint(i), colour));
+  // Points stand where sessions begin.
+  const ends = kind === "session" && chart === "line" ? "start" : "end";
+  const [from, last] = list.reduce(([a, b], i) => [Math.min(a, i.start), Math.max(b, i[ends])], [Infinity, -Infinity]);
   // A watermark just behind the figures still shows.
   const to = marked.watermark > last && marked.watermark - last < (last - from) * 0.2 ? marked.watermark : last;
   const edge = (to - from) * 0.012;
-  const most = place.clientWidth < 500 ? 4 : 10;
   return draw(place, all, layout(colour, {
     margin: { l: 8, r: 10, t: 40, b: 8 },
-    xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: most }),
-    yaxis: axis(colour, { rangemode: "tozero", nticks: 7 }),
+    xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: ticks(place), tickangle: 0 }),
+    yaxis: axis(colour, { rangemode: "tozero", nticks: Math.round(place.clientHeight / 45) }),
     ...marks(colour, marked, [from - edge, to + edge]),
   }));
 }
@@ -146,7 +174,7 @@ export function overGroups(place, { list, measure }) {
     ...(part === "live" && from.some((i) => i.bounds) ? { error_x: errors(from, colour.text).error_y } : {}) });
   return draw(place, [bar("exact", colour.exact, colour.exact), bar("live", colour.live, colour["live-edge"])], layout(colour, {
     margin: { l: 8, r: 12, t: 8, b: 8 },
-    xaxis: axis(colour, { rangemode: "tozero", nticks: place.clientWidth < 500 ? 4 : 8 }),
+    xaxis: axis(colour, { rangemode: "tozero", nticks: ticks(place), tickangle: 0 }),
     yaxis: axis(colour, { showgrid: false, tickvals: y, ticktext: from.map((i) => i.group || "all") }),
   }));
 }

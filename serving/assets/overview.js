@@ -9,7 +9,7 @@ async function round() {
   const [streams, views] = await Promise.all([ask("/v1/streams"), ask("/v1/views")]);
   for (const stream of streams.body.streams) {
     const section = document.getElementById(`stream-${stream.name}`);
-    if (section) showStream(section, stream);
+    if (section) showStream(section, stream, streams.now);
   }
   const cards = views.body.views.map((view) => [document.getElementById(`view-${view.name}`), view]);
   const shown = await Promise.allSettled(cards.filter(([card]) => card).map(([card, view]) => showView(card, view, views.now)));

@@ -1,13 +1,13 @@
 // What does the page of a view do? It keeps controls, address and figures one: each change of a control is an address.
 
 import { ask, parameters, told } from "./ask.js";
-import { CHARTED_MAX, grainOf, grains, inTime, ofGroups, onGrid, reach, read, rowsAsked, subject, write } from "./asked.js";
+import { CHARTED_MAX, grainOf, grains, inTime, isGrouped, ofGroups, onGrid, reach, read, rowsAsked, subject, write } from "./asked.js";
 import { complain, define, fillTable, badge, element, say } from "./dom.js";
 import { explain, items, overGroups, overTime } from "./figure.js";
 import { exactShare, showNotices } from "./notices.js";
 import { keepCurrent } from "./shell.js";
 import { takes } from "./take.js";
-import { ago, count, length, percent, relative, time, value } from "./text.js";
+import { ago, count, percent, relative, rowCount, time, unit, value } from "./text.js";
 
 const ERRORS = ["range", "grain", "group_by", "as_of", "where"];
 const HINTS = { from: "range", to: "range" };
@@ -18,7 +18,9 @@ const of = subject(section);
 const chart = find("chart");
 let state = read(location.search, of);
 let oldest = null;
+// Which of the reader's wishes is the present one, and which of them the server has refused: it is not asked that again.
 let wanted = 0;
+let refused = -1;
 
 const rows = (query) => `/v1/views/${encodeURIComponent(of.view)}/rows.json${parameters(query)}`;
 
@@ -69,10 +71,16 @@ async function spanOf({ from, to }, status, signal) {
   return Math.max(0, Math.min(to ?? near, near) - begin) || 0;
 }
 
+/** Of calendars the length is about right only: days are told as such, months by their number. */
+function ownGrain() {
+  const months = Math.round(of.windowMs / 2_629_746_000);
+  return months >= 1 && of.windowMs % 604_800_000 !== 0 ? `${months}mo` : unit(of.windowMs);
+}
+
 function showGrains(status, grain) {
   const select = find("grain");
   if (!select || !status.window) return;
-  const own = length(of.windowMs);
+  const own = ownGrain();
   const offered = [["auto", `auto (${grain || own})`], ["own", `own (${own})`], ...grains(status.window, of.windowMs).map(([name]) => [name, name]), ["all", "all time"]];
   if (!offered.some(([name]) => name === state.grain)) offered.push([state.grain, state.grain]);
   const shown = JSON.stringify([offered, state.grain]);
@@ -81,6 +89,9 @@ function showGrains(status, grain) {
   select.replaceChildren(...offered.map(([name, text]) => element("option", { value: name, text })));
   select.value = state.grain;
 }
+
+/** A condition over measures chooses among finished rows: those of batch alone may be others. */
+const namesMeasure = (where) => of.measures.some((name) => new RegExp(`\\b${name}\\b`).test(where));
 
 /** What the chart is drawn of: the rows, and those of batch where its part is told apart. */
 async function charted(base, grain, columns, signal) {
@@ -99,14 +110,14 @@ async function charted(base, grain, columns, signal) {
   }
   const order = overAll ? `-${measure}` : base.order_by;
   const query = { ...shared, where, order_by: order, limit: overAll ? state.top : CHARTED_MAX };
-  const isAdditive = of.additive.has(measure) && !(state.where && [...of.additive, ...of.measures].some((name) => state.where.includes(name)));
+  const isAdditive = of.additive.has(measure) && !namesMeasure(state.where);
   const merged = await ask(rows(query), { signal });
   // Of all groups, not of the largest of batch alone: they may be others.
   const batch = isAdditive && merged.body.rows.some((row) => row._layer !== "batch")
     ? await ask(rows({ ...query, layer: "batch", limit: CHARTED_MAX }), { signal }) : null;
   if (batch && (batch.body.seam.version !== merged.body.seam.version || (of.kind === "slide" && batch.body.as_of !== merged.body.as_of))) return null;
   const list = items(merged.body, { kind: of.kind, windowMs: of.windowMs, measure, columns: dimensions, additive: isAdditive, batch: batch?.body, coarse: grain !== "" });
-  return { merged: merged.body, list: list.filter((item) => item.value !== null), cut: cut || (overAll && merged.body.next !== null), full: !overAll && merged.body.next !== null, overAll, grouped: dimensions.length > 0 };
+  return { merged: merged.body, list: list.filter((item) => item.value !== null), cut: cut || (overAll && merged.body.next !== null), full: !overAll && merged.body.next !== null, overAll, grouped: isGrouped(state, of) };
 }
 
 /** The largest groups by what they add up to, where the server could not choose them. */
@@ -127,6 +138,7 @@ async function showChart(drawn, grain) {
     const kept = new Set(groups);
     list = list.filter((item) => kept.has(item.group));
   }
+
   const empty = list.length === 0;
   find("figure").hidden = empty || state.chart === "table";
   if (empty || state.chart === "table") return;
@@ -135,9 +147,9 @@ async function showChart(drawn, grain) {
   const marked = { seam: { at: exact.length > 0 && merged.seam.version !== null ? ends : null, text: `seam: version ${merged.seam.version}` }, watermark: Date.parse(merged.watermark) };
   const { measure } = state;
   const by = state.group_by ? ` by ${state.group_by.split(",").join(", ")}` : "";
-  const step = grain === "all" ? "" : inTime(of) && of.kind === "tumble" ? ` per ${grain || length(of.windowMs)}` : "";
+  const step = grain === "all" ? "" : inTime(of) && of.kind === "tumble" ? ` per ${grain || ownGrain()}` : "";
   say(find("chart-name"), `${measure}${step}${by}`);
-  const notes = [cut && `The largest ${overAll ? list.length : groups.length} groups.`, drawn.full && `Only the newest ${count(CHARTED_MAX)} rows are drawn: choose a shorter range or a coarser grain.`,
+  const notes = [cut && `The largest ${overAll ? list.length : groups.length} groups.`, drawn.full && `Only the newest ${count(CHARTED_MAX)} rows are drawn: choose a shorter range${find("grain") ? " or a coarser grain" : ""}.`,
     of.kind === "slide" && `As of ${time(merged.as_of)}.`];
   say(find("chart-note"), notes.filter(Boolean).join(" "));
   // Bars of many groups need room for their names.
@@ -167,7 +179,7 @@ function showRows(document) {
   columns.splice(Math.min(1, columns.length), 0, finality);
   fillTable(find("table"), columns, document.rows, { caption: `Rows of ${of.view}`, rowClass: (row) => row._layer });
   const more = document.next !== null;
-  say(find("count"), document.rows.length === 0 ? "No rows" : more ? `The first ${count(document.rows.length)} rows` : `${count(document.rows.length)} rows, all there are`);
+  say(find("count"), document.rows.length === 0 ? "No rows" : more ? `The first ${count(document.rows.length)} rows` : `${rowCount(document.rows.length)}, all there are`);
   find("more").hidden = !more;
 }
 
@@ -189,6 +201,7 @@ async function round() {
     if (stale()) return;
     showFacts(status, now);
     showNotices(find("notices"), status);
+    if (refused === turn) return;
     const range = reach(state, of, status);
     const grain = grainOf(state, of, status, await spanOf(range, status));
     showGrains(status, grain);
@@ -210,7 +223,9 @@ async function round() {
     if (stale()) return;
     // A refusal is about what was asked; the connection is fine.
     if (!error.problem) throw error;
+    if (error.status < 500) refused = turn;
     showError(error);
+    if (!chart?.dataset.updated) say(find("empty"), "No figures: the server refused the question, as is said above.");
     settled();
   }
 }

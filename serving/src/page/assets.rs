@@ -23,7 +23,7 @@ const STYLES: [(&str, &str); 6] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
 ];
-const SCRIPTS: [(&str, &str); 18] = [
+const SCRIPTS: [(&str, &str); 17] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/ask.js", include_str!("../../assets/ask.js")),
@@ -32,7 +32,6 @@ const SCRIPTS: [(&str, &str); 18] = [
     ("/assets/plot.js", include_str!("../../assets/plot.js")),
     ("/assets/overview.js", include_str!("../../assets/overview.js")),
     ("/assets/card.js", include_str!("../../assets/card.js")),
-    ("/assets/chart.js", include_str!("../../assets/chart.js")),
     ("/assets/stream_section.js", include_str!("../../assets/stream_section.js")),
     ("/assets/view.js", include_str!("../../assets/view.js")),
     ("/assets/asked.js", include_str!("../../assets/asked.js")),

@@ -4,7 +4,6 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use shared::published::Published;
-use shared::window::Window;
 
 use super::base::{Base, Place, html};
 use super::charted::charted_measure;
@@ -23,16 +22,15 @@ struct Page {
 /// What the skeleton tells of a view.
 struct Card {
     name: String,
-    stream: String,
     /// Hash of the definition that the card is made for.
     definition: String,
-    /// For example `per hour, by origin`.
+    /// For example `of flights, in windows of 1 hour, by origin`.
     about: String,
     /// What kind of windows, as the dialect names them, in small letters.
     kind: String,
     /// How far windows are apart, in milliseconds; 0 where they are not on a grid.
     window_ms: i64,
-    /// The measure to draw; empty if none is a number, or if windows are sessions, which have no places of their own.
+    /// The measure to draw; empty if none is a number.
     measure: String,
     /// Do the parts of batch and speed add up to the merged value?
     additive: bool,
@@ -51,14 +49,12 @@ pub async fn render(State(state): State<ServingState>) -> Response {
 
 fn card(published: &Published) -> Card {
     let view = published.view.as_ref();
-    let is_sessions = matches!(view.window, Window::Session { .. });
-    let (measure, additive) = charted_measure(view).filter(|_| !is_sessions).unwrap_or_default();
+    let (measure, additive) = charted_measure(view).unwrap_or_default();
     let dimensions: Vec<&str> = view.dimensions.iter().map(|d| d.name.as_str()).collect();
     Card {
         name: view.name.to_string(),
-        stream: view.stream.to_string(),
         definition: published.definition_hash.to_string(),
-        about: about(view),
+        about: format!("of {}, {}", view.stream, about(view)),
         kind: kind(view.window).to_lowercase(),
         window_ms: spacing(view.window).map_or(0, |micros| micros / 1000),
         measure,
