@@ -51,8 +51,14 @@ const example = (column) => {
   return 1;
 };
 
+/** A command that sends an event with every declared column. */
+export function exampleCommand(stream) {
+  const declared = stream.columns.filter((c) => c.role !== "removed");
+  const event = Object.fromEntries(declared.map((c) => [c.name, example(c)]));
+  return `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(event)}'`;
+}
+
 function firstEvent(stream) {
-  const event = Object.fromEntries(stream.columns.map((c) => [c.name, example(c)]));
-  const command = `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(event)}'`;
+  const command = exampleCommand(stream);
   return [element("p", { text: "No events yet. Send the first one:" }), element("pre", { tabindex: "0", role: "region", "aria-label": "Command that sends an event" }, element("code", { text: command }))];
 }
