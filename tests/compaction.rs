@@ -254,3 +254,55 @@ fn compaction_under_a_flood_of_events_leaves_nothing_out() {
     });
     check(&world, &log, &views, Layer::Batch, "in the end");
 }
+
+/// Parquet files in the folder of the archive.
+fn stored(world: &World) -> usize {
+    fn count(folder: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let dates = entries.filter(|path| !path.ends_with("_delta_log"));
+        dates
+            .map(
+                |path| {
+                    if path.is_dir() { count(&path) } else { usize::from(path.extension() == Some("parquet".as_ref())) }
+                },
+            )
+            .sum()
+    }
+    count(&world.store().join("lake/events/events"))
+}
+
+#[test]
+fn a_compaction_that_is_killed_at_any_step_changes_no_answer_and_leaves_nothing_for_long() {
+    let views = views();
+    let mut world = started(ON_REQUEST);
+    let mut log = Log::new(STRICT);
+    for (round, step) in ["compaction-write", "compaction-commit", "compaction-delete"].into_iter().enumerate() {
+        let base = round as i64 * 10_000;
+        for i in 0..10 {
+            post(&world, &mut log, &(base + i * 40..base + i * 40 + 40).map(numbered).collect::<Vec<_>>());
+        }
+        for name in NAMES {
+            assert_eq!(world.run(name, false)["state"], json!("published"));
+        }
+        assert_eq!(world.stop(), Some(0));
+        world.set_environment(&[("TRUEUP_FAIL_AT", step)]);
+        world.start();
+        let before = stored(&world);
+        let answer = world.try_post("/v1/streams/events/compact", b"{\"vacuum_older_than_ms\": 0}".to_vec(), &[]);
+        assert!(answer.is_none(), "{step}: {answer:?}");
+        world.wait_for_exit();
+        match step {
+            "compaction-write" => assert_eq!(stored(&world), before, "{step}"),
+            _ => assert!(stored(&world) > before, "{step}: files were written"),
+        }
+        world.set_environment(&[]);
+        world.start();
+        check(&world, &log, &views, Layer::Merged, step);
+        let done = compact(&world, "{\"vacuum_older_than_ms\": 0}");
+        assert_eq!(json!(stored(&world)), done["files_after"], "{step}: {done}");
+        for name in NAMES {
+            assert_eq!(world.run(name, true)["state"], json!("published"));
+        }
+        check(&world, &log, &views, Layer::Batch, step);
+    }
+}

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::cancel::Cancel;
 use crate::compaction::{Group, Target, groups, oldest_seam};
 use crate::settings::CompactionSettings;
+use crate::step::CompactionStep;
 
 /// Compacts the archives of all streams.
 pub struct Compactor {
@@ -93,6 +94,7 @@ impl Compactor {
         };
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
+            CompactionStep::Delete.reach();
             let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
@@ -155,6 +157,7 @@ async fn rewrite_date(
     groups: &[Group],
     written: &mut Vec<DataFile>,
 ) -> Result<(), CompactionError> {
+    CompactionStep::Write.reach();
     for group in groups {
         let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
         file.tags = group.tags.to_tags();
@@ -165,6 +168,7 @@ async fn rewrite_date(
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
+    CompactionStep::Commit.reach();
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
     let info = info.as_object().cloned().unwrap_or_default();
