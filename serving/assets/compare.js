@@ -107,8 +107,7 @@ function showDrift(current, measures, maxDrift) {
   const limit = maxDrift === null || maxDrift === undefined ? [] : [{ name: "max_drift", type: "line", xref: "paper", x0: 0, x1: 1, y0: 100 * maxDrift, y1: 100 * maxDrift, line: { color: colour.bad, width: 1.5, dash: "dash" } }];
   const notes = limit.length ? [{ xref: "paper", x: 1, y: 100 * maxDrift, text: "max_drift", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: colour.bad, size: 11 } }] : [];
   draw(find("drift"), traces, layout(colour, {
-    shapes: limit, annotations: notes, showlegend: true, legend: { orientation: "h", y: -0.25, font: { size: 11 } },
-    xaxis: axis(colour, { title: { text: "version" }, tickformat: "d" }), yaxis: axis(colour, { ticksuffix: " %", rangemode: "tozero" }),
+    shapes: limit, annotations: notes, showlegend: true, legend, xaxis: versions(colour, x), yaxis: axis(colour, { ticksuffix: " %", rangemode: "tozero" }),
   }));
   const last = rows.at(-1);
   find("drift").setAttribute("aria-label", `Drift of ${measures.join(", ")} over ${count(rows.length)} versions; of version ${last.version}: ${measures.map((name) => `${name} ${percent(last.measures[name]?.drift ?? 0)}`).join(", ")}`);
@@ -124,14 +123,17 @@ function showCauses(current) {
     hovertemplate: `version %{x}: %{y:,} ${CAUSES[cause][0]}<br>${CAUSES[cause][1]}<extra></extra>`,
   }));
   draw(find("causes"), traces, layout(colour, {
-    barmode: "stack", showlegend: true, legend: { orientation: "h", y: -0.25, font: { size: 11 } },
-    xaxis: axis(colour, { title: { text: "version" }, tickformat: "d" }), yaxis: axis(colour, { rangemode: "tozero" }),
+    barmode: "stack", showlegend: true, legend, xaxis: versions(colour, rows.map((r) => r.version)), yaxis: axis(colour, { rangemode: "tozero" }),
     annotations: present.length ? [] : [{ text: "nothing differed", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour.muted } }],
   }));
   const last = rows.find((r) => r.version === current);
   const said = present.filter((cause) => last?.causes[cause]).map((cause) => `${count(last.causes[cause])} ${CAUSES[cause][0]}`);
   find("causes").setAttribute("aria-label", `Differing values of version ${current}: ${said.join(", ") || "none"}`);
 }
+
+/** Ticks at whole versions, not more than there is room for. */
+const versions = (colour, x) => axis(colour, { tickformat: "d", dtick: Math.max(1, Math.ceil((Math.max(...x) - Math.min(...x)) / 12)), tick0: Math.min(...x), title: { text: "version", standoff: 6 } });
+const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } };
 
 const number = (raw) => (raw === null || raw === undefined || Array.isArray(raw) ? null : Number(raw));
 
@@ -158,7 +160,7 @@ function showServed(comparison, measure) {
       };
     });
     draw(find("scatter"), traces, layout(colour, {
-      showlegend: true, legend: { orientation: "h", y: -0.22, font: { size: 11 } },
+      showlegend: true, legend,
       shapes: [{ type: "line", x0: low, x1: high, y0: low, y1: high, line: { color: colour.muted, width: 1, dash: "dot" } }],
       xaxis: axis(colour, { title: { text: "exact" } }), yaxis: axis(colour, { title: { text: "served" } }),
     }));
@@ -177,8 +179,8 @@ function showWorst(comparison, measure, rows) {
   const dimensions = Object.keys(first).filter((name) => !["measure", "served", "exact", "cause"].includes(name));
   const columns = [
     ...dimensions.map((name) => ({ name, cell: (row) => (name.startsWith("window_") ? time(row[name]) : value(row[name])) })),
-    { name: "served", number: true, cell: (row) => value(row.served) },
-    { name: "exact", number: true, cell: (row) => value(row.exact) },
+    { name: "served", number: true, cell: (row) => (row.served === null ? "nothing" : value(row.served)) },
+    { name: "exact", number: true, cell: (row) => (row.exact === null ? "nothing" : value(row.exact)) },
     { name: "off", heading: "off by", number: true, cell: (row) => (distance(row) === Infinity ? "–" : value(number(row.served) - number(row.exact))) },
     { name: "cause", cell: (row) => badge(CAUSES[row.cause]?.[0] ?? row.cause, CAUSES[row.cause]?.[1] ?? "") },
   ];
