@@ -16,7 +16,7 @@ use shared::clock::SystemClock;
 use shared::control::{Run, RunScope, RunState, Runs};
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
-use shared::lake::{ArchiveTags, Commit, Lake, Table, TablePath};
+use shared::lake::{ArchiveTags, Commit, DataFile, Lake, Table, TablePath};
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::keys::{KeyLayout, Keys};
@@ -110,7 +110,24 @@ impl History {
             files.push(file);
             written += rows;
         }
-        self.archive.commit(Commit { add: files, ..Commit::default() }).await.expect("commits");
+        let next = self.around.next.load(Ordering::SeqCst);
+        let txns = vec![(ArchiveTags::app_id(&self.stream.name, Partition(0)), next as i64)];
+        self.archive.commit(Commit { add: files, txns, ..Commit::default() }).await.expect("commits");
+    }
+
+    /// `commits` commits, each of which puts another file in the place of one, with the same rows.
+    pub async fn churn(&self, commits: u64) {
+        let mut files = self.archive.snapshot().await.expect("a snapshot").files.clone();
+        for number in 0..commits {
+            let at = number as usize % files.len();
+            let old = files[at].clone();
+            let (folder, _) = old.path.rsplit_once('/').expect("in the folder of a date");
+            let new = DataFile { path: format!("{folder}/churned-{}.parquet", uuid::Uuid::new_v4()), ..old.clone() };
+            std::fs::rename(self.archive.url_of(&old), self.archive.url_of(&new)).expect("it can be renamed");
+            files[at] = new.clone();
+            let commit = Commit { add: vec![new], remove: vec![old], rearranges: true, ..Commit::default() };
+            self.archive.commit(commit).await.expect("commits");
+        }
     }
 
     fn rows(&self, day: Day, from: u64, rows: u64, of: u64, begin: u64, bidders: u64) -> RecordBatch {

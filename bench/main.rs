@@ -1,5 +1,5 @@
 //! What does it cost? `cargo bench --bench figures --
-//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years]...` prints the figures of
+//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
@@ -13,6 +13,7 @@ mod events;
 mod history;
 mod ingest;
 mod memory;
+mod planning;
 mod query;
 mod replay;
 mod server;
@@ -26,6 +27,9 @@ fn main() {
     }
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|n| n == name);
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("TRUEUP_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
     for (name, measure) in [
         ("ingest", ingest::measure as fn()),
@@ -36,6 +40,7 @@ fn main() {
         ("dialect", dialect::measure),
         ("memory", memory::measure),
         ("years", years::measure),
+        ("planning", planning::measure),
         ("history", history::measure),
         ("compaction", compaction::measure),
     ] {

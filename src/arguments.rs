@@ -2,6 +2,8 @@
 //!
 //! Sentences here are what `--help` shows. Nothing is done here, and defaults that a settings file may give are left out.
 
+mod batch;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use shared::ids::{StreamName, ViewName};
 use shared::time::{Day, Micros};
 
 use crate::quantities::parse_bytes;
+
+pub use self::batch::{Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions};
 
 /// What `trueup` alone says.
 pub const FIRST_STEPS: &str = "\
@@ -78,6 +82,13 @@ pub enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    #[command(after_help = "Examples:\n  trueup man | man -l -\n  trueup man ~/.local/share/man/man1")]
+    Man {
+        /// Folder for the pages of all commands
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
     },
 }
 
@@ -320,6 +331,8 @@ pub enum RowFormat {
     Ndjson,
     Csv,
     Parquet,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 /// How a list is printed.
@@ -391,101 +404,6 @@ pub struct Compare {
     pub history: bool,
     #[command(flatten)]
     pub listing: Listing,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Batch {
-    /// Start a batch run of a view
-    #[command(after_help = "Examples:\n  trueup batch run departures --wait\n  trueup batch run departures --full")]
-    Run(BatchRun),
-    /// Recompute a range of a view's windows exactly, whether or not anything changed there
-    #[command(
-        long_about = "Recompute a range of a view's windows exactly, whether or not anything changed there.\n\n\
-        The run also takes in everything that is new since the last version, as every run does, so that the version it \
-        publishes is consistent.",
-        after_help = "Example:\n  trueup batch backfill departures --from 2001-01-01 --to 2001-02-01 --wait\n\n\
-        --to is not included: this is the whole of January."
-    )]
-    Backfill(Backfill),
-    /// List the runs of a server
-    Status(Listing),
-    /// List the versions of a view, and which of them can still be asked for
-    #[command(after_help = "Example:\n  trueup batch versions departures\n  \
-        trueup query departures --version 12        what did version 12 say?")]
-    Versions(BatchVersions),
-    /// Delete files that no kept version of a view needs
-    #[command(after_help = "Examples:\n  trueup batch vacuum departures\n  \
-        trueup batch vacuum departures --older-than 1h\n\n\
-        The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
-        the age protects those of other servers over the same lake.")]
-    Vacuum(BatchVacuum),
-    /// Rewrite the small files of a stream's archive into few, and say what was done
-    #[command(after_help = "Examples:\n  trueup batch compact flights\n  \
-        trueup batch compact flights --vacuum 1h     also delete what was replaced more than an hour ago\n\n\
-        The server does this by itself, every few minutes. Only events that every view of the stream has taken in are \
-        moved; queries and runs go on.")]
-    Compact(BatchCompact),
-}
-
-#[derive(Debug, Args)]
-pub struct BatchCompact {
-    /// The stream
-    pub stream: StreamName,
-    /// Delete files that nobody has needed for this time, such as 1h or 0s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub vacuum: Option<Duration>,
-    #[command(flatten)]
-    pub server: Server,
-}
-
-#[derive(Debug, Args)]
-pub struct BatchVersions {
-    /// The view
-    pub view: ViewName,
-    #[command(flatten)]
-    pub listing: Listing,
-}
-
-#[derive(Debug, Args)]
-pub struct BatchVacuum {
-    /// The view
-    pub view: ViewName,
-    /// Delete what has not been needed for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub older_than: Option<Duration>,
-    #[command(flatten)]
-    pub server: Server,
-}
-
-#[derive(Debug, Args)]
-pub struct Backfill {
-    /// The view
-    pub view: ViewName,
-    /// First day of the windows, by their start (UTC)
-    #[arg(long, value_name = "DATE", value_parser = date)]
-    pub from: Day,
-    /// End of the days, not included
-    #[arg(long, value_name = "DATE", value_parser = date)]
-    pub to: Day,
-    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
-    #[arg(long)]
-    pub wait: bool,
-    #[command(flatten)]
-    pub server: Server,
-}
-
-#[derive(Debug, Args)]
-pub struct BatchRun {
-    /// The view
-    pub view: ViewName,
-    /// Recompute every date, not only those with new events
-    #[arg(long)]
-    pub full: bool,
-    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
-    #[arg(long)]
-    pub wait: bool,
-    #[command(flatten)]
-    pub server: Server,
 }
 
 fn time(text: &str) -> Result<Micros, String> {

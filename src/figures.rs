@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use metrics::gauge;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::Streams;
@@ -14,6 +14,8 @@ use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
 use speed::mailbox::ViewStatus;
 use speed::service::Speed;
+
+use crate::metric_names;
 
 /// How often the speed layer is asked how much it holds; asking is not free for it.
 const STATE_EVERY: Duration = Duration::from_secs(5);
@@ -32,9 +34,13 @@ pub struct Figures {
 /// Becomes the process' recorder of metrics, before any layer has something to record. If another one is installed already
 /// (a second server in one process), this one sees nothing but its gauges' names.
 pub fn record() -> PrometheusHandle {
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &metric_names::DURATION_BUCKETS_SECONDS)
+        .expect("there are bounds");
+    let recorder = builder.build_recorder();
     let handle = recorder.handle();
     let _ = metrics::set_global_recorder(recorder);
+    metric_names::describe();
     handle
 }
 
@@ -62,10 +68,10 @@ impl Figures {
                 gauge!("trueup_log_start_offset", &labels).set(p.log_start.0 as f64);
                 gauge!("trueup_archived_offset", &labels).set(p.archived.0 as f64);
                 gauge!("trueup_log_bytes", &labels).set(p.log_bytes as f64);
-                gauge!("trueup_events_accepted", &labels).set(p.accepted as f64);
-                gauge!("trueup_events_duplicate", &labels).set(p.duplicates as f64);
-                gauge!("trueup_events_late", &labels).set(p.late as f64);
-                gauge!("trueup_events_ahead", &labels).set(p.ahead as f64);
+                counter!("trueup_events_accepted_total", &labels).absolute(p.accepted);
+                counter!("trueup_events_duplicate_total", &labels).absolute(p.duplicates);
+                counter!("trueup_events_late_total", &labels).absolute(p.late);
+                counter!("trueup_events_ahead_total", &labels).absolute(p.ahead);
                 if let Some(watermark) = p.watermark {
                     let seconds = watermark.0 as f64 / MICROS_PER_SECOND as f64;
                     gauge!("trueup_watermark_timestamp_seconds", &labels).set(seconds);
@@ -73,10 +79,10 @@ impl Figures {
             }
             gauge!("trueup_quarantine_lines", "stream" => stream.name.to_string()).set(stream.quarantine.kept as f64);
             for (quantile, ms) in stream.lateness.iter().flat_map(|lateness| &lateness.quantiles_ms) {
-                let labels = [("stream", stream.name.to_string()), ("quantile", quantile.clone())];
+                let labels = [("stream", stream.name.to_string()), ("q", quantile.clone())];
                 gauge!("trueup_disorder_seconds", &labels).set(ms / 1000.0);
             }
-            gauge!("trueup_events_rejected", "stream" => stream.name.to_string()).set(stream.rejected as f64);
+            counter!("trueup_events_rejected_total", "stream" => stream.name.to_string()).absolute(stream.rejected);
         }
         for published in self.views.all() {
             if let Some(version) = &published.version {

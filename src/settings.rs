@@ -71,6 +71,10 @@ pub struct Limits {
     pub compaction_file_bytes: u64,
     /// Pause between two looks for small files, per stream, in milliseconds; 0: only when somebody asks.
     pub compaction_every_ms: u64,
+    /// Milliseconds after which a failed run is tried again for the first time, longest such time, and attempts in all.
+    pub run_retry_first_ms: u64,
+    pub run_retry_max_ms: u64,
+    pub run_attempts_max: u32,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
     /// Milliseconds one request to a remote store may take.
@@ -98,6 +102,9 @@ impl Default for Limits {
             compaction_file_rows: limits::COMPACTION_FILE_ROWS,
             compaction_file_bytes: limits::COMPACTION_FILE_BYTES,
             compaction_every_ms: limits::COMPACTION_EVERY_MS,
+            run_retry_first_ms: limits::RUN_RETRY_FIRST_MS,
+            run_retry_max_ms: limits::RUN_RETRY_MAX_MS,
+            run_attempts_max: limits::RUN_ATTEMPTS_MAX,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
             store_request_timeout_ms: limits::STORE_REQUEST_TIMEOUT_MS,
             store_retry_ms: limits::STORE_RETRY_MS,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded};
+use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded, RetrySettings};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
 use intake::door::IntakeDoor;
 use intake::history::HistoryWatch;
@@ -160,7 +160,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             clock: Arc::clone(&clock),
         },
         loaded,
-        batch_settings(&settings, is_succession),
+        batch_settings(&settings, &data, is_succession),
     )?);
 
     let ready = Arc::new(AtomicBool::new(true));
@@ -301,7 +301,7 @@ fn quarantine_settings(limits: &Limits) -> QuarantineSettings {
     }
 }
 
-fn batch_settings(settings: &WiringSettings, is_succession: bool) -> BatchSettings {
+fn batch_settings(settings: &WiringSettings, local: &Path, is_succession: bool) -> BatchSettings {
     let WiringSettings { limits, batch_memory_bytes, .. } = settings;
     BatchSettings {
         memory_limit_bytes: *batch_memory_bytes,
@@ -317,6 +317,12 @@ fn batch_settings(settings: &WiringSettings, is_succession: bool) -> BatchSettin
             vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
             vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
             ..CompactionSettings::default()
+        },
+        runs_file: Some(local.join("runs.ndjson")),
+        retry: RetrySettings {
+            first: Duration::from_millis(limits.run_retry_first_ms),
+            longest: Duration::from_millis(limits.run_retry_max_ms),
+            attempts: limits.run_attempts_max,
         },
         ..BatchSettings::default()
     }

@@ -254,3 +254,95 @@ fn compaction_under_a_flood_of_events_leaves_nothing_out() {
     });
     check(&world, &log, &views, Layer::Batch, "in the end");
 }
+
+/// Parquet files in the folder of the archive.
+fn stored(world: &World) -> usize {
+    fn count(folder: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let dates = entries.filter(|path| !path.ends_with("_delta_log"));
+        dates
+            .map(
+                |path| {
+                    if path.is_dir() { count(&path) } else { usize::from(path.extension() == Some("parquet".as_ref())) }
+                },
+            )
+            .sum()
+    }
+    count(&world.store().join("lake/events/events"))
+}
+
+#[test]
+fn a_compaction_that_is_killed_at_any_step_changes_no_answer_and_leaves_nothing_for_long() {
+    let views = views();
+    let mut world = started(ON_REQUEST);
+    let mut log = Log::new(STRICT);
+    for (round, step) in ["compaction-write", "compaction-commit", "compaction-delete"].into_iter().enumerate() {
+        let base = round as i64 * 10_000;
+        for i in 0..10 {
+            post(&world, &mut log, &(base + i * 40..base + i * 40 + 40).map(numbered).collect::<Vec<_>>());
+        }
+        for name in NAMES {
+            assert_eq!(world.run(name, false)["state"], json!("published"));
+        }
+        assert_eq!(world.stop(), Some(0));
+        world.set_environment(&[("TRUEUP_FAIL_AT", step)]);
+        world.start();
+        let before = stored(&world);
+        let answer = world.try_post("/v1/streams/events/compact", b"{\"vacuum_older_than_ms\": 0}".to_vec(), &[]);
+        assert!(answer.is_none(), "{step}: {answer:?}");
+        world.wait_for_exit();
+        match step {
+            "compaction-write" => assert_eq!(stored(&world), before, "{step}"),
+            _ => assert!(stored(&world) > before, "{step}: files were written"),
+        }
+        world.set_environment(&[]);
+        world.start();
+        check(&world, &log, &views, Layer::Merged, step);
+        let done = compact(&world, "{\"vacuum_older_than_ms\": 0}");
+        assert_eq!(json!(stored(&world)), done["files_after"], "{step}: {done}");
+        for name in NAMES {
+            assert_eq!(world.run(name, true)["state"], json!("published"));
+        }
+        check(&world, &log, &views, Layer::Batch, step);
+    }
+}
+
+/// Numbers of the commits that the archive's log has.
+fn log_entries(world: &World) -> Vec<u64> {
+    let log = world.store().join("lake/events/events/_delta_log");
+    let names = std::fs::read_dir(log).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut numbers: Vec<u64> = names.filter_map(|name| name.to_str()?.strip_suffix(".json")?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn the_log_of_an_archive_does_not_grow_for_ever() {
+    let views = views();
+    let mut world = started(&format!("{ON_REQUEST}vacuum_age_ms = 0\n"));
+    let mut log = Log::new(STRICT);
+    let mut posts = 0;
+    while log_entries(&world).len() < 230 {
+        post(&world, &mut log, &(posts * 3..posts * 3 + 3).map(numbered).collect::<Vec<_>>());
+        posts += 1;
+        assert!(posts < 20_000, "the archiver does not commit");
+    }
+    for name in NAMES {
+        assert_eq!(world.run(name, false)["state"], json!("published"));
+    }
+    let newest = *log_entries(&world).last().expect("an entry");
+    compact(&world, "{\"vacuum_older_than_ms\": 0}");
+    let left = log_entries(&world);
+    assert!(left[0] + 200 > newest && left[0] > 0, "{left:?}");
+    check(&world, &log, &views, Layer::Merged, "with a shorter log");
+    // Where the log begins later, a process that starts finds the same table, and goes on with it.
+    world.kill();
+    world.start();
+    check(&world, &log, &views, Layer::Merged, "after a restart");
+    post(&world, &mut log, &(100_000..100_050).map(numbered).collect::<Vec<_>>());
+    for name in NAMES {
+        assert_eq!(world.run(name, true)["state"], json!("published"));
+    }
+    check(&world, &log, &views, Layer::Batch, "from the archive with a shorter log");
+    python_reads(&world, log.accepted.len());
+}

@@ -504,7 +504,7 @@ fn coarser_answers(zone: Tz, begin: &str) {
         }),
     ];
     for (text, holds) in predicates {
-        let path = format!("/v1/views/minutes/rows.json?limit=100000&grain=1h&where={}", encoded(text));
+        let path = format!("/v1/views/minutes/rows.json?limit=100000&grain=1h&where={}", world::encoded(text));
         let answer = world.get(&path);
         assert_eq!(answer.status, 200, "{text}: {}", answer.text);
         let expected: Vec<&Value> = all.iter().filter(|row| holds(row)).collect();
@@ -513,10 +513,6 @@ fn coarser_answers(zone: Tz, begin: &str) {
         assert!(!expected.is_empty() && expected.len() < all.len(), "{text} says nothing");
         assert_eq!(found, expected, "{text}");
     }
-}
-
-fn encoded(text: &str) -> String {
-    text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
 
 /// What cannot be put together again is refused, and the refusal says why.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use shared::control::Compacted;
 use shared::ids::StreamName;
-use shared::lake::vacuum::vacuum;
+use shared::lake::vacuum::{expire_old_log, vacuum};
 use shared::lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
 use shared::published::Views;
 use shared::stream::Stream;
@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::cancel::Cancel;
 use crate::compaction::{Group, Target, groups, oldest_seam};
 use crate::settings::CompactionSettings;
+use crate::step::CompactionStep;
 
 /// Compacts the archives of all streams.
 pub struct Compactor {
@@ -93,10 +94,14 @@ impl Compactor {
         };
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
+            CompactionStep::Delete.reach();
             let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
             compacted.files_too_young = vacuumed.too_young;
+            let age = older_than.max(self.settings.vacuum_age);
+            let entries = expire_old_log(&table, age, self.lake.leases()).await?;
+            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's log were let go");
         }
         report(&compacted);
         Ok(Some(compacted))
@@ -155,6 +160,7 @@ async fn rewrite_date(
     groups: &[Group],
     written: &mut Vec<DataFile>,
 ) -> Result<(), CompactionError> {
+    CompactionStep::Write.reach();
     for group in groups {
         let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
         file.tags = group.tags.to_tags();
@@ -165,6 +171,7 @@ async fn rewrite_date(
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
+    CompactionStep::Commit.reach();
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
     let info = info.as_object().cloned().unwrap_or_default();

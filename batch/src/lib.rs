@@ -1,6 +1,7 @@
 //! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
 //!
-//! Reading order: [`service`] starts runs (when a schedule says so) and [`registry`] knows them; [`run`] is one run from
+//! Reading order: [`service`] starts runs (when a schedule says so, or a [`retry`] is due), [`registry`] knows them and
+//! [`diary`] remembers them; [`run`] is one run from
 //! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
 //! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`],
 //! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was
@@ -16,6 +17,7 @@ pub mod cleaning;
 pub mod compaction;
 pub mod compactor;
 pub mod comparisons;
+pub mod diary;
 mod difference;
 pub mod duplicates;
 mod events;
@@ -40,6 +42,7 @@ pub mod reconcile;
 pub mod reductions;
 pub mod registry;
 pub mod retain;
+pub mod retry;
 pub mod run;
 pub mod scan;
 pub mod service;
@@ -51,6 +54,7 @@ pub mod travel;
 pub use load::{Loaded, load_published};
 pub use publish::log_reader;
 pub use reader::Reader;
+pub use retry::RetrySettings;
 pub use run::BatchSurroundings;
 pub use service::{Batch, StartError};
 pub use settings::{BatchSettings, CompactionSettings};

@@ -86,7 +86,7 @@ impl Passes<'_> {
 
     fn duplicates(&self, portions: &[Portion]) -> Result<Vec<Option<DataFrame>>, RunFailure> {
         let find = |portion: &Portion| match self.dedup {
-            true => duplicates::find(&self.query.source, &portion.files, self.watch),
+            true => duplicates::find(&self.query.source, &portion.files, self.budget.ids_bytes(), self.watch),
             false => Ok(None),
         };
         portions.iter().map(find).collect()

@@ -287,7 +287,10 @@ impl Work {
                 let next: Vec<DataFile> = next.files.iter().map(|f| f.file.clone()).collect();
                 ahead.spawn_on(bring_ahead(query.clone(), next, bounds.dedup, watch.clone()), &Handle::current());
             }
-            let removed = if bounds.dedup { duplicates::find(&query.source, &portion.files, watch)? } else { None };
+            let removed = match bounds.dedup {
+                true => duplicates::find(&query.source, &portion.files, bounds.budget.ids_bytes(), watch)?,
+                false => None,
+            };
             if !portion.files.is_empty() {
                 let before = watch.rows.load(Ordering::SeqCst);
                 let rows = removed.as_ref().map_or(Rows::All, Rows::Without);

@@ -10,12 +10,13 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Cleaned, Compacted, Run, RunError, RunScope, RunState, Runs};
+use shared::control::{Cleaned, Compacted, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
 use shared::ids::{StreamName, ViewName};
 use shared::lake::TablePath;
 use shared::ledger::Ledger;
-use shared::time::Micros;
+use shared::schedule::{Schedule, ScheduleError};
+use shared::time::{MICROS_PER_SECOND, Micros};
 use shared::version::BatchVersion;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -23,6 +24,7 @@ use tracing::Instrument;
 use crate::cancel::Cancel;
 use crate::cleaning::Cleaner;
 use crate::compactor::Compactor;
+use crate::diary::Diary;
 use crate::failure::RunFailure;
 use crate::kept::Kept;
 use crate::load::{Loaded, versions};
@@ -31,7 +33,6 @@ use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::BatchSettings;
 use crate::travel::Travel;
-use shared::schedule::{Schedule, ScheduleError};
 
 /// Why the batch layer could not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,10 @@ impl Batch {
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
         let clock = Arc::clone(&surroundings.clock);
-        let names = loaded.iter().map(|l| l.view.name.clone());
-        let registry = Arc::new(Registry::new(Arc::clone(&clock), names, settings.runs_kept));
+        let names: Vec<ViewName> = loaded.iter().map(|l| l.view.name.clone()).collect();
+        let kept = settings.runs_kept;
+        let past = settings.runs_file.as_deref().map_or_else(Default::default, |file| Diary::open(file, kept));
+        let registry = Arc::new(Registry::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, past));
         let tick = settings.tick;
         let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
         let kept = Arc::new(Kept::new(&surroundings.lake, kept));
@@ -103,6 +106,7 @@ impl Batch {
                 tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
             }
         }
+        tasks.push(tokio::spawn(wake_retries(Arc::clone(&registry), names, tick, stopping.clone())));
         for stream in compactor.streams() {
             let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
             tasks.push(tokio::spawn(watch));
@@ -143,8 +147,12 @@ impl Runs for Batch {
         self.registry.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
     }
 
-    fn list(&self) -> Vec<Run> {
-        self.registry.list()
+    fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError> {
+        self.registry.list(filter)
+    }
+
+    fn ends(&self, view: &str) -> RunEnds {
+        self.registry.ends(view)
     }
 
     fn get(&self, id: &str) -> Option<Run> {
@@ -237,6 +245,29 @@ fn first_run(
     schedule?.missed(last, surroundings.clock.now()).then_some((false, "schedule"))
 }
 
+/// Looks every `tick` whether a failed run's time has come.
+async fn wake_retries(registry: Arc<Registry>, views: Vec<ViewName>, tick: Duration, stopping: Cancel) {
+    while !stopping.is_set() {
+        // Also what a restart brought back, and what has been cancelled since.
+        views.iter().for_each(|view| tell(&registry, view));
+        tokio::select! {
+            () = tokio::time::sleep(tick) => registry.wake_retries(),
+            () = stopping.wait() => return,
+        }
+    }
+}
+
+/// Metrics of how a view's latest runs ended.
+fn tell(registry: &Registry, view: &ViewName) {
+    let ends = registry.ends(view.as_str());
+    let waits = if ends.retry_at.is_some() { 1.0 } else { 0.0 };
+    metrics::gauge!("trueup_batch_retry_waiting", "view" => view.to_string()).set(waits);
+    if let Some(at) = ends.last_success.and_then(|run| run.finished_at) {
+        let seconds = at.0 as f64 / MICROS_PER_SECOND as f64;
+        metrics::gauge!("trueup_batch_success_timestamp_seconds", "view" => view.to_string()).set(seconds);
+    }
+}
+
 /// Runs a view's runs, one after another.
 async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<Cleaner>, job: Job, stopping: Cancel) {
     executor.begin(&job.view).await;
@@ -245,6 +276,7 @@ async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
         let outcome = one_run(&executor, &job, &entry).instrument(span).await;
         registry.finish(&entry, outcome);
+        tell(&registry, &job.view.name);
         // Deleting can stop anywhere.
         tokio::select! {
             () = cleaner.after_run(&job.view.name) => {}
@@ -275,7 +307,8 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
     };
     let view = job.view.name.to_string();
     let name = format!("{state:?}").to_lowercase();
-    metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name).increment(1);
+    metrics::counter!("trueup_batch_runs_total", "view" => view.clone(), "state" => name, "trigger" => entry.run().trigger)
+        .increment(1);
     metrics::histogram!("trueup_batch_run_seconds", "view" => view).record(seconds);
     metrics::gauge!("trueup_batch_cache_bytes").set(executor.reader.bytes() as f64);
     outcome

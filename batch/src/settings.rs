@@ -1,11 +1,13 @@
 //! How does the batch layer behave where it has a choice? Its settings, with their units and defaults.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::limits::{
-    self, BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, VACUUM_AGE_MS, VACUUM_EVERY_MS,
+    self, BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, RUNS_KEPT, VACUUM_AGE_MS, VACUUM_EVERY_MS,
 };
 
+use crate::retry::RetrySettings;
 use crate::step::FailPoints;
 
 /// Settings of the batch layer.
@@ -31,8 +33,12 @@ pub struct BatchSettings {
     pub vacuum_age: Duration,
     pub vacuum_every: Duration,
     pub compaction: CompactionSettings,
-    /// Runs remembered.
+    /// Runs remembered per view.
     pub runs_kept: usize,
+    /// Where they are remembered across restarts; `None`: nowhere.
+    pub runs_file: Option<PathBuf>,
+    /// When failed runs are tried again.
+    pub retry: RetrySettings,
     pub fail_points: FailPoints,
 }
 
@@ -78,7 +84,9 @@ impl Default for BatchSettings {
             vacuum_age: Duration::from_millis(VACUUM_AGE_MS),
             vacuum_every: Duration::from_millis(VACUUM_EVERY_MS),
             compaction: CompactionSettings::default(),
-            runs_kept: 1_000,
+            runs_kept: RUNS_KEPT,
+            runs_file: None,
+            retry: RetrySettings::default(),
             fail_points: FailPoints::from_environment(),
         }
     }

@@ -82,6 +82,36 @@ impl FromStr for Step {
     }
 }
 
+/// The steps of a compaction, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompactionStep {
+    /// Writing the few files that take the place of many.
+    Write,
+    /// The Delta commit.
+    Commit,
+    /// Deleting what was replaced.
+    Delete,
+}
+
+impl CompactionStep {
+    /// The step's name, as [`FAIL_AT_VARIABLE`] has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CompactionStep::Write => "compaction-write",
+            CompactionStep::Commit => "compaction-commit",
+            CompactionStep::Delete => "compaction-delete",
+        }
+    }
+
+    /// A compaction is about to begin the step.
+    pub fn reach(self) {
+        if std::env::var(FAIL_AT_VARIABLE).is_ok_and(|name| name == self.name()) {
+            tracing::error!(step = self.name(), "ending the process because {FAIL_AT_VARIABLE} says so");
+            std::process::abort();
+        }
+    }
+}
+
 /// Where runs are made to fail, if anywhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FailPoints {

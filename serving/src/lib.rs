@@ -1,7 +1,7 @@
 //! What does the reader see? Queries over batch and speed as one table, in several formats, over HTTP and on a page.
 //!
 //! Reading order: [`query`] says what may be asked, [`pin`] which state answers, [`answer`] what the answer is,
-//! [`formats`] how it is written; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
+//! [`formats`] how it is written, [`push`] how readers hear of changes; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
 
 pub mod answer;
 mod approximate;
@@ -14,6 +14,7 @@ mod nearest;
 mod order;
 mod page;
 pub mod pin;
+pub mod push;
 pub mod query;
 mod reach;
 mod window_text;

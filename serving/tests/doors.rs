@@ -177,6 +177,17 @@ async fn runs_are_asked_for_watched_and_cancelled() {
     }
     let runs = world.get("/v1/runs").await.json();
     assert_eq!((&runs["runs"][0]["id"], runs["runs"].as_array().map(Vec::len)), (&json!("run-2"), Some(2)));
+    let runs = world.get("/v1/runs?view=departures&state=queued&limit=1").await.json();
+    assert_eq!((&runs["runs"][0]["id"], &runs["next"]), (&json!("run-1"), &json!(null)));
+    for (query, code) in [
+        ("limit=0", "invalid_parameter"),
+        ("limit=x", "invalid_parameter"),
+        ("state=done", "invalid_parameter"),
+        ("view=nope", "unknown_view"),
+        ("stat=failed", "unknown_parameter"),
+    ] {
+        assert_eq!(world.get(&format!("/v1/runs?{query}")).await.json()["code"], code, "{query}");
+    }
     assert_eq!(world.get("/v1/runs/run-1").await.json()["view"], "departures");
     let (status, run) = send(&world, "DELETE", "/v1/runs/run-1", "").await;
     assert_eq!((status, &run["state"]), (StatusCode::OK, &json!("cancelled")));

@@ -25,6 +25,21 @@ pub enum RunState {
     Cancelled,
 }
 
+impl std::str::FromStr for RunState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RunState, String> {
+        match text {
+            "queued" => Ok(RunState::Queued),
+            "running" => Ok(RunState::Running),
+            "published" => Ok(RunState::Published),
+            "failed" => Ok(RunState::Failed),
+            "cancelled" => Ok(RunState::Cancelled),
+            _ => Err(format!("expected queued, running, published, failed or cancelled, found \"{text}\"")),
+        }
+    }
+}
+
 impl RunState {
     /// Will the run change no more?
     pub fn is_over(self) -> bool {
@@ -57,15 +72,58 @@ pub struct Run {
     /// Windows that are recomputed whether or not anything changed there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<DateRange>,
-    /// What asked for it: `schedule`, `request`, `backfill`, `definition`, `start`.
+    /// What asked for it: `schedule`, `request`, `backfill`, `definition`, `start`, `retry`.
     pub trigger: String,
+    /// How many times it has been tried, this time included.
+    #[serde(default = "first_attempt")]
+    pub attempt: u32,
+    /// The first of the attempts, if this is a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
+    /// When what failed is tried again, unless another run of the view comes first.
+    #[serde(default)]
+    pub retry_at: Option<Micros>,
     pub cut: Option<BTreeMap<Partition, Offset>>,
     pub version: Option<i64>,
     pub queued_at: Micros,
     pub started_at: Option<Micros>,
     pub finished_at: Option<Micros>,
+    /// How long it ran, once it is over.
+    #[serde(default)]
+    pub duration_ms: Option<u64>,
     pub progress: RunProgress,
     pub error: Option<String>,
+}
+
+fn first_attempt() -> u32 {
+    1
+}
+
+/// Which runs to list: all, if nothing is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFilter {
+    pub view: Option<String>,
+    pub state: Option<RunState>,
+    /// Those older than this one.
+    pub before: Option<String>,
+    pub limit: usize,
+}
+
+/// Some runs, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPage {
+    pub runs: Vec<Run>,
+    /// The run before which the rest are; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// How the latest runs of a view ended.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunEnds {
+    pub last_success: Option<Run>,
+    pub last_failure: Option<Run>,
+    /// When a failed run is tried again.
+    pub retry_at: Option<Micros>,
 }
 
 /// Days `from..to` (UTC): of windows, those on which they start.
@@ -201,10 +259,12 @@ pub enum RunError {
 pub trait Runs: Send + Sync {
     /// Asks for a run. A run of the view that is already waiting is returned instead of a second one.
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError>;
-    /// Runs of this process, newest first.
-    fn list(&self) -> Vec<Run>;
+    /// Runs, newest first, those of earlier processes among them. A filter names a run that there is.
+    fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError>;
+    /// How the latest runs of a view ended.
+    fn ends(&self, view: &str) -> RunEnds;
     fn get(&self, id: &str) -> Option<Run>;
-    /// Stops a waiting or running run; one that is over stays as it is.
+    /// Stops a waiting or running run, and the retry that a failed one waits for; otherwise one that is over stays as it is.
     fn cancel(&self, id: &str) -> Result<Run, RunError>;
     /// When the schedule starts the view's next run.
     fn next_run(&self, view: &str) -> Option<Micros>;

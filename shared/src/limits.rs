@@ -68,6 +68,24 @@ pub const QUERY_ROWS_MAX: usize = 1_000_000;
 pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
 /// Bytes of the Parquet answers kept for that, over all clients. A larger one is made anew for every piece.
 pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Pause between two looks of a live answer when the request names none, in milliseconds; shortest and longest.
+pub const LIVE_EVERY_DEFAULT_MS: u64 = 1_000;
+pub const LIVE_EVERY_MIN_MS: u64 = 100;
+pub const LIVE_EVERY_MAX_MS: u64 = 3_600_000;
+/// Most rows of a live answer.
+pub const LIVE_ROWS_MAX: usize = 50_000;
+/// Readers of live answers at the same time.
+pub const LIVE_SUBSCRIBERS_MAX: usize = 10_000;
+/// Different live answers at the same time, each of which is computed by itself.
+pub const LIVE_FEEDS_MAX: usize = 200;
+/// Bytes of past events that a live answer keeps for readers who come back.
+pub const LIVE_KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// Events that may wait for a slow reader; one that is farther behind gets the whole answer anew.
+pub const LIVE_WAITING_EVENTS: usize = 32;
+/// Milliseconds that a live answer goes on without a reader, who may come back.
+pub const LIVE_IDLE_MS: u64 = 30_000;
+/// Milliseconds of silence after which a reader is told that the server is still there.
+pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.
@@ -91,6 +109,17 @@ pub const TOP_K_MAX: u16 = 1_000;
 pub const PARTITIONS_MAX: u32 = 256;
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
+/// Runs remembered per view, across restarts.
+pub const RUNS_KEPT: usize = 1_000;
+/// Runs that a list has when the request names no limit.
+pub const RUNS_DEFAULT: usize = 100;
+/// Milliseconds after which a failed run is tried again for the first time; each further time it is twice as long, and up
+/// to a fifth more or less, so that many views do not come back at once.
+pub const RUN_RETRY_FIRST_MS: u64 = 30_000;
+/// Longest such time.
+pub const RUN_RETRY_MAX_MS: u64 = 30 * 60_000;
+/// Most times that a run is tried. After that only its schedule or a request starts the next.
+pub const RUN_ATTEMPTS_MAX: u32 = 8;
 /// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
 pub const RECONCILIATIONS_KEPT: usize = 1_000;
 /// Reconciliations that an answer on drift lists when the request names no limit.

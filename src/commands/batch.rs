@@ -1,4 +1,7 @@
-//! `trueup batch`: how is a batch run started, waited for and looked up?
+//! `trueup batch`: how is a batch run started and waited for? [`status`] tells how runs stand, [`runs`] lists and cancels them.
+
+mod runs;
+mod status;
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,14 +13,13 @@ use shared::control::{Run, RunState};
 use shared::ids::ViewName;
 use shared::time::{Day, Micros};
 
-use crate::arguments::{Backfill, Batch, BatchRun, Listing, Server};
+use crate::arguments::{Backfill, Batch, BatchRun, Server};
 use crate::client::Client;
 use crate::exit::{Failure, NO, USAGE};
 use crate::quantities::{bytes, grouped};
-use crate::table::{Align, draw};
 
 use super::compact;
-use super::listing::{Entries, dash, moment, show};
+use super::listing::dash;
 use super::versions;
 
 /// How often a run that is waited for is looked up.
@@ -35,7 +37,9 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
             }
             start(&view, json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
         }
-        Batch::Status(arguments) => status(arguments).await,
+        Batch::Status(arguments) => status::run(arguments).await,
+        Batch::Runs(arguments) => runs::list(arguments).await,
+        Batch::Cancel(arguments) => runs::cancel(arguments).await,
         Batch::Versions(arguments) => versions::list(arguments).await,
         Batch::Vacuum(arguments) => versions::vacuum(arguments).await,
         Batch::Compact(arguments) => compact::run(arguments).await,
@@ -79,7 +83,10 @@ fn sentence(run: &Run) -> String {
     let begin = format!("{kind} {} of {}{ranges}", run.id, run.view);
     match (run.state, run.version) {
         (RunState::Published, Some(version)) => format!("{begin} published version {version}{}", how_much(run)),
-        (RunState::Failed, _) => format!("{begin} failed: {}", run.error.as_deref().unwrap_or("no reason was given")),
+        (RunState::Failed, _) => {
+            let again = run.retry_at.map_or(String::new(), |at| format!("; it is tried again at {at}"));
+            format!("{begin} failed: {}{again}", run.error.as_deref().unwrap_or("no reason was given"))
+        }
         (state, _) => format!("{begin} is {}", word(state)),
     }
 }
@@ -104,45 +111,11 @@ fn word(state: RunState) -> &'static str {
     }
 }
 
-async fn status(arguments: Listing) -> Result<(), Failure> {
-    show(&arguments, "/v1/runs", |Entries(runs)| table(&runs, None)).await
-}
-
-fn table(runs: &[Run], width: Option<u16>) -> String {
-    let header = [
-        ("run", Align::Left),
-        ("view", Align::Left),
-        ("state", Align::Left),
-        ("asked for by", Align::Left),
-        ("version", Align::Right),
-        ("started", Align::Left),
-        ("took", Align::Right),
-        ("dates", Align::Right),
-        ("rows", Align::Right),
-        ("error", Align::Left),
-    ];
-    let rows = runs.iter().map(|run| {
-        vec![
-            run.id.clone(),
-            run.view.to_string(),
-            word(run.state).to_owned(),
-            run.trigger.clone(),
-            run.version.map_or_else(dash, |version| version.to_string()),
-            moment(run.started_at),
-            took(run),
-            format!("{}/{}", run.progress.dates_done, run.progress.dates),
-            grouped(run.progress.rows),
-            run.error.clone().unwrap_or_default(),
-        ]
-    });
-    draw(&header, rows, width)
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn a_run(state: &str, version: Option<i64>, error: Option<&str>) -> Run {
+    pub fn a_run(state: &str, version: Option<i64>, error: Option<&str>) -> Run {
         let run = json!({
             "id": "r7", "view": "departures", "state": state, "full": false, "trigger": "request", "cut": {"0": 41200},
             "version": version, "queued_at": "2024-01-01T00:00:00Z", "started_at": "2024-01-01T00:00:01Z",
@@ -165,16 +138,5 @@ mod tests {
         ] {
             assert_eq!(sentence(&run), words);
         }
-    }
-
-    #[test]
-    fn runs_as_a_table() {
-        let runs = [a_run("published", Some(4), None), a_run("failed", None, Some("disk full"))];
-        insta::assert_snapshot!(table(&runs, Some(130)), @r#"
-         run   view         state       asked for by   version   started                 took   dates     rows   error
-        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-         r7    departures   published   request              4   2024-01-01T00:00:01Z   2.5 s     3/3   41,200
-         r7    departures   failed      request              -   2024-01-01T00:00:01Z   2.5 s     3/3   41,200   disk full
-        "#);
     }
 }

@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod ingest;
 mod listing;
+mod man;
 mod plan;
 mod query;
 mod serve;
@@ -34,5 +35,6 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { folder } => man::run(folder.as_deref()),
     }
 }

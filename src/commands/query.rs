@@ -4,14 +4,14 @@
 
 mod answer;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use futures::TryStreamExt;
 use reqwest::{Method, RequestBuilder};
 
 use crate::arguments::{Layer, Query, RowFormat};
 use crate::client::{Client, ClientError};
-use crate::exit::Failure;
+use crate::exit::{Failure, USAGE};
 
 use answer::Answer;
 
@@ -19,6 +19,11 @@ pub async fn run(arguments: Query) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let path = format!("/v1/views/{}/rows.{}", arguments.view, extension(arguments.output));
     let request = client.request(Method::GET, &path).query(&parameters(&arguments));
+    if matches!(arguments.output, RowFormat::Parquet | RowFormat::Arrow) && std::io::stdout().is_terminal() {
+        let name = extension(arguments.output);
+        return Err(Failure::new(USAGE, format!("{name} is not for a terminal"))
+            .next_step(format!("write it into a file: trueup query {0} -o {name} > {0}.{name}", arguments.view)));
+    }
     let outcome = match arguments.output {
         RowFormat::Table => draw(&client, request).await,
         _ => pass_on(&client, request).await,
@@ -71,6 +76,7 @@ fn extension(format: RowFormat) -> &'static str {
         RowFormat::Ndjson => "ndjson",
         RowFormat::Csv => "csv",
         RowFormat::Parquet => "parquet",
+        RowFormat::Arrow => "arrow",
     }
 }
 

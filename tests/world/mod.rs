@@ -323,3 +323,8 @@ impl World {
 pub fn flights_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/flights/flights.parquet")
 }
+
+/// `text` as a value of a query string.
+pub fn encoded(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}

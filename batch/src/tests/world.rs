@@ -36,6 +36,7 @@ use crate::compactor::Compactor;
 use crate::failure::RunFailure;
 use crate::json_cell::json_cell;
 use crate::registry::{Registry, RunEntry};
+use crate::retry::RetrySettings;
 use crate::run::{BatchSurroundings, Executor, Job};
 use crate::settings::{BatchSettings, CompactionSettings};
 
@@ -201,7 +202,13 @@ impl World {
     }
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
-        let registry = Registry::new(Arc::new(self.clock.clone()), std::iter::once(view.name.clone()), 10);
+        let registry = Registry::new(
+            Arc::new(self.clock.clone()),
+            std::iter::once(view.name.clone()),
+            10,
+            RetrySettings::default(),
+            Default::default(),
+        );
         registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
         registry.next(&view.name).await.expect("a run")
     }
@@ -332,14 +339,18 @@ impl Log {
         let path = TablePath::events(&self.stream.name);
         let schema = self.stream.archive_schema();
         let table = self.lake.table(&path, schema, system_columns::EVENT_DATE).await.expect("a table");
-        let mut files = Vec::new();
+        let (mut files, mut txns) = (Vec::new(), Vec::new());
         for (partition, to) in to.into_iter().enumerate() {
+            let app_id = ArchiveTags::app_id(&self.stream.name, Partition(partition as u32));
             let (from, mut events) = {
                 let mut state = self.state.lock();
                 let from = std::mem::replace(&mut state.archived[partition], to);
                 let events = state.partitions[partition][from as usize..to as usize].to_vec();
                 (from, events.into_iter().enumerate().map(|(i, e)| (from + i as u64, e)).collect::<Vec<_>>())
             };
+            if !events.is_empty() {
+                txns.push((app_id, i64::try_from(to).expect("few events")));
+            }
             events.sort_by_key(|(_, event)| event.at);
             for chunk in events.chunk_by(|a, b| Micros(a.1.at).day() == Micros(b.1.at).day()) {
                 let day: Day = Micros(chunk[0].1.at).day();
@@ -360,7 +371,7 @@ impl Log {
             }
         }
         if !files.is_empty() {
-            table.commit(Commit { add: files, ..Commit::default() }).await.expect("commits");
+            table.commit(Commit { add: files, txns, ..Commit::default() }).await.expect("commits");
         }
     }
 }

@@ -147,21 +147,39 @@ pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
     }
     out.push(b']');
     if shape == Shape::Document {
-        let pinned = about.pinned;
-        let tail = Tail {
-            seam: Seam::of(&pinned.published),
-            watermark: pinned.speed.watermark,
-            as_of: about.as_of,
-            complete: pinned.complete,
-            ledger: LedgerCounts::from(&pinned.balance),
-            next: answer.next.as_deref(),
-        };
-        let at = out.len();
-        append(&tail, &mut out);
-        // And the tail's opening brace continues the head's object.
-        out[at] = b',';
+        append_tail(answer.next.as_deref(), about, &mut out);
     }
     out
+}
+
+/// Writes what changed since an earlier answer: rows that are new or other, and the keys of those that are no more, both as
+/// JSON separated by commas; then what a document tells behind its rows.
+pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &About<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(changed.len() + gone.len() + 512);
+    for (before, list) in [(&b"{\"rows\":["[..], changed), (b"],\"gone\":[", gone)] {
+        out.extend_from_slice(before);
+        out.extend_from_slice(list);
+    }
+    out.push(b']');
+    append_tail(next, about, &mut out);
+    out
+}
+
+/// Ends the object that is open with what the answer was read from.
+fn append_tail(next: Option<&str>, about: &About<'_>, out: &mut Vec<u8>) {
+    let pinned = about.pinned;
+    let tail = Tail {
+        seam: Seam::of(&pinned.published),
+        watermark: pinned.speed.watermark,
+        as_of: about.as_of,
+        complete: pinned.complete,
+        ledger: LedgerCounts::from(&pinned.balance),
+        next,
+    };
+    let at = out.len();
+    append(&tail, out);
+    // The tail's opening brace continues the object.
+    out[at] = b',';
 }
 
 fn append(value: &impl Serialize, out: &mut Vec<u8>) {

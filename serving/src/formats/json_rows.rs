@@ -12,6 +12,8 @@ use crate::finality::Finality;
 pub struct RowWriter<'a> {
     answer: &'a Answer,
     columns: Vec<(Vec<u8>, Cells<'a>, bool)>,
+    /// How many of them, the first ones, tell rows apart: window and dimensions.
+    key_columns: usize,
     /// Names and rows of values that did not fit.
     overflowed: Vec<(&'a str, &'a BooleanBuffer)>,
     /// Estimated measures: name and colon, and both ends of the intervals.
@@ -45,7 +47,8 @@ impl<'a> RowWriter<'a> {
             Some((format!("{name}:[").into_bytes(), cells(&bounds.low), cells(&bounds.high)))
         });
         let (overflowed, bounds) = (overflowed.collect(), bounds.collect());
-        RowWriter { answer, repeated: vec![None; columns.len()], columns, overflowed, bounds }
+        let key_columns = answer.columns.iter().take_while(|column| column.role != Role::Measure).count();
+        RowWriter { answer, repeated: vec![None; columns.len()], columns, key_columns, overflowed, bounds }
     }
 
     /// Bytes that the rows will need, roughly.
@@ -54,9 +57,18 @@ impl<'a> RowWriter<'a> {
         self.answer.rows() * per_row
     }
 
+    /// Appends what tells the row apart as an object: its window and dimensions.
+    pub fn write_key(&self, row: usize, out: &mut Vec<u8>) {
+        for (name, cells, _) in &self.columns[..self.key_columns] {
+            out.extend_from_slice(name);
+            cells.write_json(row, out);
+        }
+        out.extend_from_slice(if self.key_columns == 0 { b"{}" } else { b"}" });
+    }
+
     /// Appends the row as an object. All rows of one writer go into one vector.
     pub fn write(&mut self, row: usize, out: &mut Vec<u8>) {
-        let Self { answer, columns, overflowed, bounds, repeated } = self;
+        let Self { answer, columns, overflowed, bounds, repeated, .. } = self;
         for ((name, cells, is_window), last) in columns.iter().zip(repeated) {
             out.extend_from_slice(name);
             match (is_window, cells.timestamp(row)) {

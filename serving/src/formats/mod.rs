@@ -9,7 +9,7 @@ pub mod csv;
 mod flat;
 pub mod json;
 pub mod json_events;
-mod json_rows;
+pub mod json_rows;
 pub mod ndjson;
 pub mod parquet;
 

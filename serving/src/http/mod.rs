@@ -1,12 +1,13 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them. [`views`]: what a view is and
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them, [`live`] how they change. [`views`]: what a view is and
 //! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`health`]: for
 //! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
 mod drift;
-mod entity_tag;
+pub(crate) mod entity_tag;
 mod health;
+mod live;
 mod parameters;
 pub mod problem;
 mod ranges;
@@ -37,6 +38,7 @@ use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
 use crate::pin::Doors;
+use crate::push::Feeds;
 
 /// Bodies smaller than this many bytes are sent as they are: compressing them costs more than it saves.
 const COMPRESSED_BYTES_MIN: u16 = 1024;
@@ -58,7 +60,7 @@ pub struct ServingState {
 }
 
 impl ServingState {
-    fn doors(&self) -> Doors {
+    pub(crate) fn doors(&self) -> Doors {
         Doors {
             views: Arc::clone(&self.views),
             speed: Arc::clone(&self.speed),
@@ -92,6 +94,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/v1/views/{view}/rows.csv", rows_in(Format::Csv))
         .route("/v1/views/{view}/rows.parquet", rows_in(Format::Parquet))
         .route("/v1/views/{view}/rows.arrow", rows_in(Format::Arrow))
+        .route("/v1/views/{view}/live", get(live::live))
         .route("/v1/views/{view}/compare", get(views::compare))
         .route("/v1/views/{view}/drift", get(drift::drift))
         .route("/v1/views/{view}/versions", get(views::versions))
@@ -110,6 +113,7 @@ pub fn routes(state: ServingState) -> Router {
         .route("/metrics", get(health::metrics))
         .merge(page::routes())
         .layer(Extension(Arc::new(KeptAnswers::default())))
+        .layer(Extension(Arc::new(Feeds::default())))
         .with_state(state)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use shared::control::{DateRange, Run, RunScope};
+use serde::Deserialize;
+use shared::control::{DateRange, RunError, RunFilter, RunScope, RunState};
+use shared::limits::{RUNS_DEFAULT, RUNS_KEPT};
 use shared::time::Day;
 
 use super::problem::Problem;
-use super::{ServingState, json};
+use super::{ServingState, json, parameters};
 use crate::nearest::did_you_mean;
 
 #[derive(Debug, Default, Deserialize)]
@@ -49,11 +50,6 @@ impl Wanted {
             }
         }
     }
-}
-
-#[derive(Serialize)]
-struct Listed {
-    runs: Vec<Run>,
 }
 
 /// `POST /v1/views/{view}/runs`: 202 with the run. An empty body asks for an incremental one.
@@ -102,9 +98,28 @@ pub async fn vacuum(
     Ok(json(&cleaned))
 }
 
-/// `GET /v1/runs`: runs of this process, newest first.
-pub async fn list(State(state): State<ServingState>) -> Response {
-    json(&Listed { runs: state.runs.list() })
+/// `GET /v1/runs`: runs, newest first, those of earlier processes among them; `view`, `state`, `limit`, and `before` (a
+/// run) to go on.
+pub async fn list(State(state): State<ServingState>, uri: Uri) -> Result<Response, Problem> {
+    let [view, of_state, limit, before] = parameters::only(&uri, ["view", "state", "limit", "before"])?;
+    if let Some(view) = &view {
+        state.view(view)?;
+    }
+    let of_state: Option<RunState> = match of_state {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|problem| Problem::invalid_parameter(format!("state: {problem}")))?),
+    };
+    let limit = match limit {
+        None => RUNS_DEFAULT,
+        Some(text) => text.parse().ok().filter(|limit| (1..=RUNS_KEPT).contains(limit)).ok_or_else(|| {
+            Problem::invalid_parameter(format!("limit: expected a number from 1 to {RUNS_KEPT}, found \"{text}\""))
+        })?,
+    };
+    let page = state.runs.list(&RunFilter { view, state: of_state, before: before.clone(), limit });
+    page.map(|page| json(&page)).map_err(|error| match before {
+        Some(id) if error == RunError::UnknownRun(id.clone()) => unknown_run(&state, &id),
+        _ => error.into(),
+    })
 }
 
 /// `GET /v1/runs/{run}`.
@@ -112,7 +127,7 @@ pub async fn describe(State(state): State<ServingState>, Path(id): Path<String>)
     state.runs.get(&id).map(|run| json(&run)).ok_or_else(|| unknown_run(&state, &id))
 }
 
-/// `DELETE /v1/runs/{run}`: cancels it, and tells how it stands.
+/// `DELETE /v1/runs/{run}`: cancels it, or the retry that it waits for, and tells how it stands.
 pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
     if state.runs.get(&id).is_none() {
         return Err(unknown_run(&state, &id));
@@ -121,7 +136,8 @@ pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -
 }
 
 fn unknown_run(state: &ServingState, id: &str) -> Problem {
-    let runs = state.runs.list();
+    let latest = RunFilter { view: None, state: None, before: None, limit: RUNS_DEFAULT };
+    let runs = state.runs.list(&latest).map(|page| page.runs).unwrap_or_default();
     let hint = did_you_mean(id, runs.iter().map(|run| run.id.as_str()));
     Problem::unknown("unknown_run", format!("there is no run \"{id}\"{hint}"))
 }

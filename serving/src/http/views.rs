@@ -10,7 +10,7 @@ use shared::calendar::Zone;
 use shared::changes::Change;
 use shared::changes::view::view_changes;
 use shared::compare::{Causes, Comparison, MeasureDrift};
-use shared::control::{RunProgress, RunState};
+use shared::control::{Run, RunFilter, RunProgress, RunState};
 use shared::ids::{Offset, Partition};
 use shared::published::Published;
 use shared::readers::SpeedPin;
@@ -41,7 +41,13 @@ struct ViewStatus<'a> {
     /// `null`: one window over all time.
     window: Option<WindowShape>,
     schedule: Option<&'a str>,
+    /// Whose wall clock the schedule goes by.
+    schedule_time_zone: &'static str,
     next_run: Option<Micros>,
+    /// When a failed run is tried again.
+    retry_at: Option<Micros>,
+    last_success: Option<RunEnd>,
+    last_failure: Option<RunEnd>,
     /// The declared definition, while another one answers.
     shadow: Option<Shadow<'a>>,
     seam: Seam,
@@ -91,6 +97,23 @@ struct WindowShape {
     step_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_ms: Option<i64>,
+}
+
+/// How a run ended.
+#[derive(Serialize)]
+struct RunEnd {
+    run: String,
+    version: Option<i64>,
+    finished_at: Option<Micros>,
+    duration_ms: Option<u64>,
+    error: Option<String>,
+}
+
+impl From<Run> for RunEnd {
+    fn from(run: Run) -> RunEnd {
+        let Run { id, version, finished_at, duration_ms, error, .. } = run;
+        RunEnd { run: id, version, finished_at, duration_ms, error }
+    }
 }
 
 /// A definition that will answer once the first version of it is complete.
@@ -272,6 +295,7 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
     let balance = pin.as_ref().map(|(pinned, pin)| Balance::of(pinned, pin));
     let watermark = pin.as_ref().and_then(|(_, pin)| pin.watermark);
     let version = published.version.as_deref();
+    let ends = state.runs.ends(name);
     ViewStatus {
         name,
         stream: view.stream.as_str(),
@@ -280,7 +304,11 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         columns: columns(view),
         window: window(view.window),
         schedule: published.shadow.as_deref().unwrap_or(view).schedule.as_deref(),
+        schedule_time_zone: published.shadow.as_deref().unwrap_or(view).schedule_zone.name(),
         next_run: state.runs.next_run(name),
+        retry_at: ends.retry_at,
+        last_success: ends.last_success.map(RunEnd::from),
+        last_failure: ends.last_failure.map(RunEnd::from),
         shadow: published.shadow.as_deref().map(|shadow| shadow_status(state, published, shadow)),
         seam: Seam::of(published),
         watermark,
@@ -302,7 +330,8 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
 }
 
 fn shadow_status<'a>(state: &ServingState, published: &Published, shadow: &'a View) -> Shadow<'a> {
-    let run = state.runs.list().into_iter().find(|run| run.view == shadow.name);
+    let latest = RunFilter { view: Some(shadow.name.to_string()), state: None, before: None, limit: 1 };
+    let run = state.runs.list(&latest).ok().and_then(|page| page.runs.into_iter().next());
     Shadow {
         sql: &shadow.sql,
         definition_hash: shadow.definition_hash(),

@@ -21,8 +21,8 @@ use serving::http::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunError, RunProgress, RunScope,
-    RunState, Runs, StreamError, StreamStatus, Streams,
+    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunEnds, RunError, RunFilter, RunPage,
+    RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams,
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
@@ -224,11 +224,15 @@ pub fn a_run(id: &str, view: &str, full: bool) -> Run {
         full,
         ranges: Vec::new(),
         trigger: "request".to_owned(),
+        attempt: 1,
+        retry_of: None,
+        retry_at: None,
         cut: None,
         version: None,
         queued_at: Micros(0),
         started_at: None,
         finished_at: None,
+        duration_ms: None,
         progress: RunProgress::default(),
         error: None,
     }
@@ -277,8 +281,23 @@ impl Runs for FakeRuns {
         Ok(run)
     }
 
-    fn list(&self) -> Vec<Run> {
-        self.runs.lock().iter().rev().cloned().collect()
+    fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError> {
+        let runs = self.runs.lock();
+        let wanted = runs.iter().rev().filter(|run| {
+            filter.view.as_ref().is_none_or(|view| run.view.as_str() == view)
+                && filter.state.is_none_or(|state| run.state == state)
+        });
+        Ok(RunPage { runs: wanted.take(filter.limit).cloned().collect(), next: None })
+    }
+
+    fn ends(&self, view: &str) -> RunEnds {
+        let runs = self.runs.lock();
+        let latest = |state| runs.iter().rev().find(|run| run.view.as_str() == view && run.state == state).cloned();
+        RunEnds {
+            last_success: latest(RunState::Published),
+            last_failure: latest(RunState::Failed),
+            retry_at: latest(RunState::Failed).and_then(|run| run.retry_at),
+        }
     }
 
     fn get(&self, id: &str) -> Option<Run> {

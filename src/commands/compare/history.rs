@@ -10,12 +10,10 @@ use shared::time::Micros;
 use crate::arguments::Compare;
 use crate::exit::Failure;
 use crate::quantities::grouped;
+use crate::sparkline::sparkline;
 use crate::table::{Align, draw};
 
 use super::super::listing::show;
-
-/// From nothing to the most of a line.
-const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 #[derive(Debug, Deserialize)]
 struct Drift {
@@ -82,16 +80,6 @@ fn drift_of(reconciliation: &Reconciliation, measure: &str) -> f64 {
 
 fn percent(share: f64) -> String {
     format!("{:.3} %", share * 100.0)
-}
-
-/// One bar per value, the largest full; the least that is not 0 is more than nothing.
-fn sparkline(values: &[f64]) -> String {
-    let largest = values.iter().copied().fold(0.0, f64::max);
-    let bar = |value: &f64| match *value / largest {
-        share if share > 0.0 => BARS[((share * 7.0).ceil() as usize).min(7)],
-        _ => BARS[0],
-    };
-    values.iter().map(bar).collect()
 }
 
 fn causes(causes: &Causes) -> String {

@@ -1,0 +1,84 @@
+//! How does a reader hear of changes? Server-sent events: the answer, then what changed in it, as [`crate::push`] has it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use futures::stream;
+use shared::limits::LIVE_HEARTBEAT_MS;
+
+use super::ServingState;
+use super::parameters;
+use super::problem::Problem;
+use crate::push::{Feeds, Frame, Refusal, Subject, SubjectError, Subscription};
+
+/// Milliseconds after which a reader whose connection broke comes back.
+const OPENING: &[u8] = b"retry: 1000\n\n";
+const HEARTBEAT: &[u8] = b": still here\n\n";
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// `GET /v1/views/{view}/live`: the parameters of rows, and `every`.
+pub async fn live(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    Extension(feeds): Extension<Arc<Feeds>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let published = state.view(&view)?;
+    let subject = Subject::parse(&published.view, parameters::all(&uri)?)?;
+    let last_id = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
+    let subscription = feeds.subscribe(&state, subject, last_id)?;
+    let mut response = Response::new(Body::from_stream(pieces(subscription)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies that gather answers must not gather this one.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Who listens, and what it has not been sent yet.
+struct Listener {
+    subscription: Subscription,
+    waiting: std::vec::IntoIter<Bytes>,
+}
+
+fn pieces(mut subscription: Subscription) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    let first = std::mem::take(&mut subscription.first);
+    let opening = std::iter::once(Bytes::from_static(OPENING));
+    let waiting = opening.chain(first.into_iter().map(|frame| frame.bytes)).collect::<Vec<_>>().into_iter();
+    stream::unfold(Listener { subscription, waiting }, |mut listener| async move {
+        if let Some(piece) = listener.waiting.next() {
+            return Some((Ok(piece), listener));
+        }
+        let silence = Duration::from_millis(LIVE_HEARTBEAT_MS);
+        match tokio::time::timeout(silence, listener.subscription.next()).await {
+            Ok(Some(Frame { bytes, .. })) => Some((Ok(bytes), listener)),
+            Ok(None) => None,
+            Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT)), listener)),
+        }
+    })
+}
+
+impl From<SubjectError> for Problem {
+    fn from(error: SubjectError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            SubjectError::Query(error) => error.into(),
+            SubjectError::Parameter(_) => Problem::invalid_parameter(detail),
+            SubjectError::Unknown(..) => Problem::unknown_parameter(detail),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let detail = refusal.to_string();
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_live_answers", "Too many live answers", detail)
+    }
+}

@@ -1,0 +1,342 @@
+//! Who looks, and who listens? One task per subject that looks every so often and only computes if something moved; its
+//! events are written once and shared by all who listen. It ends when nobody has listened for a while.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shared::limits::{LIVE_FEEDS_MAX, LIVE_IDLE_MS, LIVE_KEPT_BYTES, LIVE_SUBSCRIBERS_MAX, LIVE_WAITING_EVENTS};
+use shared::time::Micros;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use super::differences::Rows;
+use super::event::{Frame, parse_id};
+use super::subject::Subject;
+use crate::answer::answer;
+use crate::formats::json::{self, About};
+use crate::http::ServingState;
+use crate::http::entity_tag::EntityTag;
+use crate::pin::{Pinned, ReadError, pin};
+use crate::query::as_of::AsOf;
+use crate::query::{Query, Shape};
+
+/// How often a task at least looks whether the server is stopping.
+const STOPPING_LOOK: Duration = Duration::from_millis(250);
+
+/// All feeds of the server.
+#[derive(Default)]
+pub struct Feeds {
+    open: Mutex<HashMap<Subject, Arc<Feed>>>,
+    subscribers: Arc<AtomicUsize>,
+}
+
+/// Why nobody can listen now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "{LIVE_SUBSCRIBERS_MAX} readers of live answers are as many as this server takes; ask /rows, or try again later"
+    )]
+    Subscribers,
+    #[error(
+        "{LIVE_FEEDS_MAX} different live answers are as many as this server computes; ask for one that others ask for, or /rows"
+    )]
+    Feeds,
+}
+
+/// One subject, and what has been told of it.
+struct Feed {
+    /// Tells it from an earlier feed of the same subject, also of an earlier process.
+    epoch: u64,
+    sender: broadcast::Sender<Frame>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// The answer as it is, under the number of the last event; `None` before the first look.
+    snapshot: Option<Frame>,
+    /// The events before, oldest first, and their bytes.
+    kept: VecDeque<Frame>,
+    kept_bytes: usize,
+    /// Since when nobody listens.
+    idle_since: Option<Instant>,
+    /// No more events come.
+    over: bool,
+}
+
+/// What the task knows between two looks.
+#[derive(Default)]
+struct Seen {
+    tag: Option<EntityTag>,
+    rows: Rows,
+    /// Definition and columns of the rows: others cannot be compared with them.
+    kind: String,
+}
+
+/// Somebody who listens.
+pub struct Subscription {
+    /// What to send first.
+    pub first: Vec<Frame>,
+    feed: Arc<Feed>,
+    receiver: broadcast::Receiver<Frame>,
+    subscribers: Arc<AtomicUsize>,
+    /// The number of the last event sent.
+    last: Option<u64>,
+}
+
+impl Feeds {
+    /// Listens to `subject`, from the event `last_id` on if the feed still knows it.
+    pub fn subscribe(
+        self: &Arc<Feeds>,
+        state: &ServingState,
+        subject: Subject,
+        last_id: Option<&str>,
+    ) -> Result<Subscription, Refusal> {
+        let mut open = self.open.lock();
+        if self.subscribers.load(Ordering::SeqCst) >= LIVE_SUBSCRIBERS_MAX {
+            return Err(Refusal::Subscribers);
+        }
+        let present = open.get(&subject).cloned().filter(|feed| !feed.told.lock().over);
+        let feed = match present {
+            Some(feed) => feed,
+            None if open.len() >= LIVE_FEEDS_MAX => return Err(Refusal::Feeds),
+            None => {
+                let epoch = std::collections::hash_map::RandomState::new().hash_one(&subject);
+                let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
+                let feed = Arc::new(Feed { epoch, sender, told: Mutex::default() });
+                open.insert(subject.clone(), Arc::clone(&feed));
+                let of_task = (Arc::downgrade(self), state.clone(), Arc::clone(&feed));
+                tokio::spawn(async move {
+                    let (feeds, state, feed) = of_task;
+                    look_after(&state, &subject, &feed).await;
+                    if let Some(feeds) = Weak::upgrade(&feeds) {
+                        feeds.close(&subject, &feed);
+                    }
+                });
+                feed
+            }
+        };
+        gauge_feeds(open.len());
+        drop(open);
+        let mut told = feed.told.lock();
+        told.idle_since = None;
+        // Under the lock: no event comes between what is sent first and what is heard.
+        let receiver = feed.sender.subscribe();
+        let first = told.since(feed.epoch, last_id);
+        let last = first.last().map(|frame| frame.number).or_else(|| told.snapshot.as_ref().map(|frame| frame.number));
+        drop(told);
+        gauge_subscribers(self.subscribers.fetch_add(1, Ordering::SeqCst) + 1);
+        Ok(Subscription { first, feed, receiver, subscribers: Arc::clone(&self.subscribers), last })
+    }
+
+    fn close(&self, subject: &Subject, feed: &Arc<Feed>) {
+        let mut open = self.open.lock();
+        if open.get(subject).is_some_and(|present| Arc::ptr_eq(present, feed)) {
+            open.remove(subject);
+        }
+        gauge_feeds(open.len());
+    }
+}
+
+impl Told {
+    /// What somebody has to hear who has heard everything up to `last_id`.
+    fn since(&self, epoch: u64, last_id: Option<&str>) -> Vec<Frame> {
+        let Some(snapshot) = &self.snapshot else { return Vec::new() };
+        let heard = last_id.and_then(parse_id).filter(|(of, _)| *of == epoch).map(|(_, number)| number);
+        match heard {
+            Some(number) if number == snapshot.number => Vec::new(),
+            // All that came after it are kept.
+            Some(number)
+                if self.kept.front().is_some_and(|oldest| oldest.number <= number + 1) && number < snapshot.number =>
+            {
+                self.kept.iter().filter(|frame| frame.number > number).cloned().collect()
+            }
+            _ => vec![snapshot.clone()],
+        }
+    }
+
+    fn keep(&mut self, frame: Frame) {
+        self.kept_bytes += frame.bytes.len();
+        self.kept.push_back(frame);
+        while self.kept_bytes > LIVE_KEPT_BYTES {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.kept_bytes -= oldest.bytes.len();
+        }
+    }
+}
+
+impl Subscription {
+    /// The next event; `None` when no more come.
+    pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(frame) if frame.bytes.is_empty() => return None,
+                Ok(frame) if self.last.is_some_and(|last| frame.number <= last) => {}
+                Ok(frame) => {
+                    self.last = Some(frame.number);
+                    return Some(frame);
+                }
+                // Too slow for the differences: the whole answer, and on from there.
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    metrics::counter!("trueup_live_lagged_total").increment(1);
+                    let told = self.feed.told.lock();
+                    let snapshot = told.snapshot.clone().filter(|_| !told.over)?;
+                    drop(told);
+                    self.last = Some(snapshot.number);
+                    return Some(snapshot);
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        gauge_subscribers(self.subscribers.fetch_sub(1, Ordering::SeqCst) - 1);
+    }
+}
+
+fn gauge_subscribers(count: usize) {
+    metrics::gauge!("trueup_live_subscribers").set(count as f64);
+}
+
+fn gauge_feeds(count: usize) {
+    metrics::gauge!("trueup_live_feeds").set(count as f64);
+}
+
+/// Looks until nobody listens any more, the view is gone or the server stops.
+async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
+    let mut seen = Seen::default();
+    let mut due = Instant::now();
+    loop {
+        if Instant::now() >= due {
+            due = Instant::now() + subject.every;
+            match look(state, subject, &mut seen).await {
+                Ok(Some(events)) => feed.tell(events),
+                Ok(None) => {}
+                Err(ReadError::UnknownView(_)) => break,
+                // It may be different next time; who asks for rows is told why.
+                Err(error) => tracing::warn!(view = subject.view, %error, "a live answer could not be looked at"),
+            }
+        }
+        if feed.is_forsaken() || !state.ready.load(Ordering::SeqCst) {
+            break;
+        }
+        let pause = due.saturating_duration_since(Instant::now()).min(STOPPING_LOOK);
+        tokio::time::sleep(pause).await;
+    }
+    feed.end();
+}
+
+impl Feed {
+    /// Tells `change`, if there is one, to all who listen; the snapshot is for those who come.
+    fn tell(&self, Events { snapshot, change }: Events) {
+        let mut told = self.told.lock();
+        let number = told.snapshot.as_ref().map_or(0, |snapshot| snapshot.number + 1);
+        let snapshot = Frame::new(self.epoch, number, "snapshot", &snapshot);
+        let change = change.map(|change| Frame::new(self.epoch, number, "change", &change));
+        let said = match change {
+            Some(change) => {
+                told.keep(change.clone());
+                change
+            }
+            None => {
+                // What came before cannot be gone on from.
+                told.kept.clear();
+                told.kept_bytes = 0;
+                snapshot.clone()
+            }
+        };
+        told.snapshot = Some(snapshot);
+        metrics::counter!("trueup_live_events_total").increment(self.sender.receiver_count() as u64);
+        // Nobody listens: that is no error.
+        let _ = self.sender.send(said);
+    }
+
+    /// Has nobody listened for long?
+    fn is_forsaken(&self) -> bool {
+        let mut told = self.told.lock();
+        if self.sender.receiver_count() > 0 {
+            told.idle_since = None;
+            return false;
+        }
+        let since = *told.idle_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < Duration::from_millis(LIVE_IDLE_MS) {
+            return false;
+        }
+        // From here on nobody may begin to listen.
+        told.over = true;
+        true
+    }
+
+    /// Lets go of those who listen.
+    fn end(&self) {
+        let mut told = self.told.lock();
+        told.over = true;
+        // An empty frame is the end.
+        let _ = self.sender.send(Frame { number: 0, bytes: bytes::Bytes::new() });
+    }
+}
+
+/// What one look found.
+struct Events {
+    /// The whole answer.
+    snapshot: Vec<u8>,
+    /// What changed; `None`: everything may have.
+    change: Option<Vec<u8>>,
+}
+
+/// Looks once. `None`: nothing moved.
+async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Result<Option<Events>, ReadError> {
+    let (query, pinned) = pin(&state.doors(), &subject.view, &subject.parameters, state.clock.now()).await?;
+    let tag = EntityTag::of(&query, &pinned, "live");
+    if seen.tag.as_ref() == Some(&tag) {
+        return Ok(None);
+    }
+    let as_of = match query.as_of {
+        Some(AsOf::At(time)) => Micros(time),
+        _ => state.clock.now(),
+    };
+    let before = std::mem::take(seen);
+    let work = tokio::task::spawn_blocking(move || compute(&query, &pinned, as_of, tag, before));
+    match work.await {
+        Ok(Ok((after, events))) => {
+            *seen = after;
+            Ok(Some(events))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(view = subject.view, %error, "a live answer could not be computed");
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::error!(view = subject.view, %error, "a live answer could not be computed");
+            Ok(None)
+        }
+    }
+}
+
+/// The answer, and how it differs from the one before. Plain work.
+fn compute(
+    query: &Query,
+    pinned: &Pinned,
+    as_of: Micros,
+    tag: EntityTag,
+    before: Seen,
+) -> Result<(Seen, Events), crate::answer::AnswerError> {
+    metrics::counter!("trueup_live_computations_total").increment(1);
+    let answer = answer(query, pinned)?;
+    let about = About { pinned, layer: query.layer, as_of };
+    let names = answer.columns.iter().map(|column| format!("{} {:?}", column.name, column.data_type));
+    let kind = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
+    let (rows, differences) = before.rows.next(&answer);
+    let is_first = before.kind != kind;
+    let change = (!is_first)
+        .then(|| json::write_change(&differences.changed, &differences.gone, answer.next.as_deref(), &about));
+    let snapshot = json::write(&answer, &about, Shape::Document);
+    Ok((Seen { tag: Some(tag), rows, kind }, Events { snapshot, change }))
+}

@@ -1,0 +1,197 @@
+//! `trueup batch status`: how do the runs of each view stand? What runs now and next, and how the last ones went.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::calendar::Zone;
+use shared::clock::{Clock, SystemClock};
+use shared::control::{Run, RunState};
+use shared::time::Micros;
+
+use crate::arguments::{ListFormat, Listing};
+use crate::client::Client;
+use crate::commands::listing::dash;
+use crate::exit::Failure;
+use crate::quantities::{grouped, length};
+use crate::sparkline::sparkline;
+use crate::table::{Align, draw};
+
+use super::word;
+
+/// Runs whose durations are drawn.
+const DRAWN: usize = 20;
+
+/// Runs that are asked for, of each view: failed ones among them must not hide those that are drawn.
+const ASKED: usize = 200;
+
+/// What is told of a view.
+#[derive(Debug, Deserialize)]
+struct View {
+    name: String,
+    schedule: Option<String>,
+    #[serde(default)]
+    schedule_time_zone: Option<String>,
+    next_run: Option<Micros>,
+    #[serde(default)]
+    retry_at: Option<Micros>,
+    #[serde(default)]
+    last_success: Option<End>,
+    #[serde(default)]
+    last_failure: Option<End>,
+}
+
+/// How a run ended.
+#[derive(Debug, Deserialize)]
+struct End {
+    version: Option<i64>,
+    finished_at: Option<Micros>,
+    duration_ms: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Views {
+    views: Vec<View>,
+}
+
+pub async fn run(arguments: Listing) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let views: Value = client.get("/v1/views").await?;
+    let mut runs: Vec<Value> = Vec::new();
+    for view in views["views"].as_array().into_iter().flatten().filter_map(|view| view["name"].as_str()) {
+        // Of each for itself: a view that runs every minute would leave no room for one that runs every night.
+        let mut page: Value = client.get(&format!("/v1/runs?view={view}&limit={ASKED}")).await?;
+        runs.extend(page["runs"].as_array_mut().map(std::mem::take).unwrap_or_default());
+    }
+    let text = match arguments.output {
+        ListFormat::Json => format!("{:#}\n", json!({ "views": views["views"], "runs": runs })),
+        ListFormat::Table => {
+            let unreadable = |cause| client.unreadable(&cause);
+            let Views { views } = serde_json::from_value(views).map_err(unreadable)?;
+            let runs: Vec<Run> = serde_json::from_value(Value::Array(runs)).map_err(unreadable)?;
+            table(&views, &runs, SystemClock.now(), None)
+        }
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn table(views: &[View], runs: &[Run], now: Micros, width: Option<u16>) -> String {
+    let header = [
+        ("view", Align::Left),
+        ("now", Align::Left),
+        ("next run", Align::Left),
+        ("last success", Align::Left),
+        ("durations, newest on the right", Align::Left),
+        ("last failure", Align::Left),
+    ];
+    let mut of_view: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
+    runs.iter().for_each(|run| of_view.entry(run.view.as_str()).or_default().push(run));
+    let rows = views.iter().map(|view| {
+        let runs = of_view.get(view.name.as_str()).map_or(&[][..], Vec::as_slice);
+        vec![view.name.clone(), present(runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
+    });
+    let mut text = draw(&header, rows, width);
+    if runs.is_empty() {
+        text += "no run yet: trueup batch run VIEW --wait\n";
+    }
+    text
+}
+
+/// What runs or waits.
+fn present(runs: &[&Run]) -> String {
+    let open = runs.iter().rev().filter(|run| !run.state.is_over());
+    let told = open.map(|run| match (run.state, run.progress.dates) {
+        (RunState::Running, 1..) => {
+            format!("running, {} of {} dates", grouped(run.progress.dates_done), grouped(run.progress.dates))
+        }
+        (state, _) => word(state).to_owned(),
+    });
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { "idle".to_owned() } else { told.join("; ") }
+}
+
+/// The next run in words, with the clock that its schedule goes by.
+fn next(view: &View, now: Micros) -> String {
+    let zone: Zone = view.schedule_time_zone.as_deref().and_then(|name| name.parse().ok()).unwrap_or(Zone::UTC);
+    let at = |time: Micros| {
+        let wall = Micros(zone.wall_clock(time.0)).to_string();
+        let wall = wall.get(11..16).map_or(wall.clone(), str::to_owned);
+        format!("in {}, at {wall} {}", span(now, time), zone.name())
+    };
+    match (view.retry_at, view.next_run) {
+        (Some(retry), next) if next.is_none_or(|next| retry < next) => format!("again {}", at(retry)),
+        (_, Some(next)) if view.schedule.as_deref().is_some_and(|line| line.starts_with("@every")) => {
+            format!("in {}", span(now, next))
+        }
+        (_, Some(next)) => at(next),
+        _ => "when asked for".to_owned(),
+    }
+}
+
+/// From one moment to a later one, in whole seconds or more: nobody plans by less.
+fn span(earlier: Micros, later: Micros) -> String {
+    match (later.0.saturating_sub(earlier.0).max(0) as f64 / 1e6).round() {
+        seconds if seconds < 2.0 => format!("{seconds} s"),
+        seconds => length(seconds * 1e3),
+    }
+}
+
+fn ago(end: &End, now: Micros) -> String {
+    end.finished_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("{} ago", span(at, now)))
+}
+
+fn success(view: &View, now: Micros) -> String {
+    let Some(end) = &view.last_success else { return dash() };
+    let version = end.version.map_or(String::new(), |version| format!("version {version}, "));
+    let took = end.duration_ms.map_or(String::new(), |ms| format!(", took {}", length(ms as f64)));
+    format!("{version}{}{took}", ago(end, now))
+}
+
+fn failure(view: &View, now: Micros) -> String {
+    let Some(end) = &view.last_failure else { return dash() };
+    format!("{}: {}", ago(end, now), end.error.as_deref().unwrap_or("no reason was given"))
+}
+
+fn durations(runs: &[&Run]) -> String {
+    let published = runs.iter().filter(|run| run.state == RunState::Published);
+    let mut taken: Vec<f64> = published.filter_map(|run| run.duration_ms).take(DRAWN).map(|ms| ms as f64).collect();
+    if taken.is_empty() {
+        return dash();
+    }
+    taken.reverse();
+    let longest = taken.iter().copied().fold(0.0, f64::max);
+    format!("{} up to {}", sparkline(&taken), length(longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::a_run;
+    use super::*;
+
+    #[test]
+    fn views_with_what_runs_now_next_and_ran_last() {
+        let views = serde_json::from_value::<Views>(json!({"views": [
+            {"name": "departures", "schedule": "0 2 * * *", "schedule_time_zone": "Europe/Berlin",
+             "next_run": "2024-07-02T00:00:00Z", "last_failure": null,
+             "last_success": {"run": "r1", "version": 12, "finished_at": "2024-07-01T00:00:04Z", "duration_ms": 4200, "error": null}},
+            {"name": "delays", "schedule": "@every 5m", "schedule_time_zone": "UTC", "next_run": "2024-07-01T12:04:10Z",
+             "retry_at": "2024-07-01T12:00:31Z",
+             "last_failure": {"run": "r2", "version": null, "finished_at": "2024-07-01T12:00:00Z", "duration_ms": 20,
+                              "error": "the store is away"}},
+            {"name": "totals", "schedule": null, "next_run": null}
+        ]}));
+        let mut runs: Vec<Run> =
+            [400, 800, 4200, 100].map(|ms| Run { duration_ms: Some(ms), ..a_run("published", Some(4), None) }).into();
+        runs.insert(0, a_run("running", None, None));
+        let now = Micros::parse("2024-07-01T12:00:01Z").expect("a time");
+        insta::assert_snapshot!(table(&views.expect("views").views, &runs, now, Some(200)), @r#"
+         view         now                     next run                          last success                       durations, newest on the right   last failure
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         departures   running, 3 of 3 dates   in 12 h, at 02:00 Europe/Berlin   version 12, 12 h ago, took 4.2 s   ▂█▃▂ up to 4.2 s                 -
+         delays       idle                    again in 30 s, at 12:00 UTC       -                                  -                                1 s ago: the store is away
+         totals       idle                    when asked for                    -                                  -                                -
+        "#);
+    }
+}
