@@ -306,3 +306,43 @@ fn a_compaction_that_is_killed_at_any_step_changes_no_answer_and_leaves_nothing_
         check(&world, &log, &views, Layer::Batch, step);
     }
 }
+
+/// Numbers of the commits that the archive's log has.
+fn log_entries(world: &World) -> Vec<u64> {
+    let log = world.store().join("lake/events/events/_delta_log");
+    let names = std::fs::read_dir(log).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut numbers: Vec<u64> = names.filter_map(|name| name.to_str()?.strip_suffix(".json")?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn the_log_of_an_archive_does_not_grow_for_ever() {
+    let views = views();
+    let mut world = started(&format!("{ON_REQUEST}vacuum_age_ms = 0\n"));
+    let mut log = Log::new(STRICT);
+    let mut posts = 0;
+    while log_entries(&world).len() < 230 {
+        post(&world, &mut log, &(posts * 3..posts * 3 + 3).map(numbered).collect::<Vec<_>>());
+        posts += 1;
+        assert!(posts < 20_000, "the archiver does not commit");
+    }
+    for name in NAMES {
+        assert_eq!(world.run(name, false)["state"], json!("published"));
+    }
+    let newest = *log_entries(&world).last().expect("an entry");
+    compact(&world, "{\"vacuum_older_than_ms\": 0}");
+    let left = log_entries(&world);
+    assert!(left[0] + 200 > newest && left[0] > 0, "{left:?}");
+    check(&world, &log, &views, Layer::Merged, "with a shorter log");
+    // Where the log begins later, a process that starts finds the same table, and goes on with it.
+    world.kill();
+    world.start();
+    check(&world, &log, &views, Layer::Merged, "after a restart");
+    post(&world, &mut log, &(100_000..100_050).map(numbered).collect::<Vec<_>>());
+    for name in NAMES {
+        assert_eq!(world.run(name, true)["state"], json!("published"));
+    }
+    check(&world, &log, &views, Layer::Batch, "from the archive with a shorter log");
+    python_reads(&world, log.accepted.len());
+}

@@ -85,7 +85,7 @@ fn a_run_keeps_within_its_limit_and_says_the_same() {
     println!("peak with room {before_large} to {with_room} MiB, within 64 MiB {before_small} to {within} MiB");
     // Beside the limit: buffers of readers and writers, and what the allocator keeps. All groups take far more.
     assert!(within < before_small + 64 + 200, "{within} MiB");
-    assert!(with_room > within + 200, "the bound says nothing: {with_room} MiB with room");
+    assert!(with_room > within + 120, "the bound says nothing: {with_room} MiB with room");
     let progress = small.get("/v1/runs").json()["runs"][0]["progress"].clone();
     assert_eq!(progress["rows"], json!(GROUPS + GROUPS / 5));
 }

@@ -1,4 +1,5 @@
-//! When are old files of a view's table, and of that of its reconciliations, deleted? After a publish, now and then, and when somebody asks for it.
+//! When are old files of a view's table, and of that of its reconciliations, deleted? After a publish, now and then, and
+//! when somebody asks for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

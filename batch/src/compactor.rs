@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use shared::control::Compacted;
 use shared::ids::StreamName;
-use shared::lake::vacuum::vacuum;
+use shared::lake::vacuum::{expire_old_log, vacuum};
 use shared::lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
 use shared::published::Views;
 use shared::stream::Stream;
@@ -99,6 +99,9 @@ impl Compactor {
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
             compacted.files_too_young = vacuumed.too_young;
+            let age = older_than.max(self.settings.vacuum_age);
+            let entries = expire_old_log(&table, age, self.lake.leases()).await?;
+            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's log were let go");
         }
         report(&compacted);
         Ok(Some(compacted))

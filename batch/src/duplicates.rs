@@ -100,6 +100,11 @@ fn falls_to(ids: &Column, pass: u64, passes: u64) -> PolarsResult<BooleanChunked
     if let Ok(numbers) = ids.i64() {
         return Ok(numbers.iter().map(|number| falls(&number.unwrap_or_default().to_le_bytes())).collect());
     }
+    if let Ok(numbers) = ids.f64() {
+        // What Polars takes for the same id must fall to the same pass: both zeros, and every NaN.
+        let bits = |number: f64| if number.is_nan() { u64::MAX } else { (number + 0.0).to_bits() };
+        return Ok(numbers.iter().map(|number| falls(&bits(number.unwrap_or_default()).to_le_bytes())).collect());
+    }
     let of_value = |value: AnyValue| falls(value.to_string().as_bytes());
     Ok(ids.iter().map(of_value).collect())
 }
@@ -141,6 +146,11 @@ mod tests {
                 mask.iter().zip(&mut fallen).for_each(|(falls, times)| *times += usize::from(falls == Some(true)));
             }
             assert!(fallen.iter().all(|times| *times == 1));
+        }
+        let same = Series::new(ID.into(), [0.0, -0.0, f64::NAN, -f64::NAN]).into_column();
+        for pass in 0..7 {
+            let mask: Vec<_> = falls_to(&same, pass, 7).expect("a mask").iter().collect();
+            assert!(mask[0] == mask[1] && mask[2] == mask[3], "{pass}: {mask:?}");
         }
     }
 }

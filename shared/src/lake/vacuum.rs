@@ -90,6 +90,24 @@ pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     Ok(deleted as u64)
 }
 
+/// Lets go of the log's entries that are older than `age` and that nobody who holds a lease reads: of a table whose versions
+/// are not counted. Every look at a table lists its log, so it must not grow for ever.
+pub async fn expire_old_log(table: &Table, age: Duration, leases: &Leases) -> Result<u64, LakeError> {
+    let newest = table.newest_version().await?;
+    let cutoff_ms = now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let young = entries_since(table, cutoff_ms).await?.unwrap_or(newest);
+    let oldest = leases.oldest_version(table.path()).map_or(young, |held| held.min(young));
+    expire_log(table, oldest.min(newest).max(0)).await
+}
+
+/// The first version that was written after `cutoff_ms`.
+async fn entries_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, LakeError> {
+    let log = Path::from("_delta_log");
+    let entries: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
+    let since = entries.iter().filter(|entry| entry.last_modified.timestamp_millis() > cutoff_ms);
+    Ok(since.filter_map(|entry| entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()).min())
+}
+
 /// How the paths of a table's files begin.
 fn data_prefix(table: &Table) -> String {
     format!("{}=", table.partition_column())
@@ -126,10 +144,7 @@ async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeE
 /// The files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be loaded. What
 /// came and went since is too young by its own age.
 async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
-    let log = Path::from("_delta_log");
-    let entries: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
-    let since = entries.iter().filter(|entry| entry.last_modified.timestamp_millis() > cutoff_ms);
-    let first = since.filter_map(|entry| entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()).min();
+    let first = entries_since(table, cutoff_ms).await?;
     let Some(version) = first.map(|first| first - 1).filter(|version| (0..from).contains(version)) else {
         return Ok(HashSet::new());
     };
