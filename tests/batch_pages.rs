@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn definitions() -> String {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/flights/flights.sql");
     let text = std::fs::read_to_string(example).expect("the example");
-    let unscheduled = text.replace("WITH (schedule = '@every 5s')", "WITH (schedule = '0 2 * * *', schedule_time_zone = 'Europe/Berlin')");
+    let unscheduled = text.replace(
+        "WITH (schedule = '@every 5s')",
+        "WITH (schedule = '0 2 * * *', schedule_time_zone = 'Europe/Berlin')",
+    );
     let unscheduled = unscheduled.replace("WITH (schedule = '@every 10s')", "WITH (max_drift = 0.5)");
     assert!(!unscheduled.contains("@every '"), "no run comes by itself");
     unscheduled
@@ -59,7 +62,11 @@ impl Sight {
             if !matches!(found, Value::Null | Value::Bool(false)) && found != json!(0) && found != json!("") {
                 return found;
             }
-            assert!(begin.elapsed() < PATIENCE, "never came: {what}; connection: {}", self.run("return document.getElementById('connection').textContent;"));
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "never came: {what}; connection: {}",
+                self.run("return document.getElementById('connection').textContent;")
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -71,15 +78,21 @@ impl Sight {
     /// Pictures for the documentation, where somebody wants them.
     fn picture(&self, name: &str, ready: &str) {
         let Some(folder) = std::env::var_os("TRUEUP_SCREENSHOTS") else { return };
-        for (width, height, scheme, suffix) in
-            [(1400, 1000, "light", ""), (1400, 1000, "dark", "-dark"), (400, 900, "light", "-400"), (400, 900, "dark", "-400-dark")]
-        {
+        for (width, height, scheme, suffix) in [
+            (1400, 1000, "light", ""),
+            (1400, 1000, "dark", "-dark"),
+            (400, 900, "light", "-400"),
+            (400, 900, "dark", "-400-dark"),
+        ] {
             self.browser.resize(width, height);
             self.browser.prefer(scheme);
             self.wait("the page in its new size", ready);
             std::thread::sleep(Duration::from_millis(1500));
-            std::fs::write(std::path::Path::new(&folder).join(format!("{name}{suffix}.png")), self.browser.screenshot())
-                .expect("the picture can be written");
+            std::fs::write(
+                std::path::Path::new(&folder).join(format!("{name}{suffix}.png")),
+                self.browser.screenshot(),
+            )
+            .expect("the picture can be written");
         }
         self.browser.resize(1400, 1000);
         self.browser.prefer("light");
@@ -121,7 +134,7 @@ fn runs_are_started_watched_and_told_of() {
         assert_eq!(rows, run["progress"]["rows"].to_string());
     }
     let points = sight.run("return document.getElementById('chart').data.map((trace) => trace.x.length);");
-    assert_eq!(points, json!([2, 1, 1]), "a point for each run, by view");
+    assert_eq!(points, json!([1, 2, 1]), "a point for each run, by view");
     // Filters, and the versions of a view.
     sight.run("const select = document.getElementById('of-view'); select.value = 'delays'; select.dispatchEvent(new Event('change'));");
     sight.wait("the filter", "return document.querySelectorAll('#runs tbody tr').length === 1;");
@@ -141,11 +154,15 @@ fn a_waiting_retry_is_shown_and_cancelled() {
     let dates = sight.world.store().join("lake/events/flights/_event_date=2001-01-05");
     let aside = sight.world.data.path().join("aside");
     std::fs::rename(&dates, &aside).expect("it can be moved");
-    let id = sight.world.post("/v1/views/totals/runs", r#"{"full": true}"#).json()["id"].as_str().expect("an id").to_owned();
+    let id =
+        sight.world.post("/v1/views/totals/runs", r#"{"full": true}"#).json()["id"].as_str().expect("an id").to_owned();
     let failed = sight.world.finished(&id);
     assert_eq!(failed["state"], json!("failed"), "{failed}");
     sight.open("/batch");
-    let reason = sight.wait("the reason", "const p = document.querySelector('#lane-totals .reason'); return !p.hidden && p.textContent;");
+    let reason = sight.wait(
+        "the reason",
+        "const p = document.querySelector('#lane-totals .reason'); return !p.hidden && p.textContent;",
+    );
     assert!(reason.as_str().is_some_and(|text| text.contains("The last run failed")), "{reason}");
     let next = sight.run("return document.querySelector('#lane-totals dd').textContent;");
     assert!(next.as_str().is_some_and(|text| text.starts_with("again in")), "{next}");
@@ -159,7 +176,10 @@ fn a_waiting_retry_is_shown_and_cancelled() {
 fn comparisons_are_shown_version_by_version() {
     let sight = Sight::new();
     sight.open("/compare/departures");
-    sight.wait("that nothing was compared", "const p = document.getElementById('nothing'); return !p.hidden && p.textContent.includes('Not compared yet');");
+    sight.wait(
+        "that nothing was compared",
+        "const p = document.getElementById('nothing'); return !p.hidden && p.textContent.includes('Not compared yet');",
+    );
     assert_eq!(sight.world.run("departures", false)["state"], json!("published"));
     // An event that comes again after the version, and a run over it: a second comparison.
     let event = json!({"flight_id": "one more", "scheduled_at": "2001-01-15T20:00:00Z", "origin": "ATL", "destination": "ORD", "delay_min": 3, "distance_mi": 600});
@@ -174,7 +194,8 @@ fn comparisons_are_shown_version_by_version() {
     sight.wait("version 1", "return document.getElementById('version-shown').textContent === '1' && document.getElementById('facts').textContent.includes('drift');");
     assert_eq!(sight.run("return location.search;"), json!("?version=1"));
     let facts = sight.run("return Object.fromEntries([...document.querySelectorAll('#facts > div')].map((fact) => [fact.children[0].textContent, fact.children[1].textContent]));");
-    let grouped = |number: &Value| facts[number.as_str().unwrap_or_default()].as_str().unwrap_or_default().replace(',', "");
+    let grouped =
+        |number: &Value| facts[number.as_str().unwrap_or_default()].as_str().unwrap_or_default().replace(',', "");
     assert_eq!(grouped(&json!("rows compared")), first["rows_compared"].to_string());
     let differing: u64 = first["causes"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
     assert_eq!(grouped(&json!("values that differed")), differing.to_string());
@@ -186,7 +207,10 @@ fn comparisons_are_shown_version_by_version() {
     assert_eq!(rows.as_array().map(Vec::len), Some(of_measure.len().min(100)));
     let off = |row: &Value| (row["served"].as_f64().unwrap_or(0.0) - row["exact"].as_f64().unwrap_or(0.0)).abs();
     let worst = of_measure.iter().map(|row| off(row)).fold(0.0, f64::max);
-    let shown: f64 = rows[0][4].as_str().and_then(|text| text.replace([',', '−'], "").replace('-', "").parse().ok()).expect("a number");
+    let shown: f64 = rows[0][4]
+        .as_str()
+        .and_then(|text| text.replace([',', '−'], "").replace('-', "").parse().ok())
+        .expect("a number");
     assert_eq!(shown, worst);
     let bars = sight.run("return document.getElementById('causes').data.map((trace) => [trace.name, trace.y.reduce((a, b) => a + b, 0)]);");
     let second = sight.world.get("/v1/views/departures/compare?version=2").json();
@@ -200,7 +224,10 @@ fn comparisons_are_shown_version_by_version() {
     sight.run("history.back();");
     sight.wait("back", "return document.getElementById('version-shown').textContent === '1';");
     sight.open("/compare/departures?version=99");
-    sight.wait("why not", "const p = document.getElementById('error'); return !p.hidden && p.textContent.includes('99');");
+    sight.wait(
+        "why not",
+        "const p = document.getElementById('error'); return !p.hidden && p.textContent.includes('99');",
+    );
     sight.open("/compare/departures?version=1");
     sight.wait("the page", COMPARE_READY);
     if let Some(script) = axe::script() {
@@ -220,7 +247,13 @@ fn streams_show_disorder_and_what_was_not_taken() {
     let bars = sight.run("return document.querySelector('.lateness').data[0].x.length;");
     assert_eq!(bars, json!(stream["lateness"]["quantiles_ms"].as_object().map_or(0, serde_json::Map::len) + 1));
     let suggested = sight.run("return [...document.querySelectorAll('.settings tbody tr')].slice(0, 2).map((row) => row.children[2].textContent);");
-    assert_eq!(suggested, json!([stream["lateness"]["suggested"]["watermark_delay"], stream["lateness"]["suggested"]["allowed_lateness"]]));
+    assert_eq!(
+        suggested,
+        json!([
+            stream["lateness"]["suggested"]["watermark_delay"],
+            stream["lateness"]["suggested"]["allowed_lateness"]
+        ])
+    );
     let late = sight.world.get("/v1/streams/flights/late?limit=20").json();
     let shown = sight.run("return document.querySelectorAll('.entries tbody tr').length;");
     assert_eq!(json!(late["events"].as_array().map(Vec::len)), shown);
@@ -234,8 +267,14 @@ fn streams_show_disorder_and_what_was_not_taken() {
     sight.press(".empty-out");
     assert_eq!(sight.world.get("/v1/streams/flights/quarantine").json()["kept"], json!(2), "once is not enough");
     sight.press(".empty-out");
-    sight.wait("that they are forgotten", "return document.querySelector('.listed').textContent.startsWith('Every line');");
+    sight.wait(
+        "that they are forgotten",
+        "return document.querySelector('.listed').textContent.startsWith('Every line');",
+    );
     assert_eq!(sight.world.get("/v1/streams/flights/quarantine").json()["kept"], json!(0));
     let command = sight.run("return document.querySelector('.send code').textContent;");
-    assert!(command.as_str().is_some_and(|text| text.contains("/v1/events/flights") && text.contains("scheduled_at")), "{command}");
+    assert!(
+        command.as_str().is_some_and(|text| text.contains("/v1/events/flights") && text.contains("scheduled_at")),
+        "{command}"
+    );
 }

@@ -170,10 +170,12 @@ function showServed(comparison, measure) {
 }
 
 function showWorst(comparison, measure, rows) {
-  const distance = (row) => {
-    const [served, exact] = [number(row.served), number(row.exact)];
-    return served === null || exact === null ? Infinity : Math.abs(served - exact);
+  // What was not served at all is off by all of it.
+  const off = (row) => {
+    const [served, exact] = [number(row.served) ?? 0, number(row.exact) ?? 0];
+    return Array.isArray(row.served ?? row.exact) || Number.isNaN(served - exact) ? null : served - exact;
   };
+  const distance = (row) => Math.abs(off(row) ?? 0);
   const worst = rows.toSorted((a, b) => distance(b) - distance(a)).slice(0, WORST);
   const first = rows[0] ?? {};
   const dimensions = Object.keys(first).filter((name) => !["measure", "served", "exact", "cause"].includes(name));
@@ -181,7 +183,7 @@ function showWorst(comparison, measure, rows) {
     ...dimensions.map((name) => ({ name, cell: (row) => (name.startsWith("window_") ? time(row[name]) : value(row[name])) })),
     { name: "served", number: true, cell: (row) => (row.served === null ? "nothing" : value(row.served)) },
     { name: "exact", number: true, cell: (row) => (row.exact === null ? "nothing" : value(row.exact)) },
-    { name: "off", heading: "off by", number: true, cell: (row) => (distance(row) === Infinity ? "–" : value(number(row.served) - number(row.exact))) },
+    { name: "off", heading: "off by", number: true, cell: (row) => value(off(row)) },
     { name: "cause", cell: (row) => badge(CAUSES[row.cause]?.[0] ?? row.cause, CAUSES[row.cause]?.[1] ?? "") },
   ];
   find("worst").hidden = rows.length === 0;
