@@ -23,7 +23,7 @@ const STYLES: [(&str, &str); 6] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
 ];
-const SCRIPTS: [(&str, &str); 17] = [
+const SCRIPTS: [(&str, &str); 18] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/ask.js", include_str!("../../assets/ask.js")),
@@ -37,6 +37,7 @@ const SCRIPTS: [(&str, &str); 17] = [
     ("/assets/asked.js", include_str!("../../assets/asked.js")),
     ("/assets/figure.js", include_str!("../../assets/figure.js")),
     ("/assets/take.js", include_str!("../../assets/take.js")),
+    ("/assets/listen.js", include_str!("../../assets/listen.js")),
     ("/assets/notices.js", include_str!("../../assets/notices.js")),
     ("/assets/compare.js", include_str!("../../assets/compare.js")),
     ("/assets/batch.js", include_str!("../../assets/batch.js")),
