@@ -4,6 +4,7 @@ import { ask, parameters, told } from "./ask.js";
 import { CHARTED_MAX, grainOf, grains, inTime, isGrouped, ofGroups, onGrid, reach, read, rowsAsked, subject, write } from "./asked.js";
 import { complain, define, fillTable, badge, element, say } from "./dom.js";
 import { explain, items, overGroups, overTime } from "./figure.js";
+import { listener } from "./listen.js";
 import { exactShare, showNotices } from "./notices.js";
 import { keepCurrent } from "./shell.js";
 import { takes } from "./take.js";
@@ -21,6 +22,11 @@ let oldest = null;
 // Which of the reader's wishes is the present one, and which of them the server has refused: it is not asked that again.
 let wanted = 0;
 let refused = -1;
+// Which wish is answered on the page, and in which colours it is drawn.
+let answered = -1;
+let drawnIn = "";
+const live = listener(() => again());
+const scheme = () => getComputedStyle(document.body).backgroundColor;
 
 const rows = (query) => `/v1/views/${encodeURIComponent(of.view)}/rows.json${parameters(query)}`;
 
@@ -208,6 +214,10 @@ async function round() {
     showRange(range);
     const query = rowsAsked(state, of, range, grain);
     takes(of.view, query);
+    live.follow(`/v1/views/${encodeURIComponent(of.view)}/live${parameters({ ...query, order_by: null, every: "1s" })}`);
+    // A new question is asked at once; the same one when rows have changed.
+    if (answered === turn && drawnIn === scheme() && !live.isDue()) return;
+    if (answered !== turn) live.isDue();
     const table = await ask(rows({ ...query, limit: state.rows }));
     if (stale()) return;
     const drawn = of.measure && state.chart !== "table" && table.body.rows.length > 0 ? await charted(query, grain, table.body.columns) : undefined;
@@ -218,6 +228,7 @@ async function round() {
     if (drawn) await showChart(drawn, grain);
     else if (find("figure")) find("figure").hidden = true;
     showError(null);
+    [answered, drawnIn] = [turn, scheme()];
     settled();
   } catch (error) {
     if (stale()) return;

@@ -37,6 +37,7 @@ const SCRIPTS: [(&str, &str); 18] = [
     ("/assets/asked.js", include_str!("../../assets/asked.js")),
     ("/assets/figure.js", include_str!("../../assets/figure.js")),
     ("/assets/take.js", include_str!("../../assets/take.js")),
+    ("/assets/listen.js", include_str!("../../assets/listen.js")),
     ("/assets/notices.js", include_str!("../../assets/notices.js")),
     ("/assets/twice.js", include_str!("../../assets/twice.js")),
     ("/assets/compare.js", include_str!("../../assets/compare.js")),
