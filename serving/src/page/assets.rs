@@ -23,7 +23,7 @@ const STYLES: [(&str, &str); 6] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
 ];
-const SCRIPTS: [(&str, &str); 18] = [
+const SCRIPTS: [(&str, &str); 19] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/ask.js", include_str!("../../assets/ask.js")),
