@@ -11,6 +11,7 @@ mod exit;
 mod figures;
 mod listen;
 mod metric_names;
+mod openapi;
 mod outlook;
 mod ownership;
 mod parquet_rows;

@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use crate::figures::{self, Figures};
 use crate::listen;
+use crate::openapi;
 use crate::ownership::{Begins, Ownership};
 use crate::place::Place;
 use crate::settings::Limits;
@@ -196,7 +197,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),
     };
-    let routes = serving::http::routes(state, intake::http::routes(door), &settings.origins);
+    let routes = serving::http::routes(state, intake::http::routes(door).merge(openapi::routes()), &settings.origins);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;

@@ -295,7 +295,7 @@ fn the_page_says_that_a_new_definition_is_being_computed_and_then_shows_it() {
     let browser = browser::Browser::start();
     browser.open(&format!("{}/", history.world.url()));
     let read = "const card = document.querySelector('.card'); const banner = card.querySelector('.shadow');
-                return [banner.hidden ? '' : banner.textContent, card.querySelector('.about').textContent];";
+                return [banner?.textContent ?? '', card.querySelector('.about').textContent];";
     let mut seen = Value::Null;
     history.world.wait_for("the banner", |_| {
         seen = browser.run(read);

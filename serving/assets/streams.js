@@ -1,54 +1,132 @@
-// What has come in? The counters of one stream, and how to send a first event.
+// What came in, how late, and what was not taken? A round a second; the lists of events are asked for as they are looked at.
 
-import { count, define, element, length, percent, time, value } from "./text.js";
+import { act, ask, parameters, told } from "./ask.js";
+import { complain, element, fillTable, say } from "./dom.js";
+import { axis, colours, draw, layout } from "./plot.js";
+import { keepCurrent } from "./shell.js";
+import { exampleCommand, showStream } from "./stream_section.js";
+import { bytes, count, length, percent, time, value } from "./text.js";
+import { twice } from "./twice.js";
 
-const sum = (partitions, name) => partitions.reduce((total, p) => total + p[name], 0);
+const LISTED = 20;
+const sections = [...document.querySelectorAll(".stream")];
+const lists = new Map(sections.map((section) => [section, { kind: "late", limit: LISTED }]));
 
-/** Shows the state of a stream in its section. */
-export function showStream(section, stream) {
-  const { partitions } = stream;
-  const events = sum(partitions, "head");
-  define(section.querySelector(".counters"), [
-    ["events", count(events), "accepted and durable in the log"],
-    ["per second", value(Math.round(stream.events_per_second * 10) / 10), "over the last ten seconds"],
-    ["late", count(sum(partitions, "late")), "came after allowed lateness: left to the batch layer"],
-    ...(sum(partitions, "ahead") ? [["ahead", count(sum(partitions, "ahead")), "too far in the future to move the watermark"]] : []),
-    ["duplicates", count(sum(partitions, "duplicates")), "sent again and not counted again"],
-    ["rejected", count(stream.rejected), "lines that were not events of this stream"],
-    ["watermark", time(stream.watermark), "event time up to which everything is expected to have come"],
-  ]);
-  showLateness(section.querySelector(".lateness"), stream);
-  const hint = section.querySelector(".hint");
-  hint.hidden = events > 0;
-  if (!hint.hidden && !hint.hasChildNodes()) hint.append(...firstEvent(stream));
-  section.dataset.updated = Number(section.dataset.updated) + 1;
-}
-
-/** How far behind the latest event time events come, in one line, with the lists behind it. */
-function showLateness(line, { name, lateness, partitions, quarantine }) {
-  line.hidden = !lateness;
-  if (!lateness) return;
-  const { quantiles_ms: q, max_ms, late_share, suggested } = lateness;
-  const far = `Events come behind the latest one by ${length(q.p50)} in the median, ${length(q.p99)} (p99), at most ${length(max_ms)}; ${percent(late_share)} late. `;
-  const fit = `Fits 99.9 %: watermark_delay '${suggested.watermark_delay}', allowed_lateness '${suggested.allowed_lateness}'.`;
-  const lists = [["late", sum(partitions, "late")], ["ahead", sum(partitions, "ahead")], ["quarantine", quarantine.kept]].filter(([, n]) => n > 0);
-  const shown = JSON.stringify([far, fit, lists.map(([list]) => list)]);
-  if (line.dataset.shown === shown) return;
-  line.dataset.shown = shown;
-  const links = lists.flatMap(([list]) => [" ", element("a", { href: `/v1/streams/${name}/${list}`, text: list })]);
-  line.replaceChildren(far, fit, ...links);
-}
-
-const example = (column) => {
-  if (column.type === "TIMESTAMP") return new Date().toISOString().slice(0, 19) + "Z";
-  if (column.type === "DATE") return new Date().toISOString().slice(0, 10);
-  if (column.type === "BOOLEAN") return true;
-  if (column.type === "STRING") return column.role === "primary key" ? "first" : "a";
-  return 1;
+const EMPTY = {
+  late: "No event came after allowed lateness.",
+  ahead: "No event was too far ahead of its arrival.",
+  quarantine: "Every line was an event of this stream.",
 };
 
-function firstEvent(stream) {
-  const event = Object.fromEntries(stream.columns.map((c) => [c.name, example(c)]));
-  const command = `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(event)}'`;
-  return [element("p", { text: "No events yet. Send the first one:" }), element("pre", {}, element("code", { text: command }))];
+function showLateness(section, { lateness, settings }) {
+  const chart = section.querySelector(".lateness");
+  const measured = section.querySelector(".measured");
+  if (!lateness) {
+    chart.hidden = true;
+    return say(measured, "Nothing was measured yet.");
+  }
+  chart.hidden = false;
+  const colour = colours();
+  const quantiles = Object.entries(lateness.quantiles_ms).map(([name, ms]) => [Number(name.slice(1)), name, ms]).toSorted((a, b) => a[0] - b[0]);
+  const all = [...quantiles, [100, "largest", lateness.max_ms]];
+  const shown = JSON.stringify([all, colour.text]);
+  if (chart.dataset.shown !== shown) {
+    chart.dataset.shown = shown;
+    const trace = {
+      type: "bar", x: all.map(([, name]) => name), y: all.map(([, , ms]) => Math.max(ms, 1) / 1000), marker: { color: colour.exact },
+      text: all.map(([, , ms]) => length(ms)), textposition: "outside", textfont: { size: 11 }, cliponaxis: false,
+      hovertext: all.map(([share, name, ms]) => (name === "largest" ? `the farthest: ${length(ms)}` : `${share} % came within ${length(ms)}`)), hoverinfo: "text",
+    };
+    draw(chart, [trace], layout(colour, { xaxis: axis(colour, { type: "category" }), yaxis: axis(colour, { type: "log", showticklabels: false, showgrid: false }) }));
+    chart.setAttribute("aria-label", `Disorder: ${all.map(([, name, ms]) => `${name} ${length(ms)}`).join(", ")}`);
+  }
+  say(measured, `${count(lateness.measured)} events measured; ${percent(lateness.behind_watermark_share)} came behind the watermark, ${percent(lateness.late_share)} would be late.`);
+  const rows = [
+    { name: "watermark_delay", now: settings.watermark_delay, suggested: lateness.suggested.watermark_delay },
+    { name: "allowed_lateness", now: settings.allowed_lateness, suggested: lateness.suggested.allowed_lateness },
+    { name: "max_ahead", now: settings.max_ahead, suggested: "" },
+    { name: "idle_timeout", now: settings.idle_timeout, suggested: "" },
+  ];
+  fillTable(section.querySelector(".settings"), [{ name: "name", heading: "option" }, { name: "now", heading: "as declared" }, { name: "suggested", heading: "what was measured suggests" }], rows, { caption: "Settings of time" });
+}
+
+function showPartitions(section, { partitions }) {
+  const columns = [
+    { name: "partition", number: true },
+    { name: "head", heading: "next offset", number: true, cell: (p) => count(p.head) },
+    { name: "archived", number: true, cell: (p) => count(p.archived) },
+    { name: "watermark", cell: (p) => time(p.watermark) },
+    { name: "late", number: true, cell: (p) => count(p.late) },
+    { name: "duplicates", number: true, cell: (p) => count(p.duplicates) },
+    { name: "log_bytes", heading: "log", number: true, cell: (p) => bytes(p.log_bytes) },
+  ];
+  fillTable(section.querySelector(".partitions"), columns, partitions, { caption: "Partitions" });
+  const failing = partitions.find((p) => p.archive_error);
+  say(section.querySelector(".reason"), failing ? `The archive cannot be written: ${failing.archive_error}` : "");
+}
+
+async function showList(section) {
+  const { kind, limit } = lists.get(section);
+  const { body } = await ask(`/v1/streams/${section.dataset.stream}/${kind}${parameters({ limit })}`);
+  const isQuarantine = kind === "quarantine";
+  const entries = isQuarantine ? body.lines : body.events;
+  const hidden = ["_watermark", "_partition"];
+  const columns = isQuarantine
+    ? [
+      { name: "arrived_at", heading: "arrived", cell: (line) => time(line.arrived_at) },
+      { name: "line", number: true },
+      { name: "reason" },
+      { name: "text", cell: (line) => element("code", { text: line.text }) },
+    ]
+    : Object.keys(entries[0] ?? {}).filter((name) => !hidden.includes(name)).map((name) => ({
+      name, heading: name.replace(/^_/, "").replaceAll("_", " "), number: typeof entries[0][name] === "number",
+      cell: (event) => (/_at$/.test(name) ? time(event[name]) : /_ms$/.test(name) ? length(event[name]) : value(event[name])),
+    }));
+  const table = section.querySelector(".entries");
+  table.hidden = entries.length === 0;
+  if (entries.length) fillTable(table, columns, entries, { caption: `${kind} of ${section.dataset.stream}` });
+  const total = body.total;
+  say(section.querySelector(".listed"), entries.length === 0 ? EMPTY[kind] : `${count(entries.length)} of ${count(total)}, newest first`);
+  section.querySelector(".further").hidden = !body.next || limit >= 1000;
+  section.querySelector(".empty-out").hidden = !isQuarantine || entries.length === 0;
+}
+
+async function round() {
+  const { body, now } = await ask("/v1/streams");
+  for (const section of sections) {
+    const stream = body.streams.find((one) => one.name === section.dataset.stream);
+    if (!stream) continue;
+    showLateness(section, stream);
+    showPartitions(section, stream);
+    say(section.querySelector(".send code"), exampleCommand(stream));
+    await showList(section);
+    showStream(section, stream, now);
+  }
+}
+
+const again = keepCurrent(round);
+
+for (const section of sections) {
+  const choices = [...section.querySelectorAll("[data-kind]")];
+  for (const choice of choices) {
+    choice.addEventListener("click", () => {
+      lists.set(section, { kind: choice.dataset.kind, limit: LISTED });
+      choices.forEach((other) => other.setAttribute("aria-pressed", String(other === choice)));
+      again();
+    });
+  }
+  section.querySelector(".further").addEventListener("click", () => {
+    const list = lists.get(section);
+    list.limit = Math.min(1000, list.limit + 100);
+    again();
+  });
+  twice(section.querySelector(".empty-out"), "Press again to forget all lines", async () => {
+    try {
+      await act("DELETE", `/v1/streams/${section.dataset.stream}/quarantine`);
+      complain(section.querySelector(".lists .error"), null);
+    } catch (error) {
+      complain(section.querySelector(".lists .error"), told(error));
+    }
+    again();
+  });
 }

@@ -17,13 +17,21 @@ export function value(raw, type = "") {
 
 export const count = (n) => (n >= 10_000_000 ? compact.format(n) : whole.format(n));
 
+export const rowCount = (n) => `${count(n)} ${n === 1 ? "row" : "rows"}`;
+
 export const percent = (share) => `${precise.format(100 * share)} %`;
 
-/** Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`. */
+/** Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h`, `3 d` or `25 years`. */
 export function length(ms) {
-  const units = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+  const units = [["years", 31_557_600_000], ["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
   const [unit, size] = units.find(([, size]) => ms >= 2 * size) ?? ["ms", 1];
   return `${short.format(ms / size)} ${unit}`;
+}
+
+/** A length of windows in the largest unit that fills it: `1h`, `15m`, `1d`. */
+export function unit(ms) {
+  const [name, size] = [["d", 86_400_000], ["h", 3_600_000], ["m", 60_000], ["s", 1000]].find(([, size]) => ms % size === 0) ?? ["ms", 1];
+  return `${ms / size}${name}`;
 }
 
 /** `2001-01-01 06:00` out of RFC 3339; seconds only where they say something. */
@@ -31,7 +39,7 @@ export function time(text) {
   if (!text) return "–";
   const [date, clock] = text.replace("Z", "").split("T");
   const [hour, minute, second = "00"] = clock.split(":");
-  return `${date} ${hour}:${minute}${Number(second) > 0 ? `:${second.slice(0, 2)}` : ""}`;
+  return `${date} ${hour}:${minute}${Math.floor(Number(second)) > 0 ? `:${second.slice(0, 2)}` : ""}`;
 }
 
 /** `in 12 s`, `3 min ago`, seen from the server's clock. */
@@ -51,22 +59,4 @@ export function bytes(n) {
   let at = 0;
   while (n >= 1024 && at < units.length - 1) { n /= 1024; at += 1; }
   return `${at ? short.format(n) : whole.format(n)} ${units[at]}`;
-}
-
-/** An element with text and children; text is never read as HTML. */
-export function element(tag, { text, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, content] of Object.entries(attributes)) made.setAttribute(name, content);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
-}
-
-/** Fills a <dl> with [term, definition, title] triples, touching only what changed. */
-export function define(list, entries) {
-  const shown = JSON.stringify(entries);
-  if (list.dataset.shown === shown) return;
-  list.dataset.shown = shown;
-  list.replaceChildren(...entries.map(([term, text, title]) =>
-    element("div", title ? { title } : {}, element("dt", { text: term }), element("dd", { text }))));
 }

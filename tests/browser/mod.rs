@@ -2,6 +2,8 @@
 //!
 //! It knows nothing of Trueup's page. What it starts, it ends by id, also when the test panics.
 
+pub mod axe;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -104,6 +106,22 @@ impl Browser {
     /// Runs JavaScript in the page; gives what it returns.
     pub fn run(&self, script: &str) -> Value {
         self.command("execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// Runs JavaScript whose last argument is a function that takes what it gives; waits for that.
+    pub fn run_async(&self, script: &str) -> Value {
+        self.command("execute/async", &json!({"script": script, "args": []}))
+    }
+
+    /// Presses a key as a person would: a character, or one of WebDriver's code points of keys.
+    pub fn press(&self, key: &str) {
+        let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        self.command("actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}));
+    }
+
+    /// Goes back, as by the browser's button.
+    pub fn back(&self) {
+        self.command("back", &json!({}));
     }
 
     /// What was logged since the last call: `browser` for the console, `performance` for DevTools events.

@@ -1,4 +1,4 @@
-//! Which files does the page consist of? Small ones of our own, and the charts of plotly.js, compressed once.
+//! Which files do the pages consist of? Small ones of our own, and the charts of plotly.js, compressed once.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -15,13 +15,34 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Content behind this address never changes: it carries the version of the files.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-const STYLE: &str = include_str!("../../assets/page.css");
-const SCRIPTS: [(&str, &str); 5] = [
-    ("/assets/page.js", include_str!("../../assets/page.js")),
-    ("/assets/card.js", include_str!("../../assets/card.js")),
-    ("/assets/chart.js", include_str!("../../assets/chart.js")),
-    ("/assets/streams.js", include_str!("../../assets/streams.js")),
+const STYLES: [(&str, &str); 6] = [
+    ("/assets/base.css", include_str!("../../assets/base.css")),
+    ("/assets/overview.css", include_str!("../../assets/overview.css")),
+    ("/assets/view.css", include_str!("../../assets/view.css")),
+    ("/assets/compare.css", include_str!("../../assets/compare.css")),
+    ("/assets/batch.css", include_str!("../../assets/batch.css")),
+    ("/assets/streams.css", include_str!("../../assets/streams.css")),
+];
+const SCRIPTS: [(&str, &str); 19] = [
+    ("/assets/theme.js", include_str!("../../assets/theme.js")),
+    ("/assets/shell.js", include_str!("../../assets/shell.js")),
+    ("/assets/ask.js", include_str!("../../assets/ask.js")),
+    ("/assets/dom.js", include_str!("../../assets/dom.js")),
     ("/assets/text.js", include_str!("../../assets/text.js")),
+    ("/assets/plot.js", include_str!("../../assets/plot.js")),
+    ("/assets/overview.js", include_str!("../../assets/overview.js")),
+    ("/assets/card.js", include_str!("../../assets/card.js")),
+    ("/assets/stream_section.js", include_str!("../../assets/stream_section.js")),
+    ("/assets/view.js", include_str!("../../assets/view.js")),
+    ("/assets/asked.js", include_str!("../../assets/asked.js")),
+    ("/assets/figure.js", include_str!("../../assets/figure.js")),
+    ("/assets/take.js", include_str!("../../assets/take.js")),
+    ("/assets/listen.js", include_str!("../../assets/listen.js")),
+    ("/assets/notices.js", include_str!("../../assets/notices.js")),
+    ("/assets/twice.js", include_str!("../../assets/twice.js")),
+    ("/assets/compare.js", include_str!("../../assets/compare.js")),
+    ("/assets/batch.js", include_str!("../../assets/batch.js")),
+    ("/assets/streams.js", include_str!("../../assets/streams.js")),
 ];
 const ICON: &str = include_str!("../../assets/icon.svg");
 
@@ -48,8 +69,8 @@ static PLOTLY: LazyLock<Plotly> = LazyLock::new(|| {
 /// Tells the versions of our own files apart.
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
-        let scripts = SCRIPTS.iter().map(|(_, script)| *script);
-        let all: String = scripts.chain([STYLE, ICON]).collect();
+        let files = STYLES.iter().chain(&SCRIPTS).map(|(_, text)| *text);
+        let all: String = files.chain([ICON]).collect();
         format!("{:08x}", xxh3_64(all.as_bytes()) as u32)
     });
     &VERSION
@@ -59,9 +80,11 @@ pub fn version() -> &'static str {
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut routes = Router::new()
         .route("/assets/plotly.min.js", get(plotly))
-        .route("/assets/page.css", own("text/css; charset=utf-8", STYLE))
         .route("/assets/icon.svg", own("image/svg+xml", ICON))
         .route("/favicon.ico", own("image/svg+xml", ICON));
+    for (path, style) in STYLES {
+        routes = routes.route(path, own("text/css; charset=utf-8", style));
+    }
     for (path, script) in SCRIPTS {
         routes = routes.route(path, own("text/javascript; charset=utf-8", script));
     }

@@ -1,19 +1,27 @@
-//! Which measure of a view is worth a chart? The first that adds up over groups and layers; else the first number.
+//! Which measures of a view can be drawn, and which of them first? The first that adds up over groups and layers; else the
+//! first number.
 
-use shared::view::{AggregateFunction, OutputColumn, View};
+use shared::view::{AggregateFunction, Measure, OutputColumn, View};
 
-/// The measure's name, and whether batch and speed parts of it add up.
-pub fn charted_measure(view: &View) -> Option<(String, bool)> {
+/// Measures that the view shows and that are numbers, in their order.
+pub fn numbers(view: &View) -> Vec<&Measure> {
     let shown = view.output.iter().filter_map(|column| match column {
         OutputColumn::Measure(index) => Some(&view.measures[*index]),
         _ => None,
     });
-    let numbers: Vec<_> = shown.filter(|m| m.expression.data_type.is_numeric()).collect();
-    let adds_up = |expression: &shared::scalar::Scalar| {
-        let function = expression.as_column().map(|index| view.aggregates[index].function);
-        matches!(function, Some(AggregateFunction::Count | AggregateFunction::Sum))
-    };
-    let additive = numbers.iter().find(|m| adds_up(&m.expression));
+    shown.filter(|measure| measure.expression.data_type.is_numeric()).collect()
+}
+
+/// Do the parts of batch and speed add up to the merged value? Where rows are left out (`HAVING`), a part may be missing.
+pub fn adds_up(view: &View, measure: &Measure) -> bool {
+    let function = measure.expression.as_column().map(|index| view.aggregates[index].function);
+    view.having.is_none() && matches!(function, Some(AggregateFunction::Count | AggregateFunction::Sum))
+}
+
+/// The measure's name, and whether batch and speed parts of it add up.
+pub fn charted_measure(view: &View) -> Option<(String, bool)> {
+    let numbers = numbers(view);
+    let additive = numbers.iter().find(|measure| adds_up(view, measure));
     let charted = additive.or(numbers.first())?;
     Some((charted.name.clone(), additive.is_some()))
 }

@@ -1,0 +1,246 @@
+// How far were the live figures from the exact ones? A version and a measure are chosen; both are in the address.
+
+import { ask, parameters, told } from "./ask.js";
+import { badge, complain, define, element, fillTable, say } from "./dom.js";
+import { showNotices } from "./notices.js";
+import { axis, colours, draw, layout } from "./plot.js";
+import { keepCurrent } from "./shell.js";
+import { ago, count, percent, time, value } from "./text.js";
+
+const VERSIONS = 200;
+const WORST = 100;
+const CAUSES = {
+  late: ["late", "came after allowed lateness, so that only batch has it"],
+  duplicate: ["duplicate", "the same event twice, farther apart than intake remembers"],
+  historical: ["historical", "put into the archive directly"],
+  sketch: ["estimate", "estimates of the speed layer, within their bounds"],
+  rounding: ["rounding", "floating point in another order"],
+  definition: ["definition", "the view was defined otherwise"],
+  retention: ["retention", "of dates that are kept no more"],
+  unexplained: ["unexplained", "no known cause: a defect"],
+};
+
+const find = (id) => document.getElementById(id);
+const place = find("compare");
+const { view } = place.dataset;
+let history = [];
+
+const address = () => new URLSearchParams(location.search);
+
+/** Puts the choice into the address; what is the usual is left out. */
+function choose(changes, { replace = false } = {}) {
+  const asked = address();
+  for (const [name, chosen] of Object.entries(changes)) {
+    if (chosen === null || chosen === "") asked.delete(name);
+    else asked.set(name, chosen);
+  }
+  const text = asked.toString();
+  window.history[replace ? "replaceState" : "pushState"](null, "", text ? `?${text}` : location.pathname);
+  again();
+}
+
+const chosenVersion = () => (/^\d+$/.test(address().get("version") ?? "") ? Number(address().get("version")) : null);
+
+function chosenMeasure(measures) {
+  const asked = address().get("measure");
+  return measures.includes(asked) ? asked : measures[0] ?? "";
+}
+
+function showControls(current, measures, measure) {
+  const versions = history.map((r) => r.version).toReversed();
+  const slider = find("version");
+  const at = versions.indexOf(current);
+  slider.max = String(Math.max(0, versions.length - 1));
+  slider.disabled = versions.length < 2;
+  if (document.activeElement !== slider || Number(slider.value) !== at) slider.value = String(Math.max(0, at));
+  slider.setAttribute("aria-valuetext", `version ${current}`);
+  find("version-shown").textContent = current === null ? "–" : String(current);
+  find("older").disabled = at <= 0;
+  find("newer").disabled = at < 0 || at === versions.length - 1;
+  find("latest").setAttribute("aria-pressed", String(chosenVersion() === null));
+  const select = find("measure");
+  if (select.dataset.shown !== measures.join()) {
+    select.dataset.shown = measures.join();
+    select.replaceChildren(...measures.map((name) => element("option", { text: name })));
+  }
+  select.value = measure;
+  select.disabled = measures.length < 2;
+}
+
+function showFacts(comparison, measure, now) {
+  const { version, compared_at: at, rows_compared: compared, rows_equal: equal, causes } = comparison;
+  const drift = comparison.measures[measure];
+  const differing = Object.values(causes).reduce((sum, n) => sum + n, 0);
+  define(find("facts"), [
+    ["version", String(version), ""],
+    ["compared", ago(at, now), at],
+    ["rows compared", count(compared), "rows of the windows that were recomputed"],
+    ["served exactly", compared ? percent(equal / compared) : "–", `${count(equal)} rows needed no correction`],
+    ["values that differed", count(differing), "over all measures; each has a cause"],
+    ...(drift ? [
+      [`drift of ${measure}`, percent(drift.drift), "mean relative error over all compared rows"],
+      ["largest error", value(drift.max_abs_error), `relative: ${percent(drift.max_rel_error)}`],
+      ...(drift.inside_bounds === undefined || drift.inside_bounds === null ? [] : [["inside bounds", percent(drift.inside_bounds), "estimates whose interval held the exact value"]]),
+    ] : []),
+  ]);
+}
+
+function showChanged({ definition }) {
+  const box = find("changed");
+  box.hidden = !definition;
+  if (!definition) return;
+  const said = definition.changes.map(({ part, name, before, after }) =>
+    `${part.replace("_", " ")}${name ? ` ${name}` : ""} ${before === null ? "added" : after === null ? "removed" : "changed"}`);
+  const note = definition.not_comparable ? `The two cannot be compared: ${definition.not_comparable}.` : `Compared by ${definition.compared_by.join(", ") || "window"}.`;
+  box.replaceChildren(element("p", {}, element("b", { text: "This version changed the definition. " }), said.join(", ")), element("p", { text: note }));
+}
+
+function showDrift(current, measures, maxDrift) {
+  const colour = colours();
+  const rows = history.toReversed();
+  const x = rows.map((r) => r.version);
+  const traces = measures.map((name, i) => ({
+    type: "scatter", mode: "lines+markers", name, x, y: rows.map((r) => (r.measures[name] ? 100 * r.measures[name].drift : null)),
+    line: { color: colour.series[i % colour.series.length], width: 1.5 }, marker: { size: x.map((v) => (v === current ? 10 : 6)), color: colour.series[i % colour.series.length] },
+    hovertemplate: `version %{x}: ${name} %{y:.4f} %<extra></extra>`,
+  }));
+  const limit = maxDrift === null || maxDrift === undefined ? [] : [{ name: "max_drift", type: "line", xref: "paper", x0: 0, x1: 1, y0: 100 * maxDrift, y1: 100 * maxDrift, line: { color: colour.bad, width: 1.5, dash: "dash" } }];
+  const notes = limit.length ? [{ xref: "paper", x: 1, y: 100 * maxDrift, text: "max_drift", showarrow: false, xanchor: "right", yanchor: "bottom", font: { color: colour.bad, size: 11 } }] : [];
+  draw(find("drift"), traces, layout(colour, {
+    shapes: limit, annotations: notes, showlegend: true, legend, xaxis: versions(colour, x), yaxis: axis(colour, { ticksuffix: " %", rangemode: "tozero" }),
+  }));
+  const last = rows.at(-1);
+  find("drift").setAttribute("aria-label", `Drift of ${measures.join(", ")} over ${count(rows.length)} versions; of version ${last.version}: ${measures.map((name) => `${name} ${percent(last.measures[name]?.drift ?? 0)}`).join(", ")}`);
+}
+
+function showCauses(current) {
+  const colour = colours();
+  const rows = history.toReversed();
+  const tints = { unexplained: colour.bad, late: colour.series[0], sketch: colour.series[2], duplicate: colour.series[1], historical: colour.series[3], rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6] };
+  const present = Object.keys(CAUSES).filter((cause) => rows.some((r) => r.causes[cause]));
+  const traces = present.map((cause) => ({
+    type: "bar", name: CAUSES[cause][0], x: rows.map((r) => r.version), y: rows.map((r) => r.causes[cause] ?? 0), marker: { color: tints[cause], opacity: rows.map((r) => (r.version === current ? 1 : 0.6)) },
+    hovertemplate: `version %{x}: %{y:,} ${CAUSES[cause][0]}<br>${CAUSES[cause][1]}<extra></extra>`,
+  }));
+  draw(find("causes"), traces, layout(colour, {
+    barmode: "stack", showlegend: true, legend, xaxis: versions(colour, rows.map((r) => r.version)), yaxis: axis(colour, { rangemode: "tozero" }),
+    annotations: present.length ? [] : [{ text: "nothing differed", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour.muted } }],
+  }));
+  const last = rows.find((r) => r.version === current);
+  const said = present.filter((cause) => last?.causes[cause]).map((cause) => `${count(last.causes[cause])} ${CAUSES[cause][0]}`);
+  find("causes").setAttribute("aria-label", `Differing values of version ${current}: ${said.join(", ") || "none"}`);
+}
+
+/** Ticks at whole versions, not more than there is room for. */
+const versions = (colour, x) => axis(colour, { tickformat: "d", dtick: Math.max(1, Math.ceil((Math.max(...x) - Math.min(...x)) / 12)), tick0: Math.min(...x), title: { text: "version", standoff: 6 } });
+const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } };
+
+const number = (raw) => (raw === null || raw === undefined || Array.isArray(raw) ? null : Number(raw));
+
+const groupOf = (row) => Object.entries(row).filter(([name]) => !["measure", "served", "exact", "cause", "window_start", "window_end"].includes(name)).map(([, v]) => value(v)).join(", ");
+
+function showServed(comparison, measure) {
+  const rows = comparison.rows.filter((row) => row.measure === measure);
+  const pairs = rows.map((row) => [number(row.served), number(row.exact), row]).filter(([s, e]) => s !== null && e !== null && !Number.isNaN(s) && !Number.isNaN(e));
+  const equal = comparison.measures[measure]?.equal ?? 0;
+  say(find("served-about"), `${measure} of version ${comparison.version}: ${count(equal)} values had been right. On the line, served and exact are the same.`);
+  find("equal").hidden = rows.length > 0;
+  find("scatter").hidden = pairs.length === 0;
+  if (pairs.length) {
+    const colour = colours();
+    const all = pairs.flatMap(([s, e]) => [s, e]);
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    const causes = [...new Set(pairs.map(([, , row]) => row.cause))];
+    const traces = causes.map((cause, i) => {
+      const own = pairs.filter(([, , row]) => row.cause === cause);
+      return {
+        type: "scatter", mode: "markers", name: CAUSES[cause]?.[0] ?? cause, x: own.map(([, e]) => e), y: own.map(([s]) => s), hoverinfo: "text",
+        hovertext: own.map(([s, e, row]) => `${row.window_start ? `${time(row.window_start)} ` : ""}${groupOf(row)}<br>served ${value(s)}, exact ${value(e)}`),
+        marker: { size: 8, color: cause === "unexplained" ? colour.bad : colour.series[i % colour.series.length], opacity: 0.8 },
+      };
+    });
+    draw(find("scatter"), traces, layout(colour, {
+      showlegend: true, legend,
+      shapes: [{ type: "line", x0: low, x1: high, y0: low, y1: high, line: { color: colour.muted, width: 1, dash: "dot" } }],
+      xaxis: axis(colour, { title: { text: "exact" } }), yaxis: axis(colour, { title: { text: "served" } }),
+    }));
+    find("scatter").setAttribute("aria-label", `${count(pairs.length)} values of ${measure} that differed: served by exact`);
+  }
+  showWorst(comparison, measure, rows);
+}
+
+function showWorst(comparison, measure, rows) {
+  // What was not served at all is off by all of it.
+  const off = (row) => {
+    const [served, exact] = [number(row.served) ?? 0, number(row.exact) ?? 0];
+    return Array.isArray(row.served ?? row.exact) || Number.isNaN(served - exact) ? null : served - exact;
+  };
+  const distance = (row) => Math.abs(off(row) ?? 0);
+  const worst = rows.toSorted((a, b) => distance(b) - distance(a)).slice(0, WORST);
+  const first = rows[0] ?? {};
+  const dimensions = Object.keys(first).filter((name) => !["measure", "served", "exact", "cause"].includes(name));
+  const columns = [
+    ...dimensions.map((name) => ({ name, cell: (row) => (name.startsWith("window_") ? time(row[name]) : value(row[name])) })),
+    { name: "served", number: true, cell: (row) => (row.served === null ? "nothing" : value(row.served)) },
+    { name: "exact", number: true, cell: (row) => (row.exact === null ? "nothing" : value(row.exact)) },
+    { name: "off", heading: "off by", number: true, cell: (row) => value(off(row)) },
+    { name: "cause", cell: (row) => badge(CAUSES[row.cause]?.[0] ?? row.cause, CAUSES[row.cause]?.[1] ?? "") },
+  ];
+  find("worst").hidden = rows.length === 0;
+  if (rows.length) fillTable(find("rows"), columns, worst, { caption: `Values of ${measure} farthest off in version ${comparison.version}` });
+  const more = rows.length - worst.length;
+  say(find("omitted"), [more > 0 ? `${count(more)} more differed` : "", comparison.rows_omitted ? `${count(comparison.rows_omitted)} values of all measures are not listed` : ""].filter(Boolean).join("; "));
+}
+
+async function round() {
+  const [described, drift] = await Promise.all([ask(`/v1/views/${view}`), ask(`/v1/views/${view}/drift?limit=${VERSIONS}`)]);
+  showNotices(find("notices"), described.body);
+  history = drift.body.reconciliations;
+  const nothing = history.length === 0;
+  for (const id of ["pair", "served", "worst"]) find(id).hidden = nothing;
+  say(find("nothing"), nothing ? "Not compared yet. Whenever a run is published, what had been served for its windows is compared with what is exact." : "");
+  if (nothing) return;
+  const asked = chosenVersion();
+  let comparison;
+  try {
+    comparison = (await ask(`/v1/views/${view}/compare${parameters({ version: asked })}`)).body;
+    complain(find("error"), null);
+  } catch (error) {
+    complain(find("error"), told(error));
+    showControls(null, Object.keys(history[0].measures), "");
+    return;
+  }
+  const measures = Object.keys(comparison.measures);
+  const measure = chosenMeasure(measures);
+  showControls(comparison.version, measures, measure);
+  showFacts(comparison, measure, described.now);
+  showChanged(comparison);
+  const shown = JSON.stringify([comparison.version, history[0].version, measure, colours().text]);
+  if (place.dataset.shown !== shown) {
+    showDrift(comparison.version, Object.keys(history[0].measures), drift.body.max_drift);
+    showCauses(comparison.version);
+    showServed(comparison, measure);
+    place.dataset.shown = shown;
+    find("drift").on?.("plotly_click", (event) => choose({ version: String(event.points[0].x) }));
+  }
+  place.dataset.updated = Number(place.dataset.updated) + 1;
+}
+
+const again = keepCurrent(round, 2000);
+
+function step(by) {
+  const versions = history.map((r) => r.version).toReversed();
+  const current = chosenVersion() ?? versions.at(-1);
+  const next = versions[versions.indexOf(current) + by];
+  if (next !== undefined) choose({ version: next === versions.at(-1) ? null : String(next) });
+}
+find("older").addEventListener("click", () => step(-1));
+find("newer").addEventListener("click", () => step(1));
+find("latest").addEventListener("click", () => choose({ version: null }));
+find("version").addEventListener("input", (event) => {
+  const versions = history.map((r) => r.version).toReversed();
+  const chosen = versions[Number(event.target.value)];
+  if (chosen !== undefined) choose({ version: chosen === versions.at(-1) ? null : String(chosen) }, { replace: true });
+});
+find("measure").addEventListener("change", (event) => choose({ measure: event.target.value }));
+window.addEventListener("popstate", again);

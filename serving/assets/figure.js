@@ -1,0 +1,199 @@
+// How is one view drawn? Bars, lines and points over time, bars over groups: solid where exact, lighter where live.
+
+import { element } from "./dom.js";
+import { axis, colours, draw, instant, layout } from "./plot.js";
+import { count, time, value } from "./text.js";
+
+const ms = Date.parse;
+const at = (time) => instant(new Date(time).toISOString());
+const group = (row, columns) => columns.map((c) => value(row[c.name], c.type)).join(" · ");
+const number = (raw) => (raw === null || raw === undefined ? null : Number(raw));
+
+/** A colour with less of it. */
+const faint = (rgb, share) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
+
+/**
+ * What a chart shows: { kind, measure, columns (of the dimensions), groups (names, largest first), items, spacing }, one
+ * item per row: { row, group, start, end, value, exact, live, bounds }.
+ */
+export function items(document, { kind, windowMs, measure, columns, additive, batch, coarse }) {
+  const key = (row) => JSON.stringify([row.window_start, row.window_end, ...columns.map((c) => row[c.name])]);
+  const known = new Map((batch?.rows ?? []).map((row) => [key(row), number(row[measure])]));
+  return document.rows.map((row) => {
+    const whole = number(row[measure]);
+    const isExact = row._layer === "batch";
+    const part = isExact ? whole : additive ? known.get(key(row)) ?? 0 : null;
+    let [start, end] = row.window_start ? [ms(row.window_start), ms(row.window_end)] : [null, null];
+    // Windows of HOP reach over the next ones, those of CUMULATE share their starts: each at its own step.
+    if (!coarse && kind === "hop") end = start + windowMs;
+    if (!coarse && kind === "cumulate") start = end - windowMs;
+    return {
+      row, group: group(row, columns), start, end, value: whole, exact: part, live: isExact || whole === null ? null : whole - (part ?? 0),
+      isExact, bounds: row._bounds?.[measure]?.map(Number) ?? null,
+    };
+  });
+}
+
+function words(item, measure) {
+  const { row, value: whole, exact, live, bounds } = item;
+  const lines = [item.group && `<b>${escape(item.group)}</b>`, row.window_start && `${time(row.window_start)} to ${time(row.window_end)}`,
+    `${escape(measure)}: <b>${value(whole)}</b>`];
+  if (bounds) lines.push(`95 % between ${value(bounds[0])} and ${value(bounds[1])}`);
+  if (!item.isExact && exact !== null && exact !== 0) lines.push(`${value(exact)} exact, ${value(live)} live`);
+  lines.push(item.isExact ? `exact, ${row._finality}` : `live, ${row._finality}`);
+  return lines.filter(Boolean).join("<br>");
+}
+
+const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
+const hover = (list, measure) => ({ hovertext: list.map((item) => words(item, measure)), hoverinfo: "text", hoverlabel: { namelength: 0 } });
+
+const errors = (list, colour) => (list.some((i) => i.bounds) ? { error_y: {
+  type: "data", symmetric: false, thickness: 1.5, width: 3, color: colour,
+  array: list.map((i) => (i.bounds ? i.bounds[1] - i.value : null)), arrayminus: list.map((i) => (i.bounds ? i.value - i.bounds[0] : null)),
+} } : {});
+
+function barTraces(list, measure, name, paint, colour) {
+  const place = (chosen) => ({ x: chosen.map((i) => at(i.start)), offset: chosen.map((i) => (i.end - i.start) * 0.08), width: chosen.map((i) => (i.end - i.start) * 0.84) });
+  const one = (part, fill, edge) => {
+    const chosen = list.filter((item) => item[part] !== null && (part === "live" || item.exact !== 0 || item.isExact));
+    return { type: "bar", name: name ? `${name} ${part}` : part, ...place(chosen), y: chosen.map((i) => i[part]),
+      marker: { color: fill, line: { color: edge, width: part === "live" ? 1 : 0 } }, ...hover(chosen, measure), ...(part === "live" ? errors(chosen, colour.text) : {}) };
+  };
+  return [one("exact", paint.exact, paint.exact), one("live", paint.live, paint.edge)];
+}
+
+/** Where windows are missing a line must not go on as if there were some: a hole in its place. */
+function unbroken(list) {
+  const ordered = list.toSorted((a, b) => a.start - b.start);
+  return ordered.flatMap((item, i) => {
+    const before = ordered[i - 1];
+    const missing = before && item.start - before.end > (item.end - item.start) / 2;
+    return missing ? [{ hole: true, row: before.row, group: item.group, start: before.end, end: item.start, value: null, isExact: item.isExact, bounds: null }, item] : [item];
+  });
+}
+
+/** Stretches of estimates, each with the values beside it, where its band is as thin as the line. */
+function estimated(ordered) {
+  const runs = [];
+  let run = [];
+  const end = () => { if (run.some((i) => i.bounds)) runs.push(run); run = []; };
+  ordered.forEach((item, i) => {
+    const near = item.bounds || ordered[i - 1]?.bounds || ordered[i + 1]?.bounds;
+    if (item.hole || item.value === null || !near) end();
+    else run.push(item);
+  });
+  end();
+  return runs;
+}
+
+function lineTraces(list, measure, name, paint, colour) {
+  const ordered = unbroken(list);
+  const middle = (i) => at((i.start + i.end) / 2);
+  const traces = [];
+  // A line goes on through both parts: the live one begins at the last exact point.
+  const live = ordered.map((item, i) => !item.isExact || ordered[i + 1]?.isExact === false || ordered[i - 1]?.isExact === false);
+  for (const run of estimated(ordered)) {
+    const [low, high] = [0, 1].map((side) => run.map((i) => (i.bounds ? i.bounds[side] : i.value)));
+    traces.push({ type: "scatter", mode: "lines", name: "bounds", x: [...run.map(middle), ...run.toReversed().map(middle)], y: [...low, ...high.toReversed()],
+      fill: "toself", fillcolor: faint(paint.line, 0.22), line: { width: 0 }, hoverinfo: "skip" });
+  }
+  const exact = ordered.map((i) => (i.isExact ? i.value : null));
+  const points = ordered.length < 80;
+  traces.push(
+    { type: "scatter", mode: points ? "lines+markers" : "lines", name: name ? `${name} exact` : "exact", x: ordered.map(middle), y: exact, connectgaps: false,
+      line: { color: paint.line, width: 2 }, marker: { size: 5, color: paint.line }, ...hover(ordered, measure) },
+    { type: "scatter", mode: "lines+markers", name: name ? `${name} live` : "live", x: ordered.map(middle), y: ordered.map((i, n) => (live[n] ? i.value : null)), connectgaps: false,
+      line: { color: paint.line, width: 2, dash: "dot" },
+      marker: { size: ordered.map((i) => (i.isExact ? 0 : 6)), color: colour.card, line: { color: paint.line, width: 1.5 } }, ...hover(ordered, measure) },
+  );
+  return traces;
+}
+
+function pointTraces(list, measure, name, paint, colour) {
+  const one = (part, chosen, marker) => ({ type: "scatter", mode: "markers", name: name ? `${name} ${part}` : part, x: chosen.map((i) => at(i.start)), y: chosen.map((i) => i.value),
+    marker, ...hover(chosen, measure), ...errors(chosen, colour.muted) });
+  return [
+    one("exact", list.filter((i) => i.isExact), { size: 7, color: paint.line, opacity: 0.85 }),
+    one("live", list.filter((i) => !i.isExact), { size: 7, color: colour.card, line: { color: paint.line, width: 1.5 } }),
+  ];
+}
+
+/** The line at which batch ends, and the one up to which everything is expected to have come. */
+function marks(colour, { seam, watermark }, [from, to]) {
+  const drawn = { shapes: [], annotations: [] };
+  const mark = (when, text, paint, dash, row) => {
+    if (when === null || when < from || when > to) return;
+    const right = (when - from) / (to - from) > 0.6;
+    drawn.shapes.push({ type: "line", name: text, x0: at(when), x1: at(when), yref: "paper", y0: 0, y1: 1, line: { color: paint, width: 2, dash } });
+    drawn.annotations.push({ x: at(when), yref: "paper", y: 1, yanchor: "bottom", yshift: row * 16, xanchor: right ? "right" : "left", text: `${right ? "" : " "}${text}${right ? " " : ""}`, showarrow: false, font: { color: paint, size: 12 } });
+  };
+  mark(seam.at, seam.text, colour.seam, "dot", 0);
+  mark(watermark, "watermark", colour.watermark, "dash", 1);
+  return drawn;
+}
+
+const paints = (colour, grouped) => (i) => {
+  if (!grouped) return { exact: colour.exact, live: colour.live, edge: colour["live-edge"], line: colour.exact };
+  const own = colour.series[i % colour.series.length];
+  return { exact: own, live: faint(own, 0.3), edge: own, line: own };
+};
+
+/** As many labels as have room beside each other. */
+const ticks = (place) => Math.max(3, Math.min(12, Math.floor(place.clientWidth / 95)));
+
+/** Draws over time. `marked`: { seam: { at, text }, watermark }; `chart` is "bar" or "line". */
+export function overTime(place, { list, groups, measure, chart, kind, marked }) {
+  const colour = colours();
+  const paint = paints(colour, groups.length > 0);
+  const traces = kind === "session" && chart === "line" ? pointTraces : chart === "line" ? lineTraces : barTraces;
+  const series = groups.length > 0 ? groups : [""];
+  // Without groups to tell apart all is one series.
+  const of = (name) => (groups.length > 0 ? list.filter((item) => item.group === name) : list);
+  const all = series.flatMap((name, i) => traces(of(name), measure, name, paint(i), colour));
+  // Points stand where sessions begin.
+  const ends = kind === "session" && chart === "line" ? "start" : "end";
+  const [from, last] = list.reduce(([a, b], i) => [Math.min(a, i.start), Math.max(b, i[ends])], [Infinity, -Infinity]);
+  // A watermark just behind the figures still shows.
+  const to = marked.watermark > last && marked.watermark - last < (last - from) * 0.2 ? marked.watermark : last;
+  const edge = (to - from) * 0.012;
+  return draw(place, all, layout(colour, {
+    margin: { l: 8, r: 10, t: 40, b: 8 },
+    xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: ticks(place), tickangle: 0 }),
+    yaxis: axis(colour, { rangemode: "tozero", nticks: Math.round(place.clientHeight / 45) }),
+    ...marks(colour, marked, [from - edge, to + edge]),
+  }));
+}
+
+/** Draws bars over groups, the largest on top. */
+export function overGroups(place, { list, measure }) {
+  const colour = colours();
+  const from = list.toReversed();
+  const y = from.map((_, i) => i);
+  const bar = (part, fill, edge) => ({ type: "bar", name: part, orientation: "h", y, x: from.map((i) => i[part]), marker: { color: fill, line: { color: edge, width: part === "live" ? 1 : 0 } }, ...hover(from, measure),
+    ...(part === "live" && from.some((i) => i.bounds) ? { error_x: errors(from, colour.text).error_y } : {}) });
+  return draw(place, [bar("exact", colour.exact, colour.exact), bar("live", colour.live, colour["live-edge"])], layout(colour, {
+    margin: { l: 8, r: 12, t: 8, b: 8 },
+    xaxis: axis(colour, { rangemode: "tozero", nticks: ticks(place), tickangle: 0 }),
+    yaxis: axis(colour, { showgrid: false, tickvals: y, ticktext: from.map((i) => i.group || "all") }),
+  }));
+}
+
+/** What the colours and lines mean, and what a reader of the screen is told of the chart. */
+export function explain(place, legend, { list, groups, measure, marked, shown }) {
+  const colour = colours();
+  const key = (kind, text, style) => element("li", {}, element("i", { class: kind, "aria-hidden": "true", ...(style ? { style } : {}) }), text);
+  const keys = groups.length > 0 ? groups.map((name, i) => key("", name, `background:${colour.series[i % colour.series.length]}`)) : [];
+  if (groups.length === 0) keys.push(key("exact", "exact"));
+  if (list.some((i) => !i.isExact)) keys.push(groups.length > 0 ? key("live", "lighter or dotted: live") : key("live", "live"));
+  if (list.some((i) => i.bounds)) keys.push(key("bounds", "95 % interval"));
+  if (marked?.seam.at) keys.push(key("seam", "seam"));
+  if (marked?.watermark) keys.push(key("watermark", "watermark"));
+  const text = keys.map((k) => k.textContent).join();
+  if (legend.dataset.shown !== text + colour.exact) {
+    legend.dataset.shown = text + colour.exact;
+    legend.replaceChildren(...keys);
+  }
+  const exact = list.filter((i) => i.isExact).length;
+  place.setAttribute("aria-label", `${shown} of ${measure}: ${count(list.length)} values, ${count(exact)} of them exact. The table below has the figures.`);
+}

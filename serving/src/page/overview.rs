@@ -1,0 +1,64 @@
+//! How does everything stand? Every stream and every view at a glance.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use shared::published::Published;
+
+use super::base::{Base, Place, html};
+use super::charted::charted_measure;
+use super::view_head::about;
+use crate::http::ServingState;
+use crate::window_text::{kind, spacing};
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Page {
+    base: Base,
+    streams: Vec<String>,
+    cards: Vec<Card>,
+}
+
+/// What the skeleton tells of a view.
+struct Card {
+    name: String,
+    /// Hash of the definition that the card is made for.
+    definition: String,
+    /// For example `of flights, in windows of 1 hour, by origin`.
+    about: String,
+    /// What kind of windows, as the dialect names them, in small letters.
+    kind: String,
+    /// How far windows are apart, in milliseconds; 0 where they are not on a grid.
+    window_ms: i64,
+    /// The measure to draw; empty if none is a number.
+    measure: String,
+    /// Do the parts of batch and speed add up to the merged value?
+    additive: bool,
+    dimensions: String,
+}
+
+/// `GET /`.
+pub async fn render(State(state): State<ServingState>) -> Response {
+    let published = state.views.all();
+    let mut streams: Vec<String> = published.iter().map(|p| p.stream.name.to_string()).collect();
+    streams.sort();
+    streams.dedup();
+    let cards = published.iter().map(|p| card(p)).collect();
+    html(&Page { base: Base::new(Place::Overview, "Overview"), streams, cards })
+}
+
+fn card(published: &Published) -> Card {
+    let view = published.view.as_ref();
+    let (measure, additive) = charted_measure(view).unwrap_or_default();
+    let dimensions: Vec<&str> = view.dimensions.iter().map(|d| d.name.as_str()).collect();
+    Card {
+        name: view.name.to_string(),
+        definition: published.definition_hash.to_string(),
+        about: format!("of {}, {}", view.stream, about(view)),
+        kind: kind(view.window).to_lowercase(),
+        window_ms: spacing(view.window).map_or(0, |micros| micros / 1000),
+        measure,
+        additive,
+        dimensions: dimensions.join(","),
+    }
+}

@@ -1,0 +1,181 @@
+//! How do programs find out what the server takes and gives? An OpenAPI 3.1 document of every door, at `/openapi.json`, and a
+//! page to read and try it, at `/docs`. [`doors`] lists them; a test compares with the routes of both layers.
+
+mod doors;
+
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::{Router, middleware};
+use serde_json::{Map, Value, json};
+use utoipa::openapi::OpenApi;
+use utoipa_swagger_ui::SwaggerUi;
+
+use self::doors::{Answer, Body, DOORS, Door, PARAMETERS};
+
+/// The page's own scripts and styles, and the server it came from: nothing from elsewhere.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'";
+
+/// The document and the page.
+pub fn routes() -> Router {
+    let document: OpenApi = serde_json::from_value(document()).expect("a test reads it");
+    let page = SwaggerUi::new("/docs").url("/openapi.json", document);
+    Router::from(page).layer(middleware::map_response(secured))
+}
+
+async fn secured(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for door in DOORS {
+        let path = paths.entry(door.path).or_insert_with(|| json!({}));
+        path[door.method] = operation(door);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Trueup",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Live figures that become exact. All times are RFC 3339 in UTC. Errors are problem details (RFC 9457) with a machine-readable `code`.",
+            "license": {"name": "Apache-2.0"}
+        },
+        "tags": [
+            {"name": "figures", "description": "What views say"},
+            {"name": "views", "description": "What views are, and how far off they had been"},
+            {"name": "batch", "description": "Runs, versions and files"},
+            {"name": "events", "description": "What comes in"},
+            {"name": "server", "description": "For those who keep it alive"}
+        ],
+        "paths": paths,
+        "components": {"schemas": schemas()}
+    })
+}
+
+fn operation(door: &Door) -> Value {
+    let in_path = door.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let of_path =
+        in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
+    let of_query = door.parameters.iter().map(|name| {
+        let (_, schema, text) = PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test looks for it");
+        let schema: Value = serde_json::from_str(schema).expect("a test reads it");
+        json!({"name": name, "in": "query", "required": false, "description": text, "schema": schema})
+    });
+    let headers = door.headers.iter().map(|(name, text)| {
+        json!({"name": name, "in": "header", "required": false, "description": text, "schema": {"type": "string"}})
+    });
+    let parameters: Vec<Value> = of_path.chain(of_query).chain(headers).collect();
+    let mut answers: Map<String, Value> = Map::new();
+    for Answer { status, text, types } in door.answers {
+        answers.insert(status.to_string(), json!({"description": text, "content": content(types)}));
+    }
+    for (status, text) in [
+        (400, "a parameter cannot be used"),
+        (404, "there is no such thing"),
+        (405, "the method is not taken here"),
+        (503, "a layer cannot answer now"),
+    ] {
+        let problem = json!({"description": text, "content": content(&["application/problem+json"])});
+        answers.entry(status.to_string()).or_insert(problem);
+    }
+    let mut operation = json!({
+        "operationId": door.id, "tags": [door.tag], "summary": door.summary, "parameters": parameters, "responses": answers
+    });
+    if let Some(Body { types, text }) = &door.body {
+        operation["requestBody"] = json!({"required": false, "description": text, "content": content(types)});
+    }
+    operation
+}
+
+fn content(types: &[&str]) -> Value {
+    let schema = |media: &str| match media {
+        "application/problem+json" => json!({"$ref": "#/components/schemas/Problem"}),
+        "application/json" => json!({}),
+        _ => json!({"type": "string"}),
+    };
+    types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema(media)}))).collect::<Map<_, _>>().into()
+}
+
+fn schemas() -> Value {
+    json!({
+        "Problem": {
+            "type": "object", "required": ["type", "title", "status", "detail", "code"],
+            "properties": {
+                "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
+                "detail": {"type": "string", "description": "what is wrong, and often what to do"},
+                "code": {"type": "string", "description": "for programs; docs/errors.md lists all"},
+                "line": {"type": "integer"}, "column": {"type": "integer"}
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_one_that_the_library_reads() {
+        let read: OpenApi = serde_json::from_value(document()).expect("OpenAPI");
+        assert_eq!(read.paths.paths.len(), DOORS.iter().map(|door| door.path).collect::<BTreeSet<_>>().len());
+    }
+
+    /// Paths in the sources of the layers' routers.
+    fn routed() -> BTreeSet<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut paths = BTreeSet::new();
+        for file in ["serving/src/http/mod.rs", "intake/src/http/mod.rs"] {
+            let text = std::fs::read_to_string(root.join(file)).expect("readable");
+            let found =
+                text.match_indices(".route(").filter_map(|(at, _)| text[at + 7..].trim_start().strip_prefix('"'));
+            paths.extend(found.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        }
+        paths
+    }
+
+    #[test]
+    fn every_door_is_described_and_no_other() {
+        let mut described: BTreeSet<String> = DOORS.iter().map(|door| door.path.to_owned()).collect();
+        // The pages are for people.
+        described.extend(["/", "/view/{view}", "/compare/{view}", "/batch", "/streams"].map(str::to_owned));
+        let routed = routed();
+        let missing: Vec<_> = routed.difference(&described).collect();
+        assert!(missing.is_empty(), "not described: {missing:?}");
+        let pages =
+            |path: &&String| !path.starts_with("/v1") && !["/livez", "/readyz", "/metrics"].contains(&path.as_str());
+        let extra: Vec<_> = described.difference(&routed).filter(|path| !pages(path)).collect();
+        assert!(extra.is_empty(), "described, but not there: {extra:?}");
+    }
+
+    #[test]
+    fn every_code_of_an_error_is_in_the_documentation() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(root.join("docs/errors.md")).expect("docs/errors.md");
+        let mut codes = BTreeSet::new();
+        for folder in ["serving/src/http", "intake/src/http"] {
+            for entry in std::fs::read_dir(root.join(folder)).expect("a folder").flatten() {
+                let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+                for call in ["Problem::new(", "Problem::unknown(", "Problem::unavailable("] {
+                    for (at, _) in text.match_indices(call) {
+                        let rest: String = text[at + call.len()..].chars().take(160).collect();
+                        if let Some(code) = rest.split('"').nth(1)
+                            && !code.is_empty()
+                            && code.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                        {
+                            codes.insert(code.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+        assert!(codes.len() > 20, "{codes:?}");
+        let missing: Vec<_> = codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
+        assert!(missing.is_empty(), "docs/errors.md lacks {missing:?}");
+    }
+}

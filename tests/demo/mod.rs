@@ -1,0 +1,61 @@
+//! The real demo on loopback, for tests that look at its pages.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::browser::Http;
+
+/// Longest wait for its start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A demo; ends with the test.
+pub struct Demo {
+    child: Child,
+    pub url: String,
+    http: Http,
+    _data: tempfile::TempDir,
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Demo {
+    /// Starts one that ends by itself if nobody ends it; `arguments` are more of `trueup demo`.
+    pub fn start(arguments: &[&str]) -> Demo {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
+            .args(["demo", "--listen", "127.0.0.1:0", "--for", "3m", "--data"])
+            .arg(data.path().join("demo"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("trueup starts");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let mut demo = Demo { child, url: String::new(), http: Http::new(), _data: data };
+        let (found, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(at) = line.find("http://127.0.0.1:") {
+                    let root: Vec<&str> = line[at..].split('/').take(3).collect();
+                    let _ = found.send(root.join("/"));
+                }
+            }
+        });
+        demo.url = address.recv_timeout(PATIENCE).expect("the demo says its address");
+        demo
+    }
+
+    /// The JSON of a path; a refusal as well.
+    pub fn get(&self, path: &str) -> Value {
+        self.http.get(&format!("{}{path}", self.url)).unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+}
