@@ -133,6 +133,13 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_live_lagged_total",
         "times that a reader was too slow for the changes and got the whole answer",
     ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_queries_repeated_total",
+        "queries answered as a moment before, because nothing had moved",
+    ),
+    (Kind::Gauge, Unit::Bytes, "trueup_repeated_answers_bytes", "answers that are kept for that"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
 ];
 

@@ -21,7 +21,7 @@ use intake::partition::{OnFatal, PartitionSettings};
 use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::status::StreamsStatus;
 use intake::streams::Intake;
-use serving::http::ServingState;
+use serving::http::{Origins, ServingState};
 use shared::clock::{Clock, SystemClock};
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Partition, StreamName, ViewName};
@@ -58,6 +58,8 @@ pub struct WiringSettings {
     pub batch_memory_bytes: u64,
     /// Start batch runs as the views' schedules say? Otherwise only on request.
     pub schedules: bool,
+    /// Pages of other origins that may read answers and send events.
+    pub origins: Origins,
 }
 
 /// A server that answers.
@@ -194,7 +196,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),
     };
-    let routes = serving::http::routes(state).merge(intake::http::routes(door));
+    let routes = serving::http::routes(state, intake::http::routes(door), &settings.origins);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;

@@ -126,3 +126,21 @@ async fn an_arrow_stream_has_the_rows_of_the_parquet_file() {
     assert_eq!(columns(&streamed), columns(&read));
     assert_eq!(streamed[0].num_rows(), 2);
 }
+
+#[tokio::test]
+async fn a_question_is_answered_again_as_before_until_something_moves() {
+    let world = World::new(SQL);
+    world.publish(1, &event("ATL"));
+    let server = world.routes();
+    let path = "/v1/views/departures/rows.json";
+    let first = ask_of(&server, "GET", path, &[]).await;
+    world.clock.set(shared::time::Micros(i64::from(u32::MAX) * 1_000_000));
+    let again = ask_of(&server, "GET", path, &[]).await;
+    assert_eq!(again.text(), first.text(), "the moment of asking included");
+    // Another question and another format are answers of their own; and a newer version is another state.
+    assert_ne!(ask_of(&server, "GET", &format!("{path}?limit=1"), &[]).await.text(), first.text());
+    assert_ne!(ask_of(&server, "GET", "/v1/views/departures/rows.csv", &[]).await.text(), first.text());
+    world.publish(2, &(event("ATL") + "\n" + &event("ORD")));
+    let newer = ask_of(&server, "GET", path, &[]).await;
+    assert!(newer.text().contains("ORD") && tag(&newer) != tag(&first));
+}

@@ -149,6 +149,7 @@ async fn large_bodies_are_compressed_if_the_reader_can_read_them() {
     };
     assert_eq!(ask("/v1/views/revenue/rows", "gzip").await.as_deref(), Some("gzip"));
     assert_eq!(ask("/v1/views/revenue/rows", "zstd").await.as_deref(), Some("zstd"));
+    assert_eq!(ask("/v1/views/revenue/rows", "br").await.as_deref(), Some("br"));
     assert_eq!(ask("/v1/views/revenue/rows", "identity").await, None);
     assert_eq!(ask("/v1/views/revenue/rows.parquet", "gzip").await, None);
     assert_eq!(ask("/livez", "gzip").await, None);

@@ -86,6 +86,9 @@ pub const LIVE_WAITING_EVENTS: usize = 32;
 pub const LIVE_IDLE_MS: u64 = 30_000;
 /// Milliseconds of silence after which a reader is told that the server is still there.
 pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
+/// Bytes of answers that are kept to be given again while nothing they are made from has moved, and of the largest of them.
+pub const REPEATED_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+pub const REPEATED_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.

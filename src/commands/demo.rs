@@ -20,6 +20,7 @@ use crate::place::Place;
 use crate::quantities::{counted, grouped};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
+use serving::http::Origins;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use replay::{Flights, Replayed};
@@ -55,6 +56,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         limits: crate::settings::Limits::default(),
         take_over: false,
         schedules: true,
+        origins: Origins::default(),
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let (url, option) = addresses(running.local_addr);

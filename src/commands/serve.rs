@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use serving::http::Origins;
 use shared::ids::ViewName;
 use shared::limits;
 use shared::stream::Stream;
@@ -41,6 +42,8 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     }
     let local = arguments.local.or(settings.local);
     let place = Place::new(&data, local.as_deref());
+    let origins = if arguments.cors_origin.is_empty() { settings.cors_origins } else { arguments.cors_origin };
+    let origins = Origins::parse(origins.iter().map(String::as_str)).map_err(|error| Failure::new(USAGE, error))?;
     let wiring = WiringSettings {
         definitions: sources,
         place: place.clone(),
@@ -49,6 +52,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         take_over: arguments.take_over,
         batch_memory_bytes,
         schedules: true,
+        origins,
     };
     // Before recovery, which may take long, so that no signal finds the default handler.
     let mut signals = StopSignals::install()?;

@@ -27,6 +27,7 @@ use crate::place::Place;
 use crate::sending::{Patience, Receipt, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
+use serving::http::Origins;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::Agreement;
@@ -63,6 +64,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         limits: crate::settings::Limits::default(),
         take_over: false,
         schedules: false,
+        origins: Origins::default(),
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let client = Client::new(&addresses(running.local_addr).0)?;

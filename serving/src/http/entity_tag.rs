@@ -16,7 +16,7 @@ use crate::query::as_of::AsOf;
 const CACHE_CONTROL: &str = "no-cache";
 
 /// The tag of one answer. Weak: the same figures may come with another moment of asking (`as_of`), or compressed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EntityTag(String);
 
 impl EntityTag {
@@ -42,6 +42,12 @@ impl EntityTag {
             put(&instant);
         }
         EntityTag(format!("W/\"{:032x}\"", xxh3_128(text.as_bytes())))
+    }
+
+    /// A tag for tests.
+    #[cfg(test)]
+    pub fn named(name: &str) -> EntityTag {
+        EntityTag(format!("W/\"{name}\""))
     }
 
     /// Does the reader have this answer already?

@@ -1,16 +1,19 @@
 //! Which doors does the server have? Reading views, steering runs, watching streams, health, and the page.
 //!
-//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them, [`live`] how they change. [`views`]: what a view is and
-//! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`health`]: for
+//! [`rows`]: the figures, [`entity_tag`] whether they changed, [`ranges`] a piece of them, [`repeated`] whether they
+//! were asked for a moment ago, [`live`] how they change. [`views`]: what a view is and
+//! how it stands, [`drift`] how far off it had been. [`runs`] and [`streams`]: the batch layer and intake. [`origins`]: which pages elsewhere may read. [`health`]: for
 //! those who keep the server alive. [`problem`]: every refusal. Handlers only translate.
 
 mod drift;
 pub(crate) mod entity_tag;
 mod health;
 mod live;
+mod origins;
 mod parameters;
 pub mod problem;
 mod ranges;
+mod repeated;
 mod rows;
 mod runs;
 mod streams;
@@ -22,7 +25,7 @@ use std::sync::atomic::AtomicBool;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
@@ -32,8 +35,10 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
+pub use self::origins::{Origins, WrongOrigin};
 use self::problem::Problem;
 use self::ranges::KeptAnswers;
+use self::repeated::RepeatedAnswers;
 use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
@@ -81,7 +86,8 @@ impl ServingState {
 }
 
 /// All routes of the serving layer, with compression and with problems for unknown paths and methods.
-pub fn routes(state: ServingState) -> Router {
+/// `others`: the doors of other layers. `origins`: pages of other origins that may come.
+pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router {
     let compressed = SizeAbove::new(COMPRESSED_BYTES_MIN)
         .and(NotForContentType::const_new("application/vnd.apache.parquet"))
         .and(NotForContentType::SSE);
@@ -114,10 +120,14 @@ pub fn routes(state: ServingState) -> Router {
         .merge(page::routes())
         .layer(Extension(Arc::new(KeptAnswers::default())))
         .layer(Extension(Arc::new(Feeds::default())))
+        .layer(Extension(Arc::new(RepeatedAnswers::default())))
         .with_state(state)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
+        .merge(others)
+        .layer(middleware::from_fn_with_state(origins.clone(), origins::guard))
+        .layer(origins.layer())
 }
 
 /// The door of an extension.

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
-use serving::http::{ServingState, routes};
+use serving::http::{Origins, ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
@@ -387,6 +387,7 @@ pub struct World {
     pub clock: ManualClock,
     pub ready: Arc<AtomicBool>,
     pub by_name: BTreeMap<String, Arc<View>>,
+    pub origins: Origins,
 }
 
 impl World {
@@ -398,6 +399,7 @@ impl World {
             published.publish(Published::nothing(Arc::clone(view), Arc::clone(&stream)));
         }
         World {
+            origins: Origins::default(),
             stream,
             views: Arc::new(published),
             speed: Arc::default(),
@@ -479,17 +481,21 @@ impl World {
     }
 
     pub fn routes(&self) -> Router {
-        routes(ServingState {
-            views: Arc::clone(&self.views),
-            speed: Arc::clone(&self.speed) as _,
-            batch: Arc::clone(&self.batch) as _,
-            past: Arc::new(FakePast),
-            runs: Arc::clone(&self.runs) as _,
-            streams: Arc::clone(&self.streams) as _,
-            clock: Arc::new(self.clock.clone()),
-            ready: Arc::clone(&self.ready),
-            metrics: Arc::new(|| "trueup_up 1\n".to_owned()),
-        })
+        routes(
+            ServingState {
+                views: Arc::clone(&self.views),
+                speed: Arc::clone(&self.speed) as _,
+                batch: Arc::clone(&self.batch) as _,
+                past: Arc::new(FakePast),
+                runs: Arc::clone(&self.runs) as _,
+                streams: Arc::clone(&self.streams) as _,
+                clock: Arc::new(self.clock.clone()),
+                ready: Arc::clone(&self.ready),
+                metrics: Arc::new(|| "trueup_up 1\n".to_owned()),
+            },
+            axum::Router::new(),
+            &self.origins,
+        )
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answered {

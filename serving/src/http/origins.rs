@@ -1,0 +1,114 @@
+//! Which pages of other origins may read answers? None, unless the operator names them: browsers then let them, and their
+//! scripts see what answers say of themselves.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::problem::Problem;
+
+/// How long a browser may remember what it was told.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
+
+/// Origins such as `https://app.example`, or all.
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    named: Vec<HeaderValue>,
+    all: bool,
+}
+
+/// What is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" is no origin: write scheme, host and port if it is not the usual one, such as https://app.example, or * for all"
+)]
+pub struct WrongOrigin(String);
+
+impl Origins {
+    /// Reads origins; `*` stands for all.
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Origins, WrongOrigin> {
+        let mut origins = Origins::default();
+        for text in texts {
+            let wrong = || WrongOrigin(text.to_owned());
+            if text == "*" {
+                origins.all = true;
+                continue;
+            }
+            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(wrong)?;
+            if host.is_empty() || host.contains(['/', '?', '#', ' ', '*']) {
+                return Err(wrong());
+            }
+            origins.named.push(HeaderValue::try_from(text).map_err(|_| wrong())?);
+        }
+        Ok(origins)
+    }
+
+    /// May a page of `origin` change something here, which it reached as `host`? Browsers send POST for a page without
+    /// asking first, so it is up to the server.
+    fn may_change(&self, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+        let text = origin.to_str().unwrap_or_default();
+        let own = text.split_once("://").map(|(_, host)| host);
+        let reached = host.and_then(|host| host.to_str().ok());
+        self.all || (own.is_some() && own == reached) || self.named.contains(origin)
+    }
+
+    /// Answers browsers that ask whether a page may. Without origins nothing is said, and they may not.
+    pub(super) fn layer(&self) -> CorsLayer {
+        let allowed = match self.all {
+            true => AllowOrigin::any(),
+            false => AllowOrigin::list(self.named.iter().cloned()),
+        };
+        let shown =
+            ["trueup-version", "trueup-seam", "trueup-watermark", "trueup-as-of", "trueup-complete", "trueup-next"];
+        let shown = shown.into_iter().map(HeaderName::from_static);
+        let layer = CorsLayer::new().allow_origin(allowed);
+        if self.named.is_empty() && !self.all {
+            return layer;
+        }
+        let sent = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::IF_NONE_MATCH, header::RANGE];
+        let sent = sent
+            .into_iter()
+            .chain([HeaderName::from_static("idempotency-key"), HeaderName::from_static("last-event-id")]);
+        let told = [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
+        layer
+            .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
+            .allow_headers(sent.collect::<Vec<_>>())
+            .expose_headers(told.into_iter().chain(shown).collect::<Vec<_>>())
+            .max_age(REMEMBERED)
+    }
+}
+
+/// Refuses what a page of an origin that was not named would change.
+pub(super) async fn guard(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let headers = request.headers();
+    match headers.get(header::ORIGIN) {
+        Some(origin) if !is_read && !origins.may_change(origin, headers.get(header::HOST)) => {
+            let detail = format!(
+                "pages of {} may not change anything here; start the server with --cors-origin to let them",
+                origin.to_str().unwrap_or("an unreadable origin")
+            );
+            Problem::new(StatusCode::FORBIDDEN, "cross_origin", "Another origin", detail).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_have_a_scheme_and_a_host_and_nothing_else() {
+        for right in ["https://app.example", "http://127.0.0.1:3000", "*"] {
+            assert!(Origins::parse([right]).is_ok(), "{right}");
+        }
+        for wrong in ["", "app.example", "https://", "https://app.example/", "https://*.example", "ftp://x", "null"] {
+            assert!(Origins::parse([wrong]).is_err(), "{wrong}");
+        }
+    }
+}
