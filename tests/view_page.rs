@@ -393,11 +393,17 @@ fn keeps_its_state_in_the_address(sight: &Sight) {
     let address =
         "/view/hourly?range=7d&grain=6h&measure=destinations&group_by=origin&where=origin+%3C+%27D%27&top=3&chart=line";
     let seen = sight.open(address);
+    // Of rows what is no estimate: sketches are merged in an order of chance, so estimates differ from answer to answer.
+    let rows = |seen: &Value| -> Value {
+        seen["rows"].as_array().expect("rows").iter().map(|row| row.as_array().expect("cells")[..4].to_vec()).collect()
+    };
     let state = |seen: &Value| {
-        ["range", "grain", "measure", "groups", "where", "top", "chart", "rows", "legend"].map(|key| seen[key].clone())
+        let told =
+            ["range", "grain", "measure", "groups", "where", "top", "chart", "legend"].map(|key| seen[key].clone());
+        (told, rows(seen))
     };
     assert_eq!(
-        state(&seen)[..7],
+        state(&seen).0[..7],
         [
             json!("7 d"),
             json!("6h"),

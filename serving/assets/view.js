@@ -227,6 +227,8 @@ async function round() {
     showEmpty(table.body, status);
     if (drawn) await showChart(drawn, grain);
     else if (find("figure")) find("figure").hidden = true;
+    // The reader wished for something else while the chart was drawn.
+    if (stale()) return;
     showError(null);
     [answered, drawnIn] = [turn, scheme()];
     settled();
