@@ -81,6 +81,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (
         Kind::Counter,
         Unit::Count,
+        "trueup_retention_dropped_events_total",
+        "events whose dates a stream's retention dropped",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
         "trueup_vacuumed_files_total",
         "files of views deleted because no kept version needs them",
     ),

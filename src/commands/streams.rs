@@ -157,6 +157,7 @@ mod tests {
         flights
           events      1,000 in 2 partitions, 818 a second
           watermark   2001-01-01T00:00:00Z (1 hour behind the latest event time)
+          retention   events are kept for ever; none are dropped
           historical  0 put into the archive directly
           late        6 (allowed lateness is 4 hours)
           ahead       4 (more than 1 hour ahead of their arrival)
