@@ -93,7 +93,8 @@ fn options_and_formatting_compute_nothing_anew() {
     history.world.start();
     let status = history.status();
     assert_eq!((&status["shadow"], &status["seam"]["version"]), (&Value::Null, &json!(1)), "{status}");
-    assert_eq!(history.world.get("/v1/runs").json()["runs"], json!([]));
+    let runs = history.world.get("/v1/runs").json()["runs"].clone();
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "only the run of before the restart: {runs}");
     history.post(&events(60, 10));
     let rows = history.world.rows(NAME, "&group_by=&grain=all");
     assert_eq!(rows["rows"][0]["n"], json!(70), "{rows}");

@@ -437,7 +437,7 @@ async fn every_kind_of_window_is_described() {
     for expected in [
         r#"data-window-ms="3600000"
     data-kind="hop" data-measure="c""#,
-        r#"data-kind="session" data-measure="""#,
+        r#"data-kind="session" data-measure="c""#,
         r#"data-window-ms="0"
     data-kind="slide" data-measure="c""#,
         "in windows of 2 hours every hour",
