@@ -156,8 +156,12 @@ pub struct Serve {
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Let pages of this origin, such as https://app.example, read answers and send events; may be given several times
-    #[arg(long, value_name = "ORIGIN")]
+    // As a text, since an address in a comment becomes a link of the documentation.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        help = "Let pages of this origin, such as https://app.example, read answers and send events; may be given several times"
+    )]
     pub cors_origin: Vec<String>,
     /// Memory that a batch run may take, such as 512MiB or 4GiB; what does not fit is computed in passes [default: 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = batch_memory)]

@@ -21,7 +21,7 @@ pub struct Settings {
     pub data: Option<String>,
     /// Folder of what must be on this machine: log, quarantine, spool.
     pub local: Option<PathBuf>,
-    /// Origins of pages that may read answers and send events, such as "https://app.example".
+    /// Origins of pages that may read answers and send events, such as `https://app.example`.
     #[serde(default)]
     pub cors_origins: Vec<String>,
     #[serde(default)]
