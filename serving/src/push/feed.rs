@@ -100,37 +100,43 @@ impl Feeds {
         if self.subscribers.load(Ordering::SeqCst) >= LIVE_SUBSCRIBERS_MAX {
             return Err(Refusal::Subscribers);
         }
-        let present = open.get(&subject).cloned().filter(|feed| !feed.told.lock().over);
-        let feed = match present {
-            Some(feed) => feed,
-            None if open.len() >= LIVE_FEEDS_MAX => return Err(Refusal::Feeds),
-            None => {
-                let epoch = std::collections::hash_map::RandomState::new().hash_one(&subject);
-                let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
-                let feed = Arc::new(Feed { epoch, sender, told: Mutex::default() });
-                open.insert(subject.clone(), Arc::clone(&feed));
-                let of_task = (Arc::downgrade(self), state.clone(), Arc::clone(&feed));
-                tokio::spawn(async move {
-                    let (feeds, state, feed) = of_task;
-                    look_after(&state, &subject, &feed).await;
-                    if let Some(feeds) = Weak::upgrade(&feeds) {
-                        feeds.close(&subject, &feed);
-                    }
-                });
-                feed
-            }
-        };
+        if let Some(subscription) = open.get(&subject).and_then(|feed| self.listen(feed, last_id)) {
+            return Ok(subscription);
+        }
+        if open.len() >= LIVE_FEEDS_MAX && !open.contains_key(&subject) {
+            return Err(Refusal::Feeds);
+        }
+        let epoch = std::collections::hash_map::RandomState::new().hash_one(&subject);
+        let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
+        let feed = Arc::new(Feed { epoch, sender, told: Mutex::default() });
+        // Before its task begins, so that no end of it is missed.
+        let subscription = self.listen(&feed, last_id).ok_or(Refusal::Feeds)?;
+        open.insert(subject.clone(), Arc::clone(&feed));
         gauge_feeds(open.len());
-        drop(open);
+        let (feeds, state) = (Arc::downgrade(self), state.clone());
+        tokio::spawn(async move {
+            look_after(&state, &subject, &feed).await;
+            if let Some(feeds) = Weak::upgrade(&feeds) {
+                feeds.close(&subject, &feed);
+            }
+        });
+        Ok(subscription)
+    }
+
+    /// Listens to a feed; `None` if no more events of it come.
+    fn listen(&self, feed: &Arc<Feed>, last_id: Option<&str>) -> Option<Subscription> {
+        // Held throughout: no event, nor the end, comes between what is sent first and what is heard.
         let mut told = feed.told.lock();
+        if told.over {
+            return None;
+        }
         told.idle_since = None;
-        // Under the lock: no event comes between what is sent first and what is heard.
         let receiver = feed.sender.subscribe();
         let first = told.since(feed.epoch, last_id);
-        let last = first.last().map(|frame| frame.number).or_else(|| told.snapshot.as_ref().map(|frame| frame.number));
+        let last = first.last().or(told.snapshot.as_ref()).map(|frame| frame.number);
         drop(told);
         gauge_subscribers(self.subscribers.fetch_add(1, Ordering::SeqCst) + 1);
-        Ok(Subscription { first, feed, receiver, subscribers: Arc::clone(&self.subscribers), last })
+        Some(Subscription { first, feed: Arc::clone(feed), receiver, subscribers: Arc::clone(&self.subscribers), last })
     }
 
     fn close(&self, subject: &Subject, feed: &Arc<Feed>) {
@@ -151,7 +157,8 @@ impl Told {
             Some(number) if number == snapshot.number => Vec::new(),
             // All that came after it are kept.
             Some(number)
-                if self.kept.front().is_some_and(|oldest| oldest.number <= number + 1) && number < snapshot.number =>
+                if number < snapshot.number
+                    && self.kept.front().is_some_and(|oldest| oldest.number <= number.saturating_add(1)) =>
             {
                 self.kept.iter().filter(|frame| frame.number > number).cloned().collect()
             }
@@ -219,7 +226,8 @@ async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
             match look(state, subject, &mut seen).await {
                 Ok(Some(events)) => feed.tell(events),
                 Ok(None) => {}
-                Err(ReadError::UnknownView(_)) => break,
+                // The view is gone, or defined otherwise so that it cannot be asked this any more: who comes back is told.
+                Err(ReadError::UnknownView(_) | ReadError::Query(_)) => break,
                 // It may be different next time; who asks for rows is told why.
                 Err(error) => tracing::warn!(view = subject.view, %error, "a live answer could not be looked at"),
             }
@@ -339,4 +347,38 @@ fn compute(
         .then(|| json::write_change(&differences.changed, &differences.gone, answer.next.as_deref(), &about));
     let snapshot = json::write(&answer, &about, Shape::Document);
     Ok((Seen { tag: Some(tag), rows, kind }, Events { snapshot, change }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_gets_what_is_kept_and_otherwise_everything() {
+        let feed = Feed { epoch: 7, sender: broadcast::channel(4).0, told: Mutex::default() };
+        let events =
+            |change: Option<&str>| Events { snapshot: b"{}".to_vec(), change: change.map(|c| c.as_bytes().to_vec()) };
+        feed.tell(events(None));
+        (0..3).for_each(|_| feed.tell(events(Some("{}"))));
+        let numbers = |id: &str| -> Vec<u64> { feed.told.lock().since(7, Some(id)).iter().map(|f| f.number).collect() };
+        let id = |number: u64| format!("{:016x}-{number}", 7);
+        assert_eq!(numbers(&id(0)), [1, 2, 3]);
+        assert_eq!(numbers(&id(2)), [3]);
+        assert_eq!(numbers(&id(3)), [0; 0]);
+        // What nobody was given: a number that is not there yet, the largest there is, another feed, no id at all.
+        for wrong in [id(4), id(u64::MAX), format!("{:016x}-1", 8), "x".to_owned()] {
+            let said = feed.told.lock().since(7, Some(&wrong));
+            assert!(said.len() == 1 && said[0].bytes.windows(8).any(|bytes| bytes == b"snapshot"), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_to_a_feed_that_is_over() {
+        let feeds = Feeds::default();
+        let feed = Arc::new(Feed { epoch: 7, sender: broadcast::channel(4).0, told: Mutex::default() });
+        let mut listening = feeds.listen(&feed, None).expect("it goes on");
+        feed.end();
+        assert!(listening.next().await.is_none(), "the end is heard");
+        assert!(feeds.listen(&feed, None).is_none());
+    }
 }
