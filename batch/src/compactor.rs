@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use crate::cancel::Cancel;
 use crate::compaction::{Group, Target, groups, oldest_seam};
 use crate::dropping::{Dropping, dropping, first_open};
-use crate::reach::latest_end;
+use crate::reach::{DroppedSessions, latest_end};
 use crate::settings::CompactionSettings;
 use crate::step::CompactionStep;
 
@@ -199,7 +199,7 @@ impl Compactor {
                 wanted = wanted.min(open);
             }
         }
-        Ok(Some(wanted))
+        Ok(Some(before_dropped_sessions(views, wanted)))
     }
 
     fn views_of(&self, stream: &Stream) -> Vec<Arc<Published>> {
@@ -249,6 +249,23 @@ impl Compactor {
             }
         }
         Ok(())
+    }
+}
+
+/// The first date to keep, if `wanted` is the first that may stay, so that of sessions that a view has dropped, and that
+/// reach over it, all can still be told that belongs to them.
+fn before_dropped_sessions(views: &[Arc<Published>], wanted: Day) -> Day {
+    let mut wanted = wanted;
+    loop {
+        let first = views.iter().filter_map(|published| {
+            let Window::Session { gap } = published.view.window else { return None };
+            let dropped = DroppedSessions::of(published.view.window, published.version.as_deref())??;
+            (dropped.end > wanted.start().0).then(|| dropped.needed_from(gap))
+        });
+        match first.min().filter(|first| *first < wanted) {
+            Some(first) => wanted = first,
+            None => return wanted,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Explain {
     pub read_files: Vec<ArchiveFile>,
     /// Windows that start before it are frozen (microseconds).
     pub frozen_until: i64,
+    /// Windows that start earlier are dropped.
+    pub shown_from: i64,
     /// Positions left out as duplicates, with the files they are in.
     pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
     pub watch: Watch,
@@ -36,6 +38,7 @@ pub struct Explain {
     repeated: OnceCell<LeftOut>,
     past: OnceCell<LeftOut>,
     frozen: OnceCell<LeftOut>,
+    dropped: OnceCell<LeftOut>,
 }
 
 /// The files that causes are looked up in; see [`Explain`].
@@ -62,7 +65,7 @@ impl Explain {
     pub fn new(
         query: Query,
         files: Files,
-        frozen_until: i64,
+        (shown_from, frozen_until): (i64, i64),
         duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
         watch: Watch,
     ) -> Explain {
@@ -71,6 +74,7 @@ impl Explain {
             new_files: files.new,
             past_files: files.past,
             read_files: files.read,
+            shown_from,
             frozen_until,
             duplicates,
             watch,
@@ -80,6 +84,7 @@ impl Explain {
             repeated: OnceCell::new(),
             past: OnceCell::new(),
             frozen: OnceCell::new(),
+            dropped: OnceCell::new(),
         }
     }
 
@@ -92,6 +97,7 @@ impl Explain {
             repeated: OnceCell::new(),
             past: OnceCell::new(),
             frozen: OnceCell::new(),
+            dropped: OnceCell::new(),
             ..self
         }
     }
@@ -125,12 +131,27 @@ impl Explain {
         Ok(cell.get().is_some_and(|rows| rows.contains(row)))
     }
 
+    /// Is `row` made of events that belong to a session that is dropped? Blocking.
+    fn is_of_dropped_session(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
+        let Window::Session { gap } = self.query.view.window else { return Ok(false) };
+        if self.shown_from == i64::MIN {
+            return Ok(false);
+        }
+        if self.dropped.get().is_none() {
+            let mut dropped = LeftOut::new(self.query.view.window, self.bucket);
+            dropped.add_all(&self.query, &self.read_files, Rows::All, &self.watch)?;
+            dropped.keep_sessions_before(gap, self.shown_from);
+            self.dropped.get_or_init(|| dropped);
+        }
+        Ok(self.dropped.get().is_some_and(|rows| rows.contains(row)))
+    }
+
     /// Why a value of this row differs by more than rounding. Blocking.
     pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
         if served == Served::Inside {
             return Ok(Cause::Sketch);
         }
-        if self.is_retained(row)? {
+        if self.is_retained(row)? || self.is_of_dropped_session(row)? {
             return Ok(Cause::Retention);
         }
         if self.late.get().is_none() {

@@ -35,6 +35,10 @@ pub struct Folding {
     filling: Filling,
     /// Window dates that have rows and are not finished.
     open: BTreeSet<Option<Day>>,
+    /// Sessions that begin earlier are dropped; `None`: none are.
+    first: Option<Day>,
+    /// Where the last of those ends; [`i64::MIN`]: there was none.
+    dropped_end: i64,
 }
 
 impl Folding {
@@ -47,7 +51,28 @@ impl Folding {
         bucket: Bucket,
     ) -> Folding {
         let filling = Filling::new(Arc::clone(&view), Arc::clone(&layout), bucket);
-        Folding { view, layout, budget, wanted, parts: Vec::new(), filling, open: BTreeSet::new() }
+        Folding {
+            view,
+            layout,
+            budget,
+            wanted,
+            parts: Vec::new(),
+            filling,
+            open: BTreeSet::new(),
+            first: None,
+            dropped_end: i64::MIN,
+        }
+    }
+
+    /// Keeps in mind how far the sessions reach that begin before `first`, which nobody wants.
+    pub fn dropping_before(mut self, first: Option<Day>) -> Folding {
+        self.first = first;
+        self
+    }
+
+    /// Where the last of the sessions ends, in microseconds, that have been dropped; [`i64::MIN`]: none was.
+    pub fn dropped_end(&self) -> i64 {
+        self.dropped_end
     }
 
     /// Takes only panes from the first of `panes` to before the second.
@@ -160,6 +185,12 @@ impl Folding {
         let done: BTreeSet<Option<Day>> = days.difference(&unfinished).copied().filter(is_done).collect();
         let is_wanted = |day: &Option<Day>| self.wanted.as_ref().is_none_or(|wanted| wanted.contains(day));
         let kept: Vec<Option<Day>> = done.iter().copied().filter(is_wanted).collect();
+        for (first, last) in part.sessions() {
+            let day = window_date(self.view.window, first);
+            if day.is_some_and(|day| self.first.is_some_and(|kept| day < kept)) && done.contains(&day) {
+                self.dropped_end = self.dropped_end.max(last.saturating_add(gap));
+            }
+        }
         self.parts = vec![part];
         for date in &kept {
             self.date(*date, emit)?;

@@ -131,6 +131,15 @@ impl LeftOut {
         })
     }
 
+    /// Keeps only the events of sessions, `gap` microseconds apart, that begin before `first`.
+    pub fn keep_sessions_before(&mut self, gap: i64, first: i64) {
+        for times in self.times.values_mut() {
+            times.sort_unstable();
+            let sessions = times.chunk_by(|before, after| after.saturating_sub(*before) < gap);
+            *times = sessions.take_while(|session| session[0] < first).flatten().copied().collect();
+        }
+    }
+
     fn add(&mut self, window: Window, time: i64, key: &[u8]) {
         if !self.bucket.holds(key) {
             return;

@@ -41,11 +41,13 @@ pub struct Passes<'a> {
     /// Look for duplicates?
     pub dedup: bool,
     pub watch: &'a Watch,
+    /// Sessions that begin earlier are dropped; `None`: none are.
+    pub first: Option<Day>,
 }
 
 impl Passes<'_> {
     /// Hands out the rows of the `wanted` window dates, which `portions` hold all events of. Of windows of one length only
-    /// the panes `panes` are folded. Blocking.
+    /// the panes `panes` are folded. Returns where the last session ends that was dropped. Blocking.
     pub fn run(
         &self,
         portions: &[Portion],
@@ -53,14 +55,17 @@ impl Passes<'_> {
         panes: (i64, i64),
         found: &mut Duplicates,
         emit: Emit<'_>,
-    ) -> Result<(), RunFailure> {
+    ) -> Result<i64, RunFailure> {
         let removed = self.duplicates(portions)?;
         // What is read again is not counted again.
         let watch = Watch { rows: Arc::default(), ..self.watch.clone() };
         let mut waiting = vec![(Bucket::ALL, wanted)];
+        let mut dropped_end = i64::MIN;
         while let Some((bucket, mut wanted)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
-            let mut folding = Folding::new(view, layout, self.budget, Some(wanted.clone()), bucket).of_panes(panes);
+            let mut folding = Folding::new(view, layout, self.budget, Some(wanted.clone()), bucket)
+                .of_panes(panes)
+                .dropping_before(self.first);
             for (portion, removed) in portions.iter().zip(&removed) {
                 let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
                 folding.add(self.query, &portion.files, rows, &watch, &mut |filling| {
@@ -78,10 +83,11 @@ impl Passes<'_> {
                 };
                 done.iter().for_each(|date| _ = wanted.remove(date));
             }
+            dropped_end = dropped_end.max(folding.dropped_end());
         }
         let portions = portions.iter().zip(removed);
         found.extend(portions.filter_map(|(portion, removed)| Some((portion.files.clone(), removed?))));
-        Ok(())
+        Ok(dropped_end)
     }
 
     fn duplicates(&self, portions: &[Portion]) -> Result<Vec<Option<DataFrame>>, RunFailure> {

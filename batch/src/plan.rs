@@ -18,7 +18,7 @@ use shared::time::{Day, Micros};
 use shared::window::Window;
 
 use crate::failure::date_name;
-use crate::reach;
+use crate::reach::{self, DroppedSessions};
 
 /// An archive file before the cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +83,8 @@ pub struct Given<'a> {
     pub dropped: Option<&'a Dropped>,
     /// The files that hold the frozen windows. Those of a version by another definition are none.
     pub frozen: &'a [DataFile],
+    /// The sessions that the present version has dropped.
+    pub dropped_sessions: Option<DroppedSessions>,
 }
 
 /// Why there is no plan: the archive is not what the log says.
@@ -144,7 +146,7 @@ pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
     let mut touched = Touched::default();
     if !everything {
         match touched_by(given, &new_days, dates.keys().copied().flatten()) {
-            Some(some) => touched = some.after(frozen_before),
+            Some(some) => touched = some.after(frozen_before.max(given.dropped_sessions.map(|s| s.before))),
             None => everything = true,
         }
     }
@@ -210,7 +212,7 @@ fn frozen_touched<'a>(given: &Given<'_>, files: impl Iterator<Item = &'a Archive
     }
     let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
     let windows: Option<BTreeSet<Day>> = match given.window {
-        Window::Session { gap } => reach::touched(gap, &days, given.frozen).map(|touched| touched.windows),
+        Window::Session { gap } => reach::touched(gap, &days, given.frozen, None).map(|touched| touched.windows),
         window => days.into_iter().map(|day| window.window_days_of(day)).collect::<Option<Vec<_>>>().map(|days| {
             let days = days.into_iter().flatten();
             days.map(Day).collect()
@@ -276,7 +278,12 @@ fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<I
     let present = given.present.iter().filter_map(|file| file.partition);
     if let Window::Session { gap } = given.window {
         let wanted = archived.chain(present).filter(is_wanted);
-        return reach::touched(gap, &days.iter().copied().chain(wanted).collect(), given.present);
+        return reach::touched(
+            gap,
+            &days.iter().copied().chain(wanted).collect(),
+            given.present,
+            given.dropped_sessions,
+        );
     }
     let mut touched: BTreeMap<Day, RangeInclusive<i32>> = BTreeMap::new();
     if !given.ranges.is_empty() {

@@ -94,10 +94,12 @@ pub struct Bounds {
 pub type DatesDone<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// What has been computed, besides the files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recomputed {
     /// Events left out because their event id came before; with the files they are in.
     pub duplicates: Duplicates,
+    /// Where the last of the sessions ends that were read and that retention drops; [`i64::MIN`]: there was none.
+    pub dropped_end: i64,
 }
 
 /// What the computing thread tells.
@@ -126,10 +128,11 @@ pub async fn recompute(
         read: plan.read.clone(),
         wanted: is_part.then(|| plan.window_dates.clone()),
         remaining: plan.window_dates.clone(),
+        first: plan.retained_from,
         bounds,
         watch: watch.clone(),
         told: sender,
-        duplicates: Vec::new(),
+        found: Recomputed { duplicates: Vec::new(), dropped_end: i64::MIN },
     };
     let computing = blocking(move || work.run());
     let writing = async {
@@ -166,7 +169,7 @@ pub async fn recompute(
         return Err(RunFailure::Cancelled);
     }
     written?;
-    Ok(Recomputed { duplicates: computed? })
+    computed
 }
 
 type Written = Result<Result<usize, LakeError>, tokio::task::JoinError>;
@@ -218,7 +221,10 @@ impl Dates {
         let most = files.map(|file| file.tags.rows).max().unwrap_or(0);
         match work.query.is_reducible() && most <= budget.grouped_rows() {
             true => Dates::Reduced(Pieces::new(view, layout, wanted)),
-            false => Dates::Folded(Box::new(Folding::new(view, layout, budget, wanted, Bucket::ALL))),
+            false => {
+                let folding = Folding::new(view, layout, budget, wanted, Bucket::ALL);
+                Dates::Folded(Box::new(folding.dropping_before(work.first)))
+            }
         }
     }
 
@@ -236,6 +242,13 @@ impl Dates {
                 Ok(if pieces.bytes() > budget.pieces_bytes() { Filled::Full } else { Filled::Fits })
             }
             Dates::Folded(folding) => folding.add(query, files, rows, watch, &mut |_| Ok(Filled::Full)),
+        }
+    }
+
+    fn dropped_end(&self) -> i64 {
+        match self {
+            Dates::Reduced(_) => i64::MIN,
+            Dates::Folded(folding) => folding.dropped_end(),
         }
     }
 
@@ -258,19 +271,21 @@ struct Work {
     wanted: Option<BTreeSet<Option<Day>>>,
     /// Window dates that have not been handed out yet.
     remaining: BTreeSet<Option<Day>>,
+    /// Sessions that begin earlier are dropped; `None`: none are.
+    first: Option<Day>,
     bounds: Bounds,
     watch: Watch,
     told: mpsc::Sender<Told>,
-    duplicates: Duplicates,
+    found: Recomputed,
 }
 
 impl Work {
     /// Computes everything; blocking.
-    fn run(mut self) -> Result<Duplicates, RunFailure> {
+    fn run(mut self) -> Result<Recomputed, RunFailure> {
         if self.stream()? == Filled::Full {
             self.in_passes()?;
         }
-        Ok(self.duplicates)
+        Ok(self.found)
     }
 
     /// One event date after another, with all groups at once. Stops where they do not fit.
@@ -307,15 +322,16 @@ impl Work {
             };
             tell(told, Told::Done(done.len() as u64))?;
             done.iter().for_each(|date| _ = self.remaining.remove(date));
-            self.duplicates.extend(removed.map(|positions| (portion.files, positions)));
+            self.found.dropped_end = self.found.dropped_end.max(dates.dropped_end());
+            self.found.duplicates.extend(removed.map(|positions| (portion.files, positions)));
         }
         Ok(Filled::Fits)
     }
 
     /// What is left: one window date after another, each in as many passes as it takes.
     fn in_passes(&mut self) -> Result<(), RunFailure> {
-        let Work { query, layout, bounds, watch, told, duplicates, .. } = self;
-        let passes = Passes { query, layout, budget: bounds.budget, dedup: bounds.dedup, watch };
+        let Work { query, layout, bounds, watch, told, found, first, .. } = self;
+        let passes = Passes { query, layout, budget: bounds.budget, dedup: bounds.dedup, watch, first: *first };
         let mut emit = |date| tell(told, Told::Finished(date));
         let window = query.view.window;
         let mut anywhere = BTreeSet::new();
@@ -328,13 +344,22 @@ impl Work {
             let files: Vec<ArchiveFile> = read.flat_map(|date| date.files.clone()).collect();
             let (from, to) = ids_of(window, date);
             let portion = Portion { files, through: None, is_last: true };
-            passes.run(&[portion], BTreeSet::from([date]), window.panes_of(from, to), duplicates, &mut emit)?;
+            passes.run(
+                &[portion],
+                BTreeSet::from([date]),
+                window.panes_of(from, to),
+                &mut found.duplicates,
+                &mut emit,
+            )?;
             tell(told, Told::Done(1))?;
         }
-        if !anywhere.is_empty() {
+        // How far sessions reach is to be known also of those that are dropped.
+        if !anywhere.is_empty() || (matches!(window, Window::Session { .. }) && first.is_some()) {
             let portions = portions(&self.read, *bounds)?;
             let dates = anywhere.len() as u64;
-            passes.run(&portions, anywhere, (i64::MIN, i64::MAX), duplicates, &mut emit)?;
+            let all = (i64::MIN, i64::MAX);
+            let end = passes.run(&portions, anywhere, all, &mut found.duplicates, &mut emit)?;
+            found.dropped_end = found.dropped_end.max(end);
             tell(told, Told::Done(dates))?;
         }
         Ok(())

@@ -31,6 +31,7 @@ use crate::load::history;
 use crate::plan::{ArchiveFile, Given, Plan, plan};
 use crate::publish;
 use crate::query::Query;
+use crate::reach::DroppedSessions;
 use crate::reader::Reader;
 use crate::recompute::{Bounds, Recomputed, Staging, recompute};
 use crate::reconcile::{Served, reconcile};
@@ -91,6 +92,8 @@ struct Planned {
     table: Table,
     /// The version of the view's table that the plan was made for.
     base: i64,
+    /// No later than this the last session ends that is dropped, if not everything is recomputed; then it is found out.
+    dropped_sessions_end: Option<Micros>,
 }
 
 /// What was found out beside the version's rows.
@@ -98,6 +101,8 @@ struct Compared {
     comparison: Option<Comparison>,
     watermark: Option<Micros>,
     latest_event: Option<Micros>,
+    /// Where the last of the sessions ends that were read and are dropped, in microseconds.
+    dropped_end: i64,
 }
 
 impl Executor {
@@ -180,6 +185,10 @@ impl Executor {
                 comparison_file: reconciliation.clone(),
                 watermark: compared.watermark,
                 latest_event: compared.latest_event,
+                dropped_sessions_end: planned.dropped_sessions_end.map(|known| match planned.plan.everything {
+                    true => known.max(Micros(compared.dropped_end)),
+                    false => known,
+                }),
                 ..self.version(job, entry, &planned, staging.longest_session_us())
             };
             let Planned { table, base, plan, .. } = &planned;
@@ -258,22 +267,38 @@ impl Executor {
         };
         frozen.retain(|file| file.partition < retained.frozen_before && file.partition.is_some());
         let run = entry.run();
+        // `None`: the program that wrote the version did not note it.
+        let dropped_sessions = DroppedSessions::of(job.view.window, answering.version.as_deref());
         let mut plan = plan(&Given {
             window: job.view.window,
             seam: &answering.seam,
             cut: &cut,
             archive: &archived.files,
             present: &present.files,
-            everything: run.full || changed || !is_ours || retained.is_longer,
+            everything: run.full || changed || !is_ours || retained.is_longer || dropped_sessions.is_none(),
             ranges: &run.ranges,
             dropped,
             frozen: &frozen,
+            dropped_sessions: dropped_sessions.flatten(),
         })?;
         retained.apply(&mut plan, job.view.window);
         let past_before = answering.version.as_ref().map_or(0, |version| version.past_retention);
         let past_retention = past_before + retained.past(&plan, job.view.window);
+        let dropped_sessions_end =
+            DroppedSessions::end_after(job.view.window, &plan, dropped_sessions.flatten(), &present.files);
         let (_archived, base) = (lease, present.version);
-        Ok(Planned { answering, changed, cut, plan, past_retention, archive, _archived, table, base })
+        Ok(Planned {
+            answering,
+            changed,
+            cut,
+            plan,
+            past_retention,
+            archive,
+            _archived,
+            table,
+            base,
+            dropped_sessions_end,
+        })
     }
 
     async fn compute(
@@ -296,14 +321,15 @@ impl Executor {
             budget: Budget { limit_bytes: self.settings.memory_limit_bytes },
         };
         let dates_done = |more| entry.dates_done(more);
-        let Recomputed { duplicates } = recompute(&query, plan, bounds, &entry.watch, staging, &dates_done).await?;
+        let Recomputed { duplicates, dropped_end } =
+            recompute(&query, plan, bounds, &entry.watch, staging, &dates_done).await?;
         self.reach(Step::Write)?;
 
         self.reach(Step::Reconcile)?;
         let cancel = &entry.watch.cancel;
         let pin = unless_cancelled(cancel, self.generations(answering, &answering.seam, cut)).await??;
         let SpeedPin { generations, watermark, latest_event } = pin;
-        let compared = |comparison| Ok(Compared { comparison, watermark, latest_event });
+        let compared = |comparison| Ok(Compared { comparison, watermark, latest_event, dropped_end });
         if *changed {
             // The new definition must be cut at the same place before it may answer.
             let shadow = Published {
@@ -333,7 +359,7 @@ impl Executor {
         let read: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
         let files = Files { new: plan.new_files.clone(), past: plan.past_files.clone(), read };
         let frozen_until = plan.frozen_before.map_or(i64::MIN, |day| day.start().0);
-        let explain = Explain::new(query, files, frozen_until, duplicates, entry.watch.clone());
+        let explain = Explain::new(query, files, (from, frozen_until), duplicates, entry.watch.clone());
         let mut exact = staging.files();
         exact.extend(frozen_touched);
         let comparison =
@@ -389,6 +415,7 @@ impl Executor {
             latest_event: None,
             retained_from: planned.plan.retained_from,
             frozen_before: planned.plan.frozen_before,
+            dropped_sessions_end: None,
             past_retention: planned.past_retention,
             files: Vec::new(),
         }

@@ -172,6 +172,7 @@ mod tests {
             latest_event: None,
             retained_from: None,
             frozen_before: None,
+            dropped_sessions_end: None,
             past_retention: 0,
             files: Vec::new(),
         })

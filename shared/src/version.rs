@@ -59,6 +59,10 @@ pub struct BatchVersion {
     /// stay as they were. `None`: none are.
     #[serde(default)]
     pub frozen_before: Option<Day>,
+    /// No later than this the last session ends that begins before `retained_from`: what is in no file any more, and may
+    /// still reach into days that are left. `None` for views without sessions, or when nothing has been dropped.
+    #[serde(default)]
+    pub dropped_sessions_end: Option<Micros>,
     /// Events that came when all their windows had been dropped or were frozen: part of the ledger, and of no row.
     #[serde(default)]
     pub past_retention: u64,

@@ -37,7 +37,18 @@ fn cut(offsets: &[u64]) -> Cut {
 
 fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
     let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
-    plan(&Given { window, seam, cut, archive, present: &present, everything, ranges: &[], dropped: None, frozen: &[] })
+    plan(&Given {
+        window,
+        seam,
+        cut,
+        archive,
+        present: &present,
+        everything,
+        ranges: &[],
+        dropped: None,
+        frozen: &[],
+        dropped_sessions: None,
+    })
 }
 
 fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
@@ -163,6 +174,7 @@ fn a_wanted_range_is_recomputed_besides_what_is_new() {
         ranges,
         dropped: None,
         frozen: &[],
+        dropped_sessions: None,
     };
     let plan = super::plan(&given(hourly, &present, &ranges)).expect("a plan");
     // Day 5 has rows that no event makes any more: they go.

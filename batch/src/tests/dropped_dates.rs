@@ -74,8 +74,7 @@ fn views() -> Vec<Arc<View>> {
         of("hops", "HOP(at, INTERVAL '6' HOUR, INTERVAL '30' HOUR)"),
         of("steps", "CUMULATE(at, INTERVAL '8' HOUR, INTERVAL '2' DAY)"),
         of("trailing", "SLIDE(at, INTERVAL '20' HOUR, INTERVAL '1' HOUR)"),
-        // Sessions are not among them: of one random history their later events were a session of their own, which is
-        // not understood yet (docs/operations.md, Retention of streams).
+        of("visits", "SESSION(at, INTERVAL '5' HOUR)"),
         declared(
             "plain",
             "window_start,",
@@ -214,7 +213,11 @@ async fn check(acts: Vec<Act>, days: u32, query_rows: u64) -> (bool, u64) {
     let gone = dropped(&world).await;
     // A view that comes later has only whole windows of what is left.
     let late = declared("late_hops", "window_start,", MEASURES, "HOP(at, INTERVAL '6' HOUR, INTERVAL '30' HOUR)");
-    run(&world, &late, false, &mut expected).await;
+    let late_visits =
+        declared("late_visits", "window_start, origin,", MEASURES, "SESSION(at, INTERVAL '7' HOUR), origin");
+    for view in [&late, &late_visits] {
+        run(&world, view, false, &mut expected).await;
+    }
     (gone.is_some(), retention)
 }
 
@@ -249,6 +252,29 @@ fn late_events_for_dates_that_go_are_left_out_and_named() {
     ];
     let (gone, retention) = runtime().block_on(check(acts, 2, 1_000));
     assert!(gone && retention > 0, "{gone} {retention}");
+}
+
+#[test]
+fn what_goes_on_from_a_session_of_gone_dates_is_no_session_of_its_own() {
+    let acts = |after: Vec<Act>| {
+        let before = [
+            Act::Append(0, vec![(64, None, 0)]),
+            Act::Turn(10),
+            Act::Flush,
+            Act::Drop,
+            // The last moment of the first day that is left: whether a session began there is not known.
+            Act::Append(0, vec![(8, Some("JFK"), 0)]),
+            Act::Run(u8::MAX, false),
+        ];
+        before.into_iter().chain(after).collect::<Vec<Act>>()
+    };
+    // A part is computed anew, everything is, after a restart, after another drop.
+    for again in [vec![], vec![Act::Run(u8::MAX, true)], vec![Act::Restart], vec![Act::Turn(40), Act::Drop]] {
+        let next = Act::Append(0, vec![(0, Some("JFK"), 0)]);
+        let acts = acts(std::iter::once(next).chain(again).collect());
+        let (gone, retention) = runtime().block_on(check(acts, 1, 1));
+        assert!(gone && retention > 0, "{gone} {retention}");
+    }
 }
 
 /// A world whose dates before `START - 2 days` are dropped, with an hourly view that has seen all.
