@@ -1,5 +1,5 @@
 //! What does it cost? `cargo bench --bench figures --
-//! [ingest|batch|query|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the figures of
+//! [ingest|batch|query|serve|soak|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the figures of
 //! `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
@@ -16,7 +16,9 @@ mod memory;
 mod planning;
 mod query;
 mod replay;
+mod serve;
 mod server;
+mod soak;
 mod visibility;
 mod years;
 
@@ -35,6 +37,8 @@ fn main() {
         ("ingest", ingest::measure as fn()),
         ("batch", batch::measure),
         ("query", query::measure),
+        ("serve", serve::measure),
+        ("soak", soak::measure),
         ("visibility", visibility::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),

@@ -8,18 +8,18 @@ use std::time::Instant;
 use crate::events::mixed;
 use crate::server::{Server, quantile};
 
-const MINUTES: u64 = 5_000;
+pub const MINUTES: u64 = 5_000;
 const KEYS: u64 = 1_000;
 const QUERIES: usize = 2_000;
 
-const DEFINITIONS: &str = "
+pub const DEFINITIONS: &str = "
     CREATE STREAM hits (at TIMESTAMP, channel STRING, amount BIGINT) WITH (event_time = 'at', allowed_lateness = '1 hour');
     CREATE VIEW per_minute AS
     SELECT window_start, channel, COUNT(*) AS hits, SUM(amount) AS total, MAX(amount) AS highest
     FROM hits GROUP BY TUMBLE(at, INTERVAL '1' MINUTE), channel;";
 
 /// One event for every key in each of the minutes.
-fn minutes(from: u64, to: u64) -> Vec<u8> {
+pub fn minutes(from: u64, to: u64) -> Vec<u8> {
     let mut text = String::new();
     for minute in from..to {
         for key in 0..KEYS {

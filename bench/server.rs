@@ -84,8 +84,17 @@ impl Server {
 
     /// Peak memory of the server, in MiB.
     pub fn peak_mib(&self) -> f64 {
+        self.mib("VmHWM:")
+    }
+
+    /// Memory of the server now, in MiB.
+    pub fn resident_mib(&self) -> f64 {
+        self.mib("VmRSS:")
+    }
+
+    fn mib(&self, name: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or_default();
+        let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
     }
 

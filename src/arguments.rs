@@ -312,6 +312,12 @@ pub struct Query {
     /// Answer as the batch layer did with this version (`trueup batch versions VIEW` lists them)
     #[arg(long = "version", value_name = "N")]
     pub batch_version: Option<u32>,
+    /// Go on: print what changes as it changes (table, json or ndjson), until Ctrl-C
+    #[arg(short, long, conflicts_with_all = ["cursor", "batch_version"])]
+    pub follow: bool,
+    /// How often to look for changes, 100ms to 60m [default: 1s]
+    #[arg(long, value_name = "TIME", requires = "follow")]
+    pub every: Option<String>,
     /// How to print the rows
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,

@@ -146,6 +146,19 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "queries answered as a moment before, because nothing had moved",
     ),
     (Kind::Gauge, Unit::Bytes, "trueup_repeated_answers_bytes", "answers that are kept for that"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_queries_refused_total",
+        "queries that got no answer, by reason: time, bytes, or too_many at once",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_batch_shares_total",
+        "times that batch's share of an answer was needed, and made or kept from before",
+    ),
+    (Kind::Gauge, Unit::Bytes, "trueup_batch_shares_bytes", "batch's shares of answers that are kept"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
 ];
 

@@ -20,6 +20,19 @@ pub fn routes() -> Router {
     Router::from(page).layer(middleware::map_response(secured))
 }
 
+/// How any door may refuse, and how those that compute something may.
+const USUAL: &[(u16, &str)] = &[
+    (400, "a parameter cannot be used"),
+    (404, "there is no such thing"),
+    (405, "the method is not taken here"),
+    (503, "a layer cannot answer now"),
+];
+const LIMITED: &[(u16, &str)] = &[
+    (413, "the query would add up more than one may"),
+    (429, "too many queries at once; Retry-After says when to come back"),
+    (504, "the query took longer than one may"),
+];
+
 async fn secured(mut answer: Response) -> Response {
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
@@ -70,12 +83,7 @@ fn operation(door: &Door) -> Value {
     for Answer { status, text, types } in door.answers {
         answers.insert(status.to_string(), json!({"description": text, "content": content(types)}));
     }
-    for (status, text) in [
-        (400, "a parameter cannot be used"),
-        (404, "there is no such thing"),
-        (405, "the method is not taken here"),
-        (503, "a layer cannot answer now"),
-    ] {
+    for (status, text) in USUAL.iter().chain(if door.tag == "figures" { LIMITED } else { &[] }) {
         let problem = json!({"description": text, "content": content(&["application/problem+json"])});
         answers.entry(status.to_string()).or_insert(problem);
     }

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
+use serving::queries::QueryLimits;
 use shared::limits;
 
 use crate::quantities::parse_bytes;
@@ -78,6 +80,12 @@ pub struct Limits {
     pub run_retry_first_ms: u64,
     pub run_retry_max_ms: u64,
     pub run_attempts_max: u32,
+    /// Milliseconds that a query may take, and bytes that it may add up.
+    pub query_time_ms: u64,
+    #[serde(deserialize_with = "size")]
+    pub query_memory_bytes: u64,
+    /// Queries that are made at the same time, small ones not counted.
+    pub queries_at_once: usize,
     /// Milliseconds a stopping server waits for requests under way.
     pub shutdown_wait_ms: u64,
     /// Milliseconds one request to a remote store may take.
@@ -108,10 +116,25 @@ impl Default for Limits {
             run_retry_first_ms: limits::RUN_RETRY_FIRST_MS,
             run_retry_max_ms: limits::RUN_RETRY_MAX_MS,
             run_attempts_max: limits::RUN_ATTEMPTS_MAX,
+            query_time_ms: limits::QUERY_TIME_MS,
+            query_memory_bytes: limits::QUERY_MEMORY_BYTES,
+            queries_at_once: QueryLimits::default().at_once,
             shutdown_wait_ms: limits::SHUTDOWN_WAIT_MS,
             store_request_timeout_ms: limits::STORE_REQUEST_TIMEOUT_MS,
             store_retry_ms: limits::STORE_RETRY_MS,
             spool_bytes: limits::SPOOL_BYTES,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of queries.
+    pub fn queries(&self) -> QueryLimits {
+        QueryLimits {
+            time: Duration::from_millis(self.query_time_ms),
+            bytes_max: usize::try_from(self.query_memory_bytes).unwrap_or(usize::MAX),
+            at_once: self.queries_at_once,
+            ..QueryLimits::default()
         }
     }
 }

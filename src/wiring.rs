@@ -22,6 +22,7 @@ use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::status::StreamsStatus;
 use intake::streams::Intake;
 use serving::http::{Origins, ServingState};
+use serving::queries::Queries;
 use shared::clock::{Clock, SystemClock};
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Partition, StreamName, ViewName};
@@ -193,6 +194,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
+        queries: Arc::new(Queries::new(settings.limits.queries())),
         clock,
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),

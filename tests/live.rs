@@ -280,3 +280,61 @@ fn what_cannot_be_told_live_is_refused_with_a_reason() {
     drop(world);
     let _ = listener.lines.read_to_end(&mut rest);
 }
+
+/// `trueup query totals --follow`, as a script reads it.
+fn following(world: &World, output: &str) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_trueup"))
+        .args(["query", "totals", "--follow", "--every", "100ms", "-o", output, "--group-by=region", "--measures=n"])
+        .args(["--url", world.url()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("trueup runs");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+    (child, lines)
+}
+
+#[test]
+fn the_command_line_follows_and_comes_back_after_a_restart() {
+    let mut world = World::new(DEFINITIONS);
+    let sale = |id: &str| format!(r#"{{"id":"{id}","at":"2024-01-01T10:00:00Z","region":"north","amount":5}}"#);
+    assert_eq!(world.post("/v1/events/sales", sale("a")).status, 200);
+    world.wait_for("one row", |world| world.rows("totals", "")["rows"].as_array().is_some_and(|rows| rows.len() == 1));
+    let (mut child, mut lines) = following(&world, "ndjson");
+    let mut next = || {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it ended");
+        serde_json::from_str::<Value>(&line).expect("a row")
+    };
+    let row = next();
+    assert_eq!((&row["region"], &row["n"]), (&json!("north"), &json!(1)));
+    assert_eq!(world.post("/v1/events/sales", sale("b")).status, 200);
+    while next()["n"] != json!(2) {}
+    // The port is another one after a restart, unless it is asked for.
+    let listen = world.url().trim_start_matches("http://").to_owned();
+    world.kill();
+    world.start_at(&listen);
+    assert_eq!(world.post("/v1/events/sales", sale("c")).status, 200);
+    while next()["n"] != json!(3) {}
+    child.kill().expect("it is still there");
+    let said = child.wait_with_output().expect("it ends").stderr;
+    assert!(String::from_utf8_lossy(&said).contains("trying again"), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn a_followed_table_shows_what_is_new_below_what_was() {
+    let world = World::new(DEFINITIONS);
+    let (mut child, mut lines) = following(&world, "table");
+    let mut seen = String::new();
+    while !seen.contains("0 rows") {
+        assert!(lines.read_line(&mut seen).expect("a line") > 0, "{seen}");
+    }
+    let sale = r#"{"id":"a","at":"2024-01-01T10:00:00Z","region":"south","amount":5}"#;
+    assert_eq!(world.post("/v1/events/sales", sale).status, 200);
+    while !seen.contains("1 row |") {
+        assert!(lines.read_line(&mut seen).expect("a line") > 0, "{seen}");
+    }
+    assert!(seen.contains("south") && seen.contains("2024-01-01T10:00:00Z"), "{seen}");
+    child.kill().expect("it is still there");
+    child.wait().expect("it ends");
+}

@@ -210,7 +210,9 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
     assert_eq!(world.run("hourly", false)["state"], json!("published"));
     let next = first["next"].as_str().expect("more rows");
     let second = world.get(&format!("/v1/views/hourly/rows?version={version}&limit=2&cursor={next}")).json();
-    let whole = world.get(&format!("/v1/views/hourly/rows?version={version}&limit=4")).json();
+    let whole = world.get(&format!("/v1/views/hourly/rows?version={version}&limit=4"));
+    assert_eq!(whole.cache_control.as_deref(), Some("max-age=86400, immutable"));
+    let whole = whole.json();
     let rows = |answer: &Value| answer["rows"].as_array().expect("rows").clone();
     assert_eq!([rows(&first), rows(&second)].concat(), rows(&whole));
 }

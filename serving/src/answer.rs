@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
 use shared::partial::finish::{Bounds, finish_measures};
-use shared::partial::merge::{Grain, Layers, MergeError, Merged, Spec, merge};
+use shared::partial::merge::{Grain, Layers, MergeError, Merged, Spec, merge_onto};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
@@ -20,6 +20,7 @@ use crate::finality::{Finality, Judge};
 use crate::live::LiveWindows;
 use crate::order::page;
 use crate::pin::Pinned;
+use crate::queries::Making;
 use crate::query::Query;
 use crate::query::as_of::AsOf;
 use crate::query::cursor::Cursor;
@@ -83,11 +84,20 @@ impl Answer {
     }
 }
 
-/// Answers `query` from what was pinned for it. Plain work, no waiting.
-pub fn answer(query: &Query, pinned: &Pinned) -> Result<Answer, AnswerError> {
+/// Answers `query` from what was pinned for it. Plain work; it waits only for who adds up the same at the same time.
+pub fn answer(query: &Query, pinned: &Pinned, making: &Making) -> Result<Answer, AnswerError> {
     let published = &pinned.published;
     let view = published.view.as_ref();
-    let merged = merge(&spec(view, query, &query.dimensions), &pinned.parts(query.layer))?;
+    let spec = spec(view, query, &query.dimensions);
+    let allowance = &making.allowance;
+    let merged = match making.shares.of(query, pinned, &spec, allowance)? {
+        Some(begun) => {
+            let mut rest = pinned.parts(query.layer);
+            rest.retain(|(_, layer)| *layer != Layers::BATCH);
+            merge_onto(&spec, Some(&begun), &rest, allowance)?
+        }
+        None => merge_onto(&spec, None, &pinned.parts(query.layer), allowance)?,
+    };
     let figures = Figures::new(view, &merged);
     let mut rows = figures.having((0..merged.len() as u32).collect())?;
     if let Some(shown) = &query.shown {

@@ -1,7 +1,7 @@
 //! What does the reader see? Queries over batch and speed as one table, in several formats, over HTTP and on a page.
 //!
 //! Reading order: [`query`] says what may be asked, [`pin`] which state answers, [`answer`] what the answer is,
-//! [`formats`] how it is written, [`push`] how readers hear of changes; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
+//! [`queries`] what making it may take, [`shares`] what is known of it already, [`formats`] how it is written, [`push`] how readers hear of changes; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
 
 pub mod answer;
 mod approximate;
@@ -15,6 +15,8 @@ mod order;
 mod page;
 pub mod pin;
 pub mod push;
+pub mod queries;
 pub mod query;
 mod reach;
+mod shares;
 mod window_text;

@@ -137,7 +137,7 @@ impl Pinned {
 }
 
 /// Rows of `part` that may have a part in the answer, as often as windows cover them.
-fn rows_to_merge(view: &View, query: &Query, part: &Part) -> usize {
+pub fn rows_to_merge(view: &View, query: &Query, part: &Part) -> usize {
     let (from, to) = match view.window {
         Window::Session { .. } => (i64::MIN, i64::MAX),
         window if part.panes => window.panes_of(query.from, query.to),

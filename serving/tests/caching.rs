@@ -144,3 +144,12 @@ async fn a_question_is_answered_again_as_before_until_something_moves() {
     let newer = ask_of(&server, "GET", path, &[]).await;
     assert!(newer.text().contains("ORD") && tag(&newer) != tag(&first));
 }
+
+#[tokio::test]
+async fn what_never_changes_says_so() {
+    let world = World::new(SQL);
+    world.publish(1, &event("ATL"));
+    let now = ask(&world, "GET", ROWS, &[]).await;
+    assert_eq!((now.header("cache-control"), now.header("trueup-truncated")), (Some("no-cache"), Some("false")));
+    assert_eq!(now.json()["truncated"], false);
+}

@@ -74,7 +74,7 @@ async fn the_document_is_the_contracts() {
         "seam": {"version": 12, "published_at": "2001-01-02T11:59:00Z", "offsets": {"0": 4}},
         "watermark": "2001-01-01T08:05:00Z", "as_of": "2001-01-02T12:00:00Z", "complete": true,
         "ledger": {"accepted": 6, "batch": 4, "speed": 2, "late": 0},
-        "next": null
+        "truncated": false, "next": null
     });
     assert_eq!(answered.json(), expected);
 }

@@ -60,6 +60,16 @@ pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
 pub const VACUUM_EVERY_MS: u64 = 3_600_000;
 /// Old versions whose lists of files are held in memory, over all views, the last asked for.
 pub const PAST_VERSIONS_CACHED: usize = 32;
+/// Milliseconds that a query may take, from the request to the answer; then it stops, and 504 is the answer.
+pub const QUERY_TIME_MS: u64 = 30_000;
+/// Bytes that a query may add up: its merged rows and their groups. What does not fit gets 413.
+pub const QUERY_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// Queries made at the same time, per core: more would only share it. Small ones, answered where they come in, do not count.
+pub const QUERIES_AT_ONCE_PER_CORE: usize = 2;
+/// Queries that wait for their turn. Beyond it a request gets 429.
+pub const QUERIES_WAITING_MAX: usize = 1_000;
+/// Bytes of what queries made of batch versions, kept for the next such query.
+pub const BATCH_SHARES_BYTES: usize = 256 * 1024 * 1024;
 /// Rows of an answer when the query names no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.

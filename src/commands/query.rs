@@ -1,8 +1,10 @@
 //! `trueup query`: what does a view say? The request, and the answer in the format that was asked for.
 //!
-//! Tables are drawn here; every other format is the server's own, passed on to stdout as it comes.
+//! Tables are drawn here; every other format is the server's own, passed on to stdout as it comes. [`following`] prints what
+//! changes.
 
 mod answer;
+mod following;
 
 use std::io::{IsTerminal, Write};
 
@@ -24,7 +26,13 @@ pub async fn run(arguments: Query) -> Result<(), Failure> {
         return Err(Failure::new(USAGE, format!("{name} is not for a terminal"))
             .next_step(format!("write it into a file: trueup query {0} -o {name} > {0}.{name}", arguments.view)));
     }
+    if arguments.follow && !matches!(arguments.output, RowFormat::Table | RowFormat::Json | RowFormat::Ndjson) {
+        let name = extension(arguments.output);
+        return Err(Failure::new(USAGE, format!("changes are not told as {name}"))
+            .next_step("follow with -o table, json (an event a line) or ndjson (a changed row a line)"));
+    }
     let outcome = match arguments.output {
+        _ if arguments.follow => following::follow(&client, &arguments).await,
         RowFormat::Table => draw(&client, request).await,
         _ => pass_on(&client, request).await,
     };

@@ -30,6 +30,8 @@ pub struct World {
     definitions: PathBuf,
     environment: Vec<(String, String)>,
     elsewhere: Option<Elsewhere>,
+    /// Where the next start listens.
+    listen: String,
     process: Option<Process>,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
@@ -53,6 +55,7 @@ impl Drop for Process {
 pub struct Answer {
     pub status: u16,
     pub text: String,
+    pub cache_control: Option<String>,
 }
 
 impl Answer {
@@ -88,6 +91,7 @@ impl World {
             definitions: file,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             elsewhere,
+            listen: "127.0.0.1:0".to_owned(),
             process: None,
             client: reqwest::Client::builder().no_proxy().build().expect("a client"),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
@@ -110,6 +114,12 @@ impl World {
     pub fn start(&mut self) {
         assert!(self.launch(), "the server did not start:\n{}", self.log());
         self.wait_for("ready", |world| world.try_get("/readyz").is_some_and(|a| a.status == 200));
+    }
+
+    /// Starts the server where a former one listened.
+    pub fn start_at(&mut self, listen: &str) {
+        self.listen = listen.to_owned();
+        self.start();
     }
 
     /// Starts a server that may end before it is ready.
@@ -135,7 +145,7 @@ impl World {
         let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
             .arg("serve")
             .arg(&self.definitions)
-            .args(["--data", data, "--local", &store, "--listen", "127.0.0.1:0"])
+            .args(["--data", data, "--local", &store, "--listen", &self.listen])
             .args(["--config", &self.settings().display().to_string()])
             .args(self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.options))
             .envs(variables.map(|(k, v)| (k, v)))
@@ -267,7 +277,9 @@ impl World {
         self.runtime.block_on(async {
             let response = request.timeout(PATIENCE).send().await.ok()?;
             let status = response.status().as_u16();
-            Some(Answer { status, text: response.text().await.ok()? })
+            let cache_control = response.headers().get("cache-control").and_then(|value| value.to_str().ok());
+            let cache_control = cache_control.map(str::to_owned);
+            Some(Answer { status, text: response.text().await.ok()?, cache_control })
         })
     }
 

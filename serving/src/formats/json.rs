@@ -49,6 +49,8 @@ struct Tail<'a> {
     as_of: Micros,
     complete: bool,
     ledger: LedgerCounts,
+    /// Are there more rows than the limit let through?
+    truncated: bool,
     next: Option<&'a str>,
 }
 
@@ -174,6 +176,7 @@ fn append_tail(next: Option<&str>, about: &About<'_>, out: &mut Vec<u8>) {
         as_of: about.as_of,
         complete: pinned.complete,
         ledger: LedgerCounts::from(&pinned.balance),
+        truncated: next.is_some(),
         next,
     };
     let at = out.len();

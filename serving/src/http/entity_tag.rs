@@ -13,11 +13,17 @@ use crate::query::Query;
 use crate::query::as_of::AsOf;
 
 /// Answers may be kept, but whoever keeps one asks before showing it again.
-const CACHE_CONTROL: &str = "no-cache";
+const ASKED_AGAIN: &str = "no-cache";
+/// What a version of the past answers never changes; for a day, since the version may be let go.
+const IMMUTABLE: &str = "max-age=86400, immutable";
 
 /// The tag of one answer. Weak: the same figures may come with another moment of asking (`as_of`), or compressed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EntityTag(String);
+pub struct EntityTag {
+    text: String,
+    /// Is the answer that of a version of the past, named by its number?
+    is_fixed: bool,
+}
 
 impl EntityTag {
     /// The tag of the answer to `query` in the format called `format`, out of what was pinned: the version and its seam,
@@ -41,18 +47,19 @@ impl EntityTag {
         if let Some(AsOf::At(instant)) = query.as_of {
             put(&instant);
         }
-        EntityTag(format!("W/\"{:032x}\"", xxh3_128(text.as_bytes())))
+        let text = format!("W/\"{:032x}\"", xxh3_128(text.as_bytes()));
+        EntityTag { text, is_fixed: query.version && pinned.past.is_some() }
     }
 
     /// A tag for tests.
     #[cfg(test)]
     pub fn named(name: &str) -> EntityTag {
-        EntityTag(format!("W/\"{name}\""))
+        EntityTag { text: format!("W/\"{name}\""), is_fixed: false }
     }
 
     /// Does the reader have this answer already?
     pub fn is_known(&self, request: &HeaderMap) -> bool {
-        let own = opaque(&self.0);
+        let own = opaque(&self.text);
         let lists = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         lists.flat_map(|list| list.split(',')).map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
     }
@@ -65,10 +72,11 @@ impl EntityTag {
         response
     }
 
-    /// Notes the tag, and that it is to be asked for.
+    /// Notes the tag, and whether it is to be asked for.
     pub fn describe(&self, headers: &mut HeaderMap) {
-        headers.insert(header::ETAG, HeaderValue::try_from(self.0.as_str()).expect("hexadecimal digits"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE_CONTROL));
+        headers.insert(header::ETAG, HeaderValue::try_from(self.text.as_str()).expect("hexadecimal digits"));
+        let caching = if self.is_fixed { IMMUTABLE } else { ASKED_AGAIN };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_known_by_itself_in_a_list_or_by_the_star() {
-        let tag = EntityTag("W/\"abc\"".to_owned());
+        let tag = EntityTag::named("abc");
         for (sent, known) in [
             ("W/\"abc\"", true),
             ("\"abc\"", true),

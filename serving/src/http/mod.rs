@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Router, middleware};
 use serde::Serialize;
 use shared::clock::Clock;
@@ -44,6 +44,7 @@ use crate::nearest::did_you_mean;
 use crate::page;
 use crate::pin::Doors;
 use crate::push::Feeds;
+use crate::queries::Queries;
 
 /// Bodies smaller than this many bytes are sent as they are: compressing them costs more than it saves.
 const COMPRESSED_BYTES_MIN: u16 = 1024;
@@ -57,6 +58,7 @@ pub struct ServingState {
     pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
+    pub queries: Arc<Queries>,
     pub clock: Arc<dyn Clock>,
     /// Becomes true once recovery is done, and false again when the server begins to stop.
     pub ready: Arc<AtomicBool>,
@@ -92,8 +94,8 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .and(NotForContentType::const_new("application/vnd.apache.parquet"))
         .and(NotForContentType::SSE);
     Router::new()
-        .route("/v1/views", get(views::list))
-        .route("/v1/views/{view}", get(views::describe))
+        .route("/v1/views", plain(get(views::list)))
+        .route("/v1/views/{view}", plain(get(views::describe)))
         .route("/v1/views/{view}/rows", get(rows::negotiated))
         .route("/v1/views/{view}/rows.json", rows_in(Format::Json))
         .route("/v1/views/{view}/rows.ndjson", rows_in(Format::Ndjson))
@@ -103,17 +105,20 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .route("/v1/views/{view}/live", get(live::live))
         .route("/v1/views/{view}/compare", get(views::compare))
         .route("/v1/views/{view}/drift", get(drift::drift))
-        .route("/v1/views/{view}/versions", get(views::versions))
-        .route("/v1/views/{view}/runs", post(runs::request))
-        .route("/v1/views/{view}/vacuum", post(runs::vacuum))
+        .route("/v1/views/{view}/versions", plain(get(views::versions)))
+        .route("/v1/views/{view}/runs", plain(post(runs::request)))
+        .route("/v1/views/{view}/vacuum", plain(post(runs::vacuum)))
         .route("/v1/runs", get(runs::list))
-        .route("/v1/runs/{run}", get(runs::describe).delete(runs::cancel))
-        .route("/v1/streams", get(streams::list))
-        .route("/v1/streams/{stream}/compact", post(streams::compact))
-        .route("/v1/streams/{stream}", get(streams::describe))
+        .route("/v1/runs/{run}", plain(get(runs::describe).delete(runs::cancel)))
+        .route("/v1/streams", plain(get(streams::list)))
+        .route("/v1/streams/{stream}/compact", plain(post(streams::compact)))
+        .route("/v1/streams/{stream}", plain(get(streams::describe)))
         .route("/v1/streams/{stream}/late", get(streams::late))
         .route("/v1/streams/{stream}/ahead", get(streams::ahead))
-        .route("/v1/streams/{stream}/quarantine", get(streams::quarantine).delete(streams::empty_quarantine))
+        .route(
+            "/v1/streams/{stream}/quarantine",
+            get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
+        )
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
@@ -128,6 +133,11 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .merge(others)
         .layer(middleware::from_fn_with_state(origins.clone(), origins::guard))
         .layer(origins.layer())
+}
+
+/// A door that takes no parameters.
+fn plain(door: MethodRouter<ServingState>) -> MethodRouter<ServingState> {
+    door.route_layer(middleware::from_fn(parameters::none))
 }
 
 /// The door of an extension.

@@ -3,6 +3,10 @@
 use axum::extract::Query;
 use axum::http::Uri;
 
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+
 use super::problem::Problem;
 use crate::nearest::did_you_mean;
 
@@ -10,6 +14,17 @@ use crate::nearest::did_you_mean;
 pub fn all(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
     let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
     parsed.map(|Query(pairs)| pairs).map_err(|error| Problem::invalid_parameter(error.body_text()))
+}
+
+/// A door that takes none: whoever gives one hears that it does nothing.
+pub async fn none(request: Request, next: Next) -> Result<Response, Problem> {
+    match all(request.uri())?.first() {
+        None => Ok(next.run(request).await),
+        Some((name, _)) => {
+            let path = request.uri().path();
+            Err(Problem::unknown_parameter(format!("there is no parameter \"{name}\": {path} takes none")))
+        }
+    }
 }
 
 /// The values of exactly these parameters; any other is refused, and so is one given twice.

@@ -5,12 +5,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use shared::control::RunError;
 use shared::handoff::HandoffError;
+use shared::limits::RETRY_AFTER_SECONDS;
+use shared::partial::allowance::Exceeded;
 use shared::partial::merge::MergeError;
 use shared::readers::{PastError, SpeedError};
 
 use crate::answer::AnswerError;
 use crate::formats::parquet::WriteError;
 use crate::pin::ReadError;
+use crate::queries::QueryRefusal;
 use crate::query::QueryError;
 
 /// An error as an answer.
@@ -27,6 +30,9 @@ pub struct Problem {
     line: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
+    /// Tell whoever asks to come back?
+    #[serde(skip)]
+    again: bool,
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -37,7 +43,7 @@ impl Problem {
     /// A problem of the kind `code`, whose title is the same for all of its kind.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
         let kind = format!("urn:trueup:problem:{code}");
-        Problem { kind, title, status, detail: detail.into(), code, line: None, column: None }
+        Problem { kind, title, status, detail: detail.into(), code, line: None, column: None, again: false }
     }
 
     /// Something that is not there; `what` is for example `view`.
@@ -76,7 +82,11 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self).expect("plain data has a JSON form");
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if self.again {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
     }
 }
 
@@ -150,7 +160,43 @@ impl From<AnswerError> for Problem {
                 let hint = "days and longer follow the view's time_zone; write fixed lengths such as 24h, or all";
                 Problem::invalid_parameter(format!("grain: {crossed}; {hint}"))
             }
+            AnswerError::Merge(MergeError::Exceeded(exceeded)) => exceeded.into(),
             error => Problem::internal(&error),
+        }
+    }
+}
+
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Problem {
+        let hint = "ask for a shorter time (from, to), a coarser grain, or fewer dimensions (group_by)";
+        let (reason, status, code, title) = match exceeded {
+            Exceeded::Bytes { .. } => {
+                ("bytes", StatusCode::PAYLOAD_TOO_LARGE, "query_too_large", "The query is too large")
+            }
+            Exceeded::Time | Exceeded::Abandoned => {
+                ("time", StatusCode::GATEWAY_TIMEOUT, "query_timeout", "The query took too long")
+            }
+        };
+        metrics::counter!("trueup_queries_refused_total", "reason" => reason).increment(1);
+        Problem::new(status, code, title, format!("{exceeded}; {hint}"))
+    }
+}
+
+impl From<QueryRefusal> for Problem {
+    fn from(refusal: QueryRefusal) -> Problem {
+        let detail = refusal.to_string();
+        match refusal {
+            QueryRefusal::TooMany { .. } => {
+                let title = "Too many queries at once";
+                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_queries", title, detail);
+                Problem { again: true, ..problem }
+            }
+            QueryRefusal::NoTurn { .. } => {
+                let title = "The query took too long";
+                let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "query_timeout", title, detail);
+                Problem { again: true, ..problem }
+            }
+            QueryRefusal::Ended(error) => Problem::internal(&error),
         }
     }
 }

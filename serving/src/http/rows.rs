@@ -21,6 +21,7 @@ use crate::answer::answer;
 use crate::formats::json::About;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Pinned, ReadError, pin};
+use crate::queries::Making;
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 
@@ -32,6 +33,7 @@ const SEAM: HeaderName = HeaderName::from_static("trueup-seam");
 const WATERMARK: HeaderName = HeaderName::from_static("trueup-watermark");
 const COMPLETE: HeaderName = HeaderName::from_static("trueup-complete");
 const AS_OF: HeaderName = HeaderName::from_static("trueup-as-of");
+const TRUNCATED: HeaderName = HeaderName::from_static("trueup-truncated");
 const NEXT: HeaderName = HeaderName::from_static("trueup-next");
 
 /// `GET /v1/views/{view}/rows`: the format is that of `Accept`.
@@ -132,10 +134,10 @@ async fn made(state: &ServingState, view: String, request: &Parts, format: Forma
         _ => pinned.past.as_ref().map_or_else(|| state.clock.now(), |past| past.version.published_at),
     };
     let mut whole = if runs_inline(&query, &pinned) {
-        write(&query, &pinned, format, as_of)?
+        write(&query, &pinned, &state.queries.at_once(), format, as_of)?
     } else {
-        let work = tokio::task::spawn_blocking(move || write(&query, &pinned, format, as_of));
-        work.await.map_err(|error| Problem::internal(&error))??
+        let work = move |making: &Making| write(&query, &pinned, making, format, as_of);
+        state.queries.make(started, work).await??
     };
     tag.describe(&mut whole.headers);
     if let Some(repeated) = repeated {
@@ -154,8 +156,8 @@ fn runs_inline(query: &Query, pinned: &Pinned) -> bool {
     !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
-fn write(query: &Query, pinned: &Pinned, format: Format, as_of: Micros) -> Result<Whole, Problem> {
-    let answer = answer(query, pinned)?;
+fn write(query: &Query, pinned: &Pinned, making: &Making, format: Format, as_of: Micros) -> Result<Whole, Problem> {
+    let answer = answer(query, pinned, making)?;
     let body = match format {
         Format::Json => json::write(&answer, &About { pinned, layer: query.layer, as_of }, query.shape),
         Format::Ndjson => ndjson::write(&answer),
@@ -186,6 +188,7 @@ fn describe(pinned: &Pinned, as_of: Micros, next: Option<&str>, headers: &mut He
     }
     insert(AS_OF, as_of.to_string());
     insert(COMPLETE, pinned.complete.to_string());
+    insert(TRUNCATED, next.is_some().to_string());
     if let Some(next) = next {
         insert(NEXT, next.to_owned());
     }

@@ -21,6 +21,7 @@ use crate::formats::json::{self, About};
 use crate::http::ServingState;
 use crate::http::entity_tag::EntityTag;
 use crate::pin::{Pinned, ReadError, pin};
+use crate::queries::Making;
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 
@@ -311,7 +312,9 @@ async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Resul
         _ => state.clock.now(),
     };
     let before = std::mem::take(seen);
-    let work = tokio::task::spawn_blocking(move || compute(&query, &pinned, as_of, tag, before));
+    let work = state
+        .queries
+        .make(std::time::Instant::now(), move |making| compute(&query, &pinned, making, as_of, tag, before));
     match work.await {
         Ok(Ok((after, events))) => {
             *seen = after;
@@ -332,12 +335,13 @@ async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Resul
 fn compute(
     query: &Query,
     pinned: &Pinned,
+    making: &Making,
     as_of: Micros,
     tag: EntityTag,
     before: Seen,
 ) -> Result<(Seen, Events), crate::answer::AnswerError> {
     metrics::counter!("trueup_live_computations_total").increment(1);
-    let answer = answer(query, pinned)?;
+    let answer = answer(query, pinned, making)?;
     let about = About { pinned, layer: query.layer, as_of };
     let names = answer.columns.iter().map(|column| format!("{} {:?}", column.name, column.data_type));
     let kind = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;

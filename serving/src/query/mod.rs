@@ -112,6 +112,8 @@ pub struct Query {
     /// The first window that speed answers for; those before it are frozen.
     pub speed_from: i64,
     pub shape: Shape,
+    /// Is a version asked for by its number?
+    pub version: bool,
     /// Tells queries apart, whatever their cursor and limit.
     pub fingerprint: u64,
 }
@@ -161,6 +163,7 @@ impl Query {
             layer: layer(&given)?,
             speed_from: i64::MIN,
             shape: shape(&given)?,
+            version: given.get("version").is_some(),
             fingerprint,
         })
     }

@@ -378,6 +378,7 @@ impl Streams for FakeStreams {
 }
 
 /// Everything a server needs, with one stream.
+#[derive(Clone)]
 pub struct World {
     pub stream: Arc<Stream>,
     pub views: Arc<Views>,
@@ -385,6 +386,7 @@ pub struct World {
     pub batch: Arc<FakeBatch>,
     pub runs: Arc<FakeRuns>,
     pub streams: Arc<FakeStreams>,
+    pub queries: Arc<serving::queries::Queries>,
     pub clock: ManualClock,
     pub ready: Arc<AtomicBool>,
     pub by_name: BTreeMap<String, Arc<View>>,
@@ -407,6 +409,7 @@ impl World {
             batch: Arc::default(),
             runs: Arc::default(),
             streams: Arc::default(),
+            queries: Arc::default(),
             clock: ManualClock::at(Micros::parse("2001-01-02T12:00:00Z").expect("a time")),
             ready: Arc::new(AtomicBool::new(true)),
             by_name: views.into_iter().map(|v| (v.name.to_string(), v)).collect(),
@@ -443,6 +446,7 @@ impl World {
                 latest_event: None,
                 retained_from: None,
                 frozen_before: None,
+                dropped_sessions_end: None,
                 past_retention: 0,
                 files: Vec::new(),
             };
@@ -502,6 +506,7 @@ impl World {
                 past: Arc::new(FakePast),
                 runs: Arc::clone(&self.runs) as _,
                 streams: Arc::clone(&self.streams) as _,
+                queries: Arc::clone(&self.queries),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),
                 metrics: Arc::new(|| "trueup_up 1\n".to_owned()),

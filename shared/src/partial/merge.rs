@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::evaluate::{EvaluateError, evaluate};
+use crate::partial::allowance::{Allowance, Exceeded};
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
@@ -119,6 +120,44 @@ pub enum MergeError {
     /// Seen only in the data: the offsets of time zones have not always been whole hours.
     #[error("the view's window that starts at {0} reaches over the edge of a window of the grain")]
     Crossed(Micros),
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+}
+
+/// What some parts make of a query already, for merging further parts into it again and again.
+#[derive(Debug)]
+pub struct Begun {
+    index: KeyIndex,
+    table: Table,
+}
+
+impl Begun {
+    /// Rows of it.
+    pub fn rows(&self) -> usize {
+        self.table.layers.len()
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + self.table.bytes()
+    }
+}
+
+/// Merges the parts that stay the same; the rest comes with [`merge_onto`] and the same `spec`. Not for sessions: which
+/// belong together is known only when all are there.
+pub fn begin(spec: &Spec<'_>, parts: &[(&Part, Layers)], allowance: &Allowance) -> Result<Begun, MergeError> {
+    let (table, index, _) = merged(spec, None, parts, Bucket::ALL, allowance)?;
+    Ok(Begun { index, table })
+}
+
+/// Merges parts of one view into what has `begun`.
+pub fn merge_onto(
+    spec: &Spec<'_>,
+    begun: Option<&Begun>,
+    parts: &[(&Part, Layers)],
+    allowance: &Allowance,
+) -> Result<Merged, MergeError> {
+    Ok(Merged::of(merged(spec, begun, parts, Bucket::ALL, allowance)?))
 }
 
 /// Merges parts of one view.
@@ -128,11 +167,24 @@ pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, Merge
 
 /// Merges those groups of parts of one view that are in `bucket` by the whole key of the view.
 pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) -> Result<Merged, MergeError> {
+    Ok(Merged::of(merged(spec, None, parts, bucket, &Allowance::unlimited())?))
+}
+
+fn merged(
+    spec: &Spec<'_>,
+    begun: Option<&Begun>,
+    parts: &[(&Part, Layers)],
+    bucket: Bucket,
+    allowance: &Allowance,
+) -> Result<(Table, KeyIndex, Arc<KeyLayout>), MergeError> {
     let whole_key = spec.dimensions.iter().copied().eq(0..spec.view.dimensions.len());
     let types = spec.dimensions.iter().map(|d| spec.view.dimensions[*d].expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let mut index = KeyIndex::default();
+    let mut index = begun.map_or_else(KeyIndex::default, |begun| begun.index.clone());
     let mut extent = Extent::default();
+    if let Some(begun) = begun {
+        extent.add_begun(&begun.table);
+    }
     let mut touched = Vec::with_capacity(parts.len());
     for (part, layer) in parts {
         let candidates = extent.add(spec, part);
@@ -140,15 +192,20 @@ pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) 
             let mut ids = keys_in_use(spec, part, candidates);
             ids.retain(|id| bucket.holds(part.keys.get(*id)));
             touched.push((*part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
+            allowance.check(index.bytes())?;
         }
     }
-    let states = spec.view.aggregates.iter().map(|aggregate| States::new(aggregate, spec.precision)).collect();
-    let mut table = Table { states, ..Table::default() };
+    let mut table = begun.map_or_else(|| Table::empty(spec), |begun| begun.table.clone());
     if let Window::Session { gap } = spec.view.window {
         table.sessions(spec, gap, &touched);
+        allowance.check(index.bytes() + table.bytes())?;
     } else {
         let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
+        for (window, group) in table.windows.iter().zip(&table.groups) {
+            rows.row_of(rows.place(*window), *group);
+        }
         let mut targets = Targets::default();
+        let mut measured_rows = 0;
         for (part, layer, translation) in &touched {
             for block in &part.blocks {
                 let candidates = candidates(spec, part, block);
@@ -158,16 +215,20 @@ pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) 
                 for targets in &targets.rounds {
                     table.add(targets, *layer, block, candidates.start);
                 }
+                // Adding up what sketches hold takes a look at each, so it is done when there are notably more.
+                let has_grown = table.layers.len() > measured_rows + measured_rows / 4;
+                let bytes = if has_grown { index.bytes() + table.bytes() } else { 0 };
+                measured_rows = if has_grown { table.layers.len() } else { measured_rows };
+                allowance.check(bytes)?;
             }
         }
         (table.windows, table.groups) = (rows.windows, rows.groups);
     }
-    let Table { windows, lasts, groups, states, layers } = table;
-    Ok(Merged { windows, lasts, groups, layout, keys: index.keys().clone(), states, layers })
+    Ok((table, index, layout))
 }
 
 /// A merged table while it grows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Table {
     windows: Vec<i64>,
     lasts: Vec<i64>,
@@ -177,6 +238,16 @@ struct Table {
 }
 
 impl Table {
+    fn empty(spec: &Spec<'_>) -> Table {
+        let states = spec.view.aggregates.iter().map(|aggregate| States::new(aggregate, spec.precision)).collect();
+        Table { states, ..Table::default() }
+    }
+
+    fn bytes(&self) -> usize {
+        let states: usize = self.states.iter().map(States::bytes).sum();
+        states + (self.windows.capacity() + self.lasts.capacity()) * 8 + self.groups.capacity() * 4 + self.layers.len()
+    }
+
     /// Merges the rows of `block` from `first` on into the rows `targets`.
     fn add(&mut self, targets: &[u32], layer: Layers, block: &Block, first: usize) {
         for target in targets.iter().filter(|target| **target != NO_GROUP) {
@@ -314,6 +385,11 @@ impl Targets {
 }
 
 impl Merged {
+    fn of((table, index, layout): (Table, KeyIndex, Arc<KeyLayout>)) -> Merged {
+        let Table { windows, lasts, groups, states, layers } = table;
+        Merged { windows, lasts, groups, layout, keys: index.into_keys(), states, layers }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.windows.len()
@@ -365,6 +441,13 @@ impl Extent {
             }
         }
         self.rows - before
+    }
+
+    /// Takes in rows that are there already.
+    fn add_begun(&mut self, table: &Table) {
+        self.rows += table.windows.len();
+        self.first = table.windows.iter().copied().fold(self.first, i64::min);
+        self.last = table.windows.iter().copied().fold(self.last, i64::max);
     }
 
     fn windows(&self, spec: &Spec<'_>) -> Windows {

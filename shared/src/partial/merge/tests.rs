@@ -198,6 +198,14 @@ proptest! {
         let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
+        // What was merged once serves for any rest.
+        let free = Allowance::unlimited();
+        let (first, rest) = sources.split_at(sources.len() / 2);
+        let begun = begin(&spec, first, &free).expect("merges");
+        for _ in 0..2 {
+            let onto = merge_onto(&spec, Some(&begun), rest, &free).expect("merges");
+            assert_close(&found(&view, &onto), &found(&view, &merged));
+        }
         let start_of = |window: i64| match grain {
             Grain::Window => window,
             Grain::Every(_) => (window - 10).div_euclid(30) * 30 + 10,
@@ -329,4 +337,31 @@ proptest! {
         let table = codec::encode(&Arc::new(View { dimensions: view.dimensions[..1].to_vec(), ..(*view).clone() }), &merged.windows, &merged.lasts, keys, &merged.states);
         prop_assert!(table.is_ok());
     }
+}
+
+#[test]
+fn what_is_allowed_is_kept_to() {
+    let view = view();
+    let rows: Vec<Row> =
+        (0..500).map(|n| Row { time: n, color: None, number: Some(n), price: 1.0, wanted: None }).collect();
+    let part = part(&view, &rows);
+    let spec = Spec {
+        view: &view,
+        from: i64::MIN,
+        to: i64::MAX,
+        grain: Grain::Window,
+        precision: Precision::Sketch,
+        dimensions: &[0, 1],
+        speed_from: i64::MIN,
+        filter: None,
+    };
+    let merged = |allowance: &Allowance| merge_onto(&spec, None, &[(&part, Layers::SPEED)], allowance).map(|m| m.len());
+    let free = Allowance::unlimited();
+    assert_eq!(merged(&free).expect("merges"), 500);
+    let small = Allowance { bytes_max: 10_000, ..free.clone() };
+    assert!(matches!(merged(&small), Err(MergeError::Exceeded(Exceeded::Bytes { bytes_max: 10_000 }))));
+    let late = Allowance { until: Some(std::time::Instant::now()), ..free.clone() };
+    assert!(matches!(merged(&late), Err(MergeError::Exceeded(Exceeded::Time))));
+    free.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(matches!(merged(&free), Err(MergeError::Exceeded(Exceeded::Abandoned))));
 }

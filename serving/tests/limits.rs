@@ -1,0 +1,115 @@
+//! Does a query keep to what it may take, and is batch's share of an answer added up once per version?
+
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use serving::queries::{Queries, QueryLimits};
+use shared::time::Micros;
+use world::World;
+
+const SQL: &str = "
+CREATE STREAM flights (at TIMESTAMP, origin STRING, delay BIGINT) WITH (event_time = 'at');
+CREATE VIEW departures AS
+SELECT window_start, window_end, origin, COUNT(*) AS flights, SUM(delay) AS delays, COUNT(DISTINCT delay) AS kinds
+FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;
+CREATE VIEW trailing AS
+SELECT window_end, origin, COUNT(*) AS flights FROM flights GROUP BY HOP(at, INTERVAL '1' HOUR, INTERVAL '3' HOUR), origin;
+";
+/// More windows than are merged anew without a thought.
+const WINDOWS: i64 = 24_000;
+
+fn event(hour: i64, origin: &str) -> String {
+    let at = Micros(hour * 3_600_000_000 + 7);
+    format!("{{\"at\":\"{at}\",\"origin\":\"{origin}\",\"delay\":{}}}\n", hour % 40)
+}
+
+/// An event an hour.
+fn world() -> World {
+    let world = World::new(SQL);
+    let origins = ["ATL", "BOS", "JFK"];
+    world.publish(1, &(0..WINDOWS).map(|hour| event(hour, origins[hour as usize % 3])).collect::<String>());
+    world
+}
+
+fn limited(limits: QueryLimits) -> World {
+    World { queries: Arc::new(Queries::new(limits)), ..world() }
+}
+
+#[tokio::test]
+async fn a_query_that_takes_too_much_is_refused_with_a_way_out() {
+    let small = limited(QueryLimits { bytes_max: 100_000, ..QueryLimits::default() });
+    let hasty = limited(QueryLimits { time: Duration::ZERO, ..QueryLimits::default() });
+    let path = "/v1/views/departures/rows?limit=1";
+    for (world, status, code) in [
+        (&small, StatusCode::PAYLOAD_TOO_LARGE, "query_too_large"),
+        (&hasty, StatusCode::GATEWAY_TIMEOUT, "query_timeout"),
+    ] {
+        let refused = world.get(path).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{}", refused.text());
+        assert!(refused.text().contains("a coarser grain"), "{}", refused.text());
+    }
+    // What is asked for as the refusal says is answered.
+    let answered = small.get("/v1/views/departures/rows?grain=30d&group_by=").await.json();
+    assert_eq!(answered["rows"].as_array().map(Vec::len), Some(34));
+}
+
+#[tokio::test]
+async fn there_is_a_word_when_rows_are_left_out() {
+    let world = world();
+    let some = world.get("/v1/views/departures/rows?limit=5").await;
+    assert_eq!((&some.json()["truncated"], some.header("trueup-truncated")), (&json!(true), Some("true")));
+    let all = world.get("/v1/views/departures/rows.csv?grain=all&group_by=").await;
+    assert_eq!(all.header("trueup-truncated"), Some("false"));
+}
+
+#[tokio::test]
+async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() {
+    let world = world();
+    let paths = [
+        "/v1/views/departures/rows?grain=1d&group_by=",
+        "/v1/views/departures/rows?grain=7d&group_by=origin&measures=flights,delays",
+        "/v1/views/departures/rows?grain=all&where=origin = 'BOS'",
+        "/v1/views/departures/rows?grain=1d&group_by=&layer=batch",
+        "/v1/views/trailing/rows?group_by=&from=1970-06-01",
+    ]
+    .map(|path| path.replace(' ', "%20"));
+    let rows = async |world: &World, path: &str| -> Vec<Value> {
+        let answered = world.get(path).await.json();
+        answered["rows"].as_array().unwrap_or_else(|| panic!("{path}: {answered}")).clone()
+    };
+    let check = async |what: &str| {
+        for path in &paths {
+            let kept = rows(&world, path).await;
+            // The same state with nothing kept.
+            let anew = World { queries: Arc::default(), ..world.clone() };
+            assert_eq!(kept, rows(&anew, path).await, "{what}: {path}");
+        }
+    };
+    check("at first").await;
+    let flights = async |world: &World| rows(world, &paths[0]).await[10]["flights"].as_i64().expect("a count");
+    let before = flights(&world).await;
+    world.live(&event(10 * 24 + 3, "BOS"));
+    check("with a live event").await;
+    assert_eq!(flights(&world).await, before + 1);
+    // New groups, before and behind what batch has.
+    world.live(&(event(-50, "LAX") + &event(WINDOWS + 100, "SEA")));
+    check("with new groups").await;
+    // Another version has another share.
+    world.speed.generations.lock().clear();
+    world.publish(2, &(0..WINDOWS).map(|hour| event(hour, "ATL")).collect::<String>());
+    check("with another version").await;
+    assert_eq!(flights(&world).await, 24);
+}
+
+#[tokio::test]
+async fn a_door_that_takes_no_parameters_says_so() {
+    let world = world();
+    for path in ["/v1/views", "/v1/views/departures", "/v1/views/departures/versions", "/v1/streams", "/v1/runs/x"] {
+        let refused = world.get(&format!("{path}?limit=3")).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::BAD_REQUEST, &json!("unknown_parameter")));
+    }
+}
