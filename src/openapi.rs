@@ -80,43 +80,64 @@ fn operation(door: &Door) -> Value {
     });
     let parameters: Vec<Value> = of_path.chain(of_query).chain(headers).collect();
     let mut answers: Map<String, Value> = Map::new();
-    for Answer { status, text, types } in door.answers {
-        answers.insert(status.to_string(), json!({"description": text, "content": content(types)}));
+    for Answer { status, text, types, schema } in door.answers {
+        answers.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
     for (status, text) in USUAL.iter().chain(if door.tag == "figures" { LIMITED } else { &[] }) {
-        let problem = json!({"description": text, "content": content(&["application/problem+json"])});
+        let problem = json!({"description": text, "content": content(&["application/problem+json"], "Problem")});
         answers.entry(status.to_string()).or_insert(problem);
     }
     let mut operation = json!({
         "operationId": door.id, "tags": [door.tag], "summary": door.summary, "parameters": parameters, "responses": answers
     });
     if let Some(Body { types, text }) = &door.body {
-        operation["requestBody"] = json!({"required": false, "description": text, "content": content(types)});
+        operation["requestBody"] = json!({"required": false, "description": text, "content": content(types, "")});
     }
     operation
 }
 
-fn content(types: &[&str]) -> Value {
+fn content(types: &[&str], name: &str) -> Value {
     let schema = |media: &str| match media {
-        "application/problem+json" => json!({"$ref": "#/components/schemas/Problem"}),
-        "application/json" => json!({"type": "object"}),
+        "application/json" | "application/problem+json" if !name.is_empty() => {
+            json!({"$ref": format!("#/components/schemas/{name}")})
+        }
+        "application/json" => json!({}),
         _ => json!({"type": "string"}),
     };
     types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema(media)}))).collect::<Map<_, _>>().into()
 }
 
+/// What answers look like: from the types that both layers write them from, and what is written by hand there.
 fn schemas() -> Value {
-    json!({
-        "Problem": {
-            "type": "object", "required": ["type", "title", "status", "detail", "code"],
+    let mut all = Map::new();
+    for components in [serving::http::schemas::schemas(), intake::http::schemas::schemas()] {
+        let components = serde_json::to_value(components).expect("schemas are JSON");
+        all.extend(components["schemas"].as_object().cloned().unwrap_or_default());
+    }
+    let row = json!({"type": "object", "description": "dimensions and measures by name, with _layer and _finality"});
+    let document = json!({"allOf": [
+        {"$ref": "#/components/schemas/Head"},
+        {"type": "object", "required": ["rows"], "properties": {"rows": {"type": "array", "items": row.clone()}}},
+        {"$ref": "#/components/schemas/Tail"}
+    ]});
+    let list = json!({"type": "array", "items": row, "description": "with shape=rows"});
+    all.insert("Rows".to_owned(), json!({"oneOf": [document, list]}));
+    all.insert(
+        "Events".to_owned(),
+        json!({
+            "type": "object", "required": ["stream", "total", "kept", "kept_max", "listed", "events", "next"],
             "properties": {
-                "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
-                "detail": {"type": "string", "description": "what is wrong, and often what to do"},
-                "code": {"type": "string", "description": "for programs; docs/errors.md lists all"},
-                "line": {"type": "integer"}, "column": {"type": "integer"}
+                "stream": {"type": "string"}, "total": {"type": "integer"}, "kept": {"type": "integer"},
+                "kept_max": {"type": "integer"}, "listed": {"type": "integer"},
+                "events": {"type": "array", "items": {"type": "object"}}, "next": {"type": ["string", "null"]}
             }
-        }
-    })
+        }),
+    );
+    all.insert(
+        "Emptied".to_owned(),
+        json!({"type": "object", "required": ["removed"], "properties": {"removed": {"type": "integer"}}}),
+    );
+    all.into()
 }
 
 #[cfg(test)]
@@ -132,6 +153,17 @@ mod tests {
     fn the_document_is_one_that_the_library_reads() {
         let read: OpenApi = serde_json::from_value(document()).expect("OpenAPI");
         assert_eq!(read.paths.paths.len(), DOORS.iter().map(|door| door.path).collect::<BTreeSet<_>>().len());
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there() {
+        let document = document();
+        let known = document["components"]["schemas"].as_object().expect("schemas").clone();
+        let text = document.to_string();
+        let named: BTreeSet<&str> =
+            text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let missing: Vec<_> = named.iter().filter(|name| !known.contains_key(**name)).collect();
+        assert!(named.len() > 20 && missing.is_empty(), "{missing:?}");
     }
 
     /// Paths in the sources of the layers' routers.

@@ -268,6 +268,40 @@ fn has_nothing_to_complain_of(browser: &Browser, demo: &Demo) {
 }
 
 #[test]
+fn pages_load_what_they_need_from_here_and_say_how_long_it_took() {
+    let browser = Browser::start();
+    let demo = Demo::start(&["--speedup", "2000"]);
+    let loaded = "const [page] = performance.getEntriesByType('navigation');
+        const all = performance.getEntriesByType('resource');
+        const asked = all.filter((one) => one.initiatorType === 'fetch' && one.responseEnd > 0);
+        return page.loadEventEnd > 0 && asked.length > 0 && {
+            load: page.loadEventEnd, figures: Math.min(...asked.map((one) => one.responseEnd)),
+            elsewhere: all.filter((one) => !one.name.startsWith(location.origin)).length };";
+    for path in ["/", "/view/departures", "/compare/departures", "/batch", "/streams"] {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            browser.open(&format!("{}{path}", demo.url));
+            let begin = Instant::now();
+            let seen = loop {
+                let seen = browser.run(loaded);
+                if seen != json!(false) {
+                    break seen;
+                }
+                assert!(begin.elapsed() < PATIENCE, "{path} asks for nothing");
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            assert_eq!(seen["elsewhere"], 0, "{path}");
+            times.push((seen["load"].as_f64().expect("a time"), seen["figures"].as_f64().expect("a time")));
+        }
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        println!(
+            "{path}: loaded after {:.0} ms, first figures after {:.0} ms (median of five)",
+            times[2].0, times[2].1
+        );
+    }
+}
+
+#[test]
 fn pictures_for_the_documentation() {
     let Some(folder) = std::env::var_os("TRUEUP_SCREENSHOTS") else { return };
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
 /// What was being served for the recomputed windows, against the new exact values.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Comparison {
     pub view: ViewName,
     pub version: i64,
     pub compared_at: Micros,
+    #[schema(value_type = BTreeMap<String, Offset>)]
     pub cut: BTreeMap<Partition, Offset>,
     pub rows_compared: u64,
     pub rows_equal: u64,
@@ -66,7 +68,7 @@ impl Comparison {
 }
 
 /// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DefinitionChange {
     /// Both statements.
     pub before: String,
@@ -80,7 +82,7 @@ pub struct DefinitionChange {
 }
 
 /// How one measure differed over all compared rows.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct MeasureDrift {
     pub equal: u64,
     /// Numeric measures only; 0 for others.
@@ -101,7 +103,7 @@ pub struct MeasureDrift {
 }
 
 /// Differing values by cause; they add up to all differing values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Causes {
     pub late: u64,
     /// Events put into the archive directly: nobody could serve them before.
@@ -119,7 +121,7 @@ pub struct Causes {
 }
 
 /// Why a served value was not the exact one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     Late,
@@ -149,7 +151,7 @@ impl Causes {
 }
 
 /// One value that differed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_start: Option<Micros>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::compare::Comparison;
 use crate::handoff::HandoffError;
@@ -15,7 +16,7 @@ use crate::time::{Day, Micros};
 use crate::version::BatchVersion;
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     Queued,
@@ -48,7 +49,7 @@ impl RunState {
 }
 
 /// How far a run has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RunProgress {
     /// Window dates to recompute, and those done.
     pub dates: u64,
@@ -63,7 +64,7 @@ pub struct RunProgress {
 }
 
 /// One batch run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Run {
     pub id: String,
     pub view: ViewName,
@@ -83,6 +84,7 @@ pub struct Run {
     /// When what failed is tried again, unless another run of the view comes first.
     #[serde(default)]
     pub retry_at: Option<Micros>,
+    #[schema(value_type = Option<BTreeMap<String, Offset>>)]
     pub cut: Option<BTreeMap<Partition, Offset>>,
     pub version: Option<i64>,
     pub queued_at: Micros,
@@ -110,7 +112,7 @@ pub struct RunFilter {
 }
 
 /// Some runs, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunPage {
     pub runs: Vec<Run>,
     /// The run before which the rest are; `None` at the end.
@@ -127,12 +129,14 @@ pub struct RunEnds {
 }
 
 /// Days `from..to` (UTC): of windows, those on which they start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DateRange {
     #[serde(with = "day_text")]
+    #[schema(value_type = String, format = Date)]
     pub from: Day,
     /// Not included.
     #[serde(with = "day_text")]
+    #[schema(value_type = String, format = Date)]
     pub to: Day,
 }
 
@@ -177,7 +181,7 @@ impl RunScope {
 }
 
 /// What a vacuum of a view's table did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cleaned {
     pub view: ViewName,
     /// The oldest version whose files stay; `None`: there is no version yet.
@@ -201,7 +205,7 @@ impl Cleaned {
 }
 
 /// What a compaction of a stream's archive did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Compacted {
     pub stream: StreamName,
     /// Event dates of which files were rewritten.
@@ -308,7 +312,7 @@ pub trait Runs: Send + Sync {
 }
 
 /// One partition of a stream, as seen now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionStatus {
     pub partition: Partition,
     /// Oldest offset still in the log.
@@ -330,7 +334,7 @@ pub struct PartitionStatus {
 }
 
 /// A stream, as seen now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StreamStatus {
     pub name: StreamName,
     pub columns: Vec<StreamColumn>,
@@ -362,7 +366,7 @@ pub struct StreamStatus {
 }
 
 /// What a stream's declaration says of time, each as the option takes it: `90 minutes`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct TimeSettings {
     pub watermark_delay: String,
     pub allowed_lateness: String,
@@ -371,7 +375,7 @@ pub struct TimeSettings {
 }
 
 /// How far behind the latest event time of their partition events came, as measured; those too far ahead left out.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lateness {
     /// Events measured: since the process started, and the tail of the log it then found.
     pub measured: u64,
@@ -387,14 +391,14 @@ pub struct Lateness {
 }
 
 /// Settings under which one event in a hundred comes behind the watermark, and one in a thousand late.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct SuggestedTime {
     pub watermark_delay: String,
     pub allowed_lateness: String,
 }
 
 /// How many malformed lines are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineCounts {
     /// Since the stream's first malformed line, or since the quarantine was last emptied.
     pub total: u64,
@@ -419,7 +423,7 @@ pub struct EventPage {
 }
 
 /// A line that was not an event of its stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Quarantined {
     /// From 1, in order of arrival.
     pub number: u64,
@@ -438,7 +442,7 @@ pub struct Quarantined {
 }
 
 /// Malformed lines, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantinePage {
     #[serde(flatten)]
     pub counts: QuarantineCounts,
@@ -477,7 +481,7 @@ pub enum StreamError {
 }
 
 /// A declared column, in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StreamColumn {
     pub name: String,
     #[serde(rename = "type")]

@@ -25,18 +25,20 @@ pub struct Answer {
     pub status: u16,
     pub text: &'static str,
     pub types: &'static [&'static str],
+    /// What JSON is like: a name among the schemas; empty for other types.
+    pub schema: &'static str,
 }
 
 const JSON: &[&str] = &["application/json"];
 const PROBLEM: &[&str] = &["application/problem+json"];
 const NOTHING: &[&str] = &[];
 
-const fn json(text: &'static str) -> Answer {
-    Answer { status: 200, text, types: JSON }
+const fn json(text: &'static str, schema: &'static str) -> Answer {
+    Answer { status: 200, text, types: JSON, schema }
 }
 
 const fn problem(status: u16, text: &'static str) -> Answer {
-    Answer { status, text, types: PROBLEM }
+    Answer { status, text, types: PROBLEM, schema: "Problem" }
 }
 
 /// Parameters of queries: name, schema, meaning.
@@ -80,7 +82,7 @@ const ROWS_JSON: &[&str] = &[
 const LIVE: &[&str] =
     &["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "layer", "as_of", "every"];
 const UNCHANGED: Answer =
-    Answer { status: 304, text: "the answer is still the one with that entity tag", types: NOTHING };
+    Answer { status: 304, text: "the answer is still the one with that entity tag", types: NOTHING, schema: "" };
 const GONE: Answer = problem(410, "the version, or the cursor's, is not kept any more");
 const IF_NONE_MATCH: (&str, &str) = ("If-None-Match", "the ETag of the answer there is");
 
@@ -153,6 +155,7 @@ pub const DOORS: &[Door] = &[
                     "application/vnd.apache.parquet",
                     "application/vnd.apache.arrow.stream",
                 ],
+                schema: "Rows",
             },
             UNCHANGED,
             problem(406, "no such format"),
@@ -165,7 +168,7 @@ pub const DOORS: &[Door] = &[
         "rows_json",
         ROWS_JSON,
         &[
-            json("rows, and what they were read from"),
+            json("rows, and what they were read from", "Rows"),
             UNCHANGED,
             problem(409, "the version's definition is not understood any more"),
             GONE,
@@ -175,13 +178,13 @@ pub const DOORS: &[Door] = &[
         "/v1/views/{view}/rows.ndjson",
         "rows_ndjson",
         ROWS,
-        &[Answer { status: 200, text: "a row a line", types: &["application/x-ndjson"] }, UNCHANGED, GONE],
+        &[Answer { status: 200, text: "a row a line", types: &["application/x-ndjson"], schema: "" }, UNCHANGED, GONE],
     ),
     rows(
         "/v1/views/{view}/rows.csv",
         "rows_csv",
         ROWS,
-        &[Answer { status: 200, text: "rows", types: &["text/csv"] }, UNCHANGED, GONE],
+        &[Answer { status: 200, text: "rows", types: &["text/csv"], schema: "" }, UNCHANGED, GONE],
     ),
     rows(
         "/v1/views/{view}/rows.parquet",
@@ -192,8 +195,9 @@ pub const DOORS: &[Door] = &[
                 status: 200,
                 text: "a Parquet file; HEAD and Range work",
                 types: &["application/vnd.apache.parquet"],
+                schema: "",
             },
-            Answer { status: 206, text: "a piece of it", types: &["application/vnd.apache.parquet"] },
+            Answer { status: 206, text: "a piece of it", types: &["application/vnd.apache.parquet"], schema: "" },
             UNCHANGED,
             GONE,
             problem(416, "the file has no such piece"),
@@ -204,7 +208,12 @@ pub const DOORS: &[Door] = &[
         "rows_arrow",
         ROWS,
         &[
-            Answer { status: 200, text: "an Arrow IPC stream", types: &["application/vnd.apache.arrow.stream"] },
+            Answer {
+                status: 200,
+                text: "an Arrow IPC stream",
+                types: &["application/vnd.apache.arrow.stream"],
+                schema: "",
+            },
             UNCHANGED,
             GONE,
         ],
@@ -218,7 +227,12 @@ pub const DOORS: &[Door] = &[
         parameters: LIVE,
         headers: &[("Last-Event-ID", "the id of the last event heard")],
         body: None,
-        answers: &[Answer { status: 200, text: "events called snapshot and change", types: &["text/event-stream"] }],
+        answers: &[Answer {
+            status: 200,
+            text: "events called snapshot and change",
+            types: &["text/event-stream"],
+            schema: "",
+        }],
     },
     get(
         "/v1/views",
@@ -226,16 +240,16 @@ pub const DOORS: &[Door] = &[
         "views",
         "All views",
         &[],
-        &[json("views with seam, watermark, state, next run and last reconciliation")],
+        &[json("views with seam, watermark, state, next run and last reconciliation", "Views")],
     ),
-    get("/v1/views/{view}", "view", "views", "One view", &[], &[json("the view")]),
+    get("/v1/views/{view}", "view", "views", "One view", &[], &[json("the view", "ViewStatus")]),
     get(
         "/v1/views/{view}/compare",
         "compare",
         "views",
         "What had been served against what is exact",
         &["from", "to", "version"],
-        &[json("a reconciliation")],
+        &[json("a reconciliation", "Comparison")],
     ),
     get(
         "/v1/views/{view}/drift",
@@ -243,7 +257,7 @@ pub const DOORS: &[Door] = &[
         "views",
         "Reconciliations, newest first",
         &["limit", "measure"],
-        &[json("reconciliations without their rows")],
+        &[json("reconciliations without their rows", "Drift")],
     ),
     get(
         "/v1/views/{view}/versions",
@@ -251,7 +265,7 @@ pub const DOORS: &[Door] = &[
         "batch",
         "Batch versions, newest first",
         &[],
-        &[json("versions with run, cut, rows and drift")],
+        &[json("versions with run, cut, rows and drift", "Versions")],
     ),
     send(
         "/v1/views/{view}/runs",
@@ -259,7 +273,7 @@ pub const DOORS: &[Door] = &[
         "Start a batch run",
         "{\"full\": true}, {\"from\": date, \"to\": date} or nothing",
         &[
-            Answer { status: 202, text: "the run, which waits its turn", types: JSON },
+            Answer { status: 202, text: "the run, which waits its turn", types: JSON, schema: "Run" },
             problem(403, "a page of another origin"),
         ],
     ),
@@ -268,7 +282,7 @@ pub const DOORS: &[Door] = &[
         "vacuum",
         "Delete files that no kept version needs",
         "{\"older_than_ms\": number} or nothing",
-        &[json("what was deleted"), problem(403, "a page of another origin")],
+        &[json("what was deleted", "Cleaned"), problem(403, "a page of another origin")],
     ),
     get(
         "/v1/runs",
@@ -276,15 +290,15 @@ pub const DOORS: &[Door] = &[
         "batch",
         "Runs, newest first",
         &["view", "state", "limit", "before"],
-        &[json("runs, and the one to go on from")],
+        &[json("runs, and the one to go on from", "RunPage")],
     ),
-    get("/v1/runs/{run}", "run", "batch", "One run", &[], &[json("the run")]),
+    get("/v1/runs/{run}", "run", "batch", "One run", &[], &[json("the run", "Run")]),
     remove(
         "/v1/runs/{run}",
         "cancel_run",
         "batch",
         "Cancel a run, or the retry that it waits for",
-        &[json("the run"), problem(403, "a page of another origin")],
+        &[json("the run", "Run"), problem(403, "a page of another origin")],
     ),
     Door {
         path: "/v1/events/{stream}",
@@ -302,7 +316,7 @@ pub const DOORS: &[Door] = &[
             text: "an object a line, an array, or one object",
         }),
         answers: &[
-            json("how many were accepted, late, repeated and rejected, and why"),
+            json("how many were accepted, late, repeated and rejected, and why", "Taken"),
             problem(403, "a page of another origin"),
             problem(408, "the body came too slowly"),
             problem(413, "the body is too large"),
@@ -318,16 +332,16 @@ pub const DOORS: &[Door] = &[
         "events",
         "All streams",
         &[],
-        &[json("streams with offsets, rate, watermark and lateness")],
+        &[json("streams with offsets, rate, watermark and lateness", "Streams")],
     ),
-    get("/v1/streams/{stream}", "stream", "events", "One stream", &[], &[json("the stream")]),
+    get("/v1/streams/{stream}", "stream", "events", "One stream", &[], &[json("the stream", "StreamStatus")]),
     get(
         "/v1/streams/{stream}/late",
         "late",
         "events",
         "Events that came after allowed lateness",
         &["limit", "cursor"],
-        &[json("events, newest first")],
+        &[json("events, newest first", "Events")],
     ),
     get(
         "/v1/streams/{stream}/ahead",
@@ -335,7 +349,7 @@ pub const DOORS: &[Door] = &[
         "events",
         "Events too far ahead of their arrival",
         &["limit", "cursor"],
-        &[json("events, newest first")],
+        &[json("events, newest first", "Events")],
     ),
     get(
         "/v1/streams/{stream}/quarantine",
@@ -343,37 +357,30 @@ pub const DOORS: &[Door] = &[
         "events",
         "Lines that were no events",
         &["limit", "cursor"],
-        &[json("lines with their reasons, newest first")],
+        &[json("lines with their reasons, newest first", "QuarantinePage")],
     ),
     remove(
         "/v1/streams/{stream}/quarantine",
         "empty_quarantine",
         "events",
         "Forget all lines that were no events",
-        &[json("how many"), problem(403, "a page of another origin")],
+        &[json("how many", "Emptied"), problem(403, "a page of another origin")],
     ),
     send(
         "/v1/streams/{stream}/compact",
         "compact",
         "Rewrite small files of the archive into few",
         "{\"vacuum_older_than_ms\": number} or nothing",
-        &[json("what was done"), problem(403, "a page of another origin")],
+        &[json("what was done", "Compacted"), problem(403, "a page of another origin")],
     ),
-    get(
-        "/livez",
-        "livez",
-        "server",
-        "Does the process answer?",
-        &[],
-        &[Answer { status: 200, text: "yes", types: &["text/plain"] }],
-    ),
+    get("/livez", "livez", "server", "Does the process answer?", &[], &[json("yes", "Health")]),
     get(
         "/readyz",
         "readyz",
         "server",
         "Does it take events and answer queries?",
         &[],
-        &[Answer { status: 200, text: "yes", types: &["text/plain"] }],
+        &[json("yes", "Health"), Answer { status: 503, text: "not yet, or no more", types: JSON, schema: "Health" }],
     ),
     get(
         "/metrics",
@@ -381,6 +388,6 @@ pub const DOORS: &[Door] = &[
         "server",
         "Metrics for Prometheus",
         &[],
-        &[Answer { status: 200, text: "the text format", types: &["text/plain"] }],
+        &[Answer { status: 200, text: "the text format", types: &["text/plain"], schema: "" }],
     ),
 ];

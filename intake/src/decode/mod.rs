@@ -28,6 +28,7 @@ use shared::limits::{
     EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX, REJECTIONS_LISTED_MAX,
 };
 use shared::stream::Stream;
+use utoipa::ToSchema;
 
 use session::Session;
 
@@ -86,7 +87,7 @@ impl Decoded {
 }
 
 /// One event that was rejected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Rejection {
     /// Line of the body, or number of the array's element, from 1.
     pub line: u64,

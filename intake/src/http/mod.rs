@@ -6,6 +6,7 @@ mod body;
 mod encoding;
 pub mod problem;
 mod refusal;
+pub mod schemas;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use shared::ids::{Offset, Partition, StreamName};
 use shared::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use shared::stream::Stream;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use crate::decode::{Decoded, Options, Rejection, decode};
 use crate::quarantine::MalformedLines;
@@ -106,7 +108,8 @@ struct Params {
 }
 
 /// The answer to accepted events.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Taken)]
 struct Answer {
     accepted: u64,
     duplicates: u64,
@@ -115,6 +118,7 @@ struct Answer {
     ahead: u64,
     rejected: u64,
     rejections: Vec<Rejection>,
+    #[schema(value_type = BTreeMap<String, (Offset, Offset)>)]
     offsets: BTreeMap<Partition, (Offset, Offset)>,
     #[serde(skip_serializing_if = "is_zero")]
     unknown_fields: u64,

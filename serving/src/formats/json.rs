@@ -7,6 +7,7 @@ use shared::ids::{Offset, Partition};
 use shared::published::Published;
 use shared::time::Micros;
 use shared::types::DataType;
+use utoipa::ToSchema;
 
 use super::json_rows::RowWriter;
 use crate::answer::{Answer, Column, Role};
@@ -23,18 +24,19 @@ pub struct About<'a> {
     pub as_of: Micros,
 }
 
-#[derive(Serialize)]
-struct Head<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct Head<'a> {
     view: &'a str,
     layer: &'a str,
     columns: Vec<ColumnHead<'a>>,
 }
 
 /// A column, as answers and the description of a view show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ColumnHead<'a> {
     pub name: &'a str,
     #[serde(rename = "type", serialize_with = "in_words")]
+    #[schema(value_type = String)]
     pub data_type: DataType,
     pub role: &'static str,
     /// The layer in which a measure that speed estimates is exact.
@@ -42,8 +44,8 @@ pub struct ColumnHead<'a> {
     pub exact_in: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Tail<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct Tail<'a> {
     seam: Seam,
     watermark: Option<Micros>,
     as_of: Micros,
@@ -55,15 +57,16 @@ struct Tail<'a> {
 }
 
 /// Where batch ends and speed begins.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Seam {
     pub version: Option<i64>,
     pub published_at: Option<Micros>,
+    #[schema(value_type = BTreeMap<String, Offset>)]
     pub offsets: BTreeMap<Partition, Offset>,
 }
 
 /// Events by where they are.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerCounts {
     pub accepted: u64,
     pub batch: u64,

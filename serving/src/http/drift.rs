@@ -5,14 +5,15 @@ use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 use shared::limits::{DRIFT_VERSIONS_DEFAULT, DRIFT_VERSIONS_MAX};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::views::Reconciliation;
 use super::{ServingState, json, parameters};
 use crate::nearest::did_you_mean;
 
-#[derive(Serialize)]
-struct Drift<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Drift<'a> {
     view: &'a str,
     max_drift: Option<f64>,
     reconciliations: Vec<Reconciliation>,

@@ -16,6 +16,7 @@ mod ranges;
 mod repeated;
 mod rows;
 mod runs;
+pub mod schemas;
 mod streams;
 mod views;
 

@@ -9,6 +9,7 @@ use shared::limits::RETRY_AFTER_SECONDS;
 use shared::partial::allowance::Exceeded;
 use shared::partial::merge::MergeError;
 use shared::readers::{PastError, SpeedError};
+use utoipa::ToSchema;
 
 use crate::answer::AnswerError;
 use crate::formats::parquet::WriteError;
@@ -17,12 +18,13 @@ use crate::queries::QueryRefusal;
 use crate::query::QueryError;
 
 /// An error as an answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
     #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16)]
     status: StatusCode,
     detail: String,
     code: &'static str,

@@ -10,14 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::control::{EventKind, EventPage, ListRange, StreamError, StreamStatus};
 use shared::limits::{LIST_ENTRIES_DEFAULT, LIST_ENTRIES_MAX};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{ServingState, json, parameters};
 use crate::formats::json_events;
 use crate::nearest::did_you_mean;
 
-#[derive(Serialize)]
-struct Listed {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Streams)]
+pub(super) struct Listed {
     streams: Vec<StreamStatus>,
 }
 

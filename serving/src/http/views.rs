@@ -19,6 +19,7 @@ use shared::types::DataType;
 use shared::version::BatchVersion;
 use shared::view::{OutputColumn, View};
 use shared::window::{Grid, Step, Window};
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{ServingState, json, parameters};
@@ -31,8 +32,8 @@ use crate::window_text;
 /// Versions told of.
 const VERSIONS_MAX: usize = 100;
 
-#[derive(Serialize)]
-struct ViewStatus<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct ViewStatus<'a> {
     name: &'a str,
     stream: &'a str,
     sql: &'a str,
@@ -80,7 +81,7 @@ struct ViewStatus<'a> {
     problems: Vec<String>,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize, Default, ToSchema)]
 struct WindowShape {
     kind: String,
     /// In words.
@@ -102,7 +103,7 @@ struct WindowShape {
 }
 
 /// How a run ended.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RunEnd {
     run: String,
     version: Option<i64>,
@@ -119,7 +120,7 @@ impl From<Run> for RunEnd {
 }
 
 /// A definition that will answer once the first version of it is complete.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Shadow<'a> {
     sql: &'a str,
     definition_hash: String,
@@ -133,14 +134,14 @@ struct Shadow<'a> {
     error: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct LiveState {
     rows: usize,
     bytes: usize,
     generations: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BatchState<'a> {
     rows: u64,
     run: &'a str,
@@ -148,7 +149,7 @@ struct BatchState<'a> {
 }
 
 /// A comparison without its rows.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Reconciliation {
     version: i64,
     compared_at: Micros,
@@ -158,25 +159,28 @@ pub(super) struct Reconciliation {
     causes: Causes,
 }
 
-#[derive(Serialize)]
-struct Listed<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Views)]
+pub(super) struct Listed<'a> {
     views: Vec<ViewStatus<'a>>,
 }
 
-#[derive(Serialize)]
-struct ListedVersions<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Versions)]
+pub(super) struct ListedVersions<'a> {
     view: &'a str,
     /// How many can be asked for, the newest included.
     versions_kept: usize,
     versions: Vec<VersionStatus<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct VersionStatus<'a> {
     version: i64,
     run: &'a str,
     published_at: Micros,
     full: bool,
+    #[schema(value_type = BTreeMap<String, Offset>)]
     cut: BTreeMap<Partition, Offset>,
     events: u64,
     rows: u64,

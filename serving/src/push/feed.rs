@@ -385,4 +385,26 @@ mod tests {
         assert!(listening.next().await.is_none(), "the end is heard");
         assert!(feeds.listen(&feed, None).is_none());
     }
+
+    #[tokio::test]
+    async fn who_is_too_slow_gets_the_whole_answer_and_goes_on_from_there() {
+        let feeds = Feeds::default();
+        let sender = broadcast::channel(LIVE_WAITING_EVENTS).0;
+        let feed = Arc::new(Feed { epoch: 7, sender, told: Mutex::default() });
+        let tell = |change: Option<&str>, snapshot: &str| {
+            let change = change.map(|change| change.as_bytes().to_vec());
+            feed.tell(Events { snapshot: snapshot.as_bytes().to_vec(), change });
+        };
+        tell(None, "{}");
+        let mut slow = feeds.listen(&feed, None).expect("it goes on");
+        let last = LIVE_WAITING_EVENTS as u64 + 5;
+        (1..=last).for_each(|n| tell(Some("{}"), &format!("{{\"n\":{n}}}")));
+        let frame = slow.next().await.expect("an event");
+        let text = String::from_utf8_lossy(&frame.bytes).into_owned();
+        assert_eq!(frame.number, last, "{text}");
+        assert!(text.contains("event: snapshot") && text.contains(&format!("{{\"n\":{last}}}")), "{text}");
+        // What is in the snapshot is not told once more.
+        tell(Some("{\"next\":1}"), "{}");
+        assert_eq!(slow.next().await.expect("an event").number, last + 1);
+    }
 }
