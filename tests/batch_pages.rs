@@ -78,6 +78,7 @@ impl Sight {
     /// Pictures for the documentation, where somebody wants them.
     fn picture(&self, name: &str, ready: &str) {
         let Some(folder) = std::env::var_os("TRUEUP_SCREENSHOTS") else { return };
+        self.browser.hide_scroll_bars();
         for (width, height, scheme, suffix) in [
             (1400, 1000, "light", ""),
             (1400, 1000, "dark", "-dark"),

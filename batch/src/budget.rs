@@ -8,8 +8,8 @@ pub struct Budget {
     pub limit_bytes: u64,
 }
 
-/// Bytes that no share counts, in a run of 50 million groups (measured: 120 MiB, and up to 130 MiB that the allocator does
-/// not give back between passes); of a small limit a third of it is set aside.
+/// Bytes that no share counts: buffers of readers and writers, and what the allocator does not give back between passes. Of a
+/// small limit a third is set aside. Measured with 50 million groups (docs/performance.md).
 const UNCOUNTED_BYTES: u64 = 320 << 20;
 /// Bytes that a row read by Polars costs at most while it is grouped: its columns, and a group of its own.
 const GROUPED_ROW_BYTES: u64 = 512;

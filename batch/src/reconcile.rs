@@ -62,7 +62,7 @@ pub async fn reconcile(
     if work.not_comparable().is_none() {
         let generations: Arc<[Part]> = served.generations.into();
         let rows_at_once = rows_at_once.min(budget.compared_rows()).max(1);
-        // Groups of different dimensions cannot be told apart by one hash.
+        // Groups of different dimensions cannot be told apart by one hash: of those, a date is compared at once.
         let by_bucket = work.same_keys();
         let parts = |rows: u64, at_once: u64| if by_bucket { rows.div_ceil(at_once).max(1) } else { 1 };
         let explained = parts(work.explain.rows(), budget.explained_rows()).next_power_of_two();
@@ -70,7 +70,9 @@ pub async fn reconcile(
         // Sessions may be stitched from rows of any dates.
         let rows_of_portion = if matches!(view.window, Window::Session { .. }) { u64::MAX } else { rows_of_all };
         let portions = portions(&served.files, exact, served.from, rows_of_portion);
-        for outer in Bucket::each_of(explained) {
+        work.is_too_large = !by_bucket && portions.iter().any(|portion| portion.rows > budget.compared_rows());
+        let outers = if work.is_too_large { 0 } else { usize::MAX };
+        for outer in Bucket::each_of(explained).take(outers) {
             work.explain = work.explain.within(outer);
             for portion in &portions {
                 for bucket in outer.split(parts(portion.rows, rows_of_all)) {
@@ -174,6 +176,8 @@ struct Work {
     explain: Explain,
     /// As [`Served`] has it.
     speed_from: i64,
+    /// Does a date have more rows than memory allows to compare at once, though they cannot be compared in parts?
+    is_too_large: bool,
     drifts: Vec<DriftSum>,
     causes: Causes,
     rows_compared: u64,
@@ -207,6 +211,7 @@ impl Work {
             measures,
             explain,
             speed_from: i64::MIN,
+            is_too_large: false,
             drifts,
             causes: Causes::default(),
             rows_compared: 0,
@@ -220,6 +225,11 @@ impl Work {
     fn not_comparable(&self) -> Option<&'static str> {
         if self.served_view.window != self.exact_view.window {
             return Some("their windows are not the same");
+        }
+        if self.is_too_large {
+            return Some(
+                "a date has more rows than batch.memory_limit lets compare while they are grouped differently",
+            );
         }
         self.measures.is_empty().then_some("they have no measure of the same name and type")
     }

@@ -52,6 +52,9 @@ async fn a_query_that_takes_too_much_is_refused_with_a_way_out() {
         assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{}", refused.text());
         assert!(refused.text().contains("a coarser grain"), "{}", refused.text());
     }
+    // Who wants to listen is refused as well, not left to wait.
+    let refused = small.get("/v1/views/departures/live").await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("query_too_large")));
     // What is asked for as the refusal says is answered.
     let answered = small.get("/v1/views/departures/rows?grain=30d&group_by=").await.json();
     assert_eq!(answered["rows"].as_array().map(Vec::len), Some(34));

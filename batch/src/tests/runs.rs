@@ -140,3 +140,32 @@ async fn a_reader_with_empty_memory_reads_the_same_from_files() {
     let second_day = cold.parts(&published, version, 24 * HOUR, 48 * HOUR).await.expect("reads");
     assert_eq!((all.len(), second_day.len(), cold.bytes()), (3, 1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_other_dimensions_are_compared_as_far_as_memory_goes() {
+    let least = shared::limits::BATCH_MEMORY_BYTES_MIN;
+    for (groups, memory_limit_bytes, compared) in
+        [(9_000, least, true), (30_000, least, false), (30_000, least * 8, true)]
+    {
+        let world = World::new(BatchSettings { memory_limit_bytes, ..settings() });
+        let event = |n: i32| Event { at: HOUR, origin: Some("ATL"), seats: Some(n), ..Event::default() };
+        world.append(0, (0..groups).map(event));
+        let by = |groups: &str| {
+            let sql = format!(
+                "CREATE VIEW v AS SELECT {groups}, COUNT(*) AS n FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), {groups}"
+            );
+            view(&sql)
+        };
+        world.run(&by("seats"), false).await.expect("publishes");
+        let changed = by("seats, origin");
+        let version = world.run(&changed, false).await.expect("publishes");
+        let comparison =
+            world.executor.comparisons.get(&changed.name, version).await.expect("readable").expect("there");
+        let definition = comparison.definition.expect("another one");
+        let reason = definition.not_comparable.unwrap_or_default();
+        let expected = if compared { (String::new(), groups as u64) } else { (reason.clone(), 0) };
+        assert_eq!((reason.clone(), comparison.rows_compared), expected);
+        assert_eq!(reason.contains("batch.memory_limit"), !compared, "{reason}");
+        assert_eq!(world.batch_rows(&changed).await.len(), groups as usize, "the version is there all the same");
+    }
+}

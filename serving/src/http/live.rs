@@ -33,6 +33,7 @@ pub async fn live(
     let subject = Subject::parse(&published.view, parameters::all(&uri)?)?;
     let last_id = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let subscription = feeds.subscribe(&state, subject, last_id)?;
+    subscription.begun().await.map_err(|error| Problem::from(error.as_ref()))?;
     let mut response = Response::new(Body::from_stream(pieces(subscription)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -157,13 +157,19 @@ impl From<HandoffError> for Problem {
 
 impl From<AnswerError> for Problem {
     fn from(error: AnswerError) -> Problem {
+        Problem::from(&error)
+    }
+}
+
+impl From<&AnswerError> for Problem {
+    fn from(error: &AnswerError) -> Problem {
         match error {
             AnswerError::Merge(crossed @ MergeError::Crossed(_)) => {
                 let hint = "days and longer follow the view's time_zone; write fixed lengths such as 24h, or all";
                 Problem::invalid_parameter(format!("grain: {crossed}; {hint}"))
             }
-            AnswerError::Merge(MergeError::Exceeded(exceeded)) => exceeded.into(),
-            error => Problem::internal(&error),
+            AnswerError::Merge(MergeError::Exceeded(exceeded)) => (*exceeded).into(),
+            error => Problem::internal(error),
         }
     }
 }

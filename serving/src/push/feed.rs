@@ -10,18 +10,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shared::limits::{LIVE_FEEDS_MAX, LIVE_IDLE_MS, LIVE_KEPT_BYTES, LIVE_SUBSCRIBERS_MAX, LIVE_WAITING_EVENTS};
 use shared::time::Micros;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::differences::Rows;
 use super::event::{Frame, parse_id};
 use super::subject::Subject;
-use crate::answer::answer;
+use crate::answer::{AnswerError, answer};
 use crate::formats::json::{self, About};
 use crate::http::ServingState;
 use crate::http::entity_tag::EntityTag;
 use crate::pin::{Pinned, ReadError, pin};
-use crate::queries::Making;
+use crate::queries::{Making, QueryRefusal};
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 
@@ -54,6 +54,8 @@ struct Feed {
     epoch: u64,
     sender: broadcast::Sender<Frame>,
     told: Mutex<Told>,
+    /// Has there been a look, or is it over?
+    looked: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -67,6 +69,8 @@ struct Told {
     idle_since: Option<Instant>,
     /// No more events come.
     over: bool,
+    /// Why, if the answer cannot be made.
+    failure: Option<Arc<AnswerError>>,
 }
 
 /// What the task knows between two looks.
@@ -109,7 +113,7 @@ impl Feeds {
         }
         let epoch = std::collections::hash_map::RandomState::new().hash_one(&subject);
         let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
-        let feed = Arc::new(Feed { epoch, sender, told: Mutex::default() });
+        let feed = Arc::new(Feed::new(epoch, sender));
         // Before its task begins, so that no end of it is missed.
         let subscription = self.listen(&feed, last_id).ok_or(Refusal::Feeds)?;
         open.insert(subject.clone(), Arc::clone(&feed));
@@ -178,6 +182,13 @@ impl Told {
 }
 
 impl Subscription {
+    /// Waits for the first look; an error if what is asked for cannot be answered.
+    pub async fn begun(&self) -> Result<(), Arc<AnswerError>> {
+        // The sender lives as long as the feed, which is held here.
+        let _ = self.feed.looked.subscribe().wait_for(|looked| *looked).await;
+        self.feed.told.lock().failure.clone().map_or(Ok(()), Err)
+    }
+
     /// The next event; `None` when no more come.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
@@ -228,10 +239,17 @@ async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
                 Ok(Some(events)) => feed.tell(events),
                 Ok(None) => {}
                 // The view is gone, or defined otherwise so that it cannot be asked this any more: who comes back is told.
-                Err(ReadError::UnknownView(_) | ReadError::Query(_)) => break,
+                Err(LookError::Read(ReadError::UnknownView(_) | ReadError::Query(_))) => break,
+                // So is who asks for too much.
+                Err(LookError::Answer(error)) => {
+                    tracing::warn!(view = subject.view, %error, "a live answer could not be made");
+                    feed.told.lock().failure = Some(Arc::new(error));
+                    break;
+                }
                 // It may be different next time; who asks for rows is told why.
                 Err(error) => tracing::warn!(view = subject.view, %error, "a live answer could not be looked at"),
             }
+            feed.looked.send_replace(true);
         }
         if feed.is_forsaken() || !state.ready.load(Ordering::SeqCst) {
             break;
@@ -243,6 +261,10 @@ async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
 }
 
 impl Feed {
+    fn new(epoch: u64, sender: broadcast::Sender<Frame>) -> Feed {
+        Feed { epoch, sender, told: Mutex::default(), looked: watch::Sender::new(false) }
+    }
+
     /// Tells `change`, if there is one, to all who listen; the snapshot is for those who come.
     fn tell(&self, Events { snapshot, change }: Events) {
         let mut told = self.told.lock();
@@ -289,6 +311,7 @@ impl Feed {
         told.over = true;
         // An empty frame is the end.
         let _ = self.sender.send(Frame { number: 0, bytes: bytes::Bytes::new() });
+        self.looked.send_replace(true);
     }
 }
 
@@ -300,8 +323,19 @@ struct Events {
     change: Option<Vec<u8>>,
 }
 
+/// Why a look saw nothing.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Refused(#[from] QueryRefusal),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+}
+
 /// Looks once. `None`: nothing moved.
-async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Result<Option<Events>, ReadError> {
+async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Result<Option<Events>, LookError> {
     let (query, pinned) = pin(&state.doors(), &subject.view, &subject.parameters, state.clock.now()).await?;
     let tag = EntityTag::of(&query, &pinned, "live");
     if seen.tag.as_ref() == Some(&tag) {
@@ -312,23 +346,10 @@ async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Resul
         _ => state.clock.now(),
     };
     let before = std::mem::take(seen);
-    let work = state
-        .queries
-        .make(std::time::Instant::now(), move |making| compute(&query, &pinned, making, as_of, tag, before));
-    match work.await {
-        Ok(Ok((after, events))) => {
-            *seen = after;
-            Ok(Some(events))
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(view = subject.view, %error, "a live answer could not be computed");
-            Ok(None)
-        }
-        Err(error) => {
-            tracing::error!(view = subject.view, %error, "a live answer could not be computed");
-            Ok(None)
-        }
-    }
+    let work = move |making: &Making| compute(&query, &pinned, making, as_of, tag, before);
+    let (after, events) = state.queries.make(std::time::Instant::now(), work).await??;
+    *seen = after;
+    Ok(Some(events))
 }
 
 /// The answer, and how it differs from the one before. Plain work.
@@ -339,7 +360,7 @@ fn compute(
     as_of: Micros,
     tag: EntityTag,
     before: Seen,
-) -> Result<(Seen, Events), crate::answer::AnswerError> {
+) -> Result<(Seen, Events), AnswerError> {
     metrics::counter!("trueup_live_computations_total").increment(1);
     let answer = answer(query, pinned, making)?;
     let about = About { pinned, layer: query.layer, as_of };
@@ -359,7 +380,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_gets_what_is_kept_and_otherwise_everything() {
-        let feed = Feed { epoch: 7, sender: broadcast::channel(4).0, told: Mutex::default() };
+        let feed = Feed::new(7, broadcast::channel(4).0);
         let events =
             |change: Option<&str>| Events { snapshot: b"{}".to_vec(), change: change.map(|c| c.as_bytes().to_vec()) };
         feed.tell(events(None));
@@ -379,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_listens_to_a_feed_that_is_over() {
         let feeds = Feeds::default();
-        let feed = Arc::new(Feed { epoch: 7, sender: broadcast::channel(4).0, told: Mutex::default() });
+        let feed = Arc::new(Feed::new(7, broadcast::channel(4).0));
         let mut listening = feeds.listen(&feed, None).expect("it goes on");
         feed.end();
         assert!(listening.next().await.is_none(), "the end is heard");
@@ -390,7 +411,7 @@ mod tests {
     async fn who_is_too_slow_gets_the_whole_answer_and_goes_on_from_there() {
         let feeds = Feeds::default();
         let sender = broadcast::channel(LIVE_WAITING_EVENTS).0;
-        let feed = Arc::new(Feed { epoch: 7, sender, told: Mutex::default() });
+        let feed = Arc::new(Feed::new(7, sender));
         let tell = |change: Option<&str>, snapshot: &str| {
             let change = change.map(|change| change.as_bytes().to_vec());
             feed.tell(Events { snapshot: snapshot.as_bytes().to_vec(), change });
