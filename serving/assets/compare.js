@@ -133,7 +133,7 @@ function showCauses(current) {
 
 /** Ticks at whole versions, not more than there is room for. */
 const versions = (colour, x) => axis(colour, { tickformat: "d", dtick: Math.max(1, Math.ceil((Math.max(...x) - Math.min(...x)) / 12)), tick0: Math.min(...x), title: { text: "version", standoff: 6 } });
-const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } };
+const legend = { orientation: "h", x: 0, y: 1.1, yanchor: "bottom", font: { size: 11 } };
 
 const number = (raw) => (raw === null || raw === undefined || Array.isArray(raw) ? null : Number(raw));
 
