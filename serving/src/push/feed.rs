@@ -425,6 +425,7 @@ mod tests {
         assert_eq!(frame.number, last, "{text}");
         assert!(text.contains("event: snapshot") && text.contains(&format!("{{\"n\":{last}}}")), "{text}");
         // What is in the snapshot is not told once more.
+        assert!(futures::FutureExt::now_or_never(slow.next()).is_none());
         tell(Some("{\"next\":1}"), "{}");
         assert_eq!(slow.next().await.expect("an event").number, last + 1);
     }
