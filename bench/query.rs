@@ -12,7 +12,7 @@ pub const MINUTES: u64 = 5_000;
 const KEYS: u64 = 1_000;
 const QUERIES: usize = 2_000;
 
-pub const DEFINITIONS: &str = "
+const DEFINITIONS: &str = "
     CREATE STREAM hits (at TIMESTAMP, channel STRING, amount BIGINT) WITH (event_time = 'at', allowed_lateness = '1 hour');
     CREATE VIEW per_minute AS
     SELECT window_start, channel, COUNT(*) AS hits, SUM(amount) AS total, MAX(amount) AS highest
@@ -34,16 +34,21 @@ pub fn minutes(from: u64, to: u64) -> Vec<u8> {
     text.into_bytes()
 }
 
-pub fn measure() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), DEFINITIONS);
+/// A server whose batch version has all minutes, and whose live generation has the last half hour again and half an hour on.
+pub fn filled(folder: &std::path::Path) -> Server {
+    let server = Server::start(folder, DEFINITIONS);
     for part in (0..MINUTES).step_by(500) {
         let bodies = (part..part + 500).step_by(25).map(|m| minutes(m, m + 25)).collect();
         server.send("/v1/events/hits", bodies, 2);
     }
     server.run("per_minute", false);
-    // The live generation: the last half hour of batch again, and half an hour on.
     server.send("/v1/events/hits", vec![minutes(MINUTES - 30, MINUTES + 30)], 1);
+    server
+}
+
+pub fn measure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = filled(folder.path());
     let from = shared::time::Micros((1_767_225_600_000 + (MINUTES - 30) as i64 * 60_000) * 1000);
     let path = format!("/v1/views/per_minute/rows?from={from}&grain=all&group_by=channel");
     let answer = server.get(&path);

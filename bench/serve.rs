@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::query::{DEFINITIONS, MINUTES, minutes};
+use crate::query::{MINUTES, filled, minutes};
 use crate::server::{Server, quantile};
 
 const CONNECTIONS: [usize; 3] = [1, 16, 256];
@@ -16,13 +16,7 @@ const STATIC: &str = "/assets/listen.js";
 
 pub fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path(), DEFINITIONS);
-    for part in (0..MINUTES).step_by(500) {
-        let bodies = (part..part + 500).step_by(25).map(|m| minutes(m, m + 25)).collect();
-        server.send("/v1/events/hits", bodies, 2);
-    }
-    server.run("per_minute", false);
-    server.send("/v1/events/hits", vec![minutes(MINUTES - 30, MINUTES + 30)], 1);
+    let server = filled(folder.path());
     requests_per_second(&server);
     shares(&server);
     println!("peak {:.0} MiB", server.peak_mib());

@@ -102,6 +102,8 @@ struct Entrance {
 }
 
 #[derive(Debug, Deserialize)]
+// A misspelt `strict` must not be taken for none.
+#[serde(deny_unknown_fields)]
 struct Params {
     #[serde(default)]
     strict: bool,

@@ -157,6 +157,10 @@ async fn strict_takes_all_or_nothing() {
     assert_eq!((reply.status, &reply.json["accepted"]), (StatusCode::OK, &json!(1)));
     let reply = send(&door, "/v1/events/flights?strict=perhaps", &[], GOOD).await;
     assert_problem(&reply, 400, "bad_query");
+    // Misspelt, it is not taken for none.
+    let reply = send(&door, "/v1/events/flights?strct=true", &[], format!("{GOOD}{BAD}")).await;
+    assert_problem(&reply, 400, "bad_query");
+    assert!(reply.json["detail"].as_str().is_some_and(|detail| detail.contains("strict")), "{}", reply.json);
 }
 
 #[tokio::test]

@@ -31,21 +31,28 @@ struct Event {
 
 /// Frames of `text/event-stream`, put together from whatever pieces they come in.
 #[derive(Debug, Default)]
-struct Frames(Vec<u8>);
+struct Frames {
+    bytes: Vec<u8>,
+    /// How many of them have been looked through.
+    seen: usize,
+}
 
 impl Frames {
     /// The events that are whole with `piece`. Comments are left out.
     fn add(&mut self, piece: &[u8]) -> Vec<Event> {
-        self.0.extend_from_slice(piece);
+        self.bytes.extend_from_slice(piece);
         let mut events = Vec::new();
-        while let Some(end) = self.0.windows(2).position(|two| two == b"\n\n") {
-            let frame: Vec<u8> = self.0.drain(..end + 2).collect();
+        while let Some(end) = memchr::memmem::find(&self.bytes[self.seen..], b"\n\n") {
+            let frame: Vec<u8> = self.bytes.drain(..self.seen + end + 2).collect();
+            self.seen = 0;
             let text = String::from_utf8_lossy(&frame);
             let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
             if let (Some(id), Some(name), Some(data)) = (field("id: "), field("event: "), field("data: ")) {
                 events.push(Event { id, name, data });
             }
         }
+        // The last byte may be the first of the two that end a frame.
+        self.seen = self.bytes.len().saturating_sub(1);
         events
     }
 }
