@@ -11,12 +11,12 @@ use arrow::array::{
 };
 use batch::{Batch, BatchSettings, BatchSurroundings, load_published};
 use futures::future::BoxFuture;
+use lake::{ArchiveTags, Commit, DataFile, Lake, Table, TablePath};
 use parking_lot::Mutex;
 use shared::clock::SystemClock;
 use shared::control::{Run, RunScope, RunState, Runs};
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
-use shared::lake::{ArchiveTags, Commit, DataFile, Lake, Table, TablePath};
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::keys::{KeyLayout, Keys};

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::ids::{StreamName, ViewName};
 use shared::time::{Day, Micros};
 
-use crate::quantities::parse_bytes;
+use crate::human_units::parse_bytes;
 
 pub use self::batch::{Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions};
 
@@ -445,7 +445,7 @@ fn speedup(text: &str) -> Result<f64, String> {
 
 fn batch_memory(text: &str) -> Result<u64, String> {
     let least = shared::limits::BATCH_MEMORY_BYTES_MIN;
-    match crate::quantities::parse_bytes(text) {
+    match crate::human_units::parse_bytes(text) {
         Some(bytes) if bytes >= least => Ok(bytes),
         Some(_) => Err("a batch run needs at least 64 MiB".to_owned()),
         None => Err("expected a number of bytes or a size such as 512MiB".to_owned()),

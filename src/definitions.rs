@@ -32,7 +32,7 @@ pub fn parse(sources: &Sources) -> Result<Definitions, Failure> {
     parse_definitions(&named).map_err(|errors| {
         let coloured = std::io::stderr().is_terminal();
         eprint!("{}", report(&errors, coloured));
-        let mistakes = crate::quantities::counted(errors.len(), "mistake");
+        let mistakes = crate::human_units::counted(errors.len(), "mistake");
         Failure::new(NO, format!("{mistakes} in the definitions"))
     })
 }

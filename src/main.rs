@@ -1,28 +1,28 @@
 //! What happens when someone types `trueup`? The command line is read, one command runs, and its outcome becomes the
 //! exit code. What the commands do is in [`commands`]; how the layers are joined is in [`wiring`].
 
+mod adopt_definitions;
 mod arguments;
 mod client;
 mod commands;
 mod cores;
+mod data_dir;
+mod definition_plan;
 mod definitions;
 mod events_file;
 mod exit;
-mod figures;
+mod human_units;
 mod listen;
 mod metric_names;
+mod metrics;
 mod openapi;
-mod outlook;
 mod ownership;
 mod parquet_rows;
-mod place;
-mod quantities;
 mod sample;
 mod sending;
 mod settings;
 mod signals;
 mod sparkline;
-mod stored;
 mod table;
 mod wiring;
 

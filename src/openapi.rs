@@ -1,7 +1,7 @@
 //! How do programs find out what the server takes and gives? An OpenAPI 3.1 document of every door, at `/openapi.json`, and a
 //! page to read and try it, at `/docs`. [`doors`] lists them; a test compares with the routes of both layers.
 
-mod doors;
+mod endpoints;
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -9,7 +9,7 @@ use axum::{Router, middleware};
 use serde_json::{Map, Value, json};
 use utoipa_swagger_ui::SwaggerUi;
 
-use self::doors::{Answer, Body, DOORS, Door, PARAMETERS};
+use self::endpoints::{Answer, Body, DOORS, Door, PARAMETERS};
 
 /// The page's own scripts and styles, and the server it came from: nothing from elsewhere.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'";

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use intake::log::Totals;
+use lake::{ArchiveTags, Claim, Lake, Seen, Table, TablePath};
 use shared::clock::Clock;
 use shared::ids::{Offset, Partition, StreamName};
-use shared::lake::{ArchiveTags, Claim, Lake, Seen, Table, TablePath};
 use shared::limits;
 use shared::stream::{Stream, system_columns};
 use shared::time::Micros;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
-use serving::queries::QueryLimits;
+use serving::admission::QueryLimits;
 use shared::limits;
 
-use crate::quantities::parse_bytes;
+use crate::human_units::parse_bytes;
 
 /// A settings file. Every entry may be left out; an unknown one is a mistake.
 #[derive(Debug, Default, PartialEq, Deserialize)]

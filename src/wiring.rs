@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded, RetrySettings};
 use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
-use intake::door::IntakeDoor;
 use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
@@ -21,12 +20,13 @@ use intake::partition::{OnFatal, PartitionSettings};
 use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::status::StreamsStatus;
 use intake::streams::Intake;
+use intake::submit::IntakeDoor;
+use lake::Lake;
+use serving::admission::Queries;
 use serving::http::{Origins, ServingState};
-use serving::queries::Queries;
 use shared::clock::{Clock, SystemClock};
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Partition, StreamName, ViewName};
-use shared::lake::Lake;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
 use shared::stream::Stream;
@@ -36,13 +36,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::figures::{self, Figures};
+use crate::adopt_definitions;
+use crate::data_dir::Place;
 use crate::listen;
+use crate::metrics::{self, Figures};
 use crate::openapi;
 use crate::ownership::{Begins, Ownership};
-use crate::place::Place;
 use crate::settings::Limits;
-use crate::stored;
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -99,14 +99,14 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     if !settings.schedules {
         definitions.views.iter_mut().for_each(|view| view.schedule = None);
     }
-    let recorder = figures::record();
+    let recorder = metrics::record();
     let data = settings.place.local()?;
     let lock = lock(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let lake = settings.place.lake(&data, &settings.limits).await?;
     let ownership = Ownership::obtain(lake, &data, settings.take_over, clock.as_ref()).await?;
     let lake = ownership.lake.clone();
-    let streams = stored::adopt(&lake, &data, &definitions).await?;
+    let streams = adopt_definitions::adopt(&lake, &data, &definitions).await?;
 
     let begins = ownership.begin(&streams, &data).await?;
     let is_succession = ownership.is_succession();

@@ -1,16 +1,16 @@
 //! Why did a run not publish? Every reason, in words that the run keeps.
 
 use arrow::error::ArrowError;
+use lake::LakeError;
 use polars::prelude::PolarsError;
 use shared::evaluate::EvaluateError;
 use shared::handoff::HandoffError;
-use shared::lake::LakeError;
 use shared::partial::codec::CodecError;
 use shared::partial::merge::MergeError;
 use shared::readers::SpeedError;
 use shared::time::Day;
 
-use crate::plan::PlanError;
+use crate::plan::planner::PlanError;
 use crate::step::Step;
 
 /// Why a run ended without a new version. Nothing it did is visible.

@@ -10,58 +10,27 @@
 //! few files, [`compaction`] says which, and drops the dates that are over ([`dropping`]); [`retain`] says what that means for
 //! a run, [`mod@frozen`] which events belong to sessions that began before. Nothing here reads the log.
 
-mod align;
-pub mod budget;
-pub mod cache;
-pub mod cancel;
-pub mod cleaning;
-pub mod compaction;
-pub mod compactor;
-pub mod comparisons;
-pub mod diary;
-mod difference;
-pub mod dropping;
-pub mod duplicates;
-mod events;
-pub mod explain;
-pub mod facts;
+pub mod archive;
 pub mod failure;
-mod filling;
-pub mod folding;
-mod frozen;
-mod json_cell;
-pub mod kept;
-mod left_out;
-pub mod load;
-mod passes;
-pub mod pieces;
 pub mod plan;
-pub mod publish;
-pub mod query;
-mod reach;
-pub mod reader;
 pub mod recompute;
 pub mod reconcile;
-pub mod reductions;
-pub mod registry;
-pub mod retain;
-pub mod retry;
 pub mod run;
-pub mod scan;
+pub mod runs;
 pub mod service;
 pub mod settings;
-pub mod slices;
 pub mod step;
-pub mod travel;
+pub mod versions;
+pub mod watch;
 
-pub use load::{Loaded, load_published};
-pub use publish::log_reader;
-pub use reader::Reader;
-pub use retry::RetrySettings;
 pub use run::BatchSurroundings;
+pub use run::publish::log_reader;
+pub use runs::retry::RetrySettings;
 pub use service::{Batch, StartError};
 pub use settings::{BatchSettings, CompactionSettings};
 pub use step::{FailPoints, Step};
+pub use versions::load::{Loaded, load_published};
+pub use versions::reader::Reader;
 
 #[cfg(test)]
 mod tests;

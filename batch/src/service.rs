@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use lake::TablePath;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::compare::Comparison;
 use shared::control::{Cleaned, Compacted, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
 use shared::ids::{StreamName, ViewName};
-use shared::lake::TablePath;
 use shared::ledger::Ledger;
 use shared::schedule::{Schedule, ScheduleError};
 use shared::time::{MICROS_PER_SECOND, Micros};
@@ -21,18 +21,18 @@ use shared::version::BatchVersion;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::cancel::Cancel;
-use crate::cleaning::Cleaner;
-use crate::compactor::Compactor;
-use crate::diary::Diary;
+use crate::archive::compactor::Compactor;
 use crate::failure::RunFailure;
-use crate::kept::Kept;
-use crate::load::{Loaded, versions};
-use crate::reader::Reader;
-use crate::registry::{Registry, RunEntry};
 use crate::run::{BatchSurroundings, Executor, Job};
+use crate::runs::queue::{Registry, RunEntry};
+use crate::runs::run_log::Diary;
 use crate::settings::BatchSettings;
-use crate::travel::Travel;
+use crate::versions::kept::Kept;
+use crate::versions::load::{Loaded, versions};
+use crate::versions::reader::Reader;
+use crate::versions::time_travel::Travel;
+use crate::versions::vacuum::Cleaner;
+use crate::watch::Cancel;
 
 /// Why the batch layer could not start.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +177,7 @@ impl Runs for Batch {
     fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>> {
         let view = Batch::name(view);
         Box::pin(async move {
-            let wrong = |e: shared::lake::LakeError| HandoffError(e.to_string());
+            let wrong = |e: lake::LakeError| HandoffError(e.to_string());
             let table = self.executor.surroundings.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
             match table {
                 Some(table) => versions(&table, limit).await.map_err(wrong),

@@ -7,7 +7,7 @@ use shared::limits::{
     self, BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, RUNS_KEPT, VACUUM_AGE_MS, VACUUM_EVERY_MS,
 };
 
-use crate::retry::RetrySettings;
+use crate::runs::retry::RetrySettings;
 use crate::step::FailPoints;
 
 /// Settings of the batch layer.

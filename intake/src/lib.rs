@@ -7,7 +7,6 @@
 
 pub mod archive;
 pub mod decode;
-pub mod door;
 pub mod event_id;
 pub mod history;
 pub mod http;
@@ -18,3 +17,4 @@ pub mod quarantine;
 pub mod rate;
 pub mod status;
 pub mod streams;
+pub mod submit;

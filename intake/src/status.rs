@@ -8,14 +8,14 @@ use shared::control::{
     EventKind, EventPage, ListRange, PartitionStatus, QuarantinePage, StreamColumn, StreamError, StreamStatus, Streams,
     TimeSettings,
 };
-use shared::plan::duration;
+use shared::explain::duration;
 use shared::stream::Stream;
 
 use crate::archive::Archives;
-use crate::door::IntakeDoor;
 use crate::history::HistoryWatch;
 use crate::quarantine::Quarantine;
 use crate::streams::{Intake, StreamLog};
+use crate::submit::IntakeDoor;
 
 /// Reads the figures of all streams.
 pub struct StreamsStatus {

@@ -14,13 +14,13 @@ use shared::types::DataType;
 use shared::view::{Precision, View};
 use shared::window::Window;
 
+use crate::admission::Making;
 use crate::approximate::exact_in;
 use crate::figures::{Figures, FiguresError};
 use crate::finality::{Finality, Judge};
 use crate::live::LiveWindows;
 use crate::order::page;
 use crate::pin::Pinned;
-use crate::queries::Making;
 use crate::query::Query;
 use crate::query::as_of::AsOf;
 use crate::query::cursor::Cursor;

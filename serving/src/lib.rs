@@ -3,8 +3,10 @@
 //! Reading order: [`query`] says what may be asked, [`pin`] which state answers, [`answer`] what the answer is,
 //! [`queries`] what making it may take, [`shares`] what is known of it already, [`formats`] how it is written, [`push`] how readers hear of changes; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
 
+pub mod admission;
 pub mod answer;
 mod approximate;
+mod batch_merge_cache;
 mod figures;
 pub mod finality;
 pub mod formats;
@@ -15,8 +17,6 @@ mod order;
 mod page;
 pub mod pin;
 pub mod push;
-pub mod queries;
 pub mod query;
 mod reach;
-mod shares;
 mod window_text;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use serving::queries::{Queries, QueryLimits};
+use serving::admission::{Queries, QueryLimits};
 use shared::time::Micros;
 use world::World;
 

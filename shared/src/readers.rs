@@ -6,7 +6,6 @@ use futures::future::BoxFuture;
 
 use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, ViewName};
-use crate::lake::VersionLease;
 use crate::ledger::Ledger;
 use crate::partial::block::Part;
 use crate::published::Published;
@@ -86,13 +85,16 @@ pub enum Moment {
     Time(Micros),
 }
 
+/// Keeps files from being deleted until it is dropped. The owner of the files implements it.
+pub trait FileLease: std::fmt::Debug + Send + Sync {}
+
 /// A batch version that answers again as it did, under the definition that made it.
 #[derive(Debug)]
 pub struct Past {
     pub published: Arc<Published>,
     pub version: Arc<BatchVersion>,
-    /// Its files stay for as long as this is held.
-    pub lease: VersionLease,
+    /// Keeps the version's files from being deleted until it is dropped.
+    pub lease: Box<dyn FileLease>,
 }
 
 /// Why a state of the past does not answer.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Comparison;
+use crate::data_file::DataFile;
 use crate::ids::ViewName;
-use crate::lake::DataFile;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::time::{Day, Micros};

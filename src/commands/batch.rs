@@ -16,7 +16,7 @@ use shared::time::{Day, Micros};
 use crate::arguments::{Backfill, Batch, BatchRun, Server};
 use crate::client::Client;
 use crate::exit::{Failure, NO, USAGE};
-use crate::quantities::{bytes, grouped};
+use crate::human_units::{bytes, grouped};
 
 use super::compact;
 use super::listing::dash;

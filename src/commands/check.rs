@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use shared::plan::describe;
+use shared::explain::describe;
 
 use crate::arguments::Check;
 use crate::definitions;
 use crate::exit::{Failure, NO};
-use crate::quantities::counted;
+use crate::human_units::counted;
 
 pub fn run(arguments: Check) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;

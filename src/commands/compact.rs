@@ -9,7 +9,7 @@ use shared::control::Compacted;
 use crate::arguments::BatchCompact;
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::quantities::{bytes, counted, grouped};
+use crate::human_units::{bytes, counted, grouped};
 
 pub async fn run(arguments: BatchCompact) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;

@@ -10,7 +10,7 @@ use shared::compare::{Comparison, DefinitionChange, Difference};
 
 use crate::arguments::Compare;
 use crate::exit::Failure;
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 use crate::table::{Align, draw};
 
 use super::listing::{moment, show};

@@ -15,9 +15,9 @@ use tokio::sync::watch as latest;
 
 use crate::arguments::Demo;
 use crate::client::Client;
+use crate::data_dir::Place;
 use crate::exit::Failure;
-use crate::place::Place;
-use crate::quantities::{counted, grouped};
+use crate::human_units::{counted, grouped};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
 use serving::http::Origins;

@@ -17,7 +17,7 @@ use crate::arguments::Ingest;
 use crate::client::{Client, ClientError};
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 use crate::sending::{Patience, Receipt, Sender};
 
 use tally::Tally;

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
+use lake::{Lake, is_remote};
 use shared::changes::{Change, Part};
-use shared::lake::{Lake, is_remote};
 
 use crate::arguments::{ListFormat, Plan};
+use crate::data_dir::Place;
+use crate::definition_plan::{Drops, Fate, Loses, Outlook, Recompute, StreamOutlook, ViewOutlook};
 use crate::definitions;
 use crate::exit::{Failure, NO};
-use crate::outlook::{Drops, Fate, Loses, Outlook, Recompute, StreamOutlook, ViewOutlook};
-use crate::place::Place;
-use crate::quantities::{bytes, counted, grouped, length};
+use crate::human_units::{bytes, counted, grouped, length};
 
 pub async fn run(arguments: Plan) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;

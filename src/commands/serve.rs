@@ -12,10 +12,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
 use crate::cores::default_threads;
+use crate::data_dir::Place;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
-use crate::place::Place;
-use crate::quantities::counted;
+use crate::human_units::counted;
 use crate::sample;
 use crate::settings::Settings;
 use crate::signals::StopSignals;

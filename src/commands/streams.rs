@@ -7,7 +7,7 @@ use shared::control::{Lateness, PartitionStatus, StreamStatus};
 
 use crate::arguments::Streams;
 use crate::exit::Failure;
-use crate::quantities::{bytes, counted, grouped, length};
+use crate::human_units::{bytes, counted, grouped, length};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, moment, show};

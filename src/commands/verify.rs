@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{ListFormat, Verify};
 use crate::client::Client;
+use crate::data_dir::Place;
 use crate::definitions;
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
-use crate::place::Place;
 use crate::sending::{Patience, Receipt, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;

@@ -9,7 +9,7 @@ use shared::control::Cleaned;
 use crate::arguments::{BatchVacuum, BatchVersions};
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::quantities::{bytes, counted, grouped};
+use crate::human_units::{bytes, counted, grouped};
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, show};

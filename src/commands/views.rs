@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::arguments::Listing;
 use crate::exit::Failure;
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, show};

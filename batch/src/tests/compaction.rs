@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use lake::ArchiveTags;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use shared::lake::ArchiveTags;
 use shared::ledger::Ledger;
 
 use super::runs::{HOURLY, event};
@@ -90,13 +90,13 @@ async fn files_that_others_took_away_are_not_put_in_place_again() {
     let table = world.archive().await;
     let stale = table.snapshot().await.expect("a snapshot");
     // Another process over the same lake compacts first.
-    let other = shared::lake::Lake::open(world.folder.path().to_str().expect("a path")).expect("a lake");
+    let other = lake::Lake::open(world.folder.path().to_str().expect("a path")).expect("a lake");
     let other = other.open_table(table.path()).await.expect("opens").expect("a table");
     let schema = world.log.stream.archive_schema();
-    let rewrite = async |table: &shared::lake::Table| {
+    let rewrite = async |table: &lake::Table| {
         let file = table.rewrite(&stale.files, &schema).await.expect("writes");
         let remove = stale.files.clone();
-        table.commit(shared::lake::Commit { add: vec![file], remove, rearranges: true, ..Default::default() }).await
+        table.commit(lake::Commit { add: vec![file], remove, rearranges: true, ..Default::default() }).await
     };
     rewrite(&other).await.expect("commits");
     let refused = rewrite(&table).await.expect_err("the rows would be there twice").to_string();

@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lake::{ArchiveTags, Dropped};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use shared::compare::Comparison;
 use shared::control::{DateRange, RunScope};
-use shared::lake::{ArchiveTags, Dropped};
 use shared::time::{Day, Micros};
 use shared::view::View;
 use shared::window::Window;
 
 use super::world::{Event, HOUR, Rows, World, rows, settings, view};
-use crate::load::load_published;
-use crate::registry::Registry;
-use crate::retain::first_whole;
-use crate::retry::RetrySettings;
+use crate::plan::retention::first_whole;
+use crate::runs::queue::Registry;
+use crate::runs::retry::RetrySettings;
 use crate::settings::BatchSettings;
+use crate::versions::load::load_published;
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 const DAY: i64 = 24 * HOUR;
@@ -334,7 +334,7 @@ async fn frozen_windows_are_kept_also_when_another_program_took_them_out_of_the_
     let before = world.batch_rows(&hourly).await;
     let table = world.table(&hourly).await;
     let remove = table.snapshot().await.expect("a snapshot").files.clone();
-    table.commit(shared::lake::Commit { remove, ..Default::default() }).await.expect("commits");
+    table.commit(lake::Commit { remove, ..Default::default() }).await.expect("commits");
     world.run(&hourly, false).await.expect("publishes");
     assert_eq!(world.batch_rows(&hourly).await, before);
     assert!(before.keys().any(|(start, _)| *start < gone.start().0), "some are frozen");

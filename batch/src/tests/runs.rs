@@ -9,8 +9,8 @@ use shared::readers::BatchReader;
 use shared::view::View;
 
 use super::world::{Event, HOUR, World, rows, settings, view};
-use crate::load::{load_published, versions};
 use crate::settings::BatchSettings;
+use crate::versions::load::{load_published, versions};
 
 pub const HOURLY: &str =
     "CREATE VIEW departures AS SELECT window_start, origin, COUNT(*) AS flights, SUM(fare) AS fares
@@ -119,7 +119,7 @@ async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
     before.iter().chain(&world.parquet_files(&view)).for_each(|path| _ = std::fs::remove_file(path));
     assert_eq!(world.batch_rows(&view).await.len(), 3);
     // Who has nothing in memory does read.
-    let cold = crate::reader::Reader::new(&world.lake(), 1 << 20);
+    let cold = crate::versions::reader::Reader::new(&world.lake(), 1 << 20);
     let published = world.published(&view).expect("published");
     let error = cold.parts(&published, &version, i64::MIN, i64::MAX).await.expect_err("the files are gone");
     assert!(error.to_string().starts_with("view departures, file _window_date=1970-01-0"), "{error}");
@@ -131,7 +131,7 @@ async fn a_reader_with_empty_memory_reads_the_same_from_files() {
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 30, "ORD"), event("c", 60, "ATL")]);
     world.run(&view, false).await.expect("publishes");
-    let cold = crate::reader::Reader::new(&world.lake(), 0);
+    let cold = crate::versions::reader::Reader::new(&world.lake(), 0);
     let published = world.published(&view).expect("published");
     let version = published.version.as_ref().expect("a version");
     let all = cold.parts(&published, version, i64::MIN, i64::MAX).await.expect("reads");

@@ -9,8 +9,8 @@ use shared::view::View;
 
 use super::runs::{HOURLY, event};
 use super::world::{HOUR, World, rows, settings, view};
-use crate::load::load_published;
 use crate::service::Batch;
+use crate::versions::load::load_published;
 
 async fn started(world: &World, view: &Arc<View>, log_start: u64) -> Batch {
     let loaded = load_published(&world.lake(), &world.log.stream, view).await.expect("loads");

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use lake::{Commit, LakeError};
 use shared::control::RunState;
-use shared::lake::{Commit, LakeError};
 
 use super::runs::{HOURLY, event};
 use super::world::{World, rows, settings, view};
@@ -84,7 +84,7 @@ async fn events_that_never_reached_the_archive_fail_the_run() {
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
     world.flush().await;
-    let path = shared::lake::TablePath::events(&world.log.stream.name);
+    let path = lake::TablePath::events(&world.log.stream.name);
     let archive = world.lake().open_table(&path).await.expect("opens").expect("a table");
     let files = archive.snapshot().await.expect("a snapshot").files.clone();
     archive.commit(Commit { remove: vec![files[0].clone()], ..Commit::default() }).await.expect("commits");
@@ -110,28 +110,30 @@ async fn a_cancelled_run_leaves_nothing() {
     let entry = world.entry(&view, false).await;
     assert_eq!(entry.run().state, RunState::Running);
     entry.watch.cancel.set();
-    let query = crate::query::Query {
-        source: crate::scan::Source { table: archive(&world).await, stream: Arc::clone(&world.log.stream) },
+    let query = crate::recompute::reduce::group_by::Query {
+        source: crate::recompute::scan::Source { table: archive(&world).await, stream: Arc::clone(&world.log.stream) },
         view: Arc::clone(&view),
         frozen: None,
     };
     let files = planned_files(&world).await;
-    let stopped = tokio::task::spawn_blocking(move || query.states(&files, crate::query::Rows::All, &entry.watch));
+    let stopped = tokio::task::spawn_blocking(move || {
+        query.states(&files, crate::recompute::reduce::group_by::Rows::All, &entry.watch)
+    });
     let failure = stopped.await.expect("ends").expect_err("stopped").to_string();
     assert!(failure.contains("cancelled"), "{failure}");
     assert!(world.parquet_files(&view).is_empty());
 }
 
-async fn archive(world: &World) -> shared::lake::Table {
+async fn archive(world: &World) -> lake::Table {
     world.flush().await;
-    let path = shared::lake::TablePath::events(&world.log.stream.name);
+    let path = lake::TablePath::events(&world.log.stream.name);
     world.lake().open_table(&path).await.expect("opens").expect("a table")
 }
 
-async fn planned_files(world: &World) -> Vec<crate::plan::ArchiveFile> {
+async fn planned_files(world: &World) -> Vec<crate::plan::planner::ArchiveFile> {
     let snapshot = archive(world).await.snapshot().await.expect("a snapshot");
-    let file = |file: &shared::lake::DataFile| crate::plan::ArchiveFile {
-        tags: shared::lake::ArchiveTags::from_tags(&file.tags).expect("tags"),
+    let file = |file: &lake::DataFile| crate::plan::planner::ArchiveFile {
+        tags: lake::ArchiveTags::from_tags(&file.tags).expect("tags"),
         file: file.clone(),
     };
     snapshot.files.iter().map(file).collect()

@@ -9,13 +9,13 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use futures::future::BoxFuture;
+use lake::{ArchiveTags, Commit, Lake, Spool, Table, TablePath};
 use parking_lot::Mutex;
 use shared::clock::{Clock, ManualClock};
 use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
-use shared::lake::{ArchiveTags, Commit, Lake, Spool, Table, TablePath};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
 use shared::partial::block::Part;
@@ -35,14 +35,14 @@ use shared::view::{Precision, View};
 use shared::window::Window;
 use tempfile::TempDir;
 
-use crate::compactor::Compactor;
+use crate::archive::compactor::Compactor;
 use crate::failure::RunFailure;
-use crate::json_cell::json_cell;
-use crate::load::load_published;
-use crate::registry::{Registry, RunEntry};
-use crate::retry::RetrySettings;
+use crate::reconcile::json_cell::json_cell;
 use crate::run::{BatchSurroundings, Executor, Job};
+use crate::runs::queue::{Registry, RunEntry};
+use crate::runs::retry::RetrySettings;
 use crate::settings::{BatchSettings, CompactionSettings};
+use crate::versions::load::load_published;
 
 pub const HOUR: i64 = 3600 * 1_000_000;
 
@@ -216,7 +216,7 @@ impl World {
     /// Dates and partitions of which the archive has files.
     pub async fn neighbourhoods(&self) -> u64 {
         let snapshot = self.archive().await.snapshot().await.expect("a snapshot");
-        let of_file = |file: &shared::lake::DataFile| (file.partition, file.tags["partition"].clone());
+        let of_file = |file: &lake::DataFile| (file.partition, file.tags["partition"].clone());
         snapshot.files.iter().map(of_file).collect::<std::collections::BTreeSet<_>>().len() as u64
     }
 

@@ -4,8 +4,8 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
+use lake::{ArchiveTags, is_readable};
 use shared::ids::{Offset, Partition};
-use shared::lake::{ArchiveTags, is_readable};
 use shared::ledger::Ledger;
 use shared::time::{Day, Micros};
 

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use lake::Lake;
 use parking_lot::Mutex;
 use shared::handoff::{Archive, HandoffError, LogReplay, LogRetention, LogSink};
 use shared::ids::{Offset, Partition, StreamName};
-use shared::lake::Lake;
 use shared::limits;
 use shared::seam::Cut;
 use shared::stream::Stream;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use lake::{ArchiveTags, Commit, TablePath};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use shared::handoff::{CutMark, LogBatch, LogItem};
-use shared::lake::{ArchiveTags, Commit, TablePath};
 use shared::ledger::Ledger;
 use shared::seam::CutPoint;
 use shared::stream::{Column, UnknownFields};

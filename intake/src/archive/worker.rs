@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lake::{ArchiveTags, Commit, DataFile, LakeError, SchemaChange, Table, TablePath};
 use parking_lot::Mutex;
 use serde_json::{Map, json};
 use shared::handoff::{LogBatch, LogItem};
 use shared::ids::{Offset, Partition};
-use shared::lake::{ArchiveTags, Commit, DataFile, LakeError, SchemaChange, Table, TablePath};
 use shared::stream::{Stream, system_columns};
 use tokio::sync::watch;
 

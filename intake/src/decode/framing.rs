@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::DecodeError;
-use super::fault::{self, Fault};
+use super::reject_reason::{self, Fault};
 use super::session::Session;
 
 /// Reads every event of a body.
@@ -141,7 +141,7 @@ fn shifted(body: &[u8], at: usize, error: &serde_json::Error) -> DecodeError {
     DecodeError::Syntax {
         line: line + error.line() as u64 - 1,
         column: if error.line() == 1 { column + error.column() as u64 - 1 } else { error.column() as u64 },
-        reason: fault::message(error),
+        reason: reject_reason::message(error),
     }
 }
 

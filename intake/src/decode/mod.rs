@@ -6,17 +6,17 @@
 //! A field that appears twice in an event rejects it: which of the two was meant, nobody knows.
 
 mod columns;
-mod fault;
+mod fast_path;
 mod fields;
-pub mod fit;
 mod framing;
-mod moment;
 mod number;
 mod object;
+pub mod parquet_cast;
+mod reject_reason;
 mod row;
 mod session;
+mod timestamp;
 mod token;
-mod usual;
 mod value;
 
 #[cfg(test)]

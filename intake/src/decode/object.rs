@@ -1,12 +1,12 @@
 //! How is an object read with nothing taken for granted? With `serde_json`, which also says what is wrong with it.
 //!
-//! The definition of what is valid. [`super::usual`] reads the usual objects sooner, to the same result.
+//! The definition of what is valid. [`super::fast_path`] reads the usual objects sooner, to the same result.
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fault::Fault;
 use super::fields::Fields;
+use super::reject_reason::Fault;
 use super::row::{Cell, Row};
 use super::token::Token;
 use super::value;

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use shared::stream::Stream;
 
 use super::columns::Columns;
-use super::fault::Fault;
+use super::fast_path::UsualObjects;
 use super::fields::Fields;
 use super::object;
+use super::reject_reason::Fault;
 use super::row::{Cell, Row};
-use super::usual::UsualObjects;
 use super::{DecodeError, Decoded, Malformed, Options, Rejection};
 use crate::event_id;
 

@@ -4,10 +4,10 @@ use serde_json::Deserializer;
 use shared::stream::Column;
 use shared::types::DataType;
 
-use super::fault::{self, Fault};
-use super::moment::{self, NotMoment};
 use super::number::{self, NotScaled};
+use super::reject_reason::{self, Fault};
 use super::row::Cell;
+use super::timestamp::{self, NotMoment};
 use super::token::{Kind, Token};
 
 /// Why a value is none of its column's type. Small, and made into a [`Fault`] only where one is wanted.
@@ -24,7 +24,7 @@ impl Wrong {
         match self {
             Wrong::Type => Fault::WrongType { column, raw },
             Wrong::Range => Fault::OutOfRange { column, raw },
-            Wrong::Escape(error) => Fault::BadString { column, reason: fault::message(&error) },
+            Wrong::Escape(error) => Fault::BadString { column, reason: reject_reason::message(&error) },
         }
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn read<'a>(
             *cell = Cell::Unescaped { start, end: unescaped.len() };
         }
         (DataType::Timestamp, Kind::String { escaped }) => {
-            *cell = Cell::Integer(moment::timestamp(content(raw, escaped, unescaped)?)?);
+            *cell = Cell::Integer(timestamp::timestamp(content(raw, escaped, unescaped)?)?);
         }
         (_, Kind::Null) => *cell = Cell::Null,
         (DataType::Boolean, Kind::Boolean(value)) => *cell = Cell::Boolean(value),
@@ -93,16 +93,16 @@ pub(super) fn read<'a>(
             *cell = Cell::Decimal(decimal(content(raw, escaped, unescaped)?, precision, scale)?);
         }
         (DataType::Date, Kind::String { escaped }) => {
-            *cell = Cell::Integer(moment::date(content(raw, escaped, unescaped)?)?.into());
+            *cell = Cell::Integer(timestamp::date(content(raw, escaped, unescaped)?)?.into());
         }
         (DataType::Timestamp, Kind::Integer(millis)) => {
-            *cell = Cell::Integer(moment::in_range(millis.checked_mul(1_000).ok_or(Wrong::Range)?)?);
+            *cell = Cell::Integer(timestamp::in_range(millis.checked_mul(1_000).ok_or(Wrong::Range)?)?);
         }
         (DataType::Timestamp, Kind::Number) => {
             let scaled = number::scaled(raw, 3)?;
             // What is finer than a microsecond is cut towards the past, as it is in texts.
             let micros = scaled.value - i128::from(scaled.inexact && scaled.negative);
-            *cell = Cell::Integer(moment::in_range(i64::try_from(micros).map_err(|_| Wrong::Range)?)?);
+            *cell = Cell::Integer(timestamp::in_range(i64::try_from(micros).map_err(|_| Wrong::Range)?)?);
         }
         _ => return Err(Wrong::Type),
     }

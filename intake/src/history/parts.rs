@@ -8,8 +8,8 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, Times
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
+use lake::{ArchiveTags, is_readable};
 use shared::ids::{Offset, Partition};
-use shared::lake::{ArchiveTags, is_readable};
 use shared::ledger::Ledger;
 use shared::stream::Stream;
 use shared::time::{Day, Micros};

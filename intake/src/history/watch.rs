@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lake::{ArchiveTags, Lake, TablePath};
 use parking_lot::Mutex;
 use shared::ids::{Partition, StreamName};
-use shared::lake::{ArchiveTags, Lake, TablePath};
 use shared::time::Day;
 
 /// How often the archives are looked at.

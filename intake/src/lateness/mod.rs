@@ -5,7 +5,7 @@
 
 mod disorder;
 mod histogram;
-mod listed;
+mod recent_events;
 mod stream_lateness;
 mod suggestion;
 

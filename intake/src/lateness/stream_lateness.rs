@@ -14,7 +14,7 @@ use shared::time::{Micros, micros_of};
 use shared::types::timestamp_type;
 
 use super::disorder::{Disorder, Measured, Thresholds};
-use super::listed::{Listed, Page, Place};
+use super::recent_events::{Listed, Page, Place};
 use super::suggestion::suggest;
 
 const MICROS_PER_MILLISECOND: i64 = 1_000;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::control::SuggestedTime;
-use shared::plan::duration;
+use shared::explain::duration;
 
 use super::disorder::Measured;
 

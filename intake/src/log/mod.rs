@@ -10,7 +10,7 @@ mod columns;
 mod cursor;
 mod error;
 mod frame;
-mod look;
+mod inspect;
 mod recover;
 mod replay;
 mod segment;
@@ -25,7 +25,7 @@ mod tests;
 
 pub(crate) use append::{Appender, open};
 pub use error::{CommitError, LogError};
-pub use look::{LogContents, look};
+pub use inspect::{LogContents, look};
 pub(crate) use replay::{batches, column};
 pub use settings::{IoFaults, IoStep, LogSettings};
 pub(crate) use store::Store;

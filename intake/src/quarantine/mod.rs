@@ -5,7 +5,7 @@
 //! is part of any figure: a quarantined line is no event.
 
 mod files;
-mod shelf;
+mod quarantine_store;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use shared::limits;
 use shared::time::Micros;
 
 use crate::decode::Malformed;
-use shelf::Shelf;
+use quarantine_store::Shelf;
 
 /// How much is kept per stream.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ mod origins;
 mod parameters;
 pub mod problem;
 mod ranges;
-mod repeated;
+mod response_cache;
 mod rows;
 mod runs;
 pub mod schemas;
@@ -39,13 +39,13 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 pub use self::origins::{Origins, WrongOrigin};
 use self::problem::Problem;
 use self::ranges::KeptAnswers;
-use self::repeated::RepeatedAnswers;
+use self::response_cache::RepeatedAnswers;
+use crate::admission::Queries;
 use crate::formats::Format;
 use crate::nearest::did_you_mean;
 use crate::page;
 use crate::pin::Doors;
 use crate::push::Feeds;
-use crate::queries::Queries;
 
 /// Bodies smaller than this many bytes are sent as they are: compressing them costs more than it saves.
 const COMPRESSED_BYTES_MIN: u16 = 1024;

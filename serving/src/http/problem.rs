@@ -6,15 +6,15 @@ use serde::Serialize;
 use shared::control::RunError;
 use shared::handoff::HandoffError;
 use shared::limits::RETRY_AFTER_SECONDS;
-use shared::partial::allowance::Exceeded;
 use shared::partial::merge::MergeError;
+use shared::partial::query_budget::Exceeded;
 use shared::readers::{PastError, SpeedError};
 use utoipa::ToSchema;
 
+use crate::admission::QueryRefusal;
 use crate::answer::AnswerError;
 use crate::formats::parquet::WriteError;
 use crate::pin::ReadError;
-use crate::queries::QueryRefusal;
 use crate::query::QueryError;
 
 /// An error as an answer.

@@ -16,12 +16,12 @@ use super::entity_tag::EntityTag;
 use super::parameters;
 use super::problem::Problem;
 use super::ranges::{self, KeptAnswers, Whole};
-use super::repeated::RepeatedAnswers;
+use super::response_cache::RepeatedAnswers;
+use crate::admission::Making;
 use crate::answer::answer;
 use crate::formats::json::About;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Pinned, ReadError, pin};
-use crate::queries::Making;
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 

@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::differences::Rows;
 use super::event::{Frame, parse_id};
 use super::subject::Subject;
+use crate::admission::{Making, QueryRefusal};
 use crate::answer::{AnswerError, answer};
 use crate::formats::json::{self, About};
 use crate::http::ServingState;
 use crate::http::entity_tag::EntityTag;
 use crate::pin::{Pinned, ReadError, pin};
-use crate::queries::{Making, QueryRefusal};
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
 

@@ -386,7 +386,7 @@ pub struct World {
     pub batch: Arc<FakeBatch>,
     pub runs: Arc<FakeRuns>,
     pub streams: Arc<FakeStreams>,
-    pub queries: Arc<serving::queries::Queries>,
+    pub queries: Arc<serving::admission::Queries>,
     pub clock: ManualClock,
     pub ready: Arc<AtomicBool>,
     pub by_name: BTreeMap<String, Arc<View>>,

@@ -1,7 +1,7 @@
 //! What is different between two definitions of a view, part by part?
 
 use super::{Change, Part, options};
-use crate::plan::Reader;
+use crate::explain::Reader;
 use crate::sql::window_text;
 use crate::stream::Stream;
 use crate::view::{OutputColumn, View};

@@ -8,7 +8,7 @@ use polars::prelude::{
 
 use super::arithmetic::{decimal, divide_half_away, fitting, power_of_ten, unscaled};
 use super::kernel::{apply, polars_type};
-use super::moment::{date_of, moments, timestamp};
+use super::timestamp::{date_of, moments, timestamp};
 use crate::decimal::write_decimal;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
 use crate::types::DataType;

@@ -9,10 +9,10 @@ mod choose;
 mod frame;
 mod kernel;
 mod like;
-mod moment;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timestamp;
 mod translate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,8 +7,8 @@ use super::cast::cast;
 use super::choose::{extreme, is_in, null_if};
 use super::kernel::polars_type;
 use super::like::regex_of;
-use super::moment::{of_moment, shift};
 use super::text::of_text;
+use super::timestamp::{of_moment, shift};
 use crate::scalar::{CompareOp, Function, Literal, Node, Scalar};
 use crate::types::DataType;
 

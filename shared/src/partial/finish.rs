@@ -19,7 +19,7 @@ use crate::evaluate::{EvaluateError, evaluate};
 use crate::partial::sketch::Width;
 use crate::partial::sketch::listing::Listed;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
-use crate::partial::states::edges::{EdgeValues, Edges};
+use crate::partial::states::first_last::{EdgeValues, Edges};
 use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::{SUM_OVERFLOW, States};
 use crate::types::DataType;

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use crate::evaluate::{EvaluateError, evaluate};
-use crate::partial::allowance::{Allowance, Exceeded};
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
+use crate::partial::query_budget::{Allowance, Exceeded};
 use crate::partial::rows::{Place, Rows, Spacing, Windows};
 use crate::partial::sessions::{Piece, stitch};
 use crate::partial::states::{NO_GROUP, States};

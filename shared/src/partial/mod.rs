@@ -11,13 +11,13 @@
 //! [`allowance`]. [`codec`]: parts as Arrow columns and back.
 
 pub mod accumulate;
-pub mod allowance;
 pub mod block;
 pub mod bucket;
 pub mod codec;
 pub mod finish;
 pub mod keys;
 pub mod merge;
+pub mod query_budget;
 mod rows;
 pub mod sessions;
 pub mod sketch;

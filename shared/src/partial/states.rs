@@ -7,22 +7,22 @@
 //! Summen"): the sum of the rounding errors is carried beside the sum.
 
 mod arithmetic;
-pub mod edges;
 pub mod exact;
+pub mod first_last;
 mod selection;
 pub mod sketches;
-pub mod spread;
+pub mod variance;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type};
 
 pub use self::arithmetic::{DoubleDouble, SUM_OVERFLOW};
 use self::arithmetic::{add_checked, add_compensated, canonical};
-use self::edges::{Edge, Edges};
 use self::exact::{ExactSpread, Total};
+use self::first_last::{Edge, Edges};
 pub use self::selection::{Offsets, Places, Selection};
 use self::sketches::Sketches;
-use self::spread::Spread;
+use self::variance::Spread;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Precision};
 
@@ -245,7 +245,7 @@ impl States {
                     }
                 });
             }
-            States::Spread(groups) => spread::observe(groups, selection, argument),
+            States::Spread(groups) => variance::observe(groups, selection, argument),
             States::ExactSpread(groups) => exact::observe_spread(groups, selection, argument),
             States::Edges(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
@@ -309,7 +309,7 @@ impl States {
                     }
                 });
             }
-            (States::Spread(ours), States::Spread(theirs)) => spread::merge(ours, groups, &theirs[rows]),
+            (States::Spread(ours), States::Spread(theirs)) => variance::merge(ours, groups, &theirs[rows]),
             (States::Edges(ours), States::Edges(theirs)) => ours.merge(groups, theirs, first),
             (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),

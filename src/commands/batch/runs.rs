@@ -9,7 +9,7 @@ use crate::arguments::{BatchCancel, BatchRuns};
 use crate::client::{Client, ClientError};
 use crate::commands::listing::{dash, moment, show};
 use crate::exit::{Failure, NO};
-use crate::quantities::{bytes, grouped};
+use crate::human_units::{bytes, grouped};
 use crate::table::{Align, draw};
 
 use super::{sentence, took, word};

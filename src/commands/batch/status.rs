@@ -14,7 +14,7 @@ use crate::arguments::{ListFormat, Listing};
 use crate::client::Client;
 use crate::commands::listing::dash;
 use crate::exit::Failure;
-use crate::quantities::{grouped, length};
+use crate::human_units::{grouped, length};
 use crate::sparkline::sparkline;
 use crate::table::{Align, draw};
 

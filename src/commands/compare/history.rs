@@ -9,7 +9,7 @@ use shared::time::Micros;
 
 use crate::arguments::Compare;
 use crate::exit::Failure;
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 use crate::sparkline::sparkline;
 use crate::table::{Align, draw};
 

@@ -8,7 +8,7 @@ use shared::ids::ViewName;
 
 use crate::client::{Client, ClientError};
 use crate::commands::listing::Entries;
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 
 /// Sums over all published runs that were seen.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::events_file::LineBatch;
-use crate::quantities::{bytes, grouped};
+use crate::human_units::{bytes, grouped};
 use crate::sending::Receipt;
 
 /// Rejections kept; further ones are only counted.

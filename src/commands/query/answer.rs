@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use shared::ids::{Offset, Partition};
 
-use crate::quantities::counted;
+use crate::human_units::counted;
 use crate::table::{Align, draw};
 
 /// An answer of `GET /v1/views/{view}/rows.json`; what a table does not show is left out.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use shared::compare::{Causes, Comparison, MeasureDrift};
 use shared::ids::ViewName;
 
-use crate::quantities::grouped;
+use crate::human_units::grouped;
 use crate::sending::Receipt;
 use crate::table::{Align, draw};
 

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType as ArrowType, Float64Type};
 
 use super::arithmetic::DoubleDouble;
 use super::selection::Selection;
-use super::spread::Spread;
+use super::variance::Spread;
 use super::{for_each_group, observe_integers};
 
 /// Bits of a limb; the rest of its 64 bits takes what additions carry.

@@ -45,6 +45,6 @@ fn the_example_of_the_whole_dialect_parses() {
     let definitions = definitions.unwrap_or_else(|errors| panic!("{errors:?}"));
     assert!(definitions.views.len() >= 7);
     for view in &definitions.views {
-        assert!(crate::plan::describe(view, &definitions.streams[0]).contains("batch plan"));
+        assert!(crate::explain::describe(view, &definitions.streams[0]).contains("batch plan"));
     }
 }

@@ -251,7 +251,7 @@ fn plans_can_be_read() {
          GROUP BY TUMBLE(scheduled_at, INTERVAL '1' DAY), origin",
     )
     .expect("valid");
-    let text = crate::plan::describe(&definitions.views[0], &definitions.streams[0]);
+    let text = crate::explain::describe(&definitions.views[0], &definitions.streams[0]);
     for line in [
         "view v on stream flights",
         "watermark        0 days behind the latest event",

@@ -9,7 +9,7 @@ use anyhow::Context;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use intake::decode::fit::Fit;
+use intake::decode::parquet_cast::Fit;
 use intake::history::{HistoryWriter, Standing, identity};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};

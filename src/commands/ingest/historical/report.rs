@@ -11,7 +11,7 @@ use intake::history::Taken;
 
 use super::decoding::Rejected;
 use super::gathering::Gathering;
-use crate::quantities::{bytes, counted, grouped};
+use crate::human_units::{bytes, counted, grouped};
 
 /// Rejections shown; all are in the rejects file.
 const REJECTIONS_SHOWN: usize = 20;

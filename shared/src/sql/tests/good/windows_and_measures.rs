@@ -335,7 +335,7 @@ fn plans_of_the_whole_dialect_can_be_read() {
     let plan = |options: &str, measures: &str, group_by: &str| {
         let text = format!("CREATE VIEW v {options} AS SELECT {measures} FROM flights {group_by}");
         let definitions = parse(&text).expect("valid");
-        crate::plan::describe(&definitions.views[0], &definitions.streams[0])
+        crate::explain::describe(&definitions.views[0], &definitions.streams[0])
     };
     let all = "COUNT(DISTINCT origin) AS origins, MEDIAN(seats) / 2 AS half, TOP_K(origin, 3) AS top,
                STDDEV(seats) AS spread, LAST_VALUE(origin) FILTER (WHERE seats > 1) AS last, COUNT(*) AS n";

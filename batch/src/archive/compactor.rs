@@ -1,0 +1,318 @@
+//! Who compacts archives, drops the dates that retention lets go of, and deletes what nobody needs? A task per stream that
+//! looks now and then, and whoever asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lake::vacuum::{expire_old_log, vacuum};
+use lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
+use serde_json::json;
+use shared::clock::Clock;
+use shared::control::Compacted;
+use shared::ids::StreamName;
+use shared::published::{Published, Views};
+use shared::stream::Stream;
+use shared::time::{Day, micros_of};
+use shared::window::Window;
+use tokio::sync::Mutex;
+
+use crate::archive::compaction::{Group, Target, groups, oldest_seam};
+use crate::archive::retention::{Dropping, dropping, first_open};
+use crate::plan::sessions::{DroppedSessions, latest_end};
+use crate::settings::CompactionSettings;
+use crate::step::CompactionStep;
+use crate::watch::Cancel;
+
+/// Times that dates are looked for again because the archive was written to meanwhile, before leaving it for next time.
+const DROPS_TRIED_MAX: u32 = 3;
+
+/// Compacts the archives of all streams.
+pub struct Compactor {
+    lake: Lake,
+    views: Arc<Views>,
+    clock: Arc<dyn Clock>,
+    settings: CompactionSettings,
+    /// One compaction of a stream at a time.
+    streams: BTreeMap<StreamName, (Arc<Stream>, Mutex<()>)>,
+}
+
+/// Why an archive could not be compacted. What was committed before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactionError {
+    #[error("{0}")]
+    Lake(#[from] LakeError),
+    #[error("{0}")]
+    Tags(#[from] lake::archive_tags::InvalidTag),
+    #[error("the files of {date} hold {found} rows, their tags say {noted}: they are left as they are")]
+    Rows { date: String, found: i64, noted: u64 },
+}
+
+impl Compactor {
+    /// A compactor of the archives of `streams`, in which `views` are the views.
+    pub fn new(
+        lake: &Lake,
+        views: &Arc<Views>,
+        clock: &Arc<dyn Clock>,
+        streams: &[Arc<Stream>],
+        settings: CompactionSettings,
+    ) -> Compactor {
+        let clock = Arc::clone(clock);
+        let streams = streams.iter().map(|s| (s.name.clone(), (Arc::clone(s), Mutex::default()))).collect();
+        Compactor { lake: lake.clone(), views: Arc::clone(views), clock, settings, streams }
+    }
+
+    /// The streams there are.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamName> {
+        self.streams.keys()
+    }
+
+    /// Looks after the archive of `stream` until stopped.
+    pub async fn watch(self: Arc<Compactor>, stream: StreamName, stopping: Cancel) {
+        let CompactionSettings { every, vacuum_every, vacuum_age, files_min, .. } = self.settings;
+        let pause = if every.is_zero() { vacuum_every } else { every };
+        let mut vacuumed = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stopping.wait() => return,
+            }
+            let vacuum_due = vacuumed.elapsed() >= vacuum_every;
+            let files_min = if every.is_zero() { usize::MAX } else { files_min };
+            let work = self.compact(&stream, files_min, vacuum_due.then_some(vacuum_age));
+            // Until it is committed nothing of it counts, and what is deleted nobody needs: it can stop anywhere.
+            let done = tokio::select! {
+                done = work => done,
+                () = stopping.wait() => return,
+            };
+            if vacuum_due {
+                vacuumed = Instant::now();
+            }
+            if let Err(error) = done {
+                tracing::warn!(%stream, %error, "the archive could not be compacted; it will be next time");
+            }
+        }
+    }
+
+    /// Drops what the stream's retention lets go of, and rewrites what can be rewritten: neighbours of at least `files_min`
+    /// files. Then vacuums what has not been needed for
+    /// `older_than`. `None`: there is no such stream.
+    pub async fn compact(
+        &self,
+        stream: &StreamName,
+        files_min: usize,
+        older_than: Option<Duration>,
+    ) -> Result<Option<Compacted>, CompactionError> {
+        let Some((stream, alone)) = self.streams.get(stream) else { return Ok(None) };
+        let _alone = alone.lock().await;
+        let mut compacted = Compacted::nothing(stream.name.clone());
+        let Some(table) = self.lake.open_table(&TablePath::events(&stream.name)).await? else {
+            return Ok(Some(compacted));
+        };
+        self.drop_dates(stream, &table, &mut compacted).await?;
+        self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
+        if let Some(older_than) = older_than {
+            CompactionStep::Delete.reach();
+            let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
+            compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
+            compacted.bytes_deleted = vacuumed.bytes;
+            compacted.files_too_young = vacuumed.too_young;
+            let age = older_than.max(self.settings.vacuum_age);
+            let entries = expire_old_log(&table, age, self.lake.leases()).await?;
+            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's log were let go");
+        }
+        report(&compacted);
+        Ok(Some(compacted))
+    }
+
+    /// Takes the dates out of the archive that are older than the stream's retention. Runs that have planned keep their
+    /// files by a lease; those of later are told by the same commit what is gone.
+    async fn drop_dates(
+        &self,
+        stream: &Stream,
+        table: &Table,
+        compacted: &mut Compacted,
+    ) -> Result<(), CompactionError> {
+        for attempt in 1.. {
+            // In this order: a view that publishes in between has seen more than is thought, never less.
+            let views = self.views_of(stream);
+            let snapshot = table.snapshot().await?;
+            let before = snapshot.dropped.as_ref();
+            compacted.retained_from = before.map(|dropped| dropped.retained_from.to_string());
+            let Some(wanted) = self.wanted(stream, &views, before).await? else { return Ok(()) };
+            let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
+            let dropping = dropping(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
+            let Some(Dropping { files, dates, events, dropped }) = dropping else { return Ok(()) };
+            let retained_from = dropped.retained_from;
+            let count = files.len() as u64;
+            let info =
+                json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
+            let info = info.as_object().cloned().unwrap_or_default();
+            let base = Some(snapshot.version);
+            let commit =
+                Commit { remove: files, info, dropped: Some(dropped), must_be_based_on: base, ..Commit::default() };
+            match table.commit(commit).await {
+                Ok(_) => {
+                    compacted.retained_from = Some(retained_from.to_string());
+                    (compacted.dates_dropped, compacted.files_dropped) = (dates, count);
+                    compacted.events_dropped = events;
+                    return Ok(());
+                }
+                // The archive was written to meanwhile: it has to be looked at again.
+                Err(LakeError::Conflict { .. }) if attempt < DROPS_TRIED_MAX => {}
+                Err(LakeError::Conflict { reason, .. }) => {
+                    tracing::info!(stream = %stream.name, reason, "no dates were dropped, other commits came first");
+                    compacted.conflicts += 1;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// All before it may go, if every view has taken it in; `None`: nothing may.
+    async fn wanted(
+        &self,
+        stream: &Stream,
+        views: &[Arc<Published>],
+        before: Option<&Dropped>,
+    ) -> Result<Option<Day>, CompactionError> {
+        let now = self.clock.now();
+        // Without a retention of now, late events of what went before are let go of all the same.
+        let by_retention = stream.retention.map(|retention| retention.first_day(now));
+        let Some(mut wanted) = by_retention.or(before.map(|dropped| dropped.retained_from)) else { return Ok(None) };
+        let lateness = micros_of(stream.allowed_lateness);
+        for published in views {
+            for view in std::iter::once(&published.view).chain(&published.shadow) {
+                let mut sessions = Vec::new();
+                if matches!(view.window, Window::Session { .. })
+                    && let Some(table) = self.lake.open_table(&TablePath::view(&view.name)).await?
+                {
+                    let snapshot = table.snapshot().await?;
+                    let of_file = |file: &DataFile| Some((file.partition?, latest_end(file).unwrap_or(i64::MAX)));
+                    sessions.extend(snapshot.files.iter().filter_map(of_file));
+                    // What is frozen already needs no event.
+                    sessions.retain(|(day, _)| before.is_none_or(|dropped| *day >= dropped.retained_from));
+                }
+                let Some(open) = first_open(view.window, lateness, now, sessions.into_iter()) else { return Ok(None) };
+                wanted = wanted.min(open);
+            }
+        }
+        Ok(Some(before_dropped_sessions(views, wanted)))
+    }
+
+    fn views_of(&self, stream: &Stream) -> Vec<Arc<Published>> {
+        self.views.all().into_iter().filter(|view| view.stream.name == stream.name).collect()
+    }
+
+    async fn rewrite_all(
+        &self,
+        stream: &Stream,
+        table: &Table,
+        files_min: usize,
+        compacted: &mut Compacted,
+    ) -> Result<(), CompactionError> {
+        let (snapshot, _lease) = table.held_snapshot().await?;
+        compacted.files_before = snapshot.files.len() as u64;
+        compacted.files_after = compacted.files_before;
+        let views = self.views_of(stream);
+        let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
+        let target = Target { rows: self.settings.file_rows, bytes: self.settings.file_bytes, files_min };
+        let groups = groups(&snapshot.files, target, |partition| oldest_seam(&views, partition))?;
+        drop(snapshot);
+        for date in groups.chunk_by(|a, b| a.date == b.date) {
+            let mut written = Vec::with_capacity(date.len());
+            let outcome = rewrite_date(stream, table, date, &mut written).await;
+            let read = || date.iter().flat_map(|group| &group.files);
+            match outcome {
+                Ok(()) => {
+                    let (read_count, written_count) = (read().count() as u64, written.len() as u64);
+                    compacted.dates += 1;
+                    compacted.files_after -= read_count - written_count;
+                    compacted.files_read += read_count;
+                    compacted.files_written += written_count;
+                    compacted.rows += date.iter().map(|group| group.tags.rows).sum::<u64>();
+                    compacted.bytes_read += bytes_of(read());
+                    compacted.bytes_written += bytes_of(written.iter());
+                }
+                Err(CompactionError::Lake(LakeError::Conflict { reason, .. })) => {
+                    tracing::info!(stream = %stream.name, reason, "a date was not compacted, another commit came first");
+                    compacted.conflicts += 1;
+                    table.delete_files(&written).await?;
+                }
+                Err(error) => {
+                    // Whether a commit got through may not be known: vacuum finds out, and deletes what it has to.
+                    table.give_up(&written);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first date to keep, if `wanted` is the first that may stay, so that of sessions that a view has dropped, and that
+/// reach over it, all can still be told that belongs to them.
+fn before_dropped_sessions(views: &[Arc<Published>], wanted: Day) -> Day {
+    let mut wanted = wanted;
+    loop {
+        let first = views.iter().filter_map(|published| {
+            let Window::Session { gap } = published.view.window else { return None };
+            let dropped = DroppedSessions::of(published.view.window, published.version.as_deref())??;
+            (dropped.end > wanted.start().0).then(|| dropped.needed_from(gap))
+        });
+        match first.min().filter(|first| *first < wanted) {
+            Some(first) => wanted = first,
+            None => return wanted,
+        }
+    }
+}
+
+/// Rewrites the groups of one date and commits them; what was written is noted in `written`.
+async fn rewrite_date(
+    stream: &Stream,
+    table: &Table,
+    groups: &[Group],
+    written: &mut Vec<DataFile>,
+) -> Result<(), CompactionError> {
+    CompactionStep::Write.reach();
+    for group in groups {
+        let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
+        file.tags = group.tags.to_tags();
+        let (found, noted) = (file.rows, group.tags.rows);
+        written.push(file);
+        if u64::try_from(found) != Ok(noted) {
+            let date = crate::failure::date_name(group.date);
+            return Err(CompactionError::Rows { date, found, noted });
+        }
+    }
+    CompactionStep::Commit.reach();
+    let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
+    let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
+    let info = info.as_object().cloned().unwrap_or_default();
+    table.commit(Commit { add: written.clone(), remove, info, rearranges: true, ..Commit::default() }).await?;
+    Ok(())
+}
+
+fn bytes_of<'a>(files: impl Iterator<Item = &'a DataFile>) -> u64 {
+    files.map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum()
+}
+
+fn report(compacted: &Compacted) {
+    let Compacted { dates_dropped, events_dropped, retained_from, .. } = compacted;
+    let Compacted { stream, dates, files_read, files_written, files_deleted, conflicts, .. } = compacted;
+    let counter =
+        |name: &'static str, more: u64| metrics::counter!(name, "stream" => stream.to_string()).increment(more);
+    counter("trueup_compacted_files_total", *files_read);
+    counter("trueup_compaction_conflicts_total", *conflicts);
+    counter("trueup_archive_vacuumed_files_total", *files_deleted);
+    metrics::gauge!("trueup_archive_files", "stream" => stream.to_string()).set(compacted.files_after as f64);
+    if *events_dropped > 0 {
+        counter("trueup_retention_dropped_events_total", *events_dropped);
+        tracing::info!(%stream, dates_dropped, events_dropped, retained_from, "dates dropped by the retention of the stream");
+    }
+    if *files_read > 0 {
+        tracing::info!(%stream, dates, files_read, files_written, "archive compacted");
+    }
+}

@@ -1,0 +1,161 @@
+//! Which event dates may an archive let go of? Those that are older than the stream's retention, once every view has
+//! taken in all their events and no window that reaches into them is open any more. From a list of files and positions;
+//! nothing is opened.
+
+use std::collections::BTreeSet;
+
+use lake::archive_tags::InvalidTag;
+use lake::{ArchiveTags, DataFile, Dropped};
+use shared::ids::{Offset, Partition};
+use shared::time::{Day, Micros};
+use shared::window::Window;
+
+/// Files that go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dropping {
+    pub files: Vec<DataFile>,
+    pub dates: u64,
+    pub events: u64,
+    /// All that is dropped then.
+    pub dropped: Dropped,
+}
+
+/// What goes of `files`, of which `before` is gone, if all before `wanted` may go. `None`: nothing.
+///
+/// The first date that stays never goes back. Late events of dates that went before go as soon as all views have seen
+/// them: those before `seen` of their partition (`None`: there is no view).
+pub fn dropping(
+    files: &[DataFile],
+    before: Option<&Dropped>,
+    wanted: Day,
+    seen: impl Fn(Partition) -> Option<Offset>,
+) -> Result<Option<Dropping>, InvalidTag> {
+    let known = before.map(|dropped| dropped.retained_from);
+    let dated = |file: &DataFile| Ok((file.partition, ArchiveTags::from_tags(&file.tags)?, file.clone()));
+    let files: Vec<(Option<Day>, ArchiveTags, DataFile)> = files.iter().map(dated).collect::<Result<_, _>>()?;
+    let is_seen = |tags: &ArchiveTags| seen(tags.partition).is_none_or(|seen| tags.to <= seen);
+    let unseen = files.iter().filter(|(_, tags, _)| !is_seen(tags)).filter_map(|(date, ..)| *date);
+    // Of a date that is gone already, unseen events wait; a date that is not gone waits for them.
+    let first_unseen = unseen.filter(|date| known.is_none_or(|known| *date >= known)).min();
+    let from = wanted.min(first_unseen.unwrap_or(wanted)).max(known.unwrap_or(Day(i32::MIN)));
+    let goes = |date: &Option<Day>, tags: &ArchiveTags| date.is_some_and(|day| day < from) && is_seen(tags);
+    let gone: Vec<_> = files.into_iter().filter(|(date, tags, _)| goes(date, tags)).collect();
+    if gone.is_empty() {
+        return Ok(None);
+    }
+    let mut dropped = before.cloned().unwrap_or_else(|| Dropped::nothing(from));
+    dropped.retained_from = from;
+    gone.iter().for_each(|(_, tags, _)| dropped.add(tags));
+    Ok(Some(Dropping {
+        dates: gone.iter().map(|(date, ..)| *date).collect::<BTreeSet<_>>().len() as u64,
+        events: gone.iter().map(|(_, tags, _)| tags.rows).sum(),
+        files: gone.into_iter().map(|(_, _, file)| file).collect(),
+        dropped,
+    }))
+}
+
+/// The first date that windows of a view need at `now` because one that begins on it may still change: its end and
+/// `allowed_lateness_us` after it are not over. `None`: all dates, since there is one window over all time. What begins
+/// with its events is told by `sessions`: the day, and the end of the last session that begins on it.
+pub fn first_open(
+    window: Window,
+    allowed_lateness_us: i64,
+    now: Micros,
+    sessions: impl Iterator<Item = (Day, i64)>,
+) -> Option<Day> {
+    let over = now.0.saturating_sub(allowed_lateness_us);
+    let start = match window {
+        Window::All => return None,
+        Window::Slide { size, .. } => over.saturating_sub(size),
+        Window::Session { gap } => {
+            let open = sessions.filter(|(_, end)| *end > over).map(|(day, _)| day.start().0);
+            open.min().unwrap_or(i64::MAX).min(over.saturating_sub(gap))
+        }
+        window => {
+            let mut first = over;
+            window.for_each_window(window.pane_of(over), |id| first = first.min(window.bounds(id).0));
+            first
+        }
+    };
+    Some(Micros(start).day())
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ledger::Ledger;
+    use shared::window::Grid;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn file(day: i32, from: u64, to: u64) -> DataFile {
+        let tags = ArchiveTags {
+            partition: Partition(0),
+            from: Offset(from),
+            to: Offset(to),
+            rows: to - from,
+            ledger: Ledger::of_range(Partition(0), Offset(from), Offset(to)),
+            latest_watermark: Micros::MIN,
+        };
+        DataFile {
+            path: format!("{day}/{from}"),
+            partition: Some(Day(day)),
+            size_bytes: 1,
+            rows: (to - from) as i64,
+            tags: tags.to_tags(),
+            stats_json: None,
+        }
+    }
+
+    fn what(files: &[DataFile], before: Option<&Dropped>, wanted: i32, seen: Option<u64>) -> Option<(i32, u64, u64)> {
+        let dropping = dropping(files, before, Day(wanted), |_| seen.map(Offset)).expect("tags")?;
+        Some((dropping.dropped.retained_from.0, dropping.dates, dropping.events))
+    }
+
+    #[test]
+    fn dates_go_when_they_are_too_old_and_every_view_has_all_of_them() {
+        let files = [file(10, 0, 5), file(11, 5, 9), file(12, 9, 12), file(11, 12, 13)];
+        assert_eq!(what(&files, None, 12, Some(13)), Some((12, 2, 10)));
+        assert_eq!(what(&files, None, 12, None), Some((12, 2, 10)), "no view needs anything");
+        assert_eq!(what(&files, None, 12, Some(12)), Some((11, 1, 5)), "a late event of date 11 is in no version");
+        assert_eq!(what(&files, None, 12, Some(0)), None);
+        assert_eq!(what(&files, None, 10, Some(13)), None);
+    }
+
+    #[test]
+    fn what_comes_for_dates_that_are_gone_goes_later_and_the_first_date_never_goes_back() {
+        let mut before = Dropped::nothing(Day(12));
+        before.add(&ArchiveTags::from_tags(&file(10, 0, 5).tags).expect("tags"));
+        let files = [file(3, 20, 22), file(11, 5, 9), file(12, 9, 12)];
+        assert_eq!(
+            what(&files, Some(&before), 8, Some(22)),
+            Some((12, 2, 6)),
+            "a longer retention brings nothing back"
+        );
+        assert_eq!(what(&files, Some(&before), 13, Some(20)), Some((13, 2, 7)), "what is unseen of gone dates waits");
+        let all = dropping(&files, Some(&before), Day(12), |_| None).expect("tags").expect("some").dropped;
+        let expected = Ledger::of_range(Partition(0), Offset(0), Offset(9))
+            + Ledger::of_range(Partition(0), Offset(20), Offset(22));
+        assert_eq!((all.ledger(), all.partitions[&Partition(0)].to), (expected, Offset(22)));
+    }
+
+    #[test]
+    fn open_windows_keep_what_they_are_made_of() {
+        let now = Micros(Day(100).start().0 + 10 * HOUR);
+        let open = |window, lateness| first_open(window, lateness, now, std::iter::empty()).map(|day| day.0);
+        let tumble = |hours: i64| Window::Tumble(Grid::Fixed { size: hours * HOUR, offset: 0 });
+        assert_eq!(open(tumble(1), 0), Some(100));
+        assert_eq!(open(tumble(1), 11 * HOUR), Some(99));
+        assert_eq!(open(tumble(24 * 50), 0), Some(100));
+        assert_eq!(open(tumble(24 * 60), 0), Some(60));
+        let hop = Window::Hop { panes: Grid::Fixed { size: 24 * HOUR, offset: 0 }, slide: 1, size: 7 };
+        assert_eq!(open(hop, 0), Some(94));
+        assert_eq!(open(Window::Slide { size: 48 * HOUR, pane: HOUR }, 0), Some(98));
+        assert_eq!(open(Window::All, 0), None);
+        let session = Window::Session { gap: HOUR };
+        assert_eq!(open(session, 0), Some(100));
+        let sessions = [(Day(90), now.0 + 1), (Day(80), now.0)].into_iter();
+        assert_eq!(first_open(session, 0, now, sessions), Some(Day(90)), "it may go on");
+    }
+}

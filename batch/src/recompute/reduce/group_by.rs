@@ -1,0 +1,269 @@
+//! What does a view make of some archive files? One Polars query each, giving states per window and group: where
+//! windows have one length, and sums, counts and extremes are all that is asked for. Otherwise see [`crate::recompute::fold::folding`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Field, Float64Type, Schema};
+use polars::prelude::{
+    DataFrame, DataType as PolarsType, Expr, LazyFrame, PolarsResult, Series, SortMultipleOptions, col, lit,
+};
+use shared::evaluate::{from_polars, to_polars};
+use shared::partial::codec::{WINDOW_START, state_fields};
+use shared::stream::system_columns;
+use shared::types::{DataType, timestamp_type};
+use shared::view::View;
+use shared::window::{ALL_TIME, Grid, Window};
+
+use crate::failure::RunFailure;
+use crate::plan::planner::ArchiveFile;
+use crate::recompute::duplicates;
+use crate::recompute::frozen_sessions::FrozenSessions;
+use crate::recompute::reduce::column_stats::facts;
+use crate::recompute::reduce::reductions::{HALF, IntegerSum, Reductions, StateSource, is_reduced};
+use crate::recompute::scan::{Source, Watch, collect, with_positions};
+
+const WINDOW: &str = "__window";
+
+/// A view over the archive of its stream.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub source: Source,
+    pub view: Arc<View>,
+    /// The frozen sessions that reach into what is read, if there are any: their events are left out.
+    pub frozen: Option<Arc<FrozenSessions>>,
+}
+
+/// Which rows of the files a query is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    All,
+    /// All but these positions.
+    Without(&'a DataFrame),
+    /// Only these positions.
+    Only(&'a DataFrame),
+}
+
+impl Query {
+    /// Can Polars compute all of the view? Otherwise its events are folded ([`crate::recompute::fold::folding`]).
+    pub fn is_reducible(&self) -> bool {
+        let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
+        by_polars && self.view.aggregates.iter().all(is_reduced)
+    }
+
+    /// States per window and group, sorted by window, then group: the columns `window_start` (but for a window over all
+    /// time), the dimensions, and those of `state_fields`. Counts what it reads. Blocking.
+    pub fn states(&self, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<RecordBatch, RunFailure> {
+        let names = self.names();
+        let columns: Vec<&str> = names.iter().map(String::as_str).collect();
+        let known = facts(files, &columns);
+        let total = files.iter().map(|f| f.tags.rows).sum();
+        let reductions = Reductions::new(&self.view, total, &|column| known[column]);
+        let mut inputs = self.keys();
+        inputs.extend(reductions.inputs(&names));
+        let keys = self.key_names();
+        let (scanned, _held) = self.source.scan(files, self.columns(rows), watch)?;
+        let scanned = watch.counting(scanned);
+        // With neither window nor dimension there is nothing to select but what is counted, and that may be nothing.
+        let selected = self.chosen(scanned, rows);
+        let selected = if inputs.is_empty() { selected } else { selected.select(inputs) };
+        let frame = if keys.is_empty() {
+            collect(selected.select(reductions.expressions()))?
+        } else {
+            let by: Vec<Expr> = keys.iter().map(col).collect();
+            let grouped = selected.group_by(by.clone()).agg(reductions.expressions());
+            collect(grouped.sort_by_exprs(by, SortMultipleOptions::default()))?
+        };
+        self.batch(&frame, &reductions)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.source.stream.columns.iter().map(|c| c.name.clone()).collect()
+    }
+
+    /// The archive's columns that the query needs.
+    pub(crate) fn columns(&self, rows: Rows<'_>) -> Vec<String> {
+        let mut needed = BTreeSet::from([self.source.stream.event_time]);
+        let mut need = |index: usize| {
+            needed.insert(index);
+        };
+        let view = &self.view;
+        let of_aggregates = view.aggregates.iter().flat_map(|a| a.argument.iter().chain(&a.filter));
+        let all = view.filter.iter().chain(view.dimensions.iter().map(|d| &d.expression)).chain(of_aggregates);
+        all.for_each(|scalar| scalar.for_each_column(&mut need));
+        let mut columns: Vec<String> =
+            needed.into_iter().map(|index| self.source.stream.columns[index].name.clone()).collect();
+        match rows {
+            Rows::All => {}
+            Rows::Without(_) | Rows::Only(_) => {
+                columns.push(system_columns::PARTITION.to_owned());
+                columns.push(system_columns::OFFSET.to_owned());
+            }
+        }
+        columns
+    }
+
+    /// All columns that a run reads of a file, with those to find duplicates by.
+    pub fn columns_read(&self, dedup: bool) -> Vec<String> {
+        let mut columns = if self.is_reducible() { self.columns(Rows::All) } else { self.event_columns() };
+        if dedup {
+            let stream = &self.source.stream;
+            columns.extend(stream.primary_key.map(|key| stream.columns[key].name.clone()));
+            columns.extend([system_columns::PARTITION.to_owned(), system_columns::OFFSET.to_owned()]);
+        }
+        columns.sort();
+        columns.dedup();
+        columns
+    }
+
+    /// The rows in question that the view's WHERE takes in.
+    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: Rows<'_>) -> LazyFrame {
+        let rows = match rows {
+            Rows::All => scanned,
+            Rows::Without(positions) => duplicates::without(with_positions(scanned), positions),
+            Rows::Only(positions) => duplicates::only(with_positions(scanned), positions),
+        };
+        match &self.view.filter {
+            Some(filter) => rows.filter(to_polars(filter, &self.names())),
+            None => rows,
+        }
+    }
+
+    fn window_start(&self, size: i64, offset: i64) -> Expr {
+        let time = self.source.event_time();
+        // `%` of Polars takes the sign of the divisor, which is what windows before 1970 need.
+        time.clone() - (time - lit(offset)) % lit(size)
+    }
+
+    fn keys(&self) -> Vec<Expr> {
+        let names = self.names();
+        let window = match self.view.window {
+            Window::Tumble(Grid::Fixed { size, offset }) => Some(self.window_start(size, offset).alias(WINDOW)),
+            // Other windows are not for Polars to group by.
+            _ => None,
+        };
+        let dimension = |(number, dimension): (usize, &shared::view::Dimension)| {
+            to_polars(&dimension.expression, &names).alias(dimension_name(number))
+        };
+        window.into_iter().chain(self.view.dimensions.iter().enumerate().map(dimension)).collect()
+    }
+
+    fn key_names(&self) -> Vec<String> {
+        let window = (self.view.window != Window::All).then(|| WINDOW.to_owned());
+        window.into_iter().chain((0..self.view.dimensions.len()).map(dimension_name)).collect()
+    }
+
+    fn group_columns(&self, frame: &DataFrame) -> Result<(Vec<Field>, Vec<ArrayRef>), RunFailure> {
+        let mut fields = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        if self.view.window != Window::All {
+            let starts = longs(frame, WINDOW)?;
+            fields.push(Field::new(WINDOW_START, timestamp_type(), false));
+            columns.push(Arc::new(TimestampMicrosecondArray::from(starts).with_timezone("UTC")));
+        }
+        for (number, dimension) in self.view.dimensions.iter().enumerate() {
+            let data_type = dimension.expression.data_type;
+            fields.push(Field::new(&dimension.name, data_type.arrow(), true));
+            columns.push(canonical(from_polars(series(frame, &dimension_name(number))?, data_type)?));
+        }
+        Ok((fields, columns))
+    }
+
+    fn batch(&self, frame: &DataFrame, reductions: &Reductions<'_>) -> Result<RecordBatch, RunFailure> {
+        let (mut fields, mut columns) = self.group_columns(frame)?;
+        fields.extend(state_fields(&self.view));
+        for source in &reductions.sources {
+            columns.extend(state_columns(frame, *source)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(frame.height()));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        // Without a group to count by, Polars answers with one row even for no events at all.
+        let rows = reductions.rows().map(|number| longs(frame, &Reductions::name(number))).transpose()?;
+        let of_nothing = self.key_names().is_empty() && rows.is_some_and(|rows| rows == [0]);
+        Ok(if of_nothing { batch.slice(0, 0) } else { batch })
+    }
+}
+
+/// The windows of a batch of [`Query::states`], in microseconds.
+pub fn windows_of(batch: &RecordBatch) -> Vec<i64> {
+    use arrow::datatypes::TimestampMicrosecondType;
+    match batch.column_by_name(WINDOW_START).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()) {
+        Some(starts) => starts.values().to_vec(),
+        None => vec![ALL_TIME.0; batch.num_rows()],
+    }
+}
+
+fn dimension_name(number: usize) -> String {
+    format!("__k{number}")
+}
+
+fn state_columns(frame: &DataFrame, source: StateSource) -> Result<Vec<ArrayRef>, RunFailure> {
+    let counts = |number: usize| -> PolarsResult<ArrayRef> {
+        Ok(Arc::new(Int64Array::from(longs(frame, &Reductions::name(number))?)))
+    };
+    Ok(match source {
+        StateSource::Count(count) => vec![counts(count)?],
+        StateSource::Integers { sum, count } => vec![Arc::new(integer_sums(frame, sum)?), counts(count)?],
+        StateSource::Extreme { value, data_type } => {
+            vec![canonical(from_polars(series(frame, &Reductions::name(value))?, data_type)?)]
+        }
+        StateSource::LargestDouble { value, has_nan } => {
+            let values = from_polars(series(frame, &Reductions::name(value))?, DataType::Double)?;
+            let has_nan = from_polars(series(frame, &Reductions::name(has_nan))?, DataType::Boolean)?;
+            let is_nan = has_nan.as_boolean().iter();
+            let pairs = values.as_primitive::<Float64Type>().iter().zip(is_nan);
+            let largest = pairs.map(|(value, nan)| if nan == Some(true) { Some(f64::NAN) } else { value });
+            vec![canonical(Arc::new(largest.collect::<Float64Array>()))]
+        }
+    })
+}
+
+/// Sums as DECIMAL(38, 0); one that does not fit is null, which stands for an overflow.
+fn integer_sums(frame: &DataFrame, sum: IntegerSum) -> PolarsResult<Decimal128Array> {
+    let limit = 10i128.pow(38);
+    let fitting = |sum: Option<i128>| sum.filter(|s| *s > -limit && *s < limit);
+    let sums: Decimal128Array = match sum {
+        IntegerSum::Whole(number) => {
+            wides(frame, &Reductions::name(number))?.into_iter().map(|s| fitting(Some(s))).collect()
+        }
+        IntegerSum::Halves { upper, lower } => {
+            let upper = wides(frame, &Reductions::name(upper))?.into_iter();
+            let lower = wides(frame, &Reductions::name(lower))?;
+            let whole = |(u, l): (i128, i128)| fitting(u.checked_mul(HALF).and_then(|u| u.checked_add(l)));
+            upper.zip(lower).map(whole).collect()
+        }
+    };
+    Ok(sums.with_precision_and_scale(38, 0).expect("checked to have 38 digits at most"))
+}
+
+fn series<'a>(frame: &'a DataFrame, name: &str) -> PolarsResult<&'a Series> {
+    Ok(frame.column(name)?.as_materialized_series())
+}
+
+fn longs(frame: &DataFrame, name: &str) -> PolarsResult<Vec<i64>> {
+    let column = frame.column(name)?.cast(&PolarsType::Int64)?;
+    Ok(column.i64()?.iter().map(|value| value.unwrap_or(0)).collect())
+}
+
+fn wides(frame: &DataFrame, name: &str) -> PolarsResult<Vec<i128>> {
+    let column = frame.column(name)?;
+    if let Ok(longs) = column.i64() {
+        return Ok(longs.iter().map(|value| i128::from(value.unwrap_or(0))).collect());
+    }
+    Ok(column.i128()?.iter().map(|value| value.unwrap_or(0)).collect())
+}
+
+/// NaN of one sign and zero of one sign, as partial aggregates have them.
+fn canonical(column: ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let canonical: Float64Array = floats.unary(|x| if x.is_nan() { f64::NAN.abs() } else { x + 0.0 });
+            Arc::new(canonical)
+        }
+        None => column,
+    }
+}

@@ -1,0 +1,174 @@
+//! How far is one column from another? Equal bits, rounding, or a difference that wants a cause.
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::datatypes::DataType as ArrowType;
+use shared::compare::{Cause, MeasureDrift};
+
+use crate::failure::RunFailure;
+use crate::reconcile::causes::Served;
+use crate::reconcile::json_cell::number;
+
+/// Share of a value by which float sums in different orders may differ.
+const ROUNDING_OF_VALUE: f64 = 1e-9;
+/// Share of the column's largest value: where terms cancel each other, little is left of the digits of a sum.
+const ROUNDING_OF_COLUMN: f64 = 1e-12;
+
+/// The drift of one measure, as far as it has been counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DriftSum {
+    drift: MeasureDrift,
+    relative: f64,
+    values: u64,
+    /// Estimates with nothing against them but being estimates, and those of them whose interval holds the exact value.
+    estimates: u64,
+    inside: u64,
+    /// Rows compared, and how far off they were in sum; see [`MeasureDrift::drift`].
+    compared: u64,
+    off: f64,
+}
+
+/// A differing value.
+#[derive(Debug, Clone, Copy)]
+pub struct Differing {
+    pub row: usize,
+    pub cause: Cause,
+    /// How bad it is: the relative error, infinite if one side has nothing.
+    pub error: f64,
+}
+
+/// The intervals of served estimates, null where a value was said to be exact.
+#[derive(Debug, Clone)]
+pub struct Intervals {
+    pub low: ArrayRef,
+    pub high: ArrayRef,
+}
+
+impl Intervals {
+    /// How the value served in `row` stands to the exact one, which it is not equal to.
+    fn of(intervals: Option<&Intervals>, exact: &ArrayRef, row: usize) -> Served {
+        let Some(Intervals { low, high }) = intervals.filter(|i| i.low.is_valid(row)) else { return Served::Exact };
+        match (number(low, row), number(high, row), number(exact, row)) {
+            (Some(low), Some(high), Some(exact)) if low <= exact && exact <= high => Served::Inside,
+            _ => Served::Outside,
+        }
+    }
+}
+
+/// Compares two columns value by value. Calls `cause` for differences beyond rounding and `each` for all; says which
+/// rows are equal.
+pub fn compare(
+    served: &ArrayRef,
+    intervals: Option<&Intervals>,
+    exact: &ArrayRef,
+    sum: &mut DriftSum,
+    mut cause: impl FnMut(usize, Served) -> Result<Cause, RunFailure>,
+    mut each: impl FnMut(Differing),
+) -> Result<BooleanArray, RunFailure> {
+    let equal = not_distinct(served, exact)?;
+    sum.drift.equal += equal.true_count() as u64;
+    sum.values += equal.true_count() as u64;
+    if let Some(Intervals { low, .. }) = intervals {
+        let equal_estimates = (0..equal.len()).filter(|row| equal.value(*row) && low.is_valid(*row)).count() as u64;
+        sum.estimates += equal_estimates;
+        sum.inside += equal_estimates;
+    }
+    let is_double = exact.data_type() == &ArrowType::Float64;
+    let largest = if is_double && equal.false_count() > 0 {
+        (0..exact.len()).filter_map(|row| number(exact, row)).filter(|x| x.is_finite()).fold(0.0, |a, x| x.abs().max(a))
+    } else {
+        0.0f64
+    };
+    for row in (0..equal.len()).filter(|row| !equal.value(*row)) {
+        let error = match (number(served, row), number(exact, row)) {
+            (Some(served), Some(exact)) => {
+                let absolute = (served - exact).abs();
+                let size = served.abs().max(exact.abs());
+                let relative = if exact == 0.0 { absolute / size } else { absolute / exact.abs() };
+                // NaN or infinity on one side only: as far off as can be, but nothing to take a mean of.
+                if relative.is_finite() {
+                    sum.drift.max_abs_error = sum.drift.max_abs_error.max(absolute);
+                    sum.drift.max_rel_error = sum.drift.max_rel_error.max(relative);
+                    sum.relative += relative;
+                    sum.values += 1;
+                }
+                let tolerance = (ROUNDING_OF_VALUE * size).max(ROUNDING_OF_COLUMN * largest);
+                if is_double && absolute <= tolerance {
+                    sum.off += relative;
+                    each(Differing { row, cause: Cause::Rounding, error: relative });
+                    continue;
+                }
+                if relative.is_finite() { relative } else { f64::INFINITY }
+            }
+            _ => f64::INFINITY,
+        };
+        let stands = Intervals::of(intervals, exact, row);
+        let cause = cause(row, stands)?;
+        if cause == Cause::Sketch {
+            sum.estimates += 1;
+            sum.inside += u64::from(stands == Served::Inside);
+        }
+        if !matches!(cause, Cause::Definition | Cause::Historical | Cause::Retention) {
+            sum.off += if error.is_finite() { error } else { 1.0 };
+        }
+        each(Differing { row, cause, error });
+    }
+    sum.compared += equal.len() as u64;
+    Ok(equal)
+}
+
+impl DriftSum {
+    /// The drift over all values counted.
+    pub fn drift(self) -> MeasureDrift {
+        let mean_rel_error = if self.values == 0 { 0.0 } else { self.relative / self.values as f64 };
+        let inside_bounds = (self.estimates > 0).then(|| self.inside as f64 / self.estimates as f64);
+        let drift = if self.compared == 0 { 0.0 } else { self.off / self.compared as f64 };
+        MeasureDrift { mean_rel_error, drift, estimates: self.estimates, inside_bounds, ..self.drift }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, Int64Array, StringViewArray};
+
+    use super::*;
+
+    fn compared(served: ArrayRef, exact: ArrayRef) -> (Vec<(usize, Cause)>, MeasureDrift) {
+        let mut sum = DriftSum::default();
+        let mut all = Vec::new();
+        let each = |d: Differing| all.push((d.row, d.cause));
+        compare(&served, None, &exact, &mut sum, |_, _| Ok(Cause::Late), each).expect("compares");
+        (all, sum.drift())
+    }
+
+    #[test]
+    fn integers_are_equal_or_not() {
+        let served = Arc::new(Int64Array::from(vec![Some(1), Some(49), None, None, Some(0)]));
+        let exact = Arc::new(Int64Array::from(vec![Some(1), Some(50), None, Some(3), Some(4)]));
+        let (all, drift) = compared(served, exact);
+        assert_eq!(all, [(1, Cause::Late), (3, Cause::Late), (4, Cause::Late)]);
+        assert_eq!((drift.equal, drift.max_abs_error, drift.max_rel_error), (2, 4.0, 1.0));
+        assert!((drift.mean_rel_error - 1.02 / 4.0).abs() < 1e-12);
+        assert!((drift.drift - 2.02 / 5.0).abs() < 1e-12, "a row that was not served is off by all of it: {drift:?}");
+    }
+
+    #[test]
+    fn floats_may_be_rounded() {
+        let served = Arc::new(Float64Array::from(vec![1.0, 0.1 + 0.2, f64::NAN, f64::NAN, 1.0, 1e-7, 1e9]));
+        let exact = Arc::new(Float64Array::from(vec![1.0, 0.3, f64::NAN, 1.0, 1.1, 0.0, 1e9]));
+        let (all, drift) = compared(served, exact);
+        assert_eq!(all, [(1, Cause::Rounding), (3, Cause::Late), (4, Cause::Late), (5, Cause::Rounding)]);
+        assert_eq!(drift.equal, 3);
+    }
+
+    #[test]
+    fn texts_have_no_distance() {
+        let served = Arc::new(StringViewArray::from(vec![Some("a"), Some("b"), None]));
+        let exact = Arc::new(StringViewArray::from(vec![Some("a"), Some("c"), Some("")]));
+        let (all, drift) = compared(served, exact);
+        assert_eq!(all.len(), 2);
+        assert_eq!((drift.equal, drift.max_abs_error), (1, 0.0));
+    }
+}

@@ -1,0 +1,229 @@
+//! Where are reconciliations kept? In a Delta table per view, one file per version; the latest ones in memory as well.
+//!
+//! The file is written before its version is committed and named in the version's notes, so that a process that ended
+//! between the two commits is made up for by [`Comparisons::settle`]. The table's transaction is the version's number:
+//! nothing becomes part of it twice.
+
+mod columns;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::compare::Comparison;
+use shared::handoff::HandoffError;
+use shared::ids::ViewName;
+use shared::limits::{DRIFT_VERSIONS_MAX, RECONCILIATIONS_KEPT};
+use shared::version::BatchVersion;
+
+use self::columns::{COMPARED_DATE, ColumnsError};
+
+/// On each file: the version it is of.
+const VERSION_TAG: &str = "version";
+/// Files read at once.
+const READS: usize = 16;
+
+/// The reconciliations of all views.
+pub struct Comparisons {
+    lake: Lake,
+    latest: Mutex<HashMap<ViewName, Arc<Comparison>>>,
+    /// Views whose latest one was looked for in their table.
+    looked: Mutex<HashSet<ViewName>>,
+    /// By version, without rows.
+    history: Mutex<HashMap<ViewName, BTreeMap<i64, Arc<Comparison>>>>,
+}
+
+/// Why a reconciliation could not be read or written.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Columns(#[from] ColumnsError),
+}
+
+impl Comparisons {
+    /// Those kept in `lake`.
+    pub fn new(lake: &Lake) -> Comparisons {
+        Comparisons {
+            lake: lake.clone(),
+            latest: Mutex::default(),
+            looked: Mutex::default(),
+            history: Mutex::default(),
+        }
+    }
+
+    /// Writes a comparison's file; [`Comparisons::settle`] makes it part of the table once its version is committed.
+    /// That it cannot be written is reported, but no reason for a run to fail.
+    pub async fn stage(&self, comparison: &Comparison) -> Option<DataFile> {
+        match self.write(comparison).await {
+            Ok(file) => Some(file),
+            Err(error) => {
+                let (view, version) = (&comparison.view, comparison.version);
+                tracing::warn!(%view, version, %error, "a reconciliation could not be written");
+                None
+            }
+        }
+    }
+
+    /// Deletes what was staged: the run failed.
+    pub async fn discard(&self, view: &ViewName, file: Option<DataFile>) {
+        let Some(file) = file else { return };
+        if let Ok(table) = self.table(view).await
+            && let Err(error) = table.delete_files(&[file]).await
+        {
+            tracing::warn!(%view, %error, "a file of a failed run is left over");
+        }
+    }
+
+    /// Remembers the comparison of a version that is committed and about to be published.
+    pub fn remember(&self, comparison: &Comparison) {
+        self.summarize(comparison);
+        self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison.clone()));
+    }
+
+    /// Makes the file of a version's reconciliation part of the table, if it is not yet: the process that published the
+    /// version may have had no time to.
+    pub async fn settle(&self, version: &BatchVersion) {
+        let Some(file) = &version.comparison_file else { return };
+        if let Err(error) = self.commit(version, file).await {
+            let view = &version.view;
+            tracing::warn!(%view, version = version.version, %error, "a reconciliation did not become part of its table");
+        }
+    }
+
+    async fn write(&self, comparison: &Comparison) -> Result<DataFile, KeepError> {
+        let table = self.table(&comparison.view).await?;
+        let rows = columns::rows(comparison)?;
+        let mut file = table.write_parquet(Some(comparison.compared_at.day()), &[rows]).await?;
+        file.tags.insert(VERSION_TAG.to_owned(), comparison.version.to_string());
+        Ok(file)
+    }
+
+    async fn commit(&self, version: &BatchVersion, file: &DataFile) -> Result<(), KeepError> {
+        let table = self.table(&version.view).await?;
+        let app_id = TablePath::reconciliations(&version.view).to_string();
+        if table.txn_version(&app_id).await?.is_some_and(|written| written >= version.version) {
+            return Ok(());
+        }
+        let commit = Commit {
+            add: vec![file.clone()],
+            remove: expired(&table.snapshot().await?.files),
+            txns: vec![(app_id, version.version)],
+            schema: Some(columns::schema()),
+            ..Commit::default()
+        };
+        match table.commit(commit).await {
+            Ok(_) | Err(LakeError::AlreadyCommitted { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn table(&self, view: &ViewName) -> Result<Table, LakeError> {
+        self.lake.table(&TablePath::reconciliations(view), columns::schema(), COMPARED_DATE).await
+    }
+
+    /// The comparison of a version, if there was one.
+    pub async fn get(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, HandoffError> {
+        if let Some(latest) = self.latest.lock().get(view).filter(|c| c.version == version) {
+            return Ok(Some(latest.as_ref().clone()));
+        }
+        self.read_version(view, version).await.map_err(|error| failed(view, &error))
+    }
+
+    async fn read_version(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, KeepError> {
+        let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(None) };
+        let files = table.snapshot().await?;
+        match files.files.iter().find(|file| version_of(file) == Some(version)) {
+            Some(file) => self.read(view, file).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn read(&self, view: &ViewName, file: &DataFile) -> Result<Option<Comparison>, KeepError> {
+        let path = Path::from(format!("{}/{}", TablePath::reconciliations(view), file.path));
+        let bytes = self.lake.store().get(&path).await?.bytes().await?;
+        // A few kilobytes: not worth a thread of its own.
+        let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<Vec<_>, _>>()?;
+        Ok(columns::read(view, &batches)?)
+    }
+
+    /// The latest comparisons of a view, newest first, at most `limit` (and at most [`DRIFT_VERSIONS_MAX`]); without their rows.
+    pub async fn history(&self, view: &ViewName, limit: usize) -> Result<Vec<Comparison>, HandoffError> {
+        self.load_history(view, limit.min(DRIFT_VERSIONS_MAX)).await.map_err(|error| failed(view, &error))?;
+        let history = self.history.lock();
+        let of_view = history.get(view).into_iter().flat_map(|versions| versions.values().rev());
+        Ok(of_view.take(limit).map(|comparison| comparison.as_ref().clone()).collect())
+    }
+
+    /// Reads those of the latest `limit` that are not in memory.
+    async fn load_history(&self, view: &ViewName, limit: usize) -> Result<(), KeepError> {
+        let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(()) };
+        let snapshot = table.snapshot().await?;
+        let mut files: Vec<(i64, &DataFile)> =
+            snapshot.files.iter().filter_map(|file| Some((version_of(file)?, file))).collect();
+        files.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
+        files.truncate(limit);
+        files.retain(|(version, _)| !self.history.lock().get(view).is_some_and(|known| known.contains_key(version)));
+        for some in files.chunks(READS) {
+            let read = try_join_all(some.iter().map(|(_, file)| self.read(view, file))).await?;
+            read.into_iter().flatten().for_each(|comparison| self.summarize(&comparison));
+        }
+        Ok(())
+    }
+
+    fn summarize(&self, comparison: &Comparison) {
+        let mut history = self.history.lock();
+        let of_view = history.entry(comparison.view.clone()).or_default();
+        of_view.insert(comparison.version, Arc::new(comparison.summary()));
+        while of_view.len() > DRIFT_VERSIONS_MAX {
+            of_view.pop_first();
+        }
+    }
+
+    /// The latest comparison of a view. It is looked for in the table once; from then on every newer one comes by here.
+    pub async fn latest(&self, view: &ViewName) -> Result<Option<Comparison>, HandoffError> {
+        if let Some(latest) = self.latest.lock().get(view) {
+            return Ok(Some(latest.as_ref().clone()));
+        }
+        if self.looked.lock().contains(view) {
+            return Ok(None);
+        }
+        let found = match self.history(view, 1).await?.first() {
+            Some(summary) => self.get(view, summary.version).await?,
+            None => None,
+        };
+        self.looked.lock().insert(view.clone());
+        let Some(found) = found else { return Ok(None) };
+        // A run may have been quicker.
+        let mut all = self.latest.lock();
+        Ok(Some(all.entry(view.clone()).or_insert_with(|| Arc::new(found)).as_ref().clone()))
+    }
+}
+
+/// The oldest files, once more are there than are kept.
+fn expired(files: &[DataFile]) -> Vec<DataFile> {
+    let mut files: Vec<(i64, &DataFile)> = files.iter().filter_map(|file| Some((version_of(file)?, file))).collect();
+    files.sort_unstable_by_key(|(version, _)| *version);
+    let too_many = (files.len() + 1).saturating_sub(RECONCILIATIONS_KEPT);
+    files.into_iter().take(too_many).map(|(_, file)| file.clone()).collect()
+}
+
+fn version_of(file: &DataFile) -> Option<i64> {
+    file.tags.get(VERSION_TAG)?.parse().ok()
+}
+
+fn failed(view: &ViewName, error: &KeepError) -> HandoffError {
+    HandoffError(format!("the reconciliations of {view}: {error}"))
+}

@@ -1,0 +1,95 @@
+//! Which versions of a view are kept? The newest that its `versions_kept` says, as the log of its table tells of them.
+//!
+//! The notes are held in memory once they have been read; only what was published since is read again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lake::{Lake, LakeError, Table, TablePath};
+use serde_json::{Map, Value};
+use shared::ids::ViewName;
+use shared::version::BatchVersion;
+use tokio::sync::Mutex;
+
+/// The kept versions of all views.
+pub struct Kept {
+    lake: Lake,
+    views: HashMap<ViewName, OfView>,
+}
+
+struct OfView {
+    count: usize,
+    known: Mutex<Option<Arc<KeptVersions>>>,
+}
+
+/// The kept versions of a view, without their files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptVersions {
+    /// Newest first.
+    pub versions: Vec<Arc<BatchVersion>>,
+    /// Has the view never had others? Not known of a log that lost its beginning: then there may have been.
+    pub are_all: bool,
+    /// The table's newest version, whoever wrote it.
+    pub newest: i64,
+}
+
+impl KeptVersions {
+    /// The number of the oldest version that is kept.
+    pub fn from(&self) -> Option<i64> {
+        self.versions.last().map(|version| version.version)
+    }
+
+    /// The version with this number, if it is kept.
+    pub fn get(&self, number: i64) -> Option<&Arc<BatchVersion>> {
+        self.versions.iter().find(|version| version.version == number)
+    }
+}
+
+impl Kept {
+    /// Of `views`, each with its `versions_kept`.
+    pub fn new(lake: &Lake, views: impl Iterator<Item = (ViewName, u32)>) -> Kept {
+        let of_view =
+            |count| OfView { count: usize::try_from(count).unwrap_or(usize::MAX).max(1), known: Mutex::default() };
+        Kept { lake: lake.clone(), views: views.map(|(view, count)| (view, of_view(count))).collect() }
+    }
+
+    /// The view's table, if it has one.
+    pub async fn table(&self, view: &ViewName) -> Result<Option<Table>, LakeError> {
+        self.lake.open_table(&TablePath::view(view)).await
+    }
+
+    /// How many versions of the view are kept.
+    pub fn count(&self, view: &ViewName) -> usize {
+        self.views.get(view).map_or(1, |of_view| of_view.count)
+    }
+
+    /// The kept versions of `view` as its table is now.
+    pub async fn of(&self, view: &ViewName) -> Result<Arc<KeptVersions>, LakeError> {
+        let nothing = || Arc::new(KeptVersions { versions: Vec::new(), are_all: true, newest: -1 });
+        let (Some(of_view), Some(table)) = (self.views.get(view), self.table(view).await?) else {
+            return Ok(nothing());
+        };
+        let mut known = of_view.known.lock().await;
+        let before = known.clone().unwrap_or_else(nothing);
+        if table.newest_version().await? == before.newest {
+            return Ok(before);
+        }
+        let history = table.history(before.newest, of_view.count).await?;
+        let mut versions: Vec<_> = history.notes.into_iter().filter_map(version_of).map(Arc::new).collect();
+        let mut are_all = history.whole && before.are_all;
+        if history.whole {
+            versions.extend(before.versions.iter().cloned());
+        }
+        are_all &= versions.len() <= of_view.count;
+        versions.truncate(of_view.count);
+        let now = Arc::new(KeptVersions { versions, are_all, newest: history.newest });
+        *known = Some(Arc::clone(&now));
+        Ok(now)
+    }
+}
+
+/// The version that a note tells of; `None`: the note is not about one.
+pub fn version_of((number, note): (i64, Map<String, Value>)) -> Option<BatchVersion> {
+    let version: BatchVersion = serde_json::from_value(Value::Object(note)).ok()?;
+    (version.version == number).then_some(version)
+}

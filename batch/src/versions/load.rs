@@ -1,0 +1,148 @@
+//! What does a view answer with when the process starts? Its latest version, under the definition that made it.
+
+use std::sync::Arc;
+
+use lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
+use serde_json::Value;
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::published::Published;
+use shared::seam::{Cut, CutPoint};
+use shared::stream::Stream;
+use shared::time::Day;
+use shared::version::{BatchVersion, VersionFile};
+use shared::view::View;
+
+use crate::versions::kept::version_of;
+
+/// What was found of a view.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub stream: Arc<Stream>,
+    /// The definition as declared.
+    pub view: Arc<View>,
+    /// What answers: the latest version, under its own definition; or nothing but speed.
+    pub answering: Published,
+    /// The declared definition, if another one is answering: speed folds for it as well, from the same seam, until a run
+    /// has computed it.
+    pub shadow: Option<Arc<View>>,
+    /// There is a version that can no longer answer, because its definition cannot be understood any more.
+    pub version_lost: bool,
+}
+
+/// Why a view's latest version could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error("view {view}: the notes of version {version} cannot be read: {reason}")]
+    Notes { view: String, version: i64, reason: String },
+}
+
+/// Finds out what answers for `view`, before speed starts.
+pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
+    let history = history(lake, stream, &Cut::default()).await?.0.accepted;
+    let nothing = |version_lost: bool| Loaded {
+        answering: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
+        stream: Arc::clone(stream),
+        view: Arc::clone(view),
+        shadow: None,
+        version_lost,
+    };
+    let Some(table) = lake.open_table(&TablePath::view(&view.name)).await? else { return Ok(nothing(false)) };
+    let Some((number, info)) = table.latest_info().await? else { return Ok(nothing(false)) };
+    let mut version: BatchVersion = serde_json::from_value(Value::Object(info)).map_err(|e| LoadError::Notes {
+        view: view.name.to_string(),
+        version: number,
+        reason: e.to_string(),
+    })?;
+    if let Some((partition, covered, archived)) = ahead_of_archive(lake, stream, &version.seam).await? {
+        tracing::warn!(view = %view.name, version = number, %partition, covered = covered.0, archived = archived.0,
+            "the present version has events that the archive does not have: view and archive are not of one moment (a copy \
+             that took the archive first?); it is not used, and a run computes the view anew");
+        return Ok(nothing(true));
+    }
+    version.files = version_files(&table.snapshot_at(number).await?.files);
+
+    let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
+        answering: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
+        shadow,
+        ..nothing(false)
+    };
+    if is_of(&version, view) {
+        return Ok(found(Arc::clone(view), version, None));
+    }
+    match old_definition(stream, &version) {
+        Some(old) => {
+            tracing::info!(view = %view.name, version = number, "the definition has changed; the old one answers until a run has computed the new one");
+            Ok(found(Arc::new(old), version, Some(Arc::clone(view))))
+        }
+        None => {
+            tracing::warn!(view = %view.name, version = number, "the definition of the present version is not understood any more; speed alone answers until a run has computed the new one");
+            Ok(nothing(true))
+        }
+    }
+}
+
+/// Where a seam is beyond what the archive has: partition, and how far the one and the other go. A run waits for the
+/// archive before it reads, so this cannot be unless somebody put tables of different moments together.
+async fn ahead_of_archive(
+    lake: &Lake,
+    stream: &Stream,
+    seam: &Cut,
+) -> Result<Option<(Partition, Offset, Offset)>, LakeError> {
+    let archive = lake.open_table(&TablePath::events(&stream.name)).await?;
+    for (partition, point) in &seam.0 {
+        let archived = match &archive {
+            Some(table) => table.txn_version(&ArchiveTags::app_id(&stream.name, *partition)).await?.unwrap_or(0),
+            None => 0,
+        };
+        let archived = Offset(u64::try_from(archived).unwrap_or(0));
+        if point.offset > archived {
+            return Ok(Some((*partition, point.offset, archived)));
+        }
+    }
+    Ok(None)
+}
+
+/// How far the historical events of a stream go, given that those before `seam` are known; and the first event date that
+/// its archive has left, if it has dropped any.
+pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<(CutPoint, Option<Day>), LakeError> {
+    let known = seam.history();
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok((known, None)) };
+    let dropped = table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from);
+    let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
+    let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
+    // Computed, not summed up from the files: so a file that is missing is noticed. Years of events take seconds.
+    let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
+    let accepted = known.accepted + tokio::task::spawn_blocking(more).await?;
+    Ok((CutPoint { offset, accepted }, dropped))
+}
+
+/// The definition that made `version`, if today's dialect and stream still give it the same meaning.
+pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+    let old = shared::sql::parse_view(stream, &version.sql).ok()?;
+    (old.name == version.view && is_of(version, &old)).then_some(old)
+}
+
+/// Was `version` computed by what `view` says?
+fn is_of(version: &BatchVersion, view: &View) -> bool {
+    version.definition_hash == view.definition_hash() || version.definition_hash == view.positional_hash()
+}
+
+/// The files of a view's table, as a version lists them.
+pub fn version_files(files: &[lake::DataFile]) -> Vec<VersionFile> {
+    let file = |f: &lake::DataFile| VersionFile {
+        path: f.path.clone(),
+        date: f.partition,
+        rows: u64::try_from(f.rows).unwrap_or(0),
+        size_bytes: u64::try_from(f.size_bytes).unwrap_or(0),
+    };
+    files.iter().map(file).collect()
+}
+
+/// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
+pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
+    let history = table.history(-1, limit).await?;
+    Ok(history.notes.into_iter().filter_map(version_of).collect())
+}

@@ -1,0 +1,109 @@
+//! How are batch versions read? File by file, as partial aggregates, from memory where possible.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::future::{BoxFuture, try_join_all};
+use lake::{Lake, Leases, TablePath};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::handoff::HandoffError;
+use shared::partial::block::Part;
+use shared::partial::codec::{CodecError, WINDOW_END, WINDOW_START, decode, state_fields};
+use shared::partial::keys::KeyLayout;
+use shared::published::Published;
+use shared::readers::BatchReader;
+use shared::version::BatchVersion;
+use shared::view::View;
+
+use crate::versions::cache::{Cache, FileKey};
+
+/// Rows decoded at once; a block each.
+const DECODE_ROWS: usize = 64 * 1024;
+
+/// Reads the files of views' tables.
+pub struct Reader {
+    store: Arc<dyn ObjectStore>,
+    leases: Leases,
+    cache: Cache,
+}
+
+/// Why a file of a view could not be read.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("background work ended: {0}")]
+    Background(#[from] tokio::task::JoinError),
+}
+
+impl Reader {
+    /// A reader of `lake` that keeps at most `cache_bytes` of decoded rows.
+    pub fn new(lake: &Lake, cache_bytes: usize) -> Reader {
+        Reader { store: lake.store(), leases: lake.leases().clone(), cache: Cache::new(cache_bytes) }
+    }
+
+    /// The rows of one file of `view`'s table.
+    pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, HandoffError> {
+        let key: FileKey = (view.name.clone(), path.to_owned());
+        let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned());
+        self.cache.get(&key, load).await.map_err(|e| HandoffError(format!("view {}, file {path}: {e}", view.name)))
+    }
+
+    /// Keeps rows that were just computed, so that the first query does not have to read them.
+    pub fn keep(&self, view: &View, path: &str, part: Arc<Part>) {
+        self.cache.insert(&(view.name.clone(), path.to_owned()), part);
+    }
+
+    /// Memory held for decoded rows, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+}
+
+impl BatchReader for Reader {
+    fn parts<'a>(
+        &'a self,
+        published: &'a Published,
+        version: &'a BatchVersion,
+        from: i64,
+        to: i64,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
+        let path = TablePath::view(&published.view.name);
+        Box::pin(async move {
+            // Held while files are read; what has been read is in memory.
+            let Some(_lease) = self.leases.version(&path, version.version) else {
+                let text = format!("version {} of {} is not kept any more", version.version, version.view);
+                return Err(HandoffError(text));
+            };
+            let files = version.files_touching(from, to);
+            try_join_all(files.map(|file| self.file(&published.view, &file.path))).await
+        })
+    }
+}
+
+async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Result<Part, LoadError> {
+    let bytes = store.get(&Path::from(format!("{}/{path}", TablePath::view(&view.name)))).await?.bytes().await?;
+    let work = move || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+        let states = state_fields(&view);
+        let needed = [WINDOW_START, WINDOW_END]
+            .into_iter()
+            .chain(view.dimensions.iter().map(|d| d.name.as_str()))
+            .chain(states.iter().map(|f| f.name().as_str()));
+        let mask = ProjectionMask::columns(builder.parquet_schema(), needed);
+        let batches = builder.with_projection(mask).with_batch_size(DECODE_ROWS).build()?;
+        let batches = batches.collect::<Result<Vec<RecordBatch>, _>>()?;
+        let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect())?;
+        Ok(decode(&view, &Arc::new(layout), &batches)?)
+    };
+    tokio::task::spawn_blocking(work).await?
+}

@@ -1,0 +1,96 @@
+//! What does the archive note on each of its files? Which offsets it covers, and the ledger of its rows.
+//!
+//! The tags travel in the Delta log, so a run knows what a file accounts for without opening it.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::time::Micros;
+
+/// The tags of one archive file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveTags {
+    /// The partition whose events the file holds.
+    pub partition: Partition,
+    /// First offset of the commit that added the file. The file holds those of its offsets that fell on its date.
+    pub from: Offset,
+    /// The offset after the last of that commit.
+    pub to: Offset,
+    /// Rows of this file.
+    pub rows: u64,
+    /// Ledger of exactly the rows of this file.
+    pub ledger: Ledger,
+    /// The partition's watermark after the last event of the commit.
+    pub latest_watermark: Micros,
+}
+
+/// A tag is missing or not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("archive file without a valid tag \"{0}\"")]
+pub struct InvalidTag(&'static str);
+
+impl ArchiveTags {
+    /// The name of the table's transactions of one partition; their version is the offset archived so far.
+    pub fn app_id(stream: &shared::ids::StreamName, partition: Partition) -> String {
+        format!("{stream}/{partition}")
+    }
+
+    /// The name of the table's transactions of one file of historical events, by what the file is.
+    pub fn history_file_app_id(stream: &shared::ids::StreamName, identity: &str) -> String {
+        format!("{stream}/history/{identity}")
+    }
+
+    /// As Delta tags: numbers in decimal, the ledger as JSON, the watermark in microseconds.
+    pub fn to_tags(&self) -> BTreeMap<String, String> {
+        let ledger = serde_json::to_string(&self.ledger).expect("a ledger is two plain fields");
+        BTreeMap::from([
+            ("partition".to_owned(), self.partition.to_string()),
+            ("from".to_owned(), self.from.to_string()),
+            ("to".to_owned(), self.to.to_string()),
+            ("rows".to_owned(), self.rows.to_string()),
+            ("ledger".to_owned(), ledger),
+            ("latest_watermark".to_owned(), self.latest_watermark.0.to_string()),
+        ])
+    }
+
+    /// Reads what [`ArchiveTags::to_tags`] wrote.
+    pub fn from_tags(tags: &BTreeMap<String, String>) -> Result<ArchiveTags, InvalidTag> {
+        fn number<T: FromStr>(tags: &BTreeMap<String, String>, tag: &'static str) -> Result<T, InvalidTag> {
+            tags.get(tag).and_then(|text| text.parse().ok()).ok_or(InvalidTag(tag))
+        }
+        let ledger = tags.get("ledger").and_then(|text| serde_json::from_str(text).ok()).ok_or(InvalidTag("ledger"))?;
+        Ok(ArchiveTags {
+            partition: Partition(number(tags, "partition")?),
+            from: Offset(number(tags, "from")?),
+            to: Offset(number(tags, "to")?),
+            rows: number(tags, "rows")?,
+            ledger,
+            latest_watermark: Micros(number(tags, "latest_watermark")?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_come_back_as_they_were() {
+        let tags = ArchiveTags {
+            partition: Partition(7),
+            from: Offset(10),
+            to: Offset(u64::MAX),
+            rows: 3,
+            ledger: Ledger::of_range(Partition(7), Offset(10), Offset(13)),
+            latest_watermark: Micros::MIN,
+        };
+        assert_eq!(ArchiveTags::from_tags(&tags.to_tags()), Ok(tags));
+        for missing in tags.to_tags().keys() {
+            let mut some = tags.to_tags();
+            some.remove(missing);
+            assert!(ArchiveTags::from_tags(&some).is_err(), "{missing}");
+        }
+    }
+}

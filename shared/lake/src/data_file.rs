@@ -1,0 +1,65 @@
+//! Converts [`DataFile`] to and from the actions of a Delta log.
+
+use std::collections::HashMap;
+
+use deltalake_core::kernel::{Add, LogicalFileView, Remove};
+use shared::clock::{Clock, SystemClock};
+use shared::data_file::DataFile;
+use shared::time::Day;
+
+/// Reads a file's entry in the Delta log.
+pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str) -> DataFile {
+    // The view keeps its tags to itself; the action it was read from is the public way to them.
+    #[expect(deprecated)]
+    let add = view.add_action();
+    let day = add.partition_values.get(partition_column).cloned().flatten();
+    let tags = add.tags.unwrap_or_default();
+    DataFile {
+        partition: day.as_deref().and_then(Day::parse),
+        size_bytes: add.size,
+        rows: view.num_records().and_then(|rows| i64::try_from(rows).ok()).unwrap_or(0),
+        tags: tags.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect(),
+        stats_json: add.stats,
+        path: add.path,
+    }
+}
+
+/// Makes the Delta action that adds `file`. `data_change` says whether the table's rows change.
+pub(crate) fn add_action(file: &DataFile, partition_column: &str, data_change: bool) -> Add {
+    let tags = file.tags.iter().map(|(tag, value)| (tag.clone(), Some(value.clone()))).collect();
+    Add {
+        path: file.path.clone(),
+        partition_values: partition_values(file, partition_column),
+        size: file.size_bytes,
+        modification_time: now_ms(),
+        data_change,
+        stats: file.stats_json.clone(),
+        tags: Some(tags),
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
+    }
+}
+
+/// Makes the Delta action that removes `file`. `data_change` says whether the table's rows change.
+pub(crate) fn remove_action(file: &DataFile, partition_column: &str, data_change: bool) -> Remove {
+    Remove {
+        path: file.path.clone(),
+        data_change,
+        deletion_timestamp: Some(now_ms()),
+        extended_file_metadata: Some(true),
+        partition_values: Some(partition_values(file, partition_column)),
+        size: Some(file.size_bytes),
+        ..Remove::default()
+    }
+}
+
+fn partition_values(file: &DataFile, partition_column: &str) -> HashMap<String, Option<String>> {
+    HashMap::from([(partition_column.to_owned(), file.partition.map(|day| day.to_string()))])
+}
+
+/// Delta stamps files in milliseconds; nothing of ours depends on it.
+fn now_ms() -> i64 {
+    SystemClock.now().0.div_euclid(1_000)
+}

@@ -1,0 +1,84 @@
+//! What has retention taken out of an archive? The first event date that it still has, and how many events went, and
+//! which, per partition. It stands among the table's properties and moves in the commit that takes the files away.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::archive_tags::ArchiveTags;
+use shared::ids::{Offset, Partition};
+use shared::ledger::Ledger;
+use shared::seam::Cut;
+use shared::time::Day;
+
+/// What an archive no longer has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Events of earlier dates are gone, or will be as soon as every view has seen them. It never goes back.
+    pub retained_from: Day,
+    pub partitions: BTreeMap<Partition, DroppedPart>,
+}
+
+/// What is gone of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DroppedPart {
+    /// All dropped events are before it.
+    pub to: Offset,
+    pub ledger: Ledger,
+}
+
+impl Dropped {
+    /// Nothing yet, before `retained_from`.
+    pub fn nothing(retained_from: Day) -> Dropped {
+        Dropped { retained_from, partitions: BTreeMap::new() }
+    }
+
+    /// Takes in a file that goes.
+    pub fn add(&mut self, tags: &ArchiveTags) {
+        let part = self.partitions.entry(tags.partition).or_default();
+        part.to = part.to.max(tags.to);
+        part.ledger += tags.ledger;
+    }
+
+    /// All dropped events.
+    pub fn ledger(&self) -> Ledger {
+        self.partitions.values().map(|part| part.ledger).sum()
+    }
+
+    /// A partition of which more was dropped than lies before `cut`.
+    pub fn beyond(&self, cut: &Cut) -> Option<(Partition, Offset)> {
+        let parts = self.partitions.iter().map(|(partition, part)| (*partition, part.to));
+        parts.into_iter().find(|(partition, to)| *to > cut.offset(*partition))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::seam::CutPoint;
+    use shared::time::Micros;
+
+    #[test]
+    fn what_goes_is_added_up_by_partition_and_comes_back_from_text() {
+        let tags = |partition: u32, from: u64, to: u64| ArchiveTags {
+            partition: Partition(partition),
+            from: Offset(from),
+            to: Offset(to),
+            rows: to - from,
+            ledger: Ledger::of_range(Partition(partition), Offset(from), Offset(to)),
+            latest_watermark: Micros::MIN,
+        };
+        let mut dropped = Dropped::nothing(Day(100));
+        for tags in [tags(0, 5, 9), tags(1_000_000, 0, 3), tags(0, 0, 5)] {
+            dropped.add(&tags);
+        }
+        let all = Ledger::of_range(Partition(0), Offset(0), Offset(9))
+            + Ledger::of_range(Partition::HISTORY, Offset(0), Offset(3));
+        assert_eq!(dropped.ledger(), all);
+        let text = serde_json::to_string(&dropped).expect("plain data");
+        assert_eq!(serde_json::from_str::<Dropped>(&text).expect("as written"), dropped);
+        let point = CutPoint { offset: Offset(3), accepted: Ledger::EMPTY };
+        let cut = Cut::default().with_history(point);
+        assert_eq!(dropped.beyond(&cut), Some((Partition(0), Offset(9))), "the log is not the one that was dropped of");
+    }
+}

@@ -1,0 +1,327 @@
+//! How do libraries that read files by path read those of a remote lake? The footer and the needed columns of a file are
+//! brought to this machine, each byte at its own place in a sparse file, and go away with the last who holds it.
+//!
+//! Of a local lake nothing is copied: the files themselves are held out.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
+use tokio::sync::Semaphore;
+
+use super::{DataFile, LakeError, Table};
+use shared::limits::{SPOOL_FOOTER_BYTES, SPOOL_GAP_BYTES, SPOOL_PIECE_BYTES, SPOOL_REQUESTS};
+
+/// The folder on this machine into which files of a remote lake are brought. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Spool(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    bytes_max: u64,
+    /// Bytes of all files that are held.
+    bytes: AtomicU64,
+    numbered: AtomicU64,
+    files: Mutex<HashMap<String, Weak<Brought>>>,
+    requests: Semaphore,
+}
+
+impl Spool {
+    /// An empty spool in the folder `path`, which is created if need be and belongs to it: whatever a process that died
+    /// has left there is deleted. At most `bytes_max` bytes are held at the same time.
+    pub fn open(path: &Path, bytes_max: u64) -> io::Result<Spool> {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir_all(path)?,
+        }
+        Ok(Spool(Arc::new(Folder {
+            path: path.to_owned(),
+            bytes_max,
+            bytes: AtomicU64::new(0),
+            numbered: AtomicU64::new(0),
+            files: Mutex::default(),
+            requests: Semaphore::new(SPOOL_REQUESTS),
+        })))
+    }
+
+    /// Bytes held now.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Could files of that size be held as well?
+    fn has_room(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.0.bytes_max
+    }
+
+    /// The file called `key`, whatever of it has been brought.
+    fn file(&self, key: String, size: u64) -> Result<Arc<Brought>, LakeError> {
+        let mut files = self.0.files.lock();
+        if let Some(brought) = files.get(&key).and_then(Weak::upgrade) {
+            return Ok(brought);
+        }
+        let number = self.0.numbered.fetch_add(1, Ordering::Relaxed);
+        let path = self.0.path.join(format!("{number}.parquet"));
+        let made = File::create_new(&path).and_then(|file| file.set_len(size));
+        made.map_err(|source| LakeError::Spool { path: path.display().to_string(), source })?;
+        let brought = Arc::new(Brought {
+            folder: Arc::clone(&self.0),
+            key: key.clone(),
+            path,
+            size,
+            bytes: AtomicU64::new(0),
+            footer: OnceLock::new(),
+            chunks: tokio::sync::Mutex::default(),
+        });
+        files.insert(key, Arc::downgrade(&brought));
+        Ok(brought)
+    }
+}
+
+/// A file of which parts are here.
+#[derive(Debug)]
+struct Brought {
+    folder: Arc<Folder>,
+    key: String,
+    path: PathBuf,
+    /// Of the whole file, in bytes.
+    size: u64,
+    /// What it takes here.
+    bytes: AtomicU64,
+    footer: OnceLock<ParquetMetaData>,
+    /// Where the column chunks begin that are here.
+    chunks: tokio::sync::Mutex<HashSet<u64>>,
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a file of the spool is left over until the next start");
+        }
+        self.folder.bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut files = self.folder.files.lock();
+        // Another one of this name may have come after the last holder let go.
+        if files.get(&self.key).is_some_and(|weak| weak.strong_count() == 0) {
+            files.remove(&self.key);
+        }
+    }
+}
+
+impl Brought {
+    /// Brings the footer and the columns that are not here yet.
+    async fn bring(
+        &self,
+        store: &dyn ObjectStore,
+        location: &StorePath,
+        columns: &[String],
+        read: &AtomicU64,
+    ) -> Result<(), LakeError> {
+        let mut chunks = self.chunks.lock().await;
+        let source = Remote { store, location, read, requests: &self.folder.requests };
+        if self.footer.get().is_none() {
+            let footer = self.bring_footer(&source).await?;
+            self.footer.get_or_init(|| footer);
+        }
+        let footer = self.footer.get().expect("it was just brought");
+        let missing: Vec<Range<u64>> =
+            chunks_of(footer, columns).filter(|chunk| !chunks.contains(&chunk.start)).collect();
+        if self.size > SPOOL_FOOTER_BYTES {
+            let pieces = pieces(missing.clone());
+            self.reserve(pieces.iter().map(|piece| piece.end - piece.start).sum())?;
+            let bring = pieces.into_iter().map(|piece| async {
+                let at = piece.start;
+                self.write(at, source.get(piece).await?).await
+            });
+            stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect::<()>().await?;
+        }
+        chunks.extend(missing.iter().map(|chunk| chunk.start));
+        Ok(())
+    }
+
+    /// Brings the end of the file; of a small one that is all of it.
+    async fn bring_footer(&self, source: &Remote<'_>) -> Result<ParquetMetaData, LakeError> {
+        let mut from = self.size.saturating_sub(SPOOL_FOOTER_BYTES);
+        loop {
+            let end = source.get(from..self.size).await?;
+            let mut reader = ParquetMetaDataReader::new();
+            match reader.try_parse_sized(&end, self.size) {
+                Ok(()) => {
+                    self.reserve(end.len() as u64)?;
+                    self.write(from, end).await?;
+                    return Ok(reader.finish()?);
+                }
+                Err(ParquetError::NeedMoreData(bytes)) if (bytes as u64) > self.size - from && from > 0 => {
+                    from = self.size.saturating_sub(bytes as u64);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), LakeError> {
+        let total = self.folder.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if total > self.folder.bytes_max {
+            self.folder.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(LakeError::SpoolFull { needed: total, limit: self.folder.bytes_max });
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn write(&self, at: u64, bytes: Bytes) -> Result<(), LakeError> {
+        // Thousands of files may be held, and each would need a descriptor if it stayed open.
+        let path = self.path.clone();
+        let write = move || OpenOptions::new().write(true).open(path)?.write_all_at(&bytes, at);
+        let written = tokio::task::spawn_blocking(write).await?;
+        written.map_err(|source| LakeError::Spool { path: self.path.display().to_string(), source })
+    }
+}
+
+/// A file where it really is.
+struct Remote<'a> {
+    store: &'a dyn ObjectStore,
+    location: &'a StorePath,
+    read: &'a AtomicU64,
+    requests: &'a Semaphore,
+}
+
+impl Remote<'_> {
+    async fn get(&self, range: Range<u64>) -> Result<Bytes, LakeError> {
+        let _turn = self.requests.acquire().await.expect("the semaphore is never closed");
+        let expected = range.end - range.start;
+        let bytes = self.store.get_range(self.location, range).await?;
+        self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if bytes.len() as u64 != expected {
+            let source = format!("{}: asked for {expected} bytes, got {}", self.location, bytes.len());
+            return Err(object_store::Error::Generic { store: "Spool", source: source.into() }.into());
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where the chunks of the named columns are, in order.
+fn chunks_of<'a>(footer: &'a ParquetMetaData, columns: &'a [String]) -> impl Iterator<Item = Range<u64>> + 'a {
+    let is_wanted = |chunk: &&ColumnChunkMetaData| {
+        let root = chunk.column_path().parts().first();
+        root.is_some_and(|root| columns.contains(root))
+    };
+    footer.row_groups().iter().flat_map(move |group| {
+        group.columns().iter().filter(is_wanted).map(|chunk| {
+            let (start, length) = chunk.byte_range();
+            start..start + length
+        })
+    })
+}
+
+/// What to ask for: ranges with small gaps become one, large ones several.
+fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(SPOOL_GAP_BYTES) => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    let cut = |range: Range<u64>| {
+        let end = range.end;
+        let starts = (range.start..end).step_by(SPOOL_PIECE_BYTES as usize);
+        starts.map(move |start| start..end.min(start + SPOOL_PIECE_BYTES))
+    };
+    joined.into_iter().flat_map(cut).collect()
+}
+
+/// Files that can be read by path as long as this is held.
+#[derive(Debug, Default)]
+pub struct Held {
+    paths: HashMap<String, String>,
+    brought: HashMap<String, Arc<Brought>>,
+}
+
+impl Held {
+    /// The path under which a file that is held can be read.
+    pub fn path(&self, file: &DataFile) -> Option<&str> {
+        self.paths.get(&file.path).map(String::as_str)
+    }
+
+    /// The rows that a file really has, whatever was noted of it; `None` if it cannot be read.
+    pub fn rows(&self, file: &DataFile) -> Option<u64> {
+        let rows = match self.brought.get(&file.path) {
+            Some(brought) => brought.footer.get()?.file_metadata().num_rows(),
+            None => local_footer(self.path(file)?).ok()?.file_metadata().num_rows(),
+        };
+        u64::try_from(rows).ok()
+    }
+}
+
+impl Table {
+    /// Makes the named columns of `files` readable by path. In a remote lake they are brought here, if they are not here
+    /// yet; dropping the future leaves nothing behind. `read` counts the bytes that this takes, or in a local lake those
+    /// that reading will take.
+    pub async fn hold(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Result<Held, LakeError> {
+        let Some(remote) = self.remote_spool() else { return Ok(self.hold_local(files, columns, read)) };
+        let spool = remote?;
+        let store = self.store();
+        // Boxed one by one: the compiler does not see that a closure over references gives futures that can be sent.
+        let mut bring: Vec<BoxFuture<'_, Result<_, LakeError>>> = Vec::with_capacity(files.len());
+        for file in files {
+            let (store, size) = (Arc::clone(&store), u64::try_from(file.size_bytes).unwrap_or(0));
+            bring.push(Box::pin(async move {
+                let brought = spool.file(format!("{}/{}", self.name(), file.path), size)?;
+                brought.bring(store.as_ref(), &StorePath::from(file.path.as_str()), columns, read).await?;
+                Ok((file.path.clone(), brought))
+            }));
+        }
+        let brought: HashMap<_, _> = stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect().await?;
+        let path = |brought: &Arc<Brought>| brought.path.display().to_string();
+        let paths = brought.iter().map(|(name, brought)| (name.clone(), path(brought))).collect();
+        Ok(Held { paths, brought })
+    }
+
+    /// The same for a local lake, where nothing has to be waited for; `None`: it is a remote one.
+    pub fn held_in_place(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Option<Held> {
+        self.remote_spool().is_none().then(|| self.hold_local(files, columns, read))
+    }
+
+    /// Could all of `files` be held as well as what is held now? Of a local lake nothing is brought, so nothing is to be
+    /// done ahead.
+    pub fn has_room_for(&self, files: &[DataFile]) -> bool {
+        let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
+        self.remote_spool().is_some_and(|spool| spool.is_ok_and(|spool| spool.has_room(bytes)))
+    }
+
+    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Held {
+        let mut held = Held::default();
+        for file in files {
+            let path = self.url_of(file);
+            // A file that cannot be read is told of by who reads it.
+            if let Ok(footer) = local_footer(&path) {
+                let bytes: u64 = chunks_of(&footer, columns).map(|chunk| chunk.end - chunk.start).sum();
+                read.fetch_add(bytes, Ordering::Relaxed);
+            }
+            held.paths.insert(file.path.clone(), path);
+        }
+        held
+    }
+}
+
+fn local_footer(path: &str) -> Result<ParquetMetaData, ParquetError> {
+    ParquetMetaDataReader::new().parse_and_finish(&File::open(path)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,480 @@
+//! What does a Delta table hold, now or at an earlier version? Opening, reading and writing files; see [`super::commit`]
+//! for how a table changes.
+//!
+//! The state is kept in memory and brought up to date from the log's tail, so that looking often is cheap. Clones share
+//! it, and commits of one process take turns.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use deltalake_core::DeltaTable;
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::kernel::{Action, Version};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore, get_actions};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::SaveMode;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::{Map, Value};
+use tokio::sync::{Mutex, MutexGuard};
+use url::Url;
+
+use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, DROPPED_KEY, INFO_KEY};
+use super::durable::DurableStore;
+use super::encode::{Encoded, encode, is_readable};
+use super::schema::{SchemaChange, change, delta_schema};
+use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease};
+use shared::time::Day;
+
+/// The directory name of the partition whose value is null, as Hive and Delta have it.
+const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Entries of the log read at the same time.
+const ENTRIES_AT_ONCE: usize = 8;
+
+/// One Delta table. Clones share its state.
+#[derive(Clone)]
+pub struct Table {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) path: TablePath,
+    uri: String,
+    pub(super) partition_column: String,
+    /// In whose epoch commits are made; see [`super::owner`].
+    pub(super) epoch: Option<i64>,
+    pub(super) log_store: LogStoreRef,
+    /// Of a remote lake: where files are brought to.
+    spool: Option<Option<Spool>>,
+    pub(super) leases: Leases,
+    /// The store of a local lake.
+    pub(super) durable: Option<Arc<DurableStore>>,
+    state: Mutex<State>,
+}
+
+/// What is known of the table.
+pub(super) struct State {
+    pub(super) delta: DeltaTable,
+    snapshot: Option<Arc<TableSnapshot>>,
+    /// Transaction versions looked up or committed since the state last followed somebody else's commit.
+    pub(super) txns: HashMap<String, Option<i64>>,
+}
+
+/// A table as of one version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableSnapshot {
+    pub version: i64,
+    /// The table's columns with the partition column, as readers of the files see them (strings as `Utf8`).
+    pub schema: SchemaRef,
+    /// All files, by path.
+    pub files: Vec<DataFile>,
+    /// What retention has taken away; `None`: nothing yet.
+    pub dropped: Option<Dropped>,
+}
+
+/// What the log tells of versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The newest version, with or without a note.
+    pub newest: i64,
+    /// Versions with their notes, newest first.
+    pub notes: Vec<(i64, Map<String, Value>)>,
+    /// Are these all? Otherwise there are older ones, or the log does not tell of them any more.
+    pub whole: bool,
+}
+
+impl Table {
+    /// Opens the table at `path`, if there is one.
+    pub(super) async fn open(lake: &Lake, path: &TablePath) -> Result<Option<Table>, LakeError> {
+        let log_store = log_store(lake, path);
+        if !log_store.is_delta_table_location().await? {
+            return Ok(None);
+        }
+        let mut delta = DeltaTable::new(log_store.clone());
+        delta.load().await?;
+        let partitions = delta.snapshot()?.metadata().partition_columns().to_vec();
+        let [partition_column] = partitions.as_slice() else {
+            let reason = format!("expected one partition column, found {partitions:?}");
+            return Err(LakeError::Schema { table: path.to_string(), reason });
+        };
+        Ok(Some(Table::of(lake, path, partition_column.clone(), delta)))
+    }
+
+    /// Creates the table, or opens it if another process was faster.
+    pub(super) async fn create(
+        lake: &Lake,
+        path: &TablePath,
+        schema: &SchemaRef,
+        partition_column: &str,
+    ) -> Result<Table, LakeError> {
+        let columns = delta_schema(&path.to_string(), schema, partition_column)?;
+        let interval = CHECKPOINT_COMMITS.to_string();
+        let created = CreateBuilder::new()
+            .with_log_store(log_store(lake, path))
+            .with_table_name(path.to_string())
+            .with_columns(columns.fields().cloned())
+            .with_partition_columns([partition_column])
+            .with_configuration([("delta.checkpointInterval", Some(interval))])
+            .with_save_mode(SaveMode::ErrorIfExists)
+            // With retries, the loser of a race would commit its creation on top of the winner's table.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
+            .await;
+        match created {
+            Ok(delta) => Ok(Table::of(lake, path, partition_column.to_owned(), delta)),
+            Err(error) => Table::open(lake, path).await?.ok_or_else(|| error.into()),
+        }
+    }
+
+    fn of(lake: &Lake, path: &TablePath, partition_column: String, delta: DeltaTable) -> Table {
+        let log_store = delta.log_store();
+        let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
+        let uri = lake.uri(&path.to_string());
+        let spool = lake.is_remote().then(|| lake.spool.clone());
+        Table {
+            inner: Arc::new(Inner {
+                path: path.clone(),
+                uri,
+                partition_column,
+                epoch: lake.epoch,
+                log_store,
+                spool,
+                leases: lake.leases().clone(),
+                durable: lake.durable.clone(),
+                state,
+            }),
+        }
+    }
+
+    /// The table, if it is partitioned as expected.
+    pub(super) fn checked(&self, partition_column: &str) -> Result<Table, LakeError> {
+        if self.inner.partition_column == partition_column {
+            return Ok(self.clone());
+        }
+        let found = &self.inner.partition_column;
+        let reason = format!("partitioned by {found}, not by {partition_column}");
+        Err(LakeError::Schema { table: self.name(), reason })
+    }
+
+    /// The table's place in the lake.
+    pub fn path(&self) -> &TablePath {
+        &self.inner.path
+    }
+
+    /// The table's path in the lake, as errors name it.
+    pub fn name(&self) -> String {
+        self.inner.path.to_string()
+    }
+
+    /// The name of the DATE column by which the files are kept apart.
+    pub fn partition_column(&self) -> &str {
+        &self.inner.partition_column
+    }
+
+    /// Writes `batches` (all of one schema; a partition column in them is left out) as one file of `day`, which is
+    /// durable on return but part of the table only once committed. Without a day the partition column is null.
+    ///
+    /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
+    pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
+        let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
+        let schema = batches.first().ok_or_else(|| wrong("a file without a batch".to_owned()))?.schema();
+        let kept: Vec<usize> =
+            (0..schema.fields().len()).filter(|i| schema.field(*i).name() != self.partition_column()).collect();
+        let schema = Arc::new(schema.project(&kept)?);
+        let batches = batches.iter().map(|batch| batch.project(&kept)).collect::<Result<Vec<_>, _>>()?;
+        let path = self.new_path(day)?;
+        let encoded = tokio::task::spawn_blocking(move || encode(schema, &batches)).await??;
+        self.store_encoded(day, path, encoded).await
+    }
+
+    /// A path that no file of `day` had before.
+    pub(super) fn new_path(&self, day: Option<Day>) -> Result<String, LakeError> {
+        let folder = match day {
+            Some(day) if !is_readable(day) => {
+                let reason = format!("{day} is not a date that every reader takes");
+                return Err(LakeError::Schema { table: self.name(), reason });
+            }
+            Some(day) => day.to_string(),
+            None => NULL_PARTITION.to_owned(),
+        };
+        Ok(format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4()))
+    }
+
+    /// Puts an encoded file in its place, leased.
+    pub(super) async fn store_encoded(
+        &self,
+        day: Option<Day>,
+        path: String,
+        encoded: Encoded,
+    ) -> Result<DataFile, LakeError> {
+        let size_bytes = encoded.bytes.len() as i64;
+        let mut unfinished = Unfinished { table: self, path: Some(&path) };
+        self.inner.leases.stage(self.path(), &path);
+        self.store().put(&Path::from(path.as_str()), encoded.bytes.into()).await?;
+        unfinished.path = None;
+        drop(unfinished);
+        Ok(DataFile {
+            path,
+            partition: day,
+            size_bytes,
+            rows: encoded.rows,
+            tags: Default::default(),
+            stats_json: Some(encoded.stats_json),
+        })
+    }
+
+    /// Where a reader without this store finds the file: an absolute path, or a URL in a remote lake.
+    pub fn url_of(&self, file: &DataFile) -> String {
+        format!("{}/{}", self.inner.uri, file.path)
+    }
+
+    /// The table as it is now.
+    pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, LakeError> {
+        let mut state = self.refreshed().await?;
+        let version = state.version();
+        if let Some(snapshot) = state.snapshot.as_ref().filter(|snapshot| snapshot.version == version) {
+            return Ok(snapshot.clone());
+        }
+        let snapshot = Arc::new(TableSnapshot::of(&state.delta, self)?);
+        state.snapshot = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// The table as it is now; as long as the lease is held, vacuum deletes none of its files.
+    pub async fn held_snapshot(&self) -> Result<(Arc<TableSnapshot>, VersionLease), LakeError> {
+        loop {
+            let snapshot = self.snapshot().await?;
+            // Otherwise a newer version came in between, and what only this one has is being deleted.
+            if let Some(lease) = self.inner.leases.version(self.path(), snapshot.version) {
+                return Ok((snapshot, lease));
+            }
+        }
+    }
+
+    /// The table as it was at `version`.
+    pub async fn snapshot_at(&self, version: i64) -> Result<TableSnapshot, LakeError> {
+        let mut delta = DeltaTable::new(self.inner.log_store.clone());
+        delta.load_version(self.version_of(version)?).await?;
+        TableSnapshot::of(&delta, self)
+    }
+
+    /// The version of the last transaction that `app_id` committed.
+    pub async fn txn_version(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        let mut state = self.refreshed().await?;
+        state.txn_version(app_id).await
+    }
+
+    /// What the writer of `version` noted with it; nothing for versions that others wrote or whose log is gone.
+    pub async fn commit_info(&self, version: i64) -> Result<Option<Map<String, Value>>, LakeError> {
+        let mut note = self.note_of(self.version_of(version)?).await?.unwrap_or_default();
+        Ok(match note.remove(INFO_KEY) {
+            Some(Value::Object(info)) => Some(info),
+            _ => None,
+        })
+    }
+
+    /// The newest version that has a note, and the note.
+    pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
+        let history = self.history(-1, 1).await?;
+        Ok(history.notes.into_iter().next())
+    }
+
+    /// The number of the newest version.
+    pub async fn newest_version(&self) -> Result<i64, LakeError> {
+        Ok(self.refreshed().await?.version())
+    }
+
+    /// The notes of the newest versions after `after`, at most `limit` of them; only as much of the log is read as that
+    /// takes. Versions that others wrote have none.
+    pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
+        let newest = self.newest_version().await?;
+        let mut notes = Vec::new();
+        let entries = futures::stream::iter((after + 1..=newest).rev());
+        // Most entries have a note: no more are asked for at once than may be needed.
+        let mut entries = entries.map(|version| self.entry_of(version)).buffered(limit.clamp(1, ENTRIES_AT_ONCE));
+        while let Some(entry) = entries.next().await {
+            match entry? {
+                (version, Some(mut note)) => {
+                    if let Some(Value::Object(info)) = note.remove(INFO_KEY) {
+                        notes.push((version, info));
+                    }
+                }
+                (_, None) => return Ok(History { newest, notes, whole: false }),
+            }
+            if notes.len() >= limit {
+                let whole = notes.last().is_some_and(|(version, _)| *version == after + 1);
+                return Ok(History { newest, notes, whole });
+            }
+        }
+        Ok(History { newest, notes, whole: true })
+    }
+
+    async fn entry_of(&self, version: i64) -> Result<(i64, Option<Map<String, Value>>), LakeError> {
+        Ok((version, self.note_of(self.version_of(version)?).await?))
+    }
+
+    /// The table's columns with the partition column, as readers of the files see them.
+    pub async fn schema(&self) -> Result<SchemaRef, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.snapshot().arrow_schema())
+    }
+
+    /// The statement that a commit noted as the declaration of what the table holds.
+    pub async fn declaration(&self) -> Result<Option<String>, LakeError> {
+        let state = self.refreshed().await?;
+        Ok(state.delta.snapshot()?.metadata().configuration().get(DECLARATION_KEY).cloned())
+    }
+
+    /// How the table's columns differ from `schema`.
+    pub async fn schema_change(&self, schema: &SchemaRef) -> Result<SchemaChange, LakeError> {
+        let wanted = delta_schema(&self.name(), schema, self.partition_column())?;
+        let state = self.refreshed().await?;
+        Ok(change(&state.delta.snapshot()?.schema(), &wanted))
+    }
+
+    /// Deletes files of a failed run. Refuses, before deleting any, if the table's newest version holds one of them.
+    pub async fn delete_files(&self, files: &[DataFile]) -> Result<(), LakeError> {
+        self.give_up(files);
+        let snapshot = self.snapshot().await?;
+        let in_use = |file: &&DataFile| snapshot.holds(&file.path);
+        if let Some(file) = files.iter().find(in_use) {
+            return Err(LakeError::InUse { table: self.name(), path: file.path.clone() });
+        }
+        let paths: Vec<_> = files.iter().map(|file| Ok(Path::from(file.path.as_str()))).collect();
+        let store = self.store();
+        let mut deletions = store.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(deletion) = deletions.next().await {
+            match deletion {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The spool of a remote lake; `None`: the lake is local.
+    pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
+        let spool = self.inner.spool.as_ref()?;
+        Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
+    }
+
+    /// Lets go of files that were written and will not be committed; vacuum deletes them when they are old enough.
+    pub fn give_up(&self, files: &[DataFile]) {
+        self.inner.leases.settle(self.path(), files.iter().map(|file| file.path.as_str()));
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.inner.log_store.object_store(None)
+    }
+
+    pub(super) fn version_of(&self, version: i64) -> Result<Version, LakeError> {
+        let reason = || LakeError::Schema { table: self.name(), reason: format!("there is no version {version}") };
+        Version::try_from(version).map_err(|_| reason())
+    }
+
+    /// The flattened part of a version's commit information; `None`: the log has no entry of the version.
+    pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
+        let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
+        let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
+            Action::CommitInfo(info) => Some(info.info.into_iter().collect()),
+            _ => None,
+        });
+        Ok(Some(note.unwrap_or_default()))
+    }
+
+    pub(super) async fn locked(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().await
+    }
+
+    async fn refreshed(&self) -> Result<MutexGuard<'_, State>, LakeError> {
+        let mut state = self.locked().await;
+        state.refresh().await?;
+        Ok(state)
+    }
+}
+
+/// A file that is being written. If the write does not end well, nobody will know its name.
+struct Unfinished<'a> {
+    table: &'a Table,
+    path: Option<&'a str>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.table.inner.leases.settle(self.table.path(), self.path.into_iter());
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({})", self.inner.path)
+    }
+}
+
+impl State {
+    /// Follows the log to its end.
+    pub(super) async fn refresh(&mut self) -> Result<(), LakeError> {
+        let before = self.delta.version();
+        self.delta.update_incremental(None).await?;
+        if self.delta.version() != before {
+            self.txns.clear();
+        }
+        Ok(())
+    }
+
+    /// Drops what is known, so that the next use reads the log anew.
+    pub(super) fn forget(&mut self) {
+        self.delta.state = None;
+        self.txns.clear();
+    }
+
+    /// The version the state has followed the log to; -1 before it was loaded.
+    pub(super) fn version(&self) -> i64 {
+        self.delta.version().and_then(|version| i64::try_from(version).ok()).unwrap_or(-1)
+    }
+
+    pub(super) async fn txn_version(&mut self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        if let Some(version) = self.txns.get(app_id) {
+            return Ok(*version);
+        }
+        let log_store = self.delta.log_store();
+        let version = self.delta.snapshot()?.transaction_version(log_store.as_ref(), app_id).await?;
+        self.txns.insert(app_id.to_owned(), version);
+        Ok(version)
+    }
+}
+
+impl TableSnapshot {
+    /// Is there a file at `path`?
+    pub fn holds(&self, path: &str) -> bool {
+        self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
+    }
+
+    pub(super) fn of(delta: &DeltaTable, table: &Table) -> Result<TableSnapshot, LakeError> {
+        let (state, partition_column) = (delta.snapshot()?, table.partition_column());
+        let mut files: Vec<DataFile> =
+            state.log_data().iter().map(|view| data_file::from_log(&view, partition_column)).collect();
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let version = i64::try_from(state.version()).unwrap_or(i64::MAX);
+        let dropped = state.metadata().configuration().get(DROPPED_KEY).map(|text| serde_json::from_str(text));
+        let dropped = dropped.transpose().map_err(|error| LakeError::Schema {
+            table: table.name(),
+            reason: format!("what retention has dropped cannot be read: {error}"),
+        })?;
+        Ok(TableSnapshot { version, schema: state.snapshot().arrow_schema(), files, dropped })
+    }
+}
+
+/// The store of one table's log. The URL only has to tell tables apart: every path in it is relative to the lake, so a
+/// lake can be moved, and all kinds of stores take the same way.
+fn log_store(lake: &Lake, path: &TablePath) -> LogStoreRef {
+    let store = lake.store();
+    let table_store = Arc::new(PrefixStore::new(store.clone(), path.to_string()));
+    let url = Url::parse(&format!("lake:///{path}/")).expect("table paths are made of names and slashes");
+    default_logstore(table_store, store, &url, &StorageConfig::default())
+}

@@ -1,0 +1,174 @@
+//! Which files does nobody need any more? Those that no kept version has, that nobody reads or is about to commit, and
+//! that are old enough; with them go the log's entries that kept versions are not made from.
+//!
+//! Files of a run that died between writing and committing are found the same way: the log never named them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use deltalake_core::kernel::Action;
+use deltalake_core::logstore::get_actions;
+use deltalake_core::protocol::checkpoints::cleanup_expired_logs_for;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+
+use super::{LakeError, Leases, Table};
+use shared::clock::{Clock, SystemClock};
+
+/// Unfinished writes of the log are left alone for at least as long: a commit may be under way.
+const LOG_WRITE_AGE_MIN: Duration = Duration::from_secs(600);
+/// A day, in milliseconds: entries that are newer than now, by a clock that is ahead, are entries all the same.
+const CLOCKS_APART_MS: i64 = 86_400_000;
+
+/// What a vacuum did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vacuumed {
+    /// Files deleted, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Remains of interrupted writes of a local lake.
+    pub unfinished: u64,
+    /// Files that nobody needs, but that are not old enough yet.
+    pub too_young: u64,
+}
+
+/// Deletes the files of `table` that no version from `keep_versions_from` on needs (`None`: but the newest), nor anyone
+/// who holds a lease, if they have not been needed for `older_than`. That time protects readers and runs of other
+/// processes, whose leases are not known here.
+pub async fn vacuum(
+    table: &Table,
+    keep_versions_from: Option<i64>,
+    older_than: Duration,
+    leases: &Leases,
+) -> Result<Vacuumed, LakeError> {
+    let newest = table.newest_version().await?;
+    let floor = keep_versions_from.unwrap_or(newest).clamp(0, newest.max(0));
+    // In this order: see [`Leases::begin_vacuum`].
+    let listed = files_in_store(table).await?;
+    let held = leases.begin_vacuum(table.path(), floor);
+    let from = held.versions.first().copied().unwrap_or(floor).min(floor);
+    let cutoff_ms = now_ms().saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+    let mut needed = needed_since(table, from).await?;
+    needed.extend(needed_at(table, from, cutoff_ms).await?);
+
+    let mut vacuumed = Vacuumed::default();
+    let mut deleted = Vec::new();
+    for file in listed {
+        let path = file.location.as_ref();
+        if needed.contains(path) || held.staged.contains(path) {
+            continue;
+        }
+        if file.last_modified.timestamp_millis() > cutoff_ms {
+            vacuumed.too_young += 1;
+            continue;
+        }
+        vacuumed.files += 1;
+        vacuumed.bytes += file.size;
+        deleted.push(Ok(file.location));
+    }
+    delete(table, deleted).await?;
+    if let Some(durable) = &table.inner.durable {
+        let (durable, table) = (durable.clone(), table.clone());
+        let unfinished = tokio::task::spawn_blocking(move || {
+            let data = |path: &str| path.starts_with(&data_prefix(&table)) && !held.staged.contains(path);
+            let folder = durable.root().join(table.name());
+            let files = super::disk::remove_unfinished(&folder, older_than, &data);
+            let log = |path: &str| path.starts_with("_delta_log/");
+            files + super::disk::remove_unfinished(&folder, older_than.max(LOG_WRITE_AGE_MIN), &log)
+        });
+        vacuumed.unfinished = unfinished.await?;
+    }
+    Ok(vacuumed)
+}
+
+/// Lets go of the log's entries and checkpoints that no version from `version` on is made from. How many were deleted.
+pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
+    let keep_from = table.version_of(version)?;
+    let log = table.inner.log_store.as_ref();
+    let deleted = cleanup_expired_logs_for(keep_from, log, now_ms() + CLOCKS_APART_MS, None).await?;
+    Ok(deleted as u64)
+}
+
+/// Lets go of the log's entries that are older than `age` and that nobody who holds a lease reads: of a table whose versions
+/// are not counted. Every look at a table lists its log, so it must not grow for ever.
+pub async fn expire_old_log(table: &Table, age: Duration, leases: &Leases) -> Result<u64, LakeError> {
+    let newest = table.newest_version().await?;
+    let cutoff_ms = now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let young = entries_since(table, cutoff_ms).await?.unwrap_or(newest);
+    let oldest = leases.oldest_version(table.path()).map_or(young, |held| held.min(young));
+    expire_log(table, oldest.min(newest).max(0)).await
+}
+
+/// The first version that was written after `cutoff_ms`.
+async fn entries_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, LakeError> {
+    let log = Path::from("_delta_log");
+    let entries: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
+    let since = entries.iter().filter(|entry| entry.last_modified.timestamp_millis() > cutoff_ms);
+    Ok(since.filter_map(|entry| entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()).min())
+}
+
+/// How the paths of a table's files begin.
+fn data_prefix(table: &Table) -> String {
+    format!("{}=", table.partition_column())
+}
+
+async fn files_in_store(table: &Table) -> Result<Vec<ObjectMeta>, LakeError> {
+    let prefix = data_prefix(table);
+    let is_data = |file: &ObjectMeta| file.location.as_ref().starts_with(&prefix);
+    let listed: Vec<ObjectMeta> = table.store().list(None).try_collect().await?;
+    Ok(listed.into_iter().filter(is_data).collect())
+}
+
+/// The files of every version from `from` on: those of the newest, and what was taken away since.
+async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeError> {
+    let snapshot = table.snapshot().await?;
+    let mut needed: HashSet<String> = snapshot.files.iter().map(|file| file.path.clone()).collect();
+    for version in from + 1..=snapshot.version {
+        let version = table.version_of(version)?;
+        let Some(bytes) = table.inner.log_store.read_commit_entry(version).await? else {
+            let reason = format!("the log has no entry of version {version}, so it cannot be told what is needed");
+            return Err(LakeError::Schema { table: table.name(), reason });
+        };
+        for action in get_actions(version, &bytes)? {
+            match action {
+                Action::Add(add) => needed.insert(add.path),
+                Action::Remove(remove) => needed.insert(remove.path),
+                _ => false,
+            };
+        }
+    }
+    Ok(needed)
+}
+
+/// The files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be loaded. What
+/// came and went since is too young by its own age.
+async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
+    let first = entries_since(table, cutoff_ms).await?;
+    let Some(version) = first.map(|first| first - 1).filter(|version| (0..from).contains(version)) else {
+        return Ok(HashSet::new());
+    };
+    match table.snapshot_at(version).await {
+        Ok(snapshot) => Ok(snapshot.files.into_iter().map(|file| file.path).collect()),
+        Err(error) => {
+            tracing::debug!(table = table.name(), version, %error, "an old version cannot be loaded, so nobody reads it");
+            Ok(HashSet::new())
+        }
+    }
+}
+
+async fn delete(table: &Table, paths: Vec<Result<Path, object_store::Error>>) -> Result<(), LakeError> {
+    let store = table.store();
+    let mut deletions = store.delete_stream(futures::stream::iter(paths).boxed());
+    while let Some(deletion) = deletions.next().await {
+        match deletion {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    SystemClock.now().0.div_euclid(1_000)
+}

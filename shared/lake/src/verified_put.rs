@@ -1,0 +1,214 @@
+//! Did a conditional put happen? The answer of a remote store may get lost, and a store may answer 409 where two met and
+//! nobody won. This wrapper looks the object up: what it holds decides.
+//!
+//! Whoever creates an object under a name that decides something writes bytes that nobody else would write (a commit of
+//! ours carries an id of its own). So equal bytes mean: it was this attempt, however often it was sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+use tokio::time::Instant;
+
+use shared::limits::{STORE_PART_BYTES, STORE_PARTS_AT_ONCE};
+
+/// Pause before a conditional put that did not happen is sent again; it doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A remote store whose conditional puts have a certain outcome, and whose large puts go in parts.
+#[derive(Debug)]
+pub(super) struct CertainStore {
+    inner: Arc<dyn ObjectStore>,
+    /// How long a conditional put without outcome is repeated.
+    retry: Duration,
+    /// Before the first repetition; it doubles.
+    pause: Duration,
+}
+
+/// What stands under a name.
+enum Found {
+    Ours(PutResult),
+    Theirs,
+    Nothing,
+}
+
+impl CertainStore {
+    pub fn new(inner: Arc<dyn ObjectStore>, retry: Duration) -> CertainStore {
+        CertainStore { inner, retry, pause: PAUSE }
+    }
+
+    async fn create(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let deadline = Instant::now() + self.retry;
+        let mut pause = self.pause;
+        loop {
+            let error = match self.inner.put_opts(location, payload.clone(), options.clone()).await {
+                Ok(put) => return Ok(put),
+                // Nothing was sent, or nothing was taken.
+                Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => return Err(error),
+                Err(error @ (Error::NotImplemented { .. } | Error::NotSupported { .. })) => return Err(error),
+                Err(error) => error,
+            };
+            match self.look(location, &payload).await {
+                Ok(Found::Ours(put)) => {
+                    tracing::debug!(%location, %error, "a conditional put had happened after all");
+                    return Ok(put);
+                }
+                Ok(Found::Theirs) => {
+                    let path = location.to_string();
+                    return Err(Error::AlreadyExists { path, source: Box::new(error) });
+                }
+                // It is not there: it may be sent again, and if the first one comes late, one of them is refused.
+                Ok(Found::Nothing) if Instant::now() < deadline => {}
+                Ok(Found::Nothing) => return Err(undecided(error)),
+                Err(_) if Instant::now() < deadline => {}
+                Err(_) => return Err(undecided(error)),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn look(&self, location: &Path, payload: &PutPayload) -> Result<Found> {
+        let found = match self.inner.get(location).await {
+            Ok(found) => found,
+            Err(Error::NotFound { .. }) => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        let put = PutResult { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        if found.meta.size != payload.content_length() as u64 {
+            return Ok(Found::Theirs);
+        }
+        let bytes = found.bytes().await?;
+        let mut rest: &[u8] = &bytes;
+        let same = payload.iter().all(|part| match rest.strip_prefix(part.as_ref()) {
+            Some(after) => {
+                rest = after;
+                true
+            }
+            None => false,
+        });
+        Ok(if same { Found::Ours(put) } else { Found::Theirs })
+    }
+
+    /// Sends a large object in parts: one request would take too long to be bounded by a time.
+    async fn put_in_parts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let options =
+            PutMultipartOptions { tags: options.tags, attributes: options.attributes, extensions: options.extensions };
+        let mut upload = self.inner.put_multipart_opts(location, options).await?;
+        let parts: Vec<_> = parts(payload).into_iter().map(|part| upload.put_part(part)).collect();
+        let sent = futures::stream::iter(parts).buffer_unordered(STORE_PARTS_AT_ONCE).try_collect::<()>().await;
+        match sent {
+            Ok(()) => upload.complete().await,
+            Err(error) => {
+                // Parts that stay are no object; a lifecycle rule of the bucket takes them away.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether it happened is not known. It must not be taken for a lost race, which is known to have changed nothing.
+fn undecided(error: Error) -> Error {
+    match error {
+        Error::AlreadyExists { path, source } => {
+            let source = format!("{path}: the store refused to decide: {source}");
+            Error::Generic { store: "CertainStore", source: source.into() }
+        }
+        error => error,
+    }
+}
+
+/// `payload` in pieces of [`STORE_PART_BYTES`].
+fn parts(payload: PutPayload) -> Vec<PutPayload> {
+    let mut parts = Vec::new();
+    let mut open = BytesMut::new();
+    for mut chunk in payload {
+        while !chunk.is_empty() {
+            if open.is_empty() && chunk.len() >= STORE_PART_BYTES {
+                parts.push(PutPayload::from(chunk.split_to(STORE_PART_BYTES)));
+                continue;
+            }
+            let room = STORE_PART_BYTES - open.len();
+            open.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
+            if open.len() == STORE_PART_BYTES {
+                parts.push(PutPayload::from(Bytes::from(std::mem::take(&mut open))));
+            }
+        }
+    }
+    if !open.is_empty() {
+        parts.push(PutPayload::from(open.freeze()));
+    }
+    parts
+}
+
+impl fmt::Display for CertainStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CertainStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        match options.mode {
+            PutMode::Create => self.create(location, payload, options).await,
+            PutMode::Overwrite if payload.content_length() > STORE_PART_BYTES => {
+                self.put_in_parts(location, payload, options).await
+            }
+            PutMode::Overwrite | PutMode::Update(_) => self.inner.put_opts(location, payload, options).await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
