@@ -212,7 +212,7 @@ fn frozen_touched<'a>(given: &Given<'_>, files: impl Iterator<Item = &'a Archive
     }
     let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
     let windows: Option<BTreeSet<Day>> = match given.window {
-        Window::Session { gap } => reach::touched(gap, &days, given.frozen, None).map(|touched| touched.windows),
+        Window::Session { gap } => sessions::touched(gap, &days, given.frozen, None).map(|touched| touched.windows),
         window => days.into_iter().map(|day| window.window_days_of(day)).collect::<Option<Vec<_>>>().map(|days| {
             let days = days.into_iter().flatten();
             days.map(Day).collect()
@@ -278,7 +278,7 @@ fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<I
     let present = given.present.iter().filter_map(|file| file.partition);
     if let Window::Session { gap } = given.window {
         let wanted = archived.chain(present).filter(is_wanted);
-        return reach::touched(
+        return sessions::touched(
             gap,
             &days.iter().copied().chain(wanted).collect(),
             given.present,

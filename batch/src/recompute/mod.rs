@@ -28,7 +28,6 @@ use tokio::task::JoinSet;
 use crate::failure::{RunFailure, date_name};
 use crate::plan::planner::{ArchiveFile, EventDate, Plan};
 use crate::recompute::budget::Budget;
-use crate::recompute::duplicates;
 use crate::recompute::fold::bounded_fold::Filled;
 use crate::recompute::fold::folding::Folding;
 use crate::recompute::fold::passes::{Duplicates, Passes, Portion};

@@ -29,7 +29,7 @@ use crate::failure::RunFailure;
 use crate::recompute::blocking;
 use crate::recompute::budget::Budget;
 use crate::reconcile::align::{Aligned, Row};
-use crate::reconcile::causes::{self, Explain};
+use crate::reconcile::causes::Explain;
 use crate::reconcile::difference::{Differing, DriftSum, Intervals, compare};
 use crate::reconcile::excluded_events::RowId;
 use crate::reconcile::json_cell::json_cell;
@@ -278,7 +278,7 @@ impl Work {
                 }
                 None => None,
             };
-            let cause = |row: usize, stands: explain::Served| {
+            let cause = |row: usize, stands: causes::Served| {
                 if !measure.same {
                     return Ok(Cause::Definition);
                 }

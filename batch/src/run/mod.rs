@@ -35,7 +35,6 @@ use crate::recompute::{Bounds, Recomputed, Staging, recompute};
 use crate::reconcile::causes::{Explain, Files};
 use crate::reconcile::history::Comparisons;
 use crate::reconcile::{Served, reconcile};
-use crate::run::publish;
 use crate::runs::queue::RunEntry;
 use crate::settings::BatchSettings;
 use crate::step::Step;

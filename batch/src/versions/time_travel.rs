@@ -65,7 +65,7 @@ impl Travel {
         let now = self.views.get(view.as_str()).ok_or_else(|| PastError::Nothing(view.clone()))?;
         if let Some(present) = now.version.as_ref().filter(|present| present.version == version.version) {
             let version = Arc::clone(present);
-            return Ok(Past { published: now, version, lease });
+            return Ok(Past { published: now, version, lease: Box::new(lease) });
         }
         self.load(view, &now.stream, &version, lease).await
     }

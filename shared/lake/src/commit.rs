@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::owner::OWNER_TXN;
 use super::schema::{SchemaChange, change, delta_schema};
 use super::table::State;
-use super::{DataFile, Dropped, LakeError, Table, TableSnapshot};
+use super::{DataFile, Dropped, LakeError, Table, TableSnapshot, data_file};
 
 /// Commits after which the log gets a checkpoint, so that opening a table stays quick.
 pub(super) const CHECKPOINT_COMMITS: i64 = 100;

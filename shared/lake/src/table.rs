@@ -28,7 +28,7 @@ use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, DROPPED_KEY, INFO_KEY};
 use super::durable::DurableStore;
 use super::encode::{Encoded, encode, is_readable};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease};
+use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease, data_file};
 use shared::time::Day;
 
 /// The directory name of the partition whose value is null, as Hive and Delta have it.
