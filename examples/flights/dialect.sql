@@ -3,7 +3,7 @@
 --   trueup check examples/flights/dialect.sql
 --   trueup verify examples/flights/dialect.sql --stream flights --events examples/flights/flights.parquet
 --
--- docs/dialect.md explains each, docs/accuracy.md how far estimates may be off.
+-- docs/dialect.md explains each, docs/accuracy.md the errors of estimates.
 
 CREATE STREAM flights (
   flight_id STRING PRIMARY KEY,
@@ -79,7 +79,7 @@ SELECT window_start, window_end, origin,
 FROM flights
 GROUP BY SLIDE(scheduled_at, INTERVAL '3' HOUR), origin;
 
--- Months, and no window at all.
+-- Months, and a view without a window.
 CREATE VIEW monthly AS
 SELECT window_start, window_end, origin,
        COUNT(*)                                                   AS flights,
