@@ -1,4 +1,4 @@
-"""Does a stream's archive hold every event once, for readers that know nothing of Trueup?
+"""Checks that a stream's archive holds every event once, for readers without any code of Trueup.
 
 archive.py TABLE EVENTS: reads the Delta table TABLE with deltalake and with Polars, and expects EVENTS rows, each with a
 position of its own. Exits with a traceback where that is not so.

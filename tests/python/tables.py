@@ -1,5 +1,5 @@
-"""Do other tools find exactly what the server says? Reads events, a view and its reconciliations with deltalake, Polars
-and DuckDB. Usage: tables.py LAKE STREAM EVENTS.ndjson VIEW ROWS.parquet OLD_VERSION OLD_ROWS.parquet"""
+"""Checks that other tools read exactly what the server returns. Reads events, a view and its reconciliations with
+deltalake, Polars and DuckDB. Usage: tables.py LAKE STREAM EVENTS.ndjson VIEW ROWS.parquet OLD_VERSION OLD_ROWS.parquet"""
 
 import json
 import sys
@@ -12,7 +12,7 @@ lake, stream, sent_file, view, rows_file, old_version, old_rows_file = sys.argv[
 
 
 def same(found: pl.DataFrame, expected: pl.DataFrame, what: str) -> None:
-    """Equal as bags of rows, with columns by name."""
+    """Compares two tables as bags of rows, with columns by name."""
     columns = sorted(expected.columns)
     found, expected = found.select(columns), expected.select(columns)
     for column in columns:
@@ -29,14 +29,14 @@ def delta(path: str, version: int | None = None) -> pl.DataFrame:
 
 
 def duck(table: DeltaTable, columns: list[str]) -> pl.DataFrame:
-    """DuckDB's Delta extension has to be downloaded; the list of files that the log gives does as well."""
+    """Reads the files that the Delta log lists: DuckDB's Delta extension would have to be downloaded."""
     names = ", ".join(f'"{column}"' for column in columns)
     files = [uri.removeprefix("file://") for uri in table.file_uris()]
     query = duckdb.execute(f"SET TimeZone = 'UTC'; SELECT {names} FROM read_parquet(?, union_by_name => true)", [files])
     return pl.from_arrow(query.to_arrow_table())
 
 
-# Events: exactly those that were sent, each once, under dense offsets.
+# Events: exactly those that were sent, each once, with dense offsets.
 events = delta(f"events/{stream}")
 assert sorted(events["_offset"].to_list()) == list(range(events.height)), "offsets are dense"
 with open(sent_file, encoding="utf-8") as lines:
@@ -54,9 +54,9 @@ for got, want in zip(read, sent, strict=True):
 assert set(events["_event_date"].unique().to_list()) >= {row["at"].date() for row in read if row["at"].year < 9999}
 print(f"events: {len(read)} rows, equal")
 
-# The view: exactly the published rows, today's and those of an older version.
+# The view: exactly the published rows, of the current and of an older version.
 expected = pl.read_parquet(rows_file)
-# The intervals of estimates are the answer's, not the table's: what batch computed is exact.
+# Intervals of estimates are in responses only: batch's values are exact.
 shown = [c for c in expected.columns if not c.startswith("_") and not c.endswith(("_low", "_high"))]
 same(delta(f"views/{view}").select(shown), expected.select(shown), "view, Polars")
 table = DeltaTable(f"{lake}/views/{view}")

@@ -1,4 +1,4 @@
-"""Can the sketches of a view's table be read and unioned by Apache DataSketches for Python?
+"""Checks that Apache DataSketches for Python reads and unions the sketches of a view's table.
 
 union.py TABLE EVENTS: reads the Delta table TABLE with deltalake and Polars, and compares it with what Python makes of
 the events in the NDJSON file EVENTS. Exits with a traceback where they disagree.
@@ -43,7 +43,7 @@ def union_of(*sketches):
 
 
 def others(values, n):
-    """As many more values of the same type, that are not among them."""
+    """Returns as many further values of the same type, different from these."""
     kind = type(values[0])
     return [kind(f"other {i}") if kind is str else kind(10_000_000 + i) for i in range(n)]
 
@@ -52,13 +52,13 @@ def check_distinct(image, values, where):
     known = set(values)
     ours, theirs = hll_sketch.deserialize(image), hll_of(known)
     assert ours.lg_config_k == LG_K, where
-    # The same values on both sides: the union has no more than either. Values hashed otherwise would double it.
+    # The same values on both sides: the union is no larger than either. Different hashes would double it.
     same, alone = union_of(ours, theirs), union_of(ours, ours)
     assert abs(same.get_estimate() - alone.get_estimate()) < 1e-6 * len(known), (
         f"{where}: {same.get_estimate()} with the same values, {alone.get_estimate()} without"
     )
     assert alone.get_lower_bound(3) <= len(known) <= alone.get_upper_bound(3), f"{where}: {alone.get_estimate()}"
-    # Half of the others is shared.
+    # Half of the other values are shared.
     more = others(values, len(known))
     both = union_of(ours, hll_of(list(known)[: len(known) // 2] + more))
     truth = len(known) + len(more)
@@ -94,7 +94,7 @@ def check_items(image, values, where):
     ours = frequent_items_sketch.deserialize(image, serde)
     assert ours.total_weight == len(values), f"{where}: {ours.total_weight} of {len(values)}"
     counts = Counter(values)
-    # Python's counts more of the most frequent value, and of one that ours has not seen.
+    # Python's sketch counts the most frequent value again, and one that Trueup's does not have.
     first, new = counts.most_common(1)[0][0], others(values, 1)[0]
     theirs = frequent_items_sketch(9)
     for value, more in [(first, 100), (new, 50)]:
