@@ -100,6 +100,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (Kind::Gauge, Unit::Bytes, "trueup_state_bytes", "memory that they take"),
     (Kind::Gauge, Unit::Count, "trueup_batch_version", "the batch version of a view that answers"),
     (Kind::Gauge, Unit::Seconds, "trueup_batch_age_seconds", "time since it was published"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_version_notes_unreadable_total",
+        "versions whose notes could not be read at start, wholly or in part",
+    ),
     (Kind::Counter, Unit::Count, "trueup_batch_runs_total", "batch runs that ended, by how and what asked for them"),
     (Kind::Gauge, Unit::Seconds, "trueup_batch_success_timestamp_seconds", "when the last run of a view was published"),
     (Kind::Gauge, Unit::Count, "trueup_batch_retry_waiting", "1 while a failed run of a view waits to be tried again"),

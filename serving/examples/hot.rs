@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, StringViewArray};
+use arrow::datatypes::i256;
 use axum::body::Body;
 use axum::http::Request;
 use shared::ids::Offset;
@@ -50,7 +51,7 @@ fn part(view: &View, minutes: std::ops::Range<i64>) -> Part {
         match states {
             States::Count(counts) => counts.iter_mut().enumerate().for_each(|(i, c)| *c = value(i) + 1),
             States::Integers { sums, counts } => {
-                sums.iter_mut().enumerate().for_each(|(i, s)| *s = i128::from(value(i)) * 100);
+                *sums = (0..counts.len()).map(|i| Some(i256::from_i128(i128::from(value(i)) * 100))).collect();
                 counts.iter_mut().enumerate().for_each(|(i, c)| *c = value(i) + 1);
             }
             States::Ordered { values, seen, .. } => {

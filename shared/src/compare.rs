@@ -86,19 +86,22 @@ pub struct DefinitionChange {
 pub struct MeasureDrift {
     pub equal: u64,
     /// Numeric measures only; 0 for others.
+    #[serde(with = "crate::double")]
     pub max_abs_error: f64,
+    #[serde(with = "crate::double")]
     pub max_rel_error: f64,
+    #[serde(with = "crate::double")]
     pub mean_rel_error: f64,
     /// How far off what was served had been on average over all compared rows, as a share: the relative error, or 1 where
     /// there is none to tell (nothing was served, nothing is true, or no numbers). What was changed on purpose, by another
     /// definition, historical events or retention, counts as 0.
-    #[serde(default)]
+    #[serde(default, with = "crate::double")]
     pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
     #[serde(default)]
     pub estimates: u64,
     /// Share of those estimates whose interval holds the exact value; `None`: there were none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::double::optional", skip_serializing_if = "Option::is_none")]
     pub inside_bounds: Option<f64>,
 }
 

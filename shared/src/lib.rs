@@ -11,6 +11,7 @@ pub mod compare;
 pub mod control;
 pub mod data_file;
 pub mod decimal;
+pub mod double;
 pub mod evaluate;
 pub mod explain;
 pub mod handoff;

@@ -49,6 +49,15 @@ impl Micros {
         let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
         Some(Micros(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros()))
     }
+
+    /// Reads what `Display` writes outside of the years 0 to 9999, which RFC 3339 does not have.
+    fn parse_far(text: &str) -> Option<Micros> {
+        if let Some(micros) = text.strip_suffix("us") {
+            return micros.parse().ok().map(Micros);
+        }
+        let time = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.fZ").ok()?;
+        Some(Micros(time.and_utc().timestamp_micros()))
+    }
 }
 
 /// Microseconds of a duration, saturating.
@@ -75,7 +84,8 @@ impl Serialize for Micros {
 impl<'de> Deserialize<'de> for Micros {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Micros::parse(&text).ok_or_else(|| de::Error::custom(format!("not an RFC 3339 time: {text}")))
+        let time = Micros::parse(&text).or_else(|| Micros::parse_far(&text));
+        time.ok_or_else(|| de::Error::custom(format!("not an RFC 3339 time: {text}")))
     }
 }
 

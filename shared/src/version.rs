@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::compare::Comparison;
 use crate::data_file::DataFile;
@@ -91,6 +92,21 @@ pub struct VersionFile {
 }
 
 impl BatchVersion {
+    /// Reads the note of a commit. The comparison summary only reports on earlier results: if it cannot be read, the version
+    /// is returned without it, with the reason.
+    pub fn from_note(note: Map<String, Value>) -> Result<(BatchVersion, Option<serde_json::Error>), serde_json::Error> {
+        let unreadable = match serde_json::from_value(Value::Object(note.clone())) {
+            Ok(version) => return Ok((version, None)),
+            Err(error) => error,
+        };
+        let mut figures = note;
+        figures.remove("comparison");
+        match serde_json::from_value(Value::Object(figures)) {
+            Ok(version) => Ok((version, Some(unreadable))),
+            Err(_) => Err(unreadable),
+        }
+    }
+
     /// Events that the run read per second, if it read any.
     pub fn events_per_second(&self) -> Option<f64> {
         let work = self.work?;
@@ -123,5 +139,134 @@ impl BatchVersion {
             dates.entry(file.date).or_default().push(file);
         }
         dates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compare::{Causes, MeasureDrift};
+    use crate::ids::{Offset, Partition};
+    use crate::seam::CutPoint;
+
+    fn double() -> impl Strategy<Value = f64> {
+        let ends = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN, 5e-324, -0.0, 1.0];
+        prop_oneof![prop::sample::select(ends.to_vec()), any::<u64>().prop_map(f64::from_bits)]
+    }
+
+    fn time() -> impl Strategy<Value = Micros> {
+        prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(253_402_300_800_000_000), any::<i64>()].prop_map(Micros)
+    }
+
+    fn drift() -> impl Strategy<Value = MeasureDrift> {
+        let doubles = (double(), double(), double(), double(), prop::option::of(double()));
+        (doubles, any::<u64>(), any::<u64>()).prop_map(|((a, b, c, d, inside), equal, estimates)| MeasureDrift {
+            equal,
+            max_abs_error: a,
+            max_rel_error: b,
+            mean_rel_error: c,
+            drift: d,
+            estimates,
+            inside_bounds: inside,
+        })
+    }
+
+    prop_compose! {
+        fn version()(
+            drift in drift(),
+            published_at in time(),
+            watermark in prop::option::of(time()),
+            number in any::<i64>(),
+            count in any::<u64>(),
+            positions in any::<u128>(),
+            day in any::<i32>(),
+        ) -> BatchVersion {
+            let ledger = Ledger { events: count, positions };
+            let point = CutPoint { offset: Offset(count), accepted: ledger };
+            BatchVersion {
+                view: "v".parse().expect("a name"),
+                sql: "SELECT \"\u{0}\"".to_owned(),
+                definition_hash: String::new(),
+                version: number,
+                run: String::new(),
+                published_at,
+                seam: Cut(BTreeMap::from([(Partition(u32::MAX), point)])),
+                ledger,
+                full: true,
+                rows: count,
+                longest_session_us: number,
+                comparison: Some(Box::new(Comparison {
+                    view: "v".parse().expect("a name"),
+                    version: number,
+                    compared_at: published_at,
+                    cut: BTreeMap::from([(Partition(0), Offset(count))]),
+                    rows_compared: count,
+                    rows_equal: count,
+                    measures: BTreeMap::from([("m".to_owned(), drift)]),
+                    causes: Causes { late: count, ..Causes::default() },
+                    definition: None,
+                    rows: Vec::new(),
+                    rows_omitted: count,
+                })),
+                comparison_file: None,
+                work: Some(RunWork { started_at: published_at, events: count, bytes: count }),
+                file_count: Some(count),
+                bytes: None,
+                watermark,
+                latest_event: watermark,
+                retained_from: Some(Day(day)),
+                frozen_before: None,
+                dropped_sessions_end: watermark,
+                past_retention: count,
+                files: Vec::new(),
+            }
+        }
+    }
+
+    fn note(version: &BatchVersion) -> Map<String, Value> {
+        // As the lake keeps it: as text.
+        let text = serde_json::to_string(version).expect("plain data");
+        serde_json::from_str(&text).expect("an object")
+    }
+
+    proptest! {
+        #[test]
+        fn every_note_is_read_back(version in version()) {
+            let (read, problem) = BatchVersion::from_note(note(&version)).expect("readable");
+            prop_assert!(problem.is_none(), "{problem:?}");
+            let drift = |version: &BatchVersion| version.comparison.as_ref().expect("there").measures["m"];
+            let (a, b) = (drift(&read), drift(&version));
+            let pairs = [
+                (a.max_abs_error, b.max_abs_error),
+                (a.max_rel_error, b.max_rel_error),
+                (a.mean_rel_error, b.mean_rel_error),
+                (a.drift, b.drift),
+                (a.inside_bounds.unwrap_or(0.0), b.inside_bounds.unwrap_or(0.0)),
+            ];
+            for (a, b) in pairs {
+                // Reading JSON rounds: off by one unit in the last place at most.
+                let same = a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= b.abs() * f64::EPSILON;
+                prop_assert!(same, "{a:e} is not {b:e}");
+            }
+            // All else is the same.
+            let mut read = read;
+            if let Some(comparison) = &mut read.comparison {
+                comparison.measures.insert("m".to_owned(), b);
+            }
+            prop_assert_eq!(format!("{read:?}"), format!("{version:?}"));
+        }
+
+        #[test]
+        fn the_comparison_is_not_needed_to_read_the_rest(version in version()) {
+            let mut note = note(&version);
+            note["comparison"]["measures"]["m"]["drift"] = Value::from("a lot");
+            let (read, problem) = BatchVersion::from_note(note.clone()).expect("readable");
+            prop_assert!(problem.is_some() && read.comparison.is_none());
+            prop_assert_eq!(read.seam, version.seam);
+            note.remove("seam");
+            prop_assert!(BatchVersion::from_note(note).is_err());
+        }
     }
 }

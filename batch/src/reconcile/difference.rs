@@ -1,9 +1,16 @@
-//! How far is one column from another? Equal bits, rounding, or a difference that wants a cause.
+//! Compares a served column with the exact one, value by value: equal, rounded, or different for a cause.
+//!
+//! Values are equal if both are NULL, both are NaN, or they are the same number. A DOUBLE is rounded if both numbers are finite
+//! and |served - exact| <= max(1e-9 max(|served|, |exact|), 1e-12 max over the column of |exact|). Every other difference has
+//! a cause: a NaN or an infinity on one side is never rounding.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::datatypes::DataType as ArrowType;
 use shared::compare::{Cause, MeasureDrift};
+use shared::double::canonical_column;
 
 use crate::failure::RunFailure;
 use crate::reconcile::causes::Served;
@@ -65,6 +72,7 @@ pub fn compare(
     mut cause: impl FnMut(usize, Served) -> Result<Cause, RunFailure>,
     mut each: impl FnMut(Differing),
 ) -> Result<BooleanArray, RunFailure> {
+    let (served, exact) = (&canonical_column(Arc::clone(served)), &canonical_column(Arc::clone(exact)));
     let equal = not_distinct(served, exact)?;
     sum.drift.equal += equal.true_count() as u64;
     sum.values += equal.true_count() as u64;
@@ -81,11 +89,11 @@ pub fn compare(
     };
     for row in (0..equal.len()).filter(|row| !equal.value(*row)) {
         let error = match (number(served, row), number(exact, row)) {
-            (Some(served), Some(exact)) => {
+            (Some(served), Some(exact)) if served.is_finite() && exact.is_finite() => {
                 let absolute = (served - exact).abs();
                 let size = served.abs().max(exact.abs());
                 let relative = if exact == 0.0 { absolute / size } else { absolute / exact.abs() };
-                // NaN or infinity on one side only: as far off as can be, but nothing to take a mean of.
+                // The quotient of a large and a tiny number may be infinite: nothing to take a mean of.
                 if relative.is_finite() {
                     sum.drift.max_abs_error = sum.drift.max_abs_error.max(absolute);
                     sum.drift.max_rel_error = sum.drift.max_rel_error.max(relative);
@@ -94,12 +102,13 @@ pub fn compare(
                 }
                 let tolerance = (ROUNDING_OF_VALUE * size).max(ROUNDING_OF_COLUMN * largest);
                 if is_double && absolute <= tolerance {
-                    sum.off += relative;
+                    sum.off += if relative.is_finite() { relative } else { 1.0 };
                     each(Differing { row, cause: Cause::Rounding, error: relative });
                     continue;
                 }
                 if relative.is_finite() { relative } else { f64::INFINITY }
             }
+            // Only one side has a value, or it is NaN or infinite: as far off as can be.
             _ => f64::INFINITY,
         };
         let stands = Intervals::of(intervals, exact, row);
@@ -120,9 +129,11 @@ pub fn compare(
 impl DriftSum {
     /// The drift over all values counted.
     pub fn drift(self) -> MeasureDrift {
-        let mean_rel_error = if self.values == 0 { 0.0 } else { self.relative / self.values as f64 };
+        // Finite even where errors of 1e308 add up.
+        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { (sum / count as f64).min(f64::MAX) };
+        let mean_rel_error = mean(self.relative, self.values);
         let inside_bounds = (self.estimates > 0).then(|| self.inside as f64 / self.estimates as f64);
-        let drift = if self.compared == 0 { 0.0 } else { self.off / self.compared as f64 };
+        let drift = mean(self.off, self.compared);
         MeasureDrift { mean_rel_error, drift, estimates: self.estimates, inside_bounds, ..self.drift }
     }
 }
@@ -161,6 +172,20 @@ mod tests {
         let (all, drift) = compared(served, exact);
         assert_eq!(all, [(1, Cause::Rounding), (3, Cause::Late), (4, Cause::Late), (5, Cause::Rounding)]);
         assert_eq!(drift.equal, 3);
+    }
+
+    #[test]
+    fn nan_is_nan_and_an_infinity_is_never_rounding() {
+        let (nan, inf, max) = (f64::NAN, f64::INFINITY, f64::MAX);
+        let served = Arc::new(Float64Array::from(vec![-nan, -0.0, inf, inf, 1.0, -inf, nan, 1e308, max, 1e-300]));
+        let exact = Arc::new(Float64Array::from(vec![nan, 0.0, inf, 1.0, inf, inf, inf, -1e308, 5e-324, 5e-324]));
+        let (all, drift) = compared(served, exact);
+        let late: Vec<_> = (3..9).map(|row| (row, Cause::Late)).collect();
+        assert_eq!(all[..6], late);
+        assert_eq!(all[6..], [(9, Cause::Rounding)]);
+        assert_eq!(drift.equal, 3);
+        let MeasureDrift { max_abs_error, max_rel_error, mean_rel_error, drift, .. } = drift;
+        assert!([max_abs_error, max_rel_error, mean_rel_error, drift].iter().all(|figure| figure.is_finite()));
     }
 
     #[test]

@@ -17,9 +17,8 @@ pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
         ArrowType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         ArrowType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
         ArrowType::Float64 => {
-            let value = column.as_primitive::<Float64Type>().value(row);
-            // JSON has no word for these; a text says what they are, null would say that there is nothing.
-            serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
+            // Text for what JSON does not have: null would say that there is no value.
+            shared::double::to_json(column.as_primitive::<Float64Type>().value(row))
         }
         ArrowType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row).into(),
         ArrowType::Date32 => Day(column.as_primitive::<Date32Type>().value(row)).to_string().into(),

@@ -90,6 +90,6 @@ impl Kept {
 
 /// The version that a note tells of; `None`: the note is not about one.
 pub fn version_of((number, note): (i64, Map<String, Value>)) -> Option<BatchVersion> {
-    let version: BatchVersion = serde_json::from_value(Value::Object(note)).ok()?;
+    let (version, _) = BatchVersion::from_note(note).ok()?;
     (version.version == number).then_some(version)
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
-use serde_json::Value;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::published::Published;
@@ -35,8 +34,6 @@ pub struct Loaded {
 pub enum LoadError {
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error("view {view}: the notes of version {version} cannot be read: {reason}")]
-    Notes { view: String, version: i64, reason: String },
 }
 
 /// Finds out what answers for `view`, before speed starts.
@@ -51,11 +48,22 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     };
     let Some(table) = lake.open_table(&TablePath::view(&view.name)).await? else { return Ok(nothing(false)) };
     let Some((number, info)) = table.latest_info().await? else { return Ok(nothing(false)) };
-    let mut version: BatchVersion = serde_json::from_value(Value::Object(info)).map_err(|e| LoadError::Notes {
-        view: view.name.to_string(),
-        version: number,
-        reason: e.to_string(),
-    })?;
+    let mut version = match BatchVersion::from_note(info) {
+        Ok((version, None)) => version,
+        Ok((version, Some(error))) => {
+            metrics::counter!("trueup_version_notes_unreadable_total", "view" => view.name.to_string()).increment(1);
+            tracing::error!(view = %view.name, version = number, %error,
+                "cannot read the comparison summary of the version; the version is used without it");
+            version
+        }
+        // Without its seam a version cannot be used, and an older one would count events twice: the log may be shorter.
+        Err(error) => {
+            metrics::counter!("trueup_version_notes_unreadable_total", "view" => view.name.to_string()).increment(1);
+            tracing::error!(view = %view.name, version = number, %error,
+                "cannot read the notes of the version; speed alone answers until a run has recomputed the view");
+            return Ok(nothing(true));
+        }
+    };
     if let Some((partition, covered, archived)) = ahead_of_archive(lake, stream, &version.seam).await? {
         tracing::warn!(view = %view.name, version = number, %partition, covered = covered.0, archived = archived.0,
             "the present version has events that the archive does not have: view and archive are not of one moment (a copy \

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use polars::prelude::{BooleanChunked, ChunkCompareEq, ChunkCompareIneq, Expr, IntoSeries, PolarsResult, Series};
 
 use super::kernel::apply;
+use crate::double::canonical;
 use crate::scalar::{Function, Literal};
 use crate::types::DataType;
 
@@ -49,8 +50,7 @@ fn key_of_literal(literal: &Literal) -> Option<i128> {
 
 /// Equal for equal numbers: there is one NaN and one zero.
 fn key_of_double(value: f64) -> i128 {
-    let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
-    i128::from(value.to_bits())
+    i128::from(canonical(value).to_bits())
 }
 
 /// GREATEST or LEAST: NULLs are left out; NaN is greater than every number.

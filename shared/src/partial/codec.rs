@@ -13,7 +13,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
 use self::state_columns::state_columns;
-pub use self::state_columns::{decode_states, state_fields};
+pub use self::state_columns::{decode_states, integer_sum_columns, state_fields};
 use crate::evaluate::EvaluateError;
 use crate::partial::block::{Block, Part};
 use crate::partial::finish::finish_measures;

@@ -12,16 +12,19 @@ use arrow::array::{
     RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, i256};
 
 pub use self::bounds::Bounds;
+use crate::double::canonical_column;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::partial::sketch::Width;
 use crate::partial::sketch::listing::Listed;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
+use crate::partial::states::double_sums::DoubleSum;
 use crate::partial::states::first_last::{EdgeValues, Edges};
 use crate::partial::states::sketches::{Groups, Sketches};
-use crate::partial::states::{SUM_OVERFLOW, States};
+use crate::partial::states::integer_sums::IntegerSums;
+use crate::partial::states::{DoubleDouble, States};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, View};
 
@@ -39,7 +42,7 @@ pub struct Finished {
 
 impl Finished {
     fn exact(column: ArrayRef) -> Finished {
-        Finished { column, overflowed: None, bounds: None }
+        Finished { column: canonical_column(column), overflowed: None, bounds: None }
     }
 }
 
@@ -67,7 +70,7 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
                     overflowed = Some(overflowed.as_ref().map_or_else(|| theirs.clone(), |ours| ours | theirs));
                 }
             });
-            let column = computed.next().expect("one column per composed measure");
+            let column = canonical_column(computed.next().expect("one column per composed measure"));
             let bounds = bounds::of_composed(view, states, &aggregates, &measure.expression, &column)?;
             Ok(Finished { column, overflowed, bounds })
         }
@@ -91,37 +94,36 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                 DataType::Decimal { scale, .. } => 10f64.powi(i32::from(scale)),
                 _ => 1.0,
             };
-            let average = |(sum, count): (&i128, &i64)| {
-                (*count > 0 && *sum != SUM_OVERFLOW).then(|| *sum as f64 / unit / *count as f64)
+            let average = |(sum, count): (Option<i256>, &i64)| {
+                sum.filter(|_| *count > 0).map(|sum| nearest(sum) / unit / *count as f64)
             };
             let column: Float64Array = sums.iter().zip(counts).map(average).collect();
-            let overflowed = flags(sums, |sum| sum == SUM_OVERFLOW);
-            return Finished { column: Arc::new(column), overflowed, bounds: None };
+            return Finished { column: Arc::new(column), overflowed: flags(sums, |_| true), bounds: None };
         }
         States::Integers { sums, counts } => {
             return match argument {
                 DataType::Decimal { scale, .. } => {
-                    let fits = |sum: i128| sum.unsigned_abs() <= DECIMAL_MAX as u128;
-                    let value = |(sum, count): (&i128, &i64)| (*count > 0 && fits(*sum)).then_some(*sum);
+                    let value = |(sum, count): (Option<i256>, &i64)| sum.and_then(decimal).filter(|_| *count > 0);
                     let column: Decimal128Array = sums.iter().zip(counts).map(value).collect();
                     let typed = column.with_precision_and_scale(38, scale).expect("checked to have 38 digits at most");
-                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| !fits(sum)), bounds: None }
+                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| decimal(sum).is_some()), bounds: None }
                 }
                 _ => {
-                    let value = |(sum, count): (&i128, &i64)| i64::try_from(*sum).ok().filter(|_| *count > 0);
+                    let long = |sum: i256| sum.to_i128().and_then(|sum| i64::try_from(sum).ok());
+                    let value = |(sum, count): (Option<i256>, &i64)| sum.and_then(long).filter(|_| *count > 0);
                     let column: Int64Array = sums.iter().zip(counts).map(value).collect();
-                    let overflowed = flags(sums, |sum| i64::try_from(sum).is_err());
+                    let overflowed = flags(sums, |sum| long(sum).is_some());
                     Finished { column: Arc::new(column), overflowed, bounds: None }
                 }
             };
         }
-        States::Doubles { sums, corrections, counts } => {
+        States::Doubles { sums, counts } => {
             let average = aggregate.function == AggregateFunction::Avg;
-            let value = |((sum, correction), count): ((&f64, &f64), &i64)| {
-                let total = if sum.is_finite() { sum + correction } else { *sum } + 0.0;
-                (*count > 0).then(|| if average { total / *count as f64 } else { total })
+            let value = |(sum, count): (DoubleSum<'_>, &i64)| {
+                let divisor = if average { count.unsigned_abs() } else { 1 };
+                (*count > 0).then(|| sum.over(divisor))
             };
-            Arc::new(sums.iter().zip(corrections).zip(counts).map(value).collect::<Float64Array>())
+            Arc::new(sums.iter().zip(counts).map(value).collect::<Float64Array>())
         }
         States::Ordered { values, seen, .. } => ordered_column(argument, values, seen),
         States::Decimals { values, seen, .. } => decimal_column(argument, values, seen),
@@ -136,8 +138,8 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                 AggregateFunction::Spread { sample, root } => (sample, root),
                 _ => (false, false),
             };
-            let value = |variance: f64| if root { variance.sqrt() / unit } else { variance / unit / unit };
-            Arc::new(groups.iter().map(|group| group.variance(sample).map(value)).collect::<Float64Array>())
+            let value = |spread: f64| if root { spread / unit } else { spread / unit / unit };
+            Arc::new(groups.variances(sample, root).map(|spread| spread.map(value)).collect::<Float64Array>())
         }
         States::Edges(edges) => edge_column(argument, edges),
         States::Sketches(sketches) => return finish_sketches(argument, sketches, width),
@@ -203,7 +205,7 @@ fn percentiles<T: Quantity>(
     };
     let is_exact = found.iter().flatten().all(|f| f.range.is_none());
     let bounds = (!is_exact).then(|| Bounds { low: bound(&|r| r.0), high: bound(&|r| r.1) });
-    let column = column(found.iter().map(|f| f.as_ref().map(|f| f.point)).collect());
+    let column = canonical_column(column(found.iter().map(|f| f.as_ref().map(|f| f.point)).collect()));
     Finished { column, overflowed: None, bounds }
 }
 
@@ -250,6 +252,26 @@ fn valid(seen: &[bool]) -> NullBuffer {
     NullBuffer::from(seen.to_vec())
 }
 
-fn flags(sums: &[i128], overflows: impl Fn(i128) -> bool) -> Option<BooleanBuffer> {
-    sums.iter().any(|s| overflows(*s)).then(|| sums.iter().map(|s| overflows(*s)).collect())
+/// The sums that are not known or do not fit; `None`: all do.
+fn flags(sums: &IntegerSums, fits: impl Fn(i256) -> bool) -> Option<BooleanBuffer> {
+    let overflows = |sum: Option<i256>| !sum.is_some_and(&fits);
+    sums.iter().any(overflows).then(|| sums.iter().map(overflows).collect())
+}
+
+/// The unscaled value of a DECIMAL(38, _), if it fits.
+fn decimal(sum: i256) -> Option<i128> {
+    sum.to_i128().filter(|sum| sum.unsigned_abs() <= DECIMAL_MAX as u128)
+}
+
+/// The nearest DOUBLE, or beyond 128 bits one of its neighbours.
+fn nearest(sum: i256) -> f64 {
+    match sum.to_i128() {
+        Some(sum) => sum as f64,
+        None => {
+            let (low, high) = sum.to_parts();
+            let half = |part: u128| DoubleDouble::of_integer((part >> 1) as i128);
+            let high = DoubleDouble::of_integer(high).scaled(2f64.powi(128));
+            high.plus(half(low).scaled(2.0)).plus_one((low & 1) as f64).nearest()
+        }
+    }
 }

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array};
-use arrow::datatypes::Float64Type;
+use arrow::array::ArrayRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::double::canonical_column;
 use crate::types::DataType;
 
 const BLOCK_KEYS: usize = 1024;
@@ -37,7 +37,7 @@ impl KeyLayout {
 
     /// Encodes one key per row. NaN has one encoding, and -0.0 that of 0.0.
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, ArrowError> {
-        let columns: Vec<ArrayRef> = columns.iter().map(canonical).collect();
+        let columns: Vec<ArrayRef> = columns.iter().cloned().map(canonical_column).collect();
         self.converter.convert_columns(&columns)
     }
 
@@ -45,16 +45,6 @@ impl KeyLayout {
     pub fn decode<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
         let parser = self.converter.parser();
         self.converter.convert_rows(keys.map(|bytes| parser.parse(bytes)))
-    }
-}
-
-fn canonical(column: &ArrayRef) -> ArrayRef {
-    match column.as_primitive_opt::<Float64Type>() {
-        Some(floats) => {
-            let canonical: Float64Array = floats.unary(|x| if x.is_nan() { f64::NAN } else { x + 0.0 });
-            Arc::new(canonical)
-        }
-        None => Arc::clone(column),
     }
 }
 
@@ -154,7 +144,7 @@ impl KeyIndex {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::array::{AsArray, Float64Array, Int64Array, StringViewArray};
 
     use super::*;
 

@@ -1,14 +1,18 @@
-//! How does one aggregate accumulate? Its states for many groups, one vector per part of a state.
+//! Accumulates one aggregate: its states for many groups, one vector per part of a state.
 //!
-//! Laws, tested in `states/tests.rs` and in `tests/`: observing events in any split and any order and merging the
-//! results gives the state of observing them all; `grow` adds identities.
-//!
-//! Float sums are compensated (Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher
-//! Summen"): the sum of the rounding errors is carried beside the sum.
+//! The states of a group form a commutative monoid: `merge` is associative and commutative, and the state that `grow` adds is
+//! its identity. `observe` is a homomorphism from sets of events: observe(A ∪ B) = merge(observe(A), observe(B)) for disjoint A
+//! and B. So a figure does not depend on the order of events, on how they were split, or on the measures beside it. It holds
+//! exactly for integers, decimals, extremes, first and last values and in batch; to the digits of two DOUBLEs for sums and
+//! variances of the speed layer, whatever the range of the values; within the stated bounds for sketches. Tested in
+//! `states/laws.rs` and `states/extremes.rs`.
 
 mod arithmetic;
+pub mod double_sums;
 pub mod exact;
+pub mod exact_variance;
 pub mod first_last;
+pub mod integer_sums;
 mod selection;
 pub mod sketches;
 pub mod variance;
@@ -16,13 +20,16 @@ pub mod variance;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type};
 
-pub use self::arithmetic::{DoubleDouble, SUM_OVERFLOW};
-use self::arithmetic::{add_checked, add_compensated, canonical};
-use self::exact::{ExactSpread, Total};
+pub use self::arithmetic::DoubleDouble;
+use self::double_sums::{DoubleSum, DoubleSums};
+use self::exact::Total;
+use self::exact_variance::ExactSpread;
 use self::first_last::{Edge, Edges};
+use self::integer_sums::IntegerSums;
 pub use self::selection::{Offsets, Places, Selection};
 use self::sketches::Sketches;
-use self::variance::Spread;
+use self::variance::Spreads;
+use crate::double::canonical;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Precision};
 
@@ -42,13 +49,12 @@ pub enum States {
     Count(Vec<i64>),
     /// SUM and AVG of INT, BIGINT and DECIMAL (unscaled).
     Integers {
-        sums: Vec<i128>,
+        sums: IntegerSums,
         counts: Vec<i64>,
     },
     /// SUM and AVG of DOUBLE.
     Doubles {
-        sums: Vec<f64>,
-        corrections: Vec<f64>,
+        sums: DoubleSums,
         counts: Vec<i64>,
     },
     /// The same in batch, rounded only when finished.
@@ -80,7 +86,7 @@ pub enum States {
         values: Vec<Option<Box<str>>>,
     },
     /// Variance and standard deviation.
-    Spread(Vec<Spread>),
+    Spread(Spreads),
     /// The same in batch, rounded only when finished.
     ExactSpread(Vec<ExactSpread>),
     /// FIRST_VALUE and LAST_VALUE.
@@ -99,17 +105,17 @@ impl States {
                 if precision == Precision::Exact {
                     return States::ExactDoubles { sums: Vec::new(), counts: Vec::new() };
                 }
-                return States::Doubles { sums: Vec::new(), corrections: Vec::new(), counts: Vec::new() };
+                return States::Doubles { sums: DoubleSums::default(), counts: Vec::new() };
             }
             AggregateFunction::Sum | AggregateFunction::Avg => {
-                return States::Integers { sums: Vec::new(), counts: Vec::new() };
+                return States::Integers { sums: IntegerSums::default(), counts: Vec::new() };
             }
             AggregateFunction::Min => Extreme::Min,
             AggregateFunction::Max => Extreme::Max,
             AggregateFunction::Spread { .. } => {
                 return match precision {
                     Precision::Exact => States::ExactSpread(Vec::new()),
-                    Precision::Sketch => States::Spread(Vec::new()),
+                    Precision::Sketch => States::Spread(Spreads::default()),
                 };
             }
             AggregateFunction::First => return States::Edges(Edges::new(Edge::First, argument)),
@@ -153,12 +159,11 @@ impl States {
         match self {
             States::Count(counts) => counts.resize(len, 0),
             States::Integers { sums, counts } => {
-                sums.resize(len, 0);
+                sums.resize(len);
                 counts.resize(len, 0);
             }
-            States::Doubles { sums, corrections, counts } => {
-                sums.resize(len, 0.0);
-                corrections.resize(len, 0.0);
+            States::Doubles { sums, counts } => {
+                sums.resize(len);
                 counts.resize(len, 0);
             }
             States::ExactDoubles { sums, counts } => {
@@ -178,7 +183,7 @@ impl States {
                 seen.resize(len, false);
             }
             States::Texts { values, .. } => values.resize(len, None),
-            States::Spread(groups) => groups.resize(len, Spread::default()),
+            States::Spread(groups) => groups.resize(len),
             States::ExactSpread(groups) => groups.resize_with(len, ExactSpread::default),
             States::Edges(edges) => edges.resize(len),
             States::Sketches(sketches) => sketches.resize(len),
@@ -201,14 +206,14 @@ impl States {
             },
             States::Integers { sums, counts } => {
                 let add = |group: usize, value: i128| {
-                    sums[group] = add_checked(sums[group], value);
+                    sums.add(group, value);
                     counts[group] += 1;
                 };
                 observe_integers(selection, argument, add);
             }
-            States::Doubles { sums, corrections, counts } => {
+            States::Doubles { sums, counts } => {
                 selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
-                    add_compensated(&mut sums[group], &mut corrections[group], value);
+                    sums.add(group, value);
                     counts[group] += 1;
                 });
             }
@@ -245,8 +250,8 @@ impl States {
                     }
                 });
             }
-            States::Spread(groups) => variance::observe(groups, selection, argument),
-            States::ExactSpread(groups) => exact::observe_spread(groups, selection, argument),
+            States::Spread(groups) => groups.observe(selection, argument),
+            States::ExactSpread(groups) => variance::observe_exact(groups, selection, argument),
             States::Edges(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
         }
@@ -261,34 +266,30 @@ impl States {
                 for_each_group(groups, &theirs[rows], |group, count| counts[group] += count);
             }
             (States::Integers { sums, counts }, States::Integers { sums: s, counts: c }) => {
-                for_each_group(groups, &s[rows.clone()], |group, sum| sums[group] = add_checked(sums[group], *sum));
+                sums.merge(groups, s, first);
                 for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
-            (States::Doubles { sums, corrections, counts }, States::Doubles { sums: s, corrections: e, counts: c }) => {
-                for_each_group(groups, &s[rows.clone()], |group, sum| {
-                    add_compensated(&mut sums[group], &mut corrections[group], *sum);
-                });
-                for_each_group(groups, &e[rows.clone()], |group, correction| corrections[group] += correction);
+            (States::Doubles { sums, counts }, States::Doubles { sums: s, counts: c }) => {
+                sums.merge(groups, s, first);
                 for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
             (States::ExactDoubles { sums, counts }, States::ExactDoubles { sums: s, counts: c }) => {
                 for_each_group(groups, &s[rows.clone()], |group, sum| sums[group].merge(sum));
                 for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
-            (States::ExactDoubles { sums, counts }, States::Doubles { sums: s, corrections: e, counts: c }) => {
-                for_each_group(groups, &s[rows.clone()], |group, sum| sums[group].add(*sum));
-                let pairs = groups.iter().zip(&s[rows.clone()]).zip(&e[rows.clone()]);
-                // What was carried beside a sum that is no number is none either.
-                for ((group, _), correction) in pairs.filter(|((g, sum), _)| **g != NO_GROUP && sum.is_finite()) {
-                    sums[*group as usize].add(*correction);
+            (States::ExactDoubles { sums, counts }, States::Doubles { sums: s, counts: c }) => {
+                for (row, group) in rows.clone().zip(groups).filter(|(_, group)| **group != NO_GROUP) {
+                    double_sums::add_to(&mut sums[*group as usize], s.get(row));
                 }
                 for_each_group(groups, &c[rows], |group, count| counts[group] += count);
             }
             (States::ExactSpread(ours), States::ExactSpread(theirs)) => {
-                exact::merge_spread(ours, groups, &theirs[rows])
+                exact_variance::merge_spread(ours, groups, &theirs[rows])
             }
             (States::ExactSpread(ours), States::Spread(theirs)) => {
-                exact::merge_rounded_spread(ours, groups, &theirs[rows])
+                for (row, group) in rows.zip(groups).filter(|(_, group)| **group != NO_GROUP) {
+                    theirs.add_to(row, &mut ours[*group as usize]);
+                }
             }
             (ours @ (States::Doubles { .. } | States::Spread(_)), theirs) if theirs.rounded().is_some() => {
                 ours.merge(groups, &theirs.rounded().expect("seen to be there"), first);
@@ -309,7 +310,7 @@ impl States {
                     }
                 });
             }
-            (States::Spread(ours), States::Spread(theirs)) => variance::merge(ours, groups, &theirs[rows]),
+            (States::Spread(ours), States::Spread(theirs)) => ours.merge(groups, theirs, first),
             (States::Edges(ours), States::Edges(theirs)) => ours.merge(groups, theirs, first),
             (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
@@ -320,10 +321,21 @@ impl States {
     pub fn rounded(&self) -> Option<States> {
         match self {
             States::ExactDoubles { sums, counts } => {
-                let (sums, corrections) = sums.iter().map(Total::nearest_two).unzip();
-                Some(States::Doubles { sums, corrections, counts: counts.clone() })
+                let mut rounded = DoubleSums::default();
+                for total in sums {
+                    rounded.push(match total.nearest_two() {
+                        (sum, correction) if sum.is_finite() => DoubleSum::Rounded(sum, correction),
+                        (special, _) if total.is_special() => DoubleSum::Special(special),
+                        _ => DoubleSum::Wide(total),
+                    });
+                }
+                Some(States::Doubles { sums: rounded, counts: counts.clone() })
             }
-            States::ExactSpread(groups) => Some(States::Spread(groups.iter().map(ExactSpread::rounded).collect())),
+            States::ExactSpread(groups) => {
+                let mut rounded = Spreads::default();
+                groups.iter().for_each(|group| rounded.push_exact(group));
+                Some(States::Spread(rounded))
+            }
             _ => None,
         }
     }
@@ -332,10 +344,8 @@ impl States {
     pub fn bytes(&self) -> usize {
         match self {
             States::Count(counts) => counts.capacity() * 8,
-            States::Integers { sums, counts } => sums.capacity() * 16 + counts.capacity() * 8,
-            States::Doubles { sums, corrections, counts } => {
-                (sums.capacity() + corrections.capacity() + counts.capacity()) * 8
-            }
+            States::Integers { sums, counts } => sums.bytes() + counts.capacity() * 8,
+            States::Doubles { sums, counts } => sums.bytes() + counts.capacity() * 8,
             States::ExactDoubles { sums, counts } => {
                 let apart: usize = sums.iter().map(Total::bytes).sum();
                 sums.capacity() * size_of::<Total>() + apart + counts.capacity() * 8
@@ -346,7 +356,7 @@ impl States {
             States::Texts { values, .. } => {
                 values.capacity() * 16 + values.iter().flatten().map(|t| t.len()).sum::<usize>()
             }
-            States::Spread(groups) => groups.capacity() * size_of::<Spread>(),
+            States::Spread(groups) => groups.bytes(),
             States::ExactSpread(groups) => {
                 groups.capacity() * size_of::<ExactSpread>() + groups.iter().map(ExactSpread::bytes).sum::<usize>()
             }
@@ -418,6 +428,8 @@ fn keep_text(value: &mut Option<Box<str>>, new: &str, extreme: Extreme) {
     }
 }
 
+#[cfg(test)]
+mod extremes;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]

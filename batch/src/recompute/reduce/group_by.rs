@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Field, Float64Type, Schema};
+use arrow::datatypes::{Field, Float64Type, Schema, i256};
 use polars::prelude::{
     DataFrame, DataType as PolarsType, Expr, LazyFrame, PolarsResult, Series, SortMultipleOptions, col, lit,
 };
+use shared::double::canonical_column;
 use shared::evaluate::{from_polars, to_polars};
-use shared::partial::codec::{WINDOW_START, state_fields};
+use shared::partial::codec::{WINDOW_START, integer_sum_columns, state_fields};
+use shared::partial::states::integer_sums::IntegerSums;
 use shared::stream::system_columns;
 use shared::types::{DataType, timestamp_type};
-use shared::view::View;
+use shared::view::{Aggregate, View};
 use shared::window::{ALL_TIME, Grid, Window};
 
 use crate::failure::RunFailure;
@@ -168,7 +170,7 @@ impl Query {
         for (number, dimension) in self.view.dimensions.iter().enumerate() {
             let data_type = dimension.expression.data_type;
             fields.push(Field::new(&dimension.name, data_type.arrow(), true));
-            columns.push(canonical(from_polars(series(frame, &dimension_name(number))?, data_type)?));
+            columns.push(canonical_column(from_polars(series(frame, &dimension_name(number))?, data_type)?));
         }
         Ok((fields, columns))
     }
@@ -176,8 +178,8 @@ impl Query {
     fn batch(&self, frame: &DataFrame, reductions: &Reductions<'_>) -> Result<RecordBatch, RunFailure> {
         let (mut fields, mut columns) = self.group_columns(frame)?;
         fields.extend(state_fields(&self.view));
-        for source in &reductions.sources {
-            columns.extend(state_columns(frame, *source)?);
+        for (aggregate, source) in self.view.aggregates.iter().zip(&reductions.sources) {
+            columns.extend(state_columns(frame, aggregate, *source)?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(frame.height()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
@@ -201,15 +203,22 @@ fn dimension_name(number: usize) -> String {
     format!("__k{number}")
 }
 
-fn state_columns(frame: &DataFrame, source: StateSource) -> Result<Vec<ArrayRef>, RunFailure> {
+fn state_columns(
+    frame: &DataFrame,
+    aggregate: &Aggregate,
+    source: StateSource,
+) -> Result<Vec<ArrayRef>, RunFailure> {
     let counts = |number: usize| -> PolarsResult<ArrayRef> {
         Ok(Arc::new(Int64Array::from(longs(frame, &Reductions::name(number))?)))
     };
     Ok(match source {
         StateSource::Count(count) => vec![counts(count)?],
-        StateSource::Integers { sum, count } => vec![Arc::new(integer_sums(frame, sum)?), counts(count)?],
+        StateSource::Integers { sum, count } => {
+            let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |argument| argument.data_type);
+            integer_sum_columns(argument, &integer_sums(frame, sum)?, &longs(frame, &Reductions::name(count))?)
+        }
         StateSource::Extreme { value, data_type } => {
-            vec![canonical(from_polars(series(frame, &Reductions::name(value))?, data_type)?)]
+            vec![canonical_column(from_polars(series(frame, &Reductions::name(value))?, data_type)?)]
         }
         StateSource::LargestDouble { value, has_nan } => {
             let values = from_polars(series(frame, &Reductions::name(value))?, DataType::Double)?;
@@ -217,27 +226,25 @@ fn state_columns(frame: &DataFrame, source: StateSource) -> Result<Vec<ArrayRef>
             let is_nan = has_nan.as_boolean().iter();
             let pairs = values.as_primitive::<Float64Type>().iter().zip(is_nan);
             let largest = pairs.map(|(value, nan)| if nan == Some(true) { Some(f64::NAN) } else { value });
-            vec![canonical(Arc::new(largest.collect::<Float64Array>()))]
+            vec![canonical_column(Arc::new(largest.collect::<Float64Array>()))]
         }
     })
 }
 
-/// Sums as DECIMAL(38, 0); one that does not fit is null, which stands for an overflow.
-fn integer_sums(frame: &DataFrame, sum: IntegerSum) -> PolarsResult<Decimal128Array> {
-    let limit = 10i128.pow(38);
-    let fitting = |sum: Option<i128>| sum.filter(|s| *s > -limit && *s < limit);
-    let sums: Decimal128Array = match sum {
+/// The sums as the speed layer keeps them, which cannot overflow either.
+fn integer_sums(frame: &DataFrame, sum: IntegerSum) -> PolarsResult<IntegerSums> {
+    Ok(match sum {
         IntegerSum::Whole(number) => {
-            wides(frame, &Reductions::name(number))?.into_iter().map(|s| fitting(Some(s))).collect()
+            wides(frame, &Reductions::name(number))?.into_iter().map(|sum| Some(i256::from_i128(sum))).collect()
         }
         IntegerSum::Halves { upper, lower } => {
             let upper = wides(frame, &Reductions::name(upper))?.into_iter();
             let lower = wides(frame, &Reductions::name(lower))?;
-            let whole = |(u, l): (i128, i128)| fitting(u.checked_mul(HALF).and_then(|u| u.checked_add(l)));
-            upper.zip(lower).map(whole).collect()
+            let half = i256::from_i128(HALF);
+            let whole = |(u, l): (i128, i128)| i256::from_i128(u).wrapping_mul(half).wrapping_add(i256::from_i128(l));
+            upper.zip(lower).map(|halves| Some(whole(halves))).collect()
         }
-    };
-    Ok(sums.with_precision_and_scale(38, 0).expect("checked to have 38 digits at most"))
+    })
 }
 
 fn series<'a>(frame: &'a DataFrame, name: &str) -> PolarsResult<&'a Series> {
@@ -255,15 +262,4 @@ fn wides(frame: &DataFrame, name: &str) -> PolarsResult<Vec<i128>> {
         return Ok(longs.iter().map(|value| i128::from(value.unwrap_or(0))).collect());
     }
     Ok(column.i128()?.iter().map(|value| value.unwrap_or(0)).collect())
-}
-
-/// NaN of one sign and zero of one sign, as partial aggregates have them.
-fn canonical(column: ArrayRef) -> ArrayRef {
-    match column.as_primitive_opt::<Float64Type>() {
-        Some(floats) => {
-            let canonical: Float64Array = floats.unary(|x| if x.is_nan() { f64::NAN.abs() } else { x + 0.0 });
-            Arc::new(canonical)
-        }
-        None => column,
-    }
 }

@@ -1,9 +1,9 @@
-//! How do the states of one aggregate look as columns? `_state_<i>_<part>`, and back.
+//! Writes the states of one aggregate as columns `_state_<i>_<part>`, and reads them back.
 //!
 //! | aggregate | parts |
 //! |---|---|
 //! | COUNT | `count` |
-//! | SUM, AVG | `sum`, `count`; of DOUBLE also `correction` |
+//! | SUM, AVG | `sum`, `count`; of DOUBLE also `correction`; of DECIMAL with more than 19 digits also `wide` |
 //! | MIN, MAX | `value` |
 //! | variance, standard deviation | `count`, `sum` + `sum_low`, `squares` + `squares_low` (deviations from the mean) |
 //! | FIRST_VALUE, LAST_VALUE | `time`, `offset`, `partition`, `value` |
@@ -12,35 +12,104 @@
 //! | TOP_K | `items` (DataSketches frequent items of longs or strings), `exact` |
 //!
 //! `exact` is what the measure shows, NULL where it is not exact. The images are NULL where nothing was seen.
+//!
+//! A sum that does not fit its column can still be merged with others. `sum` of integers is NULL then, and `wide` has it as 32
+//! bytes, little endian. `sum` of DOUBLE is infinite then, and `correction` the sum times 2^-1200; so are `sum` and `squares` of
+//! variances, with the low part; squares below 1e-275 are 0 with the low part times 2^1200. Tables of earlier versions, which
+//! have neither `wide` nor such low parts, are read as they are: what had overflowed stays so until its window is recomputed.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
-    TimestampMicrosecondArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::{cast, is_not_null, is_null, nullif};
 use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Field, Float64Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    TimestampMicrosecondType, i256,
 };
 
 use super::CodecError;
+use crate::double::canonical;
 use crate::partial::finish::finish;
 use crate::partial::sketch::SketchError;
 use crate::partial::sketch::distinct::Distinct;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, double};
 use crate::partial::sketch::top_k::{Item, TopK};
+use crate::partial::states::double_sums::{DoubleSum, DoubleSums};
+use crate::partial::states::exact::Total;
 use crate::partial::states::first_last::{EdgeValues, Edges};
+use crate::partial::states::integer_sums::IntegerSums;
 use crate::partial::states::sketches::{Groups, Sketches};
-use crate::partial::states::variance::Spread;
-use crate::partial::states::{DoubleDouble, SUM_OVERFLOW, States};
+use crate::partial::states::variance::{Spreads, Stored};
+use crate::partial::states::{DoubleDouble, States};
 use crate::types::{DataType, timestamp_type};
 use crate::view::{Aggregate, Precision, View};
 
 /// The state columns of all aggregates, in order.
 pub fn state_fields(view: &View) -> Vec<Field> {
     view.aggregates.iter().enumerate().flat_map(|(i, a)| fields_of(i, a)).collect()
+}
+
+/// The part of a sum that may be missing in tables of earlier versions.
+const WIDE: &str = "wide";
+
+/// Returns whether fewer than 2^63 values of a type can have a sum of more than 38 digits.
+fn has_wide_sums(argument: DataType) -> bool {
+    matches!(argument, DataType::Decimal { precision, .. } if precision > 19)
+}
+
+/// The columns of sums of values of the type `argument` and their counts.
+pub fn integer_sum_columns(argument: DataType, sums: &IntegerSums, counts: &[i64]) -> Vec<ArrayRef> {
+    let limit = 10i128.pow(38);
+    let narrow = |sum: Option<i256>| sum?.to_i128().filter(|sum| *sum > -limit && *sum < limit);
+    let column: Decimal128Array = sums.iter().map(narrow).collect();
+    let column = column.with_precision_and_scale(38, 0).expect("checked to have 38 digits at most");
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(column), Arc::new(Int64Array::from(counts.to_vec()))];
+    if has_wide_sums(argument) {
+        let wide = |sum: Option<i256>| sum.filter(|_| narrow(sum).is_none()).map(i256::to_le_bytes);
+        columns.push(Arc::new(sums.iter().map(wide).collect::<BinaryArray>()));
+    }
+    columns
+}
+
+fn integer_sums(columns: &[ArrayRef]) -> Result<IntegerSums, SketchError> {
+    let narrow = columns[0].as_primitive::<Decimal128Type>();
+    let Some(wide) = columns.get(2) else { return Ok(narrow.iter().map(|sum| sum.map(i256::from_i128)).collect()) };
+    let sum = |(narrow, wide): (Option<i128>, Option<&[u8]>)| match (narrow, wide) {
+        (Some(sum), _) => Ok(Some(i256::from_i128(sum))),
+        (None, None) => Ok(None),
+        (None, Some(bytes)) => {
+            let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| SketchError::SumLength(bytes.len()))?;
+            Ok(Some(i256::from_le_bytes(bytes)))
+        }
+    };
+    narrow.iter().zip(wide.as_binary::<i32>()).map(sum).collect()
+}
+
+/// A sum of DOUBLEs as it is stored: `sum`, `correction`.
+fn stored_double(sum: DoubleSum<'_>) -> (f64, f64) {
+    match sum {
+        DoubleSum::Rounded(sum, correction) => (sum, correction),
+        DoubleSum::Special(value) => (canonical(value), 0.0),
+        DoubleSum::Wide(total) => total.stored(),
+    }
+}
+
+fn double_sums(columns: &[ArrayRef]) -> DoubleSums {
+    let (sums, corrections) = (columns[0].as_primitive::<Float64Type>(), columns[1].as_primitive::<Float64Type>());
+    let mut all = DoubleSums::default();
+    for (sum, correction) in sums.values().iter().zip(corrections.values()) {
+        if sum.is_finite() {
+            all.push(DoubleSum::Rounded(*sum, *correction));
+        } else if sum.is_infinite() && *correction != 0.0 && correction.is_finite() {
+            all.push(DoubleSum::Wide(&Total::from_stored(*sum, *correction)));
+        } else {
+            all.push(DoubleSum::Special(*sum));
+        }
+    }
+    all
 }
 
 fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
@@ -52,7 +121,10 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
         States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("only batch sums without rounding"),
         States::Count(_) => vec![field("count", ArrowType::Int64, false)],
         States::Integers { .. } => {
-            vec![field("sum", ArrowType::Decimal128(38, 0), true), field("count", ArrowType::Int64, false)]
+            let mut fields =
+                vec![field("sum", ArrowType::Decimal128(38, 0), true), field("count", ArrowType::Int64, false)];
+            fields.extend(has_wide_sums(argument).then(|| field(WIDE, ArrowType::Binary, true)));
+            fields
         }
         States::Doubles { .. } => vec![
             field("sum", ArrowType::Float64, false),
@@ -95,29 +167,24 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
     Ok(match states {
         States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("sums are rounded first"),
         States::Count(values) => vec![counts(values)],
-        States::Integers { sums, counts: n } => {
-            let limit = 10i128.pow(38);
-            let sum = |s: &i128| (*s > -limit && *s < limit).then_some(*s);
-            let column: Decimal128Array = sums.iter().map(sum).collect();
-            let typed = column.with_precision_and_scale(38, 0).expect("checked to have 38 digits at most");
-            vec![Arc::new(typed), counts(n)]
+        States::Integers { sums, counts } => {
+            let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
+            integer_sum_columns(argument, sums, counts)
         }
-        States::Doubles { sums, corrections, counts: n } => vec![
-            Arc::new(Float64Array::from(sums.clone())),
-            Arc::new(Float64Array::from(corrections.clone())),
-            counts(n),
-        ],
+        States::Doubles { sums, counts: n } => {
+            let (sums, corrections): (Vec<f64>, Vec<f64>) = sums.iter().map(stored_double).unzip();
+            vec![Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(corrections)), counts(n)]
+        }
         States::Ordered { .. } | States::Decimals { .. } | States::Floats { .. } | States::Texts { .. } => {
             vec![finish(aggregate, states).column]
         }
         States::Spread(groups) => {
-            let part = |of: fn(&Spread) -> f64| -> ArrayRef {
-                Arc::new(groups.iter().map(of).collect::<Vec<_>>().into_iter().collect::<Float64Array>())
+            let stored: Vec<Stored> = groups.stored().collect();
+            let part = |of: fn(&Stored) -> f64| -> ArrayRef {
+                Arc::new(Float64Array::from(stored.iter().map(of).map(canonical).collect::<Vec<_>>()))
             };
             vec![
-                Arc::new(
-                    groups.iter().map(|group| group.count).collect::<Vec<_>>().into_iter().collect::<Int64Array>(),
-                ),
+                Arc::new(Int64Array::from(stored.iter().map(|group| group.count).collect::<Vec<_>>())),
                 part(|group| group.sum.high),
                 part(|group| group.sum.low),
                 part(|group| group.squares.high),
@@ -167,9 +234,13 @@ pub fn decode_states(view: &View, batch: &RecordBatch) -> Result<Vec<States>, Co
     let states = view.aggregates.iter().enumerate().map(|(i, aggregate)| {
         let mut columns = Vec::new();
         for field in fields_of(i, aggregate) {
-            let column =
-                batch.column_by_name(field.name()).ok_or_else(|| CodecError::MissingColumn(field.name().clone()))?;
-            columns.push(cast(column, field.data_type())?);
+            match batch.column_by_name(field.name()) {
+                Some(column) => columns.push(cast(column, field.data_type())?),
+                None if field.name().ends_with(WIDE) => {
+                    columns.push(new_null_array(field.data_type(), batch.num_rows()));
+                }
+                None => return Err(CodecError::MissingColumn(field.name().clone())),
+            }
         }
         states_from(aggregate, &columns).map_err(|source| CodecError::Sketch { index: i, source })
     });
@@ -184,15 +255,9 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
         States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("only batch sums without rounding"),
         States::Count(_) => States::Count(longs(&columns[0])),
         States::Integers { .. } => {
-            let sums = columns[0].as_primitive::<Decimal128Type>();
-            let sums = sums.iter().map(|s| s.unwrap_or(SUM_OVERFLOW)).collect();
-            States::Integers { sums, counts: longs(&columns[1]) }
+            States::Integers { sums: integer_sums(columns)?, counts: longs(&columns[1]) }
         }
-        States::Doubles { .. } => States::Doubles {
-            sums: doubles(&columns[0]),
-            corrections: doubles(&columns[1]),
-            counts: longs(&columns[2]),
-        },
+        States::Doubles { .. } => States::Doubles { sums: double_sums(columns), counts: longs(&columns[2]) },
         States::Ordered { extreme, .. } => {
             States::Ordered { extreme, values: ordered_values(&columns[0]), seen: seen(&columns[0]) }
         }
@@ -209,12 +274,13 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
         }
         States::Spread(_) => {
             let parts: Vec<Vec<f64>> = columns[1..].iter().map(doubles).collect();
-            let group = |(row, count): (usize, i64)| Spread {
-                count,
-                sum: DoubleDouble { high: parts[0][row], low: parts[1][row] },
-                squares: DoubleDouble { high: parts[2][row], low: parts[3][row] },
-            };
-            States::Spread(longs(&columns[0]).into_iter().enumerate().map(group).collect())
+            let mut groups = Spreads::default();
+            for (row, count) in longs(&columns[0]).into_iter().enumerate() {
+                let sum = DoubleDouble { high: parts[0][row], low: parts[1][row] };
+                let squares = DoubleDouble { high: parts[2][row], low: parts[3][row] };
+                groups.push_stored(Stored { count, sum, squares });
+            }
+            States::Spread(groups)
         }
         States::Edges(Edges { edge, .. }) => {
             let times = columns[0].as_primitive::<TimestampMicrosecondType>();

@@ -18,13 +18,15 @@ pub mod top_k;
 
 use datasketches::common::NumStdDev;
 
-/// Why a stored sketch could not be read.
+/// Why a stored state could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SketchError {
     #[error("the stored sketch could not be read: {0}")]
     Image(#[from] datasketches::error::Error),
     #[error("a stored sketch has {found} of the form; states have {wanted}")]
     OtherForm { found: String, wanted: &'static str },
+    #[error("a stored sum has {0} bytes, not 32")]
+    SumLength(usize),
 }
 
 /// How wide an interval is, in standard deviations of a normal distribution.

@@ -1,29 +1,4 @@
-//! How are numbers added without losing digits? In 128 bits with overflow marked, and with the rounding error beside.
-
-/// The sum that does not fit 128 bits. Once reached it stays; it finishes as NULL and is flagged.
-pub const SUM_OVERFLOW: i128 = i128::MIN;
-
-/// Adds, unless either side or the result does not fit: then the sum stays [`SUM_OVERFLOW`].
-#[inline]
-pub(super) fn add_checked(sum: i128, value: i128) -> i128 {
-    if sum == SUM_OVERFLOW || value == SUM_OVERFLOW {
-        return SUM_OVERFLOW;
-    }
-    sum.checked_add(value).unwrap_or(SUM_OVERFLOW)
-}
-
-#[inline]
-pub(super) fn add_compensated(sum: &mut f64, correction: &mut f64, value: f64) {
-    let total = *sum + value;
-    *correction += if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
-    *sum = total;
-}
-
-/// NaN of one sign, which `total_cmp` puts above every number, and zero of one sign.
-#[inline]
-pub(super) fn canonical(value: f64) -> f64 {
-    if value.is_nan() { f64::NAN.abs() } else { value + 0.0 }
-}
+//! Arithmetic with pairs of DOUBLEs, whose sum has about 106 bits.
 
 /// A number in two parts, the second at most half a unit in the last place of the first: about 106 bits of precision.
 /// Sums and products after Dekker 1971, "A floating-point technique for extending the available precision", and

@@ -1,17 +1,13 @@
-//! How do DOUBLEs add up to one result, whatever the order and however they were split? As integers: a value is cut into
-//! the limbs of a long fixed-point number, and only the finished sum is rounded, once.
+//! Adds DOUBLEs exactly: the sum does not depend on the order of values or on how they were split.
+//!
+//! Every finite DOUBLE is m · 2^e with integers m and e, so a sum of them is an integer in units of the smallest power of two.
+//! It is kept as a long fixed-point number whose limbs have room for carries, and rounded once, when it is finished.
 //!
 //! Source: Neal 2015, "Fast exact summation using small and large superaccumulators". Most groups' values lie within a few
 //! powers of ten, so a group keeps only the few limbs that its values touch, and all of them where they lie wide apart.
 //! Batch sums like this, and so a run's result does not depend on files, portions, threads or what was recomputed.
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType as ArrowType, Float64Type};
-
 use super::arithmetic::DoubleDouble;
-use super::selection::Selection;
-use super::variance::Spread;
-use super::{for_each_group, observe_integers};
 
 /// Bits of a limb; the rest of its 64 bits takes what additions carry.
 const LIMB_BITS: u32 = 32;
@@ -20,6 +16,8 @@ const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 const LOWEST: i32 = -2176;
 /// Limbs up to above the sum of 2^63 products of the largest DOUBLEs.
 const LIMBS: usize = 136;
+/// What does not fit a DOUBLE is stored times 2^-1200 or 2^1200: the products of the largest and of the smallest fit then.
+pub(super) const RESCALE: i32 = 1200;
 /// Additions after which carries move on. A limb overflows only after twice as many.
 const ADDITIONS_MAX: u32 = 1 << 30;
 
@@ -59,12 +57,30 @@ impl<const N: usize> ExactSum<N> {
         }
     }
 
+    /// Adds `value` times 2^`power`.
+    pub(super) fn add_times_power(&mut self, value: f64, power: i32) {
+        match parts(value) {
+            Ok((mantissa, exponent)) => {
+                // Bits below the first limb are lost: 2^-2176 is less than the square of the smallest DOUBLE.
+                let lost = (LOWEST - exponent - power).clamp(0, 63);
+                self.add_scaled(u128::from(mantissa >> lost), (exponent + power).max(LOWEST), value < 0.0);
+            }
+            Err(special) => self.special |= special,
+        }
+    }
+
     /// Adds the product of two DOUBLEs, unrounded.
     #[inline]
     pub fn add_product(&mut self, a: f64, b: f64) {
+        self.add_product_times_power(a, b, 0);
+    }
+
+    /// Adds the product of two DOUBLEs times 2^`power`, unrounded.
+    #[inline]
+    pub(super) fn add_product_times_power(&mut self, a: f64, b: f64, power: i32) {
         match (parts(a), parts(b)) {
             (Ok((m, e)), Ok((n, f))) => {
-                self.add_scaled(u128::from(m) * u128::from(n), e + f, (a < 0.0) != (b < 0.0));
+                self.add_scaled(u128::from(m) * u128::from(n), e + f + power, (a < 0.0) != (b < 0.0));
             }
             _ => self.special |= NAN,
         }
@@ -92,6 +108,26 @@ impl<const N: usize> ExactSum<N> {
         }
     }
 
+    /// Returns the DOUBLE nearest to the sum divided by `count`.
+    pub fn nearest_over(&self, count: u64) -> f64 {
+        if self.special != 0 || count < 2 { self.nearest() } else { Number::of(self).over(count).nearest() }
+    }
+
+    /// Returns the DOUBLE nearest to the sum times 2^`power`.
+    pub(super) fn nearest_times_power(&self, power: i32) -> f64 {
+        if self.special != 0 { self.nearest() } else { Number::of(self).times_power(power).nearest() }
+    }
+
+    /// Returns whether a value was not finite.
+    pub(super) fn is_special(&self) -> bool {
+        self.special != 0
+    }
+
+    /// Returns the sum as a long number; what is not finite is left out.
+    pub(super) fn number(&self) -> Number {
+        Number::of(self)
+    }
+
     /// The nearest DOUBLE, and the one nearest to what is missing then.
     pub fn nearest_two(&self) -> (f64, f64) {
         let sum = self.nearest();
@@ -101,6 +137,27 @@ impl<const N: usize> ExactSum<N> {
         let mut rest = self.clone();
         rest.add(-sum);
         (sum, rest.nearest())
+    }
+
+    /// Returns the sum as it is stored: the two nearest DOUBLEs, or, where it is beyond their range, an infinity and the
+    /// DOUBLE nearest to the sum times 2^-1200.
+    pub fn stored(&self) -> (f64, f64) {
+        match self.nearest_two() {
+            (high, _) if high.is_infinite() && self.special == 0 => (high, self.nearest_times_power(-RESCALE)),
+            both => both,
+        }
+    }
+
+    /// Returns the sum that [`ExactSum::stored`] returned.
+    pub fn from_stored(high: f64, low: f64) -> ExactSum<N> {
+        let mut sum = ExactSum::default();
+        if high.is_infinite() && low != 0.0 {
+            sum.add_times_power(low, RESCALE);
+        } else {
+            sum.add(high);
+            sum.add(low);
+        }
+        sum
     }
 
     /// Memory held outside of the value itself, in bytes.
@@ -232,7 +289,7 @@ fn parts(value: f64) -> Result<(u64, i32), u8> {
 
 /// A long number: digits of 32 bits, the least first, times a power of two.
 #[derive(Debug, Clone, PartialEq)]
-struct Number {
+pub(super) struct Number {
     is_negative: bool,
     digits: Vec<u32>,
     exponent: i32,
@@ -285,7 +342,7 @@ impl Number {
         (window >> (from % LIMB_BITS)) as u64 & (u64::MAX >> (64 - count))
     }
 
-    fn nearest(&self) -> f64 {
+    pub(super) fn nearest(&self) -> f64 {
         let bits = self.bits();
         if bits == 0 {
             return 0.0;
@@ -310,8 +367,31 @@ impl Number {
         if self.is_negative { -magnitude } else { magnitude }
     }
 
+    /// Returns whether it is 0.
+    pub(super) fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// Returns the number times 2^`power`.
+    pub(super) fn times_power(mut self, power: i32) -> Number {
+        if !self.is_zero() {
+            self.exponent += power;
+        }
+        self
+    }
+
+    /// Returns the square.
+    pub(super) fn squared(&self) -> Number {
+        self.times(&self.digits, self.exponent)
+    }
+
+    /// Returns the product with an integer.
+    pub(super) fn times_integer(&self, factor: u64) -> Number {
+        self.times(&[factor as u32, (factor >> LIMB_BITS) as u32], 0)
+    }
+
     /// The first 106 bits.
-    fn double_double(&self) -> DoubleDouble {
+    pub(super) fn double_double(&self) -> DoubleDouble {
         let bits = self.bits();
         let piece = |skipped: u32| {
             let count = bits.saturating_sub(skipped).min(53);
@@ -324,7 +404,7 @@ impl Number {
     }
 
     /// The product without its sign.
-    fn times(&self, other: &[u32], exponent: i32) -> Number {
+    pub(super) fn times(&self, other: &[u32], exponent: i32) -> Number {
         let mut digits = vec![0u32; self.digits.len() + other.len() + 1];
         for (at, a) in self.digits.iter().enumerate() {
             let mut carry = 0u64;
@@ -340,7 +420,7 @@ impl Number {
 
     /// The difference of two numbers without sign; 0 if the second is larger, as only rounding before can make it. Exponents
     /// differ by whole digits.
-    fn minus(&self, other: &Number) -> Number {
+    pub(super) fn minus(&self, other: &Number) -> Number {
         let exponent = self.exponent.min(other.exponent);
         let aligned = |number: &Number| {
             let mut digits = vec![0; ((number.exponent - exponent) / LIMB_BITS as i32) as usize];
@@ -361,7 +441,7 @@ impl Number {
     }
 
     /// The quotient, with at least 128 bits.
-    fn over(&self, divisor: u64) -> Number {
+    pub(super) fn over(&self, divisor: u64) -> Number {
         const MORE: usize = 6;
         let mut digits = vec![0; MORE];
         digits.extend(&self.digits);
@@ -386,100 +466,6 @@ fn scaled(whole: u64, exponent: i32) -> f64 {
         _ => f64::from_bits(((exponent + 1023) as u64) << 52),
     };
     whole as f64 * power
-}
-
-/// Count, sum and sum of squares of one group, none of them rounded; of DECIMAL the unscaled values.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ExactSpread {
-    count: i64,
-    sum: Total,
-    squares: ExactSum<8>,
-}
-
-impl ExactSpread {
-    #[inline]
-    fn insert(&mut self, value: DoubleDouble) {
-        self.count += 1;
-        self.add(value);
-    }
-
-    fn add(&mut self, DoubleDouble { high, low }: DoubleDouble) {
-        self.sum.add(high);
-        self.squares.add_product(high, high);
-        if low != 0.0 {
-            self.sum.add(low);
-            self.squares.add_product(high, low);
-            self.squares.add_product(high, low);
-            self.squares.add_product(low, low);
-        }
-    }
-
-    fn merge(&mut self, other: &ExactSpread) {
-        self.count += other.count;
-        self.sum.merge(&other.sum);
-        self.squares.merge(&other.squares);
-    }
-
-    /// What was rounded before; only as good as that.
-    fn merge_rounded(&mut self, other: &Spread) {
-        if other.count == 0 {
-            return;
-        }
-        let n = other.count as f64;
-        self.count += other.count;
-        self.sum.add(other.sum.high);
-        self.sum.add(other.sum.low);
-        self.squares.add(other.squares.high);
-        self.squares.add(other.squares.low);
-        // The square of the sum over n, as the squares were taken around the mean.
-        let DoubleDouble { high, low } = other.sum;
-        let mean = high / n;
-        let missing = DoubleDouble { high, low }.minus(DoubleDouble { high: mean, low: 0.0 }.scaled(n)).nearest() / n;
-        self.squares.add_product(mean, high);
-        self.squares.add_product(mean, low);
-        self.squares.add_product(missing, high);
-        self.squares.add_product(missing, low);
-    }
-
-    /// Rounded once: sum and squared deviations, of 106 bits each.
-    pub fn rounded(&self) -> Spread {
-        let (high, low) = self.sum.nearest_two();
-        let sum = DoubleDouble { high, low };
-        if self.count == 0 || !high.is_finite() || self.squares.special != 0 {
-            let squares = DoubleDouble { high: high * 0.0, low: 0.0 };
-            return Spread { count: self.count, sum, squares };
-        }
-        let n = self.count as u64;
-        let (total, squares) = (Number::of(&self.sum), Number::of(&self.squares));
-        let squared = total.times(&total.digits, total.exponent);
-        let scaled = squares.times(&[n as u32, (n >> LIMB_BITS) as u32], 0);
-        Spread { count: self.count, sum, squares: scaled.minus(&squared).over(n).double_double() }
-    }
-
-    /// Memory held outside of the value itself, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.sum.bytes() + self.squares.bytes()
-    }
-}
-
-/// Takes the selected values into their groups.
-pub(super) fn observe_spread(groups: &mut [ExactSpread], selection: Selection<'_>, argument: &ArrayRef) {
-    if *argument.data_type() == ArrowType::Float64 {
-        selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
-            let high = if value.is_finite() { value } else { f64::NAN };
-            groups[group].insert(DoubleDouble { high, low: 0.0 });
-        });
-    } else {
-        observe_integers(selection, argument, |group, value| groups[group].insert(DoubleDouble::of_integer(value)));
-    }
-}
-
-pub(super) fn merge_spread(ours: &mut [ExactSpread], groups: &[u32], theirs: &[ExactSpread]) {
-    for_each_group(groups, theirs, |group, spread| ours[group].merge(spread));
-}
-
-pub(super) fn merge_rounded_spread(ours: &mut [ExactSpread], groups: &[u32], theirs: &[Spread]) {
-    for_each_group(groups, theirs, |group, spread| ours[group].merge_rounded(spread));
 }
 
 #[cfg(test)]
@@ -526,21 +512,6 @@ mod tests {
         assert_eq!(negative.nearest(), -2.5);
     }
 
-    #[test]
-    fn equal_values_do_not_scatter_and_others_do_exactly() {
-        let spread_of = |values: &[f64]| {
-            let mut spread = ExactSpread::default();
-            values.iter().for_each(|value| spread.insert(DoubleDouble { high: *value, low: 0.0 }));
-            spread.rounded()
-        };
-        assert_eq!(spread_of(&[0.1, 0.1, 0.1]).variance(true), Some(0.0));
-        assert_eq!(spread_of(&[1e15 + 1.0, 1e15 + 2.0, 1e15 + 3.0]).variance(true), Some(1.0));
-        assert_eq!(spread_of(&[1e-200, 3e-200]).variance(false), Some(0.0), "a square below the smallest DOUBLE");
-        assert!(spread_of(&[1.0, f64::INFINITY]).variance(false).expect("two values").is_nan());
-        assert_eq!(spread_of(&[7.0]).variance(false), Some(0.0));
-        assert_eq!(spread_of(&[]).variance(false), None);
-    }
-
     fn value() -> impl Strategy<Value = f64> {
         prop_oneof![4 => -1e3..1e3f64, 2 => any::<f64>(), 1 => Just(1e300), 1 => Just(-5e-324), 1 => Just(0.1)]
     }
@@ -554,18 +525,8 @@ mod tests {
             left.merge(&right);
             let bits = |sum: &Total| (sum.nearest().to_bits(), sum.nearest_two().1.to_bits());
             prop_assert_eq!(bits(&whole), bits(&left));
-            let spread = |values: &[f64]| {
-                let mut spread = ExactSpread::default();
-                values.iter().for_each(|v| spread.insert(DoubleDouble { high: *v, low: 0.0 }));
-                spread
-            };
-            let (mut first, second) = (spread(&values[..at]), spread(&values[at..]));
-            first.merge(&second);
-            let text = |spread: &ExactSpread| format!("{:?}", spread.rounded());
-            prop_assert_eq!(text(&spread(&values)), text(&first));
             values.reverse();
             prop_assert_eq!(bits(&whole), bits(&sum_of(&values)));
-            prop_assert_eq!(text(&spread(&values)), text(&first));
         }
 
         #[test]

@@ -43,7 +43,7 @@ fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
     let value = prop::option::weighted(0.8, prop_oneof![8 => -4i64..4, 1 => Just(i64::MAX), 1 => Just(i64::MIN)]);
     let double = prop_oneof![
         4 => -2.0..2.0f64,
-        1 => prop::sample::select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, 1e-300, 7.25e15]),
+        1 => prop::sample::select(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, -1e308, 7.25e15]),
     ];
     let event = (-3i64..3, 0i64..2, 0..GROUPS as u32, value, double, any::<Option<bool>>());
     let event = event.prop_map(|(time, partition, group, value, double, is_wanted)| Event {
@@ -131,7 +131,7 @@ fn observed(aggregate: &Aggregate, precision: Precision, events: &[Event], rows:
     states
 }
 
-fn view(aggregates: Vec<Aggregate>) -> View {
+pub(super) fn view(aggregates: Vec<Aggregate>) -> View {
     let measure =
         |(i, a): (usize, &Aggregate)| Measure { name: format!("m{i}"), expression: Scalar::column(i, a.data_type()) };
     let (measures, output) = (

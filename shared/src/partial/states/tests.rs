@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, Float64Array, Int64Array, StringViewArray};
+use arrow::datatypes::i256;
 
 use super::*;
 use crate::scalar::Scalar;
@@ -29,14 +30,7 @@ fn a_sum_of_integers_passes_the_range_of_64_bits_and_comes_back() {
     else {
         panic!("integer states")
     };
-    assert_eq!((sums[0], counts[0]), (i128::from(i64::MAX) - 1, 3));
-}
-
-#[test]
-fn a_sum_beyond_128_bits_stays_marked() {
-    assert_eq!(add_checked(i128::MAX, 1), SUM_OVERFLOW);
-    assert_eq!(add_checked(SUM_OVERFLOW, -5), SUM_OVERFLOW);
-    assert_eq!(add_checked(3, SUM_OVERFLOW), SUM_OVERFLOW);
+    assert_eq!((sums.get(0), counts[0]), (Some(i256::from_i128(i128::from(i64::MAX) - 1)), 3));
 }
 
 #[test]
@@ -46,8 +40,8 @@ fn compensation_keeps_what_plain_addition_loses() {
     for split in 0..=4 {
         let mut left = observed(&sum, &values, 0..split);
         left.merge(&[0], &observed(&sum, &values, split..4), 0);
-        let States::Doubles { sums, corrections, .. } = left else { panic!("float states") };
-        assert_eq!(sums[0] + corrections[0], 2.0, "split at {split}");
+        let States::Doubles { sums, .. } = left else { panic!("float states") };
+        assert_eq!(sums.get(0).over(1), 2.0, "split at {split}");
     }
 }
 

@@ -1,0 +1,172 @@
+//! Defines what a DOUBLE is where IEEE 754 leaves a choice: one NaN, one zero, and a text for what JSON cannot write.
+//!
+//! `canonical` maps every NaN to one bit pattern, which `total_cmp` puts above every number, and -0.0 to 0.0. Two canonical
+//! DOUBLEs are the same value exactly if they have the same bits, so grouping, sorting and comparing by bits are right.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Float64Array};
+use arrow::datatypes::Float64Type;
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+/// Returns the canonical DOUBLE of the same value.
+#[inline]
+pub fn canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN.abs() } else { value + 0.0 }
+}
+
+/// Returns a column with canonical values; columns of other types as they are.
+pub fn canonical_column(column: ArrayRef) -> ArrayRef {
+    let Some(doubles) = column.as_primitive_opt::<Float64Type>() else { return column };
+    let is_canonical = |value: &f64| value.to_bits() == canonical(*value).to_bits();
+    if doubles.values().iter().all(is_canonical) {
+        return column;
+    }
+    let values: Float64Array = doubles.unary(canonical);
+    Arc::new(values)
+}
+
+/// Above it a DOUBLE is written as text: `serde_json` rounds while it reads, and may call the largest numbers infinite.
+const LARGEST_JSON_NUMBER: f64 = 1e300;
+
+/// Writes a DOUBLE so that it can be read back: as a JSON number, or as text if JSON does not have it: `"NaN"`, `"Infinity"`,
+/// `"-Infinity"`, and magnitudes above 1e300 as `"1.7e308"`. For `#[serde(with = "crate::double")]`.
+pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match text(*value) {
+        Some(text) => serializer.serialize_str(&text),
+        None => serializer.serialize_f64(*value),
+    }
+}
+
+/// Returns the JSON value that [`serialize`] writes.
+pub fn to_json(value: f64) -> serde_json::Value {
+    text(value).map_or_else(|| value.into(), serde_json::Value::String)
+}
+
+fn text(value: f64) -> Option<String> {
+    match value {
+        f64::INFINITY => Some("Infinity".to_owned()),
+        f64::NEG_INFINITY => Some("-Infinity".to_owned()),
+        nan if nan.is_nan() => Some("NaN".to_owned()),
+        large if large.abs() > LARGEST_JSON_NUMBER => Some(format!("{large:e}")),
+        _ => None,
+    }
+}
+
+/// Reads what [`serialize`] wrote, and the null that earlier versions wrote for every value that is not finite: NaN, as it is
+/// not known which it was.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    deserializer.deserialize_any(NumberOrText)
+}
+
+struct NumberOrText;
+
+impl de::Visitor<'_> for NumberOrText {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, \"NaN\", \"Infinity\", \"-Infinity\" or null")
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<f64, E> {
+        Ok(value)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<f64, E> {
+        Ok(value as f64)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<f64, E> {
+        Ok(f64::NAN)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<f64, E> {
+        text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+/// The same for a DOUBLE that may be absent, which is null.
+pub mod optional {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    /// Writes null for `None`.
+    pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads null as `None`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        #[derive(Deserialize)]
+        struct Number(#[serde(with = "super")] f64);
+        Ok(Option::<Number>::deserialize(deserializer)?.map(|number| number.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array;
+    use proptest::prelude::*;
+    use serde::Serialize;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Note {
+        #[serde(with = "super")]
+        value: f64,
+        #[serde(default, with = "super::optional", skip_serializing_if = "Option::is_none")]
+        maybe: Option<f64>,
+    }
+
+    fn any_double() -> impl Strategy<Value = f64> {
+        let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, f64::MAX, f64::MIN, 5e-324, f64::MIN_POSITIVE];
+        prop_oneof![any::<u64>().prop_map(f64::from_bits), prop::sample::select(special.to_vec())]
+    }
+
+    proptest! {
+        #[test]
+        fn every_double_is_read_back(value in any_double(), maybe in prop::option::of(any_double())) {
+            let text = serde_json::to_string(&Note { value, maybe }).expect("plain data");
+            let read: Note = serde_json::from_str(&text).expect("as written");
+            // `serde_json` may be off by one unit in the last place.
+            let same = |read: f64, written: f64| {
+                (read.is_nan() && written.is_nan()) || read == written || (read - written).abs() <= written.abs() * f64::EPSILON
+            };
+            prop_assert!(same(read.value, value), "{text}");
+            prop_assert_eq!(read.maybe.is_some(), maybe.is_some());
+            prop_assert!(read.maybe.zip(maybe).is_none_or(|(read, written)| same(read, written)), "{text}");
+        }
+
+        #[test]
+        fn canonical_values_are_equal_exactly_if_their_bits_are(a in any_double(), b in any_double()) {
+            let same = a == b || (a.is_nan() && b.is_nan());
+            prop_assert_eq!(canonical(a).to_bits() == canonical(b).to_bits(), same);
+        }
+    }
+
+    #[test]
+    fn the_null_of_earlier_versions_is_read() {
+        let read: Note = serde_json::from_str(r#"{"value":null,"maybe":null}"#).expect("readable");
+        assert!(read.value.is_nan() && read.maybe.is_none());
+        let integer: Note = serde_json::from_str(r#"{"value":3}"#).expect("readable");
+        assert_eq!(integer.value, 3.0);
+        assert!(serde_json::from_str::<Note>(r#"{"value":"many"}"#).is_err());
+    }
+
+    #[test]
+    fn columns_are_made_canonical() {
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![Some(-0.0), None, Some(-f64::NAN), Some(1.5)]));
+        let canonical = canonical_column(column);
+        let bits = |row: usize| canonical.as_primitive::<Float64Type>().value(row).to_bits();
+        assert_eq!((bits(0), bits(2), bits(3)), (0, f64::NAN.abs().to_bits(), 1.5f64.to_bits()));
+        assert!(canonical.is_null(1));
+    }
+}

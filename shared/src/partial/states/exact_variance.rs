@@ -1,0 +1,200 @@
+//! Computes variances from sums and sums of squares that are not rounded, whatever the range of the values.
+//!
+//! With S = Σ x and Q = Σ x², the squared deviations are D = Q - S² / n, the variance is D / n, or D / (n - 1) of a sample, and
+//! the standard deviation its square root. All of it is computed with long integers and rounded once at the end, so a variance
+//! is infinite only if it is itself too large, and a standard deviation never is.
+
+use super::arithmetic::DoubleDouble;
+use super::exact::{ExactSum, Number, RESCALE, Total};
+use super::for_each_group;
+use super::variance::{Spread, Stored};
+
+/// Count, sum and sum of squares of one group, none of them rounded; of DECIMAL the unscaled values.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExactSpread {
+    pub(super) count: i64,
+    sum: Total,
+    squares: ExactSum<8>,
+}
+
+impl ExactSpread {
+    #[inline]
+    pub(super) fn insert(&mut self, value: DoubleDouble) {
+        self.count += 1;
+        self.add(value);
+    }
+
+    fn add(&mut self, DoubleDouble { high, low }: DoubleDouble) {
+        self.sum.add(high);
+        self.squares.add_product(high, high);
+        if low != 0.0 {
+            self.sum.add(low);
+            self.squares.add_product(high, low);
+            self.squares.add_product(high, low);
+            self.squares.add_product(low, low);
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &ExactSpread) {
+        self.count += other.count;
+        self.sum.merge(&other.sum);
+        self.squares.merge(&other.squares);
+    }
+
+    /// Merges what was rounded before; only as good as that.
+    pub(super) fn merge_rounded(&mut self, other: &Spread) {
+        let Spread { count, sum, squares } = *other;
+        self.merge_stored(&Stored { count, sum, squares });
+    }
+
+    /// Merges what [`ExactSpread::stored`] returned.
+    pub(super) fn merge_stored(&mut self, other: &Stored) {
+        let Stored { count, sum, squares } = *other;
+        if count == 0 {
+            return;
+        }
+        self.count += count;
+        let is_beyond = sum.high.is_infinite() && sum.low != 0.0;
+        let parts = if is_beyond { [(sum.low, RESCALE), (0.0, 0)] } else { [(sum.high, 0), (sum.low, 0)] };
+        let mut total = Total::default();
+        parts.iter().for_each(|(part, power)| total.add_times_power(*part, *power));
+        self.sum.merge(&total);
+        match squares {
+            DoubleDouble { high: f64::INFINITY, low } if low != 0.0 => self.squares.add_times_power(low, RESCALE),
+            DoubleDouble { high: 0.0, low } => self.squares.add_times_power(low, -RESCALE),
+            DoubleDouble { high, low } => {
+                self.squares.add(high);
+                self.squares.add(low);
+            }
+        }
+        // The square of the sum over n, as the squares were taken around the mean: twice 53 bits of the mean times the sum.
+        let n = count.unsigned_abs();
+        let mean = total.nearest_over(n);
+        let mut rest = total;
+        rest.add_product(-mean, n as f64);
+        let missing = rest.nearest_over(n);
+        for (part, power) in parts {
+            self.squares.add_product_times_power(mean, part, power);
+            self.squares.add_product_times_power(missing, part, power);
+        }
+    }
+
+    /// Returns n times the squared deviations, n Q - S².
+    fn deviations(&self) -> Number {
+        self.squares.number().times_integer(self.count.unsigned_abs()).minus(&self.sum.number().squared())
+    }
+
+    fn is_special(&self) -> bool {
+        self.sum.is_special() || self.squares.is_special()
+    }
+
+    /// Returns sum and squared deviations rounded once, to 106 bits each; what does not fit a DOUBLE to 53 bits.
+    pub(super) fn stored(&self) -> Stored {
+        let (high, low) = self.sum.stored();
+        let sum = DoubleDouble { high, low };
+        if self.count == 0 || self.is_special() {
+            let squares = DoubleDouble { high: high * 0.0, low: 0.0 };
+            return Stored { count: self.count, sum, squares };
+        }
+        let exact = self.deviations().over(self.count.unsigned_abs());
+        let squares = exact.double_double();
+        let squares = match squares.nearest() {
+            f64::INFINITY => DoubleDouble { high: f64::INFINITY, low: exact.times_power(-RESCALE).nearest() },
+            tiny if tiny < super::variance::SQUARES_MIN && !exact.is_zero() => {
+                DoubleDouble { high: 0.0, low: exact.times_power(RESCALE).nearest() }
+            }
+            _ => squares,
+        };
+        Stored { count: self.count, sum, squares }
+    }
+
+    /// Returns the variance, divided by n, or n - 1 for a sample, or its square root. `None`: of nothing, or of a sample of one.
+    pub fn variance(&self, sample: bool, root: bool) -> Option<f64> {
+        let divisor = self.count - i64::from(sample);
+        if self.count == 0 || divisor == 0 {
+            return None;
+        }
+        if self.is_special() {
+            return Some(f64::NAN);
+        }
+        let exact = self.deviations().over(self.count.unsigned_abs()).over(divisor.unsigned_abs());
+        let variance = exact.nearest();
+        if !root {
+            return Some(variance);
+        }
+        Some(match variance {
+            f64::INFINITY => exact.times_power(-RESCALE).nearest().sqrt() * 2f64.powi(RESCALE / 2),
+            tiny if tiny < f64::MIN_POSITIVE => exact.times_power(RESCALE).nearest().sqrt() * 2f64.powi(-RESCALE / 2),
+            usual => usual.sqrt(),
+        })
+    }
+
+    /// Memory held outside of the value itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.sum.bytes() + self.squares.bytes()
+    }
+}
+
+pub(super) fn merge_spread(ours: &mut [ExactSpread], groups: &[u32], theirs: &[ExactSpread]) {
+    for_each_group(groups, theirs, |group, spread| ours[group].merge(spread));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spread_of(values: &[f64]) -> ExactSpread {
+        let mut spread = ExactSpread::default();
+        values.iter().for_each(|value| spread.insert(DoubleDouble { high: *value, low: 0.0 }));
+        spread
+    }
+
+    #[test]
+    fn equal_values_do_not_scatter_and_others_do_exactly() {
+        let variance = |values: &[f64], sample| spread_of(values).variance(sample, false);
+        assert_eq!(variance(&[0.1, 0.1, 0.1], true), Some(0.0));
+        assert_eq!(variance(&[1e15 + 1.0, 1e15 + 2.0, 1e15 + 3.0], true), Some(1.0));
+        assert_eq!(variance(&[1e-200, 3e-200], false), Some(0.0), "a square below the smallest DOUBLE");
+        assert!(variance(&[1.0, f64::INFINITY], false).expect("two values").is_nan());
+        assert_eq!(variance(&[7.0], false), Some(0.0));
+        assert_eq!(variance(&[7.0], true), None);
+        assert_eq!(variance(&[], false), None);
+    }
+
+    #[test]
+    fn the_range_of_values_is_not_a_limit() {
+        let deviation = |values: &[f64]| spread_of(values).variance(false, true).expect("some values");
+        assert_eq!(spread_of(&[1e308, 1e308, 1e308]).variance(false, false), Some(0.0));
+        assert_eq!(spread_of(&[1e308, -1e308]).variance(false, false), Some(f64::INFINITY));
+        assert!((deviation(&[1e308, -1e308]) / 1e308 - 1.0).abs() < 1e-15);
+        assert!((deviation(&[1e-200, 3e-200]) / 1e-200 - 1.0).abs() < 1e-15);
+    }
+
+    fn value() -> impl Strategy<Value = f64> {
+        let ends = [1e308, -1e308, f64::MAX, 1e200, -3e160, 1e-200, 5e-324, 0.1, 1e300];
+        prop_oneof![4 => -1e3..1e3f64, 2 => any::<f64>(), 4 => prop::sample::select(ends.to_vec())]
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_splits_nor_storing_show(values in prop::collection::vec(value(), 0..30), at in 0usize..30) {
+            let at = at.min(values.len());
+            let (whole, mut merged) = (spread_of(&values), spread_of(&values[..at]));
+            merged.merge(&spread_of(&values[at..]));
+            prop_assert_eq!(&whole, &merged);
+            let mut read = ExactSpread::default();
+            read.merge_stored(&whole.stored());
+            for (sample, root) in [(false, false), (true, false), (false, true), (true, true)] {
+                match (read.variance(sample, root), whole.variance(sample, root)) {
+                    (Some(a), Some(b)) => {
+                        let same = a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-9 * b.abs();
+                        prop_assert!(same, "{a:e} is not {b:e}");
+                    }
+                    (a, b) => prop_assert_eq!(a, b),
+                }
+            }
+        }
+    }
+}
