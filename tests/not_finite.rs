@@ -31,7 +31,11 @@ fn the_server_starts_again_after_comparing_an_infinite_with_a_finite_value() {
     send(&world, "s", &[event("2001-01-01T10:00:00Z", 5.0, 0.0), event("2001-01-01T12:00:00Z", 1.0, 1.0)]);
     send(&world, "s", &[event("2001-01-01T10:30:00Z", 1.0, 2.0)]);
     let comparison = compared(&world, "v");
-    assert_eq!((&comparison["causes"]["late"], &comparison["causes"]["rounding"]), (&json!(1), &json!(0)), "{comparison}");
+    assert_eq!(
+        (&comparison["causes"]["late"], &comparison["causes"]["rounding"]),
+        (&json!(1), &json!(0)),
+        "{comparison}"
+    );
     assert_eq!(comparison["rows"][0]["served"], json!("Infinity"));
     let cpc = |world: &World| world.rows("v", "")["rows"][0]["cpc"].clone();
     assert_eq!(cpc(&world), json!(3.0));

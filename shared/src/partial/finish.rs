@@ -22,8 +22,8 @@ use crate::partial::sketch::listing::Listed;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
 use crate::partial::states::double_sums::DoubleSum;
 use crate::partial::states::first_last::{EdgeValues, Edges};
-use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::integer_sums::IntegerSums;
+use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::{DoubleDouble, States};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, View};
@@ -106,7 +106,11 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                     let value = |(sum, count): (Option<i256>, &i64)| sum.and_then(decimal).filter(|_| *count > 0);
                     let column: Decimal128Array = sums.iter().zip(counts).map(value).collect();
                     let typed = column.with_precision_and_scale(38, scale).expect("checked to have 38 digits at most");
-                    Finished { column: Arc::new(typed), overflowed: flags(sums, |sum| decimal(sum).is_some()), bounds: None }
+                    Finished {
+                        column: Arc::new(typed),
+                        overflowed: flags(sums, |sum| decimal(sum).is_some()),
+                        bounds: None,
+                    }
                 }
                 _ => {
                     let long = |sum: i256| sum.to_i128().and_then(|sum| i64::try_from(sum).ok());

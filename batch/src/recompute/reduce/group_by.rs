@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
-    TimestampMicrosecondArray,
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Float64Type, Schema, i256};
 use polars::prelude::{
@@ -203,11 +202,7 @@ fn dimension_name(number: usize) -> String {
     format!("__k{number}")
 }
 
-fn state_columns(
-    frame: &DataFrame,
-    aggregate: &Aggregate,
-    source: StateSource,
-) -> Result<Vec<ArrayRef>, RunFailure> {
+fn state_columns(frame: &DataFrame, aggregate: &Aggregate, source: StateSource) -> Result<Vec<ArrayRef>, RunFailure> {
     let counts = |number: usize| -> PolarsResult<ArrayRef> {
         Ok(Arc::new(Int64Array::from(longs(frame, &Reductions::name(number))?)))
     };

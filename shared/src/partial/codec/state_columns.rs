@@ -254,9 +254,7 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
     Ok(match States::new(aggregate, Precision::Sketch) {
         States::ExactDoubles { .. } | States::ExactSpread(_) => unreachable!("only batch sums without rounding"),
         States::Count(_) => States::Count(longs(&columns[0])),
-        States::Integers { .. } => {
-            States::Integers { sums: integer_sums(columns)?, counts: longs(&columns[1]) }
-        }
+        States::Integers { .. } => States::Integers { sums: integer_sums(columns)?, counts: longs(&columns[1]) },
         States::Doubles { .. } => States::Doubles { sums: double_sums(columns), counts: longs(&columns[2]) },
         States::Ordered { extreme, .. } => {
             States::Ordered { extreme, values: ordered_values(&columns[0]), seen: seen(&columns[0]) }
