@@ -93,6 +93,7 @@ impl Balance {
     /// Is nothing lost and nothing doubled in the layers asked for?
     pub fn is_complete(&self, layer: LayerChoice) -> bool {
         match layer {
+            // I2: nothing twice, nothing missing.
             LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
             LayerChoice::Batch => self.batch == self.before_seam + self.unread,
             LayerChoice::Speed => self.before_seam + self.speed + self.late + self.unread == self.accepted,
@@ -162,6 +163,7 @@ pub async fn pin(
     let mut tries = 0;
     loop {
         tries += 1;
+        // I6: one pointer holds the version and its seam; generations are pinned from that seam on.
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
         if let Some(moment) = travel::parse(&published, parameters, now)? {
             return pin_past(layers, &published, moment, parameters).await;

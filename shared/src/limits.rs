@@ -2,6 +2,7 @@
 //!
 //! A limit is never silent: whoever reaches it gets an error or a counted, documented consequence.
 
+// I9: each limit is defined here, with its unit and default.
 /// Largest request body of events, in bytes after decompression. Larger bodies are refused with 413.
 pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.

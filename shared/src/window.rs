@@ -227,6 +227,7 @@ impl Window {
     /// judged with the session the event would join ([`crate::partial::sessions`]); this is the event alone.
     #[inline]
     pub fn is_late(&self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
+        // I3: the verdict depends on the record alone: event time and recorded watermark.
         self.last_end(time).is_some_and(|end| end.saturating_add(allowed_lateness) <= watermark)
     }
 

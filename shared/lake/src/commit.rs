@@ -154,6 +154,7 @@ impl Table {
     async fn check_owner(&self, state: &mut State) -> Result<(), LakeError> {
         let Some(epoch) = self.inner.epoch else { return Ok(()) };
         match state.txn_version(OWNER_TXN).await? {
+            // I11: a commit with an ended epoch fails.
             Some(owner) if owner > epoch => Err(LakeError::NotOwner { table: self.name(), epoch, owner }),
             _ => Ok(()),
         }

@@ -56,6 +56,7 @@ pub async fn vacuum(
     let mut deleted = Vec::new();
     for file in listed {
         let path = file.location.as_ref();
+        // I10: files that a kept version, a lease or a staged commit needs are not deleted.
         if needed.contains(path) || held.staged.contains(path) {
             continue;
         }

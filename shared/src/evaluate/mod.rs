@@ -47,6 +47,7 @@ pub enum EvaluateError {
 /// Evaluates expressions over a batch in one go; [`crate::scalar::Node::Column`] is an index into its columns. Every
 /// result has as many rows as the batch and the [`crate::types::DataType::arrow`] type of its expression.
 pub fn evaluate(scalars: &[&Scalar], rows: &RecordBatch) -> Result<Vec<ArrayRef>, EvaluateError> {
+    // I7: both layers evaluate through this function.
     let column = |index: usize| {
         let columns = rows.num_columns();
         rows.columns().get(index).ok_or(EvaluateError::NoSuchColumn { index, columns })

@@ -260,6 +260,7 @@ impl States {
     /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate, but
     /// may differ in precision: the result has that of `self`.
     pub fn merge(&mut self, groups: &[u32], other: &States, first: usize) {
+        // I4: merging is associative and commutative; `laws.rs` checks every state.
         let rows = first..first + groups.len();
         match (self, other) {
             (States::Count(counts), States::Count(theirs)) => {

@@ -10,6 +10,7 @@
 use super::arithmetic::DoubleDouble;
 
 /// Bits of a limb; the rest of its 64 bits takes what additions carry.
+// I5: sums are exact until they are rounded once, so incremental and full runs agree.
 const LIMB_BITS: u32 = 32;
 const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 /// The first limb begins at this power of two: below the product of the two smallest DOUBLEs.
