@@ -12,7 +12,7 @@ const SECONDS: u32 = 5;
 const ROUNDS: usize = 3;
 const QUERIES: u64 = 60;
 /// Changes nothing that a query answers.
-const STATIC: &str = "/assets/listen.js";
+const STATIC: &str = "/assets/live_updates.js";
 
 pub fn measure() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -304,7 +304,7 @@ fn the_page_says_that_a_new_definition_is_being_computed_and_then_shows_it() {
     assert_eq!(
         seen,
         json!([
-            "A new definition is being computed. Until it is complete, these are the answers of the old one: \
+            "A new definition is being computed. Until it is complete, results come from the old definition: \
                 1 of 1 dates are done.dimension code added, measure codes added",
             "of events, in windows of 20 seconds, by region"
         ]),

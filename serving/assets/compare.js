@@ -1,23 +1,23 @@
-// How far were the live figures from the exact ones? A version and a measure are chosen; both are in the address.
+// The comparison page of a view: how far its live values were from the exact ones, by version and measure. Both are in the URL.
 
-import { ask, parameters, told } from "./ask.js";
-import { badge, complain, define, element, fillTable, say } from "./dom.js";
+import { errorText, getJson, queryString } from "./fetch_json.js";
+import { badge, element, fillFacts, fillTable, setError, setText } from "./dom.js";
 import { showNotices } from "./notices.js";
-import { axis, colours, draw, layout } from "./plot.js";
-import { keepCurrent } from "./shell.js";
-import { ago, count, percent, time, value } from "./text.js";
+import { axis, colours, draw, layout } from "./chart_style.js";
+import { pollWhileVisible } from "./shell.js";
+import { ago, count, percent, time, value } from "./format.js";
 
 const VERSIONS = 200;
 const WORST = 100;
 const CAUSES = {
-  late: ["late", "came after allowed lateness, so that only batch has it"],
-  duplicate: ["duplicate", "the same event twice, farther apart than intake remembers"],
-  historical: ["historical", "put into the archive directly"],
-  sketch: ["estimate", "estimates of the speed layer, within their bounds"],
-  rounding: ["rounding", "floating point in another order"],
-  definition: ["definition", "the view was defined otherwise"],
-  retention: ["retention", "of dates that are kept no more"],
-  unexplained: ["unexplained", "no known cause: a defect"],
+  late: ["late", "arrived after allowed lateness, so only batch includes it"],
+  duplicate: ["duplicate", "an event id seen before, beyond the dedup horizon of intake"],
+  historical: ["historical", "ingested straight into the archive"],
+  sketch: ["estimate", "speed estimated the value with a sketch"],
+  rounding: ["rounding", "floating-point numbers added in a different order"],
+  definition: ["definition", "the definition of the view changed"],
+  retention: ["retention", "retention deleted the events"],
+  unexplained: ["unexplained", "no known cause; please report it as a bug"],
 };
 
 const find = (id) => document.getElementById(id);
@@ -25,25 +25,25 @@ const place = find("compare");
 const { view } = place.dataset;
 let history = [];
 
-const address = () => new URLSearchParams(location.search);
+const urlParameters = () => new URLSearchParams(location.search);
 
-/** Puts the choice into the address; what is the usual is left out. */
+/** Writes a choice to the URL; omits defaults. */
 function choose(changes, { replace = false } = {}) {
-  const asked = address();
+  const parameters = urlParameters();
   for (const [name, chosen] of Object.entries(changes)) {
-    if (chosen === null || chosen === "") asked.delete(name);
-    else asked.set(name, chosen);
+    if (chosen === null || chosen === "") parameters.delete(name);
+    else parameters.set(name, chosen);
   }
-  const text = asked.toString();
+  const text = parameters.toString();
   window.history[replace ? "replaceState" : "pushState"](null, "", text ? `?${text}` : location.pathname);
   again();
 }
 
-const chosenVersion = () => (/^\d+$/.test(address().get("version") ?? "") ? Number(address().get("version")) : null);
+const chosenVersion = () => (/^\d+$/.test(urlParameters().get("version") ?? "") ? Number(urlParameters().get("version")) : null);
 
 function chosenMeasure(measures) {
-  const asked = address().get("measure");
-  return measures.includes(asked) ? asked : measures[0] ?? "";
+  const chosen = urlParameters().get("measure");
+  return measures.includes(chosen) ? chosen : measures[0] ?? "";
 }
 
 function showControls(current, measures, measure) {
@@ -71,16 +71,16 @@ function showFacts(comparison, measure, now) {
   const { version, compared_at: at, rows_compared: compared, rows_equal: equal, causes } = comparison;
   const drift = comparison.measures[measure];
   const differing = Object.values(causes).reduce((sum, n) => sum + n, 0);
-  define(find("facts"), [
+  fillFacts(find("facts"), [
     ["version", String(version), ""],
     ["compared", ago(at, now), at],
-    ["rows compared", count(compared), "rows of the windows that were recomputed"],
-    ["served exactly", compared ? percent(equal / compared) : "–", `${count(equal)} rows needed no correction`],
-    ["values that differed", count(differing), "over all measures; each has a cause"],
+    ["rows compared", count(compared), "rows of the recomputed windows"],
+    ["served exactly", compared ? percent(equal / compared) : "–", `${count(equal)} rows were already correct`],
+    ["values that differed", count(differing), "across all measures; each has a cause"],
     ...(drift ? [
-      [`drift of ${measure}`, percent(drift.drift), "mean relative error over all compared rows"],
+      [`drift of ${measure}`, percent(drift.drift), "mean relative error of all compared rows"],
       ["largest error", value(drift.max_abs_error), `relative: ${percent(drift.max_rel_error)}`],
-      ...(drift.inside_bounds === undefined || drift.inside_bounds === null ? [] : [["inside bounds", percent(drift.inside_bounds), "estimates whose interval held the exact value"]]),
+      ...(drift.inside_bounds === undefined || drift.inside_bounds === null ? [] : [["inside bounds", percent(drift.inside_bounds), "estimates whose interval contained the exact value"]]),
     ] : []),
   ]);
 }
@@ -89,10 +89,10 @@ function showChanged({ definition }) {
   const box = find("changed");
   box.hidden = !definition;
   if (!definition) return;
-  const said = definition.changes.map(({ part, name, before, after }) =>
+  const changes = definition.changes.map(({ part, name, before, after }) =>
     `${part.replace("_", " ")}${name ? ` ${name}` : ""} ${before === null ? "added" : after === null ? "removed" : "changed"}`);
-  const note = definition.not_comparable ? `The two cannot be compared: ${definition.not_comparable}.` : `Compared by ${definition.compared_by.join(", ") || "window"}.`;
-  box.replaceChildren(element("p", {}, element("b", { text: "This version changed the definition. " }), said.join(", ")), element("p", { text: note }));
+  const note = definition.not_comparable ? `The definitions cannot be compared: ${definition.not_comparable}.` : `Compared by ${definition.compared_by.join(", ") || "window"}.`;
+  box.replaceChildren(element("p", {}, element("b", { text: "This version changed the definition. " }), changes.join(", ")), element("p", { text: note }));
 }
 
 function showDrift(current, measures, maxDrift) {
@@ -124,14 +124,14 @@ function showCauses(current) {
   }));
   draw(find("causes"), traces, layout(colour, {
     barmode: "stack", showlegend: true, legend, xaxis: versions(colour, rows.map((r) => r.version)), yaxis: axis(colour, { rangemode: "tozero" }),
-    annotations: present.length ? [] : [{ text: "nothing differed", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour.muted } }],
+    annotations: present.length ? [] : [{ text: "No differences", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour.muted } }],
   }));
   const last = rows.find((r) => r.version === current);
-  const said = present.filter((cause) => last?.causes[cause]).map((cause) => `${count(last.causes[cause])} ${CAUSES[cause][0]}`);
-  find("causes").setAttribute("aria-label", `Differing values of version ${current}: ${said.join(", ") || "none"}`);
+  const parts = present.filter((cause) => last?.causes[cause]).map((cause) => `${count(last.causes[cause])} ${CAUSES[cause][0]}`);
+  find("causes").setAttribute("aria-label", `Differing values of version ${current}: ${parts.join(", ") || "none"}`);
 }
 
-/** Ticks at whole versions, not more than there is room for. */
+/** Returns an axis with ticks at whole versions, at most a dozen. */
 const versions = (colour, x) => axis(colour, { tickformat: "d", dtick: Math.max(1, Math.ceil((Math.max(...x) - Math.min(...x)) / 12)), tick0: Math.min(...x), title: { text: "version", standoff: 6 } });
 const legend = { orientation: "h", x: 0, y: 1.1, yanchor: "bottom", font: { size: 11 } };
 
@@ -143,7 +143,7 @@ function showServed(comparison, measure) {
   const rows = comparison.rows.filter((row) => row.measure === measure);
   const pairs = rows.map((row) => [number(row.served), number(row.exact), row]).filter(([s, e]) => s !== null && e !== null && !Number.isNaN(s) && !Number.isNaN(e));
   const equal = comparison.measures[measure]?.equal ?? 0;
-  say(find("served-about"), `${measure} of version ${comparison.version}: ${count(equal)} values had been right. On the line, served and exact are the same.`);
+  setText(find("served-about"), `${measure} of version ${comparison.version}: ${count(equal)} values were correct. On the dotted line, served and exact are equal.`);
   find("equal").hidden = rows.length > 0;
   find("scatter").hidden = pairs.length === 0;
   if (pairs.length) {
@@ -164,13 +164,13 @@ function showServed(comparison, measure) {
       shapes: [{ type: "line", x0: low, x1: high, y0: low, y1: high, line: { color: colour.muted, width: 1, dash: "dot" } }],
       xaxis: axis(colour, { title: { text: "exact" } }), yaxis: axis(colour, { title: { text: "served" } }),
     }));
-    find("scatter").setAttribute("aria-label", `${count(pairs.length)} values of ${measure} that differed: served by exact`);
+    find("scatter").setAttribute("aria-label", `${count(pairs.length)} values of ${measure} that differed: served against exact`);
   }
   showWorst(comparison, measure, rows);
 }
 
 function showWorst(comparison, measure, rows) {
-  // What was not served at all is off by all of it.
+  // A value that was not served is off by its full amount.
   const off = (row) => {
     const [served, exact] = [number(row.served) ?? 0, number(row.exact) ?? 0];
     return Array.isArray(row.served ?? row.exact) || Number.isNaN(served - exact) ? null : served - exact;
@@ -183,30 +183,30 @@ function showWorst(comparison, measure, rows) {
     ...dimensions.map((name) => ({ name, cell: (row) => (name.startsWith("window_") ? time(row[name]) : value(row[name])) })),
     { name: "served", number: true, cell: (row) => (row.served === null ? "nothing" : value(row.served)) },
     { name: "exact", number: true, cell: (row) => (row.exact === null ? "nothing" : value(row.exact)) },
-    { name: "off", heading: "off by", number: true, cell: (row) => value(off(row)) },
+    { name: "off", heading: "error", number: true, cell: (row) => value(off(row)) },
     { name: "cause", cell: (row) => badge(CAUSES[row.cause]?.[0] ?? row.cause, CAUSES[row.cause]?.[1] ?? "") },
   ];
   find("worst").hidden = rows.length === 0;
-  if (rows.length) fillTable(find("rows"), columns, worst, { caption: `Values of ${measure} farthest off in version ${comparison.version}` });
+  if (rows.length) fillTable(find("rows"), columns, worst, { caption: `Largest errors of ${measure} in version ${comparison.version}` });
   const more = rows.length - worst.length;
-  say(find("omitted"), [more > 0 ? `${count(more)} more differed` : "", comparison.rows_omitted ? `${count(comparison.rows_omitted)} values of all measures are not listed` : ""].filter(Boolean).join("; "));
+  setText(find("omitted"), [more > 0 ? `${count(more)} more rows differ` : "", comparison.rows_omitted ? `${count(comparison.rows_omitted)} differences across all measures are not listed` : ""].filter(Boolean).join("; "));
 }
 
 async function round() {
-  const [described, drift] = await Promise.all([ask(`/v1/views/${view}`), ask(`/v1/views/${view}/drift?limit=${VERSIONS}`)]);
+  const [described, drift] = await Promise.all([getJson(`/v1/views/${view}`), getJson(`/v1/views/${view}/drift?limit=${VERSIONS}`)]);
   showNotices(find("notices"), described.body);
   history = drift.body.reconciliations;
   const nothing = history.length === 0;
   for (const id of ["pair", "served", "worst"]) find(id).hidden = nothing;
-  say(find("nothing"), nothing ? "Not compared yet. Whenever a run is published, what had been served for its windows is compared with what is exact." : "");
+  setText(find("nothing"), nothing ? "Not compared yet. Each run compares the values served for its windows with the exact ones when it publishes." : "");
   if (nothing) return;
-  const asked = chosenVersion();
+  const chosen = chosenVersion();
   let comparison;
   try {
-    comparison = (await ask(`/v1/views/${view}/compare${parameters({ version: asked })}`)).body;
-    complain(find("error"), null);
+    comparison = (await getJson(`/v1/views/${view}/compare${queryString({ version: chosen })}`)).body;
+    setError(find("error"), null);
   } catch (error) {
-    complain(find("error"), told(error));
+    setError(find("error"), errorText(error));
     showControls(null, Object.keys(history[0].measures), "");
     return;
   }
@@ -226,7 +226,7 @@ async function round() {
   place.dataset.updated = Number(place.dataset.updated) + 1;
 }
 
-const again = keepCurrent(round, 2000);
+const again = pollWhileVisible(round, 2000);
 
 function step(by) {
   const versions = history.map((r) => r.version).toReversed();

@@ -1,18 +1,18 @@
-// How do figures get onto a page? Elements, lists of facts and tables, touched only where something changed.
+// Writes text, fact lists and tables into the page; touches only what changed.
 
-import { value } from "./text.js";
+import { value } from "./format.js";
 
-/** An element with text and children; text is never read as HTML. */
+/** Creates an element with attributes, text and children; text is never parsed as HTML. */
 export function element(tag, { text, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, content] of Object.entries(attributes)) made.setAttribute(name, content);
-  if (text !== undefined) made.textContent = text;
-  made.append(...children);
-  return made;
+  const created = document.createElement(tag);
+  for (const [name, content] of Object.entries(attributes)) created.setAttribute(name, content);
+  if (text !== undefined) created.textContent = text;
+  created.append(...children);
+  return created;
 }
 
-/** Fills a <dl> with [term, definition, title] triples, touching only what changed. */
-export function define(list, entries) {
+/** Fills a <dl> with `[term, text, tooltip]` triples if any of them changed. */
+export function fillFacts(list, entries) {
   const shown = JSON.stringify(entries);
   if (list.dataset.shown === shown) return;
   list.dataset.shown = shown;
@@ -20,24 +20,25 @@ export function define(list, entries) {
     element("div", title ? { title } : {}, element("dt", { text: term }), element("dd", { text }))));
 }
 
-/** Writes text only if it differs, so that readers of the screen are not told twice. */
-export function say(place, text) {
+/** Sets the text if it differs, so that screen readers announce it once; hides `place` if the text is empty. */
+export function setText(place, text) {
   if (place.textContent !== text) place.textContent = text;
   place.hidden = text === "";
 }
 
-/** Shows an error next to its control, or takes it away: `error` is null or what was thrown. */
-export function complain(place, text) {
+/** Shows an error message next to its control; removes it if `text` is null or empty. */
+export function setError(place, text) {
   place.classList.add("error");
   place.setAttribute("role", "alert");
-  say(place, text ?? "");
+  setText(place, text ?? "");
 }
 
 const isNumber = (column) => column.number ?? (column.role === "measure" && !["STRING", "JSON", "BOOLEAN", "TIMESTAMP", "DATE"].includes(column.type));
 
 /**
- * Fills a <table>. `columns`: [{ name, heading?, type?, role?, number?, cell? }], `cell(row)` gives text or an element, or
- * else `row[name]` is written by its type. The first column is the head of its row. `caption` is read to those who do not see.
+ * Fills a <table> if its content changed. `columns`: [{ name, heading?, type?, role?, number?, cell? }]; `cell(row)` returns
+ * text or an element, by default `row[name]` formatted by its type. The first column holds the row headers. `caption` is
+ * for screen readers only.
  */
 export function fillTable(table, columns, rows, { caption, rowClass } = {}) {
   const shown = JSON.stringify([columns.map((c) => c.name), rows, caption]);
@@ -57,5 +58,5 @@ export function fillTable(table, columns, rows, { caption, rowClass } = {}) {
   );
 }
 
-/** A finality, or the state of something, as a badge. */
+/** A badge that shows a finality or a state; its style follows the text. */
 export const badge = (text, title = "") => element("span", { text, class: `badge ${text}`, ...(title ? { title } : {}) });

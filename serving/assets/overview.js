@@ -1,12 +1,12 @@
-// What keeps the overview current? One round a second while it is looked at; every round asks the server anew.
+// Keeps the overview current: polls streams and views once a second while the page is visible.
 
-import { ask } from "./ask.js";
-import { showView } from "./card.js";
-import { keepCurrent } from "./shell.js";
+import { getJson } from "./fetch_json.js";
+import { pollWhileVisible } from "./shell.js";
 import { showStream } from "./stream_section.js";
+import { showView } from "./view_card.js";
 
 async function round() {
-  const [streams, views] = await Promise.all([ask("/v1/streams"), ask("/v1/views")]);
+  const [streams, views] = await Promise.all([getJson("/v1/streams"), getJson("/v1/views")]);
   for (const stream of streams.body.streams) {
     const section = document.getElementById(`stream-${stream.name}`);
     if (section) showStream(section, stream, streams.now);
@@ -17,4 +17,4 @@ async function round() {
   if (failed) throw failed.reason;
 }
 
-keepCurrent(round);
+pollWhileVisible(round);

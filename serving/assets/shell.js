@@ -1,21 +1,21 @@
-// What do all pages share? The state of the connection, rounds that keep a page current, and the switch of colours.
+// The parts that all pages share: connection status, polling, and the colour scheme switch.
 
-import { told } from "./ask.js";
+import { errorText } from "./fetch_json.js";
 
 const connection = document.getElementById("connection");
 
-/** Says how the page stands to the server: `waiting`, `live`, `paused` or `away`. */
-export function tell(state, text) {
+/** Shows the connection status; `state` is `waiting`, `live`, `paused` or `away`. */
+export function showConnection(state, text) {
   if (connection.dataset.state === state && connection.textContent === text) return;
   connection.dataset.state = state;
   connection.textContent = text;
 }
 
 /**
- * Calls `round` now and then every `everyMs` while the page is looked at, one at a time. What it throws is shown as the
- * state of the connection. Gives a function that asks for a round at once, also in the middle of one.
+ * Calls `round` at once and then every `everyMs` milliseconds while the page is visible, one call at a time. Errors are
+ * shown as the connection status. Returns a function that requests another round at once, even during one.
  */
-export function keepCurrent(round, everyMs = 1000) {
+export function pollWhileVisible(round, everyMs = 1000) {
   let timer = null;
   let running = false;
   let again = false;
@@ -27,16 +27,16 @@ export function keepCurrent(round, everyMs = 1000) {
     again = false;
     try {
       await round();
-      tell("live", "live");
+      showConnection("live", "live");
     } catch (error) {
-      tell("away", told(error));
+      showConnection("away", errorText(error));
     }
     running = false;
     if (again) return void tick();
     if (!document.hidden) timer = setTimeout(tick, everyMs);
   }
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) tell("paused", "paused");
+    if (document.hidden) showConnection("paused", "paused");
     else tick();
   });
   onTheme(tick);
@@ -45,28 +45,28 @@ export function keepCurrent(round, everyMs = 1000) {
 }
 
 const THEMES = [
-  { name: "system", sign: "◐", words: "as the system" },
-  { name: "light", sign: "☀", words: "light" },
-  { name: "dark", sign: "☾", words: "dark" },
+  { name: "system", sign: "◐", label: "system" },
+  { name: "light", sign: "☀", label: "light" },
+  { name: "dark", sign: "☾", label: "dark" },
 ];
 const listeners = [];
 
-/** Calls `listener` whenever the colours have changed, so that charts can be drawn anew. */
+/** Calls `listener` after the colours changed, so that charts can be redrawn. */
 export function onTheme(listener) {
   listeners.push(listener);
 }
 
-const changed = () => listeners.forEach((listener) => listener());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+const notify = () => listeners.forEach((listener) => listener());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", notify);
 
 const root = document.documentElement;
 const button = document.getElementById("theme");
 const current = () => THEMES.find((theme) => theme.name === (root.dataset.theme ?? "system")) ?? THEMES[0];
 
 function showTheme() {
-  const { sign, words } = current();
+  const { sign, label } = current();
   button.textContent = sign;
-  button.title = `Colours: ${words}`;
+  button.title = `Colour scheme: ${label}`;
   button.setAttribute("aria-label", button.title);
 }
 
@@ -77,8 +77,8 @@ button.addEventListener("click", () => {
   try {
     if (next === "system") localStorage.removeItem("trueup-theme");
     else localStorage.setItem("trueup-theme", next);
-  } catch { /* Storage may be forbidden: then only this page keeps the choice. */ }
+  } catch { /* Storage may be blocked: the choice lasts for this page only. */ }
   showTheme();
-  changed();
+  notify();
 });
 showTheme();

@@ -1,25 +1,25 @@
-// What comes in? Rate, lag and watermark of one stream, and how to send a first event.
+// Shows the counters of one stream: event rate, lag, watermark, late and rejected events; and how to send the first event.
 
-import { define, element } from "./dom.js";
-import { count, length, time, value } from "./text.js";
+import { element, fillFacts } from "./dom.js";
+import { count, duration, time, value } from "./format.js";
 
 const SAMPLES = 60;
 const sum = (partitions, name) => partitions.reduce((total, p) => total + p[name], 0);
 const rates = new Map();
 
-/** Shows the state of a stream in its section; `now` is the server's clock. */
+/** Shows the counters of a stream in its section; `now` is the server's clock in milliseconds. */
 export function showStream(section, stream, now) {
   const { partitions, watermark } = stream;
   const events = sum(partitions, "head");
-  define(section.querySelector(".counters"), [
+  fillFacts(section.querySelector(".counters"), [
     ["events", count(events), "accepted and durable in the log"],
-    ["per second", value(Math.round(stream.events_per_second * 10) / 10), "over the last ten seconds"],
-    ["watermark", time(watermark), "event time up to which everything is expected to have come"],
-    ["lag", watermark ? length(Math.max(0, now - Date.parse(watermark))) : "–", "how far the watermark is behind the clock"],
-    ["late", count(sum(partitions, "late")), "came after allowed lateness: left to the batch layer"],
-    ...(sum(partitions, "ahead") ? [["ahead", count(sum(partitions, "ahead")), "too far in the future to move the watermark"]] : []),
-    ["duplicates", count(sum(partitions, "duplicates")), "sent again and not counted again"],
-    ["rejected", count(stream.rejected), "lines that were not events of this stream"],
+    ["per second", value(Math.round(stream.events_per_second * 10) / 10), "average of the last ten seconds"],
+    ["watermark", time(watermark), "no event older than this is expected"],
+    ["lag", watermark ? duration(Math.max(0, now - Date.parse(watermark))) : "–", "how far the watermark is behind the clock"],
+    ["late", count(sum(partitions, "late")), "arrived after allowed lateness; only batch includes them"],
+    ...(sum(partitions, "ahead") ? [["ahead", count(sum(partitions, "ahead")), "too far in the future to advance the watermark"]] : []),
+    ["duplicates", count(sum(partitions, "duplicates")), "event ids that were seen before; each counts once"],
+    ["rejected", count(stream.rejected), "lines that intake refused; kept in the quarantine"],
   ]);
   showRate(section, stream);
   const hint = section.querySelector(".hint");
@@ -28,19 +28,18 @@ export function showStream(section, stream, now) {
   section.dataset.updated = Number(section.dataset.updated) + 1;
 }
 
-/** The rate since the page was opened, as a small line. */
+/** Draws the event rate since the page was opened as a sparkline. */
 function showRate(section, { name, events_per_second: rate }) {
-  const seen = rates.get(name) ?? [];
-  seen.push(rate);
-  if (seen.length > SAMPLES) seen.shift();
-  rates.set(name, seen);
-  const most = Math.max(...seen, 1e-9);
-  // The newest on the right.
-  const place = (i) => ((120 * (SAMPLES - seen.length + i)) / (SAMPLES - 1)).toFixed(1);
-  const points = seen.map((r, i) => `${place(i)},${(27 - (25 * r) / most).toFixed(1)}`);
+  const samples = rates.get(name) ?? [];
+  samples.push(rate);
+  if (samples.length > SAMPLES) samples.shift();
+  rates.set(name, samples);
+  const most = Math.max(...samples, 1e-9);
+  const x = (i) => ((120 * (SAMPLES - samples.length + i)) / (SAMPLES - 1)).toFixed(1);
+  const points = samples.map((r, i) => `${x(i)},${(27 - (25 * r) / most).toFixed(1)}`);
   const svg = section.querySelector(".rates");
-  svg.querySelector(".line").setAttribute("d", seen.length > 1 ? `M${points.join("L")}` : "");
-  svg.querySelector(".area").setAttribute("d", seen.length > 1 ? `M${place(0)},28L${points.join("L")}L120,28Z` : "");
+  svg.querySelector(".line").setAttribute("d", samples.length > 1 ? `M${points.join("L")}` : "");
+  svg.querySelector(".area").setAttribute("d", samples.length > 1 ? `M${x(0)},28L${points.join("L")}L120,28Z` : "");
 }
 
 const example = (column) => {
@@ -51,7 +50,7 @@ const example = (column) => {
   return 1;
 };
 
-/** A command that sends an event with every declared column. */
+/** Returns a curl command that sends an event with every declared column. */
 export function exampleCommand(stream) {
   const declared = stream.columns.filter((c) => c.role !== "removed");
   const event = Object.fromEntries(declared.map((c) => [c.name, example(c)]));

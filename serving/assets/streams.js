@@ -1,21 +1,22 @@
-// What came in, how late, and what was not taken? A round a second; the lists of events are asked for as they are looked at.
+// The streams page: counters, measured disorder, time settings and partitions of each stream, and lists of late, ahead and
+// rejected events. Requests only the list that is shown.
 
-import { act, ask, parameters, told } from "./ask.js";
-import { complain, element, fillTable, say } from "./dom.js";
-import { axis, colours, draw, layout } from "./plot.js";
-import { keepCurrent } from "./shell.js";
+import { errorText, getJson, queryString, sendJson } from "./fetch_json.js";
+import { element, fillTable, setError, setText } from "./dom.js";
+import { axis, colours, draw, layout } from "./chart_style.js";
+import { pollWhileVisible } from "./shell.js";
 import { exampleCommand, showStream } from "./stream_section.js";
-import { bytes, count, length, percent, time, value } from "./text.js";
-import { twice } from "./twice.js";
+import { bytes, count, duration, percent, time, value } from "./format.js";
+import { confirmBeforeAction } from "./confirm_button.js";
 
 const LISTED = 20;
 const sections = [...document.querySelectorAll(".stream")];
 const lists = new Map(sections.map((section) => [section, { kind: "late", limit: LISTED }]));
 
 const EMPTY = {
-  late: "No event came after allowed lateness.",
-  ahead: "No event was too far ahead of its arrival.",
-  quarantine: "Every line was an event of this stream.",
+  late: "No late events.",
+  ahead: "No events further ahead than max_ahead.",
+  quarantine: "No rejected lines.",
 };
 
 function showLateness(section, { lateness, settings }) {
@@ -23,7 +24,7 @@ function showLateness(section, { lateness, settings }) {
   const measured = section.querySelector(".measured");
   if (!lateness) {
     chart.hidden = true;
-    return say(measured, "Nothing was measured yet.");
+    return setText(measured, "No measurements yet.");
   }
   chart.hidden = false;
   const colour = colours();
@@ -34,20 +35,20 @@ function showLateness(section, { lateness, settings }) {
     chart.dataset.shown = shown;
     const trace = {
       type: "bar", x: all.map(([, name]) => name), y: all.map(([, , ms]) => Math.max(ms, 1) / 1000), marker: { color: colour.exact },
-      text: all.map(([, , ms]) => length(ms)), textposition: "outside", textfont: { size: 11 }, cliponaxis: false,
-      hovertext: all.map(([share, name, ms]) => (name === "largest" ? `the farthest: ${length(ms)}` : `${share} % came within ${length(ms)}`)), hoverinfo: "text",
+      text: all.map(([, , ms]) => duration(ms)), textposition: "outside", textfont: { size: 11 }, cliponaxis: false,
+      hovertext: all.map(([share, name, ms]) => (name === "largest" ? `largest: ${duration(ms)}` : `${share} % within ${duration(ms)}`)), hoverinfo: "text",
     };
     draw(chart, [trace], layout(colour, { xaxis: axis(colour, { type: "category" }), yaxis: axis(colour, { type: "log", showticklabels: false, showgrid: false }) }));
-    chart.setAttribute("aria-label", `Disorder: ${all.map(([, name, ms]) => `${name} ${length(ms)}`).join(", ")}`);
+    chart.setAttribute("aria-label", `Disorder: ${all.map(([, name, ms]) => `${name} ${duration(ms)}`).join(", ")}`);
   }
-  say(measured, `${count(lateness.measured)} events measured; ${percent(lateness.behind_watermark_share)} came behind the watermark, ${percent(lateness.late_share)} would be late.`);
+  setText(measured, `${count(lateness.measured)} events measured; ${percent(lateness.behind_watermark_share)} arrived behind the watermark, ${percent(lateness.late_share)} late.`);
   const rows = [
     { name: "watermark_delay", now: settings.watermark_delay, suggested: lateness.suggested.watermark_delay },
     { name: "allowed_lateness", now: settings.allowed_lateness, suggested: lateness.suggested.allowed_lateness },
     { name: "max_ahead", now: settings.max_ahead, suggested: "" },
     { name: "idle_timeout", now: settings.idle_timeout, suggested: "" },
   ];
-  fillTable(section.querySelector(".settings"), [{ name: "name", heading: "option" }, { name: "now", heading: "as declared" }, { name: "suggested", heading: "what was measured suggests" }], rows, { caption: "Settings of time" });
+  fillTable(section.querySelector(".settings"), [{ name: "name", heading: "option" }, { name: "now", heading: "current" }, { name: "suggested", heading: "suggested" }], rows, { caption: "Time settings" });
 }
 
 function showPartitions(section, { partitions }) {
@@ -62,12 +63,12 @@ function showPartitions(section, { partitions }) {
   ];
   fillTable(section.querySelector(".partitions"), columns, partitions, { caption: "Partitions" });
   const failing = partitions.find((p) => p.archive_error);
-  say(section.querySelector(".reason"), failing ? `The archive cannot be written: ${failing.archive_error}` : "");
+  setText(section.querySelector(".reason"), failing ? `Cannot write to the archive: ${failing.archive_error}` : "");
 }
 
 async function showList(section) {
   const { kind, limit } = lists.get(section);
-  const { body } = await ask(`/v1/streams/${section.dataset.stream}/${kind}${parameters({ limit })}`);
+  const { body } = await getJson(`/v1/streams/${section.dataset.stream}/${kind}${queryString({ limit })}`);
   const isQuarantine = kind === "quarantine";
   const entries = isQuarantine ? body.lines : body.events;
   const hidden = ["_watermark", "_partition"];
@@ -80,31 +81,31 @@ async function showList(section) {
     ]
     : Object.keys(entries[0] ?? {}).filter((name) => !hidden.includes(name)).map((name) => ({
       name, heading: name.replace(/^_/, "").replaceAll("_", " "), number: typeof entries[0][name] === "number",
-      cell: (event) => (/_at$/.test(name) ? time(event[name]) : /_ms$/.test(name) ? length(event[name]) : value(event[name])),
+      cell: (event) => (/_at$/.test(name) ? time(event[name]) : /_ms$/.test(name) ? duration(event[name]) : value(event[name])),
     }));
   const table = section.querySelector(".entries");
   table.hidden = entries.length === 0;
   if (entries.length) fillTable(table, columns, entries, { caption: `${kind} of ${section.dataset.stream}` });
   const total = body.total;
-  say(section.querySelector(".listed"), entries.length === 0 ? EMPTY[kind] : `${count(entries.length)} of ${count(total)}, newest first`);
+  setText(section.querySelector(".listed"), entries.length === 0 ? EMPTY[kind] : `${count(entries.length)} of ${count(total)}, newest first`);
   section.querySelector(".further").hidden = !body.next || limit >= 1000;
   section.querySelector(".empty-out").hidden = !isQuarantine || entries.length === 0;
 }
 
 async function round() {
-  const { body, now } = await ask("/v1/streams");
+  const { body, now } = await getJson("/v1/streams");
   for (const section of sections) {
     const stream = body.streams.find((one) => one.name === section.dataset.stream);
     if (!stream) continue;
     showLateness(section, stream);
     showPartitions(section, stream);
-    say(section.querySelector(".send code"), exampleCommand(stream));
+    setText(section.querySelector(".send code"), exampleCommand(stream));
     await showList(section);
     showStream(section, stream, now);
   }
 }
 
-const again = keepCurrent(round);
+const again = pollWhileVisible(round);
 
 for (const section of sections) {
   const choices = [...section.querySelectorAll("[data-kind]")];
@@ -120,12 +121,12 @@ for (const section of sections) {
     list.limit = Math.min(1000, list.limit + 100);
     again();
   });
-  twice(section.querySelector(".empty-out"), "Press again to forget all lines", async () => {
+  confirmBeforeAction(section.querySelector(".empty-out"), "Click again to clear the list", async () => {
     try {
-      await act("DELETE", `/v1/streams/${section.dataset.stream}/quarantine`);
-      complain(section.querySelector(".lists .error"), null);
+      await sendJson("DELETE", `/v1/streams/${section.dataset.stream}/quarantine`);
+      setError(section.querySelector(".lists .error"), null);
     } catch (error) {
-      complain(section.querySelector(".lists .error"), told(error));
+      setError(section.querySelector(".lists .error"), errorText(error));
     }
     again();
   });

@@ -1,30 +1,31 @@
-// How is one view drawn? Bars, lines and points over time, bars over groups: solid where exact, lighter where live.
+// Draws the chart of a view: bars, lines or points over time, or bars per group. Exact parts are solid, live parts lighter.
 
 import { element } from "./dom.js";
-import { axis, colours, draw, instant, layout } from "./plot.js";
-import { count, time, value } from "./text.js";
+import { axis, colours, draw, instant, layout } from "./chart_style.js";
+import { count, time, value } from "./format.js";
 
 const ms = Date.parse;
 const at = (time) => instant(new Date(time).toISOString());
 const group = (row, columns) => columns.map((c) => value(row[c.name], c.type)).join(" · ");
 const number = (raw) => (raw === null || raw === undefined ? null : Number(raw));
 
-/** A colour with less of it. */
-const faint = (rgb, share) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
+/** Returns an `rgb(..)` colour with an opacity. */
+const faint = (rgb, opacity) => rgb.replace(/^rgb\((.*)\)$/, `rgba($1, ${opacity})`);
 
 /**
- * What a chart shows: { kind, measure, columns (of the dimensions), groups (names, largest first), items, spacing }, one
- * item per row: { row, group, start, end, value, exact, live, bounds }.
+ * Converts result rows into chart items, one per row: `{ row, group, start, end, value, exact, live, isExact, bounds }`.
+ * `exact` and `live` are the parts of `value` that come from batch and speed. `columns` are the dimensions, `batch` the
+ * rows of the batch layer alone (for additive measures), `coarse` is true if windows were merged into a coarser grain.
  */
-export function items(document, { kind, windowMs, measure, columns, additive, batch, coarse }) {
+export function chartItems(document, { kind, windowMs, measure, columns, additive, batch, coarse }) {
   const key = (row) => JSON.stringify([row.window_start, row.window_end, ...columns.map((c) => row[c.name])]);
-  const known = new Map((batch?.rows ?? []).map((row) => [key(row), number(row[measure])]));
+  const exactParts = new Map((batch?.rows ?? []).map((row) => [key(row), number(row[measure])]));
   return document.rows.map((row) => {
     const whole = number(row[measure]);
     const isExact = row._layer === "batch";
-    const part = isExact ? whole : additive ? known.get(key(row)) ?? 0 : null;
+    const part = isExact ? whole : additive ? exactParts.get(key(row)) ?? 0 : null;
     let [start, end] = row.window_start ? [ms(row.window_start), ms(row.window_end)] : [null, null];
-    // Windows of HOP reach over the next ones, those of CUMULATE share their starts: each at its own step.
+    // Windows of HOP overlap and those of CUMULATE share their starts: draw each within its own step.
     if (!coarse && kind === "hop") end = start + windowMs;
     if (!coarse && kind === "cumulate") start = end - windowMs;
     return {
@@ -34,11 +35,11 @@ export function items(document, { kind, windowMs, measure, columns, additive, ba
   });
 }
 
-function words(item, measure) {
+function hoverText(item, measure) {
   const { row, value: whole, exact, live, bounds } = item;
   const lines = [item.group && `<b>${escape(item.group)}</b>`, row.window_start && `${time(row.window_start)} to ${time(row.window_end)}`,
     `${escape(measure)}: <b>${value(whole)}</b>`];
-  if (bounds) lines.push(`95 % between ${value(bounds[0])} and ${value(bounds[1])}`);
+  if (bounds) lines.push(`95 % interval: ${value(bounds[0])} to ${value(bounds[1])}`);
   if (!item.isExact && exact !== null && exact !== 0) lines.push(`${value(exact)} exact, ${value(live)} live`);
   lines.push(item.isExact ? `exact, ${row._finality}` : `live, ${row._finality}`);
   return lines.filter(Boolean).join("<br>");
@@ -46,7 +47,7 @@ function words(item, measure) {
 
 const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
-const hover = (list, measure) => ({ hovertext: list.map((item) => words(item, measure)), hoverinfo: "text", hoverlabel: { namelength: 0 } });
+const hover = (list, measure) => ({ hovertext: list.map((item) => hoverText(item, measure)), hoverinfo: "text", hoverlabel: { namelength: 0 } });
 
 const errors = (list, colour) => (list.some((i) => i.bounds) ? { error_y: {
   type: "data", symmetric: false, thickness: 1.5, width: 3, color: colour,
@@ -63,8 +64,8 @@ function barTraces(list, measure, name, paint, colour) {
   return [one("exact", paint.exact, paint.exact), one("live", paint.live, paint.edge)];
 }
 
-/** Where windows are missing a line must not go on as if there were some: a hole in its place. */
-function unbroken(list) {
+/** Sorts items by time and inserts a hole where windows are missing, so that the line breaks there. */
+function withHoles(list) {
   const ordered = list.toSorted((a, b) => a.start - b.start);
   return ordered.flatMap((item, i) => {
     const before = ordered[i - 1];
@@ -73,8 +74,8 @@ function unbroken(list) {
   });
 }
 
-/** Stretches of estimates, each with the values beside it, where its band is as thin as the line. */
-function estimated(ordered) {
+/** Returns the stretches of estimates, each with its neighbouring values, where the band narrows to the line. */
+function estimatedRuns(ordered) {
   const runs = [];
   let run = [];
   const end = () => { if (run.some((i) => i.bounds)) runs.push(run); run = []; };
@@ -88,12 +89,12 @@ function estimated(ordered) {
 }
 
 function lineTraces(list, measure, name, paint, colour) {
-  const ordered = unbroken(list);
+  const ordered = withHoles(list);
   const middle = (i) => at((i.start + i.end) / 2);
   const traces = [];
-  // A line goes on through both parts: the live one begins at the last exact point.
+  // The live line starts at the last exact point, so that both parts connect.
   const live = ordered.map((item, i) => !item.isExact || ordered[i + 1]?.isExact === false || ordered[i - 1]?.isExact === false);
-  for (const run of estimated(ordered)) {
+  for (const run of estimatedRuns(ordered)) {
     const [low, high] = [0, 1].map((side) => run.map((i) => (i.bounds ? i.bounds[side] : i.value)));
     traces.push({ type: "scatter", mode: "lines", name: "bounds", x: [...run.map(middle), ...run.toReversed().map(middle)], y: [...low, ...high.toReversed()],
       fill: "toself", fillcolor: faint(paint.line, 0.22), line: { width: 0 }, hoverinfo: "skip" });
@@ -119,8 +120,8 @@ function pointTraces(list, measure, name, paint, colour) {
   ];
 }
 
-/** The line at which batch ends, and the one up to which everything is expected to have come. */
-function marks(colour, { seam, watermark }, [from, to]) {
+/** Returns the vertical lines of the seam (where batch ends) and of the watermark. */
+function markerLines(colour, { seam, watermark }, [from, to]) {
   const drawn = { shapes: [], annotations: [] };
   const mark = (when, text, paint, dash, row) => {
     if (when === null || when < from || when > to) return;
@@ -139,34 +140,34 @@ const paints = (colour, grouped) => (i) => {
   return { exact: own, live: faint(own, 0.3), edge: own, line: own };
 };
 
-/** As many labels as have room beside each other. */
+/** Returns how many axis labels fit. */
 const ticks = (place) => Math.max(3, Math.min(12, Math.floor(place.clientWidth / 95)));
 
-/** Draws over time. `marked`: { seam: { at, text }, watermark }; `chart` is "bar" or "line". */
-export function overTime(place, { list, groups, measure, chart, kind, marked }) {
+/** Draws items over time. `marked`: { seam: { at, text }, watermark }; `chart` is "bar" or "line". */
+export function drawOverTime(place, { list, groups, measure, chart, kind, marked }) {
   const colour = colours();
   const paint = paints(colour, groups.length > 0);
   const traces = kind === "session" && chart === "line" ? pointTraces : chart === "line" ? lineTraces : barTraces;
   const series = groups.length > 0 ? groups : [""];
-  // Without groups to tell apart all is one series.
+  // Without groups, all items form one series.
   const of = (name) => (groups.length > 0 ? list.filter((item) => item.group === name) : list);
   const all = series.flatMap((name, i) => traces(of(name), measure, name, paint(i), colour));
-  // Points stand where sessions begin.
+  // Points mark the starts of sessions.
   const ends = kind === "session" && chart === "line" ? "start" : "end";
   const [from, last] = list.reduce(([a, b], i) => [Math.min(a, i.start), Math.max(b, i[ends])], [Infinity, -Infinity]);
-  // A watermark just behind the figures still shows.
+  // Keep a watermark that is slightly newer than the rows in view.
   const to = marked.watermark > last && marked.watermark - last < (last - from) * 0.2 ? marked.watermark : last;
   const edge = (to - from) * 0.012;
   return draw(place, all, layout(colour, {
     margin: { l: 8, r: 10, t: 40, b: 8 },
     xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: ticks(place), tickangle: 0 }),
     yaxis: axis(colour, { rangemode: "tozero", nticks: Math.round(place.clientHeight / 45) }),
-    ...marks(colour, marked, [from - edge, to + edge]),
+    ...markerLines(colour, marked, [from - edge, to + edge]),
   }));
 }
 
-/** Draws bars over groups, the largest on top. */
-export function overGroups(place, { list, measure }) {
+/** Draws one bar per group, the largest on top. */
+export function drawOverGroups(place, { list, measure }) {
   const colour = colours();
   const from = list.toReversed();
   const y = from.map((_, i) => i);
@@ -179,8 +180,8 @@ export function overGroups(place, { list, measure }) {
   }));
 }
 
-/** What the colours and lines mean, and what a reader of the screen is told of the chart. */
-export function explain(place, legend, { list, groups, measure, marked, shown }) {
+/** Fills the legend, and describes the chart for screen readers. */
+export function showLegend(place, legend, { list, groups, measure, marked, shown }) {
   const colour = colours();
   const key = (kind, text, style) => element("li", {}, element("i", { class: kind, "aria-hidden": "true", ...(style ? { style } : {}) }), text);
   const keys = groups.length > 0 ? groups.map((name, i) => key("", name, `background:${colour.series[i % colour.series.length]}`)) : [];
@@ -195,5 +196,5 @@ export function explain(place, legend, { list, groups, measure, marked, shown })
     legend.replaceChildren(...keys);
   }
   const exact = list.filter((i) => i.isExact).length;
-  place.setAttribute("aria-label", `${shown} of ${measure}: ${count(list.length)} values, ${count(exact)} of them exact. The table below has the figures.`);
+  place.setAttribute("aria-label", `${shown} of ${measure}: ${count(list.length)} values, ${count(exact)} of them exact. The table below lists the values.`);
 }

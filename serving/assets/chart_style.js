@@ -1,14 +1,14 @@
-// How does every chart look? Colours from the styles, so that light and dark are one; sizes, axes and what the mouse may do.
+// The look of all charts: colours from the style sheet (so that they follow the colour scheme), fonts, axes and interaction.
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
-/** What all charts are drawn with: nothing moves by accident, and no tool bar. */
+/** Plotly options of all charts: no zooming by accident and no toolbar. */
 export const config = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
 
 const NAMES = ["exact", "live", "live-edge", "text", "muted", "line", "seam", "watermark", "card", "good", "wait", "bad"];
 const SERIES = 8;
 
-/** The colours of the page as they are now, by the names of the style's properties; `series` are those of groups. */
+/** Returns the current colours of the page by the names of the CSS properties; `series` holds those of groups. */
 export function colours() {
   const probe = document.createElement("span");
   probe.hidden = true;
@@ -23,7 +23,7 @@ export function colours() {
   return { ...named, series };
 }
 
-/** A layout with the page's type and colours; `more` adds to it. */
+/** Returns a Plotly layout with the fonts and colours of the page; `more` extends it. */
 export function layout(colour, more) {
   return {
     barmode: "relative", bargap: 0.15, dragmode: false, showlegend: false, hovermode: "closest",
@@ -34,13 +34,13 @@ export function layout(colour, more) {
   };
 }
 
-/** An axis that does not zoom, with quiet lines; `more` adds to it. */
+/** Returns an axis without zoom and with faint lines; `more` extends it. */
 export const axis = (colour, more) => ({
   automargin: true, fixedrange: true, zeroline: false, gridcolor: colour.line, linecolor: colour.line, tickcolor: colour.line, ...more,
 });
 
-/** Instants of the axis of time: plotly.js takes local ones as they are, so the zone goes. */
+/** Formats an instant for a time axis: without its zone, because plotly.js would convert it to local time. */
 export const instant = (text) => text.replace("Z", "");
 
-/** Draws, or draws anew. */
+/** Draws a chart, or updates it. */
 export const draw = (chart, traces, drawn) => Plotly.react(chart, traces, drawn, config);

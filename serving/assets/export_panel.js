@@ -1,7 +1,7 @@
-// How does a reader take figures elsewhere? The same question as curl, as SQL, as Python, or as a file.
+// Exports the current query: as code (curl, SQL, Python) to copy, and as CSV and Parquet downloads.
 
-import { parameters } from "./ask.js";
-import { say } from "./dom.js";
+import { queryString } from "./fetch_json.js";
+import { setText } from "./dom.js";
 
 const DOWNLOADED_MAX = 1_000_000;
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -11,47 +11,47 @@ const CODE = {
   sql: (url) => `INSTALL httpfs; LOAD httpfs;\nSELECT * FROM read_parquet('${url("parquet").replaceAll("'", "''")}');`,
   python: (url) => `import polars as pl\n\nrows = pl.read_parquet(\n    ${JSON.stringify(url("parquet"))}\n)\nprint(rows)`,
 };
-// Apostrophes would end the strings around an address; they may be written as a code there.
+// An apostrophe would end the string around the URL, so it is percent-encoded.
 const quoted = (text) => text.replaceAll("'", "%27");
 
 const languages = document.getElementById("languages");
 const code = document.getElementById("code");
 const copied = document.getElementById("copied");
 let language = "curl";
-let asked = null;
+let current = null;
 
 function show() {
-  if (!asked) return;
-  const url = (format) => quoted(`${location.origin}/v1/views/${encodeURIComponent(asked.view)}/rows.${format}${parameters({ ...asked.query, limit: DOWNLOADED_MAX })}`);
+  if (!current) return;
+  const url = (format) => quoted(`${location.origin}/v1/views/${encodeURIComponent(current.view)}/rows.${format}${queryString({ ...current.query, limit: DOWNLOADED_MAX })}`);
   const text = CODE[language](url);
   if (code.textContent !== text) code.textContent = text;
   for (const format of ["csv", "parquet"]) {
     const link = document.getElementById(format);
     link.href = url(format);
-    link.download = `${asked.view}.${format}`;
+    link.download = `${current.view}.${format}`;
   }
   for (const button of languages.children) button.setAttribute("aria-pressed", button.dataset.language === language);
 }
 
-/** Tells which view is asked what. */
-export function takes(view, query) {
-  asked = { view, query };
+/** Sets the view and the query to export. */
+export function showExports(view, query) {
+  current = { view, query };
   show();
 }
 
 languages.addEventListener("click", (event) => {
   language = event.target.closest("button")?.dataset.language ?? language;
-  say(copied, "");
+  setText(copied, "");
   show();
 });
 
 document.getElementById("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(code.textContent);
-    say(copied, "Copied");
+    setText(copied, "Copied");
   } catch {
-    // Browsers let only pages behind TLS, or of this machine, write to the clipboard.
+    // Browsers allow clipboard access only over TLS or on localhost.
     getSelection().selectAllChildren(code);
-    say(copied, "Selected: press Ctrl+C");
+    setText(copied, "Selected. Press Ctrl+C to copy.");
   }
 });
