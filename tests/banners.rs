@@ -1,4 +1,4 @@
-//! Is an alarm of drift seen on every page that shows the view's figures, and does it lead to the comparison?
+//! Tests that a drift alarm is shown on every page with figures of the view, and links to the comparison.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod browser;
@@ -18,7 +18,7 @@ const DEFINITIONS: &str = "
         SELECT window_start, COUNT(*) AS sales, SUM(units) AS units FROM sales GROUP BY TUMBLE(at, INTERVAL '6' HOUR);";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The banners in sight, and where their links lead.
+/// Reads the visible banners and the targets of their links.
 const BANNERS: &str =
     "return [...document.querySelectorAll('.alarm.banner')].filter((one) => one.getClientRects().length)
     .map((one) => [one.getAttribute('role'), one.textContent, one.querySelector('a')?.getAttribute('href') ?? null]);";
@@ -35,7 +35,7 @@ fn banners(browser: &Browser, wanted: usize) -> Value {
 }
 
 #[test]
-fn drift_beyond_what_is_accepted_is_told_before_any_figure() {
+fn drift_above_the_limit_shows_an_alarm_on_every_page() {
     let world = World::new(DEFINITIONS);
     let browser = Browser::start();
     let send = |id: &str, day: u32| {
@@ -46,12 +46,12 @@ fn drift_beyond_what_is_accepted_is_told_before_any_figure() {
     assert_eq!(world.run("sold", false)["state"], json!("published"));
     browser.open(&format!("{}/view/sold", world.url()));
     assert_eq!(banners(&browser, 0), json!([]), "there is no drift");
-    // Too late for speed, which leaves it out; batch takes it in.
+    // A late event: speed excludes it, batch includes it.
     send("b", 11);
     send("c", 1);
     assert_eq!(world.run("sold", false)["state"], json!("published"));
     let alarm = world.get("/v1/views/sold").json()["alarm"].as_str().expect("an alarm").to_owned();
-    // The open page, and every other page with figures of the view.
+    // The page that is already open, and every other page with figures of the view.
     for path in ["", "/", "/compare/sold"] {
         if !path.is_empty() {
             browser.open(&format!("{}{path}", world.url()));
@@ -61,7 +61,7 @@ fn drift_beyond_what_is_accepted_is_told_before_any_figure() {
         assert_eq!((&banner[0], &banner[2]), (&json!("alert"), &json!("/compare/sold")), "{path}: {seen}");
         assert!(banner[1].as_str().is_some_and(|text| text.contains(&alarm)), "{path}: {seen} lacks {alarm}");
     }
-    // The next comparison finds nothing: the banner goes.
+    // The next comparison finds no drift, so the banner disappears.
     send("d", 12);
     assert_eq!(world.run("sold", false)["state"], json!("published"));
     browser.open(&format!("{}/", world.url()));

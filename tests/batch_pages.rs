@@ -1,5 +1,6 @@
-//! Do the pages of the batch layer, of comparisons and of streams show what the API answers, and do their controls work?
-//! Over real flights, in headless Chromium.
+//! Tests the batch, comparison and streams pages: they show what the API returns, and their controls work.
+//!
+//! Uses real flights, in headless Chromium.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod browser;
@@ -15,7 +16,7 @@ use world::{World, flights_file};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Flights whose batch versions differ from what was served: late ones are left to batch.
+/// Flights with late events, so that batch versions differ from the served values.
 fn definitions() -> String {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/flights/flights.sql");
     let text = std::fs::read_to_string(example).expect("the example");
@@ -24,17 +25,18 @@ fn definitions() -> String {
         "WITH (schedule = '0 2 * * *', schedule_time_zone = 'Europe/Berlin')",
     );
     let unscheduled = unscheduled.replace("WITH (schedule = '@every 10s')", "WITH (max_drift = 0.5)");
-    assert!(!unscheduled.contains("@every '"), "no run comes by itself");
+    assert!(!unscheduled.contains("@every '"), "no run starts by itself");
     unscheduled
 }
 
-struct Sight {
+/// A server with all flights, and a browser.
+struct Fixture {
     world: World,
     browser: Browser,
 }
 
-impl Sight {
-    fn new() -> Sight {
+impl Fixture {
+    fn new() -> Fixture {
         let world = World::new(&definitions());
         let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
             .args(["ingest", "flights"])
@@ -43,7 +45,7 @@ impl Sight {
             .output()
             .expect("trueup starts");
         assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
-        Sight { world, browser: Browser::start() }
+        Fixture { world, browser: Browser::start() }
     }
 
     fn open(&self, path: &str) {
@@ -54,7 +56,7 @@ impl Sight {
         self.browser.run(script)
     }
 
-    /// Waits until `script` gives something that is true.
+    /// Waits until `script` returns a truthy value, and returns it.
     fn wait(&self, what: &str, script: &str) -> Value {
         let begin = Instant::now();
         loop {
@@ -64,7 +66,7 @@ impl Sight {
             }
             assert!(
                 begin.elapsed() < PATIENCE,
-                "never came: {what}; connection: {}",
+                "timed out waiting for {what}; connection: {}",
                 self.run("return document.getElementById('connection').textContent;")
             );
             std::thread::sleep(Duration::from_millis(50));
@@ -75,7 +77,7 @@ impl Sight {
         self.run(&format!("document.querySelector({}).click();", json!(selector)));
     }
 
-    /// Pictures for the documentation, where somebody wants them.
+    /// Takes screenshots for the documentation if `TRUEUP_SCREENSHOTS` is set.
     fn picture(&self, name: &str, ready: &str) {
         let Some(folder) = std::env::var_os("TRUEUP_SCREENSHOTS") else { return };
         self.browser.hide_scroll_bars();
@@ -106,103 +108,106 @@ const COMPARE_READY: &str = "return Number(document.getElementById('compare').da
 const STREAMS_READY: &str = "return Number(document.getElementById('stream-flights').dataset.updated);";
 
 #[test]
-fn runs_are_started_watched_and_told_of() {
-    let sight = Sight::new();
-    sight.open("/batch");
-    sight.wait("the first round", BATCH_READY);
-    let next = sight.run(&format!("{LANE} return lane.querySelector('dd').textContent;"));
+fn runs_are_started_watched_and_listed() {
+    let fixture = Fixture::new();
+    fixture.open("/batch");
+    fixture.wait("the first round", BATCH_READY);
+    let next = fixture.run(&format!("{LANE} return lane.querySelector('dd').textContent;"));
     assert!(next.as_str().is_some_and(|text| text.contains("at 02:00 Europe/Berlin")), "{next}");
-    sight.press("#lane-departures [data-do=run]");
-    sight.wait("a version", &format!("{LANE} return [...lane.querySelectorAll('dd')][3].textContent === '1';"));
-    // Once is not enough to recompute everything, twice is.
-    sight.press("#lane-departures [data-do=full]");
-    let asked = sight.run(&format!("{LANE} return lane.querySelector('[data-do=full]').textContent;"));
-    assert!(asked.as_str().is_some_and(|text| text.starts_with("Press again")), "{asked}");
-    assert_eq!(sight.world.get("/v1/runs?view=departures").json()["runs"].as_array().map(Vec::len), Some(1));
-    sight.press("#lane-departures [data-do=full]");
-    sight.wait("a second version", &format!("{LANE} return [...lane.querySelectorAll('dd')][3].textContent === '2';"));
+    fixture.press("#lane-departures [data-do=run]");
+    fixture.wait("a version", &format!("{LANE} return [...lane.querySelectorAll('dd')][3].textContent === '1';"));
+    // A full run needs a second click.
+    fixture.press("#lane-departures [data-do=full]");
+    let asked = fixture.run(&format!("{LANE} return lane.querySelector('[data-do=full]').textContent;"));
+    assert!(asked.as_str().is_some_and(|text| text.starts_with("Click again")), "{asked}");
+    assert_eq!(fixture.world.get("/v1/runs?view=departures").json()["runs"].as_array().map(Vec::len), Some(1));
+    fixture.press("#lane-departures [data-do=full]");
+    fixture
+        .wait("a second version", &format!("{LANE} return [...lane.querySelectorAll('dd')][3].textContent === '2';"));
     for view in ["delays", "totals"] {
-        assert_eq!(sight.world.run(view, false)["state"], json!("published"));
+        assert_eq!(fixture.world.run(view, false)["state"], json!("published"));
     }
-    sight.wait("all runs", "return document.querySelectorAll('#runs tbody tr').length === 4;");
-    // The list shows what the API tells.
-    let runs = sight.world.get("/v1/runs").json()["runs"].clone();
-    let shown = sight.run("return [...document.querySelectorAll('#runs tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent));");
+    fixture.wait("all runs", "return document.querySelectorAll('#runs tbody tr').length === 4;");
+    // The list shows what the API returns.
+    let runs = fixture.world.get("/v1/runs").json()["runs"].clone();
+    let shown = fixture.run("return [...document.querySelectorAll('#runs tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent));");
     for (run, row) in runs.as_array().expect("runs").iter().zip(shown.as_array().expect("rows")) {
         assert_eq!((&row[1], &row[2], &row[3]), (&run["view"], &run["state"], &run["trigger"]));
         assert_eq!(row[4], json!(run["version"].to_string()));
         let rows = row[7].as_str().expect("a text").replace(',', "");
         assert_eq!(rows, run["progress"]["rows"].to_string());
     }
-    let points = sight.run("return document.getElementById('chart').data.map((trace) => trace.x.length);");
-    assert_eq!(points, json!([1, 2, 1]), "a point for each run, by view");
+    let points = fixture.run("return document.getElementById('chart').data.map((trace) => trace.x.length);");
+    assert_eq!(points, json!([1, 2, 1]), "one point per run, by view");
     // Filters, and the versions of a view.
-    sight.run("const select = document.getElementById('of-view'); select.value = 'delays'; select.dispatchEvent(new Event('change'));");
-    sight.wait("the filter", "return document.querySelectorAll('#runs tbody tr').length === 1;");
-    sight.run("const select = document.getElementById('versions-of'); select.value = 'departures'; select.dispatchEvent(new Event('change'));");
-    let versions = sight.wait("versions", "const rows = [...document.querySelectorAll('#versions tbody tr')]; return rows.length === 2 && rows.map((row) => row.children[0].textContent);");
+    fixture.run("const select = document.getElementById('of-view'); select.value = 'delays'; select.dispatchEvent(new Event('change'));");
+    fixture.wait("the filter", "return document.querySelectorAll('#runs tbody tr').length === 1;");
+    fixture.run("const select = document.getElementById('versions-of'); select.value = 'departures'; select.dispatchEvent(new Event('change'));");
+    let versions = fixture.wait("versions", "const rows = [...document.querySelectorAll('#versions tbody tr')]; return rows.length === 2 && rows.map((row) => row.children[0].textContent);");
     assert_eq!(versions, json!(["2", "1"]));
     if let Some(script) = axe::script() {
-        axe::lets_everybody_in(&sight.browser, &script, "/batch", |_| _ = sight.wait("the page", BATCH_READY));
+        axe::assert_accessible(&fixture.browser, &script, "/batch", |_| _ = fixture.wait("the page", BATCH_READY));
     }
-    sight.picture("batch", BATCH_READY);
+    fixture.picture("batch", BATCH_READY);
 }
 
 #[test]
 fn a_waiting_retry_is_shown_and_cancelled() {
-    let sight = Sight::new();
-    assert_eq!(sight.world.run("totals", false)["state"], json!("published"));
-    let dates = sight.world.store().join("lake/events/flights/_event_date=2001-01-05");
-    let aside = sight.world.data.path().join("aside");
+    let fixture = Fixture::new();
+    assert_eq!(fixture.world.run("totals", false)["state"], json!("published"));
+    let dates = fixture.world.store().join("lake/events/flights/_event_date=2001-01-05");
+    let aside = fixture.world.data.path().join("aside");
     std::fs::rename(&dates, &aside).expect("it can be moved");
-    let id =
-        sight.world.post("/v1/views/totals/runs", r#"{"full": true}"#).json()["id"].as_str().expect("an id").to_owned();
-    let failed = sight.world.finished(&id);
+    let id = fixture.world.post("/v1/views/totals/runs", r#"{"full": true}"#).json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let failed = fixture.world.finished(&id);
     assert_eq!(failed["state"], json!("failed"), "{failed}");
-    sight.open("/batch");
-    let reason = sight.wait(
+    fixture.open("/batch");
+    let reason = fixture.wait(
         "the reason",
         "const p = document.querySelector('#lane-totals .reason'); return !p.hidden && p.textContent;",
     );
     assert!(reason.as_str().is_some_and(|text| text.contains("The last run failed")), "{reason}");
-    let next = sight.run("return document.querySelector('#lane-totals dd').textContent;");
-    assert!(next.as_str().is_some_and(|text| text.starts_with("again in")), "{next}");
-    sight.press("#lane-totals [data-do=cancel]");
-    sight.wait("no retry", "return document.querySelector('#lane-totals [data-do=cancel]').hidden;");
-    assert_eq!(sight.world.get("/v1/views/totals").json()["retry_at"], json!(null));
+    let next = fixture.run("return document.querySelector('#lane-totals dd').textContent;");
+    assert!(next.as_str().is_some_and(|text| text.starts_with("retry in")), "{next}");
+    fixture.press("#lane-totals [data-do=cancel]");
+    fixture.wait("no retry", "return document.querySelector('#lane-totals [data-do=cancel]').hidden;");
+    assert_eq!(fixture.world.get("/v1/views/totals").json()["retry_at"], json!(null));
     std::fs::rename(&aside, &dates).expect("it can be moved back");
 }
 
 #[test]
 fn comparisons_are_shown_version_by_version() {
-    let sight = Sight::new();
-    sight.open("/compare/departures");
-    sight.wait(
-        "that nothing was compared",
+    let fixture = Fixture::new();
+    fixture.open("/compare/departures");
+    fixture.wait(
+        "the hint that nothing was compared",
         "const p = document.getElementById('nothing'); return !p.hidden && p.textContent.includes('Not compared yet');",
     );
-    assert_eq!(sight.world.run("departures", false)["state"], json!("published"));
-    // An event that comes again after the version, and a run over it: a second comparison.
+    assert_eq!(fixture.world.run("departures", false)["state"], json!("published"));
+    // One more event after the first version, and a run: a second comparison.
     let event = json!({"flight_id": "one more", "scheduled_at": "2001-01-15T20:00:00Z", "origin": "ATL", "destination": "ORD", "delay_min": 3, "distance_mi": 600});
-    assert_eq!(sight.world.post("/v1/events/flights", event.to_string()).status, 200);
-    assert_eq!(sight.world.run("departures", false)["state"], json!("published"));
-    let first = sight.world.get("/v1/views/departures/compare?version=1").json();
+    assert_eq!(fixture.world.post("/v1/events/flights", event.to_string()).status, 200);
+    assert_eq!(fixture.world.run("departures", false)["state"], json!("published"));
+    let first = fixture.world.get("/v1/views/departures/compare?version=1").json();
     assert!(first["causes"]["late"].as_u64() > Some(0), "{}", first["causes"]);
 
-    sight.open("/compare/departures");
-    sight.wait("version 2", "return document.getElementById('version-shown').textContent === '2';");
-    sight.press("#older");
-    sight.wait("version 1", "return document.getElementById('version-shown').textContent === '1' && document.getElementById('facts').textContent.includes('drift');");
-    assert_eq!(sight.run("return location.search;"), json!("?version=1"));
-    let facts = sight.run("return Object.fromEntries([...document.querySelectorAll('#facts > div')].map((fact) => [fact.children[0].textContent, fact.children[1].textContent]));");
+    fixture.open("/compare/departures");
+    fixture.wait("version 2", "return document.getElementById('version-shown').textContent === '2';");
+    fixture.press("#older");
+    fixture.wait("version 1", "return document.getElementById('version-shown').textContent === '1' && document.getElementById('facts').textContent.includes('drift');");
+    assert_eq!(fixture.run("return location.search;"), json!("?version=1"));
+    let facts = fixture.run("return Object.fromEntries([...document.querySelectorAll('#facts > div')].map((fact) => [fact.children[0].textContent, fact.children[1].textContent]));");
     let grouped =
         |number: &Value| facts[number.as_str().unwrap_or_default()].as_str().unwrap_or_default().replace(',', "");
     assert_eq!(grouped(&json!("rows compared")), first["rows_compared"].to_string());
     let differing: u64 = first["causes"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
     assert_eq!(grouped(&json!("values that differed")), differing.to_string());
-    // Rows of the measure that is chosen, farthest off first.
-    sight.run("const select = document.getElementById('measure'); select.value = 'flights'; select.dispatchEvent(new Event('change'));");
-    let rows = sight.wait("its rows", "const rows = [...document.querySelectorAll('#rows tbody tr')]; return location.search.includes('measure=flights') && document.getElementById('served-about').textContent.startsWith('flights') && rows.length && rows.map((row) => [...row.children].map((cell) => cell.textContent));");
+    // Rows of the chosen measure, largest error first.
+    fixture.run("const select = document.getElementById('measure'); select.value = 'flights'; select.dispatchEvent(new Event('change'));");
+    let rows = fixture.wait("its rows", "const rows = [...document.querySelectorAll('#rows tbody tr')]; return location.search.includes('measure=flights') && document.getElementById('served-about').textContent.startsWith('flights') && rows.length && rows.map((row) => [...row.children].map((cell) => cell.textContent));");
     let of_measure: Vec<&Value> =
         first["rows"].as_array().expect("rows").iter().filter(|row| row["measure"] == "flights").collect();
     assert_eq!(rows.as_array().map(Vec::len), Some(of_measure.len().min(100)));
@@ -213,41 +218,41 @@ fn comparisons_are_shown_version_by_version() {
         .and_then(|text| text.replace([',', '−'], "").replace('-', "").parse().ok())
         .expect("a number");
     assert_eq!(shown, worst);
-    let bars = sight.run("return document.getElementById('causes').data.map((trace) => [trace.name, trace.y.reduce((a, b) => a + b, 0)]);");
-    let second = sight.world.get("/v1/views/departures/compare?version=2").json();
+    let bars = fixture.run("return document.getElementById('causes').data.map((trace) => [trace.name, trace.y.reduce((a, b) => a + b, 0)]);");
+    let second = fixture.world.get("/v1/views/departures/compare?version=2").json();
     let late = first["causes"]["late"].as_u64().unwrap_or(0) + second["causes"]["late"].as_u64().unwrap_or(0);
     assert!(bars.as_array().expect("bars").contains(&json!(["late", late])), "{bars}");
-    // The address is the state: it opens the same again, and Back goes back.
-    sight.browser.open(&format!("{}/compare/departures?version=1&measure=destinations", sight.world.url()));
-    sight.wait("the same again", "return document.getElementById('version-shown').textContent === '1' && document.getElementById('measure').value === 'destinations';");
-    sight.press("#latest");
-    sight.wait("the latest", "return document.getElementById('version-shown').textContent === '2';");
-    sight.run("history.back();");
-    sight.wait("back", "return document.getElementById('version-shown').textContent === '1';");
-    sight.open("/compare/departures?version=99");
-    sight.wait(
-        "why not",
+    // The URL holds the state: it restores the page, and the back button works.
+    fixture.browser.open(&format!("{}/compare/departures?version=1&measure=destinations", fixture.world.url()));
+    fixture.wait("the same again", "return document.getElementById('version-shown').textContent === '1' && document.getElementById('measure').value === 'destinations';");
+    fixture.press("#latest");
+    fixture.wait("the latest", "return document.getElementById('version-shown').textContent === '2';");
+    fixture.run("history.back();");
+    fixture.wait("back", "return document.getElementById('version-shown').textContent === '1';");
+    fixture.open("/compare/departures?version=99");
+    fixture.wait(
+        "an error message",
         "const p = document.getElementById('error'); return !p.hidden && p.textContent.includes('99');",
     );
-    sight.open("/compare/departures?version=1");
-    sight.wait("the page", COMPARE_READY);
+    fixture.open("/compare/departures?version=1");
+    fixture.wait("the page", COMPARE_READY);
     if let Some(script) = axe::script() {
-        axe::lets_everybody_in(&sight.browser, &script, "/compare", |_| _ = sight.wait("the page", COMPARE_READY));
+        axe::assert_accessible(&fixture.browser, &script, "/compare", |_| _ = fixture.wait("the page", COMPARE_READY));
     }
-    sight.picture("compare", COMPARE_READY);
+    fixture.picture("compare", COMPARE_READY);
 }
 
 #[test]
-fn streams_show_disorder_and_what_was_not_taken() {
-    let sight = Sight::new();
+fn streams_show_disorder_and_rejected_lines() {
+    let fixture = Fixture::new();
     let lines = "{\"flight_id\": 7}\nnonsense <b>\n";
-    assert_eq!(sight.world.post("/v1/events/flights", lines).status, 200);
-    sight.open("/streams");
-    sight.wait("the first round", STREAMS_READY);
-    let stream = sight.world.get("/v1/streams/flights").json();
-    let bars = sight.run("return document.querySelector('.lateness').data[0].x.length;");
+    assert_eq!(fixture.world.post("/v1/events/flights", lines).status, 200);
+    fixture.open("/streams");
+    fixture.wait("the first round", STREAMS_READY);
+    let stream = fixture.world.get("/v1/streams/flights").json();
+    let bars = fixture.run("return document.querySelector('.lateness').data[0].x.length;");
     assert_eq!(bars, json!(stream["lateness"]["quantiles_ms"].as_object().map_or(0, serde_json::Map::len) + 1));
-    let suggested = sight.run("return [...document.querySelectorAll('.settings tbody tr')].slice(0, 2).map((row) => row.children[2].textContent);");
+    let suggested = fixture.run("return [...document.querySelectorAll('.settings tbody tr')].slice(0, 2).map((row) => row.children[2].textContent);");
     assert_eq!(
         suggested,
         json!([
@@ -255,25 +260,26 @@ fn streams_show_disorder_and_what_was_not_taken() {
             stream["lateness"]["suggested"]["allowed_lateness"]
         ])
     );
-    let late = sight.world.get("/v1/streams/flights/late?limit=20").json();
-    let shown = sight.run("return document.querySelectorAll('.entries tbody tr').length;");
+    let late = fixture.world.get("/v1/streams/flights/late?limit=20").json();
+    let shown = fixture.run("return document.querySelectorAll('.entries tbody tr').length;");
     assert_eq!(json!(late["events"].as_array().map(Vec::len)), shown);
-    sight.press("[data-kind=quarantine]");
-    let texts = sight.wait("lines that were not taken", "const rows = [...document.querySelectorAll('.entries tbody tr')]; return rows.length === 2 && rows.map((row) => row.lastChild.textContent);");
+    fixture.press("[data-kind=quarantine]");
+    let texts = fixture.wait("rejected lines", "const rows = [...document.querySelectorAll('.entries tbody tr')]; return rows.length === 2 && rows.map((row) => row.lastChild.textContent);");
     assert!(texts.as_array().expect("texts").contains(&json!("nonsense <b>")), "{texts}");
     if let Some(script) = axe::script() {
-        axe::lets_everybody_in(&sight.browser, &script, "/streams", |_| _ = sight.wait("the page", STREAMS_READY));
+        axe::assert_accessible(&fixture.browser, &script, "/streams", |_| _ = fixture.wait("the page", STREAMS_READY));
     }
-    sight.picture("streams", STREAMS_READY);
-    sight.press(".empty-out");
-    assert_eq!(sight.world.get("/v1/streams/flights/quarantine").json()["kept"], json!(2), "once is not enough");
-    sight.press(".empty-out");
-    sight.wait(
-        "that they are forgotten",
-        "return document.querySelector('.listed').textContent.startsWith('Every line');",
+    fixture.picture("streams", STREAMS_READY);
+    fixture.press(".empty-out");
+    assert_eq!(
+        fixture.world.get("/v1/streams/flights/quarantine").json()["kept"],
+        json!(2),
+        "one click must not clear the list"
     );
-    assert_eq!(sight.world.get("/v1/streams/flights/quarantine").json()["kept"], json!(0));
-    let command = sight.run("return document.querySelector('.send code').textContent;");
+    fixture.press(".empty-out");
+    fixture.wait("an empty list", "return document.querySelector('.listed').textContent === 'No rejected lines.';");
+    assert_eq!(fixture.world.get("/v1/streams/flights/quarantine").json()["kept"], json!(0));
+    let command = fixture.run("return document.querySelector('.send code').textContent;");
     assert!(
         command.as_str().is_some_and(|text| text.contains("/v1/events/flights") && text.contains("scheduled_at")),
         "{command}"

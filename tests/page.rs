@@ -1,6 +1,6 @@
-//! Does a person see in a browser what the server knows? The overview of the real demo, in headless Chromium.
+//! Tests the overview of the real demo in headless Chromium: the page shows what the API returns.
 //!
-//! With `TRUEUP_SCREENSHOTS=docs/img` it also takes the pictures of the documentation.
+//! With `TRUEUP_SCREENSHOTS=docs/img` it also takes the screenshots for the documentation.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod browser;
@@ -12,13 +12,13 @@ use browser::{Browser, axe};
 use demo::Demo;
 use serde_json::{Value, json};
 
-/// Longest wait for anything; each wait asks again and again, so that a slow machine is only slow.
+/// Longest wait for a condition; waits poll, so that a slow machine only takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Flights of the replay that comes to its end: about half a minute of it.
+/// Number of flights of the replay that ends during the test, after about half a minute.
 const FLIGHTS: &str = "110000";
 const VIEWS: [&str; 3] = ["delays", "departures", "totals"];
 
-/// What the page shows, as a person would read it off: texts of cells, and the bars that are really there.
+/// Reads what the page shows: the texts of cells, and the bars that are visible.
 const READ: &str = r"
 const text = (e) => e?.textContent.trim() ?? '';
 const cells = (row) => [...row.children].map(text);
@@ -49,19 +49,19 @@ return {
 };";
 
 fn number(shown: &str) -> u64 {
-    shown.replace(',', "").parse().unwrap_or_else(|e| panic!("{shown:?} is no number: {e}"))
+    shown.replace(',', "").parse().unwrap_or_else(|e| panic!("{shown:?} is not a number: {e}"))
 }
 
 fn open(browser: &Browser, demo: &Demo) {
     browser.resize(1400, 1000);
     browser.prefer("light");
-    // What the browser's own first page asked for is not the page's doing.
+    // Discard the requests of the browser's start page.
     browser.open("about:blank");
     browser.log("performance");
     browser.open(&format!("{}/", demo.url));
 }
 
-/// Reads the page until something holds; gives what was read then.
+/// Reads the page until a condition holds; returns what it read.
 fn wait_for(browser: &Browser, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
     let begin = Instant::now();
     loop {
@@ -69,7 +69,7 @@ fn wait_for(browser: &Browser, what: &str, mut holds: impl FnMut(&Value) -> bool
         if holds(&seen) {
             return seen;
         }
-        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}; the page shows {seen:#}");
+        assert!(begin.elapsed() < PATIENCE, "timed out waiting for {what}; the page shows {seen:#}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -83,33 +83,35 @@ fn at_least(card: &Value, key: &str, least: u64) -> bool {
 }
 
 #[test]
-fn a_person_watches_live_figures_become_exact() {
+fn live_figures_become_exact_on_the_overview() {
     let browser = Browser::start();
     let demo = Demo::start(&["--speedup", "16000", "--rows", FLIGHTS]);
     open(&browser, &demo);
-    browser.run("window.mark = 'not loaded again';");
+    browser.run("window.mark = 'not reloaded';");
     let first = wait_for(&browser, "figures in each card", |seen| {
         seen["connection"] == "live"
             && cards(seen).all(|card| card["exact"].as_u64() > Some(0) || card["live"].as_u64() > Some(0))
     });
-    moves_by_itself(&browser, &first);
+    updates_without_reloading(&browser, &first);
     shows_both_parts_and_the_seam(&browser);
-    suits_the_dark(&browser);
-    keeps_the_colours_one_chooses(&browser);
-    fits_a_telephone(&browser);
-    let last = shows_in_the_end_what_the_server_answers(&browser, &demo);
-    assert_eq!(last["mark"], "not loaded again");
-    keeps_nobody_out(&browser);
-    has_nothing_to_complain_of(&browser, &demo);
-    leads_to_every_page(&browser, &demo);
+    follows_the_colour_scheme_of_the_system(&browser);
+    remembers_the_chosen_colour_scheme(&browser);
+    fits_a_phone(&browser);
+    let last = shows_the_final_responses_of_the_api(&browser, &demo);
+    assert_eq!(last["mark"], "not reloaded");
+    is_accessible(&browser);
+    logs_no_errors_and_loads_nothing_external(&browser, &demo);
+    links_to_every_page(&browser, &demo);
 }
 
-fn moves_by_itself(browser: &Browser, first: &Value) {
-    wait_for(browser, "counters that move", |seen| seen["counters"]["events"] != first["counters"]["events"]);
+fn updates_without_reloading(browser: &Browser, first: &Value) {
+    wait_for(browser, "counters to change", |seen| seen["counters"]["events"] != first["counters"]["events"]);
     for view in VIEWS {
         let before = &first["cards"][view];
         let version = before["version"].as_u64().unwrap_or(0);
-        wait_for(browser, &format!("a chart of {view} that moves"), |seen| seen["cards"][view]["sum"] != before["sum"]);
+        wait_for(browser, &format!("the chart of {view} to change"), |seen| {
+            seen["cards"][view]["sum"] != before["sum"]
+        });
         wait_for(browser, &format!("a run of {view} and its drift"), |seen| {
             let after = &seen["cards"][view];
             at_least(after, "version", version + 1)
@@ -126,21 +128,24 @@ fn shows_both_parts_and_the_seam(browser: &Browser) {
             let card = &seen["cards"][view];
             let seam = json!(format!("seam: version {}", card["version"]));
             let has = |key: &str, what: &Value| card[key].as_array().is_some_and(|all| all.contains(what));
-            // No place in time, no line.
+            // A chart without a time axis has no marker lines.
             let marked =
                 view == "totals" || (has("lines", &seam) && has("labels", &seam) && has("lines", &json!("watermark")));
             at_least(card, "exact", 1) && at_least(card, "live", 1) && marked
         });
         let card = &seen["cards"][view];
-        assert_ne!(card["exact_colour"], card["live_colour"], "{view}: the parts look alike");
+        assert_ne!(card["exact_colour"], card["live_colour"], "{view}: both parts have the same colour");
     }
 }
 
-fn suits_the_dark(browser: &Browser) {
+fn follows_the_colour_scheme_of_the_system(browser: &Browser) {
     let colours = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color].map((c) =>
                    c.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b, 0));";
     let light = browser.run(colours);
-    assert!(light[0].as_u64() > Some(600) && light[1].as_u64() < Some(200), "not dark on light: {light}");
+    assert!(
+        light[0].as_u64() > Some(600) && light[1].as_u64() < Some(200),
+        "the light scheme is not dark on light: {light}"
+    );
     let painted = browser.run(READ);
     browser.prefer("dark");
     wait_for(browser, "the page and its charts in dark colours", |seen| {
@@ -154,31 +159,31 @@ fn suits_the_dark(browser: &Browser) {
     browser.prefer("light");
 }
 
-/// The switch goes from the system's colours to light and to dark, and the choice outlives the page.
-fn keeps_the_colours_one_chooses(browser: &Browser) {
+/// The switch cycles through system, light and dark, and the choice survives a reload.
+fn remembers_the_chosen_colour_scheme(browser: &Browser) {
     let state = "const b = document.getElementById('theme');
                  return [b.getAttribute('aria-label'), getComputedStyle(document.documentElement).colorScheme];";
     let press = "document.getElementById('theme').click();";
-    assert_eq!(browser.run(state), json!(["Colours: as the system", "light dark"]));
+    assert_eq!(browser.run(state), json!(["Colour scheme: system", "light dark"]));
     browser.run(press);
-    assert_eq!(browser.run(state), json!(["Colours: light", "light"]));
+    assert_eq!(browser.run(state), json!(["Colour scheme: light", "light"]));
     let colour = |seen: &Value| seen["cards"]["departures"]["exact_colour"].clone();
     let light = json!("rgb(31, 79, 209)");
     wait_for(browser, "light charts", |seen| colour(seen) == light);
     browser.run(press);
-    assert_eq!(browser.run(state), json!(["Colours: dark", "dark"]));
-    wait_for(browser, "charts in the chosen colours", |seen| colour(seen).is_string() && colour(seen) != light);
+    assert_eq!(browser.run(state), json!(["Colour scheme: dark", "dark"]));
+    wait_for(browser, "charts in the chosen colour scheme", |seen| colour(seen).is_string() && colour(seen) != light);
     let mark = browser.run("return window.mark ?? null;");
     let address = browser.run("return location.href;");
     browser.open(address.as_str().expect("an address"));
-    assert_eq!(browser.run(state), json!(["Colours: dark", "dark"]));
+    assert_eq!(browser.run(state), json!(["Colour scheme: dark", "dark"]));
     browser.run(press);
-    assert_eq!(browser.run(state), json!(["Colours: as the system", "light dark"]));
+    assert_eq!(browser.run(state), json!(["Colour scheme: system", "light dark"]));
     browser.run(&format!("window.mark = {mark};"));
 }
 
-/// The navigation leads to pages that are there, say where one is, and find the way back.
-fn leads_to_every_page(browser: &Browser, demo: &Demo) {
+/// Every link of the navigation works, and each page marks itself as the current one.
+fn links_to_every_page(browser: &Browser, demo: &Demo) {
     let links = browser.run("return [...document.querySelectorAll('nav a, .card h2 a, .drift a, .named a')].map((a) => a.getAttribute('href'));");
     let links: Vec<&str> = links.as_array().expect("links").iter().filter_map(Value::as_str).collect();
     for path in ["/", "/batch", "/streams", "/view/departures", "/compare/totals"] {
@@ -190,13 +195,13 @@ fn leads_to_every_page(browser: &Browser, demo: &Demo) {
     }
 }
 
-fn fits_a_telephone(browser: &Browser) {
+fn fits_a_phone(browser: &Browser) {
     browser.resize(400, 900);
-    wait_for(browser, "a page and charts of 400 pixels", |seen| fits(browser, seen, 400));
+    wait_for(browser, "the page and charts at 400 px", |seen| fits(browser, seen, 400));
     browser.resize(1400, 1000);
 }
 
-/// Nothing is wider than the page, and the charts have followed its width.
+/// Returns whether the page does not scroll sideways and the charts have its width.
 fn fits(browser: &Browser, seen: &Value, width: u64) -> bool {
     let widths = browser.run("return [document.documentElement.scrollWidth, innerWidth];");
     assert_eq!(widths[1], width);
@@ -207,10 +212,10 @@ fn fits(browser: &Browser, seen: &Value, width: u64) -> bool {
     widths[0].as_u64() <= Some(width) && charts
 }
 
-/// When the replay is over and the last run published, nothing moves any more and every figure can be compared.
-fn shows_in_the_end_what_the_server_answers(browser: &Browser, demo: &Demo) -> Value {
+/// After the replay and the last run nothing changes any more, so every figure can be compared with the API.
+fn shows_the_final_responses_of_the_api(browser: &Browser, demo: &Demo) -> Value {
     let all: u64 = FLIGHTS.parse().expect("a number");
-    let last = wait_for(browser, "the end of the replay, all of it exact", |seen| {
+    let last = wait_for(browser, "the end of the replay with exact figures only", |seen| {
         number(seen["counters"]["events"].as_str().unwrap_or("0")) == all
             && cards(seen).all(|card| at_least(card, "exact", 1) && card["live"] == 0)
     });
@@ -223,34 +228,34 @@ fn shows_in_the_end_what_the_server_answers(browser: &Browser, demo: &Demo) -> V
         assert_eq!(Some(number(rows)), status["batch"]["rows"].as_u64(), "{view}");
         let [equal, compared] = ["rows_equal", "rows_compared"].map(|key| &status["reconciliation"][key]);
         let drift = card["drift"].as_str().expect("text").replace(',', "");
-        assert!(drift.contains(&format!("{equal} of {compared} rows right")), "{view}: {drift}");
+        assert!(drift.contains(&format!("{equal} of {compared} rows correct")), "{view}: {drift}");
     }
     let totals = demo.get("/v1/views/totals/rows.json?order_by=-flights&limit=8");
     let largest = totals["rows"].as_array().expect("rows").iter().filter_map(|row| row["flights"].as_u64());
     assert_eq!(last["cards"]["totals"]["sum"].as_u64(), Some(largest.sum()), "the bars of the largest airports");
-    // All days of the replay are in sight in the chart of days: its bars add up to all there is.
+    // The chart of days shows the whole replay, so its bars add up to the total.
     let days = demo.get("/v1/views/delays/rows.json?grain=all&group_by=&measures=flights");
     assert_eq!(last["cards"]["delays"]["sum"], days["rows"][0]["flights"], "the bars of all days");
     last
 }
 
-fn keeps_nobody_out(browser: &Browser) {
+fn is_accessible(browser: &Browser) {
     let Some(axe) = axe::script() else { return };
-    axe::lets_everybody_in(browser, &axe, "the overview", |browser| {
+    axe::assert_accessible(browser, &axe, "the overview", |browser| {
         wait_for(browser, "charts that fit", |seen| {
             fits(browser, seen, browser.run("return innerWidth;").as_u64().expect("a width"))
         });
     });
 }
 
-fn has_nothing_to_complain_of(browser: &Browser, demo: &Demo) {
+fn logs_no_errors_and_loads_nothing_external(browser: &Browser, demo: &Demo) {
     let complaints: Vec<Value> = browser
         .log("browser")
         .into_iter()
         .filter(|e| ["SEVERE", "WARNING"].contains(&e["level"].as_str().unwrap_or("")))
         .collect();
     assert!(complaints.is_empty(), "the console has {complaints:#?}");
-    let mut asked = 0;
+    let mut requests = 0;
     for entry in browser.log("performance") {
         let event: Value = serde_json::from_str(entry["message"].as_str().expect("text")).expect("JSON");
         let (method, parameters) = (&event["message"]["method"], &event["message"]["params"]);
@@ -261,21 +266,21 @@ fn has_nothing_to_complain_of(browser: &Browser, demo: &Demo) {
         };
         let url = url.as_str().expect("an address");
         let here = url.starts_with(&format!("{}/", demo.url)) || url.starts_with("data:") || url.starts_with("blob:");
-        assert!(here, "the page asked for {url}");
-        asked += u64::from(url.starts_with(&demo.url));
+        assert!(here, "the page requested {url}");
+        requests += u64::from(url.starts_with(&demo.url));
     }
-    assert!(asked > 20, "the log of requests has {asked} of the page's own");
+    assert!(requests > 20, "the log has only {requests} requests of the page");
 }
 
 #[test]
-fn pages_load_what_they_need_from_here_and_say_how_long_it_took() {
+fn pages_load_nothing_external_and_report_load_times() {
     let browser = Browser::start();
     let demo = Demo::start(&["--speedup", "2000"]);
     let loaded = "const [page] = performance.getEntriesByType('navigation');
         const all = performance.getEntriesByType('resource');
-        const asked = all.filter((one) => one.initiatorType === 'fetch' && one.responseEnd > 0);
-        return page.loadEventEnd > 0 && asked.length > 0 && {
-            load: page.loadEventEnd, figures: Math.min(...asked.map((one) => one.responseEnd)),
+        const fetches = all.filter((one) => one.initiatorType === 'fetch' && one.responseEnd > 0);
+        return page.loadEventEnd > 0 && fetches.length > 0 && {
+            load: page.loadEventEnd, figures: Math.min(...fetches.map((one) => one.responseEnd)),
             elsewhere: all.filter((one) => !one.name.startsWith(location.origin)).length };";
     for path in ["/", "/view/departures", "/compare/departures", "/batch", "/streams"] {
         let mut times = Vec::new();
@@ -287,7 +292,7 @@ fn pages_load_what_they_need_from_here_and_say_how_long_it_took() {
                 if seen != json!(false) {
                     break seen;
                 }
-                assert!(begin.elapsed() < PATIENCE, "{path} asks for nothing");
+                assert!(begin.elapsed() < PATIENCE, "{path} sends no request");
                 std::thread::sleep(Duration::from_millis(20));
             };
             assert_eq!(seen["elsewhere"], 0, "{path}");
@@ -327,7 +332,7 @@ fn pictures_for_the_documentation() {
         });
         let height = browser.run("return document.documentElement.scrollHeight;").as_u64().expect("a height");
         browser.resize(width, height.min(if width == 400 { 1500 } else { height }));
-        // Resized once more, the charts draw themselves again.
+        // The charts redraw after the resize.
         wait_for(&browser, "charts of the right size", |seen| fits(&browser, seen, width));
         std::fs::write(folder.join(format!("{name}.png")), browser.screenshot()).expect("a picture");
     }
@@ -342,7 +347,7 @@ fn pictures_for_the_documentation() {
         browser.prefer(scheme);
         browser.open(&format!("{}{path}", demo.url));
         let begin = Instant::now();
-        // Settled, with a live part in sight, and fresh from a run that left one.
+        // Up to date, and with a live part large enough to see.
         let ready = "const v = document.getElementById('view'); const c = document.getElementById('chart');
                      return Number(v.dataset.updated) > 2 && c.data?.some((t) => t.name.endsWith('live') && [...t.y].filter((y) => y).length > 3);";
         while browser.run(ready) != json!(true) {

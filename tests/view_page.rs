@@ -1,5 +1,6 @@
-//! Does the page of a view show what the API answers, whatever is asked by its controls? Over real flights, half of them
-//! exact and half live, in headless Chromium.
+//! Tests the page of a view: it shows what the API returns for every setting of its controls.
+//!
+//! Uses real flights, most of them exact and some live, in headless Chromium.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod browser;
@@ -14,14 +15,14 @@ use polars::prelude::*;
 use serde_json::{Value, json};
 use world::{World, flights_file};
 
-/// Every kind of window, over the flights.
+/// Views of the flights with every kind of window.
 const DEFINITIONS: &str = include_str!("../examples/flights/dialect.sql");
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Flights that batch knows of, and those that came since.
+/// The number of flights ingested before the batch run, and after it.
 const EXACT: usize = 60_000;
 const LIVE: usize = 6_000;
 
-/// What the page shows, as a person would read it off.
+/// Reads what the page shows.
 const READ: &str = r"
 const text = (e) => e?.textContent.trim() ?? '';
 const find = (id) => document.getElementById(id);
@@ -48,10 +49,10 @@ return {
 };";
 
 /// A server with flights in both layers, and a browser.
-struct Sight {
+struct Fixture {
     world: World,
     browser: Browser,
-    /// Parquet of the two parts, which outlives their sending.
+    /// Keeps the Parquet files of both parts.
     _files: tempfile::TempDir,
 }
 
@@ -71,8 +72,8 @@ fn ingest(world: &World, folder: &std::path::Path, from: usize, count: usize) {
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
 }
 
-impl Sight {
-    fn new() -> Sight {
+impl Fixture {
+    fn new() -> Fixture {
         let (world, files) = (World::new(DEFINITIONS), tempfile::tempdir().expect("a temporary folder"));
         ingest(&world, files.path(), 0, EXACT);
         let views = world.get("/v1/views").json();
@@ -83,7 +84,7 @@ impl Sight {
         let browser = Browser::start();
         browser.resize(1400, 1000);
         browser.prefer("light");
-        Sight { world, browser, _files: files }
+        Fixture { world, browser, _files: files }
     }
 
     fn open(&self, path: &str) -> Value {
@@ -91,7 +92,7 @@ impl Sight {
         self.settled()
     }
 
-    /// Reads the page until something holds; gives what was read then.
+    /// Reads the page until a condition holds; returns what it read.
     fn wait(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let begin = Instant::now();
         loop {
@@ -99,19 +100,19 @@ impl Sight {
             if holds(&seen) {
                 return seen;
             }
-            assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}; the page shows {seen:#}");
+            assert!(begin.elapsed() < PATIENCE, "timed out waiting for {what}; the page shows {seen:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// What the page shows once it shows what its address says.
+    /// Waits until the page shows the state of its URL; returns what it read.
     fn settled(&self) -> Value {
-        self.wait("the figures asked for", |seen| {
+        self.wait("the requested figures", |seen| {
             seen["busy"] == "false" && seen["asked"] == seen["search"] && seen["connection"] == "live"
         })
     }
 
-    /// Does something to the page, and waits until it shows what came of it.
+    /// Runs a script in the page and waits until the page is up to date.
     fn after(&self, script: &str) -> Value {
         self.browser.run(script);
         self.settled()
@@ -140,16 +141,16 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().expect("a list").iter().map(|item| item.as_str().expect("text").to_owned()).collect()
 }
 
-/// `2001-01-01 06:00`, as the page writes a time.
+/// Formats a time as the page does: `2001-01-01 06:00`.
 fn shown_time(text: &Value) -> String {
-    // Rows over all time have none.
+    // Rows over all time have no window.
     text.as_str().map_or_else(|| "–".to_owned(), |text| text.replace('T', " ").chars().take(16).collect())
 }
 
-/// Asserts that the table has the rows of the API's answer, in its order.
-fn shows_rows(seen: &Value, answer: &Value, context: &str) {
+/// Asserts that the table has the rows of the API's response, in the same order.
+fn shows_rows(seen: &Value, response: &Value, context: &str) {
     let columns = strings(&seen["columns"]);
-    let rows = answer["rows"].as_array().unwrap_or_else(|| panic!("{context}: {answer}"));
+    let rows = response["rows"].as_array().unwrap_or_else(|| panic!("{context}: {response}"));
     let shown = seen["rows"].as_array().expect("rows");
     assert_eq!(shown.len(), rows.len(), "{context}: {}", seen["count"]);
     assert!(!rows.is_empty(), "{context}: nothing to compare");
@@ -173,19 +174,20 @@ fn shows_rows(seen: &Value, answer: &Value, context: &str) {
     }
 }
 
-/// The answer to the page's own question, as its code asks it, in JSON.
-fn answer(sight: &Sight, seen: &Value) -> Value {
+/// Requests the query of the page from the API, as JSON.
+fn response(fixture: &Fixture, seen: &Value) -> Value {
     let csv = seen["csv"].as_str().expect("an address");
-    let path = csv.strip_prefix(sight.world.url()).expect("an address of this server").replace("rows.csv", "rows.json");
+    let path =
+        csv.strip_prefix(fixture.world.url()).expect("an address of this server").replace("rows.csv", "rows.json");
     let rows = seen["rows"].as_array().expect("rows").len();
-    sight.world.get(&path.replace("limit=1000000", &format!("limit={}", rows.max(1)))).json()
+    fixture.world.get(&path.replace("limit=1000000", &format!("limit={}", rows.max(1)))).json()
 }
 
-fn shows_the_answer(sight: &Sight, seen: &Value, context: &str) -> Value {
+fn shows_the_response(fixture: &Fixture, seen: &Value, context: &str) -> Value {
     assert_eq!(seen["errors"], json!({}), "{context}");
-    let answered = answer(sight, seen);
-    shows_rows(seen, &answered, context);
-    answered
+    let response = response(fixture, seen);
+    shows_rows(seen, &response, context);
+    response
 }
 
 fn sum(traces: &Value, part: &str) -> f64 {
@@ -199,40 +201,40 @@ fn total(rows: &Value, measure: &str) -> f64 {
 }
 
 #[test]
-fn the_page_of_a_view_answers_what_its_controls_ask() {
-    let sight = Sight::new();
-    sight.browser.run("performance.clearResourceTimings();");
-    let first = sight.open("/view/hourly");
-    let answered = shows_the_answer(&sight, &first, "at first");
+fn the_page_of_a_view_shows_what_its_controls_request() {
+    let fixture = Fixture::new();
+    fixture.browser.run("performance.clearResourceTimings();");
+    let first = fixture.open("/view/hourly");
+    let response = shows_the_response(&fixture, &first, "initially");
     assert_eq!((&first["range"], &first["chart"], &first["grain"]), (&json!("24 h"), &json!("Bars"), &json!("auto")));
-    draws_both_parts(&sight, &first, &answered);
-    controls_ask(&sight);
-    refusals_stand_beside_their_controls(&sight);
-    takes_the_question_elsewhere(&sight);
-    keeps_its_state_in_the_address(&sight);
-    works_by_keyboard(&sight);
-    follows_new_events(&sight);
-    let complaints: Vec<Value> = sight.browser.log("browser").into_iter().filter(is_complaint).collect();
+    draws_both_parts(&fixture, &first, &response);
+    controls_change_the_query(&fixture);
+    errors_appear_next_to_their_controls(&fixture);
+    exports_the_query(&fixture);
+    keeps_its_state_in_the_url(&fixture);
+    works_by_keyboard(&fixture);
+    follows_new_events(&fixture);
+    let complaints: Vec<Value> = fixture.browser.log("browser").into_iter().filter(is_unexpected).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
-/// Refusals are asked for here, and browsers log each.
-fn is_complaint(entry: &Value) -> bool {
+/// Returns whether a log entry is unexpected. The test provokes refusals, and browsers log each of them.
+fn is_unexpected(entry: &Value) -> bool {
     let message = entry["message"].as_str().unwrap_or("");
     ["SEVERE", "WARNING"].contains(&entry["level"].as_str().unwrap_or("")) && !message.contains("400 (Bad Request)")
 }
 
-fn draws_both_parts(sight: &Sight, seen: &Value, answered: &Value) {
-    // Exact parts are those of batch, and both add up to what the API says.
+fn draws_both_parts(fixture: &Fixture, seen: &Value, response: &Value) {
+    // Exact parts are those of batch, and both parts add up to the values of the API.
     let path = seen["csv"]
         .as_str()
         .expect("an address")
-        .strip_prefix(sight.world.url())
+        .strip_prefix(fixture.world.url())
         .expect("ours")
         .replace("rows.csv", "rows.json");
-    let batch = sight.world.get(&format!("{path}&layer=batch")).json();
+    let batch = fixture.world.get(&format!("{path}&layer=batch")).json();
     assert_eq!(sum(&seen["traces"], "exact"), total(&batch, "flights"));
-    assert_eq!(sum(&seen["traces"], "exact") + sum(&seen["traces"], "live"), total(answered, "flights"));
+    assert_eq!(sum(&seen["traces"], "exact") + sum(&seen["traces"], "live"), total(response, "flights"));
     assert!(sum(&seen["traces"], "live") > 0.0);
     let shapes = seen["shapes"].as_array().expect("lines");
     let newest =
@@ -241,34 +243,34 @@ fn draws_both_parts(sight: &Sight, seen: &Value, answered: &Value) {
         shapes.iter().find(|s| s[0] == name).unwrap_or_else(|| panic!("no {name} in {shapes:?}"))[1].clone()
     };
     assert_eq!(line("seam: version 1").as_str().map(|at| &at[..16]), newest.map(|at| &at[..16]));
-    assert_eq!(line("watermark").as_str().map(|at| &at[..16]), answered["watermark"].as_str().map(|at| &at[..16]));
+    assert_eq!(line("watermark").as_str().map(|at| &at[..16]), response["watermark"].as_str().map(|at| &at[..16]));
     assert!(seen["legend"].as_array().expect("keys").contains(&json!("watermark")));
     let hover = seen["traces"].to_string();
     for words in ["exact, final", "live, open", " to "] {
-        assert!(hover.contains(words), "nothing says {words:?}");
+        assert!(hover.contains(words), "no tooltip contains {words:?}");
     }
 }
 
-fn controls_ask(sight: &Sight) {
-    let lines = sight.press("[data-chart=line]");
+fn controls_change_the_query(fixture: &Fixture) {
+    let lines = fixture.press("[data-chart=line]");
     assert!(
         lines["traces"].as_array().expect("traces").iter().any(|t| t["name"] == "live" && t["dash"] == "dot"),
         "{lines:#}"
     );
-    let estimated = sight.choose("measure", "destinations");
-    shows_the_answer(sight, &estimated, "another measure");
+    let estimated = fixture.choose("measure", "destinations");
+    shows_the_response(fixture, &estimated, "another measure");
     assert!(
         estimated["traces"].as_array().expect("traces").iter().any(|t| t["name"] == "bounds"),
         "no band of estimates"
     );
-    assert!(estimated["traces"].to_string().contains("95 % between"));
-    let bars = sight.press("[data-chart=bar]");
+    assert!(estimated["traces"].to_string().contains("95 % interval: "));
+    let bars = fixture.press("[data-chart=bar]");
     assert!(bars["traces"].as_array().expect("traces").iter().any(|t| t["estimated"] == true), "no interval on bars");
-    sight.choose("measure", "flights");
+    fixture.choose("measure", "flights");
 
-    let grouped = sight.press("#groups input[value=origin]");
-    let answered = shows_the_answer(sight, &grouped, "by origin");
-    assert!(answered["rows"][0]["origin"].is_string());
+    let grouped = fixture.press("#groups input[value=origin]");
+    let response = shows_the_response(fixture, &grouped, "by origin");
+    assert!(response["rows"][0]["origin"].is_string());
     assert_eq!(
         (
             grouped["legend"]
@@ -281,10 +283,10 @@ fn controls_ask(sight: &Sight) {
         ),
         (5, &json!(true))
     );
-    // The five largest by what the server adds up.
-    let from = answer_parameter(&grouped, "from");
-    let to = answer_parameter(&grouped, "to");
-    let largest = sight
+    // The five largest groups by the totals of the server.
+    let from = url_parameter(&grouped, "from");
+    let to = url_parameter(&grouped, "to");
+    let largest = fixture
         .world
         .get(&format!(
             "/v1/views/hourly/rows.json?grain=all&order_by=-flights&limit=5&measures=flights&from={from}&to={to}"
@@ -299,108 +301,113 @@ fn controls_ask(sight: &Sight) {
     let shown: Vec<String> = strings(&grouped["legend"]).into_iter().take(5).collect();
     assert_eq!(shown.iter().collect::<std::collections::BTreeSet<_>>(), names.iter().collect());
     assert_eq!(sum(&grouped["traces"], "exact") + sum(&grouped["traces"], "live"), total(&largest, "flights"));
-    let twelve = sight.choose("top", "12");
+    let twelve = fixture.choose("top", "12");
     assert!(strings(&twelve["legend"]).iter().filter(|k| k.len() == 3).count() == 12, "{}", twelve["legend"]);
-    let more = sight.press("#more");
+    let more = fixture.press("#more");
     assert_eq!(more["rows"].as_array().map(Vec::len), Some(100));
-    shows_the_answer(sight, &more, "more rows");
-    let filtered = sight.filter("origin = 'ATL' AND flights > 3");
-    let answered = shows_the_answer(sight, &filtered, "filtered");
+    shows_the_response(fixture, &more, "more rows");
+    let filtered = fixture.filter("origin = 'ATL' AND flights > 3");
+    let response = shows_the_response(fixture, &filtered, "filtered");
     assert!(
-        answered["rows"]
+        response["rows"]
             .as_array()
             .expect("rows")
             .iter()
             .all(|r| r["origin"] == "ATL" && r["flights"].as_i64() > Some(3))
     );
-    sight.filter("");
-    sight.press("#groups input[value=origin]");
+    fixture.filter("");
+    fixture.press("#groups input[value=origin]");
 
-    let days = sight.choose("grain", "1d");
-    let answered = shows_the_answer(sight, &days, "a coarser grain");
-    let all = sight.press("[data-range='all']");
-    let everything = shows_the_answer(sight, &all, "all of it");
-    assert!(everything["rows"].as_array().map(Vec::len) > answered["rows"].as_array().map(Vec::len));
-    // Late events are batch's alone, until its next run.
+    let days = fixture.choose("grain", "1d");
+    let response = shows_the_response(fixture, &days, "a coarser grain");
+    let all = fixture.press("[data-range='all']");
+    let everything = shows_the_response(fixture, &all, "all time");
+    assert!(everything["rows"].as_array().map(Vec::len) > response["rows"].as_array().map(Vec::len));
+    // Only batch includes late events, from its next run.
     let in_sight = (EXACT + LIVE) as f64 - everything["ledger"]["late"].as_f64().expect("a count");
     assert_eq!(total(&everything, "flights"), in_sight);
     assert_eq!(sum(&all["traces"], "exact") + sum(&all["traces"], "live"), in_sight);
-    sight.choose("grain", "auto");
-    let absolute = sight.choose("from", "2001-01-02T06:00");
+    fixture.choose("grain", "auto");
+    let absolute = fixture.choose("from", "2001-01-02T06:00");
     assert_eq!(absolute["range"], "");
-    let absolute_to = sight.choose("to", "2001-01-02T12:00");
-    let answered = shows_the_answer(sight, &absolute_to, "from and to");
-    assert_eq!(answered["rows"].as_array().map(Vec::len), Some(6), "{absolute:#}");
-    let table = sight.press("[data-chart=table]");
+    let absolute_to = fixture.choose("to", "2001-01-02T12:00");
+    let response = shows_the_response(fixture, &absolute_to, "from and to");
+    assert_eq!(response["rows"].as_array().map(Vec::len), Some(6), "{absolute:#}");
+    let table = fixture.press("[data-chart=table]");
     assert_eq!(table["traces"], json!([]));
-    shows_the_answer(sight, &table, "the table alone");
-    let columns = sight.press("#measures input[value=p95_delay]");
+    shows_the_response(fixture, &table, "the table alone");
+    let columns = fixture.press("#measures input[value=p95_delay]");
     assert!(!strings(&columns["columns"]).contains(&"p95_delay".to_owned()));
-    shows_the_answer(sight, &columns, "fewer columns");
-    let reset = sight.press("#reset");
+    shows_the_response(fixture, &columns, "fewer columns");
+    let reset = fixture.press("#reset");
     assert_eq!((&reset["range"], &reset["chart"], &reset["search"]), (&json!("24 h"), &json!("Bars"), &json!("")));
 }
 
-fn answer_parameter(seen: &Value, name: &str) -> String {
+fn url_parameter(seen: &Value, name: &str) -> String {
     let address = seen["csv"].as_str().expect("an address");
     let (_, query) = address.split_once('?').expect("parameters");
     let found = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
     found.unwrap_or_else(|| panic!("{address} has no {name}")).to_owned()
 }
 
-fn refusals_stand_beside_their_controls(sight: &Sight) {
-    let refused = sight.filter("orign = 'ATL'");
-    let said = sight.world.get("/v1/views/hourly/rows.json?where=orign%20%3D%20%27ATL%27").json();
+fn errors_appear_next_to_their_controls(fixture: &Fixture) {
+    let refused = fixture.filter("orign = 'ATL'");
+    let said = fixture.world.get("/v1/views/hourly/rows.json?where=orign%20%3D%20%27ATL%27").json();
     assert_eq!(refused["errors"], json!({"error-where": said["detail"]}));
     assert_eq!(refused["invalid"], json!(["where"]));
-    // What was shown before stays in sight; the question is not asked again and again.
+    // The previous rows stay visible, and the refused query is not sent again.
     assert!(!refused["rows"].as_array().expect("rows").is_empty());
-    let mended = sight.filter("origin = 'ATL'");
+    let mended = fixture.filter("origin = 'ATL'");
     assert_eq!((&mended["errors"], &mended["invalid"]), (&json!({}), &json!([])));
-    sight.filter("");
-    let grain = sight.open("/view/hourly?grain=90m");
+    fixture.filter("");
+    let grain = fixture.open("/view/hourly?grain=90m");
     assert!(grain["errors"]["error-grain"].as_str().is_some_and(|e| e.starts_with("grain:")), "{}", grain["errors"]);
     assert!(grain["empty"].as_str().is_some_and(|e| e.contains("refused")), "{grain:#}");
-    let nothing = sight.open("/view/hourly?where=flights%3E999999");
+    let nothing = fixture.open("/view/hourly?where=flights%3E999999");
     assert_eq!((&nothing["rows"], &nothing["errors"]), (&json!([]), &json!({})));
     assert!(nothing["empty"].as_str().is_some_and(|e| e.starts_with("No rows")), "{nothing:#}");
-    let missing = sight.world.get("/view/hourli");
+    let missing = fixture.world.get("/view/hourli");
     assert_eq!(missing.status, 404);
-    assert!(missing.text.contains("did you mean") && missing.text.contains("hourly"), "{}", missing.text);
+    assert!(
+        missing.text.contains("Did you mean") && missing.text.contains("<a href=\"/view/hourly\">"),
+        "{}",
+        missing.text
+    );
 }
 
-fn takes_the_question_elsewhere(sight: &Sight) {
-    let seen = sight.open("/view/hourly?group_by=origin&where=origin+%3D+%27ATL%27&range=6h");
-    let answered = shows_the_answer(sight, &seen, "to take along");
-    let rows = answered["rows"].as_array().expect("rows").len();
+fn exports_the_query(fixture: &Fixture) {
+    let seen = fixture.open("/view/hourly?group_by=origin&where=origin+%3D+%27ATL%27&range=6h");
+    let response = shows_the_response(fixture, &seen, "before the export");
+    let rows = response["rows"].as_array().expect("rows").len();
     let code = seen["code"].as_str().expect("code");
     let output = Command::new("sh").args(["-c", code]).output().expect("a shell");
     let taken: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{code}: {e}"));
     assert_eq!(taken["rows"].as_array().map(Vec::len), Some(rows), "{code}");
-    let csv = sight.world.get(seen["csv"].as_str().and_then(|u| u.strip_prefix(sight.world.url())).expect("ours"));
+    let csv = fixture.world.get(seen["csv"].as_str().and_then(|u| u.strip_prefix(fixture.world.url())).expect("ours"));
     assert_eq!(csv.text.lines().count(), rows + 1);
-    let parquet =
-        sight.world.get_bytes(seen["parquet"].as_str().and_then(|u| u.strip_prefix(sight.world.url())).expect("ours"));
+    let parquet = fixture
+        .world
+        .get_bytes(seen["parquet"].as_str().and_then(|u| u.strip_prefix(fixture.world.url())).expect("ours"));
     let frame = ParquetReader::new(std::io::Cursor::new(parquet)).finish().expect("Parquet");
     assert_eq!(frame.height(), rows);
     for (language, words) in [("sql", "read_parquet('http"), ("python", "pl.read_parquet(")] {
-        let code = sight.press(&format!("[data-language={language}]"))["code"].as_str().expect("code").to_owned();
+        let code = fixture.press(&format!("[data-language={language}]"))["code"].as_str().expect("code").to_owned();
         assert!(code.contains(words) && code.contains("rows.parquet?") && code.contains("%27ATL%27"), "{code}");
     }
 }
 
-fn keeps_its_state_in_the_address(sight: &Sight) {
+fn keeps_its_state_in_the_url(fixture: &Fixture) {
     let address =
         "/view/hourly?range=7d&grain=6h&measure=destinations&group_by=origin&where=origin+%3C+%27D%27&top=3&chart=line";
-    let seen = sight.open(address);
-    // Of rows what is no estimate: sketches are merged in an order of chance, so estimates differ from answer to answer.
+    let seen = fixture.open(address);
+    // Without estimates: sketches merge in random order, so that estimates differ between responses.
     let rows = |seen: &Value| -> Value {
         seen["rows"].as_array().expect("rows").iter().map(|row| row.as_array().expect("cells")[..4].to_vec()).collect()
     };
     let state = |seen: &Value| {
-        let told =
+        let controls =
             ["range", "grain", "measure", "groups", "where", "top", "chart", "legend"].map(|key| seen[key].clone());
-        (told, rows(seen))
+        (controls, rows(seen))
     };
     assert_eq!(
         state(&seen).0[..7],
@@ -414,76 +421,75 @@ fn keeps_its_state_in_the_address(sight: &Sight) {
             json!("Lines")
         ]
     );
-    shows_the_answer(sight, &seen, "by address");
-    let changed = sight.press("[data-range='24h']");
-    sight.choose("measure", "flights");
-    sight.browser.back();
-    let back = sight.wait("the state before", |now| {
+    shows_the_response(fixture, &seen, "from the URL");
+    let changed = fixture.press("[data-range='24h']");
+    fixture.choose("measure", "flights");
+    fixture.browser.back();
+    let back = fixture.wait("the state before", |now| {
         now["measure"] == "destinations" && now["busy"] == "false" && now["asked"] == now["search"]
     });
     assert_eq!(state(&back), state(&changed));
-    sight.browser.back();
-    let first = sight.wait("the first state", |now| {
+    fixture.browser.back();
+    let first = fixture.wait("the first state", |now| {
         now["range"] == "7 d" && now["busy"] == "false" && now["asked"] == now["search"]
     });
     assert_eq!(state(&first), state(&seen));
-    // The address that the page wrote itself opens the same.
-    let again = sight.open(&format!("/view/hourly{}", changed["search"].as_str().expect("an address")));
+    // The URL that the page wrote restores the same state.
+    let again = fixture.open(&format!("/view/hourly{}", changed["search"].as_str().expect("an address")));
     assert_eq!(state(&again), state(&changed));
 }
 
-fn works_by_keyboard(sight: &Sight) {
-    sight.open("/view/hourly");
-    // Enter in the filter applies it, Tab leads on, a space presses a button.
-    sight.browser.run("document.getElementById('reset').focus(); document.getElementById('where').focus();");
+fn works_by_keyboard(fixture: &Fixture) {
+    fixture.open("/view/hourly");
+    // Enter applies the filter, Tab moves on, and space presses a button.
+    fixture.browser.run("document.getElementById('reset').focus(); document.getElementById('where').focus();");
     for key in "flights > 1".chars() {
-        sight.browser.press(&key.to_string());
+        fixture.browser.press(&key.to_string());
     }
-    sight.browser.press("\u{E007}");
-    let filtered = sight.wait("the filter", |seen| {
+    fixture.browser.press("\u{E007}");
+    let filtered = fixture.wait("the filter", |seen| {
         seen["search"].as_str().is_some_and(|s| s.contains("where=")) && seen["asked"] == seen["search"]
     });
     assert_eq!(filtered["where"], "flights > 1");
-    sight.browser.press("\u{E004}");
-    sight.browser.press("\u{E004}");
-    assert_eq!(sight.browser.run("return document.activeElement.id;"), "reset");
-    sight.browser.press(" ");
-    sight.wait("the page as at first", |seen| seen["search"] == "" && seen["asked"] == "");
+    fixture.browser.press("\u{E004}");
+    fixture.browser.press("\u{E004}");
+    assert_eq!(fixture.browser.run("return document.activeElement.id;"), "reset");
+    fixture.browser.press(" ");
+    fixture.wait("the initial page", |seen| seen["search"] == "" && seen["asked"] == "");
 }
 
-fn follows_new_events(sight: &Sight) {
-    let before = sight.open("/view/hourly?range=all&grain=all");
+fn follows_new_events(fixture: &Fixture) {
+    let before = fixture.open("/view/hourly?range=all&grain=all");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    ingest(&sight.world, folder.path(), EXACT + LIVE, 500);
-    let after = sight.wait("new events, without a hand moved", |seen| seen["rows"] != before["rows"]);
-    shows_the_answer(sight, &after, "new events");
+    ingest(&fixture.world, folder.path(), EXACT + LIVE, 500);
+    let after = fixture.wait("new events without any action", |seen| seen["rows"] != before["rows"]);
+    shows_the_response(fixture, &after, "new events");
     assert_eq!(after["rows"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
-fn pages_of_all_windows_show_their_rows_and_keep_nobody_out() {
-    let sight = Sight::new();
+fn pages_of_all_window_kinds_show_their_rows_and_are_accessible() {
+    let fixture = Fixture::new();
     let axe = axe::script();
     for view in ["daily", "day_so_far", "ever", "hourly", "last_three_hours", "monthly", "six_hours", "spells"] {
-        let seen = sight.open(&format!("/view/{view}"));
-        // A trailing window is as of the latest event, which has a part of its own in the address.
-        shows_the_answer(&sight, &seen, view);
+        let seen = fixture.open(&format!("/view/{view}"));
+        shows_the_response(&fixture, &seen, view);
         assert!(!seen["traces"].as_array().expect("traces").is_empty(), "{view} has no chart: {seen:#}");
         assert_ne!(seen["label"], "Chart");
         if let (Some(axe), true) = (&axe, ["hourly", "ever"].contains(&view)) {
-            axe::lets_everybody_in(&sight.browser, axe, &format!("the page of {view}"), |_| {
-                sight.settled();
+            axe::assert_accessible(&fixture.browser, axe, &format!("the page of {view}"), |_| {
+                fixture.settled();
             });
         }
     }
     if let Some(axe) = &axe {
-        sight.open("/view/hourly?where=nonsense");
-        axe::lets_everybody_in(&sight.browser, axe, "a refusal", |_| {
-            sight.settled();
+        fixture.open("/view/hourly?where=nonsense");
+        axe::assert_accessible(&fixture.browser, axe, "an error", |_| {
+            fixture.settled();
         });
-        sight.open("/view/hourly?group_by=origin&chart=line&top=12");
-        axe::lets_everybody_in(&sight.browser, axe, "lines of groups", |_| {
-            sight.settled();
+        fixture.open("/view/hourly?group_by=origin&chart=line&top=12");
+        axe::assert_accessible(&fixture.browser, axe, "lines of groups", |_| {
+            fixture.settled();
         });
     }
 }

@@ -21,8 +21,8 @@ const CAUSES = {
 };
 
 const find = (id) => document.getElementById(id);
-const place = find("compare");
-const { view } = place.dataset;
+const section = find("compare");
+const { view } = section.dataset;
 let history = [];
 
 const urlParameters = () => new URLSearchParams(location.search);
@@ -216,14 +216,14 @@ async function round() {
   showFacts(comparison, measure, described.now);
   showChanged(comparison);
   const shown = JSON.stringify([comparison.version, history[0].version, measure, colours().text]);
-  if (place.dataset.shown !== shown) {
+  if (section.dataset.shown !== shown) {
     showDrift(comparison.version, Object.keys(history[0].measures), drift.body.max_drift);
     showCauses(comparison.version);
     showServed(comparison, measure);
-    place.dataset.shown = shown;
+    section.dataset.shown = shown;
     find("drift").on?.("plotly_click", (event) => choose({ version: String(event.points[0].x) }));
   }
-  place.dataset.updated = Number(place.dataset.updated) + 1;
+  section.dataset.updated = Number(section.dataset.updated) + 1;
 }
 
 const again = pollWhileVisible(round, 2000);

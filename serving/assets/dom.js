@@ -20,17 +20,17 @@ export function fillFacts(list, entries) {
     element("div", title ? { title } : {}, element("dt", { text: term }), element("dd", { text }))));
 }
 
-/** Sets the text if it differs, so that screen readers announce it once; hides `place` if the text is empty. */
-export function setText(place, text) {
-  if (place.textContent !== text) place.textContent = text;
-  place.hidden = text === "";
+/** Sets the text if it differs, so that screen readers announce it once; hides `target` if the text is empty. */
+export function setText(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+  target.hidden = text === "";
 }
 
 /** Shows an error message next to its control; removes it if `text` is null or empty. */
-export function setError(place, text) {
-  place.classList.add("error");
-  place.setAttribute("role", "alert");
-  setText(place, text ?? "");
+export function setError(target, text) {
+  target.classList.add("error");
+  target.setAttribute("role", "alert");
+  setText(target, text ?? "");
 }
 
 const isNumber = (column) => column.number ?? (column.role === "measure" && !["STRING", "JSON", "BOOLEAN", "TIMESTAMP", "DATE"].includes(column.type));

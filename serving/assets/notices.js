@@ -18,18 +18,18 @@ function shadowNotice(shadow) {
     element("p", { text: shadow.changes.map(describe).join(", "), title: shadow.sql }));
 }
 
-/** Shows the notices of a view, as `/v1/views` returns it; hides `place` if there are none. */
-export function showNotices(place, view) {
+/** Shows the notices of a view, as `/v1/views` returns it; hides `target` if there are none. */
+export function showNotices(target, view) {
   const { alarm, shadow, complete, ledger } = view;
   const shown = JSON.stringify([alarm, shadow, complete, complete === false && ledger]);
-  if (place.dataset.shown === shown) return;
-  place.dataset.shown = shown;
+  if (target.dataset.shown === shown) return;
+  target.dataset.shown = shown;
   const notices = [];
   if (alarm) notices.push(element("p", { class: "alarm banner", role: "alert" }, element("b", { text: "Alarm:" }), `${alarm}. `, element("a", { href: `/compare/${view.name}`, text: "Show the comparison" })));
   if (complete === false) notices.push(element("p", { class: "alarm banner", role: "alert" }, element("b", { text: "The ledger does not balance:" }), `accepted ${count(ledger.accepted)}, batch ${count(ledger.batch)}, speed ${count(ledger.speed)}, late ${count(ledger.late)}.`));
   if (shadow) notices.push(shadowNotice(shadow));
-  place.replaceChildren(...notices);
-  place.hidden = notices.length === 0;
+  target.replaceChildren(...notices);
+  target.hidden = notices.length === 0;
 }
 
 /** The share of a view's events that exact figures include, from 0 to 1; null before the first event. */

@@ -40,11 +40,11 @@ function controlOf(error) {
 function showError(error) {
   const at = error ? controlOf(error) : null;
   for (const name of ["", ...ERRORS]) {
-    const place = find(name ? `error-${name}` : "error");
-    if (!place) continue;
+    const target = find(name ? `error-${name}` : "error");
+    if (!target) continue;
     const text = error && name === at ? errorText(error) : "";
-    if (place.textContent !== text || !text) setError(place, text);
-    for (const control of document.querySelectorAll(`[aria-describedby="${place.id}"]`)) {
+    if (target.textContent !== text || !text) setError(target, text);
+    for (const control of document.querySelectorAll(`[aria-describedby="${target.id}"]`)) {
       if (text) control.setAttribute("aria-invalid", "true");
       else control.removeAttribute("aria-invalid");
     }
@@ -87,7 +87,7 @@ function showGrains(status, grain) {
   const select = find("grain");
   if (!select || !status.window) return;
   const own = ownGrain();
-  const offered = [["auto", `auto (${grain || own})`], ["own", `own (${own})`], ...grains(status.window, context.windowMs).map(([name]) => [name, name]), ["all", "all time"]];
+  const offered = [["auto", `auto (${grain || own})`], ["own", `own (${own})`], ...coarserGrains(status.window, context.windowMs).map(([name]) => [name, name]), ["all", "all time"]];
   if (!offered.some(([name]) => name === state.grain)) offered.push([state.grain, state.grain]);
   const shown = JSON.stringify([offered, state.grain]);
   if (select.dataset.shown === shown) return;

@@ -55,10 +55,10 @@ const errors = (list, colour) => (list.some((i) => i.bounds) ? { error_y: {
 } } : {});
 
 function barTraces(list, measure, name, paint, colour) {
-  const place = (chosen) => ({ x: chosen.map((i) => at(i.start)), offset: chosen.map((i) => (i.end - i.start) * 0.08), width: chosen.map((i) => (i.end - i.start) * 0.84) });
+  const position = (chosen) => ({ x: chosen.map((i) => at(i.start)), offset: chosen.map((i) => (i.end - i.start) * 0.08), width: chosen.map((i) => (i.end - i.start) * 0.84) });
   const one = (part, fill, edge) => {
     const chosen = list.filter((item) => item[part] !== null && (part === "live" || item.exact !== 0 || item.isExact));
-    return { type: "bar", name: name ? `${name} ${part}` : part, ...place(chosen), y: chosen.map((i) => i[part]),
+    return { type: "bar", name: name ? `${name} ${part}` : part, ...position(chosen), y: chosen.map((i) => i[part]),
       marker: { color: fill, line: { color: edge, width: part === "live" ? 1 : 0 } }, ...hover(chosen, measure), ...(part === "live" ? errors(chosen, colour.text) : {}) };
   };
   return [one("exact", paint.exact, paint.exact), one("live", paint.live, paint.edge)];
@@ -141,10 +141,10 @@ const paints = (colour, grouped) => (i) => {
 };
 
 /** Returns how many axis labels fit. */
-const ticks = (place) => Math.max(3, Math.min(12, Math.floor(place.clientWidth / 95)));
+const ticks = (container) => Math.max(3, Math.min(12, Math.floor(container.clientWidth / 95)));
 
 /** Draws items over time. `marked`: { seam: { at, text }, watermark }; `chart` is "bar" or "line". */
-export function drawOverTime(place, { list, groups, measure, chart, kind, marked }) {
+export function drawOverTime(container, { list, groups, measure, chart, kind, marked }) {
   const colour = colours();
   const paint = paints(colour, groups.length > 0);
   const traces = kind === "session" && chart === "line" ? pointTraces : chart === "line" ? lineTraces : barTraces;
@@ -158,30 +158,30 @@ export function drawOverTime(place, { list, groups, measure, chart, kind, marked
   // Keep a watermark that is slightly newer than the rows in view.
   const to = marked.watermark > last && marked.watermark - last < (last - from) * 0.2 ? marked.watermark : last;
   const edge = (to - from) * 0.012;
-  return draw(place, all, layout(colour, {
+  return draw(container, all, layout(colour, {
     margin: { l: 8, r: 10, t: 40, b: 8 },
-    xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: ticks(place), tickangle: 0 }),
-    yaxis: axis(colour, { rangemode: "tozero", nticks: Math.round(place.clientHeight / 45) }),
+    xaxis: axis(colour, { type: "date", showgrid: false, range: [at(from - edge), at(to + edge)], nticks: ticks(container), tickangle: 0 }),
+    yaxis: axis(colour, { rangemode: "tozero", nticks: Math.round(container.clientHeight / 45) }),
     ...markerLines(colour, marked, [from - edge, to + edge]),
   }));
 }
 
 /** Draws one bar per group, the largest on top. */
-export function drawOverGroups(place, { list, measure }) {
+export function drawOverGroups(container, { list, measure }) {
   const colour = colours();
   const from = list.toReversed();
   const y = from.map((_, i) => i);
   const bar = (part, fill, edge) => ({ type: "bar", name: part, orientation: "h", y, x: from.map((i) => i[part]), marker: { color: fill, line: { color: edge, width: part === "live" ? 1 : 0 } }, ...hover(from, measure),
     ...(part === "live" && from.some((i) => i.bounds) ? { error_x: errors(from, colour.text).error_y } : {}) });
-  return draw(place, [bar("exact", colour.exact, colour.exact), bar("live", colour.live, colour["live-edge"])], layout(colour, {
+  return draw(container, [bar("exact", colour.exact, colour.exact), bar("live", colour.live, colour["live-edge"])], layout(colour, {
     margin: { l: 8, r: 12, t: 8, b: 8 },
-    xaxis: axis(colour, { rangemode: "tozero", nticks: ticks(place), tickangle: 0 }),
+    xaxis: axis(colour, { rangemode: "tozero", nticks: ticks(container), tickangle: 0 }),
     yaxis: axis(colour, { showgrid: false, tickvals: y, ticktext: from.map((i) => i.group || "all") }),
   }));
 }
 
 /** Fills the legend, and describes the chart for screen readers. */
-export function showLegend(place, legend, { list, groups, measure, marked, shown }) {
+export function showLegend(container, legend, { list, groups, measure, marked, shown }) {
   const colour = colours();
   const key = (kind, text, style) => element("li", {}, element("i", { class: kind, "aria-hidden": "true", ...(style ? { style } : {}) }), text);
   const keys = groups.length > 0 ? groups.map((name, i) => key("", name, `background:${colour.series[i % colour.series.length]}`)) : [];
@@ -196,5 +196,5 @@ export function showLegend(place, legend, { list, groups, measure, marked, shown
     legend.replaceChildren(...keys);
   }
   const exact = list.filter((i) => i.isExact).length;
-  place.setAttribute("aria-label", `${shown} of ${measure}: ${count(list.length)} values, ${count(exact)} of them exact. The table below lists the values.`);
+  container.setAttribute("aria-label", `${shown} of ${measure}: ${count(list.length)} values, ${count(exact)} of them exact. The table below lists the values.`);
 }

@@ -1,17 +1,17 @@
-//! Can everybody use a page, as far as a program can tell? axe-core looks at it, at both widths and in both colours.
+//! Checks pages for accessibility violations with axe-core, at both widths and in both colour schemes.
 //!
-//! The script is not the project's: `.ci/run` installs it and names it in `TRUEUP_AXE`.
+//! The script is a third-party one: `.ci/run` installs it and sets `TRUEUP_AXE` to its path.
 
 use serde_json::Value;
 
 use super::Browser;
 
-/// What is looked at: widths and heights in CSS pixels, and what the system prefers.
-const SIGHTS: [(u64, u64, &str); 4] =
+/// The viewports to check: width and height in CSS pixels, and the preferred colour scheme.
+const VIEWPORTS: [(u64, u64, &str); 4] =
     [(1400, 1000, "light"), (1400, 1000, "dark"), (400, 900, "light"), (400, 900, "dark")];
 
-/// Runs in the page; gives violations that keep people out, as lines.
-const LOOK: &str = r"
+/// Runs in the page; returns serious and critical violations as lines.
+const CHECK: &str = r"
 const done = arguments[arguments.length - 1];
 axe.run(document, { resultTypes: ['violations'] }).then(
   (results) => done(results.violations
@@ -20,26 +20,26 @@ axe.run(document, { resultTypes: ['violations'] }).then(
   (error) => done([`axe-core failed: ${error}`]));
 ";
 
-/// The script of axe-core, where the environment names it; CI must.
+/// Returns the script of axe-core if `TRUEUP_AXE` is set. Panics without it in CI.
 pub fn script() -> Option<String> {
     let Some(path) = std::env::var_os("TRUEUP_AXE") else {
-        assert!(std::env::var_os("CI").is_none(), "TRUEUP_AXE names no script of axe-core");
-        eprintln!("SKIPPED: TRUEUP_AXE names no script of axe-core; .ci/run installs one");
+        assert!(std::env::var_os("CI").is_none(), "TRUEUP_AXE is not set to the script of axe-core");
+        eprintln!("SKIPPED: TRUEUP_AXE is not set to the script of axe-core; .ci/run installs it");
         return None;
     };
     Some(std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }
 
-/// Asserts that the page in sight keeps nobody out at any width, in any colours. `settled` waits until it shows what it
-/// is to show, after each change.
-pub fn lets_everybody_in(browser: &Browser, script: &str, what: &str, settled: impl Fn(&Browser)) {
-    for (width, height, scheme) in SIGHTS {
+/// Asserts that the open page has no serious violation in any viewport and never scrolls sideways. `settled` waits, after
+/// each change of viewport, until the page is up to date.
+pub fn assert_accessible(browser: &Browser, script: &str, what: &str, settled: impl Fn(&Browser)) {
+    for (width, height, scheme) in VIEWPORTS {
         browser.resize(width, height);
         browser.prefer(scheme);
         settled(browser);
         browser.run(script);
-        let found = browser.run_async(LOOK);
-        let Value::Array(lines) = &found else { panic!("{what}: axe-core answered {found}") };
+        let found = browser.run_async(CHECK);
+        let Value::Array(lines) = &found else { panic!("{what}: axe-core returned {found}") };
         assert!(lines.is_empty(), "{what} at {width} px, {scheme}: {found:#}");
         let widths = browser.run("return [document.documentElement.scrollWidth, innerWidth];");
         assert!(widths[0].as_u64() <= Some(width), "{what} is wider than {width} px: {widths}");

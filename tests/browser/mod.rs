@@ -1,6 +1,6 @@
-//! A headless Chromium that tests can look at pages with, driven through `chromedriver` (W3C WebDriver, plain HTTP).
+//! Drives a headless Chromium through `chromedriver` (W3C WebDriver over plain HTTP).
 //!
-//! It knows nothing of Trueup's page. What it starts, it ends by id, also when the test panics.
+//! Independent of Trueup's pages. Stops the processes it started by their ids, even if the test panics.
 
 pub mod axe;
 
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Longest wait for one answer; a hang becomes a failure, not a stuck CI.
+/// Longest wait for one response: a hang becomes a failure instead of a stuck CI.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Plain HTTP with JSON, for tests that are not async themselves.
+/// A JSON client for tests that are not async.
 pub struct Http {
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
@@ -30,23 +30,23 @@ impl Http {
     }
 
     pub fn get(&self, url: &str) -> Result<Value, reqwest::Error> {
-        self.answer(self.client.get(url))
+        self.send(self.client.get(url))
     }
 
     pub fn post(&self, url: &str, body: &Value) -> Result<Value, reqwest::Error> {
-        self.answer(self.client.post(url).json(body))
+        self.send(self.client.post(url).json(body))
     }
 
     pub fn delete(&self, url: &str) -> Result<Value, reqwest::Error> {
-        self.answer(self.client.delete(url))
+        self.send(self.client.delete(url))
     }
 
-    fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value, reqwest::Error> {
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, reqwest::Error> {
         self.runtime.block_on(async { request.timeout(PATIENCE).send().await?.json().await })
     }
 }
 
-/// `chromedriver`, and the process group of what it starts.
+/// `chromedriver`, which leads the process group of all it starts.
 struct Driver(Child);
 
 impl Drop for Driver {
@@ -57,7 +57,7 @@ impl Drop for Driver {
     }
 }
 
-/// One browser with one page. Fields drop in order: the driver ends before the folder of the profile goes.
+/// A browser with one page. Fields drop in order: the driver stops before its profile folder is removed.
 pub struct Browser {
     http: Http,
     session: String,
@@ -94,7 +94,7 @@ impl Browser {
             "goog:chromeOptions": {"binary": chromium, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }}});
-        let answer = http.post(&format!("{url}/session"), &wanted).expect("chromedriver answers");
+        let answer = http.post(&format!("{url}/session"), &wanted).expect("chromedriver responds");
         let id = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("Chromium did not start: {answer}"));
         Browser { session: format!("{url}/session/{id}"), http, _driver: driver, _profile: profile }
     }
@@ -103,53 +103,53 @@ impl Browser {
         self.command("url", &json!({ "url": url }));
     }
 
-    /// Runs JavaScript in the page; gives what it returns.
+    /// Runs JavaScript in the page and returns its result.
     pub fn run(&self, script: &str) -> Value {
         self.command("execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Runs JavaScript whose last argument is a function that takes what it gives; waits for that.
+    /// Runs JavaScript that passes its result to a callback, its last argument, and waits for that.
     pub fn run_async(&self, script: &str) -> Value {
         self.command("execute/async", &json!({"script": script, "args": []}))
     }
 
-    /// Presses a key as a person would: a character, or one of WebDriver's code points of keys.
+    /// Presses a key: a character, or one of WebDriver's code points for keys.
     pub fn press(&self, key: &str) {
         let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
         self.command("actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}));
     }
 
-    /// Goes back, as by the browser's button.
+    /// Presses the browser's back button.
     pub fn back(&self) {
         self.command("back", &json!({}));
     }
 
-    /// What was logged since the last call: `browser` for the console, `performance` for DevTools events.
+    /// Returns the log entries since the last call: `browser` for the console, `performance` for DevTools events.
     pub fn log(&self, kind: &str) -> Vec<Value> {
         let Value::Array(entries) = self.command("se/log", &json!({ "type": kind })) else {
-            panic!("the log {kind} is no list")
+            panic!("the log {kind} is not a list")
         };
         entries
     }
 
-    /// Makes the page so many CSS pixels large, whatever the window is.
+    /// Sets the size of the page in CSS pixels, whatever the size of the window.
     pub fn resize(&self, width: u64, height: u64) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// Scroll bars that take no room, as on a telephone.
+    /// Hides scroll bars, as a phone does.
     pub fn hide_scroll_bars(&self) {
         self.devtools("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
     }
 
-    /// `light` or `dark`, as a person's system would say.
+    /// Sets the preferred colour scheme of the system: `light` or `dark`.
     pub fn prefer(&self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", &features);
     }
 
-    /// What is in sight, as PNG.
+    /// Takes a screenshot of the viewport, as PNG.
     pub fn screenshot(&self) -> Vec<u8> {
         let shot = self.devtools("Page.captureScreenshot", &json!({"format": "png", "optimizeForSpeed": false}));
         from_base64(shot["data"].as_str().expect("a picture"))
@@ -163,13 +163,13 @@ impl Browser {
         let mut answer = self
             .http
             .post(&format!("{}/{name}", self.session), body)
-            .unwrap_or_else(|e| panic!("chromedriver does not answer to {name}: {e}"));
+            .unwrap_or_else(|e| panic!("chromedriver does not respond to {name}: {e}"));
         assert!(answer["value"]["error"].is_null(), "{name} {body}: {}", answer["value"]);
         answer["value"].take()
     }
 }
 
-/// Starts the driver on a free port of its choice, which it says in its first lines.
+/// Starts the driver; returns it and its URL. It chooses a free port and prints it.
 fn start_driver() -> (Driver, String) {
     let child = Command::new(program("chromedriver", "chromium-driver"))
         .arg("--port=0")
@@ -189,16 +189,14 @@ fn start_driver() -> (Driver, String) {
             }
         }
     });
-    let port = port.recv_timeout(PATIENCE).expect("chromedriver says its port");
+    let port = port.recv_timeout(PATIENCE).expect("chromedriver prints its port");
     (driver, format!("http://127.0.0.1:{port}"))
 }
 
 fn program(name: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.unwrap_or_else(|| {
-        panic!("`{name}` is not on the PATH, and this test looks at the page in it: apt-get install {package}")
-    })
+    found.unwrap_or_else(|| panic!("`{name}` is not on the PATH, and this test needs it: apt-get install {package}"))
 }
 
 fn from_base64(text: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The real demo on loopback, for tests that look at its pages.
+//! Runs the real demo on loopback, for tests of its pages.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::browser::Http;
 
-/// Longest wait for its start.
+/// Longest wait for the demo to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A demo; ends with the test.
+/// A running demo; stops with the test.
 pub struct Demo {
     child: Child,
     pub url: String,
@@ -27,7 +27,7 @@ impl Drop for Demo {
 }
 
 impl Demo {
-    /// Starts one that ends by itself if nobody ends it; `arguments` are more of `trueup demo`.
+    /// Starts a demo that stops by itself after three minutes; `arguments` extend those of `trueup demo`.
     pub fn start(arguments: &[&str]) -> Demo {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_trueup"))
@@ -50,11 +50,11 @@ impl Demo {
                 }
             }
         });
-        demo.url = address.recv_timeout(PATIENCE).expect("the demo says its address");
+        demo.url = address.recv_timeout(PATIENCE).expect("the demo prints its address");
         demo
     }
 
-    /// The JSON of a path; a refusal as well.
+    /// Returns the JSON response of a path, including error responses.
     pub fn get(&self, path: &str) -> Value {
         self.http.get(&format!("{}{path}", self.url)).unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
