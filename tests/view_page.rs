@@ -368,11 +368,9 @@ fn errors_appear_next_to_their_controls(fixture: &Fixture) {
     assert!(nothing["empty"].as_str().is_some_and(|e| e.starts_with("No rows")), "{nothing:#}");
     let missing = fixture.world.get("/view/hourli");
     assert_eq!(missing.status, 404);
-    assert!(
-        missing.text.contains("Did you mean") && missing.text.contains("<a href=\"/view/hourly\">"),
-        "{}",
-        missing.text
-    );
+    for link in ["/view/hourly", "/", "/batch", "/streams", "/docs"] {
+        assert!(missing.text.contains(&format!("<a href=\"{link}\">")), "no link to {link} in {}", missing.text);
+    }
 }
 
 fn exports_the_query(fixture: &Fixture) {
@@ -491,5 +489,7 @@ fn pages_of_all_window_kinds_show_their_rows_and_are_accessible() {
         axe::assert_accessible(&fixture.browser, axe, "lines of groups", |_| {
             fixture.settled();
         });
+        fixture.browser.open(&format!("{}/view/hourli", fixture.world.url()));
+        axe::assert_accessible(&fixture.browser, axe, "the page of an unknown view", |_| {});
     }
 }

@@ -13,12 +13,14 @@ export function showConnection(state, text) {
 
 /**
  * Calls `round` at once and then every `everyMs` milliseconds while the page is visible, one call at a time. Errors are
- * shown as the connection status. Returns a function that requests another round at once, even during one.
+ * shown as the connection status, which is hidden on pages that do not poll. Returns a function that requests another
+ * round at once, even during one.
  */
 export function pollWhileVisible(round, everyMs = 1000) {
   let timer = null;
   let running = false;
   let again = false;
+  connection.hidden = false;
   async function tick() {
     clearTimeout(timer);
     if (running) { again = true; return; }
