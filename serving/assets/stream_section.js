@@ -42,8 +42,20 @@ function showRate(section, { name, events_per_second: rate }) {
   svg.querySelector(".area").setAttribute("d", samples.length > 1 ? `M${x(0)},28L${points.join("L")}L120,28Z` : "");
 }
 
+// Units of epoch formats per millisecond, and where the fields of a strftime pattern are in an ISO 8601 time.
+const EPOCH_UNITS = { unix_s: 1e-3, unix_ms: 1, unix_us: 1e3, unix_ns: 1e6 };
+const PATTERN_FIELDS = { Y: [0, 4], m: [5, 7], d: [8, 10], H: [11, 13], M: [14, 16], S: [17, 19], F: [0, 10], T: [11, 19] };
+
+/** Formats the current time as the FORMAT of a column requires. */
+function currentTime(format) {
+  const now = new Date().toISOString().slice(0, 19) + "Z";
+  if (EPOCH_UNITS[format]) return Math.floor(Date.now() * EPOCH_UNITS[format]);
+  if (!format?.includes("%")) return now;
+  return format.replaceAll("%z", "+0000").replace(/%([YmdHMSFT])/g, (_, field) => now.slice(...PATTERN_FIELDS[field]));
+}
+
 const example = (column) => {
-  if (column.type === "TIMESTAMP") return new Date().toISOString().slice(0, 19) + "Z";
+  if (column.type === "TIMESTAMP") return currentTime(column.format);
   if (column.type === "DATE") return new Date().toISOString().slice(0, 10);
   if (column.type === "BOOLEAN") return true;
   if (column.type === "STRING") return column.role === "primary key" ? "first" : "a";
@@ -52,9 +64,15 @@ const example = (column) => {
 
 /** Returns a curl command that sends an event with every declared column. */
 export function exampleCommand(stream) {
-  const declared = stream.columns.filter((c) => c.role !== "removed");
-  const event = Object.fromEntries(declared.map((c) => [c.name, example(c)]));
-  return `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(event)}'`;
+  const event = {};
+  for (const column of stream.columns.filter((c) => c.role !== "removed")) {
+    // `field` is a JSON Pointer (RFC 6901) to a nested field.
+    const levels = column.field ? column.field.slice(1).split("/").map((level) => level.replaceAll("~1", "/").replaceAll("~0", "~")) : [column.name];
+    const last = levels.pop();
+    levels.reduce((object, level) => (object[level] ??= {}), event)[last] = example(column);
+  }
+  const json = JSON.stringify(event).replaceAll("'", "'\\''");
+  return `curl -X POST ${location.origin}/v1/events/${stream.name} \\\n  -H 'Content-Type: application/json' \\\n  -d '${json}'`;
 }
 
 function firstEvent(stream) {

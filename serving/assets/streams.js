@@ -46,6 +46,7 @@ function showLateness(section, { lateness, settings }) {
     { name: "watermark_delay", now: settings.watermark_delay, suggested: lateness.suggested.watermark_delay },
     { name: "allowed_lateness", now: settings.allowed_lateness, suggested: lateness.suggested.allowed_lateness },
     { name: "max_ahead", now: settings.max_ahead, suggested: "" },
+    ...(settings.max_age ? [{ name: "max_age", now: settings.max_age, suggested: "" }] : []),
     { name: "idle_timeout", now: settings.idle_timeout, suggested: "" },
   ];
   fillTable(section.querySelector(".settings"), [{ name: "name", heading: "option" }, { name: "now", heading: "current" }, { name: "suggested", heading: "suggested" }], rows, { caption: "Time settings" });
@@ -99,6 +100,7 @@ async function round() {
     if (!stream) continue;
     showLateness(section, stream);
     showPartitions(section, stream);
+    setText(section.querySelector(".suspicious"), stream.suspicious_times ?? "");
     setText(section.querySelector(".send code"), exampleCommand(stream));
     await showList(section);
     showStream(section, stream, now);

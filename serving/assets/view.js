@@ -97,7 +97,10 @@ function showGrains(status, grain) {
 }
 
 /** Returns whether a condition names a measure. Then merged rows and rows of batch may not match one to one. */
-const namesMeasure = (where) => context.measures.some((name) => new RegExp(`\\b${name}\\b`).test(where));
+const namesMeasure = (where) => context.measures.some((name) => {
+  const text = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  return new RegExp(/^\w+$/.test(name) ? `\\b${text}\\b` : text, "i").test(where);
+});
 
 /** Requests the rows to draw, and those of batch alone if the chart shows both parts. Returns null if they do not match. */
 async function chartData(base, grain, columns, signal) {

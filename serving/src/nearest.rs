@@ -6,7 +6,7 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
 }
 
 /// The candidate with the fewest edits to `name` (a swap of neighbours is one), if it is plausibly meant.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A text this long is no misspelt name, and the distance costs time quadratic in it.
     if name.len() > 100 {
         return None;

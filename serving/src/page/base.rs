@@ -51,8 +51,6 @@ impl Base {
 struct Missing {
     base: Base,
     detail: String,
-    /// The view with the most similar name.
-    nearest_view: Option<String>,
 }
 
 /// A page as an answer.
@@ -69,8 +67,8 @@ pub fn html(page: &impl Template) -> Response {
     }
 }
 
-/// The page for an unknown path: what was requested, and where to go instead. `detail` has no full stop.
-pub fn missing(detail: String, nearest_view: Option<String>) -> Response {
-    let page = Missing { base: Base::new(Place::View, "Not found"), detail, nearest_view };
+/// A page that says what is not there; `detail` without a full stop.
+pub fn missing(detail: String) -> Response {
+    let page = Missing { base: Base::new(Place::View, "Not found"), detail };
     (StatusCode::NOT_FOUND, html(&page)).into_response()
 }

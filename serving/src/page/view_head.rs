@@ -6,7 +6,7 @@ use shared::view::View;
 
 use super::base;
 use crate::http::ServingState;
-use crate::nearest::nearest;
+use crate::nearest::did_you_mean;
 use crate::window_text::in_a_sentence;
 
 /// What `view_head.html` shows.
@@ -26,11 +26,11 @@ impl ViewHead {
     }
 }
 
-/// The page for an unknown view, with a link to the view with the most similar name.
+/// A page that says that there is no such view, and which one may have been meant.
 pub fn unknown(state: &ServingState, name: &str) -> Response {
     let views = state.views.all();
-    let nearest_view = nearest(name, views.iter().map(|p| p.view.name.as_str())).map(str::to_owned);
-    base::missing(format!("There is no view called \"{name}\""), nearest_view)
+    let hint = did_you_mean(name, views.iter().map(|p| p.view.name.as_str()));
+    base::missing(format!("There is no view called \"{name}\"{hint}"))
 }
 
 /// The windows and dimensions of a view in a sentence.
