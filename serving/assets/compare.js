@@ -100,7 +100,7 @@ function showDrift(current, measures, maxDrift) {
   const rows = history.toReversed();
   const x = rows.map((r) => r.version);
   const traces = measures.map((name, i) => ({
-    type: "scatter", mode: "lines+markers", name, x, y: rows.map((r) => (r.measures[name] ? 100 * r.measures[name].drift : null)),
+    type: "scatter", mode: "lines+markers", name, cliponaxis: false, x, y: rows.map((r) => (r.measures[name] ? 100 * r.measures[name].drift : null)),
     line: { color: colour.series[i % colour.series.length], width: 1.5 }, marker: { size: x.map((v) => (v === current ? 10 : 6)), color: colour.series[i % colour.series.length] },
     hovertemplate: `version %{x}: ${name} %{y:.4f} %<extra></extra>`,
   }));
@@ -113,10 +113,16 @@ function showDrift(current, measures, maxDrift) {
   find("drift").setAttribute("aria-label", `Drift of ${measures.join(", ")} over ${count(rows.length)} versions; of version ${last.version}: ${measures.map((name) => `${name} ${percent(last.measures[name]?.drift ?? 0)}`).join(", ")}`);
 }
 
+/** Returns the colour of each cause. */
+const causeColours = (colour) => ({
+  unexplained: colour.bad, late: colour.series[0], sketch: colour.series[2], duplicate: colour.series[1], historical: colour.series[3],
+  rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6],
+});
+
 function showCauses(current) {
   const colour = colours();
   const rows = history.toReversed();
-  const tints = { unexplained: colour.bad, late: colour.series[0], sketch: colour.series[2], duplicate: colour.series[1], historical: colour.series[3], rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6] };
+  const tints = causeColours(colour);
   const present = Object.keys(CAUSES).filter((cause) => rows.some((r) => r.causes[cause]));
   const traces = present.map((cause) => ({
     type: "bar", name: CAUSES[cause][0], x: rows.map((r) => r.version), y: rows.map((r) => r.causes[cause] ?? 0), marker: { color: tints[cause], opacity: rows.map((r) => (r.version === current ? 1 : 0.6)) },
@@ -150,13 +156,14 @@ function showServed(comparison, measure) {
     const colour = colours();
     const all = pairs.flatMap(([s, e]) => [s, e]);
     const [low, high] = [Math.min(...all), Math.max(...all)];
+    const tints = causeColours(colour);
     const causes = [...new Set(pairs.map(([, , row]) => row.cause))];
-    const traces = causes.map((cause, i) => {
+    const traces = causes.map((cause) => {
       const own = pairs.filter(([, , row]) => row.cause === cause);
       return {
         type: "scatter", mode: "markers", name: CAUSES[cause]?.[0] ?? cause, x: own.map(([, e]) => e), y: own.map(([s]) => s), hoverinfo: "text",
         hovertext: own.map(([s, e, row]) => `${row.window_start ? `${time(row.window_start)} ` : ""}${groupOf(row)}<br>served ${value(s)}, exact ${value(e)}`),
-        marker: { size: 8, color: cause === "unexplained" ? colour.bad : colour.series[i % colour.series.length], opacity: 0.8 },
+        marker: { size: 8, color: tints[cause] ?? colour.muted, opacity: 0.8 },
       };
     });
     draw(find("scatter"), traces, layout(colour, {

@@ -81,7 +81,7 @@ async function showList(section) {
       { name: "text", cell: (line) => element("code", { text: line.text }) },
     ]
     : Object.keys(entries[0] ?? {}).filter((name) => !hidden.includes(name)).map((name) => ({
-      name, heading: name.replace(/^_/, "").replaceAll("_", " "), number: typeof entries[0][name] === "number",
+      name, heading: name.replace(/^_/, "").replace(/_ms$/, "").replaceAll("_", " "), number: typeof entries[0][name] === "number",
       cell: (event) => (/_at$/.test(name) ? time(event[name]) : /_ms$/.test(name) ? duration(event[name]) : value(event[name])),
     }));
   const table = section.querySelector(".entries");

@@ -11,7 +11,8 @@ import { showExports } from "./export_panel.js";
 import { ago, count, percent, relative, rowCount, time, unit, value } from "./format.js";
 
 const ERRORS = ["range", "grain", "group_by", "as_of", "where"];
-const HINTS = { from: "range", to: "range" };
+const CONTROL_OF = { from: "range", to: "range" };
+const GRAIN_NAMES = { "1m": "minute", "1h": "hour", "1d": "day", "1w": "week", "1mo": "month", "1q": "quarter", "1y": "year" };
 
 const find = (id) => document.getElementById(id);
 const section = find("view");
@@ -33,7 +34,7 @@ const rows = (query) => `/v1/views/${encodeURIComponent(context.view)}/rows.json
 /** Returns which control an error belongs to: the API starts messages with the name of the parameter. */
 function controlOf(error) {
   const named = /^([a-z_]+):/.exec(error.problem?.detail ?? "")?.[1];
-  const name = HINTS[named] ?? named;
+  const name = CONTROL_OF[named] ?? named;
   return ERRORS.includes(name) && find(`error-${name}`) ? name : "";
 }
 
@@ -60,11 +61,11 @@ function showFacts(status, now) {
     ["published", seam.published_at ? ago(seam.published_at, now) : "never", seam.published_at ?? ""],
     ["next run", status.next_run ? relative(status.next_run, now) : status.schedule ? "–" : "on request", status.schedule ? `schedule: ${status.schedule}` : ""],
     ["watermark", time(status.watermark), "no event older than this is expected"],
-    ["last drift", drift(status.reconciliation), "share of rows whose live values equalled the exact ones when the last version was published"],
+    ["last comparison", rowsCorrect(status.reconciliation), "share of rows whose live values equalled the exact ones when the last version was published"],
   ]);
 }
 
-const drift = (r) => (r ? `${percent(r.rows_compared ? r.rows_equal / r.rows_compared : 1)} of rows correct` : "not compared yet");
+const rowsCorrect = (r) => (r ? `${percent(r.rows_compared ? r.rows_equal / r.rows_compared : 1)} of rows correct` : "not compared yet");
 
 /** Returns the length of the requested range in milliseconds. For an unbounded range, looks up the oldest window once. */
 async function spanOf({ from, to }, status, signal) {
@@ -156,7 +157,7 @@ async function showChart(drawn, grain) {
   const marked = { seam: { at: exact.length > 0 && merged.seam.version !== null ? ends : null, text: `seam: version ${merged.seam.version}` }, watermark: Date.parse(merged.watermark) };
   const { measure } = state;
   const by = state.group_by ? ` by ${state.group_by.split(",").join(", ")}` : "";
-  const step = grain === "all" ? "" : hasTimeRange(context) && context.kind === "tumble" ? ` per ${grain || ownGrain()}` : "";
+  const step = grain === "all" ? "" : hasTimeRange(context) && context.kind === "tumble" ? ` per ${GRAIN_NAMES[grain || ownGrain()] ?? (grain || ownGrain())}` : "";
   setText(find("chart-name"), `${measure}${step}${by}`);
   const notes = [cut && `Showing the ${overAll ? list.length : groups.length} largest groups.`, drawn.full && `Showing the newest ${count(CHARTED_MAX)} rows only. Choose a shorter range${find("grain") ? " or a coarser grain" : ""} to see all.`,
     context.kind === "slide" && `As of ${time(merged.as_of)}.`];
