@@ -42,7 +42,9 @@ async fn all_it_loads_comes_from_here() {
     let html = page.text();
     let links = html.split(['"', ' ']).filter(|part| part.starts_with("/assets/"));
     let mut files: Vec<String> = links.map(|link| link.split('?').next().unwrap_or(link).to_owned()).collect();
-    files.extend(["view_card", "view_chart", "dom", "fetch_json", "format"].map(|module| format!("/assets/{module}.js")));
+    files.extend(
+        ["view_card", "view_chart", "dom", "fetch_json", "format"].map(|module| format!("/assets/{module}.js")),
+    );
     for file in files {
         let answered = world.get(&file).await;
         assert_eq!(answered.status, StatusCode::OK, "{file}");
