@@ -22,8 +22,9 @@ use intake::status::StreamsStatus;
 use intake::streams::Intake;
 use intake::submit::IntakeDoor;
 use lake::Lake;
+use serving::ServingState;
 use serving::admission::Queries;
-use serving::http::{Origins, ServingState};
+use serving::http::Origins;
 use shared::clock::{Clock, SystemClock};
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Partition, StreamName, ViewName};
@@ -199,7 +200,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),
     };
-    let routes = serving::http::routes(state, intake::http::routes(door).merge(openapi::routes()), &settings.origins);
+    let routes = serving::routes(state, intake::http::routes(door).merge(openapi::routes()), &settings.origins);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;

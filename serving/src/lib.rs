@@ -7,6 +7,7 @@ pub mod admission;
 pub mod answer;
 mod approximate;
 mod batch_merge_cache;
+mod entity_tag;
 mod figures;
 pub mod finality;
 pub mod formats;
@@ -19,4 +20,9 @@ pub mod pin;
 pub mod push;
 pub mod query;
 mod reach;
+mod routes;
+mod state;
 mod window_text;
+
+pub use routes::routes;
+pub use state::ServingState;

@@ -3,14 +3,16 @@
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
+use problem::Problem;
 use serde::Serialize;
 use shared::limits::{DRIFT_VERSIONS_DEFAULT, DRIFT_VERSIONS_MAX};
 use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::refusal::{batch_unavailable, invalid_parameter};
 use super::views::Reconciliation;
-use super::{ServingState, json, parameters};
+use super::{json, parameters};
 use crate::nearest::did_you_mean;
+use crate::state::ServingState;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Drift<'a> {
@@ -26,16 +28,16 @@ pub async fn drift(State(state): State<ServingState>, Path(view): Path<String>, 
     let limit = match limit {
         None => DRIFT_VERSIONS_DEFAULT,
         Some(text) => text.parse().ok().filter(|limit| (1..=DRIFT_VERSIONS_MAX).contains(limit)).ok_or_else(|| {
-            Problem::invalid_parameter(format!("limit: \"{text}\" is not a number from 1 to {DRIFT_VERSIONS_MAX}"))
+            invalid_parameter(format!("limit: \"{text}\" is not a number from 1 to {DRIFT_VERSIONS_MAX}"))
         })?,
     };
-    let mut comparisons = state.runs.drift(&view, limit).await?;
+    let mut comparisons = state.runs.drift(&view, limit).await.map_err(batch_unavailable)?;
     if let Some(measure) = &measure {
         let declared = || published.view.measures.iter().map(|m| m.name.as_str());
         let compared = comparisons.iter().any(|comparison| comparison.measures.contains_key(measure));
         if !compared && !declared().any(|name| name == measure) {
             let hint = did_you_mean(measure, declared());
-            return Err(Problem::invalid_parameter(format!("measure: there is no measure \"{measure}\"{hint}")));
+            return Err(invalid_parameter(format!("measure: there is no measure \"{measure}\"{hint}")));
         }
         comparisons.iter_mut().for_each(|comparison| comparison.measures.retain(|name, _| name == measure));
     }

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ServingState, json};
+use super::json;
+use crate::state::ServingState;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {

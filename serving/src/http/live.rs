@@ -6,15 +6,15 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::Response;
 use futures::stream;
+use problem::Problem;
 use shared::limits::LIVE_HEARTBEAT_MS;
 
-use super::ServingState;
 use super::parameters;
-use super::problem::Problem;
-use crate::push::{Feeds, Frame, Refusal, Subject, SubjectError, Subscription};
+use crate::push::{Feeds, Frame, Subject, Subscription};
+use crate::state::ServingState;
 
 /// Milliseconds after which a reader whose connection broke comes back.
 const OPENING: &[u8] = b"retry: 1000\n\n";
@@ -64,22 +64,4 @@ fn pieces(mut subscription: Subscription) -> impl futures::Stream<Item = Result<
             Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT)), listener)),
         }
     })
-}
-
-impl From<SubjectError> for Problem {
-    fn from(error: SubjectError) -> Problem {
-        let detail = error.to_string();
-        match error {
-            SubjectError::Query(error) => error.into(),
-            SubjectError::Parameter(_) => Problem::invalid_parameter(detail),
-            SubjectError::Unknown(..) => Problem::unknown_parameter(detail),
-        }
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Problem {
-        let detail = refusal.to_string();
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_live_answers", "Too many live answers", detail)
-    }
 }

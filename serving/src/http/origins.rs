@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use problem::{Code, Problem};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-
-use super::problem::Problem;
 
 /// How long a browser may remember what it was told.
 const REMEMBERED: Duration = Duration::from_secs(3_600);
@@ -92,7 +91,7 @@ pub(super) async fn guard(State(origins): State<Origins>, request: Request, next
                 "pages of {} may not change anything here; start the server with --cors-origin to let them",
                 origin.to_str().unwrap_or("an unreadable origin")
             );
-            Problem::new(StatusCode::FORBIDDEN, "cross_origin", "Another origin", detail).into_response()
+            Problem::new(Code::CrossOrigin, detail).into_response()
         }
         _ => next.run(request).await,
     }

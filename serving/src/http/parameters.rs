@@ -1,19 +1,17 @@
 //! What stands behind the question mark? Pairs of names and values, in order; doors that take few check them here.
 
-use axum::extract::Query;
-use axum::http::Uri;
-
 use axum::extract::Request;
+use axum::http::Uri;
 use axum::middleware::Next;
 use axum::response::Response;
+use problem::Problem;
 
-use super::problem::Problem;
+use super::refusal::{invalid_parameter, query_string, unknown_parameter};
 use crate::nearest::did_you_mean;
 
 /// The decoded parameters of a URL.
 pub fn all(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
-    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    parsed.map(|Query(pairs)| pairs).map_err(|error| Problem::invalid_parameter(error.body_text()))
+    query_string(uri)
 }
 
 /// A door that takes none: whoever gives one hears that it does nothing.
@@ -22,7 +20,7 @@ pub async fn none(request: Request, next: Next) -> Result<Response, Problem> {
         None => Ok(next.run(request).await),
         Some((name, _)) => {
             let path = request.uri().path();
-            Err(Problem::unknown_parameter(format!("there is no parameter \"{name}\": {path} takes none")))
+            Err(unknown_parameter(format!("there is no parameter \"{name}\": {path} takes none")))
         }
     }
 }
@@ -33,10 +31,10 @@ pub fn only<const N: usize>(uri: &Uri, names: [&'static str; N]) -> Result<[Opti
     for (name, value) in all(uri)? {
         let Some(at) = names.iter().position(|known| *known == name) else {
             let hint = did_you_mean(&name, names);
-            return Err(Problem::unknown_parameter(format!("there is no parameter \"{name}\"{hint}")));
+            return Err(unknown_parameter(format!("there is no parameter \"{name}\"{hint}")));
         };
         if values[at].replace(value).is_some() {
-            return Err(Problem::invalid_parameter(format!("{name}: given twice")));
+            return Err(invalid_parameter(format!("{name}: given twice")));
         }
     }
     Ok(values)

@@ -5,8 +5,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use shared::limits::{REPEATED_ANSWER_BYTES_MAX, REPEATED_ANSWERS_BYTES};
 
-use super::entity_tag::EntityTag;
 use super::ranges::Whole;
+use crate::entity_tag::EntityTag;
 
 /// Bytes beside the body: headers, tag, the table's entry.
 const BESIDE_BYTES: usize = 1024;

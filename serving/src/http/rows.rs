@@ -7,23 +7,24 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use problem::{Code, Problem};
 use shared::time::Micros;
 
-use super::ServingState;
-use super::entity_tag::EntityTag;
 use super::parameters;
-use super::problem::Problem;
 use super::ranges::{self, KeptAnswers, Whole};
+use super::refusal::invalid_parameter;
 use super::response_cache::RepeatedAnswers;
 use crate::admission::Making;
 use crate::answer::answer;
+use crate::entity_tag::EntityTag;
 use crate::formats::json::About;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Pinned, ReadError, pin};
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
+use crate::state::ServingState;
 
 /// Rows and keys that a query may look at on the thread that took the request: less than a millisecond of work.
 const INLINE_ROWS_MAX: usize = 20_000;
@@ -47,7 +48,7 @@ pub async fn negotiated(
     let Some(format) = Format::accepted(accept) else {
         let detail = "rows come as application/json, application/x-ndjson, text/csv, application/vnd.apache.parquet or \
                       application/vnd.apache.arrow.stream";
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No such format", detail));
+        return Err(Problem::new(Code::NotAcceptable, detail));
     };
     let mut response = rows(&state, view, &kept, request, format).await?;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
@@ -118,7 +119,7 @@ async fn made(state: &ServingState, view: String, request: &Parts, format: Forma
         pinned => pinned?,
     };
     if query.shape == Shape::Rows && format != Format::Json {
-        return Err(Problem::invalid_parameter("shape: only JSON has shapes"));
+        return Err(invalid_parameter("shape: only JSON has shapes"));
     }
     let tag = EntityTag::of(&query, &pinned, format.content_type());
     if tag.is_known(&request.headers) {

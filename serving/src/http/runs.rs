@@ -6,14 +6,16 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use problem::{Code, Problem};
 use serde::Deserialize;
 use shared::control::{DateRange, RunError, RunFilter, RunScope, RunState};
 use shared::limits::{RUNS_DEFAULT, RUNS_KEPT};
 use shared::time::Day;
 
-use super::problem::Problem;
-use super::{ServingState, json, parameters};
+use super::refusal::{batch_unavailable, invalid_parameter, json_body, run_refused};
+use super::{json, parameters};
 use crate::nearest::did_you_mean;
+use crate::state::ServingState;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,26 +30,24 @@ impl Wanted {
         let date = |name: &str, text: &str| {
             let day = Day::parse(text).filter(|day| day.to_string() == text);
             day.ok_or_else(|| {
-                Problem::invalid_parameter(format!("{name}: expected a date such as 2001-01-31, found \"{text}\""))
+                invalid_parameter(format!("{name}: expected a date such as 2001-01-31, found \"{text}\""))
             })
         };
         let range = match (&self.from, &self.to) {
             (None, None) => None,
             (Some(from), Some(to)) => Some(DateRange { from: date("from", from)?, to: date("to", to)? }),
             (None, Some(_)) => {
-                return Err(Problem::invalid_parameter("from: a range has a first date, too".to_owned()));
+                return Err(invalid_parameter("from: a range has a first date, too".to_owned()));
             }
-            (Some(_), None) => return Err(Problem::invalid_parameter("to: a range has an end, too".to_owned())),
+            (Some(_), None) => return Err(invalid_parameter("to: a range has an end, too".to_owned())),
         };
         match range.filter(|range| range.from >= range.to) {
             None => Ok(RunScope { full: self.full, range }),
-            Some(DateRange { from, to }) if from == to => Err(Problem::invalid_parameter(format!(
+            Some(DateRange { from, to }) if from == to => Err(invalid_parameter(format!(
                 "to: {from} to {to} is no day at all: to is not included, so one day is from={from} to={}",
                 Day(to.0.saturating_add(1))
             ))),
-            Some(DateRange { from, to }) => {
-                Err(Problem::invalid_parameter(format!("to: {to} is before from, which is {from}")))
-            }
+            Some(DateRange { from, to }) => Err(invalid_parameter(format!("to: {to} is before from, which is {from}"))),
         }
     }
 }
@@ -59,16 +59,8 @@ pub async fn request(
     body: Bytes,
 ) -> Result<Response, Problem> {
     state.view(&view)?;
-    let wanted: Wanted = if body.iter().all(u8::is_ascii_whitespace) {
-        Wanted::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            let detail =
-                format!("the body is not {{\"full\": true or false}} or {{\"from\": date, \"to\": date}}: {error}");
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
-        })?
-    };
-    let run = state.runs.request(&view, wanted.scope()?)?;
+    let wanted: Wanted = json_body(&body, "{\"full\": true or false} or {\"from\": date, \"to\": date}")?;
+    let run = state.runs.request(&view, wanted.scope()?).map_err(run_refused)?;
     let location = [(header::LOCATION, format!("/v1/runs/{}", run.id))];
     Ok((StatusCode::ACCEPTED, location, json(&run)).into_response())
 }
@@ -86,15 +78,9 @@ pub async fn vacuum(
     body: Bytes,
 ) -> Result<Response, Problem> {
     state.view(&view)?;
-    let wanted: Vacuum = if body.iter().all(u8::is_ascii_whitespace) {
-        Vacuum::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            let detail = format!("the body is not {{\"older_than_ms\": a number}}: {error}");
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
-        })?
-    };
-    let cleaned = state.runs.vacuum(&view, wanted.older_than_ms.map(Duration::from_millis)).await?;
+    let wanted: Vacuum = json_body(&body, "{\"older_than_ms\": number}")?;
+    let cleaned = state.runs.vacuum(&view, wanted.older_than_ms.map(Duration::from_millis)).await;
+    let cleaned = cleaned.map_err(batch_unavailable)?;
     Ok(json(&cleaned))
 }
 
@@ -107,18 +93,18 @@ pub async fn list(State(state): State<ServingState>, uri: Uri) -> Result<Respons
     }
     let of_state: Option<RunState> = match of_state {
         None => None,
-        Some(text) => Some(text.parse().map_err(|problem| Problem::invalid_parameter(format!("state: {problem}")))?),
+        Some(text) => Some(text.parse().map_err(|problem| invalid_parameter(format!("state: {problem}")))?),
     };
     let limit = match limit {
         None => RUNS_DEFAULT,
         Some(text) => text.parse().ok().filter(|limit| (1..=RUNS_KEPT).contains(limit)).ok_or_else(|| {
-            Problem::invalid_parameter(format!("limit: expected a number from 1 to {RUNS_KEPT}, found \"{text}\""))
+            invalid_parameter(format!("limit: expected a number from 1 to {RUNS_KEPT}, found \"{text}\""))
         })?,
     };
     let page = state.runs.list(&RunFilter { view, state: of_state, before: before.clone(), limit });
     page.map(|page| json(&page)).map_err(|error| match before {
         Some(id) if error == RunError::UnknownRun(id.clone()) => unknown_run(&state, &id),
-        _ => error.into(),
+        _ => run_refused(error),
     })
 }
 
@@ -132,12 +118,12 @@ pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -
     if state.runs.get(&id).is_none() {
         return Err(unknown_run(&state, &id));
     }
-    Ok(json(&state.runs.cancel(&id)?))
+    Ok(json(&state.runs.cancel(&id).map_err(run_refused)?))
 }
 
 fn unknown_run(state: &ServingState, id: &str) -> Problem {
     let latest = RunFilter { view: None, state: None, before: None, limit: RUNS_DEFAULT };
     let runs = state.runs.list(&latest).map(|page| page.runs).unwrap_or_default();
     let hint = did_you_mean(id, runs.iter().map(|run| run.id.as_str()));
-    Problem::unknown("unknown_run", format!("there is no run \"{id}\"{hint}"))
+    Problem::new(Code::UnknownRun, format!("there is no run \"{id}\"{hint}"))
 }

@@ -1,5 +1,6 @@
 //! What do the answers of the serving layer look like, for programs? The schemas of the types that they are written from.
 
+use problem::ProblemDocument;
 use shared::compare::Comparison;
 use shared::control::{Cleaned, Compacted, QuarantinePage, Run, RunPage, StreamStatus};
 use utoipa::OpenApi;
@@ -7,7 +8,6 @@ use utoipa::openapi::Components;
 
 use super::drift::Drift;
 use super::health::Health;
-use super::problem::Problem;
 use super::{streams, views};
 use crate::formats::json::{Head, Tail};
 
@@ -28,7 +28,7 @@ use crate::formats::json::{Head, Tail};
     QuarantinePage,
     Compacted,
     Health,
-    Problem,
+    ProblemDocument<'static>,
 )))]
 struct Described;
 

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
+use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::control::{EventKind, EventPage, ListRange, StreamError, StreamStatus};
 use shared::limits::{LIST_ENTRIES_DEFAULT, LIST_ENTRIES_MAX};
 use utoipa::ToSchema;
 
-use super::problem::Problem;
-use super::{ServingState, json, parameters};
+use super::refusal::{batch_unavailable, internal, invalid_parameter, json_body};
+use super::{json, parameters};
 use crate::formats::json_events;
 use crate::nearest::did_you_mean;
+use crate::state::ServingState;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Streams)]
@@ -62,7 +64,7 @@ pub async fn empty_quarantine(
 ) -> Result<Response, Problem> {
     let streams = state.streams.clone();
     let emptied = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
-    let emptied = emptied.map_err(|error| Problem::internal(&error))?;
+    let emptied = emptied.map_err(|error| internal(&error))?;
     emptied.map(|removed| json(&json!({ "removed": removed }))).map_err(|error| problem(&state, error))
 }
 
@@ -79,15 +81,9 @@ pub async fn compact(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let wanted: Compaction = if body.iter().all(u8::is_ascii_whitespace) {
-        Compaction::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            let detail = format!("the body is not {{\"vacuum_older_than_ms\": a number}}: {error}");
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
-        })?
-    };
-    let compacted = state.runs.compact(&name, wanted.vacuum_older_than_ms.map(Duration::from_millis)).await?;
+    let wanted: Compaction = json_body(&body, "{\"vacuum_older_than_ms\": number}")?;
+    let compacted = state.runs.compact(&name, wanted.vacuum_older_than_ms.map(Duration::from_millis)).await;
+    let compacted = compacted.map_err(batch_unavailable)?;
     compacted.map(|compacted| json(&compacted)).ok_or_else(|| problem(&state, StreamError::UnknownStream(name)))
 }
 
@@ -118,7 +114,7 @@ fn range(uri: &Uri) -> Result<ListRange, Problem> {
         Some(text) => {
             let limit = text.parse().ok().filter(|limit| (1..=LIST_ENTRIES_MAX).contains(limit));
             let wrong = || format!("limit: expected a number from 1 to {LIST_ENTRIES_MAX}, found \"{text}\"");
-            limit.ok_or_else(|| Problem::invalid_parameter(wrong()))?
+            limit.ok_or_else(|| invalid_parameter(wrong()))?
         }
     };
     Ok(ListRange { limit, cursor })
@@ -130,9 +126,9 @@ fn problem(state: &ServingState, error: StreamError) -> Problem {
         StreamError::UnknownStream(name) => {
             let streams = state.streams.list();
             let hint = did_you_mean(&name, streams.iter().map(|s| s.name.as_str()));
-            Problem::unknown("unknown_stream", format!("{detail}{hint}"))
+            Problem::new(Code::UnknownStream, format!("{detail}{hint}"))
         }
-        StreamError::BadCursor(_) => Problem::invalid_parameter(detail),
-        StreamError::Failed(_) => Problem::internal(&error),
+        StreamError::BadCursor(_) => invalid_parameter(detail),
+        StreamError::Failed(_) => internal(&error),
     }
 }

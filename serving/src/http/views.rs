@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
+use problem::{Code, Problem};
 use serde::Serialize;
 use shared::calendar::Zone;
 use shared::changes::Change;
@@ -21,12 +22,13 @@ use shared::view::{OutputColumn, View};
 use shared::window::{Grid, Step, Window};
 use utoipa::ToSchema;
 
-use super::problem::Problem;
-use super::{ServingState, json, parameters};
+use super::refusal::{batch_unavailable, invalid_parameter};
+use super::{json, parameters};
 use crate::approximate::exact_in;
 use crate::formats::json::{ColumnHead, LedgerCounts, Seam};
 use crate::pin::{Balance, pin_speed};
 use crate::query::LayerChoice;
+use crate::state::ServingState;
 use crate::window_text;
 
 /// Versions told of.
@@ -223,10 +225,10 @@ pub async fn describe(State(state): State<ServingState>, Path(view): Path<String
 pub async fn versions(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
     let published = state.view(&view)?;
     let kept = state.runs.versions_kept(&view);
-    let versions = state.runs.versions(&view, VERSIONS_MAX.max(kept)).await?;
+    let versions = state.runs.versions(&view, VERSIONS_MAX.max(kept)).await.map_err(batch_unavailable)?;
     let mut told = Vec::with_capacity(versions.len());
     for (newer, version) in versions.iter().enumerate() {
-        let drift = state.runs.comparison(&view, Some(version.version)).await?;
+        let drift = state.runs.comparison(&view, Some(version.version)).await.map_err(batch_unavailable)?;
         told.push(version_status(version, kept.saturating_sub(newer), drift));
     }
     Ok(json(&ListedVersions { view: published.view.name.as_str(), versions_kept: kept, versions: told }))
@@ -262,16 +264,17 @@ pub async fn compare(
     let (from, to) = (time("from", from)?, time("to", to)?);
     let version = match version {
         None => None,
-        Some(text) => Some(text.parse::<i64>().map_err(|_| {
-            Problem::invalid_parameter(format!("version: \"{text}\" is not the number of a batch version"))
-        })?),
+        Some(text) => Some(
+            text.parse::<i64>()
+                .map_err(|_| invalid_parameter(format!("version: \"{text}\" is not the number of a batch version")))?,
+        ),
     };
-    let Some(mut comparison) = state.runs.comparison(&view, version).await? else {
+    let Some(mut comparison) = state.runs.comparison(&view, version).await.map_err(batch_unavailable)? else {
         let detail = match version {
             Some(version) => format!("version {version} of {view} has no comparison"),
             None => format!("{view} has not been compared yet: that is done when a run is published"),
         };
-        return Err(Problem::unknown("no_comparison", detail));
+        return Err(Problem::new(Code::NoComparison, detail));
     };
     let inside = |start: Option<Micros>| match start {
         Some(start) => from.is_none_or(|from| start >= from) && to.is_none_or(|to| start < to),
@@ -284,7 +287,7 @@ pub async fn compare(
 fn time(name: &str, text: Option<String>) -> Result<Option<Micros>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let time = Micros::parse(&text);
-    time.map(Some).ok_or_else(|| Problem::invalid_parameter(format!("{name}: \"{text}\" is no time")))
+    time.map(Some).ok_or_else(|| invalid_parameter(format!("{name}: \"{text}\" is no time")))
 }
 
 async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatus<'a> {

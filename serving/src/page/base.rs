@@ -68,7 +68,7 @@ pub fn html(page: &impl Template) -> Response {
 }
 
 /// A page that says what is not there; `detail` without a full stop.
-pub fn missing(detail: String) -> Response {
+pub fn not_found(detail: String) -> Response {
     let page = Missing { base: Base::new(Place::View, "Not found"), detail };
     (StatusCode::NOT_FOUND, html(&page)).into_response()
 }

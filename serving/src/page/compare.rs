@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::base::{Base, Place, html};
 use super::view_head::{ViewHead, unknown};
-use crate::http::ServingState;
+use crate::state::ServingState;
 
 #[derive(Template)]
 #[template(path = "compare.html")]

@@ -17,7 +17,8 @@ mod view_head;
 use axum::Router;
 use axum::routing::get;
 
-use crate::http::ServingState;
+pub use self::base::not_found;
+use crate::state::ServingState;
 
 /// The doors of the pages and of their files.
 pub fn routes() -> Router<ServingState> {

@@ -8,7 +8,7 @@ use shared::published::Published;
 use super::base::{Base, Place, html};
 use super::charted::charted_measure;
 use super::view_head::about;
-use crate::http::ServingState;
+use crate::state::ServingState;
 use crate::window_text::{kind, spacing};
 
 #[derive(Template)]

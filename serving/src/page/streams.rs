@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::base::{Base, Place, html};
-use crate::http::ServingState;
+use crate::state::ServingState;
 
 #[derive(Template)]
 #[template(path = "streams.html")]

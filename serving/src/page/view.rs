@@ -9,7 +9,7 @@ use shared::view::OutputColumn;
 use super::base::{Base, Place, html};
 use super::charted::{adds_up, charted_measure, numbers};
 use super::view_head::{ViewHead, unknown};
-use crate::http::ServingState;
+use crate::state::ServingState;
 use crate::window_text::{kind, spacing};
 
 #[derive(Template)]

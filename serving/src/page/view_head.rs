@@ -5,8 +5,8 @@ use shared::published::Published;
 use shared::view::View;
 
 use super::base;
-use crate::http::ServingState;
 use crate::nearest::did_you_mean;
+use crate::state::ServingState;
 use crate::window_text::in_a_sentence;
 
 /// What `view_head.html` shows.
@@ -30,7 +30,7 @@ impl ViewHead {
 pub fn unknown(state: &ServingState, name: &str) -> Response {
     let views = state.views.all();
     let hint = did_you_mean(name, views.iter().map(|p| p.view.name.as_str()));
-    base::missing(format!("There is no view called \"{name}\"{hint}"))
+    base::not_found(format!("There is no view called \"{name}\"{hint}"))
 }
 
 /// The windows and dimensions of a view in a sentence.

@@ -18,12 +18,12 @@ use super::event::{Frame, parse_id};
 use super::subject::Subject;
 use crate::admission::{Making, QueryRefusal};
 use crate::answer::{AnswerError, answer};
+use crate::entity_tag::EntityTag;
 use crate::formats::json::{self, About};
-use crate::http::ServingState;
-use crate::http::entity_tag::EntityTag;
 use crate::pin::{Pinned, ReadError, pin};
 use crate::query::as_of::AsOf;
 use crate::query::{Query, Shape};
+use crate::state::ServingState;
 
 /// How often a task at least looks whether the server is stopping.
 const STOPPING_LOOK: Duration = Duration::from_millis(250);

@@ -17,7 +17,8 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
-use serving::http::{Origins, ServingState, routes};
+use serving::http::Origins;
+use serving::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{

@@ -1,0 +1,172 @@
+//! Chooses the problem for each refusal of the query layer and of the other layers behind it.
+//!
+//! Error types of this crate convert with `?`; those of `shared` convert through the functions of this module.
+
+use axum::extract::Query;
+use axum::http::Uri;
+use problem::{Code, Problem};
+use serde::de::DeserializeOwned;
+use shared::control::RunError;
+use shared::handoff::HandoffError;
+use shared::limits::RETRY_AFTER_SECONDS;
+use shared::partial::merge::MergeError;
+use shared::partial::query_budget::Exceeded;
+use shared::readers::{PastError, SpeedError};
+
+use crate::admission::QueryRefusal;
+use crate::answer::AnswerError;
+use crate::formats::parquet::WriteError;
+use crate::pin::ReadError;
+use crate::push::{Refusal, SubjectError};
+use crate::query::QueryError;
+
+/// 400 for a parameter whose value is not valid.
+pub fn invalid_parameter(detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidParameter, detail)
+}
+
+/// 400 for a parameter that the endpoint does not have.
+pub fn unknown_parameter(detail: impl Into<String>) -> Problem {
+    Problem::new(Code::UnknownParameter, detail)
+}
+
+/// 500 for a defect of the server; the log gets the detail too.
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::error!(error, "request failed");
+    Problem::new(Code::Internal, error.to_string())
+}
+
+/// Reads a JSON body; an empty one stands for the default. `expected` shows the shape in the refusal.
+pub fn json_body<T: DeserializeOwned + Default>(body: &[u8], expected: &str) -> Result<T, Problem> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::new(Code::InvalidBody, format!("invalid body: {error}; expected {expected}")))
+}
+
+/// The problem of a query string that cannot be decoded.
+pub fn query_string(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    parsed.map(|Query(pairs)| pairs).map_err(|error| invalid_parameter(error.body_text()))
+}
+
+/// 503: the batch layer cannot respond.
+pub fn batch_unavailable(error: HandoffError) -> Problem {
+    Problem::new(Code::BatchUnavailable, format!("batch: {error}"))
+}
+
+/// The problem of a run that was refused.
+pub fn run_refused(error: RunError) -> Problem {
+    let code = match error {
+        RunError::UnknownView(_) => Code::UnknownView,
+        RunError::UnknownRun(_) => Code::UnknownRun,
+        RunError::Dropped { .. } => Code::EventsDropped,
+        RunError::Stopping => Code::Stopping,
+    };
+    Problem::new(code, error.to_string())
+}
+
+fn speed_unavailable(error: &SpeedError) -> Problem {
+    Problem::new(Code::SpeedUnavailable, format!("speed: {error}"))
+}
+
+fn past_refused(error: &PastError) -> Problem {
+    let (code, layer) = match error {
+        PastError::Gone { .. } => (Code::VersionGone, ""),
+        PastError::Unknown { .. } | PastError::Before { .. } | PastError::Nothing(_) => (Code::UnknownVersion, ""),
+        PastError::NotUnderstood { .. } => (Code::DefinitionNotUnderstood, ""),
+        PastError::Unreadable(_) => (Code::BatchUnavailable, "batch: "),
+    };
+    Problem::new(code, format!("{layer}{error}"))
+}
+
+fn exceeded(exceeded: Exceeded) -> Problem {
+    let hint = "ask for a shorter time (from, to), a coarser grain, or fewer dimensions (group_by)";
+    let (reason, code) = match exceeded {
+        Exceeded::Bytes { .. } => ("bytes", Code::QueryTooLarge),
+        Exceeded::Time | Exceeded::Abandoned => ("time", Code::QueryTimeout),
+    };
+    metrics::counter!("trueup_queries_refused_total", "reason" => reason).increment(1);
+    Problem::new(code, format!("{exceeded}; {hint}"))
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            QueryError::UnknownParameter { .. } => unknown_parameter(detail),
+            QueryError::Invalid { .. } => invalid_parameter(detail),
+            QueryError::NotSupported(_) => Problem::new(Code::NotSupported, detail),
+            QueryError::Predicate { line, column, .. } => Problem::new(Code::InvalidPredicate, detail).at(line, column),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            ReadError::UnknownView(_) => Problem::new(Code::UnknownView, detail),
+            ReadError::Query(error) => error.into(),
+            ReadError::CursorExpired => Problem::new(Code::CursorExpired, detail),
+            ReadError::Speed(error) => speed_unavailable(&error),
+            ReadError::Batch(error) => batch_unavailable(error),
+            ReadError::Past(error) => past_refused(&error),
+        }
+    }
+}
+
+impl From<AnswerError> for Problem {
+    fn from(error: AnswerError) -> Problem {
+        Problem::from(&error)
+    }
+}
+
+impl From<&AnswerError> for Problem {
+    fn from(error: &AnswerError) -> Problem {
+        match error {
+            AnswerError::Merge(crossed @ MergeError::Crossed(_)) => {
+                let hint = "days and longer follow the view's time_zone; use fixed lengths such as 24h, or all";
+                invalid_parameter(format!("grain: {crossed}; {hint}"))
+            }
+            AnswerError::Merge(MergeError::Exceeded(error)) => exceeded(*error),
+            error => internal(error),
+        }
+    }
+}
+
+impl From<QueryRefusal> for Problem {
+    fn from(refusal: QueryRefusal) -> Problem {
+        let detail = refusal.to_string();
+        let code = match refusal {
+            QueryRefusal::TooMany { .. } => Code::TooManyQueries,
+            QueryRefusal::NoTurn { .. } => Code::QueryTimeout,
+            QueryRefusal::Ended(error) => return internal(&error),
+        };
+        Problem::new(code, detail).retry_after(RETRY_AFTER_SECONDS)
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Problem {
+        internal(&error)
+    }
+}
+
+impl From<SubjectError> for Problem {
+    fn from(error: SubjectError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            SubjectError::Query(error) => error.into(),
+            SubjectError::Parameter(_) => invalid_parameter(detail),
+            SubjectError::Unknown(..) => unknown_parameter(detail),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        Problem::new(Code::TooManyLiveAnswers, refusal.to_string())
+    }
+}

@@ -1,0 +1,117 @@
+//! Maps paths to endpoints and pages, and adds what all of them share: compression, origins, problems for refusals.
+
+use std::sync::Arc;
+
+use axum::extract::OriginalUri;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::{Extension, Router, middleware};
+use problem::{Code, Problem, net};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+
+use crate::formats::Format;
+use crate::http::ranges::KeptAnswers;
+use crate::http::response_cache::RepeatedAnswers;
+use crate::http::{Origins, drift, health, live, origins, parameters, rows, runs, streams, views};
+use crate::page;
+use crate::push::Feeds;
+use crate::state::ServingState;
+
+/// Bodies smaller than this many bytes are sent uncompressed: compressing them costs more than it saves.
+const COMPRESSED_BYTES_MIN: u16 = 1024;
+
+/// Returns all routes of the server: those of this layer, the pages, and `others`, the endpoints of other layers.
+/// `origins` names the pages of other origins that may read and change something.
+pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router {
+    let compressed = SizeAbove::new(COMPRESSED_BYTES_MIN)
+        .and(NotForContentType::const_new("application/vnd.apache.parquet"))
+        .and(NotForContentType::SSE);
+    Router::new()
+        .route("/v1/views", plain(get(views::list)))
+        .route("/v1/views/{view}", plain(get(views::describe)))
+        .route("/v1/views/{view}/rows", get(rows::negotiated))
+        .route("/v1/views/{view}/rows.json", rows_in(Format::Json))
+        .route("/v1/views/{view}/rows.ndjson", rows_in(Format::Ndjson))
+        .route("/v1/views/{view}/rows.csv", rows_in(Format::Csv))
+        .route("/v1/views/{view}/rows.parquet", rows_in(Format::Parquet))
+        .route("/v1/views/{view}/rows.arrow", rows_in(Format::Arrow))
+        .route("/v1/views/{view}/live", get(live::live))
+        .route("/v1/views/{view}/compare", get(views::compare))
+        .route("/v1/views/{view}/drift", get(drift::drift))
+        .route("/v1/views/{view}/versions", plain(get(views::versions)))
+        .route("/v1/views/{view}/runs", plain(post(runs::request)))
+        .route("/v1/views/{view}/vacuum", plain(post(runs::vacuum)))
+        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs/{run}", plain(get(runs::describe).delete(runs::cancel)))
+        .route("/v1/streams", plain(get(streams::list)))
+        .route("/v1/streams/{stream}/compact", plain(post(streams::compact)))
+        .route("/v1/streams/{stream}", plain(get(streams::describe)))
+        .route("/v1/streams/{stream}/late", get(streams::late))
+        .route("/v1/streams/{stream}/ahead", get(streams::ahead))
+        .route(
+            "/v1/streams/{stream}/quarantine",
+            get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
+        )
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .merge(page::routes())
+        .layer(Extension(Arc::new(KeptAnswers::default())))
+        .layer(Extension(Arc::new(Feeds::default())))
+        .layer(Extension(Arc::new(RepeatedAnswers::default())))
+        .with_state(state)
+        .fallback(unknown_path)
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
+        .merge(others)
+        .layer(middleware::from_fn(net::catch))
+        .layer(middleware::from_fn_with_state(origins.clone(), origins::guard))
+        .layer(origins.layer())
+}
+
+/// An endpoint without parameters.
+fn plain(endpoint: MethodRouter<ServingState>) -> MethodRouter<ServingState> {
+    endpoint.route_layer(middleware::from_fn(parameters::none))
+}
+
+/// The rows of a view in the format that the extension of the path names.
+fn rows_in(format: Format) -> MethodRouter<ServingState> {
+    get(move |state, view, kept, request| rows::in_format(format, state, view, kept, request))
+}
+
+/// Prefixes that people type for the pages, and the pages they mean.
+const MISTYPED: [(&str, &str); 3] = [("/views/", "/view/"), ("/views", "/"), ("/stream", "/streams")];
+
+/// 404: a page with links for browsers, a problem for all other clients. Paths that are close to a page lead there.
+async fn unknown_path(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+    if let Some(target) = redirect_target(&uri) {
+        return Redirect::permanent(&target).into_response();
+    }
+    if wants_html(&headers) {
+        return page::not_found(format!("No page has the address {}", uri.path()));
+    }
+    let detail = format!("no such path: {}; GET /v1/views lists the views, /openapi.json all paths", uri.path());
+    Problem::new(Code::UnknownPath, detail).into_response()
+}
+
+fn redirect_target(uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    let target = MISTYPED.iter().find_map(|(typed, meant)| match typed.ends_with('/') {
+        true => path.strip_prefix(typed).filter(|rest| !rest.is_empty()).map(|rest| format!("{meant}{rest}")),
+        false => (path.trim_end_matches('/') == *typed).then(|| (*meant).to_owned()),
+    })?;
+    Some(match uri.query() {
+        Some(query) => format!("{target}?{query}"),
+        None => target,
+    })
+}
+
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|list| list.split(',')).any(|kind| {
+        let (name, weight) = kind.split_once(';').unwrap_or((kind, ""));
+        name.trim().eq_ignore_ascii_case("text/html") && !matches!(weight.trim(), "q=0" | "q=0.0")
+    })
+}

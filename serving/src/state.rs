@@ -1,0 +1,54 @@
+//! Holds what every endpoint and page reads from: the published views, the layers behind them, and the query limits.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use problem::{Code, Problem};
+use shared::clock::Clock;
+use shared::control::{Runs, Streams};
+use shared::published::{Published, Views};
+use shared::readers::{BatchReader, PastReader, SpeedReader};
+
+use crate::admission::Queries;
+use crate::nearest::did_you_mean;
+use crate::pin::Doors;
+
+/// Handles to everything that endpoints and pages read from. Cheap to clone.
+#[derive(Clone)]
+pub struct ServingState {
+    pub views: Arc<Views>,
+    pub speed: Arc<dyn SpeedReader>,
+    pub batch: Arc<dyn BatchReader>,
+    pub past: Arc<dyn PastReader>,
+    pub runs: Arc<dyn Runs>,
+    pub streams: Arc<dyn Streams>,
+    pub queries: Arc<Queries>,
+    pub clock: Arc<dyn Clock>,
+    /// True once recovery is done, and false again when the server begins to stop.
+    pub ready: Arc<AtomicBool>,
+    /// Renders all metrics in the text format of Prometheus.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl ServingState {
+    pub(crate) fn doors(&self) -> Doors {
+        Doors {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed),
+            batch: Arc::clone(&self.batch),
+            past: Arc::clone(&self.past),
+        }
+    }
+
+    /// Returns the published state of the view, or the problem `unknown_view`.
+    pub(crate) fn view(&self, name: &str) -> Result<Arc<Published>, Problem> {
+        self.views.get(name).ok_or_else(|| self.unknown_view(name))
+    }
+
+    /// The problem of a view that does not exist, with the nearest name that does.
+    pub(crate) fn unknown_view(&self, name: &str) -> Problem {
+        let views = self.views.all();
+        let hint = did_you_mean(name, views.iter().map(|p| p.view.name.as_str()));
+        Problem::new(Code::UnknownView, format!("there is no view called \"{name}\"{hint}"))
+    }
+}
