@@ -148,23 +148,23 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (
         Kind::Counter,
         Unit::Count,
-        "trueup_queries_repeated_total",
-        "queries answered as a moment before, because nothing had moved",
+        "trueup_query_cache_hits_total",
+        "queries answered from the response cache",
     ),
-    (Kind::Gauge, Unit::Bytes, "trueup_repeated_answers_bytes", "answers that are kept for that"),
+    (Kind::Gauge, Unit::Bytes, "trueup_query_cache_bytes", "size of the response cache"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_queries_refused_total",
-        "queries that got no answer, by reason: time, bytes, or too_many at once",
+        "queries refused, by reason: time, bytes or too_many",
     ),
     (
         Kind::Counter,
         Unit::Count,
-        "trueup_batch_shares_total",
-        "times that batch's share of an answer was needed, and made or kept from before",
+        "trueup_batch_merge_cache_total",
+        "lookups in the batch merge cache, by outcome: hit or miss",
     ),
-    (Kind::Gauge, Unit::Bytes, "trueup_batch_shares_bytes", "batch's shares of answers that are kept"),
+    (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "size of the batch merge cache"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
 ];
 

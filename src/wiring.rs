@@ -23,7 +23,7 @@ use intake::streams::Intake;
 use intake::submit::IntakeDoor;
 use lake::Lake;
 use serving::ServingState;
-use serving::admission::Queries;
+use serving::admission::Admission;
 use serving::http::Origins;
 use shared::clock::{Clock, SystemClock};
 use shared::handoff::{LogReplay, LogRetention};
@@ -195,7 +195,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         past: Arc::new(batch.past()),
         runs: Arc::clone(&batch) as _,
         streams: status,
-        queries: Arc::new(Queries::new(settings.limits.queries())),
+        admission: Arc::new(Admission::new(settings.limits.queries())),
         clock,
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),

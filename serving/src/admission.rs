@@ -1,5 +1,6 @@
-//! How much may queries take, each and all together? A query has its time and its bytes, so many are made at once, and so
-//! many wait; one that nobody waits for any more stops.
+//! Limits queries: each in time and memory, all of them in number. Further queries wait in a queue of limited length.
+//!
+//! If a client disconnects, its query is cancelled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,16 +10,16 @@ use shared::limits;
 use shared::partial::query_budget::Allowance;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::batch_merge_cache::BatchShares;
+use crate::batch_merge_cache::BatchMergeCache;
 
-/// The caps of an operator.
+/// The limits that an operator sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// From the request to the answer, waiting included.
+    /// Longest time from the request to the result, including the time in the queue.
     pub time: Duration,
-    /// Of what one query adds up.
+    /// Memory of the merge of one query, in bytes.
     pub bytes_max: usize,
-    /// Queries that are made at the same time, and that wait for it.
+    /// Admission that are made at the same time, and that wait for it.
     pub at_once: usize,
     pub waiting_max: usize,
 }
@@ -35,105 +36,104 @@ impl Default for QueryLimits {
     }
 }
 
-/// Why a query was not begun, or did not end.
+/// The reason why a query did not start, or did not finish.
 #[derive(Debug, thiserror::Error)]
-pub enum QueryRefusal {
-    #[error("{waiting} queries are waiting already; ask again in a moment")]
+pub enum AdmissionError {
+    #[error("the query queue is full ({waiting} waiting); retry in a moment")]
     TooMany { waiting: usize },
-    #[error("the query did not come to its turn within {} s; ask again in a moment", .time.as_secs_f64())]
+    #[error("timed out after {} s waiting in the query queue; retry in a moment", .time.as_secs_f64())]
     NoTurn { time: Duration },
-    #[error("the query ended without an answer: {0}")]
+    #[error("query task failed: {0}")]
     Ended(#[from] tokio::task::JoinError),
 }
 
-/// What a query is made with.
+/// The budget of one query, and the cache it shares with the others.
 #[derive(Debug, Clone)]
-pub struct Making {
+pub struct QueryContext {
     pub allowance: Allowance,
-    pub shares: Arc<BatchShares>,
+    pub merge_cache: Arc<BatchMergeCache>,
 }
 
-/// All queries under way.
+/// Admits queries and counts those that wait.
 #[derive(Debug)]
-pub struct Queries {
+pub struct Admission {
     limits: QueryLimits,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    shares: Arc<BatchShares>,
+    merge_cache: Arc<BatchMergeCache>,
 }
 
-impl Default for Queries {
-    fn default() -> Queries {
-        Queries::new(QueryLimits::default())
+impl Default for Admission {
+    fn default() -> Admission {
+        Admission::new(QueryLimits::default())
     }
 }
 
-/// Tells the query that nobody waits for it any more, unless it is over.
-struct Waiting(Arc<AtomicBool>);
+/// Cancels the query when dropped, unless it has finished.
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Waiting {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Counts one who waits for its turn.
-struct InLine<'a>(&'a AtomicUsize);
+/// A query in the queue; counted while it lives.
+struct QueuedQuery<'a>(&'a AtomicUsize);
 
-impl Drop for InLine<'_> {
+impl Drop for QueuedQuery<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Queries {
-    /// None yet.
-    pub fn new(limits: QueryLimits) -> Queries {
-        let turns = Arc::new(Semaphore::new(limits.at_once.max(1)));
-        Queries { limits, turns, waiting: AtomicUsize::new(0), shares: Arc::default() }
+impl Admission {
+    /// Admits queries within `limits`.
+    pub fn new(limits: QueryLimits) -> Admission {
+        let permits = Arc::new(Semaphore::new(limits.at_once.max(1)));
+        Admission { limits, permits, waiting: AtomicUsize::new(0), merge_cache: Arc::default() }
     }
 
-    /// What a query is made with that is so small that it is answered where it came in.
-    pub fn at_once(&self) -> Making {
-        Making { allowance: Allowance::unlimited(), shares: Arc::clone(&self.shares) }
+    /// Returns the context of a query that is small enough to run on the request's own thread, without admission.
+    pub fn inline(&self) -> QueryContext {
+        QueryContext { allowance: Allowance::unlimited(), merge_cache: Arc::clone(&self.merge_cache) }
     }
 
-    /// Makes a query that came in at `since`, on a thread that may block, as soon as it is its turn. If this future is dropped,
-    /// the query stops.
-    pub async fn make<T: Send + 'static>(
+    /// Runs a query that arrived at `since` on a blocking thread, once it is admitted. Dropping the future cancels the query.
+    pub async fn run<T: Send + 'static>(
         &self,
         since: Instant,
-        make: impl FnOnce(&Making) -> T + Send + 'static,
-    ) -> Result<T, QueryRefusal> {
+        work: impl FnOnce(&QueryContext) -> T + Send + 'static,
+    ) -> Result<T, AdmissionError> {
         let until = since + self.limits.time;
-        let turn = self.turn(until).await?;
-        let waiting = Waiting(Arc::default());
-        let abandoned = Arc::clone(&waiting.0);
+        let permit = self.permit(until).await?;
+        let cancel = CancelOnDrop(Arc::default());
+        let abandoned = Arc::clone(&cancel.0);
         let allowance = Allowance { abandoned, until: Some(until), bytes_max: self.limits.bytes_max };
-        let making = Making { allowance, shares: Arc::clone(&self.shares) };
-        let made = tokio::task::spawn_blocking(move || {
-            // Held until the work is over, also if nobody waits for it.
-            let _turn = turn;
-            make(&making)
+        let context = QueryContext { allowance, merge_cache: Arc::clone(&self.merge_cache) };
+        let result = tokio::task::spawn_blocking(move || {
+            // Held until the work ends, even if the client has disconnected.
+            let _permit = permit;
+            work(&context)
         });
-        Ok(made.await?)
+        Ok(result.await?)
     }
 
-    async fn turn(&self, until: Instant) -> Result<OwnedSemaphorePermit, QueryRefusal> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Ok(turn);
+    async fn permit(&self, until: Instant) -> Result<OwnedSemaphorePermit, AdmissionError> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
         }
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _in_line = InLine(&self.waiting);
+        let _queued = QueuedQuery(&self.waiting);
         if waiting >= self.limits.waiting_max {
             metrics::counter!("trueup_queries_refused_total", "reason" => "too_many").increment(1);
-            return Err(QueryRefusal::TooMany { waiting });
+            return Err(AdmissionError::QueueFull { waiting });
         }
-        match tokio::time::timeout_at(until.into(), Arc::clone(&self.turns).acquire_owned()).await {
-            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+        match tokio::time::timeout_at(until.into(), Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => {
                 metrics::counter!("trueup_queries_refused_total", "reason" => "time").increment(1);
-                Err(QueryRefusal::NoTurn { time: self.limits.time })
+                Err(AdmissionError::QueueTimeout { time: self.limits.time })
             }
         }
     }
@@ -152,38 +152,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_query_that_nobody_waits_for_stops_and_gives_its_turn_to_the_next() {
-        let queries = Queries::new(limits());
-        let (begun, mut has_begun) = tokio::sync::oneshot::channel();
-        let (told, why) = mpsc::channel();
-        let endless = queries.make(Instant::now(), move |making| {
-            begun.send(()).expect("somebody listens");
-            let why = loop {
-                if let Err(why) = making.allowance.check(0) {
-                    break why;
+    async fn a_disconnected_client_cancels_its_query_and_frees_its_permit() {
+        let admission = Admission::new(limits());
+        let (started, mut has_started) = tokio::sync::oneshot::channel();
+        let (ended, reason) = mpsc::channel();
+        let endless = admission.run(Instant::now(), move |context| {
+            started.send(()).expect("the test waits");
+            let reason = loop {
+                if let Err(reason) = context.allowance.check(0) {
+                    break reason;
                 }
                 std::thread::yield_now();
             };
-            told.send(why).expect("somebody listens");
+            ended.send(reason).expect("the test waits");
         });
         tokio::select! {
-            _ = endless => panic!("it cannot end by itself"),
-            _ = &mut has_begun => {}
+            _ = endless => panic!("the query cannot end by itself"),
+            _ = &mut has_started => {}
         }
-        assert_eq!(queries.make(Instant::now(), |_| 7).await.expect("its turn"), 7);
-        assert_eq!(why.recv().expect("told"), Exceeded::Abandoned);
+        assert_eq!(admission.run(Instant::now(), |_| 7).await.expect("admitted"), 7);
+        assert_eq!(reason.recv().expect("a reason"), Exceeded::Abandoned);
     }
 
     #[tokio::test]
-    async fn more_than_may_wait_are_refused_and_who_waits_too_long_is_told() {
-        let queries = Queries::new(limits());
-        let turn = queries.turn(Instant::now()).await.expect("free");
+    async fn a_full_queue_refuses_and_a_long_wait_times_out() {
+        let admission = Admission::new(limits());
+        let permit = admission.permit(Instant::now()).await.expect("free");
         let soon = || Instant::now() + Duration::from_millis(20);
-        let (one, other) = tokio::join!(queries.turn(soon()), queries.turn(soon()));
-        assert!(matches!(one, Err(QueryRefusal::NoTurn { .. })), "{one:?}");
-        assert!(matches!(other, Err(QueryRefusal::TooMany { waiting: 1 })), "{other:?}");
-        drop(turn);
-        drop(queries.turn(soon()).await.expect("free again"));
-        assert_eq!(queries.waiting.load(Ordering::SeqCst), 0);
+        let (one, other) = tokio::join!(admission.permit(soon()), admission.permit(soon()));
+        assert!(matches!(one, Err(AdmissionError::QueueTimeout { .. })), "{one:?}");
+        assert!(matches!(other, Err(AdmissionError::QueueFull { waiting: 1 })), "{other:?}");
+        drop(permit);
+        drop(admission.permit(soon()).await.expect("free again"));
+        assert_eq!(admission.waiting.load(Ordering::SeqCst), 0);
     }
 }

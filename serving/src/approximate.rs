@@ -1,8 +1,8 @@
-//! Which measures are estimated by speed and exact in batch? Those that count distinct values, rank them or take quantiles.
+//! Finds the measures that speed estimates and batch computes exactly: distinct counts, rankings and quantiles.
 
 use shared::view::{AggregateFunction, View};
 
-/// Does the measure with this index read an aggregate that speed keeps as a sketch once its group is large?
+/// Returns true if the measure with this index reads an aggregate that speed keeps as a sketch once its group is large.
 pub fn reads_estimates(view: &View, measure: usize) -> bool {
     let mut reads = false;
     view.measures[measure].expression.for_each_column(&mut |aggregate| {
@@ -15,7 +15,7 @@ pub fn reads_estimates(view: &View, measure: usize) -> bool {
     reads
 }
 
-/// The layer in which the measure is exact, if it is not so in all: as answers show it.
+/// Returns the layer in which the measure is exact, as responses show it; `None` if it is exact in all.
 pub fn exact_in(view: &View, measure: usize) -> Option<&'static str> {
     reads_estimates(view, measure).then_some("batch")
 }

@@ -1,5 +1,5 @@
-//! Was the batch part of such a query added up before? A version never changes, so what a query makes of it is kept, and
-//! the next time only the live part has to be merged into it.
+//! Caches the merged batch part of query results. A version never changes, so a later query with the same merge has to
+//! merge only the live part.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,53 +12,54 @@ use shared::partial::query_budget::Allowance;
 use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::pin::{Pinned, rows_to_merge};
-use crate::query::{LayerChoice, Query};
+use crate::pin::{ViewPin, rows_to_merge};
+use crate::query::LayerChoice;
+use crate::query::bound::BoundQuery;
 
-/// Rows of batch that are merged anew without a thought: less than a millisecond of work.
+/// Batch rows below which merging costs less than a millisecond and is not cached.
 const ROWS_MIN: usize = 20_000;
-/// Shares in the cache that its tables are laid out for; there may be more.
-const SHARES_EXPECTED: usize = 1_000;
+/// Entries that the cache allocates room for; there may be more.
+const ENTRIES_EXPECTED: usize = 1_000;
 
-/// `None`: its rows are about as many as those it is made of, so keeping it would save nothing.
-type Share = Option<Arc<Begun>>;
+/// `None`: the merge has about as many rows as its input, so caching it would save nothing.
+type CachedMerge = Option<Arc<Begun>>;
 
 #[derive(Debug, Clone)]
 struct Bytes;
 
-impl Weighter<u128, Share> for Bytes {
-    fn weight(&self, _: &u128, share: &Share) -> u64 {
-        share.as_ref().map_or(64, |begun| begun.bytes() as u64)
+impl Weighter<u128, CachedMerge> for Bytes {
+    fn weight(&self, _: &u128, merge: &CachedMerge) -> u64 {
+        merge.as_ref().map_or(64, |base| base.bytes() as u64)
     }
 }
 
-/// The shares of batch in answers, those of queries asked last.
+/// Merged batch parts by query and version; the least recently used make room.
 #[derive(Debug)]
-pub struct BatchShares(Cache<u128, Share, Bytes>);
+pub struct BatchMergeCache(Cache<u128, CachedMerge, Bytes>);
 
-impl Default for BatchShares {
-    fn default() -> BatchShares {
+impl Default for BatchMergeCache {
+    fn default() -> BatchMergeCache {
         let options = quick_cache::OptionsBuilder::new()
-            .estimated_items_capacity(SHARES_EXPECTED)
+            .estimated_items_capacity(ENTRIES_EXPECTED)
             .weight_capacity(BATCH_SHARES_BYTES as u64)
-            // Large shares would not fit into a part of the bytes.
+            // One shard: a large entry would not fit into a fraction of the capacity.
             .shards(1)
             .build()
             .expect("both capacities are given");
-        BatchShares(Cache::with_options(options, Bytes, Default::default(), DefaultLifecycle::default()))
+        BatchMergeCache(Cache::with_options(options, Bytes, Default::default(), DefaultLifecycle::default()))
     }
 }
 
-impl BatchShares {
-    /// Batch's share in the answer to `query`, added up if it is not known; whoever else needs it meanwhile waits for it.
-    /// `None`: merge batch's parts with the others.
+impl BatchMergeCache {
+    /// Returns the merged batch part of `query`, computed if it is not cached; concurrent callers wait for one computation.
+    /// `None` if the batch parts are to be merged together with the others.
     pub fn of(
         &self,
-        query: &Query,
-        pinned: &Pinned,
+        query: &BoundQuery,
+        pinned: &ViewPin,
         spec: &Spec<'_>,
         allowance: &Allowance,
-    ) -> Result<Share, MergeError> {
+    ) -> Result<CachedMerge, MergeError> {
         let view = pinned.published.view.as_ref();
         let Some(version) = pinned.published.version.as_ref() else { return Ok(None) };
         if matches!(view.window, Window::Session { .. }) || query.layer == LayerChoice::Speed {
@@ -72,15 +73,15 @@ impl BatchShares {
         let Spec { from, to, grain, dimensions, filter, .. } = spec;
         write!(key, "{from} {to} {grain:?} {dimensions:?} {filter:?}").expect("a String takes everything");
         let mut is_new = false;
-        let share = self.0.get_or_insert_with(&xxh3_128(key.as_bytes()), || {
+        let merge = self.0.get_or_insert_with(&xxh3_128(key.as_bytes()), || {
             is_new = true;
             let parts: Vec<_> = pinned.batch.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
-            let begun = begin(spec, &parts, allowance)?;
-            Ok::<Share, MergeError>((begun.rows() <= rows / 2).then(|| Arc::new(begun)))
+            let base = begin(spec, &parts, allowance)?;
+            Ok::<CachedMerge, MergeError>((base.rows() <= rows / 2).then(|| Arc::new(base)))
         })?;
-        let outcome = if is_new { "made" } else { "kept" };
-        metrics::counter!("trueup_batch_shares_total", "outcome" => outcome).increment(1);
-        metrics::gauge!("trueup_batch_shares_bytes").set(self.0.weight() as f64);
-        Ok(share)
+        let outcome = if is_new { "miss" } else { "hit" };
+        metrics::counter!("trueup_batch_merge_cache_total", "outcome" => outcome).increment(1);
+        metrics::gauge!("trueup_batch_merge_cache_bytes").set(self.0.weight() as f64);
+        Ok(merge)
     }
 }

@@ -1,5 +1,4 @@
-//! Has the answer changed since the reader last asked? A tag names everything the answer was made from, so that an
-//! unchanged one need not be made again.
+//! Computes entity tags: a hash of everything a response depends on, so that an unchanged one is not computed again.
 
 use std::fmt::Write;
 
@@ -8,35 +7,34 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::pin::Pinned;
-use crate::query::Query;
-use crate::query::as_of::AsOf;
+use crate::pin::ViewPin;
+use crate::query::bound::BoundQuery;
 
-/// Answers may be kept, but whoever keeps one asks before showing it again.
-const ASKED_AGAIN: &str = "no-cache";
-/// What a version of the past answers never changes; for a day, since the version may be let go.
+/// Clients may store the response, but must revalidate it before use.
+const REVALIDATE: &str = "no-cache";
+/// A response from a version of the past never changes; valid for a day, since the version may be deleted.
 const IMMUTABLE: &str = "max-age=86400, immutable";
 
-/// The tag of one answer. Weak: the same figures may come with another moment of asking (`as_of`), or compressed.
+/// The tag of one response. Weak: the same values may be sent with another `as_of`, or compressed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EntityTag {
     text: String,
-    /// Is the answer that of a version of the past, named by its number?
+    /// True for a version of the past that the client named by its number.
     is_fixed: bool,
 }
 
 impl EntityTag {
-    /// The tag of the answer to `query` in the format called `format`, out of what was pinned: the version and its seam,
-    /// how far speed has come in each partition, and the watermark, which moves finality.
-    pub fn of(query: &Query, pinned: &Pinned, format: &str) -> EntityTag {
+    /// Computes the tag of the response to `query` in `format`, from what was pinned: the version and its seam, the end of
+    /// the generations per partition, and the watermark, which moves finality.
+    pub fn of(query: &BoundQuery, pinned: &ViewPin, format: &str) -> EntityTag {
         let published = &pinned.published;
-        let mut text = format!("{format}\n{:016x}\n{}\n", query.fingerprint, published.definition_hash);
+        let mut text = format!("{format}\n{:016x}\n{}\n", query.query.fingerprint, published.definition_hash);
         let mut put = |value: &dyn std::fmt::Debug| {
             writeln!(text, "{value:?}").expect("a String takes everything");
         };
-        put(&query.limit);
-        put(&query.shape);
-        put(&query.cursor);
+        put(&query.query.limit);
+        put(&query.query.shape);
+        put(&query.query.cursor);
         put(&published.version.as_ref().map(|version| version.version));
         put(&published.seam.offsets());
         for generation in &pinned.speed.generations {
@@ -44,11 +42,11 @@ impl EntityTag {
         }
         put(&pinned.speed.watermark);
         put(&pinned.complete);
-        if let Some(AsOf::At(instant)) = query.as_of {
+        if let Some(instant) = query.instant {
             put(&instant);
         }
         let text = format!("W/\"{:032x}\"", xxh3_128(text.as_bytes()));
-        EntityTag { text, is_fixed: query.version && pinned.past.is_some() }
+        EntityTag { text, is_fixed: query.query.names_version && pinned.past.is_some() }
     }
 
     /// A tag for tests.
@@ -57,14 +55,14 @@ impl EntityTag {
         EntityTag { text: format!("W/\"{name}\""), is_fixed: false }
     }
 
-    /// Does the reader have this answer already?
-    pub fn is_known(&self, request: &HeaderMap) -> bool {
+    /// Returns true if the client has this response already.
+    pub fn matches(&self, request: &HeaderMap) -> bool {
         let own = opaque(&self.text);
         let lists = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         lists.flat_map(|list| list.split(',')).map(str::trim).any(|tag| tag == "*" || opaque(tag) == own)
     }
 
-    /// The answer of whom has it already.
+    /// Returns the 304 response.
     pub fn not_modified(&self) -> Response {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -72,15 +70,15 @@ impl EntityTag {
         response
     }
 
-    /// Notes the tag, and whether it is to be asked for.
+    /// Adds `ETag` and `Cache-Control` to the headers.
     pub fn describe(&self, headers: &mut HeaderMap) {
         headers.insert(header::ETAG, HeaderValue::try_from(self.text.as_str()).expect("hexadecimal digits"));
-        let caching = if self.is_fixed { IMMUTABLE } else { ASKED_AGAIN };
+        let caching = if self.is_fixed { IMMUTABLE } else { REVALIDATE };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     }
 }
 
-/// A tag without the mark of weakness, which makes no difference to readers of whole answers.
+/// Strips the mark of a weak tag, which makes no difference for complete responses.
 fn opaque(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
@@ -90,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_known_by_itself_in_a_list_or_by_the_star() {
+    fn a_tag_matches_itself_alone_in_a_list_and_the_star() {
         let tag = EntityTag::named("abc");
         for (sent, known) in [
             ("W/\"abc\"", true),
@@ -102,8 +100,8 @@ mod tests {
             ("abc", false),
         ] {
             let headers = HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(sent))]);
-            assert_eq!(tag.is_known(&headers), known, "{sent}");
+            assert_eq!(tag.matches(&headers), known, "{sent}");
         }
-        assert!(!tag.is_known(&HeaderMap::new()));
+        assert!(!tag.matches(&HeaderMap::new()));
     }
 }

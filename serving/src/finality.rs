@@ -1,24 +1,24 @@
-//! How settled is a row? From the watermark, the end of its window and the layers it came from.
+//! Decides how final a row is, from the watermark, the end of its window and the layers it came from.
 
 use std::time::Duration;
 
 use shared::time::{Micros, micros_of};
 
-/// How settled a row is.
+/// How final a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finality {
     /// Events of its window are still expected.
     Open,
-    /// The watermark has passed the end of its window; late events may still change it, and batch may true it up.
+    /// The watermark has passed the end of its window; events within allowed lateness and batch runs may still change it.
     Closed,
-    /// The watermark has passed allowed lateness too, and all of it comes from batch.
+    /// The watermark has passed allowed lateness too, and the row comes from batch alone.
     Final,
-    /// The stream's retention has dropped events that the window is made of: it stays as it was.
+    /// Retention has dropped events of the window: it can no longer be recomputed and stays as it is.
     Frozen,
 }
 
 impl Finality {
-    /// As answers show it.
+    /// Returns the name that responses show.
     pub fn name(self) -> &'static str {
         match self {
             Finality::Open => "open",
@@ -29,19 +29,19 @@ impl Finality {
     }
 }
 
-/// What is needed to judge the rows of an answer.
+/// The inputs that decide the finality of the rows of one result.
 #[derive(Debug, Clone, Copy)]
 pub struct Judge {
     pub watermark: Option<Micros>,
     pub allowed_lateness: Duration,
     /// Windows of the view that start before it are frozen (microseconds).
     pub frozen_until: i64,
-    /// Are the rows windows of the view? Otherwise several of these make a row: it is frozen if all of them are.
+    /// True if rows are windows of the view. A row of a coarser grain is frozen only if all its windows are.
     pub of_view: bool,
 }
 
 impl Judge {
-    /// Judges a row whose window begins and ends there (microseconds; `None`: nowhere), `live` if speed has a part in it.
+    /// Decides for a row whose window has this start and end (microseconds; `None`: open); `live` if speed contributes to it.
     pub fn judge(self, (start, end): (Option<i64>, Option<i64>), live: bool) -> Finality {
         let decisive = if self.of_view { start } else { end.map(|end| end.saturating_sub(1)) };
         if decisive.is_some_and(|time| time < self.frozen_until) {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_final_once_lateness_is_over_and_batch_has_all_of_it() {
+    fn a_row_is_final_once_lateness_has_passed_and_it_is_from_batch_alone() {
         let (allowed_lateness, frozen_until) = (Duration::from_micros(5), i64::MIN);
         let at = |watermark| Judge { watermark, allowed_lateness, frozen_until, of_view: true };
         let cases = [
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_frozen_if_it_starts_before_what_is_left_and_a_coarser_row_if_all_its_windows_do() {
+    fn a_window_is_frozen_if_its_events_are_dropped_and_a_coarser_row_if_all_its_windows_are() {
         let (watermark, allowed_lateness) = (Some(Micros(1_000)), Duration::ZERO);
         let at = |of_view| Judge { watermark, allowed_lateness, frozen_until: 100, of_view };
         assert_eq!(at(true).judge((Some(99), Some(150)), false), Finality::Frozen);

@@ -1,26 +1,30 @@
-//! What does the reader see? Queries over batch and speed as one table, in several formats, over HTTP and on a page.
+//! Serves views to readers: queries over batch and speed as one table, in several formats, over HTTP and on pages.
 //!
-//! Reading order: [`query`] says what may be asked, [`pin`] which state answers, [`answer`] what the answer is,
-//! [`queries`] what making it may take, [`shares`] what is known of it already, [`formats`] how it is written, [`push`] how readers hear of changes; [`http`] puts doors in front, [`page`] a dashboard. Nothing here changes a figure.
+//! A query passes through these stages, each with a value of its own:
+//! parameters → [`query::Query`] (checked against the view) → [`pin`] (one version and the generations from its seam on,
+//! and the query bound to them) → [`execute`] (merge, filter, order, finish: columns of a result) → [`formats`] (bytes).
+//! [`admission`] bounds what queries may use, `batch_merge_cache` reuses the batch part of results, [`push`] sends
+//! changes to subscribers. [`http`] holds the endpoints, `page` the dashboard, `routes` maps paths to both. Nothing here
+//! changes a measure.
 
 pub mod admission;
-pub mod answer;
 mod approximate;
 mod batch_merge_cache;
 mod entity_tag;
-mod figures;
+pub mod execute;
 pub mod finality;
 pub mod formats;
 pub mod http;
-mod live;
+mod lazy_measures;
+mod live_windows;
 mod nearest;
 mod order;
 mod page;
 pub mod pin;
 pub mod push;
 pub mod query;
-mod reach;
 mod routes;
+mod session_range;
 mod state;
 mod window_text;
 

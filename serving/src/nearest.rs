@@ -1,4 +1,4 @@
-//! Which valid name was meant by a misspelt one? For every answer that refuses a name.
+//! Suggests the valid name nearest to a misspelt one.
 
 /// ` (did you mean "x"?)` for the candidate nearest to `name`; nothing if none is near.
 pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {

@@ -1,4 +1,4 @@
-//! Which rows of a merged table are shown, and in which order? A page of row numbers; only its rows are sorted fully.
+//! Orders the rows of a merged table and cuts them to a page of row numbers. Only rows up to the end of the page are sorted.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use shared::partial::merge::Merged;
 use shared::view::View;
 use shared::window::Window;
 
-use crate::figures::{Figures, FiguresError};
+use crate::lazy_measures::{LazyMeasures, MeasuresError};
 use crate::query::{OrderBy, OrderKey, Query};
 
-/// Those of `rows` from `offset` on, at most `query.limit`, in the query's order. Ties are broken by window, then by
-/// dimensions, so that an order is always total.
+/// Returns those of `rows` from `offset` on, at most `query.limit`, in the query's order. Window and then dimensions break
+/// ties, so the order is always total.
 pub fn page(
     view: &View,
     query: &Query,
     merged: &Merged,
-    figures: &Figures<'_>,
+    measures: &LazyMeasures<'_>,
     mut rows: Vec<u32>,
     offset: usize,
-) -> Result<Vec<u32>, FiguresError> {
+) -> Result<Vec<u32>, MeasuresError> {
     let end = offset.saturating_add(query.limit);
     let ranks = ranks(merged);
     let natural = |row: u32| (merged.windows[row as usize], ranks[merged.groups[row as usize] as usize]);
     if query.order.is_empty() {
         keep_first(&mut rows, end, |a, b| natural(*a).cmp(&natural(*b)));
     } else {
-        let keys = comparators(view, query, merged, figures)?;
+        let keys = comparators(view, query, merged, measures)?;
         keep_first(&mut rows, end, |a, b| {
             let decided = keys.iter().map(|key| key.compare(merged, *a, *b)).find(|order| order.is_ne());
             decided.unwrap_or_else(|| natural(*a).cmp(&natural(*b)))
@@ -49,7 +49,7 @@ fn keep_first(rows: &mut Vec<u32>, end: usize, compare: impl Fn(&u32, &u32) -> O
     rows.sort_unstable_by(compare);
 }
 
-/// The place of each key among all keys, by the values of their dimensions (NULL first).
+/// Returns the rank of each key among all keys, by the values of their dimensions (NULL first).
 fn ranks(merged: &Merged) -> Vec<u32> {
     let keys: Vec<&[u8]> = merged.keys.iter().collect();
     let mut sorted: Vec<u32> = (0..keys.len() as u32).collect();
@@ -63,11 +63,11 @@ fn ranks(merged: &Merged) -> Vec<u32> {
 
 /// Compares two rows by one column.
 enum KeyComparator {
-    /// By start or end of the window of each row.
+    /// Start or end of the window of each row.
     Window { bounds: Vec<i64>, descending: bool },
-    /// Over the numbers of keys.
+    /// Indexed by key.
     Group(DynComparator),
-    /// Over the numbers of rows.
+    /// Indexed by row.
     Row(DynComparator),
 }
 
@@ -88,8 +88,8 @@ fn comparators(
     view: &View,
     query: &Query,
     merged: &Merged,
-    figures: &Figures<'_>,
-) -> Result<Vec<KeyComparator>, FiguresError> {
+    measures: &LazyMeasures<'_>,
+) -> Result<Vec<KeyComparator>, MeasuresError> {
     let by_dimension = query.order.iter().any(|key| matches!(key.by, OrderBy::Dimension(_)));
     let dimensions = if by_dimension { merged.layout.decode(merged.keys.iter())? } else { Vec::new() };
     let comparator = |key: &OrderKey| {
@@ -102,14 +102,14 @@ fn comparators(
                 KeyComparator::Group(compare_values(&dimensions[at], key.descending)?)
             }
             OrderBy::Measure(measure) => {
-                KeyComparator::Row(compare_values(&figures.measure(measure)?, key.descending)?)
+                KeyComparator::Row(compare_values(&measures.measure(measure)?, key.descending)?)
             }
         })
     };
     query.order.iter().map(comparator).collect()
 }
 
-/// What sorts as the starts of the windows do.
+/// Returns values that sort like the starts of the windows.
 fn starts(view: &View, merged: &Merged) -> Vec<i64> {
     match view.window {
         // Windows share their start, and ids are those of their last panes.
@@ -118,12 +118,12 @@ fn starts(view: &View, merged: &Merged) -> Vec<i64> {
     }
 }
 
-/// What sorts as the ends of the windows do: of sessions the last events, of all others the ids themselves.
+/// Returns values that sort like the ends of the windows: the last events of sessions, otherwise the ids themselves.
 fn ends(merged: &Merged) -> Vec<i64> {
     if merged.lasts.is_empty() { merged.windows.clone() } else { merged.lasts.clone() }
 }
 
-/// NULL is the smallest value and NaN the greatest.
+/// Compares values; NULL is the smallest and NaN the largest.
 fn compare_values(column: &ArrayRef, descending: bool) -> Result<DynComparator, ArrowError> {
     let column: ArrayRef = match column.as_primitive_opt::<Float64Type>() {
         Some(floats) => {

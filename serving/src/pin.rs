@@ -1,7 +1,7 @@
-//! Which state answers a query? One batch version and the generations from its seam on, held for as long as needed.
+//! Pins the state that answers a query: one batch version and the generations from its seam on.
 //!
-//! The pointer to the version is taken once; if speed has meanwhile dropped what lies before a newer seam, everything is
-//! taken anew. What was pinned is then counted: every accepted event must be in batch, in speed or among the late ones.
+//! The pointer to the version is read once. If the seam has moved by the time speed is read, both are read again. The
+//! pinned state is then checked against the ledger: every accepted event is in batch, in speed, or late.
 
 use std::sync::Arc;
 
@@ -16,35 +16,35 @@ use shared::view::View;
 use shared::window::Window;
 
 use crate::approximate::reads_estimates;
-use crate::query::as_of::AsOf;
-use crate::query::travel;
+use crate::query::bound::{BoundQuery, Instants};
+use crate::query::version_choice;
 use crate::query::{LayerChoice, Query, QueryError};
-use crate::reach::starts_needed;
+use crate::session_range::starts_needed;
 
-/// How often a moved seam is followed before giving up. A seam moves once per run, so twice is already unlikely.
+/// Attempts before a moving seam is given up on. A seam moves once per run, so two moves are already unlikely.
 const TRIES: usize = 4;
-/// Live sessions that are looked through on the thread that took the request: less than a millisecond of work.
+/// Live sessions that are scanned on the request's own thread: less than a millisecond of work.
 const SESSIONS_INLINE_MAX: usize = 20_000;
-/// How many plain states the merging and finishing of a sketch is worth.
+/// Cost of merging and finishing a sketch, in plain states.
 const ROWS_PER_SKETCH: usize = 64;
 
-/// The doors to the layers.
+/// Handles to read from the layers.
 #[derive(Clone)]
-pub struct Doors {
+pub struct LayerReaders {
     pub views: Arc<Views>,
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
     pub past: Arc<dyn PastReader>,
 }
 
-/// Why nothing could be read.
+/// The reason why a view could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no view called \"{0}\"")]
     UnknownView(String),
     #[error(transparent)]
     Query(#[from] QueryError),
-    #[error("a new batch version has been published since the cursor was given; begin again without it")]
+    #[error("the cursor has expired: a new batch version was published; start again without it")]
     CursorExpired,
     #[error("speed: {0}")]
     Speed(#[from] SpeedError),
@@ -54,24 +54,25 @@ pub enum ReadError {
     Past(#[from] PastError),
 }
 
-/// Does every accepted event appear in exactly one place?
+/// Event counts by layer: every accepted event must be in exactly one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Accepted up to the ends of the generations, as the log counted them.
     pub accepted: Ledger,
     /// Accounted for by the batch version.
     pub batch: Ledger,
-    /// Folded since the seam, and left out since the seam for being too late.
+    /// Folded by speed since the seam.
     pub speed: Ledger,
+    /// Excluded by speed since the seam, as late.
     pub late: Ledger,
     /// Accepted before the seam.
     pub before_seam: Ledger,
-    /// In the archive alone, until the first run; among the accepted ones.
+    /// Only in the archive until the first run; part of `accepted`.
     pub unread: Ledger,
 }
 
 impl Balance {
-    /// Counts what was pinned.
+    /// Counts the events of a pin.
     pub fn of(published: &Published, pin: &SpeedPin) -> Balance {
         let accepted_until_end = |partition, at_seam| {
             let ends = pin.generations.iter().filter(|g| g.partition == partition);
@@ -90,8 +91,9 @@ impl Balance {
         }
     }
 
-    /// Is nothing lost and nothing doubled in the layers asked for?
+    /// Returns true if no event is missing or counted twice in the layers of `layer`.
     pub fn is_complete(&self, layer: LayerChoice) -> bool {
+        // I2: batch accounts for the events before the seam, speed for those from it on.
         match layer {
             // I2: nothing twice, nothing missing.
             LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
@@ -101,22 +103,23 @@ impl Balance {
     }
 }
 
-/// One moment of a view.
+/// The state of a view at one moment: one version, and the generations from its seam on.
 #[derive(Debug)]
-pub struct Pinned {
+pub struct ViewPin {
     pub published: Arc<Published>,
-    /// Rows of the batch version that may lie in the query's range; none if the query leaves batch out.
+    /// Rows of the batch version that may lie in the query's range; empty if the query excludes batch.
     pub batch: Vec<Arc<Part>>,
-    /// The generations, also if the query leaves speed out: they say what is final.
-    pub speed: SpeedPin,
+    /// The generations, even if the query excludes speed: they decide finality.
+    pub speed: Arc<SpeedPin>,
     pub balance: Balance,
+    /// True if the balance holds for the layers of the query.
     pub complete: bool,
-    /// What answers is a state of the past, held for as long as this is.
+    /// The version of the past that answers, leased while this value lives.
     pub past: Option<Past>,
 }
 
-impl Pinned {
-    /// The parts that answer `layer`.
+impl ViewPin {
+    /// Returns the parts of the layers in `layer`.
     pub fn parts(&self, layer: LayerChoice) -> Vec<(&Part, Layers)> {
         let batch = self.batch.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let speed = self.speed.generations.iter().map(|g| (&g.part, Layers::SPEED));
@@ -127,8 +130,8 @@ impl Pinned {
         }
     }
 
-    /// How much work merging `query` is: rows and keys to look at, those with sketches as many times as they are slower.
-    pub fn work(&self, query: &Query) -> usize {
+    /// Estimates the work of merging `query`, in plain states: rows and keys, weighted by the cost of sketches.
+    pub fn work(&self, query: &BoundQuery) -> usize {
         let view = self.published.view.as_ref();
         let sketched = (0..view.measures.len()).any(|measure| reads_estimates(view, measure));
         let weight = if sketched { ROWS_PER_SKETCH } else { 1 };
@@ -137,8 +140,8 @@ impl Pinned {
     }
 }
 
-/// Rows of `part` that may have a part in the answer, as often as windows cover them.
-pub fn rows_to_merge(view: &View, query: &Query, part: &Part) -> usize {
+/// Counts the rows of `part` that may contribute to the result, once per window that covers them.
+pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
     let (from, to) = match view.window {
         Window::Session { .. } => (i64::MIN, i64::MAX),
         window if part.panes => window.panes_of(query.from, query.to),
@@ -153,75 +156,61 @@ pub fn rows_to_merge(view: &View, query: &Query, part: &Part) -> usize {
     rows * covering.max(1)
 }
 
-/// Reads the query on the view called `name`, asked at `now`, and pins what answers it.
+/// Parses the query on the view called `name` and pins the state that answers it at `now`.
 pub async fn pin(
-    layers: &Doors,
+    layers: &LayerReaders,
     name: &str,
     parameters: &[(String, String)],
     now: Micros,
-) -> Result<(Query, Pinned), ReadError> {
+) -> Result<(BoundQuery, ViewPin), ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;
         // I6: one pointer holds the version and its seam; generations are pinned from that seam on.
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
-        if let Some(moment) = travel::parse(&published, parameters, now)? {
+        if let Some(moment) = version_choice::parse(&published, parameters, now)? {
             return pin_past(layers, &published, moment, parameters).await;
         }
-        let mut query = Query::parse(&published.view, parameters)?;
-        if query.cursor.is_some_and(|cursor| !cursor.fits(&published)) {
+        let query = Query::parse(&published.view, parameters)?;
+        if query.cursor.is_some_and(|cursor| !cursor.is_current(&published)) {
             return Err(ReadError::CursorExpired);
         }
-        match pin_once(layers, &published, &mut query, now).await {
-            Ok(pinned) => return Ok((query, pinned)),
+        match pin_once(layers, &published, query, now).await {
             Err(ReadError::Speed(SpeedError::SeamMoved)) if tries < TRIES => tokio::task::yield_now().await,
             // A version that has been replaced may lose its files; the newer one has its own.
             Err(ReadError::Batch(_)) if tries < TRIES && is_replaced(layers, name, &published) => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
 }
 
-/// Pins a version of the past: batch alone, as it answered when it was published.
+/// Pins a version of the past: batch alone, as it was when it was published.
 async fn pin_past(
-    layers: &Doors,
-    now: &Published,
+    layers: &LayerReaders,
+    current: &Published,
     moment: Moment,
     parameters: &[(String, String)],
-) -> Result<(Query, Pinned), ReadError> {
-    let past = layers.past.at(&now.view.name, moment).await?;
+) -> Result<(BoundQuery, ViewPin), ReadError> {
+    let past = layers.past.at(&current.view.name, moment).await?;
     let (published, version) = (Arc::clone(&past.published), Arc::clone(&past.version));
-    let mut query = Query::parse(&published.view, parameters)?;
-    query.layer = LayerChoice::Batch;
-    if let Some(as_of) = query.as_of {
-        slide_to(&mut query, &published.view, as_of, version.published_at, version.latest_event);
-    }
-    query.retain(&published)?;
-    // What speed held then is dropped: the version tells what it knew of the stream.
+    let instants = Instants { now: version.published_at, latest_event: version.latest_event };
+    let query = Query::parse(&published.view, parameters)?.bind(&published, LayerChoice::Batch, instants)?;
+    // The generations of that time have been dropped; the version records the watermark and the latest event.
     let (watermark, latest_event) = (version.watermark, version.latest_event);
-    let speed = SpeedPin { generations: Vec::new(), watermark, latest_event };
-    let (speed, (from, to)) = batch_range(&published, &query, speed).await?;
+    let speed = Arc::new(SpeedPin { generations: Vec::new(), watermark, latest_event });
+    let (from, to) = batch_range(&published, &query, &speed).await?;
     let batch = layers.batch.parts(&published, &version, from, to).await?;
     let balance = Balance::of(&published, &speed);
     let complete = balance.is_complete(query.layer);
-    Ok((query, Pinned { published, batch, speed, balance, complete, past: Some(past) }))
+    Ok((query, ViewPin { published, batch, speed, balance, complete, past: Some(past) }))
 }
 
-/// Bounds the query by the window of SLIDE that ends at `as_of`.
-fn slide_to(query: &mut Query, view: &View, as_of: AsOf, now: Micros, latest_event: Option<Micros>) {
-    if let Window::Slide { size, pane } = view.window {
-        let instant = as_of.instant(pane, now, latest_event);
-        query.as_of = Some(AsOf::At(instant));
-        (query.from, query.to) = (instant.saturating_sub(size), instant);
-    }
-}
-
-fn is_replaced(layers: &Doors, name: &str, published: &Arc<Published>) -> bool {
+fn is_replaced(layers: &LayerReaders, name: &str, published: &Arc<Published>) -> bool {
     layers.views.get(name).is_some_and(|now| !Arc::ptr_eq(&now, published))
 }
 
-/// Pins the speed side of a view alone, to tell of its state; and what it belongs to.
-pub async fn pin_speed(layers: &Doors, name: &str) -> Result<(Arc<Published>, SpeedPin), ReadError> {
+/// Pins the speed layer of a view alone, to describe its state; returns the published version the pin belongs to.
+pub async fn pin_speed(layers: &LayerReaders, name: &str) -> Result<(Arc<Published>, SpeedPin), ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -234,56 +223,51 @@ pub async fn pin_speed(layers: &Doors, name: &str) -> Result<(Arc<Published>, Sp
     }
 }
 
+/// Pins one version and the generations from its seam on.
 async fn pin_once(
-    layers: &Doors,
+    layers: &LayerReaders,
     published: &Arc<Published>,
-    query: &mut Query,
+    query: Query,
     now: Micros,
-) -> Result<Pinned, ReadError> {
-    let mut speed = layers.speed.pin(published, &published.seam).await?;
-    if let Some(as_of) = query.as_of {
-        slide_to(query, &published.view, as_of, now, speed.latest_event);
-    }
-    query.retain(published)?;
+) -> Result<(BoundQuery, ViewPin), ReadError> {
+    // I6: both sides come from the one pointer that was read before.
+    let speed = Arc::new(layers.speed.pin(published, &published.seam).await?);
+    let layer = query.layer;
+    let query = query.bind(published, layer, Instants { now, latest_event: speed.latest_event })?;
     let mut batch = Vec::new();
     if let Some(version) = &published.version
-        && query.layer != LayerChoice::Speed
+        && layer != LayerChoice::Speed
     {
-        let (from, to);
-        (speed, (from, to)) = batch_range(published, query, speed).await?;
+        let (from, to) = batch_range(published, &query, &speed).await?;
         batch = layers.batch.parts(published, version, from, to).await?;
     }
     let balance = Balance::of(published, &speed);
-    let complete = balance.is_complete(query.layer);
+    let complete = balance.is_complete(layer);
     if !complete {
         report_mismatch(published, &balance);
     }
-    Ok(Pinned { published: Arc::clone(published), batch, speed, balance, complete, past: None })
+    Ok((query, ViewPin { published: Arc::clone(published), batch, speed, balance, complete, past: None }))
 }
 
-/// The range of window starts that batch is read for, in microseconds.
+/// Returns the range of window starts for which batch is read, in microseconds.
 async fn batch_range(
     published: &Arc<Published>,
-    query: &Query,
-    speed: SpeedPin,
-) -> Result<(SpeedPin, (i64, i64)), ReadError> {
+    query: &BoundQuery,
+    speed: &Arc<SpeedPin>,
+) -> Result<(i64, i64), ReadError> {
     let range = (query.from, query.to);
     let (Window::Session { gap }, Some(version)) = (published.view.window, &published.version) else {
-        return Ok((speed, range));
+        return Ok(range);
     };
-    let mut dimensions = query.dimensions.clone();
+    let mut dimensions = query.query.dimensions.clone();
     dimensions.sort_unstable();
-    let whole_key = dimensions.into_iter().eq(0..published.view.dimensions.len());
+    let full_key = dimensions.into_iter().eq(0..published.view.dimensions.len());
     let live: usize = speed.generations.iter().map(|generation| generation.part.rows()).sum();
     if live <= SESSIONS_INLINE_MAX {
-        let needed = starts_needed(version, &speed, gap, whole_key, range);
-        return Ok((speed, needed));
+        return Ok(starts_needed(version, speed, gap, full_key, range));
     }
-    let version = Arc::clone(version);
-    let work = tokio::task::spawn_blocking(move || {
-        let needed = starts_needed(&version, &speed, gap, whole_key, range);
-        (speed, needed)
-    });
+    let (version, speed) = (Arc::clone(version), Arc::clone(speed));
+    let work = tokio::task::spawn_blocking(move || starts_needed(&version, &speed, gap, full_key, range));
     work.await.map_err(|_| ReadError::Speed(SpeedError::Stopped))
 }
 
@@ -297,6 +281,6 @@ fn report_mismatch(published: &Published, balance: &Balance) {
         speed = balance.speed.events,
         late = balance.late.events,
         before_seam = balance.before_seam.events,
-        "the ledger does not balance: events are lost or doubled"
+        "ledger mismatch: events are missing or counted twice"
     );
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::OriginalUri;
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -13,8 +13,8 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use crate::formats::Format;
-use crate::http::ranges::KeptAnswers;
-use crate::http::response_cache::RepeatedAnswers;
+use crate::http::ranges::RangeCache;
+use crate::http::response_cache::ResponseCache;
 use crate::http::{Origins, drift, health, live, origins, parameters, rows, runs, streams, views};
 use crate::page;
 use crate::push::Feeds;
@@ -59,11 +59,11 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .merge(page::routes())
-        .layer(Extension(Arc::new(KeptAnswers::default())))
+        .layer(Extension(Arc::new(RangeCache::default())))
         .layer(Extension(Arc::new(Feeds::default())))
-        .layer(Extension(Arc::new(RepeatedAnswers::default())))
-        .with_state(state)
+        .layer(Extension(Arc::new(ResponseCache::default())))
         .fallback(unknown_path)
+        .with_state(state)
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .merge(others)
         .layer(middleware::from_fn(net::catch))
@@ -85,12 +85,12 @@ fn rows_in(format: Format) -> MethodRouter<ServingState> {
 const MISTYPED: [(&str, &str); 3] = [("/views/", "/view/"), ("/views", "/"), ("/stream", "/streams")];
 
 /// 404: a page with links for browsers, a problem for all other clients. Paths that are close to a page lead there.
-async fn unknown_path(OriginalUri(uri): OriginalUri, headers: HeaderMap) -> Response {
+async fn unknown_path(State(state): State<ServingState>, uri: Uri, headers: HeaderMap) -> Response {
     if let Some(target) = redirect_target(&uri) {
         return Redirect::permanent(&target).into_response();
     }
     if wants_html(&headers) {
-        return page::not_found(format!("No page has the address {}", uri.path()));
+        return page::not_found(&state, format!("No page has the address {}", uri.path()));
     }
     let detail = format!("no such path: {}; GET /v1/views lists the views, /openapi.json all paths", uri.path());
     Problem::new(Code::UnknownPath, detail).into_response()

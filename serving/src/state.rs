@@ -9,9 +9,9 @@ use shared::control::{Runs, Streams};
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 
-use crate::admission::Queries;
+use crate::admission::Admission;
 use crate::nearest::did_you_mean;
-use crate::pin::Doors;
+use crate::pin::LayerReaders;
 
 /// Handles to everything that endpoints and pages read from. Cheap to clone.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub struct ServingState {
     pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
-    pub queries: Arc<Queries>,
+    pub queries: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.
     pub ready: Arc<AtomicBool>,
@@ -31,8 +31,8 @@ pub struct ServingState {
 }
 
 impl ServingState {
-    pub(crate) fn doors(&self) -> Doors {
-        Doors {
+    pub(crate) fn readers(&self) -> LayerReaders {
+        LayerReaders {
             views: Arc::clone(&self.views),
             speed: Arc::clone(&self.speed),
             batch: Arc::clone(&self.batch),

@@ -1,4 +1,4 @@
-//! How is a window told to people? For the description of a view and for the page.
+//! Describes windows in words, for the description of a view and for the pages.
 
 use shared::calendar::{Calendar, CalendarUnit, Zone};
 use shared::time::{MICROS_PER_DAY, MICROS_PER_SECOND};
@@ -17,7 +17,7 @@ const UNITS: [(&str, i64); 7] = [
 const DAYS: [(&str, i64); 2] = [("week", 7), ("day", 1)];
 const MONTHS: [(&str, i64); 3] = [("year", 12), ("quarter", 3), ("month", 1)];
 
-/// The dialect's name for windows of this kind.
+/// Returns the dialect's name for windows of this kind.
 pub fn kind(window: Window) -> &'static str {
     match window {
         Window::All => "ALL",
@@ -29,14 +29,14 @@ pub fn kind(window: Window) -> &'static str {
     }
 }
 
-/// A window by its dialect's name: `HOP of 1 day every hour in UTC`.
+/// Describes a window with its dialect name: `HOP of 1 day every hour in UTC`.
 pub fn in_words(window: Window) -> String {
     let zone = zone(window).map_or_else(String::new, |zone| format!(" in {zone}"));
     match window {
         Window::All => "one window over all time".to_owned(),
         Window::Tumble(grid) => format!("TUMBLE of {}{zone}", cells(grid, 1)),
         Window::Hop { panes, slide, size } => {
-            format!("HOP of {} every {}{zone}", cells(panes, size), one_left_out(&cells(panes, slide)))
+            format!("HOP of {} every {}{zone}", cells(panes, size), without_one(&cells(panes, slide)))
         }
         Window::Cumulate { step, outer } => format!("CUMULATE up to {} by {}{zone}", cells(outer, 1), steps(step)),
         Window::Slide { size, pane } => format!("SLIDE over the last {}{}", span(size), resolution(pane)),
@@ -44,13 +44,13 @@ pub fn in_words(window: Window) -> String {
     }
 }
 
-/// The same in a sentence about a view: `in windows of 1 hour`.
+/// Describes the windows of a view within a sentence: `in windows of 1 hour`.
 pub fn in_a_sentence(window: Window) -> String {
     match window {
         Window::All => "over all time".to_owned(),
         Window::Tumble(grid) => format!("in windows of {}", cells(grid, 1)),
         Window::Hop { panes, slide, size } => {
-            format!("in windows of {} every {}", cells(panes, size), one_left_out(&cells(panes, slide)))
+            format!("in windows of {} every {}", cells(panes, size), without_one(&cells(panes, slide)))
         }
         Window::Cumulate { step, outer } => format!("in windows that grow to {} by {}", cells(outer, 1), steps(step)),
         Window::Slide { size, .. } => format!("over the last {}", span(size)),
@@ -58,7 +58,7 @@ pub fn in_a_sentence(window: Window) -> String {
     }
 }
 
-/// The time zone that windows follow; `None` where no clock makes them.
+/// Returns the time zone that windows follow; `None` if they do not follow a clock.
 pub fn zone(window: Window) -> Option<Zone> {
     match window {
         Window::Tumble(grid) | Window::Hop { panes: grid, .. } | Window::Cumulate { outer: grid, .. } => {
@@ -71,8 +71,8 @@ pub fn zone(window: Window) -> Option<Zone> {
     }
 }
 
-/// How far the starts of windows are apart (of CUMULATE, their ends), in microseconds; of calendars about. `None`: they
-/// are not on a grid.
+/// Returns the distance between the starts of windows (of CUMULATE, their ends), in microseconds; approximate for calendars.
+/// `None` if they are not on a grid.
 pub fn spacing(window: Window) -> Option<i64> {
     match window {
         Window::Tumble(grid) => Some(about(grid)),
@@ -87,7 +87,7 @@ fn about(grid: Grid) -> i64 {
     match grid {
         Grid::Fixed { size, .. } => size,
         Grid::Calendar(Calendar { unit: CalendarUnit::Day, count, .. }) => i64::from(count) * MICROS_PER_DAY,
-        // The Gregorian calendar repeats itself after 400 years of 146,097 days.
+        // The Gregorian calendar repeats after 400 years of 146,097 days.
         Grid::Calendar(Calendar { unit: CalendarUnit::Month, count, .. }) => {
             i64::from(count) * (146_097 * MICROS_PER_DAY / 4800)
         }
@@ -112,14 +112,14 @@ fn steps(step: Step) -> String {
 }
 
 fn resolution(pane: i64) -> String {
-    if pane == 1 { String::new() } else { format!(", as of every {}", one_left_out(&span(pane))) }
+    if pane == 1 { String::new() } else { format!(", as of every {}", without_one(&span(pane))) }
 }
 
-fn one_left_out(length: &str) -> &str {
+fn without_one(length: &str) -> &str {
     length.strip_prefix("1 ").unwrap_or(length)
 }
 
-/// A fixed length: `1 hour`, `15 minutes`.
+/// Formats a fixed length: `1 hour`, `15 minutes`.
 pub fn span(micros: i64) -> String {
     counted(&UNITS, micros)
 }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_told_in_the_largest_unit_that_fits() {
+    fn lengths_are_written_in_the_largest_unit_that_fits() {
         assert_eq!(span(HOUR), "1 hour");
         assert_eq!(span(HOUR / 4), "15 minutes");
         assert_eq!(span(14 * MICROS_PER_DAY), "2 weeks");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use serving::admission::{Queries, QueryLimits};
+use serving::admission::{Admission, QueryLimits};
 use shared::time::Micros;
 use world::World;
 
@@ -36,7 +36,7 @@ fn world() -> World {
 }
 
 fn limited(limits: QueryLimits) -> World {
-    World { queries: Arc::new(Queries::new(limits)), ..world() }
+    World { admission: Arc::new(Admission::new(limits)), ..world() }
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() 
         for path in &paths {
             let kept = rows(&world, path).await;
             // The same state with nothing kept.
-            let anew = World { queries: Arc::default(), ..world.clone() };
+            let anew = World { admission: Arc::default(), ..world.clone() };
             assert_eq!(kept, rows(&anew, path).await, "{what}: {path}");
         }
     };

@@ -67,6 +67,25 @@ impl Comparison {
     }
 }
 
+/// A comparison without its rows, as lists of comparisons and the description of a view show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Reconciliation)]
+pub struct ComparisonSummary {
+    pub version: i64,
+    pub compared_at: Micros,
+    pub rows_compared: u64,
+    pub rows_equal: u64,
+    pub measures: BTreeMap<String, MeasureDrift>,
+    pub causes: Causes,
+}
+
+impl From<Comparison> for ComparisonSummary {
+    fn from(comparison: Comparison) -> ComparisonSummary {
+        let Comparison { version, compared_at, rows_compared, rows_equal, measures, causes, .. } = comparison;
+        ComparisonSummary { version, compared_at, rows_compared, rows_equal, measures, causes }
+    }
+}
+
 /// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DefinitionChange {

@@ -1,14 +1,14 @@
-//! What is the Arrow stream of an answer? The IPC format that Arrow's own libraries read: schema, one batch, end.
+//! Writes results as Arrow IPC streams: schema, one batch, end of stream.
 
 use arrow::ipc::writer::StreamWriter;
 
 use super::flat;
 use super::parquet::WriteError;
-use crate::answer::Answer;
+use crate::execute::QueryResult;
 
-/// Writes the answer as one IPC stream, not compressed.
-pub fn write(answer: &Answer) -> Result<Vec<u8>, WriteError> {
-    let batch = flat::batch(answer)?;
+/// Writes the result as one IPC stream, uncompressed.
+pub fn write(result: &QueryResult) -> Result<Vec<u8>, WriteError> {
+    let batch = flat::batch(result)?;
     let mut writer = StreamWriter::try_new(Vec::new(), batch.schema().as_ref())?;
     writer.write(&batch)?;
     Ok(writer.into_inner()?)

@@ -1,4 +1,4 @@
-//! How is one value written as text? Straight from an Arrow column into the bytes of an answer, without an allocation.
+//! Writes single values as text, from an Arrow column into the bytes of a response, without an allocation.
 //!
 //! | type | JSON | CSV |
 //! |---|---|---|
@@ -9,8 +9,8 @@
 //! | STRING | string | quoted where needed; the empty string is `""` |
 //! | DATE | `"2001-01-31"` | the same, bare |
 //! | TIMESTAMP | RFC 3339 in UTC, 0, 3 or 6 fraction digits | the same, bare |
-//! | JSON | as it is | a quoted text |
-//! | NULL | `null` | nothing |
+//! | JSON | unchanged | a quoted text |
+//! | NULL | `null` | an empty field |
 
 use std::io::Write;
 
@@ -27,10 +27,9 @@ use serde_json::ser::{CompactFormatter, Formatter};
 use shared::time::{Day, Micros};
 use shared::types::DataType;
 
-/// Writing to a vector only fails where memory ends, and then not by an error.
 const INTO_MEMORY: &str = "writing into memory does not fail";
 
-/// A column, taken apart once so that a row needs no downcast.
+/// A column, downcast once for all its rows.
 pub struct Cells<'a> {
     values: Values<'a>,
     nulls: Option<&'a NullBuffer>,
@@ -50,7 +49,7 @@ enum Values<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The cells of a column that carries values of `data_type`, JSON in the Arrow type of texts.
+    /// Wraps a column that carries values of `data_type`, JSON in the Arrow type of texts.
     pub fn typed(column: &'a ArrayRef, data_type: DataType) -> Cells<'a> {
         match data_type {
             DataType::Json => Cells { values: Values::Json(column.as_string_view()), nulls: column.nulls() },
@@ -58,7 +57,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// The cells of a column of one of the types that streams have.
+    /// Wraps a column of one of the types of streams.
     pub fn new(column: &'a ArrayRef) -> Cells<'a> {
         let values = match column.data_type() {
             ArrowType::Boolean => Values::Boolean(column.as_boolean()),
@@ -74,7 +73,7 @@ impl<'a> Cells<'a> {
         Cells { values, nulls: column.nulls() }
     }
 
-    /// The moment in a row of a TIMESTAMP column, in microseconds; `None` for NULL and for other columns.
+    /// Returns the timestamp in a row, in microseconds; `None` for NULL and for columns of other types.
     #[inline]
     pub fn timestamp(&self, row: usize) -> Option<i64> {
         match &self.values {
@@ -83,7 +82,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// Is there no value in the row?
+    /// Returns true if the value in the row is NULL.
     #[inline]
     pub fn is_null(&self, row: usize) -> bool {
         self.nulls.is_some_and(|nulls| nulls.is_null(row))
@@ -136,7 +135,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Writes `text` as a CSV field (RFC 4180); the empty text is quoted, since nothing means NULL.
+/// Writes `text` as a CSV field (RFC 4180); the empty text is quoted, since an empty field means NULL.
 pub fn write_csv_text(text: &str, out: &mut Vec<u8>) {
     let plain = !text.is_empty() && !text.bytes().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r'));
     if plain {

@@ -1,4 +1,4 @@
-//! What is the JSON document of an answer? The contract's: columns, rows, and what they were read from.
+//! Writes results as JSON documents: columns, rows, and the state they were computed from.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,16 @@ use shared::types::DataType;
 use utoipa::ToSchema;
 
 use super::json_rows::RowWriter;
-use crate::answer::{Answer, Column, Role};
-use crate::pin::{Balance, Pinned};
+use crate::execute::{QueryResult, ResultColumn, ColumnRole};
+use crate::pin::{Balance, ViewPin};
 use crate::query::{LayerChoice, Shape};
 
-/// What the document tells beside the rows.
+/// The metadata of a document, beside the rows.
 #[derive(Debug)]
 pub struct About<'a> {
-    pub pinned: &'a Pinned,
+    pub pinned: &'a ViewPin,
     pub layer: LayerChoice,
-    /// When the answer was given, or the version of the past that answers was published; for a view with SLIDE, where its
-    /// window ends.
+    /// The instant of the request, or when the version of the past was published; for a view with SLIDE, the end of its window.
     pub as_of: Micros,
 }
 
@@ -31,7 +30,7 @@ pub struct Head<'a> {
     columns: Vec<ColumnHead<'a>>,
 }
 
-/// A column, as answers and the description of a view show it.
+/// A column, as results and the description of a view show it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ColumnHead<'a> {
     pub name: &'a str,
@@ -51,12 +50,12 @@ pub struct Tail<'a> {
     as_of: Micros,
     complete: bool,
     ledger: LedgerCounts,
-    /// Are there more rows than the limit let through?
+    /// True if the limit cut off rows.
     truncated: bool,
     next: Option<&'a str>,
 }
 
-/// Where batch ends and speed begins.
+/// The position where batch ends and speed starts.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Seam {
     pub version: Option<i64>,
@@ -65,7 +64,7 @@ pub struct Seam {
     pub offsets: BTreeMap<Partition, Offset>,
 }
 
-/// Events by where they are.
+/// Event counts by layer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LedgerCounts {
     pub accepted: u64,
@@ -75,7 +74,7 @@ pub struct LedgerCounts {
 }
 
 impl Seam {
-    /// The seam of what was published.
+    /// Returns the seam of the published version.
     pub fn of(published: &Published) -> Seam {
         let version = published.version.as_ref();
         Seam {
@@ -87,7 +86,7 @@ impl Seam {
 }
 
 impl<'a> ColumnHead<'a> {
-    fn of(column: &'a Column) -> ColumnHead<'a> {
+    fn of(column: &'a ResultColumn) -> ColumnHead<'a> {
         ColumnHead {
             name: &column.name,
             data_type: column.data_type,
@@ -104,19 +103,19 @@ impl From<&Balance> for LedgerCounts {
     }
 }
 
-impl Role {
-    /// As answers show it.
+impl ColumnRole {
+    /// Returns the name that responses show.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Window => "window",
-            Role::Dimension => "dimension",
-            Role::Measure => "measure",
+            ColumnRole::Window => "window",
+            ColumnRole::Dimension => "dimension",
+            ColumnRole::Measure => "measure",
         }
     }
 }
 
 impl LayerChoice {
-    /// As the parameter is written.
+    /// Returns the value of the `layer` parameter.
     pub fn name(self) -> &'static str {
         match self {
             LayerChoice::Merged => "merged",
@@ -130,21 +129,21 @@ fn in_words<S: serde::Serializer>(data_type: &DataType, serializer: S) -> Result
     serializer.collect_str(data_type)
 }
 
-/// Writes the answer.
-pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
-    let mut rows = RowWriter::new(answer);
+/// Writes the result.
+pub fn write(result: &QueryResult, about: &About<'_>, shape: Shape) -> Vec<u8> {
+    let mut rows = RowWriter::new(result);
     let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
     if shape == Shape::Document {
         let view = about.pinned.published.view.name.as_str();
         let head =
-            Head { view, layer: about.layer.name(), columns: answer.columns.iter().map(ColumnHead::of).collect() };
+            Head { view, layer: about.layer.name(), columns: result.columns.iter().map(ColumnHead::of).collect() };
         append(&head, &mut out);
-        // The head is an object of its own; its closing brace gives way to the rows.
+        // The head is a complete object; the rows replace its closing brace.
         out.pop();
         out.extend_from_slice(b",\"rows\":");
     }
     out.push(b'[');
-    for row in 0..answer.rows() {
+    for row in 0..result.rows() {
         if row > 0 {
             out.push(b',');
         }
@@ -152,13 +151,13 @@ pub fn write(answer: &Answer, about: &About<'_>, shape: Shape) -> Vec<u8> {
     }
     out.push(b']');
     if shape == Shape::Document {
-        append_tail(answer.next.as_deref(), about, &mut out);
+        append_tail(result.next.as_deref(), about, &mut out);
     }
     out
 }
 
-/// Writes what changed since an earlier answer: rows that are new or other, and the keys of those that are no more, both as
-/// JSON separated by commas; then what a document tells behind its rows.
+/// Writes the changes since an earlier result: new or changed rows, and the keys of rows that disappeared, both as JSON
+/// separated by commas; then the metadata of a document.
 pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &About<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(changed.len() + gone.len() + 512);
     for (before, list) in [(&b"{\"rows\":["[..], changed), (b"],\"gone\":[", gone)] {
@@ -170,7 +169,7 @@ pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &Abo
     out
 }
 
-/// Ends the object that is open with what the answer was read from.
+/// Ends the open object with the metadata.
 fn append_tail(next: Option<&str>, about: &About<'_>, out: &mut Vec<u8>) {
     let pinned = about.pinned;
     let tail = Tail {
@@ -184,7 +183,7 @@ fn append_tail(next: Option<&str>, about: &About<'_>, out: &mut Vec<u8>) {
     };
     let at = out.len();
     append(&tail, out);
-    // The tail's opening brace continues the object.
+    // A comma replaces the tail's opening brace.
     out[at] = b',';
 }
 

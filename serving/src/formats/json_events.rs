@@ -1,11 +1,11 @@
-//! How are events written as JSON? Rows of a batch as an array of flat objects, NULL as `null`.
+//! Writes events as a JSON array of flat objects, NULL as `null`.
 
 use arrow::array::RecordBatch;
 use serde_json::to_string;
 
 use super::cells::Cells;
 
-/// The rows of `batch` as a JSON array.
+/// Appends the rows of `batch` as a JSON array.
 pub fn write(batch: &RecordBatch, out: &mut Vec<u8>) {
     let schema = batch.schema();
     let column = |(i, field): (usize, &std::sync::Arc<arrow::datatypes::Field>)| {

@@ -1,7 +1,7 @@
-//! In which form does the reader get an answer? By extension, or by the first media type of `Accept` that is known.
+//! Writes results in the format that the client asks for, by extension or by `Accept`.
 //!
-//! [`cells`]: one value as text; [`flat`]: the columns of a format without objects. [`json`], [`ndjson`], [`csv`],
-//! [`parquet`], [`arrow_stream`]: one file each. [`json_events`]: the events of a stream.
+//! [`cells`] writes single values, [`flat`] lays columns out for formats without objects. [`json`], [`ndjson`], [`csv`],
+//! [`parquet`] and [`arrow_stream`] write one format each, [`json_events`] the events of a stream.
 
 pub mod arrow_stream;
 mod cells;
@@ -13,7 +13,7 @@ pub mod json_rows;
 pub mod ndjson;
 pub mod parquet;
 
-/// A form of an answer.
+/// A format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Json,
@@ -36,8 +36,8 @@ const MEDIA_TYPES: [(&str, Format); 9] = [
 ];
 
 impl Format {
-    /// The form asked for by an `Accept` header: the known media type with the greatest weight, the first of equals.
-    /// JSON where anything will do; `None` where nothing known will.
+    /// Returns the format that an `Accept` header asks for: the known media type with the largest weight, the first among
+    /// equals. JSON if the client accepts anything; `None` if it accepts no known format.
     pub fn accepted(header: Option<&str>) -> Option<Format> {
         let Some(header) = header.filter(|h| !h.trim().is_empty()) else { return Some(Format::Json) };
         let mut best: Option<(f32, Format)> = None;
@@ -60,7 +60,7 @@ impl Format {
         best.map(|(_, format)| format)
     }
 
-    /// Value of `Content-Type`.
+    /// Returns the value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Json => "application/json",
@@ -85,17 +85,17 @@ mod tests {
     use shared::types::DataType;
 
     use super::*;
-    use crate::answer::{Answer, Column, Role};
+    use crate::execute::{QueryResult, ResultColumn, ColumnRole};
     use crate::finality::Finality;
 
     /// Two measures of three rows: `destinations`, estimated in the last, and `top`, estimated in the first.
-    fn estimates() -> Answer {
+    fn estimates() -> QueryResult {
         let numbers = |all: [Option<i64>; 3]| Arc::new(Int64Array::from(all.to_vec())) as ArrayRef;
         let texts = |all: [Option<&str>; 3]| Arc::new(StringViewArray::from(all.to_vec())) as ArrayRef;
-        let column = |name: &str, data_type, values, bounds| Column {
+        let column = |name: &str, data_type, values, bounds| ResultColumn {
             name: name.to_owned(),
             data_type,
-            role: Role::Measure,
+            role: ColumnRole::Measure,
             values,
             overflowed: None,
             exact_in: Some("batch"),
@@ -105,7 +105,7 @@ mod tests {
         let top =
             Bounds { low: texts([Some("[[\"a\",5]]"), None, None]), high: texts([Some("[[\"a\",7]]"), None, None]) };
         let counts = texts([Some("[[\"a\",6]]"), Some("[]"), None]);
-        Answer {
+        QueryResult {
             columns: vec![
                 column("destinations", DataType::BigInt, numbers([Some(1), Some(2), Some(38)]), Some(destinations)),
                 column("top", DataType::Json, counts, Some(top)),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_read_by_weight_then_by_order() {
+    fn accept_is_evaluated_by_weight_then_by_order() {
         let cases = [
             (None, Some(Format::Json)),
             (Some(""), Some(Format::Json)),

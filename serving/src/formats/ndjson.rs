@@ -1,13 +1,13 @@
-//! What is the NDJSON of an answer? One flat object a line, the same as in the JSON document.
+//! Writes results as NDJSON: one flat object per line, the same as in the JSON document.
 
 use super::json_rows::RowWriter;
-use crate::answer::Answer;
+use crate::execute::QueryResult;
 
-/// Writes the answer.
-pub fn write(answer: &Answer) -> Vec<u8> {
-    let mut rows = RowWriter::new(answer);
+/// Writes the result.
+pub fn write(result: &QueryResult) -> Vec<u8> {
+    let mut rows = RowWriter::new(result);
     let mut out = Vec::with_capacity(rows.bytes_expected());
-    for row in 0..answer.rows() {
+    for row in 0..result.rows() {
         rows.write(row, &mut out);
         out.push(b'\n');
     }

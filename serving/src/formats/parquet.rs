@@ -1,4 +1,4 @@
-//! What is the Parquet file of an answer? Its columns in their own types, then `_layer` and `_finality` as text.
+//! Writes results as Parquet files: the columns in their own types, then `_layer` and `_finality` as text.
 
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
@@ -7,9 +7,9 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::flat;
-use crate::answer::Answer;
+use crate::execute::QueryResult;
 
-/// Why no file could be written.
+/// The reason why a result could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error(transparent)]
@@ -18,9 +18,9 @@ pub enum WriteError {
     File(#[from] ParquetError),
 }
 
-/// Writes the answer as one file, compressed with zstd.
-pub fn write(answer: &Answer) -> Result<Vec<u8>, WriteError> {
-    let batch = flat::batch(answer)?;
+/// Writes the result as one file, compressed with zstd.
+pub fn write(result: &QueryResult) -> Result<Vec<u8>, WriteError> {
+    let batch = flat::batch(result)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
     writer.write(&batch)?;

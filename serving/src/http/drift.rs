@@ -1,15 +1,15 @@
-//! How did drift go on from version to version? The reconciliations of a view, newest first, without their rows.
+//! Lists the comparisons of a view, newest first, without their rows: drift from version to version.
 
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
 use problem::Problem;
 use serde::Serialize;
+use shared::compare::ComparisonSummary;
 use shared::limits::{DRIFT_VERSIONS_DEFAULT, DRIFT_VERSIONS_MAX};
 use utoipa::ToSchema;
 
 use super::refusal::{batch_unavailable, invalid_parameter};
-use super::views::Reconciliation;
 use super::{json, parameters};
 use crate::nearest::did_you_mean;
 use crate::state::ServingState;
@@ -18,7 +18,7 @@ use crate::state::ServingState;
 pub(super) struct Drift<'a> {
     view: &'a str,
     max_drift: Option<f64>,
-    reconciliations: Vec<Reconciliation>,
+    reconciliations: Vec<ComparisonSummary>,
 }
 
 /// `GET /v1/views/{view}/drift`: `limit`, and `measure` (default: all).
@@ -41,7 +41,7 @@ pub async fn drift(State(state): State<ServingState>, Path(view): Path<String>, 
         }
         comparisons.iter_mut().for_each(|comparison| comparison.measures.retain(|name, _| name == measure));
     }
-    let reconciliations = comparisons.into_iter().map(Reconciliation::from).collect();
+    let reconciliations = comparisons.into_iter().map(ComparisonSummary::from).collect();
     let name = published.view.name.as_str();
     Ok(json(&Drift { view: name, max_drift: published.view.max_drift, reconciliations }))
 }

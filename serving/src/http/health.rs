@@ -1,4 +1,4 @@
-//! Is the server alive, may it be sent requests, and what does it count?
+//! Serves liveness, readiness and metrics.
 
 use std::sync::atomic::Ordering;
 
@@ -18,12 +18,12 @@ pub(super) struct Health {
     reason: Option<String>,
 }
 
-/// `GET /livez`: 200 while requests are answered at all.
+/// `GET /livez`: 200 while the process serves requests.
 pub async fn livez() -> Response {
     json(&Health { status: "alive", reason: None })
 }
 
-/// `GET /readyz`: 200 once every layer answers, 503 with the reason until then and while stopping.
+/// `GET /readyz`: 200 once every layer responds; 503 with the reason until then, and while stopping.
 pub async fn readyz(State(state): State<ServingState>) -> Response {
     let refused = |reason: String| {
         let health = json(&Health { status: "not ready", reason: Some(reason) });
@@ -34,14 +34,14 @@ pub async fn readyz(State(state): State<ServingState>) -> Response {
     }
     for published in state.views.all() {
         let view = published.view.name.as_str();
-        if let Err(error) = crate::pin::pin_speed(&state.doors(), view).await {
+        if let Err(error) = crate::pin::pin_speed(&state.readers(), view).await {
             return refused(format!("view {view}: {error}"));
         }
     }
     json(&Health { status: "ready", reason: None })
 }
 
-/// `GET /metrics`: the text format of Prometheus.
+/// `GET /metrics`: all metrics in the text format of Prometheus.
 pub async fn metrics(State(state): State<ServingState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (state.metrics)()).into_response()
 }

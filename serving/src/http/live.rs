@@ -1,4 +1,4 @@
-//! How does a reader hear of changes? Server-sent events: the answer, then what changed in it, as [`crate::push`] has it.
+//! Sends changes of a query as server-sent events: first the complete result, then what changed ([`crate::push`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use problem::Problem;
 use shared::limits::LIVE_HEARTBEAT_MS;
 
 use super::parameters;
-use crate::push::{Feeds, Frame, Subject, Subscription};
+use crate::push::{Feeds, Frame, LiveQuery, Subscription};
 use crate::state::ServingState;
 
-/// Milliseconds after which a reader whose connection broke comes back.
+/// Clients reconnect 1,000 ms after a broken connection.
 const OPENING: &[u8] = b"retry: 1000\n\n";
 const HEARTBEAT: &[u8] = b": still here\n\n";
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -30,38 +30,38 @@ pub async fn live(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let published = state.view(&view)?;
-    let subject = Subject::parse(&published.view, parameters::all(&uri)?)?;
+    let query = LiveQuery::parse(&published.view, parameters::all(&uri)?)?;
     let last_id = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-    let subscription = feeds.subscribe(&state, subject, last_id)?;
-    subscription.begun().await.map_err(|error| Problem::from(error.as_ref()))?;
-    let mut response = Response::new(Body::from_stream(pieces(subscription)));
+    let subscription = feeds.subscribe(&state, query, last_id)?;
+    subscription.ready().await.map_err(|error| Problem::from(error.as_ref()))?;
+    let mut response = Response::new(Body::from_stream(event_stream(subscription)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies that gather answers must not gather this one.
+    // Proxies must not buffer this response.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
 }
 
-/// Who listens, and what it has not been sent yet.
-struct Listener {
+/// A subscription and the events still to be sent.
+struct EventStream {
     subscription: Subscription,
-    waiting: std::vec::IntoIter<Bytes>,
+    pending: std::vec::IntoIter<Bytes>,
 }
 
-fn pieces(mut subscription: Subscription) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+fn event_stream(mut subscription: Subscription) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
     let first = std::mem::take(&mut subscription.first);
     let opening = std::iter::once(Bytes::from_static(OPENING));
-    let waiting = opening.chain(first.into_iter().map(|frame| frame.bytes)).collect::<Vec<_>>().into_iter();
-    stream::unfold(Listener { subscription, waiting }, |mut listener| async move {
-        if let Some(piece) = listener.waiting.next() {
-            return Some((Ok(piece), listener));
+    let pending = opening.chain(first.into_iter().map(|frame| frame.bytes)).collect::<Vec<_>>().into_iter();
+    stream::unfold(EventStream { subscription, pending }, |mut events| async move {
+        if let Some(frame) = events.pending.next() {
+            return Some((Ok(frame), events));
         }
         let silence = Duration::from_millis(LIVE_HEARTBEAT_MS);
-        match tokio::time::timeout(silence, listener.subscription.next()).await {
-            Ok(Some(Frame { bytes, .. })) => Some((Ok(bytes), listener)),
+        match tokio::time::timeout(silence, events.subscription.next()).await {
+            Ok(Some(Frame { bytes, .. })) => Some((Ok(bytes), events)),
             Ok(None) => None,
-            Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT)), listener)),
+            Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT)), events)),
         }
     })
 }

@@ -1,5 +1,6 @@
-//! Which pages of other origins may read answers? None, unless the operator names them: browsers then let them, and their
-//! scripts see what answers say of themselves.
+//! Admits pages of other origins (CORS). Without configuration there are none.
+//!
+//! Browsers send a POST without asking first, so [`guard`] refuses changes from pages of origins that are not admitted.
 
 use std::time::Duration;
 
@@ -10,25 +11,25 @@ use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// How long a browser may remember what it was told.
-const REMEMBERED: Duration = Duration::from_secs(3_600);
+/// Time for which a browser may cache the result of a preflight request.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(3_600);
 
-/// Origins such as `https://app.example`, or all.
+/// The admitted origins, such as `https://app.example`, or all.
 #[derive(Debug, Clone, Default)]
 pub struct Origins {
     named: Vec<HeaderValue>,
     all: bool,
 }
 
-/// What is no origin.
+/// A text that is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{0}\" is no origin: write scheme, host and port if it is not the usual one, such as https://app.example, or * for all"
+    "\"{0}\" is not an origin: use scheme, host and (unless it is the default) port, such as https://app.example, or * for all"
 )]
 pub struct WrongOrigin(String);
 
 impl Origins {
-    /// Reads origins; `*` stands for all.
+    /// Parses origins; `*` stands for all.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Origins, WrongOrigin> {
         let mut origins = Origins::default();
         for text in texts {
@@ -46,8 +47,7 @@ impl Origins {
         Ok(origins)
     }
 
-    /// May a page of `origin` change something here, which it reached as `host`? Browsers send POST for a page without
-    /// asking first, so it is up to the server.
+    /// Returns true if a page of `origin`, which reached this server as `host`, may change something.
     fn may_change(&self, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
         let text = origin.to_str().unwrap_or_default();
         let own = text.split_once("://").map(|(_, host)| host);
@@ -55,15 +55,15 @@ impl Origins {
         self.all || (own.is_some() && own == reached) || self.named.contains(origin)
     }
 
-    /// Answers browsers that ask whether a page may. Without origins nothing is said, and they may not.
+    /// Answers preflight requests of browsers. Without origins it adds no header, which browsers take as a refusal.
     pub(super) fn layer(&self) -> CorsLayer {
         let allowed = match self.all {
             true => AllowOrigin::any(),
             false => AllowOrigin::list(self.named.iter().cloned()),
         };
-        let shown =
+        let own =
             ["trueup-version", "trueup-seam", "trueup-watermark", "trueup-as-of", "trueup-complete", "trueup-next"];
-        let shown = shown.into_iter().map(HeaderName::from_static);
+        let own = own.into_iter().map(HeaderName::from_static);
         let layer = CorsLayer::new().allow_origin(allowed);
         if self.named.is_empty() && !self.all {
             return layer;
@@ -72,24 +72,24 @@ impl Origins {
         let sent = sent
             .into_iter()
             .chain([HeaderName::from_static("idempotency-key"), HeaderName::from_static("last-event-id")]);
-        let told = [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
+        let standard = [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
         layer
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
             .allow_headers(sent.collect::<Vec<_>>())
-            .expose_headers(told.into_iter().chain(shown).collect::<Vec<_>>())
-            .max_age(REMEMBERED)
+            .expose_headers(standard.into_iter().chain(own).collect::<Vec<_>>())
+            .max_age(PREFLIGHT_MAX_AGE)
     }
 }
 
-/// Refuses what a page of an origin that was not named would change.
+/// Refuses changes from pages of origins that are not admitted.
 pub(super) async fn guard(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let headers = request.headers();
     match headers.get(header::ORIGIN) {
         Some(origin) if !is_read && !origins.may_change(origin, headers.get(header::HOST)) => {
             let detail = format!(
-                "pages of {} may not change anything here; start the server with --cors-origin to let them",
-                origin.to_str().unwrap_or("an unreadable origin")
+                "pages of {} may not change anything here; admit them with --cors-origin",
+                origin.to_str().unwrap_or("an invalid origin")
             );
             Problem::new(Code::CrossOrigin, detail).into_response()
         }

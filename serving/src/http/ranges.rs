@@ -1,5 +1,6 @@
-//! How is a piece of a file sent? Readers of Parquet fetch its end first and then the columns they need, in several
-//! requests that must meet the same bytes: while figures move on, the answer of the first request is kept for the rest.
+//! Serves byte ranges of Parquet responses. Parquet readers fetch the end of a file first and then the columns they need.
+//!
+//! All requests must see the same bytes although the view moves on, so the response of the first one is cached for the rest.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,59 +8,60 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use problem::{Code, Problem};
 use shared::limits::{RANGED_ANSWER_IDLE_MS, RANGED_ANSWERS_BYTES_MAX};
 
-/// A whole file, with the headers that describe it.
+/// A complete response: the encoded rows and the headers that describe them.
 #[derive(Debug, Clone)]
-pub struct Whole {
+pub struct CompleteResponse {
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// Files that are being read in pieces, by URL.
+/// Responses that clients are reading in ranges, by URL.
 #[derive(Debug, Default)]
-pub struct KeptAnswers(Mutex<VecDeque<Kept>>);
+pub struct RangeCache(Mutex<VecDeque<CachedRange>>);
 
 #[derive(Debug)]
-struct Kept {
+struct CachedRange {
     url: String,
     used: Instant,
-    whole: Whole,
+    response: CompleteResponse,
 }
 
-/// Is this the first, or a further, request of a reader in pieces?
-pub fn in_pieces(method: &Method, headers: &HeaderMap) -> bool {
+/// Returns true if the client reads in ranges: HEAD first, then `Range`.
+pub fn is_ranged(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::HEAD || headers.contains_key(header::RANGE)
 }
 
-impl KeptAnswers {
-    /// The file at `url`, if it was asked for a moment ago.
-    pub fn get(&self, url: &str) -> Option<Whole> {
+impl RangeCache {
+    /// Returns the response cached for `url`.
+    pub fn get(&self, url: &str) -> Option<CompleteResponse> {
         let now = Instant::now();
-        let mut kept = self.0.lock();
-        kept.retain(|entry| now.duration_since(entry.used) < Duration::from_millis(RANGED_ANSWER_IDLE_MS));
-        let entry = kept.iter_mut().find(|entry| entry.url == url)?;
+        let mut entries = self.0.lock();
+        entries.retain(|entry| now.duration_since(entry.used) < Duration::from_millis(RANGED_ANSWER_IDLE_MS));
+        let entry = entries.iter_mut().find(|entry| entry.url == url)?;
         entry.used = now;
-        Some(entry.whole.clone())
+        Some(entry.response.clone())
     }
 
-    /// Keeps a file for the next pieces. The oldest ones make room; one that is too large alone is not kept.
-    pub fn keep(&self, url: &str, whole: Whole) {
-        let mut kept = self.0.lock();
-        kept.retain(|entry| entry.url != url);
-        kept.push_back(Kept { url: url.to_owned(), used: Instant::now(), whole });
-        while kept.iter().map(|entry| entry.whole.body.len()).sum::<usize>() > RANGED_ANSWERS_BYTES_MAX {
-            kept.pop_front();
+    /// Caches a response for further ranges. The oldest ones make room; one larger than the cache is not cached.
+    pub fn insert(&self, url: &str, response: CompleteResponse) {
+        let mut entries = self.0.lock();
+        entries.retain(|entry| entry.url != url);
+        entries.push_back(CachedRange { url: url.to_owned(), used: Instant::now(), response });
+        while entries.iter().map(|entry| entry.response.body.len()).sum::<usize>() > RANGED_ANSWERS_BYTES_MAX {
+            entries.pop_front();
         }
     }
 }
 
-impl Whole {
-    /// The piece that the request asks for; all of it without a range, or with one of a kind we do not know.
-    pub fn piece(self, request: &HeaderMap) -> Response {
+impl CompleteResponse {
+    /// Returns the range that the request asks for; everything without a range, or with one of an unknown unit.
+    pub fn range(self, request: &HeaderMap) -> Response {
         let length = self.body.len() as u64;
         let range = request.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|r| parse(r, length));
         let mut response = match range {
@@ -67,16 +69,15 @@ impl Whole {
             Some(Some(range)) => {
                 let mut response = Response::new(Body::from(self.body.slice(range.start as usize..range.end as usize)));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                let place = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-                response.headers_mut().insert(header::CONTENT_RANGE, place.try_into().expect("digits"));
+                let extent = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+                response.headers_mut().insert(header::CONTENT_RANGE, extent.try_into().expect("digits"));
                 response
             }
             Some(None) => {
-                let mut response = Response::default();
-                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-                let place = format!("bytes */{length}");
-                response.headers_mut().insert(header::CONTENT_RANGE, place.try_into().expect("digits"));
-                response
+                let detail = format!("no byte of the range is in the response, which has {length} bytes");
+                let extent = HeaderValue::try_from(format!("bytes */{length}")).expect("digits");
+                let problem = Problem::new(Code::RangeNotSatisfiable, detail);
+                return problem.with_header(header::CONTENT_RANGE, extent).into_response();
             }
         };
         response.headers_mut().extend(self.headers);
@@ -85,8 +86,8 @@ impl Whole {
     }
 }
 
-/// `bytes=a-b`, `bytes=a-` or `bytes=-n` of a file of `length` bytes. `None`: nothing we know, so all is sent, as RFC 9110
-/// allows; `Some(None)`: no byte of the file is in it.
+/// Parses `bytes=a-b`, `bytes=a-` or `bytes=-n` of a body of `length` bytes. `None`: an unknown unit or several ranges, so
+/// everything is sent, as RFC 9110 allows; `Some(None)`: no byte of the body is in the range.
 fn parse(header: &str, length: u64) -> Option<Option<Range<u64>>> {
     let (first, last) = header.strip_prefix("bytes=")?.trim().split_once('-')?;
     let range = match (first.parse::<u64>(), last.parse::<u64>()) {
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_http_has_them() {
+    fn ranges_are_parsed_as_rfc_9110_defines_them() {
         for (header, expected) in [
             ("bytes=0-3", Some(Some(0..4))),
             ("bytes=8-", Some(Some(8..10))),
@@ -121,16 +122,16 @@ mod tests {
     }
 
     #[test]
-    fn kept_files_are_found_by_url_and_bounded_in_bytes() {
-        let kept = KeptAnswers::default();
-        let whole = |size: usize| Whole { headers: HeaderMap::new(), body: Bytes::from(vec![0; size]) };
-        kept.keep("a", whole(10));
-        kept.keep("b", whole(20));
-        assert_eq!(kept.get("a").map(|w| w.body.len()), Some(10));
-        assert!(kept.get("c").is_none());
-        kept.keep("c", whole(RANGED_ANSWERS_BYTES_MAX));
-        assert!(kept.get("a").is_none() && kept.get("b").is_none() && kept.get("c").is_some());
-        kept.keep("d", whole(RANGED_ANSWERS_BYTES_MAX + 1));
-        assert!(kept.get("d").is_none());
+    fn cached_responses_are_found_by_url_and_bounded_in_bytes() {
+        let cache = RangeCache::default();
+        let response = |size: usize| CompleteResponse { headers: HeaderMap::new(), body: Bytes::from(vec![0; size]) };
+        cache.insert("a", response(10));
+        cache.insert("b", response(20));
+        assert_eq!(cache.get("a").map(|w| w.body.len()), Some(10));
+        assert!(cache.get("c").is_none());
+        cache.insert("c", response(RANGED_ANSWERS_BYTES_MAX));
+        assert!(cache.get("a").is_none() && cache.get("b").is_none() && cache.get("c").is_some());
+        cache.insert("d", response(RANGED_ANSWERS_BYTES_MAX + 1));
+        assert!(cache.get("d").is_none());
     }
 }

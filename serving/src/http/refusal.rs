@@ -13,11 +13,11 @@ use shared::partial::merge::MergeError;
 use shared::partial::query_budget::Exceeded;
 use shared::readers::{PastError, SpeedError};
 
-use crate::admission::QueryRefusal;
-use crate::answer::AnswerError;
+use crate::admission::AdmissionError;
+use crate::execute::ExecuteError;
 use crate::formats::parquet::WriteError;
 use crate::pin::ReadError;
-use crate::push::{Refusal, SubjectError};
+use crate::push::{SubscribeError, LiveQueryError};
 use crate::query::QueryError;
 
 /// 400 for a parameter whose value is not valid.
@@ -117,32 +117,32 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<AnswerError> for Problem {
-    fn from(error: AnswerError) -> Problem {
+impl From<ExecuteError> for Problem {
+    fn from(error: ExecuteError) -> Problem {
         Problem::from(&error)
     }
 }
 
-impl From<&AnswerError> for Problem {
-    fn from(error: &AnswerError) -> Problem {
+impl From<&ExecuteError> for Problem {
+    fn from(error: &ExecuteError) -> Problem {
         match error {
-            AnswerError::Merge(crossed @ MergeError::Crossed(_)) => {
+            ExecuteError::Merge(crossed @ MergeError::Crossed(_)) => {
                 let hint = "days and longer follow the view's time_zone; use fixed lengths such as 24h, or all";
                 invalid_parameter(format!("grain: {crossed}; {hint}"))
             }
-            AnswerError::Merge(MergeError::Exceeded(error)) => exceeded(*error),
+            ExecuteError::Merge(MergeError::Exceeded(error)) => exceeded(*error),
             error => internal(error),
         }
     }
 }
 
-impl From<QueryRefusal> for Problem {
-    fn from(refusal: QueryRefusal) -> Problem {
+impl From<AdmissionError> for Problem {
+    fn from(refusal: AdmissionError) -> Problem {
         let detail = refusal.to_string();
         let code = match refusal {
-            QueryRefusal::TooMany { .. } => Code::TooManyQueries,
-            QueryRefusal::NoTurn { .. } => Code::QueryTimeout,
-            QueryRefusal::Ended(error) => return internal(&error),
+            AdmissionError::QueueFull { .. } => Code::TooManyQueries,
+            AdmissionError::QueueTimeout { .. } => Code::QueryTimeout,
+            AdmissionError::Failed(error) => return internal(&error),
         };
         Problem::new(code, detail).retry_after(RETRY_AFTER_SECONDS)
     }
@@ -154,19 +154,19 @@ impl From<WriteError> for Problem {
     }
 }
 
-impl From<SubjectError> for Problem {
-    fn from(error: SubjectError) -> Problem {
+impl From<LiveQueryError> for Problem {
+    fn from(error: LiveQueryError) -> Problem {
         let detail = error.to_string();
         match error {
-            SubjectError::Query(error) => error.into(),
-            SubjectError::Parameter(_) => invalid_parameter(detail),
-            SubjectError::Unknown(..) => unknown_parameter(detail),
+            LiveQueryError::Query(error) => error.into(),
+            LiveQueryError::Parameter(_) => invalid_parameter(detail),
+            LiveQueryError::Unknown(..) => unknown_parameter(detail),
         }
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Problem {
+impl From<SubscribeError> for Problem {
+    fn from(refusal: SubscribeError) -> Problem {
         Problem::new(Code::TooManyLiveAnswers, refusal.to_string())
     }
 }

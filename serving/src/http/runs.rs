@@ -1,4 +1,4 @@
-//! How is the batch layer steered? Asking for runs, watching them, cancelling them.
+//! Controls the batch layer: requests, lists and cancels runs, and deletes unused files.
 
 use std::time::Duration;
 
@@ -17,15 +17,16 @@ use super::{json, parameters};
 use crate::nearest::did_you_mean;
 use crate::state::ServingState;
 
+/// The body of a request for a run.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+struct RunRequest {
     full: bool,
     from: Option<String>,
     to: Option<String>,
 }
 
-impl Wanted {
+impl RunRequest {
     fn scope(&self) -> Result<RunScope, Problem> {
         let date = |name: &str, text: &str| {
             let day = Day::parse(text).filter(|day| day.to_string() == text);
@@ -37,14 +38,14 @@ impl Wanted {
             (None, None) => None,
             (Some(from), Some(to)) => Some(DateRange { from: date("from", from)?, to: date("to", to)? }),
             (None, Some(_)) => {
-                return Err(invalid_parameter("from: a range has a first date, too".to_owned()));
+                return Err(invalid_parameter("from: required together with to"));
             }
-            (Some(_), None) => return Err(invalid_parameter("to: a range has an end, too".to_owned())),
+            (Some(_), None) => return Err(invalid_parameter("to: required together with from")),
         };
         match range.filter(|range| range.from >= range.to) {
             None => Ok(RunScope { full: self.full, range }),
             Some(DateRange { from, to }) if from == to => Err(invalid_parameter(format!(
-                "to: {from} to {to} is no day at all: to is not included, so one day is from={from} to={}",
+                "to: empty range, since to is exclusive; for one day use from={from} to={}",
                 Day(to.0.saturating_add(1))
             ))),
             Some(DateRange { from, to }) => Err(invalid_parameter(format!("to: {to} is before from, which is {from}"))),
@@ -52,14 +53,14 @@ impl Wanted {
     }
 }
 
-/// `POST /v1/views/{view}/runs`: 202 with the run. An empty body asks for an incremental one.
+/// `POST /v1/views/{view}/runs`: 202 with the run. An empty body requests an incremental run.
 pub async fn request(
     State(state): State<ServingState>,
     Path(view): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
     state.view(&view)?;
-    let wanted: Wanted = json_body(&body, "{\"full\": true or false} or {\"from\": date, \"to\": date}")?;
+    let wanted: RunRequest = json_body(&body, "{\"full\": true or false} or {\"from\": date, \"to\": date}")?;
     let run = state.runs.request(&view, wanted.scope()?).map_err(run_refused)?;
     let location = [(header::LOCATION, format!("/v1/runs/{}", run.id))];
     Ok((StatusCode::ACCEPTED, location, json(&run)).into_response())
@@ -67,25 +68,25 @@ pub async fn request(
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Vacuum {
+struct VacuumRequest {
     older_than_ms: Option<u64>,
 }
 
-/// `POST /v1/views/{view}/vacuum`: deletes files that nobody needs. An empty body: those as old as the settings say.
+/// `POST /v1/views/{view}/vacuum`: deletes unused files. An empty body uses the age of the settings.
 pub async fn vacuum(
     State(state): State<ServingState>,
     Path(view): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
     state.view(&view)?;
-    let wanted: Vacuum = json_body(&body, "{\"older_than_ms\": number}")?;
+    let wanted: VacuumRequest = json_body(&body, "{\"older_than_ms\": number}")?;
     let cleaned = state.runs.vacuum(&view, wanted.older_than_ms.map(Duration::from_millis)).await;
     let cleaned = cleaned.map_err(batch_unavailable)?;
     Ok(json(&cleaned))
 }
 
-/// `GET /v1/runs`: runs, newest first, those of earlier processes among them; `view`, `state`, `limit`, and `before` (a
-/// run) to go on.
+/// `GET /v1/runs`: runs, newest first, including those before a restart; `view`, `state`, `limit`, and `before` (a run) to
+/// continue.
 pub async fn list(State(state): State<ServingState>, uri: Uri) -> Result<Response, Problem> {
     let [view, of_state, limit, before] = parameters::only(&uri, ["view", "state", "limit", "before"])?;
     if let Some(view) = &view {
@@ -113,7 +114,7 @@ pub async fn describe(State(state): State<ServingState>, Path(id): Path<String>)
     state.runs.get(&id).map(|run| json(&run)).ok_or_else(|| unknown_run(&state, &id))
 }
 
-/// `DELETE /v1/runs/{run}`: cancels it, or the retry that it waits for, and tells how it stands.
+/// `DELETE /v1/runs/{run}`: cancels the run, or the retry it waits for, and returns its state.
 pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
     if state.runs.get(&id).is_none() {
         return Err(unknown_run(&state, &id));

@@ -1,4 +1,4 @@
-//! What do the answers of the serving layer look like, for programs? The schemas of the types that they are written from.
+//! Derives the OpenAPI schemas of responses from the types they are serialized from.
 
 use problem::ProblemDocument;
 use shared::compare::Comparison;
@@ -15,15 +15,15 @@ use crate::formats::json::{Head, Tail};
 #[openapi(components(schemas(
     Head<'static>,
     Tail<'static>,
-    views::Listed<'static>,
-    views::ListedVersions<'static>,
+    views::ViewList<'static>,
+    views::VersionList<'static>,
     views::ViewStatus<'static>,
     Comparison,
     Drift<'static>,
     Run,
     RunPage,
     Cleaned,
-    streams::Listed,
+    streams::StreamList,
     StreamStatus,
     QuarantinePage,
     Compacted,
@@ -32,7 +32,7 @@ use crate::formats::json::{Head, Tail};
 )))]
 struct Described;
 
-/// The schemas, by name.
+/// Returns the schemas, by name.
 pub fn schemas() -> Components {
     Described::openapi().components.unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! How do the streams stand, and which events came late, too far ahead or malformed? What intake tells of them, as it is.
+//! Describes streams and lists events that were late, ahead or rejected, as intake reports them.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use crate::state::ServingState;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Streams)]
-pub(super) struct Listed {
+pub(super) struct StreamList {
     streams: Vec<StreamStatus>,
 }
 
 /// `GET /v1/streams`.
 pub async fn list(State(state): State<ServingState>) -> Response {
-    json(&Listed { streams: state.streams.list() })
+    json(&StreamList { streams: state.streams.list() })
 }
 
 /// `GET /v1/streams/{stream}`.
@@ -57,31 +57,31 @@ pub async fn quarantine(
     state.streams.quarantine(&name, &range).map(|page| json(&page)).map_err(|error| problem(&state, error))
 }
 
-/// `DELETE /v1/streams/{stream}/quarantine`: says how many lines are forgotten.
+/// `DELETE /v1/streams/{stream}/quarantine`: returns the number of lines removed.
 pub async fn empty_quarantine(
     State(state): State<ServingState>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let streams = state.streams.clone();
-    let emptied = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
-    let emptied = emptied.map_err(|error| internal(&error))?;
-    emptied.map(|removed| json(&json!({ "removed": removed }))).map_err(|error| problem(&state, error))
+    let removed = tokio::task::spawn_blocking(move || streams.empty_quarantine(&name)).await;
+    let removed = removed.map_err(|error| internal(&error))?;
+    removed.map(|removed| json(&json!({ "removed": removed }))).map_err(|error| problem(&state, error))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Compaction {
+struct CompactionRequest {
     vacuum_older_than_ms: Option<u64>,
 }
 
-/// `POST /v1/streams/{stream}/compact`: rewrites small files of the archive into few; answers when that is done. With
-/// `vacuum_older_than_ms` it also deletes what has not been needed for as long.
+/// `POST /v1/streams/{stream}/compact`: rewrites small files of the archive into larger ones and waits until it is done.
+/// With `vacuum_older_than_ms` it also deletes files that have been unused for that long.
 pub async fn compact(
     State(state): State<ServingState>,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let wanted: Compaction = json_body(&body, "{\"vacuum_older_than_ms\": number}")?;
+    let wanted: CompactionRequest = json_body(&body, "{\"vacuum_older_than_ms\": number}")?;
     let compacted = state.runs.compact(&name, wanted.vacuum_older_than_ms.map(Duration::from_millis)).await;
     let compacted = compacted.map_err(batch_unavailable)?;
     compacted.map(|compacted| json(&compacted)).ok_or_else(|| problem(&state, StreamError::UnknownStream(name)))
@@ -113,8 +113,8 @@ fn range(uri: &Uri) -> Result<ListRange, Problem> {
         None => LIST_ENTRIES_DEFAULT,
         Some(text) => {
             let limit = text.parse().ok().filter(|limit| (1..=LIST_ENTRIES_MAX).contains(limit));
-            let wrong = || format!("limit: expected a number from 1 to {LIST_ENTRIES_MAX}, found \"{text}\"");
-            limit.ok_or_else(|| invalid_parameter(wrong()))?
+            let invalid = || format!("limit: expected a number from 1 to {LIST_ENTRIES_MAX}, found \"{text}\"");
+            limit.ok_or_else(|| invalid_parameter(invalid()))?
         }
     };
     Ok(ListRange { limit, cursor })

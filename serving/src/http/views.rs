@@ -1,4 +1,4 @@
-//! What is a view, and how does it stand? Definition, seam, watermark, state, versions and drift.
+//! Describes views: definition, seam, watermark, state, versions and comparisons.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use shared::calendar::Zone;
 use shared::changes::Change;
 use shared::changes::view::view_changes;
-use shared::compare::{Causes, Comparison, MeasureDrift};
+use shared::compare::{Comparison, ComparisonSummary};
 use shared::control::{Run, RunFilter, RunProgress, RunState};
 use shared::ids::{Offset, Partition};
 use shared::published::Published;
@@ -31,7 +31,7 @@ use crate::query::LayerChoice;
 use crate::state::ServingState;
 use crate::window_text;
 
-/// Versions told of.
+/// Versions that are listed.
 const VERSIONS_MAX: usize = 100;
 
 #[derive(Serialize, ToSchema)]
@@ -44,41 +44,42 @@ pub(super) struct ViewStatus<'a> {
     /// `null`: one window over all time.
     window: Option<WindowShape>,
     schedule: Option<&'a str>,
-    /// Whose wall clock the schedule goes by.
+    /// The time zone of the schedule.
     schedule_time_zone: &'static str,
     next_run: Option<Micros>,
-    /// When a failed run is tried again.
+    /// When a failed run is retried.
     retry_at: Option<Micros>,
     last_success: Option<RunEnd>,
     last_failure: Option<RunEnd>,
-    /// The declared definition, while another one answers.
+    /// The declared definition, while an earlier one is active.
     shadow: Option<Shadow<'a>>,
     seam: Seam,
     watermark: Option<Micros>,
-    /// How far the watermark is behind the clock.
+    /// How far the watermark is behind the clock, in milliseconds.
     lag_ms: Option<i64>,
-    /// What speed holds in memory.
+    /// The state that speed holds in memory.
     state: Option<LiveState>,
     batch: Option<BatchState<'a>>,
     versions_kept: u32,
-    /// How far back window dates are kept; `null`: all are.
+    /// How long window dates are kept; `null`: forever.
     retention: Option<String>,
-    /// From when on the view has data; `null`: nothing has been dropped.
+    /// The first window date kept; `null`: none has been dropped.
     retained_from: Option<String>,
-    /// Windows that start before it are frozen; `null`: none are.
+    /// Windows that start before it are frozen; `null`: none is.
     frozen_before: Option<String>,
-    /// Events that came when all their windows had been dropped.
+    /// Events that arrived after all their windows had been dropped.
     past_retention: u64,
     ledger: Option<LedgerCounts>,
     complete: Option<bool>,
-    /// Start of the newest window any layer may have rows of.
+    /// Start of the newest window that may have rows.
     newest_window: Option<Micros>,
-    reconciliation: Option<Reconciliation>,
-    /// The mean relative error that the view accepts, and why somebody should look at the last reconciliation.
+    reconciliation: Option<ComparisonSummary>,
+    /// The mean relative error that the view accepts.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_drift: Option<f64>,
+    /// The reason why the last comparison needs attention.
     alarm: Option<String>,
-    /// Why something above is missing.
+    /// The errors because of which a field above is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
@@ -88,10 +89,10 @@ struct WindowShape {
     kind: String,
     /// In words.
     text: String,
-    /// What calendar windows follow, and fixed ones: UTC.
+    /// The time zone of calendar windows; UTC for windows of fixed length.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<&'static str>,
-    /// Lengths in milliseconds, as far as they are fixed and the window has them.
+    /// Lengths in milliseconds; only those that are fixed and that the window has.
     #[serde(skip_serializing_if = "Option::is_none")]
     size_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +105,7 @@ struct WindowShape {
     gap_ms: Option<i64>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Serialize, ToSchema)]
 struct RunEnd {
     run: String,
@@ -121,18 +122,18 @@ impl From<Run> for RunEnd {
     }
 }
 
-/// A definition that will answer once the first version of it is complete.
+/// A definition that becomes active once its first version is complete.
 #[derive(Serialize, ToSchema)]
 struct Shadow<'a> {
     sql: &'a str,
     definition_hash: String,
-    /// In which parts it differs from the one that answers.
+    /// The changes from the active definition.
     changes: Vec<Change>,
-    /// `waiting` (no run has been asked for yet), or the state of the run that computes it or did so last.
+    /// `waiting` (no run was requested yet), or the state of the latest run that computes it.
     state: &'static str,
     run: Option<String>,
     progress: Option<RunProgress>,
-    /// Why its last run failed.
+    /// The error of its last run.
     error: Option<String>,
 }
 
@@ -150,28 +151,17 @@ struct BatchState<'a> {
     full: bool,
 }
 
-/// A comparison without its rows.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Reconciliation {
-    version: i64,
-    compared_at: Micros,
-    rows_compared: u64,
-    rows_equal: u64,
-    measures: BTreeMap<String, MeasureDrift>,
-    causes: Causes,
-}
-
 #[derive(Serialize, ToSchema)]
 #[schema(as = Views)]
-pub(super) struct Listed<'a> {
+pub(super) struct ViewList<'a> {
     views: Vec<ViewStatus<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Versions)]
-pub(super) struct ListedVersions<'a> {
+pub(super) struct VersionList<'a> {
     view: &'a str,
-    /// How many can be asked for, the newest included.
+    /// Number of versions that can be queried, including the newest.
     versions_kept: usize,
     versions: Vec<VersionStatus<'a>>,
 }
@@ -186,23 +176,17 @@ struct VersionStatus<'a> {
     cut: BTreeMap<Partition, Offset>,
     events: u64,
     rows: u64,
-    /// Files and their bytes; not known of versions from before these were noted.
+    /// Number of files; unknown for versions of early releases.
     files: Option<u64>,
+    /// Bytes of the files; unknown for versions of early releases.
     bytes: Option<u64>,
     watermark: Option<Micros>,
     definition_hash: &'a str,
-    /// Can it still be asked for?
+    /// True if the version can still be queried.
     kept: bool,
-    /// After how many more versions it can no longer be.
+    /// Number of further versions after which it can no longer be queried.
     kept_for: usize,
-    drift: Option<Reconciliation>,
-}
-
-impl From<Comparison> for Reconciliation {
-    fn from(comparison: Comparison) -> Reconciliation {
-        let Comparison { version, compared_at, rows_compared, rows_equal, measures, causes, .. } = comparison;
-        Reconciliation { version, compared_at, rows_compared, rows_equal, measures, causes }
-    }
+    drift: Option<ComparisonSummary>,
 }
 
 /// `GET /v1/views`.
@@ -212,7 +196,7 @@ pub async fn list(State(state): State<ServingState>) -> Response {
     for published in &published {
         views.push(status(&state, published).await);
     }
-    json(&Listed { views })
+    json(&ViewList { views })
 }
 
 /// `GET /v1/views/{view}`.
@@ -221,17 +205,17 @@ pub async fn describe(State(state): State<ServingState>, Path(view): Path<String
     Ok(json(&status(&state, &published).await))
 }
 
-/// `GET /v1/views/{view}/versions`: newest first, each with its drift.
+/// `GET /v1/views/{view}/versions`: newest first, each with its comparison.
 pub async fn versions(State(state): State<ServingState>, Path(view): Path<String>) -> Result<Response, Problem> {
     let published = state.view(&view)?;
     let kept = state.runs.versions_kept(&view);
     let versions = state.runs.versions(&view, VERSIONS_MAX.max(kept)).await.map_err(batch_unavailable)?;
-    let mut told = Vec::with_capacity(versions.len());
+    let mut statuses = Vec::with_capacity(versions.len());
     for (newer, version) in versions.iter().enumerate() {
         let drift = state.runs.comparison(&view, Some(version.version)).await.map_err(batch_unavailable)?;
-        told.push(version_status(version, kept.saturating_sub(newer), drift));
+        statuses.push(version_status(version, kept.saturating_sub(newer), drift));
     }
-    Ok(json(&ListedVersions { view: published.view.name.as_str(), versions_kept: kept, versions: told }))
+    Ok(json(&VersionList { view: published.view.name.as_str(), versions_kept: kept, versions: statuses }))
 }
 
 fn version_status(version: &BatchVersion, kept_for: usize, drift: Option<Comparison>) -> VersionStatus<'_> {
@@ -249,11 +233,11 @@ fn version_status(version: &BatchVersion, kept_for: usize, drift: Option<Compari
         definition_hash: &version.definition_hash,
         kept: kept_for > 0,
         kept_for,
-        drift: drift.map(Reconciliation::from),
+        drift: drift.map(ComparisonSummary::from),
     }
 }
 
-/// `GET /v1/views/{view}/compare`: `version` (default: the latest), and `from` and `to` over the differing rows.
+/// `GET /v1/views/{view}/compare`: `version` (default: the latest); `from` and `to` select differing rows.
 pub async fn compare(
     State(state): State<ServingState>,
     Path(view): Path<String>,
@@ -272,7 +256,7 @@ pub async fn compare(
     let Some(mut comparison) = state.runs.comparison(&view, version).await.map_err(batch_unavailable)? else {
         let detail = match version {
             Some(version) => format!("version {version} of {view} has no comparison"),
-            None => format!("{view} has not been compared yet: that is done when a run is published"),
+            None => format!("{view} has no comparison yet: a run creates one when it is published"),
         };
         return Err(Problem::new(Code::NoComparison, detail));
     };
@@ -287,20 +271,20 @@ pub async fn compare(
 fn time(name: &str, text: Option<String>) -> Result<Option<Micros>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let time = Micros::parse(&text);
-    time.map(Some).ok_or_else(|| invalid_parameter(format!("{name}: \"{text}\" is no time")))
+    time.map(Some).ok_or_else(|| invalid_parameter(format!("{name}: \"{text}\" is not a time")))
 }
 
 async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatus<'a> {
     let view = published.view.as_ref();
     let name = view.name.as_str();
     let mut problems = Vec::new();
-    let pin = pin_speed(&state.doors(), name).await.map_err(|error| problems.push(format!("speed: {error}"))).ok();
+    let pin = pin_speed(&state.readers(), name).await.map_err(|error| problems.push(format!("speed: {error}"))).ok();
     let comparison = state.runs.comparison(name, None).await;
     let comparison = comparison.unwrap_or_else(|error| {
         problems.push(format!("batch: {error}"));
         None
     });
-    // The pin may belong to a newer version than the one it was asked for; then that one is told of next time.
+    // The pin may belong to a newer version; the next request describes that one.
     let balance = pin.as_ref().map(|(pinned, pin)| Balance::of(pinned, pin));
     let watermark = pin.as_ref().and_then(|(_, pin)| pin.watermark);
     let version = published.version.as_deref();
@@ -334,7 +318,7 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
         newest_window: newest_window(published, pin.as_ref().map(|(_, pin)| pin)),
         max_drift: view.max_drift,
         alarm: comparison.as_ref().and_then(|comparison| comparison.alarm(view.max_drift)),
-        reconciliation: comparison.map(Reconciliation::from),
+        reconciliation: comparison.map(ComparisonSummary::from),
         problems,
     }
 }
@@ -426,7 +410,7 @@ fn live_state(pin: &SpeedPin) -> LiveState {
 
 fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros> {
     let window = published.view.window;
-    // The window of SLIDE is chosen by who asks.
+    // The client chooses the window of SLIDE.
     if matches!(window, Window::All | Window::Slide { .. }) {
         return None;
     }
@@ -435,7 +419,7 @@ fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros
     let dates = published.version.iter().flat_map(|v| &v.files).filter_map(|file| file.date);
     let batch = dates.max().map(|day| {
         let last = day.start().0 + (MICROS_PER_DAY - 1);
-        // No window may begin on the day's very date but the one that reaches into it.
+        // Perhaps no window starts on this date; then the one that extends into it counts.
         window.starts().map_or(day.start().0, |grid| grid.start_of(last))
     });
     let start_of = |pane: i64| match window.starts() {

@@ -1,4 +1,4 @@
-//! Which files do the pages consist of? Small ones of our own, and the charts of plotly.js, compressed once.
+//! Serves the files of the pages: our own, and plotly.js for the charts, which is compressed once.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Content behind this address never changes: it carries the version of the files.
+/// For addresses that contain the version of the files: their content never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
 const STYLES: [(&str, &str); 6] = [
@@ -52,7 +52,7 @@ struct Plotly {
     etag: HeaderValue,
 }
 
-/// The chart library out of the `plotly` crate: the first of its script tags, without the tag.
+/// The chart library from the `plotly` crate: the content of its first script tag.
 static PLOTLY: LazyLock<Plotly> = LazyLock::new(|| {
     let tags = plotly::Plot::offline_js_sources();
     let script = tags.split_once('>').and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(js, _)| js);
@@ -66,7 +66,7 @@ static PLOTLY: LazyLock<Plotly> = LazyLock::new(|| {
     }
 });
 
-/// Tells the versions of our own files apart.
+/// Returns a hash of our own files, which identifies their version.
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let files = STYLES.iter().chain(&SCRIPTS).map(|(_, text)| *text);
@@ -76,7 +76,7 @@ pub fn version() -> &'static str {
     &VERSION
 }
 
-/// The doors of the files.
+/// Returns the routes of the files.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut routes = Router::new()
         .route("/assets/plotly.min.js", get(plotly))
@@ -95,9 +95,9 @@ fn own<S: Clone + Send + Sync + 'static>(kind: &'static str, text: &'static str)
     let etag = HeaderValue::try_from(format!("\"{:016x}\"", xxh3_64(text.as_bytes())))
         .expect("hex digits are a header's value");
     get(move |headers: HeaderMap| async move {
-        let answered = Response::new(Body::from(text));
-        // Modules name each other without a version, so browsers ask whether they are still current.
-        cached(answered, &headers, etag, kind, "no-cache")
+        let response = Response::new(Body::from(text));
+        // Modules import each other without a version, so browsers have to revalidate them.
+        cached(response, &headers, etag, kind, "no-cache")
     })
 }
 
@@ -105,12 +105,12 @@ async fn plotly(headers: HeaderMap) -> Response {
     let file = tokio::task::spawn_blocking(|| &*PLOTLY).await;
     let Ok(file) = file else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let gzip = headers.get_all(header::ACCEPT_ENCODING).iter().any(|v| v.to_str().is_ok_and(accepts_gzip));
-    let mut answered = Response::new(Body::from(if gzip { file.gzipped.clone() } else { file.plain.clone() }));
+    let mut response = Response::new(Body::from(if gzip { file.gzipped.clone() } else { file.plain.clone() }));
     if gzip {
-        answered.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    answered.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    cached(answered, &headers, file.etag.clone(), "text/javascript; charset=utf-8", FOREVER)
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    cached(response, &headers, file.etag.clone(), "text/javascript; charset=utf-8", FOREVER)
 }
 
 fn accepts_gzip(accept: &str) -> bool {
@@ -121,20 +121,20 @@ fn accepts_gzip(accept: &str) -> bool {
 }
 
 fn cached(
-    mut answered: Response,
-    asked: &HeaderMap,
+    mut response: Response,
+    request: &HeaderMap,
     etag: HeaderValue,
     kind: &'static str,
-    how_long: &'static str,
+    caching: &'static str,
 ) -> Response {
-    let known = asked.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let known = request.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     let tag = etag.to_str().unwrap_or_default();
     if known.is_some_and(|known| known.split(',').any(|k| k.trim().trim_start_matches("W/") == tag)) {
-        answered = StatusCode::NOT_MODIFIED.into_response();
+        response = StatusCode::NOT_MODIFIED.into_response();
     } else {
-        answered.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    answered.headers_mut().insert(header::ETAG, etag);
-    answered.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(how_long));
-    answered
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    response
 }

@@ -1,11 +1,11 @@
-//! What do all pages have in common? A place in the navigation, the version of their files, and headers that forbid
-//! everything from elsewhere.
+//! Holds what all pages share: the navigation, the version of their files, and headers that forbid content from elsewhere.
 
 use askama::Template;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::assets;
+use crate::state::ServingState;
 
 /// Only this server's own files; styles inline because the charts set them.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
@@ -16,44 +16,45 @@ const SECURITY: [(HeaderName, &str); 3] = [
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// Which entry of the navigation a page stands under.
+/// The entry of the navigation that a page belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum NavigationEntry {
     Overview,
     Batch,
     Streams,
-    /// Under none: a page of one view, reached from the overview.
+    /// None: a page of one view, reached from the overview.
     View,
 }
 
-/// What the base template asks of every page.
+/// The fields of the base template.
 pub struct Base {
     pub title: String,
-    pub here: Place,
-    /// Tells the versions of the pages' files apart.
+    pub here: NavigationEntry,
+    /// The version of the pages' files.
     pub version: &'static str,
 }
 
 impl Base {
-    pub const NAVIGATION: [(Place, &'static str, &'static str); 3] = [
-        (Place::Overview, "/", "Overview"),
-        (Place::Batch, "/batch", "Batch"),
-        (Place::Streams, "/streams", "Streams"),
+    pub const NAVIGATION: [(NavigationEntry, &'static str, &'static str); 3] = [
+        (NavigationEntry::Overview, "/", "Overview"),
+        (NavigationEntry::Batch, "/batch", "Batch"),
+        (NavigationEntry::Streams, "/streams", "Streams"),
     ];
 
-    pub fn new(here: Place, title: &str) -> Base {
+    pub fn new(here: NavigationEntry, title: &str) -> Base {
         Base { title: format!("{title} – Trueup"), here, version: assets::version() }
     }
 }
 
 #[derive(Template)]
-#[template(path = "missing.html")]
-struct Missing {
+#[template(path = "not_found.html")]
+struct NotFoundPage {
     base: Base,
     detail: String,
+    views: Vec<String>,
 }
 
-/// A page as an answer.
+/// Renders a page into a response.
 pub fn html(page: &impl Template) -> Response {
     match page.render() {
         Ok(html) => {
@@ -61,14 +62,15 @@ pub fn html(page: &impl Template) -> Response {
             (kind, SECURITY, html).into_response()
         }
         Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
+            tracing::error!(%error, "cannot render page");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// A page that says what is not there; `detail` without a full stop.
-pub fn not_found(detail: String) -> Response {
-    let page = Missing { base: Base::new(Place::View, "Not found"), detail };
+/// Returns a 404 page with links to the other pages; `detail` is a sentence without a full stop.
+pub fn not_found(state: &ServingState, detail: String) -> Response {
+    let views = state.views.all().iter().map(|published| published.view.name.to_string()).collect();
+    let page = NotFoundPage { base: Base::new(NavigationEntry::View, "Not found"), detail, views };
     (StatusCode::NOT_FOUND, html(&page)).into_response()
 }

@@ -1,15 +1,15 @@
-//! What does the batch layer do, and what has it done? Runs, versions, what comes next.
+//! Renders the page of the batch layer: runs, versions, schedules.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::base::{Base, Place, html};
+use super::base::{Base, NavigationEntry, html};
 use crate::state::ServingState;
 
 #[derive(Template)]
 #[template(path = "batch.html")]
-struct Page {
+struct BatchPage {
     base: Base,
     views: Vec<String>,
 }
@@ -17,5 +17,5 @@ struct Page {
 /// `GET /batch`.
 pub async fn render(State(state): State<ServingState>) -> Response {
     let views = state.views.all().iter().map(|published| published.view.name.to_string()).collect();
-    html(&Page { base: Base::new(Place::Batch, "Batch"), views })
+    html(&BatchPage { base: Base::new(NavigationEntry::Batch, "Batch"), views })
 }

@@ -1,9 +1,8 @@
-//! Which measures of a view can be drawn, and which of them first? The first that adds up over groups and layers; else the
-//! first number.
+//! Chooses the measures of a view to chart: numbers, and first of all one that adds up over groups and layers.
 
 use shared::view::{AggregateFunction, Measure, OutputColumn, View};
 
-/// Measures that the view shows and that are numbers, in their order.
+/// Returns the numeric measures of the view, in their order.
 pub fn numbers(view: &View) -> Vec<&Measure> {
     let shown = view.output.iter().filter_map(|column| match column {
         OutputColumn::Measure(index) => Some(&view.measures[*index]),
@@ -12,13 +11,13 @@ pub fn numbers(view: &View) -> Vec<&Measure> {
     shown.filter(|measure| measure.expression.data_type.is_numeric()).collect()
 }
 
-/// Do the parts of batch and speed add up to the merged value? Where rows are left out (`HAVING`), a part may be missing.
+/// Returns true if the parts of batch and speed add up to the merged value. With `HAVING`, a part may be missing.
 pub fn adds_up(view: &View, measure: &Measure) -> bool {
     let function = measure.expression.as_column().map(|index| view.aggregates[index].function);
     view.having.is_none() && matches!(function, Some(AggregateFunction::Count | AggregateFunction::Sum))
 }
 
-/// The measure's name, and whether batch and speed parts of it add up.
+/// Returns the name of the measure to chart first, and whether its parts of batch and speed add up.
 pub fn charted_measure(view: &View) -> Option<(String, bool)> {
     let numbers = numbers(view);
     let additive = numbers.iter().find(|measure| adds_up(view, measure));
@@ -42,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_adds_up_comes_first() {
+    fn additive_measures_come_first() {
         assert_eq!(charted("AVG(n) AS mean, COUNT(*) AS events"), Some(("events".into(), true)));
         assert_eq!(charted("MAX(a) AS last, AVG(n) AS mean"), Some(("mean".into(), false)));
         assert_eq!(charted("SUM(n) / COUNT(*) AS ratio"), Some(("ratio".into(), false)));

@@ -1,8 +1,8 @@
-//! What does a person see? Pages that show views, runs and streams live, served by this process alone.
+//! Renders the pages: views, runs and streams, live, served by this process alone.
 //!
-//! A page is a skeleton; its script asks the same doors as everybody else. Nothing is loaded from elsewhere, and the
-//! headers forbid it. [`base`]: what they have in common, [`assets`] their files. [`overview`], [`view`], [`compare`],
-//! [`batch`], [`streams`]: one page each.
+//! A page is a skeleton; its script uses the same endpoints as every client. Nothing is loaded from elsewhere, and the
+//! headers forbid it. [`base`] holds what all pages share, [`assets`] their files; [`overview`], [`view`], [`compare`],
+//! [`batch`] and [`streams`] are one page each.
 
 mod assets;
 mod base;
@@ -20,7 +20,7 @@ use axum::routing::get;
 pub use self::base::not_found;
 use crate::state::ServingState;
 
-/// The doors of the pages and of their files.
+/// Returns the routes of the pages and of their files.
 pub fn routes() -> Router<ServingState> {
     Router::new()
         .route("/", get(overview::render))

@@ -1,11 +1,11 @@
-//! How does everything stand? Every stream and every view at a glance.
+//! Renders the overview: every stream and every view at a glance.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use shared::published::Published;
 
-use super::base::{Base, Place, html};
+use super::base::{Base, NavigationEntry, html};
 use super::charted::charted_measure;
 use super::view_head::about;
 use crate::state::ServingState;
@@ -13,26 +13,26 @@ use crate::window_text::{kind, spacing};
 
 #[derive(Template)]
 #[template(path = "overview.html")]
-struct Page {
+struct OverviewPage {
     base: Base,
     streams: Vec<String>,
     cards: Vec<Card>,
 }
 
-/// What the skeleton tells of a view.
+/// A view on the overview.
 struct Card {
     name: String,
-    /// Hash of the definition that the card is made for.
+    /// Hash of the definition that the card shows.
     definition: String,
     /// For example `of flights, in windows of 1 hour, by origin`.
     about: String,
-    /// What kind of windows, as the dialect names them, in small letters.
+    /// The kind of windows, by its dialect name in lower case.
     kind: String,
-    /// How far windows are apart, in milliseconds; 0 where they are not on a grid.
+    /// Distance between windows in milliseconds; 0 if they are not on a grid.
     window_ms: i64,
-    /// The measure to draw; empty if none is a number.
+    /// The measure to chart; empty if none is numeric.
     measure: String,
-    /// Do the parts of batch and speed add up to the merged value?
+    /// True if the parts of batch and speed add up to the merged value.
     additive: bool,
     dimensions: String,
 }
@@ -44,7 +44,7 @@ pub async fn render(State(state): State<ServingState>) -> Response {
     streams.sort();
     streams.dedup();
     let cards = published.iter().map(|p| card(p)).collect();
-    html(&Page { base: Base::new(Place::Overview, "Overview"), streams, cards })
+    html(&OverviewPage { base: Base::new(NavigationEntry::Overview, "Overview"), streams, cards })
 }
 
 fn card(published: &Published) -> Card {

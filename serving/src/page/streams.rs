@@ -1,15 +1,15 @@
-//! What has come in, how late, and what was not taken?
+//! Renders the page of the streams: ingested, late and rejected events.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::base::{Base, Place, html};
+use super::base::{Base, NavigationEntry, html};
 use crate::state::ServingState;
 
 #[derive(Template)]
 #[template(path = "streams.html")]
-struct Page {
+struct StreamsPage {
     base: Base,
     streams: Vec<String>,
 }
@@ -17,5 +17,5 @@ struct Page {
 /// `GET /streams`.
 pub async fn render(State(state): State<ServingState>) -> Response {
     let streams = state.streams.list().into_iter().map(|stream| stream.name.to_string()).collect();
-    html(&Page { base: Base::new(Place::Streams, "Streams"), streams })
+    html(&StreamsPage { base: Base::new(NavigationEntry::Streams, "Streams"), streams })
 }

@@ -1,4 +1,4 @@
-//! What are the figures of one view? A chart and a table of whatever is asked of them.
+//! Renders the page of one view: a chart and a table of any query on it.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -6,7 +6,7 @@ use axum::response::Response;
 use shared::published::Published;
 use shared::view::OutputColumn;
 
-use super::base::{Base, Place, html};
+use super::base::{Base, NavigationEntry, html};
 use super::charted::{adds_up, charted_measure, numbers};
 use super::view_head::{ViewHead, unknown};
 use crate::state::ServingState;
@@ -14,14 +14,14 @@ use crate::window_text::{kind, spacing};
 
 #[derive(Template)]
 #[template(path = "view.html")]
-struct Page {
+struct ViewPage {
     base: Base,
     head: ViewHead,
-    /// Hash of the definition that the page is made for.
+    /// Hash of the definition that the page shows.
     definition: String,
-    /// What kind of windows, as the dialect names them, in small letters; `all` for none.
+    /// The kind of windows, by its dialect name in lower case; `all` for none.
     kind: String,
-    /// How far windows are apart, in milliseconds, of calendars about; 0 where they are not on a grid.
+    /// Distance between windows in milliseconds, approximate for calendars; 0 if they are not on a grid.
     window_ms: i64,
     dimensions: Vec<String>,
     measures: Vec<ShownMeasure>,
@@ -29,20 +29,20 @@ struct Page {
 
 struct ShownMeasure {
     name: String,
-    /// Can it be drawn?
+    /// True if the measure can be charted.
     is_number: bool,
     adds_up: bool,
-    /// Is it drawn first?
+    /// True for the measure that is charted first.
     is_first: bool,
 }
 
-impl Page {
-    /// Are windows on a grid of time?
+impl ViewPage {
+    /// Returns true if windows are on a grid of time.
     fn has_grid(&self) -> bool {
         self.window_ms > 0
     }
 
-    /// Do rows have places in time?
+    /// Returns true if rows have a position in time.
     fn has_range(&self) -> bool {
         self.has_grid() || self.kind == "session"
     }
@@ -58,7 +58,7 @@ pub async fn render(State(state): State<ServingState>, Path(name): Path<String>)
     html(&page(&name, &published))
 }
 
-fn page(name: &str, published: &Published) -> Page {
+fn page(name: &str, published: &Published) -> ViewPage {
     let view = published.view.as_ref();
     let (numbers, first) = (numbers(view), charted_measure(view));
     let shown = view.output.iter().filter_map(|column| match column {
@@ -71,8 +71,8 @@ fn page(name: &str, published: &Published) -> Page {
         adds_up: adds_up(view, measure),
         is_first: first.as_ref().is_some_and(|(name, _)| *name == measure.name),
     });
-    Page {
-        base: Base::new(Place::View, name),
+    ViewPage {
+        base: Base::new(NavigationEntry::View, name),
         head: ViewHead::of(published, false),
         definition: published.definition_hash.to_string(),
         kind: kind(view.window).to_lowercase(),

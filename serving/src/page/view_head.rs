@@ -1,4 +1,4 @@
-//! How do the pages of one view begin? With its name, what it is of, and the way between them.
+//! Renders the head of a view's pages: its name, its description, and the links between them.
 
 use axum::response::Response;
 use shared::published::Published;
@@ -9,13 +9,13 @@ use crate::nearest::did_you_mean;
 use crate::state::ServingState;
 use crate::window_text::in_a_sentence;
 
-/// What `view_head.html` shows.
+/// The fields of `view_head.html`.
 pub struct ViewHead {
     pub name: String,
     pub stream: String,
     /// For example `in windows of 1 hour, by origin`.
     pub about: String,
-    /// Is this the page that compares versions?
+    /// True on the page that compares versions.
     pub compares: bool,
 }
 
@@ -26,14 +26,14 @@ impl ViewHead {
     }
 }
 
-/// A page that says that there is no such view, and which one may have been meant.
+/// Returns a 404 page for a view that does not exist, with the nearest name.
 pub fn unknown(state: &ServingState, name: &str) -> Response {
     let views = state.views.all();
     let hint = did_you_mean(name, views.iter().map(|p| p.view.name.as_str()));
-    base::not_found(format!("There is no view called \"{name}\"{hint}"))
+    base::not_found(state, format!("There is no view called \"{name}\"{hint}"))
 }
 
-/// The windows and dimensions of a view in a sentence.
+/// Describes the windows and dimensions of a view within a sentence.
 pub fn about(view: &View) -> String {
     let window = in_a_sentence(view.window);
     let dimensions: Vec<&str> = view.dimensions.iter().map(|d| d.name.as_str()).collect();

@@ -1,5 +1,7 @@
-//! Who looks, and who listens? One task per subject that looks every so often and only computes if something moved; its
-//! events are written once and shared by all who listen. It ends when nobody has listened for a while.
+//! Runs one polling task per live query, shared by all its subscribers.
+//!
+//! A poll computes only if the state of the view has moved. Events are encoded once. The task ends when the feed has had no
+//! subscriber for a while, when the view no longer accepts the query, or when the server stops.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -13,78 +15,80 @@ use shared::time::Micros;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::differences::Rows;
+use super::row_changes::RowHashes;
 use super::event::{Frame, parse_id};
-use super::subject::Subject;
-use crate::admission::{Making, QueryRefusal};
-use crate::answer::{AnswerError, answer};
+use super::live_query::LiveQuery;
+use crate::admission::{AdmissionError, QueryContext};
+use crate::execute::{ExecuteError, execute};
 use crate::entity_tag::EntityTag;
 use crate::formats::json::{self, About};
-use crate::pin::{Pinned, ReadError, pin};
-use crate::query::as_of::AsOf;
-use crate::query::{Query, Shape};
+use crate::pin::{ViewPin, ReadError, pin};
+use crate::query::Shape;
+use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
 
-/// How often a task at least looks whether the server is stopping.
-const STOPPING_LOOK: Duration = Duration::from_millis(250);
+/// Longest time until a task notices that the server is stopping.
+const STOP_CHECK: Duration = Duration::from_millis(250);
 
 /// All feeds of the server.
 #[derive(Default)]
 pub struct Feeds {
-    open: Mutex<HashMap<Subject, Arc<Feed>>>,
+    open: Mutex<HashMap<LiveQuery, Arc<Feed>>>,
     subscribers: Arc<AtomicUsize>,
 }
 
-/// Why nobody can listen now.
+/// The reason why a subscription was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum SubscribeError {
     #[error(
-        "{LIVE_SUBSCRIBERS_MAX} readers of live answers are as many as this server takes; ask /rows, or try again later"
+        "the limit of {LIVE_SUBSCRIBERS_MAX} live subscribers is reached; use /rows or retry later"
     )]
     Subscribers,
     #[error(
-        "{LIVE_FEEDS_MAX} different live answers are as many as this server computes; ask for one that others ask for, or /rows"
+        "the limit of {LIVE_FEEDS_MAX} different live queries is reached; use one that is already open, or /rows"
     )]
     Feeds,
 }
 
-/// One subject, and what has been told of it.
+/// One live query and the events sent so far.
 struct Feed {
-    /// Tells it from an earlier feed of the same subject, also of an earlier process.
+    /// Random; distinguishes this feed from earlier ones of the same query, also of earlier processes.
     epoch: u64,
     sender: broadcast::Sender<Frame>,
-    told: Mutex<Told>,
-    /// Has there been a look, or is it over?
-    looked: watch::Sender<bool>,
+    state: Mutex<FeedState>,
+    /// True after the first poll, or once the feed has ended.
+    polled: watch::Sender<bool>,
 }
 
+/// The events that subscribers may still need.
 #[derive(Default)]
-struct Told {
-    /// The answer as it is, under the number of the last event; `None` before the first look.
+struct FeedState {
+    /// The current result, under the number of the last event; `None` before the first poll.
     snapshot: Option<Frame>,
-    /// The events before, oldest first, and their bytes.
+    /// Earlier events, oldest first.
     kept: VecDeque<Frame>,
+    /// Bytes of the earlier events.
     kept_bytes: usize,
-    /// Since when nobody listens.
+    /// Since when the feed has had no subscriber.
     idle_since: Option<Instant>,
-    /// No more events come.
-    over: bool,
-    /// Why, if the answer cannot be made.
-    failure: Option<Arc<AnswerError>>,
+    /// True once no more events will be sent.
+    ended: bool,
+    /// The error that ended the feed, if the query cannot be computed.
+    failure: Option<Arc<ExecuteError>>,
 }
 
-/// What the task knows between two looks.
+/// What the task remembers of its last poll.
 #[derive(Default)]
-struct Seen {
+struct LastPoll {
     tag: Option<EntityTag>,
-    rows: Rows,
-    /// Definition and columns of the rows: others cannot be compared with them.
-    kind: String,
+    rows: RowHashes,
+    /// Definition and columns of the rows; rows of another layout cannot be compared with them.
+    layout: String,
 }
 
-/// Somebody who listens.
+/// One subscriber of a feed.
 pub struct Subscription {
-    /// What to send first.
+    /// The events to send first.
     pub first: Vec<Frame>,
     feed: Arc<Feed>,
     receiver: broadcast::Receiver<Frame>,
@@ -94,73 +98,73 @@ pub struct Subscription {
 }
 
 impl Feeds {
-    /// Listens to `subject`, from the event `last_id` on if the feed still knows it.
+    /// Subscribes to `query`, from the event `last_id` on if the feed still has it.
     pub fn subscribe(
         self: &Arc<Feeds>,
         state: &ServingState,
-        subject: Subject,
+        query: LiveQuery,
         last_id: Option<&str>,
-    ) -> Result<Subscription, Refusal> {
+    ) -> Result<Subscription, SubscribeError> {
         let mut open = self.open.lock();
         if self.subscribers.load(Ordering::SeqCst) >= LIVE_SUBSCRIBERS_MAX {
-            return Err(Refusal::Subscribers);
+            return Err(SubscribeError::Subscribers);
         }
-        if let Some(subscription) = open.get(&subject).and_then(|feed| self.listen(feed, last_id)) {
+        if let Some(subscription) = open.get(&query).and_then(|feed| self.attach(feed, last_id)) {
             return Ok(subscription);
         }
-        if open.len() >= LIVE_FEEDS_MAX && !open.contains_key(&subject) {
-            return Err(Refusal::Feeds);
+        if open.len() >= LIVE_FEEDS_MAX && !open.contains_key(&query) {
+            return Err(SubscribeError::Feeds);
         }
-        let epoch = std::collections::hash_map::RandomState::new().hash_one(&subject);
+        let epoch = std::collections::hash_map::RandomState::new().hash_one(&query);
         let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
         let feed = Arc::new(Feed::new(epoch, sender));
-        // Before its task begins, so that no end of it is missed.
-        let subscription = self.listen(&feed, last_id).ok_or(Refusal::Feeds)?;
-        open.insert(subject.clone(), Arc::clone(&feed));
+        // Before the task starts, so that its end cannot be missed.
+        let subscription = self.attach(&feed, last_id).ok_or(SubscribeError::Feeds)?;
+        open.insert(query.clone(), Arc::clone(&feed));
         gauge_feeds(open.len());
         let (feeds, state) = (Arc::downgrade(self), state.clone());
         tokio::spawn(async move {
-            look_after(&state, &subject, &feed).await;
+            run_feed(&state, &query, &feed).await;
             if let Some(feeds) = Weak::upgrade(&feeds) {
-                feeds.close(&subject, &feed);
+                feeds.close(&query, &feed);
             }
         });
         Ok(subscription)
     }
 
-    /// Listens to a feed; `None` if no more events of it come.
-    fn listen(&self, feed: &Arc<Feed>, last_id: Option<&str>) -> Option<Subscription> {
-        // Held throughout: no event, nor the end, comes between what is sent first and what is heard.
-        let mut told = feed.told.lock();
-        if told.over {
+    /// Adds a subscriber to a feed; `None` if the feed has ended.
+    fn attach(&self, feed: &Arc<Feed>, last_id: Option<&str>) -> Option<Subscription> {
+        // Locked throughout: no event, nor the end, may fall between the first events and the receiver.
+        let mut state = feed.state.lock();
+        if state.ended {
             return None;
         }
-        told.idle_since = None;
+        state.idle_since = None;
         let receiver = feed.sender.subscribe();
-        let first = told.since(feed.epoch, last_id);
-        let last = first.last().or(told.snapshot.as_ref()).map(|frame| frame.number);
-        drop(told);
+        let first = state.since(feed.epoch, last_id);
+        let last = first.last().or(state.snapshot.as_ref()).map(|frame| frame.number);
+        drop(state);
         gauge_subscribers(self.subscribers.fetch_add(1, Ordering::SeqCst) + 1);
         Some(Subscription { first, feed: Arc::clone(feed), receiver, subscribers: Arc::clone(&self.subscribers), last })
     }
 
-    fn close(&self, subject: &Subject, feed: &Arc<Feed>) {
+    fn close(&self, query: &LiveQuery, feed: &Arc<Feed>) {
         let mut open = self.open.lock();
-        if open.get(subject).is_some_and(|present| Arc::ptr_eq(present, feed)) {
-            open.remove(subject);
+        if open.get(query).is_some_and(|present| Arc::ptr_eq(present, feed)) {
+            open.remove(query);
         }
         gauge_feeds(open.len());
     }
 }
 
-impl Told {
-    /// What somebody has to hear who has heard everything up to `last_id`.
+impl FeedState {
+    /// Returns the events that a subscriber with everything up to `last_id` still needs.
     fn since(&self, epoch: u64, last_id: Option<&str>) -> Vec<Frame> {
         let Some(snapshot) = &self.snapshot else { return Vec::new() };
-        let heard = last_id.and_then(parse_id).filter(|(of, _)| *of == epoch).map(|(_, number)| number);
-        match heard {
+        let received = last_id.and_then(parse_id).filter(|(of, _)| *of == epoch).map(|(_, number)| number);
+        match received {
             Some(number) if number == snapshot.number => Vec::new(),
-            // All that came after it are kept.
+            // All events after it are kept.
             Some(number)
                 if number < snapshot.number
                     && self.kept.front().is_some_and(|oldest| oldest.number <= number.saturating_add(1)) =>
@@ -182,14 +186,14 @@ impl Told {
 }
 
 impl Subscription {
-    /// Waits for the first look; an error if what is asked for cannot be answered.
-    pub async fn begun(&self) -> Result<(), Arc<AnswerError>> {
+    /// Waits for the first poll; returns the error if the query cannot be computed.
+    pub async fn ready(&self) -> Result<(), Arc<ExecuteError>> {
         // The sender lives as long as the feed, which is held here.
-        let _ = self.feed.looked.subscribe().wait_for(|looked| *looked).await;
-        self.feed.told.lock().failure.clone().map_or(Ok(()), Err)
+        let _ = self.feed.polled.subscribe().wait_for(|polled| *polled).await;
+        self.feed.state.lock().failure.clone().map_or(Ok(()), Err)
     }
 
-    /// The next event; `None` when no more come.
+    /// Returns the next event; `None` once the feed has ended.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             match self.receiver.recv().await {
@@ -199,12 +203,12 @@ impl Subscription {
                     self.last = Some(frame.number);
                     return Some(frame);
                 }
-                // Too slow for the differences: the whole answer, and on from there.
+                // Too slow for the changes: send the complete result and continue from there.
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     metrics::counter!("trueup_live_lagged_total").increment(1);
-                    let told = self.feed.told.lock();
-                    let snapshot = told.snapshot.clone().filter(|_| !told.over)?;
-                    drop(told);
+                    let state = self.feed.state.lock();
+                    let snapshot = state.snapshot.clone().filter(|_| !state.ended)?;
+                    drop(state);
                     self.last = Some(snapshot.number);
                     return Some(snapshot);
                 }
@@ -228,33 +232,32 @@ fn gauge_feeds(count: usize) {
     metrics::gauge!("trueup_live_feeds").set(count as f64);
 }
 
-/// Looks until nobody listens any more, the view is gone or the server stops.
-async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
-    let mut seen = Seen::default();
+/// Polls until the feed is idle, the view no longer accepts the query, or the server stops.
+async fn run_feed(state: &ServingState, query: &LiveQuery, feed: &Feed) {
+    let mut last = LastPoll::default();
     let mut due = Instant::now();
     loop {
         if Instant::now() >= due {
-            due = Instant::now() + subject.every;
-            match look(state, subject, &mut seen).await {
-                Ok(Some(events)) => feed.tell(events),
+            due = Instant::now() + query.every;
+            match poll(state, query, &mut last).await {
+                Ok(Some(update)) => feed.publish(update),
                 Ok(None) => {}
-                // The view is gone, or defined otherwise so that it cannot be asked this any more: who comes back is told.
-                Err(LookError::Read(ReadError::UnknownView(_) | ReadError::Query(_))) => break,
-                // So is who asks for too much.
-                Err(LookError::Answer(error)) => {
-                    tracing::warn!(view = subject.view, %error, "a live answer could not be made");
-                    feed.told.lock().failure = Some(Arc::new(error));
+                // The view was removed or redefined; a new subscription gets the error.
+                Err(PollError::Read(ReadError::UnknownView(_) | ReadError::Query(_))) => break,
+                Err(PollError::QueryResult(error)) => {
+                    tracing::warn!(view = query.view, %error, "live query failed");
+                    feed.state.lock().failure = Some(Arc::new(error));
                     break;
                 }
-                // It may be different next time; who asks for rows is told why.
-                Err(error) => tracing::warn!(view = subject.view, %error, "a live answer could not be looked at"),
+                // The next poll may succeed.
+                Err(error) => tracing::warn!(view = query.view, %error, "could not refresh live query"),
             }
-            feed.looked.send_replace(true);
+            feed.polled.send_replace(true);
         }
-        if feed.is_forsaken() || !state.ready.load(Ordering::SeqCst) {
+        if feed.is_idle() || !state.ready.load(Ordering::SeqCst) {
             break;
         }
-        let pause = due.saturating_duration_since(Instant::now()).min(STOPPING_LOOK);
+        let pause = due.saturating_duration_since(Instant::now()).min(STOP_CHECK);
         tokio::time::sleep(pause).await;
     }
     feed.end();
@@ -262,116 +265,113 @@ async fn look_after(state: &ServingState, subject: &Subject, feed: &Feed) {
 
 impl Feed {
     fn new(epoch: u64, sender: broadcast::Sender<Frame>) -> Feed {
-        Feed { epoch, sender, told: Mutex::default(), looked: watch::Sender::new(false) }
+        Feed { epoch, sender, state: Mutex::default(), polled: watch::Sender::new(false) }
     }
 
-    /// Tells `change`, if there is one, to all who listen; the snapshot is for those who come.
-    fn tell(&self, Events { snapshot, change }: Events) {
-        let mut told = self.told.lock();
-        let number = told.snapshot.as_ref().map_or(0, |snapshot| snapshot.number + 1);
+    /// Sends the change, or the snapshot if there is none, to all subscribers; keeps the snapshot for new ones.
+    fn publish(&self, FeedUpdate { snapshot, change }: FeedUpdate) {
+        let mut state = self.state.lock();
+        let number = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.number + 1);
         let snapshot = Frame::new(self.epoch, number, "snapshot", &snapshot);
         let change = change.map(|change| Frame::new(self.epoch, number, "change", &change));
-        let said = match change {
+        let sent = match change {
             Some(change) => {
-                told.keep(change.clone());
+                state.keep(change.clone());
                 change
             }
             None => {
-                // What came before cannot be gone on from.
-                told.kept.clear();
-                told.kept_bytes = 0;
+                // Earlier events lead to rows of another layout.
+                state.kept.clear();
+                state.kept_bytes = 0;
                 snapshot.clone()
             }
         };
-        told.snapshot = Some(snapshot);
+        state.snapshot = Some(snapshot);
         metrics::counter!("trueup_live_events_total").increment(self.sender.receiver_count() as u64);
-        // Nobody listens: that is no error.
-        let _ = self.sender.send(said);
+        // Sending without subscribers is not an error.
+        let _ = self.sender.send(sent);
     }
 
-    /// Has nobody listened for long?
-    fn is_forsaken(&self) -> bool {
-        let mut told = self.told.lock();
+    /// Returns true, and ends the feed, if it has had no subscriber for a while.
+    fn is_idle(&self) -> bool {
+        let mut state = self.state.lock();
         if self.sender.receiver_count() > 0 {
-            told.idle_since = None;
+            state.idle_since = None;
             return false;
         }
-        let since = *told.idle_since.get_or_insert_with(Instant::now);
+        let since = *state.idle_since.get_or_insert_with(Instant::now);
         if since.elapsed() < Duration::from_millis(LIVE_IDLE_MS) {
             return false;
         }
-        // From here on nobody may begin to listen.
-        told.over = true;
+        // From here on, new subscribers are refused.
+        state.ended = true;
         true
     }
 
-    /// Lets go of those who listen.
+    /// Ends the feed and releases its subscribers.
     fn end(&self) {
-        let mut told = self.told.lock();
-        told.over = true;
-        // An empty frame is the end.
+        let mut state = self.state.lock();
+        state.ended = true;
+        // An empty frame marks the end.
         let _ = self.sender.send(Frame { number: 0, bytes: bytes::Bytes::new() });
-        self.looked.send_replace(true);
+        self.polled.send_replace(true);
     }
 }
 
-/// What one look found.
-struct Events {
-    /// The whole answer.
+/// The outcome of a poll in which something changed.
+struct FeedUpdate {
+    /// The complete result.
     snapshot: Vec<u8>,
-    /// What changed; `None`: everything may have.
+    /// The changed rows; `None` if the rows cannot be compared with the last ones.
     change: Option<Vec<u8>>,
 }
 
-/// Why a look saw nothing.
+/// The reason why a poll failed.
 #[derive(Debug, thiserror::Error)]
-enum LookError {
+enum PollError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
-    Refused(#[from] QueryRefusal),
+    Refused(#[from] AdmissionError),
     #[error(transparent)]
-    Answer(#[from] AnswerError),
+    QueryResult(#[from] ExecuteError),
 }
 
-/// Looks once. `None`: nothing moved.
-async fn look(state: &ServingState, subject: &Subject, seen: &mut Seen) -> Result<Option<Events>, LookError> {
-    let (query, pinned) = pin(&state.doors(), &subject.view, &subject.parameters, state.clock.now()).await?;
+/// Polls once. `None` if nothing changed.
+async fn poll(state: &ServingState, live: &LiveQuery, last: &mut LastPoll) -> Result<Option<FeedUpdate>, PollError> {
+    let (query, pinned) = pin(&state.readers(), &live.view, &live.parameters, state.clock.now()).await?;
     let tag = EntityTag::of(&query, &pinned, "live");
-    if seen.tag.as_ref() == Some(&tag) {
+    if last.tag.as_ref() == Some(&tag) {
         return Ok(None);
     }
-    let as_of = match query.as_of {
-        Some(AsOf::At(time)) => Micros(time),
-        _ => state.clock.now(),
-    };
-    let before = std::mem::take(seen);
-    let work = move |making: &Making| compute(&query, &pinned, making, as_of, tag, before);
-    let (after, events) = state.queries.make(std::time::Instant::now(), work).await??;
-    *seen = after;
-    Ok(Some(events))
+    let as_of = query.instant.unwrap_or_else(|| state.clock.now());
+    let before = std::mem::take(last);
+    let work = move |context: &QueryContext| compute(&query, &pinned, context, as_of, tag, before);
+    let (after, update) = state.admission.run(std::time::Instant::now(), work).await??;
+    *last = after;
+    Ok(Some(update))
 }
 
-/// The answer, and how it differs from the one before. Plain work.
+/// Computes the result and its changes from the last one. Blocks.
 fn compute(
-    query: &Query,
-    pinned: &Pinned,
-    making: &Making,
+    query: &BoundQuery,
+    pinned: &ViewPin,
+    context: &QueryContext,
     as_of: Micros,
     tag: EntityTag,
-    before: Seen,
-) -> Result<(Seen, Events), AnswerError> {
+    before: LastPoll,
+) -> Result<(LastPoll, FeedUpdate), ExecuteError> {
     metrics::counter!("trueup_live_computations_total").increment(1);
-    let answer = answer(query, pinned, making)?;
+    let result = execute(query, pinned, context)?;
     let about = About { pinned, layer: query.layer, as_of };
-    let names = answer.columns.iter().map(|column| format!("{} {:?}", column.name, column.data_type));
-    let kind = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
-    let (rows, differences) = before.rows.next(&answer);
-    let is_first = before.kind != kind;
+    let names = result.columns.iter().map(|column| format!("{} {:?}", column.name, column.data_type));
+    let layout = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
+    let (rows, changes) = before.rows.next(&result);
+    let is_first = before.layout != layout;
     let change = (!is_first)
-        .then(|| json::write_change(&differences.changed, &differences.gone, answer.next.as_deref(), &about));
-    let snapshot = json::write(&answer, &about, Shape::Document);
-    Ok((Seen { tag: Some(tag), rows, kind }, Events { snapshot, change }))
+        .then(|| json::write_change(&changes.changed, &changes.gone, result.next.as_deref(), &about));
+    let snapshot = json::write(&result, &about, Shape::Document);
+    Ok((LastPoll { tag: Some(tag), rows, layout }, FeedUpdate { snapshot, change }))
 }
 
 #[cfg(test)]
@@ -379,54 +379,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_back_gets_what_is_kept_and_otherwise_everything() {
+    fn a_returning_subscriber_gets_missed_events_or_a_snapshot() {
         let feed = Feed::new(7, broadcast::channel(4).0);
-        let events =
-            |change: Option<&str>| Events { snapshot: b"{}".to_vec(), change: change.map(|c| c.as_bytes().to_vec()) };
-        feed.tell(events(None));
-        (0..3).for_each(|_| feed.tell(events(Some("{}"))));
-        let numbers = |id: &str| -> Vec<u64> { feed.told.lock().since(7, Some(id)).iter().map(|f| f.number).collect() };
+        let update = |change: Option<&str>| FeedUpdate {
+            snapshot: b"{}".to_vec(),
+            change: change.map(|change| change.as_bytes().to_vec()),
+        };
+        feed.publish(update(None));
+        (0..3).for_each(|_| feed.publish(update(Some("{}"))));
+        let numbers =
+            |id: &str| -> Vec<u64> { feed.state.lock().since(7, Some(id)).iter().map(|f| f.number).collect() };
         let id = |number: u64| format!("{:016x}-{number}", 7);
         assert_eq!(numbers(&id(0)), [1, 2, 3]);
         assert_eq!(numbers(&id(2)), [3]);
         assert_eq!(numbers(&id(3)), [0; 0]);
-        // What nobody was given: a number that is not there yet, the largest there is, another feed, no id at all.
+        // Ids this feed never issued: a future number, the largest number, another feed, not an id.
         for wrong in [id(4), id(u64::MAX), format!("{:016x}-1", 8), "x".to_owned()] {
-            let said = feed.told.lock().since(7, Some(&wrong));
-            assert!(said.len() == 1 && said[0].bytes.windows(8).any(|bytes| bytes == b"snapshot"), "{wrong}");
+            let sent = feed.state.lock().since(7, Some(&wrong));
+            assert!(sent.len() == 1 && sent[0].bytes.windows(8).any(|bytes| bytes == b"snapshot"), "{wrong}");
         }
     }
 
     #[tokio::test]
-    async fn nobody_listens_to_a_feed_that_is_over() {
+    async fn an_ended_feed_accepts_no_subscriber() {
         let feeds = Feeds::default();
         let feed = Arc::new(Feed::new(7, broadcast::channel(4).0));
-        let mut listening = feeds.listen(&feed, None).expect("it goes on");
+        let mut subscription = feeds.attach(&feed, None).expect("the feed is open");
         feed.end();
-        assert!(listening.next().await.is_none(), "the end is heard");
-        assert!(feeds.listen(&feed, None).is_none());
+        assert!(subscription.next().await.is_none(), "the subscriber sees the end");
+        assert!(feeds.attach(&feed, None).is_none());
     }
 
     #[tokio::test]
-    async fn who_is_too_slow_gets_the_whole_answer_and_goes_on_from_there() {
+    async fn a_slow_subscriber_gets_the_snapshot_and_continues_from_there() {
         let feeds = Feeds::default();
         let sender = broadcast::channel(LIVE_WAITING_EVENTS).0;
         let feed = Arc::new(Feed::new(7, sender));
-        let tell = |change: Option<&str>, snapshot: &str| {
+        let publish = |change: Option<&str>, snapshot: &str| {
             let change = change.map(|change| change.as_bytes().to_vec());
-            feed.tell(Events { snapshot: snapshot.as_bytes().to_vec(), change });
+            feed.publish(FeedUpdate { snapshot: snapshot.as_bytes().to_vec(), change });
         };
-        tell(None, "{}");
-        let mut slow = feeds.listen(&feed, None).expect("it goes on");
+        publish(None, "{}");
+        let mut slow = feeds.attach(&feed, None).expect("the feed is open");
         let last = LIVE_WAITING_EVENTS as u64 + 5;
-        (1..=last).for_each(|n| tell(Some("{}"), &format!("{{\"n\":{n}}}")));
+        (1..=last).for_each(|n| publish(Some("{}"), &format!("{{\"n\":{n}}}")));
         let frame = slow.next().await.expect("an event");
         let text = String::from_utf8_lossy(&frame.bytes).into_owned();
         assert_eq!(frame.number, last, "{text}");
         assert!(text.contains("event: snapshot") && text.contains(&format!("{{\"n\":{last}}}")), "{text}");
-        // What is in the snapshot is not told once more.
+        // Changes that the snapshot includes are not sent again.
         assert!(futures::FutureExt::now_or_never(slow.next()).is_none());
-        tell(Some("{\"next\":1}"), "{}");
+        publish(Some("{\"next\":1}"), "{}");
         assert_eq!(slow.next().await.expect("an event").number, last + 1);
     }
 }

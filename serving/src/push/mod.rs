@@ -1,14 +1,14 @@
-//! How does a reader see figures change without asking again? By a **feed**: one task that looks at the view now and then,
-//! and tells all who listen what changed. A thousand readers of one query cost one computation.
+//! Pushes changes of views to subscribers. A **feed** is one task that polls a view and sends what changed to all its
+//! subscribers, so a thousand clients of one query cost one computation.
 //!
-//! [`subject`] says what a feed tells of, [`differences`] what changed from one look to the next, [`event`] how that is
-//! written, [`feed`] who looks and who listens. The door is in `http/live.rs`.
+//! [`live_query`] is what a feed computes, [`row_changes`] the difference between two polls, [`event`] its encoding,
+//! [`feed`] the task and its subscribers. The endpoint is in `http/live.rs`.
 
-mod differences;
 mod event;
 mod feed;
-mod subject;
+mod live_query;
+mod row_changes;
 
 pub use self::event::Frame;
-pub use self::feed::{Feeds, Refusal, Subscription};
-pub use self::subject::{Subject, SubjectError};
+pub use self::feed::{Feeds, SubscribeError, Subscription};
+pub use self::live_query::{LiveQuery, LiveQueryError};

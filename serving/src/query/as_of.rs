@@ -1,28 +1,28 @@
-//! As of which instant is a trailing window asked for? `SLIDE` alone has instants to choose from.
+//! Parses the instant at which a trailing window ends. Only views with `SLIDE` have one to choose.
 
 use shared::time::Micros;
 use shared::window::Window;
 
 use super::cursor::Cursor;
-use super::{QueryError, invalid, travel};
+use super::{QueryError, invalid, version_choice};
 use crate::nearest::did_you_mean;
 
 /// The end of a trailing window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AsOf {
-    /// When the query is answered.
+    /// The instant of the request.
     Now,
-    /// The first instant whose window has the latest event of the stream.
+    /// The first instant whose window contains the latest event of the stream.
     Latest,
     /// Microseconds.
     At(i64),
 }
 
-/// Reads the instant that `as_of` is on views with SLIDE; a cursor goes on as of where the first page was.
+/// Parses `as_of` of a view with SLIDE; a cursor keeps the instant of the first page.
 pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Result<Option<AsOf>, QueryError> {
     if !matches!(window, Window::Slide { .. }) {
-        // There it says which state of the past is meant.
-        return text.map(travel::moment).transpose().map(|_| None);
+        // On other views it names a version of the past.
+        return text.map(version_choice::moment).transpose().map(|_| None);
     }
     if let Some(as_of) = cursor.and_then(|cursor| cursor.as_of) {
         return Ok(Some(AsOf::At(as_of)));
@@ -35,7 +35,7 @@ pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Resu
             None => {
                 let hint = did_you_mean(text, ["latest", "now"]);
                 let problem = format!(
-                    "\"{text}\" is no instant{hint}; write 2001-01-31T06:00:00Z, latest or now (a batch version is asked for with version)"
+                    "\"{text}\" is not an instant{hint}; use 2001-01-31T06:00:00Z, latest or now (version selects a batch version)"
                 );
                 return Err(invalid("as_of", problem));
             }
@@ -44,12 +44,12 @@ pub fn parse(window: Window, text: Option<&str>, cursor: Option<Cursor>) -> Resu
 }
 
 impl AsOf {
-    /// The instant, in microseconds: a multiple of the view's panes, taken down where the reader chose another.
+    /// Returns the instant in microseconds, rounded down to a multiple of the view's panes.
     pub fn instant(self, pane: i64, now: Micros, latest_event: Option<Micros>) -> i64 {
         let chosen = match self {
             AsOf::At(time) => time,
             AsOf::Now => now.0,
-            // The end of the pane that the event is in.
+            // The end of the pane that contains the event.
             AsOf::Latest => latest_event.map_or(now.0, |event| event.0.saturating_add(pane)),
         };
         chosen.saturating_sub(chosen.rem_euclid(pane))
@@ -63,7 +63,7 @@ mod tests {
     const SLIDE: Window = Window::Slide { size: 100, pane: 10 };
 
     #[test]
-    fn instants_are_multiples_of_panes_and_the_latest_event_is_inside() {
+    fn instants_are_multiples_of_panes_and_include_the_latest_event() {
         let (now, latest) = (Micros(1234), Some(Micros(987)));
         for (as_of, pane, expected) in [
             (AsOf::At(55), 10, 50),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_goes_on_as_of_where_it_began() {
+    fn a_cursor_keeps_the_instant_of_the_first_page() {
         let cursor = Cursor { offset: 1, version: None, as_of: Some(77) };
         assert_eq!(parse(SLIDE, None, Some(cursor)), Ok(Some(AsOf::At(77))));
         assert_eq!(parse(SLIDE, None, None), Ok(Some(AsOf::Now)));

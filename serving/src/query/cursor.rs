@@ -1,29 +1,28 @@
-//! Where does the next page begin? After a number of rows of the same query on the same batch version.
+//! Encodes the start of the next page: a number of rows of one query on one batch version.
 //!
-//! A cursor is bound to both: another query or a newly published version refuses it, since rows may have moved. One of a
-//! view with SLIDE also keeps the instant of the first page.
-//! Between publishes live rows may still appear between pages; a reader who needs one consistent picture asks for
-//! all rows at once, up to the limit.
+//! A cursor is bound to both. Another query or a newly published version invalidates it, since rows may have moved. The
+//! cursor of a view with SLIDE also holds the instant of the first page. Live rows may still appear between two pages; a
+//! client that needs one consistent result requests all rows at once, up to the limit.
 
 use shared::published::Published;
 
 use super::{QueryError, invalid};
 
-/// A place in an answer.
+/// A row position in the result of one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// Rows before it.
+    /// Number of rows before it.
     pub offset: usize,
-    /// The batch version; `None` if nothing was published.
+    /// The batch version; `None` if none was published.
     pub version: Option<i64>,
-    /// The instant the answer is as of, in microseconds; `None` but for views with SLIDE.
+    /// The instant of the first page, in microseconds; only of views with SLIDE.
     pub as_of: Option<i64>,
 }
 
 impl Cursor {
-    /// Reads a cursor that [`Cursor::written`] wrote for the query with this fingerprint.
+    /// Parses a cursor that [`Cursor::encode`] wrote for the query with this fingerprint.
     pub fn parse(text: &str, fingerprint: u64) -> Result<Cursor, QueryError> {
-        let unreadable = || invalid("cursor", "it is not one that an answer gave as next");
+        let unreadable = || invalid("cursor", "invalid cursor: not issued by this server");
         let mut parts = text.split('-');
         let mut part = || parts.next().ok_or_else(unreadable);
         let (offset, version, bound_to, as_of) = (part()?, part()?, part()?, part()?);
@@ -37,20 +36,20 @@ impl Cursor {
             hex => Some(u64::from_str_radix(hex, 16).map_err(|_| unreadable())?.cast_signed()),
         };
         if u64::from_str_radix(bound_to, 16).map_err(|_| unreadable())? != fingerprint {
-            return Err(invalid("cursor", "it belongs to a query with other parameters"));
+            return Err(invalid("cursor", "issued for a query with other parameters"));
         }
         Ok(Cursor { offset, version, as_of })
     }
 
-    /// The cursor as text, for the query with this fingerprint.
-    pub fn written(self, fingerprint: u64) -> String {
+    /// Encodes the cursor as text, for the query with this fingerprint.
+    pub fn encode(self, fingerprint: u64) -> String {
         let version = self.version.map_or_else(String::new, |version| format!("{version:x}"));
         let as_of = self.as_of.map_or_else(String::new, |as_of| format!("{:x}", as_of.cast_unsigned()));
         format!("{:x}-{version}-{fingerprint:016x}-{as_of}", self.offset)
     }
 
-    /// Does it belong to what answers now?
-    pub fn fits(self, published: &Published) -> bool {
+    /// Returns true if the cursor was issued for the version that is published now.
+    pub fn is_current(self, published: &Published) -> bool {
         self.version == published.version.as_ref().map(|v| v.version)
     }
 }
@@ -60,11 +59,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_and_fits_only_its_query() {
+    fn a_cursor_round_trips_and_is_valid_for_its_query_only() {
         for (version, as_of) in [(None, None), (Some(12), None), (Some(12), Some(7)), (None, Some(-7))] {
             let cursor = Cursor { offset: 10_000, version, as_of };
-            assert_eq!(Cursor::parse(&cursor.written(77), 77), Ok(cursor));
-            assert!(Cursor::parse(&cursor.written(77), 78).is_err());
+            assert_eq!(Cursor::parse(&cursor.encode(77), 77), Ok(cursor));
+            assert!(Cursor::parse(&cursor.encode(77), 78).is_err());
         }
         for wrong in ["", "1", "1-2", "1-1-2", "x-1-2-", "1-x-2-", "1-1-x-", "1-1-2-x"] {
             assert!(Cursor::parse(wrong, 2).is_err(), "{wrong}");

@@ -1,8 +1,8 @@
-//! Which coarser windows can a view be shown in? Multiples of its own, which its windows fill exactly.
+//! Parses `grain`: the coarser windows in which a view can be shown, which its own windows fill exactly.
 //!
-//! Lengths in seconds, minutes and hours are fixed: they count from the epoch, shifted like the view's windows. Days and
-//! weeks are those of the view's time zone, weeks from Monday; in UTC they are fixed lengths too. Months, quarters and
-//! years are the calendar's. Only windows that follow each other (TUMBLE) add up to coarser ones.
+//! Seconds, minutes and hours are fixed lengths that count from the epoch, shifted like the view's windows. Days and weeks
+//! follow the view's time zone, weeks from Monday; in UTC they are fixed lengths too. Months, quarters and years follow
+//! the calendar. Only windows that do not overlap (TUMBLE) merge into coarser ones.
 
 use shared::calendar::{Calendar, CalendarUnit, Zone};
 use shared::partial::merge::Grain;
@@ -24,8 +24,8 @@ const UNITS: [(&str, Unit); 8] = [
     ("m", Unit::Fixed(60 * MICROS_PER_SECOND)),
     ("s", Unit::Fixed(MICROS_PER_SECOND)),
 ];
-/// What is offered to who asked for something else.
-const USUAL: [&str; 11] = ["1m", "5m", "15m", "30m", "1h", "6h", "1d", "1w", "1mo", "1q", "1y"];
+/// Grains suggested when a grain is refused.
+const SUGGESTED: [&str; 11] = ["1m", "5m", "15m", "30m", "1h", "6h", "1d", "1w", "1mo", "1q", "1y"];
 /// 1970-01-05, the first Monday, in days.
 const FIRST_MONDAY: i32 = 4;
 
@@ -37,27 +37,27 @@ enum Unit {
     Months(i32),
 }
 
-/// A length as the reader wrote it.
+/// A length as the client wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Length {
     count: i64,
     unit: Unit,
 }
 
-/// Reads `all` or a length like `1h`, `30m`, `1d`, `1w`, `1mo`, `1q`, `1y`, which whole windows of the view fill.
+/// Parses `all` or a length such as `1h`, `30m`, `1d`, `1w`, `1mo`, `1q`, `1y` that whole windows of the view fill.
 pub fn parse(view: &View, text: &str) -> Result<Grain, QueryError> {
     let grid = match view.window {
         Window::Tumble(grid) => grid,
         Window::All if text == "all" => return Ok(Grain::Window),
         Window::All => {
-            return Err(invalid("grain", "the view has one window over all time; leave grain out or write all"));
+            return Err(invalid("grain", "the view has one window over all time; leave grain out or use all"));
         }
         other => return Err(invalid("grain", refusal(other))),
     };
     if text == "all" {
         return Ok(Grain::All);
     }
-    let valid = || format!("valid would be {}", examples(grid, view.zone));
+    let valid = || format!("valid grains: {}", examples(grid, view.zone));
     let Some(length) = length(text) else {
         let what = "is not a length such as 30m, 1h, 1d, 1w, 1mo, 1q, 1y, or all";
         return Err(invalid("grain", format!("\"{text}\" {what}; {}", valid())));
@@ -69,20 +69,20 @@ pub fn parse(view: &View, text: &str) -> Result<Grain, QueryError> {
     }
 }
 
-/// Why windows of this kind have no coarser ones, and what to do instead.
+/// The reason why windows of this kind have no coarser ones, and the alternative.
 fn refusal(window: Window) -> String {
     let (why, hint) = match window {
         Window::Session { .. } => (
-            "sessions begin and end with their events, not with a clock",
-            "group_by makes sessions of fewer dimensions",
+            "sessions start and end with their events, not with a clock",
+            "group_by merges sessions over fewer dimensions",
         ),
-        Window::Slide { .. } => ("it has one window, the last one as of an instant", "choose the instant with as_of"),
-        _ => ("they share events, which would be counted more than once", "a view with TUMBLE can be shown coarser"),
+        Window::Slide { .. } => ("the view has one window, which ends at an instant", "choose the instant with as_of"),
+        _ => ("they overlap, so events would be counted more than once", "use a view with TUMBLE"),
     };
-    format!("windows of {} cannot be put together into longer ones: {why}; {hint}", kind(window))
+    format!("windows of {} cannot be merged into longer ones: {why}; {hint}", kind(window))
 }
 
-/// The cells of `length` that cells of `grid` fill; or why there are none, as it goes on after the length.
+/// Returns the grid of `length` that cells of `grid` fill, or the reason why there is none, as a predicate of the length.
 fn coarser(grid: Grid, zone: Zone, length: Length) -> Result<Grid, String> {
     match grid {
         Grid::Fixed { size, offset } => coarser_fixed(size, offset, zone, length),
@@ -197,7 +197,7 @@ fn examples(grid: Grid, zone: Zone) -> String {
         length(text).is_some_and(|length| coarser(grid, zone, length).is_ok_and(|coarse| coarse != grid))
     };
     let mut list: Vec<String> = own.into_iter().collect();
-    let usual = USUAL.iter().filter(fits).map(ToString::to_string);
+    let usual = SUGGESTED.iter().filter(fits).map(ToString::to_string);
     list.extend(usual.filter(|text| !list.contains(text)).take(ceiling).collect::<Vec<_>>());
     list.push("all".to_owned());
     list.join(", ")
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(tumble(HOURLY, "UTC", "all"), Ok(Grain::All));
         let error = tumble(HOURLY, "UTC", "45m").expect_err("no multiple");
         let expected = "grain: 45m is not a multiple of the view's window (1h); \
-                        valid would be 1h, 6h, 1d, 1w, 1mo, 1q, 1y, all";
+                        valid grains: 1h, 6h, 1d, 1w, 1mo, 1q, 1y, all";
         assert_eq!(error, expected);
         for wrong in ["", "h", "0h", "1x", "-1h", "99999999999999999d", "1 h", "é", "1M", "99999999999mo"] {
             assert!(tumble(HOURLY, "UTC", wrong).is_err(), "{wrong}");
@@ -254,7 +254,7 @@ mod tests {
     fn windows_that_do_not_follow_each_other_have_no_grain() {
         let hop = Window::Hop { panes: HOURLY, slide: 1, size: 24 };
         for (window, words) in [
-            (hop, "a view with TUMBLE"),
+            (hop, "use a view with TUMBLE"),
             (Window::Session { gap: HOUR }, "group_by"),
             (Window::Slide { size: HOUR, pane: 1 }, "as_of"),
         ] {
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(tumble(HOURLY, "UTC", "1mo"), Ok(months));
         let error = tumble(Grid::Fixed { size: 7 * HOUR, offset: 0 }, "Europe/Vienna", "1d").expect_err("no day");
         assert!(error.contains("1d of Europe/Vienna cannot be filled with the view's windows (7h)"), "{error}");
-        assert!(error.ends_with("valid would be 7h, all"), "{error}");
+        assert!(error.ends_with("valid grains: 7h, all"), "{error}");
     }
 
     #[test]
@@ -316,13 +316,13 @@ mod tests {
             (weeks, "1w", Ok(Grain::Window)),
             (weeks, "2w", Ok(Grain::Every(cells(CalendarUnit::Day, 14, 4, "Europe/Vienna")))),
             (weeks, "14d", Ok(Grain::Every(cells(CalendarUnit::Day, 14, 4, "Europe/Vienna")))),
-            (weeks, "1mo", Err("valid would be 1w, all")),
+            (weeks, "1mo", Err("valid grains: 1w, all")),
             (weeks, "10d", Err("cannot be filled with the view's windows (1w)")),
             (months, "1q", Ok(Grain::Every(quarters))),
             (months, "3mo", Ok(Grain::Every(quarters))),
             (months, "1y", Ok(Grain::Every(years))),
-            (months, "1w", Err("valid would be 1mo, 1q, 1y, all")),
-            (quarters, "1mo", Err("valid would be 1q, 1y, all")),
+            (months, "1w", Err("valid grains: 1mo, 1q, 1y, all")),
+            (quarters, "1mo", Err("valid grains: 1q, 1y, all")),
             (quarters, "4mo", Err("cannot be filled")),
         ] {
             match (tumble(own, "Europe/Vienna", text), expected) {

@@ -1,11 +1,11 @@
-//! Which columns does a query name? Lists of dimensions, measures and orders, each name checked against the view.
+//! Parses lists of dimensions, measures and orders, and checks each name against the view.
 
 use shared::view::{OutputColumn, View};
 
 use super::{OrderBy, OrderKey, QueryError, invalid};
 use crate::nearest::did_you_mean;
 
-/// Reads `group_by`: dimensions, comma separated; nothing for none.
+/// Parses `group_by`: dimensions, comma separated; an empty list is valid.
 pub fn dimensions(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
     let names = || view.dimensions.iter().map(|d| d.name.as_str());
     list("group_by", text, |name| {
@@ -13,7 +13,7 @@ pub fn dimensions(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
     })
 }
 
-/// Reads `measures`: measures, comma separated; nothing for none.
+/// Parses `measures`: measures, comma separated; an empty list is valid.
 pub fn measures(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
     let names = || view.measures.iter().map(|m| m.name.as_str());
     list("measures", text, |name| {
@@ -21,7 +21,7 @@ pub fn measures(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {
     })
 }
 
-/// All measures, in the order of the view's SELECT.
+/// Returns all measures, in the order of the view's SELECT.
 pub fn shown_measures(view: &View) -> Vec<usize> {
     let measure = |column: &OutputColumn| match column {
         OutputColumn::Measure(index) => Some(*index),
@@ -30,7 +30,7 @@ pub fn shown_measures(view: &View) -> Vec<usize> {
     view.output.iter().filter_map(measure).collect()
 }
 
-/// Reads `order_by`: names, comma separated, `-` before a descending one.
+/// Parses `order_by`: names, comma separated, prefixed with `-` for descending.
 pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>, QueryError> {
     let columns = || {
         let dimensions = grouped.iter().map(|d| view.dimensions[*d].name.as_str());
@@ -53,7 +53,7 @@ pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>
     })?;
     for (i, key) in keys.iter().enumerate() {
         if keys[..i].iter().any(|before| before.by == key.by) {
-            return Err(invalid("order_by", "a column is named twice"));
+            return Err(invalid("order_by", "names a column twice"));
         }
     }
     Ok(keys)
@@ -71,7 +71,7 @@ fn list<T: PartialEq>(
     for name in text.split(',').map(str::trim) {
         let item = find(name).map_err(|problem| invalid(parameter, problem))?;
         if found.contains(&item) {
-            return Err(invalid(parameter, format!("\"{name}\" is named twice")));
+            return Err(invalid(parameter, format!("names \"{name}\" twice")));
         }
         found.push(item);
     }

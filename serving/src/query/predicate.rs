@@ -1,4 +1,4 @@
-//! What does `where` keep? One BOOLEAN expression over the view's dimensions and measures, read by the dialect's own parser.
+//! Parses `where`: one BOOLEAN expression of the dialect over the view's dimensions and measures.
 
 use shared::sql::{QueryFilter, SqlError, parse_predicate, parse_query_filter};
 use shared::types::DataType;
@@ -6,14 +6,14 @@ use shared::view::View;
 
 use super::{QueryError, invalid};
 
-/// Reads `where`. Conditions over dimensions choose what is taken in; those that name a measure choose among the rows of
-/// the answer, so that the dimensions they name must be `grouped` by.
+/// Parses `where`. Conditions over dimensions filter the groups to merge; those that name a measure filter the rows of the
+/// result, so the dimensions they name must be in `grouped`.
 pub fn parse(view: &View, grouped: &[usize], text: &str) -> Result<QueryFilter, QueryError> {
     let named = |name: &String, data_type: DataType| (name.clone(), data_type);
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| named(&d.name, d.expression.data_type)).collect();
     let measures: Vec<_> = view.measures.iter().map(|m| named(&m.name, m.expression.data_type)).collect();
     let filter = parse_query_filter(text, &dimensions, &measures)
-        .map_err(|error| windows_named(text, &dimensions, &measures).unwrap_or_else(|| refusal(&error)))?;
+        .map_err(|error| windows_not_supported(text, &dimensions, &measures).unwrap_or_else(|| refusal(&error)))?;
     let mut missing = None;
     if let Some(rows) = &filter.rows {
         rows.for_each_column(&mut |column| {
@@ -27,8 +27,8 @@ pub fn parse(view: &View, grouped: &[usize], text: &str) -> Result<QueryFilter, 
         Some(dimension) => {
             let name = &dimensions[dimension].0;
             let problem = format!(
-                "\"{name}\" stands beside a measure, so it chooses among the rows of the answer, and it is not in group_by; \
-                 join conditions over dimensions alone with AND"
+                "\"{name}\" is compared together with a measure, so it must be in group_by; \
+                 put conditions over dimensions alone into an AND of their own"
             );
             Err(invalid("where", problem))
         }
@@ -37,11 +37,11 @@ pub fn parse(view: &View, grouped: &[usize], text: &str) -> Result<QueryFilter, 
 
 type Columns = [(String, DataType)];
 
-/// The refusal of a text that would do if the bounds of windows were columns.
-fn windows_named(text: &str, dimensions: &Columns, measures: &Columns) -> Option<QueryError> {
+/// The error for an expression that would be valid if `window_start` and `window_end` were columns.
+fn windows_not_supported(text: &str, dimensions: &Columns, measures: &Columns) -> Option<QueryError> {
     let bounds = ["window_start", "window_end"].map(|name| (name.to_owned(), DataType::Timestamp));
     let columns: Vec<_> = dimensions.iter().chain(measures).chain(&bounds).cloned().collect();
-    let what = "where over windows (use from and to)";
+    let what = "where over windows; use from and to";
     parse_predicate(text, &columns).is_ok().then(|| QueryError::NotSupported(what.into()))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Deserialize;
-use shared::compare::{Causes, MeasureDrift};
+use shared::compare::{Causes, ComparisonSummary};
 use shared::time::Micros;
 
 use crate::arguments::Compare;
@@ -20,17 +20,7 @@ struct Drift {
     view: String,
     max_drift: Option<f64>,
     /// Newest first.
-    reconciliations: Vec<Reconciliation>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reconciliation {
-    version: i64,
-    compared_at: Micros,
-    rows_compared: u64,
-    rows_equal: u64,
-    measures: BTreeMap<String, MeasureDrift>,
-    causes: Causes,
+    reconciliations: Vec<ComparisonSummary>,
 }
 
 pub async fn run(arguments: &Compare) -> Result<(), Failure> {
@@ -74,7 +64,7 @@ fn text(drift: &Drift, width: Option<u16>) -> String {
     text
 }
 
-fn drift_of(reconciliation: &Reconciliation, measure: &str) -> f64 {
+fn drift_of(reconciliation: &ComparisonSummary, measure: &str) -> f64 {
     reconciliation.measures.get(measure).map_or(0.0, |measure| measure.drift)
 }
 

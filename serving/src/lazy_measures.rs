@@ -1,7 +1,7 @@
-//! What do the rows of a merged table show, as far as a query asks before a page is cut? Aggregates finished when needed.
+//! Finishes aggregates of a merged table on demand, for filters and orders that read every row.
 //!
-//! A page is finished as a whole ([`shared::partial::finish::finish_measures`]); but filters and orders look at every row,
-//! and should not pay for measures they do not name.
+//! The rows of a page are finished together ([`shared::partial::finish::finish_measures`]). Filters and orders run before
+//! the page is cut and pay only for the measures they name.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -15,30 +15,30 @@ use shared::partial::merge::Merged;
 use shared::scalar::Scalar;
 use shared::view::View;
 
-/// Why the rows could not be looked at.
+/// The reason why a measure or a condition could not be computed.
 #[derive(Debug, thiserror::Error)]
-pub enum FiguresError {
-    #[error("the measures could not be computed: {0}")]
+pub enum MeasuresError {
+    #[error("cannot compute the measures: {0}")]
     Measures(#[from] EvaluateError),
-    #[error("the columns could not be read: {0}")]
+    #[error("cannot read the columns: {0}")]
     Columns(#[from] ArrowError),
 }
 
-/// The figures of every row of a merged table.
-pub struct Figures<'a> {
+/// The measures of every row of a merged table; each aggregate is finished once, when first read.
+pub struct LazyMeasures<'a> {
     view: &'a View,
     merged: &'a Merged,
     aggregates: Vec<OnceCell<ArrayRef>>,
 }
 
-impl<'a> Figures<'a> {
-    /// Nothing is finished yet.
-    pub fn new(view: &'a View, merged: &'a Merged) -> Figures<'a> {
-        Figures { view, merged, aggregates: vec![OnceCell::new(); view.aggregates.len()] }
+impl<'a> LazyMeasures<'a> {
+    /// Wraps `merged`; finishes nothing yet.
+    pub fn new(view: &'a View, merged: &'a Merged) -> LazyMeasures<'a> {
+        LazyMeasures { view, merged, aggregates: vec![OnceCell::new(); view.aggregates.len()] }
     }
 
-    /// The measure with this index, for every row.
-    pub fn measure(&self, measure: usize) -> Result<ArrayRef, FiguresError> {
+    /// Returns the measure with this index, for every row.
+    pub fn measure(&self, measure: usize) -> Result<ArrayRef, MeasuresError> {
         let expression = &self.view.measures[measure].expression;
         match expression.as_column() {
             Some(aggregate) => Ok(Arc::clone(self.aggregate(aggregate))),
@@ -46,17 +46,17 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// The rows that the view's HAVING lets pass.
-    pub fn having(&self, rows: Vec<u32>) -> Result<Vec<u32>, FiguresError> {
+    /// Returns the rows that satisfy the view's HAVING.
+    pub fn having(&self, rows: Vec<u32>) -> Result<Vec<u32>, MeasuresError> {
         match &self.view.having {
             Some(having) => Ok(true_rows(rows, &self.over_aggregates(having)?)),
             None => Ok(rows),
         }
     }
 
-    /// The rows at which `condition` is true: over the view's dimensions, and behind them its measures. `grouped` are the
-    /// dimensions that the table has.
-    pub fn passing(&self, rows: Vec<u32>, condition: &Scalar, grouped: &[usize]) -> Result<Vec<u32>, FiguresError> {
+    /// Returns the rows at which `condition` is true. Its columns are the view's dimensions, then its measures; `grouped` are
+    /// the dimensions that the table has.
+    pub fn passing(&self, rows: Vec<u32>, condition: &Scalar, grouped: &[usize]) -> Result<Vec<u32>, MeasuresError> {
         let dimensions = &self.view.dimensions;
         let mut reads = vec![false; dimensions.len() + self.view.measures.len()];
         condition.for_each_column(&mut |column| reads[column] = true);
@@ -65,8 +65,8 @@ impl<'a> Figures<'a> {
         let column = |at: usize| match at.checked_sub(dimensions.len()) {
             Some(measure) => self.measure(measure),
             None => {
-                let place = grouped.iter().position(|dimension| *dimension == at);
-                Ok(Arc::clone(&decoded[place.expect("a condition over rows names only dimensions they have")]))
+                let position = grouped.iter().position(|dimension| *dimension == at);
+                Ok(Arc::clone(&decoded[position.expect("a condition over rows names only dimensions that they have")]))
             }
         };
         let data_type = |at: usize| match at.checked_sub(dimensions.len()) {
@@ -85,7 +85,7 @@ impl<'a> Figures<'a> {
         self.aggregates[index].get_or_init(|| finish(&self.view.aggregates[index], &self.merged.states[index]).column)
     }
 
-    fn over_aggregates(&self, expression: &Scalar) -> Result<ArrayRef, FiguresError> {
+    fn over_aggregates(&self, expression: &Scalar) -> Result<ArrayRef, MeasuresError> {
         let mut reads = vec![false; self.aggregates.len()];
         expression.for_each_column(&mut |index| reads[index] = true);
         let column = |(index, read): (usize, &bool)| match read {
@@ -95,7 +95,7 @@ impl<'a> Figures<'a> {
         self.evaluated(expression, reads.iter().enumerate().map(column).collect())
     }
 
-    fn evaluated(&self, expression: &Scalar, columns: Vec<ArrayRef>) -> Result<ArrayRef, FiguresError> {
+    fn evaluated(&self, expression: &Scalar, columns: Vec<ArrayRef>) -> Result<ArrayRef, MeasuresError> {
         let fields = columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let options = RecordBatchOptions::new().with_row_count(Some(self.merged.len()));
@@ -104,7 +104,7 @@ impl<'a> Figures<'a> {
     }
 }
 
-/// Those of `rows` at which the BOOLEAN column is true.
+/// Returns those of `rows` at which the BOOLEAN column is true.
 fn true_rows(mut rows: Vec<u32>, condition: &ArrayRef) -> Vec<u32> {
     let condition = BooleanArray::from(condition.to_data());
     rows.retain(|row| condition.is_valid(*row as usize) && condition.value(*row as usize));

@@ -1,5 +1,6 @@
-//! Does a query ask for the past, and for which state of it? `version` on every view; `as_of` on views without SLIDE,
-//! whose `as_of` is the instant at which their window ends.
+//! Parses which version of the past a query asks for: `version` on every view, and `as_of` on views without SLIDE.
+//!
+//! On views with SLIDE, `as_of` is the instant at which the window ends and does not choose a version.
 
 use shared::published::Published;
 use shared::readers::Moment;
@@ -7,22 +8,22 @@ use shared::time::Micros;
 use shared::window::Window;
 
 use super::cursor::Cursor;
-use super::{Given, LayerChoice, QueryError, invalid, layer};
+use super::{Parameters, LayerChoice, QueryError, invalid, layer};
 
-/// The state of the past that the parameters ask for; `None`: the view as it is now.
+/// Parses the version of the past that the parameters name; `None`: the view as it is now.
 ///
-/// A cursor goes on in the version of the first page, where that is asked for by time, or where batch alone answers.
+/// A cursor keeps the version of the first page if that was chosen by time, or if only batch contributes.
 pub fn parse(
     published: &Published,
     parameters: &[(String, String)],
     now: Micros,
 ) -> Result<Option<Moment>, QueryError> {
-    let given = Given::new(parameters)?;
+    let given = Parameters::new(parameters)?;
     let is_slide = matches!(published.view.window, Window::Slide { .. });
     let as_of = given.get("as_of").filter(|_| !is_slide).map(moment).transpose()?;
     let asked = match (given.get("version"), as_of) {
         (Some(_), Some(_)) => {
-            return Err(invalid("as_of", "version says already which state is meant; give one of them"));
+            return Err(invalid("as_of", "version already selects a version; use only one of them"));
         }
         (Some(text), None) => match version_number(text) {
             Some(version) => Some(Moment::Version(version)),
@@ -33,29 +34,29 @@ pub fn parse(
     if let Some(Moment::Time(time)) = asked
         && time > now
     {
-        let problem = format!("{time} has not come yet; without as_of the view answers as it is now");
+        let problem = format!("{time} is in the future; leave out as_of for the current state");
         return Err(invalid("as_of", problem));
     }
     let layer = layer(&given)?;
     if asked.is_some() && layer == LayerChoice::Speed {
-        return Err(invalid("layer", "speed keeps nothing of the past; batch answers for it"));
+        return Err(invalid("layer", "the speed layer has no past versions; use layer=batch, or leave it out"));
     }
     let cursor = given.get("cursor").map(|text| Cursor::parse(text, given.fingerprint(&published.view))).transpose()?;
-    let begun = cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.fits(published)));
-    Ok(match begun.and_then(|cursor| cursor.version) {
+    let resumed = cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
+    Ok(match resumed.and_then(|cursor| cursor.version) {
         Some(version) => Some(Moment::Version(version)),
         None => asked,
     })
 }
 
-/// Reads the `as_of` of a view without SLIDE.
+/// Parses `as_of` of a view without SLIDE.
 pub fn moment(text: &str) -> Result<Moment, QueryError> {
     if let Some(version) = version_number(text) {
         return Ok(Moment::Version(version));
     }
     Micros::parse(text).map(Moment::Time).ok_or_else(|| {
         let problem = format!("\"{text}\" is neither the number of a batch version nor a time");
-        invalid("as_of", problem + "; write 12, or 2001-01-31T06:00:00Z. latest and now are for views with SLIDE")
+        invalid("as_of", problem + "; use 12 or 2001-01-31T06:00:00Z (only views with SLIDE have latest and now)")
     })
 }
 
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_versions_and_times_are_times() {
+    fn numbers_name_versions_and_times_name_instants() {
         let tumble = " GROUP BY TUMBLE(at, INTERVAL '1' HOUR)";
         let slide = " GROUP BY SLIDE(at, INTERVAL '1' HOUR)";
         for window in ["", tumble] {
@@ -92,11 +93,11 @@ mod tests {
             assert_eq!(asked(window, &[("version", "12")]), Ok(Some(Moment::Version(12))));
             assert_eq!(asked(window, &[("as_of", "1970-01-01T00:00:01Z")]), Ok(Some(Moment::Time(Micros(1_000_000)))));
             for (parameters, word) in [
-                (vec![("as_of", "1970-01-01T00:00:02Z")], "not come yet"),
+                (vec![("as_of", "1970-01-01T00:00:02Z")], "in the future"),
                 (vec![("as_of", "latest")], "SLIDE"),
                 (vec![("version", "-1")], "not the number"),
-                (vec![("version", "1"), ("as_of", "1")], "one of them"),
-                (vec![("version", "1"), ("layer", "speed")], "speed keeps nothing"),
+                (vec![("version", "1"), ("as_of", "1")], "only one of them"),
+                (vec![("version", "1"), ("layer", "speed")], "no past versions"),
             ] {
                 let error = asked(window, &parameters).expect_err("refused");
                 assert!(error.contains(word), "{parameters:?}: {error}");
@@ -108,11 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_keeps_its_version_where_nothing_else_answers() {
+    fn a_cursor_keeps_the_version_of_the_first_page() {
         let now = published("");
         let cursor = |parameters: &[(String, String)]| {
-            let fingerprint = Given(parameters).fingerprint(&now.view);
-            Cursor { offset: 5, version: Some(7), as_of: None }.written(fingerprint)
+            let fingerprint = Parameters(parameters).fingerprint(&now.view);
+            Cursor { offset: 5, version: Some(7), as_of: None }.encode(fingerprint)
         };
         for (parameter, expected) in [
             (("layer", "batch"), Some(Moment::Version(7))),

@@ -1,4 +1,4 @@
-//! What does a feed tell of? A query on a view, and how often it is looked at: two readers who ask for the same share it.
+//! Parses live queries: a query on a view and a polling interval. Clients with equal live queries share one feed.
 
 use std::time::Duration;
 
@@ -8,25 +8,26 @@ use shared::view::View;
 use crate::nearest::did_you_mean;
 use crate::query::{PARAMETERS, Query, QueryError};
 
-/// Parameters of rows that make no sense here, and why.
-const OTHERS: [(&str, &str); 3] = [
-    ("cursor", "a live answer has no pages; ask for a higher limit"),
-    ("version", "a version of the past does not change; ask /rows for it"),
-    ("shape", "a live answer has one shape"),
+/// Parameters of `/rows` that live queries do not have, and the reason.
+const ROWS_ONLY: [(&str, &str); 3] = [
+    ("cursor", "live queries have no pages; use a higher limit"),
+    ("version", "a version of the past does not change; use /rows"),
+    ("shape", "live queries have one shape"),
 ];
 
-/// What is looked at.
+/// A query whose changes are pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Subject {
+pub struct LiveQuery {
     pub view: String,
-    /// Those of `/rows`, in an order of their own.
+    /// Parameters of `/rows`, sorted.
     pub parameters: Vec<(String, String)>,
+    /// The polling interval.
     pub every: Duration,
 }
 
-/// Why nothing can be told of.
+/// The reason why a live query is invalid.
 #[derive(Debug, thiserror::Error)]
-pub enum SubjectError {
+pub enum LiveQueryError {
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error("{0}")]
@@ -35,48 +36,48 @@ pub enum SubjectError {
     Unknown(String, String),
 }
 
-impl Subject {
-    /// Reads the parameters of `/live` on `view`.
-    pub fn parse(view: &View, parameters: Vec<(String, String)>) -> Result<Subject, SubjectError> {
+impl LiveQuery {
+    /// Parses the parameters of `/live` on `view`.
+    pub fn parse(view: &View, parameters: Vec<(String, String)>) -> Result<LiveQuery, LiveQueryError> {
         let mut every = Duration::from_millis(LIVE_EVERY_DEFAULT_MS);
-        let mut given = Vec::with_capacity(parameters.len());
-        let mut seen_every = false;
+        let mut of_rows = Vec::with_capacity(parameters.len());
+        let mut has_every = false;
         for (name, value) in parameters {
-            if let Some((_, reason)) = OTHERS.iter().find(|(other, _)| *other == name) {
-                return Err(SubjectError::Parameter(format!("{name}: {reason}")));
+            if let Some((_, reason)) = ROWS_ONLY.iter().find(|(other, _)| *other == name) {
+                return Err(LiveQueryError::Parameter(format!("{name}: {reason}")));
             }
             if name == "every" {
-                if std::mem::replace(&mut seen_every, true) {
-                    return Err(SubjectError::Parameter("every: given twice".to_owned()));
+                if std::mem::replace(&mut has_every, true) {
+                    return Err(LiveQueryError::Parameter("every: must be given only once".to_owned()));
                 }
                 every = span(&value)?;
             } else if PARAMETERS.contains(&name.as_str()) {
-                given.push((name, value));
+                of_rows.push((name, value));
             } else {
-                let known = PARAMETERS.iter().copied().filter(|known| OTHERS.iter().all(|(other, _)| other != known));
+                let known = PARAMETERS.iter().copied().filter(|known| ROWS_ONLY.iter().all(|(other, _)| other != known));
                 let hint = did_you_mean(&name, known.chain(["every"]));
-                return Err(SubjectError::Unknown(name, hint));
+                return Err(LiveQueryError::Unknown(name, hint));
             }
         }
-        let query = Query::parse(view, &given)?;
+        let query = Query::parse(view, &of_rows)?;
         if query.limit > LIVE_ROWS_MAX {
-            return Err(SubjectError::Parameter(format!("limit: a live answer has at most {LIVE_ROWS_MAX} rows")));
+            return Err(LiveQueryError::Parameter(format!("limit: a live query has at most {LIVE_ROWS_MAX} rows")));
         }
         let is_slide = matches!(view.window, shared::window::Window::Slide { .. });
-        if !is_slide && given.iter().any(|(name, _)| name == "as_of") {
-            return Err(SubjectError::Parameter("as_of: the past does not change; ask /rows for it".to_owned()));
+        if !is_slide && of_rows.iter().any(|(name, _)| name == "as_of") {
+            return Err(LiveQueryError::Parameter("as_of: the past does not change; use /rows".to_owned()));
         }
-        given.sort();
-        Ok(Subject { view: view.name.to_string(), parameters: given, every })
+        of_rows.sort();
+        Ok(LiveQuery { view: view.name.to_string(), parameters: of_rows, every })
     }
 }
 
-/// Reads `500ms`, `1s`, `5m`.
-fn span(text: &str) -> Result<Duration, SubjectError> {
+/// Parses `500ms`, `1s`, `5m`.
+fn span(text: &str) -> Result<Duration, LiveQueryError> {
     let wrong = || {
         let (least, most) = (LIVE_EVERY_MIN_MS, LIVE_EVERY_MAX_MS / 60_000);
-        SubjectError::Parameter(format!(
-            "every: expected a time from {least}ms to {most}m such as 1s, found \"{text}\""
+        LiveQueryError::Parameter(format!(
+            "every: expected an interval from {least}ms to {most}m such as 1s, found \"{text}\""
         ))
     };
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

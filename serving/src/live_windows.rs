@@ -1,34 +1,34 @@
-//! To which windows has speed something to add? Rows from batch alone cannot tell, and are not final as long as it has.
+//! Finds the windows that speed still adds to. Rows from batch alone do not show it, and are not final until speed is done.
 
 use std::collections::{HashMap, HashSet};
 
 use shared::partial::merge::{Layers, MergeError, Merged, merge};
 use shared::window::Window;
 
-use crate::answer::spec;
-use crate::pin::Pinned;
-use crate::query::{LayerChoice, Query};
+use crate::pin::ViewPin;
+use crate::query::LayerChoice;
+use crate::query::bound::BoundQuery;
 
-/// What speed holds, beside an answer from batch.
+/// The windows and sessions that speed holds, for a result that excludes speed.
 pub enum LiveWindows {
     Windows(HashSet<i64>),
-    /// By key, the sessions that speed has a part in: first and last event, ascending.
+    /// By key, the sessions that speed contributes to: first and last event, ascending.
     Sessions(HashMap<Box<[u8]>, Vec<(i64, i64)>>),
 }
 
 impl LiveWindows {
-    /// What speed has beside the answer of `query`; `None` if that is nothing, or in the answer itself.
-    pub fn of(query: &Query, pinned: &Pinned) -> Result<Option<LiveWindows>, MergeError> {
+    /// Finds the windows of `query`; `None` if speed holds nothing, or its part is in the result.
+    pub fn of(query: &BoundQuery, pinned: &ViewPin) -> Result<Option<LiveWindows>, MergeError> {
         if query.layer != LayerChoice::Batch || pinned.speed.generations.is_empty() {
             return Ok(None);
         }
         let view = pinned.published.view.as_ref();
         let Window::Session { .. } = view.window else {
-            let merged = merge(&spec(view, query, &[]), &pinned.parts(LayerChoice::Speed))?;
+            let merged = merge(&query.merge_spec(view, &[]), &pinned.parts(LayerChoice::Speed))?;
             return Ok(Some(LiveWindows::Windows(merged.windows.into_iter().collect())));
         };
-        // Together, since a live session may reach a session of batch whose events it has none of.
-        let mut whole = spec(view, query, &query.dimensions);
+        // Both layers together: a live session may extend a session of batch without sharing an event.
+        let mut whole = query.merge_spec(view, &query.query.dimensions);
         (whole.from, whole.to) = (i64::MIN, i64::MAX);
         let merged = merge(&whole, &pinned.parts(LayerChoice::Merged))?;
         let mut sessions: HashMap<Box<[u8]>, Vec<(i64, i64)>> = HashMap::new();
@@ -40,14 +40,14 @@ impl LiveWindows {
         Ok(Some(LiveWindows::Sessions(sessions)))
     }
 
-    /// Does speed add to this row of batch's?
+    /// Returns true if speed adds to this row of batch.
     pub fn touch(&self, merged: &Merged, row: usize) -> bool {
         match self {
             LiveWindows::Windows(windows) => windows.contains(&merged.windows[row]),
             LiveWindows::Sessions(sessions) => {
                 let Some(of_key) = sessions.get(merged.keys.get(merged.groups[row])) else { return false };
-                let begun = of_key.partition_point(|(first, _)| *first <= merged.windows[row]);
-                begun > 0 && of_key[begun - 1].1 >= merged.lasts[row]
+                let started = of_key.partition_point(|(first, _)| *first <= merged.windows[row]);
+                started > 0 && of_key[started - 1].1 >= merged.lasts[row]
             }
         }
     }

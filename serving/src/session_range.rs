@@ -1,24 +1,26 @@
-//! Which sessions of batch may belong to an answer? Those that a chain of live sessions can tie to its range.
+//! Computes the range of batch sessions that a query over sessions has to read.
 //!
-//! Sessions of batch do not meet each other: only live ones lie between them. So from the range of the answer on, whatever
-//! live session is within the length of a batch session makes the range longer, until none is left; what batch then has in
-//! the range, or begins at most one such length before it, is all there is to stitch.
+//! Sessions of batch never touch each other; only live sessions can connect them. So the range of the query grows by every
+//! live session that is within the length of the longest batch session, until none is left. The batch sessions that start
+//! in that range, or at most one such length before it, are all that can merge into the result.
 
 use shared::readers::SpeedPin;
 use shared::version::BatchVersion;
 
-/// The range of starts, in microseconds, in which batch's sessions are needed for those that start in `from..to`; `gap` is
-/// the view's. `whole_key`: are sessions those of batch's own keys? Of fewer dimensions, sessions of batch may meet.
+/// Returns the range of starts, in microseconds, of the batch sessions needed for sessions that start in `from..to`.
+///
+/// `gap` is the view's. `full_key` is true if the query groups by every dimension; with fewer, sessions of batch may touch,
+/// and all are needed.
 pub fn starts_needed(
     version: &BatchVersion,
     speed: &SpeedPin,
     gap: i64,
-    whole_key: bool,
+    full_key: bool,
     (from, to): (i64, i64),
 ) -> (i64, i64) {
     let everything = (i64::MIN, i64::MAX);
     let longest = version.longest_session_us;
-    if !whole_key || longest <= 0 || (from, to) == everything {
+    if !full_key || longest <= 0 || (from, to) == everything {
         return everything;
     }
     let sessions = speed.generations.iter().flat_map(|generation| generation.part.sessions());
@@ -26,8 +28,8 @@ pub fn starts_needed(
     (first.saturating_sub(longest), end)
 }
 
-/// The shortest range that has `range` inside, and every interval that is less than `distance` from it or from another
-/// such interval.
+/// Returns the shortest range that contains `range` and every interval closer than `distance` to it or to another such
+/// interval.
 fn tied_to(range: (i64, i64), intervals: impl Iterator<Item = (i64, i64)>, distance: i64) -> (i64, i64) {
     let mut intervals: Vec<(i64, i64)> = intervals.collect();
     intervals.sort_unstable();
@@ -58,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes in one interval after the other until none is near.
+    /// Extends the range by one interval after the other until none is near.
     fn one_by_one(range: (i64, i64), intervals: &[(i64, i64)], distance: i64) -> (i64, i64) {
         let mut now = range;
         loop {
