@@ -1,6 +1,8 @@
 //! How are connections served? HTTP/1.1 with a limit on how long a client may take to say what it wants, and an end
 //! that lets requests under way finish.
 
+mod parse_problems;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use shared::limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{debug, warn};
+
+use self::parse_problems::ParseProblems;
 
 /// Serves until `stop` says so, then waits at most `wait` for requests under way.
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, wait: Duration) {
@@ -36,7 +40,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
         // Answers are written whole; waiting to fill packets would only delay them.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(routes.clone());
-        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = open.watch(http.serve_connection(TokioIo::new(ParseProblems::new(stream)), service));
         tokio::spawn(async move {
             if let Err(problem) = connection.await {
                 debug!(%problem, "a connection ended early");

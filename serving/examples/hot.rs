@@ -1,4 +1,4 @@
-//! How fast is the hot path? Five million batch rows and a live generation in memory, asked over HTTP for the last 60
+//! Measures the hot path: queries over HTTP on five million batch rows and a live generation in memory, for the last 60
 //! windows by group, 1,000 rows of JSON: `cargo build --release --workspace --examples`, then `hot` in the target folder's
 //! `release/examples`. Prints percentiles.
 
@@ -34,7 +34,7 @@ const MINUTES: i64 = 5_000;
 const CHANNELS: u32 = 1_000;
 const REQUESTS: usize = 3_000;
 
-/// Rows of every channel in the minutes `from..to`, as batch loads them: sorted, in one block.
+/// Builds rows of every channel in the minutes `from..to`, as batch loads them: sorted, in one block.
 fn part(view: &View, minutes: std::ops::Range<i64>) -> Part {
     let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
@@ -85,7 +85,7 @@ fn world() -> World {
     world
 }
 
-/// Sends one request on a kept connection and reads the whole answer.
+/// Sends one request on a kept connection and reads the complete response.
 fn ask(connection: &mut TcpStream, request: &str, answer: &mut Vec<u8>) -> std::io::Result<()> {
     connection.write_all(request.as_bytes())?;
     answer.clear();

@@ -1,4 +1,4 @@
-//! Does a reader that has an answer get it again only when it changed, and are pieces of a file pieces of one file?
+//! Tests revalidation, the response cache and byte ranges.
 
 mod world;
 
@@ -10,7 +10,7 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tower::ServiceExt;
-use world::{Answered, World};
+use world::{Reply, World};
 
 const SQL: &str = "
 CREATE STREAM flights (at TIMESTAMP, origin STRING, delay BIGINT) WITH (event_time = 'at');
@@ -23,8 +23,8 @@ fn event(origin: &str) -> String {
     format!(r#"{{"at":"2001-01-01T06:10:00Z","origin":"{origin}","delay":5}}"#)
 }
 
-/// One server for all requests: what it keeps between them is what is tested.
-async fn ask_of(server: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> Answered {
+/// Sends a request to one server, which keeps its caches between requests.
+async fn ask_of(server: &Router, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -33,19 +33,19 @@ async fn ask_of(server: &Router, method: &str, path: &str, headers: &[(&str, &st
     let response = server.clone().oneshot(request).await.expect("a router does not fail");
     let (status, headers) = (response.status(), response.headers().clone());
     let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body").to_vec();
-    Answered { status, headers, body }
+    Reply { status, headers, body }
 }
 
-async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> Answered {
+async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
     ask_of(&world.routes(), method, path, headers).await
 }
 
-fn tag(answered: &Answered) -> String {
-    answered.header("etag").expect("a tag").to_owned()
+fn tag(reply: &Reply) -> String {
+    reply.header("etag").expect("a tag").to_owned()
 }
 
 #[tokio::test]
-async fn an_unchanged_answer_is_not_sent_twice_and_a_changed_one_is() {
+async fn only_a_changed_response_is_sent_again() {
     let world = World::new(SQL);
     world.publish(1, &event("ATL"));
     let first = ask(&world, "GET", ROWS, &[]).await;
@@ -53,26 +53,26 @@ async fn an_unchanged_answer_is_not_sent_twice_and_a_changed_one_is() {
     let again = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&first))]).await;
     assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
     assert_eq!(tag(&again), tag(&first));
-    let other_question =
+    let other_query =
         ask(&world, "GET", "/v1/views/departures/rows?limit=1", &[("if-none-match", &tag(&first))]).await;
-    assert_eq!(other_question.status, StatusCode::OK);
+    assert_eq!(other_query.status, StatusCode::OK);
     let other_format = ask(&world, "GET", "/v1/views/departures/rows.csv", &[("if-none-match", &tag(&first))]).await;
     assert_eq!(other_format.status, StatusCode::OK);
 
     world.live(&event("BOS"));
     let live = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&first))]).await;
-    assert_eq!(live.status, StatusCode::OK, "an event more is another answer");
+    assert_eq!(live.status, StatusCode::OK, "a new event changes the response");
     assert_eq!(live.json()["rows"].as_array().map(Vec::len), Some(2));
     world.watermark("2001-01-02T11:00:00Z");
     let closed = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&live))]).await;
     assert_eq!(closed.status, StatusCode::OK, "the watermark moves finality");
     world.publish(2, &event("ATL"));
     let published = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&closed))]).await;
-    assert_eq!(published.status, StatusCode::OK, "a version more is another answer");
+    assert_eq!(published.status, StatusCode::OK, "a new version changes the response");
 }
 
 #[tokio::test]
-async fn pieces_of_a_parquet_answer_are_of_one_file_while_figures_move_on() {
+async fn ranges_of_a_parquet_response_belong_to_one_file() {
     let world = World::new(SQL);
     world.publish(1, &event("ATL"));
     let server = world.routes();
@@ -91,13 +91,13 @@ async fn pieces_of_a_parquet_answer_are_of_one_file_while_figures_move_on() {
     let second = ask_of(&server, "GET", path, &[("range", &format!("bytes={half}-"))]).await;
     assert_eq!((tag(&first), tag(&second)), (tag(&head), tag(&head)));
     let file = Bytes::from([first.body.as_slice(), second.body.as_slice()].concat());
-    assert_eq!(rows_of(file), 1, "the file as it was when its length was told");
+    assert_eq!(rows_of(file), 1, "the file whose length HEAD returned");
 
     let beyond = ask_of(&server, "GET", path, &[("range", &format!("bytes={length}-"))]).await;
     assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
     assert_eq!(beyond.header("content-range"), Some(format!("bytes */{length}").as_str()));
     let whole = ask_of(&server, "GET", path, &[]).await;
-    assert_eq!((whole.status, rows_of(Bytes::from(whole.body))), (StatusCode::OK, 2), "who reads all reads what is");
+    assert_eq!((whole.status, rows_of(Bytes::from(whole.body))), (StatusCode::OK, 2), "a complete response is current");
 }
 
 fn rows_of(file: Bytes) -> i64 {
@@ -109,9 +109,9 @@ async fn an_arrow_stream_has_the_rows_of_the_parquet_file() {
     let world = World::new(SQL);
     world.publish(1, &event("ATL"));
     world.live(&event("BOS"));
-    let answered = ask(&world, "GET", "/v1/views/departures/rows.arrow", &[]).await;
-    assert_eq!(answered.header("content-type"), Some("application/vnd.apache.arrow.stream"));
-    let streamed: Vec<RecordBatch> = StreamReader::try_new(answered.body.as_slice(), None)
+    let reply = ask(&world, "GET", "/v1/views/departures/rows.arrow", &[]).await;
+    assert_eq!(reply.header("content-type"), Some("application/vnd.apache.arrow.stream"));
+    let streamed: Vec<RecordBatch> = StreamReader::try_new(reply.body.as_slice(), None)
         .expect("a stream")
         .collect::<Result<_, _>>()
         .expect("batches");
@@ -128,7 +128,7 @@ async fn an_arrow_stream_has_the_rows_of_the_parquet_file() {
 }
 
 #[tokio::test]
-async fn a_question_is_answered_again_as_before_until_something_moves() {
+async fn responses_are_reused_until_the_state_moves() {
     let world = World::new(SQL);
     world.publish(1, &event("ATL"));
     let server = world.routes();
@@ -136,8 +136,8 @@ async fn a_question_is_answered_again_as_before_until_something_moves() {
     let first = ask_of(&server, "GET", path, &[]).await;
     world.clock.set(shared::time::Micros(i64::from(u32::MAX) * 1_000_000));
     let again = ask_of(&server, "GET", path, &[]).await;
-    assert_eq!(again.text(), first.text(), "the moment of asking included");
-    // Another question and another format are answers of their own; and a newer version is another state.
+    assert_eq!(again.text(), first.text(), "including as_of");
+    // Other parameters, other formats and newer versions have responses of their own.
     assert_ne!(ask_of(&server, "GET", &format!("{path}?limit=1"), &[]).await.text(), first.text());
     assert_ne!(ask_of(&server, "GET", "/v1/views/departures/rows.csv", &[]).await.text(), first.text());
     world.publish(2, &(event("ATL") + "\n" + &event("ORD")));
@@ -146,7 +146,7 @@ async fn a_question_is_answered_again_as_before_until_something_moves() {
 }
 
 #[tokio::test]
-async fn what_never_changes_says_so() {
+async fn current_rows_must_be_revalidated() {
     let world = World::new(SQL);
     world.publish(1, &event("ATL"));
     let now = ask(&world, "GET", ROWS, &[]).await;

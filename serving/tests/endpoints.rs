@@ -1,4 +1,4 @@
-//! Do the other doors lead where they should? Views, versions, comparisons, runs, streams and health.
+//! Tests the other endpoints: views, versions, comparisons, runs, streams and health.
 
 mod world;
 
@@ -58,12 +58,12 @@ fn world() -> World {
 
 async fn send(world: &World, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri(path).body(Body::from(body.to_owned())).expect("a request");
-    let answered = world.send(request).await;
-    (answered.status, answered.json())
+    let reply = world.send(request).await;
+    (reply.status, reply.json())
 }
 
 #[tokio::test]
-async fn a_view_tells_all_about_itself() {
+async fn a_view_is_described_in_full() {
     let world = world();
     let view = world.get("/v1/views/departures").await.json();
     assert!(view["sql"].as_str().is_some_and(|sql| sql.contains("CREATE VIEW departures")), "{view}");
@@ -89,7 +89,7 @@ async fn a_view_tells_all_about_itself() {
 }
 
 #[tokio::test]
-async fn a_view_is_described_even_while_a_layer_is_away() {
+async fn a_view_is_described_even_if_a_layer_is_unavailable() {
     let world = world();
     world.speed.stopped.store(true, Ordering::SeqCst);
     let view = world.get("/v1/views/departures").await.json();
@@ -101,7 +101,7 @@ async fn a_view_is_described_even_while_a_layer_is_away() {
 }
 
 #[tokio::test]
-async fn unknown_names_are_answered_with_the_nearest() {
+async fn unknown_names_are_refused_with_the_nearest() {
     let world = world();
     for (method, path, code, hint) in [
         ("GET", "/v1/views/departure", "unknown_view", "\"departures\""),
@@ -124,7 +124,7 @@ async fn unknown_names_are_answered_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn comparisons_are_found_by_version_and_cut_by_time() {
+async fn comparisons_are_found_by_version_and_filtered_by_time() {
     let world = world();
     let latest = world.get("/v1/views/departures/compare").await.json();
     assert_eq!((&latest["version"], latest["rows"].as_array().map(Vec::len)), (&json!(12), Some(3)));
@@ -143,14 +143,14 @@ async fn comparisons_are_found_by_version_and_cut_by_time() {
         ("form=2001-01-01", 400, "unknown_parameter"),
         ("to=2001-01-01&to=2001-01-01", 400, "invalid_parameter"),
     ] {
-        let answered = world.get(&format!("/v1/views/departures/compare?{query}")).await;
-        assert_eq!((answered.status.as_u16(), &answered.json()["code"]), (status, &json!(code)), "{query}");
+        let reply = world.get(&format!("/v1/views/departures/compare?{query}")).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (status, &json!(code)), "{query}");
     }
     assert_eq!(world.get("/v1/views/totals/compare").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn versions_come_with_their_drift() {
+async fn versions_are_listed_with_their_comparison() {
     let world = world();
     world.publish(13, EVENT);
     let versions = world.get("/v1/views/departures/versions").await.json();
@@ -162,7 +162,7 @@ async fn versions_come_with_their_drift() {
 }
 
 #[tokio::test]
-async fn runs_are_asked_for_watched_and_cancelled() {
+async fn runs_can_be_requested_listed_and_cancelled() {
     let world = world();
     let (status, run) = send(&world, "POST", "/v1/views/departures/runs", "").await;
     assert_eq!(
@@ -194,7 +194,7 @@ async fn runs_are_asked_for_watched_and_cancelled() {
 }
 
 #[tokio::test]
-async fn streams_are_told_as_intake_tells_them() {
+async fn streams_are_described_as_intake_reports_them() {
     let world = world();
     let partition = PartitionStatus {
         partition: P0,
@@ -258,13 +258,13 @@ async fn late_and_ahead_events_are_listed_as_flat_objects() {
         ("/v1/streams/flights/ahead?cursor=bad", 400, "invalid_parameter"),
         ("/v1/streams/flights/late?before=1", 400, "unknown_parameter"),
     ] {
-        let answered = world.get(path).await;
-        assert_eq!((answered.status.as_u16(), answered.json()["code"].as_str()), (status, Some(code)), "{path}");
+        let reply = world.get(path).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["code"].as_str()), (status, Some(code)), "{path}");
     }
 }
 
 #[tokio::test]
-async fn malformed_lines_are_listed_and_forgotten() {
+async fn rejected_lines_are_listed_and_removed() {
     let world = world();
     let line = Quarantined {
         number: 3,
@@ -294,14 +294,14 @@ async fn malformed_lines_are_listed_and_forgotten() {
 }
 
 #[tokio::test]
-async fn health_says_why_not() {
+async fn readiness_gives_the_reason() {
     let world = world();
     assert_eq!(world.get("/livez").await.status, StatusCode::OK);
     assert_eq!(world.get("/readyz").await.json(), json!({"status": "ready"}));
     world.speed.stopped.store(true, Ordering::SeqCst);
-    let answered = world.get("/readyz").await;
-    assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answered.json()["reason"].as_str().is_some_and(|r| r.contains("departures")), "{}", answered.text());
+    let reply = world.get("/readyz").await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reply.json()["reason"].as_str().is_some_and(|r| r.contains("departures")), "{}", reply.text());
     world.speed.stopped.store(false, Ordering::SeqCst);
     world.ready.store(false, Ordering::SeqCst);
     assert_eq!(world.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -1,4 +1,4 @@
-//! Does an answer say which of its figures are estimates, and only those? Distinct counts, percentiles and most frequent values.
+//! Tests that estimated values have bounds, and exact ones do not: distinct counts, percentiles, most frequent values.
 
 mod world;
 
@@ -12,7 +12,7 @@ CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c, COUNT(DISTIN
     PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY n) AS m, TOP_K(n, 2) AS top, COUNT(DISTINCT n) * 2 AS twice
 FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR), k;
 ";
-/// Different values in a window: more than any group keeps one by one.
+/// Distinct values in a window: more than any group keeps individually.
 const MANY: i64 = 5_000;
 
 /// One event each for the values `from..to`, and one more for 7.
@@ -23,7 +23,7 @@ fn spread(hour: u32, k: &str, from: i64, to: i64) -> String {
 
 fn world() -> World {
     let world = World::new(SQL);
-    // In batch alone, in both, and few in both.
+    // In batch alone, in both layers, and few in both.
     let batch = [spread(6, "many", 0, MANY), spread(7, "many", 0, MANY), spread(8, "few", 0, 10)];
     world.publish(1, &batch.concat());
     world.live(&[spread(7, "many", MANY, MANY + 100), spread(8, "few", 5, 15), spread(9, "many", 0, MANY)].concat());
@@ -37,7 +37,7 @@ fn interval(row: &Value, measure: &str) -> Option<(f64, f64)> {
     Some((bounds[0].as_f64().expect("a number"), bounds[1].as_f64().expect("a number")))
 }
 
-/// The measure is an estimate, inside its interval, and so is the truth.
+/// Asserts that the measure is an estimate and that its interval contains both it and the exact value.
 fn assert_estimated(row: &Value, measure: &str, truth: f64) {
     let (low, high) = interval(row, measure).unwrap_or_else(|| panic!("{measure} has no bounds in {row}"));
     let value = row[measure].as_f64().expect("a number");
@@ -46,22 +46,22 @@ fn assert_estimated(row: &Value, measure: &str, truth: f64) {
 }
 
 #[tokio::test]
-async fn batch_is_exact_and_what_speed_has_a_part_in_has_bounds_once_groups_are_large() {
-    let answered = world().get("/v1/views/v/rows").await.json();
+async fn batch_is_exact_and_large_groups_with_live_events_have_bounds() {
+    let reply = world().get("/v1/views/v/rows").await.json();
     let exact_in: Vec<_> =
-        answered["columns"].as_array().expect("columns").iter().map(|c| c["exact_in"].clone()).collect();
+        reply["columns"].as_array().expect("columns").iter().map(|c| c["exact_in"].clone()).collect();
     let batch = json!("batch");
     let none = Value::Null;
     let expected = [none.clone(), none.clone(), none.clone(), none, batch.clone(), batch.clone(), batch.clone(), batch];
     assert_eq!(exact_in, expected);
-    let rows = answered["rows"].as_array().expect("rows");
+    let rows = reply["rows"].as_array().expect("rows");
     let layers: Vec<_> = rows.iter().map(|r| r["_layer"].clone()).collect();
     assert_eq!(layers, ["batch", "merged", "merged", "speed"]);
-    // Batch's own values, exactly.
+    // Values of batch are exact.
     assert_eq!(rows[0]["_bounds"], Value::Null, "{}", rows[0]);
     assert_eq!((&rows[0]["c"], &rows[0]["d"], &rows[0]["twice"]), (&json!(MANY + 1), &json!(MANY), &json!(2 * MANY)));
     assert_eq!(rows[0]["m"], (MANY - 1) / 2);
-    // Large groups that speed has a part in.
+    // Large groups with live events.
     assert_estimated(&rows[1], "d", (MANY + 100) as f64);
     assert_estimated(&rows[1], "twice", 2.0 * (MANY + 100) as f64);
     assert_estimated(&rows[1], "m", (MANY + 100) as f64 / 2.0);
@@ -75,7 +75,7 @@ async fn batch_is_exact_and_what_speed_has_a_part_in_has_bounds_once_groups_are_
 }
 
 #[tokio::test]
-async fn batch_shown_coarser_is_an_estimate_where_it_is() {
+async fn coarser_grains_of_batch_are_estimates() {
     let world = world();
     let rows = world.rows("/v1/views/v/rows?layer=batch").await;
     assert!(rows.iter().all(|row| row["_bounds"].is_null()), "{rows:?}");
@@ -91,7 +91,7 @@ async fn batch_shown_coarser_is_an_estimate_where_it_is() {
 }
 
 #[tokio::test]
-async fn bounds_are_columns_where_there_are_no_objects() {
+async fn flat_formats_have_columns_for_bounds() {
     let world = world();
     let csv = world.get("/v1/views/v/rows.csv?measures=d,c").await.text();
     let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
@@ -103,11 +103,11 @@ async fn bounds_are_columns_where_there_are_no_objects() {
 }
 
 #[tokio::test]
-async fn where_and_order_read_the_estimates() {
+async fn where_and_order_use_the_estimates() {
     let world = world();
     let rows = world.rows("/v1/views/v/rows?where=d > 100&order_by=-d&measures=d").await;
     assert_eq!(rows.len(), 3);
     assert!(rows.is_sorted_by(|a, b| a["d"].as_i64() >= b["d"].as_i64()), "{rows:?}");
-    let answered = world.get("/v1/views/v/rows?where=top = 'x'").await;
-    assert_eq!((answered.status.as_u16(), &answered.json()["code"]), (400, &json!("invalid_predicate")));
+    let reply = world.get("/v1/views/v/rows?where=top = 'x'").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (400, &json!("invalid_predicate")));
 }

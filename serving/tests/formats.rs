@@ -1,4 +1,4 @@
-//! Does every format carry the same rows? Each is read back with a reader of its own.
+//! Tests that every format carries the same rows, each decoded by a reader of its own.
 
 mod world;
 
@@ -40,7 +40,7 @@ fn world() -> World {
 }
 
 #[tokio::test]
-async fn ndjson_and_the_bare_array_are_the_documents_rows() {
+async fn ndjson_and_the_bare_array_have_the_rows_of_the_document() {
     let world = world();
     let rows = world.rows("/v1/views/revenue/rows").await;
     assert_eq!(rows.len(), 4);
@@ -56,25 +56,25 @@ async fn ndjson_and_the_bare_array_are_the_documents_rows() {
 }
 
 #[tokio::test]
-async fn what_has_no_place_in_the_body_is_in_the_headers() {
-    let answered = world().get("/v1/views/revenue/rows.csv?limit=1").await;
-    assert_eq!(answered.header("trueup-version"), Some("7"));
-    assert_eq!(answered.header("trueup-seam"), Some("0:4"));
-    assert_eq!(answered.header("trueup-watermark"), Some("2001-01-01T07:00:00Z"));
-    assert_eq!(answered.header("trueup-complete"), Some("true"));
-    assert!(answered.header("trueup-next").is_some());
-    assert!(answered.header("content-type").is_some_and(|t| t.starts_with("text/csv")));
+async fn metadata_is_in_the_headers() {
+    let reply = world().get("/v1/views/revenue/rows.csv?limit=1").await;
+    assert_eq!(reply.header("trueup-version"), Some("7"));
+    assert_eq!(reply.header("trueup-seam"), Some("0:4"));
+    assert_eq!(reply.header("trueup-watermark"), Some("2001-01-01T07:00:00Z"));
+    assert_eq!(reply.header("trueup-complete"), Some("true"));
+    assert!(reply.header("trueup-next").is_some());
+    assert!(reply.header("content-type").is_some_and(|t| t.starts_with("text/csv")));
 }
 
 #[tokio::test]
-async fn csv_comes_back_value_by_value() {
+async fn csv_round_trips() {
     let body = world().get("/v1/views/revenue/rows.csv").await.body;
     let text = String::from_utf8(body.clone()).expect("UTF-8");
     assert!(
         text.starts_with("window_start,window_end,shop,sales,amount,heaviest,first_at,_layer,_finality\n"),
         "{text}"
     );
-    // Nothing and the empty text differ.
+    // NULL and the empty text differ.
     assert!(text.contains("Z,,1,,,"), "{text}");
     assert!(text.contains("Z,\"\",1,-0.05,1e+300,"), "{text}");
     let (schema, _) = Format::default().with_header(true).infer_schema(body.as_slice(), None).expect("a schema");
@@ -87,9 +87,9 @@ async fn csv_comes_back_value_by_value() {
 
 #[tokio::test]
 async fn parquet_keeps_the_types() {
-    let answered = world().get("/v1/views/revenue/rows.parquet").await;
-    assert_eq!(answered.header("content-type"), Some("application/vnd.apache.parquet"));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(answered.body)).expect("a file");
+    let reply = world().get("/v1/views/revenue/rows.parquet").await;
+    assert_eq!(reply.header("content-type"), Some("application/vnd.apache.parquet"));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(reply.body)).expect("a file");
     let schema = Arc::clone(reader.schema());
     assert_eq!(schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), NAMES);
     let batches: Vec<RecordBatch> = reader.build().expect("a reader").map(|b| b.expect("rows")).collect();
@@ -108,7 +108,7 @@ async fn parquet_keeps_the_types() {
 }
 
 #[tokio::test]
-async fn an_answer_without_rows_is_whole_in_every_format() {
+async fn an_empty_result_is_valid_in_every_format() {
     let world = world();
     let path = |extension: &str| format!("/v1/views/revenue/rows.{extension}?from=2030-01-01");
     assert_eq!(world.get(&path("json")).await.json()["rows"], json!([]));
@@ -120,12 +120,12 @@ async fn an_answer_without_rows_is_whole_in_every_format() {
 }
 
 #[tokio::test]
-async fn the_format_follows_accept_where_no_extension_says_it() {
+async fn without_extension_the_format_follows_accept() {
     let world = world();
     let ask = async |path: &str, accept: &str| {
         let request = Request::get(path).header("accept", accept).body(Body::empty()).expect("a request");
-        let answered = world.send(request).await;
-        (answered.status.as_u16(), answered.header("content-type").unwrap_or_default().to_owned())
+        let reply = world.send(request).await;
+        (reply.status.as_u16(), reply.header("content-type").unwrap_or_default().to_owned())
     };
     assert_eq!(ask("/v1/views/revenue/rows", "text/csv").await.1, "text/csv; charset=utf-8; header=present");
     assert_eq!(ask("/v1/views/revenue/rows", "*/*").await, (200, "application/json".into()));
@@ -139,13 +139,13 @@ async fn the_format_follows_accept_where_no_extension_says_it() {
 }
 
 #[tokio::test]
-async fn large_bodies_are_compressed_if_the_reader_can_read_them() {
+async fn large_bodies_are_compressed_if_the_client_accepts_it() {
     let world = world();
     let ask = async |path: &str, encoding: &str| {
         let request = Request::get(path).header("accept-encoding", encoding).body(Body::empty()).expect("a request");
-        let answered = world.send(request).await;
-        assert_eq!(answered.status, StatusCode::OK);
-        answered.header("content-encoding").map(str::to_owned)
+        let reply = world.send(request).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        reply.header("content-encoding").map(str::to_owned)
     };
     assert_eq!(ask("/v1/views/revenue/rows", "gzip").await.as_deref(), Some("gzip"));
     assert_eq!(ask("/v1/views/revenue/rows", "zstd").await.as_deref(), Some("zstd"));

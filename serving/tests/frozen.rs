@@ -1,5 +1,4 @@
-//! What do readers see of windows whose events the stream's retention has dropped? What batch kept, in every kind of
-//! window, and that it is frozen; never what speed has for them.
+//! Tests windows whose events retention has dropped: rows show what batch kept and are frozen, whatever speed has.
 
 mod world;
 
@@ -37,7 +36,7 @@ async fn shown(world: &World, view: &str, parameters: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
+async fn frozen_windows_show_batch_alone() {
     let world = World::new(SQL);
     world.publish(12, BATCH);
     world.live(LIVE);
@@ -52,7 +51,7 @@ async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
     let frozen = [hour("01-01T06:00", 1, "batch", "frozen"), hour("01-01T23:00", 1, "batch", "frozen")];
     assert_eq!(shown(&world, "hours", "").await, [&frozen[..], &young[..]].concat());
     assert_eq!(shown(&world, "hours", "layer=speed").await, [hour("01-02T07:00", 1, "speed", "closed")]);
-    // Batch alone has nothing that speed would add to.
+    // With layer=batch, speed adds to no frozen row.
     assert_eq!(shown(&world, "hours", "layer=batch&to=2001-01-02").await, frozen);
     // A coarser row is frozen if all its windows are.
     let days = [hour("01-01T00:00", 2, "batch", "frozen"), hour("01-02T00:00", 3, "merged", "closed")];
@@ -62,7 +61,7 @@ async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
     let csv = world.get("/v1/views/hours/rows.csv?to=2001-01-02").await.text();
     assert_eq!(csv.lines().filter(|line| line.ends_with(",batch,frozen")).count(), 2, "{csv}");
 
-    // A hop that reaches over is frozen as a whole; the one that begins with what is left is not.
+    // A hop that overlaps dropped dates is frozen; the first one after them is not.
     let hops = shown(&world, "hops", "").await;
     let expected = [
         hour("12-31T12:00", 1, "batch", "frozen"),
@@ -72,7 +71,7 @@ async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
     ];
     assert_eq!(hops, expected);
     let steps = shown(&world, "steps", "").await;
-    // Windows that grow begin on the last day of the year before.
+    // Cumulating windows start on the last day of the previous year.
     let is_before = |row: &Value| matches!(row[0].as_str().unwrap_or_default().get(..5), Some("12-31" | "01-01"));
     assert!(steps.iter().all(|row| is_before(row) == (row[3] == "frozen")), "{steps:?}");
     let sessions = [
@@ -81,11 +80,11 @@ async fn frozen_windows_are_those_of_batch_whatever_speed_has() {
         hour("01-02T07:00", 2, "merged", "closed"),
     ];
     assert_eq!(shown(&world, "visits", "").await, sessions);
-    // Panes before are as they were; the window goes on.
+    // Frozen panes stay as they are; the window still advances.
     let trailing = world.rows("/v1/views/trailing/rows?as_of=2001-01-03T00:00:00Z").await;
     assert_eq!((&trailing[0]["c"], &trailing[0]["_finality"]), (&json!(5), &json!("closed")));
-    let gone = world.rows("/v1/views/trailing/rows?as_of=2001-01-02T00:00:00Z").await;
-    assert_eq!((&gone[0]["c"], &gone[0]["_finality"]), (&json!(2), &json!("frozen")));
-    let told = world.get("/v1/views/hours").await.json();
-    assert_eq!(told["frozen_before"], json!("2001-01-02"), "{told}");
+    let older = world.rows("/v1/views/trailing/rows?as_of=2001-01-02T00:00:00Z").await;
+    assert_eq!((&older[0]["c"], &older[0]["_finality"]), (&json!(2), &json!("frozen")));
+    let view = world.get("/v1/views/hours").await.json();
+    assert_eq!(view["frozen_before"], json!("2001-01-02"), "{view}");
 }

@@ -1,4 +1,4 @@
-//! Does a query keep to what it may take, and is batch's share of an answer added up once per version?
+//! Tests the limits of queries and the batch merge cache.
 
 mod world;
 
@@ -19,7 +19,7 @@ FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;
 CREATE VIEW trailing AS
 SELECT window_end, origin, COUNT(*) AS flights FROM flights GROUP BY HOP(at, INTERVAL '1' HOUR, INTERVAL '3' HOUR), origin;
 ";
-/// More windows than are merged anew without a thought.
+/// More windows than the cache ignores.
 const WINDOWS: i64 = 24_000;
 
 fn event(hour: i64, origin: &str) -> String {
@@ -27,7 +27,7 @@ fn event(hour: i64, origin: &str) -> String {
     format!("{{\"at\":\"{at}\",\"origin\":\"{origin}\",\"delay\":{}}}\n", hour % 40)
 }
 
-/// An event an hour.
+/// A world with one event per hour.
 fn world() -> World {
     let world = World::new(SQL);
     let origins = ["ATL", "BOS", "JFK"];
@@ -40,7 +40,7 @@ fn limited(limits: QueryLimits) -> World {
 }
 
 #[tokio::test]
-async fn a_query_that_takes_too_much_is_refused_with_a_way_out() {
+async fn a_query_beyond_its_limits_is_refused_with_an_alternative() {
     let small = limited(QueryLimits { bytes_max: 100_000, ..QueryLimits::default() });
     let hasty = limited(QueryLimits { time: Duration::ZERO, ..QueryLimits::default() });
     let path = "/v1/views/departures/rows?limit=1";
@@ -52,16 +52,16 @@ async fn a_query_that_takes_too_much_is_refused_with_a_way_out() {
         assert_eq!((refused.status, &refused.json()["code"]), (status, &json!(code)), "{}", refused.text());
         assert!(refused.text().contains("a coarser grain"), "{}", refused.text());
     }
-    // Who wants to listen is refused as well, not left to wait.
+    // Live queries are refused too.
     let refused = small.get("/v1/views/departures/live").await;
     assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("query_too_large")));
-    // What is asked for as the refusal says is answered.
-    let answered = small.get("/v1/views/departures/rows?grain=30d&group_by=").await.json();
-    assert_eq!(answered["rows"].as_array().map(Vec::len), Some(34));
+    // The alternative that the refusal names works.
+    let reply = small.get("/v1/views/departures/rows?grain=30d&group_by=").await.json();
+    assert_eq!(reply["rows"].as_array().map(Vec::len), Some(34));
 }
 
 #[tokio::test]
-async fn there_is_a_word_when_rows_are_left_out() {
+async fn truncated_results_are_marked() {
     let world = world();
     let some = world.get("/v1/views/departures/rows?limit=5").await;
     assert_eq!((&some.json()["truncated"], some.header("trueup-truncated")), (&json!(true), Some("true")));
@@ -70,7 +70,7 @@ async fn there_is_a_word_when_rows_are_left_out() {
 }
 
 #[tokio::test]
-async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() {
+async fn cached_merges_equal_fresh_ones_and_live_events_are_added() {
     let world = world();
     let paths = [
         "/v1/views/departures/rows?grain=1d&group_by=",
@@ -81,15 +81,15 @@ async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() 
     ]
     .map(|path| path.replace(' ', "%20"));
     let rows = async |world: &World, path: &str| -> Vec<Value> {
-        let answered = world.get(path).await.json();
-        answered["rows"].as_array().unwrap_or_else(|| panic!("{path}: {answered}")).clone()
+        let reply = world.get(path).await.json();
+        reply["rows"].as_array().unwrap_or_else(|| panic!("{path}: {reply}")).clone()
     };
     let check = async |what: &str| {
         for path in &paths {
-            let kept = rows(&world, path).await;
-            // The same state with nothing kept.
-            let anew = World { admission: Arc::default(), ..world.clone() };
-            assert_eq!(kept, rows(&anew, path).await, "{what}: {path}");
+            let cached = rows(&world, path).await;
+            // The same state with an empty cache.
+            let fresh = World { admission: Arc::default(), ..world.clone() };
+            assert_eq!(cached, rows(&fresh, path).await, "{what}: {path}");
         }
     };
     check("at first").await;
@@ -98,10 +98,10 @@ async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() 
     world.live(&event(10 * 24 + 3, "BOS"));
     check("with a live event").await;
     assert_eq!(flights(&world).await, before + 1);
-    // New groups, before and behind what batch has.
+    // New groups, before and after those of batch.
     world.live(&(event(-50, "LAX") + &event(WINDOWS + 100, "SEA")));
     check("with new groups").await;
-    // Another version has another share.
+    // Another version has an entry of its own.
     world.speed.generations.lock().clear();
     world.publish(2, &(0..WINDOWS).map(|hour| event(hour, "ATL")).collect::<String>());
     check("with another version").await;
@@ -109,7 +109,7 @@ async fn batchs_share_is_kept_for_the_version_and_live_events_are_added_to_it() 
 }
 
 #[tokio::test]
-async fn a_door_that_takes_no_parameters_says_so() {
+async fn an_endpoint_without_parameters_refuses_any() {
     let world = world();
     for path in ["/v1/views", "/v1/views/departures", "/v1/views/departures/versions", "/v1/streams", "/v1/runs/x"] {
         let refused = world.get(&format!("{path}?limit=3")).await;

@@ -1,4 +1,4 @@
-//! Do pages of other origins come as far as the operator says, and no farther?
+//! Tests that only pages of admitted origins may read and change something.
 
 mod world;
 
@@ -13,20 +13,20 @@ const SQL: &str = "
         GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;";
 const PAGE: &str = "https://app.example";
 
-async fn ask(world: &World, method: Method, path: &str, origin: &str) -> world::Answered {
+async fn ask(world: &World, method: Method, path: &str, origin: &str) -> world::Reply {
     let request = Request::builder().method(method).uri(path).header("origin", origin).header("host", "127.0.0.1:8080");
     let request = request.header("access-control-request-method", "POST");
     world.send(request.body(Body::empty()).expect("a request")).await
 }
 
 #[tokio::test]
-async fn other_pages_neither_read_nor_change_unless_they_are_named() {
+async fn pages_of_other_origins_need_admission() {
     let mut world = World::new(SQL);
     let rows = "/v1/views/departures/rows";
     assert_eq!(ask(&world, Method::GET, rows, PAGE).await.header("access-control-allow-origin"), None);
     let refused = ask(&world, Method::POST, "/v1/views/departures/runs", PAGE).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (StatusCode::FORBIDDEN, Some("cross_origin")));
-    // The server's own page, and programs, which name no origin.
+    // The server's own pages are always admitted.
     let own = ask(&world, Method::POST, "/v1/views/departures/runs", "http://127.0.0.1:8080").await;
     assert_eq!(own.status, StatusCode::ACCEPTED);
 

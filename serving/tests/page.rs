@@ -1,4 +1,4 @@
-//! Is the page whole without any other server? Its skeleton, its files and what their headers allow.
+//! Tests the skeletons of the pages, their files and headers: nothing is loaded from another server.
 
 mod world;
 
@@ -14,7 +14,7 @@ CREATE VIEW worst AS SELECT MAX(delay) AS worst FROM flights;
 ";
 
 #[tokio::test]
-async fn every_view_has_its_card() {
+async fn every_view_has_a_card() {
     let page = World::new(SQL).get("/").await;
     assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, Some("text/html; charset=utf-8")));
     let html = page.text();
@@ -32,7 +32,7 @@ async fn every_view_has_its_card() {
 }
 
 #[tokio::test]
-async fn all_it_loads_comes_from_here() {
+async fn every_file_is_served_by_this_server() {
     let world = World::new(SQL);
     let page = world.get("/").await;
     assert!(!page.text().contains("http"), "the page names no other server");
@@ -46,14 +46,14 @@ async fn all_it_loads_comes_from_here() {
         ["view_card", "view_chart", "dom", "fetch_json", "format"].map(|module| format!("/assets/{module}.js")),
     );
     for file in files {
-        let answered = world.get(&file).await;
-        assert_eq!(answered.status, StatusCode::OK, "{file}");
-        assert!(!answered.body.is_empty(), "{file}");
+        let reply = world.get(&file).await;
+        assert_eq!(reply.status, StatusCode::OK, "{file}");
+        assert!(!reply.body.is_empty(), "{file}");
     }
 }
 
 #[tokio::test]
-async fn the_chart_library_is_sent_once_and_compressed() {
+async fn the_chart_library_is_compressed_and_cached() {
     let world = World::new(SQL);
     let ask = async |name: &'static str, value: &str| {
         let request = Request::get("/assets/plotly.min.js").header(name, value).body(Body::empty()).expect("a request");

@@ -1,4 +1,4 @@
-//! What do readers get? Every parameter, every layer, finality and the ledger, as seen through HTTP.
+//! Tests the rows endpoint: every parameter, every layer, finality and the ledger.
 
 mod world;
 
@@ -50,10 +50,10 @@ fn column(rows: &[Value], name: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_document_is_the_contracts() {
-    let answered = world().get("/v1/views/departures/rows?group_by=origin&measures=flights,fare").await;
-    assert_eq!(answered.status, StatusCode::OK);
-    assert_eq!(answered.header("content-type"), Some("application/json"));
+async fn the_document_follows_the_contract() {
+    let reply = world().get("/v1/views/departures/rows?group_by=origin&measures=flights,fare").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
     let row = |hour: u32, origin: Value, flights: u32, fare: Value, layer: &str, finality: &str| {
         json!({"window_start": format!("2001-01-01T{hour:02}:00:00Z"), "window_end": format!("2001-01-01T{:02}:00:00Z", hour + 1),
                "origin": origin, "flights": flights, "fare": fare, "_layer": layer, "_finality": finality})
@@ -76,11 +76,11 @@ async fn the_document_is_the_contracts() {
         "ledger": {"accepted": 6, "batch": 4, "speed": 2, "late": 0},
         "truncated": false, "next": null
     });
-    assert_eq!(answered.json(), expected);
+    assert_eq!(reply.json(), expected);
 }
 
 #[tokio::test]
-async fn layers_are_told_apart_and_add_up() {
+async fn layers_can_be_selected_and_add_up() {
     let world = world();
     let flights = async |layer: &str| {
         let rows =
@@ -101,7 +101,7 @@ async fn finality_follows_the_watermark_and_the_layers() {
     assert_eq!(column(&world.rows(path).await, "_finality"), ["closed", "closed", "open"]);
     world.watermark("2001-01-02T00:00:00Z");
     assert_eq!(column(&world.rows(path).await, "_finality"), ["closed", "final", "closed"]);
-    // Batch alone knows that speed has something to add to the first window.
+    // With layer=batch, the first window stays closed: speed still adds to it.
     assert_eq!(column(&world.rows(&format!("{path}&layer=batch")).await, "_finality"), ["closed", "final"]);
     // A day is open until the watermark has passed its end, and the end is the day's.
     let day = &world.rows(&format!("{path}&grain=1d")).await[0];
@@ -138,7 +138,7 @@ async fn from_and_to_are_half_open_on_window_start() {
     assert_eq!(starts("from=2001-01-01T06:00:00.000001Z&to=2001-01-01T08:00:00Z").await, ["07"]);
     assert_eq!(starts("from=2001-01-01&to=2001-01-02").await, ["06", "07", "08"]);
     assert_eq!(starts("to=2001-01-01T06:00:00%2B00:00").await, [] as [&str; 0]);
-    // Only whole rows: a coarser window that begins before `from` is not shown in part.
+    // Only complete rows: a coarser window that starts before `from` is not shown.
     assert_eq!(starts("grain=2h&from=2001-01-01T07:00:00Z").await, ["08"]);
     assert_eq!(starts("grain=2h&to=2001-01-01T07:00:00Z").await, ["06"]);
     assert_eq!(starts("grain=all").await, ["-"]);
@@ -159,7 +159,7 @@ async fn where_is_over_dimensions_and_measures() {
     assert_eq!(column(&rows, "flights"), [3]);
     let rows = world.rows("/v1/views/departures/rows?where=origin IS NULL").await;
     assert_eq!(column(&rows, "dest"), ["LAX"]);
-    // Dimensions choose what is taken in, measures what is shown of it.
+    // Conditions over dimensions filter before merging, those over measures after it.
     let rows = world.rows("/v1/views/departures/rows?group_by=&where=flights > 1").await;
     assert_eq!((column(&rows, "flights"), column(&rows, "fare")), (vec![json!(4)], vec![json!("12.55")]));
     let rows = world.rows("/v1/views/departures/rows?group_by=&where=flights > 1 AND origin = 'ATL'").await;
@@ -172,20 +172,20 @@ async fn where_is_over_dimensions_and_measures() {
     let rows = world.rows("/v1/views/ratios/rows?where=mean_delay BETWEEN 2 AND 5").await;
     assert_eq!(column(&rows, "mean_delay"), [4]);
     assert_eq!(world.rows("/v1/views/totals/rows?where=flights > 100").await, [] as [Value; 0]);
-    let answered = world.get("/v1/views/departures/rows?where=origen = 'ATL'").await;
-    let problem = answered.json();
+    let reply = world.get("/v1/views/departures/rows?where=origen = 'ATL'").await;
+    let problem = reply.json();
     assert_eq!(
-        (answered.status, &problem["code"], &problem["line"], &problem["column"]),
+        (reply.status, &problem["code"], &problem["line"], &problem["column"]),
         (StatusCode::BAD_REQUEST, &json!("invalid_predicate"), &json!(1), &json!(1))
     );
     assert!(problem["detail"].as_str().is_some_and(|d| d.contains("origin")), "{problem}");
     for over in ["window_start > TIMESTAMP '2001-01-01 00:00:00'", "flights > 1 AND window_end IS NULL"] {
-        let answered = world.get(&format!("/v1/views/departures/rows?where={over}")).await;
+        let reply = world.get(&format!("/v1/views/departures/rows?where={over}")).await;
         assert_eq!(
-            (answered.status, &answered.json()["code"]),
+            (reply.status, &reply.json()["code"]),
             (StatusCode::NOT_IMPLEMENTED, &json!("not_supported")),
             "{over}: {}",
-            answered.text()
+            reply.text()
         );
     }
 }
@@ -216,10 +216,10 @@ async fn orders_are_total_and_pages_join_up() {
         for limit in 1..=5 {
             let (mut paged, mut cursor) = (Vec::new(), String::new());
             loop {
-                let answered = world.get(&format!("{path}{order}&limit={limit}{cursor}")).await;
-                let document = answered.json();
+                let reply = world.get(&format!("{path}{order}&limit={limit}{cursor}")).await;
+                let document = reply.json();
                 paged.extend(document["rows"].as_array().expect("rows").iter().cloned());
-                assert_eq!(document["next"].as_str(), answered.header("trueup-next"));
+                assert_eq!(document["next"].as_str(), reply.header("trueup-next"));
                 match document["next"].as_str() {
                     Some(next) => cursor = format!("&cursor={next}"),
                     None => break,
@@ -244,11 +244,11 @@ async fn a_cursor_belongs_to_its_query_and_its_version() {
 }
 
 #[tokio::test]
-async fn every_wrong_parameter_is_answered_with_what_is_wrong() {
+async fn every_invalid_parameter_is_refused_with_the_reason() {
     let world = world();
     let cases = [
         ("groupby=origin", "unknown_parameter", "group_by"),
-        ("limit=1&limit=2", "invalid_parameter", "twice"),
+        ("limit=1&limit=2", "invalid_parameter", "only once"),
         ("from=yesterday", "invalid_parameter", "yesterday"),
         ("from=2001-01-03&to=2001-01-02", "invalid_parameter", "after"),
         ("group_by=orign", "invalid_parameter", "\"origin\""),
@@ -271,21 +271,21 @@ async fn every_wrong_parameter_is_answered_with_what_is_wrong() {
         ("group_by=origin&where=flights > 1 OR dest = 'LAX'", "invalid_parameter", "\"dest\""),
     ];
     for (query, code, words) in cases {
-        let answered = world.get(&format!("/v1/views/departures/rows?{query}")).await;
-        let problem = answered.json();
-        assert_eq!((answered.status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!(code)), "{query}: {problem}");
-        assert_eq!(answered.header("content-type"), Some("application/problem+json"));
+        let reply = world.get(&format!("/v1/views/departures/rows?{query}")).await;
+        let problem = reply.json();
+        assert_eq!((reply.status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!(code)), "{query}: {problem}");
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"));
         assert_eq!((&problem["status"], &problem["type"]), (&json!(400), &json!(format!("urn:trueup:problem:{code}"))));
         assert!(problem["detail"].as_str().is_some_and(|d| d.contains(words)), "{query}: {problem}");
     }
-    let answered = world.get("/v1/views/departures/rows?as_of=2001-01-01").await;
-    assert_eq!((answered.status, &answered.json()["code"]), (StatusCode::NOT_FOUND, &json!("unknown_version")));
+    let reply = world.get("/v1/views/departures/rows?as_of=2001-01-01").await;
+    assert_eq!((reply.status, &reply.json()["code"]), (StatusCode::NOT_FOUND, &json!("unknown_version")));
     assert_eq!(world.rows("/v1/views/everything/rows?where=1 = 1").await[0]["flights"], 6);
     assert_eq!(world.rows("/v1/views/everything/rows?where=1 > 1").await, [] as [Value; 0]);
     for query in ["from=2001-01-01", "to=2001-01-01", "grain=1h"] {
-        let answered = world.get(&format!("/v1/views/totals/rows?{query}")).await;
+        let reply = world.get(&format!("/v1/views/totals/rows?{query}")).await;
         assert_eq!(
-            (answered.status, &answered.json()["code"]),
+            (reply.status, &reply.json()["code"]),
             (StatusCode::BAD_REQUEST, &json!("invalid_parameter")),
             "{query}"
         );
@@ -295,9 +295,9 @@ async fn every_wrong_parameter_is_answered_with_what_is_wrong() {
 
 #[tokio::test]
 async fn measures_and_dimensions_come_in_the_order_asked_for() {
-    let answered =
+    let reply =
         world().get("/v1/views/departures/rows?group_by=dest,origin&measures=share,flights&limit=1").await.json();
-    let names: Vec<_> = answered["columns"].as_array().expect("columns").iter().map(|c| c["name"].clone()).collect();
+    let names: Vec<_> = reply["columns"].as_array().expect("columns").iter().map(|c| c["name"].clone()).collect();
     assert_eq!(names, ["window_start", "window_end", "dest", "origin", "share", "flights"]);
     assert_eq!(
         world().rows("/v1/views/departures/rows?measures=&group_by=&grain=all").await,
@@ -316,13 +316,13 @@ async fn a_view_without_its_first_version_says_that_the_archive_has_more() {
     for (layer, accepted) in [("merged", 1_000), ("batch", 1_000), ("speed", 1_000)] {
         let answer = world.get(&format!("/v1/views/departures/rows?layer={layer}")).await.json();
         assert_eq!((&answer["rows"], &answer["ledger"]["accepted"]), (&json!([]), &json!(accepted)), "{answer}");
-        // Only the speed layer alone is what it promises to be: what came since.
+        // Only layer=speed is complete: all events since the seam.
         assert_eq!(answer["complete"], json!(layer == "speed"), "{layer}");
     }
 }
 
 #[tokio::test]
-async fn a_ledger_that_does_not_balance_is_said_so() {
+async fn a_ledger_mismatch_makes_the_result_incomplete() {
     let world = world();
     assert_eq!(world.get("/v1/views/departures/rows").await.json()["complete"], true);
     // One event in place of another: the numbers add up, the positions do not.
@@ -332,10 +332,10 @@ async fn a_ledger_that_does_not_balance_is_said_so() {
     version.ledger = swapped;
     let unbalanced = shared::published::Published::version(published.view.clone(), published.stream.clone(), version);
     world.views.publish(unbalanced);
-    let answered = world.get("/v1/views/departures/rows").await;
-    assert_eq!(answered.json()["complete"], false);
-    assert_eq!(answered.json()["ledger"], json!({"accepted": 6, "batch": 4, "speed": 2, "late": 0}));
-    assert_eq!(answered.header("trueup-complete"), Some("false"));
+    let reply = world.get("/v1/views/departures/rows").await;
+    assert_eq!(reply.json()["complete"], false);
+    assert_eq!(reply.json()["ledger"], json!({"accepted": 6, "batch": 4, "speed": 2, "late": 0}));
+    assert_eq!(reply.header("trueup-complete"), Some("false"));
     assert_eq!(world.get("/v1/views/departures/rows?layer=batch").await.json()["complete"], false);
     assert_eq!(world.get("/v1/views/departures/rows?layer=speed").await.json()["complete"], true);
     // Speed loses an event.
@@ -344,28 +344,28 @@ async fn a_ledger_that_does_not_balance_is_said_so() {
     assert_eq!(world.get("/v1/views/departures/rows").await.json()["complete"], false);
     assert_eq!(world.get("/v1/views/departures/rows?layer=batch").await.json()["complete"], true);
     assert_eq!(world.get("/v1/views/departures/rows?layer=speed").await.json()["complete"], false);
-    // Unless it was left out for being late, which is accounted for.
+    // Late events are accounted for.
     world.speed.generations.lock().get_mut("departures").expect("generations")[0].late = Ledger::of(P0, Offset(5));
-    let answered = world.get("/v1/views/departures/rows").await.json();
-    assert_eq!((&answered["complete"], &answered["ledger"]["late"]), (&json!(true), &json!(1)));
+    let reply = world.get("/v1/views/departures/rows").await.json();
+    assert_eq!((&reply["complete"], &reply["ledger"]["late"]), (&json!(true), &json!(1)));
 }
 
 #[tokio::test]
-async fn a_moved_seam_is_followed_and_a_lost_layer_is_told() {
+async fn a_moved_seam_is_retried_and_a_missing_layer_is_reported() {
     let world = world();
     world.speed.seam_moves.store(3, Ordering::SeqCst);
     assert_eq!(world.get("/v1/views/departures/rows").await.status, StatusCode::OK);
     world.speed.seam_moves.store(9, Ordering::SeqCst);
-    let answered = world.get("/v1/views/departures/rows").await;
+    let reply = world.get("/v1/views/departures/rows").await;
     assert_eq!(
-        (answered.status, &answered.json()["code"]),
+        (reply.status, &reply.json()["code"]),
         (StatusCode::SERVICE_UNAVAILABLE, &json!("speed_unavailable"))
     );
     world.speed.seam_moves.store(0, Ordering::SeqCst);
     world.batch.broken.store(true, Ordering::SeqCst);
-    let answered = world.get("/v1/views/departures/rows").await;
+    let reply = world.get("/v1/views/departures/rows").await;
     assert_eq!(
-        (answered.status, &answered.json()["code"]),
+        (reply.status, &reply.json()["code"]),
         (StatusCode::SERVICE_UNAVAILABLE, &json!("batch_unavailable"))
     );
     assert_eq!(world.get("/v1/views/departures/rows?layer=speed").await.status, StatusCode::OK);
@@ -391,10 +391,10 @@ async fn a_sum_that_does_not_fit_is_null_and_named() {
 }
 
 #[tokio::test]
-async fn nothing_published_and_nothing_live_is_an_empty_answer() {
+async fn without_versions_and_events_the_result_is_empty() {
     let world = World::new(SQL);
-    let answered = world.get("/v1/views/departures/rows").await.json();
-    assert_eq!(answered["rows"], json!([]));
-    assert_eq!(answered["seam"], json!({"version": null, "published_at": null, "offsets": {"0": 0}}));
-    assert_eq!((&answered["complete"], &answered["watermark"]), (&json!(true), &Value::Null));
+    let reply = world.get("/v1/views/departures/rows").await.json();
+    assert_eq!(reply["rows"], json!([]));
+    assert_eq!(reply["seam"], json!({"version": null, "published_at": null, "offsets": {"0": 0}}));
+    assert_eq!((&reply["complete"], &reply["watermark"]), (&json!(true), &Value::Null));
 }

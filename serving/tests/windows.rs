@@ -1,4 +1,4 @@
-//! Is every kind of window answered as it is defined? Ids, ends, finality, grains and refusals, as seen through HTTP.
+//! Tests every kind of window over HTTP: ids, ends, finality, grains and refusals.
 
 mod world;
 
@@ -35,9 +35,9 @@ fn row(start: &str, end: &str, count: i64) -> (String, String, i64) {
 }
 
 async fn refusal(world: &World, path: &str) -> String {
-    let answered = world.get(path).await;
-    let problem = answered.json();
-    assert_eq!(answered.status, StatusCode::BAD_REQUEST, "{path}: {problem}");
+    let reply = world.get(path).await;
+    let problem = reply.json();
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{path}: {problem}");
     assert_eq!(problem["code"], "invalid_parameter", "{path}: {problem}");
     problem["detail"].as_str().expect("a detail").to_owned()
 }
@@ -55,7 +55,7 @@ fn world(view: &str) -> World {
 }
 
 #[tokio::test]
-async fn hops_share_events_in_both_layers_and_each_has_its_own_end() {
+async fn hops_overlap_in_both_layers() {
     let world = world(
         "CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c, SUM(n) AS total
          FROM s GROUP BY HOP(at, INTERVAL '1' HOUR, INTERVAL '2' HOUR), k;",
@@ -119,16 +119,16 @@ async fn cumulated_windows_share_their_start_and_are_ordered_by_their_end() {
 }
 
 #[tokio::test]
-async fn the_trailing_window_ends_where_it_is_asked_to() {
+async fn the_trailing_window_ends_at_as_of() {
     let world = world(
         "CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c, SUM(n) AS total
          FROM s GROUP BY SLIDE(at, INTERVAL '1' HOUR), k;",
     );
     let ask = async |query: &str| {
-        let answered = world.get(&format!("/v1/views/v/rows?{query}")).await;
-        assert_eq!(answered.status, StatusCode::OK, "{query}: {}", answered.text());
-        let as_of = answered.header("trueup-as-of").map(str::to_owned);
-        let document = answered.json();
+        let reply = world.get(&format!("/v1/views/v/rows?{query}")).await;
+        assert_eq!(reply.status, StatusCode::OK, "{query}: {}", reply.text());
+        let as_of = reply.header("trueup-as-of").map(str::to_owned);
+        let document = reply.json();
         assert_eq!(document["as_of"].as_str(), as_of.as_deref());
         (document["as_of"].clone(), document["rows"].as_array().expect("rows").clone())
     };
@@ -137,7 +137,7 @@ async fn the_trailing_window_ends_where_it_is_asked_to() {
     assert_eq!(rows_of(&rows), [row("01T07:10", "01T08:10", 2), row("01T07:10", "01T08:10", 1)]);
     assert_eq!((&rows[0]["_layer"], &rows[0]["_finality"]), (&json!("merged"), &json!("closed")));
     assert_eq!((&rows[1]["_layer"], &rows[1]["_finality"]), (&json!("batch"), &json!("closed")));
-    // Half open: an event is inside from the instant after it on, and out after the window's size.
+    // Half open: an event counts from the instant after it until the window's size has passed.
     for (as_of, total) in [
         ("2001-01-01T07:10:00Z", 1),
         ("2001-01-01T07:10:00.000001Z", 2),
@@ -167,7 +167,7 @@ async fn the_trailing_window_ends_where_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn pages_of_a_trailing_window_are_all_as_of_the_first() {
+async fn pages_of_a_trailing_window_share_one_instant() {
     let world = world(
         "CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c FROM s GROUP BY SLIDE(at, INTERVAL '2' DAY), k;",
     );
@@ -180,14 +180,14 @@ async fn pages_of_a_trailing_window_are_all_as_of_the_first() {
 }
 
 #[tokio::test]
-async fn a_coarse_trailing_window_goes_back_to_its_step() {
+async fn the_instant_is_rounded_down_to_the_step() {
     let world = world(
         "CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c
          FROM s GROUP BY SLIDE(at, INTERVAL '1' HOUR, INTERVAL '10' MINUTE), k;",
     );
-    let answered = world.get("/v1/views/v/rows?as_of=2001-01-01T08:19:59Z&group_by=").await.json();
-    assert_eq!(answered["as_of"], "2001-01-01T08:10:00Z");
-    assert_eq!(rows_of(answered["rows"].as_array().expect("rows")), [row("01T07:10", "01T08:10", 3)]);
+    let reply = world.get("/v1/views/v/rows?as_of=2001-01-01T08:19:59Z&group_by=").await.json();
+    assert_eq!(reply["as_of"], "2001-01-01T08:10:00Z");
+    assert_eq!(rows_of(reply["rows"].as_array().expect("rows")), [row("01T07:10", "01T08:10", 3)]);
     world.latest_event("2001-01-01T09:00:00Z");
     assert_eq!(world.get("/v1/views/v/rows?as_of=latest").await.json()["as_of"], "2001-01-01T09:10:00Z");
 }
@@ -221,7 +221,7 @@ async fn sessions_are_stitched_across_the_seam() {
     );
     assert_eq!((&rows[0]["_layer"], &rows[1]["_layer"]), (&json!("merged"), &json!("batch")));
     assert_eq!((&rows[0]["_finality"], &rows[1]["_finality"]), (&json!("closed"), &json!("final")));
-    // Both sessions of batch belong to one that speed has a part in.
+    // A live session joins both sessions of batch.
     let batch = world.rows("/v1/views/v/rows?layer=batch").await;
     assert_eq!(
         batch.iter().map(|r| r["_finality"].clone()).collect::<Vec<_>>(),
@@ -247,12 +247,12 @@ impl Numbers {
 }
 
 #[tokio::test]
-async fn any_range_of_sessions_is_the_whole_answer_cut_by_its_starts() {
+async fn any_range_of_sessions_is_a_slice_of_all_sessions() {
     let mut numbers = Numbers(7);
     let mut parts_read = 0;
     for _ in 0..12 {
         let world = World::new(&stream_and(SESSIONS));
-        // Some two weeks in which sessions often reach over midnight, and live events often tie them together.
+        // Two weeks in which sessions often extend over midnight and live events often join them.
         let mut some = |count: usize| {
             let mut text = String::new();
             for _ in 0..count {
@@ -364,7 +364,7 @@ async fn days_weeks_and_months_follow_the_zone_of_the_view() {
 }
 
 #[tokio::test]
-async fn windows_that_do_not_fill_a_zones_days_are_said_so() {
+async fn windows_that_do_not_fill_a_zones_days_are_refused() {
     let world = World::new(&stream_and(
         "CREATE VIEW v WITH (time_zone = 'Asia/Kolkata') AS SELECT window_start, k, COUNT(*) AS c
          FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR), k;",
@@ -377,7 +377,7 @@ async fn windows_that_do_not_fill_a_zones_days_are_said_so() {
 }
 
 #[tokio::test]
-async fn having_is_about_the_rows_that_are_shown() {
+async fn having_filters_the_rows_of_the_result() {
     let world = world(
         "CREATE VIEW v AS SELECT window_start, window_end, k, COUNT(*) AS c, SUM(n) AS total
          FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR), k HAVING SUM(n) + COUNT(*) > 4;",

@@ -1,4 +1,4 @@
-//! A server without the other layers: parts folded from hand-made events, behind readers that do as they are told.
+//! Builds a serving layer for tests: parts folded from given events, behind fakes of the other layers.
 
 #![allow(dead_code, reason = "each test binary uses a part of the world")]
 
@@ -67,12 +67,12 @@ pub fn events(stream: &Stream, ndjson: &str) -> RecordBatch {
     }
 }
 
-/// What speed makes of events for a view, the first of which has this offset in partition 0.
+/// Folds events for a view as speed does; the first has this offset in partition 0.
 pub fn part(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset) -> Part {
     elsewhere(|| folded(view, stream, events, first, Precision::Sketch))
 }
 
-/// Polars refuses to evaluate on a thread that drives async tasks, as that of a test does.
+/// Runs work on a thread of its own: Polars does not evaluate on a thread that drives async tasks, as that of a test does.
 fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("the work is done"))
 }
@@ -80,7 +80,7 @@ fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// Windows that start on one date; `None`: the view has no windows.
 pub type DatedPart = (Option<Day>, Arc<Part>);
 
-/// What batch makes of all events for a view, and reads back from its table: a part for every date on which windows start.
+/// Computes events for a view as batch does: one part for every date on which windows start.
 pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
     let part = folded(view, stream, events, Offset(0), Precision::Exact);
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
@@ -148,7 +148,7 @@ pub struct FakeSpeed {
     pub generations: Mutex<BTreeMap<String, Vec<Generation>>>,
     pub watermark: Mutex<Option<Micros>>,
     pub latest_event: Mutex<Option<Micros>>,
-    /// How many pins find that the seam has moved.
+    /// Number of pins that find the seam moved.
     pub seam_moves: AtomicUsize,
     pub stopped: AtomicBool,
 }
@@ -179,7 +179,7 @@ impl SpeedReader for FakeSpeed {
 #[derive(Default)]
 pub struct FakeBatch {
     pub parts: Mutex<BTreeMap<String, Vec<DatedPart>>>,
-    /// Parts handed out.
+    /// Number of parts read.
     pub read: AtomicUsize,
     pub broken: AtomicBool,
 }
@@ -201,7 +201,7 @@ impl BatchReader for FakeBatch {
     }
 }
 
-/// Old versions are tried with the real batch layer (`tests/versions.rs`); here none is kept.
+/// Keeps no past versions; `tests/versions.rs` tests them with the real batch layer.
 pub struct FakePast;
 
 impl PastReader for FakePast {
@@ -339,7 +339,7 @@ impl Runs for FakeRuns {
     }
 }
 
-/// Streams whose lists answer as told, and that remember how they were asked.
+/// Streams with preset lists; records the requests.
 #[derive(Default)]
 pub struct FakeStreams {
     pub all: Mutex<Vec<StreamStatus>>,
@@ -349,9 +349,9 @@ pub struct FakeStreams {
 }
 
 impl FakeStreams {
-    fn told<T>(&self, stream: &str, what: &str, range: &ListRange, answer: Option<T>) -> Result<T, StreamError> {
+    fn listed<T>(&self, stream: &str, what: &str, range: &ListRange, preset: Option<T>) -> Result<T, StreamError> {
         self.asked.lock().push((what.to_owned(), range.clone()));
-        answer.filter(|_| stream == "flights").ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
+        preset.filter(|_| stream == "flights").ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
     }
 }
 
@@ -365,20 +365,20 @@ impl Streams for FakeStreams {
             return Err(StreamError::BadCursor("bad".to_owned()));
         }
         let what = format!("{kind:?}");
-        self.told(stream, &what, range, self.events.lock().clone())
+        self.listed(stream, &what, range, self.events.lock().clone())
     }
 
     fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
-        self.told(stream, "Quarantine", range, self.quarantine.lock().clone())
+        self.listed(stream, "Quarantine", range, self.quarantine.lock().clone())
     }
 
     fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError> {
         let range = ListRange { limit: 0, cursor: None };
-        self.told(stream, "Empty", &range, self.quarantine.lock().take()).map(|page| page.counts.kept)
+        self.listed(stream, "Empty", &range, self.quarantine.lock().take()).map(|page| page.counts.kept)
     }
 }
 
-/// Everything a server needs, with one stream.
+/// The state of a server with one stream.
 #[derive(Clone)]
 pub struct World {
     pub stream: Arc<Stream>,
@@ -417,7 +417,7 @@ impl World {
         }
     }
 
-    /// Publishes version `version` of every view, made from `ndjson`, which partition 0 holds from offset 0 on.
+    /// Publishes `version` of every view from `ndjson`, the events of partition 0 from offset 0 on.
     pub fn publish(&self, version: i64, ndjson: &str) {
         let events = events(&self.stream, ndjson);
         let accepted = Ledger::of_range(P0, Offset(0), Offset(events.num_rows() as u64));
@@ -457,7 +457,7 @@ impl World {
         }
     }
 
-    /// Windows of every view that start before `day` are frozen.
+    /// Freezes the windows of every view that start before `day`.
     pub fn freeze(&self, day: &str) {
         for name in self.by_name.keys() {
             let published = self.views.get(name).expect("a view");
@@ -493,7 +493,7 @@ impl World {
         *self.speed.watermark.lock() = Some(Micros::parse(time).expect("a time"));
     }
 
-    /// Sets the largest event time that the speed layer tells.
+    /// Sets the largest event time that the speed layer reports.
     pub fn latest_event(&self, time: &str) {
         *self.speed.latest_event.lock() = Some(Micros::parse(time).expect("a time"));
     }
@@ -517,26 +517,26 @@ impl World {
         )
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Answered {
+    pub async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.routes().oneshot(request).await.expect("a router does not fail");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
-        Answered { status: parts.status, headers: parts.headers, body }
+        Reply { status: parts.status, headers: parts.headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Answered {
+    pub async fn get(&self, path: &str) -> Reply {
         self.send(Request::get(encoded(path)).body(Body::empty()).expect("a request")).await
     }
 
     /// The rows of a query that succeeds.
     pub async fn rows(&self, path: &str) -> Vec<Value> {
-        let answered = self.get(path).await;
-        assert_eq!(answered.status, StatusCode::OK, "{path}: {}", answered.text());
-        answered.json()["rows"].as_array().expect("rows").clone()
+        let reply = self.get(path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.text());
+        reply.json()["rows"].as_array().expect("rows").clone()
     }
 }
 
-/// Spaces, quotes and the like as a browser would send them.
+/// Encodes spaces, quotes and the like as a browser does.
 pub fn encoded(path: &str) -> String {
     path.replace(' ', "%20")
         .replace('\'', "%27")
@@ -546,13 +546,13 @@ pub fn encoded(path: &str) -> String {
         .replace('+', "%2B")
 }
 
-pub struct Answered {
+pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-impl Answered {
+impl Reply {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
