@@ -145,19 +145,9 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_live_lagged_total",
         "times that a reader was too slow for the changes and got the whole answer",
     ),
-    (
-        Kind::Counter,
-        Unit::Count,
-        "trueup_query_cache_hits_total",
-        "queries answered from the response cache",
-    ),
+    (Kind::Counter, Unit::Count, "trueup_query_cache_hits_total", "queries answered from the response cache"),
     (Kind::Gauge, Unit::Bytes, "trueup_query_cache_bytes", "size of the response cache"),
-    (
-        Kind::Counter,
-        Unit::Count,
-        "trueup_queries_refused_total",
-        "queries refused, by reason: time, bytes or too_many",
-    ),
+    (Kind::Counter, Unit::Count, "trueup_queries_refused_total", "queries refused, by reason: time, bytes or too_many"),
     (
         Kind::Counter,
         Unit::Count,

@@ -19,8 +19,9 @@ pub struct QueryLimits {
     pub time: Duration,
     /// Memory of the merge of one query, in bytes.
     pub bytes_max: usize,
-    /// Admission that are made at the same time, and that wait for it.
+    /// Queries that run at the same time.
     pub at_once: usize,
+    /// Queries that wait in the queue.
     pub waiting_max: usize,
 }
 
@@ -40,11 +41,11 @@ impl Default for QueryLimits {
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     #[error("the query queue is full ({waiting} waiting); retry in a moment")]
-    TooMany { waiting: usize },
+    QueueFull { waiting: usize },
     #[error("timed out after {} s waiting in the query queue; retry in a moment", .time.as_secs_f64())]
-    NoTurn { time: Duration },
+    QueueTimeout { time: Duration },
     #[error("query task failed: {0}")]
-    Ended(#[from] tokio::task::JoinError),
+    Failed(#[from] tokio::task::JoinError),
 }
 
 /// The budget of one query, and the cache it shares with the others.

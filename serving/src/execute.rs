@@ -18,8 +18,8 @@ use shared::window::Window;
 
 use crate::admission::QueryContext;
 use crate::approximate::exact_in;
-use crate::lazy_measures::{LazyMeasures, MeasuresError};
 use crate::finality::{Finality, Judge};
+use crate::lazy_measures::{LazyMeasures, MeasuresError};
 use crate::live_windows::LiveWindows;
 use crate::order::page;
 use crate::pin::ViewPin;

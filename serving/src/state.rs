@@ -22,7 +22,7 @@ pub struct ServingState {
     pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
-    pub queries: Arc<Admission>,
+    pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.
     pub ready: Arc<AtomicBool>,

@@ -53,8 +53,7 @@ async fn only_a_changed_response_is_sent_again() {
     let again = ask(&world, "GET", ROWS, &[("if-none-match", &tag(&first))]).await;
     assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
     assert_eq!(tag(&again), tag(&first));
-    let other_query =
-        ask(&world, "GET", "/v1/views/departures/rows?limit=1", &[("if-none-match", &tag(&first))]).await;
+    let other_query = ask(&world, "GET", "/v1/views/departures/rows?limit=1", &[("if-none-match", &tag(&first))]).await;
     assert_eq!(other_query.status, StatusCode::OK);
     let other_format = ask(&world, "GET", "/v1/views/departures/rows.csv", &[("if-none-match", &tag(&first))]).await;
     assert_eq!(other_format.status, StatusCode::OK);

@@ -357,17 +357,11 @@ async fn a_moved_seam_is_retried_and_a_missing_layer_is_reported() {
     assert_eq!(world.get("/v1/views/departures/rows").await.status, StatusCode::OK);
     world.speed.seam_moves.store(9, Ordering::SeqCst);
     let reply = world.get("/v1/views/departures/rows").await;
-    assert_eq!(
-        (reply.status, &reply.json()["code"]),
-        (StatusCode::SERVICE_UNAVAILABLE, &json!("speed_unavailable"))
-    );
+    assert_eq!((reply.status, &reply.json()["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("speed_unavailable")));
     world.speed.seam_moves.store(0, Ordering::SeqCst);
     world.batch.broken.store(true, Ordering::SeqCst);
     let reply = world.get("/v1/views/departures/rows").await;
-    assert_eq!(
-        (reply.status, &reply.json()["code"]),
-        (StatusCode::SERVICE_UNAVAILABLE, &json!("batch_unavailable"))
-    );
+    assert_eq!((reply.status, &reply.json()["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("batch_unavailable")));
     assert_eq!(world.get("/v1/views/departures/rows?layer=speed").await.status, StatusCode::OK);
 }
 

@@ -163,11 +163,8 @@ fn is_allowed(byte: u8) -> bool {
 /// Names the byte at `at` of the request target, and the parameter it is in.
 fn encode_hint(target: &[u8], at: usize) -> String {
     let byte = target[at];
-    let shown = if byte.is_ascii_graphic() || byte == b' ' {
-        format!("`{}`", char::from(byte))
-    } else {
-        "the byte".to_owned()
-    };
+    let shown =
+        if byte.is_ascii_graphic() || byte == b' ' { format!("`{}`", char::from(byte)) } else { "the byte".to_owned() };
     let place = match target[..at].iter().position(|byte| *byte == b'?') {
         None => "in the path".to_owned(),
         Some(query) => {

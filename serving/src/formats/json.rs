@@ -10,7 +10,7 @@ use shared::types::DataType;
 use utoipa::ToSchema;
 
 use super::json_rows::RowWriter;
-use crate::execute::{QueryResult, ResultColumn, ColumnRole};
+use crate::execute::{ColumnRole, QueryResult, ResultColumn};
 use crate::pin::{Balance, ViewPin};
 use crate::query::{LayerChoice, Shape};
 

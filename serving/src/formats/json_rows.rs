@@ -5,7 +5,7 @@ use arrow::buffer::BooleanBuffer;
 use serde_json::to_string;
 
 use super::cells::Cells;
-use crate::execute::{QueryResult, ResultColumn, ColumnRole};
+use crate::execute::{ColumnRole, QueryResult, ResultColumn};
 use crate::finality::Finality;
 
 /// Writes the rows of one result.

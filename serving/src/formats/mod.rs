@@ -85,7 +85,7 @@ mod tests {
     use shared::types::DataType;
 
     use super::*;
-    use crate::execute::{QueryResult, ResultColumn, ColumnRole};
+    use crate::execute::{ColumnRole, QueryResult, ResultColumn};
     use crate::finality::Finality;
 
     /// Two measures of three rows: `destinations`, estimated in the last, and `top`, estimated in the first.

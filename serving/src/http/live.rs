@@ -49,7 +49,9 @@ struct EventStream {
     pending: std::vec::IntoIter<Bytes>,
 }
 
-fn event_stream(mut subscription: Subscription) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+fn event_stream(
+    mut subscription: Subscription,
+) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
     let first = std::mem::take(&mut subscription.first);
     let opening = std::iter::once(Bytes::from_static(OPENING));
     let pending = opening.chain(first.into_iter().map(|frame| frame.bytes)).collect::<Vec<_>>().into_iter();

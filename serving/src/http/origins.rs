@@ -56,7 +56,7 @@ impl Origins {
     }
 
     /// Answers preflight requests of browsers. Without origins it adds no header, which browsers take as a refusal.
-    pub(super) fn layer(&self) -> CorsLayer {
+    pub(crate) fn layer(&self) -> CorsLayer {
         let allowed = match self.all {
             true => AllowOrigin::any(),
             false => AllowOrigin::list(self.named.iter().cloned()),
@@ -72,7 +72,8 @@ impl Origins {
         let sent = sent
             .into_iter()
             .chain([HeaderName::from_static("idempotency-key"), HeaderName::from_static("last-event-id")]);
-        let standard = [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
+        let standard =
+            [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
         layer
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
             .allow_headers(sent.collect::<Vec<_>>())
@@ -82,7 +83,7 @@ impl Origins {
 }
 
 /// Refuses changes from pages of origins that are not admitted.
-pub(super) async fn guard(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let headers = request.headers();
     match headers.get(header::ORIGIN) {

@@ -17,7 +17,7 @@ use crate::admission::AdmissionError;
 use crate::execute::ExecuteError;
 use crate::formats::parquet::WriteError;
 use crate::pin::ReadError;
-use crate::push::{SubscribeError, LiveQueryError};
+use crate::push::{LiveQueryError, SubscribeError};
 use crate::query::QueryError;
 
 /// 400 for a parameter whose value is not valid.

@@ -13,15 +13,15 @@ use problem::{Code, Problem};
 use shared::time::Micros;
 
 use super::parameters;
-use super::ranges::{self, RangeCache, CompleteResponse};
+use super::ranges::{self, CompleteResponse, RangeCache};
 use super::refusal::invalid_parameter;
 use super::response_cache::ResponseCache;
 use crate::admission::QueryContext;
-use crate::execute::execute;
 use crate::entity_tag::EntityTag;
+use crate::execute::execute;
 use crate::formats::json::About;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
-use crate::pin::{ViewPin, ReadError, pin};
+use crate::pin::{ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
@@ -155,7 +155,13 @@ fn runs_inline(query: &BoundQuery, pinned: &ViewPin) -> bool {
     !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
-fn write(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext, format: Format, as_of: Micros) -> Result<CompleteResponse, Problem> {
+fn write(
+    query: &BoundQuery,
+    pinned: &ViewPin,
+    context: &QueryContext,
+    format: Format,
+    as_of: Micros,
+) -> Result<CompleteResponse, Problem> {
     let result = execute(query, pinned, context)?;
     let body = match format {
         Format::Json => json::write(&result, &About { pinned, layer: query.layer, as_of }, query.query.shape),

@@ -18,5 +18,8 @@ struct ComparePage {
 /// `GET /compare/{view}`.
 pub async fn render(State(state): State<ServingState>, Path(name): Path<String>) -> Response {
     let Some(published) = state.views.get(&name) else { return unknown(&state, &name) };
-    html(&ComparePage { base: Base::new(NavigationEntry::View, &format!("{name}, compared")), head: ViewHead::of(&published, true) })
+    html(&ComparePage {
+        base: Base::new(NavigationEntry::View, &format!("{name}, compared")),
+        head: ViewHead::of(&published, true),
+    })
 }

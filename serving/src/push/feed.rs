@@ -15,14 +15,14 @@ use shared::time::Micros;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::row_changes::RowHashes;
 use super::event::{Frame, parse_id};
 use super::live_query::LiveQuery;
+use super::row_changes::RowHashes;
 use crate::admission::{AdmissionError, QueryContext};
-use crate::execute::{ExecuteError, execute};
 use crate::entity_tag::EntityTag;
+use crate::execute::{ExecuteError, execute};
 use crate::formats::json::{self, About};
-use crate::pin::{ViewPin, ReadError, pin};
+use crate::pin::{ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
@@ -40,13 +40,9 @@ pub struct Feeds {
 /// The reason why a subscription was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    #[error(
-        "the limit of {LIVE_SUBSCRIBERS_MAX} live subscribers is reached; use /rows or retry later"
-    )]
+    #[error("the limit of {LIVE_SUBSCRIBERS_MAX} live subscribers is reached; use /rows or retry later")]
     Subscribers,
-    #[error(
-        "the limit of {LIVE_FEEDS_MAX} different live queries is reached; use one that is already open, or /rows"
-    )]
+    #[error("the limit of {LIVE_FEEDS_MAX} different live queries is reached; use one that is already open, or /rows")]
     Feeds,
 }
 
@@ -368,8 +364,8 @@ fn compute(
     let layout = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
     let (rows, changes) = before.rows.next(&result);
     let is_first = before.layout != layout;
-    let change = (!is_first)
-        .then(|| json::write_change(&changes.changed, &changes.gone, result.next.as_deref(), &about));
+    let change =
+        (!is_first).then(|| json::write_change(&changes.changed, &changes.gone, result.next.as_deref(), &about));
     let snapshot = json::write(&result, &about, Shape::Document);
     Ok((LastPoll { tag: Some(tag), rows, layout }, FeedUpdate { snapshot, change }))
 }

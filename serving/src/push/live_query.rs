@@ -54,7 +54,8 @@ impl LiveQuery {
             } else if PARAMETERS.contains(&name.as_str()) {
                 of_rows.push((name, value));
             } else {
-                let known = PARAMETERS.iter().copied().filter(|known| ROWS_ONLY.iter().all(|(other, _)| other != known));
+                let known =
+                    PARAMETERS.iter().copied().filter(|known| ROWS_ONLY.iter().all(|(other, _)| other != known));
                 let hint = did_you_mean(&name, known.chain(["every"]));
                 return Err(LiveQueryError::Unknown(name, hint));
             }

@@ -1,13 +1,28 @@
-use shared::sql::parse_definitions;
+use std::sync::Arc;
+
+use shared::published::Published;
+use shared::sql::{Definitions, parse_definitions};
 
 use super::*;
 
-fn view() -> View {
+fn definitions() -> Definitions {
     let sql = "CREATE STREAM s (at TIMESTAMP, a STRING, n BIGINT) WITH (event_time = 'at');
                CREATE VIEW v AS SELECT window_start, a, n, COUNT(*) AS c, SUM(n) AS total
                FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR), a, n;";
-    let definitions = parse_definitions(&[("v.sql".into(), sql.into())]).expect("valid definitions");
-    definitions.views.into_iter().next().expect("one view")
+    parse_definitions(&[("v.sql".into(), sql.into())]).expect("valid definitions")
+}
+
+fn view() -> View {
+    definitions().views.remove(0)
+}
+
+fn span(parameters: &[(&str, &str)]) -> bound::WindowBounds {
+    let mut definitions = definitions();
+    let (view, stream) = (definitions.views.remove(0), definitions.streams.remove(0));
+    let published = Published::nothing(Arc::new(view), Arc::new(stream));
+    let instants = bound::Instants { now: Micros(0), latest_event: None };
+    let query = parse(parameters).expect("a query").bind(&published, LayerChoice::Merged, instants).expect("bound");
+    query.span(published.view.window)
 }
 
 fn parse(parameters: &[(&str, &str)]) -> Result<Query, QueryError> {
@@ -16,16 +31,16 @@ fn parse(parameters: &[(&str, &str)]) -> Result<Query, QueryError> {
 }
 
 #[test]
-fn without_parameters_everything_is_asked_for() {
+fn without_parameters_a_query_selects_everything() {
     let query = parse(&[]).expect("a query");
     assert_eq!((query.from, query.to, query.limit), (i64::MIN, i64::MAX, QUERY_ROWS_DEFAULT));
     assert_eq!((query.dimensions, query.measures, query.order), (vec![0, 1], vec![0, 1], vec![]));
     assert_eq!((query.grain, query.layer, query.shape), (Grain::Window, LayerChoice::Merged, Shape::Document));
-    assert_eq!((query.filter, query.shown, query.as_of, query.cursor), (None, None, None, None));
+    assert_eq!((query.filter, query.row_filter, query.as_of, query.cursor), (None, None, None, None));
 }
 
 #[test]
-fn lists_are_read_in_order_and_may_be_empty() {
+fn lists_keep_their_order_and_may_be_empty() {
     let query =
         parse(&[("group_by", "n, a"), ("measures", "total"), ("order_by", "-total,n,-window_start")]).expect("a query");
     assert_eq!((query.dimensions, query.measures), (vec![1, 0], vec![1]));
@@ -38,7 +53,7 @@ fn lists_are_read_in_order_and_may_be_empty() {
 }
 
 #[test]
-fn the_fingerprint_is_that_of_the_question_not_of_the_page() {
+fn the_fingerprint_does_not_depend_on_the_page() {
     let print = |parameters: &[(&str, &str)]| parse(parameters).expect("a query").fingerprint;
     let all = print(&[("group_by", "a"), ("layer", "batch")]);
     assert_eq!(all, print(&[("layer", "batch"), ("limit", "3"), ("shape", "rows"), ("group_by", "a")]));
@@ -47,11 +62,9 @@ fn the_fingerprint_is_that_of_the_question_not_of_the_page() {
 }
 
 #[test]
-fn a_grain_over_all_ends_where_the_last_window_before_to_ends() {
-    let query =
-        parse(&[("grain", "all"), ("from", "2001-01-01T06:30:00Z"), ("to", "2001-01-01T08:30:00Z")]).expect("a query");
-    let (start, end) = query.span(view().window);
+fn a_row_over_all_time_ends_with_the_last_window_before_to() {
+    let (start, end) = span(&[("grain", "all"), ("from", "2001-01-01T06:30:00Z"), ("to", "2001-01-01T08:30:00Z")]);
     assert_eq!(start.map(|t| Micros(t).to_string()).as_deref(), Some("2001-01-01T07:00:00Z"));
     assert_eq!(end.map(|t| Micros(t).to_string()).as_deref(), Some("2001-01-01T09:00:00Z"));
-    assert_eq!(parse(&[("grain", "all")]).expect("a query").span(view().window), (None, None));
+    assert_eq!(span(&[("grain", "all")]), (None, None));
 }

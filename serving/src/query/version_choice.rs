@@ -8,7 +8,7 @@ use shared::time::Micros;
 use shared::window::Window;
 
 use super::cursor::Cursor;
-use super::{Parameters, LayerChoice, QueryError, invalid, layer};
+use super::{LayerChoice, Parameters, QueryError, invalid, layer};
 
 /// Parses the version of the past that the parameters name; `None`: the view as it is now.
 ///
@@ -42,7 +42,8 @@ pub fn parse(
         return Err(invalid("layer", "the speed layer has no past versions; use layer=batch, or leave it out"));
     }
     let cursor = given.get("cursor").map(|text| Cursor::parse(text, given.fingerprint(&published.view))).transpose()?;
-    let resumed = cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
+    let resumed =
+        cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
     Ok(match resumed.and_then(|cursor| cursor.version) {
         Some(version) => Some(Moment::Version(version)),
         None => asked,

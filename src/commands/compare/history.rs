@@ -1,11 +1,9 @@
 //! `trueup compare VIEW --history`: how did drift go on from version to version?
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Deserialize;
 use shared::compare::{Causes, ComparisonSummary};
-use shared::time::Micros;
 
 use crate::arguments::Compare;
 use crate::exit::Failure;
