@@ -151,8 +151,8 @@ fn unparsable(request: &[u8]) -> String {
     };
     match target.iter().position(|byte| !is_allowed(*byte)) {
         Some(at) => encode_hint(target, at),
-        None if end == line.len() => whole.to_owned(),
-        None => "cannot parse the headers".to_owned(),
+        None if [&b" HTTP/1.1"[..], b" HTTP/1.0"].contains(&&line[end..]) => "cannot parse the headers".to_owned(),
+        None => whole.to_owned(),
     }
 }
 
@@ -217,6 +217,7 @@ mod tests {
             ("GET /v1/views/a\"b/rows HTTP/1.1\r\n", "encode `\"` as %22 in the path"),
             ("GET /v1/views?a=\u{1} HTTP/1.1\r\n", "encode the byte as %01 in parameter `a`"),
             ("GET /v1/views HTTP/1.1\r\nbad header\r\n", "cannot parse the headers"),
+            ("GET /livez HTTP/9.9\r\n", "cannot parse the request line; expected a method, a path and HTTP/1.1"),
             ("hello\r\n", "cannot parse the request line; expected a method, a path and HTTP/1.1"),
             ("", "cannot parse the request line; expected a method, a path and HTTP/1.1"),
         ] {

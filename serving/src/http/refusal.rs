@@ -45,10 +45,32 @@ pub fn json_body<T: DeserializeOwned + Default>(body: &[u8], expected: &str) -> 
         .map_err(|error| Problem::new(Code::InvalidBody, format!("invalid body: {error}; expected {expected}")))
 }
 
-/// The problem of a query string that cannot be decoded.
+/// Decodes a query string into names and values. Bytes that are not UTF-8 once decoded are refused, not replaced.
 pub fn query_string(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    for pair in uri.query().unwrap_or_default().split('&') {
+        if !is_utf8_once_decoded(pair) {
+            let name = pair.split('=').next().unwrap_or_default();
+            return Err(invalid_parameter(format!(
+                "{name}: invalid percent-encoding; encode the UTF-8 bytes of the text"
+            )));
+        }
+    }
     let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
     parsed.map(|Query(pairs)| pairs).map_err(|error| invalid_parameter(error.body_text()))
+}
+
+fn is_utf8_once_decoded(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => (decoded.push(byte), at += 3),
+            None => (decoded.push(bytes[at]), at += 1),
+        };
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 /// 503: the batch layer cannot respond.
