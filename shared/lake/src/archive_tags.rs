@@ -1,6 +1,7 @@
-//! What does the archive note on each of its files? Which offsets it covers, and the ledger of its rows.
+//! Reads and writes the tags that the archive puts on each of its files: the offsets a file covers, and the ledger of
+//! its rows.
 //!
-//! The tags travel in the Delta log, so a run knows what a file accounts for without opening it.
+//! The tags travel in the Delta log, so a run knows which events a file accounts for without opening it.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -14,7 +15,7 @@ use shared::time::Micros;
 pub struct ArchiveTags {
     /// The partition whose events the file holds.
     pub partition: Partition,
-    /// First offset of the commit that added the file. The file holds those of its offsets that fell on its date.
+    /// First offset of the commit that added the file. The file holds the events of those offsets with its date.
     pub from: Offset,
     /// The offset after the last of that commit.
     pub to: Offset,
@@ -26,23 +27,24 @@ pub struct ArchiveTags {
     pub latest_watermark: Micros,
 }
 
-/// A tag is missing or not what it should be.
+/// A tag is missing or invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("archive file without a valid tag \"{0}\"")]
 pub struct InvalidTag(&'static str);
 
 impl ArchiveTags {
-    /// The name of the table's transactions of one partition; their version is the offset archived so far.
+    /// Returns the application of the table's transactions for one partition; their version is the offset archived so
+    /// far.
     pub fn app_id(stream: &shared::ids::StreamName, partition: Partition) -> String {
         format!("{stream}/{partition}")
     }
 
-    /// The name of the table's transactions of one file of historical events, by what the file is.
+    /// Returns the application of the table's transactions for one file of historical events, named by its content.
     pub fn history_file_app_id(stream: &shared::ids::StreamName, identity: &str) -> String {
         format!("{stream}/history/{identity}")
     }
 
-    /// As Delta tags: numbers in decimal, the ledger as JSON, the watermark in microseconds.
+    /// Converts to Delta tags: numbers in decimal, the ledger as JSON, the watermark in microseconds.
     pub fn to_tags(&self) -> BTreeMap<String, String> {
         let ledger = serde_json::to_string(&self.ledger).expect("a ledger is two plain fields");
         BTreeMap::from([
@@ -55,7 +57,7 @@ impl ArchiveTags {
         ])
     }
 
-    /// Reads what [`ArchiveTags::to_tags`] wrote.
+    /// Reads tags written by [`ArchiveTags::to_tags`].
     pub fn from_tags(tags: &BTreeMap<String, String>) -> Result<ArchiveTags, InvalidTag> {
         fn number<T: FromStr>(tags: &BTreeMap<String, String>, tag: &'static str) -> Result<T, InvalidTag> {
             tags.get(tag).and_then(|text| text.parse().ok()).ok_or(InvalidTag(tag))

@@ -1,5 +1,5 @@
-//! Can the lake be used? A remote one is asked at the start, by doing in small what will be done all day: create an
-//! object, be refused to create it again, list, read and delete it.
+//! Checks at the start that the lake can be used. A remote lake is tested with the operations of daily work: create an
+//! object, fail to create it again, list, read and delete it.
 
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -8,12 +8,12 @@ use object_store::{Error, ObjectStoreExt, PutMode, PutPayload};
 use super::remote::Cloud;
 use super::{Lake, LakeError};
 
-/// Objects of this folder belong to no table.
+/// Objects of this folder do not belong to any table.
 const FOLDER: &str = "_trueup";
 
 impl Lake {
-    /// Makes sure that the lake can be read and written and keeps two writers apart. A local one has shown it by being
-    /// opened. The error says what to set.
+    /// Checks that the lake can be read and written, and that it keeps two writers apart. A local lake has proved it by
+    /// opening. The error says which setting to change.
     pub async fn check(&self) -> Result<(), LakeError> {
         let Some(cloud) = self.cloud else { return Ok(()) };
         let (location, reason) = match self.try_out().await {
@@ -51,9 +51,9 @@ impl Lake {
             Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
                 Err(Trouble::Store("deleted from", error))
             }
-            // The answer to a deletion that got lost is not worth a second one.
+            // A lost response to a deletion is not worth a second attempt.
             Err(error) => {
-                tracing::warn!(%object, %error, "the object that tried out the lake is left over");
+                tracing::warn!(%object, %error, "the test object of the lake could not be deleted");
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -62,16 +62,16 @@ impl Lake {
 }
 
 enum Trouble {
-    /// What could not be done to the bucket, and why.
+    /// Returns the failed operation on the bucket, and its cause.
     Store(&'static str, Error),
     Overwrites,
 }
 
-/// What an operator needs to know: the store's own words are long, and come last.
+/// The message for operators first; the store's own error is long, and comes last.
 fn told(cloud: Cloud, doing: &str, error: &Error) -> String {
     let (variables, permissions) = (cloud.variables(), cloud.permissions());
     let causes = causes(error);
-    // A listing has no path that could be "not found".
+    // A listing has no path, so it cannot fail with "not found" for the object.
     let no_bucket = ["NoSuchBucket", "ContainerNotFound", "status code: 404"].iter().any(|word| causes.contains(word));
     let what = match error {
         _ if no_bucket => format!("there is no such bucket; create it, or check the URL and {variables}"),
@@ -83,7 +83,7 @@ fn told(cloud: Cloud, doing: &str, error: &Error) -> String {
     format!("{what}\n  {causes}")
 }
 
-/// The error with its causes, but no part twice.
+/// Formats the error with its causes, each part once.
 fn causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

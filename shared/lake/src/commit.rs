@@ -1,7 +1,7 @@
-//! How does a table change? By one commit: files come and go, transactions and a note with them, all or nothing.
+//! Changes a table by one commit: added and removed files, transactions and a note, all or nothing.
 //!
-//! A commit is retried only where that is safe, and an attempt whose outcome is unknown is looked up in the log: each
-//! carries an id of its own.
+//! A commit is retried only where that is safe. Each carries an id of its own, by which an attempt with an unknown
+//! outcome is found in the log.
 
 use arrow::datatypes::SchemaRef;
 use deltalake_core::DeltaTableError;
@@ -17,15 +17,15 @@ use super::{DataFile, Dropped, LakeError, Table, TableSnapshot, data_file};
 
 /// Commits after which the log gets a checkpoint, so that opening a table stays quick.
 pub(super) const CHECKPOINT_COMMITS: i64 = 100;
-/// Attempts after the first of a commit that may follow others' commits.
+/// Retries of a commit that may follow the commits of other writers.
 const REBASES_MAX: usize = 15;
-/// Under this name the caller's note stands in Delta's commit information.
+/// Key of the caller's note in Delta's commit information.
 pub(super) const INFO_KEY: &str = "trueup";
-/// Under this name the declaration stands among the table's properties.
+/// Key of the declaration in the table's properties.
 pub(super) const DECLARATION_KEY: &str = "trueup.declaration";
-/// Under this name it stands there what retention has dropped.
+/// Key of the dates dropped by retention in the table's properties.
 pub(super) const DROPPED_KEY: &str = "trueup.dropped";
-/// Under this name the commit's own id stands there.
+/// Key of the commit's own id in Delta's commit information.
 const ID_KEY: &str = "trueupCommit";
 
 /// A change of a table.
@@ -33,38 +33,38 @@ const ID_KEY: &str = "trueupCommit";
 pub struct Commit {
     /// Files that become part of the table.
     pub add: Vec<DataFile>,
-    /// Files that stop being part of it. They stay in the store, for readers of older versions.
+    /// Files removed from it. They stay in the store, for readers of older versions.
     pub remove: Vec<DataFile>,
-    /// Transactions that the commit completes, by application. One that is already there, or an earlier one than is
-    /// there, makes the commit fail with [`LakeError::AlreadyCommitted`].
+    /// Transactions that the commit completes, by application. If the table already has one of them, or a later one,
+    /// the commit fails with [`LakeError::AlreadyCommitted`].
     pub txns: Vec<(String, i64)>,
-    /// What the writer believes of transactions (`None`: there was none yet). Where one has moved on, the commit fails
-    /// with [`LakeError::Conflict`], even if it would move it further.
+    /// The writer's knowledge of transactions (`None`: there was none yet). If one has advanced, the commit fails
+    /// with [`LakeError::Conflict`], even if it would advance it further.
     pub expects: Vec<(String, Option<i64>)>,
     /// The writer's note: see [`Table::commit_info`].
     pub info: Map<String, Value>,
-    /// The columns the table shall have, if they changed; the partition column may be left out.
+    /// The new columns of the table, if they changed; the partition column may be omitted.
     pub schema: Option<SchemaRef>,
-    /// The statement that declares what the table holds, if it changed: see [`Table::declaration`].
+    /// The new declaration of the table's content, if it changed: see [`Table::declaration`].
     pub declaration: Option<String>,
-    /// All that retention has dropped, with the removed files: see [`TableSnapshot::dropped`]. A commit that would bring
-    /// dates back is a conflict.
+    /// Everything that retention has dropped, including the removed files: see [`TableSnapshot::dropped`]. A commit
+    /// that would restore dates is a conflict.
     pub dropped: Option<Dropped>,
     /// Any version after this one is a conflict. Without it, the commit may follow other commits as long as they did
-    /// not take away the same files, complete the same transactions or change the columns.
+    /// not remove the same files, complete the same transactions or change the columns.
     pub must_be_based_on: Option<i64>,
-    /// Leave the log's old entries alone: versions are counted, and vacuum lets go of those that are not kept. Otherwise
-    /// they go by their age.
+    /// Keeps old entries of the log: versions are counted, and vacuum removes those that are not kept. Otherwise
+    /// entries expire by age.
     pub keeps_log: bool,
-    /// The added files hold the rows of the removed ones and no others: who follows the table has nothing to do.
+    /// The added files hold exactly the rows of the removed ones: readers that follow the table have nothing to do.
     pub rearranges: bool,
 }
 
 impl Table {
-    /// Makes `commit` part of the table and returns its version.
+    /// Commits `commit` to the table and returns its version.
     ///
     /// After [`LakeError::Conflict`] and [`LakeError::AlreadyCommitted`] nothing was changed. After another error the
-    /// commit may have happened or not: transactions tell, or the newest version.
+    /// outcome is unknown: the transactions or the newest version show it.
     pub async fn commit(&self, commit: Commit) -> Result<i64, LakeError> {
         let mut state = self.locked().await;
         if commit.rearranges || state.version() < commit.must_be_based_on.unwrap_or(0) {
@@ -119,7 +119,7 @@ impl Table {
                 state.txns.extend(self.inner.epoch.map(|epoch| (OWNER_TXN.to_owned(), Some(epoch))));
                 Ok(version)
             }
-            // The attempt may have reached the log all the same: the answer got lost, or met itself on a retry.
+            // The attempt may have reached the log: its response was lost, or a retry met its own commit.
             Err(error) => match self.find(base, &id).await {
                 Ok(Some(version)) => {
                     self.give_up(&commit.add);
@@ -138,7 +138,7 @@ impl Table {
         }
     }
 
-    /// Files that others took away must not be put in place again under another name.
+    /// Files that other writers removed must not be added back under another name.
     fn check_present(&self, state: &State, files: &[DataFile]) -> Result<(), LakeError> {
         let snapshot = TableSnapshot::of(&state.delta, self)?;
         match files.iter().find(|file| !snapshot.holds(&file.path)) {
@@ -150,7 +150,7 @@ impl Table {
         }
     }
 
-    /// May this process still write to the table?
+    /// Checks that this process may still write to the table.
     async fn check_owner(&self, state: &mut State) -> Result<(), LakeError> {
         let Some(epoch) = self.inner.epoch else { return Ok(()) };
         match state.txn_version(OWNER_TXN).await? {
@@ -208,7 +208,8 @@ impl Table {
             .with_application_transactions(txns.map(|(app, v)| Transaction::new(app, v)).collect())
             .with_max_retries(if commit.must_be_based_on.is_some() { 0 } else { REBASES_MAX })
             .with_create_checkpoint(true)
-            // Listing the whole log is not for every commit; old entries go when a checkpoint has made them needless.
+            // Listing the whole log at every commit would be slow; old entries are removed when a checkpoint has
+            // replaced them.
             .with_cleanup_expired_logs(Some(!commit.keeps_log && (next + 1) % CHECKPOINT_COMMITS == 0));
         let operation = if commit.rearranges {
             let target_size = commit.add.iter().map(|file| file.size_bytes).max().unwrap_or(0);
@@ -225,7 +226,7 @@ impl Table {
         let prepared = builder.build(Some(reference), self.inner.log_store.clone(), operation);
         let post_commit = prepared.into_prepared_commit_future().await?.await?;
         let version = post_commit.version;
-        // The commit is in the log: from here on nothing may make it look failed.
+        // The commit is in the log: from here on no failure may be reported for it.
         match post_commit.await {
             Ok(done) => state.delta.state = Some(done.snapshot),
             Err(error) => {
@@ -236,7 +237,7 @@ impl Table {
         Ok(version)
     }
 
-    /// The version after `base` that carries the commit id `id`.
+    /// Finds the version after `base` that carries the commit id `id`.
     async fn find(&self, base: i64, id: &str) -> Result<Option<i64>, LakeError> {
         let mut version = base + 1;
         while let Some(note) = self.note_of(self.version_of(version)?).await? {

@@ -9,7 +9,7 @@ use shared::time::Day;
 
 /// Reads a file's entry in the Delta log.
 pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str) -> DataFile {
-    // The view keeps its tags to itself; the action it was read from is the public way to them.
+    // The view keeps its tags private; the action it was read from is the public access to them.
     #[expect(deprecated)]
     let add = view.add_action();
     let day = add.partition_values.get(partition_column).cloned().flatten();
@@ -24,7 +24,7 @@ pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str) -> DataFi
     }
 }
 
-/// Makes the Delta action that adds `file`. `data_change` says whether the table's rows change.
+/// Returns the Delta action that adds `file`. `data_change` says whether the table's rows change.
 pub(crate) fn add_action(file: &DataFile, partition_column: &str, data_change: bool) -> Add {
     let tags = file.tags.iter().map(|(tag, value)| (tag.clone(), Some(value.clone()))).collect();
     Add {
@@ -42,7 +42,7 @@ pub(crate) fn add_action(file: &DataFile, partition_column: &str, data_change: b
     }
 }
 
-/// Makes the Delta action that removes `file`. `data_change` says whether the table's rows change.
+/// Returns the Delta action that removes `file`. `data_change` says whether the table's rows change.
 pub(crate) fn remove_action(file: &DataFile, partition_column: &str, data_change: bool) -> Remove {
     Remove {
         path: file.path.clone(),
@@ -59,7 +59,7 @@ fn partition_values(file: &DataFile, partition_column: &str) -> HashMap<String, 
     HashMap::from([(partition_column.to_owned(), file.partition.map(|day| day.to_string()))])
 }
 
-/// Delta stamps files in milliseconds; nothing of ours depends on it.
+/// Delta stamps files in milliseconds; Trueup does not depend on the stamps.
 fn now_ms() -> i64 {
     SystemClock.now().0.div_euclid(1_000)
 }

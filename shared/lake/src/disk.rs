@@ -1,4 +1,4 @@
-//! What does it take for a file's bytes and name to survive a power cut? The plain, blocking half of the durable store.
+//! Writes files whose bytes and names survive a power cut: the plain, blocking half of the durable store.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Names tried for a hidden file before giving up: each taken one is a writer of the same file or a leftover of a crash.
+/// Names tried for a hidden file before giving up: a taken name is another writer of the same file, or left by a crash.
 const STAGING_NAMES_MAX: u32 = 10_000;
 
 /// A directory under which writes are synced.
@@ -22,7 +22,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Creates `root` and whatever leads to it if need be, and syncs what it created.
+    /// Creates `root` and its missing parent directories, and syncs what it created.
     pub fn open(root: &Path) -> Result<Disk> {
         let created: Vec<&Path> = root.ancestors().take_while(|dir| !dir.exists()).collect();
         fs::create_dir_all(root)?;
@@ -32,7 +32,7 @@ impl Disk {
         Ok(Disk { root: root.canonicalize()?, settled: Mutex::default() })
     }
 
-    /// The directory, absolute and without symbolic links.
+    /// Returns the directory, absolute and without symbolic links.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -42,24 +42,24 @@ impl Disk {
     pub fn write<'a>(&self, path: &Path, parts: impl Iterator<Item = &'a Bytes>, create: bool) -> Result<()> {
         let (mut file, staged) = stage(path)?;
         let named = parts.into_iter().try_for_each(|part| file.write_all(part)).and_then(|()| {
-            // Synced before it has its name: a torn file may never be found under it.
+            // Synced before it gets its name: a torn file must never be visible under it.
             file.sync_all()?;
             if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
         });
         if create || named.is_err() {
-            // A leftover is hidden from listings and unreferenced; the error that matters is the other one.
+            // A leftover is hidden from listings and unreferenced; the other error matters more.
             let _ = fs::remove_file(&staged);
         }
         named?;
         self.sync_name(path).inspect_err(|_| {
             if create {
-                // The caller is told that nothing was written, so nobody shall find it and build upon it.
+                // The caller gets an error, so no reader may find the file and build on it.
                 let _ = fs::remove_file(path);
             }
         })
     }
 
-    /// Syncs the bytes of a file that somebody else wrote.
+    /// Syncs the bytes of a file written elsewhere.
     pub fn sync_file(&self, path: &Path) -> Result<()> {
         File::open(path)?.sync_all()
     }
@@ -76,14 +76,14 @@ impl Disk {
             sync_dir(dir.parent().ok_or_else(outside)?)?;
             newly_settled.push(dir.to_owned());
         }
-        // Only now: whoever finds a directory here relies on the whole way up.
+        // Only now: a directory recorded here must be durable along its whole path.
         self.settled.lock().extend(newly_settled);
         Ok(())
     }
 }
 
-/// Removes hidden files under `folder` that a write left behind when its process died: older than `age`, and wanted by
-/// `is_leftover`, which is asked with the path that the file was to have, relative to `folder`. How many went.
+/// Removes hidden files under `folder` that a write left behind when its process died: those older than `age` for which
+/// `is_leftover` returns true, given the intended path relative to `folder`. Returns their number.
 pub(super) fn remove_unfinished(folder: &Path, age: Duration, is_leftover: &dyn Fn(&str) -> bool) -> u64 {
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
@@ -112,7 +112,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A new hidden file beside `path`: listings of the local store leave out names that end in `#` and digits.
+/// Creates a hidden file beside `path`: listings of the local store skip names that end in `#` and digits.
 fn stage(path: &Path) -> Result<(File, PathBuf)> {
     let mut number = 0;
     let mut folder_made = false;

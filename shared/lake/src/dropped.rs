@@ -1,5 +1,5 @@
-//! What has retention taken out of an archive? The first event date that it still has, and how many events went, and
-//! which, per partition. It stands among the table's properties and moves in the commit that takes the files away.
+//! Records the events that retention has dropped from an archive: the first remaining event date, and the number and
+//! hash sum of dropped events per partition. The record is a property of the table and changes with the removed files.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use shared::ledger::Ledger;
 use shared::seam::Cut;
 use shared::time::Day;
 
-/// What an archive no longer has.
+/// The events that an archive no longer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Events of earlier dates are gone, or will be as soon as every view has seen them. It never goes back.
+    /// Events of earlier dates are dropped, or will be once every view has included them. It never moves back.
     pub retained_from: Day,
     pub partitions: BTreeMap<Partition, DroppedPart>,
 }
 
-/// What is gone of one partition.
+/// The dropped events of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DroppedPart {
     /// All dropped events are before it.
@@ -28,24 +28,24 @@ pub struct DroppedPart {
 }
 
 impl Dropped {
-    /// Nothing yet, before `retained_from`.
+    /// Nothing dropped yet, with `retained_from` as the first date.
     pub fn nothing(retained_from: Day) -> Dropped {
         Dropped { retained_from, partitions: BTreeMap::new() }
     }
 
-    /// Takes in a file that goes.
+    /// Adds a file that is dropped.
     pub fn add(&mut self, tags: &ArchiveTags) {
         let part = self.partitions.entry(tags.partition).or_default();
         part.to = part.to.max(tags.to);
         part.ledger += tags.ledger;
     }
 
-    /// All dropped events.
+    /// Returns the ledger of all dropped events.
     pub fn ledger(&self) -> Ledger {
         self.partitions.values().map(|part| part.ledger).sum()
     }
 
-    /// A partition of which more was dropped than lies before `cut`.
+    /// Returns a partition with more dropped events than lie before `cut`, if there is one.
     pub fn beyond(&self, cut: &Cut) -> Option<(Partition, Offset)> {
         let parts = self.partitions.iter().map(|(partition, part)| (*partition, part.to));
         parts.into_iter().find(|(partition, to)| *to > cut.offset(*partition))

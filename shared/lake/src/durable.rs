@@ -1,4 +1,4 @@
-//! When is a file of the local lake safe? Once it and the directories that lead to it are on the disk, and not before.
+//! Makes files of the local lake durable: a write returns once the file and the directories above it are on disk.
 //!
 //! `object_store`'s local file system never syncs. This wrapper writes a hidden file beside the destination, syncs it,
 //! gives it its name in one step and syncs the directories: after a power cut a name is either absent or leads to the
@@ -29,19 +29,19 @@ pub struct DurableStore {
 }
 
 impl DurableStore {
-    /// The store of everything under `root`, which is created (durably) if need be. `root` must be absolute.
+    /// Opens the store of everything under `root`, creating it (durably) if needed. `root` must be absolute.
     pub fn open(root: &std::path::Path) -> Result<DurableStore> {
         let disk = Disk::open(root).map_err(|e| failed(root.to_owned(), e))?;
         let inner = LocalFileSystem::new_with_prefix(disk.root())?;
         Ok(DurableStore { inner, disk: Arc::new(disk) })
     }
 
-    /// The directory, with symbolic links resolved.
+    /// Returns the directory, with symbolic links resolved.
     pub fn root(&self) -> &std::path::Path {
         self.disk.root()
     }
 
-    /// Makes the name `location` and the file it leads to durable.
+    /// Makes the name `location` and its file durable.
     async fn settle(&self, location: &Path) -> Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
         let disk = self.disk.clone();
@@ -107,12 +107,12 @@ impl ObjectStore for DurableStore {
         self.inner.delete_stream(locations)
     }
 
-    /// In order of the names, as cloud stores list: the reader of a Delta log relies on it.
+    /// Lists in the order of names, as cloud stores do: the reader of a Delta log relies on it.
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         sorted(self.inner.list(prefix))
     }
 
-    /// In order of the names, as cloud stores list: the reader of a Delta log relies on it.
+    /// Lists in the order of names, as cloud stores do: the reader of a Delta log relies on it.
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         sorted(self.inner.list_with_offset(prefix, offset))
     }
@@ -135,7 +135,7 @@ impl ObjectStore for DurableStore {
     }
 }
 
-/// An upload in parts, under a name of its own until it is whole and synced.
+/// An upload in parts, under a temporary name until it is complete and synced.
 #[derive(Debug)]
 struct DurableUpload {
     inner: Box<dyn MultipartUpload>,

@@ -1,4 +1,4 @@
-//! How do rows become a Parquet file, and which statistics does Delta get of it? Plain CPU work, no store.
+//! Encodes rows as a Parquet file, with the statistics that Delta records. CPU work only, without a store.
 
 use std::collections::HashSet;
 
@@ -19,19 +19,19 @@ use shared::time::{Day, Micros};
 
 /// Rows of a row group: small enough that a reader's threads share a file, large enough for dictionaries to pay.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
-/// Rows looked at to tell whether a column's values repeat.
+/// Rows sampled to decide whether a column's values repeat.
 const SAMPLE_ROWS: usize = 1024;
-/// First and last day with a four-digit year, in days since 1970: what every reader of a date takes.
+/// First and last day with a four-digit year, in days since 1970: the range that every reader of dates supports.
 const READABLE_DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
-/// A Parquet file and what Delta's log says of it.
+/// A Parquet file and its entry in Delta's log.
 pub(super) struct Encoded {
     pub bytes: Bytes,
     pub rows: i64,
     pub stats_json: String,
 }
 
-/// Whether every reader of the lake takes `day` as the date of a file: its year has four digits.
+/// Returns whether every reader of the lake accepts `day` as the date of a file: its year has four digits.
 pub fn is_readable(day: Day) -> bool {
     READABLE_DAYS.contains(&day.0)
 }
@@ -45,8 +45,8 @@ pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encod
     encoder.finish()
 }
 
-/// Makes a file of batches that come one after another: zstd, dictionaries, statistics, and types as Parquet alone tells
-/// them, so that readers that do not know our Arrow types see strings and UTC timestamps. What is encoded stays in memory.
+/// Encodes successive batches into a file: zstd, dictionaries, statistics, and plain Parquet types without the Arrow
+/// schema, so that other readers see strings and UTC timestamps. Encoded bytes stay in memory.
 pub(super) struct Encoder {
     schema: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
@@ -54,16 +54,16 @@ pub(super) struct Encoder {
     rows: i64,
 }
 
-/// What is known of one column so far.
+/// Statistics of one column so far.
 #[derive(Default)]
 struct ColumnStats {
     nulls: usize,
-    /// Smallest and largest value, of types that have them noted.
+    /// Smallest and largest value, for types that have them recorded.
     range: Option<(i64, i64)>,
 }
 
 impl Encoder {
-    /// Nothing written yet; `sample` tells what the columns are like.
+    /// Starts an empty file; `sample` decides the encoding of columns.
     pub fn new(schema: SchemaRef, sample: Option<&RecordBatch>) -> Result<Encoder, LakeError> {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -95,7 +95,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// The whole file.
+    /// Finishes and returns the whole file.
     pub fn finish(self) -> Result<Encoded, LakeError> {
         let bytes = Bytes::from(self.writer.into_inner()?);
         let stats_json = stats(&self.schema, &self.columns, self.rows).to_string();
@@ -103,8 +103,8 @@ impl Encoder {
     }
 }
 
-/// Would a dictionary only cost time? Told from a sample: event ids and addresses hardly ever repeat. Numbers keep theirs:
-/// it makes less work for zstd. In a small file neither the dictionary nor the sample is worth a thought.
+/// Returns whether a dictionary would only cost time, judged by a sample: event ids and addresses hardly ever repeat.
+/// Numbers keep theirs: it saves zstd work. For a small file, neither the dictionary nor the sample matters.
 fn rarely_repeats(column: &ArrayRef) -> bool {
     let Some(texts) = column.as_string_view_opt().filter(|texts| texts.len() >= SAMPLE_ROWS * 16) else {
         return false;
@@ -114,8 +114,8 @@ fn rarely_repeats(column: &ArrayRef) -> bool {
     sample.iter().collect::<HashSet<_>>().len() > sample.len() * 9 / 10
 }
 
-/// Delta's statistics: nulls of every plain column, smallest and largest value of integers, dates and timestamps.
-/// Other columns have none, which readers take as "may hold anything".
+/// Returns Delta's statistics: nulls of every plain column, smallest and largest value of integers, dates and
+/// timestamps. Other columns have none, which readers interpret as "may hold anything".
 fn stats(schema: &SchemaRef, columns: &[ColumnStats], rows: i64) -> Value {
     let (mut smallest, mut largest, mut nulls) = (Map::new(), Map::new(), Map::new());
     for (field, column) in schema.fields().iter().zip(columns).filter(|(field, _)| !field.data_type().is_nested()) {

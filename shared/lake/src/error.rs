@@ -1,4 +1,4 @@
-//! What can go wrong in the lake? The errors, and which of Delta's many mean that another writer came first.
+//! Defines the errors of the lake, and which of Delta's many errors mean that another writer came first.
 
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::TransactionError;
@@ -9,7 +9,7 @@ pub enum LakeError {
     /// The lake cannot be opened.
     #[error("cannot open the lake at \"{location}\": {reason}")]
     Location { location: String, reason: String },
-    /// Somebody else changed the table in a way that the commit did not know of. Nothing was changed.
+    /// Another writer changed the table in a way that conflicts with the commit. Nothing was changed.
     #[error("{table}: another commit came first: {reason}")]
     Conflict { table: String, reason: String },
     /// The table already holds this application's transaction, or a later one. Nothing was changed.
@@ -24,16 +24,16 @@ pub enum LakeError {
     /// A file that was to be deleted is part of the table.
     #[error("{table}: the file {path} is in use")]
     InUse { table: String, path: String },
-    /// A file cannot be brought to this machine.
+    /// A file cannot be copied to this machine.
     #[error("the spool cannot be written: {path}: {source}")]
     Spool { path: String, source: std::io::Error },
-    /// The files that have to be read at the same time take too much room here.
+    /// The files that have to be read at the same time need more room than the spool has.
     #[error(
         "the files to read take more than {limit} bytes of the spool ({needed}): raise spool_bytes in the settings, or \
          lower the rows of one query"
     )]
     SpoolFull { needed: u64, limit: u64 },
-    /// There is nowhere to bring files to.
+    /// The lake is remote and has no spool.
     #[error("{table}: a remote lake needs a spool, and there is none")]
     NoSpool { table: String },
     #[error(transparent)]
@@ -50,7 +50,8 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    /// The error of a commit attempt: a lost race is a [`LakeError::Conflict`], everything else stays what it is.
+    /// Converts the error of a commit attempt: a lost race is a [`LakeError::Conflict`], everything else stays as it
+    /// is.
     pub(super) fn of_commit(table: &str, error: DeltaTableError) -> LakeError {
         let lost = match &error {
             DeltaTableError::VersionAlreadyExists(_) => true,

@@ -1,4 +1,4 @@
-//! How are a file's bytes shared among its columns? Told by the file's footer, one small read or two.
+//! Reads the size of each column of a file from its footer, with one or two small requests.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use parquet::file::metadata::ParquetMetaDataReader;
 
 use super::{DataFile, LakeError, Table};
 
-/// Bytes read at first; the footers of most files are smaller.
+/// Bytes of the first request; the footers of most files are smaller.
 const FOOTER_BYTES: u64 = 64 * 1024;
 
 impl Table {
-    /// Bytes of each column of `file`, as they are stored.
+    /// Returns the stored bytes of each column of `file`.
     pub async fn column_bytes(&self, file: &DataFile) -> Result<BTreeMap<String, u64>, LakeError> {
         let (store, path) = (self.store(), Path::from(file.path.as_str()));
         let size = u64::try_from(file.size_bytes).unwrap_or(0);

@@ -1,11 +1,11 @@
-//! Which files may nobody delete, whatever the log says of them? Those of versions that are being read, and those that
-//! have been written but not committed yet.
+//! Holds leases on files that must not be deleted, whatever the log says: files of versions being read, and files
+//! written but not committed yet.
 //!
-//! Leases are of this process. Other processes over the same lake are protected by the age that vacuum waits for.
+//! Leases belong to this process. Other processes over the same lake are protected by the minimum age of vacuum.
 //!
-//! Vacuum raises a floor before it deletes: a version below it can no longer be leased, so nobody begins to read what is
-//! being deleted. Who takes a snapshot of a table that is vacuumed and then reads its files leases the version first and,
-//! if that is refused, takes the snapshot again.
+//! Vacuum raises a floor before it deletes. A version below the floor can no longer be leased, so no reader starts on
+//! files being deleted. A reader of a vacuumed table leases the version of its snapshot first; if the lease is refused,
+//! it takes a new snapshot.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,24 +22,24 @@ pub struct Leases {
 
 #[derive(Debug, Default)]
 struct OfTable {
-    /// How many hold each version.
+    /// Number of holders of each version.
     versions: BTreeMap<i64, usize>,
-    /// Paths of files that are written or being written, and neither committed nor given up.
+    /// Paths of files being written or written, and neither committed nor given up.
     staged: HashSet<String>,
-    /// Files that only versions below it need may be gone.
+    /// Files that only versions below the floor need may have been deleted.
     floor: i64,
 }
 
-/// What may not be deleted although no version from the floor on needs it.
+/// Files that must stay although no version from the floor on needs them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Versions below the floor whose files somebody reads, ascending.
+    /// Versions below the floor with readers, ascending.
     pub versions: Vec<i64>,
     /// Paths, relative to the table.
     pub staged: HashSet<String>,
 }
 
-/// Keeps the files of one version of a table from being deleted. Let go by dropping it.
+/// Keeps the files of one version of a table from being deleted, until it is dropped.
 #[derive(Debug)]
 pub struct VersionLease {
     leases: Leases,
@@ -50,11 +50,11 @@ pub struct VersionLease {
 impl shared::readers::FileLease for VersionLease {}
 
 impl Leases {
-    /// Holds the files of `version` of `table`. `None`: they may be gone already.
+    /// Leases the files of `version` of `table`. `None`: they may have been deleted.
     pub fn version(&self, table: &TablePath, version: i64) -> Option<VersionLease> {
         let mut tables = self.tables.lock();
         let of_table = tables.entry(table.clone()).or_default();
-        // What somebody has held all the time is still there.
+        // Files of a version that was leased without interruption still exist.
         if version < of_table.floor && !of_table.versions.contains_key(&version) {
             return None;
         }
@@ -62,11 +62,11 @@ impl Leases {
         Some(VersionLease { leases: self.clone(), table: table.clone(), version })
     }
 
-    /// Vacuum is about to delete what no version from `floor` on needs, and asks what else it has to keep. From now on
-    /// versions below the floor are not leased any more.
+    /// Starts a vacuum that deletes the files that no version from `floor` on needs, and returns what else must stay.
+    /// From now on, versions below the floor are not leased any more.
     ///
-    /// The order matters: list the store first, then ask this, then load what the log says, and keep the files of
-    /// **every** version from the floor on, not only of the newest. A file that was listed is then still staged, or its
+    /// The order matters: list the store first, then call this, then load the log, and keep the files of
+    /// **every** version from the floor on, not only of the newest. A listed file is then still staged, or its
     /// commit is in the log.
     pub fn begin_vacuum(&self, table: &TablePath, floor: i64) -> Held {
         let mut tables = self.tables.lock();
@@ -76,17 +76,17 @@ impl Leases {
         Held { versions, staged: of_table.staged.clone() }
     }
 
-    /// The oldest version of `table` that is held, if any.
+    /// Returns the oldest leased version of `table`, if any.
     pub fn oldest_version(&self, table: &TablePath) -> Option<i64> {
         self.tables.lock().get(table)?.versions.first_key_value().map(|(version, _)| *version)
     }
 
-    /// Notes that the file at `path` is about to be written: before the store has it.
+    /// Records that the file at `path` is about to be written, before the store has it.
     pub(super) fn stage(&self, table: &TablePath, path: &str) {
         self.tables.lock().entry(table.clone()).or_default().staged.insert(path.to_owned());
     }
 
-    /// Notes that files are committed, deleted or given up.
+    /// Records that files are committed, deleted or given up.
     pub(super) fn settle<'a>(&self, table: &TablePath, paths: impl Iterator<Item = &'a str>) {
         let mut tables = self.tables.lock();
         if let Some(of_table) = tables.get_mut(table) {
@@ -98,7 +98,7 @@ impl Leases {
 }
 
 impl VersionLease {
-    /// The version that is held.
+    /// Returns the leased version.
     pub fn version(&self) -> i64 {
         self.version
     }

@@ -1,12 +1,11 @@
-//! Where does the lake live, and which tables does it hold? One object store, and Delta tables at known paths in it.
+//! Stores events, views and comparisons: one object store, and Delta tables at known paths in it. The lake does not
+//! interpret rows.
 //!
-//! [`durable`] makes local writes survive a power cut; [`remote`] opens stores elsewhere, [`check`] tries them out and
-//! [`verified_put`] finds out what became of a write. [`table`] is one Delta table, [`commit`] how it changes, [`data_file`]
-//! and [`encode`] what it is made of, [`archive_tags`] what the archive notes on each of its files, [`rewrite`] how
-//! several files become one, [`dropped`] what retention took out of it. [`spool`] brings files to where other libraries can read them, [`footer`] says how a file's
-//! bytes are shared among its columns. [`leases`]: what may not be deleted because somebody reads or writes it,
-//! [`vacuum`]: what may.
-//! What the rows mean is none of its business.
+//! [`durable`] makes local writes survive a power cut. [`remote`] opens object stores, [`check`] tests them, and
+//! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`commit`] changes it; [`data_file`]
+//! and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several files, [`dropped`] records
+//! what retention removed. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
+//! [`leases`] keep files in use, and [`vacuum`] deletes the others.
 
 pub mod archive_tags;
 mod check;
@@ -57,22 +56,22 @@ pub use table::{History, Table, TableSnapshot};
 use durable::DurableStore;
 use shared::ids::{Name, StreamName, ViewName};
 
-/// The place of a table in the lake.
+/// The path of a table in the lake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TablePath(String);
 
 impl TablePath {
-    /// The archive of a stream.
+    /// Returns the path of a stream's archive.
     pub fn events(stream: &StreamName) -> TablePath {
         TablePath(format!("events/{stream}"))
     }
 
-    /// The batch versions of a view.
+    /// Returns the path of a view's versions.
     pub fn view(view: &ViewName) -> TablePath {
         TablePath(format!("views/{view}"))
     }
 
-    /// What the reconciliations of a view found.
+    /// Returns the path of a view's comparisons.
     pub fn reconciliations(view: &ViewName) -> TablePath {
         TablePath(format!("reconciliations/{view}"))
     }
@@ -89,25 +88,25 @@ impl fmt::Display for TablePath {
 pub struct Lake {
     store: Arc<dyn ObjectStore>,
     durable: Option<Arc<DurableStore>>,
-    /// Where it is, if not on this machine.
+    /// The remote location, unless the lake is local.
     cloud: Option<remote::Cloud>,
-    /// What a path in the lake is appended to, for whoever reads files without this store.
+    /// Prefix of all paths, for readers that do not use this store.
     base: String,
     spool: Option<Spool>,
-    /// In whose epoch this process commits; see [`owner`].
+    /// The epoch in which this process commits; see [`owner`].
     epoch: Option<i64>,
     tables: Arc<Mutex<HashMap<TablePath, Table>>>,
     leases: Leases,
 }
 
 impl Lake {
-    /// Opens the lake in a local directory (a path or a `file:` URL), which is created if need be, or at the URL of a
+    /// Opens the lake in a local directory (a path or a `file:` URL), creating it if needed, or at the URL of a
     /// remote store, configured by its usual environment variables. See also [`Lake::check`].
     pub fn open(location: &str) -> Result<Lake, LakeError> {
         Lake::open_patiently(location, StorePatience::default())
     }
 
-    /// The same, with limits for the requests to a remote store.
+    /// Opens the lake like [`Lake::open`], with limits for the requests to a remote store.
     pub fn open_patiently(location: &str, patience: StorePatience) -> Result<Lake, LakeError> {
         if is_remote(location) {
             let base = location.trim_end_matches('/').to_owned();
@@ -145,41 +144,42 @@ impl Lake {
         })
     }
 
-    /// A lake over any store, taken for a remote one: for tests that need no server.
+    /// Opens a lake over any store, treated as a remote one: for tests without a server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
         let (tables, leases) = (Arc::default(), Leases::default());
         Lake { store, durable: None, cloud, base, spool: None, epoch: None, tables, leases }
     }
 
-    /// The same lake, with a place on this machine to bring files to. A remote one needs it before its tables are read by
-    /// path; tables that are open already do not get it.
+    /// Returns the same lake with a spool. A remote lake needs it before its tables are read by
+    /// path; tables that are already open do not get it.
     pub fn with_spool(self, spool: Spool) -> Lake {
         Lake { spool: Some(spool), ..self }
     }
 
-    /// Is it on another machine?
+    /// Returns whether the lake is on another machine.
     pub fn is_remote(&self) -> bool {
         self.cloud.is_some()
     }
 
-    /// The store; paths in it are relative to the lake.
+    /// Returns the store; paths in it are relative to the lake.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.store.clone()
     }
 
-    /// What may not be deleted now.
+    /// Returns the leases of this process.
     pub fn leases(&self) -> &Leases {
         &self.leases
     }
 
-    /// The lake's directory, if it is local.
+    /// Returns the lake's directory, if it is local.
     pub fn local_root(&self) -> Option<&Path> {
         self.durable.as_ref().map(|store| store.root())
     }
 
-    /// The table at `path`, created with the columns of `schema` and partitioned by the DATE column `partition_column`
-    /// if it is not there yet. An existing table keeps its columns: see [`Table::schema_change`] and [`Commit::schema`].
+    /// Opens the table at `path`, creating it with the columns of `schema` and partitioned by the DATE column
+    /// `partition_column` if needed. An existing table keeps its columns: see [`Table::schema_change`] and
+    /// [`Commit::schema`].
     pub async fn table(&self, path: &TablePath, schema: SchemaRef, partition_column: &str) -> Result<Table, LakeError> {
         let mut tables = self.tables.lock().await;
         if let Some(table) = tables.get(path) {
@@ -193,7 +193,7 @@ impl Lake {
         table.checked(partition_column)
     }
 
-    /// The table at `path`, if there is one.
+    /// Opens the table at `path`, if it exists.
     pub async fn open_table(&self, path: &TablePath) -> Result<Option<Table>, LakeError> {
         let mut tables = self.tables.lock().await;
         if let Some(table) = tables.get(path) {
@@ -206,12 +206,12 @@ impl Lake {
         Ok(table)
     }
 
-    /// Names of the streams that have an archive, in order.
+    /// Returns the names of the streams that have an archive, in order.
     pub async fn streams(&self) -> Result<Vec<StreamName>, LakeError> {
         self.names("events").await
     }
 
-    /// Names of the views that have a table, in order.
+    /// Returns the names of the views that have a table, in order.
     pub async fn views(&self) -> Result<Vec<ViewName>, LakeError> {
         self.names("views").await
     }
@@ -224,18 +224,18 @@ impl Lake {
         Ok(names)
     }
 
-    /// The file system path or URL of `path` in the lake.
+    /// Returns the file system path or URL of `path` in the lake.
     pub(crate) fn uri(&self, path: &str) -> String {
         format!("{}/{path}", self.base)
     }
 }
 
-/// Is this the URL of a store that is not on this machine?
+/// Returns whether this is the URL of a store on another machine.
 pub fn is_remote(location: &str) -> bool {
     location.contains("://") && !location.starts_with("file://")
 }
 
-/// What may be shown of a URL that is refused: it may hold a key.
+/// Returns the part of a refused URL that may be shown: the URL may hold a key.
 fn without_key(location: &str) -> String {
     match Url::parse(location) {
         Ok(url) => format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()),

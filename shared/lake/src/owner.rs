@@ -1,9 +1,9 @@
-//! Whose is the lake? One log's at a time: events are numbered by the log they came in by, and two logs in one archive
-//! could not be told apart.
+//! Gives the lake one owner at a time, a log: events are numbered by their log, and those of two logs in one archive
+//! could not be distinguished.
 //!
-//! Owners follow each other in epochs. A claim is a file `_owner/<epoch>.json` that only one process can create. What
-//! keeps a former owner out is in the tables: every commit of a lake with an epoch completes the transaction
-//! [`OWNER_TXN`] of that epoch, and fails with [`LakeError::NotOwner`] where a later one is there; Delta's own conflict
+//! Owners follow each other in epochs. A claim is a file `_owner/<epoch>.json` that only one process can create. The
+//! tables keep a former owner out: every commit of a lake with an epoch completes the transaction
+//! [`OWNER_TXN`] of that epoch, and fails with [`LakeError::NotOwner`] if a later one exists; Delta's own conflict
 //! check catches one that comes in between.
 
 use futures::TryStreamExt;
@@ -19,31 +19,31 @@ use shared::time::Micros;
 pub const OWNER_TXN: &str = "trueup/owner";
 
 const FOLDER: &str = "_owner";
-/// Attempts to commit a claim to a table that a former owner goes on writing to.
+/// Attempts to commit a claim to a table to which a former owner still writes.
 const FENCE_ATTEMPTS: usize = 50;
 
 /// A log that claimed the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Grows with every owner; 1 has numbered its events from the first on, later ones went on where the archive ended.
+    /// Grows with every owner. Epoch 1 numbered its events from the first on, later ones from where the archive ended.
     pub epoch: i64,
     /// The id of the log: a UUID kept in its folder.
     pub log: String,
     pub claimed_at: Micros,
 }
 
-/// The process that runs, or ran, over the owner's log.
+/// The process that runs, or ran, with the owner's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub host: String,
     pub process: u32,
     pub since: Micros,
-    /// When it last said that it is alive.
+    /// Time of its last heartbeat.
     pub seen_at: Micros,
 }
 
 impl Lake {
-    /// The latest claim, if there is one.
+    /// Returns the latest claim, if there is one.
     pub async fn latest_claim(&self) -> Result<Option<Claim>, LakeError> {
         let store = self.store();
         let files: Vec<_> = store.list(Some(&Path::from(FOLDER))).try_collect().await?;
@@ -58,7 +58,7 @@ impl Lake {
         match self.store().put_opts(&path, note(claim), PutMode::Create.into()).await {
             Ok(_) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. }) => match self.read_note::<Claim>(&path).await? {
-                // The answer to our own attempt was lost.
+                // The response to this process's own attempt was lost.
                 Some(present) if present == *claim => Ok(()),
                 _ => {
                     let reason = format!("epoch {} was claimed by another process", claim.epoch);
@@ -69,18 +69,18 @@ impl Lake {
         }
     }
 
-    /// Notes that the owner of `epoch` is alive.
+    /// Records that the owner of `epoch` is alive.
     pub async fn note_seen(&self, epoch: i64, seen: &Seen) -> Result<(), LakeError> {
         self.store().put(&seen_path(epoch), note(seen)).await?;
         Ok(())
     }
 
-    /// The process of the owner of `epoch`, as it last said.
+    /// Returns the last heartbeat of the owner of `epoch`.
     pub async fn seen(&self, epoch: i64) -> Result<Option<Seen>, LakeError> {
         self.read_note(&seen_path(epoch)).await
     }
 
-    /// The same lake, with tables that only the owner of `epoch`, or a later one, writes to.
+    /// Returns the same lake, whose tables accept only commits of `epoch` or a later one.
     pub fn owned_in(self, epoch: i64) -> Lake {
         Lake { epoch: Some(epoch), tables: Default::default(), ..self }
     }
@@ -100,7 +100,7 @@ impl Lake {
 }
 
 impl Table {
-    /// Makes sure that no former owner can commit to the table any more.
+    /// Ensures that no former owner can commit to the table any more.
     pub async fn keep_former_owners_out(&self) -> Result<(), LakeError> {
         let Some(epoch) = self.inner.epoch else { return Ok(()) };
         for _ in 0..FENCE_ATTEMPTS {
@@ -109,7 +109,7 @@ impl Table {
             }
             match self.commit(Commit::default()).await {
                 Ok(_) => return Ok(()),
-                // A former owner was at it.
+                // A former owner committed at the same time.
                 Err(LakeError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -1,5 +1,5 @@
-//! How is a remote store opened? From its URL and the environment variables that its own tools take, with times that
-//! bound every request. Keys come from the environment only, and are part of no error.
+//! Opens a remote store from its URL and the environment variables of its own tools, with time limits on every
+//! request. Keys come from the environment only, and never appear in errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use url::Url;
 use super::verified_put::CertainStore;
 use shared::limits;
 
-/// How patient the lake is with a remote store.
+/// Time limits of requests to a remote store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorePatience {
-    /// Longest time for one request and its answer.
+    /// Longest time for one request and its response.
     pub request: Duration,
-    /// How long a request that failed is tried again, in all.
+    /// Total time for which a failed request is retried.
     pub retry: Duration,
 }
 
@@ -48,7 +48,7 @@ impl StorePatience {
     }
 }
 
-/// Which cloud's protocol a store speaks.
+/// The protocol that a store speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cloud {
     S3,
@@ -57,7 +57,7 @@ pub(super) enum Cloud {
 }
 
 impl Cloud {
-    /// What its tools call the variables that say where it is and who may use it.
+    /// Returns the names of the variables for location and credentials.
     pub fn variables(self) -> &'static str {
         match self {
             Cloud::S3 => {
@@ -68,7 +68,7 @@ impl Cloud {
         }
     }
 
-    /// What the key must be allowed to do.
+    /// Returns the permissions that the key needs.
     pub fn permissions(self) -> &'static str {
         match self {
             Cloud::S3 => {
@@ -80,14 +80,14 @@ impl Cloud {
     }
 }
 
-/// A store that is not on this machine.
+/// A store on another machine.
 pub(super) struct Remote {
     pub cloud: Cloud,
     /// Paths in it are relative to the prefix of the URL.
     pub store: Arc<dyn ObjectStore>,
 }
 
-/// Opens the store at `url`; nothing is asked of it yet. The error is a reason, without the URL.
+/// Opens the store at `url` without a request. The error is a reason, without the URL.
 pub(super) fn open(url: &Url, patience: StorePatience) -> Result<Remote, String> {
     if url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         return Err("the URL may hold nothing but bucket and prefix; keys belong into environment variables".to_owned());
@@ -131,13 +131,13 @@ fn s3(url: &Url, patience: StorePatience) -> object_store::Result<object_store::
         .iter()
         .find_map(|key| builder.get_config_value(key));
     if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        // Who writes http:// means it.
+        // An explicit http:// is taken as permission.
         builder = builder.with_allow_http(true);
     }
     builder.with_url(url.as_str()).with_retry(patience.retries()).build()
 }
 
-/// `builder` with everything the environment says to it.
+/// Applies the environment variables of the store to `builder`.
 fn configured<B>(builder: B, prefixes: &[&str], with: impl Fn(B, &str, String) -> B) -> B {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))

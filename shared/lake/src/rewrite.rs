@@ -1,5 +1,5 @@
-//! How do several files of a table become one? Their rows one file after the other, in the order they have, decoded and
-//! encoded batch by batch: in memory are the bytes of one old file and of the new one, and some rows.
+//! Merges several files of a table into one, in their order, decoded and encoded batch by batch. Memory holds the bytes
+//! of one source file and of the new file, and some rows.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::encode::Encoder;
 use super::{DataFile, LakeError, Table};
 
-/// Rows decoded at once; as many as tell whether the values of a column repeat.
+/// Rows decoded at once; as many as are sampled for repeated values.
 const READ_ROWS: usize = 32 * 1024;
 
 impl Table {
-    /// Writes the rows of `files`, all of one date, as one file; see [`Table::write_parquet`] for what it is then. Its
-    /// columns are those of `schema`, and after them what else the files have: nothing is lost. A column that a file does
-    /// not have is null. Tags are left to the caller.
+    /// Writes the rows of `files`, all of one date, as one file; see [`Table::write_parquet`] for its status. Its
+    /// columns are those of `schema`, followed by any further columns of the files: nothing is lost. A column that a
+    /// file does not have is null. Tags are left to the caller.
     pub async fn rewrite(&self, files: &[DataFile], schema: &SchemaRef) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let day = files.first().ok_or_else(|| wrong("a file made of no files".to_owned()))?.partition;
@@ -37,7 +37,7 @@ impl Table {
                 let columns = Arc::clone(&schema);
                 match tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?? {
                     Appended::Rows(more) => encoder = Some(more),
-                    // Columns that the stream no longer declares are rare, so they are met rather than looked for.
+                    // Columns that the stream no longer declares are rare, so they are handled when they occur.
                     Appended::OtherColumns(all) => {
                         schema = all;
                         continue 'again;
@@ -53,7 +53,7 @@ impl Table {
 
 enum Appended {
     Rows(Box<Encoder>),
-    /// The file has columns that the others do not have: these are all.
+    /// The file has columns that the others do not have; these are all columns.
     OtherColumns(SchemaRef),
 }
 
@@ -87,7 +87,7 @@ fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) ->
     }
 }
 
-/// The rows with the columns of `schema`. A value that has no place in its column is an error, never a null.
+/// Returns the rows with the columns of `schema`. A value that does not fit its column is an error, never a null.
 fn fitted(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let column = |field: &Arc<Field>| -> Result<ArrayRef, LakeError> {

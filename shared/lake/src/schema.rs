@@ -1,4 +1,4 @@
-//! Which Delta schema does an Arrow schema get, and how do two schemas differ?
+//! Converts Arrow schemas to Delta schemas, and compares two of them.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use deltalake_core::kernel::{StructField, StructType};
 
 use super::LakeError;
 
-/// What separates a table's columns from wanted ones.
+/// The difference between a table's columns and the wanted ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaChange {
-    /// Nothing.
+    /// No difference.
     None,
-    /// Columns were added, left out, reordered or made nullable: old files can still be read, with nulls where a
+    /// Columns were added, omitted, reordered or made nullable: old files can still be read, with nulls where a
     /// column is missing.
     Compatible,
-    /// A column has another type: old files do not fit any more. The text names the column and both types.
+    /// A column has another type: old files no longer fit. The text names the column and both types.
     Incompatible(String),
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for SchemaChange {
     }
 }
 
-/// The Delta schema of `schema`, with the DATE column `partition_column` at the end if `schema` does not name it.
+/// Returns the Delta schema of `schema`, with the DATE column `partition_column` at the end if `schema` lacks it.
 pub(super) fn delta_schema(table: &str, schema: &Schema, partition_column: &str) -> Result<StructType, LakeError> {
     let wrong = |reason: String| LakeError::Schema { table: table.to_owned(), reason };
     let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
@@ -45,7 +45,7 @@ pub(super) fn delta_schema(table: &str, schema: &Schema, partition_column: &str)
     (&Schema::new(fields)).try_into_kernel().map_err(|e| wrong(e.to_string()))
 }
 
-/// How `wanted` differs from `present`.
+/// Returns how `wanted` differs from `present`.
 pub(super) fn change(present: &StructType, wanted: &StructType) -> SchemaChange {
     let same = |a: &StructField, b: &StructField| {
         a.name() == b.name() && a.data_type() == b.data_type() && a.is_nullable() == b.is_nullable()

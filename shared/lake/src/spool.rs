@@ -1,7 +1,7 @@
-//! How do libraries that read files by path read those of a remote lake? The footer and the needed columns of a file are
-//! brought to this machine, each byte at its own place in a sparse file, and go away with the last who holds it.
+//! Lets libraries that read files by path read those of a remote lake. The footer and the needed columns of a file are
+//! copied to this machine, each byte to its own offset in a sparse file, which the last holder deletes.
 //!
-//! Of a local lake nothing is copied: the files themselves are held out.
+//! Files of a local lake are not copied but read in place.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use super::{DataFile, LakeError, Table};
 use shared::limits::{SPOOL_FOOTER_BYTES, SPOOL_GAP_BYTES, SPOOL_PIECE_BYTES, SPOOL_REQUESTS};
 
-/// The folder on this machine into which files of a remote lake are brought. Clones share it.
+/// The folder on this machine for parts of files of a remote lake. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Folder>);
 
@@ -41,8 +41,8 @@ struct Folder {
 }
 
 impl Spool {
-    /// An empty spool in the folder `path`, which is created if need be and belongs to it: whatever a process that died
-    /// has left there is deleted. At most `bytes_max` bytes are held at the same time.
+    /// Opens an empty spool in the folder `path`, creating it if needed. The folder belongs to the spool: leftovers of
+    /// a dead process are deleted. At most `bytes_max` bytes are held at the same time.
     pub fn open(path: &Path, bytes_max: u64) -> io::Result<Spool> {
         match std::fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -58,17 +58,17 @@ impl Spool {
         })))
     }
 
-    /// Bytes held now.
+    /// Returns the bytes held now.
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Could files of that size be held as well?
+    /// Returns whether files of that size would fit as well.
     fn has_room(&self, bytes: u64) -> bool {
         self.bytes().saturating_add(bytes) <= self.0.bytes_max
     }
 
-    /// The file called `key`, whatever of it has been brought.
+    /// Returns the file called `key`, with whatever parts of it are present.
     fn file(&self, key: String, size: u64) -> Result<Arc<Brought>, LakeError> {
         let mut files = self.0.files.lock();
         if let Some(brought) = files.get(&key).and_then(Weak::upgrade) {
@@ -92,18 +92,18 @@ impl Spool {
     }
 }
 
-/// A file of which parts are here.
+/// A file with some parts on this machine.
 #[derive(Debug)]
 struct Brought {
     folder: Arc<Folder>,
     key: String,
     path: PathBuf,
-    /// Of the whole file, in bytes.
+    /// Size of the whole file, in bytes.
     size: u64,
-    /// What it takes here.
+    /// Bytes on this machine.
     bytes: AtomicU64,
     footer: OnceLock<ParquetMetaData>,
-    /// Where the column chunks begin that are here.
+    /// Starts of the column chunks that are present.
     chunks: tokio::sync::Mutex<HashSet<u64>>,
 }
 
@@ -114,7 +114,7 @@ impl Drop for Brought {
         }
         self.folder.bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut files = self.folder.files.lock();
-        // Another one of this name may have come after the last holder let go.
+        // Another file of this name may have been created after the last holder dropped this one.
         if files.get(&self.key).is_some_and(|weak| weak.strong_count() == 0) {
             files.remove(&self.key);
         }
@@ -122,7 +122,7 @@ impl Drop for Brought {
 }
 
 impl Brought {
-    /// Brings the footer and the columns that are not here yet.
+    /// Loads the footer and the missing columns.
     async fn bring(
         &self,
         store: &dyn ObjectStore,
@@ -152,7 +152,7 @@ impl Brought {
         Ok(())
     }
 
-    /// Brings the end of the file; of a small one that is all of it.
+    /// Loads the end of the file; a small file is loaded as a whole.
     async fn bring_footer(&self, source: &Remote<'_>) -> Result<ParquetMetaData, LakeError> {
         let mut from = self.size.saturating_sub(SPOOL_FOOTER_BYTES);
         loop {
@@ -191,7 +191,7 @@ impl Brought {
     }
 }
 
-/// A file where it really is.
+/// A file in the remote store.
 struct Remote<'a> {
     store: &'a dyn ObjectStore,
     location: &'a StorePath,
@@ -213,7 +213,7 @@ impl Remote<'_> {
     }
 }
 
-/// Where the chunks of the named columns are, in order.
+/// Returns the byte ranges of the named columns' chunks, in order.
 fn chunks_of<'a>(footer: &'a ParquetMetaData, columns: &'a [String]) -> impl Iterator<Item = Range<u64>> + 'a {
     let is_wanted = |chunk: &&ColumnChunkMetaData| {
         let root = chunk.column_path().parts().first();
@@ -227,7 +227,7 @@ fn chunks_of<'a>(footer: &'a ParquetMetaData, columns: &'a [String]) -> impl Ite
     })
 }
 
-/// What to ask for: ranges with small gaps become one, large ones several.
+/// Returns the ranges to request: ranges with small gaps become one, large ones several.
 fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_unstable_by_key(|range| range.start);
     let mut joined: Vec<Range<u64>> = Vec::new();
@@ -245,7 +245,7 @@ fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     joined.into_iter().flat_map(cut).collect()
 }
 
-/// Files that can be read by path as long as this is held.
+/// Files that can be read by path while this is held.
 #[derive(Debug, Default)]
 pub struct Held {
     paths: HashMap<String, String>,
@@ -253,12 +253,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// The path under which a file that is held can be read.
+    /// Returns the path under which a held file can be read.
     pub fn path(&self, file: &DataFile) -> Option<&str> {
         self.paths.get(&file.path).map(String::as_str)
     }
 
-    /// The rows that a file really has, whatever was noted of it; `None` if it cannot be read.
+    /// Returns the number of rows according to the file's own footer; `None` if it cannot be read.
     pub fn rows(&self, file: &DataFile) -> Option<u64> {
         let rows = match self.brought.get(&file.path) {
             Some(brought) => brought.footer.get()?.file_metadata().num_rows(),
@@ -269,14 +269,14 @@ impl Held {
 }
 
 impl Table {
-    /// Makes the named columns of `files` readable by path. In a remote lake they are brought here, if they are not here
-    /// yet; dropping the future leaves nothing behind. `read` counts the bytes that this takes, or in a local lake those
-    /// that reading will take.
+    /// Makes the named columns of `files` readable by path. In a remote lake missing parts are loaded; dropping the
+    /// future leaves nothing behind. `read` counts the bytes loaded, or in a local lake those that
+    /// reading will take.
     pub async fn hold(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Result<Held, LakeError> {
         let Some(remote) = self.remote_spool() else { return Ok(self.hold_local(files, columns, read)) };
         let spool = remote?;
         let store = self.store();
-        // Boxed one by one: the compiler does not see that a closure over references gives futures that can be sent.
+        // Boxed one by one: the compiler does not see that a closure over references gives futures that are `Send`.
         let mut bring: Vec<BoxFuture<'_, Result<_, LakeError>>> = Vec::with_capacity(files.len());
         for file in files {
             let (store, size) = (Arc::clone(&store), u64::try_from(file.size_bytes).unwrap_or(0));
@@ -292,13 +292,13 @@ impl Table {
         Ok(Held { paths, brought })
     }
 
-    /// The same for a local lake, where nothing has to be waited for; `None`: it is a remote one.
+    /// Does the same for a local lake, without waiting; `None`: the lake is remote.
     pub fn held_in_place(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Option<Held> {
         self.remote_spool().is_none().then(|| self.hold_local(files, columns, read))
     }
 
-    /// Could all of `files` be held as well as what is held now? Of a local lake nothing is brought, so nothing is to be
-    /// done ahead.
+    /// Returns whether all of `files` would fit into the spool as well. Files of a local lake are not loaded, so there
+    /// is nothing to prefetch.
     pub fn has_room_for(&self, files: &[DataFile]) -> bool {
         let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
         self.remote_spool().is_some_and(|spool| spool.is_ok_and(|spool| spool.has_room(bytes)))
@@ -308,7 +308,7 @@ impl Table {
         let mut held = Held::default();
         for file in files {
             let path = self.url_of(file);
-            // A file that cannot be read is told of by who reads it.
+            // The reader of the file reports that it cannot be read.
             if let Ok(footer) = local_footer(&path) {
                 let bytes: u64 = chunks_of(&footer, columns).map(|chunk| chunk.end - chunk.start).sum();
                 read.fetch_add(bytes, Ordering::Relaxed);

@@ -1,7 +1,6 @@
-//! What does a Delta table hold, now or at an earlier version? Opening, reading and writing files; see [`super::commit`]
-//! for how a table changes.
+//! Opens, reads and writes Delta tables, now or at an earlier version; see [`super::commit`] for changes.
 //!
-//! The state is kept in memory and brought up to date from the log's tail, so that looking often is cheap. Clones share
+//! The state is kept in memory and updated from the log's tail, so reading it often is cheap. Clones share
 //! it, and commits of one process take turns.
 
 use std::collections::HashMap;
@@ -31,7 +30,7 @@ use super::schema::{SchemaChange, change, delta_schema};
 use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease, data_file};
 use shared::time::Day;
 
-/// The directory name of the partition whose value is null, as Hive and Delta have it.
+/// The directory name of the partition whose value is null, as in Hive and Delta.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Entries of the log read at the same time.
@@ -47,10 +46,10 @@ pub(super) struct Inner {
     pub(super) path: TablePath,
     uri: String,
     pub(super) partition_column: String,
-    /// In whose epoch commits are made; see [`super::owner`].
+    /// The epoch of commits; see [`super::owner`].
     pub(super) epoch: Option<i64>,
     pub(super) log_store: LogStoreRef,
-    /// Of a remote lake: where files are brought to.
+    /// The spool of a remote lake.
     spool: Option<Option<Spool>>,
     pub(super) leases: Leases,
     /// The store of a local lake.
@@ -58,11 +57,11 @@ pub(super) struct Inner {
     state: Mutex<State>,
 }
 
-/// What is known of the table.
+/// The cached state of the table.
 pub(super) struct State {
     pub(super) delta: DeltaTable,
     snapshot: Option<Arc<TableSnapshot>>,
-    /// Transaction versions looked up or committed since the state last followed somebody else's commit.
+    /// Transaction versions looked up or committed since the state last followed a commit of another writer.
     pub(super) txns: HashMap<String, Option<i64>>,
 }
 
@@ -74,23 +73,23 @@ pub struct TableSnapshot {
     pub schema: SchemaRef,
     /// All files, by path.
     pub files: Vec<DataFile>,
-    /// What retention has taken away; `None`: nothing yet.
+    /// Everything that retention has dropped; `None`: nothing yet.
     pub dropped: Option<Dropped>,
 }
 
-/// What the log tells of versions.
+/// Versions and notes found in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct History {
     /// The newest version, with or without a note.
     pub newest: i64,
     /// Versions with their notes, newest first.
     pub notes: Vec<(i64, Map<String, Value>)>,
-    /// Are these all? Otherwise there are older ones, or the log does not tell of them any more.
+    /// Whether these are all. Otherwise there are older ones, or the log no longer has them.
     pub whole: bool,
 }
 
 impl Table {
-    /// Opens the table at `path`, if there is one.
+    /// Opens the table at `path`, if it exists.
     pub(super) async fn open(lake: &Lake, path: &TablePath) -> Result<Option<Table>, LakeError> {
         let log_store = log_store(lake, path);
         if !log_store.is_delta_table_location().await? {
@@ -151,7 +150,7 @@ impl Table {
         }
     }
 
-    /// The table, if it is partitioned as expected.
+    /// Returns the table if it is partitioned as expected.
     pub(super) fn checked(&self, partition_column: &str) -> Result<Table, LakeError> {
         if self.inner.partition_column == partition_column {
             return Ok(self.clone());
@@ -161,22 +160,22 @@ impl Table {
         Err(LakeError::Schema { table: self.name(), reason })
     }
 
-    /// The table's place in the lake.
+    /// Returns the table's path in the lake.
     pub fn path(&self) -> &TablePath {
         &self.inner.path
     }
 
-    /// The table's path in the lake, as errors name it.
+    /// Returns the table's path as errors name it.
     pub fn name(&self) -> String {
         self.inner.path.to_string()
     }
 
-    /// The name of the DATE column by which the files are kept apart.
+    /// Returns the name of the DATE column that partitions the files.
     pub fn partition_column(&self) -> &str {
         &self.inner.partition_column
     }
 
-    /// Writes `batches` (all of one schema; a partition column in them is left out) as one file of `day`, which is
+    /// Writes `batches` (all of one schema, without the partition column) as one file of `day`, which is
     /// durable on return but part of the table only once committed. Without a day the partition column is null.
     ///
     /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
@@ -192,7 +191,7 @@ impl Table {
         self.store_encoded(day, path, encoded).await
     }
 
-    /// A path that no file of `day` had before.
+    /// Returns a path that no file of `day` had before.
     pub(super) fn new_path(&self, day: Option<Day>) -> Result<String, LakeError> {
         let folder = match day {
             Some(day) if !is_readable(day) => {
@@ -205,7 +204,7 @@ impl Table {
         Ok(format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4()))
     }
 
-    /// Puts an encoded file in its place, leased.
+    /// Stores an encoded file, leased.
     pub(super) async fn store_encoded(
         &self,
         day: Option<Day>,
@@ -228,12 +227,12 @@ impl Table {
         })
     }
 
-    /// Where a reader without this store finds the file: an absolute path, or a URL in a remote lake.
+    /// Returns the location for readers without this store: an absolute path, or a URL in a remote lake.
     pub fn url_of(&self, file: &DataFile) -> String {
         format!("{}/{}", self.inner.uri, file.path)
     }
 
-    /// The table as it is now.
+    /// Returns the current state of the table.
     pub async fn snapshot(&self) -> Result<Arc<TableSnapshot>, LakeError> {
         let mut state = self.refreshed().await?;
         let version = state.version();
@@ -245,31 +244,31 @@ impl Table {
         Ok(snapshot)
     }
 
-    /// The table as it is now; as long as the lease is held, vacuum deletes none of its files.
+    /// Returns the current state of the table with a lease: while it is held, vacuum deletes none of the files.
     pub async fn held_snapshot(&self) -> Result<(Arc<TableSnapshot>, VersionLease), LakeError> {
         loop {
             let snapshot = self.snapshot().await?;
-            // Otherwise a newer version came in between, and what only this one has is being deleted.
+            // Otherwise a newer version was committed in between, and files only in this one are being deleted.
             if let Some(lease) = self.inner.leases.version(self.path(), snapshot.version) {
                 return Ok((snapshot, lease));
             }
         }
     }
 
-    /// The table as it was at `version`.
+    /// Returns the state of the table at `version`.
     pub async fn snapshot_at(&self, version: i64) -> Result<TableSnapshot, LakeError> {
         let mut delta = DeltaTable::new(self.inner.log_store.clone());
         delta.load_version(self.version_of(version)?).await?;
         TableSnapshot::of(&delta, self)
     }
 
-    /// The version of the last transaction that `app_id` committed.
+    /// Returns the version of the last transaction that `app_id` committed.
     pub async fn txn_version(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
         let mut state = self.refreshed().await?;
         state.txn_version(app_id).await
     }
 
-    /// What the writer of `version` noted with it; nothing for versions that others wrote or whose log is gone.
+    /// Returns the note of the writer of `version`; `None` for versions of other writers or whose log is deleted.
     pub async fn commit_info(&self, version: i64) -> Result<Option<Map<String, Value>>, LakeError> {
         let mut note = self.note_of(self.version_of(version)?).await?.unwrap_or_default();
         Ok(match note.remove(INFO_KEY) {
@@ -278,24 +277,24 @@ impl Table {
         })
     }
 
-    /// The newest version that has a note, and the note.
+    /// Returns the newest version that has a note, and the note.
     pub async fn latest_info(&self) -> Result<Option<(i64, Map<String, Value>)>, LakeError> {
         let history = self.history(-1, 1).await?;
         Ok(history.notes.into_iter().next())
     }
 
-    /// The number of the newest version.
+    /// Returns the number of the newest version.
     pub async fn newest_version(&self) -> Result<i64, LakeError> {
         Ok(self.refreshed().await?.version())
     }
 
-    /// The notes of the newest versions after `after`, at most `limit` of them; only as much of the log is read as that
-    /// takes. Versions that others wrote have none.
+    /// Returns the notes of the newest versions after `after`, at most `limit` of them, reading only the needed part of
+    /// the log. Versions of other writers have none.
     pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
         let newest = self.newest_version().await?;
         let mut notes = Vec::new();
         let entries = futures::stream::iter((after + 1..=newest).rev());
-        // Most entries have a note: no more are asked for at once than may be needed.
+        // Most entries have a note, so no more are requested at once than may be needed.
         let mut entries = entries.map(|version| self.entry_of(version)).buffered(limit.clamp(1, ENTRIES_AT_ONCE));
         while let Some(entry) = entries.next().await {
             match entry? {
@@ -318,19 +317,19 @@ impl Table {
         Ok((version, self.note_of(self.version_of(version)?).await?))
     }
 
-    /// The table's columns with the partition column, as readers of the files see them.
+    /// Returns the table's columns with the partition column, as readers of the files see them.
     pub async fn schema(&self) -> Result<SchemaRef, LakeError> {
         let state = self.refreshed().await?;
         Ok(state.delta.snapshot()?.snapshot().arrow_schema())
     }
 
-    /// The statement that a commit noted as the declaration of what the table holds.
+    /// Returns the declaration of the table's content, recorded by a commit.
     pub async fn declaration(&self) -> Result<Option<String>, LakeError> {
         let state = self.refreshed().await?;
         Ok(state.delta.snapshot()?.metadata().configuration().get(DECLARATION_KEY).cloned())
     }
 
-    /// How the table's columns differ from `schema`.
+    /// Returns how the table's columns differ from `schema`.
     pub async fn schema_change(&self, schema: &SchemaRef) -> Result<SchemaChange, LakeError> {
         let wanted = delta_schema(&self.name(), schema, self.partition_column())?;
         let state = self.refreshed().await?;
@@ -357,13 +356,13 @@ impl Table {
         Ok(())
     }
 
-    /// The spool of a remote lake; `None`: the lake is local.
+    /// Returns the spool of a remote lake; `None`: the lake is local.
     pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
         let spool = self.inner.spool.as_ref()?;
         Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
     }
 
-    /// Lets go of files that were written and will not be committed; vacuum deletes them when they are old enough.
+    /// Releases files that were written and will not be committed; vacuum deletes them when they are old enough.
     pub fn give_up(&self, files: &[DataFile]) {
         self.inner.leases.settle(self.path(), files.iter().map(|file| file.path.as_str()));
     }
@@ -377,7 +376,7 @@ impl Table {
         Version::try_from(version).map_err(|_| reason())
     }
 
-    /// The flattened part of a version's commit information; `None`: the log has no entry of the version.
+    /// Returns the flattened part of a version's commit information; `None`: the log has no entry of the version.
     pub(super) async fn note_of(&self, version: Version) -> Result<Option<Map<String, Value>>, LakeError> {
         let Some(bytes) = self.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
         let note = get_actions(version, &bytes)?.into_iter().find_map(|action| match action {
@@ -398,7 +397,7 @@ impl Table {
     }
 }
 
-/// A file that is being written. If the write does not end well, nobody will know its name.
+/// A file being written. If the write fails, its name is not used.
 struct Unfinished<'a> {
     table: &'a Table,
     path: Option<&'a str>,
@@ -427,13 +426,13 @@ impl State {
         Ok(())
     }
 
-    /// Drops what is known, so that the next use reads the log anew.
+    /// Drops the cached state, so the next use reads the log again.
     pub(super) fn forget(&mut self) {
         self.delta.state = None;
         self.txns.clear();
     }
 
-    /// The version the state has followed the log to; -1 before it was loaded.
+    /// Returns the version of the cached state; -1 before it was loaded.
     pub(super) fn version(&self) -> i64 {
         self.delta.version().and_then(|version| i64::try_from(version).ok()).unwrap_or(-1)
     }
@@ -450,7 +449,7 @@ impl State {
 }
 
 impl TableSnapshot {
-    /// Is there a file at `path`?
+    /// Returns whether there is a file at `path`.
     pub fn holds(&self, path: &str) -> bool {
         self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
     }
@@ -470,8 +469,8 @@ impl TableSnapshot {
     }
 }
 
-/// The store of one table's log. The URL only has to tell tables apart: every path in it is relative to the lake, so a
-/// lake can be moved, and all kinds of stores take the same way.
+/// Opens the store of one table's log. The URL only has to distinguish tables: every path in it is relative to the
+/// lake, so a lake can be moved, and all kinds of stores use the same code.
 fn log_store(lake: &Lake, path: &TablePath) -> LogStoreRef {
     let store = lake.store();
     let table_store = Arc::new(PrefixStore::new(store.clone(), path.to_string()));

@@ -1,7 +1,7 @@
-//! Which files does nobody need any more? Those that no kept version has, that nobody reads or is about to commit, and
-//! that are old enough; with them go the log's entries that kept versions are not made from.
+//! Deletes files that are no longer needed: old enough, in no kept version, without a reader, and not about to be
+//! committed. It also deletes log entries from which no kept version is made.
 //!
-//! Files of a run that died between writing and committing are found the same way: the log never named them.
+//! Files of a run that died between writing and committing are found in the same way: no entry of the log names them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use object_store::{ObjectMeta, ObjectStore};
 use super::{LakeError, Leases, Table};
 use shared::clock::{Clock, SystemClock};
 
-/// Unfinished writes of the log are left alone for at least as long: a commit may be under way.
+/// Unfinished writes of the log are kept for at least this long: a commit may be in progress.
 const LOG_WRITE_AGE_MIN: Duration = Duration::from_secs(600);
-/// A day, in milliseconds: entries that are newer than now, by a clock that is ahead, are entries all the same.
+/// A day, in milliseconds: entries newer than the current time, by a clock that is ahead, are still read.
 const CLOCKS_APART_MS: i64 = 86_400_000;
 
-/// What a vacuum did.
+/// The result of a vacuum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Vacuumed {
     /// Files deleted, and their bytes.
@@ -29,13 +29,13 @@ pub struct Vacuumed {
     pub bytes: u64,
     /// Remains of interrupted writes of a local lake.
     pub unfinished: u64,
-    /// Files that nobody needs, but that are not old enough yet.
+    /// Unneeded files that are not old enough yet.
     pub too_young: u64,
 }
 
-/// Deletes the files of `table` that no version from `keep_versions_from` on needs (`None`: but the newest), nor anyone
-/// who holds a lease, if they have not been needed for `older_than`. That time protects readers and runs of other
-/// processes, whose leases are not known here.
+/// Deletes the files of `table` that neither a version from `keep_versions_from` on (`None`: only the newest) nor a
+/// lease needs, if they have been unneeded for `older_than`. That time protects readers and runs of other
+/// processes, whose leases are unknown here.
 pub async fn vacuum(
     table: &Table,
     keep_versions_from: Option<i64>,
@@ -83,7 +83,7 @@ pub async fn vacuum(
     Ok(vacuumed)
 }
 
-/// Lets go of the log's entries and checkpoints that no version from `version` on is made from. How many were deleted.
+/// Deletes entries and checkpoints of the log from which no version from `version` on is made. Returns their number.
 pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     let keep_from = table.version_of(version)?;
     let log = table.inner.log_store.as_ref();
@@ -91,8 +91,8 @@ pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     Ok(deleted as u64)
 }
 
-/// Lets go of the log's entries that are older than `age` and that nobody who holds a lease reads: of a table whose versions
-/// are not counted. Every look at a table lists its log, so it must not grow for ever.
+/// Deletes entries of the log that are older than `age` and that no lease needs, of a table whose versions
+/// are not counted. Opening a table lists its log, so the log must not grow for ever.
 pub async fn expire_old_log(table: &Table, age: Duration, leases: &Leases) -> Result<u64, LakeError> {
     let newest = table.newest_version().await?;
     let cutoff_ms = now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
@@ -101,7 +101,7 @@ pub async fn expire_old_log(table: &Table, age: Duration, leases: &Leases) -> Re
     expire_log(table, oldest.min(newest).max(0)).await
 }
 
-/// The first version that was written after `cutoff_ms`.
+/// Returns the first version written after `cutoff_ms`.
 async fn entries_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, LakeError> {
     let log = Path::from("_delta_log");
     let entries: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
@@ -109,7 +109,7 @@ async fn entries_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, Lak
     Ok(since.filter_map(|entry| entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()).min())
 }
 
-/// How the paths of a table's files begin.
+/// Returns the common prefix of the paths of a table's files.
 fn data_prefix(table: &Table) -> String {
     format!("{}=", table.partition_column())
 }
@@ -121,14 +121,14 @@ async fn files_in_store(table: &Table) -> Result<Vec<ObjectMeta>, LakeError> {
     Ok(listed.into_iter().filter(is_data).collect())
 }
 
-/// The files of every version from `from` on: those of the newest, and what was taken away since.
+/// Returns the files of every version from `from` on: those of the newest, and those removed since.
 async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeError> {
     let snapshot = table.snapshot().await?;
     let mut needed: HashSet<String> = snapshot.files.iter().map(|file| file.path.clone()).collect();
     for version in from + 1..=snapshot.version {
         let version = table.version_of(version)?;
         let Some(bytes) = table.inner.log_store.read_commit_entry(version).await? else {
-            let reason = format!("the log has no entry of version {version}, so it cannot be told what is needed");
+            let reason = format!("the log has no entry of version {version}, so the needed files are unknown");
             return Err(LakeError::Schema { table: table.name(), reason });
         };
         for action in get_actions(version, &bytes)? {
@@ -142,8 +142,8 @@ async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeE
     Ok(needed)
 }
 
-/// The files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be loaded. What
-/// came and went since is too young by its own age.
+/// Returns the files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be
+/// loaded. Files added or removed since are protected by their own age.
 async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
     let first = entries_since(table, cutoff_ms).await?;
     let Some(version) = first.map(|first| first - 1).filter(|version| (0..from).contains(version)) else {
@@ -152,7 +152,7 @@ async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<S
     match table.snapshot_at(version).await {
         Ok(snapshot) => Ok(snapshot.files.into_iter().map(|file| file.path).collect()),
         Err(error) => {
-            tracing::debug!(table = table.name(), version, %error, "an old version cannot be loaded, so nobody reads it");
+            tracing::debug!(table = table.name(), version, %error, "an old version cannot be loaded and has no readers");
             Ok(HashSet::new())
         }
     }

@@ -1,8 +1,8 @@
-//! Did a conditional put happen? The answer of a remote store may get lost, and a store may answer 409 where two met and
-//! nobody won. This wrapper looks the object up: what it holds decides.
+//! Determines whether a conditional put succeeded. The response of a remote store may be lost, and a store may return
+//! 409 when two attempts met and neither won. This wrapper reads the object: its content decides.
 //!
-//! Whoever creates an object under a name that decides something writes bytes that nobody else would write (a commit of
-//! ours carries an id of its own). So equal bytes mean: it was this attempt, however often it was sent.
+//! Every writer of an object whose name decides something writes unique bytes (a commit of Trueup carries an id of its
+//! own). So equal bytes mean that this attempt succeeded, however often it was sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use tokio::time::Instant;
 
 use shared::limits::{STORE_PART_BYTES, STORE_PARTS_AT_ONCE};
 
-/// Pause before a conditional put that did not happen is sent again; it doubles.
+/// Pause before a conditional put that did not happen is retried; it doubles.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A remote store whose conditional puts have a certain outcome, and whose large puts go in parts.
+/// A remote store whose conditional puts have a known outcome, and whose large puts are sent in parts.
 #[derive(Debug)]
 pub(super) struct CertainStore {
     inner: Arc<dyn ObjectStore>,
-    /// How long a conditional put without outcome is repeated.
+    /// How long a conditional put without an outcome is retried.
     retry: Duration,
-    /// Before the first repetition; it doubles.
+    /// Pause before the first retry; it doubles.
     pause: Duration,
 }
 
-/// What stands under a name.
+/// The object found under a name.
 enum Found {
     Ours(PutResult),
     Theirs,
@@ -52,7 +52,7 @@ impl CertainStore {
         loop {
             let error = match self.inner.put_opts(location, payload.clone(), options.clone()).await {
                 Ok(put) => return Ok(put),
-                // Nothing was sent, or nothing was taken.
+                // Nothing was sent, or nothing was stored.
                 Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => return Err(error),
                 Err(error @ (Error::NotImplemented { .. } | Error::NotSupported { .. })) => return Err(error),
                 Err(error) => error,
@@ -66,7 +66,8 @@ impl CertainStore {
                     let path = location.to_string();
                     return Err(Error::AlreadyExists { path, source: Box::new(error) });
                 }
-                // It is not there: it may be sent again, and if the first one comes late, one of them is refused.
+                // The object does not exist: the put may be sent again. If the first one arrives late, one of them is
+                // refused.
                 Ok(Found::Nothing) if Instant::now() < deadline => {}
                 Ok(Found::Nothing) => return Err(undecided(error)),
                 Err(_) if Instant::now() < deadline => {}
@@ -109,7 +110,7 @@ impl CertainStore {
         match sent {
             Ok(()) => upload.complete().await,
             Err(error) => {
-                // Parts that stay are no object; a lifecycle rule of the bucket takes them away.
+                // Leftover parts do not form an object; a lifecycle rule of the bucket deletes them.
                 let _ = upload.abort().await;
                 Err(error)
             }
@@ -117,7 +118,7 @@ impl CertainStore {
     }
 }
 
-/// Whether it happened is not known. It must not be taken for a lost race, which is known to have changed nothing.
+/// The outcome is unknown. It must not be treated as a lost race, which is known to have changed nothing.
 fn undecided(error: Error) -> Error {
     match error {
         Error::AlreadyExists { path, source } => {
@@ -128,7 +129,7 @@ fn undecided(error: Error) -> Error {
     }
 }
 
-/// `payload` in pieces of [`STORE_PART_BYTES`].
+/// Splits `payload` into pieces of [`STORE_PART_BYTES`].
 fn parts(payload: PutPayload) -> Vec<PutPayload> {
     let mut parts = Vec::new();
     let mut open = BytesMut::new();
