@@ -166,7 +166,7 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
                     );
                     let named = versions.keys().nth(oldest).expect("a version");
                     assert!(
-                        gone.text.contains(&format!("the oldest version that is kept is {named}")),
+                        gone.text.contains(&format!("the oldest kept version is {named}")),
                         "{}",
                         gone.text
                     );

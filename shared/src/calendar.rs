@@ -1,8 +1,9 @@
-//! When does a day, a week, a month or a year begin in a time zone? Cells of a calendar, numbered, as instants.
+//! Computes when days, weeks, months and years begin in a time zone: the cells of a calendar, numbered, as instants.
 //!
-//! A cell begins at the first instant at which the zone's wall clock shows its beginning or later: where the clock jumps
-//! over it, at the jump; where the clock shows it twice, at the first of both. So cells follow each other without gap or
-//! overlap, also where clocks go back over midnight, and a day has 23, 24 or 25 hours (or none, where a date was skipped).
+//! A cell begins at the first instant at which the zone's wall clock shows its beginning or later: where the clock
+//! jumps over it, at the jump; where the clock shows it twice, at the first of both. So cells follow each other without
+//! gap or overlap, also where clocks go back over midnight, and a day has 23, 24 or 25 hours (or none, where a date was
+//! skipped).
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What time is it? The one file that may read the wall clock; tests turn a clock of their own.
+//! Reads the time. This is the only file that may read the wall clock; tests set a clock of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,4 @@
-//! How far was what we served from what was true? The report of one reconciliation; the contract's `/compare`.
+//! Defines the comparison of served with exact values, the result of a reconciliation and the response of `/compare`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
-/// What was being served for the recomputed windows, against the new exact values.
+/// The values served for the recomputed windows, compared with the new exact ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Comparison {
     pub view: ViewName,
@@ -21,7 +21,7 @@ pub struct Comparison {
     pub rows_equal: u64,
     pub measures: BTreeMap<String, MeasureDrift>,
     pub causes: Causes,
-    /// What is defined otherwise than when the compared values were served.
+    /// The changes of the definition since the compared values were served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionChange>,
     /// The worst differing values, at most [`crate::limits::COMPARE_ROWS_MAX`].
@@ -51,8 +51,8 @@ impl Comparison {
         }
     }
 
-    /// Why somebody should look, in words: a difference that nothing explains, or a measure whose drift is more than
-    /// `max_drift`, where the view accepts so much.
+    /// Returns the reason for an alarm: an unexplained difference, or a measure whose drift exceeds
+    /// `max_drift`, if the view declares one.
     pub fn alarm(&self, max_drift: Option<f64>) -> Option<String> {
         let version = self.version;
         if self.causes.unexplained > 0 {
@@ -111,9 +111,9 @@ pub struct MeasureDrift {
     pub max_rel_error: f64,
     #[serde(with = "crate::double")]
     pub mean_rel_error: f64,
-    /// How far off what was served had been on average over all compared rows, as a share: the relative error, or 1 where
-    /// there is none to tell (nothing was served, nothing is true, or no numbers). What was changed on purpose, by another
-    /// definition, historical events or retention, counts as 0.
+    /// Mean error of the served values over all compared rows, as a share: the relative error, or 1 if there is no
+    /// relative error (a row was served but does not exist, or the reverse, or values are not numbers). Rows changed on
+    /// purpose, by another definition, historical events or retention, count as 0.
     #[serde(default, with = "crate::double")]
     pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
@@ -128,14 +128,14 @@ pub struct MeasureDrift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Causes {
     pub late: u64,
-    /// Events put into the archive directly: nobody could serve them before.
+    /// Events ingested straight into the archive: they could not be served before.
     #[serde(default)]
     pub historical: u64,
     pub duplicate: u64,
     pub sketch: u64,
     pub rounding: u64,
     pub definition: u64,
-    /// Events for windows that are frozen: what they are made of is gone, so they were left out.
+    /// Events excluded because their windows are frozen: other events of those windows have been dropped.
     #[serde(default)]
     pub retention: u64,
     /// A bug: nothing known explains the difference.

@@ -1,5 +1,5 @@
-//! How are runs and streams watched and steered? Plain status values and the doors behind which they are kept;
-//! the shapes are those of the HTTP contract.
+//! Defines how runs and streams are observed and controlled: plain status values, and the traits that provide them.
+//! The shapes are those of the HTTP API.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -191,7 +191,7 @@ pub struct Cleaned {
     pub bytes: u64,
     /// Remains of interrupted writes.
     pub unfinished: u64,
-    /// Files that nobody needs, but that are not old enough yet.
+    /// Unneeded files that are not old enough yet.
     pub too_young: u64,
     /// Entries of the table's log that were let go.
     pub log_entries: u64,
@@ -225,8 +225,8 @@ pub struct Compacted {
     pub files_too_young: u64,
     /// Dates that were left as they are because others changed the archive meanwhile.
     pub conflicts: u64,
-    /// Event dates, files and events that the stream's retention dropped. The files are deleted later, with those that were
-    /// rewritten.
+    /// Event dates, files and events that the stream's retention dropped. The files are deleted later, with those that
+    /// were rewritten.
     #[serde(default)]
     pub dates_dropped: u64,
     #[serde(default)]
@@ -273,7 +273,7 @@ pub enum RunError {
     #[error("the batch layer is stopping")]
     Stopping,
     #[error(
-        "windows from {from} on cannot be computed anew: the stream's retention has dropped the events before \
+        "windows from {from} on cannot be recomputed: the stream's retention has dropped the events before \
          {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
     )]
     Dropped { from: Day, retained_from: Day },
@@ -283,23 +283,24 @@ pub enum RunError {
 pub trait Runs: Send + Sync {
     /// Asks for a run. A run of the view that is already waiting is returned instead of a second one.
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError>;
-    /// Runs, newest first, those of earlier processes among them. A filter names a run that there is.
+    /// Lists runs, newest first, including those of earlier processes. The view or run of a filter must exist.
     fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError>;
     /// How the latest runs of a view ended.
     fn ends(&self, view: &str) -> RunEnds;
     fn get(&self, id: &str) -> Option<Run>;
-    /// Stops a waiting or running run, and the retry that a failed one waits for; otherwise one that is over stays as it is.
+    /// Stops a waiting or running run, and the retry that a failed one waits for; otherwise one that is over stays as
+    /// it is.
     fn cancel(&self, id: &str) -> Result<Run, RunError>;
     /// When the schedule starts the view's next run.
     fn next_run(&self, view: &str) -> Option<Micros>;
-    /// The view's versions that can still be told of, newest first (at most `limit`).
+    /// Lists the view's versions that still have an entry, newest first (at most `limit`).
     fn versions(&self, view: &str, limit: usize) -> BoxFuture<'_, Result<Vec<BatchVersion>, HandoffError>>;
-    /// How many versions of the view can be asked for, the newest included.
+    /// Returns how many versions of the view can be queried, including the newest.
     fn versions_kept(&self, view: &str) -> usize;
-    /// Deletes files of the view's table that nobody needs and has needed for `older_than` (`None`: as the settings say).
+    /// Deletes files of the view's table that have been unneeded for `older_than` (`None`: the time in the settings).
     fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>>;
-    /// Rewrites small files of the stream's archive into few; then deletes files of it that nobody needs and has needed
-    /// for `older_than` (`None`: leaves them). Waits for a compaction that is under way.
+    /// Rewrites small files of the stream's archive into few; then deletes files that have been unneeded
+    /// for `older_than` (`None`: leaves them). Waits for a compaction in progress.
     fn compact(
         &self,
         stream: &str,
@@ -342,7 +343,7 @@ pub struct StreamStatus {
     /// Events that were put into the archive directly, as of a few seconds ago.
     #[serde(default)]
     pub historical: u64,
-    /// Lines refused and fields left out since the process started.
+    /// Lines rejected and fields ignored since the process started.
     pub rejected: u64,
     pub unknown_fields: u64,
     /// Accepted events per second, over the last ten seconds.
@@ -374,7 +375,7 @@ pub struct TimeSettings {
     pub idle_timeout: String,
 }
 
-/// How far behind the latest event time of their partition events came, as measured; those too far ahead left out.
+/// How far behind the latest event time of their partition events came, as measured, without events that are ahead.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lateness {
     /// Events measured: since the process started, and the tail of the log it then found.
@@ -397,10 +398,10 @@ pub struct SuggestedTime {
     pub allowed_lateness: String,
 }
 
-/// How many malformed lines are kept.
+/// Counts of rejected lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct QuarantineCounts {
-    /// Since the stream's first malformed line, or since the quarantine was last emptied.
+    /// Lines since the stream's first rejected one, or since the quarantine was last emptied.
     pub total: u64,
     /// Those that can be read.
     pub kept: u64,
@@ -418,7 +419,7 @@ pub struct EventPage {
     pub kept_max: u64,
     /// The stream's columns, `_partition`, `_offset`, `_arrived_at`, `_watermark`, and what was measured of each event.
     pub rows: RecordBatch,
-    /// Where to go on; `None` at the end.
+    /// Cursor of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -441,7 +442,7 @@ pub struct Quarantined {
     pub idempotency_key: Option<String>,
 }
 
-/// Malformed lines, newest first.
+/// Rejected lines, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuarantinePage {
     #[serde(flatten)]
@@ -449,7 +450,7 @@ pub struct QuarantinePage {
     pub kept_max: u64,
     pub kept_bytes_max: u64,
     pub lines: Vec<Quarantined>,
-    /// Where to go on; `None` at the end.
+    /// Cursor of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -469,7 +470,7 @@ pub enum EventKind {
     Ahead,
 }
 
-/// Why nothing can be told of a stream's events.
+/// Why a stream's events cannot be listed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     #[error("there is no stream called \"{0}\"")]
@@ -496,8 +497,8 @@ pub trait Streams: Send + Sync {
     fn list(&self) -> Vec<StreamStatus>;
     /// Accepted events of one kind, newest first.
     fn events(&self, stream: &str, kind: EventKind, range: &ListRange) -> Result<EventPage, StreamError>;
-    /// Malformed lines, newest first.
+    /// Rejected lines, newest first.
     fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError>;
-    /// Forgets all malformed lines and says how many were kept. Blocking.
+    /// Deletes all rejected lines and returns how many were kept. Blocking.
     fn empty_quarantine(&self, stream: &str) -> Result<u64, StreamError>;
 }

@@ -1,4 +1,4 @@
-//! How is a DECIMAL written as text? All digits of its scale, as casts, hashes and listings show it.
+//! Writes a DECIMAL as text, with all digits of its scale, for casts, hashes and listings.
 
 /// Appends a DECIMAL's text, all digits of its scale.
 pub fn write_decimal(unscaled: i128, scale: i8, out: &mut String) {

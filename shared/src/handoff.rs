@@ -1,5 +1,5 @@
-//! How do the layers hand work to each other? The few messages and traits through which intake, speed, batch and
-//! serving meet; `src/wiring.rs` joins them. None of the layers names another.
+//! Defines the messages and traits by which intake, speed, batch and serving pass work to each other; `src/wiring.rs`
+//! joins them. None of the layers names another.
 
 use std::sync::Arc;
 
@@ -82,12 +82,12 @@ pub trait LogReplay: Send + Sync {
     /// The oldest offset still in the log, and the first not yet written.
     fn range(&self, partition: Partition) -> (Offset, Offset);
 
-    /// How far the partition has come, and whether everything accepted until now has been shown to its live readers. What
-    /// a reader is asked after this call, it answers with all of that.
+    /// How far the partition has come, and whether everything accepted until now has been shown to its live readers.
+    /// What a reader is asked after this call, it answers with all of that.
     fn progress(&self, partition: Partition) -> PartitionProgress;
 
-    /// Calls `each` with all batches that hold offsets in `from..to`, in order; the first and the last are sliced to fit.
-    /// Refuses a `from` before the log's start. Blocking: call it from a thread of its own.
+    /// Calls `each` with all batches that hold offsets in `from..to`, in order; the first and the last are sliced to
+    /// fit. Refuses a `from` before the log's start. Blocking: call it from a thread of its own.
     fn replay(
         &self,
         partition: Partition,

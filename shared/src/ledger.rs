@@ -1,4 +1,4 @@
-//! Is every accepted event accounted for, once? A count and an order-free sum of hashed positions, compared in O(1).
+//! Accounts for every accepted event exactly once: a count and an order-free sum of hashed positions, compared in O(1).
 //!
 //! Two sets of events of one stream have equal ledgers exactly if they hold the same positions (up to a collision of a
 //! 128-bit sum). So `batch + speed + late = accepted` can be checked on every publish and every query.

@@ -1,6 +1,6 @@
-//! How much is too much? Every cap of the system, with its unit, its default and the reason for it.
+//! Defines every limit of the system, with its unit, its default and the reason for it.
 //!
-//! A limit is never silent: whoever reaches it gets an error or a counted, documented consequence.
+//! A limit is never silent: reaching it causes an error or a counted, documented consequence.
 
 // I9: each limit is defined here, with its unit and default.
 /// Largest request body of events, in bytes after decompression. Larger bodies are refused with 413.
@@ -22,27 +22,28 @@ pub const WRITER_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 /// Most bytes written with one fdatasync.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Size at which a log segment is closed and the next one begun, in bytes.
+/// Size at which a log segment is closed and the next one started, in bytes.
 pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 /// Rows waiting for a speed worker or the archiver of a partition before its log writer has to wait.
 pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
 /// Rows folded together at once.
 pub const FOLD_ROWS_MAX: usize = 32_768;
-/// Events before the seam that are read again after a restart, to know which sessions were under way. A session of which
-/// none of them is part may take a late event for too late; batch includes it all the same.
+/// Events before the seam that are read again after a restart, to know which sessions were under way. A session of
+/// which none of them is part may cause an event to be excluded; batch includes it.
 pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
 /// Rows, and bytes, that compaction gives a file of the archive. Files that have half of either are left as they are.
 pub const COMPACTION_FILE_ROWS: u64 = 1_000_000;
 pub const COMPACTION_FILE_BYTES: u64 = 128 * 1024 * 1024;
-/// Neighbouring small files of a date and partition before compaction by itself rewrites them: so few are no burden.
+/// Neighbouring small files of a date and partition before background compaction rewrites them: fewer cost little.
 pub const COMPACTION_FILES_MIN: usize = 8;
 /// Pause between two looks for small files, per stream, in milliseconds.
 pub const COMPACTION_EVERY_MS: u64 = 300_000;
 /// Longest time an event waits for its archive file, in milliseconds.
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
-/// Milliseconds between two times at which the owner of a lake says that it is alive, and looks whether it still is the owner.
+/// Milliseconds between two times at which the owner of a lake says that it is alive, and looks whether it still is the
+/// owner.
 pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
@@ -52,10 +53,10 @@ pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
 pub const VERSIONS_KEPT: u32 = 10;
-/// Most versions a view may keep: their notes are held in memory once somebody asks for an old one.
+/// Most versions a view may keep: their notes are held in memory once an old version is queried.
 pub const VERSIONS_KEPT_MAX: u32 = 10_000;
-/// Age at which a file that nobody needs is deleted, in milliseconds: readers and runs of other processes are not known, and
-/// none of them takes as long.
+/// Age at which an unneeded file is deleted, in milliseconds: longer than any reader or run of another process, which
+/// are unknown here.
 pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
 /// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
 pub const VACUUM_EVERY_MS: u64 = 3_600_000;
@@ -65,7 +66,8 @@ pub const PAST_VERSIONS_CACHED: usize = 32;
 pub const QUERY_TIME_MS: u64 = 30_000;
 /// Bytes that a query may add up: its merged rows and their groups. What does not fit gets 413.
 pub const QUERY_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
-/// Queries made at the same time, per core: more would only share it. Small ones, answered where they come in, do not count.
+/// Queries made at the same time, per core: more would only share it. Small ones, answered where they come in, do not
+/// count.
 pub const QUERIES_AT_ONCE_PER_CORE: usize = 2;
 /// Queries that wait for their turn. Beyond it a request gets 429.
 pub const QUERIES_WAITING_MAX: usize = 1_000;
@@ -77,7 +79,7 @@ pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
 /// Milliseconds after its last use for which a Parquet answer that is read in pieces stays the same.
 pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
-/// Bytes of the Parquet answers kept for that, over all clients. A larger one is made anew for every piece.
+/// Bytes of the Parquet answers kept for that, over all clients. A larger one is computed again for every range.
 pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Pause between two looks of a live answer when the request names none, in milliseconds; shortest and longest.
 pub const LIVE_EVERY_DEFAULT_MS: u64 = 1_000;
@@ -91,13 +93,14 @@ pub const LIVE_SUBSCRIBERS_MAX: usize = 10_000;
 pub const LIVE_FEEDS_MAX: usize = 200;
 /// Bytes of past events that a live answer keeps for readers who come back.
 pub const LIVE_KEPT_BYTES: usize = 4 * 1024 * 1024;
-/// Events that may wait for a slow reader; one that is farther behind gets the whole answer anew.
+/// Events that may wait for a slow subscriber; one that is further behind gets a snapshot.
 pub const LIVE_WAITING_EVENTS: usize = 32;
-/// Milliseconds that a live answer goes on without a reader, who may come back.
+/// Milliseconds that a feed continues without a subscriber, so that one can resume.
 pub const LIVE_IDLE_MS: u64 = 30_000;
-/// Milliseconds of silence after which a reader is told that the server is still there.
+/// Milliseconds of silence after which a subscriber gets a comment, to keep the connection open.
 pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
-/// Bytes of answers that are kept to be given again while nothing they are made from has moved, and of the largest of them.
+/// Bytes of answers that are kept to be given again while nothing they are made from has moved, and of the largest of
+/// them.
 pub const REPEATED_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
 pub const REPEATED_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
@@ -127,8 +130,8 @@ pub const COMPARE_ROWS_MAX: usize = 1_000;
 pub const RUNS_KEPT: usize = 1_000;
 /// Runs that a list has when the request names no limit.
 pub const RUNS_DEFAULT: usize = 100;
-/// Milliseconds after which a failed run is tried again for the first time; each further time it is twice as long, and up
-/// to a fifth more or less, so that many views do not come back at once.
+/// Milliseconds after which a failed run is tried again for the first time; each further time it is twice as long, and
+/// up to a fifth more or less, so that many views do not come back at once.
 pub const RUN_RETRY_FIRST_MS: u64 = 30_000;
 /// Longest such time.
 pub const RUN_RETRY_MAX_MS: u64 = 30 * 60_000;
@@ -140,19 +143,20 @@ pub const RECONCILIATIONS_KEPT: usize = 1_000;
 pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
 /// Most reconciliations that an answer on drift lists.
 pub const DRIFT_VERSIONS_MAX: usize = 200;
-/// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the archive only.
+/// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the
+/// archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.
 pub const LISTED_EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Events of the log's tail that are looked at again after a restart, per stream, to list and to measure lateness.
 pub const LATENESS_REREAD_EVENTS: u64 = 1 << 20;
-/// Malformed lines kept per stream.
+/// Rejected lines kept per stream.
 pub const QUARANTINE_LINES_MAX: usize = 10_000;
-/// Bytes the kept malformed lines of a stream may take in memory; on disk up to twice as many.
+/// Memory for the quarantine of a stream, in bytes; on disk up to twice as many.
 pub const QUARANTINE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of a malformed line that are kept; the rest is cut and the entry says so.
+/// Bytes kept of a rejected line; a longer one is marked as truncated.
 pub const QUARANTINE_TEXT_BYTES_MAX: usize = 4096;
-/// Malformed lines kept of one request; further ones are only counted.
+/// Rejected lines kept of one request; further ones are only counted.
 pub const QUARANTINE_REQUEST_LINES_MAX: usize = 1_000;
 /// Entries of a list (late, ahead, quarantine) when the request names no limit.
 pub const LIST_ENTRIES_DEFAULT: usize = 100;

@@ -1,4 +1,4 @@
-//! Which batch version answers, and from where on does speed? One pointer per view, swapped in one step.
+//! Publishes the active batch version of a view and its seam: one pointer per view, swapped in one step.
 //!
 //! A reader takes the pointer once and keeps it for the whole query; so it sees the version of one run and the
 //! generations from that run's cut on, never a mixture.
@@ -26,8 +26,8 @@ pub struct Published {
     pub version: Option<Arc<BatchVersion>>,
     /// Where speed begins.
     pub seam: Cut,
-    /// Events that were in the archive alone when the process started, and are in no version: neither batch nor speed has
-    /// them, until the first run is published.
+    /// Events that were in the archive alone when the process started, and are in no version: neither batch nor speed
+    /// has them, until the first run is published.
     pub unread: Ledger,
     /// The definition that is declared, if another one answers until the first version of it is complete.
     pub shadow: Option<Arc<View>>,

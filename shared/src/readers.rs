@@ -1,4 +1,4 @@
-//! How is a layer read? The two doors through which serving and reconciliation see partial aggregates.
+//! Defines the two traits through which serving and reconciliation read partial aggregates.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub struct Generation {
     pub from: Offset,
     pub to: Offset,
     pub part: Part,
-    /// Events folded (also those a WHERE left out).
+    /// Events folded (including those that a WHERE skipped).
     pub folded: Ledger,
-    /// Events left out because their window was too late.
+    /// Events excluded because they were late.
     pub late: Ledger,
     /// Every accepted event of the partition before `to`, as the log counted them.
     pub accepted: Ledger,
@@ -102,7 +102,7 @@ pub struct Past {
 pub enum PastError {
     /// There was one, but it is not kept any more.
     #[error(
-        "{what} is not kept any more; the oldest version that is kept is {oldest}, published at {published_at}. \
+        "{what} is no longer kept; the oldest kept version is {oldest}, published at {published_at}. \
          Future versions are kept longer with versions_kept in the view's WITH (...)"
     )]
     Gone { what: String, oldest: i64, published_at: Micros },
@@ -113,8 +113,8 @@ pub enum PastError {
     #[error("{0} has no version yet: a run publishes the first")]
     Nothing(ViewName),
     #[error(
-        "version {version} of {view} was computed by a definition that cannot be understood any more, since its stream \
-         or the dialect has changed; GET /v1/views/{view}/versions tells which versions have which definition"
+        "version {version} of {view} was computed by a definition that is no longer valid, since its stream \
+         or the dialect has changed; GET /v1/views/{view}/versions lists the definition of each version"
     )]
     NotUnderstood { view: ViewName, version: i64 },
     #[error("{0}")]

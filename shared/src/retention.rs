@@ -1,4 +1,4 @@
-//! How far back is data kept? A span of whole days, months and years, and the first day that is inside it.
+//! Computes the first day that a retention keeps. A retention is a span of whole days, months and years.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! What is an expression once it is understood? A small typed tree; nothing outside it can be evaluated.
+//! Defines a parsed expression: a small typed tree. Nothing outside it can be evaluated.
 //!
 //! The same tree serves three places, which differ only in what a column index means: a stream's columns (WHERE,
-//! dimensions, arguments), a view's aggregates (arithmetic over measures) and a view's output columns (`where` of a query).
-//! Evaluation is elsewhere ([`crate::evaluate`]); this file only knows types.
+//! dimensions, arguments), a view's aggregates (arithmetic over measures) and a view's output columns (`where` of a
+//! query). Evaluation is elsewhere ([`crate::evaluate`]); this file only knows types.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,8 @@ pub enum Node {
     Column(usize),
     Literal(Literal),
     /// `+ - * / %`: over BIGINT (overflow gives NULL, division truncates toward zero, by zero gives NULL),
-    /// DOUBLE (IEEE 754) or DECIMAL (`+ - *` only: sums have operands of one scale, products add their scales; what does
-    /// not fit the digits gives NULL).
+    /// DOUBLE (IEEE 754) or DECIMAL (`+ - *` only: sums have operands of one scale, products add their scales; what
+    /// does not fit the digits gives NULL).
     Arithmetic(ArithmeticOp, Box<Scalar>, Box<Scalar>),
     /// Operands have one type. NaN equals itself and is greater than every number.
     Compare(CompareOp, Box<Scalar>, Box<Scalar>),
@@ -121,7 +121,7 @@ pub enum Function {
     Exp,
     Ln,
     Power,
-    /// NULLs are left out, as they are by LEAST.
+    /// NULLs are ignored, as by LEAST.
     Greatest,
     Least,
     NullIf,

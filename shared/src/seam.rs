@@ -1,4 +1,4 @@
-//! Where does batch end and speed begin? At a log position, never at a time: see `docs/architecture.md`.
+//! Defines the seam between batch and speed: a log position, never a time; see `docs/architecture.md`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! How far has event time come in a whole stream? The smallest watermark of its partitions that are not idle; those who
-//! look at it never see it go back.
+//! Computes the watermark of a stream: the smallest watermark of its partitions that are not idle. It
+//! never moves back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -13,8 +13,8 @@ pub struct PartitionProgress {
     pub watermark: Option<Micros>,
     /// When its last event was accepted; `None` if that is not known or there was none.
     pub last_arrival: Option<Micros>,
-    /// Nothing of the partition is still on its way to whoever looks. Only then may it count as idle: events that wait are
-    /// no silence.
+    /// Whether all events of the partition have been processed. Only then may it count as idle: waiting events are not
+    /// silence.
     pub caught_up: bool,
 }
 
@@ -39,8 +39,8 @@ impl Default for StreamWatermark {
 }
 
 impl StreamWatermark {
-    /// The watermark at `now`: that of the partitions, or what was shown before if that is larger. A partition that was let
-    /// go and wakes up behind it moves nothing back.
+    /// The watermark at `now`: that of the partitions, or what was shown before if that is larger. A partition that was
+    /// let go and wakes up behind it moves nothing back.
     pub fn advance(
         &self,
         partitions: impl IntoIterator<Item = PartitionProgress>,

@@ -1,4 +1,4 @@
-//! How is a moment written down? Microseconds since 1970 in UTC, as a type that cannot be mistaken for a count.
+//! Represents instants as microseconds since 1970 in UTC, in a type that cannot be mistaken for a count.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Which SQL types are there, and how does each look as an Arrow column?
+//! Maps each SQL type to its Arrow type.
 //!
-//! One SQL type has exactly one Arrow type, in the log, the archive and every answer.
+//! One SQL type has exactly one Arrow type, in the log, the archive and every response.
 
 use std::fmt;
 use std::sync::Arc;

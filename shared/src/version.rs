@@ -1,4 +1,4 @@
-//! What has batch published? One immutable version of a view: its files, its seam and what it accounts for.
+//! Describes a published, immutable version of a view: its files, its seam and its ledger.
 
 use std::collections::BTreeMap;
 
@@ -56,12 +56,12 @@ pub struct BatchVersion {
     /// The first window date that retention has left; `None`: it has dropped none.
     #[serde(default)]
     pub retained_from: Option<Day>,
-    /// Windows that start before it are frozen: the stream's retention has dropped events that they are made of, so they
-    /// stay as they were. `None`: none are.
+    /// Windows that start before it are frozen: the stream's retention has dropped events that they are made of, so
+    /// they stay as they were. `None`: none are.
     #[serde(default)]
     pub frozen_before: Option<Day>,
-    /// No later than this the last session ends that begins before `retained_from`: what is in no file any more, and may
-    /// still reach into days that are left. `None` for views without sessions, or when nothing has been dropped.
+    /// Upper bound on the end of sessions that start before `retained_from`: they are in no file, and may still reach
+    /// into remaining days. `None` for views without sessions, or when nothing has been dropped.
     #[serde(default)]
     pub dropped_sessions_end: Option<Micros>,
     /// Events that came when all their windows had been dropped or were frozen: part of the ledger, and of no row.
@@ -92,8 +92,8 @@ pub struct VersionFile {
 }
 
 impl BatchVersion {
-    /// Reads the note of a commit. The comparison summary only reports on earlier results: if it cannot be read, the version
-    /// is returned without it, with the reason.
+    /// Reads the note of a commit. The comparison summary only reports on earlier results: if it cannot be read, the
+    /// version is returned without it, with the reason.
     pub fn from_note(note: Map<String, Value>) -> Result<(BatchVersion, Option<serde_json::Error>), serde_json::Error> {
         let unreadable = match serde_json::from_value(Value::Object(note.clone())) {
             Ok(version) => return Ok((version, None)),

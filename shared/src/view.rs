@@ -1,4 +1,4 @@
-//! What does a view compute? The one definition that speed, batch and serving obey.
+//! Defines a view: the one definition that speed, batch and serving share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,14 +18,15 @@ pub struct View {
     pub name: ViewName,
     pub stream: StreamName,
     pub window: Window,
-    /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has it.
+    /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has
+    /// it.
     pub zone: Zone,
-    /// Rows to take in, over the stream's columns. NULL counts as false.
+    /// The rows to fold, as a condition over the stream's columns. NULL counts as false.
     pub filter: Option<Scalar>,
     pub dimensions: Vec<Dimension>,
-    /// What is accumulated per window and group; equal aggregates appear once.
+    /// Aggregates per window and group; equal ones appear once.
     pub aggregates: Vec<Aggregate>,
-    /// What is shown, as expressions over the aggregates.
+    /// Measures, as expressions over the aggregates.
     pub measures: Vec<Measure>,
     /// Names and order of the output columns as the SELECT gave them.
     pub output: Vec<OutputColumn>,
@@ -81,7 +82,7 @@ pub struct Aggregate {
     pub filter: Option<Scalar>,
 }
 
-/// How values are accumulated. NULL arguments are left out by all but `COUNT(*)`.
+/// How values are accumulated. All but `COUNT(*)` ignore NULL arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum AggregateFunction {
     /// `COUNT(*)` or `COUNT(x)`: BIGINT, 0 of nothing.
@@ -94,8 +95,8 @@ pub enum AggregateFunction {
     /// NaN is greater than every number; NULL of nothing.
     Min,
     Max,
-    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of nothing; of one value the sample's is NULL, the
-    /// population's 0.
+    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of nothing; of one value the sample's is NULL,
+    /// the population's 0.
     Spread {
         /// Divided by n - 1 instead of n?
         sample: bool,
@@ -104,7 +105,7 @@ pub enum AggregateFunction {
     },
     /// `COUNT(DISTINCT x)`: BIGINT, 0 of nothing. All NaN are one value, -0.0 is 0.0.
     CountDistinct,
-    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of nothing; NaN is left out like NULL.
+    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of nothing; NaN is ignored like NULL.
     Percentile {
         /// From 0 to 1.
         fraction: f64,

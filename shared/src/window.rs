@@ -1,9 +1,10 @@
-//! Which windows does an event time belong to? Half-open intervals, aligned to the epoch, also before 1970.
+//! Maps event times to windows: half-open intervals, aligned to the epoch, also before 1970.
 //!
 //! Windows that overlap share **panes**: an event is folded into the one pane it falls into, whatever the number of
 //! windows that cover it, and a window is the sum of its panes. Where windows do not overlap, panes are windows. A pane
-//! is named by its start, a window by an **id**: its start, but for CUMULATE, whose windows share their starts, the start
-//! of its last pane. Sessions follow from the events themselves ([`crate::partial::sessions`]), not from the clock.
+//! is named by its start, a window by an **id**: its start, but for CUMULATE, whose windows share their starts, the
+//! start of its last pane. Sessions follow from the events themselves ([`crate::partial::sessions`]), not from the
+//! clock.
 
 use std::ops::RangeInclusive;
 
@@ -28,13 +29,15 @@ pub enum Window {
     All,
     /// Every cell is a window.
     Tumble(Grid),
-    /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`. Where a
-    /// calendar skipped a date (Samoa, 2011), windows that would begin at one instant are one: the one that ends last.
-    /// The offset of the panes (of a calendar: its shift) says where pane 0 is: it can be several panes, below the slide.
+    /// Every `slide` panes a window of `size` panes begins. Both at least 1; windows begin at panes `k * slide`. Where
+    /// a calendar skipped a date (Samoa, 2011), windows that would begin at one instant are one: the one that ends
+    /// last. The offset of the panes (of a calendar: its shift) says where pane 0 is: it can be several panes, below
+    /// the slide.
     Hop { panes: Grid, slide: i64, size: i64 },
     /// In every cell of `outer` windows from its start to the end of each of its steps.
     Cumulate { step: Step, outer: Grid },
-    /// As of any instant, the `size` microseconds before it. Panes of `pane` microseconds; as-of instants are multiples.
+    /// As of any instant, the `size` microseconds before it. Panes of `pane` microseconds; as-of instants are
+    /// multiples.
     Slide { size: i64, pane: i64 },
     /// Events of a key with less than `gap` microseconds between each and the next.
     Session { gap: i64 },
@@ -146,8 +149,8 @@ impl Window {
         matches!(self, Window::Hop { .. } | Window::Cumulate { .. })
     }
 
-    /// Calls `each` with the id of every window that covers the pane that begins at `pane`, ascending. Of sessions and SLIDE
-    /// the pane stands for itself.
+    /// Calls `each` with the id of every window that covers the pane that begins at `pane`, ascending. Of sessions and
+    /// SLIDE the pane stands for itself.
     #[inline]
     pub fn for_each_window(&self, pane: i64, mut each: impl FnMut(i64)) {
         match self {
@@ -201,8 +204,8 @@ impl Window {
         }
     }
 
-    /// The end of the last window that covers `time`, after which (and allowed lateness) the speed layer leaves an event
-    /// out; `None`: never. A session's is that of the event alone.
+    /// The end of the last window that covers `time`, after which (and allowed lateness) the speed layer leaves an
+    /// event out; `None`: never. A session's is that of the event alone.
     #[inline]
     pub fn last_end(&self, time: i64) -> Option<i64> {
         Some(match self {
@@ -223,8 +226,9 @@ impl Window {
         })
     }
 
-    /// Is an event at `time` too late for the speed layer, given the watermark just before it? Microseconds. Sessions are
-    /// judged with the session the event would join ([`crate::partial::sessions`]); this is the event alone.
+    /// Returns whether an event at `time` is late for the speed layer, given the watermark just before it, in
+    /// microseconds. Sessions are judged with the session the event would join ([`crate::partial::sessions`]); this is
+    /// the event alone.
     #[inline]
     pub fn is_late(&self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
         // I3: the verdict depends on the record alone: event time and recorded watermark.
@@ -266,8 +270,8 @@ impl Window {
         }
     }
 
-    /// The days on which windows start that events of `day` fall into; some may have none. `None`: all days, or days that
-    /// only the sessions themselves know.
+    /// The days on which windows start that events of `day` fall into; some may have none. `None`: all days, or days
+    /// that only the sessions themselves know.
     pub fn window_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
         let (first, last) = (day.start().0, day.start().0 + MICROS_PER_DAY - 1);
         let start_day = |id: i64| Micros(self.bounds(id).0).day().0;

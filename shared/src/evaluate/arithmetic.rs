@@ -1,4 +1,4 @@
-//! What do numbers give? Arithmetic and rounding: what does not fit is NULL, never wrapped.
+//! Evaluates arithmetic and rounding. A result that does not fit is NULL, never wrapped.
 
 use polars::prelude::arity::{broadcast_binary_elementwise, unary_elementwise};
 use polars::prelude::{

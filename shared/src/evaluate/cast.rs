@@ -1,4 +1,4 @@
-//! What becomes of a value in another type? What does not fit, or does not read as one, is NULL.
+//! Casts values to another type. A value that does not fit, or cannot be parsed, becomes NULL.
 
 use polars::prelude::arity::unary_elementwise;
 use polars::prelude::{

@@ -1,4 +1,4 @@
-//! Which of several values is it? Membership in constants, the greatest, the least, and NULLIF.
+//! Chooses among values: membership in constants, GREATEST, LEAST, and NULLIF.
 
 use std::collections::HashSet;
 
@@ -53,7 +53,7 @@ fn key_of_double(value: f64) -> i128 {
     i128::from(canonical(value).to_bits())
 }
 
-/// GREATEST or LEAST: NULLs are left out; NaN is greater than every number.
+/// GREATEST or LEAST: NULLs are ignored; NaN is greater than every number.
 pub(super) fn extreme(function: Function, arguments: Vec<Expr>, data_type: DataType) -> Expr {
     apply(arguments, data_type, move |series| {
         let mut best = series[0].clone();

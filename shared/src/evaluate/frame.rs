@@ -1,4 +1,4 @@
-//! How does a column cross between Arrow and Polars without being copied? Over the Arrow C data interface.
+//! Passes columns between Arrow and Polars without copying, over the Arrow C data interface.
 //!
 //! The one file with `unsafe`: it hands buffers over by their addresses, as the interface defines it.
 #![allow(unsafe_code)]
@@ -35,8 +35,9 @@ pub fn to_polars_series(name: &str, array: &ArrayRef) -> Result<Series, Evaluate
         other => return Err(EvaluateError::UnknownType(other.clone())),
     };
     let exported = FFI_ArrowArray::new(&array.to_data());
-    // SAFETY: both types are the C struct `ArrowArray` (asserted above); ownership moves with the value, and the release
-    // callback inside it frees what arrow exported. `data_type` describes the exported buffers: it is matched above.
+    // SAFETY: both types are the C struct `ArrowArray` (asserted above); ownership moves with the value, and the
+    // release callback inside it frees what arrow exported. `data_type` describes the exported buffers: it is matched
+    // above.
     let array = unsafe {
         let array = std::mem::transmute::<FFI_ArrowArray, ArrowArray>(exported);
         import_array_from_c(array, data_type)?

@@ -1,4 +1,4 @@
-//! How does a function of ours become a step of a Polars plan? It gets whole columns of equal length and gives one back.
+//! Makes a function a step of a Polars plan. The function takes whole columns of equal length and returns one.
 
 use polars::prelude::{
     Column, DataType as PolarsType, Expr, Field, IntoColumn, PolarsResult, Series, TimeUnit, TimeZone,

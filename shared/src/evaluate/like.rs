@@ -1,4 +1,4 @@
-//! Which texts does a LIKE pattern fit? The pattern as a regular expression over the whole text.
+//! Translates a LIKE pattern to a regular expression over the whole text.
 
 /// `%` is any text, `_` any character, also a line's end; everything else stands for itself.
 pub(super) fn regex_of(pattern: &str, escape: Option<char>, ignore_case: bool) -> String {

@@ -1,4 +1,4 @@
-//! What is the value of an expression? One translation to Polars, used by all layers, and its evaluation over Arrow rows.
+//! Evaluates scalar expressions over Arrow rows, by one translation to Polars that all layers use.
 //!
 //! Where Polars means something else than the dialect (overflow wraps, division of integers gives floats, `%` takes the
 //! divisor's sign), a small function of our own stands in its place: see [`kernel`] and the files beside it.

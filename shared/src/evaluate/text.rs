@@ -1,4 +1,4 @@
-//! What do functions of texts give? Positions count characters, from 1; any NULL argument gives NULL.
+//! Evaluates functions of texts. Positions count characters, from 1; any NULL argument gives NULL.
 
 use polars::prelude::arity::unary_elementwise;
 use polars::prelude::{

@@ -1,4 +1,4 @@
-//! What does the calendar say of a moment? Parts of it, and the start of the period it lies in, in UTC.
+//! Evaluates functions of timestamps: parts of an instant, and the start of its period, in UTC.
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use polars::prelude::arity::unary_elementwise;

@@ -1,4 +1,4 @@
-//! How is an expression said in Polars? The one translation; no operand is written twice, so nesting never multiplies.
+//! Translates an expression to Polars. No operand is written twice, so nesting does not multiply the size.
 
 use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, col, lit, when};
 

@@ -1,4 +1,4 @@
-//! How do events become partial aggregates? One batch at a time: number the keys, find the rows, observe by column.
+//! Folds events into partial aggregates, one batch at a time: number the keys, find the rows, observe by column.
 //!
 //! Blocks that a reader holds are copied before they change, so a [`Part`] never moves under its reader and no lock is
 //! needed. Rows of a batch are grouped by block first, so that each block is made writable once per batch.
@@ -31,7 +31,7 @@ pub struct Evaluated<'a> {
     pub arguments: &'a [Option<ArrayRef>],
     /// One per aggregate: its FILTER.
     pub masks: &'a [Option<BooleanArray>],
-    /// The rows to take in, ascending.
+    /// The rows to fold, ascending.
     pub rows: &'a [u32],
 }
 
@@ -221,7 +221,7 @@ impl Accumulator {
         *self = kept;
     }
 
-    /// What has been accumulated, as an immutable part. Cheap: blocks are shared until they change.
+    /// Returns the accumulated rows as an immutable part. Cheap: blocks are shared until they change.
     pub fn part(&self) -> Part {
         Part {
             layout: Arc::clone(&self.layout),
@@ -273,7 +273,8 @@ impl Accumulator {
         slot
     }
 
-    /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
+    /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its
+    /// rows, column by column.
     fn observe(&mut self, batch: &Evaluated<'_>, of: &[u32], scratch: &mut Scratch) {
         let Scratch { slots, starts, groups, rows } = scratch;
         starts.clear();

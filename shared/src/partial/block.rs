@@ -1,4 +1,4 @@
-//! How are partial aggregates laid out? Rows of (window, key, states) in blocks that readers share and writers copy.
+//! Stores partial aggregates as rows of (window, key, states), in blocks that readers share and writers copy.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! Which part of the groups? One of a power of two, by a hash of the encoded key that stays the same for good.
+//! Divides groups into a power of two of buckets, by a hash of the encoded key that never changes.
 //!
-//! What does not fit in memory at once is computed and compared bucket by bucket, and files say which one they hold.
+//! Groups that do not fit in memory are computed and compared bucket by bucket, and files name the bucket they hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const BUCKET_TAG: &str = "bucket";
 /// Goes up when keys are encoded or hashed in another way: buckets of another edition say nothing.
 const EDITION: u32 = 1;
-/// Bits of the hash that tell buckets apart. Those above and below are left to hash tables.
+/// Bits of the hash that select the bucket. Those above and below are left to hash tables.
 const BITS_MAX: u32 = 24;
 const BITS_ABOVE: u32 = 8;
 

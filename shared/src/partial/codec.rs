@@ -1,4 +1,4 @@
-//! How do partial aggregates look in a view's table? Columns that people read, then the states they were finished from.
+//! Converts partial aggregates to and from the columns of a view's table: finished values, then the states behind them.
 //!
 //! `window_start, window_end, dimensions.., measures..`, then per aggregate `i` the columns `_state_<i>_<part>`.
 //! External readers use the first; Trueup merges the second. Writing and reading are the two directions of one mapping.
@@ -60,7 +60,8 @@ pub fn table_schema(view: &View) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no end.
+/// Start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no
+/// end.
 pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Option<i64>)> {
     if let Window::Session { gap } = view.window {
         return ids.iter().zip(lasts).map(|(first, last)| (*first, Some(last.saturating_add(gap)))).collect();
@@ -77,8 +78,8 @@ pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Optio
     ids.iter().map(bounds).collect()
 }
 
-/// The rows of a view's table, in the order given: `windows` are ids, `lasts` the last events of sessions (of other views
-/// empty), one dimension column per dimension.
+/// The rows of a view's table, in the order given: `windows` are ids, `lasts` the last events of sessions (of other
+/// views empty), one dimension column per dimension.
 pub fn encode(
     view: &View,
     windows: &[i64],

@@ -1,5 +1,4 @@
-//! What does a state show? Finished columns: first the aggregates, then the measures over them, each with the interval
-//! around what is not exact.
+//! Finishes states into columns: first the aggregates, then the measures over them, with intervals around estimates.
 
 mod bounds;
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Which group is a row of? The dimension values of groups, encoded as comparable bytes and numbered as they appear.
+//! Numbers groups by their dimension values, encoded as comparable bytes, in order of appearance.
 //!
-//! The encoding is that of `arrow`'s row format: equal bytes mean equal values (NULL equals NULL), and bytes sort as the
-//! values do, NULL first.
+//! The encoding is that of `arrow`'s row format: equal bytes mean equal values (NULL equals NULL), and bytes sort as
+//! the values do, NULL first.
 
 use std::sync::Arc;
 

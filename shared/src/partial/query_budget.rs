@@ -1,16 +1,16 @@
-//! How much may merging take? Until when, how many bytes, and whether anybody still waits for it. Looked at between blocks
-//! of rows, so that it costs nothing per row.
+//! Limits a query in time and memory, and cancels it if its client disconnects. Checked between blocks
+//! of rows, so it costs nothing per row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Why merging does not go on.
+/// Why merging stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
-    #[error("nobody waits for the answer any more")]
+    #[error("client disconnected")]
     Abandoned,
-    #[error("the answer took too long")]
+    #[error("query timed out")]
     Time,
     #[error("the answer takes more than {bytes_max} bytes while it is made")]
     Bytes { bytes_max: usize },
@@ -19,7 +19,7 @@ pub enum Exceeded {
 /// What one query may take.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    /// Set once nobody waits any more.
+    /// Set once the client has disconnected.
     pub abandoned: Arc<AtomicBool>,
     /// `None`: as long as it takes.
     pub until: Option<Instant>,
@@ -33,7 +33,7 @@ impl Allowance {
         Allowance { abandoned: Arc::default(), until: None, bytes_max: usize::MAX }
     }
 
-    /// May it go on, given that it holds so many bytes?
+    /// Fails if the query was cancelled, or exceeds its time, or its memory with `bytes` held.
     pub fn check(&self, bytes: usize) -> Result<(), Exceeded> {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Exceeded::Abandoned);

@@ -1,5 +1,5 @@
-//! Which row of a merged table belongs to a window and a key? Numbers given as they appear, found without hashing where
-//! windows and keys are few for the rows there are.
+//! Finds the row of a merged table for a window and a key. Rows are numbered as they appear, and found without hashing
+//! if there are few windows and keys compared with rows.
 
 use hashbrown::HashTable;
 

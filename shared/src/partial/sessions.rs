@@ -1,9 +1,9 @@
-//! Which events of a key are one session? Those with less than the gap between each and the next.
+//! Forms sessions: events of a key with less than the gap between each and the next.
 //!
-//! A session is kept as the times of its first and its last event. Sessions of any subsets of the events, put together
-//! where they meet, are the sessions of all of them: so they may be cut anywhere (at the seam, at the edge of a date, by
-//! partition) and stitched. [`SessionIndex`] finds the sessions that new events meet; [`stitch`] puts sorted ones
-//! together; [`LiveSessions`] says which events come too late.
+//! A session is kept as the times of its first and its last event. Let S(A) be the sessions of a set of events A. Then
+//! S(A ∪ B) = stitch(S(A), S(B)), where stitching joins sessions less than a gap apart. So sessions may be cut anywhere
+//! (at the seam, at the edge of a date, by partition). [`SessionIndex`] finds the sessions that new events meet;
+//! [`stitch`] joins sorted ones; [`LiveSessions`] decides which events are late.
 
 use std::collections::HashMap;
 
@@ -102,12 +102,12 @@ pub fn stitch(pieces: &mut [Piece], gap: i64, mut each: impl FnMut(&[Piece], i64
     }
 }
 
-/// Sessions of one partition that are not yet over, and so which events come too late for theirs.
+/// The sessions of one partition that have not ended, by which events are judged as late.
 ///
-/// An event is judged with the live session it joins: it is late if the end of that session, or of the event alone if it
-/// joins none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus
-/// allowed lateness is not after it is over, and forgotten. Which sessions are live depends on the log alone (the events
-/// of the partition in log order that were not late), not on cuts and seams, so replay gives the same verdicts.
+/// An event is judged with the live session it joins: it is late if the end of that session, or of the event alone if
+/// it joins none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus
+/// allowed lateness is not after it is over, and forgotten. Which sessions are live depends on the log alone (the
+/// events of the partition in log order that were not late), not on cuts and seams, so replay gives the same verdicts.
 #[derive(Debug)]
 pub struct LiveSessions {
     gap: i64,
@@ -127,7 +127,7 @@ impl LiveSessions {
         LiveSessions { gap, allowed_lateness, by_key: HashMap::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
     }
 
-    /// Takes in the next event of the log, of an encoded key at `time`. Is it late?
+    /// Adds the next event of the log, of an encoded key at `time`, and returns whether it is late.
     pub fn judge(&mut self, key: &[u8], time: i64, watermark: Option<i64>) -> bool {
         self.watermark = self.watermark.max(watermark);
         let LiveSessions { gap, allowed_lateness, .. } = *self;

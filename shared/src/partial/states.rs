@@ -1,11 +1,11 @@
 //! Accumulates one aggregate: its states for many groups, one vector per part of a state.
 //!
-//! The states of a group form a commutative monoid: `merge` is associative and commutative, and the state that `grow` adds is
-//! its identity. `observe` is a homomorphism from sets of events: observe(A ∪ B) = merge(observe(A), observe(B)) for disjoint A
-//! and B. So a figure does not depend on the order of events, on how they were split, or on the measures beside it. It holds
-//! exactly for integers, decimals, extremes, first and last values and in batch; to the digits of two DOUBLEs for sums and
-//! variances of the speed layer, whatever the range of the values; within the stated bounds for sketches. Tested in
-//! `states/laws.rs` and `states/extremes.rs`.
+//! The states of a group form a commutative monoid: `merge` is associative and commutative, and the state that `grow`
+//! adds is its identity. `observe` is a homomorphism from sets of events: observe(A ∪ B) = merge(observe(A),
+//! observe(B)) for disjoint A and B. So a figure does not depend on the order of events, on how they were split, or on
+//! the measures beside it. It holds exactly for integers, decimals, extremes, first and last values and in batch; to
+//! the digits of two DOUBLEs for sums and variances of the speed layer, whatever the range of the values; within the
+//! stated bounds for sketches. Tested in `states/laws.rs` and `states/extremes.rs`.
 
 mod arithmetic;
 pub mod double_sums;
@@ -190,7 +190,7 @@ impl States {
         }
     }
 
-    /// Takes in values: row `rows[i]` of `argument` into group `groups[i]`. `COUNT(*)` has no argument.
+    /// Observes values: row `rows[i]` of `argument` in group `groups[i]`. `COUNT(*)` has no argument.
     /// The argument has the Arrow type of the aggregate's argument; `places` says when and where the rows happened.
     pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>, places: &Places<'_>) {
         let Some(argument) = argument else {
@@ -257,8 +257,8 @@ impl States {
         }
     }
 
-    /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate, but
-    /// may differ in precision: the result has that of `self`.
+    /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate,
+    /// but may differ in precision: the result has that of `self`.
     pub fn merge(&mut self, groups: &[u32], other: &States, first: usize) {
         // I4: merging is associative and commutative; `laws.rs` checks every state.
         let rows = first..first + groups.len();

@@ -1,4 +1,4 @@
-//! Between which values does a measure lie where its aggregates are not exact?
+//! Computes the interval of a measure whose aggregates are estimates.
 //!
 //! A composed measure lies between its values at the corners of the intervals of the aggregates it reads. If it reads
 //! several, each interval is taken wide enough (99.7 %) that all of them hold together 95 % of the time; by the union
@@ -24,8 +24,8 @@ use crate::view::View;
 /// Aggregates of one measure whose intervals are varied: 2^8 corners. Of more, the rest stay at their estimates.
 const VARIED_MAX: usize = 8;
 
-/// The interval around each value of a column, of the column's type; NULL where the value is exact. For TOP_K: JSON arrays
-/// with a count per listed value.
+/// The interval around each value of a column, of the column's type; NULL where the value is exact. For TOP_K: JSON
+/// arrays with a count per listed value.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     pub low: ArrayRef,

@@ -1,9 +1,9 @@
-//! How many different values has a group? Exactly while they are few, then by HyperLogLog.
+//! Counts the distinct values of a group: exactly while they are few, then by HyperLogLog.
 //!
-//! A large group also keeps what is certain: at least so many, at most so many. An exact count from batch is both at
-//! once; a few events on top of a million then move the answer by a few, not by the sketch's 3 %. Source of
-//! the sketch: Flajolet, Fusy, Gandouet, Meunier 2007, "HyperLogLog: the analysis of a near-optimal cardinality estimation
-//! algorithm"; estimator and bounds are those of Apache DataSketches.
+//! A large group also keeps a certain lower and upper bound. An exact count from batch is both at
+//! once; a few events on top of a million then move the result by a few, not by the sketch's 3 %. Source of
+//! the sketch: Flajolet, Fusy, Gandouet, Meunier 2007, "HyperLogLog: the analysis of a near-optimal cardinality
+//! estimation algorithm"; estimator and bounds are those of Apache DataSketches.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Distinct {
         matches!(self, Distinct::Small(hashes) if hashes.is_empty())
     }
 
-    /// Takes in the value with this hash.
+    /// Adds the value with this hash.
     #[inline]
     pub fn insert(&mut self, hash: u128, precision: Precision) {
         match self {
@@ -78,7 +78,7 @@ impl Distinct {
         }
     }
 
-    /// Takes in all that `other` has seen.
+    /// Adds everything that `other` has seen.
     pub fn merge(&mut self, other: &Distinct, precision: Precision) {
         if other.is_empty() {
             return;
@@ -153,7 +153,7 @@ impl Distinct {
         }
     }
 
-    /// What was stored: the image, the hashes of a small group, the exact count if it is known.
+    /// Reads a stored state: the image, the hashes of a small group, the exact count if it is known.
     pub fn from_stored(
         image: Option<&[u8]>,
         hashes: Option<&[u8]>,

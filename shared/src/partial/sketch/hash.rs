@@ -1,4 +1,4 @@
-//! Which 128 bits stand for a value? Those that every DataSketches library computes, so that sketches can be unioned.
+//! Hashes a value to the 128 bits that every DataSketches library computes, so that sketches can be unioned.
 //!
 //! MurmurHash3_x64_128 (Appleby) with seed 9001 of these bytes:
 //!

@@ -1,4 +1,4 @@
-//! How do HyperLogLog registers look to other libraries? DataSketches images of HLL_8 with 2^12 registers, and back.
+//! Converts HyperLogLog registers to and from DataSketches images of HLL_8 with 2^12 registers.
 //!
 //! The registers are kept here rather than in the library's sketch for two reasons: merging them is a maximum over 4096
 //! bytes, where the library also rebuilds its sums each time (60 times as long), and the result depends on the

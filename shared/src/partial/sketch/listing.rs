@@ -1,4 +1,4 @@
-//! How does TOP_K show its values? As a JSON array, each value the way answers write its type.
+//! Writes the values of TOP_K as a JSON array, each in the format of its type in responses.
 
 use std::cmp::Ordering;
 use std::fmt::Write;

@@ -1,8 +1,8 @@
-//! What does a group keep of values that a number cannot sum up? Small groups all of them, large ones an Apache
-//! DataSketches sketch; for batch, everything.
+//! Keeps the values of a group that a single number cannot represent: all values of small groups, an Apache
+//! DataSketches sketch of large ones; for batch, all values.
 //!
-//! One file per measure: [`distinct`], [`percentile`], [`top_k`]; [`hash`] says which bits stand for a value and [`hll`]
-//! how registers look to other libraries. Which sketch with which error, and why: `docs/accuracy.md`.
+//! One file per measure: [`distinct`], [`percentile`], [`top_k`]; [`hash`] says which bits stand for a value and
+//! [`hll`] how registers look to other libraries. Which sketch with which error, and why: `docs/accuracy.md`.
 //!
 //! Every kind obeys the same laws: nothing merged in changes nothing; what was exact stays so while it fits its limits,
 //! whatever the order; a sketch that came from batch with its exact value keeps that value until something is added.

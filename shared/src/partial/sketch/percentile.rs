@@ -1,8 +1,9 @@
-//! Which value has a given share of a group's values below it? Exactly while they are few, then by KLL.
+//! Computes percentiles of a group: exactly while its values are few, then by KLL.
 //!
 //! Source of the sketch: Karnin, Lang, Liberty 2016, "Optimal quantile approximation in streams", as in Apache
-//! DataSketches, which Spark and Druid read. Its error is one of rank: the answer is a true quantile of a fraction close
-//! to the one that was asked for. Which items it keeps is decided by coin, so equal inputs need not give equal bytes.
+//! DataSketches, which Spark and Druid read. Its error is one of rank: the answer is a true quantile of a fraction
+//! close to the one that was asked for. Which items it keeps is decided by coin, so equal inputs need not give equal
+//! bytes.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use crate::view::Precision;
 pub const VALUES_MAX: usize = 128;
 /// Accuracy parameter of the sketch: the default of all DataSketches libraries.
 const K: u16 = 200;
-/// A standard deviation of the rank's error at most, as a part of the library's rank error. That one holds for all ranks
-/// of a sketch at once in 99 % of cases; of one rank alone the error was measured to stay below 0.46 of it in 95 % of cases
-/// and below 0.66 in 99.7 %, after up to 1000 merges.
+/// A standard deviation of the rank's error at most, as a part of the library's rank error. That one holds for all
+/// ranks of a sketch at once in 99 % of cases; of one rank alone the error was measured to stay below 0.46 of it in 95
+/// % of cases and below 0.66 in 99.7 %, after up to 1000 merges.
 const DEVIATION: f64 = 0.275;
 
 /// A value that percentiles are taken of.
@@ -117,7 +118,7 @@ impl<T: Quantity> Percentile<T> {
         matches!(self, Percentile::Values(values) if values.is_empty())
     }
 
-    /// Takes in a value.
+    /// Adds a value.
     #[inline]
     pub fn insert(&mut self, value: T, precision: Precision) {
         match self {
@@ -139,7 +140,7 @@ impl<T: Quantity> Percentile<T> {
         }
     }
 
-    /// Takes in all that `other` has seen. `wanted` is the aggregate's: a group that becomes a sketch by moving into
+    /// Adds everything that `other` has seen. `wanted` is the aggregate's: a group that becomes a sketch by moving into
     /// bounded memory keeps its exact value.
     pub fn merge(&mut self, other: &Percentile<T>, precision: Precision, wanted: Wanted) {
         if other.is_empty() {
@@ -202,7 +203,7 @@ impl<T: Quantity> Percentile<T> {
         }
     }
 
-    /// What was stored: the image, and the exact percentile if it is known.
+    /// Reads a stored state: the image, and the exact percentile if it is known.
     pub fn from_stored(image: Option<&[u8]>, exact: Option<Point<T>>) -> Result<Percentile<T>, SketchError> {
         let Some(image) = image else { return Ok(Percentile::default()) };
         let sketch = KllSketch::<T>::deserialize(image)?;
@@ -263,8 +264,8 @@ fn exact_point<T: Quantity>(values: &mut [T], wanted: Wanted) -> Option<Point<T>
     Some(Point::Between(between(below, above, share)))
 }
 
-/// The smallest number of `values` that is at least `fraction` of them. What floats make of a decimal fraction (0.55 of 100
-/// is a little more than 55) does not count.
+/// The smallest number of `values` that is at least `fraction` of them. What floats make of a decimal fraction (0.55 of
+/// 100 is a little more than 55) does not count.
 fn values_within(fraction: f64, values: usize) -> usize {
     let share = fraction * values as f64;
     let whole = share.round();

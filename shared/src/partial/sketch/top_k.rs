@@ -1,4 +1,4 @@
-//! Which values of a group are the most frequent? Exactly while few different ones are seen, then by frequent items.
+//! Finds the most frequent values of a group: exactly while few distinct ones are seen, then by frequent items.
 //!
 //! Source of the sketch: Anderson, Bevan, Lang, Liberty, Rhodes, Thaler 2017, "A high-performance algorithm for
 //! identifying frequent items in data streams", as in Apache DataSketches. Its bounds hold for every value, always.
@@ -17,8 +17,9 @@ use crate::view::Precision;
 
 /// Different values up to which a group is a plain list.
 pub const LIST_MAX: usize = 64;
-/// Places of the sketch: three quarters of them are used, so that many different values are still counted exactly; beyond, a
-/// count is off by at most 3.5 / 512 = 0.7 % of all values seen. 13 KiB for integers, 17 KiB and the texts for texts.
+/// Places of the sketch: three quarters of them are used, so that many different values are still counted exactly;
+/// beyond, a count is off by at most 3.5 / 512 = 0.7 % of all values seen. 13 KiB for integers, 17 KiB and the texts
+/// for texts.
 const SKETCH_PLACES: usize = 512;
 
 /// A value that is counted.
@@ -85,7 +86,7 @@ impl<T: Item> TopK<T> {
         matches!(self, TopK::List(items) if items.is_empty())
     }
 
-    /// Takes in a value that was seen `count` times.
+    /// Adds a value that was seen `count` times.
     #[inline]
     pub fn insert<Q>(&mut self, value: &Q, count: u64, precision: Precision)
     where
@@ -116,8 +117,8 @@ impl<T: Item> TopK<T> {
         }
     }
 
-    /// Takes in all that `other` has seen. `exact` gives the answer of all values and counts, to keep beside a sketch that
-    /// stands for them.
+    /// Adds everything that `other` has seen. `exact` computes the result from all values and counts, to keep beside
+    /// the sketch of them.
     pub fn merge(&mut self, other: &TopK<T>, precision: Precision, exact: impl Fn(&TopK<T>) -> Arc<str>) {
         if other.is_empty() {
             return;
@@ -209,7 +210,7 @@ impl<T: Item> TopK<T> {
         }
     }
 
-    /// What was stored: the image, and the answer as JSON if it is known.
+    /// Reads a stored state: the image, and the exact result as JSON if it is known.
     pub fn from_stored(image: Option<&[u8]>, exact: Option<&str>) -> Result<TopK<T>, SketchError> {
         let Some(image) = image else { return Ok(TopK::default()) };
         let sketch = FrequentItemsSketch::<T>::deserialize(image)?;
@@ -265,8 +266,8 @@ fn new_sketch<T: Item>() -> FrequentItemsSketch<T> {
     FrequentItemsSketch::new(SKETCH_PLACES).expect("the number of places is a power of two in range")
 }
 
-/// The sketch of values whose counts are all known: the most frequent with their counts, and the count of the next as the
-/// error. That is the best that fits, where taking in the values one by one gives the best that one pass can.
+/// The sketch of values whose counts are all known: the most frequent with their counts, and the count of the next as
+/// the error. That is the best that fits, where taking in the values one by one gives the best that one pass can.
 fn sketch_of<T: Item>(counts: &HashMap<T, u64>) -> FrequentItemsSketch<T> {
     let mut items: Vec<(&T, u64)> = counts.iter().map(|(item, count)| (item, *count)).collect();
     items.sort_unstable_by_key(|(item, count)| (Reverse(*count), *item));

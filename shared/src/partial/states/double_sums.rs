@@ -1,10 +1,11 @@
 //! Sums of DOUBLEs for the speed layer, one per group, whose range is not limited by that of a DOUBLE.
 //!
-//! A sum is kept with the sum of its rounding errors (Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur Summation
-//! endlicher Summen"). A group whose running sum leaves the range of a DOUBLE is kept as an exact sum from then on (see
-//! [`ExactSum`](super::exact::ExactSum)); that is rare, and costs other groups one comparison per value. NaN and the infinities
-//! follow the rule of real numbers: NaN if there is a NaN or infinities of both signs, otherwise the infinity that occurred.
-//! What is shown is therefore the sum of the values in any order, infinite only if the sum itself is too large.
+//! A sum is kept with the sum of its rounding errors (Neumaier 1974, "Rundungsfehleranalyse einiger Verfahren zur
+//! Summation endlicher Summen"). A group whose running sum leaves the range of a DOUBLE is kept as an exact sum from
+//! then on (see [`ExactSum`](super::exact::ExactSum)); that is rare, and costs other groups one comparison per value.
+//! NaN and the infinities follow the rule of real numbers: NaN if there is a NaN or infinities of both signs, otherwise
+//! the infinity that occurred. The result is therefore the sum of the values in any order, infinite only if the sum
+//! itself is too large.
 
 use hashbrown::HashMap;
 

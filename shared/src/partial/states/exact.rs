@@ -1,11 +1,13 @@
 //! Adds DOUBLEs exactly: the sum does not depend on the order of values or on how they were split.
 //!
-//! Every finite DOUBLE is m · 2^e with integers m and e, so a sum of them is an integer in units of the smallest power of two.
-//! It is kept as a long fixed-point number whose limbs have room for carries, and rounded once, when it is finished.
+//! Every finite DOUBLE is m · 2^e with integers m and e, so a sum of them is an integer in units of the smallest power
+//! of two. It is kept as a long fixed-point number whose limbs have room for carries, and rounded once, when it is
+//! finished.
 //!
-//! Source: Neal 2015, "Fast exact summation using small and large superaccumulators". Most groups' values lie within a few
-//! powers of ten, so a group keeps only the few limbs that its values touch, and all of them where they lie wide apart.
-//! Batch sums like this, and so a run's result does not depend on files, portions, threads or what was recomputed.
+//! Source: Neal 2015, "Fast exact summation using small and large superaccumulators". Most groups' values lie within a
+//! few powers of ten, so a group keeps only the few limbs that its values touch, and all of them where they lie wide
+//! apart. Batch sums like this, and so a run's result does not depend on files, portions, threads or what was
+//! recomputed.
 
 use super::arithmetic::DoubleDouble;
 
@@ -17,7 +19,8 @@ const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 const LOWEST: i32 = -2176;
 /// Limbs up to above the sum of 2^63 products of the largest DOUBLEs.
 const LIMBS: usize = 136;
-/// What does not fit a DOUBLE is stored times 2^-1200 or 2^1200: the products of the largest and of the smallest fit then.
+/// What does not fit a DOUBLE is stored times 2^-1200 or 2^1200: the products of the largest and of the smallest fit
+/// then.
 pub(super) const RESCALE: i32 = 1200;
 /// Additions after which carries move on. A limb overflows only after twice as many.
 const ADDITIONS_MAX: u32 = 1 << 30;
@@ -35,7 +38,7 @@ pub struct ExactSum<const N: usize> {
     additions: u32,
     /// Which limb `few` begins with.
     first: u8,
-    /// What is not a number.
+    /// Flags of NaN and the infinities seen.
     special: u8,
 }
 
@@ -124,7 +127,7 @@ impl<const N: usize> ExactSum<N> {
         self.special != 0
     }
 
-    /// Returns the sum as a long number; what is not finite is left out.
+    /// Returns the sum of the finite values as a long number.
     pub(super) fn number(&self) -> Number {
         Number::of(self)
     }
@@ -140,8 +143,8 @@ impl<const N: usize> ExactSum<N> {
         (sum, rest.nearest())
     }
 
-    /// Returns the sum as it is stored: the two nearest DOUBLEs, or, where it is beyond their range, an infinity and the
-    /// DOUBLE nearest to the sum times 2^-1200.
+    /// Returns the sum as it is stored: the two nearest DOUBLEs, or, where it is beyond their range, an infinity and
+    /// the DOUBLE nearest to the sum times 2^-1200.
     pub fn stored(&self) -> (f64, f64) {
         match self.nearest_two() {
             (high, _) if high.is_infinite() && self.special == 0 => (high, self.nearest_times_power(-RESCALE)),
@@ -419,8 +422,8 @@ impl Number {
         Number { is_negative: false, digits, exponent: self.exponent + exponent }.trimmed()
     }
 
-    /// The difference of two numbers without sign; 0 if the second is larger, as only rounding before can make it. Exponents
-    /// differ by whole digits.
+    /// The difference of two numbers without sign; 0 if the second is larger, as only rounding before can make it.
+    /// Exponents differ by whole digits.
     pub(super) fn minus(&self, other: &Number) -> Number {
         let exponent = self.exponent.min(other.exponent);
         let aligned = |number: &Number| {

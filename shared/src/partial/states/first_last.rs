@@ -1,4 +1,4 @@
-//! Which value came first, which last? The value at the edge of time, with the place that makes it so.
+//! Keeps the first or last value of a group, with the position that decides it.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{
@@ -16,7 +16,7 @@ pub enum Edge {
     Last,
 }
 
-/// The values at one edge, one per group. NULL is no value.
+/// The values at one edge, one per group. NULL does not count as a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edges {
     pub edge: Edge,

@@ -1,4 +1,4 @@
-//! Which rows of a batch go into which groups, and where in the stream are they?
+//! Selects the rows of a batch for each group, with their positions in the stream.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
 use arrow::datatypes::{DataType as ArrowType, Date32Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType as ArrowType, Date32Type, Int32Type, Int64Type, 
 pub struct Selection<'a> {
     pub groups: &'a [u32],
     pub rows: &'a [u32],
-    /// `FILTER (WHERE ..)`: rows where it is not true are left out.
+    /// `FILTER (WHERE ..)`: rows for which it is not true are skipped.
     pub mask: Option<&'a BooleanArray>,
 }
 

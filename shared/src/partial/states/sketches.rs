@@ -1,4 +1,4 @@
-//! How do groups take in values that have to be kept? One [`crate::partial::sketch`] per group, by measure and type.
+//! Keeps one [`crate::partial::sketch`] per group, by measure and type, for aggregates that need their values.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub struct Sketches {
     pub groups: Groups,
 }
 
-/// What is kept, one per group.
+/// The sketches, one per group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Groups {
     Distinct(Vec<Distinct>),
