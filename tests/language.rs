@@ -156,7 +156,7 @@ fn literals(code: &str) -> Vec<String> {
                 })
             };
             let end = end.expect("a literal ends");
-            literals.push(quoted[..end].replace("\\n", "\n").replace("\\\"", "\"").replace("\\\n", "\n"));
+            literals.push(without_placeholders(&quoted[..end].replace("\\n", "\n").replace("\\\"", "\"")));
             rest = &quoted[end + 1..];
         } else if from.starts_with("'\"'") || from.starts_with("'\\\"'") || from.starts_with("'\\''") {
             rest = from[1..].split_once("'").map_or("", |(_, rest)| rest);
@@ -165,6 +165,14 @@ fn literals(code: &str) -> Vec<String> {
         }
     }
     literals
+}
+
+/// A literal with an `x` in place of each `{placeholder}`, and without the backslashes that continue its lines.
+fn without_placeholders(literal: &str) -> String {
+    let literal = literal.replace("\\\n", "\n");
+    let mut parts = literal.split('{');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "x" + part.split_once('}').map_or(part, |(_, rest)| rest))
 }
 
 /// A text without what stands between backticks or fences.
