@@ -368,7 +368,10 @@ fn errors_appear_next_to_their_controls(fixture: &Fixture) {
     assert!(nothing["empty"].as_str().is_some_and(|e| e.starts_with("No rows")), "{nothing:#}");
     let missing = fixture.world.get("/view/hourli");
     assert_eq!(missing.status, 404);
-    assert!(missing.text.contains("did you mean") && missing.text.contains("hourly"), "{}", missing.text);
+    assert!(missing.text.contains("did you mean"), "{}", missing.text);
+    for link in ["/", "/batch", "/streams", "/docs", "/view/hourly"] {
+        assert!(missing.text.contains(&format!("<a href=\"{link}\">")), "no link to {link} in {}", missing.text);
+    }
 }
 
 fn exports_the_query(fixture: &Fixture) {

@@ -90,7 +90,7 @@ async fn unknown_path(State(state): State<ServingState>, uri: Uri, headers: Head
         return Redirect::permanent(&target).into_response();
     }
     if wants_html(&headers) {
-        return page::not_found(&state, format!("No page has the address {}", uri.path()));
+        return page::not_found(&state, format!("There is no page at {}", uri.path()));
     }
     let detail = format!("no such path: {}; GET /v1/views lists the views, /openapi.json all paths", uri.path());
     Problem::new(Code::UnknownPath, detail).into_response()
