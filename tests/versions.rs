@@ -165,11 +165,7 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
                         gone.text
                     );
                     let named = versions.keys().nth(oldest).expect("a version");
-                    assert!(
-                        gone.text.contains(&format!("the oldest kept version is {named}")),
-                        "{}",
-                        gone.text
-                    );
+                    assert!(gone.text.contains(&format!("the oldest kept version is {named}")), "{}", gone.text);
                     continue;
                 }
                 assert_eq!(&said(&world, view, &parameters), before, "{view} {version}, round {round}");
