@@ -8,7 +8,7 @@
 //! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups. [`block`]: rows of
 //! (window, key, states), and the immutable [`block::Part`] a reader holds. [`accumulate`]: folding events into blocks.
 //! [`sketch`]: what a group keeps of values that a number cannot sum up. [`merge`]: several parts into one table,
-//! within an [`allowance`]. [`codec`]: parts as Arrow columns and back.
+//! within a [`query_budget`]. [`codec`]: parts as Arrow columns and back.
 
 pub mod accumulate;
 pub mod block;

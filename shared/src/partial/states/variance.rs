@@ -3,11 +3,11 @@
 //! With n values of sum S and squared deviations D, and m more of sum T and deviations E, the merged deviations are
 //! D + E + (n T - m S)² / (n m (n + m)); one more value is the case m = 1, E = 0.
 //!
-//! Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", which adds squares and never takes a
-//! difference of two large ones. What it does subtract, a value times n and the sum, is kept in 106 bits, so that neither
-//! a mean far from zero nor the order of events or merges shows in a DOUBLE, and equal values scatter by exactly 0. NaN or an
-//! infinity among the values gives NaN. Groups with values so large or small that a square might not fit a DOUBLE are kept
-//! unrounded ([`ExactSpread`]).
+//! Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", which adds squares and never
+//! takes a difference of two large ones. The one subtraction, of the sum from a value times n, is kept in 106 bits, so
+//! that neither a mean far from zero nor the order of events or merges shows in a DOUBLE, and equal values scatter by
+//! exactly 0. NaN or an infinity among the values gives NaN. Groups with values so large or small that a square might
+//! not fit a DOUBLE are kept unrounded ([`ExactSpread`]).
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Float64Type};
@@ -88,8 +88,9 @@ impl Spread {
     }
 }
 
-/// Sum and squared deviations as they are stored, from [`ExactSpread::stored`]: a sum or squares beyond the range of a DOUBLE
-/// are infinite with the number times 2^-1200 as the low part, squares below it are 0 with the number times 2^1200.
+/// Sum and squared deviations as they are stored, from [`ExactSpread::stored`]: a sum or squares beyond the range of a
+/// DOUBLE are infinite with the number times 2^-1200 as the low part, squares below it are 0 with the number times
+/// 2^1200.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stored {
     pub count: i64,
