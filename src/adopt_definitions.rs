@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use lake::{ArchiveTags, Commit, Lake, Table, TablePath};
 use shared::changes::Change;
 use shared::changes::stream::StoredStream;
+use shared::column_name;
 use shared::limits::PARTITIONS_MAX;
 use shared::sql::{Definitions, parse_definitions};
 use shared::stream::{Column, Stream, system_columns};
@@ -25,7 +26,7 @@ pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow:
         add_archive(&mut stored, &table).await?;
     }
     for column in log.columns {
-        if !stored.columns.iter().any(|known| known.name == column.name) {
+        if !stored.columns.iter().any(|known| column_name::same(&known.name, &column.name)) {
             stored.columns.push(column);
         }
     }
@@ -34,7 +35,7 @@ pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow:
 
 async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result<()> {
     let snapshot = table.snapshot().await?;
-    for field in snapshot.schema.fields().iter().filter(|field| !field.name().starts_with('_')) {
+    for field in snapshot.schema.fields().iter().filter(|field| !column_name::is_reserved(field.name())) {
         let name = field.name().clone();
         if !field.is_nullable() {
             stored.event_time = Some(name.clone());
@@ -42,7 +43,7 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
         let data_type = DataType::of_arrow(field.data_type());
         let unknown =
             || format!("{}: column {name} is of type {}, which no stream has", table.name(), field.data_type());
-        stored.columns.push(Column { data_type: data_type.with_context(unknown)?, name });
+        stored.columns.push(Column::new(name.clone(), data_type.with_context(unknown)?));
     }
     let of_files = snapshot.files.iter().map(|file| Ok(ArchiveTags::from_tags(&file.tags)?.partition.0));
     let mut partitions = of_files.collect::<anyhow::Result<Vec<u32>>>()?;
@@ -78,7 +79,7 @@ pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyho
             let reason = dropped.and_then(|dropped| not_whole(view, dropped));
             refused.extend(reason.map(|reason| format!("  view {}: {reason}", view.name)));
         }
-        adopted.push(Arc::new(stream.clone().with_removed(stored.removed(stream))));
+        adopted.push(Arc::new(stored.adopted(stream)));
     }
     if !refused.is_empty() {
         bail!(

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use batch::load_published;
+use batch::{load_published, old_definition};
 use batch::plan::retention::first_whole;
 use lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
 use serde::Serialize;
 use shared::changes::Change;
 use shared::changes::view::{changes_results, view_changes};
 use shared::clock::{Clock, SystemClock};
+use shared::column_name::same;
 use shared::ids::{StreamName, ViewName};
 use shared::sql::{Definitions, parse_view};
 use shared::stream::Stream;
@@ -175,7 +176,7 @@ impl Outlook {
         };
         let of_stream = StreamOutlook::new(stream.name.clone(), fate);
         self.streams.push(StreamOutlook { events, changes, retained_from, drops, ..of_stream });
-        let adopted = Arc::new(stream.clone().with_removed(stored.removed(stream)));
+        let adopted = Arc::new(stored.adopted(stream));
         for view in views.iter().filter(|view| view.stream == stream.name) {
             let outlook = match fate {
                 Fate::Refused => ViewOutlook::new(view.name.clone(), Fate::Refused),
@@ -274,7 +275,8 @@ async fn view_outlook(
     outlook.answers_meanwhile = !loaded.version_lost;
     if let Some(version) = version {
         // As it was written: options that were declared then are told apart from those of now.
-        let before = parse_view(stream, &version.sql).unwrap_or_else(|_| loaded.answering.view.as_ref().clone());
+        let before = old_definition(stream, version).or_else(|| parse_view(stream, &version.sql).ok());
+        let before = before.unwrap_or_else(|| loaded.answering.view.as_ref().clone());
         outlook.changes = view_changes(&before, &view, stream);
         let results = loaded.shadow.is_some();
         outlook.fate = match outlook.changes.as_slice() {
@@ -323,7 +325,7 @@ async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::R
     if let Some(file) = archive.files.iter().max_by_key(|file| file.size_bytes) {
         let columns = archive.table.column_bytes(file).await?;
         let event_time = &stream.columns[stream.event_time].name;
-        let needed = |name: &String| name == event_time || view.reads.values().any(|read| read == name);
+        let needed = |name: &String| name == event_time || view.reads.values().any(|read| same(read, name));
         let total: u64 = columns.values().sum();
         let read: u64 = columns.iter().filter(|(name, _)| needed(name)).map(|(_, bytes)| bytes).sum();
         let share = if total == 0 { 0.0 } else { read as f64 / total as f64 };

@@ -1,24 +1,67 @@
-//! What might an event of a stream look like? A plausible one made from the column types, to try a stream with.
+//! Makes a plausible event of a stream from its column types, to try the stream with.
+
+use std::fmt;
 
 use serde_json::{Value, json};
-use shared::stream::Stream;
+use shared::stream::{Column, Stream, TimeFormat};
 use shared::time::Micros;
 use shared::types::DataType;
 
-/// One event as JSON, its columns in order, its times at `now`.
+/// One event as JSON, its fields in the order of the columns, its times at `now`.
 pub fn event(stream: &Stream, now: Micros) -> String {
-    let fields = stream.columns.iter().enumerate().map(|(index, column)| {
+    let mut event = Members::default();
+    for (index, column) in stream.declared().iter().enumerate() {
         let value = match column.data_type {
             DataType::String if stream.primary_key == Some(index) => json!("sample-1"),
-            other => value(other, now),
+            _ => value(column, now),
         };
-        format!("{}:{value}", Value::from(column.name.as_str()))
-    });
-    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        event.insert(column.field().levels(), value);
+    }
+    event.to_string()
 }
 
-fn value(data_type: DataType, now: Micros) -> Value {
-    match data_type {
+/// The members of an object, in order.
+#[derive(Default)]
+struct Members(Vec<(String, Member)>);
+
+enum Member {
+    Value(Value),
+    Object(Members),
+}
+
+impl Members {
+    fn insert(&mut self, levels: &[String], value: Value) {
+        let [name, inner @ ..] = levels else { return };
+        if inner.is_empty() {
+            return self.0.push((name.clone(), Member::Value(value)));
+        }
+        let at = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.0.push((name.clone(), Member::Object(Members::default())));
+            self.0.len() - 1
+        });
+        if let Member::Object(members) = &mut self.0[at].1 {
+            members.insert(inner, value);
+        }
+    }
+}
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (index, (name, member)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}:", Value::from(name.as_str()))?;
+            match member {
+                Member::Value(value) => write!(f, "{value}")?,
+                Member::Object(members) => write!(f, "{members}")?,
+            }
+        }
+        f.write_str("}")
+    }
+}
+
+fn value(column: &Column, now: Micros) -> Value {
+    match column.data_type {
         DataType::Boolean => json!(true),
         DataType::Int | DataType::BigInt => json!(1),
         DataType::Double => json!(1.5),
@@ -26,7 +69,19 @@ fn value(data_type: DataType, now: Micros) -> Value {
         DataType::Decimal { .. } => json!("0"),
         DataType::String | DataType::Json => json!("sample"),
         DataType::Date => json!(now.day().to_string()),
-        DataType::Timestamp => json!(now.to_string()),
+        DataType::Timestamp => match &column.format {
+            None => json!(now.to_string()),
+            Some(format) => time(format, now),
+        },
+    }
+}
+
+/// Counts as numbers, other times as text.
+fn time(format: &TimeFormat, now: Micros) -> Value {
+    let text = format.write(now);
+    match (format, text.parse::<i64>()) {
+        (TimeFormat::Unix(_), Ok(count)) => json!(count),
+        _ => json!(text),
     }
 }
 

@@ -29,7 +29,7 @@ pub use runs::retry::RetrySettings;
 pub use service::{Batch, StartError};
 pub use settings::{BatchSettings, CompactionSettings};
 pub use step::{FailPoints, Step};
-pub use versions::load::{Loaded, load_published};
+pub use versions::load::{Loaded, load_published, old_definition};
 pub use versions::reader::Reader;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How are the streams doing? The figures of logs, archivers, door and quarantine in one place, and the events behind them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::clock::Clock;
 use shared::control::{
@@ -9,13 +9,14 @@ use shared::control::{
     TimeSettings,
 };
 use shared::explain::duration;
+use shared::sql::print_name;
 use shared::stream::Stream;
 
 use crate::archive::Archives;
 use crate::history::HistoryWatch;
 use crate::quarantine::Quarantine;
 use crate::streams::{Intake, StreamLog};
-use crate::submit::IntakeDoor;
+use crate::submit::{Arrivals, IntakeDoor};
 
 /// Reads the figures of all streams.
 pub struct StreamsStatus {
@@ -49,11 +50,13 @@ impl StreamsStatus {
             }
         };
         let arrivals = self.door.arrivals(&stream.name);
+        let partitions: Vec<PartitionStatus> = log.status().into_iter().map(partition).collect();
         let now = self.clock.now();
         StreamStatus {
             name: stream.name.clone(),
             columns: columns(stream),
-            partitions: log.status().into_iter().map(partition).collect(),
+            suspicious_times: suspicious_times(stream, arrivals, &partitions),
+            partitions,
             historical: self.history.events(&stream.name),
             retention: stream.retention.map(|retention| retention.to_string()),
             retained_from: self.history.retained_from(&stream.name).map(|day| day.to_string()),
@@ -93,11 +96,35 @@ impl Streams for StreamsStatus {
     }
 }
 
+/// A hint if most events lie before 1980, or further ahead than `max_ahead`: then their times are probably of another unit.
+fn suspicious_times(stream: &Stream, arrivals: Option<&Arrivals>, partitions: &[PartitionStatus]) -> Option<String> {
+    let column = &stream.columns[stream.event_time];
+    let name = print_name(&column.name);
+    let count = |count: fn(&Arrivals) -> &AtomicU64| arrivals.map_or(0, |a| count(a).load(Ordering::Relaxed));
+    let (valid, before_1980) = (count(|a| &a.valid), count(|a| &a.before_1980));
+    if before_1980 * 2 > valid {
+        let advice = match column.format {
+            None => format!("if they are seconds since 1970, declare `{name} TIMESTAMP FORMAT 'unix_s'`"),
+            Some(_) => format!("check the FORMAT of `{name}`"),
+        };
+        return Some(format!("most events of this stream lie before 1980; {advice}"));
+    }
+    let sum = |of: fn(&PartitionStatus) -> u64| partitions.iter().map(of).sum::<u64>();
+    (sum(|p| p.ahead) * 2 > sum(|p| p.accepted)).then(|| {
+        let max_ahead = duration(stream.max_ahead);
+        format!(
+            "most events of this stream lie more than {max_ahead} ahead of their arrival; check the FORMAT of `{name}`, such \
+             as 'unix_s', 'unix_us' or 'unix_ns', and the sender's clock"
+        )
+    })
+}
+
 fn time_settings(stream: &Stream) -> TimeSettings {
     TimeSettings {
         watermark_delay: duration(stream.watermark_delay),
         allowed_lateness: duration(stream.allowed_lateness),
         max_ahead: duration(stream.max_ahead),
+        max_age: stream.max_age.map(duration),
         idle_timeout: duration(stream.idle_timeout),
     }
 }
@@ -113,6 +140,8 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         name: column.name.clone(),
         data_type: column.data_type.to_string(),
         role: role(index),
+        field: column.field.as_ref().map(ToString::to_string),
+        format: column.format.as_ref().map(ToString::to_string),
     };
     stream.columns.iter().enumerate().map(column).collect()
 }

@@ -28,6 +28,9 @@ pub struct Arrivals {
     pub rejected: std::sync::atomic::AtomicU64,
     pub unknown_fields: std::sync::atomic::AtomicU64,
     pub accepted: Rate,
+    /// Valid events, and those among them whose time lies before 1980.
+    pub valid: std::sync::atomic::AtomicU64,
+    pub before_1980: std::sync::atomic::AtomicU64,
 }
 
 /// The door to the logs of all streams.
@@ -139,6 +142,10 @@ impl Door for IntakeDoor {
         idempotency_key: Option<String>,
     ) -> BoxFuture<'_, Result<Accepted, SubmitError>> {
         let name = stream.name.clone();
+        if let Some(arrivals) = self.arrivals.get(&name) {
+            arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
+            arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
+        }
         let dealt = match self.deal(stream, decoded, idempotency_key.as_deref()) {
             Ok(dealt) => dealt,
             Err(problem) => return async move { Err(SubmitError::Failed(problem.to_string())) }.boxed(),

@@ -210,7 +210,8 @@ async fn streams_are_described_as_intake_reports_them() {
         last_arrival: None,
         archive_error: None,
     };
-    let column = StreamColumn { name: "at".into(), data_type: "TIMESTAMP".into(), role: Some("event time".into()) };
+    let (name, data_type, role) = ("at".into(), "TIMESTAMP".into(), Some("event time".into()));
+    let column = StreamColumn { name, data_type, role, field: None, format: None };
     let stream = StreamStatus {
         historical: 0,
         name: "flights".parse().expect("a name"),
@@ -225,6 +226,7 @@ async fn streams_are_described_as_intake_reports_them() {
         settings: TimeSettings { watermark_delay: "10 minutes".into(), ..TimeSettings::default() },
         lateness: Some(Lateness { measured: 7, late_share: 0.25, ..Lateness::default() }),
         quarantine: QuarantineCounts { total: 3, kept: 2, dropped: 1 },
+        suspicious_times: None,
     };
     world.streams.all.lock().push(stream.clone());
     let expected = serde_json::to_value(&stream).expect("JSON");

@@ -364,6 +364,9 @@ pub struct StreamStatus {
     pub lateness: Option<Lateness>,
     #[serde(default)]
     pub quarantine: QuarantineCounts,
+    /// A hint if most events lie before 1980 or far ahead of their arrival.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicious_times: Option<String>,
 }
 
 /// What a stream's declaration says of time, each as the option takes it: `90 minutes`.
@@ -372,6 +375,9 @@ pub struct TimeSettings {
     pub watermark_delay: String,
     pub allowed_lateness: String,
     pub max_ahead: String,
+    /// Older events are rejected; `None`: none is too old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<String>,
     pub idle_timeout: String,
 }
 
@@ -490,6 +496,12 @@ pub struct StreamColumn {
     /// `event time`, `primary key`, `removed` (only in stored events, no longer declared) or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Where events hold the value, as a JSON Pointer; `None`: in the field called `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// How events write a TIMESTAMP, if it was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
 }
 
 /// Intake, as those see it who watch it.

@@ -1,15 +1,17 @@
-//! What will both layers do for a view? A text to read, for `trueup check`; it plans nothing itself.
+//! Describes the plans of both layers for a view, for `trueup check`. It plans nothing itself.
 
 mod states;
 mod windows;
+
+pub(crate) use self::states::sketch;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::scalar::Scalar;
-use crate::sql::{interval, print, window_text};
-use crate::stream::{Stream, UnknownFields};
+use crate::sql::{interval, print, print_name, window_text};
+use crate::stream::{Column, Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -27,7 +29,7 @@ pub fn describe(view: &View, stream: &Stream) -> String {
     text
 }
 
-/// Puts parts of a view into words.
+/// Describes the parts of a view in words.
 pub(crate) struct Reader<'a> {
     pub view: &'a View,
     pub stream: &'a Stream,
@@ -53,13 +55,20 @@ impl Reader<'_> {
         let late = if lateness.is_zero() { "none".to_owned() } else { duration(lateness) };
         line(text, "allowed lateness", format!("{late}; later events are left to the batch layer"));
         line(text, "max ahead", format!("{} of the arrival time", duration(self.stream.max_ahead)));
+        if let Some(max_age) = self.stream.max_age {
+            line(text, "max age", format!("{} on arrival; older events are rejected", duration(max_age)));
+        }
         line(text, "idle after", duration(self.stream.idle_timeout));
         line(text, "partitions", partitions);
         let unknown = match unknown_fields {
-            UnknownFields::Ignore => "left out and counted",
+            UnknownFields::Ignore => "ignored and counted",
             UnknownFields::Reject => "reject the event",
         };
         line(text, "unknown fields", unknown);
+        let elsewhere = |column: &&Column| column.field.is_some() || column.format.is_some();
+        for column in self.stream.declared().iter().filter(elsewhere) {
+            line(text, "field", format!("{} {column}", print_name(&column.name)));
+        }
         if let Some(retention) = retention {
             let kept = format!("events are kept for {retention}; windows made of older ones stay as they are");
             line(text, "retention", kept);
@@ -94,7 +103,7 @@ impl Reader<'_> {
         heading(text, "speed plan, per micro-batch of events");
         line(text, "read", self.columns_read());
         line(text, "filter", self.filter());
-        for (label, value) in windows::lines(&self.view.window, self.view.zone, self.event_time()) {
+        for (label, value) in windows::lines(&self.view.window, self.view.zone, &self.event_time()) {
             line(text, label, value);
         }
         line(text, "keys", self.keys());
@@ -113,7 +122,7 @@ impl Reader<'_> {
         line(text, "schedule", schedule);
         line(text, "scan", format!("events/{} ({})", self.stream.name, self.columns_read()));
         line(text, "filter", self.filter());
-        line(text, "with column", window_text(&self.view.window, self.event_time(), self.view.zone));
+        line(text, "with column", window_text(&self.view.window, &self.event_time(), self.view.zone));
         line(text, "group by", self.keys());
         for aggregate in &self.view.aggregates {
             line(text, "aggregate", format!("{}: {}", self.aggregate(aggregate), states::batch(aggregate)));
@@ -151,7 +160,7 @@ impl Reader<'_> {
 
     /// An expression over the stream's columns.
     pub(crate) fn sql(&self, scalar: &Scalar) -> String {
-        print(scalar, &|index| self.stream.columns[index].name.clone())
+        print(scalar, &|index| print_name(&self.stream.columns[index].name))
     }
 
     fn columns_read(&self) -> String {
@@ -184,8 +193,9 @@ impl Reader<'_> {
         self.view.having.as_ref().map(|having| self.over_aggregates(having))
     }
 
-    pub(crate) fn event_time(&self) -> &str {
-        &self.stream.columns[self.stream.event_time].name
+    /// The event time's name, as it stands in SQL.
+    pub(crate) fn event_time(&self) -> String {
+        print_name(&self.stream.columns[self.stream.event_time].name)
     }
 
     fn keys(&self) -> String {

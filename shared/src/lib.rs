@@ -8,6 +8,7 @@
 pub mod calendar;
 pub mod changes;
 pub mod clock;
+pub mod column_name;
 pub mod compare;
 pub mod control;
 pub mod data_file;

@@ -1,11 +1,19 @@
-//! What does a stream look like? Its columns, which one is the event time, which one the event id, and its options.
+//! Describes a declared stream: its columns and where events hold their values, the event time, the event id, the options.
 
+mod field_path;
+pub mod time_format;
+
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+pub use self::field_path::{FieldPath, InvalidPointer};
+pub use self::time_format::{TimeFormat, UnixUnit};
+use crate::column_name;
 use crate::ids::StreamName;
 use crate::retention::Retention;
 use crate::types::{DataType, timestamp_type};
@@ -27,14 +35,57 @@ pub mod system_columns {
 /// One declared column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
+    /// In its own spelling; matched without case. Tables of the lake have it so.
     pub name: String,
     pub data_type: DataType,
+    /// Where the JSON of an event holds the value; `None`: in the member called exactly `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<FieldPath>,
+    /// How events write a TIMESTAMP; `None`: as RFC 3339 or as milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TimeFormat>,
+}
+
+impl Column {
+    /// A column that is read from the member of its own name.
+    pub fn new(name: impl Into<String>, data_type: DataType) -> Column {
+        Column { name: name.into(), data_type, field: None, format: None }
+    }
+
+    /// Where the JSON of an event holds the value.
+    pub fn field(&self) -> Cow<'_, FieldPath> {
+        match &self.field {
+            Some(field) => Cow::Borrowed(field),
+            None => Cow::Owned(FieldPath::member(self.name.as_str())),
+        }
+    }
+
+    /// The column under the spelling `stored`, still read from the same member.
+    fn spelled(self, stored: &str) -> Column {
+        let field = Some(self.field().into_owned());
+        Column { name: stored.to_owned(), field, ..self }
+    }
+}
+
+/// What stands behind the column's name in its declaration: `TIMESTAMP FROM '/sent/at' FORMAT 'unix_s'`.
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: String| text.replace('\'', "''");
+        write!(f, "{}", self.data_type)?;
+        if let Some(field) = &self.field {
+            write!(f, " FROM '{}'", quoted(field.to_string()))?;
+        }
+        match &self.format {
+            Some(format) => write!(f, " FORMAT '{}'", quoted(format.to_string())),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What to do with fields of an event that the stream does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnknownFields {
-    /// Leave them out and count them.
+    /// Ignore and count them.
     Ignore,
     /// Reject the line.
     Reject,
@@ -44,9 +95,9 @@ pub enum UnknownFields {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     pub name: StreamName,
-    /// The declared columns, then those that were declared once and still stand in what is stored.
+    /// The declared columns, then columns of an earlier declaration that stored events still have.
     pub columns: Vec<Column>,
-    /// How many of the columns are declared: values are taken from events for these alone.
+    /// How many of the columns are declared; only these are read from events.
     pub declared: usize,
     /// Index of the event id's column, for dedup.
     pub primary_key: Option<usize>,
@@ -58,6 +109,9 @@ pub struct Stream {
     pub allowed_lateness: Duration,
     /// Event times further ahead of the arrival time than this do not move the watermark.
     pub max_ahead: Duration,
+    /// Events older than this on arrival are rejected; `None`: none is too old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
     /// A partition without events for this long does not hold the watermark of the stream back.
     pub idle_timeout: Duration,
     pub unknown_fields: UnknownFields,
@@ -98,8 +152,7 @@ impl Stream {
         &self.columns[..self.declared]
     }
 
-    /// The stream with columns that what is stored has and the declaration has not: always null in new events. A definition
-    /// that still reads them goes on being understood.
+    /// The stream with the columns that only stored events have, NULL in new ones. Definitions that read them stay valid.
     pub fn with_removed(mut self, removed: impl IntoIterator<Item = Column>) -> Stream {
         for column in removed {
             if self.column(&column.name).is_none() {
@@ -109,9 +162,21 @@ impl Stream {
         self
     }
 
-    /// Index of the column called `name`.
+    /// The stream with its columns spelled as `stored` spells them. A table cannot have two columns that differ by case
+    /// alone, so another spelling of a stored column is the same column; it is read from events by its declared spelling.
+    pub fn with_stored_spelling(mut self, stored: &[Column]) -> Stream {
+        for column in &mut self.columns {
+            let known = stored.iter().find(|known| column_name::same(&known.name, &column.name));
+            if let Some(known) = known.filter(|known| known.name != column.name) {
+                *column = column.clone().spelled(&known.name);
+            }
+        }
+        self
+    }
+
+    /// Index of the column called `name`, in any case.
     pub fn column(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|c| c.name == name)
+        self.columns.iter().position(|c| column_name::same(&c.name, name))
     }
 
     fn fields(&self) -> Vec<Field> {

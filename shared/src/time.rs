@@ -36,7 +36,8 @@ impl Micros {
         Day(self.0.div_euclid(MICROS_PER_DAY) as i32)
     }
 
-    /// Reads RFC 3339; a text without a zone is UTC, a bare date is midnight.
+    /// Reads RFC 3339, or ISO 8601 in its basic form (`20261128T101500Z`); a text without a zone is UTC, a bare date is
+    /// midnight.
     pub fn parse(text: &str) -> Option<Micros> {
         if let Ok(t) = DateTime::parse_from_rfc3339(text) {
             return Some(Micros(t.timestamp_micros()));
@@ -45,6 +46,10 @@ impl Micros {
             if let Ok(t) = chrono::NaiveDateTime::parse_from_str(text, format) {
                 return Some(Micros(t.and_utc().timestamp_micros()));
             }
+        }
+        if let Some(extended) = extended(text) {
+            let parsed = DateTime::parse_from_rfc3339(&extended).ok()?;
+            return Some(Micros(parsed.timestamp_micros()));
         }
         let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
         Some(Micros(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros()))
@@ -58,6 +63,30 @@ impl Micros {
         let time = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.fZ").ok()?;
         Some(Micros(time.and_utc().timestamp_micros()))
     }
+}
+
+/// RFC 3339 for a text whose offset (`+0200`, `+02`) or all of which (`20261128T101500Z`) is in the basic form of ISO 8601.
+fn extended(text: &str) -> Option<String> {
+    let (date, clock) = text.split_once(['T', 't', ' '])?;
+    let zone_at = clock.find(['Z', 'z', '+', '-']).unwrap_or(clock.len());
+    let (clock, zone) = clock.split_at(zone_at);
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let zone = match zone.split_at_checked(1) {
+        None | Some(("Z" | "z", "")) => "Z".to_owned(),
+        Some((sign, offset)) if digits(offset, 4) => format!("{sign}{}:{}", &offset[..2], &offset[2..]),
+        Some((sign, offset)) if digits(offset, 2) => format!("{sign}{offset}:00"),
+        _ => return None,
+    };
+    if !digits(date, 8) {
+        return Some(format!("{date}T{clock}{zone}"));
+    }
+    let (seconds, fraction) = clock.split_at_checked(6)?;
+    if !digits(seconds, 6) {
+        return None;
+    }
+    let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
+    let (hour, minute, second) = (&seconds[..2], &seconds[2..4], &seconds[4..]);
+    Some(format!("{year}-{month}-{day}T{hour}:{minute}:{second}{fraction}{zone}"))
 }
 
 /// Microseconds of a duration, saturating.
@@ -125,6 +154,13 @@ mod tests {
         }
         assert_eq!(Micros::parse("2001-01-01"), Micros::parse("2001-01-01T00:00:00Z"));
         assert_eq!(Micros::parse("yesterday"), None);
+        for text in ["2026-11-28T12:15:00+0200", "20261128T101500Z", "20261128T101500", "20261128T121500+02", "2026-11-28 12:15:00+02"] {
+            assert_eq!(Micros::parse(text).map(|t| t.to_string()).as_deref(), Some("2026-11-28T10:15:00Z"), "{text}");
+        }
+        assert_eq!(Micros::parse("20261128T101500.25Z"), Micros::parse("2026-11-28T10:15:00.25Z"));
+        for text in ["20261128", "20261128T1015", "2026-11-28T10:15:00+020", "20261128101500", "20261328T101500Z", "T", "+é"] {
+            assert_eq!(Micros::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::calendar::Zone;
+use crate::column_name::same;
 use crate::ids::{StreamName, ViewName};
 use crate::retention::Retention;
 use crate::scalar::Scalar;
@@ -174,10 +175,10 @@ impl View {
     /// do not change it, nor do columns of the stream that it does not read.
     pub fn definition_hash(&self) -> String {
         // Places change when the stream gets other columns: what counts is the place among the names that are read.
-        let names: BTreeSet<&str> = self.reads.values().map(String::as_str).collect();
+        let names: BTreeSet<String> = self.reads.values().map(|name| name.to_lowercase()).collect();
         let place = |index: usize| {
-            let name = self.reads.get(&index)?;
-            names.iter().position(|known| known == name)
+            let name = self.reads.get(&index)?.to_lowercase();
+            names.iter().position(|known| *known == name)
         };
         let mut by_name = self.clone();
         by_name.renumber(&mut |index| *index = place(*index).unwrap_or(usize::MAX));
@@ -213,13 +214,13 @@ impl View {
             .for_each(|aggregate| aggregate.argument.iter().chain(&aggregate.filter).for_each(&mut *each));
     }
 
-    /// Index of the dimension called `name`.
+    /// Index of the dimension called `name`, in any case.
     pub fn dimension(&self, name: &str) -> Option<usize> {
-        self.dimensions.iter().position(|d| d.name == name)
+        self.dimensions.iter().position(|d| same(&d.name, name))
     }
 
-    /// Index of the measure called `name`.
+    /// Index of the measure called `name`, in any case.
     pub fn measure(&self, name: &str) -> Option<usize> {
-        self.measures.iter().position(|m| m.name == name)
+        self.measures.iter().position(|m| same(&m.name, name))
     }
 }

@@ -58,6 +58,9 @@ fn one(stream: &StreamStatus) -> String {
         ("duplicates", grouped(sum(|p| p.duplicates))),
         ("quarantine", format!("{} of {} malformed lines kept", grouped(quarantine.kept), grouped(quarantine.total))),
     ];
+    if let Some(hint) = &stream.suspicious_times {
+        lines.push(("hint", hint.clone()));
+    }
     if let Some(lateness) = &stream.lateness {
         lines.extend(distribution(lateness));
     }

@@ -7,6 +7,7 @@ use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::published::Published;
 use shared::seam::{Cut, CutPoint};
+use shared::sql::{parse_folded_view, parse_view};
 use shared::stream::Stream;
 use shared::time::Day;
 use shared::version::{BatchVersion, VersionFile};
@@ -129,8 +130,11 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<(CutPoi
 
 /// The definition that made `version`, if today's dialect and stream still give it the same meaning.
 pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
-    let old = shared::sql::parse_view(stream, &version.sql).ok()?;
-    (old.name == version.view && is_of(version, &old)).then_some(old)
+    // Earlier programs put unquoted names into lower case.
+    [parse_view, parse_folded_view]
+        .into_iter()
+        .filter_map(|parse| parse(stream, &version.sql).ok())
+        .find(|old| old.name == version.view && is_of(version, old))
 }
 
 /// Was `version` computed by what `view` says?

@@ -25,7 +25,7 @@ const P: Partition = Partition(0);
 const NOON: i64 = MICROS_PER_DAY / 2;
 
 fn stream() -> Stream {
-    let column = |name: &str, data_type| Column { name: name.to_owned(), data_type };
+    let column = |name: &str, data_type| Column::new(name, data_type);
     Stream {
         name: "flights".parse().unwrap(),
         columns: vec![column("id", DataType::BigInt), column("at", DataType::Timestamp)],
@@ -35,6 +35,7 @@ fn stream() -> Stream {
         watermark_delay: Duration::ZERO,
         allowed_lateness: Duration::ZERO,
         max_ahead: Duration::ZERO,
+        max_age: None,
         idle_timeout: Duration::ZERO,
         unknown_fields: UnknownFields::Ignore,
         retention: None,

@@ -1,4 +1,4 @@
-//! How do rows become Arrow columns? One builder per column, filled row by row.
+//! Builds Arrow columns from rows: one builder per column, filled row by row.
 
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ impl Columns {
         }
         row.unescaped.clear();
         row.unknown_fields = 0;
+        row.entered.fill(false);
     }
 
     /// The rows appended so far, as a batch of `stream`'s schema.

@@ -1,34 +1,34 @@
-//! How is a usual object read fast? Flat, its fields in the order of the event before, no escapes in their names.
+//! Reads usual events fast: flat, their fields in the order of the event before, no escapes in their names.
 //!
-//! Whatever is unusual, and whatever is wrong, is left to [`super::object`], which reads every object and says what is
-//! wrong with it. What is read here is what would be read there; a property test holds the two together.
+//! It leaves everything unusual, and everything invalid, to [`super::object`], which reads every event and says what is wrong
+//! with it. Both give the same result; a property test holds the two together.
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, Member};
 use super::row::{Cell, Row};
 use super::token::{Kind, Scanner};
 use super::value;
 
 /// Reads usual objects, and remembers in which order their fields came.
-pub(super) struct UsualObjects {
-    /// Per column: `"name":`.
-    names: Vec<Vec<u8>>,
-    /// The column that followed, last time, at the start and after each column.
+pub(super) struct FastPath {
+    /// Per member of the event: its column, and `"name":`. Objects and arrays with columns inside have none.
+    members: Vec<(Option<usize>, Vec<u8>)>,
+    /// The member that followed, last time, at the start and after each member.
     next: Vec<usize>,
 }
 
-impl UsualObjects {
-    pub(super) fn new(fields: &Fields<'_>) -> UsualObjects {
-        let columns = fields.columns.len();
-        UsualObjects {
-            names: fields
-                .columns
-                .iter()
-                .map(|column| format!("{}:", Value::from(&*column.name)).into_bytes())
-                .collect(),
-            next: (0..=columns).map(|column| column % columns.max(1)).collect(),
-        }
+impl FastPath {
+    pub(super) fn new(fields: &Fields<'_>) -> FastPath {
+        let member = |(name, member): (&String, &Member)| {
+            let column = match member {
+                Member::Column(column) => Some(*column),
+                Member::Nested { .. } => None,
+            };
+            (column, format!("{}:", Value::from(name.as_str())).into_bytes())
+        };
+        let members: Vec<_> = fields.top.names.iter().zip(&fields.top.members).map(member).collect();
+        FastPath { next: (0..=members.len()).map(|member| member % members.len().max(1)).collect(), members }
     }
 
     /// Reads the object that begins at `start` into an empty row and returns where it ends. Returns nothing, and leaves
@@ -49,22 +49,23 @@ impl UsualObjects {
         if scanner.take(b'}') {
             return Some(scanner.at);
         }
-        // 0 at the start, then one more than the column read last: the index into `next`.
+        // 0 at the start, then one more than the member read last: the index into `next`.
         let mut place = 0;
         loop {
-            let column = self.column(&mut scanner, place, line_ends, fields)?;
+            let member = self.member(&mut scanner, place, line_ends, fields)?;
             scanner.skip_space(line_ends);
             let token = scanner.scalar()?;
-            match column {
-                Some(column) => {
+            match member {
+                Some(member) => {
+                    let column = self.members[member].0?;
                     let cell = &mut row.cells[column];
                     if *cell != Cell::Missing {
                         return None;
                     }
-                    value::read(fields.columns[column].data_type, token, &mut row.unescaped, cell).ok()?;
-                    place = column + 1;
+                    value::read(&fields.columns[column], token, &mut row.unescaped, cell).ok()?;
+                    place = member + 1;
                 }
-                // The escapes of a value that nobody reads would go unchecked.
+                // The escapes of a value that no column reads would go unchecked.
                 None if fields.reject_unknown || token.kind == (Kind::String { escaped: true }) => return None,
                 None => row.unknown_fields += 1,
             }
@@ -79,9 +80,9 @@ impl UsualObjects {
         }
     }
 
-    /// Reads a field's name and the colon; `Some(None)` if it is not a column.
+    /// Reads a field's name and the colon; `Some(None)` if no column reads it.
     #[inline]
-    fn column(
+    fn member(
         &mut self,
         scanner: &mut Scanner<'_>,
         place: usize,
@@ -89,7 +90,7 @@ impl UsualObjects {
         fields: &Fields<'_>,
     ) -> Option<Option<usize>> {
         let expected = self.next[place];
-        if scanner.take_all(&self.names[expected]) {
+        if scanner.take_all(&self.members[expected].1) {
             return Some(Some(expected));
         }
         let name = scanner.string()?;
@@ -97,10 +98,10 @@ impl UsualObjects {
         if name.kind != (Kind::String { escaped: false }) || !scanner.take(b':') {
             return None;
         }
-        let column = fields.find(&name.raw[1..name.raw.len() - 1]);
-        if let Some(column) = column {
-            self.next[place] = column;
+        let member = fields.top.find(&name.raw[1..name.raw.len() - 1]);
+        if let Some(member) = member {
+            self.next[place] = member;
         }
-        Some(column)
+        Some(member)
     }
 }

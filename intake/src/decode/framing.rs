@@ -1,14 +1,14 @@
-//! Where does one event of a body end and the next begin? Lines, elements of an array, or one object.
+//! Splits a body into events: lines, elements of an array, or one object.
 //!
-//! One bad line never spoils its neighbours; an array that is not JSON is refused as a whole, as nobody can tell where
-//! its elements would be.
+//! One bad line never spoils its neighbours. An array that is not JSON is refused as a whole, since its elements have no
+//! certain boundaries.
 
 use memchr::{memchr, memrchr};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::DecodeError;
-use super::reject_reason::{self, Fault};
+use super::reject_reason::{self, RejectReason};
 use super::session::Session;
 
 /// Reads every event of a body.
@@ -54,7 +54,7 @@ fn read_lines<'a>(session: &mut Session<'a>, body: &'a [u8]) {
         let before = std::str::from_utf8(&body[at..bad_line]).expect("it ends before the first invalid byte");
         read_text_lines(session, before, &mut line);
         let end = memchr(b'\n', &body[bad..]).map_or(body.len(), |end| bad + end);
-        session.reject(line, body[bad_line..end].trim_ascii(), Fault::NotUtf8 { column: bad - bad_line + 1 });
+        session.reject(line, body[bad_line..end].trim_ascii(), RejectReason::NotUtf8 { column: bad - bad_line + 1 });
         line += 1;
         at = end + 1;
     }
@@ -65,7 +65,7 @@ fn read_text_lines<'a>(session: &mut Session<'a>, text: &'a str, line: &mut u64)
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
-        // A usual event is read before anyone has looked for the end of its line.
+        // A usual event is read before the end of its line is searched for.
         let next = session.read_usual(text, at, false).and_then(|end| line_end(bytes, end));
         if let Some(next) = next {
             session.settle(*line, || text[at..next].trim_ascii_end());

@@ -1,9 +1,10 @@
-//! Which events does a body hold? JSON in, Arrow columns out, each event taken or rejected by itself.
+//! Decodes the events of a body: JSON in, Arrow columns out, each event accepted or rejected by itself.
 //!
-//! Reading order: `framing` splits a body into events, `usual` reads the usual ones fast and `object` all others,
-//! `value` says what a JSON value means in a column, `session` collects. Nothing here speaks HTTP or decompresses.
+//! Reading order: `framing` splits a body into events, `fields` knows which member of an event belongs to which column,
+//! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
+//! Nothing here speaks HTTP or decompresses.
 //!
-//! A field that appears twice in an event rejects it: which of the two was meant, nobody knows.
+//! An event that has the same field twice is rejected, since it does not say which value counts.
 
 mod columns;
 mod fast_path;
@@ -28,6 +29,7 @@ use shared::limits::{
     EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX, REJECTIONS_LISTED_MAX,
 };
 use shared::stream::Stream;
+use shared::time::Micros;
 use utoipa::ToSchema;
 
 use session::Session;
@@ -48,6 +50,8 @@ pub struct Options {
     pub malformed_text_bytes_max: usize,
     /// Most values, rows times columns. A body that holds more is refused.
     pub values_max: usize,
+    /// When the body arrived, for the stream's `max_age`. `None`: events of any age are accepted, as historical ones are.
+    pub arrived_at: Option<Micros>,
 }
 
 impl Default for Options {
@@ -58,6 +62,7 @@ impl Default for Options {
             malformed_kept_max: QUARANTINE_REQUEST_LINES_MAX,
             malformed_text_bytes_max: QUARANTINE_TEXT_BYTES_MAX,
             values_max: BODY_VALUES_MAX,
+            arrived_at: None,
         }
     }
 }
@@ -75,6 +80,8 @@ pub struct Decoded {
     pub malformed: Vec<Malformed>,
     /// Fields of the valid events that the stream does not declare.
     pub unknown_fields: u64,
+    /// Valid events whose time lies before 1980: probably seconds that were read as milliseconds.
+    pub before_1980: u64,
     /// Hash of each row's event id ([`crate::event_id::hash_ids`]), if the stream has one.
     pub id_hashes: Option<Vec<u128>>,
 }
@@ -94,21 +101,21 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// An event that was rejected, as it came.
+/// The text of a rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
     /// Line of the body, or number of the array's element, from 1.
     pub line: u64,
     pub reason: String,
-    /// Its first bytes; what is not UTF-8 is replaced.
+    /// Its first bytes, with replacement characters for invalid UTF-8.
     pub text: String,
-    /// Bytes of all of it.
+    /// Bytes of the whole event.
     pub bytes: u64,
-    /// Is `text` not all of it?
+    /// Whether `text` is only the beginning.
     pub truncated: bool,
 }
 
-/// Why a whole body was refused.
+/// Why a whole body is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The body is an array, and not JSON. Line and column (in bytes) from 1.
@@ -128,9 +135,9 @@ pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded,
     decode_with(stream, body, options, true)
 }
 
-/// Decodes with or without the fast way for usual objects.
-fn decode_with(stream: &Stream, body: &[u8], options: Options, usual: bool) -> Result<Decoded, DecodeError> {
-    let mut session = Session::new(stream, options, body.len(), usual);
+/// Decodes with or without the fast path.
+fn decode_with(stream: &Stream, body: &[u8], options: Options, fast_path: bool) -> Result<Decoded, DecodeError> {
+    let mut session = Session::new(stream, options, body.len(), fast_path);
     framing::read(&mut session, body)?;
     session.finish()
 }

@@ -1,4 +1,4 @@
-//! What is the exact value of a decimal text at a given scale? Never goes through a float.
+//! Reads the exact value of a decimal text at a given scale, never through a float.
 
 /// A decimal text multiplied by a power of ten and cut to an integer (towards zero).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,75 +1,175 @@
-//! How is an object read with nothing taken for granted? With `serde_json`, which also says what is wrong with it.
+//! Reads any event with `serde_json`, in one pass, and says what is wrong with an invalid one.
 //!
-//! The definition of what is valid. [`super::fast_path`] reads the usual objects sooner, to the same result.
+//! This module defines which events are valid. [`super::fast_path`] reads flat events faster, to the same result.
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
-use super::reject_reason::Fault;
+use super::fields::{Fields, Member, Members};
+use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
 use super::token::Token;
 use super::value;
 
 /// Reads the JSON object `text` into an empty row.
-pub(super) fn read<'a>(text: &'a str, fields: &Fields<'a>, row: &mut Row<'a>) -> Result<(), Fault<'a>> {
+pub(super) fn read<'a>(text: &'a str, fields: &Fields<'a>, row: &mut Row<'a>) -> Result<(), RejectReason<'a>> {
     if !text.starts_with('{') {
         return Err(match serde_json::from_str::<&RawValue>(text) {
-            Ok(value) => Fault::NotObject { raw: value.get() },
-            Err(error) => Fault::syntax(&error),
+            Ok(value) => RejectReason::NotObject { raw: value.get() },
+            Err(error) => RejectReason::syntax(&error),
         });
     }
     let mut json = serde_json::Deserializer::from_str(text);
-    let wrong = json.deserialize_map(Object { fields, row }).map_err(|error| Fault::syntax(&error))?;
-    json.end().map_err(|error| Fault::syntax(&error))?;
-    wrong.map_or(Ok(()), Err)
+    let mut event = EventReader { fields, row, first: None };
+    let top = Level { event: &mut event, members: &fields.top, is_top: true };
+    json.deserialize_map(top).map_err(|error| RejectReason::syntax(&error))?;
+    json.end().map_err(|error| RejectReason::syntax(&error))?;
+    event.first.map_or(Ok(()), Err)
 }
 
-/// Reads an object to its end; the first fault of a field is kept, as one of the syntax would hide all others.
-struct Object<'r, 'a> {
+/// One event on its way into a row.
+struct EventReader<'r, 'a> {
     fields: &'r Fields<'a>,
     row: &'r mut Row<'a>,
+    /// The first reason against a field. The event is read to its end all the same: a syntax error comes before it.
+    first: Option<RejectReason<'a>>,
 }
 
-impl<'a> Visitor<'a> for Object<'_, 'a> {
-    type Value = Option<Fault<'a>>;
+impl<'a> EventReader<'_, 'a> {
+    /// Reads the value of a column.
+    fn value(&mut self, column: usize, raw: &'a str) {
+        let index = column;
+        let column = &self.fields.columns[index];
+        let cell = &mut self.row.cells[index];
+        let reason = if *cell == Cell::Missing {
+            let read = value::read(column, Token::of(raw), &mut self.row.unescaped, cell);
+            read.err().map(|error| error.reason(column, raw))
+        } else {
+            Some(RejectReason::FieldTwice { column })
+        };
+        self.refuse(reason);
+    }
+
+    fn refuse(&mut self, reason: Option<RejectReason<'a>>) {
+        if self.first.is_none() {
+            self.first = reason;
+        }
+    }
+
+    /// Notes that the event has the object or array that `number` counts.
+    fn enter(&mut self, number: usize, name: &str) {
+        if std::mem::replace(&mut self.row.entered[number], true) {
+            self.refuse(Some(RejectReason::ObjectTwice { name: name.to_owned() }));
+        }
+    }
+}
+
+/// An object or array of an event. Anything else in its place has no members: their columns are NULL.
+struct Level<'l, 'r, 'a> {
+    event: &'l mut EventReader<'r, 'a>,
+    members: &'l Members,
+    is_top: bool,
+}
+
+impl<'a> DeserializeSeed<'a> for Level<'_, '_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Level<'_, '_, 'a> {
+    type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut first = None;
-        while let Some(field) = map.next_key_seed(FieldName(self.fields))? {
-            let fault = match field {
-                Ok(index) => {
-                    let raw: &'a RawValue = map.next_value()?;
-                    let column = &self.fields.columns[index];
-                    let cell = &mut self.row.cells[index];
-                    if *cell == Cell::Missing {
-                        let token = Token::of(raw.get());
-                        let read = value::read(column.data_type, token, &mut self.row.unescaped, cell);
-                        read.err().map(|wrong| wrong.fault(column, raw.get()))
-                    } else {
-                        Some(Fault::Twice { column })
-                    }
-                }
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+        let Level { event, members, is_top } = self;
+        let keeps_unknown = is_top && event.fields.reject_unknown;
+        while let Some(found) = map.next_key_seed(MemberName { members, keeps_unknown })? {
+            let at = match found {
+                Ok(at) => at,
                 Err(name) => {
                     map.next_value::<IgnoredAny>()?;
-                    self.row.unknown_fields += 1;
-                    name.map(|name| Fault::UnknownField { name })
+                    event.row.unknown_fields += u64::from(is_top);
+                    event.refuse(name.map(|name| RejectReason::UnknownField { name }));
+                    continue;
                 }
             };
-            first = first.or(fault);
+            match &members.members[at] {
+                Member::Column(column) => {
+                    let raw: &'a RawValue = map.next_value()?;
+                    event.value(*column, raw.get());
+                }
+                Member::Nested { number, members: inner } => {
+                    event.enter(*number, &members.names[at]);
+                    map.next_value_seed(Level { event: &mut *event, members: inner, is_top: false })?;
+                }
+            }
         }
-        Ok(first)
+        Ok(())
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(self, mut elements: S) -> Result<(), S::Error> {
+        let Level { event, members, .. } = self;
+        for index in 0.. {
+            let more = match members.element(index).map(|at| &members.members[at]) {
+                None => elements.next_element::<IgnoredAny>()?.is_some(),
+                Some(Member::Column(column)) => {
+                    let raw: Option<&'a RawValue> = elements.next_element()?;
+                    raw.map(|raw| event.value(*column, raw.get())).is_some()
+                }
+                Some(Member::Nested { number, members: inner }) => {
+                    let level = Level { event: &mut *event, members: inner, is_top: false };
+                    let read = elements.next_element_seed(level)?;
+                    if read.is_some() {
+                        event.enter(*number, &index.to_string());
+                    }
+                    read.is_some()
+                }
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 }
 
-/// Finds a field's column; where there is none, its name if that is a fault.
-struct FieldName<'r, 'a>(&'r Fields<'a>);
+/// Finds the member that a name means; where there is none, keeps the name if that rejects the event.
+struct MemberName<'m> {
+    members: &'m Members,
+    keeps_unknown: bool,
+}
 
-impl<'de> DeserializeSeed<'de> for FieldName<'_, '_> {
+impl<'de> DeserializeSeed<'de> for MemberName<'_> {
     type Value = Result<usize, Option<String>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -77,7 +177,7 @@ impl<'de> DeserializeSeed<'de> for FieldName<'_, '_> {
     }
 }
 
-impl Visitor<'_> for FieldName<'_, '_> {
+impl Visitor<'_> for MemberName<'_> {
     type Value = Result<usize, Option<String>>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,6 +185,6 @@ impl Visitor<'_> for FieldName<'_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(name).ok_or_else(|| self.0.reject_unknown.then(|| name.to_owned())))
+        Ok(self.members.find(name).ok_or_else(|| self.keeps_unknown.then(|| name.to_owned())))
     }
 }

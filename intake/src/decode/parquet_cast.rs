@@ -1,23 +1,28 @@
-//! Do the columns of a Parquet file fit a stream, and which of its rows are events? Types are widened where nothing is
-//! lost; a value that its column cannot hold rejects its row, as at the door for JSON.
+//! Casts the columns of a Parquet file to those of a stream. Types are widened where nothing is lost; a value that its column
+//! cannot hold rejects its row, as in JSON.
+//!
+//! Columns are found by name, in their own spelling or else without case; FROM does not apply to files with columns. FORMAT
+//! does, where the file has numbers or texts for a TIMESTAMP.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, make_array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+    make_array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, max, min};
-use arrow::datatypes::{DataType as ArrowType, Date32Type, Float64Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, Date32Type, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use shared::stream::{Column, Stream, UnknownFields};
+use shared::column_name;
+use shared::stream::{Column, Stream, TimeFormat, UnknownFields};
 use shared::time::MICROS_PER_DAY;
 use shared::types::DataType;
 
-use super::timestamp::in_range;
+use super::timestamp::{formatted, in_range};
 
 /// How the columns of one file become those of a stream.
 #[derive(Debug, Clone)]
-pub struct Fit {
+pub struct ParquetCast {
     stream: Arc<Stream>,
     /// For each column of the stream its place in the file; `None`: the file lacks it, and it is NULL.
     sources: Vec<Option<usize>>,
@@ -29,26 +34,26 @@ pub struct Fit {
 /// Why a file's columns do not fit: a reason for each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("its columns do not fit the stream: {}", .0.join("; "))]
-pub struct Misfit(pub Vec<String>);
+pub struct CastError(pub Vec<String>);
 
-/// Rows of a file that are events, and the others.
+/// The rows of a batch: those that are events, and the rejected ones.
 #[derive(Debug)]
-pub struct Fitted {
+pub struct CastRows {
     /// [`Stream::schema`].
     pub rows: RecordBatch,
-    /// Index of the row in the batch, and why it is no event.
+    /// Index of each rejected row in the batch, with the reason.
     pub rejected: Vec<(usize, String)>,
 }
 
-impl Fit {
-    /// Looks whether columns of `schema` fit `stream`, by name and type.
-    pub fn new(stream: &Arc<Stream>, schema: &Schema) -> Result<Fit, Misfit> {
-        let mut fit = Fit { stream: Arc::clone(stream), sources: Vec::new(), missing: Vec::new(), unknown: Vec::new() };
+impl ParquetCast {
+    /// Matches the columns of `schema` with those of `stream`. Errors: types that cannot be cast, no event time.
+    pub fn new(stream: &Arc<Stream>, schema: &Schema) -> Result<ParquetCast, CastError> {
+        let mut fit = ParquetCast { stream: Arc::clone(stream), sources: Vec::new(), missing: Vec::new(), unknown: Vec::new() };
         let mut wrong = Vec::new();
         for (index, column) in stream.columns.iter().enumerate() {
-            let source = schema.fields().iter().position(|field| *field.name() == column.name);
+            let source = column_of(schema, &column.name);
             match source.map(|source| schema.field(source).data_type()) {
-                Some(found) if !takes(column.data_type, found) => {
+                Some(found) if !takes(column, found) => {
                     wrong.push(format!("{}: {} cannot be read from {found}", column.name, column.data_type));
                 }
                 None if index == stream.event_time => {
@@ -59,16 +64,17 @@ impl Fit {
             }
             fit.sources.push(source);
         }
-        let declared = |name: &String| stream.columns.iter().any(|column| column.name == *name);
-        fit.unknown = schema.fields().iter().map(|field| field.name().clone()).filter(|name| !declared(name)).collect();
+        let unread = |(index, _): &(usize, _)| !fit.sources.contains(&Some(*index));
+        let unknown = schema.fields().iter().enumerate().filter(unread).map(|(_, field)| field.name().clone());
+        fit.unknown = unknown.collect();
         if stream.unknown_fields == UnknownFields::Reject {
             wrong.extend(fit.unknown.iter().map(|name| format!("{name}: the stream does not declare it")));
         }
-        if wrong.is_empty() { Ok(fit) } else { Err(Misfit(wrong)) }
+        if wrong.is_empty() { Ok(fit) } else { Err(CastError(wrong)) }
     }
 
     /// The events among rows of the file.
-    pub fn apply(&self, batch: &RecordBatch) -> Result<Fitted, ArrowError> {
+    pub fn apply(&self, batch: &RecordBatch) -> Result<CastRows, ArrowError> {
         let mut rejections = Rejections { of: vec![None; batch.num_rows()], any: false };
         let mut columns = Vec::with_capacity(self.sources.len());
         for (index, (column, source)) in self.stream.columns.iter().zip(&self.sources).enumerate() {
@@ -77,7 +83,7 @@ impl Fit {
                 continue;
             };
             let found = batch.column(*source);
-            let values = converted(found, column.data_type)?;
+            let values = converted(found, column)?;
             if values.null_count() > found.null_count() {
                 rejections.add(column, |row| found.is_valid(row) && values.is_null(row));
             }
@@ -90,7 +96,7 @@ impl Fit {
         }
         let rejected: Vec<(usize, String)> =
             rejections.of.iter_mut().enumerate().filter_map(|(row, reason)| Some((row, reason.take()?))).collect();
-        // The event time is never null in the schema, but in rows that go.
+        // The event time is never null in the schema, but may be in rejected rows.
         let schema = if rejected.is_empty() { self.stream.schema() } else { all_nullable(&self.stream.schema()) };
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let mut rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
@@ -100,7 +106,7 @@ impl Fit {
             rows = filter_record_batch(&rows, &BooleanArray::from(keep))?;
             rows = RecordBatch::try_new(self.stream.schema(), rows.columns().to_vec())?;
         }
-        Ok(Fitted { rows, rejected })
+        Ok(CastRows { rows, rejected })
     }
 }
 
@@ -125,30 +131,66 @@ impl Rejections {
     }
 }
 
-/// Can a column of this type be read from one of that, value by value?
-fn takes(wanted: DataType, found: &ArrowType) -> bool {
-    match wanted {
+/// The column of `schema` called `name`: in this spelling, or else without case.
+pub fn column_of(schema: &Schema, name: &str) -> Option<usize> {
+    let position = |matches: fn(&str, &str) -> bool| schema.fields().iter().position(|field| matches(field.name(), name));
+    position(|a, b| a == b).or_else(|| position(column_name::same))
+}
+
+/// Returns whether the column can be read from one of the type `found`, value by value.
+fn takes(column: &Column, found: &ArrowType) -> bool {
+    match column.data_type {
         DataType::Boolean => matches!(found, ArrowType::Boolean),
         DataType::Int | DataType::BigInt => found.is_integer(),
         DataType::Double => found.is_integer() || found.is_floating(),
         DataType::Decimal { .. } => {
             found.is_integer() || matches!(found, ArrowType::Decimal128(..) | ArrowType::Decimal256(..))
         }
-        DataType::String => matches!(found, ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View),
+        DataType::String => is_text(found),
         DataType::Date => matches!(found, ArrowType::Date32 | ArrowType::Date64),
-        DataType::Timestamp => matches!(found, ArrowType::Timestamp(..)),
+        DataType::Timestamp => match &column.format {
+            _ if matches!(found, ArrowType::Timestamp(..)) => true,
+            Some(TimeFormat::Unix(_)) => found.is_integer() || is_text(found),
+            Some(_) => is_text(found),
+            None => false,
+        },
         DataType::Json => false,
     }
 }
 
-/// The values in the stream's type; null where there is none in it. Times without a zone are UTC.
-fn converted(found: &ArrayRef, wanted: DataType) -> Result<ArrayRef, ArrowError> {
-    let ArrowType::Timestamp(unit, _) = found.data_type() else { return cast(found, &wanted.arrow()) };
+fn is_text(found: &ArrowType) -> bool {
+    matches!(found, ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View)
+}
+
+/// The values in the stream's type; NULL where a value does not fit it. Times without a zone are UTC.
+fn converted(found: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
+    let wanted = column.data_type;
+    let ArrowType::Timestamp(unit, _) = found.data_type() else {
+        return match &column.format {
+            Some(format) => formatted_times(found, format),
+            None => cast(found, &wanted.arrow()),
+        };
+    };
     let retyped = |array: &ArrayRef, to: ArrowType| -> Result<ArrayRef, ArrowError> {
         Ok(make_array(array.to_data().into_builder().data_type(to).build()?))
     };
     let plain = retyped(found, ArrowType::Timestamp(*unit, None))?;
     retyped(&cast(&plain, &ArrowType::Timestamp(TimeUnit::Microsecond, None))?, wanted.arrow())
+}
+
+/// Times of numbers or texts, by the column's format.
+fn formatted_times(found: &ArrayRef, format: &TimeFormat) -> Result<ArrayRef, ArrowError> {
+    let times: TimestampMicrosecondArray = match format {
+        TimeFormat::Unix(unit) if found.data_type().is_integer() => {
+            let counts = cast(found, &ArrowType::Int64)?;
+            counts.as_primitive::<Int64Type>().iter().map(|count| unit.micros(count?)).collect()
+        }
+        format => {
+            let texts = cast(found, &ArrowType::Utf8View)?;
+            texts.as_string_view().iter().map(|text| formatted(text?, format).ok()).collect()
+        }
+    };
+    Ok(Arc::new(times.with_timezone("UTC")))
 }
 
 fn check_values(values: &ArrayRef, column: &Column, rejections: &mut Rejections) {
@@ -178,7 +220,7 @@ fn check_values(values: &ArrayRef, column: &Column, rejections: &mut Rejections)
     }
 }
 
-/// There is one zero, as at the door.
+/// Makes -0.0 zero, as in JSON.
 fn plain_zero(values: ArrayRef) -> ArrayRef {
     match values.as_primitive_opt::<Float64Type>() {
         Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|value| value + 0.0)) as Arc<Float64Array>,
@@ -218,7 +260,7 @@ mod tests {
             ("x", Arc::new(Float64Array::from(vec![-0.0, 1.0, f64::NAN, 1.0, 1.0]))),
             ("other", Arc::new(Int32Array::from(vec![0; 5]))),
         ]);
-        let fit = Fit::new(&stream(""), &rows.schema()).expect("fits");
+        let fit = ParquetCast::new(&stream(""), &rows.schema()).expect("fits");
         assert_eq!((fit.missing.clone(), fit.unknown.clone()), (vec!["day".to_owned()], vec!["other".to_owned()]));
         let fitted = fit.apply(&rows).expect("converts");
         let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
@@ -244,7 +286,7 @@ mod tests {
             Field::new("n", ArrowType::Float64, true),
             Field::new("more", ArrowType::Int32, true),
         ]);
-        let misfit = Fit::new(&stream(", unknown_fields = 'reject'"), &schema).expect_err("does not fit");
+        let misfit = ParquetCast::new(&stream(", unknown_fields = 'reject'"), &schema).expect_err("does not fit");
         assert_eq!(
             misfit.0,
             [

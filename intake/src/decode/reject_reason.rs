@@ -1,48 +1,53 @@
-//! Why was one event rejected? The reasons, and how each reads to the person who sent the event.
+//! Lists the reasons to reject one event, in the words that its sender reads.
 //!
-//! A fault borrows from the line; its text is only made for the few that are listed. Faults of a whole body are
+//! A reason borrows from the line; only the few that are listed become text. Errors of a whole body are
 //! [`super::DecodeError`].
 
 use std::fmt;
 
 use shared::stream::Column;
+use shared::time::Micros;
 
 /// Characters of a value quoted in a reason; the rest is cut.
 const QUOTED_CHARS_MAX: usize = 40;
 
 /// Why one event was rejected.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault<'a> {
+pub(super) enum RejectReason<'a> {
     #[error("invalid JSON at column {column}: {reason}")]
     Syntax { column: usize, reason: String },
     #[error("invalid UTF-8 at column {column}")]
     NotUtf8 { column: usize },
     #[error("the event is longer than {max} bytes")]
     TooLong { max: usize },
-    #[error("expected an object, found {}", Found(raw))]
+    #[error("expected an object, found {}", Described(raw))]
     NotObject { raw: &'a str },
-    #[error("{}: expected {}, found {}", column.name, column.data_type, Found(raw))]
+    #[error("{}: expected {}, found {}", column.name, Expected(column), Described(raw))]
     WrongType { column: &'a Column, raw: &'a str },
-    #[error("{}: {} is out of range, found {}", column.name, column.data_type, Found(raw))]
+    #[error("{}: {} is out of range, found {}", column.name, column.data_type, Described(raw))]
     OutOfRange { column: &'a Column, raw: &'a str },
     #[error("{}: {reason}", column.name)]
     BadString { column: &'a Column, reason: String },
     #[error("{}: the field appears twice", column.name)]
-    Twice { column: &'a Column },
+    FieldTwice { column: &'a Column },
+    #[error("the object {} appears twice", Quoted(name))]
+    ObjectTwice { name: String },
     #[error("{}: the event time may not be null", column.name)]
     NoEventTime { column: &'a Column },
+    #[error("{}: {time} is more than {max_age} before its arrival (max_age)", column.name)]
+    TooOld { column: &'a Column, time: Micros, max_age: String },
     #[error("the stream has no field {}", Quoted(name))]
     UnknownField { name: String },
 }
 
-impl Fault<'_> {
-    /// The fault that `serde_json` found in one line, with its position.
+impl RejectReason<'_> {
+    /// The syntax error that `serde_json` found in one line, with its position.
     pub(super) fn syntax(error: &serde_json::Error) -> Self {
-        Fault::Syntax { column: error.column(), reason: message(error) }
+        RejectReason::Syntax { column: error.column(), reason: message(error) }
     }
 }
 
-/// What `serde_json` says, without the position it appends.
+/// The message of `serde_json`, without the position it appends.
 pub(super) fn message(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     if let Some(at) = text.rfind(" at line ") {
@@ -51,10 +56,22 @@ pub(super) fn message(error: &serde_json::Error) -> String {
     text
 }
 
-/// A valid JSON value as a reason shows it: its kind, and the value itself where it is short.
-struct Found<'a>(&'a str);
+/// The type of a column as a reason names it, with its format.
+struct Expected<'a>(&'a Column);
 
-impl fmt::Display for Found<'_> {
+impl fmt::Display for Expected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.format {
+            Some(format) => write!(f, "{} as '{format}'", self.0.data_type),
+            None => write!(f, "{}", self.0.data_type),
+        }
+    }
+}
+
+/// A valid JSON value as a reason shows it: its kind, and the value itself where it is short.
+struct Described<'a>(&'a str);
+
+impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_bytes().first() {
             Some(b'{') => f.write_str("object"),

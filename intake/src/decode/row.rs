@@ -1,6 +1,6 @@
-//! What has been read of the event under way? Its values wait here, so that a rejected event never reaches a column.
+//! Holds the values of the event that is being read, so that a rejected event never reaches a column.
 
-/// One value of the event under way.
+/// One value of the event that is being read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Cell<'a> {
     /// The event did not name the field (yet).
@@ -10,9 +10,9 @@ pub(super) enum Cell<'a> {
     /// INT and BIGINT; DATE in days, TIMESTAMP in microseconds. Within the range of its column.
     Integer(i64),
     Double(f64),
-    /// Scaled as its column wants it.
+    /// At the scale of its column.
     Decimal(i128),
-    /// A string as it stands in the body.
+    /// A string of the body, without its quotes.
     Text(&'a str),
     /// A string that had escapes: a range of [`Row::unescaped`].
     Unescaped {
@@ -21,26 +21,34 @@ pub(super) enum Cell<'a> {
     },
 }
 
-/// The values of the event under way, one per column.
+/// The values of the event that is being read, one per column.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) cells: Vec<Cell<'a>>,
     /// Strings that had escapes, without them.
     pub(super) unescaped: String,
-    /// Fields that the stream does not declare.
+    /// Fields of the event itself that the stream does not declare.
     pub(super) unknown_fields: u64,
+    /// The nested objects and arrays of [`super::fields::Fields`] that the event had.
+    pub(super) entered: Vec<bool>,
 }
 
 impl Row<'_> {
-    /// An empty row of `columns` values.
-    pub(super) fn new(columns: usize) -> Self {
-        Row { cells: vec![Cell::Missing; columns], unescaped: String::new(), unknown_fields: 0 }
+    /// An empty row of `columns` values, some from `nested` objects and arrays.
+    pub(super) fn new(columns: usize, nested: usize) -> Self {
+        Row {
+            cells: vec![Cell::Missing; columns],
+            unescaped: String::new(),
+            unknown_fields: 0,
+            entered: vec![false; nested],
+        }
     }
 
-    /// Forgets the event under way.
+    /// Discards the event that was being read.
     pub(super) fn clear(&mut self) {
         self.cells.fill(Cell::Missing);
         self.unescaped.clear();
         self.unknown_fields = 0;
+        self.entered.fill(false);
     }
 }

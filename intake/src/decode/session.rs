@@ -1,14 +1,18 @@
-//! What has been read of a body so far? The columns, the rejections and the counts; one event enters at a time.
+//! Collects a body: the columns, the rejections and the counts; one event at a time.
 
 use std::borrow::Cow;
 
+use arrow::array::{AsArray, PrimitiveArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use shared::explain::duration;
 use shared::stream::Stream;
+use shared::time::{MICROS_PER_SECOND, Micros};
 
 use super::columns::Columns;
-use super::fast_path::UsualObjects;
+use super::fast_path::FastPath;
 use super::fields::Fields;
 use super::object;
-use super::reject_reason::Fault;
+use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
 use super::{DecodeError, Decoded, Malformed, Options, Rejection};
 use crate::event_id;
@@ -23,8 +27,10 @@ pub(super) struct Session<'a> {
     stream: &'a Stream,
     options: Options,
     fields: Fields<'a>,
-    /// Absent only in tests, which compare what is read with and without it.
-    usual: Option<UsualObjects>,
+    /// Absent only in tests, which compare the results with and without it.
+    fast_path: Option<FastPath>,
+    /// Event times before this are too old.
+    oldest: i64,
     row: Row<'a>,
     columns: Columns,
     rows_max: usize,
@@ -37,15 +43,16 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Begins a body of `body_bytes` bytes.
-    pub(super) fn new(stream: &'a Stream, options: Options, body_bytes: usize, usual: bool) -> Session<'a> {
+    pub(super) fn new(stream: &'a Stream, options: Options, body_bytes: usize, fast_path: bool) -> Session<'a> {
         let fields = Fields::new(stream);
         let columns = stream.columns.len();
         let rows_max = options.values_max / columns.max(1);
         let rows_guess = body_bytes / EVENT_BYTES_GUESS.max(columns * FIELD_BYTES_GUESS) + 1;
         Session {
-            usual: usual.then(|| UsualObjects::new(&fields)),
+            fast_path: fast_path.then(|| FastPath::new(&fields)),
+            oldest: oldest(stream, options.arrived_at),
+            row: Row::new(columns, fields.nested),
             fields,
-            row: Row::new(columns),
             columns: Columns::new(stream, rows_guess.min(rows_max)),
             stream,
             options,
@@ -59,9 +66,9 @@ impl<'a> Session<'a> {
     }
 
     /// Reads the event that begins at `start` of `text`, if it is of the usual form, and returns where it ends. It counts
-    /// once it is settled; the next read forgets an event that was not.
+    /// once it is settled; the next read discards an event that was not.
     pub(super) fn read_usual(&mut self, text: &'a str, start: usize, line_ends: bool) -> Option<usize> {
-        let end = self.usual.as_mut()?.read(text, start, line_ends, &self.fields, &mut self.row);
+        let end = self.fast_path.as_mut()?.read(text, start, line_ends, &self.fields, &mut self.row);
         let end = end.filter(|end| end - start <= self.options.event_bytes_max);
         if end.is_none() {
             self.row.clear();
@@ -73,7 +80,7 @@ impl<'a> Session<'a> {
     pub(super) fn read_event(&mut self, line: u64, text: &'a str) {
         self.row.clear();
         if text.len() > self.options.event_bytes_max {
-            return self.reject(line, text.as_bytes(), Fault::TooLong { max: self.options.event_bytes_max });
+            return self.reject(line, text.as_bytes(), RejectReason::TooLong { max: self.options.event_bytes_max });
         }
         match object::read(text, &self.fields, &mut self.row) {
             Ok(()) => self.settle(line, || text),
@@ -81,17 +88,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes the event that was read into the columns, unless it lacks its event time. `text` says what it was read from.
+    /// Appends the event that was read to the columns, unless it lacks its event time or is too old. `text` is its JSON.
     #[inline]
     pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a str) {
-        if matches!(self.row.cells[self.stream.event_time], Cell::Missing | Cell::Null) {
-            let column = &self.stream.columns[self.stream.event_time];
-            return self.reject(line, text().as_bytes(), Fault::NoEventTime { column });
+        let column = &self.stream.columns[self.stream.event_time];
+        match self.row.cells[self.stream.event_time] {
+            Cell::Integer(time) if time >= self.oldest => {}
+            Cell::Integer(time) => {
+                let max_age = duration(self.stream.max_age.unwrap_or_default());
+                let reason = RejectReason::TooOld { column, time: Micros(time), max_age };
+                return self.reject(line, text().as_bytes(), reason);
+            }
+            _ => return self.reject(line, text().as_bytes(), RejectReason::NoEventTime { column }),
         }
         self.lines_read += 1;
         self.valid += 1;
         if self.valid > self.rows_max {
-            // The body will be refused; the columns must not grow on.
+            // The body will be refused; the columns must not grow further.
             return self.row.clear();
         }
         self.unknown_fields += self.row.unknown_fields;
@@ -100,7 +113,7 @@ impl<'a> Session<'a> {
 
     /// Counts the event that `text` is as rejected; lists why, and keeps it, while there is room.
     #[cold]
-    pub(super) fn reject(&mut self, line: u64, text: &[u8], fault: Fault<'_>) {
+    pub(super) fn reject(&mut self, line: u64, text: &[u8], fault: RejectReason<'_>) {
         self.lines_read += 1;
         if self.rejections.len() < self.options.rejections_listed_max {
             self.rejections.push(Rejection { line, reason: fault.to_string() });
@@ -113,7 +126,7 @@ impl<'a> Session<'a> {
         self.row.clear();
     }
 
-    /// What was read.
+    /// The decoded body.
     pub(super) fn finish(self) -> Result<Decoded, DecodeError> {
         if self.valid > self.rows_max {
             return Err(DecodeError::TooManyEvents { max: self.rows_max });
@@ -121,6 +134,7 @@ impl<'a> Session<'a> {
         let rows = self.columns.finish(self.stream);
         Ok(Decoded {
             id_hashes: self.stream.primary_key.map(|column| event_id::hash_ids(rows.column(column))),
+            before_1980: before_1980(rows.column(self.stream.event_time).as_primitive()),
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,
@@ -130,7 +144,17 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The first bytes of `text`, at most `bytes_max`, and whether more follow. What is not UTF-8 is replaced.
+/// The oldest event time that is accepted at `arrived_at`.
+fn oldest(stream: &Stream, arrived_at: Option<Micros>) -> i64 {
+    stream.max_age.zip(arrived_at).map_or(i64::MIN, |(max_age, arrived_at)| arrived_at.minus(max_age).0)
+}
+
+fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
+    const JANUARY_1980: i64 = 315_532_800 * MICROS_PER_SECOND;
+    times.values().iter().filter(|time| **time < JANUARY_1980).count() as u64
+}
+
+/// The first bytes of `text`, at most `bytes_max`, and whether more follow. Invalid UTF-8 is replaced.
 fn beginning(text: &[u8], bytes_max: usize) -> (String, bool) {
     let first = match std::str::from_utf8(text) {
         Ok(text) => Cow::Borrowed(&text[..text.floor_char_boundary(bytes_max)]),

@@ -18,7 +18,7 @@ fn a_column_that_was_removed_is_null_and_its_field_unknown() {
     stream.columns.retain(|column| column.name != "big");
     stream.declared -= 1;
     stream.event_time = stream.column("at").unwrap();
-    let stream = stream.with_removed([Column { name: "big".into(), data_type: DataType::BigInt }]);
+    let stream = stream.with_removed([Column::new("big", DataType::BigInt)]);
     for usual in [true, false] {
         let body = br#"{"id": "a", "at": 1, "big": 7}"#;
         let decoded = decode_with(&stream, body, Options::default(), usual).unwrap();
@@ -46,13 +46,14 @@ fn every_type() -> Stream {
     ];
     Stream {
         name: "every_type".parse().unwrap(),
-        columns: columns.iter().map(|(name, t)| Column { name: (*name).into(), data_type: *t }).collect(),
+        columns: columns.iter().map(|(name, t)| Column::new(*name, *t)).collect(),
         declared: columns.len(),
         primary_key: Some(0),
         event_time: 9,
         watermark_delay: Duration::ZERO,
         allowed_lateness: Duration::ZERO,
         max_ahead: Duration::ZERO,
+        max_age: None,
         idle_timeout: Duration::ZERO,
         unknown_fields: UnknownFields::Ignore,
         retention: None,

@@ -1,43 +1,71 @@
-//! Which moment does a text or a number of an event stand for? Microseconds, or days, since 1970.
+//! Converts texts and numbers of events to moments: microseconds, or days, since 1970.
 //!
-//! [`Micros::parse`] defines what a text means; the short way here only finds the same answer sooner for the usual form.
+//! [`Micros::parse`] defines the meaning of a text; the short way here only gives the same result sooner for the usual form.
 
+use shared::stream::{TimeFormat, UnixUnit};
 use shared::time::{MICROS_PER_DAY, MICROS_PER_SECOND, Micros};
+
+use super::number::{self, NotScaled};
+
+impl From<NotScaled> for InvalidMoment {
+    fn from(error: NotScaled) -> InvalidMoment {
+        match error {
+            NotScaled::NotNumber => InvalidMoment::Malformed,
+            NotScaled::TooLarge => InvalidMoment::OutOfRange,
+        }
+    }
+}
 
 /// 0001-01-01T00:00:00Z in microseconds.
 const FIRST_MICROS: i64 = -62_135_596_800 * MICROS_PER_SECOND;
 /// The last microsecond of the year 9999.
 const LAST_MICROS: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
-/// Why a text is no moment.
+/// Why a text or a number is not a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotMoment {
+pub(super) enum InvalidMoment {
     Malformed,
     /// Outside the years 0001 to 9999.
     OutOfRange,
 }
 
 /// Reads a TIMESTAMP: RFC 3339, UTC where it names no zone; digits finer than microseconds are cut.
-pub(super) fn timestamp(text: &str) -> Result<i64, NotMoment> {
+pub(super) fn timestamp(text: &str) -> Result<i64, InvalidMoment> {
     match usual_form(text.as_bytes()) {
         Some(micros) => in_range(micros),
-        None => in_range(Micros::parse(text).ok_or(NotMoment::Malformed)?.0),
+        None => in_range(Micros::parse(text).ok_or(InvalidMoment::Malformed)?.0),
     }
 }
 
 /// Checks that a moment lies in the years 0001 to 9999.
-pub(super) fn in_range(micros: i64) -> Result<i64, NotMoment> {
-    if (FIRST_MICROS..=LAST_MICROS).contains(&micros) { Ok(micros) } else { Err(NotMoment::OutOfRange) }
+pub(super) fn in_range(micros: i64) -> Result<i64, InvalidMoment> {
+    if (FIRST_MICROS..=LAST_MICROS).contains(&micros) { Ok(micros) } else { Err(InvalidMoment::OutOfRange) }
+}
+
+/// Reads a TIMESTAMP whose column has a format.
+pub(super) fn formatted(text: &str, format: &TimeFormat) -> Result<i64, InvalidMoment> {
+    match format {
+        TimeFormat::Rfc3339 => timestamp(text),
+        TimeFormat::Unix(unit) => count(text, *unit),
+        TimeFormat::Pattern(_) => in_range(format.read(text).ok_or(InvalidMoment::Malformed)?.0),
+    }
+}
+
+/// Reads a number of `unit`s since 1970. Digits finer than a microsecond are cut towards the past, as they are in texts.
+pub(super) fn count(text: &str, unit: UnixUnit) -> Result<i64, InvalidMoment> {
+    let scaled = number::scaled(text, unit.digits_to_micros())?;
+    let micros = scaled.value - i128::from(scaled.inexact && scaled.negative);
+    in_range(i64::try_from(micros).map_err(|_| InvalidMoment::OutOfRange)?)
 }
 
 /// Reads a DATE: exactly `YYYY-MM-DD`.
-pub(super) fn date(text: &str) -> Result<i32, NotMoment> {
-    let days = text.as_bytes().try_into().ok().and_then(day_number).ok_or(NotMoment::Malformed)?;
+pub(super) fn date(text: &str) -> Result<i32, InvalidMoment> {
+    let days = text.as_bytes().try_into().ok().and_then(day_number).ok_or(InvalidMoment::Malformed)?;
     in_range(days * MICROS_PER_DAY)?;
     Ok(days as i32)
 }
 
-/// `YYYY-MM-DDThh:mm:ss[.f{1,9}][Z|±hh:mm]`, or nothing if the text is of another form.
+/// `YYYY-MM-DDThh:mm:ss[.f{1,9}][Z|±hh:mm|±hhmm]`, or nothing if the text is of another form.
 fn usual_form(text: &[u8]) -> Option<i64> {
     let (head, mut rest) = text.split_first_chunk::<19>()?;
     let days = day_number(head.first_chunk()?)?;
@@ -56,8 +84,8 @@ fn usual_form(text: &[u8]) -> Option<i64> {
         if !(1..=9).contains(&digits) {
             return None;
         }
-        let given = fraction[..digits].iter().map(|digit| i64::from(digit - b'0'));
-        for digit in given.chain(std::iter::repeat(0)).take(6) {
+        let written = fraction[..digits].iter().map(|digit| i64::from(digit - b'0'));
+        for digit in written.chain(std::iter::repeat(0)).take(6) {
             micros = micros * 10 + digit;
         }
         rest = &fraction[digits..];
@@ -65,7 +93,7 @@ fn usual_form(text: &[u8]) -> Option<i64> {
 
     let offset_minutes = match *rest {
         [] | [b'Z'] => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] | [sign @ (b'+' | b'-'), h1, h2, m1, m2] => {
             let (hours, minutes) = (two_digits(h1, h2)?, two_digits(m1, m2)?);
             if hours > 23 || minutes > 59 {
                 return None;
@@ -155,21 +183,21 @@ mod tests {
         for (text, want) in [
             ("0001-01-01T00:00:00Z", Ok(FIRST_MICROS)),
             ("9999-12-31T23:59:59.999999Z", Ok(LAST_MICROS)),
-            ("0001-01-01T00:00:00+00:01", Err(NotMoment::OutOfRange)),
-            ("9999-12-31T23:59:59-00:01", Err(NotMoment::OutOfRange)),
-            ("0000-12-31T23:59:59Z", Err(NotMoment::OutOfRange)),
-            ("2026-02-29T00:00:00Z", Err(NotMoment::Malformed)),
-            ("2026-01-01T24:00:00Z", Err(NotMoment::Malformed)),
-            ("yesterday", Err(NotMoment::Malformed)),
-            ("", Err(NotMoment::Malformed)),
+            ("0001-01-01T00:00:00+00:01", Err(InvalidMoment::OutOfRange)),
+            ("9999-12-31T23:59:59-00:01", Err(InvalidMoment::OutOfRange)),
+            ("0000-12-31T23:59:59Z", Err(InvalidMoment::OutOfRange)),
+            ("2026-02-29T00:00:00Z", Err(InvalidMoment::Malformed)),
+            ("2026-01-01T24:00:00Z", Err(InvalidMoment::Malformed)),
+            ("yesterday", Err(InvalidMoment::Malformed)),
+            ("", Err(InvalidMoment::Malformed)),
             ("1970-01-01 00:00:01", Ok(1_000_000)),
             ("1970-01-01T00:00:00.0000019Z", Ok(1)),
         ] {
             assert_eq!(timestamp(text), want, "{text}");
         }
-        assert_eq!(date("0000-12-31"), Err(NotMoment::OutOfRange));
+        assert_eq!(date("0000-12-31"), Err(InvalidMoment::OutOfRange));
         for text in ["2026-1-1", "2026-01-01T00:00:00Z", "20260101", "2026-13-01", "2023-02-29", "+026-01-01"] {
-            assert_eq!(date(text), Err(NotMoment::Malformed), "{text}");
+            assert_eq!(date(text), Err(InvalidMoment::Malformed), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where does a JSON scalar end, and of which kind is it? The tokens, and the scanner that finds them.
+//! Scans JSON scalars: where each ends and of which kind it is.
 //!
 //! Both ways of reading an object use it, so a value means the same on either. Nested values are not scanned here.
 

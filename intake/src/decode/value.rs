@@ -1,48 +1,48 @@
-//! What does a JSON value mean in a column of this type? The rules of the contract, one per type.
+//! Converts JSON values for their columns, by one rule per type.
 
 use serde_json::Deserializer;
-use shared::stream::Column;
+use shared::stream::{Column, TimeFormat, UnixUnit};
 use shared::types::DataType;
 
 use super::number::{self, NotScaled};
-use super::reject_reason::{self, Fault};
+use super::reject_reason::{self, RejectReason};
 use super::row::Cell;
-use super::timestamp::{self, NotMoment};
+use super::timestamp::{self, InvalidMoment};
 use super::token::{Kind, Token};
 
-/// Why a value is none of its column's type. Small, and made into a [`Fault`] only where one is wanted.
+/// Why a value does not fit its column. Small, and made into a [`RejectReason`] only where one is listed.
 #[derive(Debug)]
-pub(super) enum Wrong {
+pub(super) enum ValueError {
     Type,
     Range,
     Escape(serde_json::Error),
 }
 
-impl Wrong {
-    /// The fault of an event whose `column` has the value `raw`.
-    pub(super) fn fault<'a>(self, column: &'a Column, raw: &'a str) -> Fault<'a> {
+impl ValueError {
+    /// The reason to reject an event whose `column` has the value `raw`.
+    pub(super) fn reason<'a>(self, column: &'a Column, raw: &'a str) -> RejectReason<'a> {
         match self {
-            Wrong::Type => Fault::WrongType { column, raw },
-            Wrong::Range => Fault::OutOfRange { column, raw },
-            Wrong::Escape(error) => Fault::BadString { column, reason: reject_reason::message(&error) },
+            ValueError::Type => RejectReason::WrongType { column, raw },
+            ValueError::Range => RejectReason::OutOfRange { column, raw },
+            ValueError::Escape(error) => RejectReason::BadString { column, reason: reject_reason::message(&error) },
         }
     }
 }
 
-impl From<NotMoment> for Wrong {
-    fn from(error: NotMoment) -> Wrong {
+impl From<InvalidMoment> for ValueError {
+    fn from(error: InvalidMoment) -> ValueError {
         match error {
-            NotMoment::Malformed => Wrong::Type,
-            NotMoment::OutOfRange => Wrong::Range,
+            InvalidMoment::Malformed => ValueError::Type,
+            InvalidMoment::OutOfRange => ValueError::Range,
         }
     }
 }
 
-impl From<NotScaled> for Wrong {
-    fn from(error: NotScaled) -> Wrong {
+impl From<NotScaled> for ValueError {
+    fn from(error: NotScaled) -> ValueError {
         match error {
-            NotScaled::NotNumber => Wrong::Type,
-            NotScaled::TooLarge => Wrong::Range,
+            NotScaled::NotNumber => ValueError::Type,
+            NotScaled::TooLarge => ValueError::Range,
         }
     }
 }
@@ -52,13 +52,13 @@ impl From<NotScaled> for Wrong {
 /// The cell is written in place: handing it back in a `Result` took a third of all the time of decoding.
 #[inline]
 pub(super) fn read<'a>(
-    data_type: DataType,
+    column: &Column,
     token: Token<'a>,
     unescaped: &mut String,
     cell: &mut Cell<'a>,
-) -> Result<(), Wrong> {
+) -> Result<(), ValueError> {
     let raw = token.raw;
-    match (data_type, token.kind) {
+    match (column.data_type, token.kind) {
         (DataType::BigInt, Kind::Integer(value)) => *cell = Cell::Integer(value),
         (DataType::String, Kind::String { escaped: false }) => *cell = Cell::Text(&raw[1..raw.len() - 1]),
         (DataType::String, Kind::String { escaped: true }) => {
@@ -67,24 +67,28 @@ pub(super) fn read<'a>(
             *cell = Cell::Unescaped { start, end: unescaped.len() };
         }
         (DataType::Timestamp, Kind::String { escaped }) => {
-            *cell = Cell::Integer(timestamp::timestamp(content(raw, escaped, unescaped)?)?);
+            let text = content(raw, escaped, unescaped)?;
+            *cell = Cell::Integer(match &column.format {
+                None => timestamp::timestamp(text)?,
+                Some(format) => timestamp::formatted(text, format)?,
+            });
         }
         (_, Kind::Null) => *cell = Cell::Null,
         (DataType::Boolean, Kind::Boolean(value)) => *cell = Cell::Boolean(value),
         (DataType::Int, Kind::Integer(value)) => {
-            *cell = Cell::Integer(i32::try_from(value).map_err(|_| Wrong::Range)?.into());
+            *cell = Cell::Integer(i32::try_from(value).map_err(|_| ValueError::Range)?.into());
         }
         (DataType::Int, Kind::Number) => {
-            *cell = Cell::Integer(i32::try_from(whole(raw)?).map_err(|_| Wrong::Range)?.into());
+            *cell = Cell::Integer(i32::try_from(whole(raw)?).map_err(|_| ValueError::Range)?.into());
         }
         (DataType::BigInt, Kind::Number) => {
-            *cell = Cell::Integer(i64::try_from(whole(raw)?).map_err(|_| Wrong::Range)?);
+            *cell = Cell::Integer(i64::try_from(whole(raw)?).map_err(|_| ValueError::Range)?);
         }
         // Adding zero makes -0.0 zero and changes nothing else.
         (DataType::Double, Kind::Integer(value)) => *cell = Cell::Double(value as f64 + 0.0),
         (DataType::Double, Kind::Number) => match raw.parse::<f64>() {
             Ok(value) if value.is_finite() => *cell = Cell::Double(value + 0.0),
-            _ => return Err(Wrong::Range),
+            _ => return Err(ValueError::Range),
         },
         (DataType::Decimal { precision, scale }, Kind::Integer(_) | Kind::Number) => {
             *cell = Cell::Decimal(decimal(raw, precision, scale)?);
@@ -95,41 +99,65 @@ pub(super) fn read<'a>(
         (DataType::Date, Kind::String { escaped }) => {
             *cell = Cell::Integer(timestamp::date(content(raw, escaped, unescaped)?)?.into());
         }
-        (DataType::Timestamp, Kind::Integer(millis)) => {
-            *cell = Cell::Integer(timestamp::in_range(millis.checked_mul(1_000).ok_or(Wrong::Range)?)?);
+        (DataType::Timestamp, Kind::Integer(_) | Kind::Number) => *cell = Cell::Integer(moment(column, token)?),
+        // Protobuf writes 64-bit integers of JSON as strings.
+        (DataType::Int, Kind::String { escaped }) => {
+            let value = integer(content(raw, escaped, unescaped)?)?;
+            *cell = Cell::Integer(i32::try_from(value).map_err(|_| ValueError::Range)?.into());
         }
-        (DataType::Timestamp, Kind::Number) => {
-            let scaled = number::scaled(raw, 3)?;
-            // What is finer than a microsecond is cut towards the past, as it is in texts.
-            let micros = scaled.value - i128::from(scaled.inexact && scaled.negative);
-            *cell = Cell::Integer(timestamp::in_range(i64::try_from(micros).map_err(|_| Wrong::Range)?)?);
+        (DataType::BigInt, Kind::String { escaped }) => {
+            *cell = Cell::Integer(integer(content(raw, escaped, unescaped)?)?);
         }
-        _ => return Err(Wrong::Type),
+        _ => return Err(ValueError::Type),
     }
     Ok(())
 }
 
-/// The value of a number that has no fraction, however it is written.
-fn whole(raw: &str) -> Result<i128, Wrong> {
-    let scaled = number::scaled(raw, 0)?;
-    if scaled.inexact { Err(Wrong::Type) } else { Ok(scaled.value) }
-}
-
-/// The value of a number at `scale`, if it has no more digits than its type.
-fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Wrong> {
-    let scaled = number::scaled(text, scale)?;
-    if scaled.inexact {
-        Err(Wrong::Type)
-    } else if scaled.value.unsigned_abs() < 10u128.pow(u32::from(precision.min(38))) {
-        Ok(scaled.value)
-    } else {
-        Err(Wrong::Range)
+/// The moment that a number means, in milliseconds unless the column has another format.
+fn moment(column: &Column, token: Token<'_>) -> Result<i64, ValueError> {
+    match (&column.format, token.kind) {
+        (None | Some(TimeFormat::Unix(UnixUnit::Millis)), Kind::Integer(millis)) => {
+            Ok(timestamp::in_range(millis.checked_mul(1_000).ok_or(ValueError::Range)?)?)
+        }
+        (None, _) => Ok(timestamp::count(token.raw, UnixUnit::Millis)?),
+        (Some(TimeFormat::Unix(unit)), _) => Ok(timestamp::count(token.raw, *unit)?),
+        // Such as 20261128 for '%Y%m%d'.
+        (Some(format @ TimeFormat::Pattern(_)), Kind::Integer(_)) => Ok(timestamp::formatted(token.raw, format)?),
+        (Some(_), _) => Err(ValueError::Type),
     }
 }
 
-/// What stands between the quotes of a string.
+/// The value of an integer written as JSON writes it: no space, no sign but `-`, no leading zero, no fraction.
+fn integer(text: &str) -> Result<i64, ValueError> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = digits == "0" || (!digits.starts_with('0') && !digits.is_empty());
+    if !canonical || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ValueError::Type);
+    }
+    text.parse().map_err(|_| ValueError::Range)
+}
+
+/// The value of a number that has no fraction, however it is written.
+fn whole(raw: &str) -> Result<i128, ValueError> {
+    let scaled = number::scaled(raw, 0)?;
+    if scaled.inexact { Err(ValueError::Type) } else { Ok(scaled.value) }
+}
+
+/// The value of a number at `scale`, if it has no more digits than its type.
+fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, ValueError> {
+    let scaled = number::scaled(text, scale)?;
+    if scaled.inexact {
+        Err(ValueError::Type)
+    } else if scaled.value.unsigned_abs() < 10u128.pow(u32::from(precision.min(38))) {
+        Ok(scaled.value)
+    } else {
+        Err(ValueError::Range)
+    }
+}
+
+/// The content of a string, without quotes and escapes.
 #[inline]
-fn content<'b>(raw: &'b str, escaped: bool, unescaped: &'b mut String) -> Result<&'b str, Wrong> {
+fn content<'b>(raw: &'b str, escaped: bool, unescaped: &'b mut String) -> Result<&'b str, ValueError> {
     if !escaped {
         return Ok(&raw[1..raw.len() - 1]);
     }
@@ -138,8 +166,8 @@ fn content<'b>(raw: &'b str, escaped: bool, unescaped: &'b mut String) -> Result
     Ok(&unescaped[start..])
 }
 
-fn unescape(raw: &str, unescaped: &mut String) -> Result<(), Wrong> {
-    serde::Deserializer::deserialize_str(&mut Deserializer::from_str(raw), Append(unescaped)).map_err(Wrong::Escape)
+fn unescape(raw: &str, unescaped: &mut String) -> Result<(), ValueError> {
+    serde::Deserializer::deserialize_str(&mut Deserializer::from_str(raw), Append(unescaped)).map_err(ValueError::Escape)
 }
 
 /// Appends a string to another while it is being unescaped.

@@ -22,6 +22,7 @@ use axum::routing::post;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition, StreamName};
+use shared::clock::{Clock, SystemClock};
 use shared::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use shared::stream::Stream;
 use tokio::sync::Semaphore;
@@ -171,20 +172,25 @@ impl Entrance {
     async fn decode(&self, stream: Arc<Stream>, body: Collected, encoding: Encoding) -> Result<Decoded, Problem> {
         let inline = encoding == Encoding::Identity && body.bytes.len() <= DECODED_INLINE_BYTES_MAX;
         if inline {
-            return Ok(decode(&stream, &body.bytes, Options::default())?);
+            return Ok(decode(&stream, &body.bytes, arriving_now())?);
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.expect("the semaphore is never closed");
         let work = move || {
             // Both live as long as the work does, also where nobody waits for it any more.
             let (_permit, body) = (permit, body);
             let bytes = encoding.unpack(&body.bytes)?;
-            Ok(decode(&stream, &bytes, Options::default())?)
+            Ok(decode(&stream, &bytes, arriving_now())?)
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(decoded) => decoded,
             Err(error) => Err(refusal::internal(format!("decoding failed: {error}"))),
         }
     }
+}
+
+/// The bounds of a body that arrives now.
+fn arriving_now() -> Options {
+    Options { arrived_at: Some(SystemClock.now()), ..Options::default() }
 }
 
 /// Any type under which JSON events are sent, or none.

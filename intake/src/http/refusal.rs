@@ -2,6 +2,7 @@
 
 use axum::http::{StatusCode, header};
 use shared::ids::StreamName;
+use shared::sql::suggest::in_parentheses;
 use shared::limits::{IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 
 use super::SubmitError;
@@ -10,19 +11,10 @@ use super::encoding::UnpackError;
 use super::problem::Problem;
 use crate::decode::{DecodeError, Decoded};
 
-/// Least similarity (0 to 1) of a stream's name that is offered instead of an unknown one.
-const SIMILAR_ENOUGH: f64 = 0.6;
-
 /// 404, with the nearest name of those there are.
 pub(super) fn unknown_stream(name: &str, known: &[StreamName]) -> Problem {
-    let similarity = |known: &StreamName| strsim::normalized_damerau_levenshtein(name, known.as_str());
-    let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    let detail = match nearest {
-        Some(nearest) if similarity(nearest) >= SIMILAR_ENOUGH => {
-            format!("there is no stream \"{name}\"; did you mean \"{nearest}\"?")
-        }
-        _ => format!("there is no stream \"{name}\""),
-    };
+    let meant = in_parentheses(name, known.iter().map(StreamName::as_str));
+    let detail = format!("there is no stream \"{name}\"{meant}");
     Problem::new(StatusCode::NOT_FOUND, "unknown_stream", detail)
 }
 

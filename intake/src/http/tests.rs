@@ -29,8 +29,8 @@ impl Door for Remembering {
             Arc::new(Stream {
                 name: "flights".parse().unwrap(),
                 columns: vec![
-                    Column { name: "scheduled_at".into(), data_type: DataType::Timestamp },
-                    Column { name: "delay_min".into(), data_type: DataType::BigInt },
+                    Column::new("scheduled_at", DataType::Timestamp),
+                    Column::new("delay_min", DataType::BigInt),
                 ],
                 declared: 2,
                 primary_key: None,
@@ -38,6 +38,7 @@ impl Door for Remembering {
                 watermark_delay: Duration::ZERO,
                 allowed_lateness: Duration::ZERO,
                 max_ahead: Duration::ZERO,
+                max_age: None,
                 idle_timeout: Duration::ZERO,
                 unknown_fields: UnknownFields::Ignore,
                 retention: None,
@@ -279,7 +280,7 @@ async fn unknown_streams_get_the_nearest_name() {
     let door = Arc::default();
     let near = send(&door, "/v1/events/flight", &[], GOOD).await;
     assert_problem(&near, 404, "unknown_stream");
-    assert_eq!(near.json["detail"], "there is no stream \"flight\"; did you mean \"flights\"?");
+    assert_eq!(near.json["detail"], "there is no stream \"flight\" (did you mean \"flights\"?)");
     let far = send(&door, "/v1/events/temperatures", &[], GOOD).await;
     assert_eq!(far.json["detail"], "there is no stream \"temperatures\"");
 }

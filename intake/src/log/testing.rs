@@ -11,7 +11,7 @@ use shared::types::DataType;
 
 /// A stream with an id, an event time and a column of each width.
 pub(crate) fn stream() -> Stream {
-    let column = |name: &str, data_type| Column { name: name.to_owned(), data_type };
+    let column = |name: &str, data_type| Column::new(name, data_type);
     Stream {
         name: "events".parse().expect("a valid name"),
         columns: vec![
@@ -28,6 +28,7 @@ pub(crate) fn stream() -> Stream {
         watermark_delay: Duration::from_micros(5),
         allowed_lateness: Duration::from_micros(10),
         max_ahead: Duration::from_micros(1_000),
+        max_age: None,
         idle_timeout: Duration::from_secs(60),
         unknown_fields: UnknownFields::Ignore,
         retention: None,

@@ -248,7 +248,7 @@ fn columns_may_be_added_between_two_openings() {
     append(&mut log, &[3]).expect("appends");
     drop(log);
     let mut wider = stream();
-    wider.columns.push(shared::stream::Column { name: "more".into(), data_type: shared::types::DataType::Date });
+    wider.columns.push(shared::stream::Column::new("more", shared::types::DataType::Date));
     wider.declared += 1;
     let wider = Arc::new(wider);
     for _ in 0..2 {

@@ -1,6 +1,6 @@
-//! What is different between what was defined and what is defined now, in words, and what of it cannot be done?
+//! Compares definitions, in words, and says which changes are refused.
 //!
-//! [`stream`] compares a declaration with what is stored, [`view`] two definitions of a view. Nothing is read here.
+//! [`stream`] compares a declaration with the stored events, [`view`] two definitions of a view. This module reads nothing.
 
 pub mod stream;
 pub mod view;
@@ -26,30 +26,30 @@ pub enum Part {
     Dimension,
     Measure,
     Having,
-    /// The order of the columns of an answer.
+    /// The order of a view's columns.
     Order,
-    /// What stands in `WITH (..)`: changes nothing that was computed.
+    /// An option of `WITH (..)`; does not change computed results.
     Option,
 }
 
-/// One difference. Without `before` the part is new, without `after` it is gone.
+/// One difference. Without `before` the part is new, without `after` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     pub part: Part,
-    /// Of a column, a dimension, a measure or an option.
+    /// The name of a column, a dimension, a measure or an option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub before: Option<String>,
     pub after: Option<String>,
-    /// What follows from it, where that is not plain.
+    /// The consequence, where it is not obvious.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Why it cannot be done.
+    /// Why the change is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
 }
 
-/// Why a change cannot be done, and what to do instead.
+/// Why a change is refused, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     pub reason: String,
@@ -57,7 +57,7 @@ pub struct Refusal {
 }
 
 impl Part {
-    /// As a person calls it.
+    /// The part in words.
     pub fn name(self) -> &'static str {
         match self {
             Part::Column => "column",
@@ -106,7 +106,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// What differs in `WITH (..)`.
+/// The options that differ.
 fn options(before: &str, after: &str) -> Vec<Change> {
     let (before, after) = (options_of(before), options_of(after));
     let both: BTreeMap<&String, (Option<&String>, Option<&String>)> =

@@ -1,36 +1,45 @@
-//! May a stream be declared like this, over what is stored of it, and what becomes of its columns?
+//! Compares the declaration of a stream with its stored events: which changes are possible, and what becomes of the columns.
 
 use super::{Change, Part, Refusal, options};
+use crate::column_name::same;
 use crate::stream::{Column, Stream};
 
-/// What is stored of a stream, in the archive and in the log, whoever declared it when.
+/// The stored part of a stream, in the archive and in the log.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoredStream {
-    /// The declaration that was served last; of a lake that an earlier program wrote it is not known.
+    /// The declaration that was served last; `None` if an earlier program wrote the lake.
     pub declaration: Option<Stream>,
     /// The columns that stored events may have, without those of the system.
     pub columns: Vec<Column>,
-    /// The column that the archive is kept by, if there is an archive.
+    /// The column whose dates partition the archive, if there is an archive.
     pub event_time: Option<String>,
-    /// Partitions up to the last that has an event; 0: there is none, and nothing is bound by what was declared.
+    /// Partitions up to the last that has an event; 0: no events, so every change is possible.
     pub partitions: u32,
 }
 
 impl StoredStream {
+    /// `stream` as it is served over the stored events: with the stored spelling of its columns, and the columns that only
+    /// stored events have.
+    pub fn adopted(&self, stream: &Stream) -> Stream {
+        let spelling = if self.partitions > 0 { self.columns.as_slice() } else { &[] };
+        stream.clone().with_stored_spelling(spelling).with_removed(self.removed(stream))
+    }
+
     /// The stored columns that `stream` does not declare.
     pub fn removed(&self, stream: &Stream) -> Vec<Column> {
-        // Without events they were never more than a declaration.
+        // Without events they are only a declaration.
         let bound = self.partitions > 0;
         self.columns.iter().filter(|column| bound && stream.column(&column.name).is_none()).cloned().collect()
     }
 
-    /// How `stream` differs from what is stored. A change that cannot be done says why.
+    /// How `stream` differs from the stored part. A refused change says why.
     pub fn changes(&self, stream: &Stream) -> Vec<Change> {
         let bound = self.partitions > 0;
         let mut changes = self.columns(stream, bound);
         let name = |column: &Column| column.name.clone();
         let event_time = Some(name(&stream.columns[stream.event_time]));
-        if let Some(before) = self.event_time.clone().filter(|before| Some(before) != event_time.as_ref()) {
+        let other = |before: &String| event_time.as_ref().is_none_or(|event_time| !same(before, event_time));
+        if let Some(before) = self.event_time.clone().filter(other) {
             let why = "the archive is kept by the date of the event time, and every window was cut by it";
             let change = Change::new(Part::EventTime, None, Some(before), event_time);
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
@@ -40,7 +49,8 @@ impl StoredStream {
             return changes;
         };
         let key = |stream: &Stream| stream.primary_key.map(|key| name(&stream.columns[key]));
-        if key(declared) != key(stream) {
+        let folded = |key: Option<String>| key.map(|key| key.to_lowercase());
+        if folded(key(declared)) != folded(key(stream)) {
             let why =
                 "the primary key decides which events are duplicates, and that is decided for those that are stored";
             let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none".to_owned()));
@@ -60,10 +70,10 @@ impl StoredStream {
         let was_declared = |name: &str| self.declaration.as_ref().is_none_or(|d| d.column(name).is_some());
         let mut changes = Vec::new();
         for column in stream.declared() {
-            let stored = self.columns.iter().find(|stored| stored.name == column.name);
-            let change = |before: Option<String>| {
-                Change::new(Part::Column, Some(&column.name), before, Some(column.data_type.to_string()))
-            };
+            let stored = self.columns.iter().find(|stored| same(&stored.name, &column.name));
+            let before = self.declaration.as_ref().and_then(|d| Some(&d.columns[d.column(&column.name)?]));
+            let change =
+                |before: Option<String>| Change::new(Part::Column, Some(&column.name), before, Some(column.to_string()));
             match stored {
                 None if bound => changes.push(change(None).note("NULL in the events that are stored")),
                 None => changes.push(change(None)),
@@ -81,14 +91,14 @@ impl StoredStream {
                     let note = "declared again: stored events show the values they came with";
                     changes.push(change(None).note(note));
                 }
-                Some(_) => {}
+                Some(stored) => changes.extend(reading(stored, before, column, bound)),
             }
         }
         for column in &self.columns {
             if stream.column(&column.name).is_none() && was_declared(&column.name) {
                 let change = Change::new(Part::Column, Some(&column.name), Some(column.data_type.to_string()), None);
                 changes.push(match bound {
-                    true => change.note("no longer taken from events; the archive keeps what it has of it"),
+                    true => change.note("no longer read from events; the archive keeps its stored values"),
                     false => change,
                 });
             }
@@ -104,10 +114,29 @@ impl StoredStream {
         refuse_if(self.partitions > 0, change, why, another_stream(stream))
     }
 
-    /// Without the old declaration it is only known how many partitions there were at least.
+    /// Without the old declaration only the least number of partitions is known.
     fn too_few_partitions(&self, stream: &Stream) -> Option<Change> {
         (stream.partitions < self.partitions).then(|| self.partitions(self.partitions, stream))
     }
+}
+
+/// How `column` is read from events in another way than `before`, the column of the last declaration.
+fn reading(stored: &Column, before: Option<&Column>, column: &Column, bound: bool) -> Option<Change> {
+    let known = before.map_or(&stored.name, |before| &before.name);
+    if *known != column.name {
+        let change = Change::new(Part::Column, Some(&column.name), Some(known.clone()), Some(column.name.clone()));
+        return Some(match bound {
+            true => change.note(format!(
+                "the same column: tables keep the spelling {}, events are read from the field {}",
+                stored.name,
+                column.field()
+            )),
+            false => change,
+        });
+    }
+    let before = before.filter(|before| before.to_string() != column.to_string())?;
+    let change = Change::new(Part::Column, Some(&column.name), Some(before.to_string()), Some(column.to_string()));
+    Some(if bound { change.note("for new events; stored ones keep their values") } else { change })
 }
 
 fn refuse_if(bound: bool, change: Change, reason: impl Into<String>, next_step: impl Into<String>) -> Change {

@@ -1,6 +1,7 @@
-//! What is different between two definitions of a view, part by part?
+//! Compares two definitions of a view, part by part.
 
 use super::{Change, Part, options};
+use crate::column_name::same;
 use crate::explain::Reader;
 use crate::sql::window_text;
 use crate::stream::Stream;
@@ -17,18 +18,18 @@ pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change>
     };
     differ(Part::Filter, old.filter_sql(), new.filter_sql());
     if before.window != after.window {
-        let text = |view: &View| Some(window_text(&view.window, old.event_time(), view.zone));
+        let text = |view: &View| Some(window_text(&view.window, &old.event_time(), view.zone));
         differ(Part::Window, text(before), text(after));
     }
     differ(Part::Having, old.having_sql(), new.having_sql());
     let dimensions = |view: &View, reader: &Reader<'_>| -> Vec<(String, String)> {
         view.dimensions.iter().map(|d| (d.name.clone(), reader.sql(&d.expression))).collect()
     };
-    named(Part::Dimension, &dimensions(before, &old), &dimensions(after, &new), &mut changes);
+    compare_named(Part::Dimension, &dimensions(before, &old), &dimensions(after, &new), &mut changes);
     let measures = |view: &View, reader: &Reader<'_>| -> Vec<(String, String)> {
         view.measures.iter().map(|m| (m.name.clone(), reader.over_aggregates(&m.expression))).collect()
     };
-    named(Part::Measure, &measures(before, &old), &measures(after, &new), &mut changes);
+    compare_named(Part::Measure, &measures(before, &old), &measures(after, &new), &mut changes);
     if changes.is_empty() && before.definition_hash() != after.definition_hash() {
         let (before, after) = (order(before), order(after));
         // What neither text nor order shows is in the types that lie under them.
@@ -39,12 +40,12 @@ pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change>
     changes
 }
 
-/// Does the change, alone, let everything be computed anew?
+/// Returns whether the change alone makes batch recompute the view.
 pub fn changes_results(change: &Change) -> bool {
     change.part != Part::Option
 }
 
-/// Does the measure at these places mean the same in both definitions, for rows of the same window and group?
+/// Returns whether the measures at these indices mean the same in both definitions, for rows of the same window and group.
 pub fn same_measure(before: &View, old: usize, after: &View, new: usize, stream: &Stream) -> bool {
     let text = |view: &View, measure: usize| {
         let reader = Reader { view, stream };
@@ -53,13 +54,19 @@ pub fn same_measure(before: &View, old: usize, after: &View, new: usize, stream:
     text(before, old) == text(after, new)
 }
 
-fn named(part: Part, before: &[(String, String)], after: &[(String, String)], changes: &mut Vec<Change>) {
-    let find =
-        |list: &[(String, String)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, text)| text.clone());
+/// Compares two lists of names and texts. A name that differs only by case is a renamed column.
+fn compare_named(part: Part, before: &[(String, String)], after: &[(String, String)], changes: &mut Vec<Change>) {
+    let find = |list: &[(String, String)], name: &str| list.iter().find(|(known, _)| same(known, name)).cloned();
     for (name, text) in after {
         let old = find(before, name);
-        if old.as_ref() != Some(text) {
-            changes.push(Change::new(part, Some(name), old, Some(text.clone())));
+        match old {
+            Some((old_name, old_text)) if old_text == *text => {
+                if old_name != *name {
+                    let change = Change::new(part, Some(name), Some(old_name), Some(name.clone()));
+                    changes.push(change.note("the column gets another spelling"));
+                }
+            }
+            old => changes.push(Change::new(part, Some(name), old.map(|(_, text)| text), Some(text.clone()))),
         }
     }
     for (name, text) in before {

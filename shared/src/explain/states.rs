@@ -61,7 +61,7 @@ pub(super) fn batch(aggregate: &Aggregate) -> String {
 }
 
 /// What stands for many values in bounded memory; `None`: the state is as exact as the value.
-pub(super) fn sketch(function: AggregateFunction) -> Option<&'static str> {
+pub(crate) fn sketch(function: AggregateFunction) -> Option<&'static str> {
     match function {
         AggregateFunction::CountDistinct => Some("an HLL sketch (lgK 12)"),
         AggregateFunction::Percentile { .. } => Some("a KLL sketch (k 200)"),

@@ -1,4 +1,4 @@
-//! What does `CREATE STREAM` declare? Columns, the event id, the event time and the options of a stream.
+//! Reads `CREATE STREAM`: columns, the event id, the event time and the options of a stream.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -12,9 +12,11 @@ use super::error::SqlError;
 use super::options::{SqlOption, parse_options};
 use super::source::Source;
 use super::suggest::did_you_mean;
+use crate::column_name::{self, InvalidColumnName, same};
 use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
-use crate::stream::{Column, Stream, UnknownFields};
+use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
+use crate::stream::{Column, FieldPath, Stream, TimeFormat, UnknownFields};
 use crate::types::DataType;
 
 const OPTIONS: &[&str] = &[
@@ -22,6 +24,7 @@ const OPTIONS: &[&str] = &[
     "watermark_delay",
     "allowed_lateness",
     "max_ahead",
+    "max_age",
     "idle_timeout",
     "source",
     "unknown_fields",
@@ -46,10 +49,12 @@ const CONSTRAINTS: &[&str] = &[
     "auto_increment",
 ];
 
-/// What is declared of the columns, before the options are known.
+/// The columns as declared, before the options are known.
 #[derive(Default)]
 struct Columns {
     columns: Vec<Column>,
+    /// Places of the columns' names, or of their FROM.
+    spans: Vec<Span>,
     primary_key: Option<usize>,
     /// Places of NOT NULL, by column.
     not_null: BTreeMap<usize, Span>,
@@ -58,7 +63,7 @@ struct Columns {
 /// Reads from behind `CREATE STREAM name` to the end of the statement.
 pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream, SqlError> {
     let source = cursor.source;
-    let Columns { columns, primary_key, not_null } = parse_columns(cursor)?;
+    let Columns { columns, primary_key, not_null, .. } = parse_columns(cursor)?;
     if cursor.peek().is_none() {
         let message = "a stream needs an event time";
         return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
@@ -91,6 +96,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream,
         watermark_delay: duration("watermark_delay", Duration::ZERO)?,
         allowed_lateness: duration("allowed_lateness", Duration::ZERO)?,
         max_ahead: duration("max_ahead", MAX_AHEAD)?,
+        max_age: option("max_age").map(|option| max_age(source, option)).transpose()?,
         idle_timeout: duration("idle_timeout", IDLE_TIMEOUT)?,
         unknown_fields: option("unknown_fields").map_or(Ok(UnknownFields::Ignore), |o| unknown_fields(source, o))?,
         retention: option("retention").map(|option| option.retention(source)).transpose()?,
@@ -109,36 +115,79 @@ fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
             return Err(error.help("write `id STRING PRIMARY KEY`; keys of several columns are not supported"));
         }
         let name = column_name(cursor)?;
-        if declared.columns.iter().any(|column| column.name == name.name) {
-            return Err(source.error(name.span, format!("the column `{}` is declared twice", name.name)));
-        }
+        check_new(source, &name, &declared.columns)?;
         let data_type = column_type(cursor)?;
-        declared.columns.push(Column { name: name.name, data_type });
-        column_constraints(cursor, &mut declared)?;
+        declared.columns.push(Column::new(name.name, data_type));
+        declared.spans.push(name.span);
+        column_clauses(cursor, &mut declared)?;
         if !cursor.mark(&Token::Comma) {
             break;
         }
     }
-    match cursor.mark(&Token::RParen) {
-        true => Ok(declared),
-        false => Err(cursor.expected("`,`, `)` or PRIMARY KEY", &["PRIMARY"])),
+    if !cursor.mark(&Token::RParen) {
+        let words = ["PRIMARY", "FROM", "FORMAT"];
+        return Err(cursor.expected("`,`, `)`, PRIMARY KEY, FROM or FORMAT", &words));
     }
+    check_fields(source, &declared)?;
+    Ok(declared)
 }
 
 fn column_name(cursor: &mut Cursor) -> Result<Named, SqlError> {
-    if let Some(Token::Word(word)) = cursor.peek().map(|token| &token.token) {
-        let lower = word.value.to_lowercase();
-        if is_reserved(&lower) {
-            let error = cursor.source.error(cursor.span(), format!("the name `{lower}` is reserved"));
-            return Err(error.help("names of columns do not begin with `_` and are not window_start or window_end"));
+    let span = cursor.span();
+    let field = match cursor.peek().map(|token| &token.token) {
+        Some(Token::Word(word)) => word.value.clone(),
+        _ => String::new(),
+    };
+    // A field with such a name can still be read, under another one.
+    let other = || {
+        let name = column_name::plain(field.trim_start_matches('_'));
+        let name = if column_name::is_reserved(&name) { format!("event_{name}") } else { name };
+        let column = Column { field: Some(FieldPath::member(field.as_str())), ..Column::new(name, DataType::String) };
+        format!("read the field under another name: `{} {column}`", column.name)
+    };
+    match cursor.column_name("the name of a column") {
+        Ok(name) if column_name::is_reserved(&name.name) => {
+            Err(cursor.source.error(span, format!("the name `{}` is reserved", name.name)).help(other()))
         }
+        Err(error) if matches!(column_name::check(&field), Err(InvalidColumnName::Refused { .. })) => {
+            Err(error.help(other()))
+        }
+        result => result,
     }
-    cursor.name("the name of a column")
 }
 
-/// Names that the system gives columns of its own.
-pub(super) fn is_reserved(name: &str) -> bool {
-    name.starts_with('_') || name == "window_start" || name == "window_end"
+/// Two names that differ by case alone would be one column.
+fn check_new(source: &Source, name: &Named, columns: &[Column]) -> Result<(), SqlError> {
+    let Some(known) = columns.iter().find(|column| same(&column.name, &name.name)) else { return Ok(()) };
+    if known.name == name.name {
+        return Err(source.error(name.span, format!("the column `{}` is declared twice", name.name)));
+    }
+    let message = format!("the columns `{}` and `{}` differ only by case", known.name, name.name);
+    let help = format!("names match without case; read the field under another name: FROM '/{}'", name.name);
+    Err(source.error(name.span, message).help(help))
+}
+
+/// Every field of an event is read by one column at most, as a whole or in parts.
+fn check_fields(source: &Source, declared: &Columns) -> Result<(), SqlError> {
+    let mut known: Vec<(&Column, FieldPath)> = Vec::with_capacity(declared.columns.len());
+    for (column, span) in declared.columns.iter().zip(&declared.spans) {
+        let field = column.field().into_owned();
+        let overlaps = |(_, other): &&(&Column, FieldPath)| {
+            other.levels().iter().zip(field.levels()).all(|(a, b)| a == b)
+        };
+        // Of flat fields only equal ones overlap; those have equal names, unless FROM says otherwise.
+        if let Some((first, other)) = known.iter().find(overlaps) {
+            let (first, name) = (&first.name, &column.name);
+            let message = if *other == field {
+                format!("`{first}` and `{name}` both read the field {field}")
+            } else {
+                format!("`{first}` reads {other} and `{name}` reads {field}: one of them is within the other")
+            };
+            return Err(source.error(*span, message));
+        }
+        known.push((column, field));
+    }
+    Ok(())
 }
 
 fn column_type(cursor: &mut Cursor) -> Result<DataType, SqlError> {
@@ -168,7 +217,8 @@ fn column_type(cursor: &mut Cursor) -> Result<DataType, SqlError> {
         .map_err(|(message, help)| cursor.source.error(Span::new(from.start, to.end), message).maybe_help(help))
 }
 
-fn column_constraints(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), SqlError> {
+/// Reads what may follow the type: PRIMARY KEY, NOT NULL, FROM and FORMAT, in any order.
+fn column_clauses(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), SqlError> {
     let source = cursor.source;
     let column = declared.columns.len() - 1;
     loop {
@@ -183,6 +233,10 @@ fn column_constraints(cursor: &mut Cursor, declared: &mut Columns) -> Result<(),
         } else if cursor.word("not") {
             cursor.expect_word(&["NULL"])?;
             declared.not_null.insert(column, span);
+        } else if cursor.word("from") {
+            read_from(cursor, span, declared)?;
+        } else if cursor.word("format") {
+            read_format(cursor, span, &mut declared.columns[column])?;
         } else if let Some(word) = CONSTRAINTS.iter().find(|word| cursor.at_word(word)) {
             return Err(source.error(span, format!("{} is not supported", word.to_uppercase())));
         } else {
@@ -191,8 +245,49 @@ fn column_constraints(cursor: &mut Cursor, declared: &mut Columns) -> Result<(),
     }
 }
 
+fn read_from(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Result<(), SqlError> {
+    let column = declared.columns.len() - 1;
+    if declared.columns[column].field.is_some() {
+        return Err(cursor.source.error(from, "FROM is given twice"));
+    }
+    let (pointer, span) = cursor.quoted_text("a JSON Pointer in single quotes, such as '/user/id'")?;
+    let field = FieldPath::parse(&pointer).map_err(|error| {
+        let help = match pointer.trim_start_matches('$').trim_start_matches('.') {
+            "" => None,
+            path => Some(format!("write '/{}'", path.replace('.', "/").trim_start_matches('/'))),
+        };
+        cursor.source.error(span, error.to_string()).maybe_help(help)
+    })?;
+    declared.columns[column].field = Some(field);
+    declared.spans[column] = span;
+    Ok(())
+}
+
+fn read_format(cursor: &mut Cursor, from: Span, column: &mut Column) -> Result<(), SqlError> {
+    if column.data_type != DataType::Timestamp {
+        let message = format!("FORMAT says how a TIMESTAMP is written, but `{}` is {}", column.name, column.data_type);
+        return Err(cursor.source.error(from, message));
+    }
+    if column.format.is_some() {
+        return Err(cursor.source.error(from, "FORMAT is given twice"));
+    }
+    let (text, span) = cursor.quoted_text("a format in single quotes, such as 'unix_s'")?;
+    let format = TimeFormat::parse(&text).map_err(|error| {
+        let help = match &error {
+            InvalidFormat::Unknown(_) => did_you_mean(&text, FORMATS)
+                .unwrap_or_else(|| format!("the formats are {}, and patterns such as '%d.%m.%Y %H:%M'", FORMATS.join(", "))),
+            InvalidFormat::Conversion(_) => "patterns are those of strftime, as `date` takes them".to_owned(),
+            InvalidFormat::ZoneName(_) => "%z reads an offset such as +0200".to_owned(),
+            InvalidFormat::NoDate(_) => "a pattern has year, month and day, such as '%Y-%m-%d', or %s".to_owned(),
+        };
+        cursor.source.error(span, error.to_string()).help(help)
+    })?;
+    column.format = Some(format);
+    Ok(())
+}
+
 fn event_time_column(source: &Source, option: &SqlOption, columns: &[Column]) -> Result<usize, SqlError> {
-    let Some(index) = columns.iter().position(|column| column.name == option.value) else {
+    let Some(index) = columns.iter().position(|column| same(&column.name, &option.value)) else {
         let timestamps = || columns.iter().filter(|c| c.data_type == DataType::Timestamp).map(|c| c.name.as_str());
         let help = did_you_mean(&option.value, timestamps())
             .or_else(|| timestamps().next().map(|name| format!("`{name}` is a TIMESTAMP column")));
@@ -223,6 +318,14 @@ fn unknown_fields(source: &Source, option: &SqlOption) -> Result<UnknownFields, 
             Err(option.error(source, format!("unknown value '{other}' of `unknown_fields`")).help(help))
         }
     }
+}
+
+fn max_age(source: &Source, option: &SqlOption) -> Result<Duration, SqlError> {
+    let max_age = option.duration(source)?;
+    if max_age.is_zero() {
+        return Err(option.error(source, "`max_age` must be longer than nothing: every event is older than its arrival"));
+    }
+    Ok(max_age)
 }
 
 fn partitions(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {

@@ -1,22 +1,22 @@
-//! What does `CREATE VIEW` define? Checks a SELECT against its stream and sorts its columns into window, dimensions and
-//! measures.
+//! Reads `CREATE VIEW`: checks a SELECT against its stream and sorts its columns into window, dimensions and measures.
 
 use std::collections::BTreeMap;
 
 use sqlparser::ast::{Expr, Value, ValueWithSpan};
 use sqlparser::tokenizer::Span;
 
-use super::create_stream::is_reserved;
-use super::cursor::{Cursor, Named, Parsed, fold_case};
+use super::cursor::{Cursor, Named, Parsed};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
 use super::options::{SqlOption, parse_options};
-use super::scope::{Place, Scope};
+use super::scope::{Place, Scope, is_window_column};
 use super::select::{Item, Select, parse_select};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
+use crate::explain::sketch;
 use crate::calendar::{UnknownZone, Zone};
+use crate::column_name::{is_reserved, reserved_names, same};
 use crate::ids::ViewName;
 use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
 use crate::retention::Retention;
@@ -30,7 +30,7 @@ use crate::window::Window;
 
 const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone", "max_drift", "versions_kept", "retention"];
 
-/// Why a view could not be made.
+/// Why a view could not be defined.
 pub(super) enum ViewError {
     /// The text is wrong.
     Sql(SqlError),
@@ -44,8 +44,8 @@ impl From<SqlError> for ViewError {
     }
 }
 
-/// What can stand in FROM.
-pub(super) struct Known<'a> {
+/// The names that FROM can refer to.
+pub(super) struct Catalog<'a> {
     pub(super) streams: &'a [Stream],
     pub(super) views: &'a [View],
     /// Names of streams that were declared with a mistake.
@@ -53,15 +53,15 @@ pub(super) struct Known<'a> {
 }
 
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
-pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> Result<View, ViewError> {
+pub(super) fn create_view(cursor: &mut Cursor, name: &Named, catalog: &Catalog) -> Result<View, ViewError> {
     let source = cursor.source;
-    let options = if cursor.word("with") { view_options(cursor)? } else { Options::default() };
+    let options = if cursor.word("with") { view_options(cursor)? } else { ViewOptions::default() };
     let zone = options.zone;
     cursor.expect_word(&["AS"])?;
     let select = parse_select(cursor)?;
-    let stream = find_stream(source, &select.stream, known)?;
+    let stream = find_stream(source, &select.stream, catalog)?;
     let columns: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
-    let reader = Reader { source, stream, zone, columns: &columns };
+    let reader = ViewReader { source, stream, zone, columns: &columns };
     let filter = select.filter.as_ref().map(|filter| reader.filter(filter)).transpose()?;
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
@@ -94,8 +94,8 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Named, known: &Known) -> R
     Ok(view)
 }
 
-/// What `WITH (..)` says about a view.
-struct Options {
+/// The options of a view.
+struct ViewOptions {
     schedule: Option<String>,
     schedule_zone: Option<Zone>,
     zone: Zone,
@@ -105,9 +105,9 @@ struct Options {
     retention: Option<(Retention, SqlOption)>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for ViewOptions {
+    fn default() -> ViewOptions {
+        ViewOptions {
             schedule: None,
             schedule_zone: None,
             zone: Zone::UTC,
@@ -118,9 +118,9 @@ impl Default for Options {
     }
 }
 
-fn view_options(cursor: &mut Cursor) -> Result<Options, SqlError> {
+fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError> {
     let source = cursor.source;
-    let mut options = Options::default();
+    let mut options = ViewOptions::default();
     let mut zone_without_schedule = None;
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
@@ -192,19 +192,25 @@ fn zone_meant(name: &str) -> Option<String> {
     }
 }
 
-fn find_stream<'a>(source: &Source, name: &Named, known: &Known<'a>) -> Result<&'a Stream, ViewError> {
-    if let Some(stream) = known.streams.iter().find(|stream| stream.name.as_str() == name.name) {
+fn find_stream<'a>(source: &Source, name: &Named, catalog: &Catalog<'a>) -> Result<&'a Stream, ViewError> {
+    if let Some(stream) = catalog.streams.iter().find(|stream| stream.name.as_str() == name.name) {
         return Ok(stream);
     }
-    if known.failed.contains(&name.name) {
+    if catalog.failed.contains(&name.name) {
         return Err(ViewError::StreamFailed);
     }
-    if known.views.iter().any(|view| view.name.as_str() == name.name) {
+    if catalog.views.iter().any(|view| view.name.as_str() == name.name) {
         return Err(source.error(name.span, "a view over a view is not supported yet").into());
     }
-    let names = known.streams.iter().map(|stream| stream.name.as_str());
+    let names = catalog.streams.iter().map(|stream| stream.name.as_str());
     let help = did_you_mean(&name.name, names).or_else(|| Some("a stream is declared before its views".to_owned()));
     Err(source.error(name.span, format!("unknown stream `{}`", name.name)).maybe_help(help).into())
+}
+
+/// The name of an output column, with its place.
+struct OutputName {
+    name: String,
+    span: Span,
 }
 
 /// The groups of a view while its SELECT is being read.
@@ -241,15 +247,15 @@ struct Measures {
     output: Vec<OutputColumn>,
 }
 
-/// Reads expressions over one stream.
-struct Reader<'a> {
+/// Reads the expressions of a view over its stream.
+struct ViewReader<'a> {
     source: &'a Source,
     stream: &'a Stream,
     zone: Zone,
     columns: &'a [(String, DataType)],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ViewReader<'a> {
     fn scope(&self, place: Place) -> Scope<'a> {
         Scope::new(place, self.columns, Some(self.stream.name.as_str()))
     }
@@ -286,29 +292,38 @@ impl<'a> Reader<'a> {
                 }
                 continue;
             }
-            // What an ordinal or an alias stands for is grouped instead of it.
-            let meant = self.meant(parsed, select)?;
-            let name = meant.alias.map(|alias| alias.name.clone());
-            let expression = lower(self.source, &mut self.scope(Place::Rows("GROUP BY")), meant.value)?;
+            let key = self.group_key(parsed, select)?;
+            let name = key.alias.map(|alias| alias.name.clone());
+            let expression = lower(self.source, &mut self.scope(Place::Rows("GROUP BY")), key.value)?;
             if expression.as_column().is_none() && !reads_columns(&expression) {
                 return Err(self.source.error(first, "a constant cannot be grouped by"));
             }
             if groups.dimensions.iter().any(|group| group.expression == expression) {
                 return Err(self.source.error(first, "this is grouped by twice"));
             }
-            let name = name.or_else(|| expression.as_column().map(|index| self.columns[index].0.clone()));
+            let name = name.or_else(|| self.written_name(key.value));
             groups.dimensions.push(Group { expression, span: first, name, selected: false });
         }
         Ok(groups)
     }
 
-    /// The expression that a member of GROUP BY stands for.
-    fn meant<'p>(&self, parsed: &'p Parsed<'p>, select: &'p Select<'p>) -> Result<Meant<'p>, SqlError> {
+    /// The name of a plain column, spelled as it stands here: the text of a view alone decides how its columns are spelled.
+    fn written_name(&self, parsed: &Parsed) -> Option<String> {
+        let ident = match &parsed.expression {
+            Expr::Identifier(ident) => ident,
+            Expr::CompoundIdentifier(parts) => parts.last()?,
+            _ => return None,
+        };
+        Some(self.source.spelling(&ident.value, ident.quote_style.is_some()))
+    }
+
+    /// The expression that a member of GROUP BY refers to: itself, or the column that it names by ordinal or alias.
+    fn group_key<'p>(&self, parsed: &'p Parsed<'p>, select: &'p Select<'p>) -> Result<GroupKey<'p>, SqlError> {
         match &parsed.expression {
             Expr::Value(ValueWithSpan { value: Value::Number(text, false), span }) => {
                 let item = text.parse::<usize>().ok().and_then(|n| select.items.get(n.checked_sub(1)?));
                 match item {
-                    Some(item) => Ok(Meant { value: &item.value, alias: item.alias.as_ref() }),
+                    Some(item) => Ok(GroupKey { value: &item.value, alias: item.alias.as_ref() }),
                     None => {
                         let columns = select.items.len();
                         Err(self.source.error(*span, format!("SELECT has {columns} columns, not {text}")))
@@ -316,23 +331,23 @@ impl<'a> Reader<'a> {
                 }
             }
             Expr::Identifier(ident) => {
-                let name = fold_case(&ident.value, ident.quote_style.is_some());
-                let is_alias = |item: &&Item| item.alias.as_ref().is_some_and(|alias| alias.name == name);
+                let name = ident.value.as_str();
+                let is_alias = |item: &&Item| item.alias.as_ref().is_some_and(|alias| same(&alias.name, name));
                 match select.items.iter().find(is_alias) {
                     // A column of the stream goes before an alias of the same name, as in other systems.
-                    Some(item) if self.stream.column(&name).is_none() => {
-                        Ok(Meant { value: &item.value, alias: item.alias.as_ref() })
+                    Some(item) if self.stream.column(name).is_none() => {
+                        Ok(GroupKey { value: &item.value, alias: item.alias.as_ref() })
                     }
-                    _ => Ok(Meant { value: parsed, alias: None }),
+                    _ => Ok(GroupKey { value: parsed, alias: None }),
                 }
             }
-            _ => Ok(Meant { value: parsed, alias: None }),
+            _ => Ok(GroupKey { value: parsed, alias: None }),
         }
     }
 
     fn output(&self, select: &Select, groups: &mut Groups) -> Result<Measures, SqlError> {
         let mut done = Measures::default();
-        let mut names: Vec<String> = Vec::new();
+        let mut names: Vec<OutputName> = Vec::new();
         for item in &select.items {
             let column = match window_column(item) {
                 Some(column) => self.window_column(item, column, groups, &done)?,
@@ -344,19 +359,50 @@ impl<'a> Reader<'a> {
                 OutputColumn::Dimension(index) => groups.dimensions[index].name.as_deref().unwrap_or_default(),
                 OutputColumn::Measure(index) => &done.measures[index].name,
             };
-            if names.iter().any(|known| known == name) {
-                let span = item.alias.as_ref().map_or_else(|| first_span(item), |alias| alias.span);
-                return Err(self.source.error(span, format!("there are two columns called `{name}`")));
-            }
-            names.push(name.to_owned());
+            let span = item.alias.as_ref().map_or_else(|| first_span(item), |alias| alias.span);
+            names.push(self.new_name(name, span, &names)?);
             done.output.push(column);
         }
         if done.measures.is_empty() {
             let error = self.source.error(select.span, "a view needs at least one measure");
             return Err(error.help("add one, such as COUNT(*) AS events"));
         }
-        self.complete(groups, &mut done.output, &names)?;
+        self.complete(groups, &mut done.output, &mut names)?;
+        self.check_bounds(&done, &names)?;
         Ok(done)
+    }
+
+    /// No two columns of a view have one name, or names that differ by case alone.
+    fn new_name(&self, name: &str, span: Span, names: &[OutputName]) -> Result<OutputName, SqlError> {
+        match names.iter().find(|known| same(&known.name, name)) {
+            None => Ok(OutputName { name: name.to_owned(), span }),
+            Some(known) if known.name == name => {
+                Err(self.source.error(span, format!("there are two columns called `{name}`")))
+            }
+            Some(known) => {
+                let message = format!("the columns `{}` and `{name}` differ only by case", known.name);
+                Err(self.source.error(span, message).help("names match without case: give one of them another name"))
+            }
+        }
+    }
+
+    /// CSV, Parquet and Arrow show the bounds of an estimated measure as columns behind it.
+    fn check_bounds(&self, measures: &Measures, names: &[OutputName]) -> Result<(), SqlError> {
+        let estimated = |measure: &&Measure| {
+            let mut estimated = false;
+            let is_sketch = |at: usize| sketch(measures.aggregates[at].function).is_some();
+            measure.expression.for_each_column(&mut |at| estimated |= is_sketch(at));
+            estimated
+        };
+        for measure in measures.measures.iter().filter(estimated) {
+            for bound in ["low", "high"].map(|end| format!("{}_{end}", measure.name)) {
+                if let Some(clash) = names.iter().find(|known| same(&known.name, &bound)) {
+                    let message = format!("`{}` is the name of a bound of the estimated measure `{}`", clash.name, measure.name);
+                    return Err(self.source.error(clash.span, message).help("give one of them another name"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn window_column(
@@ -371,8 +417,7 @@ impl<'a> Reader<'a> {
             return Err(error.help(format!("add GROUP BY TUMBLE({}, INTERVAL '1' HOUR)", self.event_time())));
         }
         if let Some(alias) = &item.alias
-            && alias.name != "window_start"
-            && alias.name != "window_end"
+            && !is_window_column(&alias.name)
         {
             return Err(self.source.error(alias.span, "the columns of the window keep their names"));
         }
@@ -394,10 +439,9 @@ impl<'a> Reader<'a> {
         if let (Some(span), None) = (scope.json, expression.as_column()) {
             return Err(self.json_stands_alone(span));
         }
-        if let Some(alias) = &item.alias
-            && is_reserved(&alias.name)
-        {
-            return Err(self.source.error(alias.span, format!("the name `{}` is reserved", alias.name)));
+        if let Some(alias) = item.alias.as_ref().filter(|alias| is_reserved(&alias.name)) {
+            let error = self.source.error(alias.span, format!("the name `{}` is reserved", alias.name));
+            return Err(error.help(reserved_names()));
         }
         if !uses_aggregate {
             return self.dimension(item, expression, scope.free_column, groups);
@@ -443,22 +487,22 @@ impl<'a> Reader<'a> {
         group.selected = true;
         match &item.alias {
             Some(alias) => group.name = Some(alias.name.clone()),
-            None if group.name.is_none() => {
-                let error = self.source.error(first_span(item), "a grouped expression needs a name");
-                return Err(error.help("add AS and a name"));
-            }
-            None => {}
+            None => group.name = self.written_name(&item.value).or(group.name.take()),
+        }
+        if group.name.is_none() {
+            let error = self.source.error(first_span(item), "a grouped expression needs a name");
+            return Err(error.help("add AS and a name"));
         }
         Ok(OutputColumn::Dimension(index))
     }
 
     fn is_column(&self, group: &Group, name: &str) -> bool {
-        group.expression.as_column().is_some_and(|index| self.columns[index].0 == name)
+        group.expression.as_column().is_some_and(|index| same(&self.columns[index].0, name))
     }
 
     fn not_grouped(&self, column: &str, span: Span) -> SqlError {
         let message = format!("{column} is neither grouped by nor inside an aggregate");
-        let help = match self.stream.columns[self.stream.event_time].name == column {
+        let help = match same(self.event_time(), column) {
             true => format!("select window_start, with GROUP BY TUMBLE({column}, INTERVAL '1' HOUR)"),
             false => format!("add {column} to GROUP BY, or aggregate it, such as MAX({column})"),
         };
@@ -473,8 +517,13 @@ impl<'a> Reader<'a> {
         self.not_grouped(column, span)
     }
 
-    /// Adds what is grouped by but not selected.
-    fn complete(&self, groups: &Groups, output: &mut Vec<OutputColumn>, names: &[String]) -> Result<(), SqlError> {
+    /// Adds the columns that are grouped by but not selected.
+    fn complete(
+        &self,
+        groups: &Groups,
+        output: &mut Vec<OutputColumn>,
+        names: &mut Vec<OutputName>,
+    ) -> Result<(), SqlError> {
         if groups.window.is_some() {
             if !output.contains(&OutputColumn::WindowStart) {
                 output.insert(0, OutputColumn::WindowStart);
@@ -490,8 +539,8 @@ impl<'a> Reader<'a> {
         let places = behind.map_or(0, |at| at + 1)..;
         let unselected = groups.dimensions.iter().enumerate().filter(|(_, group)| !group.selected);
         for (at, (index, group)) in places.zip(unselected) {
-            if let Some(name) = group.name.as_ref().filter(|name| names.contains(name)) {
-                return Err(self.source.error(group.span, format!("there are two columns called `{name}`")));
+            if let Some(name) = &group.name {
+                names.push(self.new_name(name, group.span, names)?);
             }
             output.insert(at, OutputColumn::Dimension(index));
         }
@@ -503,16 +552,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-struct Meant<'p> {
+/// A member of GROUP BY.
+struct GroupKey<'p> {
     value: &'p Parsed<'p>,
     alias: Option<&'p Named>,
 }
 
 fn window_column(item: &Item) -> Option<OutputColumn> {
     let Expr::Identifier(ident) = &item.value.expression else { return None };
-    match fold_case(&ident.value, ident.quote_style.is_some()).as_str() {
-        "window_start" => Some(OutputColumn::WindowStart),
-        "window_end" => Some(OutputColumn::WindowEnd),
+    match ident.value.as_str() {
+        name if same(name, "window_start") => Some(OutputColumn::WindowStart),
+        name if same(name, "window_end") => Some(OutputColumn::WindowEnd),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Which token comes next in a statement? Reads words, names and marks, and cuts out the tokens of an expression.
+//! Walks over the tokens of a statement: reads words, names and marks, and cuts out the tokens of an expression.
 
 use std::str::FromStr;
 
@@ -10,6 +10,7 @@ use super::dialect::{is_keyword, parse_expression};
 use super::error::SqlError;
 use super::source::Source;
 use super::suggest::{did_you_mean, one_of};
+use crate::column_name::{self, InvalidColumnName};
 use crate::ids::Name;
 
 /// Words that end an expression when they stand outside parentheses.
@@ -103,7 +104,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Is the next token this unquoted word?
+    /// Returns whether the next token is this unquoted word.
     pub(super) fn at_word(&self, word: &str) -> bool {
         self.peek().is_some_and(|token| is_word(&token.token, word))
     }
@@ -138,16 +139,44 @@ impl<'a> Cursor<'a> {
         if self.mark(mark) { Ok(()) } else { Err(self.expected(&format!("`{mark}`"), &[])) }
     }
 
-    /// Reads a name: unquoted ones in lower case, quoted ones as they are. `what` it names is for the error.
+    /// Reads the name of a stream or view, which is always in lower case. `what` it names is for the error.
     pub(super) fn name(&mut self, what: &str) -> Result<Named, SqlError> {
         let Some(TokenWithSpan { token: Token::Word(word), span }) = self.peek() else {
             return Err(self.expected(what, &[]));
         };
         self.at += 1;
-        let name = fold_case(&word.value, word.quote_style.is_some());
+        let name = word.value.to_lowercase();
         match Name::from_str(&name) {
             Ok(_) => Ok(Named { name, span: *span }),
             Err(error) => Err(self.source.error(*span, error.to_string())),
+        }
+    }
+
+    /// Reads the name of a column in its own spelling, reserved or not. `what` it names is for the error.
+    pub(super) fn column_name(&mut self, what: &str) -> Result<Named, SqlError> {
+        let Some(TokenWithSpan { token: Token::Word(word), span }) = self.peek() else {
+            return Err(self.expected(what, &[]));
+        };
+        self.at += 1;
+        let name = self.source.spelling(&word.value, word.quote_style.is_some());
+        match column_name::check(&name) {
+            Ok(()) | Err(InvalidColumnName::Reserved(_)) => Ok(Named { name, span: *span }),
+            Err(error) => {
+                let refused = matches!(error, InvalidColumnName::Refused { .. });
+                let help = refused.then(|| format!("choose a name such as `{}`", column_name::plain(&name)));
+                Err(self.source.error(*span, error.to_string()).maybe_help(help))
+            }
+        }
+    }
+
+    /// Reads a text in single quotes. `what` it is is for the error.
+    pub(super) fn quoted_text(&mut self, what: &str) -> Result<(String, Span), SqlError> {
+        match self.peek() {
+            Some(TokenWithSpan { token: Token::SingleQuotedString(text), span }) => {
+                self.at += 1;
+                Ok((text.clone(), *span))
+            }
+            _ => Err(self.expected(what, &[])),
         }
     }
 
@@ -179,12 +208,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A name as it counts: unquoted ones in lower case.
-pub(super) fn fold_case(name: &str, quoted: bool) -> String {
-    if quoted { name.to_owned() } else { name.to_lowercase() }
-}
-
-/// Is the token this unquoted word, in any case?
+/// Returns whether the token is this unquoted word, in any case.
 pub(super) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
 }

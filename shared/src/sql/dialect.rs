@@ -1,8 +1,7 @@
-//! How does `sqlparser` read one expression for us, safely? What its tree means is decided in [`super::lower`].
+//! Lets `sqlparser` cut a text into tokens and read one expression, within bounds. [`super::lower`] gives the tree its meaning.
 //!
 //! `sqlparser` backtracks, recurses and, in places, drops words it has read (`COUNT(*) FILTER`). So the caller hands over
-//! exactly the tokens of one expression, and this file bounds the work, the depth, and checks that every token
-//! came through.
+//! exactly the tokens of one expression; this module bounds the work and the depth, and checks that the tree has every token.
 
 use std::cell::Cell;
 
@@ -15,7 +14,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use super::error::SqlError;
 use super::source::{Source, lower_first};
 use super::suggest::did_you_mean;
-use crate::limits::{SQL_CHAIN_TOKENS_MAX, SQL_DEPTH_MAX};
+use crate::limits::{SQL_BYTES_MAX, SQL_CHAIN_TOKENS_MAX, SQL_DEPTH_MAX, SQL_TOKENS_MAX};
 
 /// Prefix expressions that may be tried per token. A valid text needs one or two; nested errors double the tries.
 const TRIES_PER_TOKEN: usize = 64;
@@ -57,6 +56,25 @@ impl Dialect for TrueupDialect {
     }
 }
 
+/// The tokens of `source` without spaces and comments. Errors: the text is too long, or not SQL (an unclosed quote).
+pub(super) fn tokens(source: &Source) -> Result<Vec<TokenWithSpan>, SqlError> {
+    if source.text().len() > SQL_BYTES_MAX {
+        let message = format!("the text is longer than {SQL_BYTES_MAX} bytes");
+        return Err(source.error(Span::empty(), message));
+    }
+    let dialect = TrueupDialect::default();
+    let mut tokens = Tokenizer::new(&dialect, source.text()).tokenize_with_location().map_err(|error| {
+        let place = Span::new(error.location, error.location);
+        let message = error.message.trim().trim_end_matches(" at").to_owned();
+        source.error(place, lower_first(&message))
+    })?;
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    match tokens.get(SQL_TOKENS_MAX) {
+        Some(token) => Err(source.error(token.span, format!("more than {SQL_TOKENS_MAX} tokens"))),
+        None => Ok(tokens),
+    }
+}
+
 /// Reads `tokens` as one expression. `end` is where the text after them begins, for errors about a missing rest.
 pub(super) fn parse_expression(source: &Source, tokens: &[TokenWithSpan], end: Span) -> Result<Expr, SqlError> {
     if tokens.is_empty() {
@@ -82,7 +100,7 @@ pub(super) fn parse_expression(source: &Source, tokens: &[TokenWithSpan], end: S
 fn keyword_help(token: &Token) -> Option<String> {
     let Token::Word(word) = token else { return None };
     did_you_mean(&word.value, ["AS", "FROM", "WHERE", "GROUP", "FILTER", "AND", "OR", "IN", "IS", "LIKE", "BETWEEN"])
-        .or_else(|| Some(format!("a name is given with AS: `AS {}`", word.value.to_lowercase())))
+        .or_else(|| Some(format!("a name is given with AS: `AS {}`", word.value)))
 }
 
 /// From the first token to the last.
@@ -182,7 +200,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Expr, SqlError> {
         let source = Source::new("t.sql", text);
-        let tokens = source.tokens()?;
+        let tokens = tokens(&source)?;
         let end = tokens.last().map_or(Span::empty(), |token| Span::new(token.span.end, token.span.end));
         parse_expression(&source, &tokens, end)
     }

@@ -1,4 +1,4 @@
-//! What does an expression mean? Turns the trees of `sqlparser` into typed [`Scalar`]s; what is not named here is an error.
+//! Turns the trees of `sqlparser` into typed [`Scalar`]s. A form that is not named here is an error.
 
 use sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType as SqlType, DateTimeField, Expr, ExtractSyntax, Ident, Spanned,
@@ -7,7 +7,7 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::aggregate;
-use super::cursor::{Parsed, fold_case, is_word};
+use super::cursor::{Parsed, is_word};
 use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::literal;
@@ -75,8 +75,7 @@ impl Lowering<'_, '_, '_> {
     fn step(&mut self, expr: &Expr) -> Result<Scalar, SqlError> {
         match expr {
             Expr::Identifier(name) if self.scope.place == Place::Having => {
-                let folded = fold_case(&name.value, name.quote_style.is_some());
-                let measure = self.scope.measure(self.source, &folded, name.span)?;
+                let measure = self.scope.measure(self.source, &name.value, name.span)?;
                 self.copy(measure, expr)
             }
             Expr::Identifier(name) => self.column(name),
@@ -160,8 +159,7 @@ impl Lowering<'_, '_, '_> {
     }
 
     fn column(&mut self, name: &Ident) -> Result<Scalar, SqlError> {
-        let folded = fold_case(&name.value, name.quote_style.is_some());
-        self.scope.column(self.source, &folded, name.span)
+        self.scope.column(self.source, &name.value, name.span)
     }
 
     fn qualified_column(&mut self, expr: &Expr, parts: &[Ident]) -> Result<Scalar, SqlError> {

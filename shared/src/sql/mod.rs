@@ -1,9 +1,10 @@
-//! What may a user write? The dialect: `CREATE STREAM`, `CREATE VIEW` and the `where` of a query.
+//! Reads the dialect: `CREATE STREAM`, `CREATE VIEW` and the `where` of a query.
 //!
-//! Reading order: [`source`] cuts a text into tokens, [`cursor`] walks over a statement, [`dialect`] lets `sqlparser` read
-//! one expression, [`lower`] says what it means. [`mod@create_stream`] and [`mod@create_view`] are the two statements;
-//! [`mod@window`] and [`mod@aggregate`] read windows and measures, [`query_filter`] the `where` of a query. What is
-//! not named in these files is an error with a place: nothing is accepted and then ignored. Nothing is evaluated here.
+//! Reading order: [`source`] knows the places of a text, [`dialect`] lets `sqlparser` cut it into tokens and read one
+//! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`] and
+//! [`mod@create_view`] read the two statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
+//! [`query_filter`] the `where` of a query. A form that these modules do not name is an error with its place: nothing is
+//! accepted and then ignored. This module evaluates nothing.
 
 mod aggregate;
 mod coerce;
@@ -25,7 +26,7 @@ mod query_filter;
 mod scope;
 mod select;
 mod source;
-mod suggest;
+pub mod suggest;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -37,13 +38,14 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 pub use self::error::SqlError;
 pub(crate) use self::print::interval;
-pub use self::print::print;
+pub use self::print::{print, print_name};
 pub use self::query_filter::{QueryFilter, parse_query_filter};
 pub(crate) use self::window_text::{length_text, window_text};
 
 use self::create_stream::create_stream;
-use self::create_view::{Known, ViewError, create_view};
+use self::create_view::{Catalog, ViewError, create_view};
 use self::cursor::{Cursor, Named};
+use self::dialect::tokens;
 use self::source::Source;
 use crate::scalar::Scalar;
 use crate::stream::Stream;
@@ -51,7 +53,7 @@ use crate::types::DataType;
 use crate::view::View;
 use crate::window::Window;
 
-/// Everything that was declared, in order.
+/// All declarations, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Definitions {
     pub streams: Vec<Stream>,
@@ -66,7 +68,7 @@ pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<
     let mut errors = Vec::new();
     for (file, text) in files {
         let source = Source::new(file, text);
-        let tokens = match source.tokens() {
+        let tokens = match tokens(&source) {
             Ok(tokens) => tokens,
             Err(error) => {
                 errors.push(error);
@@ -85,24 +87,32 @@ pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<
 
 /// Reads the statement of one view over `stream`, such as a version keeps it.
 pub fn parse_view(stream: &Stream, sql: &str) -> Result<View, SqlError> {
-    let source = Source::new("view", sql);
-    let tokens = source.tokens()?;
-    let mut cursor = Cursor::new(&source, &tokens);
+    view_of(stream, &Source::new("view", sql))
+}
+
+/// Reads the statement as earlier programs did, which put unquoted names into lower case.
+pub fn parse_folded_view(stream: &Stream, sql: &str) -> Result<View, SqlError> {
+    view_of(stream, &Source::folding("view", sql))
+}
+
+fn view_of(stream: &Stream, source: &Source) -> Result<View, SqlError> {
+    let tokens = tokens(source)?;
+    let mut cursor = Cursor::new(source, &tokens);
     cursor.expect_word(&["CREATE"])?;
     cursor.expect_word(&["VIEW"])?;
     let name = cursor.name("the name of the view")?;
-    let known = Known { streams: std::slice::from_ref(stream), views: &[], failed: &[] };
-    match create_view(&mut cursor, &name, &known) {
+    let catalog = Catalog { streams: std::slice::from_ref(stream), views: &[], failed: &[] };
+    match create_view(&mut cursor, &name, &catalog) {
         Ok(view) => Ok(view),
         Err(ViewError::Sql(error)) => Err(error),
         Err(ViewError::StreamFailed) => unreachable!("no stream failed"),
     }
 }
 
-/// What stands in the `WITH (..)` of a statement that was understood, whatever the options mean.
+/// Reads the options of a valid statement, by name. Gives them no meaning.
 pub fn options_of(sql: &str) -> BTreeMap<String, String> {
     let source = Source::new("statement", sql);
-    let tokens = source.tokens().unwrap_or_default();
+    let tokens = tokens(&source).unwrap_or_default();
     let is_with = |pair: &[TokenWithSpan]| match pair {
         [TokenWithSpan { token: Token::Word(word), .. }, TokenWithSpan { token: Token::LParen, .. }] => {
             word.value.eq_ignore_ascii_case("with")
@@ -120,7 +130,7 @@ pub fn options_of(sql: &str) -> BTreeMap<String, String> {
     values.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
 }
 
-/// Reads the `where` of a query: one BOOLEAN expression over the columns of an answer.
+/// Reads the `where` of a query: one BOOLEAN expression over the columns of a result.
 pub fn parse_predicate(text: &str, columns: &[(String, DataType)]) -> Result<Scalar, SqlError> {
     query_filter::predicate(text, columns)
 }
@@ -155,7 +165,7 @@ fn parse_statement(
         definitions.streams.push(stream);
     } else {
         let Definitions { streams, views } = definitions;
-        let view = create_view(cursor, &name, &Known { streams, views, failed })?;
+        let view = create_view(cursor, &name, &Catalog { streams, views, failed })?;
         check_whole(cursor, &name, &view, streams)?;
         views.push(view);
     }
@@ -173,7 +183,7 @@ fn check_new(cursor: &Cursor, name: &Named, definitions: &Definitions) -> Result
     Err(cursor.source.error(name.span, format!("there is already a {kind} called `{}`", name.name)))
 }
 
-/// Of one window over all time no part may be missing.
+/// A view of one window over all time needs all events of its stream.
 fn check_whole(cursor: &Cursor, name: &Named, view: &View, streams: &[Stream]) -> Result<(), SqlError> {
     let stream = streams.iter().find(|stream| stream.name == view.stream && view.window == Window::All);
     let Some((stream, retention)) = stream.and_then(|stream| Some((stream, stream.retention?))) else { return Ok(()) };

@@ -1,10 +1,10 @@
-//! What stands in `WITH (...)`? Names and constants, each with its place; which names mean something is the caller's.
+//! Reads `WITH (...)`: names and constants, each with its place. The caller gives them their meaning.
 
 use std::time::Duration;
 
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
-use super::cursor::{Cursor, fold_case};
+use super::cursor::Cursor;
 use super::duration::{parse_micros, parse_span};
 use super::error::SqlError;
 use super::source::Source;
@@ -27,7 +27,7 @@ pub(super) fn parse_options(cursor: &mut Cursor, known: &[&str]) -> Result<Vec<S
         let Some(TokenWithSpan { token: Token::Word(word), span }) = cursor.peek() else {
             return Err(cursor.expected("the name of an option", &[]));
         };
-        let name = fold_case(&word.value, word.quote_style.is_some());
+        let name = word.value.to_lowercase();
         if !known.contains(&name.as_str()) {
             let help = did_you_mean(&name, known.iter().copied())
                 .unwrap_or_else(|| format!("the options are {}", known.join(", ")));

@@ -1,12 +1,38 @@
-//! How does an expression read? Writes it back as SQL, with the casts that were inserted, for plans and messages.
+//! Writes expressions and names back as SQL, with the casts that were inserted, for plans and messages.
 
+use sqlparser::ast::Expr;
+
+use super::cursor::Cursor;
+use super::dialect::tokens;
+use super::source::Source;
 use crate::scalar::{ArithmeticOp, Function, Literal, Node, Scalar};
 use crate::time::{Day, MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
 
-/// The expression as SQL; `column` names the column at an index.
+/// The expression as SQL; `column` gives the name of the column at an index, see [`print_name`].
 pub fn print(scalar: &Scalar, column: &dyn Fn(usize) -> String) -> String {
     Printer { column }.text(scalar, 0)
+}
+
+/// The name of a column as it stands in SQL: in quotes unless it reads back without them.
+pub fn print_name(name: &str) -> String {
+    if reads_back(name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Returns whether the unquoted `name` is a column, and not a keyword or something else.
+fn reads_back(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() || !name.chars().all(plain) {
+        return false;
+    }
+    let source = Source::new("name", name);
+    let Ok(tokens) = tokens(&source) else { return false };
+    let mut cursor = Cursor::new(&source, &tokens);
+    if cursor.at_word("primary") {
+        return false;
+    }
+    let parsed = cursor.expression().map(|parsed| parsed.expression);
+    matches!(parsed, Ok(Expr::Identifier(ident)) if ident.value == name) && cursor.peek().is_none()
 }
 
 struct Printer<'a> {

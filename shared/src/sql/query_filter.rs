@@ -1,10 +1,10 @@
-//! Which rows does the `where` of a query keep? One condition, cut into what is known of a group before its measures are
-//! finished and what only its row shows.
+//! Reads the `where` of a query: one condition, cut into the part that a group's dimensions decide and the part that needs the
+//! measures of a finished row.
 
 use sqlparser::tokenizer::Span;
 
 use super::cursor::Parsed;
-use super::dialect::parse_expression;
+use super::dialect::{parse_expression, tokens};
 use super::error::SqlError;
 use super::lower::{boolean, lower_condition};
 use super::operators::balanced;
@@ -44,7 +44,7 @@ pub fn parse_query_filter(
 /// Reads one BOOLEAN expression over `columns`.
 pub(super) fn predicate(text: &str, columns: &[(String, DataType)]) -> Result<Scalar, SqlError> {
     let source = Source::new("where", text);
-    let tokens = source.tokens()?;
+    let tokens = tokens(&source)?;
     let end = tokens.last().map_or_else(Span::empty, |token| Span::new(token.span.end, token.span.end));
     let expression = parse_expression(&source, &tokens, end)?;
     let mut scope = Scope::new(Place::Rows("the where of a query"), columns, None);

@@ -1,11 +1,11 @@
-//! Which names may an expression use here? Columns of a stream or an answer, aggregates where a view shows measures, and
-//! the measures themselves in HAVING.
+//! Resolves the names of an expression: columns of a stream or a result, aggregates of a view, measures in HAVING.
 
 use sqlparser::tokenizer::Span;
 
 use super::error::SqlError;
 use super::source::Source;
 use super::suggest::did_you_mean;
+use crate::column_name::same;
 use crate::scalar::Scalar;
 use crate::types::DataType;
 use crate::view::{Aggregate, Measure};
@@ -56,7 +56,7 @@ impl<'a> Scope<'a> {
 
     /// Finds what a measure shows, over the view's aggregates.
     pub(super) fn measure(&self, source: &Source, name: &str, span: Span) -> Result<&'a Scalar, SqlError> {
-        match self.measures.iter().find(|measure| measure.name == name) {
+        match self.measures.iter().find(|measure| same(&measure.name, name)) {
             Some(measure) if measure.expression.data_type == DataType::Json => Err(is_json(source, name, span)),
             Some(measure) => Ok(&measure.expression),
             None => Err(self.no_measure(source, name, span)),
@@ -64,11 +64,11 @@ impl<'a> Scope<'a> {
     }
 
     fn no_measure(&self, source: &Source, name: &str, span: Span) -> SqlError {
-        if name == "window_start" || name == "window_end" {
+        if is_window_column(name) {
             let error = source.error(span, format!("HAVING is about measures, `{name}` is none"));
             return error.help("choose times with `from` and `to` of a query");
         }
-        if self.columns.iter().any(|(column, _)| column == name) {
+        if self.columns.iter().any(|(column, _)| same(column, name)) {
             let error = source.error(span, format!("HAVING is about measures, `{name}` is a column"));
             return error.help(format!("put a condition on it into WHERE, or aggregate it, such as MAX({name})"));
         }
@@ -83,8 +83,8 @@ impl<'a> Scope<'a> {
         if self.place == Place::Having {
             return Err(self.no_measure(source, name, span));
         }
-        let Some(index) = self.columns.iter().position(|(column, _)| column == name) else {
-            if name == "window_start" || name == "window_end" {
+        let Some(index) = self.columns.iter().position(|(column, _)| same(column, name)) else {
+            if is_window_column(name) {
                 let error = source.error(span, format!("`{name}` can only be a column of its own in SELECT"));
                 return Err(error.help(match self.owner {
                     Some(_) => "and it needs a window, such as GROUP BY TUMBLE(..)",
@@ -114,6 +114,11 @@ impl<'a> Scope<'a> {
             }
         }
     }
+}
+
+/// Returns whether this is the name of a window's bound.
+pub(super) fn is_window_column(name: &str) -> bool {
+    same(name, "window_start") || same(name, "window_end")
 }
 
 fn is_json(source: &Source, name: &str, span: Span) -> SqlError {

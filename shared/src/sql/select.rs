@@ -1,4 +1,4 @@
-//! How is a view's SELECT written down? Its clauses as they stand, before any name is looked up.
+//! Splits a view's SELECT into its clauses, before any name is resolved.
 
 use sqlparser::tokenizer::{Span, Token};
 
@@ -92,7 +92,7 @@ fn parse_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, SqlError> {
         return Err(error.help("did you mean COUNT(*)?"));
     }
     let value = cursor.expression()?;
-    let alias = if cursor.word("as") { Some(cursor.name("a name")?) } else { None };
+    let alias = if cursor.word("as") { Some(cursor.column_name("a name")?) } else { None };
     Ok(Item { value, alias })
 }
 

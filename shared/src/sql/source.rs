@@ -1,12 +1,10 @@
-//! Where in the text is a token? Turns the lines and columns of the tokenizer into bytes, slices and errors.
+//! Maps places in a text, which the tokenizer counts in lines and columns, to bytes, slices and errors.
 
 use std::sync::Arc;
 
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location, Span};
 
-use super::dialect::TrueupDialect;
 use super::error::SqlError;
-use crate::limits::{SQL_BYTES_MAX, SQL_TOKENS_MAX};
 
 /// One text with its name.
 #[derive(Debug)]
@@ -15,31 +13,28 @@ pub(super) struct Source {
     text: Arc<str>,
     /// Byte offset at which each line begins.
     lines: Vec<usize>,
+    /// Whether unquoted names are read in lower case, as earlier programs did.
+    folds_names: bool,
 }
 
 impl Source {
     pub(super) fn new(file: &str, text: &str) -> Source {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Source { file: file.into(), text: text.into(), lines }
+        Source { file: file.into(), text: text.into(), lines, folds_names: false }
     }
 
-    /// The tokens without spaces and comments. Errors: too long, or a text that is no SQL (an unclosed quote).
-    pub(super) fn tokens(&self) -> Result<Vec<TokenWithSpan>, SqlError> {
-        if self.text.len() > SQL_BYTES_MAX {
-            let message = format!("the text is longer than {SQL_BYTES_MAX} bytes");
-            return Err(self.error(Span::empty(), message));
-        }
-        let dialect = TrueupDialect::default();
-        let mut tokens = Tokenizer::new(&dialect, &self.text).tokenize_with_location().map_err(|error| {
-            let place = Span::new(error.location, error.location);
-            let message = error.message.trim().trim_end_matches(" at").to_owned();
-            self.error(place, lower_first(&message))
-        })?;
-        tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
-        match tokens.get(SQL_TOKENS_MAX) {
-            Some(token) => Err(self.error(token.span, format!("more than {SQL_TOKENS_MAX} tokens"))),
-            None => Ok(tokens),
-        }
+    /// A text in which unquoted names are read in lower case.
+    pub(super) fn folding(file: &str, text: &str) -> Source {
+        Source { folds_names: true, ..Source::new(file, text) }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The spelling of a name as it counts: its own.
+    pub(super) fn spelling(&self, name: &str, quoted: bool) -> String {
+        if self.folds_names && !quoted { name.to_lowercase() } else { name.to_owned() }
     }
 
     /// The text from the start of `from` to the end of `to`.
@@ -82,12 +77,13 @@ pub(super) fn lower_first(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dialect::tokens;
     use super::*;
 
     #[test]
     fn places_count_characters_and_slices_count_bytes() {
         let source = Source::new("a.sql", "'é' x\n  y");
-        let tokens = source.tokens().expect("valid");
+        let tokens = tokens(&source).expect("valid");
         assert_eq!(tokens.len(), 3);
         assert_eq!(source.slice(tokens[1].span, tokens[1].span), "x");
         assert_eq!(source.slice(tokens[0].span, tokens[2].span), "'é' x\n  y");
@@ -96,7 +92,7 @@ mod tests {
 
     #[test]
     fn an_unclosed_quote_is_an_error_where_it_opens() {
-        let error = Source::new("a.sql", "x\n 'abc").tokens().expect_err("unclosed");
+        let error = tokens(&Source::new("a.sql", "x\n 'abc")).expect_err("unclosed");
         assert_eq!((error.line(), error.column()), (2, 2));
     }
 }

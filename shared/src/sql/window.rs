@@ -3,7 +3,7 @@
 use sqlparser::ast::Expr;
 use sqlparser::tokenizer::Span;
 
-use super::cursor::{Parsed, fold_case};
+use super::cursor::Parsed;
 use super::duration::TimeSpan;
 use super::error::SqlError;
 use super::length::{Length, MONTHS_OFFSET_DAYS, calendar_count, grid_of, offset_fits};
@@ -12,6 +12,7 @@ use super::scope::{Place, Scope};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window_text::{days_text, fixed_text};
+use crate::column_name::same;
 use crate::calendar::{Calendar, CalendarUnit, Zone};
 use crate::limits::{PANES_PER_WINDOW_MAX, WINDOWS_PER_EVENT_MAX};
 use crate::stream::Stream;
@@ -108,15 +109,15 @@ fn check_event_time(
         },
         _ => return Err(lowering.error(at, format!("{window} cuts the event time, `{event_time}`"))),
     };
-    let name = fold_case(&ident.value, ident.quote_style.is_some());
-    if name == event_time {
+    let name = ident.value.as_str();
+    if same(name, event_time) {
         return Ok(());
     }
-    let error = match stream.column(&name) {
+    let error = match stream.column(name) {
         Some(_) => source.error(ident.span, format!("{window} cuts the event time, and `{name}` is not it")),
         None => source.error(ident.span, format!("unknown column `{name}`")),
     };
-    let meant = did_you_mean(&name, [event_time]).unwrap_or_else(|| format!("the event time is `{event_time}`"));
+    let meant = did_you_mean(name, [event_time]).unwrap_or_else(|| format!("the event time is `{event_time}`"));
     Err(error.help(meant))
 }
 

@@ -9,11 +9,11 @@ use anyhow::Context;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use intake::decode::parquet_cast::Fit;
+use intake::decode::parquet_cast::{ParquetCast, column_of};
 use intake::history::{HistoryWriter, Standing, identity};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use shared::stream::Stream;
+use shared::stream::{Column, Stream};
 use tokio::sync::mpsc::Sender;
 
 use crate::events_file::{EventsFile, LineBatch};
@@ -39,7 +39,7 @@ pub enum Piece {
     /// Lines of a file; the number of the first, from 1.
     Lines(Arc<Source>, u64, Bytes),
     /// Rows of a Parquet file; the number of the first, from 1.
-    Rows(Arc<Source>, Arc<Fit>, u64, RecordBatch),
+    Rows(Arc<Source>, Arc<ParquetCast>, u64, RecordBatch),
     End(Arc<Source>),
     /// A file that has been taken in to its end already.
     AlreadyIn,
@@ -119,21 +119,20 @@ impl Reading {
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
         let builder = builder.context("not a readable Parquet file")?;
         let all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let wanted = |name: &str| self.stream.columns.iter().any(|column| column.name == name);
-        let fit = Fit::new(&self.stream, builder.schema())?;
+        let fit = ParquetCast::new(&self.stream, builder.schema())?;
         if !fit.missing.is_empty() {
             let columns = fit.missing.join(", ");
             self.bar.suspend(|| eprintln!("{}: without {columns}, which will be NULL", source.name));
         }
-        let roots = builder.schema().fields().iter().enumerate();
-        let roots: Vec<usize> = roots.filter(|(_, field)| wanted(field.name())).map(|(root, _)| root).collect();
+        let root = |column: &Column| column_of(builder.schema(), &column.name);
+        let roots: Vec<usize> = self.stream.columns.iter().filter_map(root).collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let rows_of_chunk = self.chunk_bytes / (16 * self.stream.columns.len().max(1));
         let piece_rows = PIECE_ROWS.min((rows_of_chunk / PIECES_PER_CHUNK).max(64));
         let reader = builder.with_projection(mask).with_batch_size(piece_rows);
         let reader = reader.with_offset(usize::try_from(skip).unwrap_or(usize::MAX)).build()?;
         // The columns that are left have other places.
-        let fit = Arc::new(Fit::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
+        let fit = Arc::new(ParquetCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
         let share = |rows: u64| if all == 0 { bytes } else { (bytes as f64 * (rows as f64 / all as f64)) as u64 };
         self.bar.inc(share(skip.min(all)));
         let mut done = skip;
