@@ -1,5 +1,6 @@
 //! Parses lists of dimensions, measures and orders, and checks each name against the view.
 
+use shared::column_name::same;
 use shared::view::{OutputColumn, View};
 
 use super::{OrderBy, OrderKey, QueryError, invalid};
@@ -37,17 +38,17 @@ pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>
         dimensions.chain(view.measures.iter().map(|m| m.name.as_str())).chain(["window_start", "window_end"])
     };
     let keys = list("order_by", text, |name| {
-        let (name, descending) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
-        let by = match view.dimension(name) {
-            Some(dimension) if grouped.contains(&dimension) => Some(OrderBy::Dimension(dimension)),
-            Some(_) => return Err(format!("\"{name}\" is not in group_by")),
-            None => view.measure(name).map(OrderBy::Measure),
+        // A name may itself begin with a minus.
+        let (name, descending) = match name.strip_prefix('-') {
+            Some(bare) if order_column(view, bare).is_some() || order_column(view, name).is_none() => (bare, true),
+            _ => (name, false),
         };
-        let by = by.or(match name {
-            "window_start" => Some(OrderBy::WindowStart),
-            "window_end" => Some(OrderBy::WindowEnd),
-            _ => None,
-        });
+        let by = order_column(view, name);
+        if let Some(OrderBy::Dimension(dimension)) = by
+            && !grouped.contains(&dimension)
+        {
+            return Err(format!("\"{name}\" is not in group_by"));
+        }
         let by = by.ok_or_else(|| format!("there is no column \"{name}\"{}", did_you_mean(name, columns())))?;
         Ok(OrderKey { by, descending })
     })?;
@@ -57,6 +58,17 @@ pub fn order(view: &View, grouped: &[usize], text: &str) -> Result<Vec<OrderKey>
         }
     }
     Ok(keys)
+}
+
+/// The column called `name`, in any case.
+fn order_column(view: &View, name: &str) -> Option<OrderBy> {
+    match (view.dimension(name), view.measure(name)) {
+        (Some(dimension), _) => Some(OrderBy::Dimension(dimension)),
+        (None, Some(measure)) => Some(OrderBy::Measure(measure)),
+        _ if same(name, "window_start") => Some(OrderBy::WindowStart),
+        _ if same(name, "window_end") => Some(OrderBy::WindowEnd),
+        _ => None,
+    }
 }
 
 fn list<T: PartialEq>(
