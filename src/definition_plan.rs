@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use batch::{load_published, old_definition};
 use batch::plan::retention::first_whole;
+use batch::{load_published, old_definition};
 use lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
 use serde::Serialize;
 use shared::changes::Change;

@@ -112,7 +112,9 @@ mod tests {
             assert_eq!(check(name), Ok(()), "{name}");
         }
         let long = "x".repeat(256);
-        for name in ["", &long, "a\0", "a\tb", "user id", "f(x)", "a,b", "Window_Start", "_LAYER", "__proto__", "_state_0_n"] {
+        for name in
+            ["", &long, "a\0", "a\tb", "user id", "f(x)", "a,b", "Window_Start", "_LAYER", "__proto__", "_state_0_n"]
+        {
             assert!(check(name).is_err(), "{name:?}");
         }
         assert_eq!(

@@ -11,7 +11,9 @@ use arrow::array::{
     make_array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, max, min};
-use arrow::datatypes::{DataType as ArrowType, Date32Type, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType as ArrowType, Date32Type, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use shared::column_name;
 use shared::stream::{Column, Stream, TimeFormat, UnknownFields};
@@ -48,7 +50,8 @@ pub struct CastRows {
 impl ParquetCast {
     /// Matches the columns of `schema` with those of `stream`. Errors: types that cannot be cast, no event time.
     pub fn new(stream: &Arc<Stream>, schema: &Schema) -> Result<ParquetCast, CastError> {
-        let mut fit = ParquetCast { stream: Arc::clone(stream), sources: Vec::new(), missing: Vec::new(), unknown: Vec::new() };
+        let mut fit =
+            ParquetCast { stream: Arc::clone(stream), sources: Vec::new(), missing: Vec::new(), unknown: Vec::new() };
         let mut wrong = Vec::new();
         for (index, column) in stream.columns.iter().enumerate() {
             let source = column_of(schema, &column.name);
@@ -133,7 +136,8 @@ impl Rejections {
 
 /// The column of `schema` called `name`: in this spelling, or else without case.
 pub fn column_of(schema: &Schema, name: &str) -> Option<usize> {
-    let position = |matches: fn(&str, &str) -> bool| schema.fields().iter().position(|field| matches(field.name(), name));
+    let position =
+        |matches: fn(&str, &str) -> bool| schema.fields().iter().position(|field| matches(field.name(), name));
     position(|a, b| a == b).or_else(|| position(column_name::same))
 }
 

@@ -167,7 +167,8 @@ fn content<'b>(raw: &'b str, escaped: bool, unescaped: &'b mut String) -> Result
 }
 
 fn unescape(raw: &str, unescaped: &mut String) -> Result<(), ValueError> {
-    serde::Deserializer::deserialize_str(&mut Deserializer::from_str(raw), Append(unescaped)).map_err(ValueError::Escape)
+    serde::Deserializer::deserialize_str(&mut Deserializer::from_str(raw), Append(unescaped))
+        .map_err(ValueError::Escape)
 }
 
 /// Appends a string to another while it is being unescaped.

@@ -2,8 +2,8 @@
 
 use axum::http::{StatusCode, header};
 use shared::ids::StreamName;
-use shared::sql::suggest::in_parentheses;
 use shared::limits::{IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
+use shared::sql::suggest::in_parentheses;
 
 use super::SubmitError;
 use super::body::BodyError;

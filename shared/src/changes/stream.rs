@@ -72,8 +72,9 @@ impl StoredStream {
         for column in stream.declared() {
             let stored = self.columns.iter().find(|stored| same(&stored.name, &column.name));
             let before = self.declaration.as_ref().and_then(|d| Some(&d.columns[d.column(&column.name)?]));
-            let change =
-                |before: Option<String>| Change::new(Part::Column, Some(&column.name), before, Some(column.to_string()));
+            let change = |before: Option<String>| {
+                Change::new(Part::Column, Some(&column.name), before, Some(column.to_string()))
+            };
             match stored {
                 None if bound => changes.push(change(None).note("NULL in the events that are stored")),
                 None => changes.push(change(None)),

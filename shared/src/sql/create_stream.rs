@@ -172,9 +172,8 @@ fn check_fields(source: &Source, declared: &Columns) -> Result<(), SqlError> {
     let mut known: Vec<(&Column, FieldPath)> = Vec::with_capacity(declared.columns.len());
     for (column, span) in declared.columns.iter().zip(&declared.spans) {
         let field = column.field().into_owned();
-        let overlaps = |(_, other): &&(&Column, FieldPath)| {
-            other.levels().iter().zip(field.levels()).all(|(a, b)| a == b)
-        };
+        let overlaps =
+            |(_, other): &&(&Column, FieldPath)| other.levels().iter().zip(field.levels()).all(|(a, b)| a == b);
         // Of flat fields only equal ones overlap; those have equal names, unless FROM says otherwise.
         if let Some((first, other)) = known.iter().find(overlaps) {
             let (first, name) = (&first.name, &column.name);
@@ -274,8 +273,9 @@ fn read_format(cursor: &mut Cursor, from: Span, column: &mut Column) -> Result<(
     let (text, span) = cursor.quoted_text("a format in single quotes, such as 'unix_s'")?;
     let format = TimeFormat::parse(&text).map_err(|error| {
         let help = match &error {
-            InvalidFormat::Unknown(_) => did_you_mean(&text, FORMATS)
-                .unwrap_or_else(|| format!("the formats are {}, and patterns such as '%d.%m.%Y %H:%M'", FORMATS.join(", "))),
+            InvalidFormat::Unknown(_) => did_you_mean(&text, FORMATS).unwrap_or_else(|| {
+                format!("the formats are {}, and patterns such as '%d.%m.%Y %H:%M'", FORMATS.join(", "))
+            }),
             InvalidFormat::Conversion(_) => "patterns are those of strftime, as `date` takes them".to_owned(),
             InvalidFormat::ZoneName(_) => "%z reads an offset such as +0200".to_owned(),
             InvalidFormat::NoDate(_) => "a pattern has year, month and day, such as '%Y-%m-%d', or %s".to_owned(),
@@ -323,7 +323,9 @@ fn unknown_fields(source: &Source, option: &SqlOption) -> Result<UnknownFields, 
 fn max_age(source: &Source, option: &SqlOption) -> Result<Duration, SqlError> {
     let max_age = option.duration(source)?;
     if max_age.is_zero() {
-        return Err(option.error(source, "`max_age` must be longer than nothing: every event is older than its arrival"));
+        return Err(
+            option.error(source, "`max_age` must be longer than nothing: every event is older than its arrival")
+        );
     }
     Ok(max_age)
 }

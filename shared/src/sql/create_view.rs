@@ -14,9 +14,9 @@ use super::select::{Item, Select, parse_select};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
-use crate::explain::sketch;
 use crate::calendar::{UnknownZone, Zone};
 use crate::column_name::{is_reserved, reserved_names, same};
+use crate::explain::sketch;
 use crate::ids::ViewName;
 use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
 use crate::retention::Retention;
@@ -397,7 +397,8 @@ impl<'a> ViewReader<'a> {
         for measure in measures.measures.iter().filter(estimated) {
             for bound in ["low", "high"].map(|end| format!("{}_{end}", measure.name)) {
                 if let Some(clash) = names.iter().find(|known| same(&known.name, &bound)) {
-                    let message = format!("`{}` is the name of a bound of the estimated measure `{}`", clash.name, measure.name);
+                    let message =
+                        format!("`{}` is the name of a bound of the estimated measure `{}`", clash.name, measure.name);
                     return Err(self.source.error(clash.span, message).help("give one of them another name"));
                 }
             }

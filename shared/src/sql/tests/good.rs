@@ -1,5 +1,6 @@
-//! Texts that are right, and what they come to mean.
+//! Checks valid texts and their meaning.
 
+mod names;
 mod windows_and_measures;
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Does the dialect say yes and no as it should? Whole texts in, definitions or messages out.
+//! Tests the dialect with whole texts: definitions of valid ones, messages of wrong ones.
 
 mod bad;
 mod documents;
