@@ -9,6 +9,7 @@ use polars::prelude::{
     AllowedOptimizations, AnyValue, BooleanChunked, Column, DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame,
     PolarsResult, col, len, lit,
 };
+use shared::evaluate::column;
 use shared::ids::Offset;
 use shared::seam::Cut;
 use shared::stream::{Stream, system_columns};
@@ -52,8 +53,8 @@ pub fn find(
     let day = source.event_time().floor_div(lit(MICROS_PER_DAY)).alias(DATE);
     let (rows, _held) = source.scan(files, columns, watch)?;
     let rows = watch.stopping(rows);
-    let rows = with_positions(rows.filter(col(id.as_str()).is_not_null()));
-    let rows = rows.select([day, col(id.as_str()).alias(ID), col(POSITION)]);
+    let rows = with_positions(rows.filter(column(&id).is_not_null()));
+    let rows = rows.select([day, column(&id).alias(ID), col(POSITION)]);
     let count: u64 = files.iter().map(|file| file.tags.rows).sum();
     let passes = count.saturating_mul(ID_BYTES).div_ceil(ids_bytes as u64).max(1);
     let mut removed: Option<DataFrame> = None;

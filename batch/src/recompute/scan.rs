@@ -9,7 +9,7 @@ use polars::prelude::{
     AllowedOptimizations, DataFrame, DataType as PolarsType, Engine, Expr, LazyFrame, PlRefPath, PolarsResult,
     ScanArgsParquet, Schema, col, lit, polars_err, when,
 };
-use shared::evaluate::polars_type;
+use shared::evaluate::{column, polars_type};
 use shared::limits::PARTITIONS_MAX;
 use shared::stream::{Stream, system_columns};
 use shared::types::DataType;
@@ -56,7 +56,7 @@ impl Source {
             allow_missing_columns: true,
             ..ScanArgsParquet::default()
         };
-        let columns: Vec<Expr> = columns.into_iter().map(col).collect();
+        let columns: Vec<Expr> = columns.iter().map(|name| column(name)).collect();
         Ok((LazyFrame::scan_parquet_files(paths.into(), arguments)?.select(columns), held))
     }
 
@@ -81,7 +81,7 @@ impl Source {
 
     /// The event time in microseconds.
     pub fn event_time(&self) -> Expr {
-        col(self.stream.columns[self.stream.event_time].name.as_str()).to_physical()
+        column(&self.stream.columns[self.stream.event_time].name).to_physical()
     }
 }
 

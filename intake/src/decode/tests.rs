@@ -1,4 +1,4 @@
-//! Do bodies become the rows the contract promises? Tables for the rules, properties for what must hold of any body.
+//! Tests decoding: tables for the rules, properties for every body.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use shared::types::DataType;
 
 use super::*;
 
+mod fields;
+
 #[test]
 fn a_column_that_was_removed_is_null_and_its_field_unknown() {
     let mut stream = every_type();
@@ -19,9 +21,9 @@ fn a_column_that_was_removed_is_null_and_its_field_unknown() {
     stream.declared -= 1;
     stream.event_time = stream.column("at").unwrap();
     let stream = stream.with_removed([Column::new("big", DataType::BigInt)]);
-    for usual in [true, false] {
+    for fast_path in [true, false] {
         let body = br#"{"id": "a", "at": 1, "big": 7}"#;
-        let decoded = decode_with(&stream, body, Options::default(), usual).unwrap();
+        let decoded = decode_with(&stream, body, Options::default(), fast_path).unwrap();
         assert_eq!((decoded.rows.num_rows(), decoded.unknown_fields), (1, 1));
         assert_eq!(decoded.rows.column_by_name("big").map(|column| column.null_count()), Some(1));
     }
@@ -111,6 +113,12 @@ fn each_type_reads_its_values() {
         ("big", "-9223372036854775808", "-9223372036854775808"),
         ("big", "9223372036854775807.000", "9223372036854775807"),
         ("big", "1e18", "1000000000000000000"),
+        ("big", "\"42\"", "42"),
+        ("big", "\"-9223372036854775808\"", "-9223372036854775808"),
+        ("big", "\"\\u0034\\u0032\"", "42"),
+        ("big", "\"0\"", "0"),
+        ("big", "\"-0\"", "0"),
+        ("small", "\"-2147483648\"", "-2147483648"),
         ("ratio", "0.1", "0.1"),
         ("ratio", "-0.0", "0.0"),
         ("ratio", "-0", "0.0"),
@@ -133,6 +141,10 @@ fn each_type_reads_its_values() {
         ("at", "\"2026-01-01T00:00:01\"", "2026-01-01T00:00:01Z"),
         ("at", "\"2026-01-01T02:00:00+02:00\"", "2026-01-01T00:00:00Z"),
         ("at", "\"2026-01-01T02:00:00\\u002B02:00\"", "2026-01-01T00:00:00Z"),
+        ("at", "\"2026-01-01T02:00:00+0200\"", "2026-01-01T00:00:00Z"),
+        ("at", "\"20260101T000001.5Z\"", "2026-01-01T00:00:01.500Z"),
+        ("at", "\"20260101T020001+0200\"", "2026-01-01T00:00:01Z"),
+        ("at", "\"20260101T000001\"", "2026-01-01T00:00:01Z"),
         ("at", "1767225601234", "2026-01-01T00:00:01.234Z"),
         ("at", "1767225601234.567", "2026-01-01T00:00:01.234567Z"),
         ("at", "1.767225601234e12", "2026-01-01T00:00:01.234Z"),
@@ -149,7 +161,16 @@ fn each_type_reads_its_values() {
 fn each_type_rejects_what_it_does_not_hold() {
     for (field, json, want) in [
         ("big", "\"abc\"", "big: expected BIGINT, found string \"abc\""),
-        ("big", "\"1\"", "big: expected BIGINT, found string \"1\""),
+        ("big", "\"4.5\"", "big: expected BIGINT, found string \"4.5\""),
+        ("big", "\"4.0\"", "big: expected BIGINT, found string \"4.0\""),
+        ("big", "\" 42\"", "big: expected BIGINT, found string \" 42\""),
+        ("big", "\"+42\"", "big: expected BIGINT, found string \"+42\""),
+        ("big", "\"042\"", "big: expected BIGINT, found string \"042\""),
+        ("big", "\"-\"", "big: expected BIGINT, found string \"-\""),
+        ("big", "\"\"", "big: expected BIGINT, found string \"\""),
+        ("big", "\"9223372036854775808\"", "big: BIGINT is out of range, found string \"9223372036854775808\""),
+        ("small", "\"2147483648\"", "small: INT is out of range, found string \"2147483648\""),
+        ("at", "\"1767225601234\"", "at: expected TIMESTAMP, found string \"1767225601234\""),
         ("big", "3.5", "big: expected BIGINT, found number 3.5"),
         ("big", "9223372036854775808", "big: BIGINT is out of range, found number 9223372036854775808"),
         ("big", "1e99", "big: BIGINT is out of range, found number 1e99"),
@@ -194,7 +215,7 @@ fn each_type_rejects_what_it_does_not_hold() {
 }
 
 #[test]
-fn a_line_that_is_no_object_says_what_it_is() {
+fn a_line_that_is_not_an_object_says_what_it_is() {
     let decoded = read("{\"at\":1}\n42\n\"x\"\nhello\n{\"at\":2\n{\"at\":3}}\n{\"big\":1}\nnull\n{\"at\":4}");
     let reasons: Vec<_> = decoded.rejections.iter().map(|r| (r.line, r.reason.as_str())).collect();
     assert_eq!(

@@ -24,7 +24,7 @@ use polars::prelude::{Column, DataFrame, IntoColumn, IntoLazy, OptFlags, PolarsE
 
 pub use self::frame::{from_polars, to_polars_series};
 pub use self::kernel::polars_type;
-pub use self::translate::to_polars;
+pub use self::translate::{column, to_polars};
 use crate::scalar::Scalar;
 
 /// Why expressions could not be evaluated. None of this can come from a user's text: it is a defect here or in Polars.

@@ -1,6 +1,6 @@
 //! Translates an expression to Polars. No operand is written twice, so nesting does not multiply the size.
 
-use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, col, lit, when};
+use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, lit, when};
 
 use super::arithmetic::{arithmetic, negate, of_double, of_doubles, of_number, round};
 use super::cast::cast;
@@ -12,6 +12,11 @@ use super::timestamp::{of_moment, shift};
 use crate::scalar::{CompareOp, Function, Literal, Node, Scalar};
 use crate::types::DataType;
 
+/// The column of exactly this name. Polars' own `col` reads `*` and `^..$` as patterns.
+pub fn column(name: &str) -> Expr {
+    Expr::Column(name.into())
+}
+
 /// The expression in Polars; `columns` are the Polars names of the columns by index.
 ///
 /// # Panics
@@ -19,7 +24,7 @@ use crate::types::DataType;
 pub fn to_polars(scalar: &Scalar, columns: &[String]) -> Expr {
     let to = |scalar: &Scalar| to_polars(scalar, columns);
     match &scalar.node {
-        Node::Column(index) => col(columns[*index].as_str()),
+        Node::Column(index) => column(&columns[*index]),
         Node::Literal(value) => literal(value, scalar.data_type),
         Node::Arithmetic(op, a, b) => arithmetic(*op, to(a), to(b), scalar.data_type),
         Node::Compare(op, a, b) => compare(*op, to(a), to(b)),
