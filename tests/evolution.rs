@@ -1,5 +1,5 @@
-//! Definitions change between restarts, while events come, runs run and die: every answer is that of the definition which
-//! answers, over every event that was accepted.
+//! Tests definitions that change between restarts, while events arrive and runs fail: every result is that of the active
+//! definition, over every accepted event.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;
@@ -162,7 +162,7 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     assert_eq!(status["shadow"]["changes"].as_array().map(Vec::len), Some(4), "{status}");
     history.world.wait_for("both definitions to be folded", |world| definitions_folded(world) == 2.0);
 
-    // Another change of mind in the middle of it: the first goes on answering, with all that came since.
+    // Another change during the recomputation: the first definition stays active, with all events since.
     let third = Declared { price: false, view: 0b10101 };
     let go_on = hold(&mut history, "commit", third);
     history.world.wait_for("the run to have cut", |world| {
@@ -259,12 +259,12 @@ fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
         })
         .collect();
     let mut asked = [0, 0];
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     while asked[1] < 200 {
         if asked[0] == 200 {
             std::fs::write(&go_on, "").expect("a file");
         }
-        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{asked:?}");
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{asked:?}");
         let before = acknowledged.load(Ordering::SeqCst);
         let answer = history.world.rows(NAME, "&layer=merged");
         // Two requests of fifty events may be under way.
@@ -275,7 +275,7 @@ fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
         assert_eq!(answer["complete"], json!(true), "{answer}");
         let is_new = answer["columns"].as_array().expect("columns").iter().any(|c| c["name"] == json!("code"));
         asked[usize::from(is_new)] += 1;
-        assert!(!(is_new && asked[0] < 200), "swapped before it was let go on");
+        assert!(!(is_new && asked[0] < 200), "swapped before the run could continue");
     }
     stop.store(true, Ordering::SeqCst);
     senders.into_iter().for_each(|sender| sender.join().expect("every request was answered"));

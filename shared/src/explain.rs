@@ -19,7 +19,7 @@ use crate::window::Window;
 
 /// The stream's times and both physical plans of a view, in lines. `stream` is the view's stream.
 pub fn describe(view: &View, stream: &Stream) -> String {
-    let reader = Reader { view, stream };
+    let reader = ViewText { view, stream };
     let mut text = format!("view {} on stream {}\n", view.name, stream.name);
     reader.stream_lines(&mut text);
     reader.output_lines(&mut text);
@@ -30,7 +30,7 @@ pub fn describe(view: &View, stream: &Stream) -> String {
 }
 
 /// Describes the parts of a view in words.
-pub(crate) struct Reader<'a> {
+pub(crate) struct ViewText<'a> {
     pub view: &'a View,
     pub stream: &'a Stream,
 }
@@ -44,7 +44,7 @@ fn heading(text: &mut String, value: &str) {
     writeln!(text, "{value}").expect("a String takes any text");
 }
 
-impl Reader<'_> {
+impl ViewText<'_> {
     fn stream_lines(&self, text: &mut String) {
         let Stream { event_time, primary_key, partitions, unknown_fields, retention, .. } = self.stream;
         line(text, "event time", &self.stream.columns[*event_time].name);
@@ -53,7 +53,7 @@ impl Reader<'_> {
         line(text, "watermark", format!("{} behind the latest event", duration(self.stream.watermark_delay)));
         let lateness = self.stream.allowed_lateness;
         let late = if lateness.is_zero() { "none".to_owned() } else { duration(lateness) };
-        line(text, "allowed lateness", format!("{late}; later events are left to the batch layer"));
+        line(text, "allowed lateness", format!("{late}; speed excludes later events, batch includes them"));
         line(text, "max ahead", format!("{} of the arrival time", duration(self.stream.max_ahead)));
         if let Some(max_age) = self.stream.max_age {
             line(text, "max age", format!("{} on arrival; older events are rejected", duration(max_age)));
@@ -70,7 +70,7 @@ impl Reader<'_> {
             line(text, "field", format!("{} {column}", print_name(&column.name)));
         }
         if let Some(retention) = retention {
-            let kept = format!("events are kept for {retention}; windows made of older ones stay as they are");
+            let kept = format!("events are kept for {retention}; windows of older ones stay as they are");
             line(text, "retention", kept);
         }
     }
@@ -95,7 +95,7 @@ impl Reader<'_> {
             }
         }
         if let Some(having) = &self.view.having {
-            line(text, "having", format!("{}; other rows are not shown", self.over_aggregates(having)));
+            line(text, "having", format!("{}; other rows are hidden", self.over_aggregates(having)));
         }
     }
 

@@ -1,12 +1,12 @@
-//! When does a view's next run start? Five-field cron lines in a time zone, their `@` names, and `@every` for short
+//! Computes when the runs of a view start: five-field cron lines in a time zone, their `@` names, and `@every` for short
 //! intervals.
 //!
 //! A line names readings of the zone's wall clock. Each fires at the first instant at which the clock shows it or later:
 //! one that the clock jumps over fires at the jump, one that it shows twice fires the first time. So no change of a clock
 //! skips a run or doubles it. `@every` counts time itself and knows no zone.
 //!
-//! The `cron` crate has other habits than the lines people know: six fields, 1 for Sunday, and it wants both a day of
-//! the month and a weekday to match. Lines are translated, so that 0 and 7 are Sunday and either day is enough.
+//! The `cron` crate differs from standard cron: it has six fields, 1 for Sunday, and requires both the day of the month and the
+//! weekday to match. Lines are translated, so that 0 and 7 are Sunday and either day is enough.
 
 use std::str::FromStr;
 
@@ -28,10 +28,10 @@ const NAMED: [(&str, &str); 7] = [
 
 /// The instants at which runs start.
 #[derive(Debug, Clone)]
-pub struct Schedule(Kind);
+pub struct Schedule(Timing);
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum Timing {
     /// Microseconds; fires at their multiples since 1970.
     Every(i64),
     /// Fires when the wall clock of the zone shows what any of the lines names.
@@ -49,7 +49,7 @@ pub enum ScheduleError {
     UnknownName(String),
     #[error("\"{0}\" is not an interval of at least one second: write 5s, 10m, 2h or 1h30m")]
     Interval(String),
-    #[error("\"{0}\" never comes")]
+    #[error("schedule \"{0}\" never fires")]
     Never(String),
 }
 
@@ -59,7 +59,7 @@ impl Schedule {
     pub fn parse(line: &str) -> Result<Schedule, ScheduleError> {
         let line = line.trim();
         if let Some(interval) = line.strip_prefix("@every") {
-            return parse_interval(interval.trim()).map(|micros| Schedule(Kind::Every(micros)));
+            return parse_interval(interval.trim()).map(|micros| Schedule(Timing::Every(micros)));
         }
         let expanded = match NAMED.iter().find(|(name, _)| *name == line) {
             Some((_, fields)) => fields,
@@ -86,15 +86,15 @@ impl Schedule {
             cron::Schedule::from_str(&six).map_err(|_| ScheduleError::Never(line.to_owned()))
         });
         let lines = schedules.collect::<Result<_, _>>()?;
-        let schedule = Schedule(Kind::Cron { lines, zone: Zone::UTC });
+        let schedule = Schedule(Timing::Cron { lines, zone: Zone::UTC });
         schedule.next_after(Micros(0)).ok_or_else(|| ScheduleError::Never(line.to_owned()))?;
         Ok(schedule)
     }
 
-    /// The same readings on the wall clock of `zone`. Intervals have no clock and stay what they are.
+    /// The same readings on the wall clock of `zone`. Intervals have no clock and stay as they are.
     pub fn in_zone(self, zone: Zone) -> Schedule {
         match self.0 {
-            Kind::Cron { lines, .. } => Schedule(Kind::Cron { lines, zone }),
+            Timing::Cron { lines, .. } => Schedule(Timing::Cron { lines, zone }),
             every => Schedule(every),
         }
     }
@@ -102,20 +102,20 @@ impl Schedule {
     /// The zone whose clock it follows; none of an interval.
     pub fn zone(&self) -> Option<Zone> {
         match self.0 {
-            Kind::Every(_) => None,
-            Kind::Cron { zone, .. } => Some(zone),
+            Timing::Every(_) => None,
+            Timing::Cron { zone, .. } => Some(zone),
         }
     }
 
     /// The first instant after `after` at which a run starts.
     pub fn next_after(&self, after: Micros) -> Option<Micros> {
         match &self.0 {
-            Kind::Every(micros) => after.0.div_euclid(*micros).checked_add(1)?.checked_mul(*micros).map(Micros),
-            Kind::Cron { lines, zone } => lines.iter().filter_map(|line| next_reading(line, *zone, after)).min(),
+            Timing::Every(micros) => after.0.div_euclid(*micros).checked_add(1)?.checked_mul(*micros).map(Micros),
+            Timing::Cron { lines, zone } => lines.iter().filter_map(|line| next_reading(line, *zone, after)).min(),
         }
     }
 
-    /// Did a run come due after `last` and until `now`? However many did, one makes up for all.
+    /// Returns whether at least one run was due after `last` and until `now`.
     pub fn missed(&self, last: Micros, now: Micros) -> bool {
         self.next_after(last).is_some_and(|due| due <= now)
     }
@@ -123,7 +123,7 @@ impl Schedule {
 
 /// The first instant after `after` at which `zone`'s wall clock shows a reading of `line`, or has jumped over it.
 fn next_reading(line: &cron::Schedule, zone: Zone, after: Micros) -> Option<Micros> {
-    // Every reading up to the present one has been shown by now; later ones may have been, before the clock went back.
+    // The clock has shown every reading up to the present one; it may have shown later ones, before it went back.
     let wall = DateTime::<Utc>::from_timestamp_micros(zone.wall_clock(after.0))?;
     let mut instants = line.after(&wall).map(|reading| zone.first_instant(reading.timestamp_micros()));
     instants.find(|instant| *instant > after.0).map(Micros)
@@ -257,7 +257,7 @@ mod tests {
             ("* * * * 8", "\"8\" is not a valid weekday"),
             ("* * * * monday", "\"monday\" is not a valid weekday"),
             ("* * * * 1/0", "\"1/0\" is not a valid weekday"),
-            ("0 0 31 2 *", "\"0 0 31 2 *\" never comes"),
+            ("0 0 31 2 *", "schedule \"0 0 31 2 *\" never fires"),
             (
                 "@fortnightly",
                 "\"@fortnightly\" is not known: use @hourly, @daily, @weekly, @monthly, @yearly or @every 30s",

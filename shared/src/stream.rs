@@ -82,7 +82,7 @@ impl fmt::Display for Column {
     }
 }
 
-/// What to do with fields of an event that the stream does not declare.
+/// How intake treats fields of an event that the stream does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnknownFields {
     /// Ignore and count them.

@@ -2,7 +2,7 @@
 
 /// A decimal text multiplied by a power of ten and cut to an integer (towards zero).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Scaled {
+pub(super) struct ScaledNumber {
     pub(super) value: i128,
     /// Digits other than zero were cut off.
     pub(super) inexact: bool,
@@ -11,7 +11,7 @@ pub(super) struct Scaled {
 
 /// Why a text has no scaled value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotScaled {
+pub(super) enum ScaleError {
     /// Not of the form `[+-]digits[.digits][e[+-]digits]`.
     NotNumber,
     /// More than an `i128` holds.
@@ -19,7 +19,7 @@ pub(super) enum NotScaled {
 }
 
 /// The number written in `text`, times ten to the power of `scale`.
-pub(super) fn scaled(text: &str, scale: i8) -> Result<Scaled, NotScaled> {
+pub(super) fn scaled(text: &str, scale: i8) -> Result<ScaledNumber, ScaleError> {
     let (negative, unsigned) = match text.as_bytes() {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -32,11 +32,11 @@ pub(super) fn scaled(text: &str, scale: i8) -> Result<Scaled, NotScaled> {
     };
     let exponent = match rest {
         [] => 0,
-        [b'e' | b'E', rest @ ..] => exponent(rest).ok_or(NotScaled::NotNumber)?,
-        _ => return Err(NotScaled::NotNumber),
+        [b'e' | b'E', rest @ ..] => exponent(rest).ok_or(ScaleError::NotNumber)?,
+        _ => return Err(ScaleError::NotNumber),
     };
     if integer.is_empty() && fraction.is_empty() {
-        return Err(NotScaled::NotNumber);
+        return Err(ScaleError::NotNumber);
     }
 
     // Digits from `kept` on stand behind the point once it has moved.
@@ -47,7 +47,7 @@ pub(super) fn scaled(text: &str, scale: i8) -> Result<Scaled, NotScaled> {
     for (index, digit) in integer.iter().chain(fraction).enumerate() {
         if (index as i64) < kept {
             let digit = i128::from(digit - b'0');
-            value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(NotScaled::TooLarge)?;
+            value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or(ScaleError::TooLarge)?;
         } else {
             inexact |= *digit != b'0';
         }
@@ -55,10 +55,10 @@ pub(super) fn scaled(text: &str, scale: i8) -> Result<Scaled, NotScaled> {
     if value != 0 {
         // At most 38 rounds: then it overflows.
         for _ in written as i64..kept {
-            value = value.checked_mul(10).ok_or(NotScaled::TooLarge)?;
+            value = value.checked_mul(10).ok_or(ScaleError::TooLarge)?;
         }
     }
-    Ok(Scaled { value: if negative { -value } else { value }, inexact, negative })
+    Ok(ScaledNumber { value: if negative { -value } else { value }, inexact, negative })
 }
 
 /// The leading digits of a text, and what follows them.
@@ -111,10 +111,10 @@ mod tests {
     #[test]
     fn says_why_there_is_no_value() {
         for text in ["", "-", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "NaN", " 1", "1 ", "--1"] {
-            assert_eq!(scaled(text, 0), Err(NotScaled::NotNumber), "{text}");
+            assert_eq!(scaled(text, 0), Err(ScaleError::NotNumber), "{text}");
         }
         for text in ["1e39", "999999999999999999999999999999999999999", "1e99999999999999999999"] {
-            assert_eq!(scaled(text, 0), Err(NotScaled::TooLarge), "{text}");
+            assert_eq!(scaled(text, 0), Err(ScaleError::TooLarge), "{text}");
         }
     }
 }

@@ -17,9 +17,9 @@ use super::row::{Cell, Row};
 use super::{DecodeError, Decoded, Malformed, Options, Rejection};
 use crate::event_id;
 
-/// Bytes of JSON an event is taken to have, at least, when room for its columns is made.
+/// Least bytes of JSON assumed per event when memory for the columns is reserved.
 const EVENT_BYTES_GUESS: usize = 128;
-/// The same for each of its fields. So the room made never exceeds the size of the body.
+/// The same per field. So the reserved memory never exceeds the size of the body.
 const FIELD_BYTES_GUESS: usize = 16;
 
 /// The decoding of one body.
@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
         end
     }
 
-    /// Reads and settles the event that `text` is.
+    /// Reads and settles the event `text`.
     pub(super) fn read_event(&mut self, line: u64, text: &'a str) {
         self.row.clear();
         if text.len() > self.options.event_bytes_max {
@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
         self.columns.append(&mut self.row);
     }
 
-    /// Counts the event that `text` is as rejected; lists why, and keeps it, while there is room.
+    /// Counts the event `text` as rejected; lists the reason and keeps the text, while there is room.
     #[cold]
     pub(super) fn reject(&mut self, line: u64, text: &[u8], fault: RejectReason<'_>) {
         self.lines_read += 1;

@@ -5,13 +5,13 @@
 use shared::stream::{TimeFormat, UnixUnit};
 use shared::time::{MICROS_PER_DAY, MICROS_PER_SECOND, Micros};
 
-use super::number::{self, NotScaled};
+use super::number::{self, ScaleError};
 
-impl From<NotScaled> for InvalidMoment {
-    fn from(error: NotScaled) -> InvalidMoment {
+impl From<ScaleError> for InvalidMoment {
+    fn from(error: ScaleError) -> InvalidMoment {
         match error {
-            NotScaled::NotNumber => InvalidMoment::Malformed,
-            NotScaled::TooLarge => InvalidMoment::OutOfRange,
+            ScaleError::NotNumber => InvalidMoment::Malformed,
+            ScaleError::TooLarge => InvalidMoment::OutOfRange,
         }
     }
 }

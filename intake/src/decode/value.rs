@@ -4,7 +4,7 @@ use serde_json::Deserializer;
 use shared::stream::{Column, TimeFormat, UnixUnit};
 use shared::types::DataType;
 
-use super::number::{self, NotScaled};
+use super::number::{self, ScaleError};
 use super::reject_reason::{self, RejectReason};
 use super::row::Cell;
 use super::timestamp::{self, InvalidMoment};
@@ -38,11 +38,11 @@ impl From<InvalidMoment> for ValueError {
     }
 }
 
-impl From<NotScaled> for ValueError {
-    fn from(error: NotScaled) -> ValueError {
+impl From<ScaleError> for ValueError {
+    fn from(error: ScaleError) -> ValueError {
         match error {
-            NotScaled::NotNumber => ValueError::Type,
-            NotScaled::TooLarge => ValueError::Range,
+            ScaleError::NotNumber => ValueError::Type,
+            ScaleError::TooLarge => ValueError::Range,
         }
     }
 }

@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    fn told(stored: &StoredStream, stream: &Stream) -> Vec<(String, bool)> {
+    fn texts(stored: &StoredStream, stream: &Stream) -> Vec<(String, bool)> {
         stored.changes(stream).iter().map(|c| (c.to_string(), c.refused.is_some())).collect()
     }
 
@@ -182,12 +182,12 @@ mod tests {
             ", partitions = 2, idle_timeout = '5 seconds'",
         );
         let expected = ["column c added: DATE", "column b removed", "option idle_timeout added: '5 seconds'"];
-        assert_eq!(told(&stored, &wider), expected.map(|text| (text.to_owned(), false)));
+        assert_eq!(texts(&stored, &wider), expected.map(|text| (text.to_owned(), false)));
         assert_eq!(stored.removed(&wider).iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["b"]);
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE, b STRING", ", partitions = 3");
         let expected =
             ["column a changed: BIGINT → DOUBLE", "primary key changed: id → none", "partitions changed: 2 → 3"];
-        assert_eq!(told(&stored, &other), expected.map(|text| (text.to_owned(), true)));
+        assert_eq!(texts(&stored, &other), expected.map(|text| (text.to_owned(), true)));
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 2");
         let stored = stored(&old, 0);
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE", "");
-        assert!(told(&stored, &other).iter().all(|(_, refused)| !refused));
+        assert!(texts(&stored, &other).iter().all(|(_, refused)| !refused));
         assert_eq!(stored.removed(&stream("at TIMESTAMP", "")), []);
     }
 
@@ -203,9 +203,9 @@ mod tests {
     fn of_an_old_lake_columns_event_time_and_least_partitions_are_known() {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 3");
         let stored = StoredStream { declaration: None, ..stored(&old, 3) };
-        assert_eq!(told(&stored, &stream("id STRING, at TIMESTAMP, a BIGINT", ", partitions = 4")), []);
+        assert_eq!(texts(&stored, &stream("id STRING, at TIMESTAMP, a BIGINT", ", partitions = 4")), []);
         let fewer = stream("id STRING, at TIMESTAMP, a BIGINT", "");
-        assert_eq!(told(&stored, &fewer), [("partitions changed: 3 → 1".to_owned(), true)]);
+        assert_eq!(texts(&stored, &fewer), [("partitions changed: 3 → 1".to_owned(), true)]);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use super::{Change, Part, options};
 use crate::column_name::same;
-use crate::explain::Reader;
+use crate::explain::ViewText;
 use crate::sql::window_text;
 use crate::stream::Stream;
 use crate::view::{OutputColumn, View};
 
 /// How `after` differs from `before`. Both read `stream`, which has the columns of both.
 pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change> {
-    let (old, new) = (Reader { view: before, stream }, Reader { view: after, stream });
+    let (old, new) = (ViewText { view: before, stream }, ViewText { view: after, stream });
     let mut changes = Vec::new();
     let mut differ = |part: Part, before: Option<String>, after: Option<String>| {
         if before != after {
@@ -22,11 +22,11 @@ pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change>
         differ(Part::Window, text(before), text(after));
     }
     differ(Part::Having, old.having_sql(), new.having_sql());
-    let dimensions = |view: &View, reader: &Reader<'_>| -> Vec<(String, String)> {
+    let dimensions = |view: &View, reader: &ViewText<'_>| -> Vec<(String, String)> {
         view.dimensions.iter().map(|d| (d.name.clone(), reader.sql(&d.expression))).collect()
     };
     compare_named(Part::Dimension, &dimensions(before, &old), &dimensions(after, &new), &mut changes);
-    let measures = |view: &View, reader: &Reader<'_>| -> Vec<(String, String)> {
+    let measures = |view: &View, reader: &ViewText<'_>| -> Vec<(String, String)> {
         view.measures.iter().map(|m| (m.name.clone(), reader.over_aggregates(&m.expression))).collect()
     };
     compare_named(Part::Measure, &measures(before, &old), &measures(after, &new), &mut changes);
@@ -48,7 +48,7 @@ pub fn changes_results(change: &Change) -> bool {
 /// Returns whether the measures at these indices mean the same in both definitions, for rows of the same window and group.
 pub fn same_measure(before: &View, old: usize, after: &View, new: usize, stream: &Stream) -> bool {
     let text = |view: &View, measure: usize| {
-        let reader = Reader { view, stream };
+        let reader = ViewText { view, stream };
         (reader.over_aggregates(&view.measures[measure].expression), reader.filter_sql())
     };
     text(before, old) == text(after, new)
@@ -96,8 +96,8 @@ mod tests {
         let stream = parse_definitions(&[("s".to_owned(), text)]).expect("right").streams.remove(0);
         let view = |sql: &str| parse_view(&stream, &format!("CREATE VIEW v {sql}")).unwrap_or_else(|e| panic!("{e}"));
         let (before, after) = (view(before), view(after));
-        let told = view_changes(&before, &after, &stream).iter().map(ToString::to_string).collect();
-        (told, before.definition_hash() == after.definition_hash())
+        let texts = view_changes(&before, &after, &stream).iter().map(ToString::to_string).collect();
+        (texts, before.definition_hash() == after.definition_hash())
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_told_in_words() {
+    fn each_changed_part_has_words() {
         let base = "AS SELECT window_start, b, COUNT(*) AS n, SUM(a) AS total FROM s WHERE a > 0 GROUP BY TUMBLE(at, INTERVAL '1' HOUR), b";
         let table = [
             (base, vec![], true),
@@ -154,8 +154,8 @@ mod tests {
             ),
         ];
         for (after, expected, same) in table {
-            let (told, equal) = changes(base, after);
-            assert_eq!((told.iter().map(String::as_str).collect::<Vec<_>>(), equal), (expected, same), "{after}");
+            let (texts, equal) = changes(base, after);
+            assert_eq!((texts.iter().map(String::as_str).collect::<Vec<_>>(), equal), (expected, same), "{after}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What does each layer keep for an aggregate, in words?
+//! Describes the state that each layer keeps for an aggregate.
 
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction};
@@ -31,7 +31,7 @@ pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&
     }
 }
 
-/// What speed keeps in memory.
+/// The state that speed keeps in memory.
 pub(super) fn speed(aggregate: &Aggregate) -> String {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |argument| argument.data_type);
     match aggregate.function {
@@ -43,7 +43,7 @@ pub(super) fn speed(aggregate: &Aggregate) -> String {
         AggregateFunction::Min | AggregateFunction::Max => format!("the value, {argument}"),
         AggregateFunction::Spread { .. } => "count, mean and squared deviations, DOUBLE".to_owned(),
         AggregateFunction::First | AggregateFunction::Last => {
-            format!("the value, {argument}, its event time and its place in the log")
+            format!("the value, {argument}, its event time and its position in the log")
         }
         _ => match sketch(aggregate.function) {
             Some(sketch) => format!("the values while they are few, then {sketch}: approximate"),
@@ -52,7 +52,7 @@ pub(super) fn speed(aggregate: &Aggregate) -> String {
     }
 }
 
-/// What batch computes, and keeps for answers that merge it.
+/// The result of batch, and the state that it keeps for merging.
 pub(super) fn batch(aggregate: &Aggregate) -> String {
     match sketch(aggregate.function) {
         Some(sketch) => format!("exact, and for merging the values while they are few, then {sketch}"),
@@ -60,7 +60,7 @@ pub(super) fn batch(aggregate: &Aggregate) -> String {
     }
 }
 
-/// What stands for many values in bounded memory; `None`: the state is as exact as the value.
+/// The sketch of many values in bounded memory; `None`: the state is as exact as the value.
 pub(crate) fn sketch(function: AggregateFunction) -> Option<&'static str> {
     match function {
         AggregateFunction::CountDistinct => Some("an HLL sketch (lgK 12)"),

@@ -1,4 +1,4 @@
-//! How does a view cut event time, in words?
+//! Describes how a view cuts event time into windows.
 
 use crate::calendar::{Calendar, CalendarUnit, Zone};
 use crate::sql::{interval, length_text, window_text};
@@ -39,7 +39,7 @@ pub(super) fn lines(window: &Window, zone: Zone, event_time: &str) -> Vec<(&'sta
     lines
 }
 
-/// What the window leaves out, if anything.
+/// The gaps between windows, if there are any.
 pub(super) fn holes(window: &Window) -> Option<&'static str> {
     match window {
         Window::Hop { slide, size, .. } if slide > size => {

@@ -1,12 +1,12 @@
-//! Which aggregates are there, and what do they take?
+//! Reads calls of aggregates: their names, arguments, DISTINCT, FILTER and WITHIN GROUP.
 
 use sqlparser::ast::{Expr, OrderByExpr};
 
 use super::coerce::{is_null, settle};
 use super::error::SqlError;
-use super::functions::Call;
+use super::functions::FunctionCall;
 use super::lower::Lowering;
-use super::scope::Place;
+use super::scope::Clause;
 use crate::limits::TOP_K_MAX;
 use crate::scalar::{Literal, Node, Scalar};
 use crate::types::DataType;
@@ -49,25 +49,25 @@ pub(super) fn later(name: &str) -> Option<String> {
 
 impl Lowering<'_, '_, '_> {
     /// Lowers an aggregate's call to a column of the view's aggregates.
-    pub(super) fn aggregate(&mut self, call: &Call) -> Result<Scalar, SqlError> {
+    pub(super) fn aggregate(&mut self, call: &FunctionCall) -> Result<Scalar, SqlError> {
         let name = call.name.to_uppercase();
-        let place = self.scope.place;
-        match place {
-            Place::Select | Place::Having => {}
-            Place::Argument => {
+        let clause = self.scope.clause;
+        match clause {
+            Clause::Select | Clause::Having => {}
+            Clause::Argument => {
                 return Err(self.source.error(call.span, "an aggregate cannot stand inside an aggregate"));
             }
-            Place::Rows(clause) => {
-                let error = self.source.error(call.span, format!("the aggregate {name} cannot stand in {clause}"));
-                return Err(error.help(match clause {
+            Clause::Rows(name_of_clause) => {
+                let error = self.source.error(call.span, format!("the aggregate {name} cannot stand in {name_of_clause}"));
+                return Err(error.help(match name_of_clause {
                     "WHERE" => "a condition on aggregates belongs in HAVING, behind GROUP BY",
                     _ => "aggregates are the measures of SELECT",
                 }));
             }
         }
-        self.scope.place = Place::Argument;
+        self.scope.clause = Clause::Argument;
         let aggregate = self.aggregate_parts(call, &name);
-        self.scope.place = place;
+        self.scope.clause = clause;
         let aggregate = aggregate?;
         let data_type = aggregate.data_type();
         if data_type == DataType::Json {
@@ -76,7 +76,7 @@ impl Lowering<'_, '_, '_> {
         Ok(Scalar::column(self.scope.aggregate(aggregate), data_type))
     }
 
-    fn aggregate_parts(&mut self, call: &Call, name: &str) -> Result<Aggregate, SqlError> {
+    fn aggregate_parts(&mut self, call: &FunctionCall, name: &str) -> Result<Aggregate, SqlError> {
         let filter = call.filter.map(|filter| self.condition(filter, "FILTER")).transpose()?;
         if call.star {
             return match call.name.as_str() {
@@ -121,22 +121,22 @@ impl Lowering<'_, '_, '_> {
         if is_null(&argument) { self.bring(argument, DataType::BigInt, at) } else { Ok(argument) }
     }
 
-    /// DISTINCT says something for COUNT, and nothing for MIN and MAX.
-    fn check_distinct(&self, call: &Call, name: &str) -> Result<(), SqlError> {
+    /// Checks DISTINCT: COUNT gives it a meaning, MIN and MAX ignore it, other aggregates refuse it.
+    fn check_distinct(&self, call: &FunctionCall, name: &str) -> Result<(), SqlError> {
         if !call.distinct || ["count", "min", "max"].contains(&call.name.as_str()) {
             return Ok(());
         }
         let error = self.source.error(call.span, format!("{name}(DISTINCT ..) is not supported"));
         Err(match call.name.as_str() {
-            "sum" | "avg" => error.help("states of it could not be merged; COUNT(DISTINCT ..) is possible"),
+            "sum" | "avg" => error.help("its states could not be merged; COUNT(DISTINCT ..) is possible"),
             _ => error.help("only COUNT, MIN and MAX take DISTINCT"),
         })
     }
 
-    /// What is accumulated, and the expression whose values are.
+    /// The aggregate function, and the expression that it accumulates.
     fn aggregate_function<'e>(
         &mut self,
-        call: &Call<'e>,
+        call: &FunctionCall<'e>,
         name: &str,
     ) -> Result<(AggregateFunction, &'e Expr), SqlError> {
         if let Some(fraction) = call.name.strip_prefix("percentile_") {
@@ -173,7 +173,7 @@ impl Lowering<'_, '_, '_> {
     /// `PERCENTILE_CONT(fraction) WITHIN GROUP (ORDER BY x)`, or `PERCENTILE_DISC`.
     fn percentile<'e>(
         &mut self,
-        call: &Call<'e>,
+        call: &FunctionCall<'e>,
         name: &str,
         continuous: bool,
     ) -> Result<(AggregateFunction, &'e Expr), SqlError> {
@@ -190,14 +190,14 @@ impl Lowering<'_, '_, '_> {
             return Err(self.source.error(call.span, format!("{name} orders by one expression")).help(form()));
         };
         if options.nulls_first.is_some() {
-            return Err(self.error(expr, "NULLs have no place in this order: they are left out"));
+            return Err(self.error(expr, "this order ignores NULLs, so they have no place in it"));
         }
         let descending = options.asc == Some(false);
         let fraction = self.fraction(call.arguments[0], name, descending && continuous)?;
         Ok((AggregateFunction::Percentile { fraction, continuous, descending: descending && !continuous }, expr))
     }
 
-    /// A constant from 0 to 1; `from_end`: what is left to 1.
+    /// A constant from 0 to 1; with `from_end`, 1 minus the constant.
     fn fraction(&mut self, at: &Expr, name: &str, from_end: bool) -> Result<f64, SqlError> {
         let constant = self.expr(at)?;
         let left = |value: f64| if from_end { 1.0 - value } else { value };

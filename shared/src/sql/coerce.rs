@@ -1,4 +1,4 @@
-//! To which common type are operands brought? Numbers widen, a date becomes a moment, constants adapt to what they meet.
+//! Brings operands to a common type: numbers widen, a date becomes a moment, constants adapt to the other operand.
 
 use super::data_type::DECIMAL_DIGITS_MAX;
 use super::literal;
@@ -17,7 +17,7 @@ pub(super) fn settle(scalar: Scalar) -> Scalar {
     }
 }
 
-/// Can CAST turn `from` into `to`?
+/// Returns whether CAST can turn `from` into `to`.
 pub(super) fn can_cast(from: DataType, to: DataType) -> bool {
     use DataType::{Boolean, Date, String, Timestamp};
     match (from, to) {
@@ -61,7 +61,7 @@ fn is_moment(data_type: DataType) -> bool {
     matches!(data_type, DataType::Date | DataType::Timestamp)
 }
 
-/// Is this a NULL that has no type of its own?
+/// Returns whether this is a NULL without a type of its own.
 pub(super) fn is_null(scalar: &Scalar) -> bool {
     matches!(scalar.node, Node::Literal(Literal::Null))
 }
@@ -97,7 +97,7 @@ pub(super) fn scale_of(data_type: DataType) -> i8 {
     digits(data_type).1
 }
 
-/// Brings `scalar` to type `to`: constants at once, everything else by a cast. Errors: a text that is no date or moment.
+/// Brings `scalar` to type `to`: constants at once, everything else by a cast. Errors: a text that is not a date or moment.
 pub(super) fn bring_to(scalar: Scalar, to: DataType) -> Result<Scalar, String> {
     if scalar.data_type == to {
         return Ok(scalar);

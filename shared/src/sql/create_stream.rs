@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlparser::tokenizer::{Span, Token};
 
-use super::cursor::{Cursor, Named};
+use super::cursor::{Cursor, Identifier};
 use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::options::{SqlOption, parse_options};
@@ -61,7 +61,7 @@ struct Columns {
 }
 
 /// Reads from behind `CREATE STREAM name` to the end of the statement.
-pub(super) fn create_stream(cursor: &mut Cursor, name: &Named) -> Result<Stream, SqlError> {
+pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<Stream, SqlError> {
     let source = cursor.source;
     let Columns { columns, primary_key, not_null, .. } = parse_columns(cursor)?;
     if cursor.peek().is_none() {
@@ -132,7 +132,7 @@ fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
     Ok(declared)
 }
 
-fn column_name(cursor: &mut Cursor) -> Result<Named, SqlError> {
+fn column_name(cursor: &mut Cursor) -> Result<Identifier, SqlError> {
     let span = cursor.span();
     let field = match cursor.peek().map(|token| &token.token) {
         Some(Token::Word(word)) => word.value.clone(),
@@ -157,7 +157,7 @@ fn column_name(cursor: &mut Cursor) -> Result<Named, SqlError> {
 }
 
 /// Two names that differ by case alone would be one column.
-fn check_new(source: &Source, name: &Named, columns: &[Column]) -> Result<(), SqlError> {
+fn check_new(source: &Source, name: &Identifier, columns: &[Column]) -> Result<(), SqlError> {
     let Some(known) = columns.iter().find(|column| same(&column.name, &name.name)) else { return Ok(()) };
     if known.name == name.name {
         return Err(source.error(name.span, format!("the column `{}` is declared twice", name.name)));

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use sqlparser::ast::{Expr, Value, ValueWithSpan};
 use sqlparser::tokenizer::Span;
 
-use super::cursor::{Cursor, Named, Parsed};
+use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
 use super::options::{SqlOption, parse_options};
-use super::scope::{Place, Scope, is_window_column};
-use super::select::{Item, Select, parse_select};
+use super::scope::{Clause, Scope, is_window_column};
+use super::select::{Select, SelectItem, parse_select};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window::{WindowCall, parse_window};
@@ -53,7 +53,7 @@ pub(super) struct Catalog<'a> {
 }
 
 /// Reads from behind `CREATE VIEW name` to the end of the statement.
-pub(super) fn create_view(cursor: &mut Cursor, name: &Named, catalog: &Catalog) -> Result<View, ViewError> {
+pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Catalog) -> Result<View, ViewError> {
     let source = cursor.source;
     let options = if cursor.word("with") { view_options(cursor)? } else { ViewOptions::default() };
     let zone = options.zone;
@@ -155,7 +155,7 @@ fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {
     option.value.parse().map_err(unknown)
 }
 
-/// Retention drops window dates: there have to be some, and those of the trailing window must stay.
+/// Checks that the view has window dates, which retention drops, and that those of the trailing window stay.
 fn has_dates(source: &Source, retention: Retention, option: &SqlOption, window: Window) -> Result<Retention, SqlError> {
     match window {
         Window::All => {
@@ -192,7 +192,7 @@ fn zone_meant(name: &str) -> Option<String> {
     }
 }
 
-fn find_stream<'a>(source: &Source, name: &Named, catalog: &Catalog<'a>) -> Result<&'a Stream, ViewError> {
+fn find_stream<'a>(source: &Source, name: &Identifier, catalog: &Catalog<'a>) -> Result<&'a Stream, ViewError> {
     if let Some(stream) = catalog.streams.iter().find(|stream| stream.name.as_str() == name.name) {
         return Ok(stream);
     }
@@ -214,12 +214,12 @@ struct OutputName {
 }
 
 /// The groups of a view while its SELECT is being read.
-struct Groups {
+struct Grouping {
     window: Option<Window>,
-    dimensions: Vec<Group>,
+    dimensions: Vec<GroupColumn>,
 }
 
-struct Group {
+struct GroupColumn {
     expression: Scalar,
     span: Span,
     /// Known once it is selected, or at once for a plain column.
@@ -227,9 +227,9 @@ struct Group {
     selected: bool,
 }
 
-impl Groups {
+impl Grouping {
     fn finish(self, source: &Source) -> Result<Vec<Dimension>, SqlError> {
-        let dimension = |group: Group| match group.name {
+        let dimension = |group: GroupColumn| match group.name {
             Some(name) => Ok(Dimension { name, expression: group.expression }),
             None => {
                 let error = source.error(group.span, "a grouped expression needs a name");
@@ -240,8 +240,9 @@ impl Groups {
     }
 }
 
+/// The measures of a view while its SELECT is being read.
 #[derive(Default)]
-struct Measures {
+struct MeasureColumns {
     aggregates: Vec<Aggregate>,
     measures: Vec<Measure>,
     output: Vec<OutputColumn>,
@@ -256,17 +257,17 @@ struct ViewReader<'a> {
 }
 
 impl<'a> ViewReader<'a> {
-    fn scope(&self, place: Place) -> Scope<'a> {
-        Scope::new(place, self.columns, Some(self.stream.name.as_str()))
+    fn scope(&self, clause: Clause) -> Scope<'a> {
+        Scope::new(clause, self.columns, Some(self.stream.name.as_str()))
     }
 
-    fn filter(&self, filter: &Parsed) -> Result<Scalar, SqlError> {
-        lower_condition(self.source, &mut self.scope(Place::Rows("WHERE")), filter, "WHERE")
+    fn filter(&self, filter: &ExpressionTree) -> Result<Scalar, SqlError> {
+        lower_condition(self.source, &mut self.scope(Clause::Rows("WHERE")), filter, "WHERE")
     }
 
     /// HAVING; its aggregates join those of the measures.
-    fn having(&self, having: &Parsed, done: &mut Measures) -> Result<Scalar, SqlError> {
-        let mut scope = self.scope(Place::Having).with_measures(&done.measures);
+    fn having(&self, having: &ExpressionTree, done: &mut MeasureColumns) -> Result<Scalar, SqlError> {
+        let mut scope = self.scope(Clause::Having).with_measures(&done.measures);
         scope.aggregates = std::mem::take(&mut done.aggregates);
         let condition = lower_condition(self.source, &mut scope, having, "HAVING")?;
         if let Some(span) = scope.json {
@@ -281,8 +282,8 @@ impl<'a> ViewReader<'a> {
         error.help("select it as a measure of its own")
     }
 
-    fn groups(&self, select: &Select) -> Result<Groups, SqlError> {
-        let mut groups = Groups { window: None, dimensions: Vec::new() };
+    fn groups(&self, select: &Select) -> Result<Grouping, SqlError> {
+        let mut groups = Grouping { window: None, dimensions: Vec::new() };
         for parsed in &select.group_by {
             let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
             if let Some(window) = parse_window(self.source, self.stream, self.zone, parsed)? {
@@ -294,7 +295,7 @@ impl<'a> ViewReader<'a> {
             }
             let key = self.group_key(parsed, select)?;
             let name = key.alias.map(|alias| alias.name.clone());
-            let expression = lower(self.source, &mut self.scope(Place::Rows("GROUP BY")), key.value)?;
+            let expression = lower(self.source, &mut self.scope(Clause::Rows("GROUP BY")), key.value)?;
             if expression.as_column().is_none() && !reads_columns(&expression) {
                 return Err(self.source.error(first, "a constant cannot be grouped by"));
             }
@@ -302,13 +303,13 @@ impl<'a> ViewReader<'a> {
                 return Err(self.source.error(first, "this is grouped by twice"));
             }
             let name = name.or_else(|| self.written_name(key.value));
-            groups.dimensions.push(Group { expression, span: first, name, selected: false });
+            groups.dimensions.push(GroupColumn { expression, span: first, name, selected: false });
         }
         Ok(groups)
     }
 
     /// The name of a plain column, spelled as it stands here: the text of a view alone decides how its columns are spelled.
-    fn written_name(&self, parsed: &Parsed) -> Option<String> {
+    fn written_name(&self, parsed: &ExpressionTree) -> Option<String> {
         let ident = match &parsed.expression {
             Expr::Identifier(ident) => ident,
             Expr::CompoundIdentifier(parts) => parts.last()?,
@@ -318,7 +319,7 @@ impl<'a> ViewReader<'a> {
     }
 
     /// The expression that a member of GROUP BY refers to: itself, or the column that it names by ordinal or alias.
-    fn group_key<'p>(&self, parsed: &'p Parsed<'p>, select: &'p Select<'p>) -> Result<GroupKey<'p>, SqlError> {
+    fn group_key<'p>(&self, parsed: &'p ExpressionTree<'p>, select: &'p Select<'p>) -> Result<GroupKey<'p>, SqlError> {
         match &parsed.expression {
             Expr::Value(ValueWithSpan { value: Value::Number(text, false), span }) => {
                 let item = text.parse::<usize>().ok().and_then(|n| select.items.get(n.checked_sub(1)?));
@@ -332,7 +333,7 @@ impl<'a> ViewReader<'a> {
             }
             Expr::Identifier(ident) => {
                 let name = ident.value.as_str();
-                let is_alias = |item: &&Item| item.alias.as_ref().is_some_and(|alias| same(&alias.name, name));
+                let is_alias = |item: &&SelectItem| item.alias.as_ref().is_some_and(|alias| same(&alias.name, name));
                 match select.items.iter().find(is_alias) {
                     // A column of the stream goes before an alias of the same name, as in other systems.
                     Some(item) if self.stream.column(name).is_none() => {
@@ -345,8 +346,8 @@ impl<'a> ViewReader<'a> {
         }
     }
 
-    fn output(&self, select: &Select, groups: &mut Groups) -> Result<Measures, SqlError> {
-        let mut done = Measures::default();
+    fn output(&self, select: &Select, groups: &mut Grouping) -> Result<MeasureColumns, SqlError> {
+        let mut done = MeasureColumns::default();
         let mut names: Vec<OutputName> = Vec::new();
         for item in &select.items {
             let column = match window_column(item) {
@@ -387,7 +388,7 @@ impl<'a> ViewReader<'a> {
     }
 
     /// CSV, Parquet and Arrow show the bounds of an estimated measure as columns behind it.
-    fn check_bounds(&self, measures: &Measures, names: &[OutputName]) -> Result<(), SqlError> {
+    fn check_bounds(&self, measures: &MeasureColumns, names: &[OutputName]) -> Result<(), SqlError> {
         let estimated = |measure: &&Measure| {
             let mut estimated = false;
             let is_sketch = |at: usize| sketch(measures.aggregates[at].function).is_some();
@@ -408,10 +409,10 @@ impl<'a> ViewReader<'a> {
 
     fn window_column(
         &self,
-        item: &Item,
+        item: &SelectItem,
         column: OutputColumn,
-        groups: &Groups,
-        done: &Measures,
+        groups: &Grouping,
+        done: &MeasureColumns,
     ) -> Result<OutputColumn, SqlError> {
         if groups.window.is_none() {
             let error = self.source.error(first_span(item), "the view has no window");
@@ -429,8 +430,13 @@ impl<'a> ViewReader<'a> {
     }
 
     /// A dimension or a measure.
-    fn item(&self, item: &Item, groups: &mut Groups, done: &mut Measures) -> Result<OutputColumn, SqlError> {
-        let mut scope = self.scope(Place::Select);
+    fn item(
+        &self,
+        item: &SelectItem,
+        groups: &mut Grouping,
+        done: &mut MeasureColumns,
+    ) -> Result<OutputColumn, SqlError> {
+        let mut scope = self.scope(Clause::Select);
         scope.aggregates = std::mem::take(&mut done.aggregates);
         let known = scope.aggregates.len();
         let uses_aggregate = super::lower::has_aggregate(item.value.tokens);
@@ -460,10 +466,10 @@ impl<'a> ViewReader<'a> {
 
     fn dimension(
         &self,
-        item: &Item,
+        item: &SelectItem,
         expression: Scalar,
         column: Option<(String, Span)>,
-        groups: &mut Groups,
+        groups: &mut Grouping,
     ) -> Result<OutputColumn, SqlError> {
         let Some(index) = groups.dimensions.iter().position(|group| group.expression == expression) else {
             return Err(match column {
@@ -497,7 +503,7 @@ impl<'a> ViewReader<'a> {
         Ok(OutputColumn::Dimension(index))
     }
 
-    fn is_column(&self, group: &Group, name: &str) -> bool {
+    fn is_column(&self, group: &GroupColumn, name: &str) -> bool {
         group.expression.as_column().is_some_and(|index| same(&self.columns[index].0, name))
     }
 
@@ -510,7 +516,7 @@ impl<'a> ViewReader<'a> {
         self.source.error(span, message).help(help)
     }
 
-    fn mixed(&self, column: &str, span: Span, groups: &Groups) -> SqlError {
+    fn mixed(&self, column: &str, span: Span, groups: &Grouping) -> SqlError {
         if groups.dimensions.iter().any(|group| self.is_column(group, column)) {
             let message = format!("a measure is made of aggregates and constants, {column} is a dimension");
             return self.source.error(span, message).help(format!("use an aggregate, such as MAX({column})"));
@@ -521,7 +527,7 @@ impl<'a> ViewReader<'a> {
     /// Adds the columns that are grouped by but not selected.
     fn complete(
         &self,
-        groups: &Groups,
+        groups: &Grouping,
         output: &mut Vec<OutputColumn>,
         names: &mut Vec<OutputName>,
     ) -> Result<(), SqlError> {
@@ -555,11 +561,11 @@ impl<'a> ViewReader<'a> {
 
 /// A member of GROUP BY.
 struct GroupKey<'p> {
-    value: &'p Parsed<'p>,
-    alias: Option<&'p Named>,
+    value: &'p ExpressionTree<'p>,
+    alias: Option<&'p Identifier>,
 }
 
-fn window_column(item: &Item) -> Option<OutputColumn> {
+fn window_column(item: &SelectItem) -> Option<OutputColumn> {
     let Expr::Identifier(ident) = &item.value.expression else { return None };
     match ident.value.as_str() {
         name if same(name, "window_start") => Some(OutputColumn::WindowStart),
@@ -568,7 +574,7 @@ fn window_column(item: &Item) -> Option<OutputColumn> {
     }
 }
 
-fn first_span(item: &Item) -> Span {
+fn first_span(item: &SelectItem) -> Span {
     item.value.tokens.first().map_or_else(Span::empty, |token| token.span)
 }
 

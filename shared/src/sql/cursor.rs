@@ -37,14 +37,14 @@ const CLAUSES: &[Keyword] = &[
 
 /// A name with its place.
 #[derive(Debug, Clone)]
-pub(super) struct Named {
+pub(super) struct Identifier {
     pub(super) name: String,
     pub(super) span: Span,
 }
 
-/// An expression as `sqlparser` reads it, with its tokens for pointing at parts of it.
+/// An expression as `sqlparser` reads it, with its tokens, so that errors can point at its parts.
 #[derive(Debug)]
-pub(super) struct Parsed<'a> {
+pub(super) struct ExpressionTree<'a> {
     pub(super) expression: Expr,
     pub(super) tokens: &'a [TokenWithSpan],
 }
@@ -140,27 +140,27 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the name of a stream or view, which is always in lower case. `what` it names is for the error.
-    pub(super) fn name(&mut self, what: &str) -> Result<Named, SqlError> {
+    pub(super) fn name(&mut self, what: &str) -> Result<Identifier, SqlError> {
         let Some(TokenWithSpan { token: Token::Word(word), span }) = self.peek() else {
             return Err(self.expected(what, &[]));
         };
         self.at += 1;
         let name = word.value.to_lowercase();
         match Name::from_str(&name) {
-            Ok(_) => Ok(Named { name, span: *span }),
+            Ok(_) => Ok(Identifier { name, span: *span }),
             Err(error) => Err(self.source.error(*span, error.to_string())),
         }
     }
 
     /// Reads the name of a column in its own spelling, reserved or not. `what` it names is for the error.
-    pub(super) fn column_name(&mut self, what: &str) -> Result<Named, SqlError> {
+    pub(super) fn column_name(&mut self, what: &str) -> Result<Identifier, SqlError> {
         let Some(TokenWithSpan { token: Token::Word(word), span }) = self.peek() else {
             return Err(self.expected(what, &[]));
         };
         self.at += 1;
         let name = self.source.spelling(&word.value, word.quote_style.is_some());
         match column_name::check(&name) {
-            Ok(()) | Err(InvalidColumnName::Reserved(_)) => Ok(Named { name, span: *span }),
+            Ok(()) | Err(InvalidColumnName::Reserved(_)) => Ok(Identifier { name, span: *span }),
             Err(error) => {
                 let refused = matches!(error, InvalidColumnName::Refused { .. });
                 let help = refused.then(|| format!("choose a name such as `{}`", column_name::plain(&name)));
@@ -181,7 +181,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the tokens up to the next comma, closing parenthesis or clause of this level as one expression.
-    pub(super) fn expression(&mut self) -> Result<Parsed<'a>, SqlError> {
+    pub(super) fn expression(&mut self) -> Result<ExpressionTree<'a>, SqlError> {
         let mut depth = 0_usize;
         // `WITHIN GROUP` and `DISTINCT FROM` belong to expressions.
         let mut before: Option<&Token> = None;
@@ -204,7 +204,7 @@ impl<'a> Cursor<'a> {
         let tokens = &rest[..length];
         self.at += length;
         let expression = parse_expression(self.source, tokens, self.span())?;
-        Ok(Parsed { expression, tokens })
+        Ok(ExpressionTree { expression, tokens })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which column type does a text name?
+//! Reads the name of a column type.
 
 use super::suggest::did_you_mean;
 use crate::types::DataType;

@@ -96,7 +96,7 @@ pub(super) fn parse_expression(source: &Source, tokens: &[TokenWithSpan], end: S
     Ok(expression)
 }
 
-/// What a word behind a complete expression was probably meant to be.
+/// The probable meaning of a word behind a complete expression.
 fn keyword_help(token: &Token) -> Option<String> {
     let Token::Word(word) = token else { return None };
     did_you_mean(&word.value, ["AS", "FROM", "WHERE", "GROUP", "FILTER", "AND", "OR", "IN", "IS", "LIKE", "BETWEEN"])
@@ -111,7 +111,7 @@ pub(super) fn whole(tokens: &[TokenWithSpan]) -> Span {
     }
 }
 
-/// Refuses what would make the parser recurse too deep, or build trees too deep to be dropped.
+/// Refuses texts that would make the parser recurse too deep, or build trees too deep to be dropped.
 fn check_shape(source: &Source, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     let too_deep = |token: &TokenWithSpan| {
         source.error(token.span, format!("the expression is nested more than {SQL_DEPTH_MAX} levels deep"))
@@ -152,7 +152,7 @@ fn check_shape(source: &Source, tokens: &[TokenWithSpan]) -> Result<(), SqlError
     Ok(())
 }
 
-/// Is this one of the keywords, unquoted?
+/// Returns whether this is one of the keywords, unquoted.
 pub(super) fn is_keyword(token: &Token, keywords: &[Keyword]) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && keywords.contains(&word.keyword))
 }
@@ -162,7 +162,7 @@ fn token_count(text: &str) -> Option<usize> {
     Some(tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).count())
 }
 
-/// `sqlparser` says where only in words: ` at Line: 1, Column: 2` behind the message.
+/// Reads the place that `sqlparser` gives only in words: ` at Line: 1, Column: 2` behind the message.
 fn parse_error(source: &Source, tokens: &[TokenWithSpan], end: Span, error: ParserError) -> SqlError {
     let text = match error {
         ParserError::RecursionLimitExceeded => {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_no_chains() {
+    fn long_lists_are_not_chains() {
         assert!(parse(&format!("a in (1{})", ", 1".repeat(5_000))).is_ok());
     }
 

@@ -1,10 +1,10 @@
-//! How long is `10 minutes`, and how long is a month? Spans as they are written: days and months, which differ in length
-//! on a calendar, are kept apart from what has a fixed length.
+//! Reads spans of time such as `10 minutes`. Days and months, whose length depends on the calendar, stay apart from units of
+//! fixed length.
 
 use super::suggest::did_you_mean;
 use crate::time::{MICROS_PER_DAY, MICROS_PER_SECOND};
 
-/// What one unit adds to a span.
+/// A unit of a span, by its kind.
 #[derive(Debug, Clone, Copy)]
 enum Unit {
     Micros(i64),
@@ -33,15 +33,15 @@ const MONTH_DAYS_MAX: i64 = 31;
 pub(super) struct TimeSpan {
     pub(super) months: i64,
     pub(super) days: i64,
-    /// What was given in units below a day.
+    /// The part in units below a day.
     pub(super) micros: i64,
-    /// Was all of it given in weeks? They are counted from Mondays.
+    /// Whether the whole span is in weeks, which begin on Mondays.
     pub(super) in_weeks: bool,
     /// The last unit without a fixed length, in capitals.
     calendar_unit: Option<&'static str>,
 }
 
-/// What is wrong with a span of time, and what may help.
+/// Why a text is not a span of time, with help.
 #[derive(Debug, PartialEq)]
 pub(super) struct BadDuration {
     pub(super) message: String,

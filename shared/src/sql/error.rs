@@ -1,4 +1,4 @@
-//! What is wrong with a text, and where? One mistake, its place in the file, and what to write instead.
+//! Describes one mistake in a text: the message, its place in the file, and what to write instead.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 /// A mistake in a definition or a predicate. Shown without colours as `file:line:column: message`; as a
 /// [`miette::Diagnostic`] with a caret under the place.
 #[derive(Debug, Clone)]
-pub struct SqlError(Box<Detail>);
+pub struct SqlError(Box<Mistake>);
 
 #[derive(Debug, Clone)]
-struct Detail {
+struct Mistake {
     message: String,
     help: Option<String>,
     line: usize,
@@ -31,27 +31,27 @@ impl SqlError {
         (offset, length): (usize, usize),
     ) -> SqlError {
         let source = NamedSource::new(&*file, text).with_language("sql");
-        SqlError(Box::new(Detail { message, help: None, line, column, offset, length, file, source }))
+        SqlError(Box::new(Mistake { message, help: None, line, column, offset, length, file, source }))
     }
 
-    /// Adds what to do about it.
+    /// Adds what to write instead.
     pub(super) fn help(mut self, help: impl Into<String>) -> SqlError {
         self.0.help = Some(help.into());
         self
     }
 
-    /// Adds what to do about it, if something is known.
+    /// Adds what to write instead, if there is a suggestion.
     pub(super) fn maybe_help(mut self, help: Option<String>) -> SqlError {
         self.0.help = help.or(self.0.help);
         self
     }
 
-    /// What is wrong, without the place.
+    /// The message, without the place.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to write instead, if something is likely.
+    /// What to write instead, if there is a suggestion.
     pub fn hint(&self) -> Option<&str> {
         self.0.help.as_deref()
     }
@@ -79,7 +79,7 @@ impl SqlError {
 
 impl fmt::Display for SqlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail { message, line, column, file, .. } = &*self.0;
+        let Mistake { message, line, column, file, .. } = &*self.0;
         write!(f, "{file}:{line}:{column}: {message}")
     }
 }

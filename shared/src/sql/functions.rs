@@ -1,4 +1,4 @@
-//! Which functions are there, and what do they take? Aggregates are in [`super::aggregate`].
+//! Reads calls of scalar functions: their names and arguments. [`super::aggregate`] reads aggregates.
 
 use sqlparser::ast::{
     DateTimeField, DuplicateTreatment, Expr, Function as SqlFunction, FunctionArg, FunctionArgExpr, FunctionArguments,
@@ -54,8 +54,8 @@ const NAMES: &[&str] = &[
     "cast",
 ];
 
-/// A call whose clauses have all been looked at.
-pub(super) struct Call<'e> {
+/// A call whose clauses are all known.
+pub(super) struct FunctionCall<'e> {
     /// In lower case.
     pub(super) name: String,
     pub(super) span: sqlparser::tokenizer::Span,
@@ -68,8 +68,8 @@ pub(super) struct Call<'e> {
     pub(super) within: Option<&'e [OrderByExpr]>,
 }
 
-impl Call<'_> {
-    /// Errors if the call has what only an aggregate's may have.
+impl FunctionCall<'_> {
+    /// Refuses clauses that only an aggregate may have.
     pub(super) fn refuse_aggregate_clauses(&self, source: &Source) -> Result<(), SqlError> {
         let clauses = [
             (self.star, "`*`"),
@@ -99,7 +99,7 @@ impl Lowering<'_, '_, '_> {
     }
 
     /// Takes a call apart; every clause that would be ignored is an error.
-    pub(super) fn plain_call<'e>(&self, expr: &Expr, function: &'e SqlFunction) -> Result<Call<'e>, SqlError> {
+    pub(super) fn plain_call<'e>(&self, expr: &Expr, function: &'e SqlFunction) -> Result<FunctionCall<'e>, SqlError> {
         let SqlFunction { name, uses_odbc_syntax, parameters, args, filter, null_treatment, over, within_group } =
             function;
         let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return Err(self.unsupported(expr)) };
@@ -122,7 +122,7 @@ impl Lowering<'_, '_, '_> {
         if !plain {
             return error(format!("this form of {} is not supported", name.to_uppercase()));
         }
-        let mut call = Call {
+        let mut call = FunctionCall {
             name,
             span,
             arguments: Vec::new(),
@@ -141,7 +141,7 @@ impl Lowering<'_, '_, '_> {
         Ok(call)
     }
 
-    fn scalar_function(&mut self, function: &Call) -> Result<Scalar, SqlError> {
+    fn scalar_function(&mut self, function: &FunctionCall) -> Result<Scalar, SqlError> {
         use DataType::{BigInt, Boolean, Double, String};
         let arguments = function.arguments.as_slice();
         let upper = function.name.to_uppercase();
@@ -216,7 +216,7 @@ impl Lowering<'_, '_, '_> {
     }
 
     /// Errors at the function's name if it has too few or too many arguments.
-    pub(super) fn count_arguments(&self, function: &Call, least: usize, most: usize) -> Result<(), SqlError> {
+    pub(super) fn count_arguments(&self, function: &FunctionCall, least: usize, most: usize) -> Result<(), SqlError> {
         let given = function.arguments.len();
         if (least..=most).contains(&given) && !function.star {
             return Ok(());
@@ -235,7 +235,7 @@ impl Lowering<'_, '_, '_> {
         arguments.iter().map(|argument| self.expr(argument)).collect()
     }
 
-    fn choose(&mut self, function: &Call) -> Result<Scalar, SqlError> {
+    fn choose(&mut self, function: &FunctionCall) -> Result<Scalar, SqlError> {
         self.count_arguments(function, 1, usize::MAX)?;
         let arguments = function.arguments.as_slice();
         let items = self.exprs(arguments)?;
@@ -269,7 +269,7 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    fn round(&mut self, function: &Call) -> Result<Scalar, SqlError> {
+    fn round(&mut self, function: &FunctionCall) -> Result<Scalar, SqlError> {
         self.count_arguments(function, 1, 2)?;
         let scalar = self.number(function.arguments[0], "ROUND")?;
         let digits = match function.arguments.get(1) {
@@ -350,7 +350,7 @@ impl Lowering<'_, '_, '_> {
         Ok(call(function, vec![moment], data_type))
     }
 
-    fn date_trunc(&mut self, function: &Call) -> Result<Scalar, SqlError> {
+    fn date_trunc(&mut self, function: &FunctionCall) -> Result<Scalar, SqlError> {
         const UNITS: &[&str] = &["second", "minute", "hour", "day", "week", "month", "quarter", "year"];
         self.count_arguments(function, 2, 2)?;
         let unit = match function.arguments[0] {

@@ -1,4 +1,4 @@
-//! What does a length mean on a calendar? Hours are hours everywhere; days, weeks, months and years are those of a zone.
+//! Converts lengths to cells of a calendar: hours have one length everywhere; days, weeks, months and years are those of a zone.
 
 use super::duration::TimeSpan;
 use crate::calendar::{Calendar, CalendarUnit, Zone};
@@ -22,7 +22,7 @@ pub(super) enum Length {
 }
 
 impl Length {
-    /// How many of its unit.
+    /// The number of units.
     pub(super) fn count(self) -> i64 {
         match self {
             Length::Fixed(count) | Length::Days(count) | Length::Months(count) => count,
@@ -38,13 +38,13 @@ impl Length {
         }
     }
 
-    /// Do both have the same unit?
+    /// Returns whether both have the same unit.
     pub(super) fn is_like(self, other: Length) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 }
 
-/// Is the offset shorter than `below`, forwards or back?
+/// Returns whether the offset is shorter than `below`, in either direction.
 pub(super) fn offset_fits(offset: TimeSpan, below: Length) -> bool {
     match below {
         Length::Fixed(micros) => offset.clock_micros().unsigned_abs() < micros.unsigned_abs(),

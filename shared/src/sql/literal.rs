@@ -1,4 +1,4 @@
-//! What does a constant say? Numbers, texts, dates and moments as they are written.
+//! Reads constants: numbers, texts, dates and moments.
 
 use chrono::{Datelike, NaiveDate};
 

@@ -7,12 +7,12 @@ use sqlparser::ast::{
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::aggregate;
-use super::cursor::{Parsed, is_word};
+use super::cursor::{ExpressionTree, is_word};
 use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::literal;
 use super::operators::{Chain, can_cast, settle};
-use super::scope::{Place, Scope};
+use super::scope::{Clause, Scope};
 use super::source::Source;
 use crate::limits::{SQL_DEPTH_MAX, SQL_NODES_MAX};
 use crate::scalar::{Function, Literal, Node, Scalar};
@@ -28,7 +28,7 @@ pub(super) struct Lowering<'t, 's, 'c> {
 }
 
 /// Lowers a whole expression.
-pub(super) fn lower(source: &Source, scope: &mut Scope, parsed: &Parsed) -> Result<Scalar, SqlError> {
+pub(super) fn lower(source: &Source, scope: &mut Scope, parsed: &ExpressionTree) -> Result<Scalar, SqlError> {
     let mut lowering = Lowering::new(source, scope, parsed.tokens);
     Ok(settle(lowering.expr(&parsed.expression)?))
 }
@@ -37,14 +37,14 @@ pub(super) fn lower(source: &Source, scope: &mut Scope, parsed: &Parsed) -> Resu
 pub(super) fn lower_condition(
     source: &Source,
     scope: &mut Scope,
-    parsed: &Parsed,
+    parsed: &ExpressionTree,
     what: &str,
 ) -> Result<Scalar, SqlError> {
     let mut lowering = Lowering::new(source, scope, parsed.tokens);
     lowering.condition(&parsed.expression, what)
 }
 
-/// Do the tokens call an aggregate?
+/// Returns whether the tokens call an aggregate.
 pub(super) fn has_aggregate(tokens: &[TokenWithSpan]) -> bool {
     tokens.windows(2).any(|pair| match (&pair[0].token, &pair[1].token) {
         (Token::Word(word), Token::LParen) => aggregate::is_aggregate(&word.value.to_lowercase()),
@@ -74,7 +74,7 @@ impl Lowering<'_, '_, '_> {
 
     fn step(&mut self, expr: &Expr) -> Result<Scalar, SqlError> {
         match expr {
-            Expr::Identifier(name) if self.scope.place == Place::Having => {
+            Expr::Identifier(name) if self.scope.clause == Clause::Having => {
                 let measure = self.scope.measure(self.source, &name.value, name.span)?;
                 self.copy(measure, expr)
             }
@@ -322,7 +322,7 @@ impl Lowering<'_, '_, '_> {
         }
     }
 
-    /// `span` begun at the nearest token before it that fits.
+    /// `span` extended back to the nearest token that fits.
     fn before(&self, span: Span, fits: impl Fn(&Token) -> bool) -> Span {
         let at = self.tokens.partition_point(|token| token.span.start < span.start);
         let found = self.tokens[..at].iter().rfind(|token| fits(&token.token));

@@ -44,7 +44,7 @@ pub(crate) use self::window_text::{length_text, window_text};
 
 use self::create_stream::create_stream;
 use self::create_view::{Catalog, ViewError, create_view};
-use self::cursor::{Cursor, Named};
+use self::cursor::{Cursor, Identifier};
 use self::dialect::tokens;
 use self::source::Source;
 use crate::scalar::Scalar;
@@ -172,7 +172,7 @@ fn parse_statement(
     Ok(())
 }
 
-fn check_new(cursor: &Cursor, name: &Named, definitions: &Definitions) -> Result<(), SqlError> {
+fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> Result<(), SqlError> {
     let kind = if definitions.streams.iter().any(|stream| stream.name.as_str() == name.name) {
         "stream"
     } else if definitions.views.iter().any(|view| view.name.as_str() == name.name) {
@@ -184,7 +184,7 @@ fn check_new(cursor: &Cursor, name: &Named, definitions: &Definitions) -> Result
 }
 
 /// A view of one window over all time needs all events of its stream.
-fn check_whole(cursor: &Cursor, name: &Named, view: &View, streams: &[Stream]) -> Result<(), SqlError> {
+fn check_whole(cursor: &Cursor, name: &Identifier, view: &View, streams: &[Stream]) -> Result<(), SqlError> {
     let stream = streams.iter().find(|stream| stream.name == view.stream && view.window == Window::All);
     let Some((stream, retention)) = stream.and_then(|stream| Some((stream, stream.retention?))) else { return Ok(()) };
     let message = format!(

@@ -1,4 +1,4 @@
-//! What do the operators mean? Logic, comparison, arithmetic, IN, LIKE, BETWEEN and CASE, each with the types it takes.
+//! Lowers operators: logic, comparison, arithmetic, IN, LIKE, BETWEEN and CASE, each with the types it takes.
 
 use sqlparser::ast::{BinaryOperator, CaseWhen, Expr, Value, ValueWithSpan};
 

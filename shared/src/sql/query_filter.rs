@@ -3,12 +3,12 @@
 
 use sqlparser::tokenizer::Span;
 
-use super::cursor::Parsed;
+use super::cursor::ExpressionTree;
 use super::dialect::{parse_expression, tokens};
 use super::error::SqlError;
 use super::lower::{boolean, lower_condition};
 use super::operators::balanced;
-use super::scope::{Place, Scope};
+use super::scope::{Clause, Scope};
 use super::source::Source;
 use crate::scalar::{Node, Scalar};
 use crate::types::DataType;
@@ -47,8 +47,8 @@ pub(super) fn predicate(text: &str, columns: &[(String, DataType)]) -> Result<Sc
     let tokens = tokens(&source)?;
     let end = tokens.last().map_or_else(Span::empty, |token| Span::new(token.span.end, token.span.end));
     let expression = parse_expression(&source, &tokens, end)?;
-    let mut scope = Scope::new(Place::Rows("the where of a query"), columns, None);
-    lower_condition(&source, &mut scope, &Parsed { expression, tokens: &tokens }, "where")
+    let mut scope = Scope::new(Clause::Rows("the where of a query"), columns, None);
+    lower_condition(&source, &mut scope, &ExpressionTree { expression, tokens: &tokens }, "where")
 }
 
 /// The conditions that AND joins, in their order.

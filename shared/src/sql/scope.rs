@@ -10,10 +10,10 @@ use crate::scalar::Scalar;
 use crate::types::DataType;
 use crate::view::{Aggregate, Measure};
 
-/// Where an expression stands.
+/// The clause of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Per event, or per row of an answer: no aggregates.
+pub(super) enum Clause {
+    /// Per event, or per row of a result: no aggregates.
     Rows(&'static str),
     /// An output column of a view: columns for dimensions, aggregates for measures.
     Select,
@@ -23,11 +23,11 @@ pub(super) enum Place {
     Having,
 }
 
-/// The names in reach, and what was used of them.
+/// The names that an expression can use, and those it uses.
 #[derive(Debug)]
 pub(super) struct Scope<'a> {
-    pub(super) place: Place,
-    /// Aggregates that were named, each once.
+    pub(super) clause: Clause,
+    /// The aggregates that the expression names, each once.
     pub(super) aggregates: Vec<Aggregate>,
     /// First column named outside of an aggregate.
     pub(super) free_column: Option<(String, Span)>,
@@ -41,8 +41,8 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// `owner` is the stream's name, if the columns are a stream's.
-    pub(super) fn new(place: Place, columns: &'a [(String, DataType)], owner: Option<&'a str>) -> Scope<'a> {
-        Scope { place, aggregates: Vec::new(), free_column: None, json: None, measures: &[], columns, owner }
+    pub(super) fn new(clause: Clause, columns: &'a [(String, DataType)], owner: Option<&'a str>) -> Scope<'a> {
+        Scope { clause, aggregates: Vec::new(), free_column: None, json: None, measures: &[], columns, owner }
     }
 
     /// Adds the measures that HAVING can name.
@@ -54,7 +54,7 @@ impl<'a> Scope<'a> {
         self.owner
     }
 
-    /// Finds what a measure shows, over the view's aggregates.
+    /// Finds the expression of a measure, over the view's aggregates.
     pub(super) fn measure(&self, source: &Source, name: &str, span: Span) -> Result<&'a Scalar, SqlError> {
         match self.measures.iter().find(|measure| same(&measure.name, name)) {
             Some(measure) if measure.expression.data_type == DataType::Json => Err(is_json(source, name, span)),
@@ -80,7 +80,7 @@ impl<'a> Scope<'a> {
 
     /// Finds a column. Errors name the nearest one.
     pub(super) fn column(&mut self, source: &Source, name: &str, span: Span) -> Result<Scalar, SqlError> {
-        if self.place == Place::Having {
+        if self.clause == Clause::Having {
             return Err(self.no_measure(source, name, span));
         }
         let Some(index) = self.columns.iter().position(|(column, _)| same(column, name)) else {
@@ -95,7 +95,7 @@ impl<'a> Scope<'a> {
             let names = self.columns.iter().map(|(column, _)| column.as_str());
             return Err(error.maybe_help(did_you_mean(name, names.clone()).or_else(|| listed(names))));
         };
-        if self.place != Place::Argument && self.free_column.is_none() {
+        if self.clause != Clause::Argument && self.free_column.is_none() {
             self.free_column = Some((name.to_owned(), span));
         }
         match self.columns[index].1 {

@@ -2,26 +2,26 @@
 
 use sqlparser::tokenizer::{Span, Token};
 
-use super::cursor::{Cursor, Named, Parsed};
+use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
 
 /// The clauses of one SELECT.
 #[derive(Debug)]
 pub(super) struct Select<'a> {
-    pub(super) items: Vec<Item<'a>>,
-    pub(super) stream: Named,
-    pub(super) filter: Option<Parsed<'a>>,
-    pub(super) group_by: Vec<Parsed<'a>>,
-    pub(super) having: Option<Parsed<'a>>,
-    /// Of the word SELECT.
+    pub(super) items: Vec<SelectItem<'a>>,
+    pub(super) stream: Identifier,
+    pub(super) filter: Option<ExpressionTree<'a>>,
+    pub(super) group_by: Vec<ExpressionTree<'a>>,
+    pub(super) having: Option<ExpressionTree<'a>>,
+    /// The place of the word SELECT.
     pub(super) span: Span,
 }
 
 /// One output column.
 #[derive(Debug)]
-pub(super) struct Item<'a> {
-    pub(super) value: Parsed<'a>,
-    pub(super) alias: Option<Named>,
+pub(super) struct SelectItem<'a> {
+    pub(super) value: ExpressionTree<'a>,
+    pub(super) alias: Option<Identifier>,
 }
 
 /// Clauses that are understood but not yet possible.
@@ -86,17 +86,17 @@ pub(super) fn parse_select<'a>(cursor: &mut Cursor<'a>) -> Result<Select<'a>, Sq
     Err(cursor.expected(expected, words))
 }
 
-fn parse_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, SqlError> {
+fn parse_item<'a>(cursor: &mut Cursor<'a>) -> Result<SelectItem<'a>, SqlError> {
     if matches!(cursor.peek().map(|token| &token.token), Some(Token::Mul)) {
         let error = cursor.source.error(cursor.span(), "a view names its columns one by one, not with `*`");
         return Err(error.help("did you mean COUNT(*)?"));
     }
     let value = cursor.expression()?;
     let alias = if cursor.word("as") { Some(cursor.column_name("a name")?) } else { None };
-    Ok(Item { value, alias })
+    Ok(SelectItem { value, alias })
 }
 
-fn parse_from(cursor: &mut Cursor) -> Result<Named, SqlError> {
+fn parse_from(cursor: &mut Cursor) -> Result<Identifier, SqlError> {
     if matches!(cursor.peek().map(|token| &token.token), Some(Token::LParen)) {
         return Err(cursor.source.error(cursor.span(), "subqueries are not supported yet"));
     }

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Location, Span};
 
 use super::error::SqlError;
 
-/// One text with its name.
+/// A text with its name.
 #[derive(Debug)]
 pub(super) struct Source {
     file: Arc<str>,

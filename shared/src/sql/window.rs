@@ -1,14 +1,14 @@
-//! Which window does GROUP BY name? What its lengths mean on a calendar is in [`super::length`].
+//! Reads the windows of GROUP BY. [`super::length`] gives their lengths a meaning on a calendar.
 
 use sqlparser::ast::Expr;
 use sqlparser::tokenizer::Span;
 
-use super::cursor::Parsed;
+use super::cursor::ExpressionTree;
 use super::duration::TimeSpan;
 use super::error::SqlError;
 use super::length::{Length, MONTHS_OFFSET_DAYS, calendar_count, grid_of, offset_fits};
 use super::lower::Lowering;
-use super::scope::{Place, Scope};
+use super::scope::{Clause, Scope};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window_text::{days_text, fixed_text};
@@ -25,14 +25,14 @@ pub(super) const NAMES: &[&str] = &["tumble", "hop", "cumulate", "session", "sli
 /// Longest month, in days.
 const MONTH_DAYS_MAX: i64 = 31;
 
-/// A window and where it is named.
+/// A window with its place.
 pub(super) struct WindowCall {
     pub(super) window: Window,
     pub(super) span: Span,
 }
 
-/// How a window is written.
-struct Form {
+/// The arguments of a kind of window.
+struct WindowForm {
     /// Fewest and most arguments.
     arguments: (usize, usize),
     takes: &'static str,
@@ -40,7 +40,7 @@ struct Form {
     example: &'static str,
 }
 
-fn form(name: &str) -> Option<Form> {
+fn form(name: &str) -> Option<WindowForm> {
     let (arguments, takes, example) = match name {
         "tumble" => ((2, 3), "the event time, a size and perhaps an offset", "INTERVAL '1' HOUR"),
         "hop" => {
@@ -55,21 +55,21 @@ fn form(name: &str) -> Option<Form> {
         "slide" => ((2, 3), "the event time, a size and perhaps a resolution", "INTERVAL '1' HOUR"),
         _ => return None,
     };
-    Some(Form { arguments, takes, example })
+    Some(WindowForm { arguments, takes, example })
 }
 
-/// Reads a window such as `TUMBLE(event_time, size [, offset])`; `None` if this is no window at all.
+/// Reads a window such as `TUMBLE(event_time, size [, offset])`; `None` if this is not a window.
 pub(super) fn parse_window(
     source: &Source,
     stream: &Stream,
     zone: Zone,
-    parsed: &Parsed,
+    parsed: &ExpressionTree,
 ) -> Result<Option<WindowCall>, SqlError> {
     let Expr::Function(function) = &parsed.expression else { return Ok(None) };
     let name = function.name.to_string().to_lowercase();
     let Some(form) = form(&name) else { return Ok(None) };
     let span = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
-    let mut scope = Scope::new(Place::Rows("GROUP BY"), &[], None);
+    let mut scope = Scope::new(Clause::Rows("GROUP BY"), &[], None);
     let lowering = Lowering::new(source, &mut scope, parsed.tokens);
     let call = lowering.plain_call(&parsed.expression, function)?;
     let upper = name.to_uppercase();
@@ -81,7 +81,7 @@ pub(super) fn parse_window(
         return Err(error.help(format!("write {upper}({event_time}, {})", form.example)));
     }
     check_event_time(source, stream, &lowering, &upper, call.arguments[0])?;
-    let reader = Reader { lowering: &lowering, zone };
+    let reader = LengthReader { lowering: &lowering, zone };
     let window = match (name.as_str(), call.arguments.as_slice()) {
         ("tumble", [_, size, offset @ ..]) => reader.tumble(size, offset.first().copied())?,
         ("hop", [_, slide, size, offset @ ..]) => reader.hop(slide, size, offset.first().copied())?,
@@ -122,25 +122,25 @@ fn check_event_time(
 }
 
 /// Reads the lengths of one window.
-struct Reader<'l, 't, 's, 'c> {
+struct LengthReader<'l, 't, 's, 'c> {
     lowering: &'l Lowering<'t, 's, 'c>,
     zone: Zone,
 }
 
-/// A length and whether it was given in weeks.
-struct Read {
+/// A length as an argument writes it.
+struct WrittenLength {
     length: Length,
     in_weeks: bool,
 }
 
-impl Reader<'_, '_, '_, '_> {
+impl LengthReader<'_, '_, '_, '_> {
     fn tumble(&self, size: &Expr, offset: Option<&Expr>) -> Result<Window, SqlError> {
-        let Read { length, in_weeks } = self.length(size, "size")?;
+        let WrittenLength { length, in_weeks } = self.length(size, "size")?;
         Ok(Window::Tumble(self.grid(length, (length, length), in_weeks, offset)?))
     }
 
     fn hop(&self, slide_at: &Expr, size_at: &Expr, offset: Option<&Expr>) -> Result<Window, SqlError> {
-        let Read { length: slide, in_weeks } = self.length(slide_at, "slide")?;
+        let WrittenLength { length: slide, in_weeks } = self.length(slide_at, "slide")?;
         let size = self.length(size_at, "size")?.length;
         if !slide.is_like(size) {
             return Err(self.mixed(size_at, ("slide", slide), ("size", size)));
@@ -158,7 +158,7 @@ impl Reader<'_, '_, '_, '_> {
             let message =
                 format!("a window would be the sum of {panes} panes, at most {PANES_PER_WINDOW_MAX} are possible");
             let error = self.lowering.error(slide_at, message);
-            return Err(error.help("a pane is what divides both slide and size: choose a slide that divides the size"));
+            return Err(error.help("a pane divides both slide and size: choose a slide that divides the size"));
         }
         let longer = if slide.count() > size.count() { slide } else { size };
         let grid = self.grid(pane, (slide, longer), in_weeks, offset)?;
@@ -167,7 +167,7 @@ impl Reader<'_, '_, '_, '_> {
 
     fn cumulate(&self, step_at: &Expr, longest_at: &Expr, offset: Option<&Expr>) -> Result<Window, SqlError> {
         let step = self.length(step_at, "step")?.length;
-        let Read { length: longest, in_weeks } = self.length(longest_at, "longest size")?;
+        let WrittenLength { length: longest, in_weeks } = self.length(longest_at, "longest size")?;
         // Days have 24 hours here: where clocks change, one has a step less or more.
         let (whole, part) = match (step, longest) {
             (Length::Fixed(step), Length::Days(days)) => (days.saturating_mul(MICROS_PER_DAY), step),
@@ -181,7 +181,7 @@ impl Reader<'_, '_, '_, '_> {
             return Err(match longest {
                 Length::Months(_) if !matches!(step, Length::Months(_)) => {
                     let error = self.lowering.error(step_at, "months do not begin where such steps do");
-                    error.help("step by days, by what divides a day, or by months")
+                    error.help("step by days, by a length that divides a day, or by months")
                 }
                 _ => {
                     let error = self.lowering.error(step_at, "the step has to divide the longest size");
@@ -253,7 +253,7 @@ impl Reader<'_, '_, '_, '_> {
         Ok(micros)
     }
 
-    fn length(&self, at: &Expr, what: &str) -> Result<Read, SqlError> {
+    fn length(&self, at: &Expr, what: &str) -> Result<WrittenLength, SqlError> {
         let span = self.span(at)?;
         let in_weeks = span.in_weeks;
         if span.months != 0 {
@@ -262,7 +262,7 @@ impl Reader<'_, '_, '_, '_> {
                 return Err(error.help("write INTERVAL '1' MONTH, or days"));
             }
             self.positive(span.months, at, what)?;
-            return Ok(Read { length: Length::Months(span.months), in_weeks });
+            return Ok(WrittenLength { length: Length::Months(span.months), in_weeks });
         }
         self.positive(span.clock_micros(), at, what)?;
         let length = match (span.days, span.micros) {
@@ -274,7 +274,7 @@ impl Reader<'_, '_, '_, '_> {
             }
             _ => Length::Fixed(span.clock_micros()),
         };
-        Ok(Read { length, in_weeks })
+        Ok(WrittenLength { length, in_weeks })
     }
 
     /// Cells of `cell`. They begin with those of `period`, a multiple of it, which `offset` moves by less than `below`.
@@ -313,7 +313,7 @@ impl Reader<'_, '_, '_, '_> {
         }
     }
 
-    /// Two lengths that do not belong together.
+    /// The error of two lengths that do not mix.
     fn mixed(&self, at: &Expr, (a, a_length): (&str, Length), (b, b_length): (&str, Length)) -> SqlError {
         let kind = |length| match length {
             Length::Fixed(_) => "has a fixed length",

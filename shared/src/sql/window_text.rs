@@ -1,4 +1,4 @@
-//! How does a window read? Writes it back as the call that GROUP BY takes, for plans and messages.
+//! Writes windows back as the calls that GROUP BY takes, for plans and messages.
 
 use super::print::interval;
 use crate::calendar::{Calendar, CalendarUnit, Zone};

@@ -256,7 +256,7 @@ fn plans_can_be_read() {
     for line in [
         "view v on stream flights",
         "watermark        0 days behind the latest event",
-        "allowed lateness none; later events are left to the batch layer",
+        "allowed lateness none; speed excludes later events, batch includes them",
         "read             scheduled_at, origin, price, cancelled",
         "filter           NOT cancelled",
         "window           TUMBLE(scheduled_at, INTERVAL '1' DAY)",

@@ -1,4 +1,4 @@
-//! Texts that mean harm, or nothing at all: an answer comes, and no stack overflows.
+//! Tests hostile and random texts: each ends in a definition or an error, and no stack overflows.
 
 use proptest::prelude::*;
 

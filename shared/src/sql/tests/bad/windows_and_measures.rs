@@ -89,7 +89,7 @@ fn windows() {
         (
             "HOP(scheduled_at, ^INTERVAL '100001' MILLISECOND, INTERVAL '100002' MILLISECOND)",
             "a window would be the sum of 100002 panes, at most 100000 are possible",
-            "a pane is what divides both slide and size: choose a slide that divides the size",
+            "a pane divides both slide and size: choose a slide that divides the size",
         ),
         (
             "CUMULATE(scheduled_at, ^INTERVAL '7' HOUR, INTERVAL '1' DAY)",
@@ -104,7 +104,7 @@ fn windows() {
         (
             "CUMULATE(scheduled_at, ^INTERVAL '1' WEEK, INTERVAL '1' MONTH)",
             "months do not begin where such steps do",
-            "step by days, by what divides a day, or by months",
+            "step by days, by a length that divides a day, or by months",
         ),
         (
             "CUMULATE(scheduled_at, ^INTERVAL '5' MONTH, INTERVAL '1' YEAR)",
@@ -154,7 +154,7 @@ fn windows() {
         (
             "CUMULATE(scheduled_at, ^INTERVAL '2' DAY, INTERVAL '1' MONTH)",
             "months do not begin where such steps do",
-            "step by days, by what divides a day, or by months",
+            "step by days, by a length that divides a day, or by months",
         ),
         (
             "TUMBLE(scheduled_at, INTERVAL '48' HOUR, ^INTERVAL '1' DAY)",
@@ -190,12 +190,12 @@ fn measures() {
         (
             "^SUM(DISTINCT seats)",
             "SUM(DISTINCT ..) is not supported",
-            "states of it could not be merged; COUNT(DISTINCT ..) is possible",
+            "its states could not be merged; COUNT(DISTINCT ..) is possible",
         ),
         (
             "^AVG(DISTINCT seats)",
             "AVG(DISTINCT ..) is not supported",
-            "states of it could not be merged; COUNT(DISTINCT ..) is possible",
+            "its states could not be merged; COUNT(DISTINCT ..) is possible",
         ),
         ("^MEDIAN(DISTINCT seats)", "MEDIAN(DISTINCT ..) is not supported", "only COUNT, MIN and MAX take DISTINCT"),
         ("^UPPER(DISTINCT origin)", "DISTINCT is only possible with an aggregate", ""),
@@ -227,7 +227,7 @@ fn measures() {
         ),
         (
             "PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY ^seats NULLS FIRST)",
-            "NULLs have no place in this order: they are left out",
+            "this order ignores NULLs, so they have no place in it",
             "",
         ),
         ("^SUM(seats) WITHIN GROUP (ORDER BY seats)", "SUM takes no WITHIN GROUP", ""),

@@ -346,7 +346,7 @@ fn plans_of_the_whole_dialect_can_be_read() {
             all,
             "HAVING n > 5 AND MAX(seats) > 1",
             &[
-                "having           COUNT(*) > 5 AND CAST(MAX(seats) AS BIGINT) > 1; other rows are not shown",
+                "having           COUNT(*) > 5 AND CAST(MAX(seats) AS BIGINT) > 1; other rows are hidden",
                 "read             scheduled_at, origin, seats",
                 "window           one over all time",
                 "state            COUNT(DISTINCT origin): the values while they are few, then an HLL sketch (lgK 12): approximate",
