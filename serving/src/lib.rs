@@ -17,7 +17,6 @@ pub mod formats;
 pub mod http;
 mod lazy_measures;
 mod live_windows;
-mod nearest;
 mod order;
 mod page;
 pub mod pin;

@@ -10,8 +10,8 @@ use shared::published::{Published, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 
 use crate::admission::Admission;
-use crate::nearest::did_you_mean;
 use crate::pin::LayerReaders;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// Handles to everything that endpoints and pages read from. Cheap to clone.
 #[derive(Clone)]

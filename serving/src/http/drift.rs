@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use super::refusal::{batch_unavailable, invalid_parameter};
 use super::{json, parameters};
-use crate::nearest::did_you_mean;
 use crate::state::ServingState;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Drift<'a> {

@@ -7,7 +7,7 @@ use axum::response::Response;
 use problem::Problem;
 
 use super::refusal::{invalid_parameter, query_string, unknown_parameter};
-use crate::nearest::did_you_mean;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// Returns the decoded parameters of a URL.
 pub fn all(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {

@@ -14,8 +14,8 @@ use shared::time::Day;
 
 use super::refusal::{batch_unavailable, invalid_parameter, json_body, run_refused};
 use super::{json, parameters};
-use crate::nearest::did_you_mean;
 use crate::state::ServingState;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// The body of a request for a run.
 #[derive(Debug, Default, Deserialize)]

@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 use super::refusal::{batch_unavailable, internal, invalid_parameter, json_body};
 use super::{json, parameters};
 use crate::formats::json_events;
-use crate::nearest::did_you_mean;
 use crate::state::ServingState;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Streams)]

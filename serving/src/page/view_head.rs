@@ -5,9 +5,9 @@ use shared::published::Published;
 use shared::view::View;
 
 use super::base;
-use crate::nearest::did_you_mean;
 use crate::state::ServingState;
 use crate::window_text::in_a_sentence;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// The fields of `view_head.html`.
 pub struct ViewHead {

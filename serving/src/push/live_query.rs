@@ -5,8 +5,8 @@ use std::time::Duration;
 use shared::limits::{LIVE_EVERY_DEFAULT_MS, LIVE_EVERY_MAX_MS, LIVE_EVERY_MIN_MS, LIVE_ROWS_MAX};
 use shared::view::View;
 
-use crate::nearest::did_you_mean;
 use crate::query::{PARAMETERS, Query, QueryError};
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// Parameters of `/rows` that live queries do not have, and the reason.
 const ROWS_ONLY: [(&str, &str); 3] = [

@@ -5,7 +5,7 @@ use shared::window::Window;
 
 use super::cursor::Cursor;
 use super::{QueryError, invalid, version_choice};
-use crate::nearest::did_you_mean;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// The end of a trailing window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,8 +28,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::as_of::AsOf;
 use self::cursor::Cursor;
-use crate::nearest::did_you_mean;
 use crate::window_text::kind;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// Every parameter of `/rows`.
 pub const PARAMETERS: [&str; 13] = [

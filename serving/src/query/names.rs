@@ -4,7 +4,7 @@ use shared::column_name::same;
 use shared::view::{OutputColumn, View};
 
 use super::{OrderBy, OrderKey, QueryError, invalid};
-use crate::nearest::did_you_mean;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 
 /// Parses `group_by`: dimensions, comma separated; an empty list is valid.
 pub fn dimensions(view: &View, text: &str) -> Result<Vec<usize>, QueryError> {

@@ -58,7 +58,8 @@ impl Lowering<'_, '_, '_> {
                 return Err(self.source.error(call.span, "an aggregate cannot stand inside an aggregate"));
             }
             Clause::Rows(name_of_clause) => {
-                let error = self.source.error(call.span, format!("the aggregate {name} cannot stand in {name_of_clause}"));
+                let error =
+                    self.source.error(call.span, format!("the aggregate {name} cannot stand in {name_of_clause}"));
                 return Err(error.help(match name_of_clause {
                     "WHERE" => "a condition on aggregates belongs in HAVING, behind GROUP BY",
                     _ => "aggregates are the measures of SELECT",
