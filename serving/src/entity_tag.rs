@@ -28,13 +28,13 @@ impl EntityTag {
     /// the generations per partition, and the watermark, which moves finality.
     pub fn of(query: &BoundQuery, pinned: &ViewPin, format: &str) -> EntityTag {
         let published = &pinned.published;
-        let mut text = format!("{format}\n{:016x}\n{}\n", query.query.fingerprint, published.definition_hash);
+        let mut text = format!("{format}\n{:016x}\n{}\n", query.request.fingerprint, published.definition_hash);
         let mut put = |value: &dyn std::fmt::Debug| {
             writeln!(text, "{value:?}").expect("a String takes everything");
         };
-        put(&query.query.limit);
-        put(&query.query.shape);
-        put(&query.query.cursor);
+        put(&query.request.limit);
+        put(&query.request.shape);
+        put(&query.request.cursor);
         put(&published.version.as_ref().map(|version| version.version));
         put(&published.seam.offsets());
         for generation in &pinned.speed.generations {
@@ -46,7 +46,7 @@ impl EntityTag {
             put(&instant);
         }
         let text = format!("W/\"{:032x}\"", xxh3_128(text.as_bytes()));
-        EntityTag { text, is_fixed: query.query.names_version && pinned.past.is_some() }
+        EntityTag { text, is_fixed: query.request.names_version && pinned.past.is_some() }
     }
 
     /// A tag for tests.

@@ -89,7 +89,7 @@ impl QueryResult {
 pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> Result<QueryResult, ExecuteError> {
     let published = &pinned.published;
     let view = published.view.as_ref();
-    let dimensions = &query.query.dimensions;
+    let dimensions = &query.request.dimensions;
     let spec = query.merge_spec(view, dimensions);
     let allowance = &context.allowance;
     let merged = match context.merge_cache.of(query, pinned, &spec, allowance)? {
@@ -102,17 +102,17 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
     };
     let measures = LazyMeasures::new(view, &merged);
     let mut rows = measures.having((0..merged.len() as u32).collect())?;
-    if let Some(row_filter) = &query.query.row_filter {
+    if let Some(row_filter) = &query.request.row_filter {
         rows = measures.passing(rows, row_filter, dimensions)?;
     }
     let total = rows.len();
-    let offset = query.query.cursor.map_or(0, |cursor| cursor.offset);
-    let rows = page(view, &query.query, &merged, &measures, rows, offset)?;
+    let offset = query.request.cursor.map_or(0, |cursor| cursor.offset);
+    let rows = page(view, &query.request, &merged, &measures, rows, offset)?;
     drop(measures);
     let shown = offset.saturating_add(rows.len());
     let version = published.version.as_ref().map(|v| v.version);
     let as_of = query.instant.map(|instant| instant.0);
-    let next = (shown < total).then(|| Cursor { offset: shown, version, as_of }.encode(query.query.fingerprint));
+    let next = (shown < total).then(|| Cursor { offset: shown, version, as_of }.encode(query.request.fingerprint));
 
     let bounds = bounds(view, query, &merged, &rows);
     let live = LiveWindows::of(query, pinned)?;
@@ -120,7 +120,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         watermark: pinned.speed.watermark,
         allowed_lateness: published.stream.allowed_lateness,
         frozen_until: published.version.as_ref().map_or(i64::MIN, |version| version.frozen_until()),
-        of_view: query.query.grain == Grain::Window,
+        of_view: query.request.grain == Grain::Window,
     };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
     let finality = rows.iter().zip(&bounds).map(|(row, bounds)| {
@@ -146,20 +146,20 @@ fn columns(
     rows: &[u32],
     bounds: &[WindowBounds],
 ) -> Result<Vec<ResultColumn>, ExecuteError> {
-    let mut columns = Vec::with_capacity(2 + query.query.dimensions.len() + query.query.measures.len());
+    let mut columns = Vec::with_capacity(2 + query.request.dimensions.len() + query.request.measures.len());
     if view.window != Window::All {
         columns.push(window_column(WINDOW_START, bounds.iter().map(|(start, _)| *start)));
         columns.push(window_column(WINDOW_END, bounds.iter().map(|(_, end)| *end)));
     }
     let keys = rows.iter().map(|row| merged.keys.get(merged.groups[*row as usize]));
-    let decoded = if query.query.dimensions.is_empty() { Vec::new() } else { merged.layout.decode(keys)? };
-    for (dimension, values) in query.query.dimensions.iter().zip(decoded) {
+    let decoded = if query.request.dimensions.is_empty() { Vec::new() } else { merged.layout.decode(keys)? };
+    for (dimension, values) in query.request.dimensions.iter().zip(decoded) {
         let dimension = &view.dimensions[*dimension];
         let (name, data_type) = (dimension.name.clone(), dimension.expression.data_type);
         columns.push(ResultColumn::exact(name, data_type, ColumnRole::Dimension, values));
     }
     let finished = finish_measures(view, &gathered(view, merged, rows))?;
-    for index in &query.query.measures {
+    for index in &query.request.measures {
         let (measure, finished) = (&view.measures[*index], &finished[*index]);
         columns.push(ResultColumn {
             name: measure.name.clone(),

@@ -28,7 +28,7 @@ impl LiveWindows {
             return Ok(Some(LiveWindows::Windows(merged.windows.into_iter().collect())));
         };
         // Both layers together: a live session may extend a session of batch without sharing an event.
-        let mut whole = query.merge_spec(view, &query.query.dimensions);
+        let mut whole = query.merge_spec(view, &query.request.dimensions);
         (whole.from, whole.to) = (i64::MIN, i64::MAX);
         let merged = merge(&whole, &pinned.parts(LayerChoice::Merged))?;
         let mut sessions: HashMap<Box<[u8]>, Vec<(i64, i64)>> = HashMap::new();

@@ -259,7 +259,7 @@ async fn batch_range(
     let (Window::Session { gap }, Some(version)) = (published.view.window, &published.version) else {
         return Ok(range);
     };
-    let mut dimensions = query.query.dimensions.clone();
+    let mut dimensions = query.request.dimensions.clone();
     dimensions.sort_unstable();
     let full_key = dimensions.into_iter().eq(0..published.view.dimensions.len());
     let live: usize = speed.generations.iter().map(|generation| generation.part.rows()).sum();

@@ -144,7 +144,9 @@ fn unparsable(request: &[u8]) -> String {
     let line = request.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let whole = "cannot parse the request line; expected a method, a path and HTTP/1.1";
-    let Some(start) = line.iter().position(|byte| *byte == b' ') else { return whole.to_owned() };
+    let Some(start) = line.iter().position(|byte| !byte.is_ascii_alphabetic()).filter(|at| line[*at] == b' ') else {
+        return whole.to_owned();
+    };
     let end = line.windows(8).rposition(|bytes| bytes.starts_with(b" HTTP/")).unwrap_or(line.len());
     let Some(target) = line.get(start + 1..end).filter(|target| target.starts_with(b"/")) else {
         return whole.to_owned();

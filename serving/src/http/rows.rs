@@ -118,7 +118,7 @@ async fn outcome(state: &ServingState, view: String, request: &Parts, format: Fo
         Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
         pinned => pinned?,
     };
-    if query.query.shape == Shape::Rows && format != Format::Json {
+    if query.request.shape == Shape::Rows && format != Format::Json {
         return Err(invalid_parameter("shape: only JSON has shapes"));
     }
     let tag = EntityTag::of(&query, &pinned, format.content_type());
@@ -151,7 +151,7 @@ async fn outcome(state: &ServingState, view: String, request: &Parts, format: Fo
 fn runs_inline(query: &BoundQuery, pinned: &ViewPin) -> bool {
     let view = pinned.published.view.as_ref();
     let composed = view.measures.iter().any(|m| m.expression.as_column().is_none());
-    let filtered = query.query.filter.is_some() || query.query.row_filter.is_some() || view.having.is_some();
+    let filtered = query.request.filter.is_some() || query.request.row_filter.is_some() || view.having.is_some();
     !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
@@ -164,7 +164,7 @@ fn write(
 ) -> Result<CompleteResponse, Problem> {
     let result = execute(query, pinned, context)?;
     let body = match format {
-        Format::Json => json::write(&result, &About { pinned, layer: query.layer, as_of }, query.query.shape),
+        Format::Json => json::write(&result, &About { pinned, layer: query.layer, as_of }, query.request.shape),
         Format::Ndjson => ndjson::write(&result),
         Format::Csv => csv::write(&result),
         Format::Parquet => parquet::write(&result)?,

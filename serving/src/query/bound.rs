@@ -25,7 +25,8 @@ pub struct Instants {
 /// A query, bound to the state that answers it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoundQuery {
-    pub query: Query,
+    /// The query as the client sent it.
+    pub request: Query,
     /// Ids of the view's windows in `from..to`, in microseconds; of sessions starts, of SLIDE panes.
     pub from: i64,
     pub to: i64,
@@ -62,7 +63,7 @@ impl Query {
                 return Err(invalid("as_of", problem));
             }
             let (to, instant) = (instant, Some(Micros(instant)));
-            return Ok(BoundQuery { query: self, from, to, instant, speed_from, layer });
+            return Ok(BoundQuery { request: self, from, to, instant, speed_from, layer });
         }
         let (mut from, mut to) = (self.from, self.to);
         if let Some(first) = retained_from {
@@ -70,7 +71,7 @@ impl Query {
             from = from.max(grain::next_boundary(window, grain, first.start().0));
             to = to.max(from);
         }
-        Ok(BoundQuery { query: self, from, to, instant: None, speed_from, layer })
+        Ok(BoundQuery { request: self, from, to, instant: None, speed_from, layer })
     }
 }
 
@@ -81,17 +82,17 @@ impl BoundQuery {
             view,
             from: self.from,
             to: self.to,
-            grain: self.query.grain,
+            grain: self.request.grain,
             precision: Precision::Sketch,
             dimensions,
             speed_from: self.speed_from,
-            filter: self.query.filter.as_ref(),
+            filter: self.request.filter.as_ref(),
         }
     }
 
     /// Returns start and end of each window: `ids` as merging gave them, `lasts` the last events of sessions.
     pub fn window_bounds(&self, view: &View, ids: &[i64], lasts: &[i64]) -> Vec<WindowBounds> {
-        match self.query.grain {
+        match self.request.grain {
             Grain::Window => {
                 let bounds = window_bounds(view, ids, lasts).into_iter();
                 bounds.map(|(start, end)| ((view.window != Window::All).then_some(start), end)).collect()

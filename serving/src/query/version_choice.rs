@@ -21,7 +21,7 @@ pub fn parse(
     let given = Parameters::new(parameters)?;
     let is_slide = matches!(published.view.window, Window::Slide { .. });
     let as_of = given.get("as_of").filter(|_| !is_slide).map(moment).transpose()?;
-    let asked = match (given.get("version"), as_of) {
+    let chosen = match (given.get("version"), as_of) {
         (Some(_), Some(_)) => {
             return Err(invalid("as_of", "version already selects a version; use only one of them"));
         }
@@ -31,22 +31,22 @@ pub fn parse(
         },
         (None, as_of) => as_of,
     };
-    if let Some(Moment::Time(time)) = asked
+    if let Some(Moment::Time(time)) = chosen
         && time > now
     {
         let problem = format!("{time} is in the future; leave out as_of for the current state");
         return Err(invalid("as_of", problem));
     }
     let layer = layer(&given)?;
-    if asked.is_some() && layer == LayerChoice::Speed {
+    if chosen.is_some() && layer == LayerChoice::Speed {
         return Err(invalid("layer", "the speed layer has no past versions; use layer=batch, or leave it out"));
     }
     let cursor = given.get("cursor").map(|text| Cursor::parse(text, given.fingerprint(&published.view))).transpose()?;
     let resumed =
-        cursor.filter(|cursor| asked.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
+        cursor.filter(|cursor| chosen.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
     Ok(match resumed.and_then(|cursor| cursor.version) {
         Some(version) => Some(Moment::Version(version)),
-        None => asked,
+        None => chosen,
     })
 }
 
@@ -79,7 +79,7 @@ mod tests {
         Published::nothing(Arc::new(definitions.views.remove(0)), Arc::new(definitions.streams.remove(0)))
     }
 
-    fn asked(window: &str, parameters: &[(&str, &str)]) -> Result<Option<Moment>, String> {
+    fn choice(window: &str, parameters: &[(&str, &str)]) -> Result<Option<Moment>, String> {
         let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         parse(&published(window), &parameters, Micros(1_000_000)).map_err(|error| error.to_string())
     }
@@ -89,10 +89,10 @@ mod tests {
         let tumble = " GROUP BY TUMBLE(at, INTERVAL '1' HOUR)";
         let slide = " GROUP BY SLIDE(at, INTERVAL '1' HOUR)";
         for window in ["", tumble] {
-            assert_eq!(asked(window, &[]), Ok(None));
-            assert_eq!(asked(window, &[("as_of", "12")]), Ok(Some(Moment::Version(12))));
-            assert_eq!(asked(window, &[("version", "12")]), Ok(Some(Moment::Version(12))));
-            assert_eq!(asked(window, &[("as_of", "1970-01-01T00:00:01Z")]), Ok(Some(Moment::Time(Micros(1_000_000)))));
+            assert_eq!(choice(window, &[]), Ok(None));
+            assert_eq!(choice(window, &[("as_of", "12")]), Ok(Some(Moment::Version(12))));
+            assert_eq!(choice(window, &[("version", "12")]), Ok(Some(Moment::Version(12))));
+            assert_eq!(choice(window, &[("as_of", "1970-01-01T00:00:01Z")]), Ok(Some(Moment::Time(Micros(1_000_000)))));
             for (parameters, word) in [
                 (vec![("as_of", "1970-01-01T00:00:02Z")], "in the future"),
                 (vec![("as_of", "latest")], "SLIDE"),
@@ -100,13 +100,13 @@ mod tests {
                 (vec![("version", "1"), ("as_of", "1")], "only one of them"),
                 (vec![("version", "1"), ("layer", "speed")], "no past versions"),
             ] {
-                let error = asked(window, &parameters).expect_err("refused");
+                let error = choice(window, &parameters).expect_err("refused");
                 assert!(error.contains(word), "{parameters:?}: {error}");
             }
         }
-        assert_eq!(asked(slide, &[("as_of", "1970-01-01T00:00:02Z")]), Ok(None));
+        assert_eq!(choice(slide, &[("as_of", "1970-01-01T00:00:02Z")]), Ok(None));
         let both = [("as_of", "1970-01-01T00:00:02Z"), ("version", "3")];
-        assert_eq!(asked(slide, &both), Ok(Some(Moment::Version(3))));
+        assert_eq!(choice(slide, &both), Ok(Some(Moment::Version(3))));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::{Code, Problem};
 /// Bytes read of the text of a library's refusal.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
+/// The limit of axum on bodies that a handler reads as a whole, in MiB. Endpoints with another limit refuse by themselves.
+const BODY_MIB_MAX: usize = 2;
+
 /// Middleware: passes on the response, or the problem that says the same.
 pub async fn catch(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -61,9 +64,19 @@ fn detail(status: StatusCode, method: &Method, path: &str, text: &str) -> String
     match status {
         StatusCode::NOT_FOUND if text.is_empty() => format!("no such path: {path}"),
         StatusCode::METHOD_NOT_ALLOWED => format!("method not allowed: {method} {path}; Allow lists the methods"),
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {BODY_MIB_MAX} MiB"),
         _ if text.is_empty() => status.canonical_reason().unwrap_or("the request was refused").to_lowercase(),
-        _ => text.to_owned(),
+        _ => in_our_words(text),
     }
+}
+
+/// Rewrites the texts of axum: lower case, and what failed first.
+fn in_our_words(text: &str) -> String {
+    if let Some(reason) = text.strip_prefix("Failed to buffer the request body: ") {
+        return format!("cannot read the body: {reason}");
+    }
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_lowercase().chain(rest).collect())
 }
 
 #[cfg(test)]
@@ -99,7 +112,7 @@ mod tests {
             (Method::DELETE, "/thing/x", 405, "method_not_allowed", "DELETE /thing/x"),
             (Method::GET, "/thing/%ff", 400, "bad_request", "UTF-8"),
             (Method::GET, "/number/x", 400, "bad_request", "u8"),
-            (Method::POST, "/body", 413, "too_large", "length limit"),
+            (Method::POST, "/body", 413, "too_large", "2 MiB"),
         ] {
             let (got, json) = refused(method, path).await;
             assert_eq!(
