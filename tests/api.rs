@@ -1,5 +1,5 @@
-//! Does the server keep to its own description? schemathesis reads `/openapi.json` and asks every door what it says can be
-//! asked, and what it says cannot: no answer may be an error of the server, or of a status, type or shape that is not described.
+//! Tests that responses match the description: schemathesis reads `/openapi.json` and sends every endpoint valid and
+//! invalid requests; no response may be a server error, or have a status, type or shape that is not described.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use world::{World, flights_file};
 
-/// Names that there are, so that answers are more than "no such view"; names that there are not come in as well.
+/// Existing names, so that not every response is "no such view", and one that does not exist.
 const NAMES: &str = r#"
 [parameters]
 "path.view" = ["departures", "totals", "nothing"]
@@ -17,7 +17,7 @@ const NAMES: &str = r#"
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,unsupported_method";
 
 #[test]
-fn every_answer_is_as_described() {
+fn every_response_matches_the_description() {
     let Ok(python) = std::env::var("TRUEUP_PYTHON") else {
         assert!(std::env::var_os("CI").is_none(), "TRUEUP_PYTHON names no interpreter");
         eprintln!("SKIPPED: TRUEUP_PYTHON names no interpreter with the packages of tests/python/requirements.txt");
@@ -40,7 +40,7 @@ fn every_answer_is_as_described() {
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(&config)
         .args(["run", &format!("{}/openapi.json", world.url()), "--checks", CHECKS])
-        // A live answer has no end.
+        // A live query has no end.
         .args(["--exclude-path", "/v1/views/{view}/live"])
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "100", "--seed", "7"])
         .args(["--workers", "2", "--request-timeout", "60", "--continue-on-failure", "--no-color"])
@@ -50,7 +50,7 @@ fn every_answer_is_as_described() {
         .expect("Python starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    // It did ask.
+    // Requests were generated.
     assert!(said.contains("generated"), "{said}");
     println!("{said}");
 }

@@ -1,4 +1,4 @@
-//! Do readers of live answers see what others get by asking? Changes applied to the first answer are the answer there is,
+//! Tests live queries: changes applied to the first result give the current one,
 //! through events, runs, lost connections and restarts; a thousand readers cost one computation.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]

@@ -395,8 +395,8 @@ fn a_range_is_recomputed_whether_or_not_anything_changed() {
     assert_eq!(world.finished(all["id"].as_str().expect("an id"))["progress"]["rows"], json!(201));
 
     for (body, why) in [
-        (json!({"from": "2001-09-12"}), "a range has an end"),
-        (json!({"from": "2001-09-12", "to": "2001-09-12"}), "one day is from=2001-09-12 to=2001-09-13"),
+        (json!({"from": "2001-09-12"}), "to: required together with from"),
+        (json!({"from": "2001-09-12", "to": "2001-09-12"}), "for one day use from=2001-09-12 to=2001-09-13"),
         (json!({"from": "2001-09-12", "to": "2001-09-11"}), "2001-09-11 is before from"),
         (json!({"from": "yesterday", "to": "2001-09-11"}), "from: expected a date such as"),
     ] {
