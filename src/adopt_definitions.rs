@@ -20,7 +20,8 @@ use shared::window::Window;
 /// Reads what the lake, and the logs under `data/log`, hold of `stream`. Changes nothing.
 pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow::Result<StoredStream> {
     let dir = data.join("log").join(stream.name.as_str());
-    let log = tokio::task::spawn_blocking(move || intake::log::look(&dir)).await?.context("the log cannot be read")?;
+    let log =
+        tokio::task::spawn_blocking(move || intake::log::inspect(&dir)).await?.context("the log cannot be read")?;
     let mut stored = StoredStream { partitions: log.partitions, ..StoredStream::default() };
     if let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? {
         add_archive(&mut stored, &table).await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded, RetrySettings};
-use intake::archive::{ArchiverSettings, Archives, READER, StreamArchiver, Surroundings};
+use intake::archive::{ArchiverContext, ArchiverSettings, Archives, READER, StreamArchiver};
 use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
 use intake::log::LogSettings;
@@ -20,7 +20,7 @@ use intake::partition::{OnFatal, PartitionSettings};
 use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::status::StreamsStatus;
 use intake::streams::Intake;
-use intake::submit::IntakeDoor;
+use intake::submit::EventSubmitter;
 use lake::Lake;
 use serving::ServingState;
 use serving::admission::Admission;
@@ -177,13 +177,13 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
             .context("the quarantine cannot be opened")?
     };
     let quarantine = Arc::new(quarantine);
-    let door = Arc::new(IntakeDoor::new(Arc::clone(&intake), Arc::clone(&quarantine), Arc::clone(&clock)));
+    let submitter = Arc::new(EventSubmitter::new(&intake, &quarantine, &clock));
     let history = HistoryWatch::start(&lake, streams.iter().map(|stream| stream.name.clone()).collect());
     let status = Arc::new(StreamsStatus {
         history,
         intake: Arc::clone(&intake),
         archives: Arc::clone(&archives),
-        door: Arc::clone(&door),
+        submitter: Arc::clone(&submitter),
         quarantine: Arc::clone(&quarantine),
         clock: Arc::clone(&clock),
     });
@@ -200,7 +200,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         ready: Arc::clone(&ready),
         metrics: Arc::new(move || figures.render()),
     };
-    let routes = serving::routes(state, intake::http::routes(door).merge(openapi::routes()), &settings.origins);
+    let routes = serving::routes(state, intake::http::routes(submitter).merge(openapi::routes()), &settings.origins);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", settings.listen))?;
@@ -349,7 +349,7 @@ fn start_archivers(
     for stream in streams {
         let log = intake.stream(&stream.name).context("every stream has a log")?;
         log.register_reader(READER);
-        let surroundings = Surroundings {
+        let surroundings = ArchiverContext {
             lake: lake.clone(),
             log: Arc::clone(log) as Arc<dyn LogReplay>,
             retention: Arc::clone(intake) as Arc<dyn LogRetention>,

@@ -77,6 +77,10 @@ fn nothing_is_lost_and_nothing_counts_twice() {
         let first = world.post("/v1/events/with_id", body(batch));
         let second = world.try_post("/v1/events/without_id", body(batch).into_bytes(), &[("Idempotency-Key", &key)]);
         assert_eq!((first.status, second.expect("an answer").status), (200, 200));
+        // Its key stands for its body, also if the server died between the two.
+        let other = body(batch + 1).into_bytes();
+        let reused = world.try_post("/v1/events/without_id", other, &[("Idempotency-Key", &key)]).expect("an answer");
+        assert_eq!((reused.status, &reused.json()["code"]), (422, &json!("idempotency_key_reused")), "{}", reused.text);
         batch += 1;
         let events = batch * BATCH;
         let expected = (events, events * (events - 1) / 2);

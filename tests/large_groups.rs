@@ -68,7 +68,7 @@ fn large_groups_are_answered_with_bounds_that_hold() {
     let mut next = 0;
     let mut send = |world: &World, log: &mut Log, count: usize, random: &mut StdRng| {
         let event = |i: usize| Event {
-            id: None,
+            id: Some(format!("e{i}")),
             at: begin + random.random_range(0..4 * HOUR),
             region: Some(["a", "a", "a", "b"].choose(random).copied().expect("one").to_owned()),
             // Some values are frequent, most are rare.

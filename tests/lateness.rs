@@ -233,6 +233,67 @@ fn the_quarantine_is_bounded_in_lines_bytes_and_disk() {
     assert_eq!(list(&world, "quarantine", "")["total"], json!(1_900));
 }
 
+/// By HTTP, by `trueup ingest`, and by `trueup ingest --historical` in `tests/past.rs`.
+#[test]
+fn a_null_primary_key_is_rejected_and_kept_in_the_quarantine() {
+    let world = World::new(DEFINITIONS);
+    let good = event("a", "2001-01-01T12:00:00Z");
+    let bad = [r#"{"id":null,"at":"2001-01-01T12:00:00Z"}"#, r#"{"at":"2001-01-01T12:00:00Z"}"#];
+    let lines = format!("{good}{}\n{}\n", bad[0], bad[1]);
+    let array = format!("[{}]", lines.trim_end().replace('\n', ","));
+    let rejected = json!([
+        {"line": 2, "reason": "id: the primary key may not be null"},
+        {"line": 3, "reason": "id: the primary key may not be null"},
+    ]);
+    for (body, accepted) in [(&lines, 1), (&array, 0)] {
+        let answer = send(&world, body);
+        assert_eq!((&answer["accepted"], &answer["rejections"]), (&json!(accepted), &rejected), "{answer}");
+    }
+    let path = world.data.path().join("events.ndjson");
+    std::fs::write(&path, &lines).expect("the file can be written");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trueup"));
+    let output = command.args(["ingest", "events", "--url", world.url()]).arg(&path).output().expect("trueup runs");
+    assert_eq!(output.status.code(), Some(1));
+    let page = list(&world, "quarantine", "");
+    assert_eq!((&page["total"], texts(&page)), (&json!(6), bad.iter().rev().cycle().take(6).copied().collect()));
+    assert_eq!(world.rows("hourly", "")["rows"][0]["n"], json!(1));
+}
+
+/// The same for one partition and for several, and after a restart.
+#[test]
+fn a_used_idempotency_key_is_refused_with_another_body() {
+    let mut world = World::new(
+        "CREATE STREAM one (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at');
+         CREATE STREAM many (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', partitions = 4);",
+    );
+    let body =
+        |from: usize| -> String { (from..from + 2).map(|id| event(&id.to_string(), "2001-01-01T12:00:00Z")).collect() };
+    let post = |world: &World, stream: &str, body: String| {
+        let key = [("Idempotency-Key", "k")];
+        world.try_post(&format!("/v1/events/{stream}"), body.into_bytes(), &key).expect("an answer")
+    };
+    for stream in ["one", "many"] {
+        let first = post(&world, stream, body(0));
+        assert_eq!((first.status, &first.json()["accepted"]), (200, &json!(2)));
+        for round in ["before a restart", "after a restart"] {
+            // Whichever partitions its events belong to.
+            for other in 1..8 {
+                let refused = post(&world, stream, body(2 * other));
+                assert_eq!(refused.status, 422, "{stream} {round}: {}", refused.text);
+                assert_eq!(refused.json()["code"], json!("idempotency_key_reused"));
+            }
+            assert_eq!(post(&world, stream, body(0)).json(), first.json(), "{stream} {round}");
+            let accepted = world.get(&format!("/v1/streams/{stream}")).json()["partitions"].clone();
+            let accepted = accepted.as_array().expect("partitions").iter().filter_map(|p| p["accepted"].as_u64());
+            assert_eq!(accepted.sum::<u64>(), 2, "{stream} {round}");
+            if round == "before a restart" {
+                world.kill();
+                world.start();
+            }
+        }
+    }
+}
+
 #[test]
 fn an_idle_partition_is_let_go_and_the_watermark_never_goes_back() {
     let idle_timeout = Duration::from_secs(4);

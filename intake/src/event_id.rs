@@ -1,4 +1,4 @@
-//! Which 128 bits stand for an event id? Deduplication compares these, not the ids.
+//! Hashes event ids to 128 bits. Deduplication compares the hashes, not the ids.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
@@ -6,16 +6,17 @@ use arrow::datatypes::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The hash of a null id: an event without one is never a duplicate.
+/// The hash of a null id. Intake rejects events without an id; logs of earlier versions hold some, which are never
+/// duplicates.
 pub const NULL_ID: u128 = 0;
 
-/// Hash of each id of a primary key's column: XXH3, 128 bits, of its bytes; [`NULL_ID`] for null.
+/// Hashes each id of a primary key's column: XXH3-128 of its bytes; [`NULL_ID`] for null.
 ///
 /// Strings are hashed as UTF-8; INT, BIGINT, DATE and TIMESTAMP as 64-bit, DECIMAL as 128-bit little-endian integers;
 /// DOUBLE as its bits; BOOLEAN as one byte.
 ///
 /// # Panics
-/// If the column is not of a type of [`shared::types::DataType`].
+/// If the type of the column is not one of [`shared::types::DataType`].
 pub fn hash_ids(column: &dyn Array) -> Vec<u128> {
     match column.data_type() {
         DataType::Utf8View => hashes(column.as_string_view().iter(), |text, hash| hash(text.as_bytes())),
@@ -36,11 +37,11 @@ pub fn hash_ids(column: &dyn Array) -> Vec<u128> {
             hashes(column.as_primitive::<Float64Type>().iter(), |v, hash| hash(&v.to_bits().to_le_bytes()))
         }
         DataType::Boolean => hashes(column.as_boolean().iter(), |v, hash| hash(&[u8::from(v)])),
-        other => panic!("no column of a stream is of type {other}"),
+        other => panic!("a stream cannot have a column of type {other}"),
     }
 }
 
-/// Hashes the bytes that `feed` makes of each value; null is 0, and no value is.
+/// Hashes the bytes that `feed` makes of each value. Null becomes 0, and no value does.
 fn hashes<T>(
     values: impl ExactSizeIterator<Item = Option<T>>,
     feed: impl Fn(T, &dyn Fn(&[u8]) -> u128) -> u128,

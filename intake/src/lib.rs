@@ -1,9 +1,10 @@
-//! How does an event enter?
+//! Ingests events: decodes requests, decides order, duplicates and lateness, and makes the events durable.
 //!
-//! [`http`] is the entrance and [`decode`] turns a body into Arrow columns; [`event_id`] says which events are the same.
-//! Behind the [`door`], [`streams`] hold the [`partition`]s, whose writers decide order, duplicates and lateness and make
-//! the result durable in the [`log`]. [`archive`] carries it to the lake; [`history`] puts old events there directly. [`lateness`] says how late events come, and
-//! [`quarantine`] keeps the lines that were none.
+//! [`http`] is the endpoint and [`decode`] turns a body into Arrow columns; [`event_id`] says which events are the same.
+//! [`submit`] divides a request among the partitions of its stream. [`streams`] hold the [`partition`]s, whose writers
+//! decide order, duplicates and lateness and make the result durable in the [`log`]. [`archive`] copies it to the lake;
+//! [`history`] writes historical events there directly. [`lateness`] measures how late events arrive, and
+//! [`quarantine`] keeps rejected lines.
 
 pub mod archive;
 pub mod decode;
@@ -18,3 +19,6 @@ pub mod rate;
 pub mod status;
 pub mod streams;
 pub mod submit;
+
+#[cfg(test)]
+mod testing;

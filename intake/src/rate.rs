@@ -1,11 +1,11 @@
-//! How many events a second? A count per second over the last ten, without a thread of its own.
+//! Measures a rate of events: counts per second over the last ten seconds, without a thread of its own.
 
 use parking_lot::Mutex;
 use shared::time::{MICROS_PER_SECOND, Micros};
 
 const SECONDS: usize = 10;
 
-/// Counts by second, of which only the last ten full ones are kept.
+/// Counts per second; only the last ten full seconds are kept.
 #[derive(Debug, Default)]
 pub struct Rate(Mutex<[(i64, u64); SECONDS + 1]>);
 

@@ -1,4 +1,4 @@
-//! How are the streams doing? The figures of logs, archivers, door and quarantine in one place, and the events behind them.
+//! Collects the figures of all streams from logs, archivers, endpoint and quarantine, and lists the events behind them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +14,16 @@ use shared::stream::Stream;
 
 use crate::archive::Archives;
 use crate::history::HistoryWatch;
+use crate::log::Totals;
 use crate::quarantine::Quarantine;
 use crate::streams::{Intake, StreamLog};
-use crate::submit::{Arrivals, IntakeDoor};
+use crate::submit::{ArrivalCounters, EventSubmitter};
 
 /// Reads the figures of all streams.
 pub struct StreamsStatus {
     pub intake: Arc<Intake>,
     pub archives: Arc<Archives>,
-    pub door: Arc<IntakeDoor>,
+    pub submitter: Arc<EventSubmitter>,
     pub quarantine: Arc<Quarantine>,
     pub clock: Arc<dyn Clock>,
     pub history: Arc<HistoryWatch>,
@@ -32,25 +33,8 @@ impl StreamsStatus {
     fn of(&self, log: &StreamLog) -> StreamStatus {
         let stream = log.stream();
         let archived = self.archives.stream(&stream.name).map(|archiver| archiver.status()).unwrap_or_default();
-        let partition = |figures: crate::partition::PartitionStatus| {
-            let archive = archived.get(&figures.partition).cloned().unwrap_or_default();
-            PartitionStatus {
-                partition: figures.partition,
-                log_start: figures.log_start,
-                head: figures.head,
-                archived: archive.archived,
-                watermark: figures.watermark,
-                accepted: figures.accepted,
-                duplicates: figures.duplicates,
-                late: figures.late,
-                ahead: figures.ahead,
-                log_bytes: figures.log_bytes,
-                last_arrival: figures.last_arrived_at,
-                archive_error: archive.last_error,
-            }
-        };
-        let arrivals = self.door.arrivals(&stream.name);
-        let partitions: Vec<PartitionStatus> = log.status().into_iter().map(partition).collect();
+        let arrivals = self.submitter.arrivals(&stream.name);
+        let partitions = log.status(&archived);
         let now = self.clock.now();
         StreamStatus {
             name: stream.name.clone(),
@@ -80,11 +64,11 @@ impl Streams for StreamsStatus {
         let name = stream.parse().ok();
         let log = name.and_then(|name| self.intake.stream(&name));
         let log = log.ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))?;
-        let of_kind = |partition: &crate::partition::PartitionStatus| match kind {
-            EventKind::Late => partition.late,
-            EventKind::Ahead => partition.ahead,
+        let of_kind = |totals: Totals| match kind {
+            EventKind::Late => totals.late,
+            EventKind::Ahead => totals.ahead,
         };
-        log.lateness().events(kind, range, log.status().iter().map(of_kind).sum())
+        log.lateness().events(kind, range, log.totals().map(of_kind).sum())
     }
 
     fn quarantine(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
@@ -97,10 +81,14 @@ impl Streams for StreamsStatus {
 }
 
 /// A hint if most events lie before 1980, or further ahead than `max_ahead`: then their times are probably of another unit.
-fn suspicious_times(stream: &Stream, arrivals: Option<&Arrivals>, partitions: &[PartitionStatus]) -> Option<String> {
+fn suspicious_times(
+    stream: &Stream,
+    arrivals: Option<&ArrivalCounters>,
+    partitions: &[PartitionStatus],
+) -> Option<String> {
     let column = &stream.columns[stream.event_time];
     let name = print_name(&column.name);
-    let count = |count: fn(&Arrivals) -> &AtomicU64| arrivals.map_or(0, |a| count(a).load(Ordering::Relaxed));
+    let count = |count: fn(&ArrivalCounters) -> &AtomicU64| arrivals.map_or(0, |a| count(a).load(Ordering::Relaxed));
     let (valid, before_1980) = (count(|a| &a.valid), count(|a| &a.before_1980));
     if before_1980 * 2 > valid {
         let advice = match column.format {

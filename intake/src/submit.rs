@@ -1,8 +1,8 @@
-//! What is behind the HTTP door? Decoded events are dealt to partitions, written, and their answers added up.
+//! Submits decoded events to the logs: divides a request among the partitions, writes the parts and adds up the receipts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -16,79 +16,92 @@ use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Decoded;
-use crate::http::{Accepted, Door, SubmitError};
-use crate::partition::{self, PartAnswer, Submission, WriteError};
-use crate::quarantine::{MalformedLines, Quarantine};
+use crate::http::{StreamDirectory, StreamWriter, WriteReceipt};
+use crate::partition::{IdempotencyKey, Submission, SubmitError};
+use crate::quarantine::{Quarantine, RejectedLines};
 use crate::rate::Rate;
-use crate::streams::Intake;
+use crate::streams::{Intake, StreamLog};
 
-/// What came through the door since the process started, per stream.
+#[cfg(test)]
+mod tests;
+
+/// Counts of one stream's requests since the process started.
 #[derive(Debug, Default)]
-pub struct Arrivals {
-    pub rejected: std::sync::atomic::AtomicU64,
-    pub unknown_fields: std::sync::atomic::AtomicU64,
+pub struct ArrivalCounters {
+    /// Lines that were rejected.
+    pub rejected: AtomicU64,
+    /// Fields that the stream does not declare.
+    pub unknown_fields: AtomicU64,
+    /// Rate of accepted events.
     pub accepted: Rate,
-    /// Valid events, and those among them whose time lies before 1980.
-    pub valid: std::sync::atomic::AtomicU64,
-    pub before_1980: std::sync::atomic::AtomicU64,
+    /// Valid events.
+    pub valid: AtomicU64,
+    /// Valid events whose time lies before 1980.
+    pub before_1980: AtomicU64,
 }
 
-/// The door to the logs of all streams.
-pub struct IntakeDoor {
-    intake: Arc<Intake>,
-    arrivals: BTreeMap<StreamName, Arrivals>,
+/// Submits events to all streams.
+pub struct EventSubmitter {
+    streams: BTreeMap<StreamName, Arc<StreamSubmitter>>,
+}
+
+/// Submits events to one stream.
+struct StreamSubmitter {
+    log: Arc<StreamLog>,
+    arrivals: ArrivalCounters,
     quarantine: Arc<Quarantine>,
     clock: Arc<dyn Clock>,
-    /// Deals requests without ids and keys to partitions in turn.
-    turn: AtomicU32,
+    /// Assigns requests without ids and key to the partitions in turn.
+    next_partition: AtomicU32,
 }
 
-impl IntakeDoor {
-    /// A door to `intake`, and for what is malformed to `quarantine`.
-    pub fn new(intake: Arc<Intake>, quarantine: Arc<Quarantine>, clock: Arc<dyn Clock>) -> IntakeDoor {
-        let arrivals = intake.streams().map(|log| (log.stream().name.clone(), Arrivals::default())).collect();
-        IntakeDoor { intake, arrivals, quarantine, clock, turn: AtomicU32::new(0) }
+/// The rows of one request for one partition.
+struct PartitionRows {
+    partition: Partition,
+    rows: RecordBatch,
+    ids: Option<Vec<u128>>,
+}
+
+impl EventSubmitter {
+    /// Submits events to the logs of `intake`, and rejected lines to `quarantine`.
+    pub fn new(intake: &Intake, quarantine: &Arc<Quarantine>, clock: &Arc<dyn Clock>) -> EventSubmitter {
+        let submitter = |log: &Arc<StreamLog>| {
+            let submitter = StreamSubmitter {
+                log: Arc::clone(log),
+                arrivals: ArrivalCounters::default(),
+                quarantine: Arc::clone(quarantine),
+                clock: Arc::clone(clock),
+                next_partition: AtomicU32::new(0),
+            };
+            (log.stream().name.clone(), Arc::new(submitter))
+        };
+        EventSubmitter { streams: intake.streams().map(submitter).collect() }
     }
 
-    /// What came in for `stream`.
-    pub fn arrivals(&self, stream: &StreamName) -> Option<&Arrivals> {
-        self.arrivals.get(stream)
+    /// The counters of `stream`.
+    pub fn arrivals(&self, stream: &StreamName) -> Option<&ArrivalCounters> {
+        self.streams.get(stream).map(|submitter| &submitter.arrivals)
+    }
+}
+
+impl StreamDirectory for EventSubmitter {
+    fn stream(&self, name: &str) -> Option<Arc<dyn StreamWriter>> {
+        let submitter = self.streams.get(&name.parse().ok()?)?;
+        Some(Arc::clone(submitter) as Arc<dyn StreamWriter>)
     }
 
-    async fn write(
-        &self,
-        stream: StreamName,
-        parts: Vec<(Partition, Submission)>,
-        answers: Vec<(Partition, oneshot::Receiver<Result<PartAnswer, WriteError>>)>,
-    ) -> Result<Accepted, SubmitError> {
-        let log = self.intake.stream(&stream).ok_or_else(|| SubmitError::Failed(format!("no stream {stream}")))?;
-        log.try_submit(parts).map_err(refused)?;
-        let mut total = Accepted::default();
-        for (partition, answer) in answers {
-            let part = answer.await.map_err(|_| SubmitError::Stopping)?.map_err(|problem| match problem {
-                WriteError::DiskFull => SubmitError::DiskFull,
-                WriteError::Stopped => SubmitError::Stopping,
-            })?;
-            total.accepted += part.accepted;
-            total.duplicates += part.duplicates;
-            total.late += part.late;
-            total.ahead += part.ahead;
-            if let (Some(first), Some(end)) = (part.first_offset, part.end_offset) {
-                total.offsets.insert(partition, (first, end));
-            }
-        }
-        if let Some(arrivals) = self.arrivals.get(&stream) {
-            arrivals.accepted.count(self.clock.now(), total.accepted);
-        }
-        Ok(total)
+    fn stream_names(&self) -> Vec<StreamName> {
+        self.streams.keys().cloned().collect()
     }
+}
 
-    /// Events with an id go where their id says, so that a duplicate meets its original. Others go where the request's
-    /// key says, so that a repetition meets its first answer; without a key, in turn.
-    fn deal(&self, stream: &Stream, decoded: Decoded, key: Option<&str>) -> Result<Vec<Dealt>, ArrowError> {
-        let partitions = stream.partitions;
+impl StreamSubmitter {
+    /// Divides the events among the partitions. Events with an id go where their id says, so that a duplicate meets its
+    /// original. Others go where the request's key says, so that a retry meets its first receipt; without a key, in turn.
+    fn divide(&self, decoded: Decoded, key: Option<&IdempotencyKey>) -> Result<Vec<PartitionRows>, ArrowError> {
+        let partitions = self.log.stream().partitions;
         match decoded.id_hashes {
-            Some(ids) if partitions > 1 => {
+            Some(ids) if partitions > 1 && !ids.is_empty() => {
                 let mut rows: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
                 for (row, id) in ids.iter().enumerate() {
                     rows[(*id % u128::from(partitions)) as usize].push(row as u32);
@@ -96,76 +109,67 @@ impl IntakeDoor {
                 let part = |(partition, rows): (usize, Vec<u32>)| {
                     let ids = rows.iter().map(|row| ids[*row as usize]).collect();
                     let rows = take_record_batch(&decoded.rows, &UInt32Array::from(rows))?;
-                    Ok(Dealt { partition: Partition(partition as u32), rows, ids: Some(ids) })
+                    Ok(PartitionRows { partition: Partition(partition as u32), rows, ids: Some(ids) })
                 };
                 rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(part).collect()
             }
             ids => {
                 let partition = match key {
                     _ if partitions == 1 => 0,
-                    Some(key) => (xxh3_64(key.as_bytes()) % u64::from(partitions)) as u32,
-                    None => self.turn.fetch_add(1, Ordering::Relaxed) % partitions,
+                    Some(key) => (xxh3_64(key.key.as_bytes()) % u64::from(partitions)) as u32,
+                    None => self.next_partition.fetch_add(1, Ordering::Relaxed) % partitions,
                 };
-                Ok(vec![Dealt { partition: Partition(partition), rows: decoded.rows, ids }])
+                Ok(vec![PartitionRows { partition: Partition(partition), rows: decoded.rows, ids }])
             }
         }
     }
-}
 
-struct Dealt {
-    partition: Partition,
-    rows: RecordBatch,
-    ids: Option<Vec<u128>>,
-}
-
-impl Door for IntakeDoor {
-    fn stream(&self, name: &str) -> Option<Arc<Stream>> {
-        self.intake.stream(&name.parse().ok()?).map(|log| Arc::clone(log.stream()))
-    }
-
-    fn stream_names(&self) -> Vec<StreamName> {
-        self.arrivals.keys().cloned().collect()
-    }
-
-    fn note(&self, stream: &Stream, malformed: MalformedLines, unknown_fields: u64) {
-        if let Some(arrivals) = self.arrivals.get(&stream.name) {
-            arrivals.rejected.fetch_add(malformed.count, Ordering::Relaxed);
-            arrivals.unknown_fields.fetch_add(unknown_fields, Ordering::Relaxed);
+    async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, SubmitError> {
+        // Decided for the whole request, before any partition receives a part of it.
+        let claim = key.as_ref().map(|key| self.log.claim_key(key)).transpose()?;
+        let divided = self.divide(decoded, key.as_ref()).map_err(|error| SubmitError::Rows(error.to_string()))?;
+        let mut parts = Vec::with_capacity(divided.len());
+        let mut replies = Vec::with_capacity(divided.len());
+        for PartitionRows { partition, rows, ids } in divided {
+            let (reply, receipt) = oneshot::channel();
+            parts.push((partition, Submission { rows, id_hashes: ids, key: claim.clone(), reply }));
+            replies.push((partition, receipt));
         }
-        self.quarantine.keep(&stream.name, malformed, self.clock.now());
+        self.log.try_submit(parts)?;
+        let mut total = WriteReceipt::default();
+        for (partition, reply) in replies {
+            let receipt = reply.await.map_err(|_| SubmitError::Stopped)??;
+            total.accepted += receipt.accepted;
+            total.duplicates += receipt.duplicates;
+            total.late += receipt.late;
+            total.ahead += receipt.ahead;
+            if let (Some(first), Some(end)) = (receipt.first_offset, receipt.end_offset) {
+                total.offsets.insert(partition, (first, end));
+            }
+        }
+        self.arrivals.accepted.count(self.clock.now(), total.accepted);
+        Ok(total)
+    }
+}
+
+impl StreamWriter for StreamSubmitter {
+    fn stream(&self) -> &Arc<Stream> {
+        self.log.stream()
+    }
+
+    fn record_rejected(&self, rejected: RejectedLines, unknown_fields: u64) {
+        self.arrivals.rejected.fetch_add(rejected.count, Ordering::Relaxed);
+        self.arrivals.unknown_fields.fetch_add(unknown_fields, Ordering::Relaxed);
+        self.quarantine.add(&self.log.stream().name, rejected, self.clock.now());
     }
 
     fn submit(
         &self,
-        stream: &Stream,
         decoded: Decoded,
-        idempotency_key: Option<String>,
-    ) -> BoxFuture<'_, Result<Accepted, SubmitError>> {
-        let name = stream.name.clone();
-        if let Some(arrivals) = self.arrivals.get(&name) {
-            arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
-            arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
-        }
-        let dealt = match self.deal(stream, decoded, idempotency_key.as_deref()) {
-            Ok(dealt) => dealt,
-            Err(problem) => return async move { Err(SubmitError::Failed(problem.to_string())) }.boxed(),
-        };
-        let mut parts = Vec::with_capacity(dealt.len());
-        let mut answers = Vec::with_capacity(dealt.len());
-        for Dealt { partition, rows, ids } in dealt {
-            let (reply, answer) = oneshot::channel();
-            let submission = Submission { rows, id_hashes: ids, idempotency_key: idempotency_key.clone(), reply };
-            parts.push((partition, submission));
-            answers.push((partition, answer));
-        }
-        self.write(name, parts, answers).boxed()
-    }
-}
-
-fn refused(problem: partition::SubmitError) -> SubmitError {
-    match problem {
-        partition::SubmitError::Busy => SubmitError::Busy,
-        partition::SubmitError::Stopped => SubmitError::Stopping,
-        other => SubmitError::Failed(other.to_string()),
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, SubmitError>> {
+        self.arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
+        self.arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
+        self.write(decoded, key).boxed()
     }
 }

@@ -1,4 +1,5 @@
-//! How does a batch of the log become rows for one view? Evaluate, window, judge lateness, fold.
+//! Folds a batch of the log into the rows of one view: evaluates its expressions, assigns panes, excludes late events and
+//! accumulates.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use shared::time::micros_of;
 use shared::view::View;
 use shared::window::Window;
 
-/// Why a batch could not be folded. The stream's batches fit its schema, so this is a bug, not bad input.
+/// Why a batch could not be folded. Batches always match the schema of their stream, so this is a bug, not bad input.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     #[error(transparent)]
@@ -28,14 +29,15 @@ pub enum FoldError {
     Evaluate(#[from] EvaluateError),
 }
 
-/// The events of a fold by verdict.
+/// The events of a fold, by verdict.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Verdicts {
+pub struct FoldVerdicts {
     pub folded: Ledger,
+    /// Events excluded because they came after allowed lateness.
     pub late: Ledger,
 }
 
-/// What a view needs of a batch, worked out once.
+/// What a view needs of a batch, computed once.
 #[derive(Debug)]
 pub struct FoldPlan {
     pub view: Arc<View>,
@@ -43,7 +45,7 @@ pub struct FoldPlan {
     event_time: usize,
     watermark: usize,
     allowed_lateness: i64,
-    /// Which sessions are not yet over; `None`: the view has windows that follow from the clock.
+    /// The sessions that are still open; `None` if the windows of the view follow from the clock.
     live: Option<LiveSessions>,
     /// Every expression of the view, each once.
     scalars: Vec<Scalar>,
@@ -55,7 +57,7 @@ pub struct FoldPlan {
 }
 
 impl FoldPlan {
-    /// Plans the folding of `stream`'s batches for `view`.
+    /// Plans how to fold the batches of `stream` for `view`.
     pub fn new(view: Arc<View>, stream: &Stream) -> Result<FoldPlan, FoldError> {
         let mut scalars: Vec<Scalar> = Vec::new();
         let mut number = |scalar: &Scalar| {
@@ -90,14 +92,14 @@ impl FoldPlan {
         })
     }
 
-    /// Folds events of one partition, the first of which has offset `first`.
+    /// Folds events of one partition; the first one has offset `first`.
     pub fn fold(
         &mut self,
         rows: &RecordBatch,
         partition: Partition,
         first: Offset,
         into: &mut Accumulator,
-    ) -> Result<Verdicts, FoldError> {
+    ) -> Result<FoldVerdicts, FoldError> {
         let columns = evaluate(&self.scalars.iter().collect::<Vec<_>>(), rows)?;
         let boolean = |index: &usize| BooleanArray::from(columns[*index].to_data());
         let filter = self.filter.as_ref().map(boolean);
@@ -124,11 +126,11 @@ impl FoldPlan {
             rows: &selected,
         });
         let all = Ledger::of_range(partition, first, Offset(first.0 + rows.num_rows() as u64));
-        Ok(Verdicts { folded: all - late, late })
+        Ok(FoldVerdicts { folded: all - late, late })
     }
 
-    /// Lets events pass that are before the seam: they are in a version, but sessions that are not yet over are made of
-    /// them, too. `true`: the view needs them.
+    /// Observes events before the seam: a version contains them, but open sessions include them too. Returns whether the
+    /// view needs such events.
     pub fn warm(&mut self, rows: &RecordBatch) -> Result<bool, FoldError> {
         if self.live.is_none() {
             return Ok(false);
@@ -143,9 +145,9 @@ impl FoldPlan {
         Ok(true)
     }
 
-    /// Fills in the pane of every row, takes the too late ones out of `selected` and returns them. Where the clock makes
-    /// the windows, an event counts as late whether or not the WHERE would have taken it: the ledger is about events, not
-    /// about rows. Sessions are made of the rows that the WHERE takes.
+    /// Assigns a pane to every row, removes the late rows from `selected` and returns them. The verdict depends only on
+    /// the event time and the recorded watermark (I3). If the windows follow from the clock, an event counts as late
+    /// whether or not it passes the WHERE: the ledger counts events, not rows. Sessions consist of the rows that pass.
     fn judge(&mut self, rows: &RecordBatch, keys: Option<&Rows>, selected: &mut Vec<u32>) -> Vec<u32> {
         let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
         let watermarks = rows.column(self.watermark).as_primitive::<TimestampMicrosecondType>();
@@ -163,7 +165,7 @@ impl FoldPlan {
             let window = self.view.window;
             self.panes.clear();
             self.panes.reserve(times.len());
-            // Neighbours mostly share their pane: its start and end, and from when on it is too late.
+            // Neighbours mostly share their pane: its start, its end, and the watermark from which its events are late.
             let mut current = (i64::MAX, i64::MIN, None);
             for (row, &time) in times.iter().enumerate() {
                 if time < current.0 || time >= current.1 {
@@ -172,6 +174,7 @@ impl FoldPlan {
                     current = (pane, window.pane_end(pane).unwrap_or(i64::MAX), closes);
                 }
                 self.panes.push(current.0);
+                // I3: only the event time and the watermark recorded with the event decide.
                 if current.2.is_some_and(|closes| watermark(row).is_some_and(|watermark| closes <= watermark)) {
                     late.push(row as u32);
                 }

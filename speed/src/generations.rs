@@ -1,7 +1,7 @@
-//! What does one partition keep for one view? At most two generations: one closed by the last cut, and the open one.
+//! Keeps the generations of one view in one partition: at most one closed by the last cut, and the open one.
 //!
-//! A cut closes the open generation. If the run of the previous cut failed, its closed generation is still here; it is
-//! merged into the one being closed, because no run can ask for that boundary any more (runs of a view do not overlap).
+//! A cut closes the open generation. If the run of the previous cut failed, its closed generation still exists; it is
+//! merged into the one being closed, because no run can need that boundary any more (runs of a view do not overlap).
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ pub struct Generations {
     pub view: Arc<View>,
     plan: FoldPlan,
     closed: Option<Generation>,
-    open: Open,
-    /// Everything before it was dropped because a version covers it.
+    open: OpenGeneration,
+    /// Everything before it was dropped: a version covers it (I2).
     retired_to: Offset,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenGeneration {
     partition: Partition,
     from: Offset,
     to: Offset,
@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl Generations {
-    /// Nothing folded yet; the first event to come has offset `from`, and `accepted` accounts for those before it.
+    /// Creates empty generations; the next event has offset `from`, and `accepted` accounts for the events before it.
     pub fn new(
         view: Arc<View>,
         definition: String,
@@ -51,18 +51,25 @@ impl Generations {
     ) -> Result<Generations, FoldError> {
         let plan = FoldPlan::new(Arc::clone(&view), stream)?;
         let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout), Precision::Sketch);
-        let open =
-            Open { partition, from, to: from, accumulator, folded: Ledger::EMPTY, late: Ledger::EMPTY, accepted };
+        let open = OpenGeneration {
+            partition,
+            from,
+            to: from,
+            accumulator,
+            folded: Ledger::EMPTY,
+            late: Ledger::EMPTY,
+            accepted,
+        };
         Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
     }
 
-    /// Are these the generations of `view`, as `definition` has it?
-    pub fn is(&self, view: &ViewName, definition: &str) -> bool {
+    /// Whether these are the generations of `view` under this definition.
+    pub fn belongs_to(&self, view: &ViewName, definition: &str) -> bool {
         self.view.name == *view && self.definition == definition
     }
 
-    /// Folds contiguous batches that come next in the log. Those the view has already (a replay that began earlier for
-    /// another view, or for sessions that were under way at the seam) are not folded again.
+    /// Folds the next contiguous batches of the log. Batches that the view contains already are not folded again: a replay
+    /// starts earlier for another view, or for sessions that were open at the seam.
     pub fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
         let next = self.open.to;
         let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
@@ -91,10 +98,10 @@ impl Generations {
         Ok(())
     }
 
-    /// Closes the open generation at the log's present position and opens the next.
+    /// Closes the open generation at the present position of the log and opens the next.
     pub fn cut(&mut self) {
         let layout = Arc::clone(&self.plan.layout);
-        let next = Open {
+        let next = OpenGeneration {
             partition: self.open.partition,
             from: self.open.to,
             to: self.open.to,
@@ -103,18 +110,19 @@ impl Generations {
             late: Ledger::EMPTY,
             accepted: self.open.accepted,
         };
-        let mut done = std::mem::replace(&mut self.open, next);
-        if let Some(left) = self.closed.take() {
-            done.accumulator.absorb(&left.part);
-            done.from = left.from;
-            done.folded += left.folded;
-            done.late += left.late;
+        let mut closing = std::mem::replace(&mut self.open, next);
+        if let Some(previous) = self.closed.take() {
+            closing.accumulator.absorb(&previous.part);
+            closing.from = previous.from;
+            closing.folded += previous.folded;
+            closing.late += previous.late;
         }
-        self.closed = Some(done.generation());
+        self.closed = Some(closing.generation());
     }
 
-    /// Everything from `from` on.
+    /// Returns the generations with events from `from` on (I6).
     pub fn pin(&self, from: Offset) -> Result<Vec<Generation>, SpeedError> {
+        // I2: a reader whose seam is older than the retired generations must pin again.
         if from < self.retired_to {
             return Err(SpeedError::SeamMoved);
         }
@@ -145,7 +153,7 @@ impl Generations {
     }
 }
 
-impl Open {
+impl OpenGeneration {
     fn generation(&self) -> Generation {
         Generation {
             partition: self.partition,

@@ -1,8 +1,8 @@
-//! What happened since the seam? Partial aggregates of live events, per view, partition and generation.
+//! Maintains partial aggregates of the events since the seam, per view, partition and generation.
 //!
-//! [`worker`] is one partition's thread: it takes what waits in its [`mailbox`], folds it ([`fold`]) into the open
-//! [`generations`] of every view of the stream, and answers readers between two folds. [`service`] starts the workers,
-//! replays the log after a restart and is the door for readers. Nothing here reads the archive or speaks HTTP.
+//! [`worker`] is the thread of one partition: it takes the items in its [`mailbox`], folds them ([`fold`]) into the open
+//! [`generations`] of every view of the stream, and replies to readers between two folds. [`service`] starts the workers,
+//! replays the log after a restart and serves readers. This crate reads no archive and speaks no HTTP.
 
 pub mod fold;
 pub mod generations;

@@ -1,4 +1,4 @@
-//! How do log items reach a worker? Through a queue bounded in rows; questions of readers pass by it.
+//! Queues log items for a worker, bounded in rows, and the requests of readers, which do not count as rows.
 
 use std::collections::VecDeque;
 
@@ -10,20 +10,21 @@ use shared::readers::{SpeedError, SpeedPin};
 use shared::time::Micros;
 use tokio::sync::oneshot;
 
-/// What a reader wants of a worker. Answered between two folds.
+/// A request to a worker, processed between two folds.
 #[derive(Debug)]
-pub enum Request {
-    /// The generations of the view of this name and definition hash, from an offset on. Two views may be defined alike.
+pub enum WorkerRequest {
+    /// Returns the generations of the view with this name and definition hash, from an offset on. Two views may share a
+    /// definition.
     Pin { view: ViewName, definition: String, from: u64, reply: oneshot::Sender<Result<PartitionPin, SpeedError>> },
-    /// Drop what lies before an offset.
+    /// Drops generations before an offset.
     Retire { view: ViewName, definition: String, before: u64 },
-    /// Fold no more for the view as this definition has it.
+    /// Stops folding for the view under this definition.
     Forget { view: ViewName, definition: String },
-    /// Numbers for a status page.
+    /// Returns figures for the metrics.
     Status { reply: oneshot::Sender<Vec<ViewStatus>> },
 }
 
-/// One partition's share of a [`SpeedPin`].
+/// The part of a [`SpeedPin`] from one partition.
 #[derive(Debug, Clone)]
 pub struct PartitionPin {
     pub pin: SpeedPin,
@@ -31,113 +32,113 @@ pub struct PartitionPin {
     pub last_arrival: Option<Micros>,
 }
 
-/// How much a worker holds for one view.
+/// The memory of a worker for one view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewStatus {
-    pub view: shared::ids::ViewName,
+    pub view: ViewName,
     pub definition: String,
+    /// (window, key) rows.
     pub rows: usize,
     pub bytes: usize,
     pub generations: usize,
 }
 
-/// What a worker takes out at once.
+/// The items and requests that a worker processes together.
 #[derive(Debug, Default)]
-pub struct Work {
+pub struct WorkerInput {
     /// In log order; at most one cut, and it is last.
     pub items: Vec<LogItem>,
-    pub requests: Vec<Request>,
+    pub requests: Vec<WorkerRequest>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct MailboxState {
     items: VecDeque<LogItem>,
     rows: usize,
-    /// Items that ever came in and went out: a request is answered once what came before it went out.
+    /// Items pushed and taken so far: a request is processed once the items pushed before it were taken.
     pushed: u64,
     taken: u64,
-    requests: VecDeque<(u64, Request)>,
+    requests: VecDeque<(u64, WorkerRequest)>,
     closed: bool,
 }
 
 /// A worker's queue.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    waiting: Mutex<Waiting>,
+    state: Mutex<MailboxState>,
     filled: Condvar,
     emptied: Condvar,
 }
 
 impl Mailbox {
-    /// Asks the worker something; answered when everything pushed before has been folded, so that a reader sees what was
-    /// acknowledged before it asked. `false`: the worker has stopped.
-    pub fn ask(&self, request: Request) -> bool {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
+    /// Sends a request to the worker. It is processed when all items pushed before are folded, so that a reader sees the
+    /// events acknowledged before its request. Returns `false` if the worker has stopped.
+    pub fn send(&self, request: WorkerRequest) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
             return false;
         }
-        let before = waiting.pushed;
-        waiting.requests.push_back((before, request));
-        drop(waiting);
+        let before = state.pushed;
+        state.requests.push_back((before, request));
+        drop(state);
         self.filled.notify_one();
         true
     }
 
-    /// Lets the worker stop once it has done what waits.
+    /// Closes the mailbox: the worker stops once it has processed what waits.
     pub fn close(&self) {
-        self.waiting.lock().closed = true;
+        self.state.lock().closed = true;
         self.filled.notify_one();
         self.emptied.notify_all();
     }
 
-    /// Waits for work and takes it: items up to a cut or [`limits::FOLD_ROWS_MAX`] rows, and the requests whose turn has
-    /// come with them.
-    /// `None`: closed and empty.
-    pub fn take(&self) -> Option<Work> {
-        let mut waiting = self.waiting.lock();
-        while waiting.items.is_empty() && waiting.requests.is_empty() {
-            if waiting.closed {
+    /// Waits for input and takes it: items up to a cut or [`limits::FOLD_ROWS_MAX`] rows, and the requests due after them.
+    /// `None` if the mailbox is closed and empty.
+    pub fn take(&self) -> Option<WorkerInput> {
+        let mut state = self.state.lock();
+        while state.items.is_empty() && state.requests.is_empty() {
+            if state.closed {
                 return None;
             }
-            self.filled.wait(&mut waiting);
+            self.filled.wait(&mut state);
         }
-        let mut work = Work::default();
+        let mut input = WorkerInput::default();
         let mut rows = 0;
-        while let Some(item) = waiting.items.front() {
+        while let Some(item) = state.items.front() {
             if rows > 0 && rows + item.rows() > limits::FOLD_ROWS_MAX {
                 break;
             }
             rows += item.rows();
             let is_cut = matches!(item, LogItem::Cut(_));
-            work.items.extend(waiting.items.pop_front());
+            input.items.extend(state.items.pop_front());
             if is_cut {
                 break;
             }
         }
-        waiting.rows -= rows;
-        waiting.taken += work.items.len() as u64;
-        while waiting.requests.front().is_some_and(|(before, _)| *before <= waiting.taken) {
-            work.requests.extend(waiting.requests.pop_front().map(|(_, request)| request));
+        state.rows -= rows;
+        state.taken += input.items.len() as u64;
+        while state.requests.front().is_some_and(|(before, _)| *before <= state.taken) {
+            input.requests.extend(state.requests.pop_front().map(|(_, request)| request));
         }
-        drop(waiting);
+        drop(state);
         self.emptied.notify_all();
-        Some(work)
+        Some(input)
     }
 }
 
 impl LogSink for Mailbox {
     fn push(&self, item: LogItem) -> Result<(), Stopped> {
-        let mut waiting = self.waiting.lock();
-        while waiting.rows >= limits::HANDOFF_QUEUE_ROWS_MAX && !waiting.closed {
-            self.emptied.wait(&mut waiting);
+        let mut state = self.state.lock();
+        while state.rows >= limits::HANDOFF_QUEUE_ROWS_MAX && !state.closed {
+            self.emptied.wait(&mut state);
         }
-        if waiting.closed {
+        if state.closed {
             return Err(Stopped);
         }
-        waiting.rows += item.rows();
-        waiting.pushed += 1;
-        waiting.items.push_back(item);
-        drop(waiting);
+        state.rows += item.rows();
+        state.pushed += 1;
+        state.items.push_back(item);
+        drop(state);
         self.filled.notify_one();
         Ok(())
     }
@@ -158,21 +159,21 @@ mod tests {
         LogItem::Cut(Arc::new(CutMark { view, partition: Partition(0), offset: Offset(0), accepted: Ledger::EMPTY }))
     }
 
-    fn question(mailbox: &Mailbox) -> oneshot::Receiver<Vec<ViewStatus>> {
+    fn status_request(mailbox: &Mailbox) -> oneshot::Receiver<Vec<ViewStatus>> {
         let (reply, answer) = oneshot::channel();
-        assert!(mailbox.ask(Request::Status { reply }));
+        assert!(mailbox.send(WorkerRequest::Status { reply }));
         answer
     }
 
     #[test]
-    fn a_question_waits_for_what_was_pushed_before_it_and_for_nothing_after() {
+    fn a_request_waits_for_the_items_pushed_before_it_and_for_no_others() {
         let mailbox = Mailbox::default();
-        let _first = question(&mailbox);
+        let _first = status_request(&mailbox);
         (0..2).for_each(|_| mailbox.push(cut()).expect("open"));
-        let _second = question(&mailbox);
+        let _second = status_request(&mailbox);
         mailbox.push(cut()).expect("open");
-        // A cut ends what is taken at once, so each take brings one.
-        let taken = |mailbox: &Mailbox| mailbox.take().map(|work| (work.items.len(), work.requests.len()));
+        // A cut ends a take, so each take returns one.
+        let taken = |mailbox: &Mailbox| mailbox.take().map(|input| (input.items.len(), input.requests.len()));
         assert_eq!(taken(&mailbox), Some((1, 1)));
         assert_eq!(taken(&mailbox), Some((1, 1)));
         assert_eq!(taken(&mailbox), Some((1, 0)));

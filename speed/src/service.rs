@@ -1,4 +1,4 @@
-//! Who runs the workers, and how does a reader reach them?
+//! Starts and stops the workers, and reads a consistent pin from all partitions of a stream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 
 use crate::fold::FoldError;
 use crate::generations::Generations;
-use crate::mailbox::{Mailbox, PartitionPin, Request, ViewStatus};
-use crate::worker::{Worker, WorkerError};
+use crate::mailbox::{Mailbox, PartitionPin, ViewStatus, WorkerRequest};
+use crate::worker::{SpeedWorker, WorkerError};
 
-/// A view to fold for, and where it begins.
+/// A view to fold for, and the seam from which it starts.
 #[derive(Debug, Clone)]
 pub struct FoldedView {
     pub view: Arc<View>,
@@ -35,16 +35,18 @@ pub struct FoldedView {
 
 /// The speed layer: one worker per partition of every stream.
 pub struct Speed {
-    mailboxes: BTreeMap<(StreamName, Partition), Arc<Mailbox>>,
-    streams: BTreeMap<StreamName, Followed>,
+    streams: BTreeMap<StreamName, FollowedStream>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Arc<dyn Clock>,
 }
 
-/// A stream whose log is followed, and the watermark that readers have been shown.
-struct Followed {
+/// A stream whose log is followed.
+struct FollowedStream {
     log: Arc<dyn LogReplay>,
+    /// The watermark that readers have seen.
     watermark: StreamWatermark,
+    /// By partition.
+    mailboxes: Vec<Arc<Mailbox>>,
 }
 
 /// Why the speed layer could not start.
@@ -54,7 +56,7 @@ pub enum StartError {
     Worker { stream: StreamName, partition: Partition, problem: WorkerError },
     #[error(transparent)]
     Plan(#[from] FoldError),
-    #[error("a worker thread could not be started: {0}")]
+    #[error("cannot start a worker thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -68,10 +70,11 @@ pub struct FoldedStream {
 impl Speed {
     /// Starts all workers and returns once each has replayed the log from the seam of its views.
     pub async fn start(streams: Vec<FoldedStream>, clock: Arc<dyn Clock>) -> Result<Speed, StartError> {
-        let (mut mailboxes, mut followed) = (BTreeMap::new(), BTreeMap::new());
+        let mut followed = BTreeMap::new();
         let mut threads = Vec::new();
-        let mut waiting = Vec::new();
+        let mut replays = Vec::new();
         for FoldedStream { stream, log, views } in streams {
+            let mut mailboxes = Vec::new();
             for partition in (0..stream.partitions).map(Partition) {
                 let mailbox = Arc::new(Mailbox::default());
                 let (worker, from) = worker(&stream, partition, log.as_ref(), &views, Arc::clone(&mailbox))?;
@@ -81,13 +84,14 @@ impl Speed {
                     .name(format!("speed-{}-{partition}", stream.name))
                     .spawn(move || worker.run(log.as_ref(), from, ready))?;
                 threads.push(thread);
-                mailboxes.insert((stream.name.clone(), partition), mailbox);
-                waiting.push((stream.name.clone(), partition, replayed));
+                mailboxes.push(mailbox);
+                replays.push((stream.name.clone(), partition, replayed));
             }
-            followed.insert(stream.name.clone(), Followed { log, watermark: StreamWatermark::default() });
+            let watermark = StreamWatermark::default();
+            followed.insert(stream.name.clone(), FollowedStream { log, watermark, mailboxes });
         }
-        let speed = Speed { mailboxes, streams: followed, threads: Mutex::new(threads), clock };
-        for (stream, partition, replayed) in waiting {
+        let speed = Speed { streams: followed, threads: Mutex::new(threads), clock };
+        for (stream, partition, replayed) in replays {
             if let Ok(Err(problem)) = replayed.await {
                 speed.stop();
                 return Err(StartError::Worker { stream, partition, problem });
@@ -96,42 +100,49 @@ impl Speed {
         Ok(speed)
     }
 
-    /// Where the log writer of a partition hands its items over. `None`: there is no such partition.
+    /// The sink for the log writer of a partition; `None` if the partition does not exist.
     pub fn sink(&self, stream: &StreamName, partition: Partition) -> Option<Arc<dyn LogSink>> {
-        let mailbox = self.mailboxes.get(&(stream.clone(), partition))?;
+        let mailbox = self.streams.get(stream)?.mailbox(partition)?;
         Some(Arc::clone(mailbox) as Arc<dyn LogSink>)
     }
 
-    /// How much is held, per stream, partition and view.
+    /// The memory in use, per stream, partition and view.
     pub async fn status(&self) -> Vec<(StreamName, Partition, Vec<ViewStatus>)> {
         let mut all = Vec::new();
-        for ((stream, partition), mailbox) in &self.mailboxes {
-            let (reply, answer) = oneshot::channel();
-            if mailbox.ask(Request::Status { reply })
-                && let Ok(views) = answer.await
-            {
-                all.push((stream.clone(), *partition, views));
+        for (stream, followed) in &self.streams {
+            for (partition, mailbox) in (0..).map(Partition).zip(&followed.mailboxes) {
+                let (reply, status) = oneshot::channel();
+                if mailbox.send(WorkerRequest::Status { reply })
+                    && let Ok(views) = status.await
+                {
+                    all.push((stream.clone(), partition, views));
+                }
             }
         }
         all
     }
 
-    /// Lets every worker finish what it has and waits for it.
+    /// Waits until every worker has processed its mailbox, and stops them.
     pub fn stop(&self) {
-        self.mailboxes.values().for_each(|mailbox| mailbox.close());
+        self.streams.values().flat_map(|followed| &followed.mailboxes).for_each(|mailbox| mailbox.close());
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
     }
 
-    /// Asks every worker of the view's stream something that has no answer.
-    fn tell(&self, published: &Published, request: impl Fn(Partition, ViewName, String) -> Request) {
-        for partition in (0..published.stream.partitions).map(Partition) {
-            if let Some(mailbox) = self.mailboxes.get(&(published.stream.name.clone(), partition)) {
-                let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-                mailbox.ask(request(partition, view, definition));
-            }
+    /// Sends a request without a reply to every worker of the view's stream.
+    fn broadcast(&self, published: &Published, request: impl Fn(Partition, ViewName, String) -> WorkerRequest) {
+        let Some(followed) = self.streams.get(&published.stream.name) else { return };
+        for (partition, mailbox) in (0..published.stream.partitions).map(Partition).zip(&followed.mailboxes) {
+            let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
+            mailbox.send(request(partition, view, definition));
         }
+    }
+}
+
+impl FollowedStream {
+    fn mailbox(&self, partition: Partition) -> Option<&Arc<Mailbox>> {
+        self.mailboxes.get(partition.0 as usize)
     }
 
     async fn pin_partition(
@@ -140,14 +151,13 @@ impl Speed {
         partition: Partition,
         from: Offset,
     ) -> Result<PartitionPin, SpeedError> {
-        let key = (published.stream.name.clone(), partition);
-        let mailbox = self.mailboxes.get(&key).ok_or(SpeedError::UnknownView)?;
-        let (reply, answer) = oneshot::channel();
+        let mailbox = self.mailbox(partition).ok_or(SpeedError::UnknownView)?;
+        let (reply, pin) = oneshot::channel();
         let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-        if !mailbox.ask(Request::Pin { view, definition, from: from.0, reply }) {
+        if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, reply }) {
             return Err(SpeedError::Stopped);
         }
-        answer.await.map_err(|_| SpeedError::Stopped)?
+        pin.await.map_err(|_| SpeedError::Stopped)?
     }
 }
 
@@ -157,11 +167,12 @@ impl SpeedReader for Speed {
             let stream = &published.stream;
             let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
             let partitions = || (0..stream.partitions).map(Partition);
-            // Asked before the workers are: what was still on its way to them then is no reason to let a partition go, and
-            // all that was not they have folded when they answer.
+            // Read before the workers are asked: a partition with events on their way to a worker then is not idle, and all
+            // other events are folded when the worker replies.
             let now = self.clock.now();
             let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
-            let pins = partitions().map(|p| self.pin_partition(published, p, seam.offset(p)));
+            // I6: every partition is pinned from the seam of the same version.
+            let pins = partitions().map(|p| followed.pin_partition(published, p, seam.offset(p)));
             let pins = try_join_all(pins).await?;
             let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
                 watermark: p.pin.watermark,
@@ -177,7 +188,7 @@ impl SpeedReader for Speed {
     }
 
     fn retire(&self, published: &Published, seam: &Cut) {
-        self.tell(published, |partition, view, definition| Request::Retire {
+        self.broadcast(published, |partition, view, definition| WorkerRequest::Retire {
             view,
             definition,
             before: seam.offset(partition).0,
@@ -185,7 +196,7 @@ impl SpeedReader for Speed {
     }
 
     fn forget(&self, published: &Published) {
-        self.tell(published, |_, view, definition| Request::Forget { view, definition });
+        self.broadcast(published, |_, view, definition| WorkerRequest::Forget { view, definition });
     }
 }
 
@@ -195,7 +206,7 @@ fn worker(
     log: &dyn LogReplay,
     views: &[FoldedView],
     mailbox: Arc<Mailbox>,
-) -> Result<(Worker, Offset), StartError> {
+) -> Result<(SpeedWorker, Offset), StartError> {
     let (log_start, head) = log.range(partition);
     let mut generations = Vec::new();
     let mut from = head;
@@ -204,15 +215,15 @@ fn worker(
         let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
         from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
         let accepted = seam.0.get(&partition).map(|point| point.accepted).unwrap_or_default();
-        // What the log no longer has was accepted all the same, also where nothing came after it.
+        // Events that the log no longer has were accepted all the same, even if no event came after them.
         let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }
-    // Where there is nothing to replay, only the log knows how far the partition had come.
+    // Without events to replay, only the log knows the progress of the partition.
     let PartitionProgress { watermark, last_arrival, .. } = log.progress(partition);
     let watermark = watermark.unwrap_or(Micros::MIN);
-    let worker = Worker { partition, views: generations, mailbox, watermark, last_arrival };
+    let worker = SpeedWorker { partition, views: generations, mailbox, watermark, last_arrival };
     Ok((worker, from))
 }
 
@@ -224,10 +235,10 @@ mod tests {
 
     use super::*;
 
-    /// A log that holds nothing to replay, and knows how far its partitions have come.
-    struct Quiet(Vec<PartitionProgress>);
+    /// A log without events to replay that knows the progress of its partitions.
+    struct EmptyLog(Vec<PartitionProgress>);
 
-    impl LogReplay for Quiet {
+    impl LogReplay for EmptyLog {
         fn range(&self, _: Partition) -> (Offset, Offset) {
             (Offset(0), Offset(0))
         }
@@ -237,7 +248,7 @@ mod tests {
         }
 
         fn replay(&self, _: Partition, _: Offset, _: Offset, _: &mut dyn FnMut(LogBatch)) -> Result<(), HandoffError> {
-            Err(HandoffError("there is nothing to replay".to_owned()))
+            Err(HandoffError("no events to replay".to_owned()))
         }
     }
 
@@ -245,8 +256,8 @@ mod tests {
         CREATE STREAM events (at TIMESTAMP) WITH (event_time = 'at', idle_timeout = '10 seconds', partitions = 2);
         CREATE VIEW counts AS SELECT COUNT(*) AS n FROM events;";
 
-    /// What a reader is shown at second 100 of a stream whose partition 0 has been silent since second `silent_since`.
-    fn shown(silent_since: i64, caught_up: bool) -> Option<Micros> {
+    /// The watermark at second 100 of a stream whose partition 0 has been silent since second `silent_since`.
+    fn watermark(silent_since: i64, caught_up: bool) -> Option<Micros> {
         let second = |seconds: i64| Micros(seconds * 1_000_000);
         let parsed = shared::sql::parse_definitions(&[("test.sql".to_owned(), SQL.to_owned())]);
         let parsed = parsed.unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
@@ -256,7 +267,7 @@ mod tests {
             last_arrival: Some(second(last_arrival)),
             caught_up,
         };
-        let log = Arc::new(Quiet(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
+        let log = Arc::new(EmptyLog(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
         let published = Published::nothing(Arc::clone(&view), Arc::clone(&stream));
         let seam = published.seam.clone();
         let folded = FoldedStream { stream, log, views: vec![FoldedView { view, seam: seam.clone() }] };
@@ -268,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_partition_is_let_go_only_if_nothing_of_it_is_on_its_way() {
-        assert_eq!(shown(95, true), Some(Micros(50_000_000)), "not silent long enough");
-        assert_eq!(shown(80, true), Some(Micros(70_000_000)));
-        assert_eq!(shown(80, false), Some(Micros(50_000_000)));
+    fn a_silent_partition_is_idle_only_if_none_of_its_events_is_on_its_way() {
+        assert_eq!(watermark(95, true), Some(Micros(50_000_000)), "not silent long enough");
+        assert_eq!(watermark(80, true), Some(Micros(70_000_000)));
+        assert_eq!(watermark(80, false), Some(Micros(50_000_000)));
     }
 }

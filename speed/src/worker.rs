@@ -1,4 +1,4 @@
-//! What does a partition's thread do? Replay what the log holds, then fold what comes, and answer between two folds.
+//! Runs the thread of one partition: replays the log, then folds new items, and processes requests between two folds.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use tracing::{error, info};
 
 use crate::fold::FoldError;
 use crate::generations::Generations;
-use crate::mailbox::{Mailbox, PartitionPin, Request, ViewStatus};
+use crate::mailbox::{Mailbox, PartitionPin, ViewStatus, WorkerRequest};
 
-/// Rows replayed together; large, since nobody waits for an answer in between.
+/// Rows folded together during a replay; large, since no reader waits in between.
 const REPLAY_ROWS: usize = 65_536;
 
-/// One partition's state and its way in.
+/// The state of one partition, and its mailbox.
 #[derive(Debug)]
-pub struct Worker {
+pub struct SpeedWorker {
     pub partition: Partition,
     pub views: Vec<Generations>,
     pub mailbox: Arc<Mailbox>,
@@ -26,17 +26,17 @@ pub struct Worker {
     pub last_arrival: Option<Micros>,
 }
 
-/// Why a worker could not go on.
+/// Why a worker stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    #[error("the log could not be replayed: {0}")]
+    #[error("cannot replay the log: {0}")]
     Replay(#[from] shared::handoff::HandoffError),
-    #[error("events could not be folded: {0}")]
+    #[error("cannot fold events: {0}")]
     Fold(#[from] FoldError),
 }
 
-impl Worker {
-    /// Runs until the mailbox is closed. `ready` is told when the replay is done, or why it failed.
+impl SpeedWorker {
+    /// Runs until the mailbox is closed. `ready` receives the result of the replay.
     pub fn run(mut self, log: &dyn LogReplay, from: Offset, ready: oneshot::Sender<Result<(), WorkerError>>) {
         match self.replay(log, from) {
             Ok(()) => {
@@ -48,13 +48,13 @@ impl Worker {
                 return;
             }
         }
-        while let Some(work) = self.mailbox.take() {
-            if let Err(problem) = self.process(work.items) {
-                error!(partition = %self.partition, %problem, "speed worker stopped: events could not be folded");
+        while let Some(input) = self.mailbox.take() {
+            if let Err(problem) = self.process(input.items) {
+                error!(partition = %self.partition, %problem, "speed worker stopped: cannot fold events");
                 self.mailbox.close();
                 return;
             }
-            work.requests.into_iter().for_each(|request| self.answer(request));
+            input.requests.into_iter().for_each(|request| self.reply(request));
         }
     }
 
@@ -64,22 +64,22 @@ impl Worker {
         if from >= head {
             return Ok(());
         }
-        let mut waiting: Vec<Arc<LogBatch>> = Vec::new();
+        let mut batches: Vec<Arc<LogBatch>> = Vec::new();
         let mut rows = 0;
         let mut problem = None;
         log.replay(self.partition, from, head, &mut |batch| {
             rows += batch.rows.num_rows();
-            waiting.push(Arc::new(batch));
+            batches.push(Arc::new(batch));
             if rows >= REPLAY_ROWS && problem.is_none() {
-                problem = self.fold(&waiting).err();
-                waiting.clear();
+                problem = self.fold(&batches).err();
+                batches.clear();
                 rows = 0;
             }
         })?;
         if let Some(problem) = problem {
             return Err(problem.into());
         }
-        self.fold(&waiting)?;
+        self.fold(&batches)?;
         info!(partition = %self.partition, events = head.0 - from.0, "replayed the log");
         Ok(())
     }
@@ -106,29 +106,29 @@ impl Worker {
         self.views.iter_mut().try_for_each(|view| view.fold(batches))
     }
 
-    fn answer(&mut self, request: Request) {
+    fn reply(&mut self, request: WorkerRequest) {
         match request {
-            Request::Pin { view, definition, from, reply } => {
-                let generations = match self.views.iter().find(|v| v.is(&view, &definition)) {
+            WorkerRequest::Pin { view, definition, from, reply } => {
+                let generations = match self.views.iter().find(|v| v.belongs_to(&view, &definition)) {
                     Some(found) => found.pin(Offset(from)),
-                    // Another definition answers since the reader looked.
+                    // Another definition became active after the reader read the seam.
                     None if self.views.iter().any(|v| v.view.name == view) => Err(SpeedError::SeamMoved),
                     None => Err(SpeedError::UnknownView),
                 };
                 let watermark = (self.watermark != Micros::MIN).then_some(self.watermark);
                 let pin = generations.map(|generations| PartitionPin {
-                    // What the watermark stays behind of, the service knows.
+                    // The service derives the latest event from the watermark delay.
                     pin: SpeedPin { generations, watermark, latest_event: None },
                     last_arrival: self.last_arrival,
                 });
                 let _ = reply.send(pin);
             }
-            Request::Retire { view, definition, before } => {
-                let of_view = self.views.iter_mut().filter(|v| v.is(&view, &definition));
+            WorkerRequest::Retire { view, definition, before } => {
+                let of_view = self.views.iter_mut().filter(|v| v.belongs_to(&view, &definition));
                 of_view.for_each(|v| v.retire(Offset(before)));
             }
-            Request::Forget { view, definition } => self.views.retain(|v| !v.is(&view, &definition)),
-            Request::Status { reply } => {
+            WorkerRequest::Forget { view, definition } => self.views.retain(|v| !v.belongs_to(&view, &definition)),
+            WorkerRequest::Status { reply } => {
                 let status = |v: &Generations| ViewStatus {
                     view: v.view.name.clone(),
                     definition: v.definition.clone(),

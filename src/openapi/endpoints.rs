@@ -316,7 +316,7 @@ pub const DOORS: &[Door] = &[
             text: "an object a line, an array, or one object",
         }),
         answers: &[
-            json("how many were accepted, late, repeated and rejected, and why", "Taken"),
+            json("how many were accepted, late, repeated and rejected, and why", "IngestResult"),
             problem(403, "a page of another origin"),
             problem(408, "the body came too slowly"),
             problem(413, "the body is too large"),

@@ -20,7 +20,9 @@ pub fn post(world: &World, log: &mut Log, events: &[Event]) {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let accepted = events.iter().filter(|e| log.post(e)).count();
     assert_eq!(answer.json()["accepted"], json!(accepted), "{}", answer.text);
-    assert_eq!(answer.json()["duplicates"], json!(events.len() - accepted));
+    let rejected = events.iter().filter(|e| e.id.is_none()).count();
+    assert_eq!(answer.json()["rejected"], json!(rejected), "{}", answer.text);
+    assert_eq!(answer.json()["duplicates"], json!(events.len() - accepted - rejected));
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -79,11 +79,9 @@ impl Log {
         Log { stream, accepted: Vec::new(), ids: HashSet::new(), watermark: None }
     }
 
-    /// Takes in an event, unless it is a duplicate. `true`: accepted.
+    /// Accepts an event, unless it is a duplicate or its id, the primary key, is missing. Returns whether it was accepted.
     pub fn post(&mut self, event: &Event) -> bool {
-        if let Some(id) = &event.id
-            && !self.ids.insert(id.clone())
-        {
+        if event.id.as_ref().is_none_or(|id| !self.ids.insert(id.clone())) {
             return false;
         }
         self.accepted.push(Accepted { event: event.clone(), watermark: self.watermark });

@@ -1,4 +1,4 @@
-//! Which files do gathered rows become? One per event date, each in order of event time, each with its ledger.
+//! Divides pending rows into files: one per event date, each in order of event time and with its ledger.
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -9,44 +9,44 @@ use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::time::{Day, Micros};
 
-/// The rows `from..to` of one partition, in order of their offsets, with the archive's columns.
+/// The rows `from..to` of one partition, in order of their offsets, with the columns of the archive.
 pub(super) struct Flush {
     pub partition: Partition,
     pub from: Offset,
     pub to: Offset,
     pub latest_watermark: Micros,
-    /// Index of the event time's column.
+    /// Index of the event time column.
     pub event_time: usize,
     pub rows: RecordBatch,
 }
 
-/// The rows of one file, and what is noted on it.
-pub(super) struct Part {
-    /// None for dates that no reader could read; they share the null partition.
+/// The rows of one file, and its tags.
+pub(super) struct ArchiveFileRows {
+    /// `None` for dates outside the range that readers support; they share the null partition.
     pub day: Option<Day>,
     pub rows: RecordBatch,
     pub tags: ArchiveTags,
 }
 
 impl Flush {
-    /// The rows from `offset` on.
+    /// The rows after `offset`, inclusive.
     pub fn after(&self, offset: Offset) -> Flush {
         let known = offset.0.saturating_sub(self.from.0).min(self.to.0 - self.from.0) as usize;
         let rows = self.rows.slice(known, self.rows.num_rows() - known);
         Flush { from: Offset(self.from.0 + known as u64), rows, ..*self }
     }
 
-    /// The files, by date.
-    pub fn parts(&self) -> Result<Vec<Part>, ArrowError> {
+    /// Divides the rows into files, by date.
+    pub fn parts(&self) -> Result<Vec<ArchiveFileRows>, ArrowError> {
         let times = self.rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
         let mut order: Vec<u32> = (0..times.len() as u32).collect();
-        // Stable, so that equal times stay in log order; and quick where events came nearly in order.
+        // Stable, so that equal times stay in log order; and fast where events arrived nearly in order.
         order.sort_by_key(|row| times[*row as usize]);
         let day = |row: &u32| Some(Micros(times[*row as usize]).day()).filter(|day| is_readable(*day));
         order.chunk_by(|a, b| day(a) == day(b)).map(|rows| self.part(day(&rows[0]), rows)).collect()
     }
 
-    fn part(&self, day: Option<Day>, rows: &[u32]) -> Result<Part, ArrowError> {
+    fn part(&self, day: Option<Day>, rows: &[u32]) -> Result<ArchiveFileRows, ArrowError> {
         let ledger = rows.iter().map(|row| Ledger::of(self.partition, Offset(self.from.0 + u64::from(*row)))).sum();
         let tags = ArchiveTags {
             partition: self.partition,
@@ -57,6 +57,6 @@ impl Flush {
             latest_watermark: self.latest_watermark,
         };
         let rows = take_record_batch(&self.rows, &UInt32Array::from_iter_values(rows.iter().copied()))?;
-        Ok(Part { day, rows, tags })
+        Ok(ArchiveFileRows { day, rows, tags })
     }
 }

@@ -1,8 +1,8 @@
-//! How do accepted events reach the lake? Each partition has an archiver: a thread that follows the log, gathers rows
-//! and commits them as Parquet files, each offset exactly once, whatever crashes when.
+//! Copies accepted events to the lake. Each partition has an archiver: a thread that follows the log, collects rows and
+//! commits them as Parquet files, each offset exactly once, also across crashes.
 //!
-//! [`queue`] is how events arrive, [`pending`] where they gather, [`flush`] how they are cut into files, [`worker`] the
-//! thread. When the lake fails, events stay in the log and the archiver tries again.
+//! Events arrive through [`queue`], wait in [`pending`] and are divided into files by [`flush`]; [`worker`] is the
+//! thread. If the lake fails, events stay in the log and the archiver retries.
 
 mod flush;
 mod pending;
@@ -29,13 +29,13 @@ use shared::stream::Stream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use queue::Queue;
-use worker::Worker;
+use queue::ArchiveQueue;
+use worker::ArchiverThread;
 
-/// The name under which the archiver releases the log.
+/// The reader name under which the archiver releases the log.
 pub const READER: &str = "archive";
 
-/// When files are written, and how patient the archiver is.
+/// Settings of an archiver: when it writes files, and how it retries.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiverSettings {
     /// Rows after which a file is written without waiting for more.
@@ -44,8 +44,9 @@ pub struct ArchiverSettings {
     pub wait: Duration,
     /// Rows waiting for the archiver before the log writer has to wait.
     pub queue_rows_max: usize,
-    /// Pause after a first failure; it doubles up to `retry_max`.
+    /// Pause after the first failure; it doubles up to `retry_max`.
     pub retry_first: Duration,
+    /// Longest pause between two attempts.
     pub retry_max: Duration,
 }
 
@@ -61,63 +62,64 @@ impl Default for ArchiverSettings {
     }
 }
 
-/// How far a partition's archiver is.
+/// The progress of a partition's archiver.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ArchiveStatus {
     /// Every event before this offset is in the lake.
     pub archived: Offset,
-    /// Rows in memory that are not.
+    /// Rows in memory that are not in the lake yet.
     pub pending_rows: usize,
-    /// Files committed since the start of the process, and their bytes.
+    /// Files committed since the start of the process.
     pub files: u64,
+    /// Bytes of these files.
     pub bytes: u64,
-    /// Why the last attempt failed, until one succeeds.
+    /// The error of the last attempt, until one succeeds.
     pub last_error: Option<String>,
 }
 
-/// What an archiver needs of its surroundings.
+/// Handles of an archiver to the lake, the log and the runtime.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct ArchiverContext {
     pub lake: Lake,
     pub log: Arc<dyn LogReplay>,
     pub retention: Arc<dyn LogRetention>,
-    /// The runtime that the lake's reads and writes run on; it must be a multi-threaded one.
+    /// The runtime for reads and writes of the lake; it must be multi-threaded.
     pub runtime: Handle,
 }
 
-/// The archivers of one stream, one thread per partition. Dropping it stops them; what they had not committed is
-/// replayed from the log at the next start.
+/// The archivers of one stream, one thread per partition. Dropping it stops them; the next start replays uncommitted
+/// events from the log.
 pub struct StreamArchiver {
     stream: StreamName,
-    partitions: BTreeMap<Partition, Running>,
+    partitions: BTreeMap<Partition, PartitionArchiver>,
 }
 
-struct Running {
-    queue: Arc<Queue>,
+struct PartitionArchiver {
+    queue: Arc<ArchiveQueue>,
     status: Arc<Mutex<ArchiveStatus>>,
-    /// None until the archive is open.
+    /// `None` until the archive is open.
     archived: watch::Receiver<Option<Offset>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl StreamArchiver {
-    /// Starts archiving `stream`: first what the log holds and the archive does not, then what is pushed into the
-    /// sinks. The log may grow only after this has returned, and every item from then on belongs into the sinks.
+    /// Starts archiving `stream`: first the events that the log has and the archive does not, then those pushed to the
+    /// sinks. The log may grow only after this has returned, and every item from then on must be pushed to the sinks.
     pub fn start(
         stream: Arc<Stream>,
-        surroundings: Surroundings,
+        context: ArchiverContext,
         settings: ArchiverSettings,
     ) -> std::io::Result<StreamArchiver> {
         let mut partitions = BTreeMap::new();
         for partition in (0..stream.partitions).map(Partition) {
-            let queue = Arc::new(Queue::new(settings.queue_rows_max));
+            let queue = Arc::new(ArchiveQueue::new(settings.queue_rows_max));
             let status = Arc::new(Mutex::new(ArchiveStatus::default()));
             let (sender, archived) = watch::channel(None);
-            let (_, head) = surroundings.log.range(partition);
-            let worker = Worker::new(
+            let (_, head) = context.log.range(partition);
+            let worker = ArchiverThread::new(
                 stream.clone(),
                 partition,
-                surroundings.clone(),
+                context.clone(),
                 settings,
                 queue.clone(),
                 status.clone(),
@@ -125,34 +127,34 @@ impl StreamArchiver {
             );
             let name = format!("archive-{}-{partition}", stream.name);
             let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(head))?;
-            partitions.insert(partition, Running { queue, status, archived, thread: Some(thread) });
+            partitions.insert(partition, PartitionArchiver { queue, status, archived, thread: Some(thread) });
         }
         Ok(StreamArchiver { stream: stream.name.clone(), partitions })
     }
 
-    /// Where the log writer of `partition` pushes; none if the stream has no such partition.
+    /// The sink for the log writer of `partition`; `None` if the stream does not have it.
     pub fn sink(&self, partition: Partition) -> Option<Arc<dyn LogSink>> {
-        self.partitions.get(&partition).map(|running| running.queue.clone() as Arc<dyn LogSink>)
+        self.partitions.get(&partition).map(|archiver| archiver.queue.clone() as Arc<dyn LogSink>)
     }
 
-    /// How far each partition is.
+    /// The progress of each partition.
     pub fn status(&self) -> BTreeMap<Partition, ArchiveStatus> {
-        let status = |running: &Running| {
-            let mut status = running.status.lock().clone();
-            status.pending_rows += running.queue.rows();
+        let status = |archiver: &PartitionArchiver| {
+            let mut status = archiver.status.lock().clone();
+            status.pending_rows += archiver.queue.rows();
             status
         };
-        self.partitions.iter().map(|(partition, running)| (*partition, status(running))).collect()
+        self.partitions.iter().map(|(partition, archiver)| (*partition, status(archiver))).collect()
     }
 
     fn archived(&self, cut: &Cut) -> BoxFuture<'static, Result<(), HandoffError>> {
         let mut waits = Vec::with_capacity(cut.0.len());
         for (partition, point) in &cut.0 {
-            let Some(running) = self.partitions.get(partition) else {
-                let error = HandoffError(format!("stream {} has no partition {partition}", self.stream));
+            let Some(archiver) = self.partitions.get(partition) else {
+                let error = HandoffError(format!("stream {} does not have a partition {partition}", self.stream));
                 return async move { Err(error) }.boxed();
             };
-            waits.push((running.archived.clone(), running.status.clone(), point.offset));
+            waits.push((archiver.archived.clone(), archiver.status.clone(), point.offset));
         }
         let stream = self.stream.clone();
         async move {
@@ -171,24 +173,24 @@ impl StreamArchiver {
 
 impl Drop for StreamArchiver {
     fn drop(&mut self) {
-        for running in self.partitions.values() {
-            running.queue.close();
+        for archiver in self.partitions.values() {
+            archiver.queue.close();
         }
-        for thread in self.partitions.values_mut().filter_map(|running| running.thread.take()) {
-            // A panic was noted in the status when it happened.
+        for thread in self.partitions.values_mut().filter_map(|archiver| archiver.thread.take()) {
+            // A panic is recorded in the status when it happens.
             let _ = thread.join();
         }
     }
 }
 
-/// The archivers of all streams, as runs see them.
+/// The archivers of all streams.
 #[derive(Default)]
 pub struct Archives {
     streams: BTreeMap<StreamName, StreamArchiver>,
 }
 
 impl Archives {
-    /// Those archivers.
+    /// Collects the archivers.
     pub fn new(archivers: impl IntoIterator<Item = StreamArchiver>) -> Archives {
         Archives { streams: archivers.into_iter().map(|archiver| (archiver.stream.clone(), archiver)).collect() }
     }

@@ -1,4 +1,4 @@
-//! What waits to be written? Rows of one partition without gaps, with the columns the archive adds.
+//! Collects the rows of one partition that wait to be written, without gaps, with the columns that the archive adds.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,8 +17,8 @@ use super::flush::Flush;
 /// Small batches are copied together up to this many rows; larger ones stay as they are.
 const COALESCE_ROWS: usize = 8_192;
 
-/// Gathered rows, from the first that is not archived to the last that arrived.
-pub(super) struct Pending {
+/// Rows from the first that is not archived to the last that arrived.
+pub(super) struct PendingRows {
     partition: Partition,
     schema: SchemaRef,
     event_time: usize,
@@ -30,13 +30,13 @@ pub(super) struct Pending {
     since: Option<Instant>,
 }
 
-impl Pending {
-    /// Nothing yet; `from` is the first offset expected.
-    pub fn new(stream: &Stream, partition: Partition, from: Offset) -> Pending {
+impl PendingRows {
+    /// Creates an empty collection; `from` is the first offset expected.
+    pub fn new(stream: &Stream, partition: Partition, from: Offset) -> PendingRows {
         let schema = stream.archive_schema();
         let coalescer = BatchCoalescer::new(schema.clone(), COALESCE_ROWS)
             .with_biggest_coalesce_batch_size(Some(COALESCE_ROWS / 2));
-        Pending {
+        PendingRows {
             partition,
             schema,
             event_time: stream.event_time,
@@ -54,17 +54,17 @@ impl Pending {
         self.to
     }
 
-    /// Rows gathered.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         (self.to.0 - self.from.0) as usize
     }
 
-    /// When the oldest row arrived here.
+    /// When the oldest row was added.
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Takes the rows of `batch` from the offset expected next; those before it are here already.
+    /// Adds the rows of `batch` from the offset expected next; earlier ones were added before.
     pub fn add(&mut self, batch: &LogBatch) -> Result<(), ArrowError> {
         let known = (self.to.0.saturating_sub(batch.first_offset.0) as usize).min(batch.rows.num_rows());
         let rows = batch.rows.slice(known, batch.rows.num_rows() - known);
@@ -79,7 +79,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Takes out everything gathered, if there is anything.
+    /// Removes all rows, if there are any.
     pub fn take(&mut self) -> Result<Option<Flush>, ArrowError> {
         if self.rows() == 0 {
             return Ok(None);
@@ -107,7 +107,7 @@ impl Pending {
         }
     }
 
-    /// The log's rows, which begin at the offset expected next, with the archive's columns.
+    /// Adds the columns of the archive to rows of the log, which start at the offset expected next.
     fn archive_rows(&self, rows: &RecordBatch, arrived_at: Micros) -> Result<RecordBatch, ArrowError> {
         let count = rows.num_rows();
         let first = self.to.0 as i64;

@@ -1,4 +1,4 @@
-//! How do events wait for the archiver? In order, bounded by rows; whoever brings more has to wait.
+//! Queues log items for an archiver, in order and bounded in rows; a full queue blocks the log writer.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,33 +8,33 @@ use shared::handoff::{LogItem, LogSink, Stopped};
 use tokio::sync::watch;
 
 /// The queue between a partition's log writer and its archiver.
-pub(super) struct Queue {
+pub(super) struct ArchiveQueue {
     rows_max: usize,
-    state: Mutex<State>,
+    state: Mutex<ArchiveQueueState>,
     changed: Condvar,
     closing: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct State {
+struct ArchiveQueueState {
     items: VecDeque<LogItem>,
     rows: usize,
     closed: bool,
 }
 
-/// What the archiver gets when it asks for work.
-pub(super) enum Next {
+/// The result of waiting for the next item.
+pub(super) enum QueueNext {
     Item(LogItem),
     /// The deadline passed first.
-    Late,
-    /// The archiver has to stop; what is still queued is in the log.
+    TimedOut,
+    /// The archiver has to stop; queued items are in the log.
     Closed,
 }
 
-impl Queue {
-    pub fn new(rows_max: usize) -> Queue {
+impl ArchiveQueue {
+    pub fn new(rows_max: usize) -> ArchiveQueue {
         let (closing, _) = watch::channel(false);
-        Queue { rows_max, state: Mutex::default(), changed: Condvar::new(), closing }
+        ArchiveQueue { rows_max, state: Mutex::default(), changed: Condvar::new(), closing }
     }
 
     /// Rows waiting.
@@ -42,27 +42,27 @@ impl Queue {
         self.state.lock().rows
     }
 
-    /// Waits for the next item, no longer than until `deadline`.
-    pub fn next(&self, deadline: Option<Instant>) -> Next {
+    /// Waits for the next item until `deadline`.
+    pub fn next(&self, deadline: Option<Instant>) -> QueueNext {
         let mut state = self.state.lock();
         loop {
             if state.closed {
-                return Next::Closed;
+                return QueueNext::Closed;
             }
             if let Some(item) = state.items.pop_front() {
                 state.rows -= item.rows();
                 self.changed.notify_all();
-                return Next::Item(item);
+                return QueueNext::Item(item);
             }
             match deadline {
-                Some(deadline) if Instant::now() >= deadline => return Next::Late,
+                Some(deadline) if Instant::now() >= deadline => return QueueNext::TimedOut,
                 Some(deadline) => drop(self.changed.wait_until(&mut state, deadline)),
                 None => self.changed.wait(&mut state),
             }
         }
     }
 
-    /// Sleeps until `deadline` or until the queue is closed, and says whether it is.
+    /// Sleeps until `deadline` or until the queue is closed; returns whether it is closed.
     pub fn closed_before(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
         while !state.closed && Instant::now() < deadline {
@@ -71,7 +71,7 @@ impl Queue {
         state.closed
     }
 
-    /// Nothing goes in or comes out any more.
+    /// Closes the queue for both sides.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -85,11 +85,11 @@ impl Queue {
     }
 }
 
-impl LogSink for Queue {
+impl LogSink for ArchiveQueue {
     fn push(&self, item: LogItem) -> Result<(), Stopped> {
         let rows = item.rows();
         let mut state = self.state.lock();
-        // An item larger than the bound goes in alone.
+        // An item larger than the bound is queued alone.
         while !state.closed && state.rows > 0 && state.rows + rows > self.rows_max {
             self.changed.wait(&mut state);
         }
@@ -116,16 +116,16 @@ mod tests {
         LogItem::Batch(Arc::new(batch(first, &vec![0; rows])))
     }
 
-    fn first(next: Next) -> Offset {
+    fn first(next: QueueNext) -> Offset {
         match next {
-            Next::Item(LogItem::Batch(batch)) => batch.first_offset,
+            QueueNext::Item(LogItem::Batch(batch)) => batch.first_offset,
             _ => panic!("expected a batch"),
         }
     }
 
     #[test]
-    fn a_full_queue_lets_the_next_in_when_there_is_room() {
-        let queue = Arc::new(Queue::new(10));
+    fn a_full_queue_accepts_the_next_item_when_there_is_room() {
+        let queue = Arc::new(ArchiveQueue::new(10));
         queue.push(item(0, 25)).unwrap();
         let pusher = {
             let queue = queue.clone();
@@ -137,12 +137,12 @@ mod tests {
             assert!(queue.rows() <= 10);
         }
         pusher.join().unwrap().unwrap();
-        assert!(matches!(queue.next(Some(Instant::now())), Next::Late));
+        assert!(matches!(queue.next(Some(Instant::now())), QueueNext::TimedOut));
     }
 
     #[test]
-    fn closing_frees_whoever_waits() {
-        let queue = Arc::new(Queue::new(1));
+    fn closing_releases_a_blocked_writer() {
+        let queue = Arc::new(ArchiveQueue::new(1));
         queue.push(item(0, 1)).unwrap();
         let pusher = {
             let queue = queue.clone();
@@ -150,6 +150,6 @@ mod tests {
         };
         queue.close();
         assert_eq!(pusher.join().unwrap(), Err(Stopped));
-        assert!(matches!(queue.next(None), Next::Closed));
+        assert!(matches!(queue.next(None), QueueNext::Closed));
     }
 }

@@ -1,36 +1,36 @@
-//! What happens when the lake fails? The error is shown and the work tried again, ever more slowly, until it is done.
+//! Retries work on the lake with growing pauses until it succeeds; the status shows the last error.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::queue::Queue;
+use super::queue::ArchiveQueue;
 use super::{ArchiveStatus, ArchiverSettings};
 
 /// Why an archiver ends.
 #[derive(Debug)]
-pub(super) enum End {
-    /// It was asked to.
+pub(super) enum ArchiverExit {
+    /// It was asked to stop.
     Stopped,
-    /// It found what trying again cannot mend.
+    /// It met an error that a retry cannot fix.
     Broken(String),
 }
 
-/// Tries until it is done or the archiver has to stop.
-pub(super) struct Retry {
-    pub queue: Arc<Queue>,
+/// Retries until the work succeeds or the archiver has to stop.
+pub(super) struct RetryLoop {
+    pub queue: Arc<ArchiveQueue>,
     pub status: Arc<Mutex<ArchiveStatus>>,
     pub settings: ArchiverSettings,
 }
 
-impl Retry {
-    /// Repeats `attempt` while it returns errors that may pass.
+impl RetryLoop {
+    /// Repeats `attempt` while it returns transient errors. `what` names the work in messages.
     pub fn until_done<T, E: std::fmt::Display>(
         &self,
         what: &str,
-        mut attempt: impl FnMut() -> Result<Result<T, E>, End>,
-    ) -> Result<T, End> {
+        mut attempt: impl FnMut() -> Result<Result<T, E>, ArchiverExit>,
+    ) -> Result<T, ArchiverExit> {
         let mut pause = self.settings.retry_first;
         loop {
             match attempt()? {
@@ -40,12 +40,12 @@ impl Retry {
                 }
                 Err(error) => {
                     let error = format!("{what}: {error}");
-                    tracing::warn!(%error, "the archiver tries again");
+                    tracing::warn!(%error, "archiving failed; will retry");
                     self.status.lock().last_error = Some(error);
                 }
             }
             if self.queue.closed_before(Instant::now() + pause) {
-                return Err(End::Stopped);
+                return Err(ArchiverExit::Stopped);
             }
             pause = (pause * 2).min(self.settings.retry_max);
         }

@@ -1,4 +1,4 @@
-//! Is every event in the archive exactly once, in files that respect dates and cuts, whatever restarts when?
+//! Checks that every event is in the archive exactly once, in files that respect dates and cuts, across restarts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,8 @@ use proptest::prelude::*;
 use shared::handoff::{CutMark, LogBatch, LogItem};
 use shared::ledger::Ledger;
 use shared::seam::CutPoint;
-use shared::stream::{Column, UnknownFields};
 use shared::stream_watermark::PartitionProgress;
 use shared::time::{Day, MICROS_PER_DAY, Micros};
-use shared::types::DataType;
 use tempfile::TempDir;
 
 use super::*;
@@ -25,23 +23,7 @@ const P: Partition = Partition(0);
 const NOON: i64 = MICROS_PER_DAY / 2;
 
 fn stream() -> Stream {
-    let column = |name: &str, data_type| Column::new(name, data_type);
-    Stream {
-        name: "flights".parse().unwrap(),
-        columns: vec![column("id", DataType::BigInt), column("at", DataType::Timestamp)],
-        declared: 2,
-        primary_key: None,
-        event_time: 1,
-        watermark_delay: Duration::ZERO,
-        allowed_lateness: Duration::ZERO,
-        max_ahead: Duration::ZERO,
-        max_age: None,
-        idle_timeout: Duration::ZERO,
-        unknown_fields: UnknownFields::Ignore,
-        retention: None,
-        partitions: 1,
-        sql: String::new(),
-    }
+    crate::testing::stream("CREATE STREAM flights (id BIGINT, at TIMESTAMP) WITH (event_time = 'at');")
 }
 
 /// Events from offset `first` on, each at noon of a day (since 1970) plus its offset in microseconds.
@@ -68,7 +50,7 @@ pub(super) fn batch(first: u64, days: &[i64]) -> LogBatch {
     }
 }
 
-/// A log in memory that also notes what it is released for.
+/// A log in memory that records releases.
 #[derive(Default)]
 struct FakeLog {
     batches: Mutex<Vec<LogBatch>>,
@@ -118,14 +100,14 @@ impl LogRetention for FakeLog {
 }
 
 /// A log and a lake that outlive their archivers.
-struct Place {
+struct TestArchive {
     folder: TempDir,
     log: Arc<FakeLog>,
 }
 
-impl Place {
-    fn new() -> Place {
-        Place { folder: tempfile::tempdir().unwrap(), log: Arc::default() }
+impl TestArchive {
+    fn new() -> TestArchive {
+        TestArchive { folder: tempfile::tempdir().unwrap(), log: Arc::default() }
     }
 
     fn lake(&self) -> Lake {
@@ -135,13 +117,13 @@ impl Place {
     fn archives(&self, file_rows: usize, wait: Duration) -> Archives {
         let retry = Duration::from_millis(1);
         let settings = ArchiverSettings { file_rows, wait, queue_rows_max: 64, retry_first: retry, retry_max: retry };
-        let surroundings = Surroundings {
+        let context = ArchiverContext {
             lake: self.lake(),
             log: self.log.clone(),
             retention: self.log.clone(),
             runtime: Handle::current(),
         };
-        Archives::new([StreamArchiver::start(Arc::new(stream()), surroundings, settings).unwrap()])
+        Archives::new([StreamArchiver::start(Arc::new(stream()), context, settings).unwrap()])
     }
 
     /// An archiver that writes only at cuts.
@@ -171,7 +153,7 @@ impl Place {
         files
     }
 
-    /// Checks what holds of every archive of the offsets `0..end`.
+    /// Checks the invariants of an archive of the offsets `0..end`.
     async fn check(&self, end: u64, cuts: &[Offset]) {
         let files = self.files().await;
         let mut all: Vec<i64> = files.iter().flat_map(|(_, _, offsets, _)| offsets.clone()).collect();
@@ -205,8 +187,8 @@ async fn wait_for(archives: &Archives, offset: Offset) -> Result<(), HandoffErro
 }
 
 /// Puts a cut where the log ends and waits until everything before it is archived.
-async fn cut(place: &Place, archives: &Archives) -> Offset {
-    let (_, head) = place.log.range(P);
+async fn cut(test: &TestArchive, archives: &Archives) -> Offset {
+    let (_, head) = test.log.range(P);
     push(archives, mark(head));
     wait_for(archives, head).await.unwrap();
     head
@@ -214,18 +196,18 @@ async fn cut(place: &Place, archives: &Archives) -> Offset {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_events_go_to_the_files_of_their_dates() {
-    let place = Place::new();
-    let archives = place.at_cuts();
-    push(&archives, place.log.append(&[10, 11, 10, 12]));
-    push(&archives, place.log.append(&[10, -3]));
-    let head = cut(&place, &archives).await;
-    place.check(6, &[head]).await;
-    let files = place.files().await;
+    let test = TestArchive::new();
+    let archives = test.at_cuts();
+    push(&archives, test.log.append(&[10, 11, 10, 12]));
+    push(&archives, test.log.append(&[10, -3]));
+    let head = cut(&test, &archives).await;
+    test.check(6, &[head]).await;
+    let files = test.files().await;
     let by_day: Vec<(i32, &[i64])> = files.iter().map(|(_, day, offsets, _)| (day.unwrap().0, &offsets[..])).collect();
     assert_eq!(by_day, [(-3, &[5][..]), (10, &[0, 2, 4]), (11, &[1]), (12, &[3])]);
     assert!(files.iter().all(|(tags, ..)| (tags.from, tags.to) == (Offset(0), Offset(6))));
     assert!(files.iter().all(|(tags, ..)| tags.latest_watermark == Micros(4)));
-    assert_eq!(*place.log.released.lock(), [Offset(0), Offset(6)]);
+    assert_eq!(*test.log.released.lock(), [Offset(0), Offset(6)]);
     let status = archives.stream(&stream().name).unwrap().status()[&P].clone();
     assert_eq!((status.archived, status.pending_rows, status.files), (Offset(6), 0, 4));
     assert!(status.bytes > 0 && status.last_error.is_none());
@@ -233,44 +215,44 @@ async fn late_events_go_to_the_files_of_their_dates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_date_that_no_reader_could_read_does_not_stop_the_archive() {
-    let place = Place::new();
-    let archives = place.at_cuts();
-    push(&archives, place.log.append(&[1, 90_000_000, 2]));
-    cut(&place, &archives).await;
-    let days: Vec<Option<i32>> = place.files().await.iter().map(|(_, day, ..)| day.map(|d| d.0)).collect();
+    let test = TestArchive::new();
+    let archives = test.at_cuts();
+    push(&archives, test.log.append(&[1, 90_000_000, 2]));
+    cut(&test, &archives).await;
+    let days: Vec<Option<i32>> = test.files().await.iter().map(|(_, day, ..)| day.map(|d| d.0)).collect();
     assert_eq!(days, [None, Some(1), Some(2)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn size_and_age_write_without_a_cut() {
-    let place = Place::new();
-    let by_size = place.archives(5, Duration::from_secs(100_000));
-    push(&by_size, place.log.append(&[1; 3]));
-    push(&by_size, place.log.append(&[1; 4]));
-    push(&by_size, place.log.append(&[1; 2]));
+async fn size_and_age_trigger_a_write_without_a_cut() {
+    let test = TestArchive::new();
+    let by_size = test.archives(5, Duration::from_secs(100_000));
+    push(&by_size, test.log.append(&[1; 3]));
+    push(&by_size, test.log.append(&[1; 4]));
+    push(&by_size, test.log.append(&[1; 2]));
     wait_for(&by_size, Offset(7)).await.unwrap();
     drop(by_size);
-    place.check(7, &[]).await;
-    let by_age = place.archives(usize::MAX, Duration::ZERO);
+    test.check(7, &[]).await;
+    let by_age = test.archives(usize::MAX, Duration::ZERO);
     wait_for(&by_age, Offset(9)).await.unwrap();
-    push(&by_age, place.log.append(&[1; 2]));
+    push(&by_age, test.log.append(&[1; 2]));
     wait_for(&by_age, Offset(11)).await.unwrap();
-    place.check(11, &[Offset(7)]).await;
+    test.check(11, &[Offset(7)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_process_archived_is_not_archived_again() {
-    let place = Place::new();
-    let archives = place.at_cuts();
+async fn events_archived_by_another_process_are_not_archived_again() {
+    let test = TestArchive::new();
+    let archives = test.at_cuts();
     wait_for(&archives, Offset(0)).await.unwrap();
-    push(&archives, place.log.append(&[1; 10]));
+    push(&archives, test.log.append(&[1; 10]));
     // Another process commits the first four rows.
-    let (lake, path) = (place.lake(), TablePath::events(&stream().name));
+    let (lake, path) = (test.lake(), TablePath::events(&stream().name));
     let table = lake.table(&path, stream().archive_schema(), "_event_date").await.unwrap();
     let txns = vec![(ArchiveTags::app_id(&stream().name, P), 4)];
     table.commit(Commit { txns, ..Commit::default() }).await.unwrap();
-    cut(&place, &archives).await;
-    let files = place.files().await;
+    cut(&test, &archives).await;
+    let files = test.files().await;
     let offsets: Vec<i64> = files.iter().flat_map(|(_, _, offsets, _)| offsets.clone()).collect();
     assert_eq!(offsets, (4..10).collect::<Vec<_>>());
     assert_eq!(files[0].0.ledger, Ledger::of_range(P, Offset(4), Offset(10)));
@@ -278,11 +260,11 @@ async fn what_another_process_archived_is_not_archived_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_lake_is_reported_and_delays_but_loses_nothing() {
-    let place = Place::new();
-    let in_the_way = place.folder.path().join("events");
+    let test = TestArchive::new();
+    let in_the_way = test.folder.path().join("events");
     std::fs::write(&in_the_way, "a file where the archive's folder should be").unwrap();
-    let archives = place.at_cuts();
-    push(&archives, place.log.append(&[1; 10]));
+    let archives = test.at_cuts();
+    push(&archives, test.log.append(&[1; 10]));
     let error = loop {
         match archives.stream(&stream().name).unwrap().status()[&P].last_error.clone() {
             Some(error) => break error,
@@ -291,28 +273,28 @@ async fn a_failing_lake_is_reported_and_delays_but_loses_nothing() {
     };
     assert!(error.starts_with("opening the archive: "), "{error}");
     std::fs::remove_file(in_the_way).unwrap();
-    let head = cut(&place, &archives).await;
-    place.check(10, &[head]).await;
+    let head = cut(&test, &archives).await;
+    test.check(10, &[head]).await;
     assert_eq!(archives.stream(&stream().name).unwrap().status()[&P].last_error, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_ahead_of_its_log_stops_the_archiver() {
-    let place = Place::new();
-    let archives = place.at_cuts();
-    push(&archives, place.log.append(&[1; 10]));
-    cut(&place, &archives).await;
+    let test = TestArchive::new();
+    let archives = test.at_cuts();
+    push(&archives, test.log.append(&[1; 10]));
+    cut(&test, &archives).await;
     drop(archives);
-    place.log.batches.lock().clear();
-    let archives = place.at_cuts();
+    test.log.batches.lock().clear();
+    let archives = test.at_cuts();
     let error = wait_for(&archives, Offset(11)).await.unwrap_err();
     assert!(error.0.contains("before offset 10, but the log ends at 0"), "{error}");
     let sink = archives.stream(&stream().name).unwrap().sink(P).unwrap();
-    assert!(sink.push(place.log.append(&[1])).is_err());
+    assert!(sink.push(test.log.append(&[1])).is_err());
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ArchiveStep {
     Append(Vec<i64>),
     /// Rows that reach the log but, because the process dies, not the archiver.
     AppendUnseen(Vec<i64>),
@@ -320,13 +302,13 @@ enum Step {
     Restart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ArchiveStep> {
     let days = || prop::collection::vec(0i64..3, 1..20);
     prop_oneof![
-        4 => days().prop_map(Step::Append),
-        1 => days().prop_map(Step::AppendUnseen),
-        2 => Just(Step::Cut),
-        1 => Just(Step::Restart),
+        4 => days().prop_map(ArchiveStep::Append),
+        1 => days().prop_map(ArchiveStep::AppendUnseen),
+        2 => Just(ArchiveStep::Cut),
+        1 => Just(ArchiveStep::Restart),
     ]
 }
 
@@ -340,28 +322,28 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let place = Place::new();
+            let test = TestArchive::new();
             let patient = Duration::from_secs(100_000);
-            let mut archives = place.archives(file_rows, patient);
+            let mut archives = test.archives(file_rows, patient);
             let mut cuts = Vec::new();
             for step in steps {
                 match step {
-                    Step::Append(days) => push(&archives, place.log.append(&days)),
-                    Step::AppendUnseen(days) => {
-                        place.log.append(&days);
+                    ArchiveStep::Append(days) => push(&archives, test.log.append(&days)),
+                    ArchiveStep::AppendUnseen(days) => {
+                        test.log.append(&days);
                         drop(archives);
-                        archives = place.archives(file_rows, patient);
+                        archives = test.archives(file_rows, patient);
                     }
-                    Step::Cut => cuts.push(cut(&place, &archives).await),
-                    Step::Restart => {
+                    ArchiveStep::Cut => cuts.push(cut(&test, &archives).await),
+                    ArchiveStep::Restart => {
                         drop(archives);
-                        archives = place.archives(file_rows, patient);
+                        archives = test.archives(file_rows, patient);
                     }
                 }
             }
-            cuts.push(cut(&place, &archives).await);
-            place.check(place.log.range(P).1.0, &cuts).await;
-            let released = place.log.released.lock();
+            cuts.push(cut(&test, &archives).await);
+            test.check(test.log.range(P).1.0, &cuts).await;
+            let released = test.log.released.lock();
             prop_assert!(released.is_sorted(), "{:?}", released);
             Ok(())
         })?;

@@ -1,8 +1,8 @@
-//! What does an archiver do all day? Catch up with the log, gather what arrives, and commit on size, on age and at
-//! every cut, so that each file lies wholly before or wholly after it.
+//! Runs an archiver: it catches up with the log, collects new events, and commits by size, by age and at every cut, so
+//! that each file lies entirely before or entirely after a cut.
 //!
-//! The archive itself says how far it is: the table's transaction of the partition is the offset archived so far, and
-//! moves in the same commit as the files. A crash between writing and committing leaves unreferenced files only.
+//! The archive itself records its progress: the table's transaction of the partition is the offset archived so far, and
+//! moves in the same commit as the files. A crash between writing and committing leaves only unreferenced files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,34 +15,34 @@ use shared::ids::{Offset, Partition};
 use shared::stream::{Stream, system_columns};
 use tokio::sync::watch;
 
-use super::flush::{Flush, Part};
-use super::pending::Pending;
-use super::queue::{Next, Queue};
-use super::retry::{End, Retry};
-use super::{ArchiveStatus, ArchiverSettings, READER, Surroundings};
+use super::flush::{ArchiveFileRows, Flush};
+use super::pending::PendingRows;
+use super::queue::{ArchiveQueue, QueueNext};
+use super::retry::{ArchiverExit, RetryLoop};
+use super::{ArchiveStatus, ArchiverContext, ArchiverSettings, READER};
 
-/// How long what is under way may take once the archiver was asked to stop.
+/// How long current work may take after the archiver was asked to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// One partition's archiver, before it runs.
-pub(super) struct Worker {
+pub(super) struct ArchiverThread {
     stream: Arc<Stream>,
     partition: Partition,
     app_id: String,
-    surroundings: Surroundings,
-    retry: Retry,
+    context: ArchiverContext,
+    retry: RetryLoop,
     archived: watch::Sender<Option<Offset>>,
 }
 
-/// An archiver at work.
-struct Work<'a> {
-    worker: &'a Worker,
+/// An archiver with an open table.
+struct ActiveArchiver<'a> {
+    worker: &'a ArchiverThread,
     table: Table,
-    pending: Pending,
+    pending: PendingRows,
 }
 
-/// Closes the queue however the thread ends, so that nobody waits for a dead archiver.
-struct CloseOnEnd(Arc<Queue>, Arc<Mutex<ArchiveStatus>>);
+/// Closes the queue however the thread ends, so that no writer waits for a dead archiver.
+struct CloseOnEnd(Arc<ArchiveQueue>, Arc<Mutex<ArchiveStatus>>);
 
 impl Drop for CloseOnEnd {
     fn drop(&mut self) {
@@ -53,65 +53,65 @@ impl Drop for CloseOnEnd {
     }
 }
 
-impl Worker {
+impl ArchiverThread {
     pub fn new(
         stream: Arc<Stream>,
         partition: Partition,
-        surroundings: Surroundings,
+        context: ArchiverContext,
         settings: ArchiverSettings,
-        queue: Arc<Queue>,
+        queue: Arc<ArchiveQueue>,
         status: Arc<Mutex<ArchiveStatus>>,
         archived: watch::Sender<Option<Offset>>,
-    ) -> Worker {
+    ) -> ArchiverThread {
         let app_id = ArchiveTags::app_id(&stream.name, partition);
-        let retry = Retry { queue, status, settings };
-        Worker { stream, partition, app_id, surroundings, retry, archived }
+        let retry = RetryLoop { queue, status, settings };
+        ArchiverThread { stream, partition, app_id, context, retry, archived }
     }
 
-    /// Works until stopped; `head` is where the log ended when the queue was opened.
+    /// Runs until stopped; `head` is the end of the log when the queue was opened.
     pub fn run(self, head: Offset) {
         let _close = CloseOnEnd(self.retry.queue.clone(), self.retry.status.clone());
         match self.work(head) {
-            Ok(()) | Err(End::Stopped) => {}
-            Err(End::Broken(error)) => {
-                tracing::error!(stream = %self.stream.name, partition = %self.partition, error, "the archiver has stopped");
+            Ok(()) | Err(ArchiverExit::Stopped) => {}
+            Err(ArchiverExit::Broken(error)) => {
+                tracing::error!(stream = %self.stream.name, partition = %self.partition, error, "archiver stopped");
                 self.retry.status.lock().last_error = Some(error);
             }
         }
     }
 
-    fn work(&self, head: Offset) -> Result<(), End> {
+    fn work(&self, head: Offset) -> Result<(), ArchiverExit> {
         let (table, archived) = self.retry.until_done("opening the archive", || self.open())?;
         if archived > head {
-            // Offsets would be given out a second time, and the archive would take new events for old ones.
-            return Err(End::Broken(format!(
-                "the archive holds all before offset {archived}, but the log ends at {head}: is this the right log?"
+            // Offsets would be assigned a second time, and the archive would mistake new events for old ones.
+            return Err(ArchiverExit::Broken(format!(
+                "the archive holds all events before offset {archived}, but the log ends at {head}; check that this is the right log"
             )));
         }
-        let pending = Pending::new(&self.stream, self.partition, archived);
-        let mut work = Work { worker: self, table, pending };
-        work.settle(archived, &[]);
-        work.catch_up(head)?;
+        let pending = PendingRows::new(&self.stream, self.partition, archived);
+        let mut active = ActiveArchiver { worker: self, table, pending };
+        active.publish_progress(archived, &[]);
+        active.catch_up(head)?;
         loop {
-            let deadline = work.pending.since().map(|since| since + self.retry.settings.wait);
+            let deadline = active.pending.since().map(|since| since + self.retry.settings.wait);
             match self.retry.queue.next(deadline) {
-                Next::Item(LogItem::Batch(batch)) => {
-                    work.catch_up(batch.first_offset)?;
-                    work.accept(&batch)?;
+                QueueNext::Item(LogItem::Batch(batch)) => {
+                    active.catch_up(batch.first_offset)?;
+                    active.accept(&batch)?;
                 }
-                Next::Item(LogItem::Cut(cut)) => {
-                    work.catch_up(cut.offset)?;
-                    work.flush()?;
+                QueueNext::Item(LogItem::Cut(cut)) => {
+                    active.catch_up(cut.offset)?;
+                    active.flush()?;
                 }
-                Next::Late => work.flush()?,
-                Next::Closed => return Err(End::Stopped),
+                QueueNext::TimedOut => active.flush()?,
+                QueueNext::Closed => return Err(ArchiverExit::Stopped),
             }
         }
     }
 
-    /// Opens the table, gives it columns that the stream got since, and reads how far it is.
-    fn open(&self) -> Result<Result<(Table, Offset), LakeError>, End> {
-        let lake = &self.surroundings.lake;
+    /// Opens the table, adds columns that the stream gained, and reads its progress.
+    fn open(&self) -> Result<Result<(Table, Offset), LakeError>, ArchiverExit> {
+        let lake = &self.context.lake;
         let schema = self.stream.archive_schema();
         let opened = self.block_on(async {
             let path = TablePath::events(&self.stream.name);
@@ -131,27 +131,27 @@ impl Worker {
         Ok(opened)
     }
 
-    /// Waits for what the lake has to do. A lake that does not answer is let go of some time after the archiver was asked to
-    /// stop, as a crash would: the next start finds out what became of it.
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, End> {
+    /// Waits for work of the lake. If the lake does not respond, the work is abandoned some time after the archiver was
+    /// asked to stop, as in a crash: the next start finds out whether it was committed.
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, ArchiverExit> {
         let stopped = async {
             self.retry.queue.closed().await;
             tokio::time::sleep(STOP_WAIT).await;
         };
-        self.surroundings.runtime.block_on(async {
+        self.context.runtime.block_on(async {
             tokio::select! {
                 biased;
                 done = future => Ok(done),
-                () = stopped => Err(End::Stopped),
+                () = stopped => Err(ArchiverExit::Stopped),
             }
         })
     }
 }
 
-impl Work<'_> {
-    /// Reads from the log what is missing before `to`.
-    fn catch_up(&mut self, to: Offset) -> Result<(), End> {
-        let log = self.worker.surroundings.log.clone();
+impl ActiveArchiver<'_> {
+    /// Reads the missing events before `to` from the log.
+    fn catch_up(&mut self, to: Offset) -> Result<(), ArchiverExit> {
+        let log = self.worker.context.log.clone();
         let partition = self.worker.partition;
         if self.pending.end() >= to {
             return Ok(());
@@ -165,34 +165,36 @@ impl Work<'_> {
             });
             outcome?;
             Ok(replayed.and_then(|()| match self.pending.end() {
-                end if end < to => Err(shared::handoff::HandoffError(format!("it ended at {end}, before {to}"))),
+                end if end < to => {
+                    Err(shared::handoff::HandoffError(format!("the replay ended at {end}, before {to}")))
+                }
                 _ => Ok(()),
             }))
         })
     }
 
-    /// Gathers a batch that leaves no gap, and commits once there is enough.
-    fn accept(&mut self, batch: &LogBatch) -> Result<(), End> {
+    /// Adds a batch that leaves no gap, and commits once there are enough rows.
+    fn accept(&mut self, batch: &LogBatch) -> Result<(), ArchiverExit> {
         if batch.first_offset > self.pending.end() {
             let (first, expected) = (batch.first_offset, self.pending.end());
-            return Err(End::Broken(format!("the log gave offset {first} where {expected} was next")));
+            return Err(ArchiverExit::Broken(format!("the log returned offset {first}, expected {expected}")));
         }
-        self.pending.add(batch).map_err(|e| End::Broken(format!("a batch of the log does not fit: {e}")))?;
+        self.pending.add(batch).map_err(|e| ArchiverExit::Broken(format!("cannot add a batch of the log: {e}")))?;
         self.worker.retry.status.lock().pending_rows = self.pending.rows();
         if self.pending.rows() >= self.worker.retry.settings.file_rows { self.flush() } else { Ok(()) }
     }
 
-    /// Commits everything gathered.
-    fn flush(&mut self) -> Result<(), End> {
-        let broken = |e| End::Broken(format!("cannot sort the rows into files: {e}"));
+    /// Commits all pending rows.
+    fn flush(&mut self) -> Result<(), ArchiverExit> {
+        let broken = |e| ArchiverExit::Broken(format!("cannot divide the rows into files: {e}"));
         let Some(mut flush) = self.pending.take().map_err(broken)? else { return Ok(()) };
         let mut parts = flush.parts().map_err(broken)?;
-        // Written, but not known to be committed: a later attempt uses them, too.
+        // Written, but not known to be committed: a later attempt reuses them.
         let mut files: Vec<DataFile> = Vec::with_capacity(parts.len());
         let lost = |error: LakeError| match error {
-            // Trying again would not help, and the events must not be numbered any more.
-            LakeError::NotOwner { .. } => Err(End::Broken(error.to_string())),
-            passing => Ok(Err(passing)),
+            // I11: another log owns the lake. A retry would not help, and no more events may be numbered.
+            LakeError::NotOwner { .. } => Err(ArchiverExit::Broken(error.to_string())),
+            transient => Ok(Err(transient)),
         };
         let committed = self.worker.retry.until_done("writing to the archive", || {
             let present = match self.worker.block_on(self.table.txn_version(&self.worker.app_id))? {
@@ -200,13 +202,16 @@ impl Work<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             if present < flush.from {
-                return Err(End::Broken(format!("the archive went back from offset {} to {present}", flush.from)));
+                return Err(ArchiverExit::Broken(format!(
+                    "the archive moved back from offset {} to {present}",
+                    flush.from
+                )));
             }
             if present > flush.from {
-                // An earlier attempt got through after all, or another process archived this partition. Files that
-                // are not part of the table are garbage, and those that are will not be deleted.
+                // An earlier attempt was committed after all, or another process archived this partition. Files that
+                // are not part of the table are garbage; `delete_files` keeps those that are.
                 let unused = self.worker.block_on(self.table.delete_files(&files))?;
-                tracing::info!(%present, unused = ?unused.err(), "the archive is ahead");
+                tracing::info!(%present, unused = ?unused.err(), "the archive is ahead of this archiver");
                 flush = flush.after(present);
                 files.clear();
                 parts = flush.parts().map_err(broken)?;
@@ -219,12 +224,17 @@ impl Work<'_> {
                 Err(error) => lost(error),
             }
         })?;
-        self.settle(flush.to, if committed { &files } else { &[] });
+        self.publish_progress(flush.to, if committed { &files } else { &[] });
         Ok(())
     }
 
-    /// Writes the files that are not written yet, and commits them all.
-    async fn write(&self, flush: &Flush, parts: &[Part], files: &mut Vec<DataFile>) -> Result<(), LakeError> {
+    /// Writes the files that are not written yet, and commits all of them.
+    async fn write(
+        &self,
+        flush: &Flush,
+        parts: &[ArchiveFileRows],
+        files: &mut Vec<DataFile>,
+    ) -> Result<(), LakeError> {
         for part in &parts[files.len()..] {
             let mut file = self.table.write_parquet(part.day, std::slice::from_ref(&part.rows)).await?;
             file.tags = part.tags.to_tags();
@@ -237,8 +247,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Tells everybody that all before `archived` is in the lake.
-    fn settle(&self, archived: Offset, files: &[DataFile]) {
+    /// Publishes that all events before `archived` are in the lake, and releases them from the log.
+    fn publish_progress(&self, archived: Offset, files: &[DataFile]) {
         let mut status = self.worker.retry.status.lock();
         status.archived = archived;
         status.pending_rows = self.pending.rows();
@@ -246,7 +256,7 @@ impl Work<'_> {
         status.bytes += files.iter().map(|file| file.size_bytes as u64).sum::<u64>();
         drop(status);
         self.worker.archived.send_replace(Some(archived));
-        let retention = &self.worker.surroundings.retention;
+        let retention = &self.worker.context.retention;
         retention.release(&self.worker.stream.name, self.worker.partition, READER, archived);
     }
 }

@@ -62,6 +62,9 @@ impl ParquetCast {
                 None if index == stream.event_time => {
                     wrong.push(format!("{}: the event time is missing", column.name));
                 }
+                None if Some(index) == stream.primary_key => {
+                    wrong.push(format!("{}: the primary key is missing", column.name));
+                }
                 None => fit.missing.push(column.name.clone()),
                 Some(_) => {}
             }
@@ -93,6 +96,10 @@ impl ParquetCast {
             check_values(&values, column, &mut rejections);
             if index == self.stream.event_time && found.null_count() > 0 {
                 let missing = |_: &Column| format!("{}: the event time is missing", column.name);
+                rejections.add_as(column, |row| found.is_null(row), missing);
+            }
+            if Some(index) == self.stream.primary_key && found.null_count() > 0 {
+                let missing = |_: &Column| format!("{}: the primary key may not be null", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
             columns.push(plain_zero(values));
@@ -284,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_primary_key_are_rejected_and_a_file_without_it_is_refused() {
+        let at = || Arc::new(TimestampMillisecondArray::from(vec![Some(1), None, Some(3)])) as ArrayRef;
+        let rows =
+            batch(vec![("at", at()), ("id", Arc::new(StringArray::from(vec![Some("a"), None, None])) as ArrayRef)]);
+        let fitted = ParquetCast::new(&stream(""), &rows.schema()).expect("fits").apply(&rows).expect("converts");
+        let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
+        // The first reason of a row counts, in the order of the columns.
+        assert_eq!(reasons, [(1, "id: the primary key may not be null"), (2, "id: the primary key may not be null")]);
+        assert_eq!(fitted.rows.num_rows(), 1);
+        let without = batch(vec![("at", at())]);
+        let refused = ParquetCast::new(&stream(""), &without.schema()).expect_err("the primary key is missing");
+        assert_eq!(refused.0, ["id: the primary key is missing"]);
+    }
+
+    #[test]
     fn columns_of_other_types_are_told_one_by_one() {
         let schema = Schema::new(vec![
             Field::new("at", ArrowType::Utf8, true),
@@ -294,6 +316,7 @@ mod tests {
         assert_eq!(
             misfit.0,
             [
+                "id: the primary key is missing",
                 "at: TIMESTAMP cannot be read from Utf8",
                 "n: INT cannot be read from Float64",
                 "more: the stream does not declare it"

@@ -36,6 +36,8 @@ pub(super) enum RejectReason<'a> {
     NoEventTime { column: &'a Column },
     #[error("{}: {time} is more than {max_age} before its arrival (max_age)", column.name)]
     TooOld { column: &'a Column, time: Micros, max_age: String },
+    #[error("{}: the primary key may not be null", column.name)]
+    NoPrimaryKey { column: &'a Column },
     #[error("the stream has no field {}", Quoted(name))]
     UnknownField { name: String },
 }

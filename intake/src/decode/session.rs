@@ -88,7 +88,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Appends the event that was read to the columns, unless it lacks its event time or is too old. `text` is its JSON.
+    /// Appends the event that was read to the columns, unless it lacks its event time or its primary key, or is too old. `text`
+    /// is its JSON.
     #[inline]
     pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a str) {
         let column = &self.stream.columns[self.stream.event_time];
@@ -100,6 +101,12 @@ impl<'a> Session<'a> {
                 return self.reject(line, text().as_bytes(), reason);
             }
             _ => return self.reject(line, text().as_bytes(), RejectReason::NoEventTime { column }),
+        }
+        if let Some(key) = self.stream.primary_key
+            && matches!(self.row.cells[key], Cell::Missing | Cell::Null)
+        {
+            let column = &self.stream.columns[key];
+            return self.reject(line, text().as_bytes(), RejectReason::NoPrimaryKey { column });
         }
         self.lines_read += 1;
         self.valid += 1;

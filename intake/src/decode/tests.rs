@@ -50,7 +50,7 @@ fn every_type() -> Stream {
         name: "every_type".parse().unwrap(),
         columns: columns.iter().map(|(name, t)| Column::new(*name, *t)).collect(),
         declared: columns.len(),
-        primary_key: Some(0),
+        primary_key: None,
         event_time: 9,
         watermark_delay: Duration::ZERO,
         allowed_lateness: Duration::ZERO,
@@ -331,11 +331,12 @@ fn bodies_of_too_many_events_are_refused() {
 
 #[test]
 fn ids_are_hashed_where_the_stream_has_them() {
-    let body = "{\"id\":\"a\",\"at\":1}\n{\"at\":1}\n{\"id\":\"\\u0061\",\"at\":1}";
-    let hashes = read(body).id_hashes.unwrap();
-    assert_eq!((hashes[0], hashes[1]), (hashes[2], 0));
-    let without = Stream { primary_key: None, ..every_type() };
-    assert_eq!(decode(&without, body.as_bytes(), Options::default()).unwrap().id_hashes, None);
+    let body = "{\"id\":\"a\",\"at\":1}\n{\"id\":\"b\",\"at\":1}\n{\"id\":\"\\u0061\",\"at\":1}";
+    let with = Stream { primary_key: Some(0), ..every_type() };
+    let hashes = decode(&with, body.as_bytes(), Options::default()).unwrap().id_hashes.unwrap();
+    assert_eq!(hashes[0], hashes[2]);
+    assert_ne!(hashes[0], hashes[1]);
+    assert_eq!(read(body).id_hashes, None);
 }
 
 #[test]
@@ -564,4 +565,38 @@ fn what_is_given_back_of_rejected_events_is_bounded() {
     assert_eq!((odd.malformed[0].text.as_str(), odd.malformed[0].truncated), ("12345", true));
     let not_text = decode(&every_type(), b"\xff\xff\xff\n", options).unwrap();
     assert_eq!((not_text.malformed[0].text.as_str(), not_text.malformed[0].truncated), ("\u{fffd}\u{fffd}", true));
+}
+
+/// A NULL id would never be recognised as a duplicate, so its event is rejected; whatever the type of the key, whether the
+/// field is null or missing, and however the body is framed.
+#[test]
+fn an_event_without_its_primary_key_is_rejected() {
+    let values = ["\"a\"", "true", "1", "2", "0.5", "\"1.50\"", "3", "\"2024-02-29\"", "\"n\"", "7"];
+    for (key, value) in values.iter().enumerate() {
+        let stream = Stream { primary_key: Some(key), ..every_type() };
+        let name = &stream.columns[key].name;
+        let reason = match key == stream.event_time {
+            true => format!("{name}: the event time may not be null"),
+            false => format!("{name}: the primary key may not be null"),
+        };
+        let event = |field: &str| match key == stream.event_time {
+            true => format!("{{{field}}}"),
+            false if field.is_empty() => "{\"at\":0}".to_owned(),
+            false => format!("{{{field},\"at\":0}}"),
+        };
+        let good = event(&format!("\"{name}\":{value}"));
+        for bad in [event(&format!("\"{name}\":null")), event("")] {
+            for body in [format!("{good}\n{bad}\n{good}"), format!("[{good},{bad},{good}]")] {
+                for usual in [true, false] {
+                    let decoded = decode_with(&stream, body.as_bytes(), Options::default(), usual).unwrap();
+                    assert_eq!((decoded.rows.num_rows(), decoded.rejected()), (2, 1), "{name} {body}");
+                    assert_eq!(decoded.rejections, [Rejection { line: 2, reason: reason.clone() }]);
+                    assert_eq!(decoded.malformed[0].text, bad);
+                    assert!(decoded.id_hashes.is_some_and(|hashes| !hashes.contains(&crate::event_id::NULL_ID)));
+                }
+            }
+            let alone = decode(&stream, bad.replace(',', ",\n").as_bytes(), Options::default()).unwrap();
+            assert_eq!((alone.rows.num_rows(), alone.rejected()), (0, 1), "{name} {bad}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Which file is it? The one with this content, whatever its name and time: a copy, or a file that was moved, is the same.
+//! Identifies an input file by its content, whatever its name and time: a copy or a moved file is the same.
 
 use std::io::{self, Read};
 
@@ -7,8 +7,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// Bytes read at once.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// The number of bytes and the XXH3-128 of all of them. Reading a file twice costs a fraction of decoding it, and nothing
-/// short of it tells files apart whose beginnings, ends and sizes are alike.
+/// Returns the size in bytes and the XXH3-128 of the content. Reading a file twice costs a fraction of decoding it, and
+/// only the whole content distinguishes files whose starts, ends and sizes are equal.
 pub fn identity(mut content: impl Read) -> io::Result<String> {
     let mut hash = Xxh3::new();
     let mut buffer = vec![0; READ_BYTES];

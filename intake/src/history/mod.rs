@@ -1,10 +1,10 @@
-//! How do old events enter? Straight into the archive, past the log and the speed layer, each exactly once.
+//! Writes historical events straight into the archive, bypassing the log and the speed layer, each exactly once.
 //!
-//! [`mod@identity`] tells input files apart, [`writer`] commits events, [`parts`] is how they become files, [`watch`] how a running server learns how many there are.
-//! Their places are in [`shared::ids::Partition::HISTORY`], dense in the order taken in. How far the partition goes, and
-//! how far each input file has been taken in, are transactions of the archive's table: they move in the very commit that
-//! adds the rows. So a process that is killed at any moment goes on where it was, and of two that work at once one has to
-//! give its rows new places.
+//! [`mod@identity`] identifies input files, [`writer`] commits events, [`parts`] divides them into files, and [`watch`]
+//! counts them for a running server. Their positions are in [`shared::ids::Partition::HISTORY`], dense in the order of
+//! ingestion. The end of that partition and the progress of each input file are transactions of the archive's table:
+//! they move in the same commit that adds the rows. So a process that is killed at any moment continues where it was,
+//! and of two that commit at the same time one has to assign new positions to its rows.
 
 mod identity;
 mod parts;

@@ -1,5 +1,5 @@
-//! Which files do rows become? One or more per event date: the rows of a date are cut in the order of their places, and
-//! in order of event time within a file. Where the rows lie is not known yet: another process may come first.
+//! Divides rows into files, one or more per event date: the rows of a date are cut in the order of their positions, and
+//! sorted by event time within a file. The positions are not known yet: another process may commit first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use shared::time::{Day, Micros};
 
 /// The rows of one file.
 #[derive(Debug)]
-pub(super) struct Part {
-    /// None for dates that no reader could read.
+pub(super) struct HistoricalFileRows {
+    /// `None` for dates outside the range that readers support.
     pub day: Option<Day>,
-    /// Rows of the chunk, in the order of the file.
-    rows: Rows,
-    /// The rows of the chunk the file covers: those of them that fall on its date.
+    /// The rows of the chunk, in the order of the file.
+    rows: RowSelection,
+    /// The range of the chunk that the file covers: its rows of that range that fall on the date.
     covers: (u32, u32),
 }
 
 #[derive(Debug)]
-enum Rows {
-    /// Neighbours, in order already.
+enum RowSelection {
+    /// Consecutive rows, already in order.
     Range(u32, u32),
     Listed(Vec<u32>),
 }
 
-/// Cuts rows into files of at most `file_rows` rows.
-pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Vec<Part> {
+/// Divides rows into files of at most `file_rows` rows.
+pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Vec<HistoricalFileRows> {
     let times = rows.column(stream.event_time).as_primitive::<TimestampMicrosecondType>().values();
     let mut dates: BTreeMap<Option<Day>, Vec<u32>> = BTreeMap::new();
     let mut row = 0;
@@ -46,7 +46,7 @@ pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Ve
     }
     let mut parts = Vec::new();
     for (day, listed) in dates {
-        // Even pieces: none is left over with a few rows.
+        // Pieces of equal size: no file is left with only a few rows.
         let piece = listed.len().div_ceil(listed.len().div_ceil(file_rows.max(1)));
         let pieces: Vec<&[u32]> = listed.chunks(piece).collect();
         for (number, piece) in pieces.iter().enumerate() {
@@ -55,50 +55,51 @@ pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Ve
             let in_order = piece.is_sorted_by_key(|row| times[*row as usize]);
             let (first, last) = (piece[0], piece[piece.len() - 1]);
             let rows = if in_order && (last - first) as usize + 1 == piece.len() {
-                Rows::Range(first, last + 1)
+                RowSelection::Range(first, last + 1)
             } else {
                 let mut listed = piece.to_vec();
-                // Stable, so that equal times stay in the order taken in.
+                // Stable, so that equal times stay in the order of ingestion.
                 listed.sort_by_key(|row| times[*row as usize]);
-                Rows::Listed(listed)
+                RowSelection::Listed(listed)
             };
-            parts.push(Part { day, rows, covers: (from, to) });
+            parts.push(HistoricalFileRows { day, rows, covers: (from, to) });
         }
     }
     parts
 }
 
-impl Part {
-    /// The file's rows with the archive's columns, and its tags, if the first row of `chunk` has the place `from`.
-    pub fn placed(
+impl HistoricalFileRows {
+    /// Returns the rows of the file with the columns of the archive, and its tags; the first row of `chunk` has the
+    /// position `from`.
+    pub fn at_position(
         &self,
         stream: &Stream,
         chunk: &RecordBatch,
         from: Offset,
         arrived_at: Micros,
     ) -> Result<(RecordBatch, ArchiveTags), ArrowError> {
-        let place = |row: u32| from.0 + u64::from(row);
-        let (rows, places): (RecordBatch, Vec<i64>) = match &self.rows {
-            Rows::Range(first, end) => {
+        let position = |row: u32| from.0 + u64::from(row);
+        let (rows, positions): (RecordBatch, Vec<i64>) = match &self.rows {
+            RowSelection::Range(first, end) => {
                 let rows = chunk.slice(*first as usize, (end - first) as usize);
-                (rows, (place(*first) as i64..place(*end) as i64).collect())
+                (rows, (position(*first) as i64..position(*end) as i64).collect())
             }
-            Rows::Listed(listed) => {
+            RowSelection::Listed(listed) => {
                 let indices = UInt32Array::from(listed.clone());
-                (take_record_batch(chunk, &indices)?, listed.iter().map(|row| place(*row) as i64).collect())
+                (take_record_batch(chunk, &indices)?, listed.iter().map(|row| position(*row) as i64).collect())
             }
         };
         let count = rows.num_rows();
-        let ledger = places.iter().map(|place| Ledger::of(Partition::HISTORY, Offset(*place as u64))).sum();
+        let ledger = positions.iter().map(|position| Ledger::of(Partition::HISTORY, Offset(*position as u64))).sum();
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         columns.push(Arc::new(Int32Array::from_value(Partition::HISTORY.0 as i32, count)));
-        columns.push(Arc::new(Int64Array::from(places)));
+        columns.push(Arc::new(Int64Array::from(positions)));
         columns.push(Arc::new(TimestampMicrosecondArray::from_value(arrived_at.0, count).with_timezone("UTC")));
         columns.push(Arc::new(TimestampMicrosecondArray::new_null(count).with_timezone("UTC")));
         let tags = ArchiveTags {
             partition: Partition::HISTORY,
-            from: Offset(place(self.covers.0)),
-            to: Offset(place(self.covers.1)),
+            from: Offset(position(self.covers.0)),
+            to: Offset(position(self.covers.1)),
             rows: count as u64,
             ledger,
             latest_watermark: Micros::MIN,
@@ -120,16 +121,16 @@ mod tests {
         let times = vec![0, 1, day, day + 1, 5, 4, day + 2, 3, -1];
         let column: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));
         let chunk = RecordBatch::try_new(stream.schema(), vec![column]).expect("rows");
-        let placed: Vec<_> = parts(&stream, &chunk, 3)
+        let files: Vec<_> = parts(&stream, &chunk, 3)
             .iter()
             .map(|part| {
-                let (rows, tags) = part.placed(&stream, &chunk, Offset(100), Micros(7)).expect("rows");
+                let (rows, tags) = part.at_position(&stream, &chunk, Offset(100), Micros(7)).expect("rows");
                 let offsets = rows.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
                 (part.day.map(|day| day.0), offsets, (tags.from.0, tags.to.0), tags.ledger.events)
             })
             .collect();
         assert_eq!(
-            placed,
+            files,
             [
                 (Some(-1), vec![108], (100, 109), 1),
                 (Some(0), vec![100, 101, 104], (100, 105), 3),

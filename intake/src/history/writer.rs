@@ -1,5 +1,5 @@
-//! How do historical events reach the archive exactly once? Rows, their places and the progress of the input files move
-//! in one commit, which fails if any of it is not what the writer believed.
+//! Commits historical events to the archive exactly once: rows, their positions and the progress of the input files move
+//! in one commit, which fails if another process has changed any of them.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use shared::limits;
 use shared::stream::{Stream, system_columns};
 use shared::time::Day;
 
-use super::parts::{Part, parts};
+use super::parts::{HistoricalFileRows, parts};
 
-/// The progress of an input file that has been taken in to its end.
+/// The progress of an input file that was ingested completely.
 pub const DONE: i64 = i64::MAX;
-/// Times a chunk is given new places because others were faster, before giving up.
-const PLACES_TRIED_MAX: usize = 100;
+/// Attempts to commit a chunk at new positions after other processes committed first.
+const COMMIT_ATTEMPTS_MAX: usize = 100;
 
-/// How files are written.
+/// Settings of the writer.
 #[derive(Debug, Clone, Copy)]
 pub struct HistorySettings {
     /// Most rows of a file.
@@ -37,41 +37,41 @@ impl Default for HistorySettings {
     }
 }
 
-/// Why events could not be taken in. What was committed before stays.
+/// Why events could not be ingested. Earlier commits stay.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     #[error(transparent)]
     Lake(#[from] LakeError),
-    #[error("another process is taking in the same file: let it finish, then start again to see that nothing is left")]
+    #[error("another process is ingesting the same file; wait for it, then run the command again to check the result")]
     SameFile,
-    #[error("other processes were faster {PLACES_TRIED_MAX} times in a row; start again to go on")]
+    #[error("other processes committed first {COMMIT_ATTEMPTS_MAX} times in a row; run the command again to continue")]
     Crowded,
-    #[error("rows cannot be put into files: {0}")]
+    #[error("cannot divide the rows into files: {0}")]
     Rows(#[from] arrow::error::ArrowError),
-    #[error("background work ended: {0}")]
+    #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
 }
 
-/// How far an input file has been taken in.
+/// The progress of an input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// To its end.
+    /// Ingested completely.
     Done,
-    /// Up to here; go on with this name.
+    /// Ingested up to `progress`; continue with this name.
     Open { app_id: String, progress: Option<i64> },
 }
 
-/// An input file moves on.
+/// A change of an input file's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub app_id: String,
-    /// Where it was before: lines or rows taken in, or refused. `None`: nowhere.
+    /// Progress before: lines or rows that were ingested or rejected. `None` for a new file.
     pub from: Option<i64>,
-    /// Where it is then; [`DONE`] at its end.
+    /// Progress afterwards; [`DONE`] at the end of the file.
     pub to: i64,
 }
 
-/// Events that are committed together, and what the input files have come to with them.
+/// Events that are committed together, with the progress of their input files.
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// [`Stream::schema`].
@@ -79,7 +79,7 @@ pub struct Chunk {
     pub steps: Vec<Step>,
 }
 
-/// What a chunk became.
+/// The result of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     pub rows: u64,
@@ -87,7 +87,7 @@ pub struct Taken {
     pub bytes: u64,
 }
 
-/// Puts historical events into the archive of one stream.
+/// Writes historical events into the archive of one stream.
 pub struct HistoryWriter {
     stream: Arc<Stream>,
     table: Table,
@@ -97,7 +97,7 @@ pub struct HistoryWriter {
 }
 
 impl HistoryWriter {
-    /// Opens the archive, which is created if need be, and gives it columns that the stream got since.
+    /// Opens the archive, creates it if necessary, and adds columns that the stream gained.
     pub async fn open(
         lake: &Lake,
         stream: Arc<Stream>,
@@ -119,12 +119,12 @@ impl HistoryWriter {
         Ok(HistoryWriter { stream, table, app_id, settings, clock })
     }
 
-    /// Events of earlier dates have been dropped by the stream's retention: none are taken in for them any more.
+    /// The first date kept, if retention dropped earlier ones: no more events are ingested for those.
     pub async fn retained_from(&self) -> Result<Option<Day>, HistoryError> {
         Ok(self.table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from))
     }
 
-    /// How far the input file of this identity is; with `again`, a file that is done begins anew.
+    /// Reads the progress of the input file of this identity; with `again`, a completed file starts from the beginning.
     pub async fn standing(&self, identity: &str, again: bool) -> Result<Standing, HistoryError> {
         let first = ArchiveTags::history_file_app_id(&self.stream.name, identity);
         let mut round = 1;
@@ -138,7 +138,7 @@ impl HistoryWriter {
         }
     }
 
-    /// Commits a chunk. Whatever happens, its events are in the archive once or not at all.
+    /// Commits a chunk. In every case its events are in the archive either once or not.
     pub async fn take_in(&self, chunk: Chunk) -> Result<Taken, HistoryError> {
         let Chunk { rows: batches, steps } = chunk;
         let (stream, file_rows) = (Arc::clone(&self.stream), self.settings.file_rows);
@@ -149,7 +149,7 @@ impl HistoryWriter {
         });
         let (rows, parts) = cut.await??;
         let (count, parts) = (rows.num_rows() as u64, parts.into_iter().map(Arc::new).collect::<Vec<_>>());
-        for _ in 0..PLACES_TRIED_MAX {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
             self.check(&steps).await?;
             let present = self.table.txn_version(&self.app_id).await?;
             let from = Offset(present.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0));
@@ -162,17 +162,17 @@ impl HistoryWriter {
                     return Ok(Taken { rows: count, files: files.len() as u64, bytes });
                 }
                 Err(LakeError::Conflict { reason, .. }) => {
-                    tracing::info!(reason, "another process was faster: the rows get new places");
+                    tracing::info!(reason, "another process committed first; assigning new positions");
                     self.table.delete_files(&files).await?;
                 }
-                // The commit may have happened: the next start sees it in the transactions.
+                // The commit may have succeeded: the next start finds out from the transactions.
                 Err(error) => return Err(error.into()),
             }
         }
         Err(HistoryError::Crowded)
     }
 
-    /// The input files must still be where this process has brought them.
+    /// Checks that no other process changed the progress of the input files.
     async fn check(&self, steps: &[Step]) -> Result<(), HistoryError> {
         for step in steps {
             if self.table.txn_version(&step.app_id).await? != step.from {
@@ -185,15 +185,16 @@ impl HistoryWriter {
     async fn write(
         &self,
         rows: &RecordBatch,
-        parts: &[Arc<Part>],
+        parts: &[Arc<HistoricalFileRows>],
         from: Offset,
     ) -> Result<Vec<DataFile>, HistoryError> {
         let arrived_at = self.clock.now();
-        let write = |part: Arc<Part>| {
+        let write = |part: Arc<HistoricalFileRows>| {
             let (stream, rows, day) = (Arc::clone(&self.stream), rows.clone(), part.day);
             async move {
-                let placed = tokio::task::spawn_blocking(move || part.placed(&stream, &rows, from, arrived_at));
-                let (rows, tags) = placed.await??;
+                let positioned =
+                    tokio::task::spawn_blocking(move || part.at_position(&stream, &rows, from, arrived_at));
+                let (rows, tags) = positioned.await??;
                 let mut file = self.table.write_parquet(day, &[rows]).await?;
                 file.tags = tags.to_tags();
                 Ok::<_, HistoryError>(file)
@@ -226,10 +227,10 @@ impl HistoryWriter {
     }
 }
 
-/// For tests that kill a real process: ends it at a named step if the variable `TRUEUP_FAIL_AT` says so.
+/// Aborts the process at the step that `TRUEUP_FAIL_AT` names, for tests that kill a real process.
 fn fail_point(step: &str) {
     if std::env::var("TRUEUP_FAIL_AT").is_ok_and(|at| at.strip_prefix("history-") == Some(step)) {
-        tracing::error!(step, "ending the process because TRUEUP_FAIL_AT says so");
+        tracing::error!(step, "aborting at the step named by TRUEUP_FAIL_AT");
         std::process::abort();
     }
 }

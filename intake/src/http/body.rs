@@ -1,6 +1,6 @@
-//! How does a request's body come into memory? Bounded in bytes, in time, and in what all requests hold together.
+//! Reads the body of a request into memory, bounded in bytes, in time, and in the bytes of all bodies together.
 //!
-//! Decompression is `encoding`'s.
+//! `encoding` decompresses it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use shared::limits::EVENT_BODY_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Bytes of all bodies that are being read or decoded. Beyond it a request gets 429.
+/// Bytes of all bodies being read or decoded; beyond it, a request gets 429.
 pub(super) const BODIES_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Bodies are counted in pieces of this many bytes: the semaphore's permits are 32-bit.
-const PIECE_BYTES: usize = 1024;
-/// Longest pause between two pieces of a body; a sender that stalls must not hold memory others wait for.
+/// Bytes that one permit of the budget stands for: the semaphore counts permits with 32 bits.
+const PERMIT_BYTES: usize = 1024;
+/// Longest pause between two pieces of a body: a stalled client must not hold memory that others wait for.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Why a body was not read.
@@ -24,33 +24,33 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(super) enum BodyError {
     #[error("the body is larger than {EVENT_BODY_BYTES_MAX} bytes")]
     TooLarge,
-    #[error("too many bodies are being read")]
+    #[error("the memory for request bodies is in use")]
     Busy,
-    #[error("the body paused for more than {} s", PAUSE_MAX.as_secs())]
+    #[error("no data received for {} s", PAUSE_MAX.as_secs())]
     Stalled,
-    #[error("the body broke off: {0}")]
+    #[error("cannot read the body: {0}")]
     Broken(axum::Error),
 }
 
-/// A body in memory, and its share of what all of them may hold.
+/// A body in memory, and its share of the budget.
 #[derive(Debug)]
-pub(super) struct Collected {
+pub(super) struct BufferedBody {
     pub(super) bytes: Bytes,
     _share: Option<OwnedSemaphorePermit>,
 }
 
-/// What all bodies together may still take.
+/// Limits the bytes of all bodies together.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct BodyBudget(Arc<Semaphore>);
 
-impl Budget {
-    /// Bodies may take `bytes` together.
-    pub(super) fn new(bytes: usize) -> Budget {
-        Budget(Arc::new(Semaphore::new(bytes / PIECE_BYTES)))
+impl BodyBudget {
+    /// Creates a budget of `bytes`.
+    pub(super) fn new(bytes: usize) -> BodyBudget {
+        BodyBudget(Arc::new(Semaphore::new(bytes / PERMIT_BYTES)))
     }
 
-    /// Reads a body that says it has `length` bytes.
-    pub(super) async fn collect(&self, body: Body, length: Option<u64>) -> Result<Collected, BodyError> {
+    /// Reads a body of `length` bytes, as announced by the client.
+    pub(super) async fn collect(&self, body: Body, length: Option<u64>) -> Result<BufferedBody, BodyError> {
         let announced = length.map_or(Ok(0), usize::try_from).map_err(|_| BodyError::TooLarge)?;
         if announced > EVENT_BODY_BYTES_MAX {
             return Err(BodyError::TooLarge);
@@ -66,9 +66,9 @@ impl Budget {
                 return Err(BodyError::TooLarge);
             }
             if total > shared_bytes {
-                let pieces = (total - shared_bytes).div_ceil(PIECE_BYTES);
-                let more = Arc::clone(&self.0).try_acquire_many_owned(pieces as u32).map_err(|_| BodyError::Busy)?;
-                shared_bytes += pieces * PIECE_BYTES;
+                let permits = (total - shared_bytes).div_ceil(PERMIT_BYTES);
+                let more = Arc::clone(&self.0).try_acquire_many_owned(permits as u32).map_err(|_| BodyError::Busy)?;
+                shared_bytes += permits * PERMIT_BYTES;
                 match &mut share {
                     None => share = Some(more),
                     Some(share) => share.merge(more),
@@ -76,13 +76,13 @@ impl Budget {
             }
             if whole.is_empty() {
                 if announced > 0 && frame.len() == announced {
-                    // The usual small body: one frame is all of it, and nothing is copied.
-                    return Ok(Collected { bytes: frame, _share: share });
+                    // A usual small body is a single frame; it is not copied.
+                    return Ok(BufferedBody { bytes: frame, _share: share });
                 }
                 whole.reserve_exact(announced);
             }
             whole.extend_from_slice(&frame);
         }
-        Ok(Collected { bytes: whole.into(), _share: share })
+        Ok(BufferedBody { bytes: whole.into(), _share: share })
     }
 }

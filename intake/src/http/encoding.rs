@@ -1,4 +1,4 @@
-//! How is a body unpacked, and when is it a bomb? gzip and zstd, never further than the largest body allowed.
+//! Decompresses bodies (gzip and zstd), never beyond the size of the largest body allowed.
 
 use std::io::{self, Read};
 
@@ -6,12 +6,12 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use shared::limits::EVENT_BODY_BYTES_MAX;
 
-/// Largest window a zstd frame may ask for, as a power of two: that of the largest body.
+/// Largest window that a zstd frame may need, as a power of two: the size of the largest body.
 const ZSTD_WINDOW_LOG_MAX: u32 = EVENT_BODY_BYTES_MAX.ilog2();
-/// JSON events shrink to about a fifth; room for that is made at once.
+/// Assumed compression ratio of JSON events, for the first allocation.
 const USUAL_RATIO: usize = 5;
 
-/// How a body is packed.
+/// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
@@ -19,17 +19,17 @@ pub(super) enum Encoding {
     Zstd,
 }
 
-/// Why a body could not be unpacked.
+/// Why a body could not be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnpackError {
-    #[error("the body is larger than {EVENT_BODY_BYTES_MAX} bytes once unpacked")]
+    #[error("the decompressed body is larger than {EVENT_BODY_BYTES_MAX} bytes")]
     TooLarge,
     #[error("the body is not valid {encoding}: {source}")]
     Broken { encoding: &'static str, source: io::Error },
 }
 
 impl Encoding {
-    /// What `Content-Encoding` says, or the text of one that is not known.
+    /// Reads `Content-Encoding`. The error is the value if it is not supported.
     pub(super) fn of(headers: &HeaderMap) -> Result<Encoding, String> {
         let Some(value) = headers.get(header::CONTENT_ENCODING) else {
             return Ok(Encoding::Identity);
@@ -43,7 +43,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes that `packed` stands for.
+    /// Decompresses `packed`.
     pub(super) fn unpack(self, packed: &Bytes) -> Result<Bytes, UnpackError> {
         let (encoding, unpacked) = match self {
             Encoding::Identity => return Ok(packed.clone()),
@@ -64,7 +64,7 @@ fn zstd_reader(packed: &[u8]) -> io::Result<impl Read> {
     Ok(reader)
 }
 
-/// Reads until the end, or until one byte too many has come.
+/// Reads to the end, or one byte beyond the limit.
 fn read(reader: impl Read, packed_bytes: usize) -> io::Result<Vec<u8>> {
     let mut unpacked = Vec::with_capacity((packed_bytes * USUAL_RATIO).min(EVENT_BODY_BYTES_MAX));
     reader.take(EVENT_BODY_BYTES_MAX as u64 + 1).read_to_end(&mut unpacked)?;

@@ -1,10 +1,9 @@
-//! How do events come in over HTTP? `POST /v1/events/{stream}`: read, unpack, decode, submit, answer.
+//! Serves `POST /v1/events/{stream}`: reads, decompresses and decodes the body, submits the events and responds.
 //!
-//! What happens to decoded events is behind [`Door`]; nothing here knows of the log.
+//! [`StreamDirectory`] and [`StreamWriter`] hide what happens to decoded events; this module does not know the log.
 
 mod body;
 mod encoding;
-pub mod problem;
 mod refusal;
 pub mod schemas;
 
@@ -20,6 +19,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use futures::future::BoxFuture;
+use problem::Problem;
 use serde::{Deserialize, Serialize};
 use shared::clock::{Clock, SystemClock};
 use shared::ids::{Offset, Partition, StreamName};
@@ -29,41 +29,47 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::decode::{Decoded, Options, Rejection, decode};
-use crate::quarantine::MalformedLines;
-use body::{BODIES_BYTES_MAX, Budget, Collected};
+use crate::partition::{BodyFingerprint, IdempotencyKey, SubmitError};
+use crate::quarantine::RejectedLines;
+use body::{BODIES_BYTES_MAX, BodyBudget, BufferedBody};
 use encoding::Encoding;
-use problem::Problem;
 
-/// Bodies up to this many bytes are decoded where they arrive; handing them to another thread would cost more.
+/// Bodies up to this many bytes are decoded on the connection's thread; handing them to another would cost more.
 const DECODED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// What the door leads to.
-pub trait Door: Send + Sync {
-    /// The stream called `name`.
-    fn stream(&self, name: &str) -> Option<Arc<Stream>>;
+/// Finds the streams that accept events.
+pub trait StreamDirectory: Send + Sync {
+    /// The writer of the stream called `name`.
+    fn stream(&self, name: &str) -> Option<Arc<dyn StreamWriter>>;
 
     /// The names of all streams.
     fn stream_names(&self) -> Vec<StreamName>;
-
-    /// Counts and keeps what was left out of a request that was answered.
-    fn note(&self, stream: &Stream, malformed: MalformedLines, unknown_fields: u64);
-
-    /// Writes the decoded events; they are durable when it returns. A key that was used before gives the first answer again.
-    /// Never called without rows.
-    fn submit(
-        &self,
-        stream: &Stream,
-        decoded: Decoded,
-        idempotency_key: Option<String>,
-    ) -> BoxFuture<'_, Result<Accepted, SubmitError>>;
 }
 
-/// What became of submitted events.
+/// Writes the events of one stream.
+pub trait StreamWriter: Send + Sync {
+    /// The stream's declaration.
+    fn stream(&self) -> &Arc<Stream>;
+
+    /// Counts and keeps the rejected lines of a request that was accepted.
+    fn record_rejected(&self, rejected: RejectedLines, unknown_fields: u64);
+
+    /// Writes the decoded events; they are durable when it returns. A retry under the same key and with the same body
+    /// gets the first receipt again. A request without valid events is submitted only if it has a key.
+    ///
+    /// # Errors
+    /// Nothing was written for [`SubmitError::KeyReused`], [`SubmitError::Busy`] and [`SubmitError::DiskFull`] in a
+    /// stream of one partition. In one of several, a full disk may have hit only some; a retry completes the others.
+    fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>)
+    -> BoxFuture<'_, Result<WriteReceipt, SubmitError>>;
+}
+
+/// What was done with the events of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Accepted {
+pub struct WriteReceipt {
     /// Events written to the log.
     pub accepted: u64,
-    /// Events left out, as their id was seen before.
+    /// Events whose id was seen before; they were not written.
     pub duplicates: u64,
     /// Accepted events that came after the allowed lateness.
     pub late: u64,
@@ -73,47 +79,36 @@ pub struct Accepted {
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
 }
 
-/// Why submitted events were not written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    #[error("events arrive faster than they can be written")]
-    Busy,
-    #[error("the disk of the log is full")]
-    DiskFull,
-    #[error("the server is stopping")]
-    Stopping,
-    #[error("the events could not be written: {0}")]
-    Failed(String),
-}
-
-/// The routes by which events come in.
-pub fn routes(state: Arc<dyn Door>) -> Router {
+/// The routes of the events endpoint.
+pub fn routes(streams: Arc<dyn StreamDirectory>) -> Router {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let entrance =
-        Entrance { door: state, bodies: Budget::new(BODIES_BYTES_MAX), decoders: Arc::new(Semaphore::new(cores)) };
-    Router::new().route("/v1/events/{stream}", post(receive)).with_state(entrance)
+    let endpoint = EventsEndpoint {
+        streams,
+        bodies: BodyBudget::new(BODIES_BYTES_MAX),
+        decoders: Arc::new(Semaphore::new(cores)),
+    };
+    Router::new().route("/v1/events/{stream}", post(receive)).with_state(endpoint)
 }
 
 #[derive(Clone)]
-struct Entrance {
-    door: Arc<dyn Door>,
-    bodies: Budget,
-    /// One permit per core: more decoders at once would only take memory.
+struct EventsEndpoint {
+    streams: Arc<dyn StreamDirectory>,
+    bodies: BodyBudget,
+    /// One permit per core: more decoders at once would only use memory.
     decoders: Arc<Semaphore>,
 }
 
 #[derive(Debug, Deserialize)]
-// A misspelt `strict` must not be taken for none.
+// A misspelt `strict` must not be ignored.
 #[serde(deny_unknown_fields)]
-struct Params {
+struct IngestParameters {
     #[serde(default)]
     strict: bool,
 }
 
-/// The answer to accepted events.
+/// The response to accepted events.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Taken)]
-struct Answer {
+struct IngestResult {
     accepted: u64,
     duplicates: u64,
     late: u64,
@@ -132,54 +127,66 @@ fn is_zero(count: &u64) -> bool {
 }
 
 async fn receive(
-    State(entrance): State<Entrance>,
+    State(endpoint): State<EventsEndpoint>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Some(stream) = entrance.door.stream(&name) else {
-        return Err(refusal::unknown_stream(&name, &entrance.door.stream_names()));
+    let Some(writer) = endpoint.streams.stream(&name) else {
+        return Err(refusal::unknown_stream(&name, &endpoint.streams.stream_names()));
     };
-    let Query(params) =
-        Query::<Params>::try_from_uri(request.uri()).map_err(|error| refusal::bad_query(&error.body_text()))?;
+    let Query(parameters) = Query::<IngestParameters>::try_from_uri(request.uri())
+        .map_err(|error| refusal::bad_query(&error.body_text()))?;
     check_content_type(request.headers())?;
     let encoding = Encoding::of(request.headers()).map_err(|name| refusal::unsupported_encoding(&name))?;
     let key = idempotency_key(request.headers())?;
 
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    let body = entrance.bodies.collect(request.into_body(), length).await?;
-    let mut decoded = entrance.decode(Arc::clone(&stream), body, encoding).await?;
-    if params.strict && decoded.rejected() > 0 {
+    let body = endpoint.bodies.collect(request.into_body(), length).await?;
+    let (mut decoded, fingerprint) =
+        endpoint.decode(Arc::clone(writer.stream()), body, encoding, key.is_some()).await?;
+    if parameters.strict && decoded.rejected() > 0 {
         return Err(refusal::rejected(&decoded));
     }
 
     let (rejected, unknown_fields) = (decoded.rejected(), decoded.unknown_fields);
     let rejections = std::mem::take(&mut decoded.rejections);
     let lines = std::mem::take(&mut decoded.malformed);
-    let malformed = MalformedLines { lines, count: rejected, idempotency_key: key.clone() };
+    let rejected_lines = RejectedLines { lines, count: rejected, idempotency_key: key.clone() };
+    let key = key.zip(fingerprint).map(|(key, body)| IdempotencyKey { key, body });
+    // Without events the key is written all the same: it is used from now on.
     let written = match decoded.rows.num_rows() {
-        0 => Accepted::default(),
-        _ => entrance.door.submit(&stream, decoded, key).await?,
+        0 if key.is_none() => WriteReceipt::default(),
+        _ => writer.submit(decoded, key).await?,
     };
-    // Only now: a request that is refused will be sent again, and counted then.
-    entrance.door.note(&stream, malformed, unknown_fields);
-    let Accepted { accepted, duplicates, late, ahead, offsets } = written;
-    Ok(Json(Answer { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields })
-        .into_response())
+    // Only now: the client retries a refused request, and its rejected lines are counted then.
+    writer.record_rejected(rejected_lines, unknown_fields);
+    let WriteReceipt { accepted, duplicates, late, ahead, offsets } = written;
+    let result = IngestResult { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields };
+    Ok(Json(result).into_response())
 }
 
-impl Entrance {
-    /// Unpacks and decodes a body; large ones away from the threads that serve connections.
-    async fn decode(&self, stream: Arc<Stream>, body: Collected, encoding: Encoding) -> Result<Decoded, Problem> {
-        let inline = encoding == Encoding::Identity && body.bytes.len() <= DECODED_INLINE_BYTES_MAX;
-        if inline {
-            return Ok(decode(&stream, &body.bytes, arriving_now())?);
+impl EventsEndpoint {
+    /// Decompresses and decodes a body, and computes its fingerprint if wanted. Large bodies are decoded away from the
+    /// threads that serve connections.
+    async fn decode(
+        &self,
+        stream: Arc<Stream>,
+        body: BufferedBody,
+        encoding: Encoding,
+        fingerprint: bool,
+    ) -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
+        let read = move |bytes: &[u8]| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
+            let decoded = decode(&stream, bytes, arriving_now())?;
+            Ok((decoded, fingerprint.then(|| BodyFingerprint::of(bytes))))
+        };
+        if encoding == Encoding::Identity && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {
+            return read(&body.bytes);
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.expect("the semaphore is never closed");
         let work = move || {
-            // Both live as long as the work does, also where nobody waits for it any more.
+            // Both live as long as the work, even if the client has disconnected.
             let (_permit, body) = (permit, body);
-            let bytes = encoding.unpack(&body.bytes)?;
-            Ok(decode(&stream, &bytes, arriving_now())?)
+            read(&encoding.unpack(&body.bytes)?)
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(decoded) => decoded,
@@ -193,7 +200,7 @@ fn arriving_now() -> Options {
     Options { arrived_at: Some(SystemClock.now()), ..Options::default() }
 }
 
-/// Any type under which JSON events are sent, or none.
+/// Accepts any type under which clients send JSON events, or none.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     const TYPES: [&str; 9] = [
         "",
@@ -204,7 +211,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
         "application/x-jsonlines",
         "text/plain",
         "application/octet-stream",
-        // What curl sends with --data when nobody says otherwise.
+        // The default of curl for --data.
         "application/x-www-form-urlencoded",
     ];
     let value = headers.get(header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes())).unwrap_or_default();

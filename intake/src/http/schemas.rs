@@ -1,15 +1,15 @@
-//! What do the answers of intake look like, for programs? The schemas of the types that they are written from.
+//! Provides the OpenAPI schemas of the responses of intake, derived from the types that are serialised.
 
 use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
-use super::Answer;
+use super::IngestResult;
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(Answer)))]
-struct Described;
+#[openapi(components(schemas(IngestResult)))]
+struct Schemas;
 
-/// The schemas, by name.
+/// Returns the schemas, by name.
 pub fn schemas() -> Components {
-    Described::openapi().components.unwrap_or_default()
+    Schemas::openapi().components.unwrap_or_default()
 }

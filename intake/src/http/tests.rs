@@ -1,72 +1,64 @@
-//! Does the door answer as the contract says? Each status, each encoding, against a door that only remembers.
+//! Checks each status and each encoding of the events endpoint against a writer that only records.
 
 use std::io::Write;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use shared::limits::EVENT_BODY_BYTES_MAX;
-use shared::stream::{Column, UnknownFields};
-use shared::types::DataType;
 use tower::ServiceExt;
 
 use super::*;
 
-/// Takes everything, or gives one answer to everything, and remembers what came.
+/// Accepts everything, or refuses everything, and records what was submitted.
 #[derive(Default)]
-struct Remembering {
+struct RecordingWriter {
     refuse: Option<SubmitError>,
     submitted: Mutex<Vec<(usize, Option<String>)>>,
-    noted: Mutex<Vec<MalformedLines>>,
+    fingerprints: Mutex<Vec<BodyFingerprint>>,
+    rejected: Mutex<Vec<RejectedLines>>,
 }
 
-impl Door for Remembering {
-    fn stream(&self, name: &str) -> Option<Arc<Stream>> {
-        (name == "flights").then(|| {
-            Arc::new(Stream {
-                name: "flights".parse().unwrap(),
-                columns: vec![
-                    Column::new("scheduled_at", DataType::Timestamp),
-                    Column::new("delay_min", DataType::BigInt),
-                ],
-                declared: 2,
-                primary_key: None,
-                event_time: 0,
-                watermark_delay: Duration::ZERO,
-                allowed_lateness: Duration::ZERO,
-                max_ahead: Duration::ZERO,
-                max_age: None,
-                idle_timeout: Duration::ZERO,
-                unknown_fields: UnknownFields::Ignore,
-                retention: None,
-                partitions: 1,
-                sql: String::new(),
-            })
-        })
+/// The recorder as the only stream that accepts events.
+struct Recorder(Arc<Stream>, Arc<RecordingWriter>);
+
+struct RecorderDirectory(Arc<RecordingWriter>);
+
+impl StreamDirectory for RecorderDirectory {
+    fn stream(&self, name: &str) -> Option<Arc<dyn StreamWriter>> {
+        let sql =
+            "CREATE STREAM flights (scheduled_at TIMESTAMP, delay_min BIGINT) WITH (event_time = 'scheduled_at');";
+        let stream = Arc::new(crate::testing::stream(sql));
+        (name == "flights").then(|| Arc::new(Recorder(stream, Arc::clone(&self.0))) as Arc<dyn StreamWriter>)
     }
 
     fn stream_names(&self) -> Vec<StreamName> {
         vec!["flights".parse().unwrap(), "orders".parse().unwrap()]
     }
+}
 
-    fn note(&self, _: &Stream, malformed: MalformedLines, _: u64) {
-        self.noted.lock().unwrap().push(malformed);
+impl StreamWriter for Recorder {
+    fn stream(&self) -> &Arc<Stream> {
+        &self.0
+    }
+
+    fn record_rejected(&self, rejected: RejectedLines, _: u64) {
+        self.1.rejected.lock().unwrap().push(rejected);
     }
 
     fn submit(
         &self,
-        _: &Stream,
         decoded: Decoded,
-        idempotency_key: Option<String>,
-    ) -> BoxFuture<'_, Result<Accepted, SubmitError>> {
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, SubmitError>> {
         let rows = decoded.rows.num_rows();
-        self.submitted.lock().unwrap().push((rows, idempotency_key));
-        let answer = match &self.refuse {
+        self.1.fingerprints.lock().unwrap().extend(key.as_ref().map(|key| key.body));
+        self.1.submitted.lock().unwrap().push((rows, key.map(|key| key.key)));
+        let written = match &self.1.refuse {
             Some(error) => Err(error.clone()),
-            None => Ok(Accepted {
+            None => Ok(WriteReceipt {
                 accepted: rows as u64,
                 duplicates: 1,
                 late: 3,
@@ -74,7 +66,7 @@ impl Door for Remembering {
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
             }),
         };
-        Box::pin(async move { answer })
+        Box::pin(async move { written })
     }
 }
 
@@ -87,12 +79,13 @@ struct Reply {
     json: Value,
 }
 
-async fn send(door: &Arc<Remembering>, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+async fn send(recorder: &Arc<RecordingWriter>, uri: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
     let mut request = Request::builder().method(Method::POST).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = routes(Arc::clone(door) as Arc<dyn Door>).oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let routes = routes(Arc::new(RecorderDirectory(Arc::clone(recorder))));
+    let response = routes.oneshot(request.body(body.into()).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap();
     Reply { status: parts.status, headers: parts.headers, json: serde_json::from_slice(&bytes).unwrap() }
@@ -106,7 +99,8 @@ fn assert_problem(reply: &Reply, status: u16, code: &str) {
     assert_eq!(reply.status.as_u16(), status, "{}", reply.json);
     assert_eq!(reply.headers[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!((&reply.json["status"], &reply.json["code"]), (&json!(status), &json!(code)));
-    for member in ["type", "title", "detail"] {
+    assert_eq!(reply.json["type"], format!("urn:trueup:problem:{code}"));
+    for member in ["title", "detail"] {
         assert!(reply.json[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {}", reply.json);
     }
 }
@@ -130,13 +124,13 @@ async fn answers_as_the_contract_shows() {
 }
 
 #[tokio::test]
-async fn unknown_fields_are_told_when_there_are_any() {
+async fn unknown_fields_are_reported_if_any() {
     let reply = post_flights(&[], "{\"scheduled_at\":0,\"x\":1,\"y\":[]}").await;
     assert_eq!(reply.json["unknown_fields"], 2);
 }
 
 #[tokio::test]
-async fn arrays_and_objects_come_in_too() {
+async fn arrays_and_objects_are_accepted() {
     let array =
         post_flights(&[("content-type", "application/json")], "[{\"scheduled_at\":0},{\"scheduled_at\":1}]").await;
     assert_eq!(array.json["accepted"], 2);
@@ -149,54 +143,57 @@ async fn arrays_and_objects_come_in_too() {
 
 #[tokio::test]
 async fn strict_takes_all_or_nothing() {
-    let door = Arc::<Remembering>::default();
-    let reply = send(&door, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
+    let recorder = Arc::<RecordingWriter>::default();
+    let reply = send(&recorder, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
     assert_problem(&reply, 422, "rejected");
     assert_eq!(reply.json["rejections"][0]["line"], 2);
-    assert!(door.submitted.lock().unwrap().is_empty());
-    let reply = send(&door, "/v1/events/flights?strict=true", &[], GOOD).await;
+    assert!(recorder.submitted.lock().unwrap().is_empty());
+    let reply = send(&recorder, "/v1/events/flights?strict=true", &[], GOOD).await;
     assert_eq!((reply.status, &reply.json["accepted"]), (StatusCode::OK, &json!(1)));
-    let reply = send(&door, "/v1/events/flights?strict=perhaps", &[], GOOD).await;
+    let reply = send(&recorder, "/v1/events/flights?strict=perhaps", &[], GOOD).await;
     assert_problem(&reply, 400, "bad_query");
-    // Misspelt, it is not taken for none.
-    let reply = send(&door, "/v1/events/flights?strct=true", &[], format!("{GOOD}{BAD}")).await;
+    // A misspelt parameter is not ignored.
+    let reply = send(&recorder, "/v1/events/flights?strct=true", &[], format!("{GOOD}{BAD}")).await;
     assert_problem(&reply, 400, "bad_query");
     assert!(reply.json["detail"].as_str().is_some_and(|detail| detail.contains("strict")), "{}", reply.json);
 }
 
 #[tokio::test]
-async fn nothing_is_submitted_where_nothing_is_left() {
-    let door = Arc::<Remembering>::default();
+async fn a_request_without_events_and_without_a_key_is_not_submitted() {
+    let recorder = Arc::<RecordingWriter>::default();
     for body in ["", BAD, "[]"] {
-        let reply = send(&door, "/v1/events/flights", &[], body).await;
+        let reply = send(&recorder, "/v1/events/flights", &[], body).await;
         assert_eq!(
             (reply.status, &reply.json["accepted"], &reply.json["offsets"]),
             (StatusCode::OK, &json!(0), &json!({}))
         );
     }
-    assert!(door.submitted.lock().unwrap().is_empty());
+    assert!(recorder.submitted.lock().unwrap().is_empty());
+    // With a key it is: the key is used from now on.
+    send(&recorder, "/v1/events/flights", &[("idempotency-key", "k")], BAD).await;
+    assert_eq!(*recorder.submitted.lock().unwrap(), [(0, Some("k".to_owned()))]);
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_noted_once_the_request_is_answered() {
-    let door = Arc::<Remembering>::default();
-    let reply = send(&door, "/v1/events/flights", &[("idempotency-key", "k")], format!("{GOOD}{BAD}x\n")).await;
+async fn rejected_lines_are_recorded_once_the_request_is_accepted() {
+    let recorder = Arc::<RecordingWriter>::default();
+    let reply = send(&recorder, "/v1/events/flights", &[("idempotency-key", "k")], format!("{GOOD}{BAD}x\n")).await;
     assert_eq!((reply.status, &reply.json["rejected"]), (StatusCode::OK, &json!(2)));
     {
-        let noted = door.noted.lock().unwrap();
-        let lines: Vec<_> = noted[0].lines.iter().map(|line| (line.line, line.text.as_str())).collect();
+        let recorded = recorder.rejected.lock().unwrap();
+        let lines: Vec<_> = recorded[0].lines.iter().map(|line| (line.line, line.text.as_str())).collect();
         assert_eq!(lines, [(2, BAD.trim_end()), (3, "x")]);
-        assert_eq!((noted[0].count, noted[0].idempotency_key.as_deref()), (2, Some("k")));
+        assert_eq!((recorded[0].count, recorded[0].idempotency_key.as_deref()), (2, Some("k")));
     }
-    // Both will be sent again as a whole.
-    let busy = Arc::new(Remembering { refuse: Some(SubmitError::Busy), ..Remembering::default() });
+    // The client will send both again as a whole.
+    let busy = Arc::new(RecordingWriter { refuse: Some(SubmitError::Busy), ..RecordingWriter::default() });
     send(&busy, "/v1/events/flights", &[], format!("{GOOD}{BAD}")).await;
     send(&busy, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
-    assert!(busy.noted.lock().unwrap().is_empty());
+    assert!(busy.rejected.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn packed_bodies_are_unpacked() {
+async fn compressed_bodies_are_decompressed() {
     let lines = GOOD.repeat(3_000);
     let gzipped = post_flights(&[("content-encoding", "gzip")], gzip(lines.as_bytes())).await;
     assert_eq!(gzipped.json["accepted"], 3_000, "{}", gzipped.json);
@@ -216,7 +213,7 @@ async fn packed_bodies_are_unpacked() {
 }
 
 #[tokio::test]
-async fn bombs_do_not_go_off() {
+async fn decompression_bombs_are_refused() {
     let spaces = vec![b' '; EVENT_BODY_BYTES_MAX];
     let fits = post_flights(&[("content-encoding", "gzip")], gzip(&spaces)).await;
     assert_eq!(fits.status, StatusCode::OK);
@@ -234,7 +231,7 @@ async fn bombs_do_not_go_off() {
 }
 
 #[tokio::test]
-async fn large_bodies_are_refused_announced_or_not() {
+async fn large_bodies_are_refused_with_and_without_a_length() {
     let length = (EVENT_BODY_BYTES_MAX + 1).to_string();
     assert_problem(&post_flights(&[("content-length", &length)], GOOD).await, 413, "too_large");
     let frame = Bytes::from(vec![b' '; 1 << 20]);
@@ -243,7 +240,7 @@ async fn large_bodies_are_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn bodies_in_pieces_are_put_together() {
+async fn bodies_in_pieces_are_joined() {
     let body = GOOD.repeat(5_000);
     for announced in [true, false] {
         let pieces: Vec<_> =
@@ -259,7 +256,7 @@ async fn bodies_in_pieces_are_put_together() {
 }
 
 #[tokio::test]
-async fn only_types_of_json_are_read() {
+async fn only_json_types_are_accepted() {
     for good in [
         "application/json",
         "application/ndjson",
@@ -277,32 +274,34 @@ async fn only_types_of_json_are_read() {
 
 #[tokio::test]
 async fn unknown_streams_get_the_nearest_name() {
-    let door = Arc::default();
-    let near = send(&door, "/v1/events/flight", &[], GOOD).await;
+    let recorder = Arc::default();
+    let near = send(&recorder, "/v1/events/flight", &[], GOOD).await;
     assert_problem(&near, 404, "unknown_stream");
-    assert_eq!(near.json["detail"], "there is no stream \"flight\" (did you mean \"flights\"?)");
-    let far = send(&door, "/v1/events/temperatures", &[], GOOD).await;
-    assert_eq!(far.json["detail"], "there is no stream \"temperatures\"");
+    assert_eq!(near.json["detail"], "there is no stream called \"flight\" (did you mean \"flights\"?)");
+    let far = send(&recorder, "/v1/events/temperatures", &[], GOOD).await;
+    assert_eq!(far.json["detail"], "there is no stream called \"temperatures\"");
 }
 
 #[tokio::test]
-async fn refusals_of_the_log_have_their_status() {
+async fn refusals_of_the_writer_have_their_status() {
     for (error, status, code) in [
         (SubmitError::Busy, 429, "busy"),
         (SubmitError::DiskFull, 507, "disk_full"),
-        (SubmitError::Stopping, 503, "stopping"),
-        (SubmitError::Failed("no".into()), 500, "internal"),
+        (SubmitError::Stopped, 503, "stopping"),
+        (SubmitError::KeyReused, 422, "idempotency_key_reused"),
+        (SubmitError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),
+        (SubmitError::Mismatch("no".into()), 500, "internal"),
     ] {
-        let door = Arc::new(Remembering { refuse: Some(error), ..Remembering::default() });
-        let reply = send(&door, "/v1/events/flights", &[], GOOD).await;
+        let recorder = Arc::new(RecordingWriter { refuse: Some(error), ..RecordingWriter::default() });
+        let reply = send(&recorder, "/v1/events/flights", &[], GOOD).await;
         assert_problem(&reply, status, code);
         assert_eq!(reply.headers.get(header::RETRY_AFTER).is_some(), status == 429);
     }
 }
 
 #[tokio::test]
-async fn bodies_beyond_what_all_may_hold_are_asked_to_come_back() {
-    let budget = Budget::new(10_000);
+async fn bodies_beyond_the_budget_are_refused_as_busy() {
+    let budget = BodyBudget::new(10_000);
     let body = || Body::from(vec![b' '; 4_000]);
     let first = budget.collect(body(), Some(4_000)).await.unwrap();
     let _second = budget.collect(body(), None).await.unwrap();
@@ -316,14 +315,21 @@ async fn bodies_beyond_what_all_may_hold_are_asked_to_come_back() {
 }
 
 #[tokio::test]
-async fn idempotency_keys_are_passed_on_or_refused() {
-    let door = Arc::<Remembering>::default();
+async fn idempotency_keys_are_submitted_with_the_fingerprint_of_the_decompressed_body() {
+    let recorder = Arc::<RecordingWriter>::default();
     let key = "k".repeat(IDEMPOTENCY_KEY_BYTES_MAX);
-    send(&door, "/v1/events/flights", &[("idempotency-key", &key)], GOOD).await;
-    send(&door, "/v1/events/flights", &[], GOOD).await;
-    assert_eq!(*door.submitted.lock().unwrap(), [(1, Some(key)), (1, None)]);
+    send(&recorder, "/v1/events/flights", &[("idempotency-key", &key)], GOOD).await;
+    send(&recorder, "/v1/events/flights", &[], GOOD).await;
+    let packed = [("idempotency-key", &*key), ("content-encoding", "gzip")];
+    send(&recorder, "/v1/events/flights", &packed, gzip(GOOD.as_bytes())).await;
+    send(&recorder, "/v1/events/flights", &[("idempotency-key", &key)], format!("{GOOD} ")).await;
+    let submitted = [(1, Some(key.clone())), (1, None), (1, Some(key.clone())), (1, Some(key))];
+    assert_eq!(*recorder.submitted.lock().unwrap(), submitted);
+    let body = BodyFingerprint::of(GOOD.as_bytes());
+    let other = BodyFingerprint::of(format!("{GOOD} ").as_bytes());
+    assert_eq!(*recorder.fingerprints.lock().unwrap(), [body, body, other]);
     for bad in ["k".repeat(IDEMPOTENCY_KEY_BYTES_MAX + 1), String::new(), "\u{e9}".to_owned()] {
-        let reply = send(&door, "/v1/events/flights", &[("idempotency-key", &bad)], GOOD).await;
+        let reply = send(&recorder, "/v1/events/flights", &[("idempotency-key", &bad)], GOOD).await;
         assert_problem(&reply, 400, "bad_idempotency_key");
     }
 }

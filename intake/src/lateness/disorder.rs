@@ -1,13 +1,13 @@
-//! How far behind the latest event time of its partition did each event come? Counted by the partition's writer, read by
-//! whoever asks, without a lock between them.
+//! Measures how far each event is behind the latest event time of its partition. The partition's writer counts, and
+//! readers read without a lock.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use shared::time::Micros;
 
-use super::histogram::{Counts, Histogram};
+use super::histogram::{Histogram, HistogramCounts};
 
-/// From how far behind the latest event time, in microseconds, an event counts as something.
+/// Distances behind the latest event time, in microseconds, from which an event counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Thresholds {
     /// Behind the watermark: further than this.
@@ -16,21 +16,21 @@ pub(super) struct Thresholds {
     pub late_us: u64,
 }
 
-/// What was measured in one partition.
-pub(super) struct Disorder {
+/// The measurements of one partition.
+pub(super) struct PartitionDisorder {
     behind_us: Histogram,
     in_order: AtomicU64,
     behind_watermark: AtomicU64,
     late: AtomicU64,
     max_us: AtomicU64,
-    /// The latest event time so far; the smallest of all before the first.
+    /// The latest event time so far; `i64::MIN` before the first event.
     latest: AtomicI64,
 }
 
-impl Default for Disorder {
+impl Default for PartitionDisorder {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
-        Disorder {
+        PartitionDisorder {
             behind_us: Histogram::default(),
             in_order: zero(),
             behind_watermark: zero(),
@@ -41,9 +41,8 @@ impl Default for Disorder {
     }
 }
 
-impl Disorder {
-    /// Measures the events with these `times`, in order; those after `latest_plausible` neither count nor move anything.
-    /// Of one thread at a time only.
+impl PartitionDisorder {
+    /// Measures the events with these `times`, in order; those after `latest_plausible` do not count. One thread at a time.
     pub fn measure(&self, times: &[i64], latest_plausible: Micros, thresholds: Thresholds) {
         let mut latest = self.latest.load(Ordering::Relaxed);
         let (mut in_order, mut behind_watermark, mut late, mut max_us) = (0, 0, 0, 0);
@@ -53,12 +52,12 @@ impl Disorder {
             }
             if *time >= latest {
                 in_order += 1;
-                // Without delay and lateness, one as old as the latest is late already.
+                // Without delay and lateness, an event as old as the latest is late already.
                 late += u64::from(*time == latest && thresholds.late_us == 0);
                 latest = *time;
                 continue;
             }
-            // Of two 64-bit numbers in order, so it fits without a sign.
+            // The difference of two ordered 64-bit numbers fits without a sign.
             let behind_us = (latest as u64).wrapping_sub(*time as u64);
             self.behind_us.add(behind_us);
             behind_watermark += u64::from(behind_us > thresholds.delay_us);
@@ -74,18 +73,18 @@ impl Disorder {
     }
 }
 
-/// What was measured in all partitions of a stream.
+/// The measurements of all partitions of a stream.
 #[derive(Default)]
-pub(super) struct Measured {
-    pub behind_us: Counts,
+pub(super) struct DisorderSummary {
+    pub behind_us: HistogramCounts,
     pub behind_watermark: u64,
     pub late: u64,
     pub max_us: u64,
 }
 
-impl Measured {
+impl DisorderSummary {
     /// Adds a partition.
-    pub fn add(&mut self, partition: &Disorder) {
+    pub fn add(&mut self, partition: &PartitionDisorder) {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
         partition.behind_us.add_to(&mut self.behind_us);
         self.behind_us.add_zeros(get(&partition.in_order));
@@ -94,13 +93,13 @@ impl Measured {
         self.max_us = self.max_us.max(get(&partition.max_us));
     }
 
-    /// The value below which the share `q` lies, from its bucket's middle; never more than the largest.
+    /// The `q`-quantile in microseconds: the middle of its bucket, at most the maximum.
     pub fn quantile_us(&self, q: f64) -> f64 {
         let (low, high) = self.behind_us.quantile(q);
         (low as f64 + (high - low) as f64 / 2.0).min(self.max_us as f64)
     }
 
-    /// The value that the share `q` certainly does not exceed.
+    /// An upper bound of the `q`-quantile, in microseconds.
     pub fn quantile_at_most_us(&self, q: f64) -> u64 {
         self.behind_us.quantile(q).1.min(self.max_us)
     }
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However the events are cut into batches, and against the plain definition.
+        /// Independent of how the events are divided into batches, and equal to the plain definition.
         #[test]
         fn every_event_is_measured_against_the_latest_before_it(
             times in prop::collection::vec(prop_oneof![-300..300i64, any::<i64>()], 1..100),
@@ -122,9 +121,9 @@ mod tests {
             lateness_us in 0..200u64,
         ) {
             let thresholds = Thresholds { delay_us, late_us: delay_us + lateness_us };
-            let disorder = Disorder::default();
+            let disorder = PartitionDisorder::default();
             times.chunks(batch).for_each(|times| disorder.measure(times, Micros(250), thresholds));
-            let mut measured = Measured::default();
+            let mut measured = DisorderSummary::default();
             measured.add(&disorder);
 
             let plausible: Vec<i128> = times.iter().filter(|t| **t <= 250).map(|t| i128::from(*t)).collect();

@@ -1,20 +1,20 @@
-//! How are lengths of time counted so that any quantile is known to 1 %? In buckets that grow with their value.
+//! Counts durations so that any quantile is known to 1 %, in buckets that grow with their value.
 //!
 //! The log-linear buckets of HdrHistogram (Gil Tene): exact below 128, then 64 buckets for each doubling, so a bucket is at
-//! most 1/64 of its value wide and its middle at most 1/128 (0.8 %) from any value in it. Against a KLL sketch: adding is an
-//! index and an increment instead of a random compaction, merging is adding, the error is of the value and not of the rank,
-//! and two readings of the same log give the same figures.
+//! most 1/64 of its value wide and its middle at most 1/128 (0.8 %) from any value in it. Compared with a KLL sketch: adding is an
+//! index and an increment instead of a random compaction, merging is adding, the error concerns the value and not the
+//! rank, and two readings of the same log give the same figures.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Values below it have a bucket of their own.
+/// Each value below it has its own bucket.
 const EXACT_BELOW: u64 = 128;
 /// Buckets for each doubling, as a power of two.
 const BUCKETS_LOG2: u32 = 6;
 /// Buckets for all 64-bit values.
 const BUCKETS: usize = bucket(u64::MAX) + 1;
 
-/// Counts that one thread adds to while others read.
+/// Counts that one thread increments while others read.
 pub(super) struct Histogram(Box<[AtomicU64]>);
 
 impl Default for Histogram {
@@ -24,32 +24,32 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts a value. Of one thread at a time only: a concurrent one's count could be lost.
+    /// Counts a value. One thread at a time: a concurrent increment could be lost.
     #[inline]
     pub fn add(&self, value: u64) {
         let count = &self.0[bucket(value)];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Adds its counts to `counts`.
-    pub fn add_to(&self, counts: &mut Counts) {
+    /// Adds the counts to `counts`.
+    pub fn add_to(&self, counts: &mut HistogramCounts) {
         for (total, count) in counts.0.iter_mut().zip(&self.0) {
             *total += count.load(Ordering::Relaxed);
         }
     }
 }
 
-/// The counts of any number of histograms.
-pub(super) struct Counts(Vec<u64>);
+/// The sum of any number of histograms.
+pub(super) struct HistogramCounts(Vec<u64>);
 
-impl Default for Counts {
+impl Default for HistogramCounts {
     fn default() -> Self {
-        Counts(vec![0; BUCKETS])
+        HistogramCounts(vec![0; BUCKETS])
     }
 }
 
-impl Counts {
-    /// Counts `events` more at 0.
+impl HistogramCounts {
+    /// Adds `events` at value 0.
     pub fn add_zeros(&mut self, events: u64) {
         self.0[0] += events;
     }
@@ -58,8 +58,7 @@ impl Counts {
         self.0.iter().sum()
     }
 
-    /// Smallest and largest value of the bucket that holds the smallest value which at least the share `q` of all values
-    /// does not exceed. (0, 0) of nothing.
+    /// The smallest and the largest value of the bucket that holds the `q`-quantile; (0, 0) without values.
     pub fn quantile(&self, q: f64) -> (u64, u64) {
         let rank = (q * self.total() as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -116,7 +115,7 @@ mod tests {
         ) {
             let histogram = Histogram::default();
             values.iter().for_each(|value| histogram.add(*value));
-            let mut counts = Counts::default();
+            let mut counts = HistogramCounts::default();
             histogram.add_to(&mut counts);
             values.sort_unstable();
             let rank = ((q * values.len() as f64).ceil() as usize).max(1);

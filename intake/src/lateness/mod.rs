@@ -1,7 +1,7 @@
-//! How late do a stream's events come, and which of them came late or too far ahead?
+//! Measures the lateness of a stream's events and lists those that came late or too far ahead.
 //!
-//! [`disorder`] measures, [`suggestion`] says which settings would fit what was measured, and [`listed`] keeps the newest
-//! events to be shown. All of it is a function of what is in the log: after a restart the log's tail is looked at again.
+//! [`disorder`] measures, [`suggestion`] derives settings that fit the measurements, and [`recent_events`] keeps the newest
+//! events. All of it is a function of the log: after a restart, the end of the log is read again.
 
 mod disorder;
 mod histogram;

@@ -1,4 +1,4 @@
-//! Which events of a kind came last? The newest so many, as columns of their own, bounded in number and in bytes.
+//! Keeps the newest events of a kind as copies of their columns, bounded in number and in bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,46 +11,46 @@ use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition};
 use shared::time::Micros;
 
-/// Where an event lies in the order of arrival.
+/// Position of an event in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct ArrivalPosition {
     pub arrived_at: Micros,
     pub partition: Partition,
     pub offset: Offset,
 }
 
-impl Place {
-    /// Reads what [`Place::text`] wrote.
-    pub fn parse(text: &str) -> Option<Place> {
+impl ArrivalPosition {
+    /// Parses the text of [`ArrivalPosition::text`].
+    pub fn parse(text: &str) -> Option<ArrivalPosition> {
         let mut numbers = text.splitn(3, '.');
         let arrived_at = Micros(numbers.next()?.parse().ok()?);
         let partition = Partition(numbers.next()?.parse().ok()?);
         let offset = Offset(numbers.next()?.parse().ok()?);
-        Some(Place { arrived_at, partition, offset })
+        Some(ArrivalPosition { arrived_at, partition, offset })
     }
 
-    /// The place as a cursor.
+    /// The position as a cursor.
     pub fn text(self) -> String {
         format!("{}.{}.{}", self.arrived_at.0, self.partition, self.offset)
     }
 }
 
-/// Events that arrived together.
+/// Events of one batch of the log.
 #[derive(Debug, Clone)]
-struct Together {
+struct EventGroup {
     arrived_at: Micros,
     partition: Partition,
     offsets: Arc<[u64]>,
-    /// Columns of the log, sharing nothing with the batch they came from.
+    /// Columns of the log, without shared memory with the original batch.
     rows: RecordBatch,
-    /// Rows before it have been dropped.
+    /// Rows before it were dropped.
     from: usize,
     bytes: usize,
 }
 
-impl Together {
-    fn place(&self, row: usize) -> Place {
-        Place { arrived_at: self.arrived_at, partition: self.partition, offset: Offset(self.offsets[row]) }
+impl EventGroup {
+    fn position(&self, row: usize) -> ArrivalPosition {
+        ArrivalPosition { arrived_at: self.arrived_at, partition: self.partition, offset: Offset(self.offsets[row]) }
     }
 
     fn len(&self) -> usize {
@@ -58,39 +58,39 @@ impl Together {
     }
 }
 
-/// Some of the events, newest first.
+/// A page of events, newest first.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct RecentPage {
     /// Columns of the log.
     pub rows: RecordBatch,
-    /// Of each row.
-    pub places: Vec<Place>,
-    /// Are there older ones?
+    /// The position of each row.
+    pub positions: Vec<ArrivalPosition>,
+    /// Whether there are older events.
     pub more: bool,
 }
 
 /// The newest events of one kind.
-pub(super) struct Listed {
+pub(super) struct RecentEvents {
     events_max: usize,
     bytes_max: usize,
-    kept: Mutex<Kept>,
+    kept: Mutex<EventGroups>,
 }
 
 /// In order of arrival.
 #[derive(Default)]
-struct Kept {
-    groups: VecDeque<Together>,
+struct EventGroups {
+    groups: VecDeque<EventGroup>,
     events: usize,
     bytes: usize,
 }
 
-impl Listed {
-    /// A list of at most `events_max` events in about `bytes_max` bytes; one event is always kept.
-    pub fn new(events_max: usize, bytes_max: usize) -> Listed {
-        Listed { events_max, bytes_max, kept: Mutex::default() }
+impl RecentEvents {
+    /// Creates a list of at most `events_max` events in about `bytes_max` bytes; one event is always kept.
+    pub fn new(events_max: usize, bytes_max: usize) -> RecentEvents {
+        RecentEvents { events_max, bytes_max, kept: Mutex::default() }
     }
 
-    /// Adds the given rows of `batch`, which are in order.
+    /// Adds the given rows of `batch`, in ascending order.
     pub fn add(&self, batch: &LogBatch, rows: &[u32]) -> Result<(), ArrowError> {
         let mut newest = &rows[rows.len().saturating_sub(self.events_max)..];
         if newest.is_empty() {
@@ -104,48 +104,49 @@ impl Listed {
         let offsets = newest.iter().map(|row| batch.first_offset.0 + u64::from(*row)).collect();
         let bytes = own.get_array_memory_size();
         let (arrived_at, partition) = (batch.arrived_at, batch.partition);
-        self.keep(Together { arrived_at, partition, offsets, rows: own, from: 0, bytes });
+        self.keep(EventGroup { arrived_at, partition, offsets, rows: own, from: 0, bytes });
         Ok(())
     }
 
-    /// How many there are.
+    /// Number of events.
     pub fn len(&self) -> usize {
         self.kept.lock().events
     }
 
-    /// At most `limit` events that arrived before `before`; `None` if there are none.
-    pub fn page(&self, before: Option<Place>, limit: usize) -> Result<Option<Page>, ArrowError> {
-        let is_older = |place: Place| before.is_none_or(|before| place < before);
+    /// Returns at most `limit` events that arrived before `before`; `None` without such events.
+    pub fn page(&self, before: Option<ArrivalPosition>, limit: usize) -> Result<Option<RecentPage>, ArrowError> {
+        let is_older = |position: ArrivalPosition| before.is_none_or(|before| position < before);
         let groups = self.kept.lock().newest(is_older, limit);
-        let (mut parts, mut places, mut more) = (Vec::new(), Vec::new(), false);
+        let (mut parts, mut positions, mut more) = (Vec::new(), Vec::new(), false);
         for group in &groups {
-            let rows = (group.from..group.offsets.len()).rev().filter(|row| is_older(group.place(*row)));
-            let mut taken = Vec::new();
+            let rows = (group.from..group.offsets.len()).rev().filter(|row| is_older(group.position(*row)));
+            let mut selected = Vec::new();
             for row in rows {
-                if places.len() == limit {
+                if positions.len() == limit {
                     more = true;
                     break;
                 }
-                places.push(group.place(row));
-                taken.push(row as u32);
+                positions.push(group.position(row));
+                selected.push(row as u32);
             }
-            if !taken.is_empty() {
-                parts.push(take_record_batch(&group.rows, &UInt32Array::from(taken))?);
+            if !selected.is_empty() {
+                parts.push(take_record_batch(&group.rows, &UInt32Array::from(selected))?);
             }
             if more {
                 break;
             }
         }
         let Some(first) = parts.first() else { return Ok(None) };
-        Ok(Some(Page { rows: concat_batches(first.schema_ref(), &parts)?, places, more }))
+        Ok(Some(RecentPage { rows: concat_batches(first.schema_ref(), &parts)?, positions, more }))
     }
 
-    fn keep(&self, group: Together) {
+    fn keep(&self, group: EventGroup) {
         let mut kept = self.kept.lock();
         kept.events += group.len();
         kept.bytes += group.bytes;
-        // Nearly always the last; partitions do not wait for each other.
-        let at = kept.groups.iter().rposition(|other| other.place(0) < group.place(0)).map_or(0, |before| before + 1);
+        // Nearly always at the end; partitions do not wait for each other.
+        let at =
+            kept.groups.iter().rposition(|other| other.position(0) < group.position(0)).map_or(0, |before| before + 1);
         kept.groups.insert(at, group);
         while kept.groups.len() > 1 && kept.bytes > self.bytes_max {
             kept.drop_oldest();
@@ -163,18 +164,18 @@ impl Listed {
     }
 }
 
-impl Kept {
-    /// The groups that hold the newest of the events that are old enough, newest first: `limit` and one more, if there are.
-    fn newest(&self, is_old_enough: impl Fn(Place) -> bool, limit: usize) -> Vec<Together> {
+impl EventGroups {
+    /// The groups of the newest events that are old enough, newest first: up to `limit` events and one more.
+    fn newest(&self, is_old_enough: impl Fn(ArrivalPosition) -> bool, limit: usize) -> Vec<EventGroup> {
         let mut events = 0;
-        let old_enough = self.groups.iter().rev().filter(|group| is_old_enough(group.place(group.from)));
-        let enough = old_enough.take_while(|group| {
+        let old_enough = self.groups.iter().rev().filter(|group| is_old_enough(group.position(group.from)));
+        let needed = old_enough.take_while(|group| {
             let wanted = events <= limit;
-            // All of a group but perhaps the first's are old enough; the first is cut by the cursor.
-            events += (group.from..group.offsets.len()).filter(|row| is_old_enough(group.place(*row))).count();
+            // All events of a group are old enough, except perhaps in the first: the cursor divides it.
+            events += (group.from..group.offsets.len()).filter(|row| is_old_enough(group.position(*row))).count();
             wanted
         });
-        enough.cloned().collect()
+        needed.cloned().collect()
     }
 
     fn drop_oldest(&mut self) {
@@ -185,7 +186,7 @@ impl Kept {
     }
 }
 
-/// The rows alone: nothing of the batch stays in memory for them.
+/// Copies the rows, so that they keep no memory of the batch.
 fn copied(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, ArrowError> {
     let taken = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
     let own = |column: &ArrayRef| match column.as_string_view_opt() {

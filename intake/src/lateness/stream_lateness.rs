@@ -1,4 +1,4 @@
-//! What is known of one stream's lateness? Looks at every batch that became durable, and answers those who ask.
+//! Observes the lateness of one stream: measures every durable batch, and summarises and lists on request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use shared::stream::{Stream, system_columns};
 use shared::time::{Micros, micros_of};
 use shared::types::timestamp_type;
 
-use super::disorder::{Disorder, Measured, Thresholds};
-use super::recent_events::{Listed, Page, Place};
+use super::disorder::{DisorderSummary, PartitionDisorder, Thresholds};
+use super::recent_events::{ArrivalPosition, RecentEvents, RecentPage};
 use super::suggestion::suggest;
 
 const MICROS_PER_MILLISECOND: i64 = 1_000;
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// How much is remembered of a stream's late events.
+/// The bounds of what is remembered of late events.
 #[derive(Debug, Clone)]
 pub struct LatenessSettings {
-    /// Events kept to be listed, of each kind.
+    /// Events kept for listing, of each kind.
     pub listed_events: usize,
-    /// Bytes those of one kind may take.
+    /// Bytes of the kept events of one kind.
     pub listed_bytes_max: usize,
-    /// Events of the log's tail that are looked at again after a restart, over all partitions.
+    /// Events at the end of the log that are read again after a restart, over all partitions.
     pub reread_events: u64,
 }
 
@@ -41,7 +41,7 @@ impl Default for LatenessSettings {
     }
 }
 
-/// What is known of one stream.
+/// The lateness of one stream.
 pub struct StreamLateness {
     stream: Arc<Stream>,
     settings: LatenessSettings,
@@ -49,16 +49,16 @@ pub struct StreamLateness {
     ahead_us: i64,
     thresholds: Thresholds,
     /// By partition.
-    disorder: Vec<Disorder>,
-    late: Listed,
-    ahead: Listed,
+    disorder: Vec<PartitionDisorder>,
+    late: RecentEvents,
+    ahead: RecentEvents,
 }
 
 impl StreamLateness {
-    /// Nothing is known yet.
+    /// Creates the state before the first event.
     pub fn new(stream: Arc<Stream>, settings: LatenessSettings) -> StreamLateness {
         let (delay_us, lateness_us) = (micros_of(stream.watermark_delay), micros_of(stream.allowed_lateness));
-        let list = || Listed::new(settings.listed_events, settings.listed_bytes_max);
+        let list = || RecentEvents::new(settings.listed_events, settings.listed_bytes_max);
         StreamLateness {
             lateness_us,
             ahead_us: micros_of(stream.max_ahead),
@@ -66,7 +66,7 @@ impl StreamLateness {
                 delay_us: delay_us.unsigned_abs(),
                 late_us: delay_us.saturating_add(lateness_us).unsigned_abs(),
             },
-            disorder: (0..stream.partitions).map(|_| Disorder::default()).collect(),
+            disorder: (0..stream.partitions).map(|_| PartitionDisorder::default()).collect(),
             late: list(),
             ahead: list(),
             stream,
@@ -74,13 +74,13 @@ impl StreamLateness {
         }
     }
 
-    /// Events of one partition's log that are worth looking at again after a restart.
+    /// Events at the end of one partition's log to read again after a restart.
     pub fn reread_events(&self) -> u64 {
         self.settings.reread_events / u64::from(self.stream.partitions.max(1))
     }
 
-    /// Looks at a batch of the log. For one partition: one after the other, in order. A list that cannot be kept is told to
-    /// the log only: it is no reason to stop.
+    /// Observes a batch of the log; the batches of one partition come in order, one at a time. A failure to list events is
+    /// only logged.
     pub fn observe(&self, batch: &LogBatch) {
         let Some(disorder) = self.disorder.get(batch.partition.0 as usize) else { return };
         let times = batch.rows.column(self.stream.event_time).as_primitive::<TimestampMicrosecondType>().values();
@@ -91,22 +91,22 @@ impl StreamLateness {
             .add(batch, &self.late_rows(batch, times))
             .and_then(|()| self.ahead.add(batch, &rows_where(times, |_, time| time > latest_plausible.0)));
         if let Err(error) = listed {
-            tracing::error!(stream = %self.stream.name, %error, "late events could not be listed");
+            tracing::error!(stream = %self.stream.name, %error, "cannot list late events");
         }
     }
 
-    /// Rows that came after allowed lateness: the rule by which the log counts them.
+    /// Rows that came after allowed lateness, by the rule with which the log counts them (I3).
     fn late_rows(&self, batch: &LogBatch, times: &[i64]) -> Vec<u32> {
         let marks = watermarks(&batch.rows);
         let unset = marks.null_count();
         let (lateness_us, marks) = (self.lateness_us, marks.values());
-        // The watermark is unset for the first events only: it never goes back.
+        // Only the first events have no watermark: it never goes back.
         rows_where(times, |row, time| row >= unset && time.saturating_add(lateness_us) <= marks[row])
     }
 
-    /// The distribution, and what it suggests; `None` before the first event.
+    /// The distribution and the suggested settings; `None` before the first event.
     pub fn summary(&self) -> Option<Lateness> {
-        let mut measured = Measured::default();
+        let mut measured = DisorderSummary::default();
         self.disorder.iter().for_each(|partition| measured.add(partition));
         let events = measured.behind_us.total();
         if events == 0 {
@@ -125,27 +125,29 @@ impl StreamLateness {
         })
     }
 
-    /// Events of one kind, newest first; `total` is how many there ever were.
+    /// Lists events of one kind, newest first; `total` counts all there ever were.
     pub fn events(&self, kind: EventKind, range: &ListRange, total: u64) -> Result<EventPage, StreamError> {
-        let before = range.cursor.as_ref().map(|text| Place::parse(text).ok_or(StreamError::BadCursor(text.clone())));
+        let before =
+            range.cursor.as_ref().map(|text| ArrivalPosition::parse(text).ok_or(StreamError::BadCursor(text.clone())));
         let list = match kind {
             EventKind::Late => &self.late,
             EventKind::Ahead => &self.ahead,
         };
         let failed = |error: ArrowError| StreamError::Failed(error.to_string());
         let page = list.page(before.transpose()?, range.limit).map_err(failed)?;
-        let next = page.as_ref().filter(|page| page.more).and_then(|page| page.places.last()).map(|last| last.text());
-        let rows = self.shown(kind, page).map_err(failed)?;
+        let next =
+            page.as_ref().filter(|page| page.more).and_then(|page| page.positions.last()).map(|last| last.text());
+        let rows = self.page_rows(kind, page).map_err(failed)?;
         let (kept, kept_max) = (list.len() as u64, self.settings.listed_events as u64);
-        // Both are counted while events come in; the list may be a moment ahead of the total.
+        // Both are counted while events arrive; the list may be a moment ahead of the total.
         Ok(EventPage { total: total.max(kept), kept, kept_max, rows, next })
     }
 
-    /// The rows with the system's columns and what was measured of each.
-    fn shown(&self, kind: EventKind, page: Option<Page>) -> Result<RecordBatch, ArrowError> {
-        let Page { rows, places, .. } = page.unwrap_or_else(|| Page {
+    /// The rows with the system columns and the lateness of each.
+    fn page_rows(&self, kind: EventKind, page: Option<RecentPage>) -> Result<RecordBatch, ArrowError> {
+        let RecentPage { rows, positions, .. } = page.unwrap_or_else(|| RecentPage {
             rows: RecordBatch::new_empty(self.stream.log_schema()),
-            places: Vec::new(),
+            positions: Vec::new(),
             more: false,
         });
         let declared = self.stream.columns.len();
@@ -157,16 +159,20 @@ impl StreamLateness {
                 ("late_by_ms", "beyond_allowed_lateness_ms", by.collect(), self.lateness_us)
             }
             EventKind::Ahead => {
-                let by = places.iter().zip(times.values()).map(|(place, time)| time.saturating_sub(place.arrived_at.0));
+                let by = positions
+                    .iter()
+                    .zip(times.values())
+                    .map(|(position, time)| time.saturating_sub(position.arrived_at.0));
                 ("ahead_by_ms", "beyond_max_ahead_ms", by.collect(), self.ahead_us)
             }
         };
         let ms = |us: i64| us.div_euclid(MICROS_PER_MILLISECOND);
         let by_ms = Int64Array::from_iter_values(by_us.iter().map(|by| ms(*by)));
         let beyond_ms = Int64Array::from_iter_values(by_us.iter().map(|by| ms(by.saturating_sub(beyond_us))));
-        let partitions = Int32Array::from_iter_values(places.iter().map(|place| place.partition.0 as i32));
-        let offsets = Int64Array::from_iter_values(places.iter().map(|place| place.offset.0 as i64));
-        let arrivals = TimestampMicrosecondArray::from_iter_values(places.iter().map(|place| place.arrived_at.0));
+        let partitions = Int32Array::from_iter_values(positions.iter().map(|position| position.partition.0 as i32));
+        let offsets = Int64Array::from_iter_values(positions.iter().map(|position| position.offset.0 as i64));
+        let arrivals =
+            TimestampMicrosecondArray::from_iter_values(positions.iter().map(|position| position.arrived_at.0));
 
         let mut fields: Vec<Field> = self.stream.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         fields.extend([
@@ -189,7 +195,7 @@ impl StreamLateness {
         RecordBatch::try_new(Arc::new(Schema::new(Fields::from(fields))), columns)
     }
 
-    /// `name`, or with an underscore if the stream has a column of that name: none may begin with one.
+    /// `name`, with a leading underscore if the stream has a column of that name: no declared name starts with one.
     fn free_name(&self, name: &str) -> String {
         if self.stream.column(name).is_some() { format!("_{name}") } else { name.to_owned() }
     }
@@ -204,7 +210,7 @@ impl LogSink for StreamLateness {
     }
 }
 
-/// The watermark just before each event, the log's last column.
+/// The watermark just before each event: the last column of the log.
 fn watermarks(rows: &RecordBatch) -> &TimestampMicrosecondArray {
     rows.column(rows.num_columns() - 1).as_primitive()
 }

@@ -1,11 +1,11 @@
-//! Which settings would fit what was measured? Lengths that a person would write, never shorter than needed.
+//! Suggests time settings that fit the measured lateness, rounded up to durations that people write.
 
 use std::time::Duration;
 
 use shared::control::SuggestedTime;
 use shared::explain::duration;
 
-use super::disorder::Measured;
+use super::disorder::DisorderSummary;
 
 const MICROS_PER_MILLISECOND: u64 = 1_000;
 const MICROS_PER_SECOND: u64 = 1_000 * MICROS_PER_MILLISECOND;
@@ -13,7 +13,7 @@ const MICROS_PER_MINUTE: u64 = 60 * MICROS_PER_SECOND;
 const MICROS_PER_HOUR: u64 = 60 * MICROS_PER_MINUTE;
 const MICROS_PER_DAY: u64 = 24 * MICROS_PER_HOUR;
 
-/// Up to this length, lengths are rounded up to multiples of that one.
+/// Durations up to the first value are rounded up to multiples of the second.
 const STEPS: [(u64, u64); 9] = [
     (10 * MICROS_PER_MILLISECOND, MICROS_PER_MILLISECOND),
     (100 * MICROS_PER_MILLISECOND, 10 * MICROS_PER_MILLISECOND),
@@ -26,8 +26,8 @@ const STEPS: [(u64, u64); 9] = [
     (u64::MAX, MICROS_PER_DAY),
 ];
 
-/// The delay that 99 of 100 events keep, and the lateness that lets in all but one of 1,000.
-pub(super) fn suggest(measured: &Measured) -> SuggestedTime {
+/// Suggests the delay that 99 of 100 events stay within, and the lateness that all but one of 1,000 stay within.
+pub(super) fn suggest(measured: &DisorderSummary) -> SuggestedTime {
     let delay_us = measured.quantile_at_most_us(0.99);
     let lateness_us = measured.quantile_at_most_us(0.999) - delay_us;
     SuggestedTime { watermark_delay: written(delay_us), allowed_lateness: written(lateness_us) }
@@ -38,7 +38,7 @@ fn written(length_us: u64) -> String {
     if rounded == 0 { "0 seconds".to_owned() } else { duration(Duration::from_micros(rounded)) }
 }
 
-/// The next length that has few digits in its unit.
+/// The next duration with few digits in its unit.
 fn rounded_up(length_us: u64) -> u64 {
     let step = STEPS.iter().find(|(up_to, _)| length_us <= *up_to).map_or(1, |(_, step)| *step);
     length_us.checked_next_multiple_of(step).unwrap_or(length_us)
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_rounded_up_to_what_a_person_would_write() {
+    fn durations_are_rounded_up_to_those_that_people_write() {
         for (seconds, text) in [
             (0.0, "0 seconds"),
             (0.000_001, "1 millisecond"),

@@ -1,4 +1,4 @@
-//! Are the late events and those too far ahead listed as the log counted them, within bounds, and again after a restart?
+//! Checks that late events and those too far ahead are listed as the log counts them, within bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn a_column_of_the_stream_keeps_its_name() {
 }
 
 #[test]
-fn a_cursor_that_no_answer_gave_is_refused() {
+fn a_cursor_that_was_never_issued_is_refused() {
     let lateness = StreamLateness::new(a_stream(1), settings(100));
     for cursor in ["", "1", "1.2", "1.2.x", "1.2.3.4"] {
         let range = ListRange { limit: 1, cursor: Some(cursor.to_owned()) };
@@ -131,7 +131,7 @@ fn memory_is_bounded_by_bytes_too_and_nothing_of_the_batch_is_held() {
 }
 
 #[test]
-fn the_distribution_and_what_it_suggests() {
+fn the_distribution_and_the_suggested_settings() {
     let lateness = StreamLateness::new(a_stream(2), settings(10));
     assert_eq!(lateness.summary(), None);
     // 1,000 events: 980 in order, 15 behind by 30 s, 5 behind by 10 minutes; some in the other partition.
@@ -157,7 +157,7 @@ fn the_distribution_and_what_it_suggests() {
 }
 
 proptest! {
-    /// Whatever comes, in whatever batches: the pages together are the newest events by the plain rule.
+    /// For any events in any batches, the pages together are the newest events by the plain rule.
     #[test]
     fn pages_are_the_newest_events_by_the_rule(
         times in prop::collection::vec(prop_oneof![8 => 0..60i64, 1 => 1_000..3_000i64], 1..120),

@@ -1,4 +1,5 @@
-//! How does a group of frames become durable? One write, one fdatasync; the first error that leaves doubt ends all writing.
+//! Makes a group of frames durable with one write and one fdatasync. The first error that leaves the state of the disk in
+//! doubt ends all writing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -14,72 +15,72 @@ use shared::time::Micros;
 use super::columns::ColumnWriter;
 use super::cursor::Frame;
 use super::error::{CommitError, LogError};
-use super::frame::{FrameHeader, Payload, put_frame};
+use super::frame::{FrameHeader, FramePayload, put_frame};
 use super::recover::recover;
 use super::segment;
 use super::settings::{IoStep, LogSettings};
-use super::store::Store;
+use super::store::SegmentStore;
 use super::totals::Totals;
 
-/// Buffers above this size are given back after a group; one large request must not hold its memory for ever.
+/// Buffers above this size, in bytes, are freed after a group: one large request must not hold its memory for ever.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024 * 1024;
 
-/// The one writer of a partition's log.
+/// The only writer of a partition's log.
 pub(crate) struct Appender {
     dir: PathBuf,
     settings: LogSettings,
-    store: Arc<Store>,
+    store: Arc<SegmentStore>,
     file: File,
     salt: u32,
     columns: ColumnWriter,
-    /// Frames of the group under way.
+    /// Frames of the current group.
     group: Vec<u8>,
     /// Durable bytes of the last segment.
     durable_bytes: u64,
     /// Totals after the last durable frame.
     durable: Totals,
-    /// Whether the log itself says that all of it is durable.
+    /// Whether a frame records that the whole log is durable.
     marked: bool,
     /// Set by the first error that leaves doubt about what is on disk.
     poisoned: Option<String>,
-    /// Held as long as the log is open, so that no second process writes to it.
+    /// Held while the log is open, so that no second process writes to it.
     _lock: File,
 }
 
-/// A log that was opened: its writer and what recovery found.
-pub(crate) struct Opened {
+/// An opened log: its writer, and the state found by recovery.
+pub(crate) struct OpenedLog {
     pub appender: Appender,
-    pub store: Arc<Store>,
+    pub store: Arc<SegmentStore>,
     pub totals: Totals,
     pub last_arrived_at: Option<Micros>,
 }
 
-/// Opens or creates the log in `dir`, checks all of it, trims a torn tail and shows every frame to `each`.
+/// Opens or creates the log in `dir`, checks every byte, trims a torn tail and calls `each` with every frame.
 pub(crate) fn open(
     dir: &Path,
     partition: Partition,
     stream: Arc<Stream>,
     settings: LogSettings,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
-) -> Result<Opened, LogError> {
+) -> Result<OpenedLog, LogError> {
     std::fs::create_dir_all(dir).map_err(LogError::io(dir))?;
     let lock = lock(dir)?;
     let mut recovered = recover(dir, partition, &stream, each)?;
     let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
     let (header, mut file) = match recovered.last {
         Some((header, file)) if header.columns == stream.declared() => (header, file),
-        // A new log, or other columns are declared now: their frames need a segment that knows them.
+        // A new log, or the declared columns changed: their frames need a segment with these columns.
         Some((header, file)) if recovered.segments.last().is_some_and(|s| s.first == totals.head()) => {
-            // Replaced in one step: an empty segment of the old columns has the name that the new one needs.
+            // Replaced in one step: an empty segment with the old columns has the name that the new one needs.
             drop((header, file));
             recovered.segments.pop();
-            begin(dir, &settings, partition, totals, &stream, &mut recovered.segments)?
+            start_segment(dir, &settings, partition, totals, &stream, &mut recovered.segments)?
         }
-        _ => begin(dir, &settings, partition, totals, &stream, &mut recovered.segments)?,
+        _ => start_segment(dir, &settings, partition, totals, &stream, &mut recovered.segments)?,
     };
     let durable_bytes = file.seek(SeekFrom::End(0)).map_err(LogError::io(dir))?;
     let store =
-        Arc::new(Store::new(stream.clone(), partition, recovered.segments, totals.head(), settings.keep_events));
+        Arc::new(SegmentStore::new(stream.clone(), partition, recovered.segments, totals.head(), settings.keep_events));
     let appender = Appender {
         dir: dir.to_owned(),
         settings,
@@ -94,10 +95,10 @@ pub(crate) fn open(
         poisoned: None,
         _lock: lock,
     };
-    Ok(Opened { appender, store, totals, last_arrived_at: recovered.last_arrived_at })
+    Ok(OpenedLog { appender, store, totals, last_arrived_at: recovered.last_arrived_at })
 }
 
-fn begin(
+fn start_segment(
     dir: &Path,
     settings: &LogSettings,
     partition: Partition,
@@ -121,7 +122,7 @@ fn lock(dir: &Path) -> Result<File, LogError> {
 }
 
 impl Appender {
-    /// Adds a frame to the group under way. `rows` are of the log schema; `after` are the totals behind them.
+    /// Adds a frame to the current group. `rows` have the log schema; `after` are the totals after them.
     pub fn stage(
         &mut self,
         rows: &RecordBatch,
@@ -136,24 +137,24 @@ impl Appender {
         self.put(&payload, rows.num_rows(), arrived_at, meta, after)
     }
 
-    /// Writes the group and makes it durable. Tells how long the disk took; `None` if there was nothing to write.
+    /// Writes the group and makes it durable (I1). Returns the duration of the sync; `None` if the group was empty.
     pub fn commit(&mut self, after: Totals) -> Result<Option<Duration>, CommitError> {
         if self.group.is_empty() {
             return Ok(None);
         }
-        let took = self.write_group(after)?;
+        let sync_time = self.write_group(after)?;
         self.marked = false;
-        Ok(Some(took))
+        Ok(Some(sync_time))
     }
 
-    /// Lets the log itself say that all of it is durable, so that damage to its end is told apart from a torn write.
-    /// `now` are the totals, which duplicates change without a frame.
+    /// Writes an empty frame that records that the whole log is durable, so that damage to its end differs from a torn
+    /// write. `now` are the totals, which duplicates change without a frame.
     pub fn mark(&mut self, now: Totals) -> Result<(), CommitError> {
         if self.marked && self.durable == now {
             return Ok(());
         }
         self.refuse_if_poisoned()?;
-        self.put(&Payload::default(), 0, Micros(0), &[], now)?;
+        self.put(&FramePayload::default(), 0, Micros(0), &[], now)?;
         self.write_group(now)?;
         self.marked = true;
         Ok(())
@@ -161,16 +162,17 @@ impl Appender {
 
     fn put(
         &mut self,
-        payload: &Payload,
+        payload: &FramePayload,
         rows: usize,
         arrived_at: Micros,
         meta: &[u8],
         after: Totals,
     ) -> Result<(), CommitError> {
-        let rows = u32::try_from(rows).map_err(|_| self.poison("a frame has too many rows".to_owned()))?;
+        let rows =
+            u32::try_from(rows).map_err(|_| self.poison("a frame has too many rows for its header".to_owned()))?;
         let header = FrameHeader { rows, arrived_at, durable_bytes: self.durable_bytes, after };
         put_frame(&mut self.group, self.salt, &header, meta, payload)
-            .ok_or_else(|| self.poison("a frame is longer than its length field can say".to_owned()))
+            .ok_or_else(|| self.poison("a frame is too long for its length field".to_owned()))
     }
 
     fn write_group(&mut self, after: Totals) -> Result<Duration, CommitError> {
@@ -180,21 +182,21 @@ impl Appender {
         self.group.clear();
         self.group.shrink_to(BUFFER_BYTES_KEPT);
         if let Err(error) = written {
-            return Err(self.cut_off(error));
+            return Err(self.truncate_failed_write(error));
         }
-        let begun = Instant::now();
-        // After a failed sync the kernel may have dropped the pages and call them clean: asking again would lie.
+        let sync_started = Instant::now();
+        // I8: after a failed sync the kernel may have dropped the pages and marked them clean; a second sync would lie.
         if let Err(error) = self.settings.check(IoStep::Sync).and_then(|()| self.file.sync_data()) {
             return Err(self.poison(format!("sync of the log failed: {error}")));
         }
         self.durable_bytes += bytes;
         self.durable = after;
         self.store.advance(self.durable_bytes, after.head());
-        Ok(begun.elapsed())
+        Ok(sync_started.elapsed())
     }
 
-    /// Brings the file back to what is durable after a failed write, if the disk was only full.
-    fn cut_off(&mut self, error: io::Error) -> CommitError {
+    /// Truncates the file to its durable bytes after a failed write, if the disk was only full.
+    fn truncate_failed_write(&mut self, error: io::Error) -> CommitError {
         if error.kind() != io::ErrorKind::StorageFull {
             return self.poison(format!("write to the log failed: {error}"));
         }
@@ -205,15 +207,15 @@ impl Appender {
         });
         match cut {
             Ok(()) => CommitError::DiskFull,
-            Err(error) => self.poison(format!("the disk is full and the log could not be cut back: {error}")),
+            Err(error) => self.poison(format!("the disk is full, and the log could not be truncated: {error}")),
         }
     }
 
-    /// Begins the next segment if the last one has reached its size. All of the old one is durable already.
+    /// Starts the next segment if the last one has reached its size. The old one is durable already.
     fn roll_if_full(&mut self) -> Result<(), CommitError> {
         self.refuse_if_poisoned()?;
         let (before, stream) = (self.durable, &self.store.stream);
-        // A segment without an event has the very name that the next one would get.
+        // A segment without events has the name that the next one would get.
         let empty = self.store.last_first() == before.head();
         if self.durable_bytes < self.settings.segment_bytes || empty {
             return Ok(());
@@ -224,10 +226,10 @@ impl Appender {
                 self.salt = header.salt;
                 self.durable_bytes = segment.bytes;
                 self.marked = false;
-                self.store.begin(segment);
+                self.store.push_segment(segment);
                 Ok(())
             }
-            // Nothing was lost: the full segment is as it was, and the next group tries again.
+            // Nothing was lost: the full segment is unchanged, and the next group tries again.
             Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 Err(CommitError::DiskFull)
             }
@@ -235,7 +237,7 @@ impl Appender {
         }
     }
 
-    /// Forgets the group under way.
+    /// Discards the current group.
     pub fn abandon(&mut self) {
         self.group.clear();
     }
@@ -245,7 +247,7 @@ impl Appender {
     }
 
     fn poison(&mut self, reason: String) -> CommitError {
-        tracing::error!(dir = %self.dir.display(), %reason, "the log can no longer be written");
+        tracing::error!(dir = %self.dir.display(), %reason, "the log failed; no further writes");
         self.poisoned = Some(reason.clone());
         CommitError::Fatal(reason)
     }

@@ -1,8 +1,8 @@
-//! How do rows become bytes and rows again? Arrow IPC without the schema, which the segment's header holds.
+//! Encodes rows as bytes and decodes them: Arrow IPC without the schema, which the segment's header holds.
 //!
 //! Strings travel as `Utf8`: writing string views would write the whole buffers they point into, which many batches share.
-//! Reading copies nothing but builds the views anew. A segment that was begun before columns were added, or after they were
-//! removed, reads as null there.
+//! Reading copies no strings; it only rebuilds the views. Columns that a segment does not have, because they were added
+//! later or removed before it was created, read as null.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use shared::stream::{Column, Stream, system_columns};
 use shared::types::timestamp_type;
 
 use super::error::LogError;
-use super::frame::{ALIGNMENT, Payload};
+use super::frame::{ALIGNMENT, FramePayload};
 
 /// Encodes batches of a stream's log schema.
 pub(crate) struct ColumnWriter {
@@ -31,7 +31,7 @@ pub(crate) struct ColumnWriter {
 }
 
 impl ColumnWriter {
-    /// An encoder for the declared `columns` and the watermark. What else a batch has is null and not written.
+    /// Creates an encoder for the declared `columns` and the watermark. Other columns of a batch are null and not written.
     pub fn new(columns: &[Column]) -> Self {
         let options = IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)
             .expect("the alignment is one that the format allows");
@@ -44,10 +44,10 @@ impl ColumnWriter {
         }
     }
 
-    /// The bytes of `rows`, a batch of the log schema; nothing at all for no rows.
-    pub fn encode(&mut self, rows: &RecordBatch) -> Result<Payload, LogError> {
+    /// Encodes `rows`, a batch of the log schema; no bytes for no rows.
+    pub fn encode(&mut self, rows: &RecordBatch) -> Result<FramePayload, LogError> {
         if rows.num_rows() == 0 {
-            return Ok(Payload::default());
+            return Ok(FramePayload::default());
         }
         let on_wire = |column: &ArrayRef| match column.data_type() {
             ArrowType::Utf8View => cast(column, &ArrowType::Utf8),
@@ -58,20 +58,20 @@ impl ColumnWriter {
         let columns = written.map(on_wire).collect::<Result<Vec<_>, ArrowError>>()?;
         let rows = RecordBatch::try_new(self.wire.clone(), columns)?;
         let (_, encoded) = self.generator.encode(&rows, &mut self.dictionaries, &self.options, &mut self.context)?;
-        Ok(Payload { message: encoded.ipc_message, body: encoded.arrow_data })
+        Ok(FramePayload { message: encoded.ipc_message, body: encoded.arrow_data })
     }
 }
 
-/// Decodes the frames of one segment into batches of the stream's present log schema.
+/// Decodes the frames of one segment into batches of the stream's current log schema.
 pub(crate) struct ColumnReader {
     wire: SchemaRef,
     log: SchemaRef,
-    /// For each column of the log schema its place on the wire, if it was there yet.
+    /// The index on the wire of each column of the log schema; `None` if the segment does not have it.
     sources: Vec<Option<usize>>,
 }
 
 impl ColumnReader {
-    /// A decoder for a segment at `path` that was begun with `columns`. Refuses columns whose type has changed.
+    /// Creates a decoder for the segment at `path`, created with `columns`. Refuses columns whose type has changed.
     pub fn new(path: &Path, columns: &[Column], stream: &Stream) -> Result<Self, LogError> {
         let refuse = |column: &str, reason: String| LogError::Columns {
             path: path.to_owned(),
@@ -84,7 +84,7 @@ impl ColumnReader {
             match source {
                 Some(at) if columns[at].data_type != column.data_type => {
                     let (old, new) = (columns[at].data_type, column.data_type);
-                    return Err(refuse(&column.name, format!("is {old} in the log and {new} in the stream")));
+                    return Err(refuse(&column.name, format!("its type is {old} in the log and {new} in the stream")));
                 }
                 None if i == stream.event_time => {
                     return Err(refuse(&column.name, "the event time is not in the log".to_owned()));
@@ -96,7 +96,7 @@ impl ColumnReader {
         Ok(ColumnReader { wire: wire_schema(columns), log: stream.log_schema(), sources })
     }
 
-    /// All columns of a frame with `rows` rows.
+    /// Decodes all columns of a frame with `rows` rows.
     pub fn decode(&self, rows: usize, message: &[u8], body: &Buffer) -> Result<RecordBatch, ArrowError> {
         if rows == 0 {
             return Ok(RecordBatch::new_empty(self.log.clone()));
@@ -111,7 +111,7 @@ impl ColumnReader {
         RecordBatch::try_new_with_options(self.log.clone(), columns, &options)
     }
 
-    /// The column at `index` of the log schema alone.
+    /// Decodes only the column at `index` of the log schema.
     pub fn decode_column(
         &self,
         index: usize,
@@ -129,7 +129,7 @@ impl ColumnReader {
         let message = root_as_message(message).map_err(|e| ArrowError::IpcError(e.to_string()))?;
         let batch = message
             .header_as_record_batch()
-            .ok_or_else(|| ArrowError::IpcError("a frame of the log holds no record batch".to_owned()))?;
+            .ok_or_else(|| ArrowError::IpcError("a frame of the log does not hold a record batch".to_owned()))?;
         reader::read_record_batch(body, batch, self.wire.clone(), &HashMap::new(), columns, &message.version())
     }
 }

@@ -1,4 +1,4 @@
-//! What are the frames of one segment file, one after the other? Reads and checks them; what a broken one means, others say.
+//! Reads and checks the frames of one segment file in order. The caller decides what a broken frame means.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// A frame in memory, its checksum verified.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// Where it begins in the segment.
+    /// Position in the segment, in bytes.
     pub position: u64,
     pub header: FrameHeader,
     layout: FrameLayout,
@@ -34,20 +34,20 @@ impl Frame {
         &self.bytes[self.layout.message.0..self.layout.message.1]
     }
 
-    /// The columns' buffers; what is decoded from them keeps them alive.
+    /// The buffers of the columns; decoded columns keep them alive.
     pub fn body(&self) -> Buffer {
         let (from, to) = self.layout.body;
         self.bytes.slice_with_length(from, to - from)
     }
 }
 
-/// What lies at the cursor.
+/// The content at the cursor.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum CursorStep {
     Frame(Frame),
-    /// The end of the file, exactly behind a frame.
+    /// The end of the file, directly after a frame.
     End,
-    /// Bytes that are no frame: a torn tail or corruption.
+    /// Bytes that do not form a frame: a torn tail or corruption.
     Broken(&'static str),
 }
 
@@ -55,16 +55,16 @@ pub(crate) enum Step {
 pub(crate) struct FrameCursor {
     file: File,
     salt: u32,
-    /// Where the next frame begins, in bytes.
+    /// Position of the next frame, in bytes.
     position: u64,
-    /// End of what is read, in bytes.
+    /// End of the range to read, in bytes.
     end: u64,
     chunk: Buffer,
     chunk_start: u64,
 }
 
 impl FrameCursor {
-    /// A cursor over `file` from `position`, a multiple of 16, to `end`.
+    /// Creates a cursor over `file` from `position`, a multiple of 16, to `end`.
     pub fn new(file: File, salt: u32, position: u64, end: u64) -> Self {
         FrameCursor { file, salt, position, end, chunk: Buffer::default(), chunk_start: position }
     }
@@ -73,33 +73,33 @@ impl FrameCursor {
         self.position
     }
 
-    /// Reads the next frame and moves behind it. Does not move unless it is whole and sound.
-    pub fn step(&mut self) -> io::Result<Step> {
+    /// Reads the next frame and moves past it. Does not move unless the frame is complete and valid.
+    pub fn step(&mut self) -> io::Result<CursorStep> {
         let left = self.end - self.position;
         if left == 0 {
-            return Ok(Step::End);
+            return Ok(CursorStep::End);
         }
         if left < FRAME_HEADER_BYTES as u64 {
-            return Ok(Step::Broken("a frame's header is cut short"));
+            return Ok(CursorStep::Broken("the header of a frame is cut short"));
         }
         self.load(FRAME_HEADER_BYTES)?;
         let Some(len) = frame_length(&self.chunk[self.in_chunk()..]) else {
-            return Ok(Step::Broken("no frame begins here"));
+            return Ok(CursorStep::Broken("no frame starts here"));
         };
         if len as u64 > left {
-            return Ok(Step::Broken("a frame is cut short"));
+            return Ok(CursorStep::Broken("a frame is cut short"));
         }
         self.load(len)?;
         let bytes = self.chunk.slice_with_length(self.in_chunk(), len);
         let Some((header, layout)) = parse_frame(&bytes, self.salt) else {
-            return Ok(Step::Broken("a frame's checksum is wrong"));
+            return Ok(CursorStep::Broken("the checksum of a frame is wrong"));
         };
         let position = self.position;
         self.position += len as u64;
-        Ok(Step::Frame(Frame { position, header, layout, bytes }))
+        Ok(CursorStep::Frame(Frame { position, header, layout, bytes }))
     }
 
-    /// Whether any sound frame behind the cursor says that bytes behind `position` were durable when it was written.
+    /// Whether a valid frame after the cursor records that bytes after `position` were durable when it was written.
     pub fn durable_beyond(&self, position: u64) -> io::Result<bool> {
         let mut rest = vec![0; (self.end - self.position) as usize];
         self.file.read_exact_at(&mut rest, self.position)?;
@@ -116,7 +116,7 @@ impl FrameCursor {
         (self.position - self.chunk_start) as usize
     }
 
-    /// Makes sure that the `len` bytes at the cursor are in the chunk; the file has them.
+    /// Loads the `len` bytes at the cursor into the chunk; the file has them.
     fn load(&mut self, len: usize) -> io::Result<()> {
         if self.in_chunk() + len <= self.chunk.len() {
             return Ok(());

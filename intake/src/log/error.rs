@@ -1,4 +1,4 @@
-//! What can go wrong with the log, and where? Says the file and the byte; decides nothing about what follows from it.
+//! Defines the errors of the log, with file and byte. The caller decides what follows from them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use arrow::error::ArrowError;
 pub enum LogError {
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// Bytes that were durable are not what was written. Never repaired: whatever is cut away might have been acknowledged.
+    /// Durable bytes are not those that were written. Never repaired: the bytes cut away might have been acknowledged.
     #[error("{path}: corrupt at byte {position}: {reason}", path = path.display())]
     Corrupt { path: PathBuf, position: u64, reason: &'static str },
-    #[error("{path}: log format version {found}; this program reads version {known} only", path = path.display())]
+    #[error("{path}: log format version {found} is not supported: this program reads version {known}", path = path.display())]
     UnknownVersion { path: PathBuf, found: u32, known: u32 },
-    /// The file is sound but not what its place promises.
+    /// The file is valid but does not belong where it is.
     #[error("{path}: {reason}", path = path.display())]
     Misplaced { path: PathBuf, reason: String },
     /// A column changed its type, or the event time is new: old events have no value for it.
@@ -23,14 +23,14 @@ pub enum LogError {
     Columns { path: PathBuf, column: String, reason: String },
     #[error("{path}: another process has this log open", path = path.display())]
     Locked { path: PathBuf },
-    #[error("offset {from} is before the log's start at {start}")]
+    #[error("offset {from} is before the start of the log at {start}")]
     BeforeStart { from: u64, start: u64 },
-    #[error("rows of the log: {0}")]
+    #[error("cannot decode rows of the log: {0}")]
     Rows(#[from] ArrowError),
 }
 
 impl LogError {
-    /// For `map_err`: an error of the operating system at `path`.
+    /// Wraps an error of the operating system at `path`, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> LogError + use<> {
         let path = path.to_owned();
         move |source| LogError::Io { path, source }
@@ -44,10 +44,10 @@ impl LogError {
 /// Why a group of frames is not in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The disk is full and the log is as it was before the group: later groups may succeed.
+    /// The disk is full, and the log is unchanged: later groups may succeed.
     #[error("disk full")]
     DiskFull,
-    /// What is on disk is unknown. The writer refuses all further work; the process has to stop and recover.
+    /// The content of the disk is unknown. The writer refuses all further work; the process has to stop and recover.
     #[error("{0}")]
     Fatal(String),
 }

@@ -1,4 +1,4 @@
-//! How does a frame lie in a segment's bytes? One frame is one batch of events; it does not know how rows are encoded.
+//! Defines the byte layout of a frame: one batch of events. It does not know how rows are encoded.
 //!
 //! ```text
 //! 0  magic      4  crc32c    8  length     12 rows       16 meta length  20 message length  24 body length
@@ -6,7 +6,8 @@
 //! 104 meta (JSON) │ message (Arrow IPC) │ body (columns) │ — each begins at a multiple of 16
 //! ```
 //! All numbers are little-endian. The checksum covers everything after itself, padding too, and starts from the
-//! segment's salt: neither an old frame in a reused block nor one that a client hid in a string passes for a frame.
+//! segment's salt: neither an old frame in a reused block nor one that a client hid in a string passes for a frame. The
+//! meta may gain fields that older programs skip (the fingerprint of a key's body is one), without a new format version.
 
 use bytes::{Buf, BufMut};
 use shared::ids::Offset;
@@ -14,7 +15,7 @@ use shared::time::Micros;
 
 use super::totals::Totals;
 
-/// Everything in a segment begins at a multiple of this, so that columns can be read where they lie.
+/// Everything in a segment starts at a multiple of this, so that columns are read in place.
 pub(crate) const ALIGNMENT: usize = 16;
 /// First four bytes of every frame.
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"TUf1";
@@ -22,7 +23,7 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"TUf1";
 pub(crate) const FRAME_HEADER_BYTES: usize = 48 + Totals::BYTES;
 /// Columns as an Arrow IPC record batch, strings as `Utf8`.
 const ENCODING_ARROW_IPC: u32 = 1;
-/// Where the checksum's cover begins.
+/// First byte covered by the checksum.
 const CHECKED_FROM: usize = 8;
 
 /// The numbers at the head of a frame.
@@ -44,12 +45,12 @@ impl FrameHeader {
 
 /// Rows as bytes: the Arrow IPC message that describes the buffers, and the buffers.
 #[derive(Debug, Default)]
-pub(crate) struct Payload {
+pub(crate) struct FramePayload {
     pub message: Vec<u8>,
     pub body: Vec<u8>,
 }
 
-/// Where the parts of a frame lie, in bytes from its start.
+/// The ranges of the parts of a frame, in bytes from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameLayout {
     pub meta: (usize, usize),
@@ -75,7 +76,13 @@ impl FrameLayout {
 }
 
 /// Appends a frame to `out`, whose length is a multiple of [`ALIGNMENT`]. `None` if a part is too long for its length field.
-pub(crate) fn put_frame(out: &mut Vec<u8>, salt: u32, header: &FrameHeader, meta: &[u8], rows: &Payload) -> Option<()> {
+pub(crate) fn put_frame(
+    out: &mut Vec<u8>,
+    salt: u32,
+    header: &FrameHeader,
+    meta: &[u8],
+    rows: &FramePayload,
+) -> Option<()> {
     let layout = FrameLayout::new(meta.len(), rows.message.len(), rows.body.len());
     let len = u32::try_from(layout.len).ok()?;
     let start = out.len();
@@ -103,7 +110,7 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, salt: u32, header: &FrameHeader, meta
     Some(())
 }
 
-/// Length of the frame that `bytes` begin with, if they begin like one. Not checked any further.
+/// Length of the frame at the start of `bytes`, if they start with the magic bytes. Checks nothing else.
 pub(crate) fn frame_length(bytes: &[u8]) -> Option<usize> {
     if bytes.len() < FRAME_HEADER_BYTES || bytes[..4] != FRAME_MAGIC {
         return None;
@@ -112,7 +119,7 @@ pub(crate) fn frame_length(bytes: &[u8]) -> Option<usize> {
     (len >= FRAME_HEADER_BYTES && len.is_multiple_of(ALIGNMENT)).then_some(len)
 }
 
-/// Reads the frame that is exactly `bytes`; `None` unless its checksum and its lengths agree.
+/// Parses `bytes` as exactly one frame; `None` unless the checksum and the lengths agree.
 pub(crate) fn parse_frame(bytes: &[u8], salt: u32) -> Option<(FrameHeader, FrameLayout)> {
     if frame_length(bytes)? != bytes.len() {
         return None;

@@ -1,6 +1,6 @@
-//! What does the log of a stream hold, as seen from outside? Its columns, its partitions, and whether there is any event.
+//! Inspects the log of a stream without opening it: its columns, its partitions, and whether it has events.
 //!
-//! Changes nothing and takes no lock, so it may be asked while a server writes.
+//! Changes nothing and takes no lock, so it is safe while a server writes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,21 +8,21 @@ use std::path::Path;
 use shared::ids::{Offset, Partition};
 use shared::stream::Column;
 
-use super::cursor::{FrameCursor, Step};
+use super::cursor::{CursorStep, FrameCursor};
 use super::error::LogError;
 use super::segment::{self, Segment};
 
-/// What is in the log of a stream.
+/// The contents of the log of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogContents {
-    /// Every column that a segment with events has, in the order in which they came.
+    /// Every column of the segments with events, in the order in which they appeared.
     pub columns: Vec<Column>,
-    /// Partitions up to the last that has an event; 0: the log has no event and never had one.
+    /// Partitions up to the last that has an event; 0 if the log never had one.
     pub partitions: u32,
 }
 
-/// Looks into the log that a stream has under `dir`, which need not be there. Blocking.
-pub fn look(dir: &Path) -> Result<LogContents, LogError> {
+/// Inspects the log that a stream has under `dir`, which need not exist. Blocking.
+pub fn inspect(dir: &Path) -> Result<LogContents, LogError> {
     let mut contents = LogContents::default();
     if !dir.exists() {
         return Ok(contents);
@@ -50,7 +50,7 @@ fn columns_of(segment: &Segment, partition: Partition) -> Result<Option<Vec<Colu
     let path = &segment.path;
     let mut file = match File::open(path) {
         Ok(file) => file,
-        // A running server let go of it meanwhile.
+        // A running server deleted it meanwhile.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io(path)(error)),
     };
@@ -61,10 +61,10 @@ fn columns_of(segment: &Segment, partition: Partition) -> Result<Option<Vec<Colu
     let mut cursor = FrameCursor::new(file, header.salt, start, segment.bytes);
     loop {
         match cursor.step().map_err(LogError::io(path))? {
-            Step::Frame(frame) if frame.rows() == 0 => {}
-            Step::Frame(_) => return Ok(Some(header.columns)),
-            // What is broken here is being written, or will be said when the log is opened.
-            Step::End | Step::Broken(_) => return Ok(None),
+            CursorStep::Frame(frame) if frame.rows() == 0 => {}
+            CursorStep::Frame(_) => return Ok(Some(header.columns)),
+            // A broken frame is either being written or reported when the log is opened.
+            CursorStep::End | CursorStep::Broken(_) => return Ok(None),
         }
     }
 }

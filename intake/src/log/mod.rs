@@ -1,9 +1,9 @@
-//! How do a partition's events survive? A segmented, checksummed log of Arrow batches with group commit.
+//! Stores the events of a partition durably: a segmented, checksummed log of Arrow batches with group commit.
 //!
-//! It stores and gives back; it decides nothing about duplicates, lateness or who may write: that is `partition`.
+//! It decides nothing about duplicates, lateness or who may write: `partition` does.
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`columns`] the rows in them; [`append`] writes, [`recover`]
-//! opens after a crash, [`replay`] reads, [`store`] is what they share and where old segments go;
-//! [`mod@look`] sees a log from outside.
+//! opens after a crash, [`replay`] reads, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a
+//! log that it does not open.
 
 mod append;
 mod columns;
@@ -25,8 +25,8 @@ mod tests;
 
 pub(crate) use append::{Appender, open};
 pub use error::{CommitError, LogError};
-pub use inspect::{LogContents, look};
+pub use inspect::{LogContents, inspect};
 pub(crate) use replay::{batches, column};
 pub use settings::{IoFaults, IoStep, LogSettings};
-pub(crate) use store::Store;
+pub(crate) use store::SegmentStore;
 pub use totals::Totals;

@@ -1,7 +1,7 @@
-//! What is in the log after a crash? Checks every byte of every segment, trims a torn tail and refuses corruption.
+//! Recovers a log: checks every byte of every segment, trims a torn tail and refuses corruption.
 //!
-//! A torn tail is what a write left that was never acknowledged. Only the last segment can have one, because a segment is
-//! begun after all before it are durable; and no sound frame behind it may say that its bytes were durable already.
+//! A torn tail is left by a write that was never acknowledged. Only the last segment can have one, because a segment is
+//! created after all before it are durable; and no valid frame after it may record that its bytes were durable already.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -11,13 +11,13 @@ use shared::stream::Stream;
 use shared::time::Micros;
 
 use super::columns::ColumnReader;
-use super::cursor::{Frame, FrameCursor, Step};
+use super::cursor::{CursorStep, Frame, FrameCursor};
 use super::error::LogError;
 use super::segment::{self, Segment, SegmentHeader};
 use super::totals::Totals;
 
-/// A log that was found in order.
-pub(crate) struct Recovered {
+/// A log whose frames were checked.
+pub(crate) struct RecoveredLog {
     /// Oldest first; empty if there was no log yet.
     pub segments: Vec<Segment>,
     /// Header and file of the last segment, open for writing.
@@ -27,15 +27,15 @@ pub(crate) struct Recovered {
     pub last_arrived_at: Option<Micros>,
 }
 
-/// Scans the log in `dir`, shows every frame to `each` and makes what it found durable.
+/// Scans the log in `dir`, calls `each` with every frame and makes all frames durable.
 pub(crate) fn recover(
     dir: &Path,
     partition: Partition,
     stream: &Stream,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
-) -> Result<Recovered, LogError> {
+) -> Result<RecoveredLog, LogError> {
     let mut segments = segment::list(dir)?;
-    let mut recovered = Recovered { segments: Vec::new(), last: None, totals: Totals::START, last_arrived_at: None };
+    let mut recovered = RecoveredLog { segments: Vec::new(), last: None, totals: Totals::START, last_arrived_at: None };
     let count = segments.len();
     for (i, segment) in segments.iter_mut().enumerate() {
         let path = segment.path.clone();
@@ -43,7 +43,7 @@ pub(crate) fn recover(
         let (header, start) = segment::read_header(segment, partition, &mut file)?;
         if i > 0 && header.before.accepted != recovered.totals.accepted {
             let head = recovered.totals.head();
-            let reason = format!("does not continue the segment before it, which ends at offset {head}");
+            let reason = format!("the segment does not continue the one before it, which ends at offset {head}");
             return Err(LogError::Misplaced { path, reason });
         }
         recovered.totals = header.before;
@@ -52,14 +52,14 @@ pub(crate) fn recover(
         let mut readable = false;
         loop {
             match cursor.step().map_err(LogError::io(&path))? {
-                Step::Frame(frame) => {
+                CursorStep::Frame(frame) => {
                     if frame.header.first_offset() != recovered.totals.head() {
                         let reason = "a frame does not continue the one before it";
                         return Err(LogError::corrupt(&path, frame.position, reason));
                     }
                     recovered.totals = frame.header.after;
                     if frame.rows() > 0 {
-                        // Of a segment without events any columns will do.
+                        // A segment without events may have any columns.
                         if !readable {
                             ColumnReader::new(&path, &header.columns, stream)?;
                             readable = true;
@@ -68,15 +68,15 @@ pub(crate) fn recover(
                     }
                     each(&frame).map_err(|reason| LogError::corrupt(&path, frame.position, reason))?;
                 }
-                Step::End => break,
-                Step::Broken(reason) => {
+                CursorStep::End => break,
+                CursorStep::Broken(reason) => {
                     let position = cursor.position();
                     let torn = i + 1 == count && !cursor.durable_beyond(position).map_err(LogError::io(&path))?;
                     if !torn {
                         return Err(LogError::corrupt(&path, position, reason));
                     }
                     let bytes = segment.bytes - position;
-                    tracing::warn!(path = %path.display(), position, bytes, reason, "trimmed a torn tail of the log");
+                    tracing::warn!(path = %path.display(), position, bytes, reason, "trimmed the torn tail of the log");
                     file.set_len(position).map_err(LogError::io(&path))?;
                     segment.bytes = position;
                     break;
@@ -84,7 +84,7 @@ pub(crate) fn recover(
             }
         }
         if i + 1 == count {
-            // What a crash left in memory only may be shown to nobody before it is on disk.
+            // I1: bytes that a crash left only in the page cache must reach the disk before any reader sees them.
             file.sync_all().map_err(LogError::io(&path))?;
             recovered.last = Some((header, file));
         }

@@ -1,4 +1,4 @@
-//! What was in the log from here to there? Reads the segment files, on their own descriptors, beside the writer.
+//! Replays a range of the log from the segment files, with its own file descriptors, while the writer continues.
 
 use std::fs::File;
 
@@ -10,14 +10,19 @@ use shared::ledger::Ledger;
 use shared::time::Micros;
 
 use super::columns::ColumnReader;
-use super::cursor::{Frame, FrameCursor, Step};
+use super::cursor::{CursorStep, Frame, FrameCursor};
 use super::error::LogError;
 use super::segment;
-use super::store::Store;
+use super::store::SegmentStore;
 
-/// Calls `each` with the durable batches that hold offsets of `from..to`, in order, the first and the last sliced to fit.
+/// Calls `each` with the durable batches of the offsets `from..to`, in order, the first and the last sliced to fit.
 /// Each carries the ledger and the watermark just after its own last row.
-pub(crate) fn batches(store: &Store, from: Offset, to: Offset, each: &mut dyn FnMut(LogBatch)) -> Result<(), LogError> {
+pub(crate) fn batches(
+    store: &SegmentStore,
+    from: Offset,
+    to: Offset,
+    each: &mut dyn FnMut(LogBatch),
+) -> Result<(), LogError> {
     frames(store, from, to, &mut |frame, columns| {
         let first = frame.header.first_offset();
         let (skip, take) = overlap(frame, from, to);
@@ -45,9 +50,9 @@ pub(crate) fn batches(store: &Store, from: Offset, to: Offset, each: &mut dyn Fn
     })
 }
 
-/// Calls `each` with the column at `index` alone, for the offsets `from..to`.
+/// Calls `each` with only the column at `index`, for the offsets `from..to`.
 pub(crate) fn column(
-    store: &Store,
+    store: &SegmentStore,
     index: usize,
     from: Offset,
     to: Offset,
@@ -61,7 +66,7 @@ pub(crate) fn column(
     })
 }
 
-/// Rows of the frame before `from`, and rows of it in `from..to`.
+/// The number of rows of the frame before `from`, and in `from..to`.
 fn overlap(frame: &Frame, from: Offset, to: Offset) -> (usize, usize) {
     let (first, end) = (frame.header.first_offset().0, frame.header.after.head().0);
     let start = first.max(from.0);
@@ -69,7 +74,7 @@ fn overlap(frame: &Frame, from: Offset, to: Offset) -> (usize, usize) {
 }
 
 fn frames(
-    store: &Store,
+    store: &SegmentStore,
     from: Offset,
     to: Offset,
     each: &mut dyn FnMut(&Frame, &ColumnReader) -> Result<(), LogError>,
@@ -90,11 +95,11 @@ fn frames(
         let mut cursor = FrameCursor::new(file, header.salt, position, segment.bytes);
         loop {
             match cursor.step().map_err(LogError::io(path))? {
-                Step::Frame(frame) if frame.header.after.head() <= from || frame.rows() == 0 => {}
-                Step::Frame(frame) if frame.header.first_offset() >= to => return Ok(()),
-                Step::Frame(frame) => each(&frame, &columns)?,
-                Step::End => break,
-                Step::Broken(reason) => return Err(LogError::corrupt(path, cursor.position(), reason)),
+                CursorStep::Frame(frame) if frame.header.after.head() <= from || frame.rows() == 0 => {}
+                CursorStep::Frame(frame) if frame.header.first_offset() >= to => return Ok(()),
+                CursorStep::Frame(frame) => each(&frame, &columns)?,
+                CursorStep::End => break,
+                CursorStep::Broken(reason) => return Err(LogError::corrupt(path, cursor.position(), reason)),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is a segment file? Its name, its header, and how it comes into being; frames are another file's business.
+//! Defines a segment file: its name, its header and its creation. `frame` defines what follows the header.
 //!
 //! ```text
 //! 0 magic  8 version  12 length  16 crc32c  20 salt  24 partition  28 columns length  32 totals before it  88 columns (JSON)
@@ -21,23 +21,23 @@ use super::settings::{IoStep, LogSettings};
 use super::totals::Totals;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TRUEUPLG";
-/// Raised with every change that an older program would misread.
+/// Raised with every change that an older program would misread. Fields that it skips do not count.
 const FORMAT_VERSION: u32 = 1;
 const FIXED_BYTES: usize = 32 + Totals::BYTES;
 /// Far above any declaration; keeps a corrupt length from asking for memory.
 const HEADER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The checksum's cover begins behind the checksum.
+/// First byte covered by the checksum, directly after it.
 const CHECKED_FROM: usize = 20;
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// Where the checksums of this segment's frames start from.
+    /// Initial value of the checksums of this segment's frames.
     pub salt: u32,
     pub partition: Partition,
     /// Totals before the segment's first frame.
     pub before: Totals,
-    /// The stream's columns when the segment was begun.
+    /// The columns of the stream when the segment was created.
     pub columns: Vec<Column>,
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct SegmentHeader {
 pub(crate) struct Segment {
     pub first: Offset,
     pub path: PathBuf,
-    /// Durable bytes in it.
+    /// Durable bytes of the file.
     pub bytes: u64,
 }
 
-/// The segments in `dir`, oldest first. Removes what a crash left of one that never came into being.
+/// Lists the segments in `dir`, oldest first. Removes the remains of one that a crash left unfinished.
 pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
     for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
         let path = entry.map_err(LogError::io(dir))?.path();
@@ -61,7 +61,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
     find(dir)
 }
 
-/// The segments in `dir`, oldest first. Changes nothing.
+/// Lists the segments in `dir`, oldest first. Changes nothing.
 pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
@@ -71,11 +71,14 @@ pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
         }
         let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         let Some(first) = (stem.len() == 20).then(|| stem.parse().ok()).flatten() else {
-            return Err(LogError::Misplaced { path, reason: "not the name of a log segment".to_owned() });
+            return Err(LogError::Misplaced {
+                path,
+                reason: "the file name is not the name of a log segment".to_owned(),
+            });
         };
         let bytes = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
-            // Whoever looks from outside may meet a segment that is just being let go.
+            // Without the lock, a segment may be deleted while it is listed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(LogError::io(&path)(error)),
         };
@@ -85,7 +88,7 @@ pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     Ok(segments)
 }
 
-/// Begins a segment: durable under its name, header and all, when this returns. The file is positioned behind the header.
+/// Creates a segment, durable under its name together with its header. The file is positioned after the header.
 pub(crate) fn create(
     dir: &Path,
     settings: &LogSettings,
@@ -98,17 +101,17 @@ pub(crate) fn create(
     let bytes = encode(&header);
     let path = dir.join(format!("{:020}.log", before.head().0));
     let unfinished = path.with_extension("new");
-    let made = (|| {
+    let created = (|| {
         settings.check(IoStep::Create)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
-        // The segment has its name: from here on no error may pass for one that changed nothing.
+        // The segment has its name: a later error must not look like one that changed nothing.
         sync_dir(dir).map_err(std::io::Error::other)?;
         Ok(file)
     })();
-    let file = made.map_err(LogError::io(&path))?;
+    let file = created.map_err(LogError::io(&path))?;
     Ok((Segment { first: before.head(), path, bytes: bytes.len() as u64 }, header, file))
 }
 
@@ -117,7 +120,7 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Reads a segment's header and its length in bytes, and checks that the file is what its name says.
+/// Reads the header of a segment and its length in bytes, and checks both against the file name.
 pub(crate) fn read_header(
     segment: &Segment,
     partition: Partition,
@@ -127,11 +130,11 @@ pub(crate) fn read_header(
     let corrupt = |reason| LogError::corrupt(path, 0, reason);
     let mut bytes = vec![0; FIXED_BYTES];
     if segment.bytes < FIXED_BYTES as u64 {
-        return Err(corrupt("the segment's header is cut short"));
+        return Err(corrupt("the header of the segment is cut short"));
     }
     file.read_exact(&mut bytes).map_err(LogError::io(path))?;
     if bytes[..8] != SEGMENT_MAGIC {
-        return Err(corrupt("not a log segment"));
+        return Err(corrupt("the file is not a log segment"));
     }
     let mut from = &bytes[8..];
     let version = from.get_u32_le();
@@ -140,14 +143,14 @@ pub(crate) fn read_header(
     }
     let len = from.get_u32_le() as usize;
     if !(FIXED_BYTES..=HEADER_BYTES_MAX).contains(&len) || len as u64 > segment.bytes {
-        return Err(corrupt("the segment's header has an impossible length"));
+        return Err(corrupt("the header of the segment has an impossible length"));
     }
     bytes.resize(len, 0);
     file.read_exact(&mut bytes[FIXED_BYTES..]).map_err(LogError::io(path))?;
-    let header = decode(&bytes).ok_or_else(|| corrupt("the checksum of the segment's header is wrong"))?;
+    let header = decode(&bytes).ok_or_else(|| corrupt("the checksum of the header of the segment is wrong"))?;
     if header.before.head() != segment.first || header.partition != partition {
         let (at, of) = (header.before.head(), header.partition);
-        let reason = format!("the file's header says offset {at} of partition {of}");
+        let reason = format!("its header belongs to offset {at} of partition {of}");
         return Err(LogError::Misplaced { path: path.clone(), reason });
     }
     Ok((header, len as u64))

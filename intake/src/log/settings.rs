@@ -1,4 +1,4 @@
-//! How does the log behave, and what may a test change about it?
+//! Holds the settings of the log, and the faults that a test can inject.
 
 use std::io;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ pub enum IoStep {
     Write,
     /// Making them durable.
     Sync,
-    /// Cutting a failed group off again.
+    /// Truncating a failed group.
     Truncate,
 }
 
-/// Asked before each step; an error stands in for the step's own.
+/// Called before each step; an error replaces the result of the step.
 pub type IoFaults = Arc<dyn Fn(IoStep) -> io::Result<()> + Send + Sync>;
 
 /// Settings of one partition's log.
 #[derive(Clone)]
 pub struct LogSettings {
-    /// Size at which a segment is closed and the next one begun, in bytes. A group is never split.
+    /// Size at which a segment is closed and the next one created, in bytes. A group is never split.
     pub segment_bytes: u64,
-    /// Newest events that are kept whatever the readers have released: dedup is rebuilt from them.
+    /// Newest events that are kept even if all readers have released them: dedup is rebuilt from them.
     pub keep_events: u64,
-    /// Where a log that is not there yet begins.
+    /// Totals at which a new log starts.
     pub begin: Totals,
-    /// For tests of what happens when the disk fails.
+    /// Injected disk faults, for tests.
     pub faults: Option<IoFaults>,
 }
 

@@ -1,4 +1,5 @@
-//! What do the log's writer and its readers share? The list of segments, how far the log is durable, and who still needs what.
+//! Shares the list of segments and the durable end of the log between its writer and its readers, and deletes segments
+//! that all readers have released.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,20 +12,20 @@ use shared::stream::Stream;
 
 use super::segment::Segment;
 
-/// The files of one partition's log, as all who use them see them.
-pub(crate) struct Store {
+/// The segment files of one partition's log.
+pub(crate) struct SegmentStore {
     pub stream: Arc<Stream>,
     pub partition: Partition,
     /// Events before this offset are durable.
     head: AtomicU64,
     /// Oldest first, never empty.
     segments: Mutex<Vec<Segment>>,
-    /// First offset each reader still needs.
+    /// First offset that each reader still needs.
     released: Mutex<BTreeMap<String, Offset>>,
     keep_events: u64,
 }
 
-impl Store {
+impl SegmentStore {
     pub fn new(
         stream: Arc<Stream>,
         partition: Partition,
@@ -33,7 +34,7 @@ impl Store {
         keep_events: u64,
     ) -> Self {
         let (segments, released) = (Mutex::new(segments), Mutex::new(BTreeMap::new()));
-        Store { stream, partition, head: AtomicU64::new(head.0), segments, released, keep_events }
+        SegmentStore { stream, partition, head: AtomicU64::new(head.0), segments, released, keep_events }
     }
 
     /// The first offset that is not durable yet.
@@ -63,7 +64,7 @@ impl Store {
         segments[first..].iter().take_while(|segment| segment.first < to).cloned().collect()
     }
 
-    /// The last segment now has `bytes` durable bytes and the log ends before `head`.
+    /// Records that the last segment has `bytes` durable bytes and the log ends before `head`.
     pub fn advance(&self, bytes: u64, head: Offset) {
         if let Some(last) = self.segments.lock().last_mut() {
             last.bytes = bytes;
@@ -71,18 +72,18 @@ impl Store {
         self.head.store(head.0, Ordering::Release);
     }
 
-    /// A new last segment.
-    pub fn begin(&self, segment: Segment) {
+    /// Adds a new last segment.
+    pub fn push_segment(&self, segment: Segment) {
         self.segments.lock().push(segment);
         self.trim();
     }
 
-    /// `reader` needs everything from now on, until it releases.
+    /// Keeps all segments for `reader` until it releases some.
     pub fn register(&self, reader: &str) {
         self.released.lock().entry(reader.to_owned()).or_default();
     }
 
-    /// `reader` needs nothing before `offset` any more.
+    /// Releases the events before `offset` for `reader`.
     pub fn release(&self, reader: &str, offset: Offset) {
         {
             let mut released = self.released.lock();
@@ -92,19 +93,19 @@ impl Store {
         self.trim();
     }
 
-    /// Deletes the oldest segments that nobody needs. Without any reader nothing is deleted: one may be on its way.
+    /// Deletes the oldest segments that no reader needs. Without readers, none is deleted: one may still register.
     fn trim(&self) {
         let Some(released) = self.released.lock().values().min().copied() else { return };
         let limit = released.0.min(self.head().0.saturating_sub(self.keep_events));
         let mut segments = self.segments.lock();
-        // A segment ends where the next one begins. The last one stays: it is written to.
+        // A segment ends where the next one starts. The last one is kept: the writer appends to it.
         while segments.len() > 1 && segments[1].first.0 <= limit {
             let oldest = &segments[0];
             if let Err(error) = fs::remove_file(&oldest.path) {
-                tracing::warn!(path = %oldest.path.display(), %error, "a log segment could not be deleted; tried again later");
+                tracing::warn!(path = %oldest.path.display(), %error, "cannot delete a log segment; will retry");
                 return;
             }
-            tracing::debug!(path = %oldest.path.display(), "deleted a log segment that nobody needs");
+            tracing::debug!(path = %oldest.path.display(), "deleted a log segment that no reader needs");
             segments.remove(0);
         }
     }

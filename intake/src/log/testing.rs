@@ -1,4 +1,4 @@
-//! What do tests of the log and of the partition writer have in common? A stream and batches of it.
+//! Makes a stream and batches of it for the tests of the log and of the partition writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,34 +6,20 @@ use std::time::Duration;
 use arrow::array::{
     ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
 };
-use shared::stream::{Column, Stream, UnknownFields};
-use shared::types::DataType;
+use shared::stream::Stream;
 
 /// A stream with an id, an event time and a column of each width.
 pub(crate) fn stream() -> Stream {
-    let column = |name: &str, data_type| Column::new(name, data_type);
     Stream {
-        name: "events".parse().expect("a valid name"),
-        columns: vec![
-            column("id", DataType::String),
-            column("at", DataType::Timestamp),
-            column("value", DataType::BigInt),
-            column("text", DataType::String),
-            column("price", DataType::Decimal { precision: 20, scale: 2 }),
-            column("ok", DataType::Boolean),
-        ],
-        declared: 6,
-        primary_key: Some(0),
-        event_time: 1,
         watermark_delay: Duration::from_micros(5),
         allowed_lateness: Duration::from_micros(10),
         max_ahead: Duration::from_micros(1_000),
         max_age: None,
         idle_timeout: Duration::from_secs(60),
-        unknown_fields: UnknownFields::Ignore,
-        retention: None,
-        partitions: 1,
-        sql: String::new(),
+        ..crate::testing::stream(
+            "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT, text STRING, price DECIMAL(20, 2),
+             ok BOOLEAN) WITH (event_time = 'at');",
+        )
     }
 }
 

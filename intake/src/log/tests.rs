@@ -1,4 +1,4 @@
-//! Does the log give back exactly what was durable, and refuse what is not what was written?
+//! Checks that the log returns exactly the durable events and refuses bytes that were not written.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use shared::ledger::Ledger;
 use shared::time::Micros;
 use tempfile::TempDir;
 
-use super::append::Opened;
+use super::append::OpenedLog;
 use super::testing::{rows, stream};
 use super::*;
 
@@ -22,7 +22,7 @@ fn small(segment_bytes: u64) -> LogSettings {
     LogSettings { segment_bytes, keep_events: 0, ..LogSettings::default() }
 }
 
-fn open_at(dir: &Path, settings: LogSettings) -> Result<Opened, LogError> {
+fn open_at(dir: &Path, settings: LogSettings) -> Result<OpenedLog, LogError> {
     open(dir, P, Arc::new(stream()), settings, &mut |_| Ok(()))
 }
 
@@ -33,7 +33,7 @@ fn plus(totals: Totals, events: usize) -> Totals {
 }
 
 /// Appends one group of frames with so many rows each and returns the totals after it.
-fn append(log: &mut Opened, frames: &[usize]) -> Result<Totals, CommitError> {
+fn append(log: &mut OpenedLog, frames: &[usize]) -> Result<Totals, CommitError> {
     let mut totals = log.totals;
     for rows_of_frame in frames {
         let first = totals.head().0 as i64;
@@ -47,7 +47,7 @@ fn append(log: &mut Opened, frames: &[usize]) -> Result<Totals, CommitError> {
     Ok(totals)
 }
 
-fn read(store: &Store, from: u64, to: u64) -> Result<Vec<LogBatch>, LogError> {
+fn read(store: &SegmentStore, from: u64, to: u64) -> Result<Vec<LogBatch>, LogError> {
     let mut found = Vec::new();
     batches(store, Offset(from), Offset(to), &mut |batch| found.push(batch))?;
     Ok(found)
@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn trimming_deletes_nothing_that_somebody_needs(
+    fn trimming_deletes_nothing_that_a_reader_needs(
         sizes in prop::collection::vec(1usize..60, 5..20),
         archive in 0u64..900, speed in 0u64..900, keep in 0u64..200,
     ) {
@@ -159,7 +159,7 @@ proptest! {
         prop_assert!(next.is_none_or(|next| next > needed), "a whole segment before {needed} is still there");
         assert_events(&read(&log.store, needed, head).expect("reads"), needed, head);
         if log.store.start().0 > 0 {
-            prop_assert!(matches!(read(&log.store, 0, head), Err(LogError::BeforeStart { .. })), "refuses what is gone");
+            prop_assert!(matches!(read(&log.store, 0, head), Err(LogError::BeforeStart { .. })), "refuses deleted events");
         }
         let totals = log.totals;
         drop(log);
@@ -274,7 +274,7 @@ fn failing(at: IoStep, kind: std::io::ErrorKind) -> (LogSettings, Arc<std::sync:
 }
 
 #[test]
-fn a_full_disk_takes_nothing_away_and_passes() {
+fn a_full_disk_loses_nothing_and_recovers() {
     let dir = TempDir::new().expect("a folder");
     let (settings, full) = failing(IoStep::Write, std::io::ErrorKind::StorageFull);
     let mut log = open_at(dir.path(), settings).expect("a new log");
@@ -298,5 +298,5 @@ fn after_a_failed_sync_nothing_is_ever_written_again() {
     assert!(matches!(append(&mut log, &[5]), Err(CommitError::Fatal(_))));
     broken.store(false, std::sync::atomic::Ordering::SeqCst);
     assert!(matches!(append(&mut log, &[5]), Err(CommitError::Fatal(_))));
-    assert_eq!(log.store.head(), Offset(4), "what is in doubt is shown to nobody");
+    assert_eq!(log.store.head(), Offset(4), "no reader sees events in doubt");
 }

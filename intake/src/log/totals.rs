@@ -1,4 +1,4 @@
-//! Where does a partition stand after its n-th event? Everything that a recovery could not afford to count again.
+//! Defines the running totals of a partition: the counts that a recovery could not afford to recompute.
 
 use bytes::{Buf, BufMut};
 use shared::ids::{Offset, Partition};
@@ -25,7 +25,7 @@ impl Totals {
     pub const START: Totals =
         Totals { accepted: Ledger::EMPTY, watermark: Micros::MIN, duplicates: 0, late: 0, ahead: 0 };
 
-    /// After `offset` events that another log took in, as far as the archive tells of them.
+    /// The totals after `offset` events of another log, as far as the archive records them.
     pub fn after_archived(partition: Partition, offset: Offset, watermark: Micros) -> Totals {
         let accepted = (0..offset.0).map(|before| Ledger::of(partition, Offset(before))).sum();
         Totals { accepted, watermark, ..Totals::START }

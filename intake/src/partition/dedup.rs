@@ -1,7 +1,7 @@
-//! Was this event accepted before? Exact over the ids of the last so many accepted events, in log order.
+//! Recognises duplicates exactly, over the ids of the last accepted events, in log order.
 //!
-//! The ids lie in a ring in the order of their offsets; a table of offsets finds them: some 32 bytes per event.
-//! Changes are provisional until [`DedupWindow::commit`], so that a group that could not be written leaves no trace.
+//! The ids are kept in a ring in the order of their offsets; a table of offsets finds them: some 32 bytes per event.
+//! Changes are provisional until [`DedupWindow::commit`], so a group that could not be written leaves no trace.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ const BLOCK: usize = 32;
 
 /// The ids of the newest accepted events.
 pub(crate) struct DedupWindow {
-    /// Accepted events that are looked back upon.
+    /// Number of accepted events whose ids count.
     horizon: u64,
     /// One id per event, the oldest first.
     ids: VecDeque<u128>,
@@ -29,13 +29,13 @@ pub(crate) struct DedupWindow {
 }
 
 impl DedupWindow {
-    /// A window over `horizon` events, the next of which will have the offset `head`.
+    /// Creates a window over `horizon` events; the next event has the offset `head`.
     pub fn new(horizon: u64, head: Offset) -> Self {
         let horizon = horizon.min(u64::from(u32::MAX / 2));
         DedupWindow { horizon, ids: VecDeque::new(), first: head.0 as u32, table: OffsetTable::new(), staged: 0 }
     }
 
-    /// For each of `ids`, in order: accepts the next event unless its id is among the last `horizon` accepted ones.
+    /// Accepts each event, in order, unless its id is among the last `horizon` accepted ones. One bit per id.
     pub fn admit_all(&mut self, ids: &[u128]) -> BooleanBuffer {
         BooleanBuffer::collect_bool(ids.len(), |i| {
             if i % BLOCK == 0 {
@@ -58,7 +58,7 @@ impl DedupWindow {
         true
     }
 
-    /// Accepts events that are in the log already. They may be duplicates if the horizon was shorter when they came.
+    /// Adds events that are in the log already. They may contain duplicates if the horizon was shorter when they arrived.
     pub fn restore_all(&mut self, ids: &[u128]) {
         for (i, id) in ids.iter().enumerate() {
             if i % BLOCK == 0 {
@@ -73,7 +73,7 @@ impl DedupWindow {
         self.commit();
     }
 
-    /// Keeps what was accepted and forgets what has left the horizon.
+    /// Keeps the accepted ids and forgets those beyond the horizon.
     pub fn commit(&mut self) {
         self.staged = 0;
         while self.ids.len() as u64 > self.horizon {
@@ -88,7 +88,7 @@ impl DedupWindow {
         }
     }
 
-    /// Forgets what was accepted since the last commit.
+    /// Forgets the ids accepted since the last commit.
     pub fn rollback(&mut self) {
         let kept = self.ids.len() - self.staged;
         for (i, id) in self.ids.drain(kept..).enumerate() {

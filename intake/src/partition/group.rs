@@ -1,4 +1,4 @@
-//! What becomes of a group's submissions on their way to the log? Neighbours share a frame; a cut parts two frames.
+//! Combines the submissions of a group into frames: neighbours share a frame, and a cut separates two frames.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -9,29 +9,29 @@ use shared::seam::CutPoint;
 use tokio::sync::oneshot;
 
 use super::keys::{FrameMeta, KeyRecord};
-use super::sequence::Sequenced;
+use super::sequence::SequencedSubmission;
 use crate::log::Totals;
 
 /// A frame to be written.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    parts: Vec<RecordBatch>,
+pub(crate) struct FrameDraft {
+    batches: Vec<RecordBatch>,
     rows: usize,
     keys: Vec<KeyRecord>,
-    /// Totals behind it.
+    /// Totals after the frame.
     pub after: Totals,
 }
 
-impl Draft {
+impl FrameDraft {
     /// All rows as one batch of the log schema.
     pub fn rows(&self, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-        match self.parts.as_slice() {
+        match self.batches.as_slice() {
             [one] => Ok(one.clone()),
-            parts => concat_batches(schema, parts),
+            batches => concat_batches(schema, batches),
         }
     }
 
-    /// The frame's meta: nothing without idempotency keys.
+    /// The meta of the frame: empty without idempotency keys.
     pub fn meta(&mut self) -> Vec<u8> {
         if self.keys.is_empty() {
             return Vec::new();
@@ -46,33 +46,33 @@ impl Draft {
 pub(crate) struct PendingCut {
     pub view: ViewName,
     pub reply: oneshot::Sender<CutPoint>,
-    /// Totals where it lies.
+    /// Totals at the cut.
     pub at: Totals,
 }
 
-/// What a group consists of, in order.
+/// An element of a group, in log order.
 #[derive(Debug)]
-pub(crate) enum Part {
-    Frame(Draft),
+pub(crate) enum GroupPart {
+    Frame(FrameDraft),
     Cut(PendingCut),
 }
 
-/// Puts sequenced submissions into frames.
+/// Builds the frames of one group from sequenced submissions.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct GroupBuilder {
     rows_max: usize,
-    parts: Vec<Part>,
-    open: Option<Draft>,
+    parts: Vec<GroupPart>,
+    open: Option<FrameDraft>,
 }
 
-impl Group {
-    /// An empty group whose frames take neighbours in up to `rows_max` rows.
+impl GroupBuilder {
+    /// Creates an empty group whose frames combine neighbours of up to `rows_max` rows.
     pub fn new(rows_max: usize) -> Self {
-        Group { rows_max, parts: Vec::new(), open: None }
+        GroupBuilder { rows_max, parts: Vec::new(), open: None }
     }
 
-    /// Adds what was sequenced last; `after` are the totals behind it.
-    pub fn add(&mut self, sequenced: Sequenced, after: Totals) {
+    /// Adds the submission sequenced last; `after` are the totals after it.
+    pub fn add(&mut self, sequenced: SequencedSubmission, after: Totals) {
         if sequenced.rows.is_none() && sequenced.key.is_none() {
             return;
         }
@@ -80,26 +80,27 @@ impl Group {
         if self.open.as_ref().is_some_and(|open| open.rows > 0 && open.rows + rows > self.rows_max) {
             self.close();
         }
-        let open = self.open.get_or_insert_with(|| Draft { parts: Vec::new(), rows: 0, keys: Vec::new(), after });
-        open.parts.extend(sequenced.rows);
+        let open =
+            self.open.get_or_insert_with(|| FrameDraft { batches: Vec::new(), rows: 0, keys: Vec::new(), after });
+        open.batches.extend(sequenced.rows);
         open.rows += rows;
         open.keys.extend(sequenced.key);
         open.after = after;
     }
 
-    /// Adds a cut behind everything so far.
+    /// Adds a cut after everything so far.
     pub fn cut(&mut self, cut: PendingCut) {
         self.close();
-        self.parts.push(Part::Cut(cut));
+        self.parts.push(GroupPart::Cut(cut));
     }
 
-    /// The frames and cuts, in order.
-    pub fn finish(mut self) -> Vec<Part> {
+    /// Returns the frames and cuts, in order.
+    pub fn finish(mut self) -> Vec<GroupPart> {
         self.close();
         self.parts
     }
 
     fn close(&mut self) {
-        self.parts.extend(self.open.take().map(Part::Frame));
+        self.parts.extend(self.open.take().map(GroupPart::Frame));
     }
 }

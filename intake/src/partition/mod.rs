@@ -1,17 +1,19 @@
-//! How do events become log? One thread per partition decides order, duplicates and lateness, and makes the result durable.
+//! Turns the events of one partition into log: one thread decides their order, duplicates and lateness, and makes the
+//! result durable.
 //!
-//! Reading order: [`submission`] comes in through [`queue`]; [`sequence`] decides, with [`dedup`], [`keys`] and
-//! [`watermark`]; [`group`] forms frames; [`writer`] is the thread; [`PartitionLog`] is the whole from outside.
+//! Reading order: a [`submission`] enters through [`queue`]; [`key_claims`] decides first whether its idempotency key may
+//! be used; [`sequence`] decides the rest, with [`dedup`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
+//! is the thread; [`PartitionLog`] is the interface.
 
 mod dedup;
 mod group;
+mod key_claims;
 mod keys;
 mod offset_table;
 mod partition_log;
 mod queue;
 mod sequence;
 mod settings;
-mod status;
 mod submission;
 mod watermark;
 mod writer;
@@ -19,8 +21,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use key_claims::{BodyFingerprint, IdempotencyKey, KeyClaim, KeyClaims};
 pub use partition_log::PartitionLog;
 pub use settings::PartitionSettings;
-pub use status::PartitionStatus;
-pub use submission::{PartAnswer, Submission, SubmitError, WriteError};
+pub use submission::{PartitionReceipt, Submission, SubmitError};
 pub use writer::OnFatal;

@@ -1,21 +1,21 @@
-//! At which offset may this id be? A hash table from a part of the id to offsets, one cache line per question.
+//! Finds candidate offsets of an id: a hash table from a part of the id to offsets, one cache line per lookup.
 //!
-//! Open addressing with linear probing; a slot is a tag of the id and the low half of an offset. It does not know ids:
-//! whoever asks compares them. A general table keeps control bytes apart and so misses the cache twice.
+//! Open addressing with linear probing; a slot is a tag of the id and the low half of an offset. The table does not hold
+//! ids: the caller compares them. A general-purpose table keeps control bytes apart and so misses the cache twice.
 
 /// Set in every tag, so that no slot in use is 0.
 const USED: u32 = 1 << 31;
 /// Slots of the first table.
 const SLOTS_MIN: usize = 64;
 
-/// Offsets by tag; several offsets may have the same.
+/// Offsets by tag; several offsets may share a tag.
 pub(crate) struct OffsetTable {
-    /// Tag above, offset below; 0 is empty. The length is a power of two of at most 2^31.
+    /// Tag in the high half, offset in the low half; 0 is empty. The length is a power of two of at most 2^31.
     slots: Vec<u64>,
     used: usize,
 }
 
-/// The tag of an id. Its upper half, because the lower half may have chosen the partition and be alike within it.
+/// The tag of an id: its upper half, because the lower half may have chosen the partition.
 fn tag(id: u128) -> u32 {
     (id >> 64) as u32 | USED
 }
@@ -37,7 +37,7 @@ impl OffsetTable {
         std::hint::black_box(ids.fold(0, |sum, id| sum ^ self.slots[tag(id) as usize & mask]));
     }
 
-    /// Adds `offset` for `id` unless `is_it` holds for an offset that may be the id's. Tells whether it was added.
+    /// Adds `offset` for `id` unless `is_it` holds for a candidate offset. Returns whether it was added.
     pub fn insert_unless(&mut self, id: u128, offset: u32, is_it: impl Fn(u32) -> bool) -> bool {
         if (self.used + 1) * 4 > self.slots.len() * 3 {
             self.grow();

@@ -1,11 +1,13 @@
-//! What is one partition, from outside? Opened and recovered, then started, fed, cut, read again and closed.
+//! Provides the interface of one partition: open and recover, start, submit, cut, replay and close.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use shared::clock::Clock;
+use shared::control::PartitionStatus;
 use shared::handoff::{LogBatch, LogSink};
 use shared::ids::{Offset, Partition, ViewName};
 use shared::seam::CutPoint;
@@ -14,47 +16,57 @@ use shared::stream_watermark::PartitionProgress;
 use shared::time::Micros;
 use tokio::sync::oneshot;
 
-use super::keys::{FrameMeta, KeyMemory};
-use super::queue::{Item, Queue};
+use super::key_claims::KeyClaims;
+use super::keys::{FrameMeta, KeyMemory, KeyRecord};
+use super::queue::{QueueItem, WriterQueue};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
-use super::status::{Live, PartitionStatus};
 use super::submission::{Submission, SubmitError};
 use super::writer::{OnFatal, Writer};
-use crate::log::{self, LogError, Store};
+use crate::log::{self, LogError, SegmentStore, Totals};
 
 /// One partition's log and its writer.
 pub struct PartitionLog {
     stream: Arc<Stream>,
     partition: Partition,
-    store: Arc<Store>,
-    queue: Arc<Queue>,
-    live: Arc<Mutex<Live>>,
-    stage: Mutex<Stage>,
+    store: Arc<SegmentStore>,
+    queue: Arc<WriterQueue>,
+    live: Arc<Mutex<LiveFigures>>,
+    state: Mutex<WriterState>,
 }
 
-enum Stage {
+/// The figures that the writer updates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LiveFigures {
+    /// Totals after the last durable group.
+    pub totals: Totals,
+    /// The next offset to be assigned.
+    pub head: Offset,
+    pub last_arrived_at: Option<Micros>,
+}
+
+enum WriterState {
     /// Recovered; sinks may still be attached.
     Idle(Box<Writer>),
     Running(JoinHandle<()>),
     Closed,
 }
 
-/// Room for one submission in a partition's queue; given back when dropped.
-pub(crate) struct Room<'a> {
-    queue: &'a Queue,
+/// Room for one submission in a partition's queue; returned when dropped.
+pub(crate) struct Reservation<'a> {
+    queue: &'a WriterQueue,
     bytes: usize,
 }
 
-impl Drop for Room<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.queue.unreserve(self.bytes);
     }
 }
 
 impl PartitionLog {
-    /// Opens or creates the log in `dir` and rebuilds from it what the writer has to know: one scan of everything, then the
-    /// ids of the dedup horizon. Blocking.
+    /// Opens or creates the log in `dir` and rebuilds the writer's state from it: one scan of all frames, then the ids of
+    /// the dedup horizon. Keys in the log are claimed in `claims`, which all partitions of a stream share. Blocking.
     pub fn open(
         dir: &Path,
         stream: Arc<Stream>,
@@ -62,17 +74,21 @@ impl PartitionLog {
         settings: PartitionSettings,
         clock: Arc<dyn Clock>,
         on_fatal: OnFatal,
+        claims: &Arc<KeyClaims>,
     ) -> Result<Self, LogError> {
-        let mut keys = KeyMemory::new(settings.idempotency_keys_max);
+        let keys_max = settings.idempotency_keys_max;
+        let mut recorded: VecDeque<KeyRecord> = VecDeque::new();
         let opened = log::open(dir, partition, stream.clone(), settings.log.clone(), &mut |frame| {
             if frame.meta().is_empty() {
                 return Ok(());
             }
-            let meta: FrameMeta = serde_json::from_slice(frame.meta()).map_err(|_| "a frame's meta is not readable")?;
-            meta.keys.into_iter().for_each(|record| keys.remember(record));
-            keys.commit();
+            let meta: FrameMeta =
+                serde_json::from_slice(frame.meta()).map_err(|_| "the meta of a frame is not readable")?;
+            recorded.extend(meta.keys);
+            recorded.drain(..recorded.len().saturating_sub(keys_max));
             Ok(())
         })?;
+        let keys = KeyMemory::restore(keys_max, recorded, claims);
         let (store, totals) = (opened.store, opened.totals);
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
@@ -81,8 +97,8 @@ impl PartitionLog {
             log::column(&store, primary_key, ids_from, head, &mut |ids| sequencer.restore(&ids))?;
         }
         let last_arrived_at = opened.last_arrived_at;
-        let live = Arc::new(Mutex::new(Live { totals, head, last_arrived_at, last_sync_ms: None }));
-        let queue = Arc::new(Queue::new(settings.queue_bytes_max));
+        let live = Arc::new(Mutex::new(LiveFigures { totals, head, last_arrived_at }));
+        let queue = Arc::new(WriterQueue::new(settings.queue_bytes_max));
         let writer = Writer {
             partition,
             schema: stream.log_schema(),
@@ -95,63 +111,65 @@ impl PartitionLog {
             live: live.clone(),
             on_fatal,
         };
-        let stage = Mutex::new(Stage::Idle(Box::new(writer)));
-        Ok(PartitionLog { stream, partition, store, queue, live, stage })
+        let state = Mutex::new(WriterState::Idle(Box::new(writer)));
+        Ok(PartitionLog { stream, partition, store, queue, live, state })
     }
 
-    /// Lets `sink` see everything from the present head on. Has no effect once the partition was started: the sink would
-    /// miss what came in between.
+    /// Pushes everything after the present head to `sink`. Has no effect once the partition was started: the sink would
+    /// have missed events.
     pub fn attach(&self, sink: Arc<dyn LogSink>) {
-        match &mut *self.stage.lock() {
-            Stage::Idle(writer) => writer.sinks.push(sink),
-            _ => tracing::error!(partition = %self.partition, "a sink was attached after the start and sees nothing"),
+        match &mut *self.state.lock() {
+            WriterState::Idle(writer) => writer.sinks.push(sink),
+            _ => {
+                tracing::error!(partition = %self.partition, "a sink was attached after the start; it receives nothing")
+            }
         }
     }
 
-    /// Starts the writer's thread; from now on events are taken. Fails if the system has no more threads.
+    /// Starts the writer's thread, and with it accepts events. Fails if the system has no more threads.
     pub fn start(&self) -> std::io::Result<()> {
-        let mut stage = self.stage.lock();
-        match std::mem::replace(&mut *stage, Stage::Closed) {
-            Stage::Idle(writer) => {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, WriterState::Closed) {
+            WriterState::Idle(writer) => {
                 let name = format!("log-{}-{}", self.stream.name, self.partition);
-                // First, because a writer whose queue is closed and empty ends.
+                // Before the thread starts: a writer whose queue is closed and empty ends.
                 self.queue.open();
                 let thread = std::thread::Builder::new().name(name).spawn(move || writer.run());
                 let thread = thread.inspect_err(|_| self.queue.close())?;
-                *stage = Stage::Running(thread);
+                *state = WriterState::Running(thread);
             }
-            other => *stage = other,
+            other => *state = other,
         }
         Ok(())
     }
 
-    /// Hands a submission to the writer, which answers through `submission.reply`. Never blocks.
+    /// Hands a submission to the writer, which replies through `submission.reply`. Never blocks.
     pub fn try_submit(&self, submission: Submission) -> Result<(), SubmitError> {
-        let room = self.reserve(&submission)?;
-        self.submit(room, submission)
+        let reservation = self.reserve(&submission)?;
+        self.submit(reservation, submission)
     }
 
     /// Checks a submission and reserves room for it.
-    pub(crate) fn reserve(&self, submission: &Submission) -> Result<Room<'_>, SubmitError> {
+    pub(crate) fn reserve(&self, submission: &Submission) -> Result<Reservation<'_>, SubmitError> {
         let bytes = submission.check(&self.stream)?;
         self.queue.reserve(bytes)?;
-        Ok(Room { queue: &self.queue, bytes })
+        Ok(Reservation { queue: &self.queue, bytes })
     }
 
     /// Submits into reserved room.
-    pub(crate) fn submit(&self, room: Room<'_>, submission: Submission) -> Result<(), SubmitError> {
-        let item = Item::Submission { submission, bytes: room.bytes };
+    pub(crate) fn submit(&self, reservation: Reservation<'_>, submission: Submission) -> Result<(), SubmitError> {
+        let item = QueueItem::Submission { submission, bytes: reservation.bytes };
         self.queue.push(item).map_err(|_| SubmitError::Stopped)?;
-        // The room is in use now; the writer gives it back.
-        std::mem::forget(room);
+        // The room is in use now; the writer returns it.
+        std::mem::forget(reservation);
         Ok(())
     }
 
-    /// Puts a cut of `view` in band, behind everything submitted so far. The receiver learns where it lies when all before
-    /// it is durable and shown; it gets an error if the log stops before. `None` if the partition takes nothing now.
+    /// Queues a cut of `view` behind everything submitted so far. The receiver gets its position once all events before it
+    /// are durable and pushed to the sinks, or an error if the log stops first. `None` if the partition is closed.
     pub fn cut(&self, view: &ViewName) -> Option<oneshot::Receiver<CutPoint>> {
         let (reply, point) = oneshot::channel();
-        self.queue.push(Item::Cut { view: view.clone(), reply }).ok().map(|()| point)
+        self.queue.push(QueueItem::Cut { view: view.clone(), reply }).ok().map(|()| point)
     }
 
     /// The oldest offset in the log and the first that is not durable.
@@ -170,47 +188,56 @@ impl PartitionLog {
         self.store.register(reader);
     }
 
-    /// `reader` needs nothing before `offset` any more. Registers it if need be.
+    /// Releases the log before `offset` for `reader`, which is registered if necessary.
     pub fn release(&self, reader: &str, offset: Offset) {
         self.store.release(reader, offset);
     }
 
-    /// How far the partition has come; caught up if nothing waits for its writer or is being written.
+    /// The watermark and the last arrival; caught up if no event waits for the writer or is being written.
     pub fn progress(&self) -> PartitionProgress {
-        // Before the figures: what is no longer on its way is in them.
+        // Read before the figures: they contain every event that is no longer on its way.
         let caught_up = self.queue.is_clear();
         let live = *self.live.lock();
         let watermark = (live.totals.watermark != Micros::MIN).then_some(live.totals.watermark);
         PartitionProgress { watermark, last_arrival: live.last_arrived_at, caught_up }
     }
 
-    /// The present figures.
-    pub fn status(&self) -> PartitionStatus {
-        let live = *self.live.lock();
-        let totals = live.totals;
+    /// Totals after the last durable group.
+    pub fn totals(&self) -> Totals {
+        self.live.lock().totals
+    }
+
+    /// The present figures, together with those of the partition's archiver.
+    pub fn status(&self, archived: Offset, archive_error: Option<String>) -> PartitionStatus {
+        let LiveFigures { totals, head, last_arrived_at } = *self.live.lock();
         PartitionStatus {
             partition: self.partition,
             log_start: self.store.start(),
-            head: live.head,
-            durable: self.store.head(),
+            head,
+            archived,
             watermark: (totals.watermark != Micros::MIN).then_some(totals.watermark),
             accepted: totals.accepted.events,
             duplicates: totals.duplicates,
             late: totals.late,
             ahead: totals.ahead,
             log_bytes: self.store.bytes(),
-            queued_bytes: self.queue.bytes() as u64,
-            last_arrived_at: live.last_arrived_at,
-            last_sync_ms: live.last_sync_ms,
+            last_arrival: last_arrived_at,
+            archive_error,
         }
     }
 
-    /// Takes nothing more, writes what waits, and ends the thread. Blocking; done once, later calls have no effect.
+    /// Event bytes that wait for the writer.
+    #[cfg(test)]
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Stops accepting events, writes those that wait, and ends the thread. Blocking; later calls have no effect.
     pub fn close(&self) {
         self.queue.close();
-        let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Closed);
-        // The thread catches its own panics, so there is nothing in the result.
-        if let Stage::Running(thread) = stage {
+        let state = std::mem::replace(&mut *self.state.lock(), WriterState::Closed);
+        // The thread catches its own panics, so the result holds nothing.
+        if let WriterState::Running(thread) = state {
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! What waits for the partition's writer? Bounded in bytes, in order, with the cuts of runs between the events.
+//! Queues submissions and cuts for a partition's writer, in order, bounded in bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,76 +10,78 @@ use tokio::sync::oneshot;
 
 use super::submission::{Submission, SubmitError};
 
-/// One thing for the writer to do.
+/// One item of work for the writer.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum QueueItem {
     Submission { submission: Submission, bytes: usize },
     Cut { view: ViewName, reply: oneshot::Sender<CutPoint> },
 }
 
-/// What the writer gets.
+/// What the writer receives from the queue.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum WriterWork {
     /// Everything that waited, up to the limit; at least one item.
-    Group(Vec<Item>),
-    /// Nothing came for the time it was willing to wait.
-    Quiet,
-    /// Nothing will come any more.
+    Group(Vec<QueueItem>),
+    /// No item came within the given time.
+    Idle,
+    /// The queue is closed and empty.
     Closed,
 }
 
-/// The queue before one writer.
+/// The queue in front of one writer.
 #[derive(Debug)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+pub(crate) struct WriterQueue {
+    state: Mutex<QueueState>,
     filled: Condvar,
     bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    items: VecDeque<Item>,
+struct QueueState {
+    items: VecDeque<QueueItem>,
     /// Bytes waiting or reserved.
     bytes: usize,
     open: bool,
-    /// The writer is at work on what it took last.
-    in_hand: bool,
+    /// The writer is processing the last group.
+    writing: bool,
 }
 
-impl Queue {
-    /// A queue that is still closed.
+impl WriterQueue {
+    /// Creates a queue that is still closed.
     pub fn new(bytes_max: usize) -> Self {
-        Queue { state: Mutex::default(), filled: Condvar::new(), bytes_max }
+        WriterQueue { state: Mutex::default(), filled: Condvar::new(), bytes_max }
     }
 
-    /// Lets items in.
+    /// Starts accepting items.
     pub fn open(&self) {
         self.state.lock().open = true;
     }
 
-    /// Lets nothing in any more. What waits is still taken.
+    /// Stops accepting items. The writer still receives those that wait.
     pub fn close(&self) {
         self.state.lock().open = false;
         self.filled.notify_all();
     }
 
     /// Bytes waiting or reserved.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
 
-    /// Does nothing wait, and is nothing being written?
+    /// Whether no item waits and none is being written.
     pub fn is_clear(&self) -> bool {
         let state = self.state.lock();
-        state.items.is_empty() && state.bytes == 0 && !state.in_hand
+        state.items.is_empty() && state.bytes == 0 && !state.writing
     }
 
-    /// Reserves room for a submission. The first one always fits: it could never be taken otherwise.
+    /// Reserves room for a submission. The first one always fits: otherwise it never could.
     pub fn reserve(&self, bytes: usize) -> Result<(), SubmitError> {
         let mut state = self.state.lock();
         if !state.open {
             return Err(SubmitError::Stopped);
         }
+        // I9: at the limit, the client gets 429.
         if state.bytes > 0 && state.bytes.saturating_add(bytes) > self.bytes_max {
             return Err(SubmitError::Busy);
         }
@@ -87,13 +89,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives back room that [`Queue::reserve`] gave.
+    /// Returns room reserved with [`WriterQueue::reserve`].
     pub fn unreserve(&self, bytes: usize) {
         self.state.lock().bytes -= bytes;
     }
 
-    /// Adds an item, a submission into its reserved room. Gives it back if the queue is closed.
-    pub fn push(&self, item: Item) -> Result<(), Item> {
+    /// Adds an item, a submission into its reserved room. Returns the item if the queue is closed.
+    pub fn push(&self, item: QueueItem) -> Result<(), QueueItem> {
         let mut state = self.state.lock();
         if !state.open {
             return Err(item);
@@ -104,37 +106,38 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what waits, up to `bytes_max` bytes of events; waits for it, at most `quiet` if that is given.
-    pub fn take(&self, bytes_max: usize, quiet: Option<Duration>) -> Taken {
+    /// Removes what waits, up to `bytes_max` bytes of events. Waits for the first item, at most `idle_after` if given.
+    pub fn take(&self, bytes_max: usize, idle_after: Option<Duration>) -> WriterWork {
         let mut state = self.state.lock();
-        // Who comes back has done what it took.
-        state.in_hand = false;
+        // A writer that asks for more has processed its last group.
+        state.writing = false;
         while state.items.is_empty() {
             if !state.open {
-                return Taken::Closed;
+                return WriterWork::Closed;
             }
-            match quiet {
+            match idle_after {
                 None => self.filled.wait(&mut state),
-                Some(quiet) => {
-                    if self.filled.wait_for(&mut state, quiet).timed_out() && state.items.is_empty() && state.open {
-                        return Taken::Quiet;
+                Some(idle_after) => {
+                    let timed_out = self.filled.wait_for(&mut state, idle_after).timed_out();
+                    if timed_out && state.items.is_empty() && state.open {
+                        return WriterWork::Idle;
                     }
                 }
             }
         }
         let mut group = Vec::new();
-        let mut taken = 0;
+        let mut group_bytes = 0;
         while let Some(item) = state.items.pop_front() {
-            if let Item::Submission { bytes, .. } = &item {
-                taken += bytes;
+            if let QueueItem::Submission { bytes, .. } = &item {
+                group_bytes += bytes;
             }
             group.push(item);
-            if taken >= bytes_max {
+            if group_bytes >= bytes_max {
                 break;
             }
         }
-        state.bytes -= taken;
-        state.in_hand = true;
-        Taken::Group(group)
+        state.bytes -= group_bytes;
+        state.writing = true;
+        WriterWork::Group(group)
     }
 }

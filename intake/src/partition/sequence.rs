@@ -1,6 +1,7 @@
-//! In which order, and as what, do events enter the log? Idempotency, dedup, watermark, offset: one submission at a time.
+//! Decides the order and the verdict of events: idempotency, dedup, watermark and offset, one submission at a time.
 //!
-//! A pure function of the submissions, their arrival times and what was accepted before: replay gives the same verdicts.
+//! The result is a pure function of the submissions, their arrival times and the events accepted before: a replay gives
+//! the same verdicts.
 
 use std::sync::Arc;
 
@@ -14,24 +15,25 @@ use shared::stream::Stream;
 use shared::time::Micros;
 
 use super::dedup::DedupWindow;
+use super::key_claims::KeyClaim;
 use super::keys::{KeyMemory, KeyRecord};
 use super::settings::PartitionSettings;
-use super::submission::PartAnswer;
+use super::submission::PartitionReceipt;
 use super::watermark::WatermarkRules;
 use crate::event_id::hash_ids;
 use crate::log::Totals;
 
-/// What has to be written for a submission.
+/// A submission with its receipt, ready to be written.
 #[derive(Debug, Default)]
-pub(crate) struct Sequenced {
-    pub answer: PartAnswer,
+pub(crate) struct SequencedSubmission {
+    pub receipt: PartitionReceipt,
     /// Accepted rows with the columns of the log; `None` if there are none.
     pub rows: Option<RecordBatch>,
-    /// The key that has to be durable with them.
+    /// The key to store with them.
     pub key: Option<KeyRecord>,
 }
 
-/// The order of one partition.
+/// Assigns offsets and verdicts to the events of one partition.
 pub(crate) struct Sequencer {
     partition: Partition,
     schema: SchemaRef,
@@ -46,7 +48,7 @@ pub(crate) struct Sequencer {
 }
 
 impl Sequencer {
-    /// Continues after `totals`; ids and keys are restored one by one. `ids_from` is the offset of the first id to come.
+    /// Continues after `totals`. `ids_from` is the offset of the first id that [`Sequencer::restore`] will receive.
     pub fn new(
         partition: Partition,
         stream: &Stream,
@@ -67,7 +69,7 @@ impl Sequencer {
         }
     }
 
-    /// Remembers the ids of events that are in the log already, from a column of the primary key.
+    /// Remembers the ids of events that are in the log already; `ids` is a column of the primary key.
     pub fn restore(&mut self, ids: &dyn Array) {
         if let Some(dedup) = &mut self.dedup {
             dedup.restore_all(&hash_ids(ids));
@@ -84,25 +86,27 @@ impl Sequencer {
         &mut self,
         rows: RecordBatch,
         ids: Option<&[u128]>,
-        key: Option<&str>,
+        claim: Option<Arc<KeyClaim>>,
         arrived_at: Micros,
-    ) -> Result<Sequenced, ArrowError> {
-        if let Some(answer) = key.and_then(|key| self.keys.answer(key)) {
-            return Ok(Sequenced { answer, ..Sequenced::default() });
+    ) -> Result<SequencedSubmission, ArrowError> {
+        if let Some(receipt) = claim.as_ref().and_then(|claim| self.keys.receipt(claim)) {
+            return Ok(SequencedSubmission { receipt, ..SequencedSubmission::default() });
         }
         let submitted = rows.num_rows();
         let rows = self.drop_duplicates(rows, ids)?;
-        let mut answer = PartAnswer { duplicates: (submitted - rows.num_rows()) as u64, ..PartAnswer::default() };
-        self.totals.duplicates += answer.duplicates;
-        let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut answer)).transpose()?;
-        let key = key.map(|key| KeyRecord { key: Arc::from(key), answer });
-        if let Some(record) = &key {
-            self.keys.remember(record.clone());
-        }
-        Ok(Sequenced { answer, rows, key })
+        let duplicates = (submitted - rows.num_rows()) as u64;
+        let mut receipt = PartitionReceipt { duplicates, ..PartitionReceipt::default() };
+        self.totals.duplicates += duplicates;
+        let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
+        let key = claim.map(|claim| {
+            let record = KeyRecord { key: Arc::clone(claim.key()), body: claim.body(), receipt };
+            self.keys.remember(claim, receipt);
+            record
+        });
+        Ok(SequencedSubmission { receipt, rows, key })
     }
 
-    /// The group was written.
+    /// Keeps the changes of the group: it was written.
     pub fn commit(&mut self) {
         self.committed = self.totals;
         self.keys.commit();
@@ -111,7 +115,7 @@ impl Sequencer {
         }
     }
 
-    /// The group was not written: it never was.
+    /// Reverts the changes of the group: it was not written.
     pub fn rollback(&mut self) {
         self.totals = self.committed;
         self.keys.rollback();
@@ -129,19 +133,20 @@ impl Sequencer {
         filter_record_batch(&rows, &is_new)
     }
 
+    /// Gives the rows their offsets and the watermark before each: the record from which lateness is judged (I3).
     fn stamp(
         &mut self,
         rows: RecordBatch,
         arrived_at: Micros,
-        answer: &mut PartAnswer,
+        receipt: &mut PartitionReceipt,
     ) -> Result<RecordBatch, ArrowError> {
         let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>();
         let verdict = self.rules.pass(times.values(), arrived_at, self.totals.watermark);
         let first = self.totals.head();
         let end = Offset(first.0 + rows.num_rows() as u64);
-        answer.accepted = end.0 - first.0;
-        (answer.late, answer.ahead) = (verdict.late, verdict.ahead);
-        (answer.first_offset, answer.end_offset) = (Some(first), Some(end));
+        receipt.accepted = end.0 - first.0;
+        (receipt.late, receipt.ahead) = (verdict.late, verdict.ahead);
+        (receipt.first_offset, receipt.end_offset) = (Some(first), Some(end));
         self.totals.accepted += Ledger::of_range(self.partition, first, end);
         self.totals.watermark = verdict.after;
         self.totals.late += verdict.late;

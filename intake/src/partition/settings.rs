@@ -1,4 +1,4 @@
-//! How much may one partition hold back, remember and group? The limits, as values that tests may lower.
+//! Holds the limits of one partition's writer, as values that tests may lower.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::log::{LogSettings, Totals};
 #[derive(Clone)]
 pub struct PartitionSettings {
     pub log: LogSettings,
-    /// Where partitions begin that have no log yet; offset 0 for those not named.
+    /// Totals at which partitions without a log start; offset 0 for those not named.
     pub begins: Arc<BTreeMap<(StreamName, Partition), Totals>>,
     /// What the stream remembers of late events, all partitions together.
     pub lateness: LatenessSettings,
@@ -26,9 +26,9 @@ pub struct PartitionSettings {
     pub queue_bytes_max: usize,
     /// Event bytes that are written with one sync.
     pub group_bytes_max: usize,
-    /// Rows up to which waiting submissions are put into one batch.
+    /// Rows up to which waiting submissions are combined into one batch.
     pub batch_rows_max: usize,
-    /// Quiet time after which the log is marked as durable to its end.
+    /// Idle time after which the log is marked as durable to its end.
     pub mark_after: Duration,
 }
 

@@ -1,11 +1,15 @@
-//! What is handed to a partition's writer, and what comes back?
+//! Defines the unit of work of a partition's writer: the events of one request for one partition, and the result.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
-use shared::ids::Offset;
+use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
 use tokio::sync::oneshot;
+
+use super::key_claims::KeyClaim;
 
 /// Largest submission, in bytes of its columns: a frame and its string offsets stay far below 32 bits.
 const SUBMISSION_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -17,15 +21,16 @@ pub struct Submission {
     pub rows: RecordBatch,
     /// [`crate::event_id::hash_ids`] of the primary key's column; `None` exactly if the stream has no primary key.
     pub id_hashes: Option<Vec<u128>>,
-    /// With it, a repetition gets the first answer again and writes nothing.
-    pub idempotency_key: Option<String>,
-    /// Told when the events are durable, or why they are not. Dropped without an answer only if the process dies.
-    pub reply: oneshot::Sender<Result<PartAnswer, WriteError>>,
+    /// The request's idempotency key: a retry gets the first receipt again and writes nothing.
+    pub key: Option<Arc<KeyClaim>>,
+    /// Receives the receipt when the events are durable, or the reason why they are not. Dropped without a value only if
+    /// the process dies.
+    pub reply: oneshot::Sender<Result<PartitionReceipt, SubmitError>>,
 }
 
-/// What became of a submission.
+/// What one partition did with a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PartAnswer {
+pub struct PartitionReceipt {
     pub accepted: u64,
     pub duplicates: u64,
     /// Accepted events that came after allowed lateness.
@@ -39,38 +44,35 @@ pub struct PartAnswer {
     pub end_offset: Option<Offset>,
 }
 
-/// Why a submission was not taken. Nothing of it was written.
+/// Why events were not written, or are not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// Too many bytes wait already: ask again later (429).
-    #[error("the log's writer is busy")]
+    /// Too many bytes wait for the writer; nothing was written (429).
+    #[error("the log's writer is busy: events arrive faster than they can be written")]
     Busy,
-    /// Not started yet, or stopping.
-    #[error("the log takes no events now")]
-    Stopped,
-    /// Larger than any submission may be (413).
-    #[error("{bytes} bytes of events at once; at most {max} are possible")]
-    TooLarge { bytes: usize, max: usize },
-    #[error("the stream has no partition {0}")]
-    NoPartition(u32),
-    /// The caller's mistake: the rows are not what the stream declares.
-    #[error("the submission does not fit the stream: {0}")]
-    Mismatch(String),
-}
-
-/// Why a submission that was taken is not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// Nothing of it was written; later ones may succeed (507).
-    #[error("disk full")]
+    /// Nothing was written; later submissions may succeed (507).
+    #[error("the disk of the log is full")]
     DiskFull,
-    /// Unknown whether it was written: the process stops, and the next one will know.
-    #[error("the log has stopped")]
+    /// Before it started, nothing was written. Afterwards the outcome is unknown until the next start (503).
+    #[error("the log is closed: the server is stopping")]
     Stopped,
+    /// The idempotency key was used with another body; nothing was written (422).
+    #[error("the Idempotency-Key was used with another body; send a new key, or the same body for a retry")]
+    KeyReused,
+    /// Larger than any submission may be (413).
+    #[error("the request holds {bytes} bytes of events for one partition; at most {max} are possible")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("the stream does not have a partition {0}")]
+    NoPartition(Partition),
+    /// A mistake of the caller: the rows are not what the stream declares.
+    #[error("the rows do not match the stream: {0}")]
+    Mismatch(String),
+    #[error("the events could not be divided among the partitions: {0}")]
+    Rows(String),
 }
 
 impl Submission {
-    /// Checks the submission against the stream and says how many bytes it holds.
+    /// Checks the submission against the stream and returns its size in bytes.
     pub(crate) fn check(&self, stream: &Stream) -> Result<usize, SubmitError> {
         let mismatch = |reason: String| Err(SubmitError::Mismatch(reason));
         if self.rows.num_columns() != stream.columns.len() {
@@ -97,7 +99,7 @@ impl Submission {
     }
 }
 
-/// Bytes of the rows themselves, without what else is in the buffers they share with others.
+/// Bytes of the rows themselves, without other data in the buffers they share.
 fn bytes_of(rows: &RecordBatch) -> usize {
     let of_column = |column: &dyn Array| match column.data_type() {
         DataType::Utf8View => column.len() * 16 + column.as_string_view().total_buffer_bytes_used(),

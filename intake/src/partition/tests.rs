@@ -1,4 +1,4 @@
-//! Does a partition decide the same however often it is closed, and keep every promise when it cannot write?
+//! Checks that a partition decides the same however often it is closed, and that failed writes leave no trace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,9 @@ use crate::log::{IoFaults, IoStep, LogSettings};
 const P: Partition = Partition(0);
 const ARRIVED: Micros = Micros(1_000);
 
-type Receiver = oneshot::Receiver<Result<PartAnswer, WriteError>>;
+type Receiver = oneshot::Receiver<Result<PartitionReceipt, SubmitError>>;
 
-/// A sink that writes down what it sees, and lets it through only while it is open.
+/// A sink that records items, and blocks while it is shut.
 #[derive(Default)]
 struct Recorder {
     items: Mutex<Vec<LogItem>>,
@@ -57,7 +57,21 @@ fn settings() -> PartitionSettings {
     PartitionSettings { log, dedup_horizon_events: 8, idempotency_keys_max: 3, ..PartitionSettings::default() }
 }
 
-fn open(dir: &TempDir, settings: PartitionSettings) -> (PartitionLog, Arc<Recorder>) {
+/// A partition, with the keys of its stream, and a sink that records.
+struct TestPartition {
+    log: PartitionLog,
+    claims: Arc<KeyClaims>,
+}
+
+impl std::ops::Deref for TestPartition {
+    type Target = PartitionLog;
+
+    fn deref(&self) -> &PartitionLog {
+        &self.log
+    }
+}
+
+fn open(dir: &TempDir, settings: PartitionSettings) -> (TestPartition, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let log = opened(dir, settings, Arc::new(|reason: &str| panic!("{reason}")));
     log.attach(recorder.clone());
@@ -65,55 +79,60 @@ fn open(dir: &TempDir, settings: PartitionSettings) -> (PartitionLog, Arc<Record
     (log, recorder)
 }
 
-fn opened(dir: &TempDir, settings: PartitionSettings, on_fatal: OnFatal) -> PartitionLog {
+fn opened(dir: &TempDir, settings: PartitionSettings, on_fatal: OnFatal) -> TestPartition {
     let clock = Arc::new(ManualClock::at(ARRIVED));
-    PartitionLog::open(dir.path(), Arc::new(stream()), P, settings, clock, on_fatal).expect("opens")
+    let claims = Arc::new(KeyClaims::default());
+    let log = PartitionLog::open(dir.path(), Arc::new(stream()), P, settings, clock, on_fatal, &claims);
+    TestPartition { log: log.expect("opens"), claims }
 }
 
-fn submission(of: &[(Option<&str>, i64)], key: Option<&str>) -> (Submission, Receiver) {
+/// Every key is sent with the same body.
+fn submission(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>) -> (Submission, Receiver) {
     let (reply, answer) = oneshot::channel();
     let rows = events(of);
     let id_hashes = Some(hash_ids(rows.column(0)));
-    (Submission { rows, id_hashes, idempotency_key: key.map(str::to_owned), reply }, answer)
+    let key = key.map(|key| IdempotencyKey { key: key.to_owned(), body: BodyFingerprint::of(b"the body") });
+    let key = key.map(|key| log.claims.claim(&key).expect("the same body"));
+    (Submission { rows, id_hashes, key, reply }, answer)
 }
 
-fn submit(log: &PartitionLog, of: &[(Option<&str>, i64)], key: Option<&str>) -> Receiver {
-    let (submission, answer) = submission(of, key);
+fn submit(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>) -> Receiver {
+    let (submission, answer) = submission(log, of, key);
     log.try_submit(submission).expect("there is room");
     answer
 }
 
-fn told(answer: Receiver) -> Result<PartAnswer, WriteError> {
+fn receipt(answer: Receiver) -> Result<PartitionReceipt, SubmitError> {
     answer.blocking_recv().expect("an answer")
 }
 
-fn answer(accepted: u64, duplicates: u64, first: u64) -> PartAnswer {
+fn answer(accepted: u64, duplicates: u64, first: u64) -> PartitionReceipt {
     let (first_offset, end_offset) = match accepted {
         0 => (None, None),
         _ => (Some(Offset(first)), Some(Offset(first + accepted))),
     };
-    PartAnswer { accepted, duplicates, late: 0, ahead: 0, first_offset, end_offset }
+    PartitionReceipt { accepted, duplicates, late: 0, ahead: 0, first_offset, end_offset }
 }
 
-/// What a partition is, told with lists.
+/// A model of a partition, made of lists.
 #[derive(Default)]
 struct Model {
     /// Id, event time and watermark before it, of each accepted event.
     accepted: Vec<(Option<u8>, i64, Option<i64>)>,
     watermark: Option<i64>,
-    keys: Vec<(u8, PartAnswer)>,
+    keys: Vec<(u8, PartitionReceipt)>,
     duplicates: u64,
     late: u64,
     ahead: u64,
 }
 
 impl Model {
-    fn submit(&mut self, of: &[(Option<u8>, i64)], key: Option<u8>) -> PartAnswer {
+    fn submit(&mut self, of: &[(Option<u8>, i64)], key: Option<u8>) -> PartitionReceipt {
         let recent = &self.keys[self.keys.len().saturating_sub(3)..];
         if let Some((_, known)) = recent.iter().find(|(k, _)| Some(*k) == key) {
             return *known;
         }
-        let (first, mut answer) = (self.accepted.len() as u64, PartAnswer::default());
+        let (first, mut answer) = (self.accepted.len() as u64, PartitionReceipt::default());
         for (id, at) in of {
             let recent = &self.accepted[self.accepted.len().saturating_sub(8)..];
             if id.is_some() && recent.iter().any(|(known, ..)| known == id) {
@@ -165,7 +184,7 @@ proptest! {
         let dir = TempDir::new().expect("a folder");
         let (mut log, mut recorder) = open(&dir, settings());
         let mut model = Model::default();
-        let mut asked: Vec<(Receiver, PartAnswer)> = Vec::new();
+        let mut asked: Vec<(Receiver, PartitionReceipt)> = Vec::new();
         let mut shown: Vec<LogItem> = Vec::new();
         for action in actions {
             match action {
@@ -186,11 +205,11 @@ proptest! {
         log.close();
         shown.append(&mut recorder.items.lock());
         for (answer, expected) in asked {
-            prop_assert_eq!(told(answer), Ok(expected));
+            prop_assert_eq!(receipt(answer), Ok(expected));
         }
-        let status = log.status();
+        let status = log.status(Offset(0), None);
         let head = Offset(model.accepted.len() as u64);
-        prop_assert_eq!((status.head, status.durable), (head, head));
+        prop_assert_eq!((status.head, log.range().1), (head, head));
         prop_assert_eq!(status.watermark, model.watermark.map(Micros));
         prop_assert_eq!((status.duplicates, status.late, status.ahead), (model.duplicates, model.late, model.ahead));
 
@@ -219,26 +238,26 @@ fn an_id_is_known_inside_the_horizon_and_forgotten_outside_it() {
     let dir = TempDir::new().expect("a folder");
     let (log, _) = open(&dir, settings());
     let a = [(Some("a"), 1)];
-    assert_eq!(told(submit(&log, &[a[0], a[0]], None)), Ok(answer(1, 1, 0)));
+    assert_eq!(receipt(submit(&log, &[a[0], a[0]], None)), Ok(answer(1, 1, 0)));
     let others: Vec<String> = (0..7).map(|i| format!("other {i}")).collect();
     let others: Vec<_> = others.iter().map(|id| (Some(id.as_str()), 1)).collect();
-    assert_eq!(told(submit(&log, &others, None)), Ok(answer(7, 0, 1)));
-    assert_eq!(told(submit(&log, &a, None)), Ok(answer(0, 1, 8)), "the eighth event back");
-    assert_eq!(told(submit(&log, &[(None, 1)], None)), Ok(answer(1, 0, 8)), "no id is no duplicate");
-    assert_eq!(told(submit(&log, &a, None)), Ok(answer(1, 0, 9)), "the ninth event back");
+    assert_eq!(receipt(submit(&log, &others, None)), Ok(answer(7, 0, 1)));
+    assert_eq!(receipt(submit(&log, &a, None)), Ok(answer(0, 1, 8)), "the eighth event back");
+    assert_eq!(receipt(submit(&log, &[(None, 1)], None)), Ok(answer(1, 0, 8)), "a null id is never a duplicate");
+    assert_eq!(receipt(submit(&log, &a, None)), Ok(answer(1, 0, 9)), "the ninth event back");
 }
 
 #[test]
-fn a_key_gets_its_first_answer_again_even_if_nothing_was_accepted() {
+fn a_key_gets_its_first_receipt_again_even_if_nothing_was_accepted() {
     let dir = TempDir::new().expect("a folder");
     let (log, _) = open(&dir, settings());
-    assert_eq!(told(submit(&log, &[(Some("a"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
-    assert_eq!(told(submit(&log, &[(Some("a"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
+    assert_eq!(receipt(submit(&log, &[(Some("a"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
+    assert_eq!(receipt(submit(&log, &[(Some("a"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
     drop(log);
     let (log, recorder) = open(&dir, settings());
-    assert_eq!(told(submit(&log, &[(Some("b"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
-    assert_eq!(told(submit(&log, &[(Some("c"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
-    assert_eq!(log.status().accepted, 1);
+    assert_eq!(receipt(submit(&log, &[(Some("b"), 1)], Some("second"))), Ok(answer(0, 1, 1)));
+    assert_eq!(receipt(submit(&log, &[(Some("c"), 1)], Some("first"))), Ok(answer(1, 0, 0)));
+    assert_eq!(log.status(Offset(0), None).accepted, 1);
     assert!(recorder.items.lock().is_empty());
 }
 
@@ -249,7 +268,7 @@ fn a_full_queue_is_busy_until_the_writer_gets_on() {
     recorder.shut(true);
     let mut waiting = Vec::new();
     let refused = loop {
-        let (submission, answer) = submission(&[(None, 1)], None);
+        let (submission, answer) = submission(&log, &[(None, 1)], None);
         match log.try_submit(submission) {
             Ok(()) => waiting.push(answer),
             Err(refused) => break refused,
@@ -259,14 +278,14 @@ fn a_full_queue_is_busy_until_the_writer_gets_on() {
     assert_eq!(refused, SubmitError::Busy);
     recorder.shut(false);
     for answer in waiting {
-        assert_eq!(told(answer).map(|a| a.accepted), Ok(1));
+        assert_eq!(receipt(answer).map(|a| a.accepted), Ok(1));
     }
-    assert_eq!(told(submit(&log, &[(None, 1)], None)).map(|a| a.accepted), Ok(1));
-    assert_eq!(log.status().queued_bytes, 0);
+    assert_eq!(receipt(submit(&log, &[(None, 1)], None)).map(|a| a.accepted), Ok(1));
+    assert_eq!(log.queued_bytes(), 0);
 }
 
 #[test]
-fn a_partition_is_caught_up_when_nothing_waits_and_nothing_is_being_shown() {
+fn a_partition_is_caught_up_when_nothing_waits_and_nothing_is_being_pushed() {
     let dir = TempDir::new().expect("a folder");
     let (log, recorder) = open(&dir, settings());
     assert_eq!(log.progress(), PartitionProgress { watermark: None, last_arrival: None, caught_up: true });
@@ -277,12 +296,12 @@ fn a_partition_is_caught_up_when_nothing_waits_and_nothing_is_being_shown() {
         assert!(patience.elapsed().as_secs() < 60, "the event never came");
         std::thread::yield_now();
     }
-    // Durable, and being shown: out of the queue, but not yet with everybody.
+    // Durable and out of the queue, but not yet pushed to all sinks.
     assert!(!log.progress().caught_up);
     let second = submit(&log, &[(Some("b"), 9)], None);
     assert!(!log.progress().caught_up);
     recorder.shut(false);
-    assert!(told(first).is_ok() && told(second).is_ok());
+    assert!(receipt(first).is_ok() && receipt(second).is_ok());
     while !log.progress().caught_up {
         assert!(patience.elapsed().as_secs() < 60, "the writer never comes to rest");
         std::thread::yield_now();
@@ -307,7 +326,7 @@ fn a_cut_lies_between_what_came_before_and_after_it() {
     recorder.shut(false);
     let point = point.blocking_recv().expect("a cut");
     assert_eq!((point.offset, point.accepted), (Offset(3), Ledger::of_range(P, Offset(0), Offset(3))));
-    assert!(answers.into_iter().all(|answer| told(answer).is_ok()));
+    assert!(answers.into_iter().all(|answer| receipt(answer).is_ok()));
     log.close();
     let mut seen = Vec::new();
     for item in recorder.items.lock().iter() {
@@ -336,24 +355,24 @@ fn failing(step: IoStep, kind: std::io::ErrorKind) -> (PartitionSettings, Arc<At
 }
 
 #[test]
-fn after_a_failed_sync_nothing_is_acknowledged_or_shown() {
+fn after_a_failed_sync_nothing_is_acknowledged_or_pushed() {
     let dir = TempDir::new().expect("a folder");
     let (settings, broken) = failing(IoStep::Sync, std::io::ErrorKind::Other);
     let reasons = Arc::new(Mutex::new(Vec::new()));
-    let told_of = reasons.clone();
-    let log = opened(&dir, settings, Arc::new(move |reason: &str| told_of.lock().push(reason.to_owned())));
+    let recorded = reasons.clone();
+    let log = opened(&dir, settings, Arc::new(move |reason: &str| recorded.lock().push(reason.to_owned())));
     let recorder = Arc::new(Recorder::default());
     log.attach(recorder.clone());
     log.start().expect("a thread");
-    assert!(told(submit(&log, &[(Some("a"), 1)], None)).is_ok());
+    assert!(receipt(submit(&log, &[(Some("a"), 1)], None)).is_ok());
     broken.store(true, Ordering::SeqCst);
-    assert_eq!(told(submit(&log, &[(Some("b"), 1)], None)), Err(WriteError::Stopped));
+    assert_eq!(receipt(submit(&log, &[(Some("b"), 1)], None)), Err(SubmitError::Stopped));
     log.close();
     broken.store(false, Ordering::SeqCst);
-    assert_eq!(log.try_submit(submission(&[(Some("c"), 1)], None).0), Err(SubmitError::Stopped));
-    assert_eq!(reasons.lock().len(), 1, "the process is told to stop, once");
+    assert_eq!(log.try_submit(submission(&log, &[(Some("c"), 1)], None).0), Err(SubmitError::Stopped));
+    assert_eq!(reasons.lock().len(), 1, "the process is stopped once");
     assert_eq!(recorder.items.lock().len(), 1);
-    assert_eq!(log.status().durable, Offset(1));
+    assert_eq!(log.range().1, Offset(1));
 }
 
 #[test]
@@ -361,17 +380,17 @@ fn a_full_disk_leaves_no_trace_of_what_it_refused() {
     let dir = TempDir::new().expect("a folder");
     let (settings, full) = failing(IoStep::Write, std::io::ErrorKind::StorageFull);
     let (log, _) = open(&dir, settings);
-    assert_eq!(told(submit(&log, &[(Some("a"), 50)], None)), Ok(answer(1, 0, 0)));
-    let before = log.status();
+    assert_eq!(receipt(submit(&log, &[(Some("a"), 50)], None)), Ok(answer(1, 0, 0)));
+    let before = log.status(Offset(0), None);
     full.store(true, Ordering::SeqCst);
     let again = [(Some("a"), 60), (Some("b"), 60)];
-    assert_eq!(told(submit(&log, &again, Some("key"))), Err(WriteError::DiskFull));
-    let after = log.status();
+    assert_eq!(receipt(submit(&log, &again, Some("key"))), Err(SubmitError::DiskFull));
+    let after = log.status(Offset(0), None);
     assert_eq!((after.head, after.watermark, after.duplicates), (before.head, before.watermark, before.duplicates));
     let point = log.cut(&"view".parse().expect("a name")).expect("it runs").blocking_recv();
-    assert_eq!(point.map(|p| p.offset), Ok(Offset(1)), "a cut needs no room");
+    assert_eq!(point.map(|p| p.offset), Ok(Offset(1)), "a cut needs no disk space");
     full.store(false, Ordering::SeqCst);
-    assert_eq!(told(submit(&log, &again, Some("key"))), Ok(answer(1, 1, 1)));
+    assert_eq!(receipt(submit(&log, &again, Some("key"))), Ok(answer(1, 1, 1)));
 }
 
 #[test]
@@ -379,7 +398,7 @@ fn what_does_not_fit_the_stream_is_refused() {
     let dir = TempDir::new().expect("a folder");
     let (log, _) = open(&dir, settings());
     let refused = |change: &dyn Fn(&mut Submission)| {
-        let (mut submission, _) = submission(&[(Some("a"), 1)], None);
+        let (mut submission, _) = submission(&log, &[(Some("a"), 1)], None);
         change(&mut submission);
         matches!(log.try_submit(submission), Err(SubmitError::Mismatch(_)))
     };

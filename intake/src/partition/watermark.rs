@@ -1,4 +1,4 @@
-//! How far has event time come in this partition, and which events came too late for it?
+//! Advances the watermark of a partition and judges which events are late or too far ahead.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arrow::buffer::{NullBuffer, ScalarBuffer};
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 
-/// The rules of a stream, in microseconds.
+/// The time options of a stream, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WatermarkRules {
     delay_us: i64,
@@ -15,10 +15,10 @@ pub(crate) struct WatermarkRules {
     ahead_us: i64,
 }
 
-/// What a batch of events did to the watermark, and it to them.
+/// The watermark over a batch of events, and the verdicts on them.
 #[derive(Debug)]
-pub(crate) struct Verdict {
-    /// The watermark just before each event; null while there was none.
+pub(crate) struct WatermarkVerdict {
+    /// The watermark just before each event; null before the first.
     pub before_each: ArrayRef,
     /// The watermark after the last one.
     pub after: Micros,
@@ -37,8 +37,9 @@ impl WatermarkRules {
         }
     }
 
-    /// Lets the events with these `times` pass, in order, at the watermark `before` them. It never goes backwards.
-    pub fn pass(&self, times: &[i64], arrived_at: Micros, before: Micros) -> Verdict {
+    /// Judges events with these `times`, in order, starting from the watermark `before` them. The watermark never goes
+    /// backwards.
+    pub fn pass(&self, times: &[i64], arrived_at: Micros, before: Micros) -> WatermarkVerdict {
         let latest_plausible = arrived_at.0.saturating_add(self.ahead_us);
         let mut watermark = before.0;
         let (mut late, mut ahead, mut unset) = (0, 0, 0);
@@ -47,6 +48,7 @@ impl WatermarkRules {
             marks.push(watermark);
             // The watermark is unset for the first events only: it never goes back.
             unset += usize::from(watermark == Micros::MIN.0);
+            // I3: only the event time and the watermark recorded with the event decide.
             late += u64::from(watermark != Micros::MIN.0 && time.saturating_add(self.lateness_us) <= watermark);
             if *time > latest_plausible {
                 ahead += 1;
@@ -56,7 +58,7 @@ impl WatermarkRules {
         }
         let nulls = (unset > 0).then(|| NullBuffer::from_iter((0..times.len()).map(|i| i >= unset)));
         let before_each = TimestampMicrosecondArray::new(ScalarBuffer::from(marks), nulls).with_timezone("UTC");
-        Verdict { before_each: Arc::new(before_each), after: Micros(watermark), late, ahead }
+        WatermarkVerdict { before_each: Arc::new(before_each), after: Micros(watermark), late, ahead }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What does a partition's one thread do? Takes what waits, sequences it, makes it durable, shows it, and only then answers.
+//! Runs the one thread of a partition: it sequences what waits, makes it durable, pushes it to the sinks, and only then
+//! replies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use shared::seam::CutPoint;
 use shared::time::Micros;
 use tokio::sync::oneshot;
 
-use super::group::{Group, Part, PendingCut};
-use super::queue::{Item, Queue, Taken};
+use super::group::{GroupBuilder, GroupPart, PendingCut};
+use super::partition_log::LiveFigures;
+use super::queue::{QueueItem, WriterQueue, WriterWork};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
-use super::status::Live;
-use super::submission::{PartAnswer, WriteError};
+use super::submission::{PartitionReceipt, SubmitError};
 use crate::log::{Appender, CommitError, Totals};
 
-/// Called once, with the reason, when a partition's log can no longer be trusted to be written: the process has to stop.
+/// Called once, with the reason, when a partition's log can no longer be written safely: the process has to stop.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Everything the thread owns.
@@ -29,59 +30,59 @@ pub(crate) struct Writer {
     pub partition: Partition,
     pub schema: SchemaRef,
     pub settings: PartitionSettings,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<WriterQueue>,
     pub sequencer: Sequencer,
     pub appender: Appender,
     pub sinks: Vec<Arc<dyn LogSink>>,
     pub clock: Arc<dyn Clock>,
-    pub live: Arc<Mutex<Live>>,
+    pub live: Arc<Mutex<LiveFigures>>,
     pub on_fatal: OnFatal,
 }
 
-/// Why the thread ends before it is told to.
-enum End {
+/// Why the thread ends before its queue is closed.
+enum WriterExit {
     /// The log cannot be written.
     Fatal(String),
     /// A reader of the log has stopped, so the process is stopping.
     Stopped,
 }
 
-type Reply = (oneshot::Sender<Result<PartAnswer, WriteError>>, PartAnswer);
+type Reply = (oneshot::Sender<Result<PartitionReceipt, SubmitError>>, PartitionReceipt);
 
 impl Writer {
     /// Works until the queue is closed and empty.
     pub fn run(mut self) {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work()));
-        let end = ended.unwrap_or_else(|_| Err(End::Fatal("the log's writer panicked".to_owned())));
+        let end = ended.unwrap_or_else(|_| Err(WriterExit::Fatal("the log writer panicked".to_owned())));
         let Err(end) = end else { return };
         self.queue.close();
-        // What still waits is dropped with its replies told; nobody may be left waiting.
-        while let Taken::Group(items) = self.queue.take(usize::MAX, None) {
+        // Every waiting submission gets a reply: no client may wait for a thread that has ended.
+        while let WriterWork::Group(items) = self.queue.take(usize::MAX, None) {
             for item in items {
-                if let Item::Submission { submission, .. } = item {
-                    let _ = submission.reply.send(Err(WriteError::Stopped));
+                if let QueueItem::Submission { submission, .. } = item {
+                    let _ = submission.reply.send(Err(SubmitError::Stopped));
                 }
             }
         }
         match end {
-            End::Fatal(reason) => (self.on_fatal)(&reason),
-            End::Stopped => {
-                tracing::warn!(partition = %self.partition, "a reader of the log has stopped; so does its writer")
+            WriterExit::Fatal(reason) => (self.on_fatal)(&reason),
+            WriterExit::Stopped => {
+                tracing::warn!(partition = %self.partition, "a reader of the log has stopped; the log writer stops too")
             }
         }
     }
 
-    fn work(&mut self) -> Result<(), End> {
-        let mut quiet = Some(self.settings.mark_after);
+    fn work(&mut self) -> Result<(), WriterExit> {
+        let mut idle_after = Some(self.settings.mark_after);
         loop {
-            match self.queue.take(self.settings.group_bytes_max, quiet) {
-                Taken::Group(items) => {
+            match self.queue.take(self.settings.group_bytes_max, idle_after) {
+                WriterWork::Group(items) => {
                     self.group(items)?;
-                    quiet = Some(self.settings.mark_after);
+                    idle_after = Some(self.settings.mark_after);
                 }
-                Taken::Quiet if self.mark()? => quiet = None,
-                Taken::Quiet => {}
-                Taken::Closed => {
+                WriterWork::Idle if self.mark()? => idle_after = None,
+                WriterWork::Idle => {}
+                WriterWork::Closed => {
                     self.mark()?;
                     return Ok(());
                 }
@@ -89,76 +90,77 @@ impl Writer {
         }
     }
 
-    /// Whether the log now says that it is durable to its end.
-    fn mark(&mut self) -> Result<bool, End> {
+    /// Records in the log that it is durable to its end. Returns `false` while the disk is full.
+    fn mark(&mut self) -> Result<bool, WriterExit> {
         match self.appender.mark(self.sequencer.totals()) {
             Ok(()) => Ok(true),
             Err(CommitError::DiskFull) => Ok(false),
-            Err(CommitError::Fatal(reason)) => Err(End::Fatal(reason)),
+            Err(CommitError::Fatal(reason)) => Err(WriterExit::Fatal(reason)),
         }
     }
 
-    fn group(&mut self, items: Vec<Item>) -> Result<(), End> {
+    fn group(&mut self, items: Vec<QueueItem>) -> Result<(), WriterExit> {
         let arrived_at = self.clock.now();
-        let mut group = Group::new(self.settings.batch_rows_max);
+        let mut group = GroupBuilder::new(self.settings.batch_rows_max);
         let mut replies: Vec<Reply> = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Item::Cut { view, reply } => group.cut(PendingCut { view, reply, at: self.sequencer.totals() }),
-                Item::Submission { submission: s, .. } => {
-                    let (ids, key) = (s.id_hashes.as_deref(), s.idempotency_key.as_deref());
-                    let sequenced = self.sequencer.sequence(s.rows, ids, key, arrived_at);
-                    let sequenced = sequenced.map_err(|e| End::Fatal(format!("events could not be sequenced: {e}")))?;
-                    replies.push((s.reply, sequenced.answer));
+                QueueItem::Cut { view, reply } => group.cut(PendingCut { view, reply, at: self.sequencer.totals() }),
+                QueueItem::Submission { submission: s, .. } => {
+                    let sequenced = self.sequencer.sequence(s.rows, s.id_hashes.as_deref(), s.key, arrived_at);
+                    let sequenced = sequenced.map_err(|e| WriterExit::Fatal(format!("cannot sequence events: {e}")))?;
+                    replies.push((s.reply, sequenced.receipt));
                     group.add(sequenced, self.sequencer.totals());
                 }
             }
         }
         let parts = group.finish();
         match self.write(parts, arrived_at) {
-            Ok(shown) => {
-                for (reply, answer) in replies {
-                    // Who asked may have gone; the events are in the log all the same.
-                    let _ = reply.send(Ok(answer));
+            Ok(pushed) => {
+                // I1: the group is durable; only now are its events acknowledged.
+                for (reply, receipt) in replies {
+                    // The client may have disconnected; the events are in the log all the same.
+                    let _ = reply.send(Ok(receipt));
                 }
-                shown
+                pushed
             }
             Err(CommitError::DiskFull) => {
-                tracing::warn!(partition = %self.partition, "disk full: a group of events was refused");
-                refuse(replies, WriteError::DiskFull);
+                tracing::warn!(partition = %self.partition, "disk full; a group of events was refused");
+                refuse(replies, &SubmitError::DiskFull);
                 Ok(())
             }
             Err(CommitError::Fatal(reason)) => {
-                refuse(replies, WriteError::Stopped);
-                Err(End::Fatal(reason))
+                // I8: after a failed sync nothing is acknowledged, and the process stops.
+                refuse(replies, &SubmitError::Stopped);
+                Err(WriterExit::Fatal(reason))
             }
         }
     }
 
-    /// Makes the parts durable and shows them. The inner result says whether everybody still looks.
-    fn write(&mut self, mut parts: Vec<Part>, arrived_at: Micros) -> Result<Result<(), End>, CommitError> {
+    /// Makes the parts durable and pushes them to the sinks. The inner error: a sink has stopped.
+    fn write(&mut self, mut parts: Vec<GroupPart>, arrived_at: Micros) -> Result<Result<(), WriterExit>, CommitError> {
         let after = self.sequencer.totals();
         let staged = self.stage(&mut parts, arrived_at);
         self.live.lock().head = after.head();
         match staged.and_then(|batches| Ok((self.appender.commit(after)?, batches))) {
-            Ok((took, batches)) => {
+            Ok((sync_time, batches)) => {
                 self.sequencer.commit();
-                self.report(after, (!batches.is_empty()).then_some(arrived_at), took);
-                Ok(self.show(parts, batches))
+                self.report(after, (!batches.is_empty()).then_some(arrived_at), sync_time);
+                Ok(self.push_all(parts, batches))
             }
             Err(CommitError::DiskFull) => {
                 self.appender.abandon();
                 self.sequencer.rollback();
                 let now = self.sequencer.totals();
                 self.live.lock().head = now.head();
-                // A cut needs no room. It lies where the log now ends.
-                parts.retain(|part| matches!(part, Part::Cut(_)));
+                // A cut needs no disk space. Its position is the present end of the log.
+                parts.retain(|part| matches!(part, GroupPart::Cut(_)));
                 for part in &mut parts {
-                    if let Part::Cut(cut) = part {
+                    if let GroupPart::Cut(cut) = part {
                         cut.at = now;
                     }
                 }
-                match self.show(parts, Vec::new()) {
+                match self.push_all(parts, Vec::new()) {
                     Ok(()) => Err(CommitError::DiskFull),
                     Err(end) => Ok(Err(end)),
                 }
@@ -167,12 +169,14 @@ impl Writer {
         }
     }
 
-    /// Encodes the frames; gives the batches that those with rows will be for the readers, in order.
-    fn stage(&mut self, parts: &mut [Part], arrived_at: Micros) -> Result<Vec<Arc<LogBatch>>, CommitError> {
+    /// Encodes the frames; returns a batch for the sinks for each frame with rows, in order.
+    fn stage(&mut self, parts: &mut [GroupPart], arrived_at: Micros) -> Result<Vec<Arc<LogBatch>>, CommitError> {
         let mut batches = Vec::new();
         for part in parts {
-            let Part::Frame(draft) = part else { continue };
-            let rows = draft.rows(&self.schema).map_err(|e| CommitError::Fatal(format!("rows of the log: {e}")))?;
+            let GroupPart::Frame(draft) = part else { continue };
+            let rows = draft
+                .rows(&self.schema)
+                .map_err(|e| CommitError::Fatal(format!("cannot combine the rows of a frame: {e}")))?;
             let meta = draft.meta();
             self.appender.stage(&rows, arrived_at, &meta, draft.after)?;
             if rows.num_rows() > 0 {
@@ -185,31 +189,31 @@ impl Writer {
         Ok(batches)
     }
 
-    fn report(&self, totals: Totals, arrived_at: Option<Micros>, took: Option<Duration>) {
+    fn report(&self, totals: Totals, arrived_at: Option<Micros>, sync_time: Option<Duration>) {
         let mut live = self.live.lock();
         live.totals = totals;
         live.last_arrived_at = arrived_at.or(live.last_arrived_at);
-        if let Some(took) = took {
-            live.last_sync_ms = Some(took.as_secs_f64() * 1e3);
-            metrics::histogram!("trueup_wal_sync_duration_seconds").record(took.as_secs_f64());
+        drop(live);
+        if let Some(sync_time) = sync_time {
+            metrics::histogram!("trueup_wal_sync_duration_seconds").record(sync_time.as_secs_f64());
         }
     }
 
-    /// Pushes batches and cuts to the sinks, in log order, and tells the cuts where they lie.
-    fn show(&self, parts: Vec<Part>, batches: Vec<Arc<LogBatch>>) -> Result<(), End> {
+    /// Pushes batches and cuts to the sinks, in log order, and replies to each cut with its position.
+    fn push_all(&self, parts: Vec<GroupPart>, batches: Vec<Arc<LogBatch>>) -> Result<(), WriterExit> {
         let mut batches = batches.into_iter().peekable();
         for part in parts {
             match part {
-                Part::Frame(draft) => {
+                GroupPart::Frame(draft) => {
                     if let Some(batch) = batches.next_if(|batch| batch.end_offset() == draft.after.head()) {
                         self.push(LogItem::Batch(batch))?;
                     }
                 }
-                Part::Cut(cut) => {
+                GroupPart::Cut(cut) => {
                     let (offset, accepted) = (cut.at.head(), cut.at.accepted);
                     let mark = CutMark { view: cut.view, partition: self.partition, offset, accepted };
                     self.push(LogItem::Cut(Arc::new(mark)))?;
-                    // A run that was given up meanwhile leaves a generation more, which the next one closes.
+                    // A run cancelled meanwhile leaves one more generation, which the next run closes.
                     let _ = cut.reply.send(CutPoint { offset, accepted });
                 }
             }
@@ -217,16 +221,16 @@ impl Writer {
         Ok(())
     }
 
-    fn push(&self, item: LogItem) -> Result<(), End> {
+    fn push(&self, item: LogItem) -> Result<(), WriterExit> {
         for sink in &self.sinks {
-            sink.push(item.clone()).map_err(|_| End::Stopped)?;
+            sink.push(item.clone()).map_err(|_| WriterExit::Stopped)?;
         }
         Ok(())
     }
 }
 
-fn refuse(replies: Vec<Reply>, error: WriteError) {
+fn refuse(replies: Vec<Reply>, error: &SubmitError) {
     for (reply, _) in replies {
-        let _ = reply.send(Err(error));
+        let _ = reply.send(Err(error.clone()));
     }
 }

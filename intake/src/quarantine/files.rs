@@ -1,4 +1,4 @@
-//! How do malformed lines survive a restart? As NDJSON in two files: when the newer is full it replaces the older.
+//! Stores rejected lines across restarts, as NDJSON in two files: a full newer file replaces the older one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,18 +10,18 @@ use shared::control::Quarantined;
 const NEWER: &str = "newer.ndjson";
 const OLDER: &str = "older.ndjson";
 
-/// The two files of a stream. They come into being with the first line.
-pub(super) struct Files {
+/// The two files of a stream, created with the first line.
+pub(super) struct QuarantineFiles {
     dir: PathBuf,
     bytes_max: u64,
-    /// The newer file and its length, once it is open.
+    /// The newer file and its length in bytes, once it is open.
     open: Option<(File, u64)>,
 }
 
-impl Files {
-    /// The files in `dir` and the lines in them, oldest first. What cannot be read is told to the log and left out, such as
-    /// the last line after a crash.
-    pub fn open(dir: &Path, bytes_max: u64) -> (Files, Vec<Quarantined>) {
+impl QuarantineFiles {
+    /// Opens the files in `dir` and reads their lines, oldest first. Unreadable files are logged, and unreadable lines are
+    /// skipped, such as the last one after a crash.
+    pub fn open(dir: &Path, bytes_max: u64) -> (QuarantineFiles, Vec<Quarantined>) {
         let mut lines = Vec::new();
         for name in [OLDER, NEWER] {
             let path = dir.join(name);
@@ -30,17 +30,19 @@ impl Files {
                     lines.extend(bytes.split(|byte| *byte == b'\n').filter_map(|l| serde_json::from_slice(l).ok()))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(path = %path.display(), %error, "malformed lines could not be read again"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot read the rejected lines of earlier processes")
+                }
             }
         }
-        (Files { dir: dir.to_owned(), bytes_max, open: None }, lines)
+        (QuarantineFiles { dir: dir.to_owned(), bytes_max, open: None }, lines)
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Appends lines. They are not synced: a process that dies loses none that was appended, a machine that does may.
+    /// Appends lines without a sync: they survive the death of the process, but perhaps not of the machine.
     pub fn append(&mut self, lines: &[Arc<Quarantined>]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for line in lines {
@@ -79,7 +81,7 @@ impl Files {
         let written = file.write_all(bytes);
         match &written {
             Ok(()) => *length += bytes.len() as u64,
-            // Part of a line may be there; opening it again ends that.
+            // The file may end with part of a line; opening it again completes that line.
             Err(_) => self.open = None,
         }
         written
@@ -91,7 +93,7 @@ impl Files {
             let mut file = OpenOptions::new().append(true).create(true).open(self.dir.join(NEWER))?;
             let mut length = file.metadata()?.len();
             if length > 0 {
-                // Behind a line that a crash cut short, the next one must begin anew. An empty line is none.
+                // After a line that a crash cut short, the next one needs a new line. Empty lines are skipped.
                 file.write_all(b"\n")?;
                 length += 1;
             }

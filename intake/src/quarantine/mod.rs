@@ -1,8 +1,8 @@
-//! Where are the lines that were not events? Kept with their reason, bounded, newest first, until someone looks.
+//! Keeps rejected lines with their reasons, newest first, within bounds.
 //!
-//! In memory to be read, and in two files per stream so that a restart does not lose them: `DIR/quarantine/STREAM/`. A
-//! thread of its own writes the files after the request was answered, so a crash may lose the newest lines. Nothing here
-//! is part of any figure: a quarantined line is no event.
+//! Lines are kept in memory, and in two files per stream so that they survive a restart: `DIR/quarantine/STREAM/`. A
+//! separate thread writes the files after the response, so a crash may lose the newest lines. No view counts these
+//! lines: they are not events.
 
 mod files;
 mod quarantine_store;
@@ -22,13 +22,14 @@ use shared::limits;
 use shared::time::Micros;
 
 use crate::decode::Malformed;
-use quarantine_store::Shelf;
+use quarantine_store::StreamQuarantine;
 
-/// How much is kept per stream.
+/// The bounds per stream.
 #[derive(Debug, Clone, Copy)]
 pub struct QuarantineSettings {
+    /// Lines kept.
     pub lines_max: usize,
-    /// Bytes in memory; on disk up to twice as many.
+    /// Bytes in memory; up to twice as many on disk.
     pub bytes_max: usize,
 }
 
@@ -38,85 +39,86 @@ impl Default for QuarantineSettings {
     }
 }
 
-/// The malformed lines of one request.
+/// The rejected lines of one request.
 #[derive(Debug, Default)]
-pub struct MalformedLines {
-    /// The first of them.
+pub struct RejectedLines {
+    /// The first lines.
     pub lines: Vec<Malformed>,
-    /// All of them.
+    /// Number of all rejected lines.
     pub count: u64,
     pub idempotency_key: Option<String>,
 }
 
-/// The malformed lines of all streams.
+/// The rejected lines of all streams.
 pub struct Quarantine {
-    shelves: Arc<BTreeMap<StreamName, Shelf>>,
-    signal: Arc<Signal>,
+    streams: Arc<BTreeMap<StreamName, StreamQuarantine>>,
+    signal: Arc<WriteSignal>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the writing thread waits for.
+/// Wakes the writing thread.
 #[derive(Default)]
-struct Signal {
-    state: Mutex<SignalState>,
+struct WriteSignal {
+    state: Mutex<WriteState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct SignalState {
+struct WriteState {
     unwritten: bool,
     closed: bool,
 }
 
 impl Quarantine {
-    /// Reads what is kept under `dir` for `streams` and starts the thread that writes. Blocking. A folder that cannot be
-    /// used is told to the log: lines are then kept in memory only.
+    /// Reads the lines kept under `dir` for `streams` and starts the thread that writes. Blocking. If a folder cannot be
+    /// used, this is logged and the lines are kept in memory only.
     pub fn open<'a>(
         dir: &Path,
         streams: impl IntoIterator<Item = &'a StreamName>,
         settings: QuarantineSettings,
     ) -> std::io::Result<Quarantine> {
         let dir = dir.join("quarantine");
-        let shelf = |name: &StreamName| (name.clone(), Shelf::open(&dir.join(name.as_str()), settings));
-        let shelves: Arc<BTreeMap<_, _>> = Arc::new(streams.into_iter().map(shelf).collect());
-        let signal = Arc::new(Signal::default());
-        let (to_write, wake) = (Arc::clone(&shelves), Arc::clone(&signal));
+        let stream_quarantine =
+            |name: &StreamName| (name.clone(), StreamQuarantine::open(&dir.join(name.as_str()), settings));
+        let streams: Arc<BTreeMap<_, _>> = Arc::new(streams.into_iter().map(stream_quarantine).collect());
+        let signal = Arc::new(WriteSignal::default());
+        let (to_write, wake) = (Arc::clone(&streams), Arc::clone(&signal));
         let thread = std::thread::Builder::new().name("quarantine".to_owned()).spawn(move || {
             while wake.wait() {
-                to_write.values().for_each(Shelf::write);
+                to_write.values().for_each(StreamQuarantine::write);
             }
         })?;
-        Ok(Quarantine { shelves, signal, thread: Mutex::new(Some(thread)) })
+        Ok(Quarantine { streams, signal, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Keeps malformed lines of one request that arrived at `now`. Never blocks on a disk.
-    pub fn keep(&self, stream: &StreamName, malformed: MalformedLines, now: Micros) {
-        if malformed.count == 0 {
+    /// Adds the rejected lines of one request that arrived at `now`. Never blocks on a disk.
+    pub fn add(&self, stream: &StreamName, rejected: RejectedLines, now: Micros) {
+        if rejected.count == 0 {
             return;
         }
-        if let Some(shelf) = self.shelves.get(stream) {
-            shelf.keep(malformed, now);
+        if let Some(stream_quarantine) = self.streams.get(stream) {
+            stream_quarantine.add(rejected, now);
             self.signal.state.lock().unwritten = true;
             self.signal.changed.notify_one();
         }
     }
 
-    /// How many lines of a stream are kept.
+    /// Counts the lines of a stream.
     pub fn counts(&self, stream: &StreamName) -> QuarantineCounts {
-        self.shelves.get(stream).map(Shelf::counts).unwrap_or_default()
+        self.streams.get(stream).map(StreamQuarantine::counts).unwrap_or_default()
     }
 
-    /// Lines of a stream, newest first.
+    /// Lists lines of a stream, newest first.
     pub fn list(&self, stream: &str, range: &ListRange) -> Result<QuarantinePage, StreamError> {
-        self.shelf(stream)?.list(range)
+        self.stream_quarantine(stream)?.list(range)
     }
 
-    /// Forgets the lines of a stream, on disk too, and says how many were kept. Blocking.
+    /// Deletes the lines of a stream, on disk too, and returns their number. Blocking.
     pub fn empty(&self, stream: &str) -> Result<u64, StreamError> {
-        self.shelf(stream)?.empty().map_err(|error| StreamError::Failed(error.to_string()))
+        self.stream_quarantine(stream)?.empty().map_err(|error| StreamError::Failed(error.to_string()))
     }
 
-    /// Writes what waits and ends the thread. Blocking.
+    /// Writes the lines that wait and ends the thread. Blocking.
     pub fn close(&self) {
         self.signal.state.lock().closed = true;
         self.signal.changed.notify_one();
@@ -125,9 +127,9 @@ impl Quarantine {
         }
     }
 
-    fn shelf(&self, stream: &str) -> Result<&Shelf, StreamError> {
+    fn stream_quarantine(&self, stream: &str) -> Result<&StreamQuarantine, StreamError> {
         let name = stream.parse::<StreamName>().ok();
-        name.and_then(|name| self.shelves.get(&name)).ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
+        name.and_then(|name| self.streams.get(&name)).ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
     }
 }
 
@@ -137,8 +139,8 @@ impl Drop for Quarantine {
     }
 }
 
-impl Signal {
-    /// Waits for lines to write. `false`: there are none, and there will be none.
+impl WriteSignal {
+    /// Waits for lines to write. Returns `false` if none wait and none will come.
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
         while !state.unwritten && !state.closed {

@@ -1,4 +1,4 @@
-//! Which malformed lines of one stream are kept? The newest, in memory and on disk, within bounds.
+//! Keeps the newest rejected lines of one stream, in memory and on disk, within bounds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,44 +9,45 @@ use parking_lot::Mutex;
 use shared::control::{ListRange, QuarantineCounts, QuarantinePage, Quarantined, StreamError};
 use shared::time::Micros;
 
-use super::files::Files;
-use super::{MalformedLines, QuarantineSettings};
+use super::files::QuarantineFiles;
+use super::{QuarantineSettings, RejectedLines};
 
-/// The lines of one stream.
-pub(super) struct Shelf {
+/// The rejected lines of one stream.
+pub(super) struct StreamQuarantine {
     settings: QuarantineSettings,
-    /// Locked before `kept` by whoever needs both. Only the writing thread and an emptying wait for a disk with it.
-    files: Mutex<Files>,
-    kept: Mutex<Kept>,
+    /// Locked before `kept` where both are needed. Only the writing thread and [`StreamQuarantine::empty`] wait for a disk
+    /// while they hold it.
+    files: Mutex<QuarantineFiles>,
+    kept: Mutex<StoredLines>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct StoredLines {
     /// In order of arrival.
     lines: VecDeque<Arc<Quarantined>>,
     bytes: usize,
-    /// Number of the last line there ever was, kept or not.
+    /// Number of the last line, kept or not.
     total: u64,
-    /// Lines up to this number need no writing any more.
+    /// Lines up to this number are on disk.
     written: u64,
 }
 
-impl Shelf {
-    /// Reads what is kept in `dir`.
-    pub fn open(dir: &Path, settings: QuarantineSettings) -> Shelf {
-        let (files, lines) = Files::open(dir, settings.bytes_max as u64);
-        let mut kept = Kept::default();
+impl StreamQuarantine {
+    /// Reads the lines kept in `dir`.
+    pub fn open(dir: &Path, settings: QuarantineSettings) -> StreamQuarantine {
+        let (files, lines) = QuarantineFiles::open(dir, settings.bytes_max as u64);
+        let mut kept = StoredLines::default();
         for line in lines {
             kept.total = kept.total.max(line.number);
             kept.push(Arc::new(line), settings);
         }
         kept.written = kept.total;
-        Shelf { settings, files: Mutex::new(files), kept: Mutex::new(kept) }
+        StreamQuarantine { settings, files: Mutex::new(files), kept: Mutex::new(kept) }
     }
 
-    /// Keeps what one request brought; a request that is repeated under its key is kept once.
-    pub fn keep(&self, malformed: MalformedLines, now: Micros) {
-        let MalformedLines { lines, count, idempotency_key } = malformed;
+    /// Adds the lines of one request. Those of a retry under the same key are added once.
+    pub fn add(&self, rejected: RejectedLines, now: Micros) {
+        let RejectedLines { lines, count, idempotency_key } = rejected;
         let entries = lines.into_iter().map(|line| Quarantined {
             number: 0,
             arrived_at: now,
@@ -73,7 +74,7 @@ impl Shelf {
         self.kept.lock().counts()
     }
 
-    /// Lines before the cursor's, newest first.
+    /// Lists the lines before the cursor, newest first.
     pub fn list(&self, range: &ListRange) -> Result<QuarantinePage, StreamError> {
         let before = match &range.cursor {
             None => u64::MAX,
@@ -94,15 +95,15 @@ impl Shelf {
         })
     }
 
-    /// Forgets everything and begins to count anew; says how many lines were kept.
+    /// Deletes all lines, restarts the count from zero and returns the number of deleted lines.
     pub fn empty(&self) -> io::Result<u64> {
         let mut files = self.files.lock();
-        let forgotten = std::mem::take(&mut *self.kept.lock());
+        let deleted = std::mem::take(&mut *self.kept.lock());
         files.remove()?;
-        Ok(forgotten.lines.len() as u64)
+        Ok(deleted.lines.len() as u64)
     }
 
-    /// Writes to disk what is not there yet.
+    /// Writes new lines to disk.
     pub fn write(&self) {
         let mut files = self.files.lock();
         let (lines, total) = {
@@ -111,14 +112,14 @@ impl Shelf {
             (kept.lines.range(from..).cloned().collect::<Vec<_>>(), kept.total)
         };
         if let Err(error) = files.append(&lines) {
-            tracing::warn!(dir = %files.dir().display(), %error, "malformed lines could not be written; they are in memory only");
+            tracing::warn!(dir = %files.dir().display(), %error, "cannot write rejected lines; they are kept in memory only");
         }
-        // Nothing else can have emptied it meanwhile: that takes the files' lock too.
+        // `empty` cannot have run meanwhile: it locks the files too.
         self.kept.lock().written = total;
     }
 }
 
-impl Kept {
+impl StoredLines {
     fn push(&mut self, line: Arc<Quarantined>, settings: QuarantineSettings) {
         self.bytes += bytes_of(&line);
         self.lines.push_back(line);
@@ -134,7 +135,7 @@ impl Kept {
     }
 }
 
-/// Bytes a line takes in memory.
+/// Bytes of a line in memory.
 fn bytes_of(line: &Quarantined) -> usize {
     let key = line.idempotency_key.as_ref().map_or(0, String::len);
     size_of::<Quarantined>() + line.reason.len() + line.text.len() + key

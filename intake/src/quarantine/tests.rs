@@ -1,4 +1,4 @@
-//! Are malformed lines kept with all that is known of them, within bounds, across restarts and broken files?
+//! Checks that rejected lines are kept completely, within bounds, across restarts and damaged files.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn open(dir: &TempDir, lines_max: usize, bytes_max: usize) -> Quarantine {
     Quarantine::open(dir.path(), [&name()], QuarantineSettings { lines_max, bytes_max }).expect("a thread")
 }
 
-fn malformed(texts: &[&str], key: Option<&str>) -> MalformedLines {
+fn rejected(texts: &[&str], key: Option<&str>) -> RejectedLines {
     let line = |(line, text): (u64, &&str)| Malformed {
         line,
         reason: format!("reason of {text}"),
@@ -27,7 +27,7 @@ fn malformed(texts: &[&str], key: Option<&str>) -> MalformedLines {
         truncated: false,
     };
     let lines: Vec<_> = (1..).zip(texts).map(line).collect();
-    MalformedLines { count: lines.len() as u64, lines, idempotency_key: key.map(str::to_owned) }
+    RejectedLines { count: lines.len() as u64, lines, idempotency_key: key.map(str::to_owned) }
 }
 
 fn all(quarantine: &Quarantine) -> QuarantinePage {
@@ -39,13 +39,13 @@ fn texts(page: &QuarantinePage) -> Vec<&str> {
 }
 
 #[test]
-fn a_line_is_kept_with_all_that_is_known_of_it_also_after_a_restart() {
+fn a_line_is_kept_completely_also_after_a_restart() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
     let long = Malformed { line: 9, reason: "r".into(), text: "\u{fffd}\n\"".into(), bytes: 5_000, truncated: true };
-    let lines = MalformedLines { lines: vec![long], count: 1, idempotency_key: Some("key".into()) };
-    quarantine.keep(&name(), lines, NOW);
-    quarantine.keep(&name(), malformed(&["x"], None), Micros(2_000_000));
+    let lines = RejectedLines { lines: vec![long], count: 1, idempotency_key: Some("key".into()) };
+    quarantine.add(&name(), lines, NOW);
+    quarantine.add(&name(), rejected(&["x"], None), Micros(2_000_000));
     let first = Quarantined {
         number: 1,
         arrived_at: NOW,
@@ -64,32 +64,32 @@ fn a_line_is_kept_with_all_that_is_known_of_it_also_after_a_restart() {
 }
 
 #[test]
-fn a_repetition_under_a_key_is_kept_once_and_other_requests_each_time() {
+fn a_retry_under_a_key_is_kept_once_and_other_requests_each_time() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
     for key in [Some("a"), Some("a"), Some("b"), None, None] {
-        quarantine.keep(&name(), malformed(&["x", "y"], key), NOW);
+        quarantine.add(&name(), rejected(&["x", "y"], key), NOW);
     }
     assert_eq!(quarantine.counts(&name()), QuarantineCounts { total: 8, kept: 8, dropped: 0 });
-    quarantine.keep(&name(), MalformedLines::default(), NOW);
+    quarantine.add(&name(), RejectedLines::default(), NOW);
     assert_eq!(quarantine.counts(&name()).total, 8);
 }
 
 #[test]
-fn what_one_request_has_too_many_of_is_counted() {
+fn lines_beyond_those_kept_of_a_request_are_counted() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
-    quarantine.keep(&name(), MalformedLines { count: 50, ..malformed(&["x", "y"], None) }, NOW);
-    quarantine.keep(&name(), malformed(&["z"], None), NOW);
+    quarantine.add(&name(), RejectedLines { count: 50, ..rejected(&["x", "y"], None) }, NOW);
+    quarantine.add(&name(), rejected(&["z"], None), NOW);
     assert_eq!(quarantine.counts(&name()), QuarantineCounts { total: 51, kept: 3, dropped: 48 });
     assert_eq!(all(&quarantine).lines.iter().map(|line| line.number).collect::<Vec<_>>(), [51, 2, 1]);
 }
 
 #[test]
-fn pages_go_on_where_the_one_before_ended() {
+fn pages_continue_where_the_previous_one_ended() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
-    quarantine.keep(&name(), malformed(&["a", "b", "c", "d", "e"], None), NOW);
+    quarantine.add(&name(), rejected(&["a", "b", "c", "d", "e"], None), NOW);
     let page = |cursor: Option<String>| quarantine.list("flights", &ListRange { limit: 2, cursor }).expect("a page");
     let first = page(None);
     let second = page(first.next.clone());
@@ -102,10 +102,10 @@ fn pages_go_on_where_the_one_before_ended() {
 }
 
 #[test]
-fn emptied_is_empty_also_after_a_restart_and_counts_anew() {
+fn emptying_lasts_across_a_restart_and_restarts_the_count() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
-    quarantine.keep(&name(), malformed(&["a", "b"], None), NOW);
+    quarantine.add(&name(), rejected(&["a", "b"], None), NOW);
     assert_eq!(quarantine.empty("flights"), Ok(2));
     assert_eq!(quarantine.empty("flights"), Ok(0));
     assert_eq!(quarantine.empty("x"), Err(StreamError::UnknownStream("x".into())));
@@ -113,15 +113,15 @@ fn emptied_is_empty_also_after_a_restart_and_counts_anew() {
     drop(quarantine);
     let quarantine = open(&dir, 10, 100_000);
     assert_eq!(all(&quarantine).counts, QuarantineCounts::default());
-    quarantine.keep(&name(), malformed(&["c"], None), NOW);
+    quarantine.add(&name(), rejected(&["c"], None), NOW);
     assert_eq!(all(&quarantine).lines[0].number, 1);
 }
 
 #[test]
-fn a_torn_line_costs_only_itself() {
+fn a_torn_line_loses_only_itself() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
-    quarantine.keep(&name(), malformed(&["a", "b"], None), NOW);
+    quarantine.add(&name(), rejected(&["a", "b"], None), NOW);
     quarantine.close();
     drop(quarantine);
     let path = dir.path().join("quarantine/flights/newer.ndjson");
@@ -129,7 +129,7 @@ fn a_torn_line_costs_only_itself() {
     fs::write(&path, &bytes[..bytes.len() - 5]).expect("cut short");
     let quarantine = open(&dir, 10, 100_000);
     assert_eq!(texts(&all(&quarantine)), ["a"]);
-    quarantine.keep(&name(), malformed(&["c"], None), NOW);
+    quarantine.add(&name(), rejected(&["c"], None), NOW);
     quarantine.close();
     drop(quarantine);
     assert_eq!(texts(&all(&open(&dir, 10, 100_000))), ["c", "a"]);
@@ -141,7 +141,7 @@ fn a_folder_that_cannot_be_written_keeps_lines_in_memory() {
     fs::create_dir_all(dir.path().join("quarantine")).expect("a folder");
     fs::write(dir.path().join("quarantine/flights"), "a file in the way").expect("a file");
     let quarantine = open(&dir, 10, 100_000);
-    quarantine.keep(&name(), malformed(&["a"], None), NOW);
+    quarantine.add(&name(), rejected(&["a"], None), NOW);
     quarantine.close();
     assert_eq!(texts(&all(&quarantine)), ["a"]);
 }
@@ -160,9 +160,9 @@ proptest! {
         let quarantine = open(&dir, lines_max, bytes_max);
         let written: Vec<String> = lengths.iter().enumerate().map(|(i, n)| format!("{i} {}", "x".repeat(*n))).collect();
         for (i, text) in written.iter().enumerate() {
-            quarantine.keep(&name(), malformed(&[text], None), NOW);
+            quarantine.add(&name(), rejected(&[text], None), NOW);
             if i % 7 == 0 {
-                quarantine.shelf("flights").expect("a shelf").write();
+                quarantine.stream_quarantine("flights").expect("the stream").write();
             }
         }
         let before = all(&quarantine);

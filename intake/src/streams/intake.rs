@@ -1,4 +1,4 @@
-//! Which streams are there? All logs of the process, by name; the other layers' way to cut and to release them.
+//! Holds the logs of all streams, by name, and lets the other layers cut and release them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Opens the logs of `streams` under `dir`. `on_fatal` is told when one can no longer be written. Blocking.
+    /// Opens the logs of `streams` under `dir`. `on_fatal` is called when one can no longer be written. Blocking.
     pub fn open(
         dir: &Path,
         streams: &[Arc<Stream>],
@@ -37,22 +37,22 @@ impl Intake {
         Ok(Intake { streams: streams.iter().map(open).collect::<Result<_, LogError>>()? })
     }
 
-    /// A stream's log.
+    /// The log of a stream.
     pub fn stream(&self, name: &StreamName) -> Option<&Arc<StreamLog>> {
         self.streams.get(name)
     }
 
-    /// All logs, by the streams' names.
+    /// All logs, in the order of their names.
     pub fn streams(&self) -> impl Iterator<Item = &Arc<StreamLog>> {
         self.streams.values()
     }
 
-    /// Starts all writers; sinks and readers have to be attached before.
+    /// Starts all writers. Attach sinks and readers before.
     pub fn start(&self) -> std::io::Result<()> {
         self.streams.values().try_for_each(|log| log.start())
     }
 
-    /// Stops taking events, writes what waits and ends the writers. Blocking.
+    /// Stops accepting events, writes those that wait and ends the writers. Blocking.
     pub fn close(&self) {
         self.streams.values().for_each(|log| log.close());
     }
@@ -61,7 +61,7 @@ impl Intake {
 impl Cutter for Intake {
     fn cut(&self, stream: &StreamName, view: &ViewName) -> BoxFuture<'_, Result<Cut, HandoffError>> {
         let (log, view) = (self.streams.get(stream).cloned(), view.clone());
-        let unknown = HandoffError(format!("there is no stream {stream}"));
+        let unknown = HandoffError(format!("unknown stream {stream}"));
         async move {
             match log {
                 Some(log) => log.cut(&view).await,
@@ -76,7 +76,7 @@ impl LogRetention for Intake {
     fn release(&self, stream: &StreamName, partition: Partition, reader: &str, offset: Offset) {
         match self.streams.get(stream).and_then(|log| log.partition(partition)) {
             Some(log) => PartitionLog::release(log, reader, offset),
-            None => tracing::error!(%stream, %partition, reader, "released a log that is not there"),
+            None => tracing::error!(%stream, %partition, reader, "cannot release the log of an unknown partition"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where are all the logs? Every stream's partitions on disk, behind the traits by which the other layers use them.
+//! Groups the partitions of each stream and implements the traits through which the other layers use them.
 //!
 //! Layout: `DIR/log/STREAM/PARTITION/`.
 

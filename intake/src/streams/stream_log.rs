@@ -1,9 +1,12 @@
-//! What is one stream's log? Its partitions together: fed all or nothing, cut at once, replayed one by one.
+//! Combines the partitions of one stream: requests are written to all of their partitions or to none, one cut covers all
+//! partitions, and each partition is replayed by itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use shared::clock::Clock;
+use shared::control::PartitionStatus;
 use shared::handoff::{HandoffError, LogBatch, LogReplay, LogSink};
 use shared::ids::{Offset, Partition, ViewName};
 use shared::seam::Cut;
@@ -11,21 +14,25 @@ use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::Micros;
 
+use crate::archive::ArchiveStatus;
 use crate::lateness::StreamLateness;
-use crate::log::{self, LogError};
-use crate::partition::{OnFatal, PartitionLog, PartitionSettings, PartitionStatus, Submission, SubmitError};
+use crate::log::{self, LogError, Totals};
+use crate::partition::{
+    IdempotencyKey, KeyClaim, KeyClaims, OnFatal, PartitionLog, PartitionSettings, Submission, SubmitError,
+};
 
 /// The log of one stream.
 pub struct StreamLog {
     stream: Arc<Stream>,
     partitions: Vec<PartitionLog>,
+    claims: Arc<KeyClaims>,
     lateness: Arc<StreamLateness>,
     watermark: StreamWatermark,
 }
 
 impl StreamLog {
-    /// Opens all partitions under `dir/log/<stream>/`, as many at once as there are cores. Blocking. Refuses to leave out a
-    /// partition that is on disk but no longer declared: its events would vanish from every answer.
+    /// Opens all partitions under `dir/log/<stream>/`, as many at once as there are cores. Blocking. Refuses a partition
+    /// that is on disk but no longer declared: its events would disappear from every result.
     pub fn open(
         dir: &Path,
         stream: Arc<Stream>,
@@ -36,13 +43,15 @@ impl StreamLog {
         let dir = dir.join("log").join(stream.name.as_str());
         refuse_undeclared(&dir, stream.partitions)?;
         let lateness = StreamLateness::new(Arc::clone(&stream), settings.lateness.clone());
+        let claims = Arc::new(KeyClaims::default());
         let open = |partition: u32| -> Result<PartitionLog, LogError> {
-            let place = dir.join(partition.to_string());
+            let path = dir.join(partition.to_string());
             let (mut settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
             if let Some(begin) = settings.begins.get(&(stream.name.clone(), Partition(partition))) {
                 settings.log.begin = *begin;
             }
-            let log = PartitionLog::open(&place, stream.clone(), Partition(partition), settings, clock, on_fatal)?;
+            let log =
+                PartitionLog::open(&path, stream.clone(), Partition(partition), settings, clock, on_fatal, &claims)?;
             let (start, head) = log.range();
             let from = Offset(head.0.saturating_sub(lateness.reread_events())).max(start);
             log.replay(from, head, &mut |batch| lateness.observe(&batch))?;
@@ -60,7 +69,8 @@ impl StreamLog {
                 partitions.push(partition?);
             }
         }
-        Ok(StreamLog { stream, partitions, lateness: Arc::new(lateness), watermark: StreamWatermark::default() })
+        let lateness = Arc::new(lateness);
+        Ok(StreamLog { stream, partitions, claims, lateness, watermark: StreamWatermark::default() })
     }
 
     /// The stream's declaration.
@@ -73,43 +83,53 @@ impl StreamLog {
         self.partitions.get(partition.0 as usize)
     }
 
-    /// Lets `sink` see what `partition` accepts from the start on. Before [`StreamLog::start`] only.
+    /// Pushes the events that `partition` will accept to `sink`. Call it before [`StreamLog::start`].
     pub fn attach(&self, partition: Partition, sink: Arc<dyn LogSink>) {
         match self.partition(partition) {
             Some(log) => log.attach(sink),
-            None => tracing::error!(stream = %self.stream.name, %partition, "a sink for a partition that is not there"),
+            None => {
+                tracing::error!(stream = %self.stream.name, %partition, "cannot attach a sink to an unknown partition")
+            }
         }
     }
 
-    /// Starts all partitions; from now on events are taken.
+    /// Starts all partitions, and with it accepts events.
     pub fn start(&self) -> std::io::Result<()> {
-        // Last of the sinks: nobody who folds or archives waits for what is only shown.
+        // Last of the sinks: folding and archiving must not wait for what is only displayed.
         self.partitions.iter().for_each(|partition| partition.attach(Arc::clone(&self.lateness) as Arc<dyn LogSink>));
         self.partitions.iter().try_for_each(PartitionLog::start)
     }
 
-    /// Hands over the parts of one request, all or none of them: a refusal leaves nothing behind that a retry would double.
+    /// Claims an idempotency key for its body, over all partitions.
+    ///
+    /// # Errors
+    /// [`SubmitError::KeyReused`] if the key was used with another body.
+    pub fn claim_key(&self, key: &IdempotencyKey) -> Result<Arc<KeyClaim>, SubmitError> {
+        self.claims.claim(key).ok_or(SubmitError::KeyReused)
+    }
+
+    /// Submits the parts of one request, all or none of them: a refusal leaves nothing that a retry would duplicate.
     pub fn try_submit(&self, parts: Vec<(Partition, Submission)>) -> Result<(), SubmitError> {
-        let mut rooms = Vec::with_capacity(parts.len());
+        let mut reserved = Vec::with_capacity(parts.len());
         for (partition, submission) in &parts {
-            let log = self.partition(*partition).ok_or(SubmitError::NoPartition(partition.0))?;
-            rooms.push((log, log.reserve(submission)?));
+            let log = self.partition(*partition).ok_or(SubmitError::NoPartition(*partition))?;
+            reserved.push((log, log.reserve(submission)?));
         }
-        for ((log, room), (_, submission)) in rooms.into_iter().zip(parts) {
-            log.submit(room, submission)?;
+        for ((log, reservation), (_, submission)) in reserved.into_iter().zip(parts) {
+            log.submit(reservation, submission)?;
         }
         Ok(())
     }
 
-    /// Cuts every partition for `view`. The cut lies in each where the log is when its writer comes to it.
+    /// Cuts every partition for `view`, each at the end of its log when its writer processes the cut.
     pub async fn cut(&self, view: &ViewName) -> Result<Cut, HandoffError> {
-        let stopped = || HandoffError(format!("stream {} is stopping and cannot be cut", self.stream.name));
-        let mut asked = Vec::with_capacity(self.partitions.len());
+        let stopped = || HandoffError(format!("cannot cut stream {}: it is stopping", self.stream.name));
+        let mut points = Vec::with_capacity(self.partitions.len());
         for partition in &self.partitions {
-            asked.push(partition.cut(view).ok_or_else(stopped)?);
+            points.push(partition.cut(view).ok_or_else(stopped)?);
         }
         let mut cut = Cut::default();
-        for (number, point) in asked.into_iter().enumerate() {
+        for (number, point) in points.into_iter().enumerate() {
             cut.0.insert(Partition(number as u32), point.await.map_err(|_| stopped())?);
         }
         Ok(cut)
@@ -120,23 +140,32 @@ impl StreamLog {
         self.partitions.iter().for_each(|partition| partition.register_reader(reader));
     }
 
-    /// How late its events come, and which.
+    /// The lateness of its events.
     pub fn lateness(&self) -> &StreamLateness {
         &self.lateness
     }
 
-    /// The stream's watermark at `now`, over what is durable; never goes back.
+    /// The watermark of the stream at `now`, over the durable events; never goes back.
     pub fn watermark(&self, now: Micros) -> Option<Micros> {
         let progress = self.partitions.iter().map(PartitionLog::progress);
         self.watermark.advance(progress, self.stream.idle_timeout, now)
     }
 
-    /// The partitions' figures, in order.
-    pub fn status(&self) -> Vec<PartitionStatus> {
-        self.partitions.iter().map(PartitionLog::status).collect()
+    /// The totals of the partitions, in order.
+    pub fn totals(&self) -> impl Iterator<Item = Totals> {
+        self.partitions.iter().map(PartitionLog::totals)
     }
 
-    /// Stops taking events, writes what waits and ends the writers. Blocking.
+    /// The figures of the partitions, in order, together with those of their archivers.
+    pub fn status(&self, archives: &BTreeMap<Partition, ArchiveStatus>) -> Vec<PartitionStatus> {
+        let status = |(partition, log): (u32, &PartitionLog)| {
+            let archive = archives.get(&Partition(partition)).cloned().unwrap_or_default();
+            log.status(archive.archived, archive.last_error)
+        };
+        (0..).zip(&self.partitions).map(status).collect()
+    }
+
+    /// Stops accepting events, writes those that wait and ends the writers. Blocking.
     pub fn close(&self) {
         self.partitions.iter().for_each(PartitionLog::close);
     }
@@ -159,7 +188,8 @@ impl LogReplay for StreamLog {
         to: Offset,
         each: &mut dyn FnMut(LogBatch),
     ) -> Result<(), HandoffError> {
-        let no_partition = || HandoffError(format!("stream {} has no partition {partition}", self.stream.name));
+        let no_partition =
+            || HandoffError(format!("stream {} does not have a partition {partition}", self.stream.name));
         let log = self.partition(partition).ok_or_else(no_partition)?;
         log.replay(from, to, each).map_err(|e| HandoffError(e.to_string()))
     }
@@ -172,8 +202,8 @@ fn refuse_undeclared(dir: &Path, partitions: u32) -> Result<(), LogError> {
     for entry in std::fs::read_dir(dir).map_err(LogError::io(dir))? {
         let path = entry.map_err(LogError::io(dir))?.path();
         let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
-        if number.is_some_and(|number| number >= partitions) && log::look(dir)?.partitions > partitions {
-            let reason = format!("holds events, but the stream declares {partitions} partitions only");
+        if number.is_some_and(|number| number >= partitions) && log::inspect(dir)?.partitions > partitions {
+            let reason = format!("the partition holds events, but the stream declares only {partitions} partitions");
             return Err(LogError::Misplaced { path, reason });
         }
     }

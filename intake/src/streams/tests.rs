@@ -1,5 +1,6 @@
-//! Do the logs of several partitions hold together: all-or-nothing requests, one cut over all, replay and release by name?
+//! Checks that the partitions of a stream act as one: all-or-nothing requests, keys, one cut, replay and release by name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -18,9 +19,11 @@ use super::*;
 use crate::event_id::hash_ids;
 use crate::log::LogError;
 use crate::log::testing::{events, stream};
-use crate::partition::{OnFatal, PartAnswer, PartitionSettings, Submission, SubmitError, WriteError};
+use crate::partition::{
+    BodyFingerprint, IdempotencyKey, OnFatal, PartitionReceipt, PartitionSettings, Submission, SubmitError,
+};
 
-type Receiver = oneshot::Receiver<Result<PartAnswer, WriteError>>;
+type Receiver = oneshot::Receiver<Result<PartitionReceipt, SubmitError>>;
 
 fn open(dir: &TempDir, partitions: u32, settings: PartitionSettings) -> Result<Intake, LogError> {
     let stream = Arc::new(Stream { partitions, ..stream() });
@@ -36,22 +39,69 @@ fn part(partition: u32, ids: &[&str]) -> ((Partition, Submission), Receiver) {
     let of: Vec<_> = ids.iter().map(|id| (Some(*id), 7)).collect();
     let rows = events(&of);
     let id_hashes = Some(hash_ids(rows.column(0)));
-    ((Partition(partition), Submission { rows, id_hashes, idempotency_key: None, reply }), answer)
+    ((Partition(partition), Submission { rows, id_hashes, key: None, reply }), answer)
 }
 
 #[test]
-fn a_request_is_taken_by_all_its_partitions_or_by_none() {
+fn a_request_is_submitted_to_all_its_partitions_or_to_none() {
     let dir = TempDir::new().expect("a folder");
     let intake = open(&dir, 2, PartitionSettings::default()).expect("opens");
     let log = intake.stream(&stream().name).expect("the stream");
     let (good, _answer) = part(0, &["a"]);
     let (stray, _answer) = part(7, &["b"]);
-    assert_eq!(log.try_submit(vec![good, stray]), Err(SubmitError::NoPartition(7)));
-    assert_eq!(log.status()[0].queued_bytes, 0, "the room is given back");
+    assert_eq!(log.try_submit(vec![good, stray]), Err(SubmitError::NoPartition(Partition(7))));
+    assert_eq!(log.partition(Partition(0)).map(|log| log.queued_bytes()), Some(0), "the room is returned");
     let ((a, answer_a), (b, answer_b)) = (part(0, &["a"]), part(1, &["b", "c"]));
     log.try_submit(vec![a, b]).expect("there is room");
     let accepted = [answer_a, answer_b].map(|a| a.blocking_recv().expect("an answer").map(|a| a.accepted));
     assert_eq!(accepted, [Ok(1), Ok(2)]);
+}
+
+/// A crash between the partitions of a request leaves some parts in the log and others not.
+#[test]
+fn a_retry_completes_a_request_of_which_a_crash_wrote_one_partition() {
+    let dir = TempDir::new().expect("a folder");
+    let key = |body: &str| IdempotencyKey { key: "k".to_owned(), body: BodyFingerprint::of(body.as_bytes()) };
+    let submit = |intake: &Intake, parts: &[(u32, &[&str])], body: &str| {
+        let log = intake.stream(&stream().name).expect("the stream");
+        let claim = log.claim_key(&key(body))?;
+        let (parts, answers): (Vec<_>, Vec<_>) = parts
+            .iter()
+            .map(|(partition, ids)| {
+                let ((partition, submission), answer) = part(*partition, ids);
+                ((partition, Submission { key: Some(Arc::clone(&claim)), ..submission }), answer)
+            })
+            .unzip();
+        log.try_submit(parts)?;
+        let accepted = |answer: Receiver| answer.blocking_recv().expect("an answer").map(|receipt| receipt.accepted);
+        answers.into_iter().map(accepted).collect::<Result<Vec<_>, _>>()
+    };
+    let whole: [(u32, &[&str]); 2] = [(0, &["a"]), (2, &["b", "c"])];
+    let intake = open(&dir, 3, PartitionSettings::default()).expect("opens");
+    assert_eq!(submit(&intake, &whole[..1], "body"), Ok(vec![1]), "the crash came before partition 2");
+    drop(intake);
+    for restart in 0..2 {
+        let intake = open(&dir, 3, PartitionSettings::default()).expect("opens");
+        let other: [(u32, &[&str]); 1] = [(1, &["d"])];
+        assert_eq!(submit(&intake, &other, "another body"), Err(SubmitError::KeyReused), "restart {restart}");
+        assert_eq!(submit(&intake, &whole, "body"), Ok(vec![1, 2]), "restart {restart}");
+        let log = intake.stream(&stream().name).expect("the stream");
+        assert_eq!(log.totals().map(|totals| totals.accepted.events).collect::<Vec<_>>(), [1, 0, 2]);
+    }
+}
+
+#[test]
+fn a_refused_request_frees_its_key() {
+    let dir = TempDir::new().expect("a folder");
+    let intake = open(&dir, 2, PartitionSettings::default()).expect("opens");
+    let log = intake.stream(&stream().name).expect("the stream");
+    let key = |body: &[u8]| IdempotencyKey { key: "k".to_owned(), body: BodyFingerprint::of(body) };
+    let claim = log.claim_key(&key(b"first")).expect("a new key");
+    assert_eq!(log.claim_key(&key(b"second")).err(), Some(SubmitError::KeyReused), "while it is under way");
+    let ((_, submission), _answer) = part(7, &["a"]);
+    let refused = log.try_submit(vec![(Partition(7), Submission { key: Some(claim), ..submission })]);
+    assert_eq!(refused, Err(SubmitError::NoPartition(Partition(7))));
+    assert!(log.claim_key(&key(b"second")).is_ok());
 }
 
 #[test]
@@ -68,7 +118,10 @@ fn a_cut_covers_every_partition_and_the_log_can_be_read_up_to_it() {
     }
     let cut = futures::executor::block_on(intake.cut(&name, &"view".parse().expect("a name"))).expect("a cut");
     assert_eq!(cut.0.values().map(|p| p.offset.0).collect::<Vec<_>>(), [2, 0, 1]);
-    assert_eq!(cut.accepted(), log.status().iter().map(|s| Ledger::of_range(s.partition, Offset(0), s.head)).sum());
+    assert_eq!(
+        cut.accepted(),
+        log.status(&BTreeMap::new()).iter().map(|s| Ledger::of_range(s.partition, Offset(0), s.head)).sum()
+    );
     let mut rows = 0;
     for (partition, point) in &cut.0 {
         log.replay(*partition, Offset(0), point.offset, &mut |batch| rows += batch.rows.num_rows()).expect("replays");
@@ -81,7 +134,7 @@ fn a_cut_covers_every_partition_and_the_log_can_be_read_up_to_it() {
 }
 
 #[test]
-fn lateness_is_known_again_after_a_restart_as_far_as_the_log_is_reread() {
+fn lateness_is_restored_after_a_restart_from_the_end_of_the_log() {
     let dir = TempDir::new().expect("a folder");
     let listed = |intake: &Intake| {
         let lateness = intake.stream(&stream().name).expect("the stream").lateness();
@@ -99,7 +152,7 @@ fn lateness_is_known_again_after_a_restart_as_far_as_the_log_is_reread() {
         let (reply, answer) = oneshot::channel();
         let rows = events(&times.map(|at| (None, at)));
         let id_hashes = Some(hash_ids(rows.column(0)));
-        let submission = Submission { rows, id_hashes, idempotency_key: None, reply };
+        let submission = Submission { rows, id_hashes, key: None, reply };
         log.try_submit(vec![(Partition(0), submission)]).expect("there is room");
         assert_eq!(
             answer.blocking_recv().expect("an answer").map(|a| (a.accepted, a.late, a.ahead)),
@@ -139,7 +192,7 @@ fn a_release_by_all_readers_frees_the_oldest_segments() {
 }
 
 #[test]
-fn a_partition_that_is_no_longer_declared_is_not_forgotten_silently() {
+fn a_partition_with_events_that_is_no_longer_declared_is_refused() {
     let dir = TempDir::new().expect("a folder");
     drop(open(&dir, 4, PartitionSettings::default()).expect("opens"));
     let intake = open(&dir, 3, PartitionSettings::default()).expect("the fourth never had an event");
