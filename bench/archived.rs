@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
 };
-use batch::{Batch, BatchSettings, BatchSurroundings, load_published};
+use batch::{Batch, BatchSettings, LayerHandles, load_published};
 use futures::future::BoxFuture;
 use lake::{ArchiveTags, Commit, DataFile, Lake, Table, TablePath};
 use parking_lot::Mutex;
@@ -69,10 +69,10 @@ impl History {
         let mut loaded = Vec::new();
         for view in parsed.views {
             let found = load_published(&lake, &stream, &Arc::new(view)).await.expect("loads");
-            all.publish(found.answering.clone());
+            all.publish(found.active.clone());
             loaded.push(found);
         }
-        let surroundings = BatchSurroundings {
+        let layers = LayerHandles {
             lake: lake.clone(),
             views: all,
             streams: vec![Arc::clone(&stream)],
@@ -83,7 +83,7 @@ impl History {
             log_starts: Vec::new(),
             clock: Arc::new(SystemClock),
         };
-        let batch = Arc::new(Batch::start(surroundings, loaded, settings).expect("starts"));
+        let batch = Arc::new(Batch::start(layers, loaded, settings).expect("starts"));
         History { lake, stream, around, batch, archive }
     }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use batch::plan::retention::first_whole;
 use batch::{load_published, old_definition};
 use lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
 use serde::Serialize;
@@ -13,6 +12,7 @@ use shared::changes::Change;
 use shared::changes::view::{changes_results, view_changes};
 use shared::clock::{Clock, SystemClock};
 use shared::column_name::same;
+use shared::horizon::Horizon;
 use shared::ids::{StreamName, ViewName};
 use shared::sql::{Definitions, parse_view};
 use shared::stream::Stream;
@@ -270,13 +270,13 @@ async fn view_outlook(
         .await
         .with_context(|| format!("the published versions of view {} cannot be read", view.name))?;
     let mut outlook = ViewOutlook::new(view.name.clone(), Fate::New);
-    let version = loaded.answering.version.as_deref();
+    let version = loaded.active.version.as_deref();
     outlook.answered_by(version);
     outlook.answers_meanwhile = !loaded.version_lost;
     if let Some(version) = version {
         // As it was written: options that were declared then are told apart from those of now.
         let before = old_definition(stream, version).or_else(|| parse_view(stream, &version.sql).ok());
-        let before = before.unwrap_or_else(|| loaded.answering.view.as_ref().clone());
+        let before = before.unwrap_or_else(|| loaded.active.view.as_ref().clone());
         outlook.changes = view_changes(&before, &view, stream);
         let results = loaded.shadow.is_some();
         outlook.fate = match outlook.changes.as_slice() {
@@ -293,7 +293,7 @@ async fn view_outlook(
     if let (Fate::New | Fate::Changed, Some(archive)) = (outlook.fate, archive) {
         if let Some(dropped) = archive.dropped {
             outlook.refused = not_whole(&view, dropped);
-            let begins = first_whole(view.window, dropped);
+            let begins = Horizon::first_whole_date(view.window, dropped);
             let files = version.map_or(&[][..], |version| &version.files);
             let lost = || files.iter().filter(|file| file.date.is_some_and(|day| day < begins));
             let dates: BTreeSet<Option<Day>> = lost().map(|file| file.date).collect();

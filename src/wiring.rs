@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use batch::{Batch, BatchSettings, BatchSurroundings, CompactionSettings, Loaded, RetrySettings};
+use batch::{Batch, BatchSettings, CompactionSettings, LayerHandles, LoadedView, RetrySettings};
 use intake::archive::{ArchiverContext, ArchiverSettings, Archives, READER, StreamArchiver};
 use intake::history::HistoryWatch;
 use intake::lateness::LatenessSettings;
@@ -134,7 +134,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
         let found = batch::load_published(&lake, stream, &Arc::new(view.clone()))
             .await
             .with_context(|| format!("the published versions of view {} cannot be read", view.name))?;
-        views.publish(found.answering.clone());
+        views.publish(found.active.clone());
         loaded.push(found);
     }
 
@@ -153,7 +153,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<Running> {
     intake.start().context("the log's writers cannot be started")?;
 
     let batch = Arc::new(Batch::start(
-        BatchSurroundings {
+        LayerHandles {
             lake: lake.clone(),
             streams: streams.clone(),
             views: Arc::clone(&views),
@@ -364,15 +364,15 @@ fn start_archivers(
 async fn start_speed(
     streams: &[Arc<Stream>],
     intake: &Intake,
-    loaded: &[Loaded],
+    loaded: &[LoadedView],
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Speed> {
     let mut folded = Vec::new();
     for stream in streams {
         let log = intake.stream(&stream.name).context("every stream has a log")?;
         let mut views = Vec::new();
-        for found in loaded.iter().filter(|l| l.answering.stream.name == stream.name) {
-            let answering = &found.answering;
+        for found in loaded.iter().filter(|l| l.active.stream.name == stream.name) {
+            let answering = &found.active;
             views.push(FoldedView { view: Arc::clone(&answering.view), seam: answering.seam.clone() });
             if let Some(shadow) = &found.shadow {
                 // What is before that will be in its first version.
@@ -385,14 +385,14 @@ async fn start_speed(
 }
 
 /// The log must go on holding what the speed layer would replay: everything from the seam of each view on.
-fn keep_what_speed_replays(intake: &Intake, loaded: &[Loaded]) {
+fn keep_what_speed_replays(intake: &Intake, loaded: &[LoadedView]) {
     for found in loaded {
-        let (stream, view): (&StreamName, &View) = (&found.answering.stream.name, &found.answering.view);
+        let (stream, view): (&StreamName, &View) = (&found.active.stream.name, &found.active.view);
         let reader = batch::log_reader(&view.name);
         if let Some(log) = intake.stream(stream) {
             log.register_reader(&reader);
         }
-        for (partition, point) in found.answering.seam.of_log() {
+        for (partition, point) in found.active.seam.of_log() {
             intake.release(stream, partition, &reader, point.offset);
         }
     }

@@ -1,4 +1,4 @@
-//! Why did a run not publish? Every reason, in words that the run keeps.
+//! Lists the reasons why a run ends without a new version, as messages that the run keeps, and says which may pass.
 
 use arrow::error::ArrowError;
 use lake::LakeError;
@@ -8,19 +8,19 @@ use shared::handoff::HandoffError;
 use shared::partial::codec::CodecError;
 use shared::partial::merge::MergeError;
 use shared::readers::SpeedError;
-use shared::time::Day;
 
 use crate::plan::planner::PlanError;
-use crate::step::Step;
 
 /// Why a run ended without a new version. Nothing it did is visible.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFailure {
     #[error("cancelled")]
     Cancelled,
-    #[error("told to fail at the step {0}")]
-    Told(Step),
-    #[error("the log could not be cut: {0}")]
+    /// A fault that a test injected: see [`crate::fail_points`].
+    #[cfg(any(test, feature = "fail-points"))]
+    #[error("injected failure at step {0}")]
+    Injected(crate::step::Step),
+    #[error("cannot cut the log: {0}")]
     Cut(HandoffError),
     #[error("the archive did not reach the cut: {0}")]
     Archive(HandoffError),
@@ -28,12 +28,12 @@ pub enum RunFailure {
     Plan(#[from] PlanError),
     #[error("{0}")]
     Lake(#[from] LakeError),
-    /// The commit may be there or come to be there later, with the files that the run wrote.
-    #[error("it is not known whether the version was committed: {0}")]
+    /// The commit may exist already or appear later, with the files that the run wrote.
+    #[error("commit outcome unknown: {0}")]
     Undecided(LakeError),
     #[error("polars: {0}")]
     Polars(#[from] PolarsError),
-    #[error("an expression could not be evaluated: {0}")]
+    #[error("cannot evaluate an expression: {0}")]
     Evaluate(#[from] EvaluateError),
     #[error("{0}")]
     Codec(#[from] CodecError),
@@ -46,34 +46,32 @@ pub enum RunFailure {
     #[error("read {found} rows of the event dates {first} to {last}, the archive notes {expected}")]
     RowsOfDates { first: String, last: String, expected: u64, found: u64 },
     #[error(
-        "one group of the window date {date} does not fit in batch.memory_limit ({limit}), however many passes are made: \
+        "one group of the window date {date} does not fit in batch.memory_limit ({limit}), even with one pass per group: \
          raise the limit (--batch-memory), or let the view keep less (a coarser COUNT(DISTINCT) or percentile, a WHERE)"
     )]
     MemoryLimit { limit: String, date: String },
-    /// Never kept: whoever folds goes on in passes.
-    #[error("the groups do not fit in memory at once")]
-    Full,
-    #[error("the event date {0} has too many events to remove duplicates in one go")]
+    #[error("too many events on {0} to remove duplicates at once")]
     DateTooLarge(String),
-    #[error("the speed layer: {0}")]
+    #[error("speed layer: {0}")]
     Speed(#[from] SpeedError),
     #[error("the speed layer did not reach the cut in time")]
     SpeedBehind,
-    #[error("what was being served could not be read: {0}")]
+    #[error("cannot read the previously published version: {0}")]
     Served(HandoffError),
-    #[error("background work ended: {0}")]
+    #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
-    #[error("a defect ended the computation: {0}")]
+    #[error("internal error: {0}")]
     Panicked(String),
 }
 
 impl RunFailure {
-    /// May the same run succeed later, with nothing changed but time? A store that is away comes back; data that does not
-    /// fit, and a defect, stay.
+    /// Returns whether the same run may succeed later without any change: an unavailable store comes back, but data that
+    /// does not fit and defects stay.
     pub fn may_pass(&self) -> bool {
         match self {
-            RunFailure::Told(_)
-            | RunFailure::Cut(_)
+            #[cfg(any(test, feature = "fail-points"))]
+            RunFailure::Injected(_) => true,
+            RunFailure::Cut(_)
             | RunFailure::Archive(_)
             | RunFailure::Undecided(_)
             | RunFailure::Speed(_)
@@ -81,7 +79,7 @@ impl RunFailure {
             | RunFailure::Served(_) => true,
             RunFailure::Lake(error) => lake_may_pass(error),
             RunFailure::Polars(error) => polars_may_pass(error),
-            // A defect; otherwise it was cancelled from outside.
+            // A panic is a defect; otherwise the task was cancelled from outside.
             RunFailure::Background(error) => !error.is_panic(),
             RunFailure::Cancelled
             | RunFailure::Plan(_)
@@ -92,20 +90,19 @@ impl RunFailure {
             | RunFailure::RowsOfFile { .. }
             | RunFailure::RowsOfDates { .. }
             | RunFailure::MemoryLimit { .. }
-            | RunFailure::Full
             | RunFailure::DateTooLarge(_)
             | RunFailure::Panicked(_) => false,
         }
     }
 
-    /// The failure that a panic's payload tells of.
+    /// Returns the failure for the payload of a panic.
     pub fn of_panic(payload: &(dyn std::any::Any + Send)) -> RunFailure {
         let text = payload.downcast_ref::<&str>().map(|t| (*t).to_owned());
         RunFailure::Panicked(text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default())
     }
 }
 
-/// A lost race and a store that is away pass. A lake that is another's, does not fit or lacks what it needs does not.
+/// Lost races and unavailable stores pass. A lake with another owner, another schema or without what it needs does not.
 fn lake_may_pass(error: &LakeError) -> bool {
     match error {
         LakeError::Conflict { .. }
@@ -125,18 +122,13 @@ fn lake_may_pass(error: &LakeError) -> bool {
     }
 }
 
-/// Polars wraps what a read met in words on where that was.
+/// Polars wraps the error of a read in the context where it happened.
 fn polars_may_pass(error: &PolarsError) -> bool {
     match error {
         PolarsError::IO { .. } => true,
         PolarsError::Context { error, .. } | PolarsError::ExprContext { error, .. } => polars_may_pass(error),
         _ => false,
     }
-}
-
-/// A date as errors name it; none is that of events whose year has not four digits.
-pub fn date_name(date: Option<Day>) -> String {
-    date.map_or_else(|| "no date".to_owned(), |day| day.to_string())
 }
 
 #[cfg(test)]
@@ -147,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_time_alone_cannot_mend_does_not_pass() {
+    fn only_failures_that_time_can_fix_may_pass() {
         let table = || "views/a".to_owned();
         let away = || PolarsError::IO { error: Arc::new(io::Error::other("away")), msg: None };
         let context = |error| PolarsError::Context { error: Box::new(error), msg: "reading".into() };
@@ -170,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_background_work_is_a_defect_too() {
+    async fn a_panic_of_a_background_task_does_not_pass() {
         let panicked = tokio::spawn(async { panic!("a defect") }).await.expect_err("it panics");
         assert!(!RunFailure::from(panicked).may_pass());
     }

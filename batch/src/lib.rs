@@ -1,17 +1,26 @@
-//! What is true up to the seam? Exact recomputation of every view over the archive, published in one step.
+//! Computes the exact results of every view up to the seam: recomputes them from the archive and publishes them in one
+//! step. Nothing here reads the log.
 //!
-//! Reading order: [`service`] starts runs (when a schedule says so, or a [`retry`] is due), [`registry`] knows them and
-//! [`diary`] remembers them; [`run`] is one run from
-//! [`step`] to step. [`plan`] says what to read, [`recompute`] reads it ([`scan`]) and writes window dates: those that
-//! Polars can compute ([`query`], [`reductions`], [`pieces`]), and those for which events are folded ([`folding`],
-//! [`filling`], [`slices`]), in several [`passes`] where memory is short ([`budget`]); [`reconcile`] compares with what was
-//! served; [`publish`] makes the version answer. [`reader`] is how versions are read, [`load`] how a process begins,
-//! [`travel`] how an old version ([`kept`]) answers again, [`cleaning`] when its files go. [`compactor`] keeps archives in
-//! few files, [`compaction`] says which, and drops the dates that are over ([`dropping`]); [`retain`] says what that means for
-//! a run, [`mod@frozen`] which events belong to sessions that began before. Nothing here reads the log.
+//! Stages, from the request to the result:
+//! - A **run** is what a schedule, a request or a failed run asks for: `full` or not, and for which dates ([`runs`]).
+//! - An **attempt** is one execution of a run, against the version that is active at that moment ([`run`]).
+//! - A **plan** says what the attempt reads and what it replaces ([`plan`]).
+//! - A **version** is what it publishes: one commit of the view's table, with its seam, ledger and comparison
+//!   ([`versions`]).
+//!
+//! How a run flows:
+//! 1. [`service`] starts runs when a schedule or a retry is due, or on request; [`runs`] queues and remembers them.
+//! 2. [`run`] cuts the log, and takes one complete value after the other to the new version.
+//! 3. [`plan`] decides, [`recompute`] computes exact files, [`reconcile`] compares them with what was served.
+//! 4. [`versions`] reads, keeps and vacuums what was published.
+//!
+//! [`archive`] compacts the archives that runs read, and drops the dates that retention no longer keeps.
 
 pub mod archive;
+pub mod blocking;
+pub mod fail_points;
 pub mod failure;
+pub mod layers;
 pub mod plan;
 pub mod recompute;
 pub mod reconcile;
@@ -23,14 +32,15 @@ pub mod step;
 pub mod versions;
 pub mod watch;
 
-pub use run::BatchSurroundings;
-pub use run::publish::log_reader;
+pub use archive::settings::CompactionSettings;
+pub use fail_points::FailPoints;
+pub use layers::{LayerHandles, log_reader};
 pub use runs::retry::RetrySettings;
 pub use service::{Batch, StartError};
-pub use settings::{BatchSettings, CompactionSettings};
-pub use step::{FailPoints, Step};
-pub use versions::load::{Loaded, load_published, old_definition};
-pub use versions::reader::Reader;
+pub use settings::BatchSettings;
+pub use step::Step;
+pub use versions::load::{LoadedView, load_published, old_definition};
+pub use versions::reader::VersionReader;
 
 #[cfg(test)]
 mod tests;

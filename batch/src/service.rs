@@ -1,4 +1,4 @@
-//! Who starts runs? A task per view that runs them one after another, and one that looks at the clock.
+//! Starts runs: one task per view executes its runs in order, and others watch the clock for schedules and retries.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +13,7 @@ use shared::clock::Clock;
 use shared::compare::Comparison;
 use shared::control::{Cleaned, Compacted, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs};
 use shared::handoff::HandoffError;
+use shared::horizon::Horizon;
 use shared::ids::{StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::schedule::{Schedule, ScheduleError};
@@ -23,15 +24,16 @@ use tracing::Instrument;
 
 use crate::archive::compactor::Compactor;
 use crate::failure::RunFailure;
-use crate::run::{BatchSurroundings, Executor, Job};
-use crate::runs::queue::{Registry, RunEntry};
-use crate::runs::run_log::Diary;
+use crate::layers::{Job, LayerHandles};
+use crate::run::Executor;
+use crate::runs::queue::{RunEntry, RunQueue};
+use crate::runs::run_log::RunLog;
 use crate::settings::BatchSettings;
-use crate::versions::kept::Kept;
-use crate::versions::load::{Loaded, versions};
-use crate::versions::reader::Reader;
-use crate::versions::time_travel::Travel;
-use crate::versions::vacuum::Cleaner;
+use crate::versions::kept::VersionIndex;
+use crate::versions::load::{LoadedView, versions};
+use crate::versions::reader::VersionReader;
+use crate::versions::time_travel::TimeTravel;
+use crate::versions::vacuum::VersionVacuum;
 use crate::watch::Cancel;
 
 /// Why the batch layer could not start.
@@ -43,10 +45,10 @@ pub enum StartError {
 
 /// The batch layer.
 pub struct Batch {
-    registry: Arc<Registry>,
+    queue: Arc<RunQueue>,
     executor: Arc<Executor>,
-    kept: Arc<Kept>,
-    cleaner: Arc<Cleaner>,
+    kept: Arc<VersionIndex>,
+    vacuum: Arc<VersionVacuum>,
     compactor: Arc<Compactor>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     stopping: Cancel,
@@ -54,85 +56,81 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Starts the tasks that keep the loaded views up to date. What was loaded must have been published already, and speed
-    /// must fold for the answering definitions and for the shadows. Call it within a Tokio runtime.
-    pub fn start(
-        surroundings: BatchSurroundings,
-        loaded: Vec<Loaded>,
-        settings: BatchSettings,
-    ) -> Result<Batch, StartError> {
+    /// Starts the tasks that keep the loaded views up to date. The loaded versions must be active already, and speed must fold
+    /// for their definitions and for the shadows. Must be called within a Tokio runtime.
+    pub fn start(layers: LayerHandles, loaded: Vec<LoadedView>, settings: BatchSettings) -> Result<Batch, StartError> {
         let mut schedules = Vec::with_capacity(loaded.len());
-        for Loaded { view, .. } in &loaded {
+        for LoadedView { view, .. } in &loaded {
             let in_zone = |line: &str| Schedule::parse(line).map(|schedule| schedule.in_zone(view.schedule_zone));
             let parsed = view.schedule.as_deref().map(in_zone).transpose();
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
-        let clock = Arc::clone(&surroundings.clock);
+        let clock = Arc::clone(&layers.clock);
         let names: Vec<ViewName> = loaded.iter().map(|l| l.view.name.clone()).collect();
         let kept = settings.runs_kept;
-        let past = settings.runs_file.as_deref().map_or_else(Default::default, |file| Diary::open(file, kept));
-        let registry = Arc::new(Registry::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, past));
+        let logged = settings.runs_file.as_deref().map_or_else(Default::default, |file| RunLog::open(file, kept));
+        let queue = Arc::new(RunQueue::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, logged));
         let tick = settings.tick;
         let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
-        let kept = Arc::new(Kept::new(&surroundings.lake, kept));
-        let cleaner = Arc::new(Cleaner {
-            lake: surroundings.lake.clone(),
-            views: Arc::clone(&surroundings.views),
+        let kept = Arc::new(VersionIndex::new(&layers.lake, kept));
+        let vacuum = Arc::new(VersionVacuum {
+            lake: layers.lake.clone(),
+            views: Arc::clone(&layers.views),
             kept: Arc::clone(&kept),
             age: settings.vacuum_age,
             every: settings.vacuum_every,
             last: Mutex::default(),
         });
-        let BatchSurroundings { lake, views, streams, clock: of_archives, .. } = &surroundings;
-        let compactor = Arc::new(Compactor::new(lake, views, of_archives, streams, settings.compaction));
-        let executor = Arc::new(Executor::new(surroundings, settings));
+        let LayerHandles { lake, views, streams, .. } = &layers;
+        let compactor = Arc::new(Compactor::new(lake, views, &clock, streams, settings.compaction));
+        let executor = Arc::new(Executor::new(layers, settings));
         let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
         let stopping = Cancel::default();
         let mut tasks = Vec::new();
         for (loaded, schedule) in loaded.into_iter().zip(schedules) {
-            if let Some((full, trigger)) = first_run(&loaded, schedule.as_ref(), &executor.surroundings) {
-                // Nothing is stopping yet and the view is known: this cannot be refused.
-                let _ = registry.request(loaded.view.name.as_str(), RunScope { full, range: None }, trigger);
+            if let Some((full, trigger)) = first_run(&loaded, schedule.as_ref(), &executor.layers) {
+                // Cannot be refused: nothing is stopping yet and the view is known.
+                let _ = queue.request(loaded.view.name.as_str(), RunScope { full, range: None }, trigger);
             }
             let view = loaded.view.name.clone();
             let job = Job { stream: loaded.stream, view: loaded.view };
-            let (registry_of, cleaner_of) = (Arc::clone(&registry), Arc::clone(&cleaner));
-            let all = run_all(registry_of, Arc::clone(&executor), cleaner_of, job, stopping.clone());
+            let (queue_of, vacuum_of) = (Arc::clone(&queue), Arc::clone(&vacuum));
+            let all = run_all(queue_of, Arc::clone(&executor), vacuum_of, job, stopping.clone());
             tasks.push(tokio::spawn(all));
             if let Some(schedule) = schedule {
                 next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (view.clone(), due)));
-                let (registry, next_runs) = (Arc::clone(&registry), Arc::clone(&next_runs));
-                let alarm = Alarm { registry, next_runs, view, schedule, clock: Arc::clone(&clock) };
-                tasks.push(tokio::spawn(alarm.ring(tick, stopping.clone())));
+                let (queue, next_runs) = (Arc::clone(&queue), Arc::clone(&next_runs));
+                let timer = ScheduleTimer { queue, next_runs, view, schedule, clock: Arc::clone(&clock) };
+                tasks.push(tokio::spawn(timer.run(tick, stopping.clone())));
             }
         }
-        tasks.push(tokio::spawn(wake_retries(Arc::clone(&registry), names, tick, stopping.clone())));
+        tasks.push(tokio::spawn(wake_retries(Arc::clone(&queue), names, tick, stopping.clone())));
         for stream in compactor.streams() {
             let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
             tasks.push(tokio::spawn(watch));
         }
-        Ok(Batch { registry, executor, kept, cleaner, compactor, next_runs, stopping, tasks: Mutex::new(tasks) })
+        Ok(Batch { queue, executor, kept, vacuum, compactor, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
 
-    /// How versions are read; shared with the runs, which leave in its memory what they computed.
-    pub fn reader(&self) -> Arc<Reader> {
+    /// Returns the reader of versions. Runs share it and leave the rows they computed in its cache.
+    pub fn reader(&self) -> Arc<VersionReader> {
         Arc::clone(&self.executor.reader)
     }
 
-    /// How versions of the past are found.
-    pub fn past(&self) -> Travel {
-        let surroundings = &self.executor.surroundings;
-        Travel::new(&surroundings.lake, &surroundings.views, &self.kept)
+    /// Returns the access to versions of the past.
+    pub fn past(&self) -> TimeTravel {
+        let layers = &self.executor.layers;
+        TimeTravel::new(&layers.lake, &layers.views, &self.kept)
     }
 
-    /// Stops the runs there are and waits for their tasks. Nothing a stopped run did is visible.
+    /// Stops all runs and waits for their tasks. Nothing a stopped run did is visible.
     pub async fn stop(&self) {
         self.stopping.set();
-        self.registry.stop();
+        self.queue.stop();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the batch layer ended badly");
+                tracing::error!(%error, "batch task failed");
             }
         }
     }
@@ -144,30 +142,30 @@ impl Batch {
 
 impl Runs for Batch {
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError> {
-        // What was dropped since the last version, the run itself refuses.
-        let version = self.executor.surroundings.views.get(view).and_then(|published| published.version.clone());
-        if let (Some(range), Some(retained_from)) = (scope.range, version.and_then(|version| version.frozen_before))
+        // The run itself refuses dates that were dropped since the last version.
+        let horizon = self.executor.layers.views.get(view).map_or(Horizon::NONE, |published| Horizon::of(&published));
+        if let (Some(range), Some(retained_from)) = (scope.range, horizon.frozen_before())
             && range.from < retained_from
         {
             return Err(RunError::Dropped { from: range.from, retained_from });
         }
-        self.registry.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
+        self.queue.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
     }
 
     fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError> {
-        self.registry.list(filter)
+        self.queue.list(filter)
     }
 
     fn ends(&self, view: &str) -> RunEnds {
-        self.registry.ends(view)
+        self.queue.ends(view)
     }
 
     fn get(&self, id: &str) -> Option<Run> {
-        self.registry.get(id)
+        self.queue.get(id)
     }
 
     fn cancel(&self, id: &str) -> Result<Run, RunError> {
-        self.registry.cancel(id)
+        self.queue.cancel(id)
     }
 
     fn next_run(&self, view: &str) -> Option<Micros> {
@@ -178,7 +176,7 @@ impl Runs for Batch {
         let view = Batch::name(view);
         Box::pin(async move {
             let wrong = |e: lake::LakeError| HandoffError(e.to_string());
-            let table = self.executor.surroundings.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
+            let table = self.executor.layers.lake.open_table(&TablePath::view(&view?)).await.map_err(wrong)?;
             match table {
                 Some(table) => versions(&table, limit).await.map_err(wrong),
                 None => Ok(Vec::new()),
@@ -193,8 +191,8 @@ impl Runs for Batch {
     fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
         let view = Batch::name(view);
         Box::pin(async move {
-            let older_than = older_than.unwrap_or(self.cleaner.age);
-            self.cleaner.clean(&view?, older_than).await.map_err(|error| HandoffError(error.to_string()))
+            let older_than = older_than.unwrap_or(self.vacuum.age);
+            self.vacuum.clean(&view?, older_than).await.map_err(|error| HandoffError(error.to_string()))
         })
     }
 
@@ -205,7 +203,7 @@ impl Runs for Batch {
     ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
         let stream = stream.parse::<StreamName>();
         Box::pin(async move {
-            // What is no name is the name of no stream.
+            // An invalid name is not the name of a stream.
             let Ok(stream) = stream else { return Ok(None) };
             let compacted = self.compactor.compact(&stream, 2, older_than).await;
             compacted.map_err(|error| HandoffError(format!("stream {stream}: {error}")))
@@ -230,43 +228,39 @@ impl Runs for Batch {
     }
 }
 
-/// Does a view need a run at once: whether full, and what asks for it?
-fn first_run(
-    loaded: &Loaded,
-    schedule: Option<&Schedule>,
-    surroundings: &BatchSurroundings,
-) -> Option<(bool, &'static str)> {
+/// Returns the run that a view needs at once, if any: whether it is full, and its trigger.
+fn first_run(loaded: &LoadedView, schedule: Option<&Schedule>, layers: &LayerHandles) -> Option<(bool, &'static str)> {
     if loaded.shadow.is_some() || loaded.version_lost {
         return Some((true, "definition"));
     }
-    let seam = &loaded.answering.seam;
-    let of_stream = surroundings.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);
-    // Events that are neither in a version nor in the log are in the archive alone.
-    if loaded.answering.unread != Ledger::EMPTY {
+    let seam = &loaded.active.seam;
+    let of_stream = layers.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);
+    // These events are in no version and not in the log, only in the archive.
+    if loaded.active.unread != Ledger::EMPTY {
         return Some((true, "start"));
     }
     if of_stream.into_iter().any(|(_, partition, start)| *start > seam.offset(*partition)) {
         return Some((true, "start"));
     }
-    let last = loaded.answering.version.as_ref()?.published_at;
-    schedule?.missed(last, surroundings.clock.now()).then_some((false, "schedule"))
+    let last = loaded.active.version.as_ref()?.published_at;
+    schedule?.missed(last, layers.clock.now()).then_some((false, "schedule"))
 }
 
-/// Looks every `tick` whether a failed run's time has come.
-async fn wake_retries(registry: Arc<Registry>, views: Vec<ViewName>, tick: Duration, stopping: Cancel) {
+/// Checks every `tick` whether a retry is due.
+async fn wake_retries(queue: Arc<RunQueue>, views: Vec<ViewName>, tick: Duration, stopping: Cancel) {
     while !stopping.is_set() {
-        // Also what a restart brought back, and what has been cancelled since.
-        views.iter().for_each(|view| tell(&registry, view));
+        // Also for runs that a restart brought back, or that were cancelled since.
+        views.iter().for_each(|view| set_metrics(&queue, view));
         tokio::select! {
-            () = tokio::time::sleep(tick) => registry.wake_retries(),
+            () = tokio::time::sleep(tick) => queue.wake_retries(),
             () = stopping.wait() => return,
         }
     }
 }
 
-/// Metrics of how a view's latest runs ended.
-fn tell(registry: &Registry, view: &ViewName) {
-    let ends = registry.ends(view.as_str());
+/// Sets the metrics of how a view's latest runs ended.
+fn set_metrics(queue: &RunQueue, view: &ViewName) {
+    let ends = queue.ends(view.as_str());
     let waits = if ends.retry_at.is_some() { 1.0 } else { 0.0 };
     metrics::gauge!("trueup_batch_retry_waiting", "view" => view.to_string()).set(waits);
     if let Some(at) = ends.last_success.and_then(|run| run.finished_at) {
@@ -275,18 +269,24 @@ fn tell(registry: &Registry, view: &ViewName) {
     }
 }
 
-/// Runs a view's runs, one after another.
-async fn run_all(registry: Arc<Registry>, executor: Arc<Executor>, cleaner: Arc<Cleaner>, job: Job, stopping: Cancel) {
-    executor.begin(&job.view).await;
-    while let Some(entry) = registry.next(&job.view.name).await {
+/// Executes the runs of a view in order.
+async fn run_all(
+    queue: Arc<RunQueue>,
+    executor: Arc<Executor>,
+    vacuum: Arc<VersionVacuum>,
+    job: Job,
+    stopping: Cancel,
+) {
+    executor.resume(&job.view).await;
+    while let Some(entry) = queue.next(&job.view.name).await {
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
         let outcome = one_run(&executor, &job, &entry).instrument(span).await;
-        registry.finish(&entry, outcome);
-        tell(&registry, &job.view.name);
-        // Deleting can stop anywhere.
+        queue.finish(&entry, outcome);
+        set_metrics(&queue, &job.view.name);
+        // Vacuum can stop anywhere.
         tokio::select! {
-            () = cleaner.after_run(&job.view.name) => {}
+            () = vacuum.after_run(&job.view.name) => {}
             () = stopping.wait() => {}
         }
     }
@@ -308,7 +308,7 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
             RunState::Cancelled
         }
         Err(failure) => {
-            tracing::error!(%failure, seconds, "batch run failed; what answered before goes on answering");
+            tracing::error!(%failure, seconds, "batch run failed; the previous version stays active");
             RunState::Failed
         }
     };
@@ -321,18 +321,18 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
     outcome
 }
 
-/// Asks for a view's runs when they are due.
-struct Alarm {
-    registry: Arc<Registry>,
+/// Requests a view's runs when its schedule says so.
+struct ScheduleTimer {
+    queue: Arc<RunQueue>,
     next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
     view: ViewName,
     schedule: Schedule,
     clock: Arc<dyn Clock>,
 }
 
-impl Alarm {
-    /// Looks at the clock every `tick` (it may be turned, so there is no sleeping until the time has come).
-    async fn ring(self, tick: std::time::Duration, stopping: Cancel) {
+impl ScheduleTimer {
+    /// Checks the clock every `tick`. The clock may be set, so the task does not sleep until the next run.
+    async fn run(self, tick: std::time::Duration, stopping: Cancel) {
         while !stopping.is_set() {
             tokio::select! {
                 () = tokio::time::sleep(tick) => {}
@@ -343,7 +343,7 @@ impl Alarm {
             if due.is_none_or(|due| due > now) {
                 continue;
             }
-            if self.registry.request(self.view.as_str(), RunScope::CHANGED, "schedule").is_err() {
+            if self.queue.request(self.view.as_str(), RunScope::CHANGED, "schedule").is_err() {
                 return;
             }
             match self.schedule.next_after(now) {

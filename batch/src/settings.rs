@@ -1,73 +1,47 @@
-//! How does the batch layer behave where it has a choice? Its settings, with their units and defaults.
+//! Holds the settings of the batch layer, with their units and defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::limits::{
-    self, BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, RUNS_KEPT, VACUUM_AGE_MS, VACUUM_EVERY_MS,
+    BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, RUNS_KEPT, VACUUM_AGE_MS, VACUUM_EVERY_MS,
 };
 
+use crate::archive::settings::CompactionSettings;
+use crate::fail_points::FailPoints;
 use crate::runs::retry::RetrySettings;
-use crate::step::FailPoints;
 
 /// Settings of the batch layer.
 #[derive(Debug, Clone)]
 pub struct BatchSettings {
     /// Events of a partition among which intake has already removed duplicates.
     pub dedup_horizon_events: u64,
-    /// Batch rows held in memory, in bytes over all views.
+    /// Decoded batch rows kept in memory, in bytes over all views.
     pub cache_bytes: usize,
-    /// Memory that a run may take, in bytes, beside the rows that are kept for queries.
+    /// Memory that a run may use, in bytes, in addition to the cached rows.
     pub memory_limit_bytes: u64,
-    /// Rows read with one query, unless a single event date has more and needs to be read in one go.
+    /// Rows read with one query, unless a single event date has more and must be read at once.
     pub query_rows: u64,
     /// Rows of a reconciliation held in memory at once.
     pub reconcile_rows: u64,
     /// Files written at the same time.
     pub writes: usize,
-    /// Longest time to wait for the speed layer to come to the cut once the archive has.
+    /// Longest wait for the speed layer to reach the cut after the archive has.
     pub speed_wait: Duration,
-    /// How often the clock is looked at for schedules.
+    /// Pause between two checks of the clock for schedules and retries.
     pub tick: Duration,
-    /// Age at which a file that nobody needs is deleted, and the shortest time between two looks for such files.
+    /// Age at which an unused file is deleted.
     pub vacuum_age: Duration,
+    /// Shortest time between two searches for unused files.
     pub vacuum_every: Duration,
     pub compaction: CompactionSettings,
-    /// Runs remembered per view.
+    /// Runs kept in the run history, per view.
     pub runs_kept: usize,
-    /// Where they are remembered across restarts; `None`: nowhere.
+    /// The file that keeps runs across restarts; `None`: runs are not kept.
     pub runs_file: Option<PathBuf>,
-    /// When failed runs are tried again.
+    /// When failed runs are retried.
     pub retry: RetrySettings,
     pub fail_points: FailPoints,
-}
-
-/// How archives are kept in few files.
-#[derive(Debug, Clone, Copy)]
-pub struct CompactionSettings {
-    /// How large a file shall be.
-    pub file_rows: u64,
-    pub file_bytes: u64,
-    /// Neighbouring small files from which on they are rewritten without being asked.
-    pub files_min: usize,
-    /// Pause between two looks for small files; zero: only when somebody asks.
-    pub every: Duration,
-    /// Age at which a file that nobody needs is deleted, and the shortest time between two looks for such files.
-    pub vacuum_age: Duration,
-    pub vacuum_every: Duration,
-}
-
-impl Default for CompactionSettings {
-    fn default() -> CompactionSettings {
-        CompactionSettings {
-            file_rows: limits::COMPACTION_FILE_ROWS,
-            file_bytes: limits::COMPACTION_FILE_BYTES,
-            files_min: limits::COMPACTION_FILES_MIN,
-            every: Duration::from_millis(limits::COMPACTION_EVERY_MS),
-            vacuum_age: Duration::from_millis(VACUUM_AGE_MS),
-            vacuum_every: Duration::from_millis(VACUUM_EVERY_MS),
-        }
-    }
 }
 
 impl Default for BatchSettings {

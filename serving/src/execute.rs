@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, TimestampMicrosecondArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
+use shared::horizon::Horizon;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
 use shared::partial::finish::{Bounds, finish_measures};
 use shared::partial::merge::{Grain, Layers, MergeError, Merged, merge_onto};
@@ -119,7 +120,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
     let judge = Judge {
         watermark: pinned.speed.watermark,
         allowed_lateness: published.stream.allowed_lateness,
-        frozen_until: published.version.as_ref().map_or(i64::MIN, |version| version.frozen_until()),
+        horizon: Horizon::of(published),
         of_view: query.request.grain == Grain::Window,
     };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();

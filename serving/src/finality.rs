@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use shared::horizon::Horizon;
 use shared::time::{Micros, micros_of};
 
 /// How final a row is.
@@ -34,8 +35,8 @@ impl Finality {
 pub struct Judge {
     pub watermark: Option<Micros>,
     pub allowed_lateness: Duration,
-    /// Windows of the view that start before it are frozen (microseconds).
-    pub frozen_until: i64,
+    /// Says which windows of the view are frozen.
+    pub horizon: Horizon,
     /// True if rows are windows of the view. A row of a coarser grain is frozen only if all its windows are.
     pub of_view: bool,
 }
@@ -44,7 +45,7 @@ impl Judge {
     /// Decides for a row whose window has this start and end (microseconds; `None`: open); `live` if speed contributes to it.
     pub fn judge(self, (start, end): (Option<i64>, Option<i64>), live: bool) -> Finality {
         let decisive = if self.of_view { start } else { end.map(|end| end.saturating_sub(1)) };
-        if decisive.is_some_and(|time| time < self.frozen_until) {
+        if decisive.is_some_and(|time| self.horizon.is_frozen(Micros(time))) {
             return Finality::Frozen;
         }
         let (Some(watermark), Some(end)) = (self.watermark, end) else { return Finality::Open };
@@ -60,12 +61,14 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use shared::time::Day;
+
     use super::*;
 
     #[test]
     fn a_row_is_final_once_lateness_has_passed_and_it_is_from_batch_alone() {
-        let (allowed_lateness, frozen_until) = (Duration::from_micros(5), i64::MIN);
-        let at = |watermark| Judge { watermark, allowed_lateness, frozen_until, of_view: true };
+        let (allowed_lateness, horizon) = (Duration::from_micros(5), Horizon::NONE);
+        let at = |watermark| Judge { watermark, allowed_lateness, horizon, of_view: true };
         let cases = [
             (None, Some(10), false, Finality::Open),
             (Some(9), Some(10), false, Finality::Open),
@@ -82,12 +85,17 @@ mod tests {
 
     #[test]
     fn a_window_is_frozen_if_its_events_are_dropped_and_a_coarser_row_if_all_its_windows_are() {
-        let (watermark, allowed_lateness) = (Some(Micros(1_000)), Duration::ZERO);
-        let at = |of_view| Judge { watermark, allowed_lateness, frozen_until: 100, of_view };
-        assert_eq!(at(true).judge((Some(99), Some(150)), false), Finality::Frozen);
-        assert_eq!(at(true).judge((Some(100), Some(150)), false), Finality::Final);
-        assert_eq!(at(false).judge((Some(0), Some(100)), false), Finality::Frozen);
-        assert_eq!(at(false).judge((Some(0), Some(101)), false), Finality::Final, "some of it can still be computed");
+        let first = Day(1).start().0;
+        let (watermark, allowed_lateness) = (Some(Micros(2 * first)), Duration::ZERO);
+        let at = |of_view| Judge { watermark, allowed_lateness, horizon: Horizon::new(None, Some(Day(1))), of_view };
+        assert_eq!(at(true).judge((Some(first - 1), Some(first + 50)), false), Finality::Frozen);
+        assert_eq!(at(true).judge((Some(first), Some(first + 50)), false), Finality::Final);
+        assert_eq!(at(false).judge((Some(0), Some(first)), false), Finality::Frozen);
+        assert_eq!(
+            at(false).judge((Some(0), Some(first + 1)), false),
+            Finality::Final,
+            "some of it can still be computed"
+        );
         assert_eq!(at(false).judge((None, None), true), Finality::Open);
     }
 }

@@ -17,6 +17,7 @@ pub mod double;
 pub mod evaluate;
 pub mod explain;
 pub mod handoff;
+pub mod horizon;
 pub mod ids;
 pub mod ledger;
 pub mod limits;

@@ -114,16 +114,6 @@ impl BatchVersion {
         (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
     }
 
-    /// The start of the first window that retention has left, in microseconds.
-    pub fn first_start(&self) -> i64 {
-        self.retained_from.map_or(i64::MIN, |day| day.start().0)
-    }
-
-    /// The start of the first window that is not frozen, in microseconds.
-    pub fn frozen_until(&self) -> i64 {
-        self.frozen_before.map_or(i64::MIN, |day| day.start().0)
-    }
-
     /// Files that may hold windows starting in `from..to` (microseconds).
     pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
         self.files.iter().filter(move |file| match file.date {

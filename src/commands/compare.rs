@@ -42,18 +42,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
         return text;
     }
     text += &measures(comparison, width);
-    let causes = &comparison.causes;
-    let causes = [
-        ("late", causes.late),
-        ("historical", causes.historical),
-        ("duplicate", causes.duplicate),
-        ("sketch", causes.sketch),
-        ("rounding", causes.rounding),
-        ("definition", causes.definition),
-        ("retention", causes.retention),
-        ("unexplained", causes.unexplained),
-    ];
-    let causes = causes.map(|(cause, count)| format!("{cause} {}", grouped(count))).join(", ");
+    let causes = comparison.causes.named().map(|(cause, count)| format!("{cause} {}", grouped(count))).join(", ");
     writeln!(text, "\ncauses of the differing values: {causes}").expect("a String takes any text");
     if !comparison.rows.is_empty() {
         text.push('\n');

@@ -1,7 +1,7 @@
-//! Which files of an archive become one? Small neighbours of one date and partition that no cut can fall between: what
-//! all views of the stream have taken in. From a list of files and positions; nothing is opened.
+//! Groups the small files of an archive that become one: neighbours of one date and partition that no cut can fall between,
+//! since all views of the stream cover them. Works on a list of files and positions; opens nothing.
 //!
-//! Rows stay in the order in which a run reads them, so that no result depends on whether files were compacted.
+//! Rows stay in the order in which a run reads them, so no result depends on whether files were compacted.
 
 use std::collections::BTreeMap;
 
@@ -12,42 +12,42 @@ use shared::ledger::Ledger;
 use shared::published::Published;
 use shared::time::Day;
 
-/// How large files shall be, and from how many on it is worth the work.
+/// The size that files should have, and how many are worth the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub struct CompactionTarget {
     pub rows: u64,
     pub bytes: u64,
-    /// Fewer neighbours are left alone, and a file that is larger than all its neighbours together: it was compacted
-    /// before, and would be written again and again. At least 2, which rewrites whatever can be.
+    /// Neighbours that are rewritten, at least. A file that is larger than all its neighbours together is left alone: it was
+    /// compacted before and would be written again and again. At least 2, which rewrites everything possible.
     pub files_min: usize,
 }
 
 /// Files that become one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group {
+pub struct FileGroup {
     pub date: Option<Day>,
     /// In order of their offsets.
     pub files: Vec<DataFile>,
-    /// Of the one file.
+    /// The tags of the one file.
     pub tags: ArchiveTags,
 }
 
-/// A file with what is noted on it.
-type Tagged<'a> = (ArchiveTags, &'a DataFile);
+/// A file with its tags.
+type TaggedFile<'a> = (ArchiveTags, &'a DataFile);
 
-/// Before which offset of each partition does no future run tell events apart? All before the oldest seam of `views`, the
-/// views of the stream; `None`: it has no view, so everything that is archived.
+/// Returns the offset of a partition before which no future cut can fall: the oldest seam of `views`, the views of the
+/// stream. `None`: the stream has no view, so all archived events may be moved.
 pub fn oldest_seam(views: &[&Published], partition: Partition) -> Option<Offset> {
     views.iter().map(|view| view.seam.offset(partition)).min()
 }
 
-/// The groups of all dates, in order, those of a date together. `before` says how far a partition's files may be compacted.
+/// Returns the groups of all dates, in order. `before` returns the offset up to which a partition's files may be compacted.
 pub fn groups(
     files: &[DataFile],
-    target: Target,
+    target: CompactionTarget,
     before: impl Fn(Partition) -> Option<Offset>,
-) -> Result<Vec<Group>, InvalidTag> {
-    let mut neighbours: BTreeMap<(Option<Day>, Partition), Vec<Tagged<'_>>> = BTreeMap::new();
+) -> Result<Vec<FileGroup>, InvalidTag> {
+    let mut neighbours: BTreeMap<(Option<Day>, Partition), Vec<TaggedFile<'_>>> = BTreeMap::new();
     for file in files {
         let tags = ArchiveTags::from_tags(&file.tags)?;
         neighbours.entry((file.partition, tags.partition)).or_default().push((tags, file));
@@ -56,7 +56,7 @@ pub fn groups(
     for ((date, partition), mut files) in neighbours {
         files.sort_by(|a, b| (a.0.from, &a.1.path).cmp(&(b.0.from, &b.1.path)));
         let limit = before(partition);
-        let mut open: Vec<Tagged<'_>> = Vec::new();
+        let mut open: Vec<TaggedFile<'_>> = Vec::new();
         for (tags, file) in files {
             let movable = limit.is_none_or(|limit| tags.to <= limit) && is_small(&tags, file, target);
             if !movable || !fits(&open, (&tags, file), target) {
@@ -75,17 +75,17 @@ fn bytes_of(file: &DataFile) -> u64 {
     u64::try_from(file.size_bytes).unwrap_or(0)
 }
 
-fn is_small(tags: &ArchiveTags, file: &DataFile, target: Target) -> bool {
+fn is_small(tags: &ArchiveTags, file: &DataFile, target: CompactionTarget) -> bool {
     tags.rows < target.rows.div_ceil(2) && bytes_of(file) < target.bytes.div_ceil(2)
 }
 
-fn fits(open: &[Tagged<'_>], (tags, file): (&ArchiveTags, &DataFile), target: Target) -> bool {
+fn fits(open: &[TaggedFile<'_>], (tags, file): (&ArchiveTags, &DataFile), target: CompactionTarget) -> bool {
     let rows: u64 = open.iter().map(|(tags, _)| tags.rows).sum();
     let bytes: u64 = open.iter().map(|(_, file)| bytes_of(file)).sum();
     rows + tags.rows <= target.rows && bytes + bytes_of(file) <= target.bytes
 }
 
-fn group(date: Option<Day>, mut files: Vec<Tagged<'_>>, target: Target) -> Option<Group> {
+fn group(date: Option<Day>, mut files: Vec<TaggedFile<'_>>, target: CompactionTarget) -> Option<FileGroup> {
     while target.files_min > 2 && files.len() > 1 {
         let others: u64 = files[1..].iter().map(|(tags, _)| tags.rows).sum();
         if files[0].0.rows <= others {
@@ -105,7 +105,7 @@ fn group(date: Option<Day>, mut files: Vec<Tagged<'_>>, target: Target) -> Optio
         ledger: files.iter().map(|(tags, _)| tags.ledger).sum::<Ledger>(),
         latest_watermark: last.latest_watermark,
     };
-    Some(Group { date, tags, files: files.into_iter().map(|(_, file)| file.clone()).collect() })
+    Some(FileGroup { date, tags, files: files.into_iter().map(|(_, file)| file.clone()).collect() })
 }
 
 #[cfg(test)]
@@ -134,9 +134,9 @@ mod tests {
         }
     }
 
-    const TARGET: Target = Target { rows: 100, bytes: 1_000_000, files_min: 2 };
+    const TARGET: CompactionTarget = CompactionTarget { rows: 100, bytes: 1_000_000, files_min: 2 };
 
-    fn grouped(files: &[DataFile], target: Target, before: Option<u64>) -> Vec<(i32, u32, u64, u64, usize)> {
+    fn grouped(files: &[DataFile], target: CompactionTarget, before: Option<u64>) -> Vec<(i32, u32, u64, u64, usize)> {
         let groups = groups(files, target, |_| before.map(Offset)).expect("tags");
         for group in &groups {
             let (from, to) = (group.tags.from, group.tags.to);
@@ -146,9 +146,9 @@ mod tests {
             }
             assert_eq!(group.tags.latest_watermark, Micros(to.0 as i64));
         }
-        let told =
-            |g: &Group| (g.date.map_or(0, |d| d.0), g.tags.partition.0, g.tags.from.0, g.tags.to.0, g.files.len());
-        groups.iter().map(told).collect()
+        let summary =
+            |g: &FileGroup| (g.date.map_or(0, |d| d.0), g.tags.partition.0, g.tags.from.0, g.tags.to.0, g.files.len());
+        groups.iter().map(summary).collect()
     }
 
     #[test]
@@ -168,23 +168,23 @@ mod tests {
     }
 
     #[test]
-    fn large_files_stay_and_part_their_neighbours() {
+    fn large_files_stay_and_separate_their_neighbours() {
         let files = [file(1, 0, 0, 10), file(1, 0, 10, 20), file(1, 0, 20, 70), file(1, 0, 70, 80), file(1, 0, 80, 90)];
         assert_eq!(grouped(&files, TARGET, None), [(1, 0, 0, 20, 2), (1, 0, 70, 90, 2)]);
-        let small_bytes = Target { bytes: 150, ..TARGET };
+        let small_bytes = CompactionTarget { bytes: 150, ..TARGET };
         assert_eq!(grouped(&files[..2], small_bytes, None), [], "100 bytes are more than half of 150");
     }
 
     #[test]
-    fn by_itself_compaction_writes_a_row_few_times() {
-        let patient = Target { files_min: 3, rows: 1_000, ..TARGET };
+    fn scheduled_compaction_rewrites_each_row_few_times() {
+        let patient = CompactionTarget { files_min: 3, rows: 1_000, ..TARGET };
         let mut files = vec![file(1, 0, 0, 40), file(1, 0, 40, 50), file(1, 0, 50, 60), file(1, 0, 60, 70)];
         assert_eq!(grouped(&files, patient, None), [(1, 0, 40, 70, 3)], "the first has more than the others together");
         files.push(file(1, 0, 70, 80));
         assert_eq!(grouped(&files, patient, None), [(1, 0, 0, 80, 5)]);
         // One file after another, compacted whenever that is due: rows are rewritten some log2 of their number times.
         let (mut files, mut rewritten) = (Vec::<DataFile>::new(), 0);
-        let eight = Target { files_min: 8, rows: 1_000_000, bytes: u64::MAX };
+        let eight = CompactionTarget { files_min: 8, rows: 1_000_000, bytes: u64::MAX };
         for i in 0..2_000 {
             files.push(file(1, 0, i * 10, i * 10 + 10));
             for group in groups(&files, eight, |_| None).expect("tags") {

@@ -1,5 +1,5 @@
-//! Who compacts archives, drops the dates that retention lets go of, and deletes what nobody needs? A task per stream that
-//! looks now and then, and whoever asks for it. Runs and queries go on meanwhile: a run that has planned keeps its files by a lease.
+//! Compacts archives, drops the dates that retention no longer keeps, and deletes unused files: one scheduled task per stream,
+//! and on request. Runs and queries continue meanwhile; a run keeps the files of its plan by a lease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
 use serde_json::json;
 use shared::clock::Clock;
 use shared::control::Compacted;
+use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::StreamName;
 use shared::published::{Published, Views};
 use shared::stream::Stream;
@@ -17,15 +18,16 @@ use shared::time::{Day, micros_of};
 use shared::window::Window;
 use tokio::sync::Mutex;
 
-use crate::archive::compaction::{Group, Target, groups, oldest_seam};
-use crate::archive::retention::{Dropping, dropping, first_open};
-use crate::plan::sessions::{DroppedSessions, latest_end};
-use crate::settings::CompactionSettings;
+use crate::archive::compaction::{CompactionTarget, FileGroup, groups, oldest_seam};
+use crate::archive::retention::{DatesToDrop, dates_to_drop, first_open};
+use crate::archive::settings::CompactionSettings;
+use crate::fail_points::reach_compaction;
+use crate::plan::sessions::latest_end;
 use crate::step::CompactionStep;
 use crate::watch::Cancel;
 
-/// Times that dates are looked for again because the archive was written to meanwhile, before leaving it for next time.
-const DROPS_TRIED_MAX: u32 = 3;
+/// Attempts to drop dates from an archive that is written to at the same time, before the next compaction tries again.
+const DROP_ATTEMPTS_MAX: u32 = 3;
 
 /// Compacts the archives of all streams.
 pub struct Compactor {
@@ -37,19 +39,19 @@ pub struct Compactor {
     streams: BTreeMap<StreamName, (Arc<Stream>, Mutex<()>)>,
 }
 
-/// Why an archive could not be compacted. What was committed before stays.
+/// Why an archive could not be compacted. Dates that were committed before stay compacted.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactionError {
     #[error("{0}")]
     Lake(#[from] LakeError),
     #[error("{0}")]
     Tags(#[from] lake::archive_tags::InvalidTag),
-    #[error("the files of {date} hold {found} rows, their tags say {noted}: they are left as they are")]
+    #[error("the files of {date} hold {found} rows, but their tags note {noted}; they are not compacted")]
     Rows { date: String, found: i64, noted: u64 },
 }
 
 impl Compactor {
-    /// A compactor of the archives of `streams`, in which `views` are the views.
+    /// Returns a compactor of the archives of `streams`, whose views are `views`.
     pub fn new(
         lake: &Lake,
         views: &Arc<Views>,
@@ -62,12 +64,12 @@ impl Compactor {
         Compactor { lake: lake.clone(), views: Arc::clone(views), clock, settings, streams }
     }
 
-    /// The streams there are.
+    /// Returns the names of all streams.
     pub fn streams(&self) -> impl Iterator<Item = &StreamName> {
         self.streams.keys()
     }
 
-    /// Looks after the archive of `stream` until stopped.
+    /// Compacts the archive of `stream` on schedule until stopped.
     pub async fn watch(self: Arc<Compactor>, stream: StreamName, stopping: Cancel) {
         let CompactionSettings { every, vacuum_every, vacuum_age, files_min, .. } = self.settings;
         let pause = if every.is_zero() { vacuum_every } else { every };
@@ -80,7 +82,7 @@ impl Compactor {
             let vacuum_due = vacuumed.elapsed() >= vacuum_every;
             let files_min = if every.is_zero() { usize::MAX } else { files_min };
             let work = self.compact(&stream, files_min, vacuum_due.then_some(vacuum_age));
-            // Until it is committed nothing of it counts, and what is deleted nobody needs: it can stop anywhere.
+            // It can stop anywhere: nothing counts before its commit, and only unused files are deleted.
             let done = tokio::select! {
                 done = work => done,
                 () = stopping.wait() => return,
@@ -89,14 +91,13 @@ impl Compactor {
                 vacuumed = Instant::now();
             }
             if let Err(error) = done {
-                tracing::warn!(%stream, %error, "the archive could not be compacted; it will be next time");
+                tracing::warn!(%stream, %error, "compaction failed; will retry");
             }
         }
     }
 
-    /// Drops what the stream's retention lets go of, and rewrites what can be rewritten: neighbours of at least `files_min`
-    /// files. Then vacuums what has not been needed for
-    /// `older_than`. `None`: there is no such stream.
+    /// Drops the dates that the stream's retention no longer keeps, and rewrites neighbours of at least `files_min` files.
+    /// Then vacuums files that have been unused for `older_than`. `None`: the stream does not exist.
     pub async fn compact(
         &self,
         stream: &StreamName,
@@ -112,21 +113,21 @@ impl Compactor {
         self.drop_dates(stream, &table, &mut compacted).await?;
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
-            CompactionStep::Delete.reach();
+            reach_compaction(CompactionStep::Delete);
             let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
             compacted.files_too_young = vacuumed.too_young;
             let age = older_than.max(self.settings.vacuum_age);
             let entries = expire_old_log(&table, age, self.lake.leases()).await?;
-            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's log were let go");
+            tracing::debug!(stream = %stream.name, entries, "old entries of the archive's table log deleted");
         }
         report(&compacted);
         Ok(Some(compacted))
     }
 
-    /// Takes the dates out of the archive that are older than the stream's retention. Runs that have planned keep their
-    /// files by a lease; those of later are told by the same commit what is gone.
+    /// Drops the dates that are older than the stream's retention. Runs that have planned keep their files by a lease; the
+    /// same commit notes for later runs what was dropped.
     async fn drop_dates(
         &self,
         stream: &Stream,
@@ -134,15 +135,15 @@ impl Compactor {
         compacted: &mut Compacted,
     ) -> Result<(), CompactionError> {
         for attempt in 1.. {
-            // In this order: a view that publishes in between has seen more than is thought, never less.
+            // In this order: a view that publishes in between covers more than assumed, never less.
             let views = self.views_of(stream);
             let snapshot = table.snapshot().await?;
             let before = snapshot.dropped.as_ref();
             compacted.retained_from = before.map(|dropped| dropped.retained_from.to_string());
-            let Some(wanted) = self.wanted(stream, &views, before).await? else { return Ok(()) };
+            let Some(wanted) = self.first_to_keep(stream, &views, before).await? else { return Ok(()) };
             let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
-            let dropping = dropping(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
-            let Some(Dropping { files, dates, events, dropped }) = dropping else { return Ok(()) };
+            let drop = dates_to_drop(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
+            let Some(DatesToDrop { files, dates, events, dropped }) = drop else { return Ok(()) };
             let retained_from = dropped.retained_from;
             let count = files.len() as u64;
             let info =
@@ -158,10 +159,10 @@ impl Compactor {
                     compacted.events_dropped = events;
                     return Ok(());
                 }
-                // The archive was written to meanwhile: it has to be looked at again.
-                Err(LakeError::Conflict { .. }) if attempt < DROPS_TRIED_MAX => {}
+                // The archive was written to meanwhile: look again.
+                Err(LakeError::Conflict { .. }) if attempt < DROP_ATTEMPTS_MAX => {}
                 Err(LakeError::Conflict { reason, .. }) => {
-                    tracing::info!(stream = %stream.name, reason, "no dates were dropped, other commits came first");
+                    tracing::info!(stream = %stream.name, reason, "no dates dropped: other commits came first");
                     compacted.conflicts += 1;
                     return Ok(());
                 }
@@ -171,15 +172,15 @@ impl Compactor {
         Ok(())
     }
 
-    /// All before it may go, if every view has taken it in; `None`: nothing may.
-    async fn wanted(
+    /// Returns the date before which everything may be dropped, if every view covers it; `None`: nothing may.
+    async fn first_to_keep(
         &self,
         stream: &Stream,
         views: &[Arc<Published>],
         before: Option<&Dropped>,
     ) -> Result<Option<Day>, CompactionError> {
         let now = self.clock.now();
-        // Without a retention of now, late events of what went before are let go of all the same.
+        // Without a retention now, late events of dates that were dropped before are dropped nevertheless.
         let by_retention = stream.retention.map(|retention| retention.first_day(now));
         let Some(mut wanted) = by_retention.or(before.map(|dropped| dropped.retained_from)) else { return Ok(None) };
         let lateness = micros_of(stream.allowed_lateness);
@@ -190,9 +191,10 @@ impl Compactor {
                     && let Some(table) = self.lake.open_table(&TablePath::view(&view.name)).await?
                 {
                     let snapshot = table.snapshot().await?;
-                    let of_file = |file: &DataFile| Some((file.partition?, latest_end(file).unwrap_or(i64::MAX)));
+                    let of_file =
+                        |file: &DataFile| Some((file.partition?, latest_end(file).map_or(i64::MAX, |end| end.0)));
                     sessions.extend(snapshot.files.iter().filter_map(of_file));
-                    // What is frozen already needs no event.
+                    // Frozen sessions need no event.
                     sessions.retain(|(day, _)| before.is_none_or(|dropped| *day >= dropped.retained_from));
                 }
                 let Some(open) = first_open(view.window, lateness, now, sessions.into_iter()) else { return Ok(None) };
@@ -218,7 +220,7 @@ impl Compactor {
         compacted.files_after = compacted.files_before;
         let views = self.views_of(stream);
         let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
-        let target = Target { rows: self.settings.file_rows, bytes: self.settings.file_bytes, files_min };
+        let target = CompactionTarget { rows: self.settings.file_rows, bytes: self.settings.file_bytes, files_min };
         let groups = groups(&snapshot.files, target, |partition| oldest_seam(&views, partition))?;
         drop(snapshot);
         for date in groups.chunk_by(|a, b| a.date == b.date) {
@@ -237,12 +239,12 @@ impl Compactor {
                     compacted.bytes_written += bytes_of(written.iter());
                 }
                 Err(CompactionError::Lake(LakeError::Conflict { reason, .. })) => {
-                    tracing::info!(stream = %stream.name, reason, "a date was not compacted, another commit came first");
+                    tracing::info!(stream = %stream.name, reason, "date not compacted: another commit came first");
                     compacted.conflicts += 1;
                     table.delete_files(&written).await?;
                 }
                 Err(error) => {
-                    // Whether a commit got through may not be known: vacuum finds out, and deletes what it has to.
+                    // The commit may have succeeded: vacuum finds out, and deletes the files if it did not.
                     table.give_up(&written);
                     return Err(error);
                 }
@@ -252,15 +254,15 @@ impl Compactor {
     }
 }
 
-/// The first date to keep, if `wanted` is the first that may stay, so that of sessions that a view has dropped, and that
-/// reach over it, all can still be told that belongs to them.
+/// Returns the first date to keep, moved back until no dropped session reaches past it: the events of such a session must stay
+/// recognizable.
 fn before_dropped_sessions(views: &[Arc<Published>], wanted: Day) -> Day {
     let mut wanted = wanted;
     loop {
         let first = views.iter().filter_map(|published| {
             let Window::Session { gap } = published.view.window else { return None };
-            let dropped = DroppedSessions::of(published.view.window, published.version.as_deref())??;
-            (dropped.end > wanted.start().0).then(|| dropped.needed_from(gap))
+            let DroppedSessions::Known(reach) = Horizon::of(published).dropped_sessions() else { return None };
+            (reach.end > wanted.start()).then(|| reach.needed_from(gap))
         });
         match first.min().filter(|first| *first < wanted) {
             Some(first) => wanted = first,
@@ -269,25 +271,25 @@ fn before_dropped_sessions(views: &[Arc<Published>], wanted: Day) -> Day {
     }
 }
 
-/// Rewrites the groups of one date and commits them; what was written is noted in `written`.
+/// Rewrites the groups of one date and commits them; adds the new files to `written`.
 async fn rewrite_date(
     stream: &Stream,
     table: &Table,
-    groups: &[Group],
+    groups: &[FileGroup],
     written: &mut Vec<DataFile>,
 ) -> Result<(), CompactionError> {
-    CompactionStep::Write.reach();
+    reach_compaction(CompactionStep::Write);
     for group in groups {
         let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
         file.tags = group.tags.to_tags();
         let (found, noted) = (file.rows, group.tags.rows);
         written.push(file);
         if u64::try_from(found) != Ok(noted) {
-            let date = crate::failure::date_name(group.date);
+            let date = crate::plan::date_name(group.date);
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
-    CompactionStep::Commit.reach();
+    reach_compaction(CompactionStep::Commit);
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
     let info = info.as_object().cloned().unwrap_or_default();
@@ -310,7 +312,7 @@ fn report(compacted: &Compacted) {
     metrics::gauge!("trueup_archive_files", "stream" => stream.to_string()).set(compacted.files_after as f64);
     if *events_dropped > 0 {
         counter("trueup_retention_dropped_events_total", *events_dropped);
-        tracing::info!(%stream, dates_dropped, events_dropped, retained_from, "dates dropped by the retention of the stream");
+        tracing::info!(%stream, dates_dropped, events_dropped, retained_from, "retention dropped dates");
     }
     if *files_read > 0 {
         tracing::info!(%stream, dates, files_read, files_written, "archive compacted");

@@ -3,3 +3,4 @@
 pub mod compaction;
 pub mod compactor;
 pub mod retention;
+pub mod settings;

@@ -1,6 +1,5 @@
-//! Which event dates may an archive let go of? Those that are older than the stream's retention, once every view has
-//! taken in all their events and no window that reaches into them is open any more. From a list of files and positions;
-//! nothing is opened.
+//! Chooses the event dates that an archive drops: those older than the stream's retention, once every view covers all their
+//! events and no open window reaches into them. Works on a list of files and positions; opens nothing.
 
 use std::collections::BTreeSet;
 
@@ -10,53 +9,56 @@ use shared::ids::{Offset, Partition};
 use shared::time::{Day, Micros};
 use shared::window::Window;
 
-/// Files that go.
+/// The dates that an archive drops.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Dropping {
+pub struct DatesToDrop {
     pub files: Vec<DataFile>,
+    /// Number of dates.
     pub dates: u64,
+    /// Number of events.
     pub events: u64,
-    /// All that is dropped then.
+    /// Everything that is dropped then, including earlier dates.
     pub dropped: Dropped,
 }
 
-/// What goes of `files`, of which `before` is gone, if all before `wanted` may go. `None`: nothing.
+/// Returns what to drop of `files`, if all dates before `wanted` may go and `before` is dropped already. `None`: nothing.
 ///
-/// The first date that stays never goes back. Late events of dates that went before go as soon as all views have seen
-/// them: those before `seen` of their partition (`None`: there is no view).
-pub fn dropping(
+/// The first date that stays never moves back. Late events of dropped dates are dropped as soon as all views cover them:
+/// those before `covered` of their partition (`None`: there is no view).
+pub fn dates_to_drop(
     files: &[DataFile],
     before: Option<&Dropped>,
     wanted: Day,
-    seen: impl Fn(Partition) -> Option<Offset>,
-) -> Result<Option<Dropping>, InvalidTag> {
+    covered: impl Fn(Partition) -> Option<Offset>,
+) -> Result<Option<DatesToDrop>, InvalidTag> {
     let known = before.map(|dropped| dropped.retained_from);
     let dated = |file: &DataFile| Ok((file.partition, ArchiveTags::from_tags(&file.tags)?, file.clone()));
     let files: Vec<(Option<Day>, ArchiveTags, DataFile)> = files.iter().map(dated).collect::<Result<_, _>>()?;
-    let is_seen = |tags: &ArchiveTags| seen(tags.partition).is_none_or(|seen| tags.to <= seen);
-    let unseen = files.iter().filter(|(_, tags, _)| !is_seen(tags)).filter_map(|(date, ..)| *date);
-    // Of a date that is gone already, unseen events wait; a date that is not gone waits for them.
-    let first_unseen = unseen.filter(|date| known.is_none_or(|known| *date >= known)).min();
-    let from = wanted.min(first_unseen.unwrap_or(wanted)).max(known.unwrap_or(Day(i32::MIN)));
-    let goes = |date: &Option<Day>, tags: &ArchiveTags| date.is_some_and(|day| day < from) && is_seen(tags);
-    let gone: Vec<_> = files.into_iter().filter(|(date, tags, _)| goes(date, tags)).collect();
-    if gone.is_empty() {
+    let is_covered = |tags: &ArchiveTags| covered(tags.partition).is_none_or(|covered| tags.to <= covered);
+    let uncovered = files.iter().filter(|(_, tags, _)| !is_covered(tags)).filter_map(|(date, ..)| *date);
+    // Of a dropped date, events that are not covered wait; a date that is not dropped waits for them.
+    let first_uncovered = uncovered.filter(|date| known.is_none_or(|known| *date >= known)).min();
+    // I12: a date is dropped only when every view covers all its events.
+    let from = wanted.min(first_uncovered.unwrap_or(wanted)).max(known.unwrap_or(Day(i32::MIN)));
+    let is_dropped = |date: &Option<Day>, tags: &ArchiveTags| date.is_some_and(|day| day < from) && is_covered(tags);
+    let to_drop: Vec<_> = files.into_iter().filter(|(date, tags, _)| is_dropped(date, tags)).collect();
+    if to_drop.is_empty() {
         return Ok(None);
     }
     let mut dropped = before.cloned().unwrap_or_else(|| Dropped::nothing(from));
     dropped.retained_from = from;
-    gone.iter().for_each(|(_, tags, _)| dropped.add(tags));
-    Ok(Some(Dropping {
-        dates: gone.iter().map(|(date, ..)| *date).collect::<BTreeSet<_>>().len() as u64,
-        events: gone.iter().map(|(_, tags, _)| tags.rows).sum(),
-        files: gone.into_iter().map(|(_, _, file)| file).collect(),
+    to_drop.iter().for_each(|(_, tags, _)| dropped.add(tags));
+    Ok(Some(DatesToDrop {
+        dates: to_drop.iter().map(|(date, ..)| *date).collect::<BTreeSet<_>>().len() as u64,
+        events: to_drop.iter().map(|(_, tags, _)| tags.rows).sum(),
+        files: to_drop.into_iter().map(|(_, _, file)| file).collect(),
         dropped,
     }))
 }
 
-/// The first date that windows of a view need at `now` because one that begins on it may still change: its end and
-/// `allowed_lateness_us` after it are not over. `None`: all dates, since there is one window over all time. What begins
-/// with its events is told by `sessions`: the day, and the end of the last session that begins on it.
+/// Returns the first date on which a window starts that may still change at `now`: it ends, with `allowed_lateness_us`, later.
+/// `None`: all dates are needed, since there is one window over all time. `sessions` gives for each day the end of the last
+/// session that starts on it, in microseconds.
 pub fn first_open(
     window: Window,
     allowed_lateness_us: i64,
@@ -108,13 +110,18 @@ mod tests {
         }
     }
 
-    fn what(files: &[DataFile], before: Option<&Dropped>, wanted: i32, seen: Option<u64>) -> Option<(i32, u64, u64)> {
-        let dropping = dropping(files, before, Day(wanted), |_| seen.map(Offset)).expect("tags")?;
+    fn what(
+        files: &[DataFile],
+        before: Option<&Dropped>,
+        wanted: i32,
+        covered: Option<u64>,
+    ) -> Option<(i32, u64, u64)> {
+        let dropping = dates_to_drop(files, before, Day(wanted), |_| covered.map(Offset)).expect("tags")?;
         Some((dropping.dropped.retained_from.0, dropping.dates, dropping.events))
     }
 
     #[test]
-    fn dates_go_when_they_are_too_old_and_every_view_has_all_of_them() {
+    fn dates_are_dropped_when_they_are_too_old_and_every_view_covers_them() {
         let files = [file(10, 0, 5), file(11, 5, 9), file(12, 9, 12), file(11, 12, 13)];
         assert_eq!(what(&files, None, 12, Some(13)), Some((12, 2, 10)));
         assert_eq!(what(&files, None, 12, None), Some((12, 2, 10)), "no view needs anything");
@@ -124,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_for_dates_that_are_gone_goes_later_and_the_first_date_never_goes_back() {
+    fn late_events_of_dropped_dates_are_dropped_later_and_the_first_date_never_moves_back() {
         let mut before = Dropped::nothing(Day(12));
         before.add(&ArchiveTags::from_tags(&file(10, 0, 5).tags).expect("tags"));
         let files = [file(3, 20, 22), file(11, 5, 9), file(12, 9, 12)];
@@ -133,15 +140,19 @@ mod tests {
             Some((12, 2, 6)),
             "a longer retention brings nothing back"
         );
-        assert_eq!(what(&files, Some(&before), 13, Some(20)), Some((13, 2, 7)), "what is unseen of gone dates waits");
-        let all = dropping(&files, Some(&before), Day(12), |_| None).expect("tags").expect("some").dropped;
+        assert_eq!(
+            what(&files, Some(&before), 13, Some(20)),
+            Some((13, 2, 7)),
+            "uncovered events of dropped dates wait"
+        );
+        let all = dates_to_drop(&files, Some(&before), Day(12), |_| None).expect("tags").expect("some").dropped;
         let expected = Ledger::of_range(Partition(0), Offset(0), Offset(9))
             + Ledger::of_range(Partition(0), Offset(20), Offset(22));
         assert_eq!((all.ledger(), all.partitions[&Partition(0)].to), (expected, Offset(22)));
     }
 
     #[test]
-    fn open_windows_keep_what_they_are_made_of() {
+    fn open_windows_keep_their_events() {
         let now = Micros(Day(100).start().0 + 10 * HOUR);
         let open = |window, lateness| first_open(window, lateness, now, std::iter::empty()).map(|day| day.0);
         let tumble = |hours: i64| Window::Tumble(Grid::Fixed { size: hours * HOUR, offset: 0 });

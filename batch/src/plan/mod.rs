@@ -1,5 +1,90 @@
-//! Decides what a run reads and what it replaces. Works on lists of files and cuts; opens no file.
+//! Decides what a run reads and what it replaces. Works on lists of files and on cuts; opens no file.
+//!
+//! A [`Plan`] is complete when it is made: [`planner::plan`] takes everything that decides it, with the
+//! [`Horizon`](shared::horizon::Horizon) of the run.
 
 pub mod planner;
-pub mod retention;
 pub mod sessions;
+
+use std::collections::BTreeSet;
+
+use lake::{ArchiveTags, DataFile, is_readable};
+use shared::horizon::{DroppedSessions, Horizon, SessionReach};
+use shared::ledger::Ledger;
+use shared::time::{Day, Micros};
+use shared::window::Window;
+
+/// An archive file with events before the cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArchiveFile {
+    pub file: DataFile,
+    pub tags: ArchiveTags,
+}
+
+/// The files of one event date; `None` is the date of events whose year does not have four digits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventDate {
+    pub date: Option<Day>,
+    pub files: Vec<ArchiveFile>,
+}
+
+/// What a run reads and replaces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The run recomputes everything.
+    pub everything: bool,
+    /// The window dates to recompute; of a view over all time the one `None`.
+    pub window_dates: BTreeSet<Option<Day>>,
+    /// The event dates to read, in order, none of them empty.
+    pub read: Vec<EventDate>,
+    /// The files with events since the old seam, of dates that the archive still has.
+    pub new_files: Vec<ArchiveFile>,
+    /// The files with events since the old seam, of dates that the archive has dropped. They are in no row.
+    pub dropped_date_files: Vec<ArchiveFile>,
+    /// Files of the view's table that are replaced.
+    pub remove: Vec<DataFile>,
+    /// Files of the view's table that stay, including those of `restore`.
+    pub keep: Vec<DataFile>,
+    /// Files with frozen windows that are no longer part of the table and become part of it again.
+    pub restore: Vec<DataFile>,
+    /// Kept files with frozen windows that new events fall into.
+    pub frozen_touched: Vec<DataFile>,
+    /// What retention has taken away from the new version. If everything is recomputed, the reach of dropped sessions is a
+    /// lower bound: see [`Plan::horizon_after`].
+    pub horizon: Horizon,
+    /// New events that are in no row, because all their windows are dropped or frozen.
+    pub excluded_by_retention: u64,
+    /// All events before the cut.
+    pub ledger: Ledger,
+    /// Rows of the files to read.
+    pub rows: u64,
+    /// Bytes of the files to read.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Returns the horizon of the new version, given the end of the last dropped session that was read, if any.
+    pub fn horizon_after(&self, dropped_sessions_end: Option<Micros>) -> Horizon {
+        match self.horizon.dropped_sessions() {
+            DroppedSessions::Known(SessionReach { before, end }) if self.everything => {
+                let end = dropped_sessions_end.map_or(end, |found| end.max(found));
+                self.horizon.with_dropped_sessions(DroppedSessions::Known(SessionReach { before, end }))
+            }
+            _ => self.horizon,
+        }
+    }
+}
+
+/// Returns the date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
+/// readers of the lake do not accept.
+pub fn window_date(window: Window, id: i64) -> Option<Day> {
+    match window {
+        Window::All => None,
+        _ => Some(Micros(window.bounds(id).0).day()).filter(|day| is_readable(*day)),
+    }
+}
+
+/// Returns a date as errors name it. `None` is the partition of events whose year does not have four digits.
+pub fn date_name(date: Option<Day>) -> String {
+    date.map_or_else(|| "no date".to_owned(), |day| day.to_string())
+}

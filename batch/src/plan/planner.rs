@@ -1,93 +1,48 @@
-//! What does a run have to read, and what does it replace? From two lists of files and two cuts; nothing is opened.
+//! Plans a run from two lists of files, two cuts and the horizon of the run.
 //!
-//! An incremental run recomputes the window dates that events since the old seam fall on, and reads every event date
-//! whose events share a window with them. Everything is recomputed if there is nothing to build upon, if the view has
-//! one window over all time, or if a date is involved that files cannot be kept apart by. How far sessions reach is in
-//! [`crate::plan::sessions`]. Windows that start before the first event date that the archive has left are frozen: they are kept
-//! as the version before has them.
+//! An incremental run recomputes the window dates that events since the old seam fall on, and reads every event date whose
+//! events share a window with them. Everything is recomputed if there is nothing to build upon, if the view has one window
+//! over all time, or if events are involved whose date does not separate files. [`crate::plan::sessions`] says how far
+//! sessions reach. Windows that start before the first event date that the archive still has are frozen: they are kept as
+//! the version before has them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 
 use lake::{ArchiveTags, DataFile, Dropped, is_readable};
 use shared::control::DateRange;
+use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::seam::Cut;
-use shared::time::{Day, Micros};
+use shared::time::Day;
 use shared::window::Window;
 
-use crate::failure::date_name;
-use crate::plan::sessions::{self, DroppedSessions};
+use crate::plan::{ArchiveFile, EventDate, Plan, date_name, sessions};
 
-/// An archive file before the cut.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ArchiveFile {
-    pub file: DataFile,
-    pub tags: ArchiveTags,
-}
-
-/// The files of one event date; `None` is the date of events whose year has not four digits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EventDate {
-    pub date: Option<Day>,
-    pub files: Vec<ArchiveFile>,
-}
-
-/// What a run does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    /// Is everything recomputed?
-    pub everything: bool,
-    /// The window dates to recompute; of a view over all time the one `None`.
-    pub window_dates: BTreeSet<Option<Day>>,
-    /// The event dates to read, in order, none of them empty.
-    pub read: Vec<EventDate>,
-    /// The files with events since the old seam.
-    pub new_files: Vec<ArchiveFile>,
-    /// Those of dates that the archive has dropped: their events came too late for any row.
-    pub past_files: Vec<ArchiveFile>,
-    /// Files of the view's table that are replaced, and those that stay.
-    pub remove: Vec<DataFile>,
-    pub keep: Vec<DataFile>,
-    /// Of those that stay, files with frozen windows that are not part of the table any more and become so again.
-    pub restore: Vec<DataFile>,
-    /// Of those that stay, the ones with frozen windows that new events fall into.
-    pub frozen_touched: Vec<DataFile>,
-    /// The first window date that retention leaves; `None`: all are left.
-    pub retained_from: Option<Day>,
-    /// Windows of earlier dates are frozen; `None`: none are.
-    pub frozen_before: Option<Day>,
-    /// All events before the cut.
-    pub ledger: Ledger,
-    /// Rows and bytes of the files to read.
-    pub rows: u64,
-    pub bytes: u64,
-}
-
-/// What a plan is made from.
+/// What decides a plan.
 #[derive(Debug, Clone, Copy)]
-pub struct Given<'a> {
+pub struct PlanInput<'a> {
     pub window: Window,
-    /// Everything before it is in the present version.
+    /// Every event before it is in the active version.
     pub seam: &'a Cut,
     pub cut: &'a Cut,
     pub archive: &'a [DataFile],
+    /// What the archive has dropped.
+    pub dropped: Option<&'a Dropped>,
     /// The files of the view's table.
     pub present: &'a [DataFile],
-    /// Recompute everything, whatever is new?
+    /// The files with the frozen windows. A version of another definition has none.
+    pub frozen: &'a [DataFile],
+    /// Recompute everything, whatever is new.
     pub everything: bool,
     /// Windows to recompute whether or not anything is new.
     pub ranges: &'a [DateRange],
-    /// What the archive has dropped.
-    pub dropped: Option<&'a Dropped>,
-    /// The files that hold the frozen windows. Those of a version by another definition are none.
-    pub frozen: &'a [DataFile],
-    /// The sessions that the present version has dropped.
-    pub dropped_sessions: Option<DroppedSessions>,
+    /// The horizon that the run has to establish.
+    pub horizon: Horizon,
 }
 
-/// Why there is no plan: the archive is not what the log says.
+/// Why there is no plan: the archive is not what the log says, or lacks what the run would need.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error("{path}: {reason}")]
@@ -99,135 +54,79 @@ pub enum PlanError {
     #[error("the archive holds {archived} events before the cut, the log accepted {accepted}{hint}")]
     Ledger { archived: u64, accepted: u64, hint: &'static str },
     #[error(
-        "the archive has dropped events of partition {partition} up to offset {to}, beyond the cut at {cut}: is this the right log?"
+        "the archive has dropped events of partition {partition} up to offset {to}, beyond the cut at {cut}; check that log and lake belong together"
     )]
     DroppedBeyond { partition: Partition, to: Offset, cut: Offset },
     #[error(
-        "the view adds up all time, but the retention of its stream has dropped the events before {retained_from}: \
+        "the view adds up all time, but the retention of its stream has dropped the events before {retained_from}; \
          add a window to its GROUP BY"
     )]
     NotWhole { retained_from: Day },
     #[error(
-        "windows from {from} on cannot be computed anew: the stream's retention has dropped the events before \
-         {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
+        "windows from {from} on cannot be recomputed: the stream's retention has dropped the events before \
+         {retained_from}, and the windows that start before it are frozen; request days from {retained_from} on"
     )]
     Frozen { from: Day, retained_from: Day },
 }
 
 /// Plans a run.
-pub fn plan(given: &Given<'_>) -> Result<Plan, PlanError> {
-    let frozen_before = given.dropped.map(|dropped| dropped.retained_from);
-    if let Some(dropped) = given.dropped {
-        check_dropped(given, dropped)?;
+pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
+    if let Some(dropped) = input.dropped {
+        check_dropped(input, dropped)?;
     }
-    let is_gone = |date: Option<Day>| date.is_some_and(|day| frozen_before.is_some_and(|from| day < from));
-    let files = before_cut(given)?;
-    let gone = given.dropped.map_or(Ledger::EMPTY, Dropped::ledger);
-    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum::<Ledger>() + gone;
-    let accepted = given.cut.accepted();
-    if ledger != accepted {
-        let same_count = ledger.events == accepted.events;
-        let hint = if same_count { ", but not the same ones" } else { "" };
-        return Err(PlanError::Ledger { archived: ledger.events, accepted: accepted.events, hint });
-    }
-    let is_new = |f: &&ArchiveFile| f.tags.to > given.seam.offset(f.tags.partition);
-    let (past, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_gone(file.file.partition));
-    let past_files: Vec<ArchiveFile> = past.into_iter().filter(|file| is_new(&file)).collect();
-    let new_files: Vec<ArchiveFile> = files.iter().filter(is_new).cloned().collect();
-    let mut dates: BTreeMap<Option<Day>, Vec<ArchiveFile>> = BTreeMap::new();
-    for file in files {
-        dates.entry(file.file.partition).or_default().push(file);
-    }
-    dates.values_mut().for_each(|files| files.sort_by_key(|f| (f.tags.partition, f.tags.from)));
+    let files = before_cut(input)?;
+    let ledger = checked_ledger(input, &files)?;
+    let ArchiveSplit { new_files, dropped_date_files, dates } = ArchiveSplit::new(input, files);
+    let scope = Scope::new(input, &new_files, &dates);
+    let change = TableChange::new(input, &scope);
 
-    let new_dates: BTreeSet<Option<Day>> = new_files.iter().map(|f| f.file.partition).collect();
-    let mut everything = given.everything || given.window == Window::All || new_dates.contains(&None);
-    let new_days: BTreeSet<Day> = new_dates.into_iter().flatten().collect();
-    let mut touched = Touched::default();
-    if !everything {
-        match touched_by(given, &new_days, dates.keys().copied().flatten()) {
-            Some(some) => touched = some.after(frozen_before.max(given.dropped_sessions.map(|s| s.before))),
-            None => everything = true,
-        }
-    }
-    let mut window_dates: BTreeSet<Option<Day>> = match everything {
-        true => dates.keys().flat_map(|date| window_dates_of(given.window, *date)).collect(),
-        false => touched.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day))).collect(),
-    };
-    window_dates.retain(|date| !is_gone(*date));
-    if !everything {
-        dates.retain(|date, _| date.is_some_and(|day| touched.events.iter().any(|days| days.contains(&day.0))));
-    }
-    let paths = |files: &'_ [DataFile]| files.iter().map(|file| file.path.clone()).collect::<HashSet<String>>();
-    let (frozen, in_table) = (paths(given.frozen), paths(given.present));
-    let replaced = |file: &&DataFile| match is_gone(file.partition) {
-        true => !frozen.contains(&file.path),
-        false => everything || window_dates.contains(&file.partition),
-    };
-    let (remove, keep): (Vec<&DataFile>, Vec<&DataFile>) = given.present.iter().partition(replaced);
-
-    let restore: Vec<DataFile> = given.frozen.iter().filter(|file| !in_table.contains(&file.path)).cloned().collect();
-    let keep: Vec<DataFile> = keep.into_iter().chain(&restore).cloned().collect();
-    let frozen_touched = frozen_touched(given, past_files.iter().chain(&new_files));
-
-    let read: Vec<EventDate> = dates.into_iter().map(|(date, files)| EventDate { date, files }).collect();
+    let days = new_files.iter().filter_map(|file| file.file.partition).collect();
+    let dropped_sessions = sessions::dropped_after(input, scope.everything, &days);
+    let excluded = new_files.iter().filter(|file| input.horizon.excludes_events_of(input.window, file.file.partition));
+    let excluded_by_retention = excluded.chain(&dropped_date_files).map(|file| file.tags.rows).sum();
+    let frozen_touched = frozen_touched(input, dropped_date_files.iter().chain(&new_files));
+    let read = scope.read(input, dates);
     let all = || read.iter().flat_map(|date| &date.files);
     Ok(Plan {
-        everything,
         rows: all().map(|f| f.tags.rows).sum(),
         bytes: all().map(|f| u64::try_from(f.file.size_bytes).unwrap_or(0)).sum(),
-        window_dates,
+        everything: scope.everything,
+        window_dates: scope.window_dates,
         read,
         new_files,
-        past_files,
-        restore,
+        dropped_date_files,
+        remove: change.remove,
+        keep: change.keep,
+        restore: change.restore,
         frozen_touched,
-        remove: remove.into_iter().cloned().collect(),
-        keep,
-        retained_from: None,
-        frozen_before,
+        horizon: input.horizon.with_dropped_sessions(dropped_sessions),
+        excluded_by_retention,
         ledger,
     })
 }
 
-/// Can the run be made without what was dropped?
-fn check_dropped(given: &Given<'_>, dropped: &Dropped) -> Result<(), PlanError> {
+/// Checks that the run is possible without the dropped events.
+fn check_dropped(input: &PlanInput<'_>, dropped: &Dropped) -> Result<(), PlanError> {
     let retained_from = dropped.retained_from;
-    if given.window == Window::All {
+    if input.window == Window::All {
         return Err(PlanError::NotWhole { retained_from });
     }
-    if let Some(from) = given.ranges.iter().map(|range| range.from).find(|from| *from < retained_from) {
+    if let Some(from) = input.ranges.iter().map(|range| range.from).find(|from| *from < retained_from) {
         return Err(PlanError::Frozen { from, retained_from });
     }
-    match dropped.beyond(given.cut) {
-        Some((partition, to)) => Err(PlanError::DroppedBeyond { partition, to, cut: given.cut.offset(partition) }),
+    match dropped.beyond(input.cut) {
+        Some((partition, to)) => Err(PlanError::DroppedBeyond { partition, to, cut: input.cut.offset(partition) }),
         None => Ok(()),
     }
 }
 
-/// The files with frozen windows that the events of `files` fall into.
-fn frozen_touched<'a>(given: &Given<'_>, files: impl Iterator<Item = &'a ArchiveFile>) -> Vec<DataFile> {
-    if given.frozen.is_empty() {
-        return Vec::new();
-    }
-    let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
-    let windows: Option<BTreeSet<Day>> = match given.window {
-        Window::Session { gap } => sessions::touched(gap, &days, given.frozen, None).map(|touched| touched.windows),
-        window => days.into_iter().map(|day| window.window_days_of(day)).collect::<Option<Vec<_>>>().map(|days| {
-            let days = days.into_iter().flatten();
-            days.map(Day).collect()
-        }),
-    };
-    let is_touched = |file: &&DataFile| windows.as_ref().zip(file.partition).is_none_or(|(w, day)| w.contains(&day));
-    given.frozen.iter().filter(is_touched).cloned().collect()
-}
-
-fn before_cut(given: &Given<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
-    let mut files = Vec::with_capacity(given.archive.len());
-    for file in given.archive {
+/// Returns the archive's files with events before the cut.
+fn before_cut(input: &PlanInput<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
+    let mut files = Vec::with_capacity(input.archive.len());
+    for file in input.archive {
         let wrong = |reason: String| PlanError::Tags { path: file.path.clone(), reason };
         let tags = ArchiveTags::from_tags(&file.tags).map_err(|e| wrong(e.to_string()))?;
-        let cut = given.cut.offset(tags.partition);
+        let cut = input.cut.offset(tags.partition);
         if tags.from >= cut {
             continue;
         }
@@ -244,67 +143,190 @@ fn before_cut(given: &Given<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
     Ok(files)
 }
 
-/// The date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
-/// readers of the lake do not take.
-pub fn window_date(window: Window, id: i64) -> Option<Day> {
-    match window {
-        Window::All => None,
-        _ => Some(Micros(window.bounds(id).0).day()).filter(|day| is_readable(*day)),
+/// Returns the ledger of all events before the cut, which must be what the log accepted.
+fn checked_ledger(input: &PlanInput<'_>, files: &[ArchiveFile]) -> Result<Ledger, PlanError> {
+    let dropped = input.dropped.map_or(Ledger::EMPTY, Dropped::ledger);
+    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum::<Ledger>() + dropped;
+    let accepted = input.cut.accepted();
+    // I2: a version accounts for exactly the events before its seam.
+    if ledger == accepted {
+        return Ok(ledger);
     }
+    let same_count = ledger.events == accepted.events;
+    let hint = if same_count { ", but not the same ones" } else { "" };
+    Err(PlanError::Ledger { archived: ledger.events, accepted: accepted.events, hint })
+}
+
+/// The archive's files before the cut, by what they are to the run.
+struct ArchiveSplit {
+    new_files: Vec<ArchiveFile>,
+    dropped_date_files: Vec<ArchiveFile>,
+    /// All files of the dates that the archive still has, in order of their positions.
+    dates: BTreeMap<Option<Day>, Vec<ArchiveFile>>,
+}
+
+impl ArchiveSplit {
+    fn new(input: &PlanInput<'_>, files: Vec<ArchiveFile>) -> ArchiveSplit {
+        let is_new = |f: &ArchiveFile| f.tags.to > input.seam.offset(f.tags.partition);
+        let (dropped, files): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| input.horizon.is_frozen_date(file.file.partition));
+        let dropped_date_files = dropped.into_iter().filter(is_new).collect();
+        let new_files = files.iter().filter(|file| is_new(file)).cloned().collect();
+        let mut dates: BTreeMap<Option<Day>, Vec<ArchiveFile>> = BTreeMap::new();
+        for file in files {
+            dates.entry(file.file.partition).or_default().push(file);
+        }
+        dates.values_mut().for_each(|files| files.sort_by_key(|f| (f.tags.partition, f.tags.from)));
+        ArchiveSplit { new_files, dropped_date_files, dates }
+    }
+}
+
+/// Which windows a run recomputes, and from which days.
+struct Scope {
+    everything: bool,
+    window_dates: BTreeSet<Option<Day>>,
+    /// The days of the events that the windows are made of; not used if everything is recomputed.
+    events: Vec<RangeInclusive<i32>>,
+}
+
+impl Scope {
+    fn new(input: &PlanInput<'_>, new_files: &[ArchiveFile], dates: &BTreeMap<Option<Day>, Vec<ArchiveFile>>) -> Scope {
+        let new_dates: BTreeSet<Option<Day>> = new_files.iter().map(|f| f.file.partition).collect();
+        let unknown_reach = input.horizon.dropped_sessions() == DroppedSessions::Unknown;
+        let everything = input.everything || unknown_reach || input.window == Window::All || new_dates.contains(&None);
+        let new_days: BTreeSet<Day> = new_dates.into_iter().flatten().collect();
+        let affected = match everything {
+            true => None,
+            false => affected_days(input, &new_days, dates.keys().copied().flatten()),
+        };
+        let is_computed =
+            |date: &Option<Day>| date.is_none_or(|day| input.horizon.first_computed().is_none_or(|first| day >= first));
+        let Some(affected) = affected else {
+            let all = dates.keys().flat_map(|date| window_dates_of(input.window, *date));
+            // I12: frozen windows are never recomputed from what is left of their events.
+            let window_dates = all.filter(is_computed).collect();
+            return Scope { everything: true, window_dates, events: Vec::new() };
+        };
+        let dropped_before = match input.horizon.dropped_sessions() {
+            DroppedSessions::Known(reach) => Some(reach.before),
+            DroppedSessions::None | DroppedSessions::Unknown => None,
+        };
+        let affected = affected.starting_from(input.horizon.frozen_before().max(dropped_before));
+        let named = affected.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day)));
+        let window_dates = named.filter(is_computed).collect();
+        Scope { everything: false, window_dates, events: affected.events }
+    }
+
+    /// Returns the event dates to read, of those in the archive.
+    fn read(&self, input: &PlanInput<'_>, dates: BTreeMap<Option<Day>, Vec<ArchiveFile>>) -> Vec<EventDate> {
+        let has_events = |date: &Option<Day>| {
+            self.everything || date.is_some_and(|day| self.events.iter().any(|days| days.contains(&day.0)))
+        };
+        let is_read = |date: &Option<Day>| has_events(date) && !input.horizon.excludes_events_of(input.window, *date);
+        let read = dates.into_iter().filter(|(date, _)| is_read(date));
+        read.map(|(date, files)| EventDate { date, files }).collect()
+    }
+}
+
+/// Which files of the view's table a run replaces and keeps.
+struct TableChange {
+    remove: Vec<DataFile>,
+    keep: Vec<DataFile>,
+    restore: Vec<DataFile>,
+}
+
+impl TableChange {
+    fn new(input: &PlanInput<'_>, scope: &Scope) -> TableChange {
+        let paths = |files: &'_ [DataFile]| files.iter().map(|file| file.path.clone()).collect::<HashSet<String>>();
+        let (frozen, present) = (paths(input.frozen), paths(input.present));
+        let horizon = input.horizon;
+        let is_replaced = |file: &DataFile| match file.partition {
+            date if horizon.is_dropped_date(date) => true,
+            // I12: what is frozen stays as the active version has it.
+            date if horizon.is_frozen_date(date) => !frozen.contains(&file.path),
+            date => scope.everything || scope.window_dates.contains(&date),
+        };
+        let (remove, keep): (Vec<DataFile>, Vec<DataFile>) = input.present.iter().cloned().partition(is_replaced);
+        let is_lost = |file: &&DataFile| !present.contains(&file.path) && !horizon.is_dropped_date(file.partition);
+        let restore: Vec<DataFile> = input.frozen.iter().filter(is_lost).cloned().collect();
+        let keep = keep.into_iter().chain(restore.iter().cloned()).collect();
+        TableChange { remove, keep, restore }
+    }
+}
+
+/// Returns the kept files with frozen windows that the events of `files` fall into.
+fn frozen_touched<'a>(input: &PlanInput<'_>, files: impl Iterator<Item = &'a ArchiveFile>) -> Vec<DataFile> {
+    if input.frozen.is_empty() {
+        return Vec::new();
+    }
+    let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
+    let windows: Option<BTreeSet<Day>> = match input.window {
+        Window::Session { gap } => {
+            sessions::affected(gap, &days, input.frozen, DroppedSessions::None).map(|a| a.windows)
+        }
+        window => days.into_iter().map(|day| window.window_days_of(day)).collect::<Option<Vec<_>>>().map(|days| {
+            let days = days.into_iter().flatten();
+            days.map(Day).collect()
+        }),
+    };
+    let is_touched = |file: &&DataFile| windows.as_ref().zip(file.partition).is_none_or(|(w, day)| w.contains(&day));
+    let kept = input.frozen.iter().filter(|file| !input.horizon.is_dropped_date(file.partition));
+    kept.filter(is_touched).cloned().collect()
 }
 
 /// The days whose windows change, and the days of the events they are made of.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct AffectedDays {
     pub windows: BTreeSet<Day>,
     /// Of each of the windows' days, in order.
     pub events: Vec<RangeInclusive<i32>>,
 }
 
-impl Touched {
-    /// Without the windows that start before `first`, and the events that only they are made of.
-    fn after(mut self, first: Option<Day>) -> Touched {
+impl AffectedDays {
+    /// Returns those whose windows start on `first` or later, and only their events.
+    fn starting_from(self, first: Option<Day>) -> AffectedDays {
         let Some(first) = first else { return self };
         let days = self.windows.iter().zip(&self.events);
-        self.events = days.filter(|(day, _)| **day >= first).map(|(_, events)| events.clone()).collect();
-        self.windows.retain(|day| *day >= first);
-        self
+        let events = days.filter(|(day, _)| **day >= first).map(|(_, events)| events.clone()).collect();
+        let windows = self.windows.into_iter().filter(|day| *day >= first).collect();
+        AffectedDays { windows, events }
     }
 }
 
-/// What new events on `days` and the wanted ranges touch; `None`: it cannot be told. `archived` are the days with events.
-fn touched_by(given: &Given<'_>, days: &BTreeSet<Day>, archived: impl Iterator<Item = Day>) -> Option<Touched> {
-    let is_wanted = |day: &Day| given.ranges.iter().any(|range| range.contains(*day));
-    let present = given.present.iter().filter_map(|file| file.partition);
-    if let Window::Session { gap } = given.window {
-        let wanted = archived.chain(present).filter(is_wanted);
-        return sessions::touched(
-            gap,
-            &days.iter().copied().chain(wanted).collect(),
-            given.present,
-            given.dropped_sessions,
-        );
+/// Returns what new events on `days` and the requested ranges affect; `None`: only a full recomputation is certain.
+/// `archived` are the days with events.
+fn affected_days(
+    input: &PlanInput<'_>,
+    days: &BTreeSet<Day>,
+    archived: impl Iterator<Item = Day>,
+) -> Option<AffectedDays> {
+    let is_requested = |day: &Day| input.ranges.iter().any(|range| range.contains(*day));
+    let present = input.present.iter().filter_map(|file| file.partition);
+    if let Window::Session { gap } = input.window {
+        let requested = archived.chain(present).filter(is_requested);
+        let days = days.iter().copied().chain(requested).collect();
+        return sessions::affected(gap, &days, input.present, input.horizon.dropped_sessions());
     }
-    let mut touched: BTreeMap<Day, RangeInclusive<i32>> = BTreeMap::new();
-    if !given.ranges.is_empty() {
-        let filed = archived.flat_map(|day| window_dates_of(given.window, Some(day))).flatten();
-        for day in filed.chain(present).filter(is_wanted) {
-            touched.insert(day, given.window.event_days_of(day)?);
+    let mut affected: BTreeMap<Day, RangeInclusive<i32>> = BTreeMap::new();
+    if !input.ranges.is_empty() {
+        let filed = archived.flat_map(|day| window_dates_of(input.window, Some(day))).flatten();
+        for day in filed.chain(present).filter(is_requested) {
+            affected.insert(day, input.window.event_days_of(day)?);
         }
     }
     for day in days {
-        for window_day in given.window.window_days_of(*day)?.map(Day) {
-            let events = given.window.event_days_of(window_day)?;
+        for window_day in input.window.window_days_of(*day)?.map(Day) {
+            let events = input.window.event_days_of(window_day)?;
             if !events.is_empty() {
-                touched.insert(window_day, events);
+                affected.insert(window_day, events);
             }
         }
     }
-    let (windows, events) = touched.into_iter().unzip();
-    Some(Touched { windows, events })
+    let (windows, events) = affected.into_iter().unzip();
+    Some(AffectedDays { windows, events })
 }
 
-/// The window dates that events of a date fall on; for telling how much there is to do.
+/// Returns the window dates that events of a date fall on.
 fn window_dates_of(window: Window, date: Option<Day>) -> Vec<Option<Day>> {
     let Some(day) = date else { return vec![None] };
     match window.window_days_of(day) {

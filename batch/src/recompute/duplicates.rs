@@ -1,9 +1,9 @@
-//! Which events are in the archive twice? Those with the event id of an earlier one (by partition, then offset) of the
-//! same event date. Intake removes all but those that come more than its horizon later. Of a historical event and one
-//! that came through the log, the latter stays, whichever came first: the partition of history is the last.
+//! Finds events that are in the archive twice: those with the event id of an earlier one (by partition, then offset) of the
+//! same event date. Intake removes all duplicates within its horizon. Of a historical event and one that came through the
+//! log, the latter stays, whichever came first: the historical partition sorts last.
 //!
-//! Ids that do not fit in their share of the memory limit are looked at in several passes, each over those whose hash
-//! falls to it.
+//! Ids that do not fit in their share of the memory limit are searched in several passes, each over the ids whose hash falls
+//! to it.
 
 use polars::prelude::{
     AllowedOptimizations, AnyValue, BooleanChunked, Column, DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame,
@@ -18,27 +18,28 @@ use shared::time::MICROS_PER_DAY;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
-use crate::recompute::scan::{POSITION, Source, Watch, collect, with_positions};
+use crate::plan::ArchiveFile;
+use crate::recompute::scan::{ArchiveSource, POSITION, collect, with_positions};
+use crate::watch::Watch;
 
 const DATE: &str = "__date";
 const ID: &str = "__id";
 const FIRST: &str = "__first";
 const COUNT: &str = "__count";
-/// Bytes that an id costs at most while it is looked for: the text, its place in a table, a position, a count.
+/// Bytes that an id costs at most during the search: the text, its entry in a table, a position, a count.
 const ID_BYTES: u64 = 192;
 
-/// Can the archive hold duplicates before `cut`? Not while no partition has more events than intake remembers, and
-/// nobody put events into the archive past intake.
+/// Returns whether the archive can hold duplicates before `cut`. It cannot while every partition has fewer events than
+/// intake remembers, and there are no historical events.
 pub fn possible(stream: &Stream, cut: &Cut, horizon_events: u64) -> bool {
     let forgotten = cut.0.values().any(|point| point.offset.0 > horizon_events);
     stream.primary_key.is_some() && (forgotten || cut.history().offset > Offset(0))
 }
 
-/// The positions of the events to leave out, in a column [`POSITION`]; `None` if there are none. `files` are all files
-/// of whole event dates, `ids_bytes` the memory that their ids may take at once. Blocking.
+/// Returns the positions of the duplicates, in a column [`POSITION`]; `None`: there are none. `files` are all files of
+/// complete event dates, `ids_bytes` the memory that their ids may use at once. Blocking.
 pub fn find(
-    source: &Source,
+    source: &ArchiveSource,
     files: &[ArchiveFile],
     ids_bytes: usize,
     watch: &Watch,
@@ -60,7 +61,7 @@ pub fn find(
     let mut removed: Option<DataFrame> = None;
     for pass in 0..passes {
         let rows = if passes > 1 { of_pass(rows.clone(), pass, passes) } else { rows.clone() };
-        let Some(more) = repeated(rows)? else { continue };
+        let Some(more) = later_events(rows)? else { continue };
         match &mut removed {
             Some(removed) => _ = removed.vstack_mut(&more)?,
             None => removed = Some(more),
@@ -69,8 +70,8 @@ pub fn find(
     Ok(removed)
 }
 
-/// The positions of all but the first event of each id and date.
-fn repeated(rows: LazyFrame) -> Result<Option<DataFrame>, RunFailure> {
+/// Returns the positions of all but the first event of each id and date.
+fn later_events(rows: LazyFrame) -> Result<Option<DataFrame>, RunFailure> {
     let repeated = rows.clone().group_by([col(DATE), col(ID)]);
     let repeated = repeated.agg([col(POSITION).min().alias(FIRST), len().alias(COUNT)]);
     let repeated = collect(repeated.filter(col(COUNT).gt(lit(1u32))))?;
@@ -82,7 +83,7 @@ fn repeated(rows: LazyFrame) -> Result<Option<DataFrame>, RunFailure> {
     Ok(Some(collect(later.filter(col(POSITION).neq(col(FIRST))).select([col(POSITION)]))?))
 }
 
-/// Those of `rows` whose ids fall to one of several passes.
+/// Returns those of `rows` whose ids fall to one of several passes.
 fn of_pass(rows: LazyFrame, pass: u64, passes: u64) -> LazyFrame {
     let keep = move |rows: DataFrame| {
         let mask = falls_to(rows.column(ID)?, pass, passes)?;
@@ -102,7 +103,7 @@ fn falls_to(ids: &Column, pass: u64, passes: u64) -> PolarsResult<BooleanChunked
         return Ok(numbers.iter().map(|number| falls(&number.unwrap_or_default().to_le_bytes())).collect());
     }
     if let Ok(numbers) = ids.f64() {
-        // What Polars takes for the same id must fall to the same pass: both zeros, and every NaN.
+        // Ids that Polars considers equal must fall to the same pass: both zeros, and every NaN.
         let bits = |number: f64| if number.is_nan() { u64::MAX } else { (number + 0.0).to_bits() };
         return Ok(numbers.iter().map(|number| falls(&bits(number.unwrap_or_default()).to_le_bytes())).collect());
     }
@@ -110,12 +111,12 @@ fn falls_to(ids: &Column, pass: u64, passes: u64) -> PolarsResult<BooleanChunked
     Ok(ids.iter().map(of_value).collect())
 }
 
-/// `rows`, which have positions, without those in `removed`.
+/// Returns `rows`, which have positions, without those in `removed`.
 pub fn without(rows: LazyFrame, removed: &DataFrame) -> LazyFrame {
     join(rows, removed, JoinType::Anti)
 }
 
-/// Those of `rows`, which have positions, that are in `removed`.
+/// Returns those of `rows`, which have positions, that are in `removed`.
 pub fn only(rows: LazyFrame, removed: &DataFrame) -> LazyFrame {
     join(rows, removed, JoinType::Semi)
 }

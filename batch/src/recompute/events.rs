@@ -1,7 +1,8 @@
-//! How do the events of archive files reach our own fold? One batch of columns after another: Polars reads and evaluates
-//! on its threads, the caller takes what is ready on this one.
+//! Hands the events of archive files to the caller, one batch of columns at a time: Polars reads and evaluates on its
+//! threads, the caller receives on its own.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use polars::prelude::{
@@ -13,45 +14,46 @@ use shared::stream::system_columns;
 use shared::types::DataType;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
+use crate::plan::ArchiveFile;
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
 
-/// Batches that may wait for the caller; more would only take memory.
+/// Batches that may wait for the caller; more would only use memory.
 const BATCHES_AHEAD: usize = 4;
 
 const TIME: &str = "__time";
 const MARK: &str = "__mark";
 
-/// Some events, evaluated for one view. All columns have the same number of rows.
+/// Events, evaluated for one view. All columns have the same number of rows.
 #[derive(Debug)]
 pub struct EventBatch {
     /// Event times, in microseconds.
     pub times: Vec<i64>,
-    /// The watermark just before each event, in microseconds; `None`: there was none.
+    /// The watermark just before each event, in microseconds; `None`: the stream had none yet.
     pub watermarks: Vec<Option<i64>>,
     pub partitions: Vec<i64>,
     pub offsets: Vec<i64>,
     /// The view's dimensions.
     pub dimensions: Vec<ArrayRef>,
-    /// One per aggregate, unless only groups were asked for: its argument, and its FILTER.
+    /// The argument of each aggregate, unless only groups were requested.
     pub arguments: Vec<Option<ArrayRef>>,
+    /// The FILTER of each aggregate, unless only groups were requested.
     pub masks: Vec<Option<BooleanArray>>,
 }
 
-impl Query {
-    /// Hands the events of `files` to `each`, batch by batch in no particular order, until it fails. Without the values
-    /// only times, places and groups are read, and what is read is not counted. Blocking.
+impl ArchiveQuery {
+    /// Hands the events of `files` to `each`, batch by batch in no particular order, until it fails or breaks. Without
+    /// `values` only times, positions and groups are read, and the rows are not counted. Blocking.
     pub fn for_each_batch(
         &self,
         files: &[ArchiveFile],
-        rows: Rows<'_>,
+        rows: RowSelection<'_>,
         watch: &Watch,
         values: bool,
-        each: &mut dyn FnMut(EventBatch) -> Result<(), RunFailure>,
-    ) -> Result<(), RunFailure> {
+        each: &mut dyn FnMut(EventBatch) -> Result<ControlFlow<()>, RunFailure>,
+    ) -> Result<ControlFlow<()>, RunFailure> {
         if files.is_empty() {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         let (scanned, _held) = self.source.scan(files, self.event_columns(), watch)?;
         let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
@@ -59,15 +61,30 @@ impl Query {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || read(frame, sender));
-            // Dropping the receiver, by an error, tells the reader to stop.
-            let taken = receiver.into_iter().try_for_each(|rows| each(self.event_batch(&rows, values)?));
+            let received = self.receive(receiver, values, each);
             let read = reading.join().unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())));
-            taken.and(read)
+            let flow = received?;
+            read.map(|()| flow)
         })
     }
 
+    /// Hands batches to `each`. Dropping the receiver early stops the reader.
+    fn receive(
+        &self,
+        receiver: Receiver<DataFrame>,
+        values: bool,
+        each: &mut dyn FnMut(EventBatch) -> Result<ControlFlow<()>, RunFailure>,
+    ) -> Result<ControlFlow<()>, RunFailure> {
+        for rows in receiver {
+            if each(self.event_batch(&rows, values)?)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     pub(crate) fn event_columns(&self) -> Vec<String> {
-        let mut columns = self.columns(Rows::All);
+        let mut columns = self.columns(RowSelection::All);
         columns.push(system_columns::WATERMARK.to_owned());
         columns.push(system_columns::PARTITION.to_owned());
         columns.push(system_columns::OFFSET.to_owned());
@@ -119,9 +136,9 @@ impl Query {
     }
 }
 
-/// Sends the rows of `frame` as they come. Blocking.
+/// Sends the rows of `frame` as they are read, until the receiver is dropped. Blocking.
 fn read(frame: LazyFrame, sender: SyncSender<DataFrame>) -> Result<(), RunFailure> {
-    // Polars asks that the callback be `Sync`; the channel's end is, and each call only borrows it.
+    // Polars requires a `Sync` callback; the sender is one, and each call only borrows it.
     let send = move |rows: DataFrame| Ok(sender.send(rows).is_err());
     frame.sink_batches(PlanCallback::new(send), false, None)?.collect_with_engine(Engine::Streaming)?;
     Ok(())

@@ -1,22 +1,21 @@
-//! Which events belong to sessions that began on dates whose events are gone? Such a session is frozen, and the events
-//! that it still has on later dates must not become a session of their own.
+//! Finds the events that belong to sessions that started on dates that the archive has dropped. Such a session is frozen,
+//! and the events that it still has on later dates must not become a session of their own (I12).
 //!
-//! An event that comes within a gap of a frozen session is left out, and ties nothing to it: what follows it stays a
-//! session as it was.
+//! An event within a gap of a frozen session is excluded, and ties nothing to it: what follows it stays a session as it was.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use lake::DataFile;
-use shared::time::Day;
+use shared::horizon::Horizon;
 use shared::view::View;
 use shared::window::Window;
 
 use crate::failure::RunFailure;
 use crate::plan::sessions::latest_end;
-use crate::versions::reader::Reader;
+use crate::versions::reader::VersionReader;
 
-/// Where the frozen sessions end that reach into dates that are not gone, by group.
+/// The ends of the frozen sessions that reach into dates that the archive still has, by group.
 #[derive(Debug, Default)]
 pub struct FrozenSessions {
     ends: HashMap<Box<[u8]>, i64>,
@@ -24,25 +23,24 @@ pub struct FrozenSessions {
 }
 
 impl FrozenSessions {
-    /// Those among `files`, which hold all frozen sessions: they begin before `first`. `None`: there are none.
+    /// Reads them from `files`, which hold all frozen sessions. `None`: there are none.
     pub async fn of(
-        reader: &Reader,
+        reader: &VersionReader,
         view: &Arc<View>,
         files: &[DataFile],
-        first: Option<Day>,
+        horizon: Horizon,
     ) -> Result<Option<Arc<FrozenSessions>>, RunFailure> {
-        let (Window::Session { gap }, Some(first)) = (view.window, first) else { return Ok(None) };
-        let start = first.start().0;
-        let mut frozen = FrozenSessions { ends: HashMap::new(), last_end: start };
-        let is_frozen = |file: &&DataFile| file.partition.is_some_and(|day| day < first);
-        // A file that does not say how far its sessions reach is looked at.
+        let (Window::Session { gap }, Some(start)) = (view.window, horizon.speed_starts()) else { return Ok(None) };
+        let mut frozen = FrozenSessions { ends: HashMap::new(), last_end: start.0 };
+        let is_frozen = |file: &&DataFile| horizon.is_frozen_date(file.partition);
+        // A file without statistics is read.
         let reaches = |file: &&DataFile| latest_end(file).is_none_or(|end| end > start);
         for file in files.iter().filter(is_frozen).filter(reaches) {
             let part = reader.file(view, &file.path).await.map_err(RunFailure::Served)?;
             for block in &part.blocks {
                 for (last, key) in block.lasts.iter().zip(&block.keys) {
                     let end = last.saturating_add(gap);
-                    if end > start {
+                    if end > start.0 {
                         frozen.add(part.keys.get(*key), end);
                     }
                 }
@@ -59,7 +57,7 @@ impl FrozenSessions {
         }
     }
 
-    /// Does an event of the group at `time` (microseconds) belong to a frozen session?
+    /// Returns whether an event of the group at `time` (microseconds) belongs to a frozen session.
     pub fn holds(&self, key: &[u8], time: i64) -> bool {
         time < self.last_end && self.ends.get(key).is_some_and(|end| time < *end)
     }

@@ -1,5 +1,10 @@
-//! How are exact values computed within bounded memory? Event date after event date, several small ones with one query,
-//! a large one with several; each window date is written as soon as it is whole.
+//! Computes exact values within bounded memory. Event dates are read in order, several small ones with one query and a
+//! large one with several; each window date is written as soon as it is complete.
+//!
+//! 1. [`scan`] reads archive files; [`duplicates`] finds events that are in them twice, and [`frozen_sessions`] those that
+//!    belong to sessions that cannot be recomputed.
+//! 2. [`reduce`] lets Polars group what it can; [`fold`] folds all other views, in passes if memory is short ([`budget`]).
+//! 3. [`staging`] writes the rows of each complete window date.
 
 pub mod budget;
 pub mod duplicates;
@@ -8,181 +13,149 @@ pub mod fold;
 pub mod frozen_sessions;
 pub mod reduce;
 pub mod scan;
+pub mod staging;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
-use lake::{DataFile, Held, LakeError, Table};
-use parking_lot::Mutex;
-use shared::partial::bucket::{BUCKET_TAG, Bucket};
+use lake::{DataFile, Held, LakeError};
+use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
-use shared::time::Day;
-use shared::view::View;
+use shared::time::{Day, Micros};
 use shared::window::Window;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::failure::{RunFailure, date_name};
-use crate::plan::planner::{ArchiveFile, EventDate, Plan};
+use crate::blocking::blocking;
+use crate::failure::RunFailure;
+use crate::plan::{ArchiveFile, EventDate, Plan, date_name};
 use crate::recompute::budget::Budget;
-use crate::recompute::fold::bounded_fold::Filled;
-use crate::recompute::fold::folding::Folding;
-use crate::recompute::fold::passes::{Duplicates, Passes, Portion};
-use crate::recompute::fold::slices::{Emit, FinishedDate, ids_of};
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::reduce::partial_rows::Pieces;
-use crate::recompute::scan::Watch;
-use crate::versions::reader::Reader;
+use crate::recompute::fold::bounded_fold::Capacity;
+use crate::recompute::fold::folding::EventFold;
+use crate::recompute::fold::passes::{Duplicates, Passes, ReadChunk};
+use crate::recompute::fold::slices::{Emit, FinishedDate, IdRange};
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::recompute::reduce::partial_rows::PartialRows;
+use crate::recompute::staging::Staging;
+use crate::watch::Watch;
 
-/// Most rows of one query: Polars counts in 32 bits.
+/// Largest number of rows of one query: Polars counts in 32 bits.
 const COUNTABLE_ROWS: u64 = u32::MAX as u64 - 1;
 
-/// Where a run puts its files. They are durable, but part of the table only once committed.
-pub struct Staging {
-    pub table: Table,
-    /// Keeps the rows, so that they need not be read again.
-    pub reader: Arc<Reader>,
-    pub view: Arc<View>,
-    files: Mutex<Vec<DataFile>>,
-    longest_session_us: AtomicI64,
-}
-
-impl Staging {
-    /// No files yet.
-    pub fn new(table: Table, reader: Arc<Reader>, view: Arc<View>) -> Staging {
-        Staging { table, reader, view, files: Mutex::default(), longest_session_us: AtomicI64::new(0) }
-    }
-
-    /// The files so far, by path.
-    pub fn files(&self) -> Vec<DataFile> {
-        let mut files = self.files.lock().clone();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        files
-    }
-
-    /// The longest session of the staged rows, from its first event to its end, in microseconds.
-    pub fn longest_session_us(&self) -> i64 {
-        self.longest_session_us.load(Ordering::SeqCst)
-    }
-
-    /// Deletes the files: the run failed.
-    pub async fn discard(&self) {
-        let files = std::mem::take(&mut *self.files.lock());
-        let table = &self.table;
-        // Also if they cannot be deleted now: then vacuum does.
-        if let Err(error) = table.delete_files(&files).await {
-            tracing::warn!(table = table.name(), %error, "files of a failed run are left over");
-        }
-    }
-}
-
-impl Drop for Staging {
-    /// A run that ended in a panic neither commits nor discards: its files are vacuum's.
-    fn drop(&mut self) {
-        self.table.give_up(self.files.get_mut());
-    }
-}
-
-/// How the work is cut up.
+/// How the work is divided.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Rows of one query, unless one event date has to be read in one go.
+    /// Rows of one query, unless one event date has to be read at once.
     pub query_rows: u64,
+    /// Files written at the same time.
     pub writes: usize,
-    /// Look for duplicates?
+    /// Search for duplicates.
     pub dedup: bool,
     pub budget: Budget,
 }
 
-/// Called with the number of window dates that have become whole.
+/// Called with the number of window dates that have become complete.
 pub type DatesDone<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// What has been computed, besides the files.
+/// The exact rows of the plan's window dates, in files that are not committed yet.
 #[derive(Debug)]
-pub struct Recomputed {
-    /// Events left out because their event id came before; with the files they are in.
+pub struct ExactFiles {
+    pub files: Vec<DataFile>,
+    /// The longest session in the files, from its first event to its end, in microseconds.
+    pub longest_session_us: i64,
+    /// Duplicates: events whose id came before, with the files they are in.
     pub duplicates: Duplicates,
-    /// Where the last of the sessions ends that were read and that retention drops; [`i64::MIN`]: there was none.
-    pub dropped_end: i64,
+    /// The end of the last session that was read and that retention drops; `None`: there was none.
+    pub dropped_sessions_end: Option<Micros>,
 }
 
-/// What the computing thread tells.
-enum Told {
+/// What the computing thread reports.
+enum Progress {
     Finished(FinishedDate),
-    /// So many window dates have become whole.
+    /// A number of window dates have become complete.
     Done(u64),
 }
 
-/// Computes and writes everything the plan asks for. On an error some files may have been staged.
+/// Computes and writes everything that the plan asks for. On an error some files may have been staged.
 pub async fn recompute(
-    query: &Query,
+    query: &ArchiveQuery,
     plan: &Plan,
     bounds: Bounds,
     watch: &Watch,
     staging: &Arc<Staging>,
     dates_done: DatesDone<'_>,
-) -> Result<Recomputed, RunFailure> {
+) -> Result<ExactFiles, RunFailure> {
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let is_part = !plan.everything || plan.retained_from.max(plan.frozen_before).is_some();
-    let (sender, mut told) = mpsc::channel(1);
-    let work = Work {
+    let is_part = !plan.everything || plan.horizon.first_computed().is_some();
+    let (sender, progress) = mpsc::channel(1);
+    let work = Recomputation {
         query: query.clone(),
         layout,
         read: plan.read.clone(),
-        wanted: is_part.then(|| plan.window_dates.clone()),
+        requested: is_part.then(|| plan.window_dates.clone()),
         remaining: plan.window_dates.clone(),
-        first: plan.retained_from,
+        retained_from: plan.horizon.retained_from(),
         bounds,
         watch: watch.clone(),
-        told: sender,
-        found: Recomputed { duplicates: Vec::new(), dropped_end: i64::MIN },
+        progress: sender,
+        duplicates: Vec::new(),
+        dropped_sessions_end: None,
     };
     let computing = blocking(move || work.run());
-    let writing = async {
-        let mut writes: JoinSet<Result<usize, LakeError>> = JoinSet::new();
-        let (mut waiting_bytes, mut result) = (0, Ok(()));
-        while let Some(told) = told.recv().await {
-            let date = match told {
-                Told::Done(more) => {
-                    dates_done(more);
-                    continue;
-                }
-                Told::Finished(date) => date,
-            };
-            let bytes = date.bytes();
-            let is_full = |waiting| waiting + bytes > bounds.budget.writes_bytes();
-            while !writes.is_empty() && (writes.len() >= bounds.writes || is_full(waiting_bytes)) {
-                waiting_bytes -= written(writes.join_next().await, &mut result);
-            }
-            if result.is_err() {
-                break;
-            }
-            waiting_bytes += bytes;
-            writes.spawn(write(Arc::clone(staging), date));
-        }
-        // Whoever computes notices that nobody listens any more.
-        drop(told);
-        while let Some(done) = writes.join_next().await {
-            written(Some(done), &mut result);
-        }
-        result
-    };
-    let (computed, written) = tokio::join!(computing, writing);
+    let (computed, written) = tokio::join!(computing, write_all(progress, bounds, staging, dates_done));
     if watch.cancel.is_set() {
         return Err(RunFailure::Cancelled);
     }
     written?;
-    computed
+    let Findings { duplicates, dropped_sessions_end } = computed?;
+    let (files, longest_session_us) = (staging.files(), staging.longest_session_us());
+    Ok(ExactFiles { files, longest_session_us, duplicates, dropped_sessions_end })
 }
 
-type Written = Result<Result<usize, LakeError>, tokio::task::JoinError>;
+/// Writes finished dates as they come, a few at a time, until the computing thread ends or a write fails.
+async fn write_all(
+    mut progress: mpsc::Receiver<Progress>,
+    bounds: Bounds,
+    staging: &Arc<Staging>,
+    dates_done: DatesDone<'_>,
+) -> Result<(), RunFailure> {
+    let mut writes: JoinSet<Result<usize, LakeError>> = JoinSet::new();
+    let (mut waiting_bytes, mut result) = (0, Ok(()));
+    while let Some(report) = progress.recv().await {
+        let date = match report {
+            Progress::Done(more) => {
+                dates_done(more);
+                continue;
+            }
+            Progress::Finished(date) => date,
+        };
+        let bytes = date.bytes();
+        let is_full = |waiting| waiting + bytes > bounds.budget.writes_bytes();
+        while !writes.is_empty() && (writes.len() >= bounds.writes || is_full(waiting_bytes)) {
+            waiting_bytes -= written(writes.join_next().await, &mut result);
+        }
+        if result.is_err() {
+            break;
+        }
+        waiting_bytes += bytes;
+        let staging = Arc::clone(staging);
+        writes.spawn(async move { staging.write(date).await });
+    }
+    // The computing thread notices that its reports have no reader.
+    drop(progress);
+    while let Some(done) = writes.join_next().await {
+        written(Some(done), &mut result);
+    }
+    result
+}
 
-/// The bytes that need not wait any longer; the first failure is kept.
-fn written(done: Option<Written>, result: &mut Result<(), RunFailure>) -> usize {
+type WriteOutcome = Result<Result<usize, LakeError>, tokio::task::JoinError>;
+
+/// Returns the bytes that need not be held any longer, and keeps the first failure in `result`.
+fn written(done: Option<WriteOutcome>, result: &mut Result<(), RunFailure>) -> usize {
     let failure = match done {
         None => return 0,
         Some(Ok(Ok(bytes))) => return bytes,
@@ -195,151 +168,142 @@ fn written(done: Option<Written>, result: &mut Result<(), RunFailure>) -> usize 
     0
 }
 
-async fn write(staging: Arc<Staging>, date: FinishedDate) -> Result<usize, LakeError> {
-    let bytes = date.bytes();
-    if date.rows.num_rows() == 0 {
-        return Ok(bytes);
-    }
-    if let Window::Session { gap } = staging.view.window {
-        let longest = date.part.sessions().map(|(first, last)| last.saturating_sub(first).saturating_add(gap)).max();
-        staging.longest_session_us.fetch_max(longest.unwrap_or(0), Ordering::SeqCst);
-    }
-    let mut file = staging.table.write_parquet(date.date, &[date.rows]).await?;
-    if date.bucket != Bucket::ALL {
-        file.tags.insert(BUCKET_TAG.to_owned(), date.bucket.to_string());
-    }
-    staging.reader.keep(&staging.view, &file.path, Arc::new(date.part));
-    staging.files.lock().push(file);
-    Ok(bytes)
+/// Builds the rows of window dates from events, by one of two ways.
+enum DateBuilder {
+    Reduce(PartialRows),
+    Fold(Box<EventFold>),
 }
 
-/// Where window dates come about.
-enum Dates {
-    Reduced(Pieces),
-    Folded(Box<Folding>),
-}
-
-impl Dates {
-    fn new(work: &Work) -> Dates {
+impl DateBuilder {
+    fn new(work: &Recomputation) -> DateBuilder {
         let (view, layout) = (Arc::clone(&work.query.view), Arc::clone(&work.layout));
-        let (budget, wanted) = (work.bounds.budget, work.wanted.clone());
-        // Polars takes whole files; one with too many rows for it is folded as it is read.
+        let (budget, requested) = (work.bounds.budget, work.requested.clone());
+        // Polars reads whole files; one with too many rows for it is folded while it is read.
         let files = work.read.iter().flat_map(|date| &date.files);
         let most = files.map(|file| file.tags.rows).max().unwrap_or(0);
         match work.query.is_reducible() && most <= budget.grouped_rows() {
-            true => Dates::Reduced(Pieces::new(view, layout, wanted)),
+            true => DateBuilder::Reduce(PartialRows::new(view, layout, requested)),
             false => {
-                let folding = Folding::new(view, layout, budget, wanted, Bucket::ALL);
-                Dates::Folded(Box::new(folding.dropping_before(work.first)))
+                let fold = EventFold::new(view, layout, budget, requested, Bucket::ALL);
+                DateBuilder::Fold(Box::new(fold.dropping_before(work.retained_from)))
             }
         }
     }
 
     fn add(
         &mut self,
-        query: &Query,
+        query: &ArchiveQuery,
         files: &[ArchiveFile],
-        rows: Rows<'_>,
+        rows: RowSelection<'_>,
         watch: &Watch,
         budget: Budget,
-    ) -> Result<Filled, RunFailure> {
+    ) -> Result<Capacity, RunFailure> {
         match self {
-            Dates::Reduced(pieces) => {
-                pieces.add(&query.states(files, rows, watch)?)?;
-                Ok(if pieces.bytes() > budget.pieces_bytes() { Filled::Full } else { Filled::Fits })
+            DateBuilder::Reduce(partial) => {
+                partial.add(&query.states(files, rows, watch)?)?;
+                Ok(if partial.bytes() > budget.pieces_bytes() { Capacity::Full } else { Capacity::Fits })
             }
-            Dates::Folded(folding) => folding.add(query, files, rows, watch, &mut |_| Ok(Filled::Full)),
+            DateBuilder::Fold(fold) => fold.add(query, files, rows, watch, &mut |_| Ok(Capacity::Full)),
         }
     }
 
-    fn dropped_end(&self) -> i64 {
+    fn dropped_sessions_end(&self) -> Option<Micros> {
         match self {
-            Dates::Reduced(_) => i64::MIN,
-            Dates::Folded(folding) => folding.dropped_end(),
+            DateBuilder::Reduce(_) => None,
+            DateBuilder::Fold(fold) => fold.dropped_sessions_end(),
         }
     }
 
     fn finish(&mut self, through: Option<Day>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         match (self, through) {
-            (Dates::Reduced(pieces), Some(day)) => pieces.finish_through(day, emit),
-            (Dates::Reduced(pieces), None) => pieces.finish_all(emit),
-            (Dates::Folded(folding), Some(day)) => folding.finish_through(day, emit),
-            (Dates::Folded(folding), None) => folding.finish_all(emit),
+            (DateBuilder::Reduce(partial), Some(day)) => partial.finish_through(day, emit),
+            (DateBuilder::Reduce(partial), None) => partial.finish_all(emit),
+            (DateBuilder::Fold(fold), Some(day)) => fold.finish_through(day, emit),
+            (DateBuilder::Fold(fold), None) => fold.finish_all(emit),
         }
     }
 }
 
-/// What the computing thread works on.
-struct Work {
-    query: Query,
+/// What a recomputation found besides the rows.
+#[derive(Debug)]
+struct Findings {
+    duplicates: Duplicates,
+    dropped_sessions_end: Option<Micros>,
+}
+
+/// The work of the computing thread.
+struct Recomputation {
+    query: ArchiveQuery,
     layout: Arc<KeyLayout>,
     read: Vec<EventDate>,
     /// The window dates to keep; `None`: all.
-    wanted: Option<BTreeSet<Option<Day>>>,
-    /// Window dates that have not been handed out yet.
+    requested: Option<BTreeSet<Option<Day>>>,
+    /// Window dates that have not been emitted yet.
     remaining: BTreeSet<Option<Day>>,
-    /// Sessions that begin earlier are dropped; `None`: none are.
-    first: Option<Day>,
+    /// Sessions that start earlier are dropped; `None`: none are.
+    retained_from: Option<Day>,
     bounds: Bounds,
     watch: Watch,
-    told: mpsc::Sender<Told>,
-    found: Recomputed,
+    progress: mpsc::Sender<Progress>,
+    duplicates: Duplicates,
+    dropped_sessions_end: Option<Micros>,
 }
 
-impl Work {
-    /// Computes everything; blocking.
-    fn run(mut self) -> Result<Recomputed, RunFailure> {
-        if self.stream()? == Filled::Full {
+impl Recomputation {
+    /// Computes everything. Blocking.
+    fn run(mut self) -> Result<Findings, RunFailure> {
+        if self.stream()? == Capacity::Full {
             self.in_passes()?;
         }
-        Ok(self.found)
+        Ok(Findings { duplicates: self.duplicates, dropped_sessions_end: self.dropped_sessions_end })
     }
 
-    /// One event date after another, with all groups at once. Stops where they do not fit.
-    fn stream(&mut self) -> Result<Filled, RunFailure> {
-        let mut dates = Dates::new(self);
-        let mut portions = portions(&self.read, self.bounds)?.into_iter().peekable();
-        // Dropped, it stops what is still on its way.
+    /// Computes event dates in order, with all groups at once. Stops where they do not fit.
+    fn stream(&mut self) -> Result<Capacity, RunFailure> {
+        let mut dates = DateBuilder::new(self);
+        let mut chunks = chunks(&self.read, self.bounds)?.into_iter().peekable();
+        // Dropped, it stops the reads that are still under way.
         let mut ahead: JoinSet<Option<Held>> = JoinSet::new();
-        while let Some(portion) = portions.next() {
-            let Work { query, watch, bounds, told, .. } = self;
-            let brought = Handle::current().block_on(ahead.join_next());
-            let _held = brought.and_then(Result::ok).flatten();
-            if let Some(next) = portions.peek() {
+        while let Some(chunk) = chunks.next() {
+            let Recomputation { query, watch, bounds, progress, .. } = self;
+            let fetched = Handle::current().block_on(ahead.join_next());
+            let _held = fetched.and_then(Result::ok).flatten();
+            if let Some(next) = chunks.peek() {
                 let next: Vec<DataFile> = next.files.iter().map(|f| f.file.clone()).collect();
-                ahead.spawn_on(bring_ahead(query.clone(), next, bounds.dedup, watch.clone()), &Handle::current());
+                ahead.spawn_on(fetch_ahead(query.clone(), next, bounds.dedup, watch.clone()), &Handle::current());
             }
             let removed = match bounds.dedup {
-                true => duplicates::find(&query.source, &portion.files, bounds.budget.ids_bytes(), watch)?,
+                true => duplicates::find(&query.source, &chunk.files, bounds.budget.ids_bytes(), watch)?,
                 false => None,
             };
-            if !portion.files.is_empty() {
+            if !chunk.files.is_empty() {
                 let before = watch.rows.load(Ordering::SeqCst);
-                let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
-                if dates.add(query, &portion.files, rows, watch, bounds.budget)? == Filled::Full {
-                    return Ok(Filled::Full);
+                let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);
+                if dates.add(query, &chunk.files, rows, watch, bounds.budget)? == Capacity::Full {
+                    return Ok(Capacity::Full);
                 }
-                check_rows(query, &portion.files, watch.rows.load(Ordering::SeqCst) - before, watch)?;
+                check_rows(query, &chunk.files, watch.rows.load(Ordering::SeqCst) - before, watch)?;
             }
-            let mut emit = |date| tell(told, Told::Finished(date));
-            let done = match portion.through {
-                _ if portion.is_last => dates.finish(None, &mut emit)?,
+            let mut emit = |date| send(progress, Progress::Finished(date));
+            let done = match chunk.through {
+                _ if chunk.is_last => dates.finish(None, &mut emit)?,
                 Some(day) => dates.finish(Some(day), &mut emit)?,
                 None => Vec::new(),
             };
-            tell(told, Told::Done(done.len() as u64))?;
+            send(progress, Progress::Done(done.len() as u64))?;
             done.iter().for_each(|date| _ = self.remaining.remove(date));
-            self.found.dropped_end = self.found.dropped_end.max(dates.dropped_end());
-            self.found.duplicates.extend(removed.map(|positions| (portion.files, positions)));
+            self.dropped_sessions_end = self.dropped_sessions_end.max(dates.dropped_sessions_end());
+            self.duplicates.extend(removed.map(|positions| (chunk.files, positions)));
         }
-        Ok(Filled::Fits)
+        Ok(Capacity::Fits)
     }
 
-    /// What is left: one window date after another, each in as many passes as it takes.
+    /// Computes the window dates that are left, each in as many passes as it takes.
     fn in_passes(&mut self) -> Result<(), RunFailure> {
-        let Work { query, layout, bounds, watch, told, found, first, .. } = self;
-        let passes = Passes { query, layout, budget: bounds.budget, dedup: bounds.dedup, watch, first: *first };
-        let mut emit = |date| tell(told, Told::Finished(date));
+        let Recomputation { query, layout, bounds, watch, progress, duplicates, retained_from, .. } = self;
+        let retained_from = *retained_from;
+        let passes = Passes { query, layout, budget: bounds.budget, dedup: bounds.dedup, watch, retained_from };
+        let mut emit = |date| send(progress, Progress::Finished(date));
         let window = query.view.window;
         let mut anywhere = BTreeSet::new();
         for date in std::mem::take(&mut self.remaining) {
@@ -349,55 +313,47 @@ impl Work {
             };
             let read = self.read.iter().filter(|read| read.date.is_some_and(|day| days.contains(&day.0)));
             let files: Vec<ArchiveFile> = read.flat_map(|date| date.files.clone()).collect();
-            let (from, to) = ids_of(window, date);
-            let portion = Portion { files, through: None, is_last: true };
-            passes.run(
-                &[portion],
-                BTreeSet::from([date]),
-                window.panes_of(from, to),
-                &mut found.duplicates,
-                &mut emit,
-            )?;
-            tell(told, Told::Done(1))?;
+            let chunk = ReadChunk { files, through: None, is_last: true };
+            let panes = IdRange::of_date(window, date).panes(window);
+            passes.run(&[chunk], BTreeSet::from([date]), panes, duplicates, &mut emit)?;
+            send(progress, Progress::Done(1))?;
         }
-        // How far sessions reach is to be known also of those that are dropped.
-        if !anywhere.is_empty() || (matches!(window, Window::Session { .. }) && first.is_some()) {
-            let portions = portions(&self.read, *bounds)?;
+        // The reach of dropped sessions must be known too.
+        if !anywhere.is_empty() || (matches!(window, Window::Session { .. }) && retained_from.is_some()) {
+            let chunks = chunks(&self.read, *bounds)?;
             let dates = anywhere.len() as u64;
-            let all = (i64::MIN, i64::MAX);
-            let end = passes.run(&portions, anywhere, all, &mut found.duplicates, &mut emit)?;
-            found.dropped_end = found.dropped_end.max(end);
-            tell(told, Told::Done(dates))?;
+            let end = passes.run(&chunks, anywhere, IdRange::ALL, duplicates, &mut emit)?;
+            self.dropped_sessions_end = self.dropped_sessions_end.max(end);
+            send(progress, Progress::Done(dates))?;
         }
         Ok(())
     }
 }
 
-/// Brings what the next query will read to this machine. What goes wrong here goes wrong again when it is read, and is
-/// told of then.
-async fn bring_ahead(query: Query, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<Held> {
+/// Fetches the files of the next query to this machine. Errors are ignored here: they occur again when the files are read.
+async fn fetch_ahead(query: ArchiveQuery, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<Held> {
     if !query.source.table.has_room_for(&files) {
         return None;
     }
     query.source.hold(&files, &query.columns_read(dedup), &watch).await.ok()
 }
 
-/// Fails only if writing has failed, which is the better reason.
-fn tell(told: &mpsc::Sender<Told>, what: Told) -> Result<(), RunFailure> {
-    told.blocking_send(what).map_err(|_| RunFailure::Cancelled)
+/// Sends a report. Fails only if writing has failed, which is the better reason.
+fn send(progress: &mpsc::Sender<Progress>, report: Progress) -> Result<(), RunFailure> {
+    progress.blocking_send(report).map_err(|_| RunFailure::Cancelled)
 }
 
-/// Cuts the plan up into queries.
-fn portions(read: &[EventDate], bounds: Bounds) -> Result<Vec<Portion>, RunFailure> {
-    let mut portions: Vec<Portion> = Vec::new();
+/// Divides the files to read into queries.
+fn chunks(read: &[EventDate], bounds: Bounds) -> Result<Vec<ReadChunk>, RunFailure> {
+    let mut chunks: Vec<ReadChunk> = Vec::new();
     let mut open: Vec<ArchiveFile> = Vec::new();
     let rows_of = |files: &[ArchiveFile]| files.iter().map(|f| f.tags.rows).sum::<u64>();
     let query_rows = bounds.query_rows.min(COUNTABLE_ROWS).min(bounds.budget.grouped_rows()).max(1);
-    let mut whole: Option<Day> = None;
+    let mut complete: Option<Day> = None;
     for EventDate { date, files } in read {
         let rows = rows_of(files);
         if !open.is_empty() && rows_of(&open) + rows > query_rows {
-            portions.push(Portion { files: std::mem::take(&mut open), through: whole, is_last: false });
+            chunks.push(ReadChunk { files: std::mem::take(&mut open), through: complete, is_last: false });
         }
         if bounds.dedup && rows > COUNTABLE_ROWS {
             return Err(RunFailure::DateTooLarge(date_name(*date)));
@@ -405,28 +361,18 @@ fn portions(read: &[EventDate], bounds: Bounds) -> Result<Vec<Portion>, RunFailu
         for file in files {
             let too_many = !open.is_empty() && rows_of(&open) + file.tags.rows > query_rows;
             if !bounds.dedup && too_many {
-                portions.push(Portion { files: std::mem::take(&mut open), through: whole, is_last: false });
+                chunks.push(ReadChunk { files: std::mem::take(&mut open), through: complete, is_last: false });
             }
             open.push(file.clone());
         }
-        whole = *date;
+        complete = *date;
     }
-    portions.push(Portion { files: open, through: whole, is_last: true });
-    Ok(portions)
+    chunks.push(ReadChunk { files: open, through: complete, is_last: true });
+    Ok(chunks)
 }
 
-/// Runs blocking work on a thread of its own; a panic in it (Polars has some) is a failure like any other.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RunFailure> + Send + 'static,
-) -> Result<T, RunFailure> {
-    tokio::task::spawn_blocking(move || {
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())))
-    })
-    .await?
-}
-
-/// Every row the archive notes must have been read. The files are looked at one by one only if something is wrong.
-fn check_rows(query: &Query, files: &[ArchiveFile], found: u64, watch: &Watch) -> Result<(), RunFailure> {
+/// Checks that every row that the archive notes was read. Looks at the files one by one only if the sum is wrong.
+fn check_rows(query: &ArchiveQuery, files: &[ArchiveFile], found: u64, watch: &Watch) -> Result<(), RunFailure> {
     let expected: u64 = files.iter().map(|f| f.tags.rows).sum();
     if found == expected {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Which row of one table is which of another? Rows with the same window and group, side by side.
+//! Aligns two tables: puts rows with the same window and group side by side.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,21 @@ use shared::partial::merge::Merged;
 
 /// The rows of two tables side by side; a row that one of them lacks is `None` there.
 #[derive(Debug)]
-pub struct Aligned {
+pub struct RowAlignment {
     served: UInt32Array,
     exact: UInt32Array,
 }
 
-/// One side of an aligned row.
+/// A table that has an aligned row, and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
+pub enum AlignedRow {
     Served(usize),
     Exact(usize),
 }
 
-impl Aligned {
+impl RowAlignment {
     /// Aligns two tables whose groups are of the same types.
-    pub fn new(served: &Merged, exact: &Merged) -> Aligned {
+    pub fn new(served: &Merged, exact: &Merged) -> RowAlignment {
         let mut index = KeyIndex::default();
         let served_ids: Vec<u32> = served.keys.iter().map(|key| index.id_of(key)).collect();
         let exact_ids: Vec<u32> = exact.keys.iter().map(|key| index.id_of(key)).collect();
@@ -37,35 +37,35 @@ impl Aligned {
         alone.sort_unstable();
         pairs.extend(alone.into_iter().map(|row| (Some(row), None)));
         let (served, exact): (Vec<Option<u32>>, Vec<Option<u32>>) = pairs.into_iter().unzip();
-        Aligned { served: served.into(), exact: exact.into() }
+        RowAlignment { served: served.into(), exact: exact.into() }
     }
 
-    /// Number of rows, of either table or both.
+    /// Returns the number of rows, of either table or both.
     pub fn len(&self) -> usize {
         self.served.len()
     }
 
-    /// A column of the first table, in aligned order; null where it lacks the row.
+    /// Returns a column of the served table, in aligned order; null where it lacks the row.
     pub fn served(&self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         take(column, &self.served, None)
     }
 
-    /// A column of the second table, in aligned order; null where it lacks the row.
+    /// Returns a column of the exact table, in aligned order; null where it lacks the row.
     pub fn exact(&self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         take(column, &self.exact, None)
     }
 
-    /// Do both tables have the row?
+    /// Returns whether both tables have the row.
     pub fn in_both(&self, row: usize) -> bool {
         self.served.is_valid(row) && self.exact.is_valid(row)
     }
 
-    /// A table that has the row, and its number there.
-    pub fn find(&self, row: usize) -> Row {
+    /// Returns a table that has the row, the exact one if both do.
+    pub fn find(&self, row: usize) -> AlignedRow {
         if self.exact.is_valid(row) {
-            Row::Exact(self.exact.value(row) as usize)
+            AlignedRow::Exact(self.exact.value(row) as usize)
         } else {
-            Row::Served(self.served.value(row) as usize)
+            AlignedRow::Served(self.served.value(row) as usize)
         }
     }
 }

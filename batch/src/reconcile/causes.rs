@@ -1,189 +1,184 @@
-//! Why was a served value not the exact one? Rows that late events, historical ones or duplicates fell into, looked up only when needed.
+//! Explains why a served value was not the exact one: looks up which rows late events, historical events, duplicates or
+//! retention changed. Each lookup reads the archive once, when it is first needed.
 
 use std::cell::OnceCell;
 
-use polars::prelude::DataFrame;
 use shared::compare::Cause;
+use shared::horizon::Horizon;
 use shared::ids::Partition;
 use shared::partial::bucket::Bucket;
+use shared::time::Micros;
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
-use crate::reconcile::excluded_events::{LeftOut, RowId};
+use crate::plan::{ArchiveFile, Plan};
+use crate::recompute::ExactFiles;
+use crate::recompute::fold::passes::Duplicates;
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::reconcile::excluded_events::{ExcludedEvents, RowId};
+use crate::watch::Watch;
 
-/// What could explain the differences of a run.
+/// The events that could explain the differences of a run.
 #[derive(Debug)]
-pub struct Explain {
-    pub query: Query,
-    /// Files with events since the old seam.
-    pub new_files: Vec<ArchiveFile>,
-    /// Files with events since then of dates that the archive has dropped.
-    pub past_files: Vec<ArchiveFile>,
+pub struct CauseLookup {
+    pub query: ArchiveQuery,
+    /// Files with events since the old seam, of dates that the archive still has.
+    new_files: Vec<ArchiveFile>,
+    /// Files with events since the old seam, of dates that the archive has dropped.
+    dropped_date_files: Vec<ArchiveFile>,
     /// Every file that the run read.
-    pub read_files: Vec<ArchiveFile>,
-    /// Windows that start before it are frozen (microseconds).
-    pub frozen_until: i64,
-    /// Windows that start earlier are dropped.
-    pub shown_from: i64,
-    /// Positions left out as duplicates, with the files they are in.
-    pub duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-    pub watch: Watch,
+    read_files: Vec<ArchiveFile>,
+    /// What retention takes away from the new version.
+    horizon: Horizon,
+    /// Positions of duplicates, with the files they are in.
+    duplicates: Duplicates,
+    watch: Watch,
     /// The groups that causes are looked up for.
     bucket: Bucket,
-    late: OnceCell<LeftOut>,
-    historical: OnceCell<LeftOut>,
-    repeated: OnceCell<LeftOut>,
-    past: OnceCell<LeftOut>,
-    frozen: OnceCell<LeftOut>,
-    dropped: OnceCell<LeftOut>,
+    found: Found,
 }
 
-/// The files that causes are looked up in; see [`Explain`].
+/// The rows that each kind of event fell into, once they have been looked up.
 #[derive(Debug, Default)]
-pub struct Files {
-    pub new: Vec<ArchiveFile>,
-    pub past: Vec<ArchiveFile>,
-    pub read: Vec<ArchiveFile>,
+struct Found {
+    late: OnceCell<ExcludedEvents>,
+    historical: OnceCell<ExcludedEvents>,
+    duplicate: OnceCell<ExcludedEvents>,
+    of_dropped_dates: OnceCell<ExcludedEvents>,
+    of_frozen_windows: OnceCell<ExcludedEvents>,
+    of_dropped_sessions: OnceCell<ExcludedEvents>,
 }
 
-/// How a served value stands to the exact one, where it is not equal.
+/// What a served value that differs from the exact one was said to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
-    /// It was said to be exact.
+pub enum ServedKind {
+    /// Exact.
     Exact,
-    /// It was an estimate, and the exact value lies within its interval.
-    Inside,
-    /// It was an estimate, and the exact value lies outside.
-    Outside,
+    /// An estimate, and the exact value lies within its interval.
+    InsideBounds,
+    /// An estimate, and the exact value lies outside its interval.
+    OutsideBounds,
 }
 
-impl Explain {
-    /// Nothing has been looked up yet.
-    pub fn new(
-        query: Query,
-        files: Files,
-        (shown_from, frozen_until): (i64, i64),
-        duplicates: Vec<(Vec<ArchiveFile>, DataFrame)>,
-        watch: Watch,
-    ) -> Explain {
-        Explain {
+impl CauseLookup {
+    /// Returns a lookup for the differences of a run, without having read anything.
+    pub fn new(query: ArchiveQuery, plan: &Plan, exact: &ExactFiles, watch: Watch) -> CauseLookup {
+        CauseLookup {
             query,
-            new_files: files.new,
-            past_files: files.past,
-            read_files: files.read,
-            shown_from,
-            frozen_until,
-            duplicates,
+            new_files: plan.new_files.clone(),
+            dropped_date_files: plan.dropped_date_files.clone(),
+            read_files: plan.read.iter().flat_map(|date| date.files.clone()).collect(),
+            horizon: plan.horizon,
+            duplicates: exact.duplicates.clone(),
             watch,
             bucket: Bucket::ALL,
-            late: OnceCell::new(),
-            historical: OnceCell::new(),
-            repeated: OnceCell::new(),
-            past: OnceCell::new(),
-            frozen: OnceCell::new(),
-            dropped: OnceCell::new(),
+            found: Found::default(),
         }
     }
 
-    /// From here on only groups in `bucket` are asked about; what was known of others is let go.
-    pub fn within(self, bucket: Bucket) -> Explain {
-        Explain {
-            bucket,
-            late: OnceCell::new(),
-            historical: OnceCell::new(),
-            repeated: OnceCell::new(),
-            past: OnceCell::new(),
-            frozen: OnceCell::new(),
-            dropped: OnceCell::new(),
-            ..self
-        }
+    /// Returns a lookup for the groups in `bucket` alone; drops what was found for others.
+    pub fn within(self, bucket: Bucket) -> CauseLookup {
+        CauseLookup { bucket, found: Found::default(), ..self }
     }
 
-    /// Events that may have to be held to look up causes, at most.
+    /// Returns an upper bound on the events that are held to look up causes.
     pub fn rows(&self) -> u64 {
         let files = match self.query.view.window {
             Window::Session { .. } => &self.read_files,
             _ => &self.new_files,
         };
-        files.iter().chain(&self.past_files).map(|file| file.tags.rows).sum()
+        files.iter().chain(&self.dropped_date_files).map(|file| file.tags.rows).sum()
     }
 
-    /// Did an event that was left out, because its windows are frozen or its session is, fall into `row`? Blocking.
-    fn is_retained(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
-        let window = self.query.view.window;
-        let is_frozen = window != Window::All && window.bounds(row.window).0 < self.frozen_until;
-        // Into rows that are computed only sessions can bring events of dates that are gone.
-        if !is_frozen && (self.past_files.is_empty() || !matches!(window, Window::Session { .. })) {
-            return Ok(false);
-        }
-        let cell = if is_frozen { &self.frozen } else { &self.past };
-        if cell.get().is_none() {
-            let mut left_out = LeftOut::new(window, self.bucket);
-            left_out.add_all(&self.query, &self.past_files, Rows::All, &self.watch)?;
-            if is_frozen {
-                left_out.add_all(&self.query, &self.new_files, Rows::All, &self.watch)?;
-            }
-            cell.get_or_init(|| left_out);
-        }
-        Ok(cell.get().is_some_and(|rows| rows.contains(row)))
-    }
-
-    /// Is `row` made of events that belong to a session that is dropped? Blocking.
-    fn is_of_dropped_session(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
-        let Window::Session { gap } = self.query.view.window else { return Ok(false) };
-        if self.shown_from == i64::MIN {
-            return Ok(false);
-        }
-        if self.dropped.get().is_none() {
-            let mut dropped = LeftOut::new(self.query.view.window, self.bucket);
-            dropped.add_all(&self.query, &self.read_files, Rows::All, &self.watch)?;
-            dropped.keep_sessions_before(gap, self.shown_from);
-            self.dropped.get_or_init(|| dropped);
-        }
-        Ok(self.dropped.get().is_some_and(|rows| rows.contains(row)))
-    }
-
-    /// Why a value of this row differs by more than rounding. Blocking.
-    pub fn cause(&self, row: RowId<'_>, served: Served) -> Result<Cause, RunFailure> {
-        if served == Served::Inside {
+    /// Returns why a value of this row differs by more than rounding. Blocking.
+    pub fn cause(&self, row: RowId<'_>, served: ServedKind) -> Result<Cause, RunFailure> {
+        if served == ServedKind::InsideBounds {
             return Ok(Cause::Sketch);
         }
-        if self.is_retained(row)? || self.is_of_dropped_session(row)? {
+        if self.has_retained_events(row)? || self.is_of_dropped_session(row)? {
             return Ok(Cause::Retention);
         }
-        if self.late.get().is_none() {
-            let late = LeftOut::late(&self.query, &self.new_files, &self.read_files, self.bucket, &self.watch)?;
-            self.late.get_or_init(|| late);
-        }
-        let holds = |cell: &OnceCell<LeftOut>| cell.get().is_some_and(|rows| rows.contains(row));
-        if holds(&self.late) {
+        if found(&self.found.late, || self.late())?.contains(row) {
             return Ok(Cause::Late);
         }
-        if self.historical.get().is_none() {
-            let is_history = |file: &&ArchiveFile| file.tags.partition == Partition::HISTORY;
-            let files: Vec<ArchiveFile> = self.new_files.iter().filter(is_history).cloned().collect();
-            let mut historical = LeftOut::new(self.query.view.window, self.bucket);
-            historical.add_all(&self.query, &files, Rows::All, &self.watch)?;
-            self.historical.get_or_init(|| historical);
-        }
-        if holds(&self.historical) {
+        if found(&self.found.historical, || self.historical())?.contains(row) {
             return Ok(Cause::Historical);
         }
-        if self.repeated.get().is_none() {
-            let mut repeated = LeftOut::new(self.query.view.window, self.bucket);
-            for (files, positions) in &self.duplicates {
-                repeated.add_all(&self.query, files, Rows::Only(positions), &self.watch)?;
-            }
-            self.repeated.get_or_init(|| repeated);
-        }
+        let is_duplicate = found(&self.found.duplicate, || self.duplicates())?.contains(row);
         Ok(match served {
-            _ if holds(&self.repeated) => Cause::Duplicate,
-            // An interval holds what is true most of the time, not always.
-            Served::Outside => Cause::Sketch,
+            _ if is_duplicate => Cause::Duplicate,
+            // An interval holds the exact value most of the time, not always.
+            ServedKind::OutsideBounds => Cause::Sketch,
             _ => Cause::Unexplained,
         })
     }
+
+    /// Returns whether an event fell into `row` that was excluded because its windows or its session are frozen.
+    fn has_retained_events(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
+        let window = self.query.view.window;
+        let is_frozen = window != Window::All && self.horizon.is_frozen(Micros(window.bounds(row.window).0));
+        if is_frozen {
+            return Ok(found(&self.found.of_frozen_windows, || self.of_frozen_windows())?.contains(row));
+        }
+        // Only sessions can bring events of dropped dates into computed rows.
+        if self.dropped_date_files.is_empty() || !matches!(window, Window::Session { .. }) {
+            return Ok(false);
+        }
+        Ok(found(&self.found.of_dropped_dates, || self.of_dropped_dates())?.contains(row))
+    }
+
+    /// Returns whether `row` has events that belong to a dropped session.
+    fn is_of_dropped_session(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
+        let (Window::Session { gap }, Some(first)) = (self.query.view.window, self.horizon.first_shown()) else {
+            return Ok(false);
+        };
+        let read = || Ok(self.events_of(&self.read_files)?.of_sessions_before(gap, first.0));
+        Ok(found(&self.found.of_dropped_sessions, read)?.contains(row))
+    }
+
+    fn late(&self) -> Result<ExcludedEvents, RunFailure> {
+        ExcludedEvents::late(&self.query, &self.new_files, &self.read_files, self.bucket, &self.watch)
+    }
+
+    fn historical(&self) -> Result<ExcludedEvents, RunFailure> {
+        let is_historical = |file: &&ArchiveFile| file.tags.partition == Partition::HISTORY;
+        let files: Vec<ArchiveFile> = self.new_files.iter().filter(is_historical).cloned().collect();
+        self.events_of(&files)
+    }
+
+    fn duplicates(&self) -> Result<ExcludedEvents, RunFailure> {
+        let mut events = ExcludedEvents::new(self.query.view.window, self.bucket);
+        for (files, positions) in &self.duplicates {
+            events.add_all(&self.query, files, RowSelection::Only(positions), &self.watch)?;
+        }
+        Ok(events)
+    }
+
+    fn of_dropped_dates(&self) -> Result<ExcludedEvents, RunFailure> {
+        self.events_of(&self.dropped_date_files)
+    }
+
+    fn of_frozen_windows(&self) -> Result<ExcludedEvents, RunFailure> {
+        let mut events = self.of_dropped_dates()?;
+        events.add_all(&self.query, &self.new_files, RowSelection::All, &self.watch)?;
+        Ok(events)
+    }
+
+    fn events_of(&self, files: &[ArchiveFile]) -> Result<ExcludedEvents, RunFailure> {
+        let mut events = ExcludedEvents::new(self.query.view.window, self.bucket);
+        events.add_all(&self.query, files, RowSelection::All, &self.watch)?;
+        Ok(events)
+    }
+}
+
+/// Returns what is in `cell`, after looking it up if it is empty.
+fn found(
+    cell: &OnceCell<ExcludedEvents>,
+    look_up: impl FnOnce() -> Result<ExcludedEvents, RunFailure>,
+) -> Result<&ExcludedEvents, RunFailure> {
+    if let Some(events) = cell.get() {
+        return Ok(events);
+    }
+    let events = look_up()?;
+    Ok(cell.get_or_init(|| events))
 }

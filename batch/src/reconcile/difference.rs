@@ -1,4 +1,4 @@
-//! Compares a served column with the exact one, value by value: equal, rounded, or different for a cause.
+//! Compares a served column with the exact one, value by value: equal, rounded, or different with a cause.
 //!
 //! Values are equal if both are NULL, both are NaN, or they are the same number. A DOUBLE is rounded if both numbers are finite
 //! and |served - exact| <= max(1e-9 max(|served|, |exact|), 1e-12 max over the column of |exact|). Every other difference has
@@ -13,38 +13,41 @@ use shared::compare::{Cause, MeasureDrift};
 use shared::double::canonical_column;
 
 use crate::failure::RunFailure;
-use crate::reconcile::causes::Served;
+use crate::reconcile::causes::ServedKind;
 use crate::reconcile::json_cell::number;
 
 /// Share of a value by which float sums in different orders may differ.
 const ROUNDING_OF_VALUE: f64 = 1e-9;
-/// Share of the column's largest value: where terms cancel each other, little is left of the digits of a sum.
+/// Share of the column's largest value: where terms cancel, few digits of a sum are left.
 const ROUNDING_OF_COLUMN: f64 = 1e-12;
 
-/// The drift of one measure, as far as it has been counted.
+/// The drift of one measure over the values counted so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DriftSum {
     drift: MeasureDrift,
+    /// Sum of the relative errors of `values` values.
     relative: f64,
     values: u64,
-    /// Estimates with nothing against them but being estimates, and those of them whose interval holds the exact value.
+    /// Estimates that differ for no other reason than being estimates.
     estimates: u64,
+    /// Those of them whose interval holds the exact value.
     inside: u64,
-    /// Rows compared, and how far off they were in sum; see [`MeasureDrift::drift`].
+    /// Rows compared.
     compared: u64,
+    /// Sum of their errors; see [`MeasureDrift::drift`].
     off: f64,
 }
 
 /// A differing value.
 #[derive(Debug, Clone, Copy)]
-pub struct Differing {
+pub struct ValueDifference {
     pub row: usize,
     pub cause: Cause,
-    /// How bad it is: the relative error, infinite if one side has nothing.
+    /// The relative error; infinite if one side has no number.
     pub error: f64,
 }
 
-/// The intervals of served estimates, null where a value was said to be exact.
+/// The intervals of served estimates, null where a value was served as exact.
 #[derive(Debug, Clone)]
 pub struct Intervals {
     pub low: ArrayRef,
@@ -52,25 +55,25 @@ pub struct Intervals {
 }
 
 impl Intervals {
-    /// How the value served in `row` stands to the exact one, which it is not equal to.
-    fn of(intervals: Option<&Intervals>, exact: &ArrayRef, row: usize) -> Served {
-        let Some(Intervals { low, high }) = intervals.filter(|i| i.low.is_valid(row)) else { return Served::Exact };
+    /// Returns what the value served in `row` was said to be; it differs from the exact one.
+    fn of(intervals: Option<&Intervals>, exact: &ArrayRef, row: usize) -> ServedKind {
+        let Some(Intervals { low, high }) = intervals.filter(|i| i.low.is_valid(row)) else { return ServedKind::Exact };
         match (number(low, row), number(high, row), number(exact, row)) {
-            (Some(low), Some(high), Some(exact)) if low <= exact && exact <= high => Served::Inside,
-            _ => Served::Outside,
+            (Some(low), Some(high), Some(exact)) if low <= exact && exact <= high => ServedKind::InsideBounds,
+            _ => ServedKind::OutsideBounds,
         }
     }
 }
 
-/// Compares two columns value by value. Calls `cause` for differences beyond rounding and `each` for all; says which
-/// rows are equal.
+/// Compares two columns value by value and returns which rows are equal. Calls `cause` for differences beyond rounding and
+/// `each` for all.
 pub fn compare(
     served: &ArrayRef,
     intervals: Option<&Intervals>,
     exact: &ArrayRef,
     sum: &mut DriftSum,
-    mut cause: impl FnMut(usize, Served) -> Result<Cause, RunFailure>,
-    mut each: impl FnMut(Differing),
+    mut cause: impl FnMut(usize, ServedKind) -> Result<Cause, RunFailure>,
+    mut each: impl FnMut(ValueDifference),
 ) -> Result<BooleanArray, RunFailure> {
     let (served, exact) = (&canonical_column(Arc::clone(served)), &canonical_column(Arc::clone(exact)));
     let equal = not_distinct(served, exact)?;
@@ -103,7 +106,7 @@ pub fn compare(
                 let tolerance = (ROUNDING_OF_VALUE * size).max(ROUNDING_OF_COLUMN * largest);
                 if is_double && absolute <= tolerance {
                     sum.off += if relative.is_finite() { relative } else { 1.0 };
-                    each(Differing { row, cause: Cause::Rounding, error: relative });
+                    each(ValueDifference { row, cause: Cause::Rounding, error: relative });
                     continue;
                 }
                 if relative.is_finite() { relative } else { f64::INFINITY }
@@ -111,23 +114,23 @@ pub fn compare(
             // Only one side has a value, or it is NaN or infinite: as far off as can be.
             _ => f64::INFINITY,
         };
-        let stands = Intervals::of(intervals, exact, row);
-        let cause = cause(row, stands)?;
+        let kind = Intervals::of(intervals, exact, row);
+        let cause = cause(row, kind)?;
         if cause == Cause::Sketch {
             sum.estimates += 1;
-            sum.inside += u64::from(stands == Served::Inside);
+            sum.inside += u64::from(kind == ServedKind::InsideBounds);
         }
         if !matches!(cause, Cause::Definition | Cause::Historical | Cause::Retention) {
             sum.off += if error.is_finite() { error } else { 1.0 };
         }
-        each(Differing { row, cause, error });
+        each(ValueDifference { row, cause, error });
     }
     sum.compared += equal.len() as u64;
     Ok(equal)
 }
 
 impl DriftSum {
-    /// The drift over all values counted.
+    /// Returns the drift over all values counted.
     pub fn drift(self) -> MeasureDrift {
         // Finite even where errors of 1e308 add up.
         let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { (sum / count as f64).min(f64::MAX) };
@@ -149,7 +152,7 @@ mod tests {
     fn compared(served: ArrayRef, exact: ArrayRef) -> (Vec<(usize, Cause)>, MeasureDrift) {
         let mut sum = DriftSum::default();
         let mut all = Vec::new();
-        let each = |d: Differing| all.push((d.row, d.cause));
+        let each = |d: ValueDifference| all.push((d.row, d.cause));
         compare(&served, None, &exact, &mut sum, |_, _| Ok(Cause::Late), each).expect("compares");
         (all, sum.drift())
     }
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_no_distance() {
+    fn texts_have_no_error() {
         let served = Arc::new(StringViewArray::from(vec![Some("a"), Some("b"), None]));
         let exact = Arc::new(StringViewArray::from(vec![Some("a"), Some("c"), Some("")]));
         let (all, drift) = compared(served, exact);

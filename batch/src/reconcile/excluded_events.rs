@@ -1,7 +1,8 @@
-//! Into which rows did events fall that the speed layer left out, or took twice? For telling why a served value was not
-//! the exact one. The verdicts are those of the speed layer: pure functions of the events' records.
+//! Finds the rows that events fell into which the speed layer excluded or counted twice, to explain why a served value was
+//! not the exact one. The verdicts are those of the speed layer: pure functions of the events' records (I3).
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use arrow::row::Rows as EncodedRows;
 use shared::partial::bucket::Bucket;
@@ -11,43 +12,52 @@ use shared::time::micros_of;
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
+use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
 
-/// Windows and groups, or of sessions the times of events by group.
+/// The rows of some events: windows and groups, or of sessions the times of events by group.
 #[derive(Debug)]
-pub struct LeftOut {
+pub struct ExcludedEvents {
     windows: HashMap<i64, HashSet<Box<[u8]>>>,
     times: HashMap<Box<[u8]>, Vec<i64>>,
-    /// Of sessions, in microseconds.
+    /// Gap of sessions, in microseconds; 0 for other windows.
     gap: i64,
-    /// Only of these groups.
+    /// Events of other groups are ignored.
     bucket: Bucket,
 }
 
 /// A row of a view.
 #[derive(Debug, Clone, Copy)]
 pub struct RowId<'a> {
-    /// The window's id; of a session the time of its first event.
+    /// Id of the window; of a session the time of its first event, in microseconds.
     pub window: i64,
-    /// Of a session the time of its last event.
+    /// Of a session the time of its last event, in microseconds.
     pub last: Option<i64>,
     pub key: &'a [u8],
 }
 
-/// Partition and offset, time, watermark just before, and key of an event.
-type SessionEvent = ((i64, i64), i64, Option<i64>, Box<[u8]>);
+/// An event of a view with sessions. The order of the fields makes positions sort first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SessionEvent {
+    partition: i64,
+    offset: i64,
+    time: i64,
+    /// The watermark just before the event.
+    watermark: Option<i64>,
+    key: Box<[u8]>,
+}
 
-impl LeftOut {
-    /// Nothing, of the groups in `bucket` of a view with such windows.
-    pub fn new(window: Window, bucket: Bucket) -> LeftOut {
+impl ExcludedEvents {
+    /// Returns an empty set for the groups in `bucket` of a view with such windows.
+    pub fn new(window: Window, bucket: Bucket) -> ExcludedEvents {
         let gap = if let Window::Session { gap } = window { gap } else { 0 };
-        LeftOut { windows: HashMap::new(), times: HashMap::new(), gap, bucket }
+        ExcludedEvents { windows: HashMap::new(), times: HashMap::new(), gap, bucket }
     }
 
-    /// Did such an event fall into `row`? Into a session also one that meets it: with the event it is another session.
+    /// Returns whether such an event fell into `row`. A session has it also if the event only meets it: with the event it
+    /// would be another session.
     pub fn contains(&self, row: RowId<'_>) -> bool {
         match row.last {
             None => self.windows.get(&row.window).is_some_and(|keys| keys.contains(row.key)),
@@ -59,39 +69,44 @@ impl LeftOut {
         }
     }
 
-    /// The events of `files` that came too late for the speed layer. Of sessions `context` are the files that hold the
+    /// Returns the late events of `files`, which the speed layer excluded. For sessions `context` are the files with the
     /// events before them.
     pub fn late(
-        query: &Query,
+        query: &ArchiveQuery,
         files: &[ArchiveFile],
         context: &[ArchiveFile],
         bucket: Bucket,
         watch: &Watch,
-    ) -> Result<LeftOut, RunFailure> {
+    ) -> Result<ExcludedEvents, RunFailure> {
         let layout = layout(query)?;
         let allowed_lateness = micros_of(query.source.stream.allowed_lateness);
-        let mut late = LeftOut::new(query.view.window, bucket);
+        let mut late = ExcludedEvents::new(query.view.window, bucket);
         match query.view.window {
             Window::All => {}
             Window::Session { gap } => {
                 let mut events: Vec<SessionEvent> = Vec::new();
-                query.for_each_batch(context, Rows::All, watch, false, &mut |batch| {
+                let _ = query.for_each_batch(context, RowSelection::All, watch, false, &mut |batch| {
                     let keys = encoded(&layout, &batch)?;
                     for row in 0..batch.times.len() {
                         let key = key_of(keys.as_ref(), row);
                         if !bucket.holds(key) {
                             continue;
                         }
-                        let place = (batch.partitions[row], batch.offsets[row]);
-                        events.push((place, batch.times[row], batch.watermarks[row], Box::from(key)));
+                        events.push(SessionEvent {
+                            partition: batch.partitions[row],
+                            offset: batch.offsets[row],
+                            time: batch.times[row],
+                            watermark: batch.watermarks[row],
+                            key: Box::from(key),
+                        });
                     }
-                    Ok(())
+                    Ok(ControlFlow::Continue(()))
                 })?;
                 events.sort_unstable();
                 let mut live = LiveSessions::new(gap, allowed_lateness);
-                let mut partition = None;
-                for ((of, _), time, watermark, key) in events {
-                    if partition.replace(of) != Some(of) {
+                let mut current = None;
+                for SessionEvent { partition, time, watermark, key, .. } in events {
+                    if current.replace(partition) != Some(partition) {
                         live = LiveSessions::new(gap, allowed_lateness);
                     }
                     if live.judge(&key, time, watermark) {
@@ -99,45 +114,50 @@ impl LeftOut {
                     }
                 }
             }
-            window => query.for_each_batch(files, Rows::All, watch, false, &mut |batch| {
-                let keys = encoded(&layout, &batch)?;
-                for row in 0..batch.times.len() {
-                    let (time, watermark) = (batch.times[row], batch.watermarks[row]);
-                    if watermark.is_some_and(|watermark| window.is_late(time, watermark, allowed_lateness)) {
-                        late.add(window, time, key_of(keys.as_ref(), row));
+            window => {
+                _ = query.for_each_batch(files, RowSelection::All, watch, false, &mut |batch| {
+                    let keys = encoded(&layout, &batch)?;
+                    for row in 0..batch.times.len() {
+                        let (time, watermark) = (batch.times[row], batch.watermarks[row]);
+                        if watermark.is_some_and(|watermark| window.is_late(time, watermark, allowed_lateness)) {
+                            late.add(window, time, key_of(keys.as_ref(), row));
+                        }
                     }
-                }
-                Ok(())
-            })?,
+                    Ok(ControlFlow::Continue(()))
+                })?
+            }
         }
         Ok(late)
     }
 
-    /// Adds the events of `files` at certain positions.
+    /// Adds the events of `files` that `rows` selects.
     pub fn add_all(
         &mut self,
-        query: &Query,
+        query: &ArchiveQuery,
         files: &[ArchiveFile],
-        rows: Rows<'_>,
+        rows: RowSelection<'_>,
         watch: &Watch,
     ) -> Result<(), RunFailure> {
         let layout = layout(query)?;
-        query.for_each_batch(files, rows, watch, false, &mut |batch| {
-            let keys = encoded(&layout, &batch)?;
-            for row in 0..batch.times.len() {
-                self.add(query.view.window, batch.times[row], key_of(keys.as_ref(), row));
-            }
-            Ok(())
-        })
+        query
+            .for_each_batch(files, rows, watch, false, &mut |batch| {
+                let keys = encoded(&layout, &batch)?;
+                for row in 0..batch.times.len() {
+                    self.add(query.view.window, batch.times[row], key_of(keys.as_ref(), row));
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+            .map(|_| ())
     }
 
-    /// Keeps only the events of sessions, `gap` microseconds apart, that begin before `first`.
-    pub fn keep_sessions_before(&mut self, gap: i64, first: i64) {
+    /// Returns only the events of sessions, `gap` microseconds apart, that start before `first`.
+    pub fn of_sessions_before(mut self, gap: i64, first: i64) -> ExcludedEvents {
         for times in self.times.values_mut() {
             times.sort_unstable();
             let sessions = times.chunk_by(|before, after| after.saturating_sub(*before) < gap);
             *times = sessions.take_while(|session| session[0] < first).flatten().copied().collect();
         }
+        self
     }
 
     fn add(&mut self, window: Window, time: i64, key: &[u8]) {
@@ -152,7 +172,7 @@ impl LeftOut {
     }
 }
 
-fn layout(query: &Query) -> Result<KeyLayout, RunFailure> {
+fn layout(query: &ArchiveQuery) -> Result<KeyLayout, RunFailure> {
     Ok(KeyLayout::new(query.view.dimensions.iter().map(|d| d.expression.data_type).collect())?)
 }
 

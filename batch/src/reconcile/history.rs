@@ -1,7 +1,7 @@
-//! Where are reconciliations kept? In a Delta table per view, one file per version; the latest ones in memory as well.
+//! Keeps comparisons in a Delta table per view, one file per version, and the latest ones in memory as well.
 //!
-//! The file is written before its version is committed and named in the version's notes, so that a process that ended
-//! between the two commits is made up for by [`Comparisons::settle`]. The table's transaction is the version's number:
+//! The file is written before its version is committed, and the version's notes name it. If the process ends between the two
+//! commits, [`ComparisonHistory::settle`] completes the second. The table's transaction is the number of the version:
 //! nothing becomes part of it twice.
 
 mod columns;
@@ -23,24 +23,24 @@ use shared::version::BatchVersion;
 
 use self::columns::{COMPARED_DATE, ColumnsError};
 
-/// On each file: the version it is of.
+/// The tag of each file that holds the number of its version.
 const VERSION_TAG: &str = "version";
 /// Files read at once.
 const READS: usize = 16;
 
-/// The reconciliations of all views.
-pub struct Comparisons {
+/// The comparisons of all views.
+pub struct ComparisonHistory {
     lake: Lake,
     latest: Mutex<HashMap<ViewName, Arc<Comparison>>>,
-    /// Views whose latest one was looked for in their table.
-    looked: Mutex<HashSet<ViewName>>,
-    /// By version, without rows.
+    /// Views whose table was searched for the latest comparison.
+    searched: Mutex<HashSet<ViewName>>,
+    /// Comparisons by version, without rows.
     history: Mutex<HashMap<ViewName, BTreeMap<i64, Arc<Comparison>>>>,
 }
 
-/// Why a reconciliation could not be read or written.
+/// Why a comparison could not be read or written.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+enum HistoryError {
     #[error(transparent)]
     Lake(#[from] LakeError),
     #[error(transparent)]
@@ -53,37 +53,37 @@ enum KeepError {
     Columns(#[from] ColumnsError),
 }
 
-impl Comparisons {
-    /// Those kept in `lake`.
-    pub fn new(lake: &Lake) -> Comparisons {
-        Comparisons {
+impl ComparisonHistory {
+    /// Returns the comparisons kept in `lake`.
+    pub fn new(lake: &Lake) -> ComparisonHistory {
+        ComparisonHistory {
             lake: lake.clone(),
             latest: Mutex::default(),
-            looked: Mutex::default(),
+            searched: Mutex::default(),
             history: Mutex::default(),
         }
     }
 
-    /// Writes a comparison's file; [`Comparisons::settle`] makes it part of the table once its version is committed.
-    /// That it cannot be written is reported, but no reason for a run to fail.
+    /// Writes a comparison's file; [`ComparisonHistory::settle`] makes it part of the table once its version is committed.
+    /// A failure is logged and does not fail the run.
     pub async fn stage(&self, comparison: &Comparison) -> Option<DataFile> {
         match self.write(comparison).await {
             Ok(file) => Some(file),
             Err(error) => {
                 let (view, version) = (&comparison.view, comparison.version);
-                tracing::warn!(%view, version, %error, "a reconciliation could not be written");
+                tracing::warn!(%view, version, %error, "could not write the comparison");
                 None
             }
         }
     }
 
-    /// Deletes what was staged: the run failed.
+    /// Deletes a staged file: the run failed.
     pub async fn discard(&self, view: &ViewName, file: Option<DataFile>) {
         let Some(file) = file else { return };
         if let Ok(table) = self.table(view).await
             && let Err(error) = table.delete_files(&[file]).await
         {
-            tracing::warn!(%view, %error, "a file of a failed run is left over");
+            tracing::warn!(%view, %error, "could not delete the comparison of a failed run");
         }
     }
 
@@ -93,17 +93,17 @@ impl Comparisons {
         self.latest.lock().insert(comparison.view.clone(), Arc::new(comparison.clone()));
     }
 
-    /// Makes the file of a version's reconciliation part of the table, if it is not yet: the process that published the
-    /// version may have had no time to.
+    /// Makes the file of a version's comparison part of the table, unless it is already: the process that published the
+    /// version may have ended before.
     pub async fn settle(&self, version: &BatchVersion) {
         let Some(file) = &version.comparison_file else { return };
         if let Err(error) = self.commit(version, file).await {
             let view = &version.view;
-            tracing::warn!(%view, version = version.version, %error, "a reconciliation did not become part of its table");
+            tracing::warn!(%view, version = version.version, %error, "could not commit the comparison to its table; the next start will");
         }
     }
 
-    async fn write(&self, comparison: &Comparison) -> Result<DataFile, KeepError> {
+    async fn write(&self, comparison: &Comparison) -> Result<DataFile, HistoryError> {
         let table = self.table(&comparison.view).await?;
         let rows = columns::rows(comparison)?;
         let mut file = table.write_parquet(Some(comparison.compared_at.day()), &[rows]).await?;
@@ -111,7 +111,7 @@ impl Comparisons {
         Ok(file)
     }
 
-    async fn commit(&self, version: &BatchVersion, file: &DataFile) -> Result<(), KeepError> {
+    async fn commit(&self, version: &BatchVersion, file: &DataFile) -> Result<(), HistoryError> {
         let table = self.table(&version.view).await?;
         let app_id = TablePath::reconciliations(&version.view).to_string();
         if table.txn_version(&app_id).await?.is_some_and(|written| written >= version.version) {
@@ -134,7 +134,7 @@ impl Comparisons {
         self.lake.table(&TablePath::reconciliations(view), columns::schema(), COMPARED_DATE).await
     }
 
-    /// The comparison of a version, if there was one.
+    /// Returns the comparison of a version, if there was one.
     pub async fn get(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, HandoffError> {
         if let Some(latest) = self.latest.lock().get(view).filter(|c| c.version == version) {
             return Ok(Some(latest.as_ref().clone()));
@@ -142,7 +142,7 @@ impl Comparisons {
         self.read_version(view, version).await.map_err(|error| failed(view, &error))
     }
 
-    async fn read_version(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, KeepError> {
+    async fn read_version(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, HistoryError> {
         let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(None) };
         let files = table.snapshot().await?;
         match files.files.iter().find(|file| version_of(file) == Some(version)) {
@@ -151,15 +151,15 @@ impl Comparisons {
         }
     }
 
-    async fn read(&self, view: &ViewName, file: &DataFile) -> Result<Option<Comparison>, KeepError> {
+    async fn read(&self, view: &ViewName, file: &DataFile) -> Result<Option<Comparison>, HistoryError> {
         let path = Path::from(format!("{}/{}", TablePath::reconciliations(view), file.path));
         let bytes = self.lake.store().get(&path).await?.bytes().await?;
-        // A few kilobytes: not worth a thread of its own.
+        // A few kilobytes: not worth a blocking thread.
         let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<Vec<_>, _>>()?;
         Ok(columns::read(view, &batches)?)
     }
 
-    /// The latest comparisons of a view, newest first, at most `limit` (and at most [`DRIFT_VERSIONS_MAX`]); without their rows.
+    /// Returns the latest comparisons of a view, newest first, at most `limit` and [`DRIFT_VERSIONS_MAX`], without rows.
     pub async fn history(&self, view: &ViewName, limit: usize) -> Result<Vec<Comparison>, HandoffError> {
         self.load_history(view, limit.min(DRIFT_VERSIONS_MAX)).await.map_err(|error| failed(view, &error))?;
         let history = self.history.lock();
@@ -167,8 +167,8 @@ impl Comparisons {
         Ok(of_view.take(limit).map(|comparison| comparison.as_ref().clone()).collect())
     }
 
-    /// Reads those of the latest `limit` that are not in memory.
-    async fn load_history(&self, view: &ViewName, limit: usize) -> Result<(), KeepError> {
+    /// Reads those of the latest `limit` comparisons that are not in memory.
+    async fn load_history(&self, view: &ViewName, limit: usize) -> Result<(), HistoryError> {
         let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(()) };
         let snapshot = table.snapshot().await?;
         let mut files: Vec<(i64, &DataFile)> =
@@ -192,27 +192,27 @@ impl Comparisons {
         }
     }
 
-    /// The latest comparison of a view. It is looked for in the table once; from then on every newer one comes by here.
+    /// Returns the latest comparison of a view. The table is searched once; every newer comparison is remembered here.
     pub async fn latest(&self, view: &ViewName) -> Result<Option<Comparison>, HandoffError> {
         if let Some(latest) = self.latest.lock().get(view) {
             return Ok(Some(latest.as_ref().clone()));
         }
-        if self.looked.lock().contains(view) {
+        if self.searched.lock().contains(view) {
             return Ok(None);
         }
         let found = match self.history(view, 1).await?.first() {
             Some(summary) => self.get(view, summary.version).await?,
             None => None,
         };
-        self.looked.lock().insert(view.clone());
+        self.searched.lock().insert(view.clone());
         let Some(found) = found else { return Ok(None) };
-        // A run may have been quicker.
+        // A run may have published meanwhile.
         let mut all = self.latest.lock();
         Ok(Some(all.entry(view.clone()).or_insert_with(|| Arc::new(found)).as_ref().clone()))
     }
 }
 
-/// The oldest files, once more are there than are kept.
+/// Returns the oldest files beyond the number that is kept.
 fn expired(files: &[DataFile]) -> Vec<DataFile> {
     let mut files: Vec<(i64, &DataFile)> = files.iter().filter_map(|file| Some((version_of(file)?, file))).collect();
     files.sort_unstable_by_key(|(version, _)| *version);
@@ -224,6 +224,6 @@ fn version_of(file: &DataFile) -> Option<i64> {
     file.tags.get(VERSION_TAG)?.parse().ok()
 }
 
-fn failed(view: &ViewName, error: &KeepError) -> HandoffError {
-    HandoffError(format!("the reconciliations of {view}: {error}"))
+fn failed(view: &ViewName, error: &HistoryError) -> HandoffError {
+    HandoffError(format!("comparisons of {view}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! How does one value of a column look in JSON? As in answers: times are RFC 3339, DECIMALs are strings.
+//! Converts one value of a column to JSON, as in query responses: times are RFC 3339, DECIMALs are strings.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
@@ -7,7 +7,7 @@ use arrow::datatypes::{
 use serde_json::Value;
 use shared::time::{Day, Micros};
 
-/// The value in `row`. Columns are of the types of [`shared::types::DataType`].
+/// Returns the value in `row`. Columns are of the types of [`shared::types::DataType`].
 pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
     if column.is_null(row) {
         return Value::Null;
@@ -17,7 +17,7 @@ pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
         ArrowType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         ArrowType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
         ArrowType::Float64 => {
-            // Text for what JSON does not have: null would say that there is no value.
+            // Text for what JSON does not have: null would mean that the value is missing.
             shared::double::to_json(column.as_primitive::<Float64Type>().value(row))
         }
         ArrowType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row).into(),

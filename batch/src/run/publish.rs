@@ -1,71 +1,180 @@
-//! How does a new version begin to answer? One Delta commit, one swap of a pointer, then speed and the log let go.
+//! Publishes a version: one Delta commit, one swap of a pointer, then speed and the log release what it covers.
 
 use std::sync::Arc;
 
-use lake::{Commit, DataFile, LakeError, Table};
+use lake::{Commit, DataFile, LakeError};
 use serde_json::Value;
-use shared::ids::ViewName;
+use shared::compare::Comparison;
 use shared::partial::codec::table_schema;
 use shared::published::Published;
-use shared::version::BatchVersion;
+use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::Plan;
-use crate::run::BatchSurroundings;
+use crate::layers::log_reader;
+use crate::plan::Plan;
+use crate::recompute::ExactFiles;
+use crate::reconcile::Reconciliation;
+use crate::run::Attempt;
+use crate::run::base::Base;
+use crate::run::cut::RunCut;
+use crate::run::served::Served;
+use crate::step::Step;
 use crate::versions::load::version_files;
 
-/// Commits `version` with `new` files in place of those the plan removes. The table must still be at `base`. After
-/// [`RunFailure::Undecided`] the files must stay: a commit on its way may still arrive.
+/// Everything that a version is made of.
+pub struct RunResult<'a> {
+    pub cut: &'a RunCut,
+    pub base: Base,
+    pub plan: Plan,
+    pub exact: ExactFiles,
+    pub served: Served,
+}
+
+/// A committed version that is not active yet.
+pub struct Committed {
+    version: BatchVersion,
+    comparison: Option<Comparison>,
+}
+
+/// Commits the version; the table must still be at the base of the plan. After [`RunFailure::Undecided`] all files must
+/// stay: the commit may still arrive.
 pub async fn commit(
-    table: &Table,
-    view: &View,
-    base: i64,
-    plan: &Plan,
-    new: Vec<DataFile>,
-    mut version: BatchVersion,
-) -> Result<BatchVersion, RunFailure> {
-    let mut files = plan.keep.clone();
-    files.extend(new.iter().cloned());
-    version.files = version_files(&files);
-    version.rows = version.files.iter().map(|f| f.rows).sum();
-    version.file_count = Some(version.files.len() as u64);
-    version.bytes = Some(version.files.iter().map(|f| f.size_bytes).sum());
-    let info = match serde_json::to_value(&version).expect("a version is plain data with text keys") {
+    attempt: &Attempt<'_>,
+    result: RunResult<'_>,
+    reconciliation: Option<Reconciliation>,
+) -> Result<Committed, RunFailure> {
+    let now = attempt.executor.layers.clock.now();
+    let number = result.base.version + 1;
+    let view = &attempt.job.view;
+    let comparison = reconciliation
+        .map(|reconciliation| reconciliation.into_comparison(view.name.clone(), number, now, result.cut.cut.offsets()));
+    let comparisons = &attempt.executor.comparisons;
+    let comparison_file = match &comparison {
+        Some(comparison) => comparisons.stage(comparison).await,
+        None => None,
+    };
+    let version = version(attempt, &result, comparison.as_ref(), comparison_file.clone());
+    match commit_files(view, result, &version).await {
+        Ok(()) => Ok(Committed { version, comparison }),
+        Err(failure @ RunFailure::Undecided(_)) => Err(failure),
+        Err(failure) => {
+            comparisons.discard(&view.name, comparison_file).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Returns the complete version.
+fn version(
+    attempt: &Attempt<'_>,
+    result: &RunResult<'_>,
+    comparison: Option<&Comparison>,
+    comparison_file: Option<DataFile>,
+) -> BatchVersion {
+    let RunResult { cut, base, plan, exact, served, .. } = result;
+    let (view, run) = (&attempt.job.view, attempt.entry.run());
+    let files: Vec<DataFile> = plan.keep.iter().chain(&exact.files).cloned().collect();
+    let files = version_files(&files);
+    let active = attempt.active.version.as_deref();
+    // Rows that stay may hold the longest session.
+    let longest_before = active.filter(|_| !plan.keep.is_empty()).map_or(0, |version| version.longest_session_us);
+    let horizon = plan.horizon_after(exact.dropped_sessions_end);
+    BatchVersion {
+        view: view.name.clone(),
+        sql: view.sql.clone(),
+        definition_hash: view.definition_hash(),
+        version: base.version + 1,
+        run: run.id,
+        published_at: attempt.executor.layers.clock.now(),
+        seam: cut.cut.clone(),
+        ledger: plan.ledger,
+        full: plan.everything,
+        rows: files.iter().map(|f| f.rows).sum(),
+        longest_session_us: exact.longest_session_us.max(longest_before),
+        comparison: comparison.map(|comparison| Box::new(comparison.summary())),
+        comparison_file,
+        work: run.started_at.map(|started_at| RunWork { started_at, events: plan.rows, bytes: plan.bytes }),
+        file_count: Some(files.len() as u64),
+        bytes: Some(files.iter().map(|f| f.size_bytes).sum()),
+        watermark: served.watermark,
+        latest_event: served.latest_event,
+        retained_from: horizon.retained_from(),
+        frozen_before: horizon.frozen_before(),
+        dropped_sessions_end: horizon.dropped_sessions_end(),
+        past_retention: active.map_or(0, |version| version.past_retention) + plan.excluded_by_retention,
+        files,
+    }
+}
+
+async fn commit_files(view: &View, result: RunResult<'_>, version: &BatchVersion) -> Result<(), RunFailure> {
+    let RunResult { base, plan, exact, .. } = result;
+    let info = match serde_json::to_value(version).expect("a version is plain data with text keys") {
         Value::Object(info) => info,
         other => unreachable!("a struct is an object, not {other}"),
     };
     let commit = Commit {
-        add: new.into_iter().chain(plan.restore.iter().cloned()).collect(),
-        remove: plan.remove.clone(),
+        add: exact.files.into_iter().chain(plan.restore).collect(),
+        remove: plan.remove,
         info,
         // A changed definition has other columns; equal ones are left alone.
         schema: Some(table_schema(view)),
-        must_be_based_on: Some(base),
+        must_be_based_on: Some(base.version),
         keeps_log: true,
         ..Commit::default()
     };
-    version.version = table.commit(commit).await.map_err(|error| match error {
+    // Based on `base`, the commit is the version after it.
+    base.table.commit(commit).await.map(|_| ()).map_err(|error| match error {
         LakeError::Conflict { .. } | LakeError::AlreadyCommitted { .. } => RunFailure::Lake(error),
         error => RunFailure::Undecided(error),
-    })?;
-    Ok(version)
+    })
 }
 
-/// The name under which the log is kept for the speed layer's replay of a view.
-pub fn log_reader(view: &ViewName) -> String {
-    format!("speed/{view}")
+/// Makes a committed version active and returns its number. If this fails, the next start of the process completes it.
+pub async fn swap(attempt: &Attempt<'_>, committed: Committed) -> Result<i64, RunFailure> {
+    attempt.reach(Step::Publish)?;
+    let Committed { version, comparison } = committed;
+    let number = version.version;
+    let (executor, job) = (attempt.executor, attempt.job);
+    let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+    let version = published.version.clone();
+    // First, so that readers who see the version find its comparison.
+    if let Some(comparison) = &comparison {
+        executor.comparisons.remember(comparison);
+    }
+    executor.layers.views.publish(published.clone());
+    attempt.reach(Step::Retire)?;
+    retire(attempt, &Arc::new(published));
+    if let (Some(comparison), Some(version)) = (comparison, version) {
+        set_drift_alarm(&job.view, &comparison);
+        executor.comparisons.settle(&version).await;
+    }
+    Ok(number)
 }
 
-/// Lets go of what the version at `published`'s seam covers. `before` answered until now.
-pub fn retire(surroundings: &BatchSurroundings, before: &Published, published: &Arc<Published>) {
-    let seam = &published.seam;
-    surroundings.speed.retire(published, seam);
+/// Releases what the version at `published`'s seam covers.
+fn retire(attempt: &Attempt<'_>, published: &Arc<Published>) {
+    let (layers, before, seam) = (&attempt.executor.layers, attempt.active, &published.seam);
+    layers.speed.retire(published, seam);
     if before.definition_hash != published.definition_hash {
-        surroundings.speed.forget(before);
+        layers.speed.forget(before);
     }
     let reader = log_reader(&published.view.name);
     for (partition, point) in seam.of_log() {
-        surroundings.retention.release(&published.stream.name, partition, &reader, point.offset);
+        layers.retention.release(&published.stream.name, partition, &reader, point.offset);
+    }
+}
+
+/// Sets the metrics and logs a warning if what was served had drifted further than the view accepts.
+pub fn set_drift_alarm(view: &View, comparison: &Comparison) {
+    let name = view.name.to_string();
+    let alarm = comparison.alarm(view.max_drift);
+    if let Some(reason) = &alarm {
+        tracing::warn!(view = name, reason, "drift alarm");
+    }
+    metrics::gauge!("trueup_view_drift_alarm", "view" => name.clone()).set(if alarm.is_some() { 1.0 } else { 0.0 });
+    for (measure, compared) in &comparison.measures {
+        metrics::gauge!("trueup_view_drift_ratio", "view" => name.clone(), "measure" => measure.clone())
+            .set(compared.drift);
     }
 }

@@ -1,5 +1,5 @@
-//! Which runs are there, and where does each stand? At most one running and one waiting per view, and one retry that
-//! waits for its time; runs of earlier processes are remembered.
+//! Queues the runs of all views: at most one running and one waiting per view, and one retry that waits for its time.
+//! Remembers finished runs, including those of earlier processes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use shared::time::Micros;
 use tokio::sync::Notify;
 
 use crate::failure::RunFailure;
-use crate::recompute::scan::Watch;
 use crate::runs::retry::RetrySettings;
-use crate::runs::run_log::Diary;
+use crate::runs::run_log::{LoggedRuns, RunLog};
+use crate::watch::Watch;
 
-/// A run, as those see it who work on it.
+/// A run and its progress, shared by everything that works on it.
 #[derive(Debug)]
 pub struct RunEntry {
-    /// Stops it, and counts the rows it reads.
+    /// Stops the run, and counts the rows it reads.
     pub watch: Watch,
     run: Mutex<Run>,
     dates: AtomicU64,
@@ -43,7 +43,7 @@ impl RunEntry {
         })
     }
 
-    /// The run as it is now.
+    /// Returns the run as it is now.
     pub fn run(&self) -> Run {
         let mut run = self.run.lock().clone();
         run.progress = RunProgress {
@@ -56,56 +56,57 @@ impl RunEntry {
         run
     }
 
-    /// Notes where the log was cut.
+    /// Sets where the log was cut.
     pub fn set_cut(&self, cut: &Cut) {
         self.run.lock().cut = Some(cut.offsets());
     }
 
-    /// Notes what there is to do.
+    /// Sets the window dates and bytes of the plan.
     pub fn set_plan(&self, dates: u64, bytes: u64) {
         self.dates.store(dates, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Notes that `more` dates are done.
+    /// Adds `more` completed dates.
     pub fn dates_done(&self, more: u64) {
         self.dates_done.fetch_add(more, Ordering::Relaxed);
     }
 }
 
-/// All runs that are remembered.
+/// All runs that are remembered, and the queue of each view.
 #[derive(Debug)]
-pub struct Registry {
+pub struct RunQueue {
     clock: Arc<dyn Clock>,
     retry: RetrySettings,
     /// Runs remembered per view.
     kept: usize,
-    diary: Diary,
-    state: Mutex<State>,
+    log: RunLog,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Oldest first.
     runs: VecDeque<Arc<RunEntry>>,
-    views: HashMap<ViewName, Queue>,
+    views: HashMap<ViewName, ViewQueue>,
     numbered: u64,
     stopping: bool,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct ViewQueue {
     waiting: Option<Arc<RunEntry>>,
     running: Option<Arc<RunEntry>>,
-    retry: Option<Retry>,
-    /// The latest that published and that failed, whether or not the list still has them.
+    retry: Option<PendingRetry>,
+    /// The latest run that published, whether or not the list still has it.
     published: Option<Arc<RunEntry>>,
+    /// The latest run that failed, whether or not the list still has it.
     failed: Option<Arc<RunEntry>>,
     changed: Arc<Notify>,
 }
 
-impl Queue {
-    /// Notes how the latest run ended.
+impl ViewQueue {
+    /// Sets how the latest run ended.
     fn ended(&mut self, state: RunState, entry: &Arc<RunEntry>) {
         match state {
             RunState::Published => self.published = Some(Arc::clone(entry)),
@@ -115,15 +116,15 @@ impl Queue {
     }
 }
 
-/// A failed run that is tried again.
+/// A failed run that waits for its retry.
 #[derive(Debug)]
-struct Retry {
+struct PendingRetry {
     at: Micros,
     failed: Arc<RunEntry>,
 }
 
-/// What a new run shall do, and why.
-struct Wanted<'a> {
+/// What a new run has to do, and why.
+struct RunRequest<'a> {
     full: bool,
     ranges: Vec<DateRange>,
     trigger: &'a str,
@@ -131,31 +132,32 @@ struct Wanted<'a> {
     retry_of: Option<String>,
 }
 
-impl Registry {
-    /// Only `past` runs yet, for `views`; a retry that one of them was waiting for still is.
+impl RunQueue {
+    /// Returns the queues of `views`, with the runs of earlier processes from the run log. Their pending retry stays pending.
     pub fn new(
         clock: Arc<dyn Clock>,
         views: impl Iterator<Item = ViewName>,
         kept: usize,
         retry: RetrySettings,
-        (diary, past): (Diary, Vec<Run>),
-    ) -> Registry {
-        let mut views: HashMap<ViewName, Queue> = views.map(|view| (view, Queue::default())).collect();
+        logged: LoggedRuns,
+    ) -> RunQueue {
+        let LoggedRuns { log, runs: past } = logged;
+        let mut views: HashMap<ViewName, ViewQueue> = views.map(|view| (view, ViewQueue::default())).collect();
         let runs: VecDeque<Arc<RunEntry>> = past.into_iter().map(RunEntry::new).collect();
         for entry in &runs {
             let run = entry.run.lock();
             if let Some(queue) = views.get_mut(&run.view) {
-                // What came later took its place.
-                queue.retry = run.retry_at.map(|at| Retry { at, failed: Arc::clone(entry) });
+                // A later run replaces it.
+                queue.retry = run.retry_at.map(|at| PendingRetry { at, failed: Arc::clone(entry) });
                 queue.ended(run.state, entry);
             }
         }
-        let state = Mutex::new(State { runs, views, ..State::default() });
-        Registry { clock, retry, kept, diary, state }
+        let state = Mutex::new(QueueState { runs, views, ..QueueState::default() });
+        RunQueue { clock, retry, kept, log, state }
     }
 
-    /// Puts a run in the view's queue, or returns the one that is waiting there already. It takes the place of a retry that
-    /// waits for its time, and does what that was to do.
+    /// Queues a run of the view, or returns the one that is waiting already. It replaces a pending retry and takes over its
+    /// work.
     pub fn request(&self, view: &str, scope: RunScope, trigger: &str) -> Result<Run, RunError> {
         let unknown = || RunError::UnknownView(view.to_owned());
         let name: ViewName = view.parse().map_err(|_| unknown())?;
@@ -164,8 +166,13 @@ impl Registry {
             return Err(RunError::Stopping);
         }
         let queue = state.views.get_mut(&name).ok_or_else(unknown)?;
-        let mut wanted =
-            Wanted { full: scope.full, ranges: scope.range.into_iter().collect(), trigger, attempt: 1, retry_of: None };
+        let mut wanted = RunRequest {
+            full: scope.full,
+            ranges: scope.range.into_iter().collect(),
+            trigger,
+            attempt: 1,
+            retry_of: None,
+        };
         let mut replaced = None;
         if let Some(retry) = queue.retry.take() {
             let mut failed = retry.failed.run.lock();
@@ -178,28 +185,28 @@ impl Registry {
         let entry = self.put(&mut state, name, wanted);
         let run = entry.run();
         drop(state);
-        replaced.iter().chain([&entry]).for_each(|entry| self.diary.note(|| entry.run()));
+        replaced.iter().chain([&entry]).for_each(|entry| self.log.append(|| entry.run()));
         Ok(run)
     }
 
-    /// Puts the retries whose time has come in their queues.
+    /// Queues the retries that are due.
     pub fn wake_retries(&self) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if state.stopping {
             return;
         }
-        let due: Vec<(ViewName, Retry)> = state
+        let due: Vec<(ViewName, PendingRetry)> = state
             .views
             .iter_mut()
             .filter(|(_, queue)| queue.retry.as_ref().is_some_and(|retry| retry.at <= now))
             .filter_map(|(view, queue)| Some((view.clone(), queue.retry.take()?)))
             .collect();
         let mut changed: Vec<Arc<RunEntry>> = Vec::new();
-        for (view, Retry { failed, .. }) in due {
+        for (view, PendingRetry { failed, .. }) in due {
             let mut run = failed.run.lock();
             run.retry_at = None;
-            let wanted = Wanted {
+            let wanted = RunRequest {
                 full: run.full,
                 ranges: run.ranges.clone(),
                 trigger: "retry",
@@ -211,17 +218,17 @@ impl Registry {
             changed.push(self.put(&mut state, view, wanted));
         }
         drop(state);
-        changed.iter().for_each(|entry| self.diary.note(|| entry.run()));
+        changed.iter().for_each(|entry| self.log.append(|| entry.run()));
     }
 
-    /// Makes a run wait, or adds what it shall do to the one that waits.
-    fn put(&self, state: &mut State, view: ViewName, wanted: Wanted<'_>) -> Arc<RunEntry> {
+    /// Queues a run, or adds its work to the one that waits.
+    fn put(&self, state: &mut QueueState, view: ViewName, wanted: RunRequest<'_>) -> Arc<RunEntry> {
         let now = self.clock.now();
         state.numbered += 1;
         let id = format!("{view}-{}-{}", now.0.div_euclid(1_000), state.numbered);
         let queue = state.views.entry(view.clone()).or_default();
         if let Some(waiting) = &queue.waiting {
-            // Who asks for more must get it, also from a run that was asked for less.
+            // The waiting run does everything that any request asked for.
             let mut run = waiting.run.lock();
             run.full |= wanted.full;
             add_ranges(&mut run.ranges, &wanted.ranges);
@@ -254,7 +261,7 @@ impl Registry {
         entry
     }
 
-    /// The view's next run, as soon as there is one; `None` once the batch layer stops.
+    /// Waits for the view's next run; `None` once the batch layer stops.
     pub async fn next(&self, view: &ViewName) -> Option<Arc<RunEntry>> {
         loop {
             let (entry, changed) = {
@@ -273,19 +280,19 @@ impl Registry {
                 (entry, Arc::clone(&queue.changed))
             };
             if let Some(entry) = entry {
-                self.diary.note(|| entry.run());
+                self.log.append(|| entry.run());
                 return Some(entry);
             }
             changed.notified().await;
         }
     }
 
-    /// Notes how a run ended: with the version that answers now, or without. What may pass is tried again later, unless
-    /// somebody cancelled it; a run of the view that is waiting anyway does what it was to do.
+    /// Finishes a run with the version that is active now, or with a failure. A failure that may pass is retried later, unless
+    /// the run was cancelled; if another run of the view is waiting, that one takes over the work instead.
     pub fn finish(&self, entry: &Arc<RunEntry>, outcome: Result<i64, RunFailure>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        // Stopping cancels too, but leaves a retry to the next process.
+        // Stopping also cancels, but leaves the retry to the next process.
         let is_cancelled = entry.watch.cancel.is_set() && !state.stopping;
         let mut run = entry.run.lock();
         run.finished_at = Some(now);
@@ -316,16 +323,16 @@ impl Registry {
                 } else {
                     let at = Micros(now.0.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)));
                     run.retry_at = Some(at);
-                    queue.retry = Some(Retry { at, failed: Arc::clone(entry) });
+                    queue.retry = Some(PendingRetry { at, failed: Arc::clone(entry) });
                 }
             }
         }
         drop(run);
         drop(state);
-        grown.iter().chain([entry]).for_each(|entry| self.diary.note(|| entry.run()));
+        grown.iter().chain([entry]).for_each(|entry| self.log.append(|| entry.run()));
     }
 
-    /// Stops a run that is not over, or the retry that it waits for.
+    /// Stops a run that is not over, or its pending retry.
     pub fn cancel(&self, id: &str) -> Result<Run, RunError> {
         let mut state = self.state.lock();
         let entry = state.runs.iter().rev().find(|e| e.run.lock().id == id).cloned();
@@ -333,11 +340,11 @@ impl Registry {
         self.cancel_entry(&mut state, &entry);
         let run = entry.run();
         drop(state);
-        self.diary.note(|| entry.run());
+        self.log.append(|| entry.run());
         Ok(run)
     }
 
-    fn cancel_entry(&self, state: &mut State, entry: &Arc<RunEntry>) {
+    fn cancel_entry(&self, state: &mut QueueState, entry: &Arc<RunEntry>) {
         let mut run = entry.run.lock();
         match run.state {
             RunState::Queued => {
@@ -358,7 +365,7 @@ impl Registry {
         }
     }
 
-    /// Takes no more runs and stops those there are. A retry is left to the next process.
+    /// Refuses new runs and stops the present ones. A pending retry is left to the next process.
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopping = true;
@@ -367,10 +374,10 @@ impl Registry {
         open.iter().for_each(|entry| self.cancel_entry(&mut state, entry));
         state.views.values().for_each(|queue| queue.changed.notify_one());
         drop(state);
-        open.iter().for_each(|entry| self.diary.note(|| entry.run()));
+        open.iter().for_each(|entry| self.log.append(|| entry.run()));
     }
 
-    /// Runs that a filter lets through, newest first.
+    /// Returns the runs that match a filter, newest first.
     pub fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError> {
         let state = self.state.lock();
         let mut before = filter.before.is_none();
@@ -399,7 +406,7 @@ impl Registry {
         }
     }
 
-    /// How the latest runs of `view` ended.
+    /// Returns how the latest runs of `view` ended.
     pub fn ends(&self, view: &str) -> RunEnds {
         let state = self.state.lock();
         let Some(queue) = view.parse().ok().and_then(|name: ViewName| state.views.get(&name)) else {
@@ -412,15 +419,15 @@ impl Registry {
         }
     }
 
-    /// The run called `id`.
+    /// Returns the run with the id `id`.
     pub fn get(&self, id: &str) -> Option<Run> {
         let state = self.state.lock();
         let entry = state.runs.iter().rev().find(|entry| entry.run.lock().id == id);
         entry.map(|entry| entry.run())
     }
 
-    /// Keeps the share of a view: the oldest of its runs that is over goes.
-    fn forget_old(&self, state: &mut State, view: &ViewName) {
+    /// Forgets the oldest finished runs of a view beyond the number that is kept.
+    fn forget_old(&self, state: &mut QueueState, view: &ViewName) {
         let of_view = |entry: &Arc<RunEntry>| entry.run.lock().view == *view;
         let mut count = state.runs.iter().filter(|entry| of_view(entry)).count();
         while count > self.kept {

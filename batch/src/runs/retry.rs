@@ -1,18 +1,18 @@
-//! When is a failed run tried again? After a delay that doubles with each attempt, and not for ever.
+//! Decides when a failed run is retried: after a delay that doubles with each attempt, up to a number of attempts.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use shared::limits::{RUN_ATTEMPTS_MAX, RUN_RETRY_FIRST_MS, RUN_RETRY_MAX_MS};
 
-/// How patient runs are.
+/// How often and how soon failed runs are retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetrySettings {
     /// Delay after the first attempt.
     pub first: Duration,
     /// Longest delay.
     pub longest: Duration,
-    /// Attempts in all.
+    /// Largest number of attempts, including the first.
     pub attempts: u32,
 }
 
@@ -27,8 +27,8 @@ impl Default for RetrySettings {
 }
 
 impl RetrySettings {
-    /// How long to wait after attempt number `attempt` (from 1) of the run `id`; `None`: it is not tried again.
-    /// A fifth more or less of it is chance, taken from the id: what failed together does not come back together.
+    /// Returns the delay after attempt number `attempt` (from 1) of the run `id`; `None`: it is not retried. The id adds or
+    /// takes away up to a fifth, so that runs that failed together are not retried together.
     pub fn delay(&self, attempt: u32, id: &str) -> Option<Duration> {
         if attempt >= self.attempts {
             return None;
@@ -51,7 +51,7 @@ mod tests {
         let mut shares = Vec::new();
         for id in (0..200).map(|n| format!("v-{n}")) {
             for (attempt, middle_s) in [(1, 30.0), (2, 60.0), (3, 120.0), (6, 960.0), (7, 1800.0)] {
-                let delay = settings.delay(attempt, &id).expect("it is tried again").as_secs_f64();
+                let delay = settings.delay(attempt, &id).expect("a retry").as_secs_f64();
                 assert!(delay >= 0.8 * middle_s && delay <= 1.2 * middle_s, "{attempt}: {delay}");
                 shares.push(delay / middle_s);
             }

@@ -1,5 +1,5 @@
-//! Which runs were there before this process? One line of JSON for every change of a run's state, in a file beside the log.
-//! The last line of a run counts; lines that are no runs (a torn end, another program's) are passed over.
+//! Records runs across restarts: one line of JSON for every change of a run's state, in a file next to the log. The last
+//! line of a run counts; lines that do not hold a run (a torn end, another program's) are skipped.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -9,63 +9,73 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use shared::control::{Run, RunState};
 
-/// What a run says that was under way when its process ended.
-const ENDED: &str = "the process ended while it was under way";
+/// The error of a run that was not finished when its process ended.
+const ENDED: &str = "the process ended during the run";
 
-/// The file of past runs. A diary without a file remembers nothing.
+/// The file that records runs. Without a file, runs are not recorded.
 #[derive(Debug, Default)]
-pub struct Diary {
-    file: Option<Mutex<Lines>>,
+pub struct RunLog {
+    file: Option<Mutex<LogFile>>,
+}
+
+/// An open run log, and the runs of earlier processes in it.
+#[derive(Debug, Default)]
+pub struct LoggedRuns {
+    pub log: RunLog,
+    /// Oldest first.
+    pub runs: Vec<Run>,
 }
 
 #[derive(Debug)]
-struct Lines {
+struct LogFile {
     path: PathBuf,
     file: File,
-    /// Lines in the file, and how many make it worth to be written anew.
+    /// Lines in the file.
     count: usize,
+    /// Number of lines above which the file is rewritten.
     most: usize,
+    /// Runs kept per view.
     kept: usize,
 }
 
-impl Diary {
-    /// Opens the diary at `path` and returns the runs in it, oldest first, at most `kept` of each view. A diary that cannot
-    /// be read or written is reported; it is no reason not to start.
-    pub fn open(path: &Path, kept: usize) -> (Diary, Vec<Run>) {
+impl RunLog {
+    /// Opens the run log at `path` and reads its runs, at most `kept` of each view. A log that cannot be read or written is
+    /// reported and does not prevent the start.
+    pub fn open(path: &Path, kept: usize) -> LoggedRuns {
         let runs = match read(path) {
             Ok(runs) => latest(runs, kept),
             Err(error) => {
-                // Not written anew either: it may be readable the next time.
-                tracing::warn!(path = %path.display(), %error, "past runs cannot be read; runs will not be remembered");
-                return (Diary::default(), Vec::new());
+                // Do not rewrite it: it may be readable the next time.
+                tracing::warn!(path = %path.display(), %error, "cannot read the run log; runs are not recorded");
+                return LoggedRuns::default();
             }
         };
         match rewrite(path, &runs) {
             Ok(file) => {
                 let lines =
-                    Lines { path: path.to_owned(), file, count: runs.len(), most: most(runs.len(), kept), kept };
-                (Diary { file: Some(Mutex::new(lines)) }, runs)
+                    LogFile { path: path.to_owned(), file, count: runs.len(), most: most(runs.len(), kept), kept };
+                LoggedRuns { log: RunLog { file: Some(Mutex::new(lines)) }, runs }
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "runs will not be remembered");
-                (Diary::default(), runs)
+                tracing::warn!(path = %path.display(), %error, "cannot write the run log; runs are not recorded");
+                LoggedRuns { log: RunLog::default(), runs }
             }
         }
     }
 
-    /// Notes how a run stands now: `run` is asked in its turn, so that of two who note the same run at the same time the later
-    /// line is never the older state. Blocking, but a line of some hundred bytes that is not synced: what a power loss takes is
-    /// the memory of a run, not what it did.
-    pub fn note(&self, run: impl FnOnce() -> Run) {
+    /// Appends the present state of a run. `run` is called under the lock, so that of two concurrent calls for one run the
+    /// later line never holds the older state. Blocking, but only a line of some hundred bytes, which is not synced: a power
+    /// loss takes the record of a run, not its result.
+    pub fn append(&self, run: impl FnOnce() -> Run) {
         let Some(lines) = &self.file else { return };
         let mut lines = lines.lock();
         if let Err(error) = lines.append(&run()) {
-            tracing::warn!(path = %lines.path.display(), %error, "a run will not be remembered");
+            tracing::warn!(path = %lines.path.display(), %error, "cannot append to the run log");
         }
     }
 }
 
-impl Lines {
+impl LogFile {
     fn append(&mut self, run: &Run) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(run)?;
         line.push(b'\n');
@@ -80,7 +90,7 @@ impl Lines {
     }
 }
 
-/// So that rewriting costs each line no more than a few times.
+/// Returns a number of lines at which each line is rewritten only a few times.
 fn most(runs: usize, kept: usize) -> usize {
     2 * runs + 4 * kept
 }
@@ -92,13 +102,13 @@ fn read(path: &Path) -> std::io::Result<Vec<Run>> {
         Err(error) => return Err(error),
     };
     let mut runs: Vec<Run> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
     for line in BufReader::new(file).split(b'\n') {
         let Ok(run) = serde_json::from_slice::<Run>(&line?) else { continue };
-        match places.get(&run.id) {
+        match positions.get(&run.id) {
             Some(at) => runs[*at] = run,
             None => {
-                places.insert(run.id.clone(), runs.len());
+                positions.insert(run.id.clone(), runs.len());
                 runs.push(run);
             }
         }
@@ -106,7 +116,7 @@ fn read(path: &Path) -> std::io::Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// The newest `kept` runs of each view; those that never ended have failed.
+/// Returns the newest `kept` runs of each view; those that never ended have failed.
 fn latest(runs: Vec<Run>, kept: usize) -> Vec<Run> {
     let mut counts: HashMap<_, usize> = HashMap::new();
     let mut newest = VecDeque::new();
@@ -152,31 +162,31 @@ mod tests {
         .expect("a run")
     }
 
-    fn told(runs: &[Run]) -> Vec<(String, RunState)> {
+    fn states(runs: &[Run]) -> Vec<(String, RunState)> {
         runs.iter().map(|run| (run.id.clone(), run.state)).collect()
     }
 
     #[test]
-    fn the_last_line_of_a_run_counts_and_what_never_ended_has_failed() {
+    fn the_last_line_of_a_run_counts_and_an_unfinished_run_has_failed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("runs.ndjson");
-        let (diary, none) = Diary::open(&path, 10);
+        let LoggedRuns { log, runs: none } = RunLog::open(&path, 10);
         assert!(none.is_empty());
         for (number, state) in [(1, "queued"), (1, "running"), (1, "published"), (2, "queued"), (2, "running")] {
-            diary.note(|| run("a", number, state));
+            log.append(|| run("a", number, state));
         }
-        drop(diary);
-        // A torn line, and somebody else's.
+        drop(log);
+        // A torn line, and a line of another program.
         let mut file = OpenOptions::new().append(true).open(&path).expect("the file");
         file.write_all(b"{\"id\": \"a-3\"}\n{\"id\": \"a-4\", \"vi").expect("writes");
-        let (diary, runs) = Diary::open(&path, 10);
+        let LoggedRuns { log, runs } = RunLog::open(&path, 10);
         let expected = [("a-1".to_owned(), RunState::Published), ("a-2".to_owned(), RunState::Failed)];
-        assert_eq!(told(&runs), expected);
+        assert_eq!(states(&runs), expected);
         assert_eq!(runs[1].error.as_deref(), Some(ENDED));
-        diary.note(|| run("a", 5, "published"));
-        drop(diary);
-        let (_, again) = Diary::open(&path, 10);
-        assert_eq!(told(&again)[..2], expected);
+        log.append(|| run("a", 5, "published"));
+        drop(log);
+        let again = RunLog::open(&path, 10).runs;
+        assert_eq!(states(&again)[..2], expected);
         assert_eq!(again.len(), 3, "what came after a torn line is read");
     }
 
@@ -184,24 +194,24 @@ mod tests {
     fn the_file_stays_small_and_every_view_keeps_its_share() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("runs.ndjson");
-        let (diary, _) = Diary::open(&path, 3);
-        diary.note(|| run("rare", 1, "published"));
+        let log = RunLog::open(&path, 3).log;
+        log.append(|| run("rare", 1, "published"));
         for number in 0..500 {
-            diary.note(|| run("often", number, "running"));
-            diary.note(|| run("often", number, "published"));
+            log.append(|| run("often", number, "running"));
+            log.append(|| run("often", number, "published"));
             let lines = std::fs::read_to_string(&path).expect("the file").lines().count();
             assert!(lines <= 24, "{lines} lines");
         }
-        let (_, runs) = Diary::open(&path, 3);
+        let runs = RunLog::open(&path, 3).runs;
         let ids: Vec<String> = runs.into_iter().map(|run| run.id).collect();
         assert_eq!(ids, ["rare-1", "often-497", "often-498", "often-499"]);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_stops_nobody() {
+    fn a_folder_that_cannot_be_written_is_tolerated() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (diary, runs) = Diary::open(&folder.path().join("missing/runs.ndjson"), 3);
+        let LoggedRuns { log, runs } = RunLog::open(&folder.path().join("missing/runs.ndjson"), 3);
         assert!(runs.is_empty());
-        diary.note(|| run("a", 1, "published"));
+        log.append(|| run("a", 1, "published"));
     }
 }

@@ -1,4 +1,4 @@
-//! Does the result depend on how runs, files and partitions fell? For random events: never.
+//! Checks that no result depends on how events are split into runs, files and partitions.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
-//! Are the rows of an incremental run those of a full one, bit for bit? Whatever the portions and however little memory:
-//! the tables are compared as Arrow arrays, states and all.
+//! Checks that an incremental run writes the rows of a full one, bit for bit (I5), for any chunks and little memory. The
+//! tables are compared as Arrow arrays, including states.
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ pub fn assert_equal(left: &RecordBatch, right: &RecordBatch) {
 
 async fn run(world: &World, view: &Arc<View>, full: bool, query_rows: u64, memory: u64) -> Result<i64, RunFailure> {
     let settings = BatchSettings { query_rows, memory_limit_bytes: memory, reconcile_rows: 15, ..settings() };
-    let executor = Executor::new(world.surroundings(), BatchSettings { dedup_horizon_events: 0, ..settings });
+    let executor = Executor::new(world.layers(), BatchSettings { dedup_horizon_events: 0, ..settings });
     let version = executor.execute(&world.job(view), &*world.entry(view, full).await).await?;
     if let Some(comparison) = executor.comparisons.get(&view.name, version).await.expect("readable") {
         assert_eq!(comparison.causes.unexplained, 0, "{comparison:#?}");

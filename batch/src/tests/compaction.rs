@@ -1,4 +1,4 @@
-//! Does compaction leave everything as it was but the number of files?
+//! Checks that compaction changes nothing but the number of files.
 
 use std::time::Duration;
 

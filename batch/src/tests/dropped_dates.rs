@@ -1,5 +1,5 @@
-//! What becomes of windows whose events the stream's retention drops? They stay as they were, to the last value: for any
-//! events, drops, runs, restarts and turns of the clock, no window is ever computed from a part of its events.
+//! Checks that windows whose events the stream's retention drops stay as they were, to the last value: for any events, drops,
+//! runs, restarts and turns of the clock, no window is computed from a part of its events (I12).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use shared::compare::Comparison;
 use shared::control::{DateRange, RunScope};
+use shared::horizon::Horizon;
 use shared::time::{Day, Micros};
 use shared::view::View;
 use shared::window::Window;
 
 use super::world::{Event, HOUR, Rows, World, rows, settings, view};
-use crate::plan::retention::first_whole;
-use crate::runs::queue::Registry;
+use crate::runs::queue::RunQueue;
 use crate::runs::retry::RetrySettings;
 use crate::settings::BatchSettings;
 use crate::versions::load::load_published;
@@ -29,12 +29,12 @@ const START: i64 = 1_000 * HOUR;
 enum Act {
     /// Into a partition, events that are so many quarters of an hour old.
     Append(usize, Vec<(i64, Option<&'static str>, i64)>),
-    /// Hours by which the clock goes on.
+    /// Advances the clock by so many hours.
     Turn(i64),
     Flush,
-    /// Of the views whose bits are set; full?
+    /// Runs the views whose bits are set; full or not.
     Run(u8, bool),
-    /// Drops what may be dropped, rewrites the rest into few files, and deletes what nobody holds.
+    /// Drops what may be dropped, rewrites the rest into few files, and deletes unused files.
     Drop,
     /// The same, while the next run is under way.
     DropDuring(u8),
@@ -43,7 +43,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let origin = || prop_oneof![Just(None), Just(Some("ATL")), Just(Some("JFK"))];
-    // Most events are young, some are old, and some come when their date is gone.
+    // Most events are young, some are old, and some come after their date was dropped.
     let age = || prop_oneof![4 => 0i64..40, 3 => 0i64..400, 1 => 300i64..1_200];
     let events = move || vec((age(), origin(), -60i64..200), 1..25);
     prop_oneof![
@@ -135,7 +135,7 @@ async fn run(world: &World, view: &Arc<View>, full: bool, expected: &mut BTreeMa
     let (shown_from, frozen) = match (before, gone) {
         (Some(before), _) => (before.shown_from, parted(view, &before.rows, first).1),
         // A view that comes later begins with the first window that is whole for certain, for ever.
-        (None, Some(gone)) => (first_whole(view.window, gone).start().0, Rows::new()),
+        (None, Some(gone)) => (Horizon::first_whole_date(view.window, gone).start().0, Rows::new()),
         (None, None) => (i64::MIN, Rows::new()),
     };
     let from_archive = parted(view, &computed(world, view, first, &frozen), shown_from).0;
@@ -297,10 +297,10 @@ async fn days_that_are_gone_cannot_be_asked_for_again() {
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let asked = async |from: Day| {
         let (views, retry) = (std::iter::once(hourly.name.clone()), RetrySettings::default());
-        let registry = Registry::new(Arc::new(world.clock.clone()), views, 10, retry, Default::default());
+        let queue = RunQueue::new(Arc::new(world.clock.clone()), views, 10, retry, Default::default());
         let range = Some(DateRange { from, to: Day(from.0 + 30) });
-        registry.request(hourly.name.as_str(), RunScope { full: false, range }, "backfill").expect("a run");
-        let entry = registry.next(&hourly.name).await.expect("a run");
+        queue.request(hourly.name.as_str(), RunScope { full: false, range }, "backfill").expect("a run");
+        let entry = queue.next(&hourly.name).await.expect("a run");
         world.executor.execute(&world.job(&hourly), &entry).await
     };
     let before = world.batch_rows(&hourly).await;
@@ -339,7 +339,7 @@ async fn frozen_windows_are_kept_also_when_another_program_took_them_out_of_the_
     assert_eq!(world.batch_rows(&hourly).await, before);
     assert!(before.keys().any(|(start, _)| *start < gone.start().0), "some are frozen");
     let loaded = load_published(&world.lake(), &world.log.stream, &hourly).await.expect("loads");
-    assert_eq!(loaded.answering.version, world.published(&hourly).expect("published").version);
+    assert_eq!(loaded.active.version, world.published(&hourly).expect("published").version);
 }
 
 #[tokio::test(flavor = "multi_thread")]

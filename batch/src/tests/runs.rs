@@ -1,4 +1,4 @@
-//! What does a run publish, and what does the reconciliation say of it?
+//! Checks what runs publish and what their comparisons say.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ async fn a_version_says_what_it_accounts_for_and_speed_and_log_let_go() {
     // Another process finds what was published.
     let loaded = load_published(&world.lake(), &world.log.stream, &view).await.expect("loads");
     let published = world.published(&view).expect("published");
-    assert_eq!(loaded.answering.version, published.version);
+    assert_eq!(loaded.active.version, published.version);
     assert!(loaded.shadow.is_none() && !loaded.version_lost);
     let told = versions(&world.table(&view).await, 10).await.expect("versions");
     assert_eq!(told.iter().map(|v| v.version).collect::<Vec<_>>(), [2, 1]);
@@ -119,7 +119,7 @@ async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
     before.iter().chain(&world.parquet_files(&view)).for_each(|path| _ = std::fs::remove_file(path));
     assert_eq!(world.batch_rows(&view).await.len(), 3);
     // Who has nothing in memory does read.
-    let cold = crate::versions::reader::Reader::new(&world.lake(), 1 << 20);
+    let cold = crate::versions::reader::VersionReader::new(&world.lake(), 1 << 20);
     let published = world.published(&view).expect("published");
     let error = cold.parts(&published, &version, i64::MIN, i64::MAX).await.expect_err("the files are gone");
     assert!(error.to_string().starts_with("view departures, file _window_date=1970-01-0"), "{error}");
@@ -131,7 +131,7 @@ async fn a_reader_with_empty_memory_reads_the_same_from_files() {
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 30, "ORD"), event("c", 60, "ATL")]);
     world.run(&view, false).await.expect("publishes");
-    let cold = crate::versions::reader::Reader::new(&world.lake(), 0);
+    let cold = crate::versions::reader::VersionReader::new(&world.lake(), 0);
     let published = world.published(&view).expect("published");
     let version = published.version.as_ref().expect("a version");
     let all = cold.parts(&published, version, i64::MIN, i64::MAX).await.expect("reads");

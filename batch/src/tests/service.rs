@@ -1,4 +1,4 @@
-//! Who starts runs, when, and what answers meanwhile?
+//! Checks when runs start and which version is active meanwhile.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::versions::load::load_published;
 
 async fn started(world: &World, view: &Arc<View>, log_start: u64) -> Batch {
     let loaded = load_published(&world.lake(), &world.log.stream, view).await.expect("loads");
-    world.views.publish(loaded.answering.clone());
-    let mut surroundings = world.surroundings();
-    surroundings.log_starts = vec![(world.log.stream.name.clone(), Partition(0), Offset(log_start))];
-    Batch::start(surroundings, vec![loaded], settings()).expect("starts")
+    world.views.publish(loaded.active.clone());
+    let mut layers = world.layers();
+    layers.log_starts = vec![(world.log.stream.name.clone(), Partition(0), Offset(log_start))];
+    Batch::start(layers, vec![loaded], settings()).expect("starts")
 }
 
 /// All runs, newest first.
@@ -75,7 +75,7 @@ async fn a_changed_definition_is_computed_while_the_old_one_answers() {
     let new = view(&changed.replace("FROM flights", "FROM flights WHERE origin = 'ATL'"));
 
     let loaded = load_published(&world.lake(), &world.log.stream, &new).await.expect("loads");
-    assert_eq!(*loaded.answering.view, *old);
+    assert_eq!(*loaded.active.view, *old);
     assert_eq!(loaded.shadow.as_deref(), Some(&*new));
     let batch = started(&world, &new, 0).await;
     let run = over(&batch, 1).await;
@@ -94,7 +94,7 @@ async fn a_changed_definition_is_computed_while_the_old_one_answers() {
     // The next start finds the new definition.
     let loaded = load_published(&world.lake(), &world.log.stream, &new).await.expect("loads");
     assert!(loaded.shadow.is_none());
-    assert_eq!(loaded.answering.version.map(|v| v.files.len()), Some(2));
+    assert_eq!(loaded.active.version.map(|v| v.files.len()), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

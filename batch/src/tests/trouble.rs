@@ -1,4 +1,4 @@
-//! What is left of a run that failed? Nothing; and the next one makes up for it.
+//! Checks that a failed run leaves nothing behind, and that the next run includes its events.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use shared::control::RunState;
 
 use super::runs::{HOURLY, event};
 use super::world::{World, rows, settings, view};
+use crate::fail_points::FailPoints;
 use crate::failure::RunFailure;
 use crate::run::Executor;
 use crate::settings::BatchSettings;
-use crate::step::{FailPoints, Step};
+use crate::step::Step;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_step_fails_the_old_version_goes_on_answering() {
+async fn the_old_version_stays_active_whichever_step_fails() {
     for step in Step::ALL {
         let world = World::new(settings());
         let view = view(HOURLY);
@@ -22,11 +23,11 @@ async fn whatever_step_fails_the_old_version_goes_on_answering() {
         let (before, files) = (world.batch_rows(&view).await, world.parquet_files(&view));
         world.append(1, [event("c", 30, "ORD")]);
 
-        let fail_points = FailPoints { fail_at: Some(step), ..FailPoints::default() };
-        let failing = Executor::new(world.surroundings(), BatchSettings { fail_points, ..settings() });
+        let fail_points = FailPoints::fail_at(step);
+        let failing = Executor::new(world.layers(), BatchSettings { fail_points, ..settings() });
         let entry = world.entry(&view, false).await;
         let failure = failing.execute(&world.job(&view), &entry).await.expect_err("fails");
-        assert!(matches!(failure, RunFailure::Told(at) if at == step), "{failure}");
+        assert!(matches!(failure, RunFailure::Injected(at) if at == step), "{failure}");
         if step <= Step::Commit {
             assert_eq!(world.batch_rows(&view).await, before, "{step}");
             assert_eq!(world.parquet_files(&view), files, "{step}");
@@ -40,7 +41,7 @@ async fn whatever_step_fails_the_old_version_goes_on_answering() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_elses_commit_is_a_conflict_and_not_built_upon() {
+async fn a_foreign_commit_is_a_conflict_and_not_built_upon() {
     let world = World::new(settings());
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
@@ -110,14 +111,17 @@ async fn a_cancelled_run_leaves_nothing() {
     let entry = world.entry(&view, false).await;
     assert_eq!(entry.run().state, RunState::Running);
     entry.watch.cancel.set();
-    let query = crate::recompute::reduce::group_by::Query {
-        source: crate::recompute::scan::Source { table: archive(&world).await, stream: Arc::clone(&world.log.stream) },
+    let query = crate::recompute::reduce::group_by::ArchiveQuery {
+        source: crate::recompute::scan::ArchiveSource {
+            table: archive(&world).await,
+            stream: Arc::clone(&world.log.stream),
+        },
         view: Arc::clone(&view),
         frozen: None,
     };
     let files = planned_files(&world).await;
     let stopped = tokio::task::spawn_blocking(move || {
-        query.states(&files, crate::recompute::reduce::group_by::Rows::All, &entry.watch)
+        query.states(&files, crate::recompute::reduce::group_by::RowSelection::All, &entry.watch)
     });
     let failure = stopped.await.expect("ends").expect_err("stopped").to_string();
     assert!(failure.contains("cancelled"), "{failure}");
@@ -130,9 +134,9 @@ async fn archive(world: &World) -> lake::Table {
     world.lake().open_table(&path).await.expect("opens").expect("a table")
 }
 
-async fn planned_files(world: &World) -> Vec<crate::plan::planner::ArchiveFile> {
+async fn planned_files(world: &World) -> Vec<crate::plan::ArchiveFile> {
     let snapshot = archive(world).await.snapshot().await.expect("a snapshot");
-    let file = |file: &lake::DataFile| crate::plan::planner::ArchiveFile {
+    let file = |file: &lake::DataFile| crate::plan::ArchiveFile {
         tags: lake::ArchiveTags::from_tags(&file.tags).expect("tags"),
         file: file.clone(),
     };

@@ -1,4 +1,4 @@
-//! Does Polars compute what the dialect means? Every function, over the values at which engines differ.
+//! Checks that Polars computes what the dialect means: every function, over the values at which engines differ.
 
 use super::world::{Event, HOUR, World, assert_same, rows, settings, view};
 

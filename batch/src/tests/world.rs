@@ -1,4 +1,4 @@
-//! What is around a batch run? A log of events held in memory that cuts, archives and folds as the other layers do.
+//! Surrounds a batch run with a log of events in memory that cuts, archives and folds as the other layers do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use shared::clock::{Clock, ManualClock};
 use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
+use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
@@ -36,12 +37,14 @@ use shared::window::Window;
 use tempfile::TempDir;
 
 use crate::archive::compactor::Compactor;
+use crate::archive::settings::CompactionSettings;
 use crate::failure::RunFailure;
+use crate::layers::{Job, LayerHandles};
 use crate::reconcile::json_cell::json_cell;
-use crate::run::{BatchSurroundings, Executor, Job};
-use crate::runs::queue::{Registry, RunEntry};
+use crate::run::Executor;
+use crate::runs::queue::{RunEntry, RunQueue};
 use crate::runs::retry::RetrySettings;
-use crate::settings::{BatchSettings, CompactionSettings};
+use crate::settings::BatchSettings;
 use crate::versions::load::load_published;
 
 pub const HOUR: i64 = 3600 * 1_000_000;
@@ -86,7 +89,7 @@ pub struct Log {
     pub before_pin: Mutex<Option<Hook>>,
     /// The archive never gets there.
     pub archive_stuck: Mutex<bool>,
-    /// Rows to leave out of the next files, though their tags tell of them.
+    /// Rows missing from the next files, although their tags note them.
     pub lose_rows: Mutex<usize>,
 }
 
@@ -137,18 +140,18 @@ impl World {
         World::over(lake, folder, Arc::new(stream), settings)
     }
 
-    /// Another process over the same lake and log, which finds what was published.
+    /// Returns another process over the same lake and log, which loads the published versions.
     pub async fn restarted(self, views: &[Arc<View>], settings: BatchSettings) -> World {
         let World { folder, log, clock, .. } = self;
         let published = Arc::new(Views::default());
         for view in views {
             let loaded = load_published(&log.lake, &log.stream, view).await.expect("loads");
-            if loaded.answering.version.is_some() {
-                published.publish(loaded.answering);
+            if loaded.active.version.is_some() {
+                published.publish(loaded.active);
             }
         }
-        let surroundings = surroundings(&log.lake, &log, &published, &clock);
-        World { folder, log, views: published, clock, executor: Arc::new(Executor::new(surroundings, settings)) }
+        let layers = layers(&log.lake, &log, &published, &clock);
+        World { folder, log, views: published, clock, executor: Arc::new(Executor::new(layers, settings)) }
     }
 
     /// Over a lake that is not on this machine; only its spool is in the folder.
@@ -169,16 +172,16 @@ impl World {
             lose_rows: Mutex::default(),
         });
         let (views, clock) = (Arc::new(Views::default()), ManualClock::at(Micros(1_000 * HOUR)));
-        let surroundings = surroundings(&lake, &log, &views, &clock);
-        World { folder, log, views, clock, executor: Arc::new(Executor::new(surroundings, settings)) }
+        let layers = layers(&lake, &log, &views, &clock);
+        World { folder, log, views, clock, executor: Arc::new(Executor::new(layers, settings)) }
     }
 
     pub fn lake(&self) -> Lake {
         self.log.lake.clone()
     }
 
-    pub fn surroundings(&self) -> BatchSurroundings {
-        surroundings(&self.log.lake, &self.log, &self.views, &self.clock)
+    pub fn layers(&self) -> LayerHandles {
+        layers(&self.log.lake, &self.log, &self.views, &self.clock)
     }
 
     pub fn append(&self, partition: usize, events: impl IntoIterator<Item = Event>) {
@@ -231,15 +234,15 @@ impl World {
     }
 
     pub async fn entry(&self, view: &Arc<View>, full: bool) -> Arc<RunEntry> {
-        let registry = Registry::new(
+        let queue = RunQueue::new(
             Arc::new(self.clock.clone()),
             std::iter::once(view.name.clone()),
             10,
             RetrySettings::default(),
             Default::default(),
         );
-        registry.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
-        registry.next(&view.name).await.expect("a run")
+        queue.request(view.name.as_str(), RunScope { full, range: None }, "request").expect("a run");
+        queue.next(&view.name).await.expect("a run")
     }
 
     pub fn published(&self, view: &View) -> Option<Arc<Published>> {
@@ -280,8 +283,8 @@ impl World {
     }
 }
 
-fn surroundings(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) -> BatchSurroundings {
-    BatchSurroundings {
+fn layers(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) -> LayerHandles {
+    LayerHandles {
         lake: lake.clone(),
         streams: vec![Arc::clone(&log.stream)],
         views: Arc::clone(views),
@@ -305,7 +308,7 @@ pub fn rows(view: &View, parts: &[&Part]) -> Rows {
         to: i64::MAX,
         grain: Grain::Window,
         dimensions: &dimensions,
-        speed_from: i64::MIN,
+        horizon: Horizon::NONE,
         filter: None,
         precision: Precision::Sketch,
     };

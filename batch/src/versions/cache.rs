@@ -1,4 +1,4 @@
-//! Which batch rows stay in memory? The files used last, within a budget of bytes; each is loaded once however many ask.
+//! Caches decoded batch files in memory: the files used last, within a budget of bytes. Concurrent callers load a file once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use shared::ids::ViewName;
 use shared::partial::block::Part;
 use tokio::sync::OnceCell;
 
-/// A file of a view's table. Paths are never used twice, so what is cached never goes stale.
+/// A file of a view's table. Paths are never used twice, so cached files never go stale.
 pub type FileKey = (ViewName, String);
 
 type Slot = Arc<OnceCell<Arc<Part>>>;
 
-/// Decoded files, the least recently used of which make room for others.
+/// Decoded files; the least recently used are evicted.
 #[derive(Debug)]
-pub struct Cache {
+pub struct PartCache {
     budget_bytes: usize,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CacheState {
     entries: HashMap<FileKey, Entry>,
-    /// Keys by when they were used last.
+    /// Keys in order of their last use.
     by_use: BTreeMap<u64, FileKey>,
     uses: u64,
     bytes: usize,
@@ -37,13 +37,13 @@ struct Entry {
     used: u64,
 }
 
-impl Cache {
-    /// An empty cache that keeps at most `budget_bytes`.
-    pub fn new(budget_bytes: usize) -> Cache {
-        Cache { budget_bytes, state: Mutex::default() }
+impl PartCache {
+    /// Returns an empty cache that keeps at most `budget_bytes`.
+    pub fn new(budget_bytes: usize) -> PartCache {
+        PartCache { budget_bytes, state: Mutex::default() }
     }
 
-    /// The part of a file; `load` is asked for it if it is not here and nobody else is loading it.
+    /// Returns the part of a file; calls `load` if it is neither cached nor being loaded.
     pub async fn get<E, F>(&self, key: &FileKey, load: impl FnOnce() -> F) -> Result<Arc<Part>, E>
     where
         F: Future<Output = Result<Part, E>>,
@@ -70,7 +70,7 @@ impl Cache {
         }
     }
 
-    /// Keeps a part that is at hand already, if it fits.
+    /// Caches a part that is in memory already, if it fits.
     pub fn insert(&self, key: &FileKey, part: Arc<Part>) {
         let bytes = part.bytes();
         let slot = self.slot(key);
@@ -79,7 +79,7 @@ impl Cache {
         }
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
@@ -101,7 +101,7 @@ impl Cache {
         slot
     }
 
-    /// Counts what has been loaded and makes room for it.
+    /// Counts a loaded part and evicts others to make room.
     fn settle(&self, key: &FileKey, slot: &Slot, bytes: usize) {
         let mut state = self.state.lock();
         let Some(entry) = state.entries.get_mut(key).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) else { return };
@@ -115,7 +115,7 @@ impl Cache {
         }
     }
 
-    /// Drops a slot that was never filled, unless others still wait for it.
+    /// Drops a slot that was never filled, unless other callers still wait for it.
     fn forget(&self, key: &FileKey, slot: &Slot) {
         let mut state = self.state.lock();
         let is_mine = |entry: &Entry| Arc::ptr_eq(&entry.slot, slot) && !entry.slot.initialized();
@@ -152,14 +152,14 @@ mod tests {
         ("v".parse().expect("a name"), name.to_owned())
     }
 
-    async fn rows(cache: &Cache, name: &str, load: usize) -> usize {
+    async fn rows(cache: &PartCache, name: &str, load: usize) -> usize {
         let part = cache.get(&key(name), || async move { Ok::<_, Infallible>(part(load)) }).await;
         part.expect("loads").rows()
     }
 
     #[tokio::test]
-    async fn the_least_recently_used_makes_room() {
-        let cache = Cache::new(part(10).bytes() * 2);
+    async fn the_least_recently_used_file_is_evicted() {
+        let cache = PartCache::new(part(10).bytes() * 2);
         assert_eq!(rows(&cache, "a", 10).await, 10);
         assert_eq!(rows(&cache, "b", 10).await, 10);
         assert_eq!(rows(&cache, "a", 9).await, 10, "a is still here");
@@ -167,13 +167,13 @@ mod tests {
         assert_eq!(cache.bytes(), part(10).bytes() * 2);
         assert_eq!(rows(&cache, "a", 9).await, 10, "a was used after b");
         assert_eq!(rows(&cache, "b", 9).await, 9, "b is loaded again");
-        assert_eq!(rows(&cache, "large", 1_000).await, 1_000, "too large to keep, but it is given out");
+        assert_eq!(rows(&cache, "large", 1_000).await, 1_000, "too large to cache, but it is returned");
         assert!(cache.bytes() <= part(10).bytes() * 2);
     }
 
     #[tokio::test]
-    async fn many_who_ask_at_once_load_once_and_a_failure_is_not_kept() {
-        let cache = Cache::new(1 << 20);
+    async fn concurrent_callers_load_once_and_a_failure_is_not_cached() {
+        let cache = PartCache::new(1 << 20);
         let failed = cache.get(&key("a"), || async { Err::<Part, &str>("gone") }).await;
         assert_eq!(failed.err(), Some("gone"));
         let loads = std::sync::atomic::AtomicUsize::new(0);

@@ -1,6 +1,6 @@
-//! Which versions of a view are kept? The newest that its `versions_kept` says, as the log of its table tells of them.
+//! Lists the versions of a view that are kept: the newest `versions_kept`, from the notes in the log of its table.
 //!
-//! The notes are held in memory once they have been read; only what was published since is read again.
+//! Notes stay in memory once they have been read; only those of newer versions are read again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use shared::version::BatchVersion;
 use tokio::sync::Mutex;
 
 /// The kept versions of all views.
-pub struct Kept {
+pub struct VersionIndex {
     lake: Lake,
-    views: HashMap<ViewName, OfView>,
+    views: HashMap<ViewName, ViewVersions>,
 }
 
-struct OfView {
+struct ViewVersions {
     count: usize,
     known: Mutex<Option<Arc<KeptVersions>>>,
 }
@@ -27,43 +27,45 @@ struct OfView {
 pub struct KeptVersions {
     /// Newest first.
     pub versions: Vec<Arc<BatchVersion>>,
-    /// Has the view never had others? Not known of a log that lost its beginning: then there may have been.
+    /// The view never had other versions. False if the log lost its beginning: then it may have had some.
     pub are_all: bool,
-    /// The table's newest version, whoever wrote it.
+    /// The table's newest version, whichever program wrote it.
     pub newest: i64,
 }
 
 impl KeptVersions {
-    /// The number of the oldest version that is kept.
+    /// Returns the number of the oldest version that is kept.
     pub fn from(&self) -> Option<i64> {
         self.versions.last().map(|version| version.version)
     }
 
-    /// The version with this number, if it is kept.
+    /// Returns the version with this number, if it is kept.
     pub fn get(&self, number: i64) -> Option<&Arc<BatchVersion>> {
         self.versions.iter().find(|version| version.version == number)
     }
 }
 
-impl Kept {
-    /// Of `views`, each with its `versions_kept`.
-    pub fn new(lake: &Lake, views: impl Iterator<Item = (ViewName, u32)>) -> Kept {
-        let of_view =
-            |count| OfView { count: usize::try_from(count).unwrap_or(usize::MAX).max(1), known: Mutex::default() };
-        Kept { lake: lake.clone(), views: views.map(|(view, count)| (view, of_view(count))).collect() }
+impl VersionIndex {
+    /// Returns the index of `views`, each with its `versions_kept`.
+    pub fn new(lake: &Lake, views: impl Iterator<Item = (ViewName, u32)>) -> VersionIndex {
+        let of_view = |count| ViewVersions {
+            count: usize::try_from(count).unwrap_or(usize::MAX).max(1),
+            known: Mutex::default(),
+        };
+        VersionIndex { lake: lake.clone(), views: views.map(|(view, count)| (view, of_view(count))).collect() }
     }
 
-    /// The view's table, if it has one.
+    /// Returns the view's table, if it has one.
     pub async fn table(&self, view: &ViewName) -> Result<Option<Table>, LakeError> {
         self.lake.open_table(&TablePath::view(view)).await
     }
 
-    /// How many versions of the view are kept.
+    /// Returns how many versions of the view are kept.
     pub fn count(&self, view: &ViewName) -> usize {
         self.views.get(view).map_or(1, |of_view| of_view.count)
     }
 
-    /// The kept versions of `view` as its table is now.
+    /// Returns the kept versions of `view` as its table is now.
     pub async fn of(&self, view: &ViewName) -> Result<Arc<KeptVersions>, LakeError> {
         let nothing = || Arc::new(KeptVersions { versions: Vec::new(), are_all: true, newest: -1 });
         let (Some(of_view), Some(table)) = (self.views.get(view), self.table(view).await?) else {
@@ -88,7 +90,7 @@ impl Kept {
     }
 }
 
-/// The version that a note tells of; `None`: the note is not about one.
+/// Returns the version that a note describes; `None`: it describes something else.
 pub fn version_of((number, note): (i64, Map<String, Value>)) -> Option<BatchVersion> {
     let (version, _) = BatchVersion::from_note(note).ok()?;
     (version.version == number).then_some(version)

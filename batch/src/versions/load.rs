@@ -1,4 +1,4 @@
-//! What does a view answer with when the process starts? Its latest version, under the definition that made it.
+//! Loads the active version of a view at the start of the process: its latest, under the definition that computed it.
 
 use std::sync::Arc;
 
@@ -9,24 +9,23 @@ use shared::published::Published;
 use shared::seam::{Cut, CutPoint};
 use shared::sql::{parse_folded_view, parse_view};
 use shared::stream::Stream;
-use shared::time::Day;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
 use crate::versions::kept::version_of;
 
-/// What was found of a view.
+/// A view as the lake has it.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct LoadedView {
     pub stream: Arc<Stream>,
     /// The definition as declared.
     pub view: Arc<View>,
-    /// What answers: the latest version, under its own definition; or nothing but speed.
-    pub answering: Published,
-    /// The declared definition, if another one is answering: speed folds for it as well, from the same seam, until a run
-    /// has computed it.
+    /// The active version, under its own definition; or speed alone.
+    pub active: Published,
+    /// The declared definition, if the active version is of another one: speed folds for both, from the same seam, until a
+    /// run has computed the new one.
     pub shadow: Option<Arc<View>>,
-    /// There is a version that can no longer answer, because its definition cannot be understood any more.
+    /// There is a version that cannot become active: its definition is no longer understood, or the archive is behind it.
     pub version_lost: bool,
 }
 
@@ -37,11 +36,11 @@ pub enum LoadError {
     Lake(#[from] LakeError),
 }
 
-/// Finds out what answers for `view`, before speed starts.
-pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<Loaded, LoadError> {
-    let history = history(lake, stream, &Cut::default()).await?.0.accepted;
-    let nothing = |version_lost: bool| Loaded {
-        answering: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
+/// Loads the active version of `view`, before speed starts.
+pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<LoadedView, LoadError> {
+    let history = history(lake, stream, &Cut::default()).await?.accepted;
+    let nothing = |version_lost: bool| LoadedView {
+        active: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
         stream: Arc::clone(stream),
         view: Arc::clone(view),
         shadow: None,
@@ -61,20 +60,20 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
         Err(error) => {
             metrics::counter!("trueup_version_notes_unreadable_total", "view" => view.name.to_string()).increment(1);
             tracing::error!(view = %view.name, version = number, %error,
-                "cannot read the notes of the version; speed alone answers until a run has recomputed the view");
+                "cannot read the notes of the version; speed alone is served until a run has recomputed the view");
             return Ok(nothing(true));
         }
     };
-    if let Some((partition, covered, archived)) = ahead_of_archive(lake, stream, &version.seam).await? {
+    if let Some(Ahead { partition, covered, archived }) = ahead_of_archive(lake, stream, &version.seam).await? {
         tracing::warn!(view = %view.name, version = number, %partition, covered = covered.0, archived = archived.0,
-            "the present version has events that the archive does not have: view and archive are not of one moment (a copy \
-             that took the archive first?); it is not used, and a run computes the view anew");
+            "the latest version has events that the archive does not have: view and archive are from different moments (a copy \
+             that took the archive first?); a run recomputes the view");
         return Ok(nothing(true));
     }
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
-    let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| Loaded {
-        answering: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
+    let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| LoadedView {
+        active: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
         shadow,
         ..nothing(false)
     };
@@ -83,23 +82,28 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     }
     match old_definition(stream, &version) {
         Some(old) => {
-            tracing::info!(view = %view.name, version = number, "the definition has changed; the old one answers until a run has computed the new one");
+            tracing::info!(view = %view.name, version = number, "definition changed; the old version stays active until a run has computed the new one");
             Ok(found(Arc::new(old), version, Some(Arc::clone(view))))
         }
         None => {
-            tracing::warn!(view = %view.name, version = number, "the definition of the present version is not understood any more; speed alone answers until a run has computed the new one");
+            tracing::warn!(view = %view.name, version = number, "the definition of the latest version is no longer understood; speed alone is served until a run has computed the new one");
             Ok(nothing(true))
         }
     }
 }
 
-/// Where a seam is beyond what the archive has: partition, and how far the one and the other go. A run waits for the
-/// archive before it reads, so this cannot be unless somebody put tables of different moments together.
-async fn ahead_of_archive(
-    lake: &Lake,
-    stream: &Stream,
-    seam: &Cut,
-) -> Result<Option<(Partition, Offset, Offset)>, LakeError> {
+/// A partition whose seam is beyond its archive.
+struct Ahead {
+    partition: Partition,
+    /// First offset that the version does not cover.
+    covered: Offset,
+    /// First offset that the archive does not have.
+    archived: Offset,
+}
+
+/// Returns a partition whose seam is beyond its archive. A run waits for the archive before it reads, so this happens only
+/// if tables of different moments were put together.
+async fn ahead_of_archive(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<Option<Ahead>, LakeError> {
     let archive = lake.open_table(&TablePath::events(&stream.name)).await?;
     for (partition, point) in &seam.0 {
         let archived = match &archive {
@@ -108,27 +112,25 @@ async fn ahead_of_archive(
         };
         let archived = Offset(u64::try_from(archived).unwrap_or(0));
         if point.offset > archived {
-            return Ok(Some((*partition, point.offset, archived)));
+            return Ok(Some(Ahead { partition: *partition, covered: point.offset, archived }));
         }
     }
     Ok(None)
 }
 
-/// How far the historical events of a stream go, given that those before `seam` are known; and the first event date that
-/// its archive has left, if it has dropped any.
-pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<(CutPoint, Option<Day>), LakeError> {
+/// Returns how far the historical events of a stream go, given that those before `seam` are known.
+pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoint, LakeError> {
     let known = seam.history();
-    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok((known, None)) };
-    let dropped = table.snapshot().await?.dropped.as_ref().map(|dropped| dropped.retained_from);
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
     let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
     let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
-    // Computed, not summed up from the files: so a file that is missing is noticed. Years of events take seconds.
+    // Computed, not summed from the files, so that a missing file is noticed. Years of events take seconds.
     let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
     let accepted = known.accepted + tokio::task::spawn_blocking(more).await?;
-    Ok((CutPoint { offset, accepted }, dropped))
+    Ok(CutPoint { offset, accepted })
 }
 
-/// The definition that made `version`, if today's dialect and stream still give it the same meaning.
+/// Returns the definition that computed `version`, if today's dialect and stream still give it the same meaning.
 pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
     // Earlier programs put unquoted names into lower case.
     [parse_view, parse_folded_view]
@@ -137,12 +139,12 @@ pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
         .find(|old| old.name == version.view && is_of(version, old))
 }
 
-/// Was `version` computed by what `view` says?
+/// Returns whether `version` was computed by the definition of `view`.
 fn is_of(version: &BatchVersion, view: &View) -> bool {
     version.definition_hash == view.definition_hash() || version.definition_hash == view.positional_hash()
 }
 
-/// The files of a view's table, as a version lists them.
+/// Returns the files of a view's table, as a version lists them.
 pub fn version_files(files: &[lake::DataFile]) -> Vec<VersionFile> {
     let file = |f: &lake::DataFile| VersionFile {
         path: f.path.clone(),
@@ -153,7 +155,7 @@ pub fn version_files(files: &[lake::DataFile]) -> Vec<VersionFile> {
     files.iter().map(file).collect()
 }
 
-/// The versions that a view's table can still tell of, newest first, at most `limit`; without their files.
+/// Returns the versions that the log of a view's table still has, newest first, at most `limit`, without their files.
 pub async fn versions(table: &Table, limit: usize) -> Result<Vec<BatchVersion>, LakeError> {
     let history = table.history(-1, limit).await?;
     Ok(history.notes.into_iter().filter_map(version_of).collect())

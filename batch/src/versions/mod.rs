@@ -1,4 +1,4 @@
-//! Reads published versions: loads them at the start, caches their rows, answers from older ones, and deletes files
+//! Reads published versions: loads them at the start, caches their rows, finds older ones again, and deletes files
 //! that no kept version needs.
 
 pub mod cache;

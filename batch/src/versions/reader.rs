@@ -1,4 +1,4 @@
-//! How are batch versions read? File by file, as partial aggregates, from memory where possible.
+//! Reads batch versions file by file, as partial aggregates, from memory where possible.
 
 use std::sync::Arc;
 
@@ -18,21 +18,21 @@ use shared::readers::BatchReader;
 use shared::version::BatchVersion;
 use shared::view::View;
 
-use crate::versions::cache::{Cache, FileKey};
+use crate::versions::cache::{FileKey, PartCache};
 
-/// Rows decoded at once; a block each.
+/// Rows of one block, decoded at once.
 const DECODE_ROWS: usize = 64 * 1024;
 
 /// Reads the files of views' tables.
-pub struct Reader {
+pub struct VersionReader {
     store: Arc<dyn ObjectStore>,
     leases: Leases,
-    cache: Cache,
+    cache: PartCache,
 }
 
 /// Why a file of a view could not be read.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+enum ReadError {
     #[error(transparent)]
     Store(#[from] object_store::Error),
     #[error(transparent)]
@@ -41,35 +41,35 @@ enum LoadError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error("background work ended: {0}")]
+    #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
 }
 
-impl Reader {
-    /// A reader of `lake` that keeps at most `cache_bytes` of decoded rows.
-    pub fn new(lake: &Lake, cache_bytes: usize) -> Reader {
-        Reader { store: lake.store(), leases: lake.leases().clone(), cache: Cache::new(cache_bytes) }
+impl VersionReader {
+    /// Returns a reader of `lake` that caches at most `cache_bytes` of decoded rows.
+    pub fn new(lake: &Lake, cache_bytes: usize) -> VersionReader {
+        VersionReader { store: lake.store(), leases: lake.leases().clone(), cache: PartCache::new(cache_bytes) }
     }
 
-    /// The rows of one file of `view`'s table.
+    /// Reads the rows of one file of `view`'s table.
     pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, HandoffError> {
         let key: FileKey = (view.name.clone(), path.to_owned());
         let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned());
         self.cache.get(&key, load).await.map_err(|e| HandoffError(format!("view {}, file {path}: {e}", view.name)))
     }
 
-    /// Keeps rows that were just computed, so that the first query does not have to read them.
+    /// Caches rows that were just computed, so that the first query does not have to read them.
     pub fn keep(&self, view: &View, path: &str, part: Arc<Part>) {
         self.cache.insert(&(view.name.clone(), path.to_owned()), part);
     }
 
-    /// Memory held for decoded rows, in bytes.
+    /// Returns the memory held for decoded rows, in bytes.
     pub fn bytes(&self) -> usize {
         self.cache.bytes()
     }
 }
 
-impl BatchReader for Reader {
+impl BatchReader for VersionReader {
     fn parts<'a>(
         &'a self,
         published: &'a Published,
@@ -79,9 +79,9 @@ impl BatchReader for Reader {
     ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
         let path = TablePath::view(&published.view.name);
         Box::pin(async move {
-            // Held while files are read; what has been read is in memory.
+            // I10: held while files are read; rows that have been read are in memory.
             let Some(_lease) = self.leases.version(&path, version.version) else {
-                let text = format!("version {} of {} is not kept any more", version.version, version.view);
+                let text = format!("version {} of {} is no longer kept", version.version, version.view);
                 return Err(HandoffError(text));
             };
             let files = version.files_touching(from, to);
@@ -90,7 +90,7 @@ impl BatchReader for Reader {
     }
 }
 
-async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Result<Part, LoadError> {
+async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Result<Part, ReadError> {
     let bytes = store.get(&Path::from(format!("{}/{path}", TablePath::view(&view.name)))).await?.bytes().await?;
     let work = move || {
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;

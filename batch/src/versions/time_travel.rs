@@ -1,4 +1,5 @@
-//! How does an old version answer again? Its files as the table's log lists them, under the definition that made it.
+//! Finds versions of the past, so that queries can read them again: their files as the table's log lists them, under the
+//! definition that computed them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,25 +15,25 @@ use shared::stream::Stream;
 use shared::time::Micros;
 use shared::version::BatchVersion;
 
-use crate::versions::kept::{Kept, KeptVersions};
+use crate::versions::kept::{KeptVersions, VersionIndex};
 use crate::versions::load::{old_definition, version_files};
 
 /// Finds versions of the past.
-pub struct Travel {
+pub struct TimeTravel {
     lake: Lake,
     views: Arc<Views>,
-    kept: Arc<Kept>,
-    cache: Mutex<Cache>,
+    kept: Arc<VersionIndex>,
+    cache: Mutex<PastVersionCache>,
 }
 
-/// Versions that were asked for, with their files.
+/// Versions that were queried, with their files.
 #[derive(Default)]
-struct Cache {
+struct PastVersionCache {
     versions: HashMap<(ViewName, i64), (Arc<Published>, u64)>,
     uses: u64,
 }
 
-impl Cache {
+impl PastVersionCache {
     fn get(&mut self, key: &(ViewName, i64)) -> Option<Arc<Published>> {
         self.uses += 1;
         let (published, used) = self.versions.get_mut(key)?;
@@ -50,17 +51,17 @@ impl Cache {
     }
 }
 
-impl Travel {
-    /// Over the views of a process and what is kept of each.
-    pub fn new(lake: &Lake, views: &Arc<Views>, kept: &Arc<Kept>) -> Travel {
-        Travel { lake: lake.clone(), views: Arc::clone(views), kept: Arc::clone(kept), cache: Mutex::default() }
+impl TimeTravel {
+    /// Returns access to the kept versions of a process's views.
+    pub fn new(lake: &Lake, views: &Arc<Views>, kept: &Arc<VersionIndex>) -> TimeTravel {
+        TimeTravel { lake: lake.clone(), views: Arc::clone(views), kept: Arc::clone(kept), cache: Mutex::default() }
     }
 
     async fn find(&self, view: &ViewName, moment: Moment) -> Result<Past, PastError> {
         let kept = self.kept.of(view).await.map_err(unreadable)?;
         let version = Arc::clone(choose(view, &kept, moment)?);
         let path = TablePath::view(view);
-        // Kept versions can be leased; unless just now so many were published that this one is among them no more.
+        // Kept versions can be leased, unless so many were published just now that this one is no longer kept.
         let lease = self.lake.leases().version(&path, version.version).ok_or_else(|| gone(moment, &kept))?;
         let now = self.views.get(view.as_str()).ok_or_else(|| PastError::Nothing(view.clone()))?;
         if let Some(present) = now.version.as_ref().filter(|present| present.version == version.version) {
@@ -100,7 +101,7 @@ impl Travel {
     }
 }
 
-impl PastReader for Travel {
+impl PastReader for TimeTravel {
     fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
         Box::pin(self.find(view, moment))
     }
@@ -110,7 +111,7 @@ fn unreadable(error: LakeError) -> PastError {
     PastError::Unreadable(error.to_string())
 }
 
-/// The version that `moment` names.
+/// Returns the version that `moment` names.
 fn choose<'k>(view: &ViewName, kept: &'k KeptVersions, moment: Moment) -> Result<&'k Arc<BatchVersion>, PastError> {
     let (Some(newest), Some(oldest)) = (kept.versions.first(), kept.versions.last()) else {
         return Err(PastError::Nothing(view.clone()));
@@ -118,7 +119,7 @@ fn choose<'k>(view: &ViewName, kept: &'k KeptVersions, moment: Moment) -> Result
     match moment {
         Moment::Version(number) => match kept.get(number) {
             Some(version) => Ok(version),
-            // The first commit creates the table, so versions begin at 1.
+            // The first commit creates the table, so versions start at 1.
             None if number < oldest.version && number > 0 && !kept.are_all => Err(gone(moment, kept)),
             None => Err(PastError::Unknown { view: view.clone(), version: number, newest: newest.version }),
         },
@@ -223,7 +224,7 @@ mod tests {
         let mut definitions = shared::sql::parse_definitions(&texts).expect("right");
         let (stream, of) = (definitions.streams.remove(0), definitions.views.remove(0));
         let published = Arc::new(Published::nothing(Arc::new(of), Arc::new(stream)));
-        let mut cache = Cache::default();
+        let mut cache = PastVersionCache::default();
         for number in 0..2 * PAST_VERSIONS_CACHED as i64 {
             cache.insert((view.clone(), number), Arc::clone(&published));
             assert!(cache.get(&(view.clone(), 0)).is_some(), "it is used all the time");

@@ -4,6 +4,7 @@
 //! answers (retention drops windows, frozen ones belong to batch alone) and, for `SLIDE`, on the instant of the request.
 //! Binding computes both once and returns a [`BoundQuery`], which every later stage reads.
 
+use shared::horizon::Horizon;
 use shared::partial::codec::window_bounds;
 use shared::partial::merge::{Grain, Spec};
 use shared::published::Published;
@@ -32,8 +33,8 @@ pub struct BoundQuery {
     pub to: i64,
     /// The instant at which the window of SLIDE ends; `None` for all other views.
     pub instant: Option<Micros>,
-    /// The first window that speed contributes to; those before it are frozen.
-    pub speed_from: i64,
+    /// What retention has taken away from the state that answers.
+    pub horizon: Horizon,
     /// Which layers contribute.
     pub layer: LayerChoice,
 }
@@ -48,11 +49,9 @@ impl Query {
     /// look like a whole. Frozen windows stay as batch has them: no run will include what speed has for them.
     pub fn bind(self, published: &Published, layer: LayerChoice, instants: Instants) -> Result<BoundQuery, QueryError> {
         let window = published.view.window;
-        let version = published.version.as_ref();
-        let frozen_until = version.map_or(i64::MIN, |version| version.frozen_until());
         // I12: no window is computed from a part of its events.
-        let (speed_from, _) = window.ids_starting_in(frozen_until, i64::MAX);
-        let retained_from = version.and_then(|version| version.retained_from);
+        let horizon = Horizon::of(published);
+        let retained_from = horizon.retained_from();
         if let (Window::Slide { size, pane }, Some(as_of)) = (window, self.as_of) {
             let instant = as_of.instant(pane, instants.now, instants.latest_event);
             let from = instant.saturating_sub(size);
@@ -63,7 +62,7 @@ impl Query {
                 return Err(invalid("as_of", problem));
             }
             let (to, instant) = (instant, Some(Micros(instant)));
-            return Ok(BoundQuery { request: self, from, to, instant, speed_from, layer });
+            return Ok(BoundQuery { request: self, from, to, instant, horizon, layer });
         }
         let (mut from, mut to) = (self.from, self.to);
         if let Some(first) = retained_from {
@@ -71,7 +70,7 @@ impl Query {
             from = from.max(grain::next_boundary(window, grain, first.start().0));
             to = to.max(from);
         }
-        Ok(BoundQuery { request: self, from, to, instant: None, speed_from, layer })
+        Ok(BoundQuery { request: self, from, to, instant: None, horizon, layer })
     }
 }
 
@@ -85,7 +84,7 @@ impl BoundQuery {
             grain: self.request.grain,
             precision: Precision::Sketch,
             dimensions,
-            speed_from: self.speed_from,
+            horizon: self.horizon,
             filter: self.request.filter.as_ref(),
         }
     }

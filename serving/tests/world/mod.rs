@@ -27,6 +27,7 @@ use shared::control::{
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
+use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
@@ -91,7 +92,7 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
         grain: Grain::Window,
         precision: Precision::Exact,
         dimensions: &dimensions,
-        speed_from: i64::MIN,
+        horizon: Horizon::NONE,
         filter: None,
     };
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::evaluate::{EvaluateError, evaluate};
+use crate::horizon::Horizon;
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
@@ -51,9 +52,17 @@ pub enum Grain {
 }
 
 impl Spec<'_> {
+    /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
+    fn first_speed_id(&self) -> Option<i64> {
+        self.horizon.first_speed_id(self.view.window)
+    }
+
     /// The first window that rows of `layer` may go to.
     fn first_of(&self, layer: Layers) -> i64 {
-        if layer == Layers::SPEED { self.from.max(self.speed_from) } else { self.from }
+        match self.first_speed_id().filter(|_| layer == Layers::SPEED) {
+            Some(first) => self.from.max(first),
+            None => self.from,
+        }
     }
 }
 
@@ -89,8 +98,8 @@ pub struct Spec<'a> {
     pub precision: Precision,
     /// Dimensions to keep, as indices into the view's.
     pub dimensions: &'a [usize],
-    /// Ids of windows before it are frozen: what speed has for them is left out. `i64::MIN`: none are.
-    pub speed_from: i64,
+    /// For frozen windows the rows of the speed layer are excluded.
+    pub horizon: Horizon,
     /// Over the view's dimensions; groups where it is not true are left out.
     pub filter: Option<&'a Scalar>,
 }
@@ -262,15 +271,16 @@ impl Table {
     /// Stitches the sessions of all parts; those that start in the range are rows.
     fn sessions(&mut self, spec: &Spec<'_>, gap: i64, parts: &[(&Part, Layers, Vec<u32>)]) {
         let blocks = || parts.iter().flat_map(|(part, layer, keys)| part.blocks.iter().map(move |b| (b, *layer, keys)));
+        let first_speed_id = spec.first_speed_id();
         let mut pieces = Vec::new();
         let mut place = 0;
         for (block, layer, translation) in blocks() {
-            let frozen_until = if layer == Layers::SPEED { spec.speed_from } else { i64::MIN };
+            let first_shown = first_speed_id.filter(|_| layer == Layers::SPEED);
             let rows = block.windows.iter().zip(&block.lasts).zip(&block.keys);
             for ((first, last), key) in rows {
                 // A session that has become part of another has no key any more.
                 let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
-                if key != NO_GROUP && *first >= frozen_until {
+                if key != NO_GROUP && first_shown.is_none_or(|shown| *first >= shown) {
                     pieces.push(Piece { key, first: *first, last: *last, place });
                 }
                 place += 1;

@@ -45,18 +45,9 @@ impl Watched {
         self.rows_compared += comparison.rows_compared;
         self.rows_equal += comparison.rows_equal;
         self.unexplained += comparison.causes.unexplained;
-        let causes = &comparison.causes;
-        let named = [
-            ("late", causes.late),
-            ("historical", causes.historical),
-            ("duplicate", causes.duplicate),
-            ("sketch", causes.sketch),
-            ("rounding", causes.rounding),
-            ("definition", causes.definition),
-            ("retention", causes.retention),
-            ("unexplained", causes.unexplained),
-        ];
-        let causes: Vec<String> = named
+        let causes: Vec<String> = comparison
+            .causes
+            .named()
             .iter()
             .filter(|(_, count)| *count > 0)
             .map(|(cause, count)| format!("{cause} {}", grouped(*count)))

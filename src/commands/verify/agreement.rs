@@ -139,13 +139,11 @@ impl Agreement {
             ),
         );
         for (view, viewed) in &self.views {
-            // Nothing goes into this server but through its door: there are no historical events.
-            let Causes { late, duplicate, sketch, rounding, definition, unexplained, .. } = viewed.live.causes;
+            let causes = viewed.live.causes.named().map(|(cause, count)| format!("{cause} {count}")).join(", ");
             put(
                 &mut text,
                 format_args!(
-                    "{view}: served live, then exact: {} of {} rows equal; late {late}, duplicate {duplicate}, sketch {sketch}, \
-                     rounding {rounding}, definition {definition}, unexplained {unexplained}",
+                    "{view}: served live, then exact: {} of {} rows equal; {causes}",
                     grouped(viewed.live.rows_equal),
                     grouped(viewed.live.rows_compared),
                 ),
@@ -170,10 +168,11 @@ impl Agreement {
 impl Viewed {
     fn holds(&self) -> bool {
         let live = &self.live;
-        let full = self.full.causes;
-        live.causes.unexplained == 0
-            && live.measures.values().all(MeasureSum::keeps_its_promise)
-            && full.late + full.duplicate + full.sketch + full.definition + full.unexplained == 0
+        // A full recomputation may round differently, and cannot restore events that retention dropped.
+        let mut forbidden =
+            self.full.causes.named().into_iter().filter(|(cause, _)| !["rounding", "retention"].contains(cause));
+        let full_agrees = forbidden.all(|(_, count)| count == 0);
+        live.causes.unexplained == 0 && live.measures.values().all(MeasureSum::keeps_its_promise) && full_agrees
     }
 }
 
@@ -182,14 +181,8 @@ impl Sums {
         self.comparisons += 1;
         self.rows_compared += comparison.rows_compared;
         self.rows_equal += comparison.rows_equal;
-        let Causes { late, duplicate, sketch, rounding, definition, unexplained, .. } = comparison.causes;
-        self.causes.late += late;
-        self.causes.duplicate += duplicate;
-        self.causes.sketch += sketch;
-        self.causes.rounding += rounding;
-        self.causes.definition += definition;
-        self.causes.unexplained += unexplained;
-        if unexplained > 0 && self.example.is_none() {
+        self.causes += comparison.causes;
+        if comparison.causes.unexplained > 0 && self.example.is_none() {
             self.example = comparison.rows.first().and_then(|row| serde_json::to_string(row).ok());
         }
         for (name, drift) in comparison.measures {
@@ -261,5 +254,16 @@ mod tests {
         sketchy.causes.sketch = 1;
         assert!(!verdict(fine(), sketchy), "from nothing all is exact");
         assert!(!Agreement::default().holds(), "nothing compared is nothing proved");
+    }
+
+    #[test]
+    fn every_cause_is_counted_and_shown() {
+        let mut live = comparison(0, 0, 0.0);
+        live.causes = Causes { retention: 7, historical: 3, ..Causes::default() };
+        let mut agreement = Agreement::default();
+        agreement.add(&live.view.clone(), live.clone(), false);
+        agreement.add(&live.view.clone(), live, false);
+        let table = agreement.table(Some(120));
+        assert!(table.contains("historical 6") && table.contains("retention 14"), "{table}");
     }
 }

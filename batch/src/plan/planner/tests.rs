@@ -2,7 +2,9 @@ use proptest::prelude::*;
 use shared::seam::CutPoint;
 
 use super::*;
+use crate::plan::window_date;
 use shared::calendar::{Calendar, CalendarUnit};
+use shared::time::Micros;
 use shared::window::{Grid, Step};
 
 const HOUR: i64 = 3600 * 1_000_000;
@@ -37,17 +39,17 @@ fn cut(offsets: &[u64]) -> Cut {
 
 fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everything: bool) -> Result<Plan, PlanError> {
     let present = [view_file(Some(1)), view_file(Some(2)), view_file(Some(9)), view_file(None)];
-    plan(&Given {
+    plan(&PlanInput {
         window,
         seam,
         cut,
         archive,
+        dropped: None,
         present: &present,
+        frozen: &[],
         everything,
         ranges: &[],
-        dropped: None,
-        frozen: &[],
-        dropped_sessions: None,
+        horizon: Horizon::NONE,
     })
 }
 
@@ -108,7 +110,7 @@ fn an_event_without_a_usable_date_means_everything() {
 }
 
 #[test]
-fn files_that_cannot_be_are_named() {
+fn inconsistent_files_are_named_in_the_error() {
     let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let error = |archive: &[DataFile], at: u64| {
         planned(hourly, &cut(&[0]), &cut(&[at]), archive, false).expect_err("no plan").to_string()
@@ -158,32 +160,32 @@ proptest! {
 }
 
 #[test]
-fn a_wanted_range_is_recomputed_besides_what_is_new() {
+fn a_requested_range_is_recomputed_as_well_as_new_dates() {
     let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let archive = [file("a", 1, 0, 0, 5), file("b", 4, 0, 5, 7), file("c", 6, 0, 7, 9), file("d", 7, 0, 9, 12)];
     let present = [view_file(Some(1)), view_file(Some(4)), view_file(Some(5)), view_file(Some(6))];
     let ranges = [DateRange { from: Day(4), to: Day(6) }, DateRange { from: Day(20), to: Day(2_000_000) }];
     let (seam, end) = (cut(&[9]), cut(&[12]));
-    let given = |window, present, ranges| Given {
+    let input = |window, present, ranges| PlanInput {
         window,
         seam: &seam,
         cut: &end,
         archive: &archive,
+        dropped: None,
         present,
+        frozen: &[],
         everything: false,
         ranges,
-        dropped: None,
-        frozen: &[],
-        dropped_sessions: None,
+        horizon: Horizon::NONE,
     };
-    let plan = super::plan(&given(hourly, &present, &ranges)).expect("a plan");
+    let plan = super::plan(&input(hourly, &present, &ranges)).expect("a plan");
     // Day 5 has rows that no event makes any more: they go.
     assert_eq!(days(&plan), (vec![4, 5, 7], vec![4, 7], vec!["Some(4)", "Some(5)"]));
-    let none = super::plan(&given(hourly, &present, &[])).expect("a plan");
+    let none = super::plan(&input(hourly, &present, &[])).expect("a plan");
     assert_eq!(days(&none).0, [7]);
     // Windows that reach over the edge of a day need the events of the days after it.
     let three_days = Window::Tumble(Grid::Fixed { size: 72 * HOUR, offset: 24 * HOUR });
-    let wide = super::plan(&given(three_days, &present, &[DateRange { from: Day(4), to: Day(5) }])).expect("a plan");
+    let wide = super::plan(&input(three_days, &present, &[DateRange { from: Day(4), to: Day(5) }])).expect("a plan");
     assert_eq!((days(&wide).0, days(&wide).1), (vec![4, 7], vec![4, 6, 7]));
 }
 

@@ -1,6 +1,7 @@
-//! How are events folded within a budget? Batch by batch; when the states have grown too large, whoever reads decides
-//! whether to go on with fewer groups.
+//! Folds events within a memory budget, batch by batch. When the states have grown too large, the caller either narrows the
+//! fold to fewer groups or stops it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use shared::partial::accumulate::{Accumulator, Evaluated};
@@ -12,96 +13,95 @@ use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
+use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
+use crate::recompute::fold::slices::IdRange;
 use crate::recompute::frozen_sessions::FrozenSessions;
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
 
-/// Events after which states are measured again, at least: measuring looks at every group. In small budgets an event more
-/// for each of these bytes.
+/// Events after which states are measured again, at least: measuring visits every group.
 const MEASURE_EVENTS_MIN: usize = 65_536;
+/// In small budgets, one event per so many bytes of the budget.
 const MEASURE_BYTES: usize = 1_024;
 
-/// Did it fit?
+/// Whether states fit into the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filled {
+pub enum Capacity {
     Fits,
     Full,
 }
 
-/// States of the groups of a bucket, while they grow.
+/// The growing states of the groups of a bucket.
 #[derive(Debug)]
-pub struct Filling {
+pub struct BoundedFold {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
     pub bucket: Bucket,
-    /// Only panes in this half-open range, in microseconds.
-    pub panes: (i64, i64),
+    /// The panes to fold, in microseconds.
+    pub panes: IdRange,
     accumulator: Accumulator,
     /// Events to fold before the states are measured again.
     measure_in: usize,
 }
 
-impl Filling {
-    /// Nothing folded yet.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, bucket: Bucket) -> Filling {
+impl BoundedFold {
+    /// Returns a fold without events.
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, bucket: Bucket) -> BoundedFold {
         let accumulator = empty(&view, &layout);
-        let panes = (i64::MIN, i64::MAX);
-        Filling { view, layout, bucket, panes, accumulator, measure_in: 0 }
+        BoundedFold { view, layout, bucket, panes: IdRange::ALL, accumulator, measure_in: 0 }
     }
 
-    /// Folds the events of `files`. When the states take more than `limit_bytes`, `narrow` may make room and go on.
+    /// Folds the events of `files`. When the states exceed `limit_bytes`, `narrow` may make room and let the fold continue.
     pub fn read(
         &mut self,
-        query: &Query,
+        query: &ArchiveQuery,
         files: &[ArchiveFile],
-        rows: Rows<'_>,
+        rows: RowSelection<'_>,
         watch: &Watch,
         limit_bytes: usize,
-        narrow: &mut dyn FnMut(&mut Filling) -> Result<Filled, RunFailure>,
-    ) -> Result<Filled, RunFailure> {
-        let mut filled = Filled::Fits;
+        narrow: &mut dyn FnMut(&mut BoundedFold) -> Result<Capacity, RunFailure>,
+    ) -> Result<Capacity, RunFailure> {
         let read = query.for_each_batch(files, rows, watch, true, &mut |batch| {
             self.fold(&batch, query.frozen.as_deref())?;
-            while self.is_above(limit_bytes) && filled == Filled::Fits {
-                filled = narrow(self)?;
+            while self.is_above(limit_bytes) {
+                if narrow(self)? == Capacity::Full {
+                    return Ok(ControlFlow::Break(()));
+                }
                 self.measure_in = 0;
             }
-            if filled == Filled::Full { Err(RunFailure::Full) } else { Ok(()) }
-        });
-        match read {
-            Err(RunFailure::Full) => Ok(Filled::Full),
-            read => read.map(|()| Filled::Fits),
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(if read.is_break() { Capacity::Full } else { Capacity::Fits })
     }
 
-    /// Goes on with the groups in `bucket` alone.
+    /// Continues with the groups in `bucket` alone.
     pub fn narrow(&mut self, bucket: Bucket) {
         self.accumulator.retain(bucket);
         self.bucket = bucket;
     }
 
-    /// Number of rows, and of groups over all windows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.accumulator.rows()
     }
 
+    /// Returns the number of groups over all windows.
     pub fn groups(&self) -> usize {
         self.accumulator.keys()
     }
 
-    /// What has been folded.
+    /// Returns the states so far.
     pub fn part(&self) -> Part {
         self.accumulator.part()
     }
 
-    /// What has been folded; then there is nothing.
+    /// Returns the states so far and starts again without any.
     pub fn take(&mut self) -> Part {
         std::mem::replace(&mut self.accumulator, empty(&self.view, &self.layout)).part()
     }
 
-    /// Goes on from here.
+    /// Continues with other states.
     pub fn put(&mut self, accumulator: Accumulator) {
         self.accumulator = accumulator;
     }
@@ -134,8 +134,8 @@ impl Filling {
             true => None,
             false => Some(self.layout.encode(&batch.dimensions)?),
         };
-        let (first, end) = self.panes;
-        let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| *pane >= first && *pane < end);
+        let wanted = self.panes;
+        let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| wanted.contains(*pane));
         let bucket = self.bucket;
         let key = |row: &u32| keys.as_ref().map_or(&[][..], |keys| keys.row(*row as usize).data());
         let in_bucket = |row: &u32| bucket.holds(key(row));

@@ -1,6 +1,6 @@
-//! How are exact rows computed where Polars cannot? Polars reads and evaluates; the events are folded by the very code of
-//! the speed layer, with states that keep every value. Windows that overlap, sessions, calendars, distinct counts,
-//! percentiles and the like come about here.
+//! Computes exact rows that Polars cannot group: overlapping windows, sessions, calendars, distinct counts, percentiles and
+//! the like. Polars reads and evaluates; the events are folded by the code of the speed layer, with states that keep every
+//! value.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,114 +10,113 @@ use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::NO_GROUP;
-use shared::time::Day;
+use shared::time::{Day, Micros};
 use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::{ArchiveFile, window_date};
+use crate::plan::{ArchiveFile, window_date};
 use crate::recompute::budget::Budget;
-use crate::recompute::fold::bounded_fold::{Filled, Filling};
-use crate::recompute::fold::slices::{Emit, Slicing};
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
+use crate::recompute::fold::bounded_fold::{BoundedFold, Capacity};
+use crate::recompute::fold::slices::{Emit, IdRange, Slices};
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
 
-/// Events on their way to their window dates.
+/// Folds events into the rows of their window dates.
 #[derive(Debug)]
-pub struct Folding {
+pub struct EventFold {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
     budget: Budget,
     /// The window dates to keep; `None`: all.
-    wanted: Option<BTreeSet<Option<Day>>>,
-    /// What has been folded and may still be needed. Sessions, and the window over all time, are one part that grows.
+    requested: Option<BTreeSet<Option<Day>>>,
+    /// States that may still be needed. Sessions, and the window over all time, are one growing part.
     parts: Vec<Part>,
-    filling: Filling,
-    /// Window dates that have rows and are not finished.
+    fold: BoundedFold,
+    /// Window dates that have rows and are not emitted yet.
     open: BTreeSet<Option<Day>>,
-    /// Sessions that begin earlier are dropped; `None`: none are.
-    first: Option<Day>,
-    /// Where the last of those ends; [`i64::MIN`]: there was none.
-    dropped_end: i64,
+    /// Sessions that start earlier are dropped; `None`: none are.
+    retained_from: Option<Day>,
+    /// The end of the last dropped session; `None`: there was none.
+    dropped_sessions_end: Option<Micros>,
 }
 
-impl Folding {
-    /// Nothing folded yet, of the groups in `bucket`.
+impl EventFold {
+    /// Returns a fold without events, for the groups in `bucket`.
     pub fn new(
         view: Arc<View>,
         layout: Arc<KeyLayout>,
         budget: Budget,
-        wanted: Option<BTreeSet<Option<Day>>>,
+        requested: Option<BTreeSet<Option<Day>>>,
         bucket: Bucket,
-    ) -> Folding {
-        let filling = Filling::new(Arc::clone(&view), Arc::clone(&layout), bucket);
-        Folding {
+    ) -> EventFold {
+        let fold = BoundedFold::new(Arc::clone(&view), Arc::clone(&layout), bucket);
+        EventFold {
             view,
             layout,
             budget,
-            wanted,
+            requested,
             parts: Vec::new(),
-            filling,
+            fold,
             open: BTreeSet::new(),
-            first: None,
-            dropped_end: i64::MIN,
+            retained_from: None,
+            dropped_sessions_end: None,
         }
     }
 
-    /// Keeps in mind how far the sessions reach that begin before `first`, which nobody wants.
-    pub fn dropping_before(mut self, first: Option<Day>) -> Folding {
-        self.first = first;
+    /// Returns the fold with the first day that retention has left: it notes how far earlier sessions reach.
+    pub fn dropping_before(self, retained_from: Option<Day>) -> EventFold {
+        EventFold { retained_from, ..self }
+    }
+
+    /// Returns the end of the last session that was dropped; `None`: none was.
+    pub fn dropped_sessions_end(&self) -> Option<Micros> {
+        self.dropped_sessions_end
+    }
+
+    /// Returns the fold limited to some panes.
+    pub fn of_panes(mut self, panes: IdRange) -> EventFold {
+        self.fold.panes = panes;
         self
     }
 
-    /// Where the last of the sessions ends, in microseconds, that have been dropped; [`i64::MIN`]: none was.
-    pub fn dropped_end(&self) -> i64 {
-        self.dropped_end
-    }
-
-    /// Takes only panes from the first of `panes` to before the second.
-    pub fn of_panes(mut self, panes: (i64, i64)) -> Folding {
-        self.filling.panes = panes;
-        self
-    }
-
-    /// Folds the events of `files`. After [`Filled::Full`] some of them are folded, others not: unless `narrow` made room
-    /// and said so, this is of no more use. Blocking.
+    /// Folds the events of `files`. After [`Capacity::Full`] only some of them are folded, so the fold must be discarded,
+    /// unless `narrow` made room and returned [`Capacity::Fits`]. Blocking.
     pub fn add(
         &mut self,
-        query: &Query,
+        query: &ArchiveQuery,
         files: &[ArchiveFile],
-        rows: Rows<'_>,
+        rows: RowSelection<'_>,
         watch: &Watch,
-        narrow: &mut dyn FnMut(&mut Filling) -> Result<Filled, RunFailure>,
-    ) -> Result<Filled, RunFailure> {
+        narrow: &mut dyn FnMut(&mut BoundedFold) -> Result<Capacity, RunFailure>,
+    ) -> Result<Capacity, RunFailure> {
         let before: usize = self.parts.iter().map(Part::bytes).sum();
         let limit = self.budget.states_bytes().saturating_sub(before);
-        if self.filling.read(query, files, rows, watch, limit, narrow)? == Filled::Full {
-            return Ok(Filled::Full);
+        if self.fold.read(query, files, rows, watch, limit, narrow)? == Capacity::Full {
+            return Ok(Capacity::Full);
         }
         match self.view.window {
-            Window::All => self.open.extend((self.filling.rows() > 0).then_some(None)),
+            Window::All => self.open.extend((self.fold.rows() > 0).then_some(None)),
             Window::Session { .. } => {}
             window => {
-                let part = self.filling.take();
+                let part = self.fold.take();
                 let mut before = None;
                 for pane in part.blocks.iter().flat_map(|block| &block.windows).copied() {
                     if before.replace(pane) != Some(pane) {
                         window.for_each_window(pane, |id| _ = self.open.insert(window_date(window, id)));
                     }
                 }
-                if let Some(wanted) = &self.wanted {
-                    self.open.retain(|date| wanted.contains(date));
+                if let Some(requested) = &self.requested {
+                    self.open.retain(|date| requested.contains(date));
                 }
                 self.parts.push(part);
             }
         }
-        Ok(Filled::Fits)
+        Ok(Capacity::Fits)
     }
 
-    /// Hands out the dates that no event of a later day can change, and returns them. `through` is the last event day that
-    /// has been read whole.
+    /// Emits the dates that no event of a later day can change, and returns them. `through` is the last event day that has
+    /// been read completely.
     pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
             return self.finish_sessions(gap, Some(through), emit);
@@ -128,7 +127,7 @@ impl Folding {
         self.finish(done, emit)
     }
 
-    /// Hands out all dates that are left: everything has been read.
+    /// Emits all dates that are left: everything has been read.
     pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
             return self.finish_sessions(gap, None, emit);
@@ -139,7 +138,7 @@ impl Folding {
 
     fn finish(&mut self, done: Vec<Option<Day>>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         if self.view.window == Window::All && !done.is_empty() {
-            self.parts = vec![self.filling.part()];
+            self.parts = vec![self.fold.part()];
         }
         for date in &done {
             self.date(*date, emit)?;
@@ -149,7 +148,7 @@ impl Folding {
         Ok(done)
     }
 
-    /// Lets go of parts that no open date needs.
+    /// Drops parts that no open date needs.
     fn forget(&mut self) {
         let window = self.view.window;
         match self.open.first() {
@@ -163,14 +162,14 @@ impl Folding {
         }
     }
 
-    /// The sessions of all days on which none begins that later events may still join.
+    /// Emits the sessions of all days on which none starts that later events may still join.
     fn finish_sessions(
         &mut self,
         gap: i64,
         through: Option<Day>,
         emit: Emit<'_>,
     ) -> Result<Vec<Option<Day>>, RunFailure> {
-        let part = self.filling.take();
+        let part = self.fold.take();
         let read_to = through.map_or(i64::MAX, |day| Day(day.0 + 1).start().0);
         let (mut days, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
         for (first, last) in part.sessions() {
@@ -180,15 +179,15 @@ impl Folding {
                 unfinished.insert(day);
             }
         }
-        // Days without a name cannot be told apart before the end.
+        // Rows without a date are complete only at the end.
         let is_done = |day: &Option<Day>| through.is_none_or(|through| day.is_some_and(|day| day <= through));
         let done: BTreeSet<Option<Day>> = days.difference(&unfinished).copied().filter(is_done).collect();
-        let is_wanted = |day: &Option<Day>| self.wanted.as_ref().is_none_or(|wanted| wanted.contains(day));
-        let kept: Vec<Option<Day>> = done.iter().copied().filter(is_wanted).collect();
+        let is_requested = |day: &Option<Day>| self.requested.as_ref().is_none_or(|requested| requested.contains(day));
+        let kept: Vec<Option<Day>> = done.iter().copied().filter(is_requested).collect();
         for (first, last) in part.sessions() {
             let day = window_date(self.view.window, first);
-            if day.is_some_and(|day| self.first.is_some_and(|kept| day < kept)) && done.contains(&day) {
-                self.dropped_end = self.dropped_end.max(last.saturating_add(gap));
+            if day.is_some_and(|day| self.retained_from.is_some_and(|kept| day < kept)) && done.contains(&day) {
+                self.dropped_sessions_end = self.dropped_sessions_end.max(Some(Micros(last.saturating_add(gap))));
             }
         }
         self.parts = vec![part];
@@ -207,14 +206,14 @@ impl Folding {
             }
             rest.absorb(&part);
         }
-        self.filling.put(rest);
+        self.fold.put(rest);
         Ok(done.into_iter().collect())
     }
 
-    /// Hands out the rows of one window date, of whatever parts they are made.
+    /// Emits the rows of one window date from all parts.
     fn date(&self, date: Option<Day>, emit: Emit<'_>) -> Result<(), RunFailure> {
         let slice_bytes = self.budget.slice_bytes();
-        let slicing = Slicing { view: &self.view, layout: &self.layout, slice_bytes };
-        slicing.finish(date, &self.parts, self.filling.bucket, emit)
+        let slicing = Slices { view: &self.view, layout: &self.layout, slice_bytes };
+        slicing.finish(date, &self.parts, self.fold.bucket, emit)
     }
 }

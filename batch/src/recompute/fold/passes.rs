@@ -1,6 +1,6 @@
-//! What if the groups of a window date do not fit in memory? They are folded bucket by bucket: each pass reads the events
-//! again and keeps the groups of its bucket. A pass that grows too large goes on with half of its groups and leaves the
-//! other half to a later one, so nothing has to be known of the groups beforehand.
+//! Folds groups that do not fit in memory at once, bucket by bucket: each pass reads the events again and keeps the groups of
+//! its bucket. A pass that grows too large continues with half of its groups and leaves the other half to a later one, so
+//! the number of groups need not be known in advance.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,105 +8,106 @@ use std::sync::Arc;
 use polars::prelude::DataFrame;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
-use shared::time::Day;
+use shared::time::{Day, Micros};
 
-use crate::failure::{RunFailure, date_name};
-use crate::plan::planner::ArchiveFile;
+use crate::failure::RunFailure;
+use crate::plan::{ArchiveFile, date_name};
 use crate::recompute::budget::Budget;
 use crate::recompute::duplicates;
-use crate::recompute::fold::bounded_fold::Filled;
-use crate::recompute::fold::folding::Folding;
-use crate::recompute::fold::slices::Emit;
-use crate::recompute::reduce::group_by::{Query, Rows};
-use crate::recompute::scan::Watch;
+use crate::recompute::fold::bounded_fold::Capacity;
+use crate::recompute::fold::folding::EventFold;
+use crate::recompute::fold::slices::{Emit, IdRange};
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
 
 /// Files read together.
 #[derive(Debug, Clone)]
-pub struct Portion {
+pub struct ReadChunk {
     pub files: Vec<ArchiveFile>,
-    /// The last event day that has been read whole with it; `None`: there are more files of the same date.
+    /// The last event day that is complete with this chunk; `None`: more files of the same date follow.
     pub through: Option<Day>,
+    /// No chunk follows.
     pub is_last: bool,
 }
 
-/// Events left out because their id came before, with the files they are in.
+/// Duplicates: events whose id came before, with the files they are in.
 pub type Duplicates = Vec<(Vec<ArchiveFile>, DataFrame)>;
 
-/// What passes are made over.
+/// The events and limits of all passes.
 #[derive(Debug)]
 pub struct Passes<'a> {
-    pub query: &'a Query,
+    pub query: &'a ArchiveQuery,
     pub layout: &'a Arc<KeyLayout>,
     pub budget: Budget,
-    /// Look for duplicates?
+    /// Search for duplicates.
     pub dedup: bool,
     pub watch: &'a Watch,
-    /// Sessions that begin earlier are dropped; `None`: none are.
-    pub first: Option<Day>,
+    /// Sessions that start earlier are dropped; `None`: none are.
+    pub retained_from: Option<Day>,
 }
 
 impl Passes<'_> {
-    /// Hands out the rows of the `wanted` window dates, which `portions` hold all events of. Of windows of one length only
-    /// the panes `panes` are folded. Returns where the last session ends that was dropped. Blocking.
+    /// Emits the rows of the `requested` window dates, whose events are all in `chunks`. Of windows of one length only the
+    /// panes `panes` are folded. Returns the end of the last session that was dropped. Blocking.
     pub fn run(
         &self,
-        portions: &[Portion],
-        wanted: BTreeSet<Option<Day>>,
-        panes: (i64, i64),
+        chunks: &[ReadChunk],
+        requested: BTreeSet<Option<Day>>,
+        panes: IdRange,
         found: &mut Duplicates,
         emit: Emit<'_>,
-    ) -> Result<i64, RunFailure> {
-        let removed = self.duplicates(portions)?;
-        // What is read again is not counted again.
+    ) -> Result<Option<Micros>, RunFailure> {
+        let removed = self.duplicates(chunks)?;
+        // Repeated reads are not counted again.
         let watch = Watch { rows: Arc::default(), ..self.watch.clone() };
-        let mut waiting = vec![(Bucket::ALL, wanted)];
-        let mut dropped_end = i64::MIN;
-        while let Some((bucket, mut wanted)) = waiting.pop() {
+        let mut waiting = vec![(Bucket::ALL, requested)];
+        let mut dropped_sessions_end = None;
+        while let Some((bucket, mut requested)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
-            let mut folding = Folding::new(view, layout, self.budget, Some(wanted.clone()), bucket)
+            let mut fold = EventFold::new(view, layout, self.budget, Some(requested.clone()), bucket)
                 .of_panes(panes)
-                .dropping_before(self.first);
-            for (portion, removed) in portions.iter().zip(&removed) {
-                let rows = removed.as_ref().map_or(Rows::All, Rows::Without);
-                folding.add(self.query, &portion.files, rows, &watch, &mut |filling| {
-                    let halves = filling.bucket.halves().filter(|_| filling.groups() > 1);
-                    let [kept, left] = halves.ok_or_else(|| self.too_large(&wanted))?;
-                    tracing::debug!(view = %self.query.view.name, bucket = %kept, "too many groups for the memory limit: one more pass");
-                    waiting.push((left, wanted.clone()));
-                    filling.narrow(kept);
-                    Ok(Filled::Fits)
+                .dropping_before(self.retained_from);
+            for (chunk, removed) in chunks.iter().zip(&removed) {
+                let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);
+                fold.add(self.query, &chunk.files, rows, &watch, &mut |states| {
+                    let halves = states.bucket.halves().filter(|_| states.groups() > 1);
+                    let [kept, left] = halves.ok_or_else(|| self.too_large(&requested))?;
+                    tracing::debug!(view = %self.query.view.name, bucket = %kept, "too many groups for the memory limit; adding a pass");
+                    waiting.push((left, requested.clone()));
+                    states.narrow(kept);
+                    Ok(Capacity::Fits)
                 })?;
-                let done = match portion.through {
-                    _ if portion.is_last => folding.finish_all(emit)?,
-                    Some(day) => folding.finish_through(day, emit)?,
+                let done = match chunk.through {
+                    _ if chunk.is_last => fold.finish_all(emit)?,
+                    Some(day) => fold.finish_through(day, emit)?,
                     None => Vec::new(),
                 };
-                done.iter().for_each(|date| _ = wanted.remove(date));
+                done.iter().for_each(|date| _ = requested.remove(date));
             }
-            dropped_end = dropped_end.max(folding.dropped_end());
+            dropped_sessions_end = dropped_sessions_end.max(fold.dropped_sessions_end());
         }
-        let portions = portions.iter().zip(removed);
-        found.extend(portions.filter_map(|(portion, removed)| Some((portion.files.clone(), removed?))));
-        Ok(dropped_end)
+        let chunks = chunks.iter().zip(removed);
+        found.extend(chunks.filter_map(|(chunk, removed)| Some((chunk.files.clone(), removed?))));
+        Ok(dropped_sessions_end)
     }
 
-    fn duplicates(&self, portions: &[Portion]) -> Result<Vec<Option<DataFrame>>, RunFailure> {
-        let find = |portion: &Portion| match self.dedup {
-            true => duplicates::find(&self.query.source, &portion.files, self.budget.ids_bytes(), self.watch),
+    fn duplicates(&self, chunks: &[ReadChunk]) -> Result<Vec<Option<DataFrame>>, RunFailure> {
+        let find = |chunk: &ReadChunk| match self.dedup {
+            true => duplicates::find(&self.query.source, &chunk.files, self.budget.ids_bytes(), self.watch),
             false => Ok(None),
         };
-        portions.iter().map(find).collect()
+        chunks.iter().map(find).collect()
     }
 
-    fn too_large(&self, wanted: &BTreeSet<Option<Day>>) -> RunFailure {
+    fn too_large(&self, requested: &BTreeSet<Option<Day>>) -> RunFailure {
         RunFailure::MemoryLimit {
             limit: bytes_text(self.budget.limit_bytes),
-            date: date_name(wanted.first().copied().flatten()),
+            date: date_name(requested.first().copied().flatten()),
         }
     }
 }
 
-/// A number of bytes as the settings file takes it.
+/// Returns a number of bytes as the settings file writes it.
 fn bytes_text(bytes: u64) -> String {
     match bytes {
         _ if bytes >= 1 << 30 && bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),

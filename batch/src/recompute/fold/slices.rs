@@ -1,11 +1,12 @@
-//! How do states become the rows of a window date? Merged, finished and sorted; in slices where all at once would take too
-//! much memory. A slice is a bucket of the groups, and becomes a file of its own.
+//! Turns states into the rows of a window date: merged, finished and sorted, in slices where all at once would use too much
+//! memory. A slice is a bucket of the groups and becomes a file of its own.
 
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use lake::is_readable;
+use shared::horizon::Horizon;
 use shared::partial::block::{Block, Part};
 use shared::partial::bucket::Bucket;
 use shared::partial::codec::{decode, encode};
@@ -23,38 +24,68 @@ pub struct FinishedDate {
     pub date: Option<Day>,
     /// The groups that are in it.
     pub bucket: Bucket,
-    /// As the view's table has them, sorted by window, then group.
+    /// The rows as the view's table has them, sorted by window, then group.
     pub rows: RecordBatch,
-    /// The same as partial aggregates.
+    /// The same rows as partial aggregates.
     pub part: Part,
 }
 
 impl FinishedDate {
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.rows.get_array_memory_size() + self.part.bytes()
     }
 }
 
-/// Takes finished rows as they come; blocks while too many wait to be written.
+/// Receives finished rows; blocks while too many wait to be written.
 pub type Emit<'a> = &'a mut dyn FnMut(FinishedDate) -> Result<(), RunFailure>;
 
-/// What is cut into slices.
+/// A range of ids of windows or panes, in microseconds: `from..to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    pub from: i64,
+    pub to: i64,
+}
+
+impl IdRange {
+    /// Every id.
+    pub const ALL: IdRange = IdRange { from: i64::MIN, to: i64::MAX };
+
+    /// Returns the ids of the windows of a date. Windows without a date may have any.
+    pub fn of_date(window: Window, date: Option<Day>) -> IdRange {
+        let Some(day) = date else { return IdRange::ALL };
+        let (from, to) = window.ids_starting_in(day.start().0, Day(day.0 + 1).start().0);
+        IdRange { from, to }
+    }
+
+    /// Returns the panes of the windows in the range.
+    pub fn panes(self, window: Window) -> IdRange {
+        let (from, to) = window.panes_of(self.from, self.to);
+        IdRange { from, to }
+    }
+
+    /// Returns whether the range has the id.
+    pub fn contains(self, id: i64) -> bool {
+        id >= self.from && id < self.to
+    }
+}
+
+/// Cuts the rows of a view into slices.
 #[derive(Debug, Clone, Copy)]
-pub struct Slicing<'a> {
+pub struct Slices<'a> {
     pub view: &'a View,
     pub layout: &'a Arc<KeyLayout>,
-    /// States of one slice, in bytes.
+    /// Largest size of the states of one slice, in bytes.
     pub slice_bytes: usize,
 }
 
-impl Slicing<'_> {
-    /// The rows that `parts` make of a window date, of the groups in `bucket`.
+impl Slices<'_> {
+    /// Emits the rows of a window date that `parts` make, of the groups in `bucket`.
     pub fn finish(&self, date: Option<Day>, parts: &[Part], bucket: Bucket, emit: Emit<'_>) -> Result<(), RunFailure> {
-        let (from, to) = ids_of(self.view.window, date);
-        let slices = self.bytes(parts, from, to).div_ceil(self.slice_bytes).max(1);
+        let ids = IdRange::of_date(self.view.window, date);
+        let slices = self.bytes(parts, ids).div_ceil(self.slice_bytes).max(1);
         for slice in bucket.split(slices as u64) {
-            let finished = self.slice(date, parts, (from, to), slice)?;
+            let finished = self.slice(date, parts, ids, slice)?;
             if finished.rows.num_rows() > 0 {
                 emit(finished)?;
             }
@@ -62,20 +93,20 @@ impl Slicing<'_> {
         Ok(())
     }
 
-    /// Memory of the states of the windows `from..to`: an estimate, from above where groups are in several parts.
-    fn bytes(&self, parts: &[Part], from: i64, to: i64) -> usize {
+    /// Estimates the memory of the states of the windows in `ids`; too much where groups are in several parts.
+    fn bytes(&self, parts: &[Part], ids: IdRange) -> usize {
         let window = self.view.window;
         let mut bytes = 0;
         for part in parts {
             let rows = |block: &Block| -> usize {
                 if !part.panes {
-                    return block.windows.iter().filter(|id| **id >= from && **id < to).count();
+                    return block.windows.iter().filter(|id| ids.contains(**id)).count();
                 }
                 let mut before = (i64::MIN, 0);
                 let covering = |pane: &i64| {
                     if before.0 != *pane {
                         before = (*pane, 0);
-                        window.for_each_window(*pane, |id| before.1 += usize::from(id >= from && id < to));
+                        window.for_each_window(*pane, |id| before.1 += usize::from(ids.contains(id)));
                     }
                     before.1
                 };
@@ -91,34 +122,27 @@ impl Slicing<'_> {
         &self,
         date: Option<Day>,
         parts: &[Part],
-        (from, to): (i64, i64),
+        ids: IdRange,
         bucket: Bucket,
     ) -> Result<FinishedDate, RunFailure> {
         let view = self.view;
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
         let (grain, precision) = (Grain::Window, Precision::Exact);
+        let IdRange { from, to } = ids;
         let spec =
-            Spec { view, from, to, grain, precision, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
+            Spec { view, from, to, grain, precision, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
         let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();
         if date.is_none() && view.window != Window::All {
-            let is_nameless =
+            let is_undated =
                 |row: &u32| !is_readable(Micros(view.window.bounds(merged.windows[*row as usize]).0).day());
-            order.retain(is_nameless);
+            order.retain(is_undated);
         }
         let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;
         drop(merged);
         let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
         let part = decode(view, self.layout, std::slice::from_ref(&rows))?;
         Ok(FinishedDate { date, bucket, rows, part })
-    }
-}
-
-/// The ids of the windows of a date, half-open. Windows of no date may have any.
-pub fn ids_of(window: Window, date: Option<Day>) -> (i64, i64) {
-    match date {
-        Some(day) => window.ids_starting_in(day.start().0, Day(day.0 + 1).start().0),
-        None => (i64::MIN, i64::MAX),
     }
 }

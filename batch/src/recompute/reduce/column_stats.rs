@@ -1,19 +1,20 @@
-//! What do the archive's statistics promise about a column? Enough to leave out work whose result is known before.
+//! Reads what the archive's statistics guarantee about a column, so that work with a known result is skipped.
 
 use serde_json::Value;
 
-use crate::plan::planner::ArchiveFile;
+use crate::plan::ArchiveFile;
 
-/// What is known of a column over some files.
+/// What the statistics guarantee about a column over some files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnFacts {
+    /// No value is null.
     pub no_nulls: bool,
-    /// No value of an integer column is further from zero than this; `None`: not known.
+    /// No value of an integer column is further from zero than this; `None`: unknown.
     pub magnitude: Option<u64>,
 }
 
-/// The facts about each of `columns` over all `files`.
-pub fn facts(files: &[ArchiveFile], columns: &[&str]) -> Vec<ColumnFacts> {
+/// Returns the facts about each of `columns` over all `files`.
+pub fn column_facts(files: &[ArchiveFile], columns: &[&str]) -> Vec<ColumnFacts> {
     let mut facts = vec![ColumnFacts { no_nulls: true, magnitude: Some(0) }; columns.len()];
     for file in files {
         let stats: Value =
@@ -61,13 +62,16 @@ mod tests {
     }
 
     #[test]
-    fn what_one_file_does_not_say_is_not_known() {
+    fn facts_hold_for_all_files_or_are_unknown() {
         let one = file(Some(r#"{"minValues":{"n":-7},"maxValues":{"n":3},"nullCount":{"n":0}}"#));
         let two = file(Some(r#"{"minValues":{"n":1},"maxValues":{"n":9},"nullCount":{"n":2}}"#));
-        assert_eq!(facts(std::slice::from_ref(&one), &["n"]), [ColumnFacts { no_nulls: true, magnitude: Some(7) }]);
-        assert_eq!(facts(&[one.clone(), two], &["n"]), [ColumnFacts { no_nulls: false, magnitude: Some(9) }]);
+        assert_eq!(
+            column_facts(std::slice::from_ref(&one), &["n"]),
+            [ColumnFacts { no_nulls: true, magnitude: Some(7) }]
+        );
+        assert_eq!(column_facts(&[one.clone(), two], &["n"]), [ColumnFacts { no_nulls: false, magnitude: Some(9) }]);
         let unknown = ColumnFacts { no_nulls: false, magnitude: None };
-        assert_eq!(facts(&[one.clone(), file(None)], &["n"]), [unknown]);
-        assert_eq!(facts(&[one], &["other"]), [unknown]);
+        assert_eq!(column_facts(&[one.clone(), file(None)], &["n"]), [unknown]);
+        assert_eq!(column_facts(&[one], &["other"]), [unknown]);
     }
 }

@@ -1,5 +1,5 @@
-//! What does a view make of some archive files? One Polars query each, giving states per window and group: where
-//! windows have one length, and sums, counts and extremes are all that is asked for. Otherwise see [`crate::recompute::fold::folding`].
+//! Computes states per window and group of some archive files with one Polars query, for views whose windows have one length
+//! and that need only sums, counts and extremes. All other views are folded: see [`crate::recompute::fold`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,27 +21,28 @@ use shared::view::{Aggregate, View};
 use shared::window::{ALL_TIME, Grid, Window};
 
 use crate::failure::RunFailure;
-use crate::plan::planner::ArchiveFile;
+use crate::plan::ArchiveFile;
 use crate::recompute::duplicates;
 use crate::recompute::frozen_sessions::FrozenSessions;
-use crate::recompute::reduce::column_stats::facts;
+use crate::recompute::reduce::column_stats::column_facts;
 use crate::recompute::reduce::reductions::{HALF, IntegerSum, Reductions, StateSource, is_reduced};
-use crate::recompute::scan::{Source, Watch, collect, with_positions};
+use crate::recompute::scan::{ArchiveSource, collect, with_positions};
+use crate::watch::Watch;
 
 const WINDOW: &str = "__window";
 
 /// A view over the archive of its stream.
 #[derive(Debug, Clone)]
-pub struct Query {
-    pub source: Source,
+pub struct ArchiveQuery {
+    pub source: ArchiveSource,
     pub view: Arc<View>,
-    /// The frozen sessions that reach into what is read, if there are any: their events are left out.
+    /// The frozen sessions that reach into the dates to read, if any: their events are excluded.
     pub frozen: Option<Arc<FrozenSessions>>,
 }
 
-/// Which rows of the files a query is about.
+/// The rows of the files that a query reads.
 #[derive(Debug, Clone, Copy)]
-pub enum Rows<'a> {
+pub enum RowSelection<'a> {
     All,
     /// All but these positions.
     Without(&'a DataFrame),
@@ -49,19 +50,24 @@ pub enum Rows<'a> {
     Only(&'a DataFrame),
 }
 
-impl Query {
-    /// Can Polars compute all of the view? Otherwise its events are folded ([`crate::recompute::fold::folding`]).
+impl ArchiveQuery {
+    /// Returns whether Polars can compute the whole view.
     pub fn is_reducible(&self) -> bool {
         let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
         by_polars && self.view.aggregates.iter().all(is_reduced)
     }
 
-    /// States per window and group, sorted by window, then group: the columns `window_start` (but for a window over all
-    /// time), the dimensions, and those of `state_fields`. Counts what it reads. Blocking.
-    pub fn states(&self, files: &[ArchiveFile], rows: Rows<'_>, watch: &Watch) -> Result<RecordBatch, RunFailure> {
+    /// Returns states per window and group, sorted by window, then group: the columns `window_start` (not for a window over
+    /// all time), the dimensions, and those of `state_fields`. Counts the rows it reads. Blocking.
+    pub fn states(
+        &self,
+        files: &[ArchiveFile],
+        rows: RowSelection<'_>,
+        watch: &Watch,
+    ) -> Result<RecordBatch, RunFailure> {
         let names = self.names();
         let columns: Vec<&str> = names.iter().map(String::as_str).collect();
-        let known = facts(files, &columns);
+        let known = column_facts(files, &columns);
         let total = files.iter().map(|f| f.tags.rows).sum();
         let reductions = Reductions::new(&self.view, total, &|column| known[column]);
         let mut inputs = self.keys();
@@ -69,7 +75,7 @@ impl Query {
         let keys = self.key_names();
         let (scanned, _held) = self.source.scan(files, self.columns(rows), watch)?;
         let scanned = watch.counting(scanned);
-        // With neither window nor dimension there is nothing to select but what is counted, and that may be nothing.
+        // A view without windows, dimensions and arguments has no column to select.
         let selected = self.chosen(scanned, rows);
         let selected = if inputs.is_empty() { selected } else { selected.select(inputs) };
         let frame = if keys.is_empty() {
@@ -86,8 +92,8 @@ impl Query {
         self.source.stream.columns.iter().map(|c| c.name.clone()).collect()
     }
 
-    /// The archive's columns that the query needs.
-    pub(crate) fn columns(&self, rows: Rows<'_>) -> Vec<String> {
+    /// Returns the archive's columns that the query needs.
+    pub(crate) fn columns(&self, rows: RowSelection<'_>) -> Vec<String> {
         let mut needed = BTreeSet::from([self.source.stream.event_time]);
         let mut need = |index: usize| {
             needed.insert(index);
@@ -99,8 +105,8 @@ impl Query {
         let mut columns: Vec<String> =
             needed.into_iter().map(|index| self.source.stream.columns[index].name.clone()).collect();
         match rows {
-            Rows::All => {}
-            Rows::Without(_) | Rows::Only(_) => {
+            RowSelection::All => {}
+            RowSelection::Without(_) | RowSelection::Only(_) => {
                 columns.push(system_columns::PARTITION.to_owned());
                 columns.push(system_columns::OFFSET.to_owned());
             }
@@ -108,9 +114,9 @@ impl Query {
         columns
     }
 
-    /// All columns that a run reads of a file, with those to find duplicates by.
+    /// Returns all columns that a run reads of a file, including those that identify duplicates.
     pub fn columns_read(&self, dedup: bool) -> Vec<String> {
-        let mut columns = if self.is_reducible() { self.columns(Rows::All) } else { self.event_columns() };
+        let mut columns = if self.is_reducible() { self.columns(RowSelection::All) } else { self.event_columns() };
         if dedup {
             let stream = &self.source.stream;
             columns.extend(stream.primary_key.map(|key| stream.columns[key].name.clone()));
@@ -121,12 +127,12 @@ impl Query {
         columns
     }
 
-    /// The rows in question that the view's WHERE takes in.
-    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: Rows<'_>) -> LazyFrame {
+    /// Returns the selected rows that pass the view's WHERE.
+    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: RowSelection<'_>) -> LazyFrame {
         let rows = match rows {
-            Rows::All => scanned,
-            Rows::Without(positions) => duplicates::without(with_positions(scanned), positions),
-            Rows::Only(positions) => duplicates::only(with_positions(scanned), positions),
+            RowSelection::All => scanned,
+            RowSelection::Without(positions) => duplicates::without(with_positions(scanned), positions),
+            RowSelection::Only(positions) => duplicates::only(with_positions(scanned), positions),
         };
         match &self.view.filter {
             Some(filter) => rows.filter(to_polars(filter, &self.names())),
@@ -144,7 +150,7 @@ impl Query {
         let names = self.names();
         let window = match self.view.window {
             Window::Tumble(Grid::Fixed { size, offset }) => Some(self.window_start(size, offset).alias(WINDOW)),
-            // Other windows are not for Polars to group by.
+            // Polars does not group by other windows.
             _ => None,
         };
         let dimension = |(number, dimension): (usize, &shared::view::Dimension)| {
@@ -182,14 +188,14 @@ impl Query {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(frame.height()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        // Without a group to count by, Polars answers with one row even for no events at all.
+        // Without groups, Polars returns one row even for no events.
         let rows = reductions.rows().map(|number| longs(frame, &Reductions::name(number))).transpose()?;
         let of_nothing = self.key_names().is_empty() && rows.is_some_and(|rows| rows == [0]);
         Ok(if of_nothing { batch.slice(0, 0) } else { batch })
     }
 }
 
-/// The windows of a batch of [`Query::states`], in microseconds.
+/// Returns the windows of a batch of [`ArchiveQuery::states`], in microseconds.
 pub fn windows_of(batch: &RecordBatch) -> Vec<i64> {
     use arrow::datatypes::TimestampMicrosecondType;
     match batch.column_by_name(WINDOW_START).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()) {
@@ -226,7 +232,7 @@ fn state_columns(frame: &DataFrame, aggregate: &Aggregate, source: StateSource) 
     })
 }
 
-/// The sums as the speed layer keeps them, which cannot overflow either.
+/// Returns the sums as the speed layer keeps them, which cannot overflow either.
 fn integer_sums(frame: &DataFrame, sum: IntegerSum) -> PolarsResult<IntegerSums> {
     Ok(match sum {
         IntegerSum::Whole(number) => {

@@ -1,11 +1,12 @@
-//! How do the states of several queries become the rows of a window date? Filed by date, merged where a window reaches
-//! over the edge of a query, handed out once no more events can come.
+//! Collects the states of several queries by window date, merges them where a window reaches over the edge of a query, and
+//! emits the rows of a date once no more events can change it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use shared::horizon::Horizon;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::codec::{WINDOW_END, decode, encode};
@@ -16,36 +17,37 @@ use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::failure::RunFailure;
-use crate::plan::planner::window_date;
+use crate::plan::window_date;
 use crate::recompute::fold::slices::{Emit, FinishedDate};
 use crate::recompute::reduce::group_by::windows_of;
 
-/// Pieces of a date at which they are merged without waiting for the last.
+/// Number of pieces of a date at which they are merged before the last has arrived.
 const PIECES_MAX: usize = 8;
 
-/// States on their way to their window dates.
+/// Collects states until the rows of their window dates are complete.
 #[derive(Debug)]
-pub struct Pieces {
+pub struct PartialRows {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
     /// The window dates to keep; `None`: all.
-    wanted: Option<BTreeSet<Option<Day>>>,
-    pending: BTreeMap<Option<Day>, Vec<Piece>>,
+    requested: Option<BTreeSet<Option<Day>>>,
+    pending: BTreeMap<Option<Day>, Vec<StatePiece>>,
 }
 
+/// The states of one query for one date.
 #[derive(Debug)]
-struct Piece {
+struct StatePiece {
     part: Part,
     dimensions: Vec<ArrayRef>,
 }
 
-impl Pieces {
-    /// No pieces yet.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, wanted: Option<BTreeSet<Option<Day>>>) -> Pieces {
-        Pieces { view, layout, wanted, pending: BTreeMap::new() }
+impl PartialRows {
+    /// Returns a collection without states.
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, requested: Option<BTreeSet<Option<Day>>>) -> PartialRows {
+        PartialRows { view, layout, requested, pending: BTreeMap::new() }
     }
 
-    /// Files the states of one query, sorted by window.
+    /// Adds the states of one query, sorted by window.
     pub fn add(&mut self, states: &RecordBatch) -> Result<(), RunFailure> {
         let windows = windows_of(states);
         let date_of = |row: usize| window_date(self.view.window, windows[row]);
@@ -53,7 +55,7 @@ impl Pieces {
         while from < windows.len() {
             let date = date_of(from);
             let to = (from + 1..windows.len()).find(|row| date_of(*row) != date).unwrap_or(windows.len());
-            if self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&date)) {
+            if self.requested.as_ref().is_none_or(|requested| requested.contains(&date)) {
                 let slice = states.slice(from, to - from);
                 let mut pieces = self.pending.remove(&date).unwrap_or_default();
                 pieces.push(self.piece(&slice)?);
@@ -68,16 +70,16 @@ impl Pieces {
         Ok(())
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        let of_piece = |piece: &Piece| {
+        let of_piece = |piece: &StatePiece| {
             piece.part.bytes() + piece.dimensions.iter().map(|column| column.get_array_memory_size()).sum::<usize>()
         };
         self.pending.values().flatten().map(of_piece).sum()
     }
 
-    /// Hands out the dates that no event of a later day can change, and returns them. `through` is the last event day that
-    /// has been read whole.
+    /// Emits the dates that no event of a later day can change, and returns them. `through` is the last event day that has
+    /// been read completely.
     pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         let window = self.view.window;
         let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
@@ -86,7 +88,7 @@ impl Pieces {
         self.finish(dates, emit)
     }
 
-    /// Hands out all dates that are left: everything has been read.
+    /// Emits all dates that are left: everything has been read.
     pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
         let dates = self.pending.keys().copied().collect();
         self.finish(dates, emit)
@@ -96,7 +98,7 @@ impl Pieces {
         for date in dates.iter().copied() {
             let mut pieces = self.pending.remove(&date).unwrap_or_default();
             emit(match pieces.pop() {
-                Some(Piece { part, dimensions }) if pieces.is_empty() && part.blocks.len() == 1 => {
+                Some(StatePiece { part, dimensions }) if pieces.is_empty() && part.blocks.len() == 1 => {
                     let block = &part.blocks[0];
                     FinishedDate {
                         date,
@@ -116,7 +118,7 @@ impl Pieces {
         Ok(dates)
     }
 
-    fn piece(&self, states: &RecordBatch) -> Result<Piece, RunFailure> {
+    fn piece(&self, states: &RecordBatch) -> Result<StatePiece, RunFailure> {
         // States from a query have the start of the window before the dimensions; merged rows its end as well.
         let windows = match self.view.window {
             Window::All => 0,
@@ -124,12 +126,12 @@ impl Pieces {
         };
         let dimensions = states.columns()[windows..windows + self.view.dimensions.len()].to_vec();
         let part = decode(&self.view, &self.layout, std::slice::from_ref(states))?;
-        Ok(Piece { part, dimensions })
+        Ok(StatePiece { part, dimensions })
     }
 }
 
-/// One row per window and group, sorted, as the view's table has them.
-fn merge_pieces(view: &View, pieces: &[Piece]) -> Result<RecordBatch, RunFailure> {
+/// Merges pieces into one row per window and group, sorted, as the view's table has them.
+fn merge_pieces(view: &View, pieces: &[StatePiece]) -> Result<RecordBatch, RunFailure> {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
     let spec = Spec {
         view,
@@ -138,7 +140,7 @@ fn merge_pieces(view: &View, pieces: &[Piece]) -> Result<RecordBatch, RunFailure
         grain: Grain::Window,
         precision: Precision::Exact,
         dimensions: &dimensions,
-        speed_from: i64::MIN,
+        horizon: Horizon::NONE,
         filter: None,
     };
     let parts: Vec<(&Part, Layers)> = pieces.iter().map(|piece| (&piece.part, Layers::BATCH)).collect();

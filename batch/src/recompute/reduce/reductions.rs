@@ -1,4 +1,4 @@
-//! Which sums, counts and extremes does Polars compute for a view's aggregates? Each once, and no wider than needed.
+//! Chooses the sums, counts and extremes that Polars computes for a view's aggregates: each once, and no wider than needed.
 //!
 //! Integers and decimals are exact: sums run in 64 bits where the archive's statistics prove that they fit, otherwise in
 //! 128, and DECIMALs that might not fit those in two halves. Counts come as 32 bits from Polars, which is enough because
@@ -13,10 +13,11 @@ use shared::window::Window;
 
 use crate::recompute::reduce::column_stats::ColumnFacts;
 
-/// Where the halves of a DECIMAL are split.
+/// The value at which the halves of a DECIMAL are split.
 pub const HALF: i128 = 1_000_000_000_000_000_000;
 
-/// Is an aggregate's state made of counts, extremes and sums that come out the same in any order? Those of DOUBLE do not.
+/// Returns whether an aggregate's state consists of counts, extremes and sums that do not depend on the order of the events.
+/// Sums of DOUBLE do.
 pub fn is_reduced(aggregate: &Aggregate) -> bool {
     use AggregateFunction::{Avg, Count, Max, Min, Sum};
     match aggregate.function {
@@ -26,9 +27,9 @@ pub fn is_reduced(aggregate: &Aggregate) -> bool {
     }
 }
 
-/// One number per group.
+/// A number that Polars computes per group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum Reduction {
     Rows,
     /// Rows whose input is not null.
     Values(usize),
@@ -43,14 +44,14 @@ enum Step {
     HasNan(usize),
 }
 
-/// Where a sum of integers is found; numbers are those of [`Reductions::name`].
+/// The columns of a sum of integers; numbers are those of [`Reductions::name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntegerSum {
     Whole(usize),
     Halves { upper: usize, lower: usize },
 }
 
-/// Where the parts of an aggregate's state are found; numbers are those of [`Reductions::name`].
+/// The columns of an aggregate's state; numbers are those of [`Reductions::name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateSource {
     Count(usize),
@@ -69,42 +70,42 @@ pub enum StateSource {
     },
 }
 
-/// What Polars computes for a view over some files.
+/// The numbers that Polars computes for a view over some files.
 #[derive(Debug)]
 pub struct Reductions<'v> {
     inputs: Vec<(Option<&'v Scalar>, Option<&'v Scalar>)>,
-    steps: Vec<Step>,
+    steps: Vec<Reduction>,
     rows: Option<usize>,
     /// One per aggregate of the view.
     pub sources: Vec<StateSource>,
 }
 
 impl<'v> Reductions<'v> {
-    /// For all aggregates of `view`, over `rows` rows of whose columns `facts` (by index of the stream's columns) are known.
+    /// Returns the reductions for all aggregates of `view`, over `rows` rows. `facts` are by index of the stream's columns.
     pub fn new(view: &'v View, rows: u64, facts: &dyn Fn(usize) -> ColumnFacts) -> Reductions<'v> {
         let mut reductions = Reductions { inputs: Vec::new(), steps: Vec::new(), rows: None, sources: Vec::new() };
         for aggregate in &view.aggregates {
             let source = reductions.add(aggregate, rows, facts);
             reductions.sources.push(source);
         }
-        // Polars wants something to compute, and a result without groups says only by this that there were no rows.
+        // Polars needs something to compute, and without groups only this count shows that there were no rows.
         if reductions.steps.is_empty() || (view.window == Window::All && view.dimensions.is_empty()) {
-            reductions.rows = Some(reductions.step(Step::Rows));
+            reductions.rows = Some(reductions.step(Reduction::Rows));
         }
         reductions
     }
 
-    /// The number of rows, if it is computed: it is for a view with neither windows nor dimensions.
+    /// Returns the reduction that counts rows, if there is one: a view with neither windows nor dimensions has it.
     pub fn rows(&self) -> Option<usize> {
         self.rows
     }
 
-    /// The name of a reduction's column.
+    /// Returns the name of a reduction's column.
     pub fn name(number: usize) -> String {
         format!("__r{number}")
     }
 
-    /// The columns the reductions read, over the stream's columns, which are called `names`.
+    /// Returns the columns that the reductions read, over the stream's columns `names`.
     pub fn inputs(&self, names: &[String]) -> Vec<Expr> {
         let input = |(number, (argument, filter)): (usize, &(Option<&Scalar>, Option<&Scalar>))| {
             let filter = filter.map(|f| to_polars(f, names));
@@ -121,20 +122,20 @@ impl<'v> Reductions<'v> {
 
     /// The reductions, over the columns of [`Reductions::inputs`].
     pub fn expressions(&self) -> Vec<Expr> {
-        let step = |(number, step): (usize, &Step)| {
+        let step = |(number, step): (usize, &Reduction)| {
             let input = |number: usize| col(input_name(number));
             let wide = |number: usize| input(number).to_physical().cast(PolarsType::Int128);
             let expression = match *step {
-                Step::Rows => len(),
-                Step::Values(a) => input(a).count(),
-                Step::Trues(a) => input(a).sum(),
-                Step::Sum64(a) => input(a).cast(PolarsType::Int64).sum(),
-                Step::Sum128(a) => wide(a).sum(),
-                Step::SumUpperHalf(a) => wide(a).floor_div(lit(HALF)).sum(),
-                Step::SumLowerHalf(a) => (wide(a) - wide(a).floor_div(lit(HALF)) * lit(HALF)).sum(),
-                Step::Smallest(a) => input(a).min(),
-                Step::Largest(a) => input(a).max(),
-                Step::HasNan(a) => input(a).is_nan().any(true),
+                Reduction::Rows => len(),
+                Reduction::Values(a) => input(a).count(),
+                Reduction::Trues(a) => input(a).sum(),
+                Reduction::Sum64(a) => input(a).cast(PolarsType::Int64).sum(),
+                Reduction::Sum128(a) => wide(a).sum(),
+                Reduction::SumUpperHalf(a) => wide(a).floor_div(lit(HALF)).sum(),
+                Reduction::SumLowerHalf(a) => (wide(a) - wide(a).floor_div(lit(HALF)) * lit(HALF)).sum(),
+                Reduction::Smallest(a) => input(a).min(),
+                Reduction::Largest(a) => input(a).max(),
+                Reduction::HasNan(a) => input(a).is_nan().any(true),
             };
             expression.alias(Reductions::name(number))
         };
@@ -144,35 +145,37 @@ impl<'v> Reductions<'v> {
     fn add(&mut self, aggregate: &'v Aggregate, rows: u64, facts: &dyn Fn(usize) -> ColumnFacts) -> StateSource {
         let filter = aggregate.filter.as_ref();
         let Some(argument) = aggregate.argument.as_ref() else {
-            let step = if filter.is_some() { Step::Trues(self.input(None, filter)) } else { Step::Rows };
+            let step = if filter.is_some() { Reduction::Trues(self.input(None, filter)) } else { Reduction::Rows };
             return StateSource::Count(self.step(step));
         };
         let known = argument.as_column().map(facts).filter(|_| filter.is_none());
         let input = self.input(Some(argument), filter);
         let is_full = known.is_some_and(|facts| facts.no_nulls);
-        let count = |all: &mut Self| all.step(if is_full { Step::Rows } else { Step::Values(input) });
+        let count = |all: &mut Self| all.step(if is_full { Reduction::Rows } else { Reduction::Values(input) });
         match aggregate.function {
             AggregateFunction::Count => StateSource::Count(count(self)),
             AggregateFunction::Sum | AggregateFunction::Avg => {
                 let count = count(self);
                 let magnitude = argument.as_column().and_then(|column| facts(column).magnitude);
                 let sum = match sum_width(argument.data_type, rows, magnitude) {
-                    Width::Bits64 => IntegerSum::Whole(self.step(Step::Sum64(input))),
-                    Width::Bits128 => IntegerSum::Whole(self.step(Step::Sum128(input))),
+                    Width::Bits64 => IntegerSum::Whole(self.step(Reduction::Sum64(input))),
+                    Width::Bits128 => IntegerSum::Whole(self.step(Reduction::Sum128(input))),
                     Width::Halves => {
-                        let upper = self.step(Step::SumUpperHalf(input));
-                        IntegerSum::Halves { upper, lower: self.step(Step::SumLowerHalf(input)) }
+                        let upper = self.step(Reduction::SumUpperHalf(input));
+                        IntegerSum::Halves { upper, lower: self.step(Reduction::SumLowerHalf(input)) }
                     }
                 };
                 StateSource::Integers { sum, count }
             }
             AggregateFunction::Min => {
-                StateSource::Extreme { value: self.step(Step::Smallest(input)), data_type: argument.data_type }
+                StateSource::Extreme { value: self.step(Reduction::Smallest(input)), data_type: argument.data_type }
             }
             AggregateFunction::Max => {
-                let value = self.step(Step::Largest(input));
+                let value = self.step(Reduction::Largest(input));
                 match argument.data_type {
-                    DataType::Double => StateSource::LargestDouble { value, has_nan: self.step(Step::HasNan(input)) },
+                    DataType::Double => {
+                        StateSource::LargestDouble { value, has_nan: self.step(Reduction::HasNan(input)) }
+                    }
                     data_type => StateSource::Extreme { value, data_type },
                 }
             }
@@ -184,7 +187,7 @@ impl<'v> Reductions<'v> {
         number_of(&mut self.inputs, (argument, filter))
     }
 
-    fn step(&mut self, step: Step) -> usize {
+    fn step(&mut self, step: Reduction) -> usize {
         number_of(&mut self.steps, step)
     }
 }
@@ -207,7 +210,7 @@ enum Width {
     Halves,
 }
 
-/// How wide a sum of `rows` values has to be so that it cannot wrap, wherever it is begun.
+/// Returns how wide a sum of `rows` values must be so that no partial sum can wrap.
 fn sum_width(data_type: DataType, rows: u64, magnitude: Option<u64>) -> Width {
     let fits_64 = |magnitude: u64| u128::from(rows) * u128::from(magnitude) <= i64::MAX as u128;
     match data_type {

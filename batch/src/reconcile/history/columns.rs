@@ -1,5 +1,5 @@
-//! How does a reconciliation lie in a table that anyone can read? One row per measure, with the figures of the whole
-//! version repeated; the differing values of the measure as JSON.
+//! Encodes comparisons as rows of a table that any Delta reader understands: one row per measure, with the figures of the
+//! whole version repeated and the differing values of the measure as JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use shared::ids::ViewName;
 use shared::time::Micros;
 use shared::types::timestamp_type;
 
-/// The DATE column the files are kept apart by: the day of the comparison.
+/// The DATE column that partitions the files: the day of the comparison.
 pub const COMPARED_DATE: &str = "compared_date";
 
 /// Columns with one count each; the causes are their names in the contract, and follow.
 const COUNTS: [&str; 5] = ["version", "rows_compared", "rows_equal", "equal", "estimates"];
 const ERRORS: [&str; 4] = ["max_abs_error", "max_rel_error", "mean_rel_error", "drift"];
 
-/// Why a row is not a reconciliation.
+/// Why a row is not part of a comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum ColumnsError {
     #[error(transparent)]

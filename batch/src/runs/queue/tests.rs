@@ -1,4 +1,4 @@
-//! Which runs wait, run, are tried again and are remembered?
+//! Runs wait, run, are retried and are remembered.
 
 use shared::clock::ManualClock;
 use shared::time::Micros;
@@ -13,94 +13,94 @@ fn all() -> RunFilter {
     RunFilter { view: None, state: None, before: None, limit: 1_000 }
 }
 
-fn ids(registry: &Registry, filter: &RunFilter) -> Vec<String> {
-    registry.list(filter).expect("a page").runs.into_iter().map(|r| r.id).collect()
+fn ids(queue: &RunQueue, filter: &RunFilter) -> Vec<String> {
+    queue.list(filter).expect("a page").runs.into_iter().map(|r| r.id).collect()
 }
 
-fn registry(kept: usize) -> Registry {
+fn queue(kept: usize) -> RunQueue {
     let views = ["a", "b"].map(|name| name.parse().expect("a name"));
-    Registry::new(Arc::new(clock()), views.into_iter(), kept, RetrySettings::default(), Default::default())
+    RunQueue::new(Arc::new(clock()), views.into_iter(), kept, RetrySettings::default(), Default::default())
 }
 
 #[tokio::test]
 async fn a_view_has_one_waiting_and_one_running_run() {
-    let registry = registry(100);
+    let queue = queue(100);
     let view: ViewName = "a".parse().expect("a name");
-    let first = registry.request("a", RunScope::CHANGED, "request").expect("a run");
-    let again = registry.request("a", RunScope::FULL, "schedule").expect("the same run");
+    let first = queue.request("a", RunScope::CHANGED, "request").expect("a run");
+    let again = queue.request("a", RunScope::FULL, "schedule").expect("the same run");
     assert_eq!((&again.id, again.full, again.trigger.as_str()), (&first.id, true, "request"));
-    let entry = registry.next(&view).await.expect("a run");
+    let entry = queue.next(&view).await.expect("a run");
     assert_eq!((entry.run().state, entry.run().full), (RunState::Running, true));
-    let second = registry.request("a", RunScope::CHANGED, "request").expect("a second run");
+    let second = queue.request("a", RunScope::CHANGED, "request").expect("a second run");
     assert_ne!(second.id, first.id);
-    registry.finish(&entry, Ok(7));
-    assert_eq!(registry.get(&first.id).map(|r| (r.state, r.version)), Some((RunState::Published, Some(7))));
-    assert_eq!(registry.cancel(&first.id).map(|r| r.state), Ok(RunState::Published));
-    assert_eq!(registry.cancel(&second.id).map(|r| r.state), Ok(RunState::Cancelled));
-    assert_eq!(registry.cancel("x"), Err(RunError::UnknownRun("x".into())));
-    assert_eq!(registry.request("c", RunScope::CHANGED, "request"), Err(RunError::UnknownView("c".into())));
-    let ids = ids(&registry, &all());
+    queue.finish(&entry, Ok(7));
+    assert_eq!(queue.get(&first.id).map(|r| (r.state, r.version)), Some((RunState::Published, Some(7))));
+    assert_eq!(queue.cancel(&first.id).map(|r| r.state), Ok(RunState::Published));
+    assert_eq!(queue.cancel(&second.id).map(|r| r.state), Ok(RunState::Cancelled));
+    assert_eq!(queue.cancel("x"), Err(RunError::UnknownRun("x".into())));
+    assert_eq!(queue.request("c", RunScope::CHANGED, "request"), Err(RunError::UnknownView("c".into())));
+    let ids = ids(&queue, &all());
     assert_eq!(ids, [second.id, first.id]);
 }
 
 #[tokio::test]
 async fn stopping_cancels_what_waits_and_tells_what_runs() {
-    let registry = registry(100);
+    let queue = queue(100);
     let view: ViewName = "b".parse().expect("a name");
-    registry.request("b", RunScope::CHANGED, "request").expect("a run");
-    let running = registry.next(&view).await.expect("a run");
-    let waiting = registry.request("b", RunScope::CHANGED, "request").expect("a run");
-    registry.stop();
+    queue.request("b", RunScope::CHANGED, "request").expect("a run");
+    let running = queue.next(&view).await.expect("a run");
+    let waiting = queue.request("b", RunScope::CHANGED, "request").expect("a run");
+    queue.stop();
     assert!(running.watch.cancel.is_set());
-    assert_eq!(registry.get(&waiting.id).map(|r| r.state), Some(RunState::Cancelled));
-    assert!(registry.next(&view).await.is_none());
-    assert_eq!(registry.request("b", RunScope::CHANGED, "request"), Err(RunError::Stopping));
+    assert_eq!(queue.get(&waiting.id).map(|r| r.state), Some(RunState::Cancelled));
+    assert!(queue.next(&view).await.is_none());
+    assert_eq!(queue.request("b", RunScope::CHANGED, "request"), Err(RunError::Stopping));
 }
 
 #[test]
 fn old_runs_are_forgotten_by_view_but_never_open_ones() {
-    let registry = registry(3);
-    let open = registry.request("a", RunScope::CHANGED, "request").expect("a run");
-    let rare = registry.request("b", RunScope::CHANGED, "request").expect("a run");
-    registry.cancel(&open.id).expect("cancels");
+    let queue = queue(3);
+    let open = queue.request("a", RunScope::CHANGED, "request").expect("a run");
+    let rare = queue.request("b", RunScope::CHANGED, "request").expect("a run");
+    queue.cancel(&open.id).expect("cancels");
     for _ in 0..10 {
-        let run = registry.request("a", RunScope::CHANGED, "request").expect("a run");
-        registry.cancel(&run.id).expect("cancels");
+        let run = queue.request("a", RunScope::CHANGED, "request").expect("a run");
+        queue.cancel(&run.id).expect("cancels");
     }
-    let ids = ids(&registry, &all());
+    let ids = ids(&queue, &all());
     assert_eq!(ids.len(), 4);
     assert_eq!(ids[3], rare.id);
 }
 
 #[test]
 fn runs_are_listed_in_pages_and_by_view_and_state() {
-    let registry = registry(100);
+    let queue = queue(100);
     let mut of_a = Vec::new();
     for number in 0..7 {
-        let run = registry.request("a", RunScope::CHANGED, "request").expect("a run");
-        registry.request("b", RunScope::CHANGED, "request").expect("a run");
+        let run = queue.request("a", RunScope::CHANGED, "request").expect("a run");
+        queue.request("b", RunScope::CHANGED, "request").expect("a run");
         if number < 6 {
-            registry.cancel(&run.id).expect("cancels");
+            queue.cancel(&run.id).expect("cancels");
         }
         of_a.insert(0, run.id);
     }
     let mut filter = RunFilter { view: Some("a".to_owned()), limit: 3, ..all() };
     let mut found = Vec::new();
     loop {
-        let page = registry.list(&filter).expect("a page");
+        let page = queue.list(&filter).expect("a page");
         found.extend(page.runs.into_iter().map(|run| run.id));
         let Some(next) = page.next else { break };
         filter.before = Some(next);
     }
     assert_eq!(found, of_a);
     let queued = RunFilter { state: Some(RunState::Queued), ..all() };
-    assert_eq!(ids(&registry, &queued).len(), 2);
+    assert_eq!(ids(&queue, &queued).len(), 2);
     let unknown = RunFilter { before: Some("x".to_owned()), ..all() };
-    assert_eq!(registry.list(&unknown), Err(RunError::UnknownRun("x".to_owned())));
+    assert_eq!(queue.list(&unknown), Err(RunError::UnknownRun("x".to_owned())));
 }
 
 struct Turned {
-    registry: Registry,
+    queue: RunQueue,
     clock: ManualClock,
     view: ViewName,
 }
@@ -108,83 +108,83 @@ struct Turned {
 impl Turned {
     fn new(past: Vec<Run>) -> Turned {
         let (clock, view) = (clock(), "a".parse::<ViewName>().expect("a name"));
-        let of_registry = Arc::new(clock.clone());
-        let past = (Diary::default(), past);
-        let registry = Registry::new(of_registry, std::iter::once(view.clone()), 100, RetrySettings::default(), past);
-        Turned { registry, clock, view }
+        let of_queue = Arc::new(clock.clone());
+        let logged = LoggedRuns { log: RunLog::default(), runs: past };
+        let queue = RunQueue::new(of_queue, std::iter::once(view.clone()), 100, RetrySettings::default(), logged);
+        Turned { queue, clock, view }
     }
 
     async fn fail(&self, failure: RunFailure) -> Run {
-        let entry = self.registry.next(&self.view).await.expect("a run");
-        self.registry.finish(&entry, Err(failure));
+        let entry = self.queue.next(&self.view).await.expect("a run");
+        self.queue.finish(&entry, Err(failure));
         entry.run()
     }
 
     /// Turns the clock to just before `at`, then to it, and returns what waits then.
     fn turn(&self, at: Micros) -> Option<Run> {
-        let waiting = |registry: &Registry| {
-            registry.list(&RunFilter { state: Some(RunState::Queued), ..all() }).expect("a page").runs.pop()
+        let waiting = |queue: &RunQueue| {
+            queue.list(&RunFilter { state: Some(RunState::Queued), ..all() }).expect("a page").runs.pop()
         };
         self.clock.set(Micros(at.0 - 1));
-        self.registry.wake_retries();
-        assert_eq!(waiting(&self.registry), None, "too early");
+        self.queue.wake_retries();
+        assert_eq!(waiting(&self.queue), None, "too early");
         self.clock.set(at);
-        self.registry.wake_retries();
-        waiting(&self.registry)
+        self.queue.wake_retries();
+        waiting(&self.queue)
     }
 }
 
 #[tokio::test]
 async fn what_may_pass_is_tried_again_ever_later_and_not_for_ever() {
     let turned = Turned::new(Vec::new());
-    let first = turned.registry.request("a", RunScope::FULL, "schedule").expect("a run");
+    let first = turned.queue.request("a", RunScope::FULL, "schedule").expect("a run");
     let mut delays = Vec::new();
     for attempt in 1..=8 {
         let failed = turned.fail(RunFailure::SpeedBehind).await;
         assert_eq!((failed.attempt, failed.state, failed.full), (attempt, RunState::Failed, true));
         assert_eq!(failed.retry_of.as_ref(), (attempt > 1).then_some(&first.id));
         let Some(at) = failed.retry_at else { break };
-        assert_eq!(turned.registry.ends("a").retry_at, Some(at));
+        assert_eq!(turned.queue.ends("a").retry_at, Some(at));
         delays.push(at.0 - turned.clock.now().0);
         let again = turned.turn(at).expect("it is tried again");
         assert_eq!((again.trigger.as_str(), again.attempt), ("retry", attempt + 1));
-        assert_eq!(turned.registry.get(&failed.id).and_then(|run| run.retry_at), None);
+        assert_eq!(turned.queue.get(&failed.id).and_then(|run| run.retry_at), None);
     }
     assert_eq!(delays.len(), 7, "eight attempts");
     assert!(delays.windows(2).take(5).all(|pair| pair[1] > pair[0]), "{delays:?}");
-    assert_eq!(turned.registry.ends("a").retry_at, None);
+    assert_eq!(turned.queue.ends("a").retry_at, None);
 }
 
 #[tokio::test]
 async fn what_stays_wrong_is_not_tried_again() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::CHANGED, "schedule").expect("a run");
+    turned.queue.request("a", RunScope::CHANGED, "schedule").expect("a run");
     let failed = turned.fail(RunFailure::DateTooLarge("2001-01-01".to_owned())).await;
     assert_eq!(failed.retry_at, None);
-    let ends = turned.registry.ends("a");
+    let ends = turned.queue.ends("a");
     assert_eq!((ends.last_failure.map(|run| run.id), ends.last_success), (Some(failed.id), None));
 }
 
 #[tokio::test]
 async fn another_run_takes_the_place_of_a_retry_and_does_what_it_was_to_do() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::FULL, "request").expect("a run");
+    turned.queue.request("a", RunScope::FULL, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;
-    let newer = turned.registry.request("a", RunScope::CHANGED, "schedule").expect("a run");
+    let newer = turned.queue.request("a", RunScope::CHANGED, "schedule").expect("a run");
     assert!(newer.full && newer.attempt == 1 && newer.retry_of.is_none(), "{newer:?}");
-    assert_eq!(turned.registry.get(&failed.id).and_then(|run| run.retry_at), None);
-    let entry = turned.registry.next(&turned.view).await.expect("a run");
-    turned.registry.finish(&entry, Ok(3));
+    assert_eq!(turned.queue.get(&failed.id).and_then(|run| run.retry_at), None);
+    let entry = turned.queue.next(&turned.view).await.expect("a run");
+    turned.queue.finish(&entry, Ok(3));
     assert_eq!(turned.turn(failed.retry_at.expect("a time")), None);
-    assert_eq!(turned.registry.ends("a").last_success.and_then(|run| run.version), Some(3));
+    assert_eq!(turned.queue.ends("a").last_success.and_then(|run| run.version), Some(3));
 }
 
 #[tokio::test]
 async fn a_retry_is_cancelled_by_the_run_that_waits_for_it() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::CHANGED, "request").expect("a run");
+    turned.queue.request("a", RunScope::CHANGED, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;
-    let cancelled = turned.registry.cancel(&failed.id).expect("a run");
+    let cancelled = turned.queue.cancel(&failed.id).expect("a run");
     assert_eq!((cancelled.state, cancelled.retry_at), (RunState::Failed, None));
     assert_eq!(turned.turn(failed.retry_at.expect("a time")), None);
 }
@@ -192,33 +192,33 @@ async fn a_retry_is_cancelled_by_the_run_that_waits_for_it() {
 #[tokio::test]
 async fn what_waits_while_a_run_fails_does_what_that_was_to_do() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::FULL, "request").expect("a run");
-    let entry = turned.registry.next(&turned.view).await.expect("a run");
-    let waiting = turned.registry.request("a", RunScope::CHANGED, "schedule").expect("a run");
+    turned.queue.request("a", RunScope::FULL, "request").expect("a run");
+    let entry = turned.queue.next(&turned.view).await.expect("a run");
+    let waiting = turned.queue.request("a", RunScope::CHANGED, "schedule").expect("a run");
     assert!(!waiting.full);
-    turned.registry.finish(&entry, Err(RunFailure::SpeedBehind));
+    turned.queue.finish(&entry, Err(RunFailure::SpeedBehind));
     assert_eq!(entry.run().retry_at, None, "the one that waits comes first");
-    let waiting = turned.registry.get(&waiting.id).expect("a run");
+    let waiting = turned.queue.get(&waiting.id).expect("a run");
     assert!(waiting.full, "{waiting:?}");
 }
 
 #[tokio::test]
 async fn a_cancelled_run_is_not_tried_again_whatever_ended_it() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::CHANGED, "request").expect("a run");
-    let entry = turned.registry.next(&turned.view).await.expect("a run");
-    turned.registry.cancel(&entry.run().id).expect("a run");
-    turned.registry.finish(&entry, Err(RunFailure::SpeedBehind));
+    turned.queue.request("a", RunScope::CHANGED, "request").expect("a run");
+    let entry = turned.queue.next(&turned.view).await.expect("a run");
+    turned.queue.cancel(&entry.run().id).expect("a run");
+    turned.queue.finish(&entry, Err(RunFailure::SpeedBehind));
     assert_eq!(entry.run().retry_at, None);
-    assert_eq!(turned.registry.ends("a").retry_at, None);
+    assert_eq!(turned.queue.ends("a").retry_at, None);
 }
 
 #[tokio::test]
 async fn a_retry_outlives_its_process() {
     let turned = Turned::new(Vec::new());
-    turned.registry.request("a", RunScope::FULL, "request").expect("a run");
+    turned.queue.request("a", RunScope::FULL, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;
-    turned.registry.stop();
+    turned.queue.stop();
     let later = Turned::new(vec![failed.clone()]);
     let again = later.turn(failed.retry_at.expect("a time")).expect("it is tried again");
     assert!(again.full && again.attempt == 2 && again.retry_of == Some(failed.id), "{again:?}");

@@ -195,7 +195,7 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
+        let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         // What was merged once serves for any rest.
@@ -218,7 +218,7 @@ proptest! {
     fn a_part_survives_its_table(rows in rows()) {
         let view = view();
         let live = part(&view, &rows);
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], speed_from: i64::MIN, filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], horizon: Horizon::NONE, filter: None };
         let merged = merge(&spec, &[(&live, Layers::SPEED)]).expect("merges");
         let keys = merged.dimension_columns().expect("decodes");
         let table = codec::encode(&view, &merged.windows, &merged.lasts, keys, &merged.states).expect("encodes");
@@ -236,7 +236,7 @@ proptest! {
         accumulator.absorb(&left);
         accumulator.absorb(&right);
         let absorbed = accumulator.part();
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], speed_from: i64::MIN, filter: None };
+        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], horizon: Horizon::NONE, filter: None };
         let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
         let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
         assert_close(&found(&view, &one), &found(&view, &two));
@@ -317,7 +317,7 @@ proptest! {
         }
         let (first, end) = window.ids_starting_in(from, from + length);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = Spec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], speed_from: i64::MIN, filter: None };
+        let spec = Spec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
@@ -352,7 +352,7 @@ fn what_is_allowed_is_kept_to() {
         grain: Grain::Window,
         precision: Precision::Sketch,
         dimensions: &[0, 1],
-        speed_from: i64::MIN,
+        horizon: Horizon::NONE,
         filter: None,
     };
     let merged = |allowance: &Allowance| merge_onto(&spec, None, &[(&part, Layers::SPEED)], allowance).map(|m| m.len());

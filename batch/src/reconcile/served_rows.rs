@@ -1,0 +1,50 @@
+//! Collects the rows that were served until now for the windows that a run recomputes.
+
+use std::sync::Arc;
+
+use lake::DataFile;
+use shared::horizon::Horizon;
+use shared::partial::block::Part;
+use shared::published::Published;
+use shared::time::Micros;
+use shared::view::View;
+use shared::window::Window;
+
+use crate::plan::Plan;
+
+/// Rows that were served for the recomputed windows.
+#[derive(Debug)]
+pub struct ServedRows {
+    /// The definition that computed them.
+    pub view: Arc<View>,
+    /// Files of the active version that are being replaced, and those of `frozen`.
+    pub files: Vec<DataFile>,
+    /// Kept files with frozen windows that new events fall into.
+    pub frozen: Vec<DataFile>,
+    /// What speed made of the events from the seam up to the cut.
+    pub generations: Vec<Part>,
+    /// What retention had taken away from what was served.
+    pub horizon: Horizon,
+    /// Windows that start earlier are not compared: the new version drops them.
+    pub shown_from: Option<Micros>,
+}
+
+impl ServedRows {
+    /// Returns the rows that `active` and `generations` served for the windows of the plan.
+    pub fn new(active: &Published, window: Window, plan: &Plan, generations: Vec<Part>) -> ServedRows {
+        let horizon = Horizon::of(active);
+        // Rows that retention takes away are not compared, nor frozen ones unless new events fall into them.
+        let first = plan.horizon.first_computed();
+        let is_compared = |file: &&DataFile| file.partition.is_none_or(|day| first.is_none_or(|first| day >= first));
+        let replaced: &[DataFile] = if active.version.is_some() { &plan.remove } else { &[] };
+        // Speed's rows of windows that were frozen already were not served.
+        let was_live = |file: &&DataFile| match window {
+            Window::Session { .. } => true,
+            _ => !horizon.is_frozen_date(file.partition),
+        };
+        let frozen: Vec<DataFile> = plan.frozen_touched.iter().filter(was_live).cloned().collect();
+        let files = replaced.iter().filter(is_compared).chain(&frozen).cloned().collect();
+        let shown_from = plan.horizon.first_shown();
+        ServedRows { view: Arc::clone(&active.view), files, frozen, generations, horizon, shown_from }
+    }
+}
