@@ -250,11 +250,9 @@ fn a_lake_with_lower_case_names_goes_with_other_spellings() {
     world.redefine(new);
     let file = world.definitions().to_str().expect("UTF-8").to_owned();
     let planned = text(&trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]));
-    for part in [
-        "column eventId changed: eventid → eventId",
-        "measure Events changed: events → Events",
-        "dimension Device changed",
-    ] {
+    for part in
+        ["column eventId eventid → eventId", "measure Events = events → Events", "dimension Device = device → Device"]
+    {
         assert!(planned.contains(part), "{part} is not in\n{planned}");
     }
     world.start();
@@ -279,7 +277,7 @@ fn a_lake_with_lower_case_names_goes_with_other_spellings() {
     assert!(names.iter().any(|name| name == "eventid") && !names.iter().any(|name| name == "eventId"), "{names:?}");
     assert_eq!(world.stop(), Some(0));
     let planned = text(&trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]));
-    assert!(!planned.contains("changed:"), "{planned}");
+    assert!(!planned.contains('→'), "{planned}");
     world.start();
     assert_eq!(world.rows("v", "")["rows"][0]["Events"], json!(2));
 }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
 use lake::{Lake, is_remote};
-use shared::changes::{Change, Part};
+use shared::changes::{Change, DefinitionPart};
 
 use crate::arguments::{ListFormat, Plan};
 use crate::data_dir::Place;
@@ -201,8 +201,8 @@ fn work(recompute: &Recompute) -> [String; 2] {
 fn defined(change: &Change, text: &str) -> String {
     let subject = change.subject();
     match change.part {
-        Part::Dimension if change.name.as_deref() == Some(text) => subject,
-        Part::Dimension | Part::Measure | Part::Option => format!("{subject} = {text}"),
+        DefinitionPart::Dimension if change.name.as_deref() == Some(text) => subject,
+        DefinitionPart::Dimension | DefinitionPart::Measure | DefinitionPart::Option => format!("{subject} = {text}"),
         _ => format!("{subject} {text}"),
     }
 }

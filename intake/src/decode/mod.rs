@@ -77,7 +77,7 @@ pub struct Decoded {
     /// Why events were rejected, the first [`Options::rejections_listed_max`] of them.
     pub rejections: Vec<Rejection>,
     /// The rejected events themselves, the first [`Options::malformed_kept_max`] of them.
-    pub malformed: Vec<Malformed>,
+    pub malformed: Vec<RejectedEvent>,
     /// Fields of the valid events that the stream does not declare.
     pub unknown_fields: u64,
     /// Valid events whose time lies before 1980: probably seconds that were read as milliseconds.
@@ -103,7 +103,7 @@ pub struct Rejection {
 
 /// The text of a rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed {
+pub struct RejectedEvent {
     /// Line of the body, or number of the array's element, from 1.
     pub line: u64,
     pub reason: String,

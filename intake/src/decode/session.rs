@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::object;
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
-use super::{DecodeError, Decoded, Malformed, Options, Rejection};
+use super::{DecodeError, Decoded, Options, RejectedEvent, Rejection};
 use crate::event_id;
 
 /// Least bytes of JSON assumed per event when memory for the columns is reserved.
@@ -37,7 +37,7 @@ pub(super) struct Session<'a> {
     valid: usize,
     lines_read: u64,
     rejections: Vec<Rejection>,
-    malformed: Vec<Malformed>,
+    malformed: Vec<RejectedEvent>,
     unknown_fields: u64,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
         if self.malformed.len() < self.options.malformed_kept_max {
             let (reason, bytes) = (fault.to_string(), text.len() as u64);
             let (text, truncated) = beginning(text, self.options.malformed_text_bytes_max);
-            self.malformed.push(Malformed { line, reason, text, bytes, truncated });
+            self.malformed.push(RejectedEvent { line, reason, text, bytes, truncated });
         }
         self.row.clear();
     }

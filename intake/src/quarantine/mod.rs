@@ -21,7 +21,7 @@ use shared::ids::StreamName;
 use shared::limits;
 use shared::time::Micros;
 
-use crate::decode::Malformed;
+use crate::decode::RejectedEvent;
 use quarantine_store::StreamQuarantine;
 
 /// The bounds per stream.
@@ -43,7 +43,7 @@ impl Default for QuarantineSettings {
 #[derive(Debug, Default)]
 pub struct RejectedLines {
     /// The first lines.
-    pub lines: Vec<Malformed>,
+    pub lines: Vec<RejectedEvent>,
     /// Number of all rejected lines.
     pub count: u64,
     pub idempotency_key: Option<String>,

@@ -16,7 +16,7 @@ use crate::sql::options_of;
 /// A part of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum DefinitionPart {
     Column,
     EventTime,
     PrimaryKey,
@@ -35,7 +35,7 @@ pub enum Part {
 /// One difference. Without `before` the part is new, without `after` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
-    pub part: Part,
+    pub part: DefinitionPart,
     /// The name of a column, a dimension, a measure or an option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -56,27 +56,27 @@ pub struct Refusal {
     pub next_step: String,
 }
 
-impl Part {
+impl DefinitionPart {
     /// The part in words.
     pub fn name(self) -> &'static str {
         match self {
-            Part::Column => "column",
-            Part::EventTime => "event time",
-            Part::PrimaryKey => "primary key",
-            Part::Partitions => "partitions",
-            Part::Filter => "filter",
-            Part::Window => "window",
-            Part::Dimension => "dimension",
-            Part::Measure => "measure",
-            Part::Having => "HAVING",
-            Part::Order => "order of columns",
-            Part::Option => "option",
+            DefinitionPart::Column => "column",
+            DefinitionPart::EventTime => "event time",
+            DefinitionPart::PrimaryKey => "primary key",
+            DefinitionPart::Partitions => "partitions",
+            DefinitionPart::Filter => "filter",
+            DefinitionPart::Window => "window",
+            DefinitionPart::Dimension => "dimension",
+            DefinitionPart::Measure => "measure",
+            DefinitionPart::Having => "HAVING",
+            DefinitionPart::Order => "order of columns",
+            DefinitionPart::Option => "option",
         }
     }
 }
 
 impl Change {
-    fn new(part: Part, name: Option<&str>, before: Option<String>, after: Option<String>) -> Change {
+    fn new(part: DefinitionPart, name: Option<&str>, before: Option<String>, after: Option<String>) -> Change {
         Change { part, name: name.map(str::to_owned), before, after, note: None, refused: None }
     }
 
@@ -113,5 +113,5 @@ fn options(before: &str, after: &str) -> Vec<Change> {
         before.keys().chain(after.keys()).map(|name| (name, (before.get(name), after.get(name)))).collect();
     let quoted = |value: Option<&String>| value.map(|value| format!("'{value}'"));
     let differ = both.into_iter().filter(|(_, (before, after))| before != after);
-    differ.map(|(name, (a, b))| Change::new(Part::Option, Some(name), quoted(a), quoted(b))).collect()
+    differ.map(|(name, (a, b))| Change::new(DefinitionPart::Option, Some(name), quoted(a), quoted(b))).collect()
 }

@@ -1,6 +1,6 @@
 //! Compares the declaration of a stream with its stored events: which changes are possible, and what becomes of the columns.
 
-use super::{Change, Part, Refusal, options};
+use super::{Change, DefinitionPart, Refusal, options};
 use crate::column_name::same;
 use crate::stream::{Column, Stream};
 
@@ -41,7 +41,7 @@ impl StoredStream {
         let other = |before: &String| event_time.as_ref().is_none_or(|event_time| !same(before, event_time));
         if let Some(before) = self.event_time.clone().filter(other) {
             let why = "the archive is kept by the date of the event time, and every window was cut by it";
-            let change = Change::new(Part::EventTime, None, Some(before), event_time);
+            let change = Change::new(DefinitionPart::EventTime, None, Some(before), event_time);
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
         }
         let Some(declared) = &self.declaration else {
@@ -54,7 +54,7 @@ impl StoredStream {
             let why =
                 "the primary key decides which events are duplicates, and that is decided for those that are stored";
             let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none".to_owned()));
-            let change = Change::new(Part::PrimaryKey, None, text(key(declared)), text(key(stream)));
+            let change = Change::new(DefinitionPart::PrimaryKey, None, text(key(declared)), text(key(stream)));
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
         }
         if declared.partitions != stream.partitions {
@@ -73,7 +73,7 @@ impl StoredStream {
             let stored = self.columns.iter().find(|stored| same(&stored.name, &column.name));
             let before = self.declaration.as_ref().and_then(|d| Some(&d.columns[d.column(&column.name)?]));
             let change = |before: Option<String>| {
-                Change::new(Part::Column, Some(&column.name), before, Some(column.to_string()))
+                Change::new(DefinitionPart::Column, Some(&column.name), before, Some(column.to_string()))
             };
             match stored {
                 None if bound => changes.push(change(None).note("NULL in the events that are stored")),
@@ -97,7 +97,8 @@ impl StoredStream {
         }
         for column in &self.columns {
             if stream.column(&column.name).is_none() && was_declared(&column.name) {
-                let change = Change::new(Part::Column, Some(&column.name), Some(column.data_type.to_string()), None);
+                let change =
+                    Change::new(DefinitionPart::Column, Some(&column.name), Some(column.data_type.to_string()), None);
                 changes.push(match bound {
                     true => change.note("no longer read from events; the archive keeps its stored values"),
                     false => change,
@@ -111,7 +112,7 @@ impl StoredStream {
         let why = "the number says where an event's id and a request's Idempotency-Key are remembered: with another \
                    one, what is sent again would count twice";
         let (before, after) = (before.to_string(), stream.partitions.to_string());
-        let change = Change::new(Part::Partitions, None, Some(before), Some(after));
+        let change = Change::new(DefinitionPart::Partitions, None, Some(before), Some(after));
         refuse_if(self.partitions > 0, change, why, another_stream(stream))
     }
 
@@ -125,7 +126,8 @@ impl StoredStream {
 fn reading(stored: &Column, before: Option<&Column>, column: &Column, bound: bool) -> Option<Change> {
     let known = before.map_or(&stored.name, |before| &before.name);
     if *known != column.name {
-        let change = Change::new(Part::Column, Some(&column.name), Some(known.clone()), Some(column.name.clone()));
+        let change =
+            Change::new(DefinitionPart::Column, Some(&column.name), Some(known.clone()), Some(column.name.clone()));
         return Some(match bound {
             true => change.note(format!(
                 "the same column: tables keep the spelling {}, events are read from the field {}",
@@ -136,7 +138,8 @@ fn reading(stored: &Column, before: Option<&Column>, column: &Column, bound: boo
         });
     }
     let before = before.filter(|before| before.to_string() != column.to_string())?;
-    let change = Change::new(Part::Column, Some(&column.name), Some(before.to_string()), Some(column.to_string()));
+    let change =
+        Change::new(DefinitionPart::Column, Some(&column.name), Some(before.to_string()), Some(column.to_string()));
     Some(if bound { change.note("for new events; stored ones keep their values") } else { change })
 }
 

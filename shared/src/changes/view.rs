@@ -1,6 +1,6 @@
 //! Compares two definitions of a view, part by part.
 
-use super::{Change, Part, options};
+use super::{Change, DefinitionPart, options};
 use crate::column_name::same;
 use crate::explain::ViewText;
 use crate::sql::window_text;
@@ -11,30 +11,30 @@ use crate::view::{OutputColumn, View};
 pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change> {
     let (old, new) = (ViewText { view: before, stream }, ViewText { view: after, stream });
     let mut changes = Vec::new();
-    let mut differ = |part: Part, before: Option<String>, after: Option<String>| {
+    let mut differ = |part: DefinitionPart, before: Option<String>, after: Option<String>| {
         if before != after {
             changes.push(Change::new(part, None, before, after));
         }
     };
-    differ(Part::Filter, old.filter_sql(), new.filter_sql());
+    differ(DefinitionPart::Filter, old.filter_sql(), new.filter_sql());
     if before.window != after.window {
         let text = |view: &View| Some(window_text(&view.window, &old.event_time(), view.zone));
-        differ(Part::Window, text(before), text(after));
+        differ(DefinitionPart::Window, text(before), text(after));
     }
-    differ(Part::Having, old.having_sql(), new.having_sql());
+    differ(DefinitionPart::Having, old.having_sql(), new.having_sql());
     let dimensions = |view: &View, reader: &ViewText<'_>| -> Vec<(String, String)> {
         view.dimensions.iter().map(|d| (d.name.clone(), reader.sql(&d.expression))).collect()
     };
-    compare_named(Part::Dimension, &dimensions(before, &old), &dimensions(after, &new), &mut changes);
+    compare_named(DefinitionPart::Dimension, &dimensions(before, &old), &dimensions(after, &new), &mut changes);
     let measures = |view: &View, reader: &ViewText<'_>| -> Vec<(String, String)> {
         view.measures.iter().map(|m| (m.name.clone(), reader.over_aggregates(&m.expression))).collect()
     };
-    compare_named(Part::Measure, &measures(before, &old), &measures(after, &new), &mut changes);
+    compare_named(DefinitionPart::Measure, &measures(before, &old), &measures(after, &new), &mut changes);
     if changes.is_empty() && before.definition_hash() != after.definition_hash() {
         let (before, after) = (order(before), order(after));
         // What neither text nor order shows is in the types that lie under them.
         let texts = if before == after { (None, None) } else { (Some(before), Some(after)) };
-        changes.push(Change::new(Part::Order, None, texts.0, texts.1));
+        changes.push(Change::new(DefinitionPart::Order, None, texts.0, texts.1));
     }
     changes.extend(options(&before.sql, &after.sql));
     changes
@@ -42,7 +42,7 @@ pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change>
 
 /// Returns whether the change alone makes batch recompute the view.
 pub fn changes_results(change: &Change) -> bool {
-    change.part != Part::Option
+    change.part != DefinitionPart::Option
 }
 
 /// Returns whether the measures at these indices mean the same in both definitions, for rows of the same window and group.
@@ -55,7 +55,12 @@ pub fn same_measure(before: &View, old: usize, after: &View, new: usize, stream:
 }
 
 /// Compares two lists of names and texts. A name that differs only by case is a renamed column.
-fn compare_named(part: Part, before: &[(String, String)], after: &[(String, String)], changes: &mut Vec<Change>) {
+fn compare_named(
+    part: DefinitionPart,
+    before: &[(String, String)],
+    after: &[(String, String)],
+    changes: &mut Vec<Change>,
+) {
     let find = |list: &[(String, String)], name: &str| list.iter().find(|(known, _)| same(known, name)).cloned();
     for (name, text) in after {
         let old = find(before, name);

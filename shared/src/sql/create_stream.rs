@@ -16,7 +16,7 @@ use crate::column_name::{self, InvalidColumnName, same};
 use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
-use crate::stream::{Column, FieldPath, Stream, TimeFormat, UnknownFields};
+use crate::stream::{Column, FieldPath, InvalidPointer, Stream, TimeFormat, UnknownFields};
 use crate::types::DataType;
 
 const OPTIONS: &[&str] = &[
@@ -251,10 +251,9 @@ fn read_from(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Result<
     }
     let (pointer, span) = cursor.quoted_text("a JSON Pointer in single quotes, such as '/user/id'")?;
     let field = FieldPath::parse(&pointer).map_err(|error| {
-        let help = match pointer.trim_start_matches('$').trim_start_matches('.') {
-            "" => None,
-            path => Some(format!("write '/{}'", path.replace('.', "/").trim_start_matches('/'))),
-        };
+        // `user.id` and `$.user.id` are how other systems write it.
+        let path = pointer.trim_start_matches(['$', '.']).replace('.', "/");
+        let help = (error == InvalidPointer::NoSlash).then(|| format!("write '/{path}'"));
         cursor.source.error(span, error.to_string()).maybe_help(help)
     })?;
     declared.columns[column].field = Some(field);

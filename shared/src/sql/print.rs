@@ -1,6 +1,7 @@
 //! Writes expressions and names back as SQL, with the casts that were inserted, for plans and messages.
 
 use sqlparser::ast::Expr;
+use sqlparser::keywords::ALL_KEYWORDS;
 
 use super::cursor::Cursor;
 use super::dialect::tokens;
@@ -25,14 +26,22 @@ fn reads_back(name: &str) -> bool {
     if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() || !name.chars().all(plain) {
         return false;
     }
-    let source = Source::new("name", name);
-    let Ok(tokens) = tokens(&source) else { return false };
-    let mut cursor = Cursor::new(&source, &tokens);
-    if cursor.at_word("primary") {
-        return false;
+    if ALL_KEYWORDS.binary_search(&name.to_uppercase().as_str()).is_err() {
+        return true;
     }
-    let parsed = cursor.expression().map(|parsed| parsed.expression);
-    matches!(parsed, Ok(Expr::Identifier(ident)) if ident.value == name) && cursor.peek().is_none()
+    // Keywords are names in some places only: each place has to read them so.
+    let alone = matches!(expression(name), Some(Expr::Identifier(ident)) if ident.value == name);
+    let places = [format!("{name} > 1"), format!("1 + {name}"), format!("MAX({name})")];
+    alone && !name.eq_ignore_ascii_case("primary") && places.iter().all(|text| expression(text).is_some())
+}
+
+/// The tree of a text that is one expression.
+fn expression(text: &str) -> Option<Expr> {
+    let source = Source::new("name", text);
+    let tokens = tokens(&source).ok()?;
+    let mut cursor = Cursor::new(&source, &tokens);
+    let tree = cursor.expression().ok()?.expression;
+    cursor.peek().is_none().then_some(tree)
 }
 
 struct Printer<'a> {

@@ -131,7 +131,7 @@ fn check_pattern(pattern: &str) -> Result<TimeFormat, InvalidFormat> {
     if items.contains(&Item::Fixed(Fixed::TimezoneName)) {
         return Err(InvalidFormat::ZoneName(own()));
     }
-    // 2026-11-28T22:13:20Z: no field of it can be taken for another.
+    // 2026-11-28T21:56:40Z: no field of it can be taken for another.
     let sample: DateTime<Utc> = DateTime::from_timestamp(1_795_903_000, 0).unwrap_or_default();
     let written = sample.format_with_items(items.iter()).to_string();
     match by_pattern(pattern, &written) {

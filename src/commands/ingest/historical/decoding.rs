@@ -64,7 +64,7 @@ fn events(stream: &Stream, retained_from: Option<Day>, piece: Piece) -> anyhow::
                 decode(stream, &body, options).with_context(|| format!("{}, from line {first_line}", source.name))?;
             let unfinished = u64::from(body.last().is_some_and(|last| *last != b'\n'));
             let lines = memchr::memchr_iter(b'\n', &body).count() as u64 + unfinished;
-            let reject = |malformed: intake::decode::Malformed| Rejected {
+            let reject = |malformed: intake::decode::RejectedEvent| Rejected {
                 file: source.name.clone(),
                 line: first_line + malformed.line - 1,
                 reason: malformed.reason,

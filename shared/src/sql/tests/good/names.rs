@@ -81,7 +81,6 @@ fn names_are_quoted_where_they_need_it() {
         ("deviceId", "deviceId"),
         ("_id", "_id"),
         ("at", "at"),
-        ("date", "date"),
         ("order", "\"order\""),
         ("select", "\"select\""),
         ("case", "\"case\""),
