@@ -429,7 +429,7 @@ fn expressions() {
         ("^seats IS DISTINCT FROM 1", "this form of expression is not supported", ""),
         (
             "origin = ^CURRENT_USER",
-            "unknown column `current_user`",
+            "unknown column `CURRENT_USER`",
             "the columns are flight_id, scheduled_at, flown_on, origin, destination, delay_min, seats, distance, price, cancelled",
         ),
         ("scheduled_at > ^CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP needs parentheses, and is not supported", ""),

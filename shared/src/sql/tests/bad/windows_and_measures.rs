@@ -292,7 +292,7 @@ fn having() {
         (
             "SELECT COUNT(*) AS n FROM flights GROUP BY origin ^HAVIN n > 1",
             "expected an operator or the end of the expression, found `HAVIN`",
-            "a name is given with AS: `AS havin`",
+            "a name is given with AS: `AS HAVIN`",
         ),
         ("SELECT COUNT(*) AS n FROM flights HAVING n > 1 ^LIMIT 1", "LIMIT is not supported yet", ""),
     ];

@@ -83,7 +83,6 @@ fn names_are_quoted_where_they_need_it() {
         ("at", "at"),
         ("order", "\"order\""),
         ("select", "\"select\""),
-        ("case", "\"case\""),
         ("null", "\"null\""),
         ("true", "\"true\""),
         ("primary", "\"primary\""),
