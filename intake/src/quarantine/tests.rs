@@ -42,7 +42,8 @@ fn texts(page: &QuarantinePage) -> Vec<&str> {
 fn a_line_is_kept_completely_also_after_a_restart() {
     let dir = TempDir::new().expect("a folder");
     let quarantine = open(&dir, 10, 100_000);
-    let long = RejectedEvent { line: 9, reason: "r".into(), text: "\u{fffd}\n\"".into(), bytes: 5_000, truncated: true };
+    let long =
+        RejectedEvent { line: 9, reason: "r".into(), text: "\u{fffd}\n\"".into(), bytes: 5_000, truncated: true };
     let lines = RejectedLines { lines: vec![long], count: 1, idempotency_key: Some("key".into()) };
     quarantine.add(&name(), lines, NOW);
     quarantine.add(&name(), rejected(&["x"], None), Micros(2_000_000));
