@@ -1,164 +1,190 @@
-//! What does each metric mean? Name, kind, unit and a sentence, as Prometheus shows them; `docs/metrics.md` has the same
-//! table. Nothing is measured here.
+//! Describes every metric: name, kind, unit and help text, as Prometheus shows them. Measures nothing.
+//!
+//! `docs/metrics.md` has the same table; a test compares the two.
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// What a metric counts in, and how.
+/// The Prometheus type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Only grows.
+    /// A sum that only grows.
     Counter,
-    /// A level.
+    /// A value that rises and falls.
     Gauge,
-    /// How often a duration was how long.
+    /// A distribution of durations over [`DURATION_BUCKETS_SECONDS`].
     Histogram,
 }
 
-/// Upper bounds, in seconds, that durations are counted by.
+/// Upper bounds of the histogram buckets, in seconds.
 pub const DURATION_BUCKETS_SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0];
 
-/// Every metric: kind, unit, name, meaning.
+/// Every metric: kind, unit, name, help text.
 const METRICS: &[(Kind, Unit, &str, &str)] = &[
-    (Kind::Gauge, Unit::Count, "trueup_build_info", "1; its label is the version of the program"),
-    (Kind::Counter, Unit::Count, "trueup_events_accepted_total", "events that were accepted and are durable"),
+    (Kind::Gauge, Unit::Count, "trueup_build_info", "always 1; the label `version` is the version of the program"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_events_accepted_total",
+        "accepted events, each durable before it was acknowledged",
+    ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_events_duplicate_total",
-        "events that were left out because their id had come before",
+        "duplicates: events whose id was already known; they are not counted again",
     ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_events_late_total",
-        "accepted events that came after allowed lateness: the next batch run has them",
+        "accepted events that came after allowed lateness; the speed layer excludes them, the next batch run includes them",
     ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_events_ahead_total",
-        "accepted events that were too far ahead of their arrival to move the watermark",
+        "accepted events whose event time is too far ahead of their arrival to move the watermark",
     ),
-    (Kind::Counter, Unit::Count, "trueup_events_rejected_total", "lines that were no events of their stream"),
-    (Kind::Gauge, Unit::Count, "trueup_quarantine_lines", "rejected lines that are kept to be looked at"),
+    (Kind::Counter, Unit::Count, "trueup_events_rejected_total", "rejected lines: not valid events of their stream"),
+    (Kind::Gauge, Unit::Count, "trueup_quarantine_lines", "rejected lines that the quarantine holds"),
     (
         Kind::Gauge,
         Unit::Seconds,
         "trueup_watermark_timestamp_seconds",
-        "event time up to which a partition expects no more events",
+        "watermark of a partition: no events with an earlier event time are expected",
     ),
     (
         Kind::Gauge,
         Unit::Seconds,
         "trueup_disorder_seconds",
-        "how far events are behind the latest one, by quantile `q`",
+        "how far events are behind the latest event time, by quantile `q`",
     ),
     (Kind::Gauge, Unit::Count, "trueup_log_head_offset", "offset of the next event of a partition"),
-    (Kind::Gauge, Unit::Count, "trueup_log_start_offset", "first offset that the log still has"),
+    (Kind::Gauge, Unit::Count, "trueup_log_start_offset", "first offset that the log still holds"),
     (Kind::Gauge, Unit::Bytes, "trueup_log_bytes", "size of the log on disk"),
     (
         Kind::Histogram,
         Unit::Seconds,
-        "trueup_wal_sync_duration_seconds",
-        "time that the disk took to make a group of events durable",
+        "trueup_log_sync_duration_seconds",
+        "duration of one fsync of the log, which makes a group of events durable",
     ),
-    (Kind::Gauge, Unit::Count, "trueup_archived_offset", "offset up to which the archive has a partition"),
-    (Kind::Gauge, Unit::Count, "trueup_archive_files", "files of a stream's archive"),
-    (Kind::Counter, Unit::Count, "trueup_compacted_files_total", "archive files that were rewritten into fewer"),
+    (Kind::Gauge, Unit::Count, "trueup_archived_offset", "offset up to which the archive holds a partition"),
+    (Kind::Gauge, Unit::Count, "trueup_archive_files", "files in the archive of a stream"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_compacted_files_total",
+        "archive files that compaction merged into larger ones",
+    ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_compaction_conflicts_total",
-        "dates that were left as they are because another process changed the archive meanwhile",
+        "dates that compaction skipped because another process changed the archive at the same time",
     ),
-    (
-        Kind::Counter,
-        Unit::Count,
-        "trueup_archive_vacuumed_files_total",
-        "archive files deleted because nobody needs them",
-    ),
+    (Kind::Counter, Unit::Count, "trueup_archive_vacuumed_files_total", "unneeded archive files that were deleted"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_retention_dropped_events_total",
-        "events whose dates a stream's retention dropped",
+        "events that the retention of their stream dropped from the archive",
     ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_vacuumed_files_total",
-        "files of views deleted because no kept version needs them",
+        "files of views that were deleted because no kept version needs them",
     ),
     (
         Kind::Gauge,
         Unit::Count,
         "trueup_state_definitions",
-        "definitions of a view that are folded: 2 while a changed one is computed",
+        "definitions of a view that the speed layer maintains: 2 while a changed definition is being computed",
     ),
-    (Kind::Gauge, Unit::Count, "trueup_state_rows", "groups that the speed layer holds of a view"),
-    (Kind::Gauge, Unit::Bytes, "trueup_state_bytes", "memory that they take"),
-    (Kind::Gauge, Unit::Count, "trueup_batch_version", "the batch version of a view that answers"),
-    (Kind::Gauge, Unit::Seconds, "trueup_batch_age_seconds", "time since it was published"),
+    (Kind::Gauge, Unit::Count, "trueup_state_rows", "groups that the speed layer holds for a view"),
+    (Kind::Gauge, Unit::Bytes, "trueup_state_bytes", "memory that the speed layer holds for a view"),
+    (Kind::Gauge, Unit::Count, "trueup_batch_version", "active batch version of a view"),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_batch_age_seconds",
+        "time since the active batch version of a view was published",
+    ),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_version_notes_unreadable_total",
         "versions whose notes could not be read at start, wholly or in part",
     ),
-    (Kind::Counter, Unit::Count, "trueup_batch_runs_total", "batch runs that ended, by how and what asked for them"),
-    (Kind::Gauge, Unit::Seconds, "trueup_batch_success_timestamp_seconds", "when the last run of a view was published"),
-    (Kind::Gauge, Unit::Count, "trueup_batch_retry_waiting", "1 while a failed run of a view waits to be tried again"),
-    (Kind::Histogram, Unit::Seconds, "trueup_batch_run_seconds", "how long batch runs took"),
-    (Kind::Gauge, Unit::Bytes, "trueup_batch_cache_bytes", "rows of versions that are kept in memory for queries"),
+    (Kind::Counter, Unit::Count, "trueup_batch_runs_total", "finished batch runs, by final state and trigger"),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_batch_success_timestamp_seconds",
+        "time at which the last successful run of a view was published",
+    ),
+    (Kind::Gauge, Unit::Count, "trueup_batch_retry_waiting", "1 while a failed run of a view waits for its retry"),
+    (Kind::Histogram, Unit::Seconds, "trueup_batch_run_seconds", "duration of batch runs"),
+    (Kind::Gauge, Unit::Bytes, "trueup_batch_cache_bytes", "memory of the cached rows of batch versions"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_unexplained_differences_total",
-        "differences between served and exact that no cause explains: a defect",
+        "differences between served and exact values that no cause explains; each is a defect",
     ),
     (
         Kind::Gauge,
         Unit::Count,
         "trueup_view_drift_ratio",
-        "how far off a measure had been, on average over all rows of the last comparison",
+        "drift of a measure: mean relative error over all rows of the last comparison",
     ),
-    (Kind::Gauge, Unit::Count, "trueup_view_drift_alarm", "1 while that is more than the view's max_drift"),
+    (Kind::Gauge, Unit::Count, "trueup_view_drift_alarm", "1 while the drift of a view exceeds its max_drift"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_ledger_mismatch_total",
-        "answers in which batch, speed and late events did not add up to those accepted",
+        "responses in which batch, speed and late events did not add up to the accepted events",
     ),
-    (Kind::Gauge, Unit::Count, "trueup_live_subscribers", "readers who listen to live answers"),
-    (Kind::Gauge, Unit::Count, "trueup_live_feeds", "different live answers that are looked at"),
+    (Kind::Gauge, Unit::Count, "trueup_live_subscribers", "open subscriptions to live queries"),
+    (Kind::Gauge, Unit::Count, "trueup_live_feeds", "distinct live queries that are being polled"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_live_computations_total",
-        "times that a live answer was computed, once for all who listen to it",
+        "computations of live queries; each serves all subscribers of the query",
     ),
-    (Kind::Counter, Unit::Count, "trueup_live_events_total", "events sent to readers of live answers"),
+    (Kind::Counter, Unit::Count, "trueup_live_events_total", "events sent to subscribers of live queries"),
     (
         Kind::Counter,
         Unit::Count,
         "trueup_live_lagged_total",
-        "times that a reader was too slow for the changes and got the whole answer",
+        "times that a subscriber fell behind and received a new snapshot instead of the changes",
     ),
-    (Kind::Counter, Unit::Count, "trueup_query_cache_hits_total", "queries answered from the response cache"),
-    (Kind::Gauge, Unit::Bytes, "trueup_query_cache_bytes", "size of the response cache"),
-    (Kind::Counter, Unit::Count, "trueup_queries_refused_total", "queries refused, by reason: time, bytes or too_many"),
     (
         Kind::Counter,
         Unit::Count,
-        "trueup_batch_merge_cache_total",
-        "lookups in the batch merge cache, by outcome: hit or miss",
+        "trueup_query_cache_hits_total",
+        "queries answered from the response cache because nothing had changed",
     ),
-    (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "size of the batch merge cache"),
-    (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "how long queries took"),
+    (Kind::Gauge, Unit::Bytes, "trueup_query_cache_bytes", "memory of the response cache"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_queries_refused_total",
+        "refused queries, by reason: time, bytes or too_many (concurrent queries)",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_batch_merge_cache_lookups_total",
+        "lookups of the batch part of a query result in the batch merge cache, by outcome",
+    ),
+    (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "memory of the batch merge cache"),
+    (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "duration of queries"),
 ];
 
-/// Tells the recorder that is installed.
+/// Registers the help texts with the installed recorder.
 pub fn describe() {
     for (kind, unit, name, meaning) in METRICS {
         match kind {

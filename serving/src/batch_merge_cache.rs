@@ -80,7 +80,7 @@ impl BatchMergeCache {
             Ok::<CachedMerge, MergeError>((base.rows() <= rows / 2).then(|| Arc::new(base)))
         })?;
         let outcome = if is_new { "miss" } else { "hit" };
-        metrics::counter!("trueup_batch_merge_cache_total", "outcome" => outcome).increment(1);
+        metrics::counter!("trueup_batch_merge_cache_lookups_total", "outcome" => outcome).increment(1);
         metrics::gauge!("trueup_batch_merge_cache_bytes").set(self.0.weight() as f64);
         Ok(merge)
     }

@@ -195,7 +195,7 @@ impl Writer {
         live.last_arrived_at = arrived_at.or(live.last_arrived_at);
         drop(live);
         if let Some(sync_time) = sync_time {
-            metrics::histogram!("trueup_wal_sync_duration_seconds").record(sync_time.as_secs_f64());
+            metrics::histogram!("trueup_log_sync_duration_seconds").record(sync_time.as_secs_f64());
         }
     }
 
