@@ -1,6 +1,7 @@
-//! What may be typed on the command line? Every command with its options and examples, as clap reads them.
+//! Defines the command line: every command with its options and examples, as clap parses them.
 //!
-//! Sentences here are what `--help` shows. Nothing is done here, and defaults that a settings file may give are left out.
+//! The docstrings are the texts that `--help` shows. Nothing runs here. Options that a settings file may set too have no
+//! default value here, so that the command knows whether they were given.
 
 mod batch;
 
@@ -16,35 +17,35 @@ use crate::human_units::parse_bytes;
 
 pub use self::batch::{Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions};
 
-/// What `trueup` alone says.
+/// Printed by `trueup` without a command.
 pub const FIRST_STEPS: &str = "\
-Trueup answers dashboard queries at once from live events, and trues every figure up with exact batch runs.
+Trueup answers dashboard queries instantly from live events and trues up every figure with exact batch runs.
 
 First steps:
-  trueup demo             a live dashboard over real flights, in one command
+  trueup demo             show a live dashboard over real flights, in one command
   trueup serve FILE.sql   serve your own streams and views
   trueup --help           all commands, with examples
 ";
 
 const EXAMPLES: &str = "\
 Examples:
-  trueup demo                                       look at it live: http://127.0.0.1:8080/
-  trueup check examples/flights/flights.sql         is the definition right, and what will happen?
-  trueup plan examples/flights/flights.sql          what would it change in the data there is?
-  trueup serve examples/flights/flights.sql         serve it
+  trueup demo                                       open http://127.0.0.1:8080/ and watch it live
+  trueup check examples/flights/flights.sql         check the definitions and show both execution plans
+  trueup plan examples/flights/flights.sql          show what serving them would change in the stored data
+  trueup serve examples/flights/flights.sql         serve them
   trueup ingest flights examples/flights/flights.parquet
   trueup query departures --where \"origin = 'ATL'\" --order-by=-flights --limit 10
-  trueup batch run departures --wait                true the figures up now
-  trueup compare departures                         how far off was what was served?
+  trueup batch run departures --wait                true up the figures now
+  trueup compare departures                         show how accurate the served figures were
 
-Exit codes: 0 done, 1 the answer is no (a check failed), 2 wrong usage, 3 the server could not be reached or refused.
+Exit codes: 0 success, 1 a check or a run failed, 2 wrong usage, 3 the server is unreachable or refused the request.
 Data goes to stdout, everything else to stderr.";
 
 /// A Lambda-architecture analytics platform in one program: live figures, trued up by exact batch runs.
 ///
 /// Declare a stream of events and views over it in SQL. The speed layer keeps every view up to date as events arrive,
-/// the batch layer recomputes it exactly from the archive, and a query gets both as one answer, without a gap and
-/// without counting anything twice.
+/// the batch layer recomputes it exactly from the archive, and every query merges both into one result, without gaps and
+/// without double counting.
 #[derive(Debug, Parser)]
 #[command(name = "trueup", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 110)]
 pub struct Arguments {
@@ -58,32 +59,32 @@ pub enum Command {
     Demo(Demo),
     /// Serve streams and views declared in SQL files
     Serve(Serve),
-    /// Check SQL files and show what both layers will do
+    /// Check SQL files and show the execution plans of both layers
     Check(Check),
-    /// Show what would change if SQL files were served over the data there is
+    /// Show what serving SQL files would change in the stored data
     Plan(Plan),
     /// Run both layers over a file of events and compare them
     Verify(Verify),
     /// Send events from a file to a stream
     Ingest(Ingest),
-    /// Ask a view for its rows
+    /// Query the rows of a view
     Query(Query),
     /// List the views of a server
     Views(Listing),
-    /// List the streams of a server, or show one with the lateness of its events
+    /// List the streams of a server, or show one stream and how late its events arrive
     Streams(Streams),
-    /// Show how far what was served was from the exact figures
+    /// Compare served figures with the exact ones
     Compare(Compare),
-    /// Start and watch batch runs
+    /// Start and monitor batch runs
     #[command(subcommand)]
     Batch(Batch),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  trueup completions bash > ~/.local/share/bash-completion/completions/trueup")]
     Completions {
-        /// Which shell
+        /// Shell to print the script for
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write those of all commands into a folder
+    /// Print the manual page, or write the pages of all commands to a folder
     #[command(after_help = "Examples:\n  trueup man | man -l -\n  trueup man ~/.local/share/man/man1")]
     Man {
         /// Folder for the pages of all commands
@@ -92,10 +93,10 @@ pub enum Command {
     },
 }
 
-/// Which server to ask.
+/// Selects the server that a command talks to.
 #[derive(Debug, Clone, Args)]
 pub struct Server {
-    /// Where the server is
+    /// Server URL
     #[arg(long, env = "TRUEUP_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
 }
@@ -103,9 +104,9 @@ pub struct Server {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Show a live dashboard over real flights, in one command.\n\n\
-    Serves examples/flights/flights.sql and replays 15 days of US domestic flights (245,522 of them, all inside this \
-    program) through its own HTTP door, in the order in which they were really reported. So events come out of order, \
-    some of them hours late, and batch runs every few seconds true the figures up.",
+    Serves examples/flights/flights.sql and replays 15 days of US domestic flights (245,522 flights, embedded in this \
+    program) through its own HTTP API, in the order in which they were reported. Events therefore arrive out of order, \
+    some of them hours late, and batch runs true up the figures every few seconds.",
     after_help = "Examples:\n  trueup demo\n  trueup demo --speedup 20000 --for 1m\n  \
     trueup demo --data demo-data          keeps the log, the archive (Delta tables) and the views"
 )]
@@ -113,19 +114,19 @@ pub struct Demo {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
-    /// Folder or URL to keep the data in [default: a temporary folder, removed at the end]
+    /// Data folder or URL [default: a temporary folder, removed at the end]
     #[arg(long, value_name = "DIR_OR_URL")]
     pub data: Option<String>,
-    /// Folder of what must be on this machine [default: that of --data; with a URL trueup-local]
+    /// Folder for the log, the quarantine and the spool, on this machine [default: the folder of --data; for a URL trueup-local]
     #[arg(long, value_name = "DIR", requires = "data")]
     pub local: Option<PathBuf>,
     /// Replay only the first N flights
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,
-    /// How many times faster than real time; 4320 replays the 15 days in 5 minutes
+    /// Replay speed as a multiple of real time; 4320 replays the 15 days in 5 minutes
     #[arg(long, value_name = "X", default_value_t = 4320.0, value_parser = speedup)]
     pub speedup: f64,
-    /// Stop after this time, such as 30s or 5m [default: stay up until Ctrl-C]
+    /// Stop after this time, such as 30s or 5m [default: run until Ctrl-C]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
 }
@@ -137,9 +138,10 @@ pub struct Demo {
     trueup serve flights.sql --batch-memory 512MiB --batch-threads 2\n  \
     AWS_ENDPOINT_URL=http://minio:9000 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... \\\n    \
     trueup serve flights.sql --data s3://bucket/prefix --local /var/lib/trueup\n\n\
-    Object storage takes its usual environment variables (docs/operations.md).\n\
-    SIGTERM or Ctrl-C stops it: requests under way are finished and the log is synced. A second one ends it at once.\n\
-    TRUEUP_LOG=debug says more on stderr.")]
+    Object storage is configured with its usual environment variables (docs/operations.md).\n\
+    SIGTERM or Ctrl-C stops the server: it finishes requests in progress and syncs the log. A second signal stops it \
+    immediately.\n\
+    TRUEUP_LOG=debug logs more to stderr.")]
 pub struct Serve {
     /// SQL files with CREATE STREAM and CREATE VIEW
     #[arg(required = true, value_name = "FILE.sql")]
@@ -147,62 +149,62 @@ pub struct Serve {
     /// Folder or URL (s3://, gs://, az://, abfss://) of the archive and the views [default: data]
     #[arg(long, value_name = "DIR_OR_URL")]
     pub data: Option<String>,
-    /// Folder of what must be on this machine: log, quarantine, spool [default: that of --data; with a URL trueup-local]
+    /// Folder for the log, the quarantine and the spool, on this machine [default: the folder of --data; for a URL trueup-local]
     #[arg(long, value_name = "DIR")]
     pub local: Option<PathBuf>,
-    /// Go on with a lake whose log is gone for good; the new log begins where the archive ends
+    /// Take ownership of a lake whose log is lost; the new log starts where the archive ends
     #[arg(long)]
     pub take_over: bool,
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    // As a text, since an address in a comment becomes a link of the documentation.
+    // A string, because an address in a docstring becomes a link in the documentation.
     #[arg(
         long,
         value_name = "ORIGIN",
-        help = "Let pages of this origin, such as https://app.example, read answers and send events; may be given several times"
+        help = "Allow pages of this origin, such as https://app.example, to query and to send events; may be repeated"
     )]
     pub cors_origin: Vec<String>,
-    /// Memory that a batch run may take, such as 512MiB or 4GiB; what does not fit is computed in passes [default: 2 GiB]
+    /// Memory limit of a batch run, such as 512MiB or 4GiB; larger runs are computed in passes [default: 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = batch_memory)]
     pub batch_memory: Option<u64>,
-    /// Threads that batch computes with [default: all cores but one]
+    /// Number of threads for batch runs [default: all cores but one]
     #[arg(long, value_name = "N")]
     pub batch_threads: Option<std::num::NonZeroUsize>,
-    /// Settings file; what the command line says wins
+    /// Settings file; options on the command line take precedence
     #[arg(long, value_name = "trueup.toml")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  trueup check examples/flights/flights.sql\n\n\
-    Exits with 1 if there is a mistake. Nothing is started and no data is touched.")]
+    Exits with 1 if there are errors. Starts nothing and touches no data.")]
 pub struct Check {
-    /// SQL files, in the order in which `serve` would read them
+    /// SQL files, in the order in which `serve` reads them
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Show what would change if SQL files were served over the data there is.\n\n\
-    Compares the definitions with what is stored: columns that come and go, views that would be computed anew, how much \
-    that reads and about how long it takes, and what `serve` would refuse. No server is needed, and one may be running. \
-    Nothing is changed.",
+    long_about = "Show what serving SQL files would change in the stored data.\n\n\
+    Compares the definitions with the stored data and lists added and removed columns, views that `serve` would \
+    recompute, how much data that reads and roughly how long it takes, and changes that `serve` would refuse. Works \
+    with or without a running server and changes nothing.",
     after_help = "Examples:\n  trueup plan flights.sql --data data\n  trueup plan streams.sql views.sql --data /var/lib/trueup -o json\n\n\
-    Exits with 1 if something would be refused, with 0 if all of it can be served, whether anything changes or not."
+    Exits with 1 if `serve` would refuse a change, otherwise with 0."
 )]
 pub struct Plan {
-    /// SQL files, in the order in which `serve` would read them
+    /// SQL files, in the order in which `serve` reads them
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
     /// Folder or URL of the log, the archive and the views
     #[arg(long, value_name = "DIR_OR_URL", default_value = "data")]
     pub data: String,
-    /// Folder of the log [default: that of --data; with a URL trueup-local]
+    /// Folder of the log [default: the folder of --data; for a URL trueup-local]
     #[arg(long, value_name = "DIR")]
     pub local: Option<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,
 }
@@ -210,25 +212,25 @@ pub struct Plan {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Send events from a file to a stream.\n\n\
-    The file holds one JSON object per line (plain, gzip or zstd) or is a Parquet file; which of them is seen from its \
-    first bytes. Every batch carries an Idempotency-Key, so a retry never counts an event twice. A server that asks to \
-    slow down (429) is waited for.\n\n\
-    With --historical the files go straight into the archive instead, past the log and the live figures: for years of \
-    old events, many GB at once. No server is needed, and one may be running over the same data; the next batch run of \
-    each view takes the events in. Killed at any moment and started again with the same files, it goes on where it was \
-    and takes in every event exactly once. A file is known by its content, whatever its name.",
+    The file holds one JSON object per line (plain, gzip or zstd) or is a Parquet file; the format is detected from its \
+    first bytes. Every batch carries an Idempotency-Key, so a retry never counts an event twice. If the server asks to \
+    slow down (429), the command waits and retries.\n\n\
+    With --historical the events go straight into the archive, bypassing the log and the live figures: for years of \
+    events, many GB at once. This works with or without a server running over the same data; the next batch run of \
+    each view includes the events. If the command is killed and started again with the same files, it resumes where it \
+    stopped and ingests every event exactly once. A file is identified by its content, not by its name.",
     after_help = "Examples:\n  trueup ingest flights examples/flights/flights.parquet\n  \
     trueup ingest clicks clicks.ndjson.zst\n  tail -n 1000 clicks.ndjson | trueup ingest clicks -\n  \
     trueup ingest flights 2019/*.parquet 2020/*.parquet --historical --definitions flights.sql --data /var/lib/trueup\n\n\
-    Exits with 1 if a line was rejected; its neighbours are accepted all the same."
+    Exits with 1 if a line was rejected; the other lines are accepted."
 )]
 pub struct Ingest {
-    /// The stream to send to
+    /// Stream to send the events to
     pub stream: StreamName,
-    /// The files, or - for standard input; with --historical also folders of files
+    /// Files of events, or - for standard input; with --historical also folders of files
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Requests under way at once; with more than 1 the order of batches is not kept
+    /// Number of concurrent requests; with more than 1, batches may arrive out of order
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub in_flight: u8,
     #[command(flatten)]
@@ -237,29 +239,29 @@ pub struct Ingest {
     pub server: Server,
 }
 
-/// How old events go into the archive.
+/// Options for ingesting events straight into the archive.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Historical events")]
 pub struct Historical {
-    /// Put the events straight into the archive, without a server
+    /// Write the events straight into the archive, without a server
     #[arg(long, requires = "definitions", conflicts_with = "in_flight")]
     pub historical: bool,
-    /// SQL file with the CREATE STREAM; may be given several times
+    /// SQL file with the CREATE STREAM statement; may be repeated
     #[arg(long, value_name = "FILE.sql", requires = "historical")]
     pub definitions: Vec<PathBuf>,
     /// Folder or URL of the archive, as for `trueup serve` [default: data]
     #[arg(long, value_name = "DIR_OR_URL", requires = "historical")]
     pub data: Option<String>,
-    /// Settings file, as for `trueup serve`; what the command line says wins
+    /// Settings file, as for `trueup serve`; options on the command line take precedence
     #[arg(long, value_name = "trueup.toml", requires = "historical")]
     pub config: Option<PathBuf>,
-    /// Take files in once more that have been taken in already
+    /// Re-import files that were already imported
     #[arg(long, requires = "historical")]
     pub again: bool,
-    /// Where rejected lines are appended, with file, line and reason [default: STREAM-rejected.ndjson]
+    /// File to append rejected lines to, with file, line and reason [default: STREAM-rejected.ndjson]
     #[arg(long, value_name = "FILE", requires = "historical")]
     pub rejects: Option<PathBuf>,
-    /// Memory for events on their way; more makes fewer and larger files of events out of order
+    /// Memory for buffered events; more memory makes fewer and larger files if events are out of order
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = memory, requires = "historical")]
     pub memory: u64,
 }
@@ -269,74 +271,74 @@ pub struct Historical {
     after_help = "Examples:\n  trueup query departures --from 2001-01-02 --to 2001-01-03 --where \"origin = 'ATL'\"\n  \
     trueup query departures --grain 1d --group-by origin --order-by=-flights --limit 10\n  \
     trueup query departures --grain all --group-by= --layer batch\n  \
-    trueup query departures --as-of 2024-03-01T12:00:00Z     as the batch layer answered then\n  \
+    trueup query departures --as-of 2024-03-01T12:00:00Z     what the batch layer returned then\n  \
     trueup query departures -o parquet > departures.parquet"
 )]
 pub struct Query {
-    /// The view to ask
+    /// View to query
     pub view: ViewName,
     /// First window start, such as 2001-01-01 or 2001-01-01T06:00:00Z (UTC)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub from: Option<Micros>,
-    /// End of the window starts, not included
+    /// End of the range of window starts, exclusive
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub to: Option<Micros>,
     /// SQL condition over dimensions and measures
     #[arg(long = "where", value_name = "SQL")]
     pub condition: Option<String>,
-    /// Dimensions to group by, comma separated; empty for none [default: all]
+    /// Dimensions to group by, comma-separated; empty for none [default: all]
     #[arg(long, value_name = "NAMES")]
     pub group_by: Option<String>,
-    /// Coarser windows: a multiple of the view's, such as 1h or 1d, or all
+    /// Coarser windows: a multiple of the view's window, such as 1h or 1d, or `all` for a single window
     #[arg(long, value_name = "GRAIN")]
     pub grain: Option<String>,
-    /// Measures to show, comma separated [default: all]
+    /// Measures to show, comma-separated [default: all]
     #[arg(long, value_name = "NAMES")]
     pub measures: Option<String>,
-    /// Columns to sort by, comma separated; a minus in front sorts downwards
+    /// Columns to sort by, comma-separated; prefix with - for descending order
     #[arg(long, value_name = "NAMES", allow_hyphen_values = true)]
     pub order_by: Option<String>,
-    /// Most rows to return [default: 10000, at most 1000000]
+    /// Maximum number of rows [default: 10000, at most 1000000]
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
-    /// Where to go on, from the footer of the answer before
+    /// Continue after the previous page; its footer prints the cursor
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
-    /// Which layer answers
+    /// Layer to query
     #[arg(long, value_enum, default_value_t = Layer::Merged)]
     pub layer: Layer,
-    /// Answer as the batch layer did then: with the version published at a time, or with the version of this number.
-    /// On a view with SLIDE: the instant its window ends, latest or now
+    /// Query the batch version that was active at this time, or the version with this number. On a view with SLIDE: the
+    /// instant at which the window ends, `latest` or `now`
     #[arg(long, value_name = "TIME_OR_VERSION")]
     pub as_of: Option<String>,
-    /// Answer as the batch layer did with this version (`trueup batch versions VIEW` lists them)
+    /// Query this batch version (`trueup batch versions VIEW` lists the versions)
     #[arg(long = "version", value_name = "N")]
     pub batch_version: Option<u32>,
-    /// Go on: print what changes as it changes (table, json or ndjson), until Ctrl-C
+    /// Keep printing rows as they change (table, json or ndjson), until Ctrl-C
     #[arg(short, long, conflicts_with_all = ["cursor", "batch_version"])]
     pub follow: bool,
-    /// How often to look for changes, 100ms to 60m [default: 1s]
+    /// Interval between updates, 100ms to 60m [default: 1s]
     #[arg(long, value_name = "TIME", requires = "follow")]
     pub every: Option<String>,
-    /// How to print the rows
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,
     #[command(flatten)]
     pub server: Server,
 }
 
-/// The layer that answers a query.
+/// The layer that a query reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Layer {
-    /// Batch up to the seam, speed from it on
+    /// Batch before the seam, speed from the seam on
     Merged,
-    /// Only the last batch version
+    /// Only the active batch version
     Batch,
-    /// Only what came since
+    /// Only events since the seam
     Speed,
 }
 
-/// How rows are printed.
+/// Output format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RowFormat {
     Table,
@@ -348,7 +350,7 @@ pub enum RowFormat {
     Arrow,
 }
 
-/// How a list is printed.
+/// Output format of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ListFormat {
     Table,
@@ -357,7 +359,7 @@ pub enum ListFormat {
 
 #[derive(Debug, Args)]
 pub struct Listing {
-    /// How to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,
     #[command(flatten)]
@@ -366,10 +368,10 @@ pub struct Listing {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  trueup streams\n  trueup streams flights           how late do its events come, and which settings would fit?"
+    after_help = "Examples:\n  trueup streams\n  trueup streams flights           how late its events arrive, and which settings would fit"
 )]
 pub struct Streams {
-    /// Show this stream only, with the lateness of its events
+    /// Show only this stream, with the lateness of its events
     pub stream: Option<StreamName>,
     #[command(flatten)]
     pub listing: Listing,
@@ -377,11 +379,11 @@ pub struct Streams {
 
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Run both layers over the same bounded file of events and compare them, value by value.\n\n\
-    The events go in through the door of a server of its own, in the order of the file, so what is out of order there \
-    comes out of order. At several points batch runs are started: each makes exact what had been served live until then, \
-    and every difference is counted by its cause. At the end everything is recomputed from nothing, which must change \
-    nothing. Exits with 1 if a difference has no cause, or if estimates miss their intervals more often than they may.",
+    long_about = "Run both layers over the same file of events and compare their values.\n\n\
+    Starts a temporary server and sends the events in file order, so events that are out of order in the file arrive \
+    out of order. Starts batch runs at several points: each compares the figures served live so far with the exact \
+    ones and counts every difference by its cause. At the end a full recompute must change nothing. Exits with 1 if a \
+    difference has no cause, or if estimates miss their intervals more often than allowed.",
     after_help = "Examples:\n  trueup verify examples/flights/flights.sql --stream flights --events examples/flights/flights.parquet\n  \
     trueup verify shop.sql --stream orders --events orders.ndjson.gz --cuts 10"
 )]
@@ -389,16 +391,16 @@ pub struct Verify {
     /// SQL files with CREATE STREAM and CREATE VIEW
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
-    /// The stream the events belong to; its views are compared
+    /// Stream of the events; all its views are compared
     #[arg(long, value_name = "NAME")]
     pub stream: StreamName,
-    /// NDJSON (plain, gzip or zstd) or Parquet
+    /// File of events: NDJSON (plain, gzip or zstd) or Parquet
     #[arg(long, value_name = "FILE")]
     pub events: PathBuf,
-    /// Points in the midst of the file at which batch runs are started
+    /// Number of points within the file at which batch runs are started
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub cuts: u32,
-    /// How to print the table
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,
 }
@@ -407,12 +409,12 @@ pub struct Verify {
 #[command(after_help = "Examples:\n  trueup compare departures\n  trueup compare departures --version 12 -o json\n  \
                  trueup compare departures --history")]
 pub struct Compare {
-    /// The view
+    /// View
     pub view: ViewName,
-    /// The batch version [default: the latest]
+    /// Batch version [default: the latest]
     #[arg(long = "version", value_name = "N")]
     pub batch_version: Option<i64>,
-    /// How drift went on from version to version
+    /// Show the drift of all kept versions
     #[arg(long, conflicts_with = "batch_version")]
     pub history: bool,
     #[command(flatten)]
@@ -420,26 +422,26 @@ pub struct Compare {
 }
 
 fn time(text: &str) -> Result<Micros, String> {
-    Micros::parse(text).ok_or_else(|| "write it like 2001-01-01 or 2001-01-01T06:00:00Z".to_owned())
+    Micros::parse(text).ok_or_else(|| "expected a time such as 2001-01-01 or 2001-01-01T06:00:00Z".to_owned())
 }
 
 fn date(text: &str) -> Result<Day, String> {
     let day = Day::parse(text).filter(|day| day.to_string() == text);
-    day.ok_or_else(|| "write it like 2001-01-31".to_owned())
+    day.ok_or_else(|| "expected a date such as 2001-01-31".to_owned())
 }
 
-/// Less would make a commit of every few events.
+/// Smallest memory for historical ingestion; with less, a commit would hold only a few events.
 const MEMORY_MIN_BYTES: u64 = 64 * 1024;
 
 fn memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_bytes(text).ok_or_else(|| "write it like 512MiB or 2GiB".to_owned())?;
-    if bytes < MEMORY_MIN_BYTES { Err("at least 64KiB are needed".to_owned()) } else { Ok(bytes) }
+    let bytes = parse_bytes(text).ok_or_else(|| "expected a size such as 512MiB or 2GiB".to_owned())?;
+    if bytes < MEMORY_MIN_BYTES { Err("must be at least 64 KiB".to_owned()) } else { Ok(bytes) }
 }
 
 fn speedup(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor.is_finite() && factor > 0.0 => Ok(factor),
-        _ => Err("a number greater than 0 is needed".to_owned()),
+        _ => Err("expected a number greater than 0".to_owned()),
     }
 }
 
@@ -447,8 +449,8 @@ fn batch_memory(text: &str) -> Result<u64, String> {
     let least = shared::limits::BATCH_MEMORY_BYTES_MIN;
     match crate::human_units::parse_bytes(text) {
         Some(bytes) if bytes >= least => Ok(bytes),
-        Some(_) => Err("a batch run needs at least 64 MiB".to_owned()),
-        None => Err("expected a number of bytes or a size such as 512MiB".to_owned()),
+        Some(_) => Err("must be at least 64 MiB".to_owned()),
+        None => Err("expected a size such as 512MiB".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
-//! How do programs find out what the server takes and gives? An OpenAPI 3.1 document of every door, at `/openapi.json`, and a
-//! page to read and try it, at `/docs`. [`doors`] lists them; a test compares with the routes of both layers.
+//! Serves the OpenAPI 3.1 document of all endpoints at `/openapi.json`, and a page to read and try them at `/docs`.
+//!
+//! [`endpoints`] lists the endpoints; a test compares the list with the routes of intake and serving.
 
 mod endpoints;
 
@@ -9,88 +10,88 @@ use axum::{Router, middleware};
 use serde_json::{Map, Value, json};
 use utoipa_swagger_ui::SwaggerUi;
 
-use self::endpoints::{Answer, Body, DOORS, Door, PARAMETERS};
+use self::endpoints::{ENDPOINTS, Endpoint, PARAMETERS, RequestBody};
 
-/// The page's own scripts and styles, and the server it came from: nothing from elsewhere.
+/// Content policy of the page: it loads scripts, styles and data from this server only.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'";
 
-/// The document and the page.
+/// Returns the routes of the document and the page.
 pub fn routes() -> Router {
     let page = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", document());
     Router::from(page).layer(middleware::map_response(secured))
 }
 
-/// How any door may refuse, and how those that compute something may.
-const USUAL: &[(u16, &str)] = &[
-    (400, "a parameter cannot be used"),
-    (404, "there is no such thing"),
-    (405, "the method is not taken here"),
-    (503, "a layer cannot answer now"),
+/// Errors of every endpoint; [`QUERY_ERRORS`] are further errors of queries.
+const COMMON_ERRORS: &[(u16, &str)] = &[
+    (400, "invalid parameter"),
+    (404, "not found"),
+    (405, "method not allowed"),
+    (503, "service unavailable"),
 ];
-const LIMITED: &[(u16, &str)] = &[
-    (413, "the query would add up more than one may"),
-    (429, "too many queries at once; Retry-After says when to come back"),
-    (504, "the query took longer than one may"),
+const QUERY_ERRORS: &[(u16, &str)] = &[
+    (413, "the query exceeds its memory limit"),
+    (429, "too many concurrent queries; retry after the time in Retry-After"),
+    (504, "the query exceeded its time limit"),
 ];
 
-async fn secured(mut answer: Response) -> Response {
-    let headers = answer.headers_mut();
+async fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+    response
 }
 
 fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for door in DOORS {
-        let path = paths.entry(door.path).or_insert_with(|| json!({}));
-        path[door.method] = operation(door);
+    for endpoint in ENDPOINTS {
+        let path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        path[endpoint.method] = operation(endpoint);
     }
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Trueup",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Live figures that become exact. All times are RFC 3339 in UTC. Errors are problem details (RFC 9457) with a machine-readable `code`.",
+            "description": "Live figures that batch runs make exact. All times are RFC 3339 in UTC. Errors are problem details (RFC 9457) with a machine-readable `code`.",
             "license": {"name": "Apache-2.0"}
         },
         "tags": [
-            {"name": "figures", "description": "What views say"},
-            {"name": "views", "description": "What views are, and how far off they had been"},
-            {"name": "batch", "description": "Runs, versions and files"},
-            {"name": "events", "description": "What comes in"},
-            {"name": "server", "description": "For those who keep it alive"}
+            {"name": "queries", "description": "Query the rows of views"},
+            {"name": "views", "description": "State of views, and the accuracy of their served figures"},
+            {"name": "batch", "description": "Batch runs, versions and files"},
+            {"name": "events", "description": "Send events and inspect streams"},
+            {"name": "server", "description": "Health and metrics"}
         ],
         "paths": paths,
         "components": {"schemas": schemas()}
     })
 }
 
-fn operation(door: &Door) -> Value {
-    let in_path = door.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+fn operation(endpoint: &Endpoint) -> Value {
+    let in_path = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let of_path =
         in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
-    let of_query = door.parameters.iter().map(|name| {
-        let (_, schema, text) = PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test looks for it");
-        let schema: Value = serde_json::from_str(schema).expect("a test reads it");
+    let of_query = endpoint.parameters.iter().map(|name| {
+        let (_, schema, text) = PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test checks that it is listed");
+        let schema: Value = serde_json::from_str(schema).expect("a test parses it");
         json!({"name": name, "in": "query", "required": false, "description": text, "schema": schema})
     });
-    let headers = door.headers.iter().map(|(name, text)| {
+    let headers = endpoint.headers.iter().map(|(name, text)| {
         json!({"name": name, "in": "header", "required": false, "description": text, "schema": {"type": "string"}})
     });
     let parameters: Vec<Value> = of_path.chain(of_query).chain(headers).collect();
-    let mut answers: Map<String, Value> = Map::new();
-    for Answer { status, text, types, schema } in door.answers {
-        answers.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
+    let mut responses: Map<String, Value> = Map::new();
+    for endpoints::Response { status, text, types, schema } in endpoint.responses {
+        responses.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
-    for (status, text) in USUAL.iter().chain(if door.tag == "figures" { LIMITED } else { &[] }) {
+    for (status, text) in COMMON_ERRORS.iter().chain(if endpoint.tag == "queries" { QUERY_ERRORS } else { &[] }) {
         let problem = json!({"description": text, "content": content(&["application/problem+json"], "Problem")});
-        answers.entry(status.to_string()).or_insert(problem);
+        responses.entry(status.to_string()).or_insert(problem);
     }
     let mut operation = json!({
-        "operationId": door.id, "tags": [door.tag], "summary": door.summary, "parameters": parameters, "responses": answers
+        "operationId": endpoint.id, "tags": [endpoint.tag], "summary": endpoint.summary, "parameters": parameters, "responses": responses
     });
-    if let Some(Body { types, text }) = &door.body {
+    if let Some(RequestBody { types, text }) = &endpoint.body {
         operation["requestBody"] = json!({"required": false, "description": text, "content": content(types, "")});
     }
     operation
@@ -107,7 +108,7 @@ fn content(types: &[&str], name: &str) -> Value {
     types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema(media)}))).collect::<Map<_, _>>().into()
 }
 
-/// What answers look like: from the types that both layers write them from, and what is written by hand there.
+/// Schemas of responses: generated from the types of both layers, or written here where the layers write JSON by hand.
 fn schemas() -> Value {
     let mut all = Map::new();
     for components in [serving::http::schemas::schemas(), intake::http::schemas::schemas()] {
@@ -134,7 +135,7 @@ fn schemas() -> Value {
         }),
     );
     all.insert(
-        "Emptied".to_owned(),
+        "ClearedQuarantine".to_owned(),
         json!({"type": "object", "required": ["removed"], "properties": {"removed": {"type": "integer"}}}),
     );
     all.into()
@@ -164,20 +165,20 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_one_that_the_library_reads() {
+    fn the_document_is_valid_openapi() {
         let mut document = document();
-        // The library writes schemas of anything, which are empty, but does not read them.
+        // The library writes empty schemas for arbitrary values, but cannot parse them.
         fill(&mut document["components"]["schemas"]);
         for (name, schema) in document["components"]["schemas"].as_object().expect("schemas") {
             let read = serde_json::from_value::<RefOr<Schema>>(schema.clone());
             assert!(read.is_ok(), "{name}: {schema}");
         }
         let read: OpenApi = serde_json::from_value(document).expect("OpenAPI");
-        assert_eq!(read.paths.paths.len(), DOORS.iter().map(|door| door.path).collect::<BTreeSet<_>>().len());
+        assert_eq!(read.paths.paths.len(), ENDPOINTS.iter().map(|endpoint| endpoint.path).collect::<BTreeSet<_>>().len());
     }
 
     #[test]
-    fn every_schema_that_is_named_is_there() {
+    fn every_referenced_schema_exists() {
         let document = document();
         let known = document["components"]["schemas"].as_object().expect("schemas").clone();
         let text = document.to_string();
@@ -187,7 +188,7 @@ mod tests {
         assert!(named.len() > 20 && missing.is_empty(), "{missing:?}");
     }
 
-    /// Paths in the sources of the layers' routers.
+    /// Returns the paths in the source code of the routers.
     fn routed() -> BTreeSet<String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut paths = BTreeSet::new();
@@ -201,9 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn every_door_is_described_and_no_other() {
-        let mut described: BTreeSet<String> = DOORS.iter().map(|door| door.path.to_owned()).collect();
-        // The pages are for people.
+    fn the_document_describes_exactly_the_routed_endpoints() {
+        let mut described: BTreeSet<String> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
+        // The HTML pages are not part of the API.
         described.extend(["/", "/view/{view}", "/compare/{view}", "/batch", "/streams"].map(str::to_owned));
         let routed = routed();
         let missing: Vec<_> = routed.difference(&described).collect();
@@ -211,6 +212,6 @@ mod tests {
         let pages =
             |path: &&String| !path.starts_with("/v1") && !["/livez", "/readyz", "/metrics"].contains(&path.as_str());
         let extra: Vec<_> = described.difference(&routed).filter(|path| !pages(path)).collect();
-        assert!(extra.is_empty(), "described, but not there: {extra:?}");
+        assert!(extra.is_empty(), "described, but not routed: {extra:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What may be typed behind `trueup batch`?
+//! Defines the subcommands of `trueup batch`.
 
 use std::time::Duration;
 
@@ -14,50 +14,50 @@ pub enum Batch {
     /// Start a batch run of a view
     #[command(after_help = "Examples:\n  trueup batch run departures --wait\n  trueup batch run departures --full")]
     Run(BatchRun),
-    /// Recompute a range of a view's windows exactly, whether or not anything changed there
+    /// Recompute a range of a view's windows, whether or not their events changed
     #[command(
-        long_about = "Recompute a range of a view's windows exactly, whether or not anything changed there.\n\n\
-        The run also takes in everything that is new since the last version, as every run does, so that the version it \
+        long_about = "Recompute a range of a view's windows, whether or not their events changed.\n\n\
+        The run also includes all new events since the last version, as every run does, so the version that it \
         publishes is consistent.",
         after_help = "Example:\n  trueup batch backfill departures --from 2001-01-01 --to 2001-02-01 --wait\n\n\
-        --to is not included: this is the whole of January."
+        --to is exclusive: this example recomputes the whole of January."
     )]
     Backfill(Backfill),
-    /// Show for each view what runs now and next, and how the last runs went
-    #[command(after_help = "Example:\n  trueup batch status\n\nAll runs, also those that failed: trueup batch runs")]
+    /// Show the current, next and most recent runs of each view
+    #[command(after_help = "Example:\n  trueup batch status\n\nTo list all runs, including failed ones: trueup batch runs")]
     Status(Listing),
-    /// List runs, newest first, those before a restart among them
+    /// List runs, newest first, including runs before a restart
     #[command(after_help = "Examples:\n  trueup batch runs departures\n  trueup batch runs --state failed --limit 5")]
     Runs(BatchRuns),
-    /// Stop a run, or let a failed one not be tried again
+    /// Cancel a run, or the retry of a failed run
     #[command(
-        after_help = "Examples:\n  trueup batch cancel departures                     whatever runs or waits of the view\n  \
-        trueup batch cancel departures-1795624355056-5    one run\n\nNothing of a cancelled run stays: the version before goes on answering."
+        after_help = "Examples:\n  trueup batch cancel departures                     all running and queued runs of the view\n  \
+        trueup batch cancel departures-1795624355056-5    one run\n\nA cancelled run leaves nothing behind: the previous version stays active."
     )]
     Cancel(BatchCancel),
-    /// List the versions of a view, and which of them can still be asked for
+    /// List the versions of a view, and which of them can still be queried
     #[command(after_help = "Example:\n  trueup batch versions departures\n  \
-        trueup query departures --version 12        what did version 12 say?")]
+        trueup query departures --version 12        query version 12")]
     Versions(BatchVersions),
     /// Delete files that no kept version of a view needs
     #[command(after_help = "Examples:\n  trueup batch vacuum departures\n  \
         trueup batch vacuum departures --older-than 1h\n\n\
-        The server does this by itself, about once an hour. What queries and runs of this server need is never deleted; \
-        the age protects those of other servers over the same lake.")]
+        The server does this by itself, about once an hour. It never deletes files that its own queries and runs need; \
+        the age protects queries and runs of other servers over the same lake.")]
     Vacuum(BatchVacuum),
-    /// Drop what a stream's retention lets go of, rewrite the small files of its archive into few, and say what was done
+    /// Compact the archive of a stream: merge small files and drop events that are older than the stream's retention
     #[command(after_help = "Examples:\n  trueup batch compact flights\n  \
-        trueup batch compact flights --vacuum 1h     also delete what was replaced more than an hour ago\n\n\
-        The server does this by itself, every few minutes. Only events that every view of the stream has taken in are \
-        moved or dropped; queries and runs go on.")]
+        trueup batch compact flights --vacuum 1h     also delete files that were replaced more than an hour ago\n\n\
+        The server does this by itself, every few minutes. It moves or drops only events that every view of the stream \
+        includes; queries and runs continue.")]
     Compact(BatchCompact),
 }
 
 #[derive(Debug, Args)]
 pub struct BatchCompact {
-    /// The stream
+    /// Stream
     pub stream: StreamName,
-    /// Delete files that nobody has needed for this time, such as 1h or 0s
+    /// Also delete files that have been unneeded for this time, such as 1h or 0s
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub vacuum: Option<Duration>,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub struct BatchCompact {
 
 #[derive(Debug, Args)]
 pub struct BatchVersions {
-    /// The view
+    /// View
     pub view: ViewName,
     #[command(flatten)]
     pub listing: Listing,
@@ -74,9 +74,9 @@ pub struct BatchVersions {
 
 #[derive(Debug, Args)]
 pub struct BatchVacuum {
-    /// The view
+    /// View
     pub view: ViewName,
-    /// Delete what has not been needed for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
+    /// Delete files that have been unneeded for this time, such as 1h or 0s [default: vacuum_age_ms of the settings]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
     #[command(flatten)]
@@ -85,15 +85,15 @@ pub struct BatchVacuum {
 
 #[derive(Debug, Args)]
 pub struct Backfill {
-    /// The view
+    /// View
     pub view: ViewName,
-    /// First day of the windows, by their start (UTC)
+    /// First day of window starts (UTC)
     #[arg(long, value_name = "DATE", value_parser = date)]
     pub from: Day,
-    /// End of the days, not included
+    /// End of the range of days, exclusive
     #[arg(long, value_name = "DATE", value_parser = date)]
     pub to: Day,
-    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
+    /// Wait for the run to finish, with a progress bar; exits with 1 if it fails
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]
@@ -102,12 +102,12 @@ pub struct Backfill {
 
 #[derive(Debug, Args)]
 pub struct BatchRun {
-    /// The view
+    /// View
     pub view: ViewName,
-    /// Recompute every date, not only those with new events
+    /// Recompute all dates, not only those with new events
     #[arg(long)]
     pub full: bool,
-    /// Wait until the run is over, with a progress bar; exits with 1 if it fails
+    /// Wait for the run to finish, with a progress bar; exits with 1 if it fails
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]
@@ -116,16 +116,16 @@ pub struct BatchRun {
 
 #[derive(Debug, Args)]
 pub struct BatchRuns {
-    /// Only those of this view
+    /// List only runs of this view
     #[arg(value_name = "VIEW")]
     pub view: Option<ViewName>,
-    /// Only those in this state: queued, running, published, failed or cancelled
+    /// List only runs in this state: queued, running, published, failed or cancelled
     #[arg(long, value_name = "STATE")]
     pub state: Option<RunState>,
-    /// Most runs to list
+    /// Maximum number of runs
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub limit: u16,
-    /// Only those older than this run
+    /// List only runs older than this run
     #[arg(long, value_name = "RUN")]
     pub before: Option<String>,
     #[command(flatten)]
@@ -134,7 +134,7 @@ pub struct BatchRuns {
 
 #[derive(Debug, Args)]
 pub struct BatchCancel {
-    /// A run, or a view of which everything that runs or waits is stopped
+    /// Run to cancel, or a view to cancel all its running and queued runs
     #[arg(value_name = "RUN_OR_VIEW")]
     pub run: String,
     #[command(flatten)]

@@ -1,11 +1,11 @@
-//! Which command lines are understood, and which are refused?
+//! Tests which command lines parse, and the values they give.
 
 use clap::{CommandFactory, Parser};
 
 use super::*;
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
-    // Words are split at blanks; `~` stands for a blank inside a word.
+    // The line is split at spaces; `~` stands for a space inside a word.
     let words = line.split_whitespace().map(|word| word.replace('~', " "));
     Arguments::try_parse_from(words).map(|arguments| arguments.command.expect("a command was given"))
 }

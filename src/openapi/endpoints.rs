@@ -1,31 +1,34 @@
-//! Which doors are there, with which parameters, and how do they answer? One entry for each; nothing is computed here.
+//! Lists every endpoint with its parameters, bodies and responses. Computes nothing; [`super`] makes the document of it.
 
-/// A door: a path and a method.
-pub struct Door {
+/// An endpoint: a path and a method.
+pub struct Endpoint {
     pub path: &'static str,
     pub method: &'static str,
+    /// The operation id, unique among all endpoints.
     pub id: &'static str,
     pub tag: &'static str,
     pub summary: &'static str,
     /// Names in [`PARAMETERS`].
     pub parameters: &'static [&'static str],
+    /// Request headers: name and description.
     pub headers: &'static [(&'static str, &'static str)],
-    pub body: Option<Body>,
-    pub answers: &'static [Answer],
+    pub body: Option<RequestBody>,
+    pub responses: &'static [Response],
 }
 
-/// What is sent.
-pub struct Body {
+/// A request body.
+pub struct RequestBody {
+    /// Media types.
     pub types: &'static [&'static str],
     pub text: &'static str,
 }
 
-/// What comes back.
-pub struct Answer {
+/// A response with one status.
+pub struct Response {
     pub status: u16,
     pub text: &'static str,
     pub types: &'static [&'static str],
-    /// What JSON is like: a name among the schemas; empty for other types.
+    /// The name of the schema of a JSON body; empty for other types.
     pub schema: &'static str,
 }
 
@@ -33,43 +36,43 @@ const JSON: &[&str] = &["application/json"];
 const PROBLEM: &[&str] = &["application/problem+json"];
 const NOTHING: &[&str] = &[];
 
-const fn json(text: &'static str, schema: &'static str) -> Answer {
-    Answer { status: 200, text, types: JSON, schema }
+const fn json(text: &'static str, schema: &'static str) -> Response {
+    Response { status: 200, text, types: JSON, schema }
 }
 
-const fn problem(status: u16, text: &'static str) -> Answer {
-    Answer { status, text, types: PROBLEM, schema: "Problem" }
+const fn problem(status: u16, text: &'static str) -> Response {
+    Response { status, text, types: PROBLEM, schema: "Problem" }
 }
 
-/// Parameters of queries: name, schema, meaning.
+/// Query parameters: name, schema, description.
 pub const PARAMETERS: &[(&str, &str, &str)] = &[
-    ("from", r#"{"type": "string", "format": "date-time"}"#, "rows whose window starts then or later"),
-    ("to", r#"{"type": "string", "format": "date-time"}"#, "rows whose window starts before"),
-    ("where", r#"{"type": "string"}"#, "SQL over dimensions and measures"),
-    ("group_by", r#"{"type": "string"}"#, "dimensions, separated by commas; empty: none"),
-    ("grain", r#"{"type": "string"}"#, "a multiple of the window: 1h, 1d, 1mo, all"),
-    ("measures", r#"{"type": "string"}"#, "measures, separated by commas"),
-    ("order_by", r#"{"type": "string"}"#, "columns, separated by commas; a minus before one turns it round"),
-    ("limit", r#"{"type": "integer", "minimum": 1}"#, "most entries of the answer"),
-    ("cursor", r#"{"type": "string"}"#, "where the answer before ended: its next"),
-    ("layer", r#"{"type": "string", "enum": ["merged", "batch", "speed"]}"#, "which layers answer"),
+    ("from", r#"{"type": "string", "format": "date-time"}"#, "return rows whose window starts at or after this time"),
+    ("to", r#"{"type": "string", "format": "date-time"}"#, "return rows whose window starts before this time"),
+    ("where", r#"{"type": "string"}"#, "SQL condition over dimensions and measures"),
+    ("group_by", r#"{"type": "string"}"#, "dimensions to group by, comma-separated; empty for none; default: all"),
+    ("grain", r#"{"type": "string"}"#, "coarser windows: a multiple of the view's window, such as 1h, 1d, 1mo or all"),
+    ("measures", r#"{"type": "string"}"#, "measures to return, comma-separated; default: all"),
+    ("order_by", r#"{"type": "string"}"#, "columns to sort by, comma-separated; prefix with - for descending order"),
+    ("limit", r#"{"type": "integer", "minimum": 1}"#, "maximum number of entries"),
+    ("cursor", r#"{"type": "string"}"#, "the `next` value of the previous page"),
+    ("layer", r#"{"type": "string", "enum": ["merged", "batch", "speed"]}"#, "layer to query; default: merged"),
     (
         "shape",
         r#"{"type": "string", "enum": ["document", "rows"]}"#,
-        "JSON with everything about the rows, or the bare array",
+        "`document`: rows with their provenance; `rows`: the bare array",
     ),
-    ("as_of", r#"{"type": "string"}"#, "a state of the past: a version or a time"),
-    ("version", r#"{"type": "integer"}"#, "the number of a batch version"),
-    ("every", r#"{"type": "string"}"#, "how often the answer is looked at: 100ms to 60m"),
-    ("measure", r#"{"type": "string"}"#, "one measure only"),
-    ("view", r#"{"type": "string"}"#, "only those of this view"),
+    ("as_of", r#"{"type": "string"}"#, "query a past state: a time or the number of a batch version"),
+    ("version", r#"{"type": "integer"}"#, "number of a batch version"),
+    ("every", r#"{"type": "string"}"#, "interval between updates: 100ms to 60m; default: 1s"),
+    ("measure", r#"{"type": "string"}"#, "return only this measure"),
+    ("view", r#"{"type": "string"}"#, "return only runs of this view"),
     (
         "state",
         r#"{"type": "string", "enum": ["queued", "running", "published", "failed", "cancelled"]}"#,
-        "only those in this state",
+        "return only runs in this state",
     ),
-    ("before", r#"{"type": "string"}"#, "only those older than this run"),
-    ("strict", r#"{"type": "boolean"}"#, "take all events or none"),
+    ("before", r#"{"type": "string"}"#, "return only runs older than this run"),
+    ("strict", r#"{"type": "boolean"}"#, "accept either all events or none"),
 ];
 
 const ROWS: &[&str] = &[
@@ -81,28 +84,28 @@ const ROWS_JSON: &[&str] = &[
 ];
 const LIVE: &[&str] =
     &["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "layer", "as_of", "every"];
-const UNCHANGED: Answer =
-    Answer { status: 304, text: "the answer is still the one with that entity tag", types: NOTHING, schema: "" };
-const GONE: Answer = problem(410, "the version, or the cursor's, is not kept any more");
-const IF_NONE_MATCH: (&str, &str) = ("If-None-Match", "the ETag of the answer there is");
+const UNCHANGED: Response =
+    Response { status: 304, text: "the response has not changed since the one with this entity tag", types: NOTHING, schema: "" };
+const GONE: Response = problem(410, "the version, or the version of the cursor, is no longer kept");
+const IF_NONE_MATCH: (&str, &str) = ("If-None-Match", "the ETag of a previous response");
 
 const fn rows(
     path: &'static str,
     id: &'static str,
     parameters: &'static [&'static str],
-    answers: &'static [Answer],
-) -> Door {
-    let summary = "The figures of a view";
-    Door {
+    responses: &'static [Response],
+) -> Endpoint {
+    let summary = "Query the rows of a view";
+    Endpoint {
         path,
         method: "get",
         id,
-        tag: "figures",
+        tag: "queries",
         summary,
         parameters,
         headers: &[IF_NONE_MATCH],
         body: None,
-        answers,
+        responses,
     }
 }
 
@@ -112,9 +115,9 @@ const fn get(
     tag: &'static str,
     summary: &'static str,
     parameters: &'static [&'static str],
-    answers: &'static [Answer],
-) -> Door {
-    Door { path, method: "get", id, tag, summary, parameters, headers: &[], body: None, answers }
+    responses: &'static [Response],
+) -> Endpoint {
+    Endpoint { path, method: "get", id, tag, summary, parameters, headers: &[], body: None, responses }
 }
 
 const fn send(
@@ -122,10 +125,10 @@ const fn send(
     id: &'static str,
     summary: &'static str,
     text: &'static str,
-    answers: &'static [Answer],
-) -> Door {
-    let body = Some(Body { types: JSON, text });
-    Door { path, method: "post", id, tag: "batch", summary, parameters: &[], headers: &[], body, answers }
+    responses: &'static [Response],
+) -> Endpoint {
+    let body = Some(RequestBody { types: JSON, text });
+    Endpoint { path, method: "post", id, tag: "batch", summary, parameters: &[], headers: &[], body, responses }
 }
 
 const fn remove(
@@ -133,21 +136,21 @@ const fn remove(
     id: &'static str,
     tag: &'static str,
     summary: &'static str,
-    answers: &'static [Answer],
-) -> Door {
-    Door { path, method: "delete", id, tag, summary, parameters: &[], headers: &[], body: None, answers }
+    responses: &'static [Response],
+) -> Endpoint {
+    Endpoint { path, method: "delete", id, tag, summary, parameters: &[], headers: &[], body: None, responses }
 }
 
-/// Every door, by path.
-pub const DOORS: &[Door] = &[
+/// Every endpoint, by path.
+pub const ENDPOINTS: &[Endpoint] = &[
     rows(
         "/v1/views/{view}/rows",
         "rows",
         ROWS_JSON,
         &[
-            Answer {
+            Response {
                 status: 200,
-                text: "rows in the format of Accept",
+                text: "rows in the format that the Accept header asks for",
                 types: &[
                     "application/json",
                     "application/x-ndjson",
@@ -158,8 +161,8 @@ pub const DOORS: &[Door] = &[
                 schema: "Rows",
             },
             UNCHANGED,
-            problem(406, "no such format"),
-            problem(409, "the version's definition is not understood any more"),
+            problem(406, "unsupported format"),
+            problem(409, "the definition of the version can no longer be read"),
             GONE,
         ],
     ),
@@ -168,9 +171,9 @@ pub const DOORS: &[Door] = &[
         "rows_json",
         ROWS_JSON,
         &[
-            json("rows, and what they were read from", "Rows"),
+            json("rows with their provenance", "Rows"),
             UNCHANGED,
-            problem(409, "the version's definition is not understood any more"),
+            problem(409, "the definition of the version can no longer be read"),
             GONE,
         ],
     ),
@@ -178,29 +181,29 @@ pub const DOORS: &[Door] = &[
         "/v1/views/{view}/rows.ndjson",
         "rows_ndjson",
         ROWS,
-        &[Answer { status: 200, text: "a row a line", types: &["application/x-ndjson"], schema: "" }, UNCHANGED, GONE],
+        &[Response { status: 200, text: "one row per line", types: &["application/x-ndjson"], schema: "" }, UNCHANGED, GONE],
     ),
     rows(
         "/v1/views/{view}/rows.csv",
         "rows_csv",
         ROWS,
-        &[Answer { status: 200, text: "rows", types: &["text/csv"], schema: "" }, UNCHANGED, GONE],
+        &[Response { status: 200, text: "rows with a header line", types: &["text/csv"], schema: "" }, UNCHANGED, GONE],
     ),
     rows(
         "/v1/views/{view}/rows.parquet",
         "rows_parquet",
         ROWS,
         &[
-            Answer {
+            Response {
                 status: 200,
-                text: "a Parquet file; HEAD and Range work",
+                text: "a Parquet file; supports HEAD and Range",
                 types: &["application/vnd.apache.parquet"],
                 schema: "",
             },
-            Answer { status: 206, text: "a piece of it", types: &["application/vnd.apache.parquet"], schema: "" },
+            Response { status: 206, text: "the requested range of the file", types: &["application/vnd.apache.parquet"], schema: "" },
             UNCHANGED,
             GONE,
-            problem(416, "the file has no such piece"),
+            problem(416, "range not satisfiable"),
         ],
     ),
     rows(
@@ -208,7 +211,7 @@ pub const DOORS: &[Door] = &[
         "rows_arrow",
         ROWS,
         &[
-            Answer {
+            Response {
                 status: 200,
                 text: "an Arrow IPC stream",
                 types: &["application/vnd.apache.arrow.stream"],
@@ -218,18 +221,18 @@ pub const DOORS: &[Door] = &[
             GONE,
         ],
     ),
-    Door {
+    Endpoint {
         path: "/v1/views/{view}/live",
         method: "get",
         id: "live",
-        tag: "figures",
-        summary: "The rows that change, as server-sent events",
+        tag: "queries",
+        summary: "Subscribe to changed rows as server-sent events",
         parameters: LIVE,
-        headers: &[("Last-Event-ID", "the id of the last event heard")],
+        headers: &[("Last-Event-ID", "id of the last event received, to resume after it")],
         body: None,
-        answers: &[Answer {
+        responses: &[Response {
             status: 200,
-            text: "events called snapshot and change",
+            text: "events of the types `snapshot` and `change`",
             types: &["text/event-stream"],
             schema: "",
         }],
@@ -238,32 +241,32 @@ pub const DOORS: &[Door] = &[
         "/v1/views",
         "views",
         "views",
-        "All views",
+        "List all views",
         &[],
-        &[json("views with seam, watermark, state, next run and last reconciliation", "Views")],
+        &[json("views with their seam, watermark, state, next run and last comparison", "Views")],
     ),
-    get("/v1/views/{view}", "view", "views", "One view", &[], &[json("the view", "ViewStatus")]),
+    get("/v1/views/{view}", "view", "views", "Get a view", &[], &[json("the view", "ViewStatus")]),
     get(
         "/v1/views/{view}/compare",
         "compare",
         "views",
-        "What had been served against what is exact",
+        "Compare served figures with the exact ones",
         &["from", "to", "version"],
-        &[json("a reconciliation", "Comparison")],
+        &[json("the comparison", "Comparison")],
     ),
     get(
         "/v1/views/{view}/drift",
         "drift",
         "views",
-        "Reconciliations, newest first",
+        "List comparisons, newest first",
         &["limit", "measure"],
-        &[json("reconciliations without their rows", "Drift")],
+        &[json("comparisons without their rows", "Drift")],
     ),
     get(
         "/v1/views/{view}/versions",
         "versions",
         "batch",
-        "Batch versions, newest first",
+        "List batch versions, newest first",
         &[],
         &[json("versions with run, cut, rows and drift", "Versions")],
     ),
@@ -271,58 +274,58 @@ pub const DOORS: &[Door] = &[
         "/v1/views/{view}/runs",
         "start_run",
         "Start a batch run",
-        "{\"full\": true}, {\"from\": date, \"to\": date} or nothing",
+        "{\"full\": true}, {\"from\": date, \"to\": date} or an empty body",
         &[
-            Answer { status: 202, text: "the run, which waits its turn", types: JSON, schema: "Run" },
-            problem(403, "a page of another origin"),
+            Response { status: 202, text: "the queued run", types: JSON, schema: "Run" },
+            problem(403, "request from a page of another origin"),
         ],
     ),
     send(
         "/v1/views/{view}/vacuum",
         "vacuum",
         "Delete files that no kept version needs",
-        "{\"older_than_ms\": number} or nothing",
-        &[json("what was deleted", "Cleaned"), problem(403, "a page of another origin")],
+        "{\"older_than_ms\": number} or an empty body",
+        &[json("counts of the deleted files", "Cleaned"), problem(403, "request from a page of another origin")],
     ),
     get(
         "/v1/runs",
         "runs",
         "batch",
-        "Runs, newest first",
+        "List runs, newest first",
         &["view", "state", "limit", "before"],
-        &[json("runs, and the one to go on from", "RunPage")],
+        &[json("runs, and the id to continue from", "RunPage")],
     ),
-    get("/v1/runs/{run}", "run", "batch", "One run", &[], &[json("the run", "Run")]),
+    get("/v1/runs/{run}", "run", "batch", "Get a run", &[], &[json("the run", "Run")]),
     remove(
         "/v1/runs/{run}",
         "cancel_run",
         "batch",
-        "Cancel a run, or the retry that it waits for",
-        &[json("the run", "Run"), problem(403, "a page of another origin")],
+        "Cancel a run, or its pending retry",
+        &[json("the run", "Run"), problem(403, "request from a page of another origin")],
     ),
-    Door {
+    Endpoint {
         path: "/v1/events/{stream}",
         method: "post",
         id: "send_events",
         tag: "events",
-        summary: "Send events; answered when they are durable",
+        summary: "Send events; the response confirms that they are durable",
         parameters: &["strict"],
         headers: &[
-            ("Idempotency-Key", "the same key gives the first answer again"),
+            ("Idempotency-Key", "a retry with the same key returns the first response again"),
             ("Content-Encoding", "gzip or zstd"),
         ],
-        body: Some(Body {
+        body: Some(RequestBody {
             types: &["application/x-ndjson", "application/json"],
-            text: "an object a line, an array, or one object",
+            text: "one JSON object per line, an array, or a single object",
         }),
-        answers: &[
-            json("how many were accepted, late, repeated and rejected, and why", "IngestResult"),
-            problem(403, "a page of another origin"),
-            problem(408, "the body came too slowly"),
+        responses: &[
+            json("counts of accepted, late, duplicate and rejected events, with the reasons for rejections", "IngestResult"),
+            problem(403, "request from a page of another origin"),
+            problem(408, "the body arrived too slowly"),
             problem(413, "the body is too large"),
-            problem(415, "such a type or encoding is not taken"),
-            problem(422, "strict, and a line was no event"),
-            problem(429, "too fast; Retry-After says when to come back"),
+            problem(415, "unsupported content type or encoding"),
+            problem(422, "strict mode: a line was rejected, so nothing was accepted"),
+            problem(429, "too many events; retry after the time in Retry-After"),
             problem(507, "the disk of the log is full"),
         ],
     },
@@ -330,16 +333,16 @@ pub const DOORS: &[Door] = &[
         "/v1/streams",
         "streams",
         "events",
-        "All streams",
+        "List all streams",
         &[],
-        &[json("streams with offsets, rate, watermark and lateness", "Streams")],
+        &[json("streams with their offsets, rate, watermark and lateness", "Streams")],
     ),
-    get("/v1/streams/{stream}", "stream", "events", "One stream", &[], &[json("the stream", "StreamStatus")]),
+    get("/v1/streams/{stream}", "stream", "events", "Get a stream", &[], &[json("the stream", "StreamStatus")]),
     get(
         "/v1/streams/{stream}/late",
         "late",
         "events",
-        "Events that came after allowed lateness",
+        "List late events: those that came after allowed lateness",
         &["limit", "cursor"],
         &[json("events, newest first", "Events")],
     ),
@@ -347,7 +350,7 @@ pub const DOORS: &[Door] = &[
         "/v1/streams/{stream}/ahead",
         "ahead",
         "events",
-        "Events too far ahead of their arrival",
+        "List events whose time is too far ahead of their arrival",
         &["limit", "cursor"],
         &[json("events, newest first", "Events")],
     ),
@@ -355,39 +358,39 @@ pub const DOORS: &[Door] = &[
         "/v1/streams/{stream}/quarantine",
         "quarantine",
         "events",
-        "Lines that were no events",
+        "List rejected lines",
         &["limit", "cursor"],
-        &[json("lines with their reasons, newest first", "QuarantinePage")],
+        &[json("rejected lines with the reasons, newest first", "QuarantinePage")],
     ),
     remove(
         "/v1/streams/{stream}/quarantine",
         "empty_quarantine",
         "events",
-        "Forget all lines that were no events",
-        &[json("how many", "Emptied"), problem(403, "a page of another origin")],
+        "Clear the quarantine",
+        &[json("number of removed lines", "ClearedQuarantine"), problem(403, "request from a page of another origin")],
     ),
     send(
         "/v1/streams/{stream}/compact",
         "compact",
-        "Rewrite small files of the archive into few",
-        "{\"vacuum_older_than_ms\": number} or nothing",
-        &[json("what was done", "Compacted"), problem(403, "a page of another origin")],
+        "Compact the archive: merge its small files",
+        "{\"vacuum_older_than_ms\": number} or an empty body",
+        &[json("counts of the rewritten, dropped and deleted files", "Compacted"), problem(403, "request from a page of another origin")],
     ),
-    get("/livez", "livez", "server", "Does the process answer?", &[], &[json("yes", "Health")]),
+    get("/livez", "livez", "server", "Check that the process is alive", &[], &[json("alive", "Health")]),
     get(
         "/readyz",
         "readyz",
         "server",
-        "Does it take events and answer queries?",
+        "Check that the server accepts events and queries",
         &[],
-        &[json("yes", "Health"), Answer { status: 503, text: "not yet, or no more", types: JSON, schema: "Health" }],
+        &[json("ready", "Health"), Response { status: 503, text: "not ready", types: JSON, schema: "Health" }],
     ),
     get(
         "/metrics",
         "metrics",
         "server",
-        "Metrics for Prometheus",
+        "Get metrics for Prometheus",
         &[],
-        &[Answer { status: 200, text: "the text format", types: &["text/plain"], schema: "" }],
+        &[Response { status: 200, text: "metrics in the Prometheus text format", types: &["text/plain"], schema: "" }],
     ),
 ];
