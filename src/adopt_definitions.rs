@@ -1,5 +1,6 @@
-//! What is stored of the streams that are declared, and do the declarations fit it? Asked before anything starts; what has
-//! been asked may then be adopted: the archive gets the columns that are new.
+//! Compares declared streams with the stored ones, and adopts declarations that fit: the archive gets their new columns.
+//!
+//! This happens before any layer starts. If one declaration does not fit, nothing is changed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use shared::types::DataType;
 use shared::view::View;
 use shared::window::Window;
 
-/// Reads what the lake, and the logs under `data/log`, hold of `stream`. Changes nothing.
+/// Reads what the lake, and the logs under `data/log`, hold for `stream`. Changes nothing.
 pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow::Result<StoredStream> {
     let dir = data.join("log").join(stream.name.as_str());
     let log =
-        tokio::task::spawn_blocking(move || intake::log::inspect(&dir)).await?.context("the log cannot be read")?;
+        tokio::task::spawn_blocking(move || intake::log::inspect(&dir)).await?.context("cannot read the log")?;
     let mut stored = StoredStream { partitions: log.partitions, ..StoredStream::default() };
     if let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? {
         add_archive(&mut stored, &table).await?;
@@ -43,15 +44,15 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
         }
         let data_type = DataType::of_arrow(field.data_type());
         let unknown =
-            || format!("{}: column {name} is of type {}, which no stream has", table.name(), field.data_type());
+            || format!("{}: column {name} has the unsupported type {}", table.name(), field.data_type());
         stored.columns.push(Column::new(name.clone(), data_type.with_context(unknown)?));
     }
     let of_files = snapshot.files.iter().map(|file| Ok(ArchiveTags::from_tags(&file.tags)?.partition.0));
     let mut partitions = of_files.collect::<anyhow::Result<Vec<u32>>>()?;
-    // Partitions of which all events are gone have had events.
+    // Partitions whose events were all dropped have had events too.
     partitions.extend(snapshot.dropped.iter().flat_map(|dropped| dropped.partitions.keys().map(|p| p.0)));
     for partition in partitions {
-        // Events that did not come through the log are bound to a partition that no stream has.
+        // Historical events are stored under a partition number that no stream has.
         let count = if partition < PARTITIONS_MAX { partition + 1 } else { 1 };
         stored.partitions = stored.partitions.max(count);
     }
@@ -62,8 +63,8 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
     Ok(())
 }
 
-/// Checks that `streams` fit what is stored, gives the archives what is new, and returns the streams with the columns
-/// that only what is stored still has. Nothing is changed if one does not fit.
+/// Checks that the declared streams fit the stored ones and adds new columns to the archives. Returns the streams with the
+/// columns that only stored events still have. Changes nothing if one stream does not fit.
 pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyhow::Result<Vec<Arc<Stream>>> {
     let Definitions { streams, views } = definitions;
     let mut adopted = Vec::with_capacity(streams.len());
@@ -77,15 +78,15 @@ pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyho
             None => None,
         };
         for view in views.iter().filter(|view| view.stream == stream.name) {
-            let reason = dropped.and_then(|dropped| not_whole(view, dropped));
+            let reason = dropped.and_then(|dropped| needs_dropped_events(view, dropped));
             refused.extend(reason.map(|reason| format!("  view {}: {reason}", view.name)));
         }
         adopted.push(Arc::new(stored.adopted(stream)));
     }
     if !refused.is_empty() {
         bail!(
-            "the declarations do not fit the events that are stored; nothing was changed\n{}\n\
-             `trueup plan` with the same files and --data shows everything that would change",
+            "the declarations do not fit the stored events; nothing was changed\n{}\n\
+             `trueup plan` with the same files and --data shows all changes",
             refused.join("\n")
         );
     }
@@ -96,23 +97,23 @@ pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyho
         let same = known.as_ref() == Some(&stream.sql);
         if !same || table.schema_change(&schema).await? != lake::SchemaChange::None {
             let commit = Commit { schema: Some(schema), declaration: Some(stream.sql.clone()), ..Commit::default() };
-            table.commit(commit).await.with_context(|| format!("{path} cannot take the new declaration"))?;
+            table.commit(commit).await.with_context(|| format!("cannot store the new declaration in {path}"))?;
         }
     }
     Ok(adopted)
 }
 
-/// Why `view` cannot be computed from a stream whose events before `dropped` are gone, if it cannot.
-pub fn not_whole(view: &View, dropped: Day) -> Option<String> {
+/// Returns why `view` cannot be computed from a stream whose events before `dropped` were dropped; `None` if it can.
+pub fn needs_dropped_events(view: &View, dropped: Day) -> Option<String> {
     let reason = format!(
-        "it adds up all time, but the events of stream {} before {dropped} have been dropped\n    to do: add a window to \
-         its GROUP BY, or declare a stream of another name",
+        "it aggregates all time, but the events of stream {} before {dropped} have been dropped\n    to do: add a window \
+         to its GROUP BY, or declare a stream with another name",
         view.stream
     );
     (view.window == Window::All).then_some(reason)
 }
 
-/// Why `change` of `what` cannot be done, if it cannot.
+/// Returns why `change` of `what` is refused, if it is.
 fn refusal(what: &str, change: &Change) -> Option<String> {
     let refusal = change.refused.as_ref()?;
     Some(format!("  {what}: {change}\n    {}\n    to do: {}", refusal.reason, refusal.next_step))

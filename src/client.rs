@@ -1,6 +1,5 @@
-//! How is a running server asked? Its base address, GET and POST under `/v1`, and its errors as people read them.
-//!
-//! Retries are not made here; see [`crate::sending`].
+//! Sends requests to a running server and turns its errors into messages for people. Does not retry; see
+//! [`crate::sender`].
 
 use std::fmt;
 use std::time::Duration;
@@ -12,18 +11,18 @@ use serde::de::DeserializeOwned;
 use crate::exit::{Failure, NO, REFUSED, USAGE};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence of a server in the midst of an answer, and before it.
+/// Longest time without data, before a response and within it.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A server's door.
+/// An HTTP client of one server.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    /// Without a slash at the end.
+    /// The server URL, without a trailing slash.
     base: String,
 }
 
-/// An error answer: RFC 9457, with the fields that Trueup adds.
+/// An error response: RFC 9457, with the fields that Trueup adds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -31,99 +30,99 @@ pub struct Problem {
     pub title: String,
     pub detail: Option<String>,
     pub code: Option<String>,
-    /// Place of a SQL error, from 1.
+    /// Position of a SQL error, from 1.
     pub line: Option<usize>,
     pub column: Option<usize>,
-    /// Seconds after which to try again, from `Retry-After`.
+    /// Seconds to wait before a retry, from `Retry-After`.
     #[serde(skip)]
     pub retry_after_s: Option<u64>,
 }
 
-/// Why a server gave no answer that can be used.
+/// Why a request has no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("\"{0}\" is not an http:// address")]
+    #[error("\"{0}\" is not an http:// URL")]
     BadUrl(String),
-    #[error("no answer from {base}: {cause}")]
+    #[error("cannot reach {base}: {cause}")]
     Unreachable { base: String, cause: String },
     #[error("{0}")]
     Refused(Box<Problem>),
-    #[error("the answer of {base} was not understood: {cause}")]
+    #[error("cannot read the response of {base}: {cause}")]
     Unreadable { base: String, cause: String },
 }
 
 impl Client {
-    /// A client of the server at `url`, such as `http://127.0.0.1:8080`. Nothing is sent yet.
+    /// Creates a client of the server at `url`, such as `http://127.0.0.1:8080`. Sends nothing yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
         let base = url.trim_end_matches('/').to_owned();
         let valid = reqwest::Url::parse(&base).is_ok_and(|parsed| parsed.scheme() == "http" && parsed.has_host());
         if !valid {
             return Err(ClientError::BadUrl(url.to_owned()));
         }
-        // A proxy from the environment would catch requests to 127.0.0.1 too.
+        // A proxy from the environment would intercept requests to 127.0.0.1 too.
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("trueup/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| ClientError::Unreachable { base: base.clone(), cause: words(&error) })?;
+            .map_err(|error| ClientError::Unreachable { base: base.clone(), cause: innermost_cause(&error) })?;
         Ok(Client { http, base })
     }
 
-    /// A request to `path`, which begins with a slash.
+    /// Builds a request to `path`, which starts with a slash.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
-    /// Sends a request; an error status becomes [`ClientError::Refused`].
+    /// Sends a request. An error status becomes [`ClientError::Refused`].
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let retry_after_s = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = answer.bytes().await.unwrap_or_default();
+        let retry_after_s = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = response.bytes().await.unwrap_or_default();
         Err(ClientError::Refused(Box::new(Problem { retry_after_s, ..problem(status, &body) })))
     }
 
-    /// Sends a request and reads the answer as JSON.
+    /// Sends a request and parses the response as JSON.
     pub async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let body = self.send(request).await?.bytes().await.map_err(|error| self.unreachable(&error))?;
         serde_json::from_slice(&body).map_err(|cause| self.unreadable(&cause))
     }
 
-    /// GETs `path` as JSON.
+    /// Sends a GET request to `path` and parses the response as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(self.request(Method::GET, path)).await
     }
 
-    /// An answer that is not what the contract says.
+    /// Makes the error for a response that cannot be parsed.
     pub fn unreadable(&self, cause: &dyn fmt::Display) -> ClientError {
         ClientError::Unreadable { base: self.base.clone(), cause: cause.to_string() }
     }
 
-    /// A connection that broke.
+    /// Makes the error for a broken connection.
     pub fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable { base: self.base.clone(), cause: words(error) }
+        ClientError::Unreachable { base: self.base.clone(), cause: innermost_cause(error) }
     }
 }
 
-/// What an error answer says, also if it is not ours (a proxy's, say).
+/// Parses an error response, even if it does not come from Trueup (but from a proxy, say).
 fn problem(status: StatusCode, body: &[u8]) -> Problem {
     let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     problem.status = status.as_u16();
     if problem.title.is_empty() {
-        problem.title = status.canonical_reason().unwrap_or("an error").to_lowercase();
+        problem.title = status.canonical_reason().unwrap_or("error").to_lowercase();
     }
     problem
 }
 
-/// The innermost cause says most: "connection refused" rather than "error sending request".
-fn words(error: &reqwest::Error) -> String {
+/// Returns the innermost cause, which is the most specific: "connection refused", not "error sending request".
+fn innermost_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "it took too long".to_owned();
+        return "timed out".to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
@@ -143,7 +142,7 @@ impl fmt::Display for Problem {
 }
 
 impl ClientError {
-    /// Does the answer say that the thing asked for does not exist?
+    /// Returns whether the response is 404 Not Found.
     pub fn is_not_found(&self) -> bool {
         matches!(self, ClientError::Refused(problem) if problem.status == StatusCode::NOT_FOUND)
     }
@@ -152,15 +151,15 @@ impl ClientError {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match &error {
-            ClientError::BadUrl(_) => Failure::new(USAGE, &error).next_step("give --url http://HOST:PORT"),
+            ClientError::BadUrl(_) => Failure::new(USAGE, &error).next_step("use --url http://HOST:PORT"),
             ClientError::Unreachable { base, .. } => Failure::new(REFUSED, &error)
-                .next_step(format!("is `trueup serve` running at {base}? --url or TRUEUP_URL names another server")),
+                .next_step(format!("check that `trueup serve` is running at {base}, or set --url or TRUEUP_URL")),
             ClientError::Refused(problem) => match problem.status {
                 400 | 404 | 422 => Failure::new(USAGE, &error),
                 _ => Failure::new(REFUSED, &error),
             },
             ClientError::Unreadable { .. } => {
-                Failure::new(NO, &error).next_step("is it a Trueup server of this version?")
+                Failure::new(NO, &error).next_step("check that it is a Trueup server of this version")
             }
         }
     }
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_http_addresses_are_taken() {
+    fn only_http_urls_are_accepted() {
         for (url, base) in [
             ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
             ("http://host/prefix/", Some("http://host/prefix")),
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_in_words_and_set_the_exit_code() {
+    fn problems_have_a_message_and_an_exit_code() {
         for (status, body, words, code) in [
             (
                 404,

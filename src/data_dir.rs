@@ -1,4 +1,5 @@
-//! Where does a server keep what? The lake where `--data` says, what must be on this machine in a folder.
+//! Locates the data of a server: the lake at `--data`, and a folder on this machine for the log, the quarantine and the
+//! spool.
 
 use std::path::{Path, PathBuf};
 
@@ -7,45 +8,47 @@ use lake::{Lake, Spool, StorePatience, is_remote};
 
 use crate::settings::Limits;
 
-/// The folder for what must be on this machine, if the data is elsewhere and nobody names one.
+/// The default local folder if the data is at a URL.
 const DEFAULT_LOCAL: &str = "trueup-local";
 
-/// Where the data of a server is.
+/// The locations of a server's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct DataDir {
     /// A folder or a URL.
     data: String,
+    /// The folder for the log, the quarantine and the spool.
     local: PathBuf,
 }
 
-impl Place {
-    /// `data` is a folder or a URL; `local` a folder, by default the one of the data.
-    pub fn new(data: &str, local: Option<&Path>) -> Place {
+impl DataDir {
+    /// Locates `data`, a folder or a URL, and `local`, a folder: by default the folder of the data.
+    pub fn new(data: &str, local: Option<&Path>) -> DataDir {
         let default = if is_remote(data) { DEFAULT_LOCAL } else { data };
-        Place { data: data.to_owned(), local: local.map_or_else(|| PathBuf::from(default), Path::to_owned) }
+        DataDir { data: data.to_owned(), local: local.map_or_else(|| PathBuf::from(default), Path::to_owned) }
     }
 
-    /// What [`Lake::open`] takes.
+    /// Returns the location of the lake for [`Lake::open`].
     pub fn lake_location(&self) -> String {
         if is_remote(&self.data) { self.data.clone() } else { Path::new(&self.data).join("lake").display().to_string() }
     }
 
-    /// The folder of what must be on this machine, which need not be there yet.
+    /// Returns the local folder, which may not exist yet.
     pub fn local_folder(&self) -> &Path {
         &self.local
     }
 
-    /// Creates the folder of what must be on this machine (log, quarantine, spool), and gives it without symbolic links.
-    pub fn local(&self) -> anyhow::Result<PathBuf> {
+    /// Creates the local folder and returns its path without symbolic links.
+    pub fn create_local(&self) -> anyhow::Result<PathBuf> {
         let folder = self.local.display();
-        std::fs::create_dir_all(&self.local).with_context(|| format!("the data folder {folder} cannot be created"))?;
-        self.local.canonicalize().with_context(|| format!("the data folder {folder} cannot be used"))
+        std::fs::create_dir_all(&self.local).with_context(|| format!("cannot create the data folder {folder}"))?;
+        self.local.canonicalize().with_context(|| format!("cannot use the data folder {folder}"))
     }
 
-    /// Opens the lake and tries it out; `local` is what [`Place::local`] gave, and this process alone uses it.
-    pub async fn lake(&self, local: &Path, limits: &Limits) -> anyhow::Result<Lake> {
+    /// Opens the lake and checks that it can be used. `local` comes from [`DataDir::create_local`]; no other process uses
+    /// it.
+    pub async fn open_lake(&self, local: &Path, limits: &Limits) -> anyhow::Result<Lake> {
         if !is_remote(&self.data) {
-            return Lake::open(&self.lake_location()).context("the lake cannot be opened");
+            return Lake::open(&self.lake_location()).context("cannot open the lake");
         }
         let milliseconds = std::time::Duration::from_millis;
         let patience = StorePatience {
@@ -56,7 +59,7 @@ impl Place {
         lake.check().await?;
         let folder = local.join("spool");
         let spool = Spool::open(&folder, limits.spool_bytes);
-        let spool = spool.with_context(|| format!("the spool {} cannot be made", folder.display()))?;
+        let spool = spool.with_context(|| format!("cannot create the spool {}", folder.display()))?;
         Ok(lake.with_spool(spool))
     }
 
@@ -64,7 +67,7 @@ impl Place {
         Path::new(&self.data) == self.local
     }
 
-    /// The places, as a newcomer is told of them: each with a word before it.
+    /// Returns the locations for the startup message, each with a label.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
         if self.data_is_local() {
@@ -80,12 +83,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_must_be_here_is_beside_the_data_or_where_it_is_told_to_be() {
-        let local = |data: &str, local: Option<&str>| Place::new(data, local.map(Path::new)).local;
+    fn the_local_folder_defaults_to_the_data_folder() {
+        let local = |data: &str, local: Option<&str>| DataDir::new(data, local.map(Path::new)).local;
         assert_eq!(local("data", None), Path::new("data"));
         assert_eq!(local("s3://bucket/x", None), Path::new("trueup-local"));
         assert_eq!(local("s3://bucket/x", Some("/var/lib/trueup")), Path::new("/var/lib/trueup"));
-        let lines = Place::new("s3://bucket/x", Some(Path::new("no-such"))).lines();
+        let lines = DataDir::new("s3://bucket/x", Some(Path::new("no-such"))).lines();
         assert_eq!(lines[0], ("data", "s3://bucket/x".to_owned()));
         assert_eq!(lines[1], ("local", "no-such (the log: keep it)".to_owned()));
     }

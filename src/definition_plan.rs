@@ -1,4 +1,4 @@
-//! What would change if these definitions were served over what is stored? Found out without changing anything.
+//! Plans what serving definitions would change in the stored data, without changing anything.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,67 +20,70 @@ use shared::time::Day;
 use shared::version::BatchVersion;
 use shared::view::View;
 
-use crate::adopt_definitions::{not_whole, stored_stream};
+use crate::adopt_definitions::{needs_dropped_events, stored_stream};
 
-/// Everything that would change.
+/// All changes that serving the definitions would make.
 #[derive(Debug, Default, Serialize)]
-pub struct Outlook {
-    pub streams: Vec<StreamOutlook>,
-    pub views: Vec<ViewOutlook>,
-    /// Changes that `serve` would refuse.
+pub struct DefinitionPlan {
+    pub streams: Vec<StreamPlan>,
+    pub views: Vec<ViewPlan>,
+    /// Number of changes that `serve` would refuse.
     pub refused: usize,
 }
 
-/// What would become of a stream or a view.
+/// What serving the definitions would do to a stream or a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Fate {
+pub enum PlanStatus {
     New,
     Unchanged,
-    /// Of a view: only what stands in `WITH (..)`.
+    /// Only options in the `WITH (..)` of a view change.
     Options,
     Changed,
     Refused,
-    /// Stored, but declared no longer.
+    /// Stored, but no longer declared.
     Undeclared,
 }
 
+/// The planned changes of a stream.
 #[derive(Debug, Serialize)]
-pub struct StreamOutlook {
+pub struct StreamPlan {
     pub name: StreamName,
-    pub fate: Fate,
-    /// Events in the archive.
+    pub status: PlanStatus,
+    /// Number of events in the archive.
     pub events: u64,
-    /// Events of earlier dates have been dropped; `None`: nothing was.
+    /// First date that the archive keeps; `None` if nothing has been dropped.
     #[serde(serialize_with = "text_if_any")]
     pub retained_from: Option<Day>,
-    /// What the retention that is declared lets go of.
-    pub drops: Option<Drops>,
+    /// Events that the declared retention will drop.
+    pub drops: Option<RetentionDrop>,
     pub changes: Vec<Change>,
 }
 
-/// Events that are older than a stream's retention. They go once every view has taken them in and no window that reaches
-/// into their dates is open any more.
+/// Events that are older than a stream's retention. They are dropped once every view includes them and no window that
+/// reaches into their dates is open.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Drops {
-    /// All before it.
+pub struct RetentionDrop {
+    /// The first date to keep.
     #[serde(serialize_with = "text")]
     pub before: Day,
-    /// Event dates, the first of them, and their events.
+    /// Number of event dates to drop.
     pub dates: u64,
+    /// The first of those dates.
     #[serde(serialize_with = "text")]
     pub first: Day,
     pub events: u64,
 }
 
-/// Windows that a view cannot have, because the events that they were made of are gone.
+/// Windows that a changed view cannot have, because their events have been dropped.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Loses {
-    /// The first window date that it has.
+pub struct DataLoss {
+    /// The first window date of the new definition.
     #[serde(serialize_with = "text")]
-    pub begins: Day,
-    /// Window dates and rows that only the version that answers now has.
+    pub first_date: Day,
+    /// Window dates that only the active version has.
     pub dates: u64,
+    /// Rows that only the active version has.
     pub rows: u64,
 }
 
@@ -95,94 +98,101 @@ fn text_if_any<S: serde::Serializer>(day: &Option<Day>, serializer: S) -> Result
     }
 }
 
+/// The planned changes of a view.
 #[derive(Debug, Serialize)]
-pub struct ViewOutlook {
+pub struct ViewPlan {
     pub name: ViewName,
-    pub fate: Fate,
-    /// The version that answers now, and its rows.
+    pub status: PlanStatus,
+    /// The active version.
     pub version: Option<i64>,
+    /// Rows of the active version.
     pub rows: u64,
-    /// What answers cannot go on doing so until the new version is complete: its definition is no longer understood.
-    pub answers_meanwhile: bool,
+    /// Whether the active version stays active until the new one is complete. It does not if its definition can no longer
+    /// be read.
+    pub stays_active: bool,
     pub changes: Vec<Change>,
-    pub recompute: Option<Recompute>,
-    /// What it cannot be computed from any more.
-    pub loses: Option<Loses>,
-    /// Why `serve` would refuse it.
+    pub recompute: Option<RecomputeEstimate>,
+    /// Windows that the new definition cannot have.
+    pub data_loss: Option<DataLoss>,
+    /// Why `serve` would refuse the view.
     pub refused: Option<String>,
 }
 
-/// What computing a view anew takes.
+/// The estimated cost of recomputing a view.
 #[derive(Debug, Default, Serialize)]
-pub struct Recompute {
-    /// Event dates to read, the first and the last of them.
+pub struct RecomputeEstimate {
+    /// Number of event dates to read.
     pub dates: u64,
+    /// The first event date.
     pub first: Option<String>,
+    /// The last event date.
     pub last: Option<String>,
     pub events: u64,
     pub files: u64,
-    /// Bytes of those files, and about how many of them the needed columns take.
+    /// Bytes of those files.
     pub file_bytes: u64,
+    /// Approximate bytes of the columns that the view needs.
     pub read_bytes: u64,
-    /// About how long, at the rate of the last run of the view, or else of another one.
+    /// Approximate duration, at the rate of the last run of the view or of another view.
     pub seconds: Option<f64>,
 }
 
-/// An archive, as far as it matters here.
+/// The archive of a stream.
 struct Archive {
     table: Table,
     files: Vec<DataFile>,
+    /// First date that the archive keeps; `None` if nothing has been dropped.
     dropped: Option<Day>,
 }
 
-impl Outlook {
-    /// Compares `definitions` with what `lake` and the logs under `data` hold; without a lake everything is new.
-    pub async fn of(definitions: &Definitions, lake: Option<&Lake>, data: &Path) -> anyhow::Result<Outlook> {
-        let mut outlook = Outlook::default();
+impl DefinitionPlan {
+    /// Compares `definitions` with the stored data in `lake` and in the logs under `data`. Without a lake, everything is new.
+    pub async fn of(definitions: &Definitions, lake: Option<&Lake>, data: &Path) -> anyhow::Result<DefinitionPlan> {
+        let mut plan = DefinitionPlan::default();
         let Some(lake) = lake else {
-            let new = |s: &Stream| StreamOutlook::new(s.name.clone(), Fate::New);
-            outlook.streams = definitions.streams.iter().map(new).collect();
-            outlook.views = definitions.views.iter().map(|v| ViewOutlook::new(v.name.clone(), Fate::New)).collect();
-            return Ok(outlook);
+            let new = |s: &Stream| StreamPlan::new(s.name.clone(), PlanStatus::New);
+            plan.streams = definitions.streams.iter().map(new).collect();
+            plan.views = definitions.views.iter().map(|v| ViewPlan::new(v.name.clone(), PlanStatus::New)).collect();
+            return Ok(plan);
         };
         for stream in &definitions.streams {
-            outlook.add_stream(lake, data, stream, &definitions.views).await?;
+            plan.add_stream(lake, data, stream, &definitions.views).await?;
         }
-        let rate = outlook.views.iter().find_map(|view| view.recompute.as_ref()?.rate());
-        for view in outlook.views.iter_mut().filter_map(|view| view.recompute.as_mut()) {
+        let rate = plan.views.iter().find_map(|view| view.recompute.as_ref()?.rate());
+        for view in plan.views.iter_mut().filter_map(|view| view.recompute.as_mut()) {
             view.seconds = view.seconds.or(rate.map(|rate| view.events as f64 / rate));
         }
-        outlook.add_undeclared(lake, definitions).await?;
-        outlook.refused = outlook.streams.iter().flat_map(|s| &s.changes).filter(|c| c.refused.is_some()).count();
-        outlook.refused += outlook.views.iter().filter(|view| view.refused.is_some()).count();
-        Ok(outlook)
+        plan.add_undeclared(lake, definitions).await?;
+        plan.refused = plan.streams.iter().flat_map(|s| &s.changes).filter(|c| c.refused.is_some()).count();
+        plan.refused += plan.views.iter().filter(|view| view.refused.is_some()).count();
+        Ok(plan)
     }
 
     async fn add_stream(&mut self, lake: &Lake, data: &Path, stream: &Stream, views: &[View]) -> anyhow::Result<()> {
         let archive = archive(lake, &stream.name).await?;
         let stored = stored_stream(lake, data, stream).await?;
         let changes = stored.changes(stream);
-        let fate = match () {
-            () if changes.iter().any(|change| change.refused.is_some()) => Fate::Refused,
-            () if archive.is_none() && stored.partitions == 0 => Fate::New,
-            () if changes.is_empty() => Fate::Unchanged,
-            () => Fate::Changed,
+        let status = match () {
+            () if changes.iter().any(|change| change.refused.is_some()) => PlanStatus::Refused,
+            () if archive.is_none() && stored.partitions == 0 => PlanStatus::New,
+            () if changes.is_empty() => PlanStatus::Unchanged,
+            () => PlanStatus::Changed,
         };
-        let changes = if fate == Fate::New { Vec::new() } else { changes };
+        let changes = if status == PlanStatus::New { Vec::new() } else { changes };
         let events = archive.iter().flat_map(|a| &a.files).map(|file| u64::try_from(file.rows).unwrap_or(0)).sum();
         let (retained_from, drops) = match &archive {
-            Some(archive) => (archive.dropped, drops(archive, stream)),
+            Some(archive) => (archive.dropped, retention_drop(archive, stream)),
             None => (None, None),
         };
-        let of_stream = StreamOutlook::new(stream.name.clone(), fate);
-        self.streams.push(StreamOutlook { events, changes, retained_from, drops, ..of_stream });
+        let of_stream = StreamPlan::new(stream.name.clone(), status);
+        self.streams.push(StreamPlan { events, changes, retained_from, drops, ..of_stream });
         let adopted = Arc::new(stored.adopted(stream));
         for view in views.iter().filter(|view| view.stream == stream.name) {
-            let outlook = match fate {
-                Fate::Refused => ViewOutlook::new(view.name.clone(), Fate::Refused),
-                _ => view_outlook(lake, &adopted, view, archive.as_ref()).await?,
+            let plan = match status {
+                PlanStatus::Refused => ViewPlan::new(view.name.clone(), PlanStatus::Refused),
+                _ => plan_view(lake, &adopted, view, archive.as_ref()).await?,
             };
-            self.views.push(outlook);
+            self.views.push(plan);
         }
         Ok(())
     }
@@ -192,7 +202,7 @@ impl Outlook {
             if definitions.streams.iter().all(|stream| stream.name != name) {
                 let files = archive(lake, &name).await?.map(|archive| archive.files).unwrap_or_default();
                 let events = files.iter().map(|file| u64::try_from(file.rows).unwrap_or(0)).sum();
-                self.streams.push(StreamOutlook { events, ..StreamOutlook::new(name, Fate::Undeclared) });
+                self.streams.push(StreamPlan { events, ..StreamPlan::new(name, PlanStatus::Undeclared) });
             }
         }
         for name in lake.views().await? {
@@ -202,37 +212,37 @@ impl Outlook {
                     Some(table) => latest(table).await?,
                     None => None,
                 };
-                let mut outlook = ViewOutlook::new(name, Fate::Undeclared);
-                outlook.answered_by(version.as_ref());
-                self.views.push(outlook);
+                let mut plan = ViewPlan::new(name, PlanStatus::Undeclared);
+                plan.set_active_version(version.as_ref());
+                self.views.push(plan);
             }
         }
         Ok(())
     }
 }
 
-impl StreamOutlook {
-    fn new(name: StreamName, fate: Fate) -> StreamOutlook {
-        StreamOutlook { name, fate, events: 0, retained_from: None, drops: None, changes: Vec::new() }
+impl StreamPlan {
+    fn new(name: StreamName, status: PlanStatus) -> StreamPlan {
+        StreamPlan { name, status, events: 0, retained_from: None, drops: None, changes: Vec::new() }
     }
 }
 
-impl ViewOutlook {
-    fn new(name: ViewName, fate: Fate) -> ViewOutlook {
-        ViewOutlook {
+impl ViewPlan {
+    fn new(name: ViewName, status: PlanStatus) -> ViewPlan {
+        ViewPlan {
             name,
-            fate,
+            status,
             version: None,
             rows: 0,
-            answers_meanwhile: true,
+            stays_active: true,
             changes: Vec::new(),
             recompute: None,
-            loses: None,
+            data_loss: None,
             refused: None,
         }
     }
 
-    fn answered_by(&mut self, version: Option<&BatchVersion>) {
+    fn set_active_version(&mut self, version: Option<&BatchVersion>) {
         self.version = version.map(|version| version.version);
         self.rows = version.map_or(0, |version| version.rows);
     }
@@ -245,13 +255,13 @@ async fn archive(lake: &Lake, stream: &StreamName) -> anyhow::Result<Option<Arch
     Ok(Some(Archive { table, files: snapshot.files.clone(), dropped }))
 }
 
-/// What the retention of `stream` lets go of in its archive.
-fn drops(archive: &Archive, stream: &Stream) -> Option<Drops> {
+/// Returns the events that the retention of `stream` will drop from its archive.
+fn retention_drop(archive: &Archive, stream: &Stream) -> Option<RetentionDrop> {
     let before = stream.retention?.first_day(SystemClock.now());
     let old = || archive.files.iter().filter_map(|file| Some((file.partition?, file))).filter(|(day, _)| *day < before);
     let dates: BTreeSet<Day> = old().map(|(day, _)| day).collect();
     let events = old().map(|(_, file)| u64::try_from(file.rows).unwrap_or(0)).sum();
-    Some(Drops { before, dates: dates.len() as u64, first: *dates.first()?, events })
+    Some(RetentionDrop { before, dates: dates.len() as u64, first: *dates.first()?, events })
 }
 
 async fn latest(table: &Table) -> anyhow::Result<Option<BatchVersion>> {
@@ -259,58 +269,58 @@ async fn latest(table: &Table) -> anyhow::Result<Option<BatchVersion>> {
     Ok(latest.and_then(|(_, info)| serde_json::from_value(serde_json::Value::Object(info)).ok()))
 }
 
-async fn view_outlook(
+async fn plan_view(
     lake: &Lake,
     stream: &Arc<Stream>,
     view: &View,
     archive: Option<&Archive>,
-) -> anyhow::Result<ViewOutlook> {
+) -> anyhow::Result<ViewPlan> {
     let view = Arc::new(view.clone());
     let loaded = load_published(lake, stream, &view)
         .await
-        .with_context(|| format!("the published versions of view {} cannot be read", view.name))?;
-    let mut outlook = ViewOutlook::new(view.name.clone(), Fate::New);
+        .with_context(|| format!("cannot read the published versions of view {}", view.name))?;
+    let mut plan = ViewPlan::new(view.name.clone(), PlanStatus::New);
     let version = loaded.active.version.as_deref();
-    outlook.answered_by(version);
-    outlook.answers_meanwhile = !loaded.version_lost;
+    plan.set_active_version(version);
+    plan.stays_active = !loaded.version_lost;
     if let Some(version) = version {
-        // As it was written: options that were declared then are told apart from those of now.
+        // Parsed from its SQL, so that the options it was declared with are compared with the new ones.
         let before = old_definition(stream, version).or_else(|| parse_view(stream, &version.sql).ok());
         let before = before.unwrap_or_else(|| loaded.active.view.as_ref().clone());
-        outlook.changes = view_changes(&before, &view, stream);
+        plan.changes = view_changes(&before, &view, stream);
         let results = loaded.shadow.is_some();
-        outlook.fate = match outlook.changes.as_slice() {
-            _ if results => Fate::Changed,
-            [] => Fate::Unchanged,
-            _ => Fate::Options,
+        plan.status = match plan.changes.as_slice() {
+            _ if results => PlanStatus::Changed,
+            [] => PlanStatus::Unchanged,
+            _ => PlanStatus::Options,
         };
         if !results {
-            outlook.changes.retain(|change| !changes_results(change));
+            plan.changes.retain(|change| !changes_results(change));
         }
     } else if loaded.version_lost {
-        outlook.fate = Fate::Changed;
+        plan.status = PlanStatus::Changed;
     }
-    if let (Fate::New | Fate::Changed, Some(archive)) = (outlook.fate, archive) {
+    if let (PlanStatus::New | PlanStatus::Changed, Some(archive)) = (plan.status, archive) {
         if let Some(dropped) = archive.dropped {
-            outlook.refused = not_whole(&view, dropped);
-            let begins = Horizon::first_whole_date(view.window, dropped);
+            plan.refused = needs_dropped_events(&view, dropped);
+            let first_date = Horizon::first_whole_date(view.window, dropped);
             let files = version.map_or(&[][..], |version| &version.files);
-            let lost = || files.iter().filter(|file| file.date.is_some_and(|day| day < begins));
+            let lost = || files.iter().filter(|file| file.date.is_some_and(|day| day < first_date));
             let dates: BTreeSet<Option<Day>> = lost().map(|file| file.date).collect();
             let rows = lost().map(|file| file.rows).sum();
-            outlook.loses = Some(Loses { begins, dates: dates.len() as u64, rows });
+            plan.data_loss = Some(DataLoss { first_date, dates: dates.len() as u64, rows });
         }
         let mut recompute = recompute(archive, stream, &view).await?;
         let rate = version.and_then(BatchVersion::events_per_second);
         recompute.seconds = rate.map(|rate| recompute.events as f64 / rate);
-        outlook.recompute = Some(recompute);
+        plan.recompute = Some(recompute);
     }
-    Ok(outlook)
+    Ok(plan)
 }
 
-async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::Result<Recompute> {
+async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::Result<RecomputeEstimate> {
     let mut dates: BTreeSet<Option<Day>> = BTreeSet::new();
-    let mut recompute = Recompute::default();
+    let mut recompute = RecomputeEstimate::default();
     let is_left = |file: &&DataFile| file.partition.is_none_or(|day| archive.dropped.is_none_or(|first| day >= first));
     for file in archive.files.iter().filter(is_left) {
         recompute.files += 1;
@@ -321,7 +331,7 @@ async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::R
     let day = |day: Option<&Option<Day>>| day.copied().flatten().map(|day| day.to_string());
     recompute.dates = dates.len() as u64;
     (recompute.first, recompute.last) = (day(dates.iter().find(|day| day.is_some())), day(dates.last()));
-    // The largest file tells best how bytes are shared among columns.
+    // The largest file shows best how the bytes divide among the columns.
     if let Some(file) = archive.files.iter().max_by_key(|file| file.size_bytes) {
         let columns = archive.table.column_bytes(file).await?;
         let event_time = &stream.columns[stream.event_time].name;
@@ -334,8 +344,8 @@ async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::R
     Ok(recompute)
 }
 
-impl Recompute {
-    /// Events per second that `seconds` were told from.
+impl RecomputeEstimate {
+    /// Returns the events per second on which `seconds` is based.
     fn rate(&self) -> Option<f64> {
         self.seconds.filter(|seconds| *seconds > 0.0).map(|seconds| self.events as f64 / seconds)
     }

@@ -1,4 +1,4 @@
-//! What do the definition files say? They are read, parsed, and their mistakes shown with a caret under the place.
+//! Reads and parses definition files, and prints their errors with a caret under the position.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use shared::sql::{Definitions, SqlError, parse_definitions};
 
 use crate::exit::{Failure, NO, USAGE};
 
-/// Definition files: where each came from, and its text.
+/// Definition files: path and text of each.
 pub type Sources = Vec<(PathBuf, String)>;
 
-/// Reads the files. A file that cannot be read, or is too long, is wrong usage.
+/// Reads the files. A file that cannot be read or is too long is wrong usage.
 pub fn read(files: &[PathBuf]) -> Result<Sources, Failure> {
     files.iter().map(|path| Ok((path.clone(), read_file(path)?))).collect()
 }
@@ -26,14 +26,14 @@ fn read_file(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|cause| unreadable(&cause))
 }
 
-/// Parses the files; mistakes are printed on stderr, each with its place, and end the command with 1.
+/// Parses the files. Prints errors with their positions on stderr; the command then fails with exit code 1.
 pub fn parse(sources: &Sources) -> Result<Definitions, Failure> {
     let named: Vec<_> = sources.iter().map(|(path, text)| (path.display().to_string(), text.clone())).collect();
     parse_definitions(&named).map_err(|errors| {
         let coloured = std::io::stderr().is_terminal();
         eprint!("{}", report(&errors, coloured));
-        let mistakes = crate::human_units::counted(errors.len(), "mistake");
-        Failure::new(NO, format!("{mistakes} in the definitions"))
+        let errors = crate::human_units::counted(errors.len(), "error");
+        Failure::new(NO, format!("{errors} in the definitions"))
     })
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_is_shown_where_it_is() {
+    fn an_error_is_shown_at_its_position() {
         let text = "CREATE STREAM s (t TIMESTAMP) WITH (event_time = 'u');\n";
         let errors = parse_definitions(&[("s.sql".to_owned(), text.to_owned())]).expect_err("no column u");
         let report = report(&errors, false);

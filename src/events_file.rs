@@ -1,5 +1,7 @@
-//! How does a file of events become batches of lines? NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are
-//! written as lines; which it is, the first bytes say. Lines are not parsed: that is the server's business.
+//! Reads a file of events as batches of lines, without parsing the lines; the server does that.
+//!
+//! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as lines. The first bytes of a file tell its
+//! format apart.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -23,7 +25,7 @@ pub struct LineBatch {
     pub body: Bytes,
 }
 
-/// What the first bytes say.
+/// The format of a file, detected from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Lines,
@@ -46,10 +48,10 @@ impl Format {
 /// An opened file, or standard input.
 pub struct EventsFile {
     reader: Box<dyn Read + Send>,
-    /// For Parquet, which is not read from front to back.
+    /// For Parquet, which needs random access.
     file: Option<File>,
     format: Format,
-    /// Size of the file as it lies there; unknown for standard input.
+    /// Size of the file on disk; unknown for standard input.
     bytes: Option<u64>,
 }
 
@@ -62,7 +64,7 @@ impl EventsFile {
             let file = File::open(path)?;
             let metadata = file.metadata()?;
             if metadata.is_dir() {
-                return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
             }
             let bytes = metadata.is_file().then_some(metadata.len());
             (Box::new(file.try_clone()?), bytes.is_some().then_some(file), bytes)
@@ -73,18 +75,18 @@ impl EventsFile {
         Ok(EventsFile { reader: Box::new(Cursor::new(head).chain(reader)), file, format, bytes })
     }
 
-    /// What a progress bar counts up to, in bytes of the file or rows of a Parquet file; unknown for a pipe.
+    /// Returns the size in bytes that a progress bar counts up to; unknown for a pipe.
     pub fn size(&self) -> Option<u64> {
         self.bytes
     }
 
-    /// The file, if it is Parquet.
+    /// Returns the file if it is Parquet.
     pub fn parquet(&self) -> Option<&File> {
         self.file.as_ref().filter(|_| self.format == Format::Parquet)
     }
 
-    /// Reads all of it; `each` gets batches of about `batch_bytes` and says whether to go on. `bar` shows how many bytes
-    /// of the file have been read. Blocking.
+    /// Reads the whole file. Passes batches of about `batch_bytes` to `each`, until it returns false. `bar` shows how many
+    /// bytes of the file have been read. Blocks.
     pub fn read(
         self,
         batch_bytes: usize,
@@ -93,7 +95,7 @@ impl EventsFile {
     ) -> anyhow::Result<()> {
         match (self.format, self.file) {
             (Format::Parquet, Some(file)) => parquet_rows::read(file, self.bytes.unwrap_or(0), batch_bytes, bar, each),
-            (Format::Parquet, None) => anyhow::bail!("Parquet cannot be read from a pipe: give the file's name"),
+            (Format::Parquet, None) => anyhow::bail!("cannot read Parquet from a pipe: pass the name of a file"),
             (format, _) => {
                 let counted = BufReader::new(bar.wrap_read(self.reader));
                 match format {
@@ -106,7 +108,7 @@ impl EventsFile {
     }
 }
 
-/// Cuts a text into batches at line ends. Empty lines stay in, so that the server's line numbers fit.
+/// Cuts a text into batches at line ends. Keeps empty lines, so that line numbers match those of the server.
 fn cut(mut reader: impl Read, batch_bytes: usize, each: &mut dyn FnMut(LineBatch) -> bool) -> anyhow::Result<()> {
     let (mut number, mut first_line) = (0, 1);
     let mut buffer: Vec<u8> = Vec::with_capacity(batch_bytes);
@@ -118,7 +120,7 @@ fn cut(mut reader: impl Read, batch_bytes: usize, each: &mut dyn FnMut(LineBatch
         let is_end = (read as u64) < missing;
         let end = if is_end { Some(buffer.len()) } else { memchr::memrchr(b'\n', &buffer).map(|place| place + 1) };
         let Some(end) = end else {
-            // One line longer than a batch: wait for its end, as long as a request may carry it.
+            // The line is longer than a batch: read on to its end, up to the size limit of a request.
             anyhow::ensure!(
                 wanted < EVENT_BODY_BYTES_MAX,
                 "line {first_line} is longer than {EVENT_BODY_BYTES_MAX} bytes"

@@ -1,40 +1,42 @@
-//! How does a command fail? With a message, perhaps what to do next, and one of the contract's exit codes.
+//! Defines how a command fails: with a message, an optional next step and an exit code.
 
 use std::fmt;
 use std::io;
 
-/// The answer is no: a check failed, lines were rejected, a run failed.
+/// Exit code: a check or a run failed, or lines were rejected.
 pub const NO: u8 = 1;
-/// Wrong usage: the command line, a file or a name is not right.
+/// Exit code: wrong usage, such as an invalid option, file or name.
 pub const USAGE: u8 = 2;
-/// The server could not be reached, or it refused.
+/// Exit code: the server is unreachable or refused the request.
 pub const REFUSED: u8 = 3;
 
-/// Why a command ended without success.
+/// The failure of a command.
 #[derive(Debug)]
 pub struct Failure {
+    /// The exit code.
     pub code: u8,
-    /// Empty: everything has been said already.
+    /// Empty if the command has already printed what is wrong.
     message: String,
     next_step: Option<String>,
 }
 
 impl Failure {
+    /// Creates a failure that [`Failure::print`] reports.
     pub fn new(code: u8, message: impl fmt::Display) -> Failure {
         Failure { code, message: message.to_string(), next_step: None }
     }
 
-    /// For a command that has already printed what is wrong.
-    pub fn told(code: u8) -> Failure {
+    /// Creates a failure of a command that has already printed what is wrong.
+    pub fn silent(code: u8) -> Failure {
         Failure::new(code, "")
     }
 
-    /// Has everything been said already?
-    pub fn is_told(&self) -> bool {
+    /// Returns whether [`Failure::print`] prints no message.
+    pub fn is_silent(&self) -> bool {
         self.message.is_empty()
     }
 
-    /// Adds what to try next.
+    /// Adds what the user can try next.
     pub fn next_step(mut self, step: impl fmt::Display) -> Failure {
         self.next_step = Some(step.to_string());
         self
@@ -52,10 +54,10 @@ impl Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// Whoever reads our output may stop reading (`trueup query .. | head`): that is no failure.
+    /// A reader that stops reading our output (`trueup query .. | head`) is not a failure.
     fn from(error: io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::told(0),
+            io::ErrorKind::BrokenPipe => Failure::silent(0),
             _ => Failure::new(NO, error),
         }
     }

@@ -1,8 +1,8 @@
-//! How is a number shown to a person? Thousands apart, bytes with a unit; and a size with a unit is read back.
+//! Formats numbers for people (thousands separators, bytes and durations with units) and parses sizes with units.
 
 const BYTE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -15,7 +15,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// `1536` as `1.5 KiB`.
+/// Formats `1536` as `1.5 KiB`.
 pub fn bytes(count: u64) -> String {
     match BYTE_UNITS.iter().find(|(_, size)| count >= *size) {
         Some((unit, size)) => format!("{:.1} {unit}", count as f64 / *size as f64),
@@ -23,7 +23,8 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// Milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`: three digits of the largest unit that has two of it.
+/// Formats milliseconds as `250 ms`, `12.5 s`, `31 min`, `4.25 h` or `3 d`: three digits of the largest unit of which
+/// there are at least two.
 pub fn length(ms: f64) -> String {
     const UNITS: [(&str, f64); 4] = [("d", 86_400_000.0), ("h", 3_600_000.0), ("min", 60_000.0), ("s", 1000.0)];
     let (unit, size) = UNITS.into_iter().find(|(_, size)| ms >= 2.0 * size).unwrap_or(("ms", 1.0));
@@ -38,12 +39,12 @@ pub fn length(ms: f64) -> String {
     format!("{} {unit}", (value * digits).round() / digits)
 }
 
-/// `3 views`, `1 view`.
+/// Formats a count with its noun: `3 views`, `1 view`.
 pub fn counted(count: usize, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(count as u64)) }
 }
 
-/// Reads `512 MiB`, `2GiB`, `64KB` or a plain number of bytes. K, M, G and T count in powers of 1024.
+/// Parses `512 MiB`, `2GiB`, `64KB` or a plain number of bytes. K, M, G and T are powers of 1024.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,5 +1,4 @@
-//! How are connections served? HTTP/1.1 with a limit on how long a client may take to say what it wants, and an end
-//! that lets requests under way finish.
+//! Serves HTTP/1.1 connections, with a time limit for request headers and a shutdown that lets requests finish.
 
 mod parse_problems;
 
@@ -17,7 +16,7 @@ use tracing::{debug, warn};
 
 use self::parse_problems::ParseProblems;
 
-/// Serves until `stop` says so, then waits at most `wait` for requests under way.
+/// Serves `routes` until `stop` becomes true, then waits at most `wait` for requests in progress.
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, wait: Duration) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS));
@@ -31,24 +30,24 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(problem) => {
-                // Out of file descriptors, mostly: give others time to end.
-                warn!(%problem, "a connection could not be accepted");
+                // Usually out of file descriptors: give other connections time to end.
+                warn!(%problem, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // Answers are written whole; waiting to fill packets would only delay them.
+        // Responses are written in one go, so waiting to fill packets would only delay them.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(routes.clone());
         let connection = open.watch(http.serve_connection(TokioIo::new(ParseProblems::new(stream)), service));
         tokio::spawn(async move {
             if let Err(problem) = connection.await {
-                debug!(%problem, "a connection ended early");
+                debug!(%problem, "connection closed early");
             }
         });
     }
     drop(listener);
     if tokio::time::timeout(wait, open.shutdown()).await.is_err() {
-        warn!("requests were still under way when the server stopped");
+        warn!("stopped with requests still in progress");
     }
 }

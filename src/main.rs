@@ -1,5 +1,6 @@
-//! What happens when someone types `trueup`? The command line is read, one command runs, and its outcome becomes the
-//! exit code. What the commands do is in [`commands`]; how the layers are joined is in [`wiring`].
+//! Runs the `trueup` program: parses the command line, runs one command and turns its outcome into the exit code.
+//!
+//! [`commands`] holds the commands; [`wiring`] joins the layers into a server.
 
 mod adopt_definitions;
 mod arguments;
@@ -19,7 +20,7 @@ mod openapi;
 mod ownership;
 mod parquet_rows;
 mod sample;
-mod sending;
+mod sender;
 mod settings;
 mod signals;
 mod sparkline;
@@ -37,7 +38,7 @@ use crate::exit::{Failure, USAGE};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // clap itself answers --help and --version with 0 and wrong usage with 2, as the contract has it.
+    // clap exits with 0 for --help and --version and with 2 for wrong usage, which are our exit codes too.
     let Some(command) = Arguments::parse().command else {
         eprint!("{FIRST_STEPS}");
         return ExitCode::from(USAGE);
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     let outcome =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let outcome = runtime.block_on(commands::run(command));
-            // A thread that still waits for standard input must not hold the end back.
+            // A thread that is blocked on standard input must not delay the exit.
             runtime.shutdown_background();
             outcome
         });

@@ -1,4 +1,4 @@
-//! Which figures does a monitoring system see? Counters as they happen, and gauges read when it asks.
+//! Renders the metrics for Prometheus: counters that the layers record, and gauges read at every scrape.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -17,26 +17,27 @@ use speed::service::Speed;
 
 use crate::metric_names;
 
-/// How often the speed layer is asked how much it holds; asking is not free for it.
+/// Interval at which the size of the speed layer's state is read. A read costs the speed workers some time.
 const STATE_EVERY: Duration = Duration::from_secs(5);
 
-type States = Vec<(StreamName, Partition, Vec<ViewStatus>)>;
+/// The state sizes of all views, by stream and partition.
+type SpeedStates = Vec<(StreamName, Partition, Vec<ViewStatus>)>;
 
-/// Renders all metrics in Prometheus' text format.
-pub struct Figures {
+/// Renders all metrics in the text format of Prometheus.
+pub struct MetricsRenderer {
     recorder: PrometheusHandle,
     streams: Arc<dyn Streams>,
     views: Arc<Views>,
-    states: Arc<Mutex<States>>,
+    states: Arc<Mutex<SpeedStates>>,
     clock: Arc<dyn Clock>,
 }
 
-/// Becomes the process' recorder of metrics, before any layer has something to record. If another one is installed already
-/// (a second server in one process), this one sees nothing but its gauges' names.
-pub fn record() -> PrometheusHandle {
+/// Installs the process-wide recorder of metrics. Call this before any layer starts. If a recorder is installed already (by
+/// another server in the same process), the new one records nothing.
+pub fn install_recorder() -> PrometheusHandle {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &metric_names::DURATION_BUCKETS_SECONDS)
-        .expect("there are bounds");
+        .expect("the list of bounds is not empty");
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     let _ = metrics::set_global_recorder(recorder);
@@ -44,23 +45,30 @@ pub fn record() -> PrometheusHandle {
     handle
 }
 
-impl Figures {
-    /// What `recorder` recorded, and the gauges of what there is.
+impl MetricsRenderer {
+    /// Makes a renderer of what `recorder` records and of the gauges of the given layers.
     pub fn new(
         recorder: PrometheusHandle,
         streams: Arc<dyn Streams>,
         views: Arc<Views>,
         speed: &Arc<Speed>,
         clock: Arc<dyn Clock>,
-    ) -> Figures {
+    ) -> MetricsRenderer {
         let states = Arc::default();
-        tokio::spawn(watch(Arc::downgrade(speed), Arc::clone(&states)));
-        Figures { recorder, streams, views, states, clock }
+        tokio::spawn(refresh_states(Arc::downgrade(speed), Arc::clone(&states)));
+        MetricsRenderer { recorder, streams, views, states, clock }
     }
 
-    /// All metrics at this moment.
+    /// Renders all metrics.
     pub fn render(&self) -> String {
         gauge!("trueup_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        self.set_stream_metrics();
+        self.set_version_metrics();
+        self.set_state_metrics();
+        self.recorder.render()
+    }
+
+    fn set_stream_metrics(&self) {
         for stream in self.streams.list() {
             for p in &stream.partitions {
                 let labels = [("stream", stream.name.to_string()), ("partition", p.partition.to_string())];
@@ -84,6 +92,9 @@ impl Figures {
             }
             counter!("trueup_events_rejected_total", "stream" => stream.name.to_string()).absolute(stream.rejected);
         }
+    }
+
+    fn set_version_metrics(&self) {
         for published in self.views.all() {
             if let Some(version) = &published.version {
                 let view = published.view.name.to_string();
@@ -92,8 +103,11 @@ impl Figures {
                 gauge!("trueup_batch_age_seconds", "view" => view).set(age);
             }
         }
+    }
+
+    fn set_state_metrics(&self) {
         for (stream, partition, views) in self.states.lock().iter() {
-            // A view is folded under two definitions while the first version of a changed one is computed.
+            // A view has two definitions while the first version of a changed definition is being computed.
             let mut sums: BTreeMap<&ViewName, (usize, usize, usize)> = BTreeMap::new();
             for view in views {
                 let (definitions, rows, bytes) = sums.entry(&view.view).or_default();
@@ -107,16 +121,15 @@ impl Figures {
                 gauge!("trueup_state_bytes", &labels).set(bytes as f64);
             }
         }
-        self.recorder.render()
     }
 }
 
-/// Ends with the speed layer.
-async fn watch(speed: Weak<Speed>, states: Arc<Mutex<States>>) {
+/// Refreshes `states` until the speed layer stops.
+async fn refresh_states(speed: Weak<Speed>, states: Arc<Mutex<SpeedStates>>) {
     loop {
         tokio::time::sleep(STATE_EVERY).await;
         let Some(speed) = speed.upgrade() else { return };
-        let found = speed.status().await;
-        *states.lock() = found;
+        let status = speed.status().await;
+        *states.lock() = status;
     }
 }

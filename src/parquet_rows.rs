@@ -1,4 +1,4 @@
-//! How do Parquet rows become lines of JSON? Column types as they are, times without a zone as UTC, nulls left out.
+//! Converts Parquet rows to lines of JSON: times without a zone are UTC, nulls are omitted.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::events_file::LineBatch;
 
-/// Rows read at once; as many as become well under a batch's bytes.
+/// Rows read at a time; they take well under the bytes of a batch.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Reads a file, as [`crate::events_file::EventsFile::read`] does. The bar moves by the share of rows read.
+/// Reads a file as [`crate::events_file::EventsFile::read`] does. The bar advances with the share of rows read.
 pub fn read(
     file: File,
     file_bytes: u64,
@@ -50,14 +50,14 @@ pub fn read(
     Ok(())
 }
 
-/// Writes rows as lines of JSON.
+/// Appends rows as lines of JSON.
 pub fn append_lines(lines: &mut Vec<u8>, rows: &RecordBatch) -> Result<(), ArrowError> {
     let mut writer = LineDelimitedWriter::new(lines);
     writer.write(&with_utc_times(rows)?)?;
     writer.finish()
 }
 
-/// Times without a zone are UTC; said so, they are written with a `Z`.
+/// Marks times without a zone as UTC, so that they are written with a `Z`.
 fn with_utc_times(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = rows.schema();
     let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Makes a plausible event of a stream from its column types, to try the stream with.
+//! Makes a plausible sample event of a stream from its column types, to try the stream with.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use shared::stream::{Column, Stream, TimeFormat};
 use shared::time::Micros;
 use shared::types::DataType;
 
-/// One event as JSON, its fields in the order of the columns, its times at `now`.
+/// Returns one event as JSON, with its fields in the order of the columns and its times at `now`.
 pub fn event(stream: &Stream, now: Micros) -> String {
     let mut event = Members::default();
     for (index, column) in stream.declared().iter().enumerate() {

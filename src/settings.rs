@@ -1,6 +1,6 @@
-//! What does `trueup.toml` say? The settings of `serve`, checked; a mistake is told with file and line.
+//! Reads and checks `trueup.toml`, the settings file of `serve`. Errors name the file and the line.
 //!
-//! The command line wins over the file; defaults are those of [`shared::limits`].
+//! Options on the command line take precedence over the file; defaults are in [`shared::limits`].
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use shared::limits;
 
 use crate::human_units::parse_bytes;
 
-/// A settings file. Every entry may be left out; an unknown one is a mistake.
+/// A settings file. Every entry is optional; an unknown entry is an error.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -21,33 +21,33 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Folder or URL of the archive and the views.
     pub data: Option<String>,
-    /// Folder of what must be on this machine: log, quarantine, spool.
+    /// Folder for the log, the quarantine and the spool, on this machine.
     pub local: Option<PathBuf>,
-    /// Origins of pages that may read answers and send events, such as `https://app.example`.
+    /// Origins whose pages may query and send events, such as `https://app.example`.
     #[serde(default)]
     pub cors_origins: Vec<String>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
-    pub batch: BatchShare,
+    pub batch: BatchResources,
 }
 
-/// What of the machine batch runs may take.
+/// Resources of the machine that batch runs may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BatchShare {
-    /// Memory of a run, in bytes: a number, or a text such as "2 GiB".
+pub struct BatchResources {
+    /// Memory limit of a run, in bytes: a number, or a string such as "2 GiB".
     #[serde(deserialize_with = "optional_size")]
     pub memory_limit: Option<u64>,
-    /// Threads that compute.
+    /// Number of threads.
     pub threads: Option<std::num::NonZeroUsize>,
 }
 
-/// Caps that an operator may want to move.
+/// Limits that an operator can change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Batch rows held in memory, in bytes over all views: a number, or a text such as "512 MiB".
+    /// Memory of cached batch rows, in bytes over all views: a number, or a string such as "512 MiB".
     #[serde(deserialize_with = "size")]
     pub batch_cache_bytes: u64,
     /// Event ids remembered per partition; about 40 bytes each.
@@ -56,43 +56,47 @@ pub struct Limits {
     pub archive_wait_ms: u64,
     /// Rows after which the archiver writes a file without waiting for more.
     pub archive_file_rows: u64,
-    /// Size at which a log segment is closed and the next one begun, in bytes.
+    /// Size at which a log segment is closed and the next one is started, in bytes.
     #[serde(deserialize_with = "size")]
     pub log_segment_bytes: u64,
-    /// Late events, and events too far ahead, kept per stream to be listed.
+    /// Late events, and events too far ahead, that are listed per stream.
     pub listed_events_kept: u64,
-    /// Malformed lines kept per stream.
+    /// Rejected lines that the quarantine keeps per stream.
     pub quarantine_lines_max: u64,
-    /// Bytes those lines may take in memory; on disk up to twice as many.
+    /// Memory of those lines per stream, in bytes; on disk they take up to twice as much.
     #[serde(deserialize_with = "size")]
     pub quarantine_bytes_max: u64,
-    /// Age at which a file that no kept version of a view needs, or that compaction replaced, is deleted, in milliseconds.
+    /// Milliseconds after which a file is deleted that no kept version of a view needs or that compaction replaced.
     pub vacuum_age_ms: u64,
-    /// Shortest time between two looks for such files, per view or stream, in milliseconds.
+    /// Shortest interval between two searches for such files, per view or stream, in milliseconds.
     pub vacuum_every_ms: u64,
-    /// Rows, and bytes, of the files that compaction makes of small files of an archive.
+    /// Target size of the archive files that compaction writes, in rows.
     pub compaction_file_rows: u64,
+    /// Target size of the archive files that compaction writes, in bytes.
     #[serde(deserialize_with = "size")]
     pub compaction_file_bytes: u64,
-    /// Pause between two looks for small files, per stream, in milliseconds; 0: only when somebody asks.
+    /// Interval between two compactions of a stream, in milliseconds; 0: only on request.
     pub compaction_every_ms: u64,
-    /// Milliseconds after which a failed run is tried again for the first time, longest such time, and attempts in all.
+    /// Milliseconds before the first retry of a failed run; the pause grows with every further retry.
     pub run_retry_first_ms: u64,
+    /// Longest pause before a retry, in milliseconds.
     pub run_retry_max_ms: u64,
+    /// Attempts of a run in total.
     pub run_attempts_max: u32,
-    /// Milliseconds that a query may take, and bytes that it may add up.
+    /// Time limit of a query, in milliseconds.
     pub query_time_ms: u64,
+    /// Memory limit of a query, in bytes.
     #[serde(deserialize_with = "size")]
     pub query_memory_bytes: u64,
-    /// Queries that are made at the same time, small ones not counted.
+    /// Concurrent queries, not counting small ones.
     pub queries_at_once: usize,
-    /// Milliseconds a stopping server waits for requests under way.
+    /// Milliseconds that a stopping server waits for requests in progress.
     pub shutdown_wait_ms: u64,
-    /// Milliseconds one request to a remote store may take.
+    /// Time limit of one request to a remote store, in milliseconds.
     pub store_request_timeout_ms: u64,
-    /// Milliseconds during which a request to a remote store that failed is tried again.
+    /// Milliseconds during which a failed request to a remote store is retried.
     pub store_retry_ms: u64,
-    /// Bytes that archive files of a remote lake may take on this machine while a run reads them.
+    /// Bytes that archive files of a remote lake may take on this machine while they are read.
     #[serde(deserialize_with = "size")]
     pub spool_bytes: u64,
 }
@@ -128,7 +132,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of queries.
+    /// Returns the limits of queries.
     pub fn queries(&self) -> QueryLimits {
         QueryLimits {
             time: Duration::from_millis(self.query_time_ms),
@@ -139,10 +143,10 @@ impl Limits {
     }
 }
 
-/// Why a settings file cannot be used.
+/// Why a settings file is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("{file} cannot be read: {cause}")]
+    #[error("cannot read {file}: {cause}")]
     Unreadable { file: String, cause: std::io::Error },
     #[error("{file}:{line}: {message}")]
     Wrong { file: String, line: usize, message: String },
@@ -192,13 +196,13 @@ fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u6
     Ok(Some(bytes))
 }
 
-/// A number of bytes, or a text with a unit.
+/// Parses a number of bytes, or a string with a unit.
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     struct Size;
     impl de::Visitor<'_> for Size {
         type Value = u64;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a number of bytes or a text such as \"512 MiB\"")
+            f.write_str("a number of bytes or a string such as \"512 MiB\"")
         }
         fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
             u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
@@ -218,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_has_its_default() {
+    fn missing_entries_have_defaults() {
         let text = "listen = \"127.0.0.1:9000\"\n[limits]\nbatch_cache_bytes = \"512 MiB\"\nlog_segment_bytes = 4096\n";
         let settings = Settings::parse("t", text).expect("right");
         assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9000).into()));
@@ -229,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn batch_has_a_share_of_the_machine() {
+    fn batch_memory_and_threads_are_limited() {
         let settings = Settings::parse("t", "[batch]\nmemory_limit = \"512 MiB\"\nthreads = 3\n").expect("right");
         assert_eq!(
             settings.batch,
-            BatchShare { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) }
+            BatchResources { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) }
         );
         let error = Settings::parse("t", "[batch]\nmemory_limit = 7\n").expect_err("too little").to_string();
         assert!(error.contains("t:2: ") && error.contains("64 MiB"), "{error}");
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_file_and_line() {
+    fn errors_name_file_and_line() {
         for (text, place, word) in [
             ("data = \"d\"\nlisen = \"127.0.0.1:1\"\n", "trueup.toml:2: ", "lisen"),
             ("\n\nlisten = \"nowhere\"\n", "trueup.toml:3: ", "socket address"),
@@ -255,6 +259,6 @@ mod tests {
             assert!(message.starts_with(place) && message.contains(word), "{text:?}: {message}");
         }
         let missing = Settings::read(Path::new("no-such.toml")).expect_err("missing").to_string();
-        assert!(missing.starts_with("no-such.toml cannot be read: "), "{missing}");
+        assert!(missing.starts_with("cannot read no-such.toml: "), "{missing}");
     }
 }

@@ -1,10 +1,10 @@
-//! Who asked the process to stop? SIGTERM or Ctrl-C, heard from before recovery on; a second one ends it at once.
+//! Handles the signals that stop the process: SIGTERM and Ctrl-C stop it cleanly, a second signal stops it immediately.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The handlers, installed.
+/// Installed handlers of both signals.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -12,7 +12,7 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers. Call it before anything that takes long, so that no signal finds the default handler.
+    /// Installs the handlers. Call this before any slow step, so that no signal meets the default handler.
     pub fn install() -> io::Result<StopSignals> {
         Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -25,11 +25,11 @@ impl StopSignals {
         }
     }
 
-    /// From now on a signal ends the process at once: correctness never depends on a clean stop.
+    /// Ends the process immediately on the next signal, which is safe: correctness never depends on a clean stop.
     pub fn exit_on_next(mut self) {
         tokio::spawn(async move {
             self.next().await;
-            eprintln!("stopped at once, without waiting");
+            eprintln!("stopped immediately");
             std::process::exit(i32::from(crate::exit::NO));
         });
     }

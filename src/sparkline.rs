@@ -1,9 +1,9 @@
-//! How does a row of figures look in one line of text? A bar for each.
+//! Draws a series of numbers as one line of text, with a bar for each number.
 
-/// From nothing to the most of a line.
+/// Bars from the lowest to the highest value of a series.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// One bar per value, the largest full; the least that is not 0 is more than nothing.
+/// Returns one bar per value. The largest value gets the full bar; every value above 0 gets at least the second lowest.
 pub fn sparkline(values: &[f64]) -> String {
     let largest = values.iter().copied().fold(0.0, f64::max);
     let bar = |value: &f64| match *value / largest {

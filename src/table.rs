@@ -1,16 +1,16 @@
-//! How is a table drawn? Columns fitted to the terminal, numbers to the right, one rule under the header.
+//! Draws tables: columns fitted to the terminal, numbers aligned right, a line under the header.
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, TableComponent, presets};
 
-/// Where a column's text stands.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     Left,
     Right,
 }
 
-/// Draws rows under a header. `width`: columns of characters to fit into; `None`: those of the terminal, or no limit if
-/// stdout is none.
+/// Draws rows under a header, fitted to `width` characters. `None` means the width of the terminal, or no limit if stdout
+/// is not a terminal.
 pub fn draw(header: &[(&str, Align)], rows: impl IntoIterator<Item = Vec<String>>, width: Option<u16>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(presets::NOTHING);

@@ -156,13 +156,13 @@ proptest! {
                     if let Some(step) = killed {
                         let output = ingest(&world, "events", std::slice::from_ref(&path), &[])
                             .env("TRUEUP_FAIL_AT", step).output().expect("trueup runs");
-                        prop_assert!(!output.status.success() || text(&output).contains("already taken in"));
+                        prop_assert!(!output.status.success() || text(&output).contains("already imported"));
                     }
                     let said = take_in(&world, "events", std::slice::from_ref(&path), &[]);
                     let known = *killed == Some("history-committed");
-                    prop_assert_eq!(said.contains("already taken in"), known, "{}", said);
+                    prop_assert_eq!(said.contains("already imported"), known, "{}", said);
                     history.extend(events.iter().cloned());
-                    prop_assert!(take_in(&world, "events", &[path], &[]).contains("took in 0 events"));
+                    prop_assert!(take_in(&world, "events", &[path], &[]).contains("ingested 0 events"));
                 }
                 Step::Run { view, full } => {
                     let run = world.run(NAMES[*view], *full);
@@ -244,7 +244,7 @@ fn killed_at_any_moment_beside_a_running_server_and_another_ingest_it_takes_ever
     assert!(kills > 1, "killed {kills} times only");
     assert!(other.wait().expect("it ends").success());
     let said = take_in(&world, "events", &both, &[]);
-    assert!(said.contains("took in 0 events from 0 files, rejected 0; 2 files already taken in"), "{said}");
+    assert!(said.contains("ingested 0 events from 0 files, rejected 0; 2 files already imported"), "{said}");
     // Two at once over one file: one of them finds the other.
     let third = file(&world, "c.ndjson", ndjson(&numbered(posted, posted + 20_000, "c")).as_bytes());
     let children: Vec<Child> = (0..2).map(|_| spawn(std::slice::from_ref(&third))).collect();
@@ -263,7 +263,7 @@ fn killed_at_any_moment_beside_a_running_server_and_another_ingest_it_takes_ever
     }
     world.wait_for("the count", |world| world.get("/v1/streams/events").json()["historical"] == json!(70_000));
     let again = take_in(&world, "events", &[first], &["--again"]);
-    assert!(again.contains("took in 30,000 events"), "{again}");
+    assert!(again.contains("ingested 30,000 events"), "{again}");
     assert_eq!(world.run("signs", false)["cut"]["1000000"], json!(100_000));
     assert_eq!(totals(&world), (all, all * (all - 1)), "the same ids on the same dates count once");
 }
@@ -281,7 +281,7 @@ fn flights_put_into_the_archive_answer_as_those_that_came_through_the_door() {
     let mut old = World::new(definitions);
     assert_eq!(old.stop(), Some(0));
     let said = take_in(&old, "flights", &[flights_file()], &["--memory", "16MiB"]);
-    assert!(said.starts_with("took in 245,522 events from 1 file, rejected 0 ("), "{said}");
+    assert!(said.starts_with("ingested 245,522 events from 1 file, rejected 0 ("), "{said}");
     // A server over an empty log and a full archive: the view says what it lacks, and gets it by itself.
     old.start();
     old.wait_for("the first run", |world| {
@@ -343,7 +343,7 @@ fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
     let output = ingest(&world, "events", std::slice::from_ref(&path), &[]).output().expect("trueup runs");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("took in 2 events from 1 file, rejected 3"), "{said}");
+    assert!(said.contains("ingested 2 events from 1 file, rejected 3"), "{said}");
     assert!(said.contains("some.ndjson:2: ") && said.contains("some.ndjson:4: "), "{said}");
     let kept = std::fs::read_to_string(rejects(&world)).expect("a file");
     let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

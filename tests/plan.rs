@@ -1,4 +1,4 @@
-//! What does `trueup plan` foresee, what is refused, and what changes nothing?
+//! Tests `trueup plan`: what it shows, what is refused, and what changes nothing.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use world::World;
 
 #[test]
-fn what_cannot_be_changed_is_refused_before_anything_is() {
+fn refused_changes_leave_everything_as_it_was() {
     let stream = |columns: &str, options: &str| {
         format!(
             "CREATE STREAM events ({columns}) WITH (event_time = 'at'{options});
@@ -23,7 +23,7 @@ fn what_cannot_be_changed_is_refused_before_anything_is() {
     };
     let declared = stream("id STRING PRIMARY KEY, at TIMESTAMP, seen TIMESTAMP, amount BIGINT", ", partitions = 2");
     let mut world = World::new(&declared);
-    // Without events nothing is bound.
+    // Without stored events, every change is allowed.
     assert_eq!(world.stop(), Some(0));
     world.redefine(&stream("id BIGINT, at TIMESTAMP, amount STRING", ", partitions = 1"));
     world.start();
@@ -53,16 +53,16 @@ fn what_cannot_be_changed_is_refused_before_anything_is() {
         ),
         (declared.replace("partitions = 2", "partitions = 3"), "stream events: partitions changed: 2 → 3"),
     ];
-    for (text, told) in &refused {
-        // The log alone has the event, or the archive as well.
+    for (text, expected) in &refused {
+        // The event may be only in the log, or in the archive too.
         let (code, planned) = plan(&world, text, &[]);
         assert_eq!(code, Some(1), "{planned}");
         assert!(planned.contains("refused: "), "{planned}");
         world.redefine(text);
-        let (code, said) = world.start_refused();
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(told), "{told}\nis not in\n{said}");
-        assert!(said.contains("nothing was changed") && said.contains("trueup plan"), "{said}");
+        let (code, output) = world.start_refused();
+        assert_eq!(code, Some(1), "{output}");
+        assert!(output.contains(expected), "{expected}\nis not in\n{output}");
+        assert!(output.contains("nothing was changed") && output.contains("trueup plan"), "{output}");
         world.redefine(&declared);
         world.start();
         assert_eq!(world.rows("figures", "")["rows"][0]["n"], json!(1));
@@ -72,7 +72,7 @@ fn what_cannot_be_changed_is_refused_before_anything_is() {
 }
 
 #[test]
-fn options_and_formatting_compute_nothing_anew() {
+fn changed_options_and_formatting_recompute_nothing() {
     let mut history = History::new(FIRST);
     history.post(&events(0, 60));
     history.world.run(NAME, false);
@@ -80,12 +80,12 @@ fn options_and_formatting_compute_nothing_anew() {
     let sql = FIRST
         .text()
         .replace("CREATE VIEW figures AS", "CREATE VIEW figures\nWITH (schedule = '0 0 1 1 *') -- once a year\n AS");
-    // A column in the midst of the others changes their places, and nothing else.
+    // A new column between the others changes only their positions.
     let sql = sql.replace("price DOUBLE", "tail STRING, price DOUBLE");
     let (code, planned) = plan(&history.world, &sql, &[]);
     assert_eq!(code, Some(0), "{planned}");
     assert!(
-        planned.contains("view figures: only its options change: nothing is computed anew (version 1)"),
+        planned.contains("view figures: only options change, nothing to recompute (version 1)"),
         "{planned}"
     );
     assert!(planned.contains("+ column tail STRING: NULL in the events that are stored"), "{planned}");
@@ -94,14 +94,14 @@ fn options_and_formatting_compute_nothing_anew() {
     let status = history.status();
     assert_eq!((&status["shadow"], &status["seam"]["version"]), (&Value::Null, &json!(1)), "{status}");
     let runs = history.world.get("/v1/runs").json()["runs"].clone();
-    assert_eq!(runs.as_array().map(Vec::len), Some(1), "only the run of before the restart: {runs}");
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "only the run before the restart: {runs}");
     history.post(&events(60, 10));
     let rows = history.world.rows(NAME, "&group_by=&grain=all");
     assert_eq!(rows["rows"][0]["n"], json!(70), "{rows}");
 }
 
 #[test]
-fn a_plan_in_words() {
+fn a_plan_lists_changes_and_costs() {
     let mut history = History::new(FIRST);
     let more = "CREATE VIEW gone AS SELECT COUNT(*) AS n FROM events;\nCREATE VIEW same AS SELECT COUNT(*) AS n FROM events;\n";
     assert_eq!(history.world.stop(), Some(0));
@@ -119,39 +119,39 @@ fn a_plan_in_words() {
     // While the server runs.
     let (code, words) = plan(&history.world, &text, &[]);
     assert_eq!(code, Some(0), "{words}");
-    insta::assert_snapshot!(told(&nothing.1), @r#"
+    insta::assert_snapshot!(masked(&nothing.1), @r#"
     stream events: unchanged (0 events in the archive)
     view figures: new
 
     1 new view
     "#);
-    insta::assert_snapshot!(told(&words), @r#"
+    insta::assert_snapshot!(masked(&words), @r#"
     stream events: changed (60 events in the archive)
       + column tail STRING: NULL in the events that are stored
       - column price DOUBLE: no longer taken from events; the archive keeps what it has of it
       ~ option allowed_lateness = '20 seconds' → '1 minute'
-    view figures: computed anew; version 1 answers as before until the new one is complete
+    view figures: recompute; version 1 stays active until the new version is complete
       + filter amount > 0
       ~ window TUMBLE(at, INTERVAL '20' SECOND) → TUMBLE(at, INTERVAL '1' MINUTE)
       + dimension code
       + measure codes = SUM(code)
       - measure total = SUM(amount)
       - measure dearest = MAX(price)
-      computes 1 date of events (2001-09-09), 60 events
+      computes 60 events of 1 date (2001-09-09)
       reads .. bytes; takes ..
-    view same: only its options change: nothing is computed anew (version 1)
+    view same: only options change, nothing to recompute (version 1)
       + option schedule = '@hourly'
     view fresh: new
-      computes 1 date of events (2001-09-09), 60 events
+      computes 60 events of 1 date (2001-09-09)
       reads .. bytes; takes ..
-    view gone: no longer declared: its table stays (version 1, 1 row)
+    view gone: no longer declared; its table is kept (version 1, 1 row)
 
-    1 stream changes, 1 new view, 1 view is computed anew
+    1 changed stream, 1 new view, 1 view to recompute
     "#);
     let refused = FIRST.text().replace("amount BIGINT", "amount INT").replace("PRIMARY KEY", "");
     let (code, words) = plan(&history.world, &refused, &[]);
     assert_eq!(code, Some(1), "{words}");
-    insta::assert_snapshot!(told(&words), @r#"
+    insta::assert_snapshot!(masked(&words), @r#"
     stream events: refused (60 events in the archive)
       ! column amount BIGINT → INT
           refused: the stored events have BIGINT there, and values are not converted
@@ -159,29 +159,29 @@ fn a_plan_in_words() {
       ! primary key id → none
           refused: the primary key decides which events are duplicates, and that is decided for those that are stored
           to do:   declare a stream of another name, such as events_2, and send the events to it
-    view figures: not looked at, because its stream is refused
-    view gone: no longer declared: its table stays (version 1, 1 row)
-    view same: no longer declared: its table stays (version 1, 1 row)
+    view figures: not checked because its stream is refused
+    view gone: no longer declared; its table is kept (version 1, 1 row)
+    view same: no longer declared; its table is kept (version 1, 1 row)
 
-    2 changes are refused
+    2 refused changes
     error: `serve` would refuse 2 changes
     "#);
     let (code, document) = plan(&history.world, &text, &["-o", "json"]);
     let document: Value = serde_json::from_str(&document).expect("JSON");
-    let fates = |of: &str| -> Vec<Value> {
-        document[of].as_array().expect("a list").iter().map(|o| json!([o["name"], o["fate"]])).collect()
+    let statuses = |of: &str| -> Vec<Value> {
+        document[of].as_array().expect("a list").iter().map(|o| json!([o["name"], o["status"]])).collect()
     };
     assert_eq!((code, &document["refused"]), (Some(0), &json!(0)));
-    assert_eq!(fates("streams"), [json!(["events", "changed"])]);
+    assert_eq!(statuses("streams"), [json!(["events", "changed"])]);
     assert_eq!(
-        fates("views"),
+        statuses("views"),
         [json!([NAME, "changed"]), json!(["same", "options"]), json!(["fresh", "new"]), json!(["gone", "undeclared"])]
     );
     assert_eq!(document["views"][0]["recompute"]["events"], json!(60), "{document}");
 }
 
-/// Without what is for no picture: how large a file gets, and how long a run takes.
-fn told(words: &str) -> String {
+/// Masks what varies between runs: file sizes and durations.
+fn masked(words: &str) -> String {
     let line = |line: &str| match (line.split_once("reads about "), line.split_once("takes about ")) {
         (Some((indent, _)), takes) => {
             format!("{indent}reads .. bytes{}", if takes.is_some() { "; takes .." } else { "" })

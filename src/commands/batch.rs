@@ -1,4 +1,4 @@
-//! `trueup batch`: how is a batch run started and waited for? [`status`] tells how runs stand, [`runs`] lists and cancels them.
+//! `trueup batch`: starts batch runs and waits for them. [`status`] shows their state, [`runs`] lists and cancels them.
 
 mod runs;
 mod status;
@@ -22,7 +22,7 @@ use super::compact;
 use super::listing::dash;
 use super::versions;
 
-/// How often a run that is waited for is looked up.
+/// Interval at which the state of a run is polled.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(arguments: Batch) -> Result<(), Failure> {
@@ -30,10 +30,10 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
         Batch::Run(BatchRun { view, full, wait, server }) => start(&view, json!({ "full": full }), wait, &server).await,
         Batch::Backfill(Backfill { view, from, to, wait, server }) => {
             if from >= to {
-                let error = Failure::new(USAGE, format!("--from {from} --to {to} is no day at all"));
+                let error = Failure::new(USAGE, format!("--from {from} --to {to} is an empty range"));
                 let step = if from == to { Day(to.0.saturating_add(1)) } else { from };
                 let from = from.min(to);
-                return Err(error.next_step(format!("--to is not included: --from {from} --to {step}")));
+                return Err(error.next_step(format!("--to is exclusive; use --from {from} --to {step}")));
             }
             start(&view, json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
         }
@@ -46,16 +46,16 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
     }
 }
 
-async fn start(view: &ViewName, scope: Value, until_over: bool, server: &Server) -> Result<(), Failure> {
+async fn start(view: &ViewName, scope: Value, wait_for_end: bool, server: &Server) -> Result<(), Failure> {
     let client = Client::new(&server.url)?;
     let path = format!("/v1/views/{view}/runs");
     let mut run: Run = client.json(client.request(Method::POST, &path).json(&scope)).await?;
-    if until_over {
+    if wait_for_end {
         run = wait(&client, run).await?;
     }
     writeln!(std::io::stdout(), "{}", sentence(&run))?;
     match run.state {
-        RunState::Failed | RunState::Cancelled => Err(Failure::told(NO)),
+        RunState::Failed | RunState::Cancelled => Err(Failure::silent(NO)),
         RunState::Queued | RunState::Running | RunState::Published => Ok(()),
     }
 }
@@ -84,8 +84,8 @@ fn sentence(run: &Run) -> String {
     match (run.state, run.version) {
         (RunState::Published, Some(version)) => format!("{begin} published version {version}{}", how_much(run)),
         (RunState::Failed, _) => {
-            let again = run.retry_at.map_or(String::new(), |at| format!("; it is tried again at {at}"));
-            format!("{begin} failed: {}{again}", run.error.as_deref().unwrap_or("no reason was given"))
+            let again = run.retry_at.map_or(String::new(), |at| format!("; next attempt at {at}"));
+            format!("{begin} failed: {}{again}", run.error.as_deref().unwrap_or("no reason given"))
         }
         (state, _) => format!("{begin} is {}", word(state)),
     }
@@ -126,7 +126,7 @@ pub mod tests {
     }
 
     #[test]
-    fn every_end_of_a_run_in_words() {
+    fn every_outcome_of_a_run_has_a_sentence() {
         for (run, words) in [
             (
                 a_run("published", Some(4), None),

@@ -1,4 +1,4 @@
-//! `trueup check`: are the definitions right, and what would both layers do? Nothing is started.
+//! `trueup check`: checks definitions and prints the execution plans of both layers. Starts nothing.
 
 use std::io::Write;
 
@@ -19,6 +19,6 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
     }
     std::io::stdout().write_all(plans.join("\n").as_bytes())?;
     let (streams, views) = (definitions.streams.len(), definitions.views.len());
-    eprintln!("no mistakes: {}, {}", counted(streams, "stream"), counted(views, "view"));
+    eprintln!("no errors: {}, {}", counted(streams, "stream"), counted(views, "view"));
     Ok(())
 }

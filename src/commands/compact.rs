@@ -1,4 +1,4 @@
-//! `trueup batch compact`: how are the small files of a stream's archive made few?
+//! `trueup batch compact`: compacts the archive of a stream.
 
 use std::io::Write;
 
@@ -26,7 +26,7 @@ fn sentence(done: &Compacted, vacuumed: bool) -> String {
     let mut text = match done.files_read {
         0 => format!("{}: nothing to compact in {}", done.stream, count(done.files_after, "file")),
         read => format!(
-            "{}: {} of {} became {} ({} rows, {} became {}); the archive had {}, now {}",
+            "{}: merged {} of {} into {} ({} rows, {} into {}); archive files: {} before, {} after",
             done.stream,
             count(read, "file"),
             count(done.dates, "date"),
@@ -34,25 +34,25 @@ fn sentence(done: &Compacted, vacuumed: bool) -> String {
             grouped(done.rows),
             bytes(done.bytes_read),
             bytes(done.bytes_written),
-            count(done.files_before, "file"),
+            grouped(done.files_before),
             grouped(done.files_after),
         ),
     };
     if let (Some(from), true) = (&done.retained_from, done.events_dropped > 0) {
         text += &format!(
-            "; its retention dropped {} of {}: all before {from}",
+            "; retention dropped {} of {}: all before {from}",
             count(done.events_dropped, "event"),
             count(done.dates_dropped, "date"),
         );
     }
     if done.conflicts > 0 {
         let dates = count(done.conflicts, "date");
-        text += &format!("; {dates} left for next time, others changed the archive meanwhile");
+        text += &format!("; {dates} skipped because another process changed the archive at the same time");
     }
     if vacuumed {
-        text += &format!("; {} deleted ({})", count(done.files_deleted, "file"), bytes(done.bytes_deleted));
+        text += &format!("; deleted {} ({})", count(done.files_deleted, "file"), bytes(done.bytes_deleted));
         if done.files_too_young > 0 {
-            text += &format!(", {} will go when they are old enough", count(done.files_too_young, "file"));
+            text += &format!("; {} kept until old enough to delete", count(done.files_too_young, "file"));
         }
     }
     text
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_in_words() {
+    fn the_sentence_lists_everything_that_was_done() {
         let nothing = Compacted { files_after: 1, ..Compacted::nothing("flights".parse().expect("a name")) };
         assert_eq!(sentence(&nothing, false), "flights: nothing to compact in 1 file");
         let some = Compacted {
@@ -87,9 +87,10 @@ mod tests {
         };
         assert_eq!(
             sentence(&some, true),
-            "flights: 1,000 files of 2 dates became 2 (90,000 rows, 4.0 KiB became 1.0 KiB); the archive had 1,203 files, \
-             now 205; its retention dropped 1,500 events of 3 dates: all before 2024-01-01; 1 date left for next time, others changed the archive meanwhile; 1 file deleted (512 B), 1,000 files \
-             will go when they are old enough"
+            "flights: merged 1,000 files of 2 dates into 2 (90,000 rows, 4.0 KiB into 1.0 KiB); archive files: 1,203 before, \
+             205 after; retention dropped 1,500 events of 3 dates: all before 2024-01-01; 1 date skipped because another \
+             process changed the archive at the same time; deleted 1 file (512 B); 1,000 files kept until old enough to \
+             delete"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `trueup compare`: how far was what was served from the exact figures, and why?
+//! `trueup compare`: compares served figures with the exact ones and shows the causes of differences.
 
 mod history;
 
@@ -13,9 +13,9 @@ use crate::exit::Failure;
 use crate::human_units::grouped;
 use crate::table::{Align, draw};
 
-use super::listing::{moment, show};
+use super::listing::{time_or_dash, show};
 
-/// Differing values shown; `-o json` has all that the server lists.
+/// Number of differences printed; `-o json` prints all that the server lists.
 const DIFFERENCES_SHOWN: usize = 10;
 
 pub async fn run(arguments: Compare) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
     }
     text += &measures(comparison, width);
     let causes = comparison.causes.named().map(|(cause, count)| format!("{cause} {}", grouped(count))).join(", ");
-    writeln!(text, "\ncauses of the differing values: {causes}").expect("a String takes any text");
+    writeln!(text, "\ncauses of differing values: {causes}").expect("a String takes any text");
     if !comparison.rows.is_empty() {
         text.push('\n');
         text += &differences(comparison, width);
@@ -55,7 +55,7 @@ fn text(comparison: &Comparison, width: Option<u16>) -> String {
     text
 }
 
-/// What a version that changed the definition changed, and how much of the answers.
+/// Describes a version with a changed definition: the changes, and how many rows they affect.
 fn changed(comparison: &Comparison, change: &DefinitionChange) -> String {
     let mut text = format!("{} version {} changed the definition:\n", comparison.view, comparison.version);
     for change in &change.changes {
@@ -63,13 +63,13 @@ fn changed(comparison: &Comparison, change: &DefinitionChange) -> String {
     }
     text.push('\n');
     match &change.not_comparable {
-        Some(reason) => text += &format!("The answers of the two definitions cannot be compared: {reason}.\n"),
+        Some(reason) => text += &format!("The results of the two definitions cannot be compared: {reason}.\n"),
         None => {
             let by: Vec<&str> =
                 std::iter::once("window").chain(change.compared_by.iter().map(String::as_str)).collect();
             text += &format!(
                 "By {}, {} of {} rows are the same under both definitions.\n\
-                 Served: the values of the old definition. Exact: those of the new one.\n\n",
+                 Served: values of the old definition. Exact: values of the new one.\n\n",
                 by.join(" and "),
                 grouped(comparison.rows_equal),
                 grouped(comparison.rows_compared),
@@ -107,7 +107,7 @@ fn differences(comparison: &Comparison, width: Option<u16>) -> String {
     let last = [("measure", Align::Left), ("served", Align::Right), ("exact", Align::Right), ("cause", Align::Left)];
     header.extend(last);
     let row = |row: &Difference| {
-        let mut cells = vec![moment(row.window_start)];
+        let mut cells = vec![time_or_dash(row.window_start)];
         cells.extend(dimensions.iter().map(|name| row.dimensions.get(*name).map_or_else(String::new, plain)));
         let cause = format!("{:?}", row.cause).to_lowercase();
         cells.extend([row.measure.clone(), plain(&row.served), plain(&row.exact), cause]);
@@ -118,13 +118,13 @@ fn differences(comparison: &Comparison, width: Option<u16>) -> String {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::Null => "nothing".to_owned(),
+        Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }
 
-/// Whole numbers as they are, others with three digits.
+/// Formats whole numbers as they are, others with three decimals.
 fn rounded(error: f64) -> String {
     if error.fract() == 0.0 { error.to_string() } else { format!("{error:.3}") }
 }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_definition_in_words() {
+    fn a_changed_definition_lists_its_changes() {
         let mut comparison = json!({
             "view": "departures", "version": 13, "compared_at": "2001-01-02T00:00:00Z", "cut": {"0": 41200},
             "rows_compared": 812, "rows_equal": 800,
@@ -156,38 +156,38 @@ mod tests {
             },
             "rows": []
         });
-        let said = |comparison: &Value| {
+        let report = |comparison: &Value| {
             let comparison: Comparison = serde_json::from_value(comparison.clone()).expect("the contract's shape");
             text(&comparison, Some(110))
         };
-        insta::assert_snapshot!(said(&comparison), @r#"
+        insta::assert_snapshot!(report(&comparison), @r#"
         departures version 13 changed the definition:
           filter changed: distance_mi > 0 → distance_mi > 100
           measure late_flights added: COUNT(*) FILTER (WHERE delay_min > 15)
           dimension destination removed
 
         By window and origin, 800 of 812 rows are the same under both definitions.
-        Served: the values of the old definition. Exact: those of the new one.
+        Served: values of the old definition. Exact: values of the new one.
 
          measure   equal   largest error   relative   mean relative
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, retention 0, unexplained 0
+        causes of differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, retention 0, unexplained 0
         "#);
-        comparison["definition"]["not_comparable"] = json!("their windows are not the same");
-        insta::assert_snapshot!(said(&comparison), @r#"
+        comparison["definition"]["not_comparable"] = json!("their windows differ");
+        insta::assert_snapshot!(report(&comparison), @r#"
         departures version 13 changed the definition:
           filter changed: distance_mi > 0 → distance_mi > 100
           measure late_flights added: COUNT(*) FILTER (WHERE delay_min > 15)
           dimension destination removed
 
-        The answers of the two definitions cannot be compared: their windows are not the same.
+        The results of the two definitions cannot be compared: their windows differ.
         "#);
     }
 
     #[test]
-    fn the_report_in_words() {
+    fn a_report_lists_errors_and_causes() {
         let comparison = json!({
             "view": "departures", "version": 12, "compared_at": "2001-01-02T00:00:00Z", "cut": {"0": 41200},
             "rows_compared": 812, "rows_equal": 800,
@@ -207,12 +207,12 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of the differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, unexplained 0
+        causes of differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, unexplained 0
 
          window                 origin   measure    served   exact   cause
         ───────────────────────────────────────────────────────────────────
          2001-01-01T06:00:00Z   ATL      flights        49      51   late
-         2001-01-01T07:00:00Z   ORD      flights   nothing       1   late
+         2001-01-01T07:00:00Z   ORD      flights     none       1   late
         ... and 10 more
         "#);
     }

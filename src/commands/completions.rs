@@ -1,4 +1,4 @@
-//! `trueup completions`: how does a shell complete our commands?
+//! `trueup completions`: prints a completion script for a shell.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use crate::arguments::Arguments;
 use crate::exit::Failure;
 
 pub fn run(shell: clap_complete::Shell) -> Result<(), Failure> {
-    // Into memory first: clap_complete panics if the reader of stdout has gone.
+    // Generated in memory first, because clap_complete panics if stdout is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "trueup", &mut script);
     Ok(std::io::stdout().write_all(&script)?)

@@ -1,5 +1,7 @@
-//! `trueup ingest`: how do the events of files reach a stream? A reader on a thread of its own cuts batches, a few requests
-//! send them, and a tally is kept of what the server said. Old events take another way: [`historical`].
+//! `trueup ingest`: sends the events of files to a stream.
+//!
+//! A reader thread cuts a file into batches, a few concurrent requests send them, and a tally counts the receipts. With
+//! `--historical`, events go straight into the archive instead: see [`historical`].
 
 mod historical;
 mod tally;
@@ -18,13 +20,13 @@ use crate::client::{Client, ClientError};
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::grouped;
-use crate::sending::{Patience, Receipt, Sender};
+use crate::sender::{Receipt, RetryLimits, Sender};
 
 use tally::Tally;
 
-/// Bytes of a request: large enough that its fixed costs vanish, small enough for a smooth progress bar.
+/// Size of a request in bytes: large enough to make its fixed cost negligible, small enough for a smooth progress bar.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// Batches read ahead of the requests.
+/// Number of batches read ahead of the requests.
 const READ_AHEAD: usize = 2;
 
 pub async fn run(arguments: Ingest) -> Result<(), Failure> {
@@ -34,9 +36,9 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
     let mut outcome = Ok(());
     for file in &arguments.files {
         let sent = send(&arguments, file).await;
-        // A file with rejected lines does not keep the others from being sent.
+        // Rejected lines in one file do not prevent sending the next file.
         match sent {
-            Err(failure) if failure.code == NO && failure.is_told() => outcome = Err(failure),
+            Err(failure) if failure.code == NO && failure.is_silent() => outcome = Err(failure),
             sent => sent?,
         }
     }
@@ -47,26 +49,26 @@ async fn send(arguments: &Ingest, file: &Path) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let name = file.display().to_string();
     let file = EventsFile::open(file).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
-    let sender = Sender::new(client, &arguments.stream, Patience::default());
+    let sender = Sender::new(client, &arguments.stream, RetryLimits::default());
     let begin = Instant::now();
     let mut tally = Tally::default();
     let outcome = send_file(file, sender, arguments.in_flight.into(), BATCH_BYTES, &mut tally).await;
     eprint!("{}", tally.rejections(&name));
-    // Nothing to sum up if the first batch already failed.
+    // Without a summary if the first batch failed.
     if tally.lines > 0 || outcome.is_ok() {
         writeln!(std::io::stdout(), "{}", tally.summary(begin.elapsed()))?;
     }
     match outcome {
-        Ok(()) if tally.rejected > 0 => Err(Failure::told(NO)),
+        Ok(()) if tally.rejected > 0 => Err(Failure::silent(NO)),
         Ok(()) => Ok(()),
-        Err(Stop::File(cause)) => Err(Failure::new(NO, format!("{name}: {cause:#}"))),
-        Err(Stop::Server(error)) => Err(error.into()),
+        Err(SendFailure::File(cause)) => Err(Failure::new(NO, format!("{name}: {cause:#}"))),
+        Err(SendFailure::Server(error)) => Err(error.into()),
     }
 }
 
-/// Why a file was not sent to its end.
+/// Why a file was not sent completely.
 #[derive(Debug, thiserror::Error)]
-enum Stop {
+enum SendFailure {
     #[error("{0:#}")]
     File(anyhow::Error),
     #[error(transparent)]
@@ -79,7 +81,7 @@ async fn send_file(
     in_flight: usize,
     batch_bytes: usize,
     tally: &mut Tally,
-) -> Result<(), Stop> {
+) -> Result<(), SendFailure> {
     let bar = progress_bar(file.size());
     let (batches, received) = mpsc::channel::<LineBatch>(READ_AHEAD);
     let reader_bar = bar.clone();
@@ -89,7 +91,7 @@ async fn send_file(
     let sent = send_batches(received, sender, in_flight, &bar, tally).await;
     bar.finish_and_clear();
     sent?;
-    reader.await.map_err(|panic| Stop::File(panic.into()))?.map_err(Stop::File)
+    reader.await.map_err(|panic| SendFailure::File(panic.into()))?.map_err(SendFailure::File)
 }
 
 async fn send_batches(
@@ -121,7 +123,7 @@ async fn send_batches(
     Ok(())
 }
 
-/// Hidden by itself where stderr is no terminal.
+/// Makes the progress bar, which is hidden if stderr is not a terminal.
 fn progress_bar(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
         Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {prefix}{msg} {eta} left"),

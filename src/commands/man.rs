@@ -1,4 +1,4 @@
-//! `trueup man`: what does the manual say? One page for the program, and one for each command.
+//! `trueup man`: prints the manual page of the program, or writes one page per command.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use crate::arguments::Arguments;
 use crate::exit::Failure;
 
-/// Prints the page of the program, or writes all pages into `folder`.
+/// Prints the page of the program, or writes the pages of all commands to `folder`.
 pub fn run(folder: Option<&Path>) -> Result<(), Failure> {
     let mut program = Arguments::command();
     program.build();
@@ -21,7 +21,7 @@ pub fn run(folder: Option<&Path>) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     let mut count = 0;
     write_pages(&program, "trueup", folder, &mut count)?;
-    eprintln!("{count} pages are in {0}; read one with: man {0}/trueup.1", folder.display());
+    eprintln!("wrote {count} pages to {0}; to read one: man {0}/trueup.1", folder.display());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Which command does what? One file each; all end in `Ok` or in a failure with its exit code.
+//! Runs the commands, each in a file of its own. Every command ends with `Ok` or with a failure and its exit code.
 
 mod batch;
 mod check;
@@ -20,7 +20,7 @@ mod views;
 use crate::arguments::Command;
 use crate::exit::Failure;
 
-/// Runs a command to its end.
+/// Runs a command until it has finished.
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,

@@ -1,4 +1,4 @@
-//! `trueup plan`: what would change if these definitions were served over the data there is?
+//! `trueup plan`: shows what serving definitions would change in the stored data.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -8,112 +8,110 @@ use lake::{Lake, is_remote};
 use shared::changes::{Change, DefinitionPart};
 
 use crate::arguments::{ListFormat, Plan};
-use crate::data_dir::Place;
-use crate::definition_plan::{Drops, Fate, Loses, Outlook, Recompute, StreamOutlook, ViewOutlook};
+use crate::data_dir::DataDir;
+use crate::definition_plan::{RetentionDrop, PlanStatus, DataLoss, DefinitionPlan, RecomputeEstimate, StreamPlan, ViewPlan};
 use crate::definitions;
 use crate::exit::{Failure, NO};
 use crate::human_units::{bytes, counted, grouped, length};
 
 pub async fn run(arguments: Plan) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
-    let (place, local) = {
-        let place = Place::new(&arguments.data, arguments.local.as_deref());
-        (place.lake_location(), place.local_folder().to_owned())
-    };
-    // Opening a lake creates its folder; here nothing is to be changed.
-    let lake = match is_remote(&place) || Path::new(&place).exists() {
-        true => Some(Lake::open(&place).map_err(|error| Failure::new(NO, error))?),
+    let data_dir = DataDir::new(&arguments.data, arguments.local.as_deref());
+    let location = data_dir.lake_location();
+    // Opening a lake would create its folder, but this command changes nothing.
+    let lake = match is_remote(&location) || Path::new(&location).exists() {
+        true => Some(Lake::open(&location).map_err(|error| Failure::new(NO, error))?),
         false => {
-            eprintln!("there is nothing at {place} yet");
+            eprintln!("no data at {location} yet");
             None
         }
     };
-    let outlook = Outlook::of(&definitions, lake.as_ref(), &local).await?;
+    let plan = DefinitionPlan::of(&definitions, lake.as_ref(), data_dir.local_folder()).await?;
     let text = match arguments.output {
-        ListFormat::Json => format!("{}\n", serde_json::to_string_pretty(&outlook).expect("an outlook is plain data")),
+        ListFormat::Json => format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is plain data")),
         ListFormat::Table => {
             let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            Words { coloured }.text(&outlook)
+            PlanPrinter { coloured }.print(&plan)
         }
     };
     std::io::stdout().write_all(text.as_bytes())?;
-    match outlook.refused {
+    match plan.refused {
         0 => Ok(()),
         refused => Err(Failure::new(NO, format!("`serve` would refuse {}", counted(refused, "change")))),
     }
 }
 
-/// Puts an outlook into words.
-struct Words {
+/// Prints a plan as text, with or without colours.
+struct PlanPrinter {
     coloured: bool,
 }
 
-impl Words {
-    fn text(&self, outlook: &Outlook) -> String {
+impl PlanPrinter {
+    fn print(&self, plan: &DefinitionPlan) -> String {
         let mut text = String::new();
-        for stream in &outlook.streams {
+        for stream in &plan.streams {
             self.stream(&mut text, stream);
         }
-        for view in &outlook.views {
+        for view in &plan.views {
             self.view(&mut text, view);
         }
-        let count = |fate: Fate| outlook.views.iter().filter(|view| view.fate == fate).count();
-        let of_streams = |fate: Fate| outlook.streams.iter().filter(|stream| stream.fate == fate).count();
+        let count = |status: PlanStatus| plan.views.iter().filter(|view| view.status == status).count();
+        let of_streams = |status: PlanStatus| plan.streams.iter().filter(|stream| stream.status == status).count();
         let parts = [
-            (of_streams(Fate::New), "new stream", "new streams"),
-            (of_streams(Fate::Changed), "stream changes", "streams change"),
-            (count(Fate::New), "new view", "new views"),
-            (count(Fate::Changed), "view is computed anew", "views are computed anew"),
-            (outlook.refused, "change is refused", "changes are refused"),
+            (of_streams(PlanStatus::New), "new stream", "new streams"),
+            (of_streams(PlanStatus::Changed), "changed stream", "changed streams"),
+            (count(PlanStatus::New), "new view", "new views"),
+            (count(PlanStatus::Changed), "view to recompute", "views to recompute"),
+            (plan.refused, "refused change", "refused changes"),
         ];
         let part = |(n, one, many): &(usize, &str, &str)| {
             (*n > 0).then(|| format!("{} {}", grouped(*n as u64), if *n == 1 { one } else { many }))
         };
         let parts: Vec<String> = parts.iter().filter_map(part).collect();
-        let sum = if parts.is_empty() { "nothing to compute anew".to_owned() } else { parts.join(", ") };
+        let sum = if parts.is_empty() { "nothing to recompute".to_owned() } else { parts.join(", ") };
         text += &format!("\n{}\n", self.bold(&sum));
         text
     }
 
-    fn stream(&self, text: &mut String, stream: &StreamOutlook) {
+    fn stream(&self, text: &mut String, stream: &StreamPlan) {
         let events =
             format!("{} in the archive", counted(usize::try_from(stream.events).unwrap_or(usize::MAX), "event"));
-        let what = match stream.fate {
-            Fate::New => "new".to_owned(),
-            Fate::Unchanged => format!("unchanged ({events})"),
-            Fate::Options | Fate::Changed => format!("changed ({events})"),
-            Fate::Refused => format!("{} ({events})", self.red("refused")),
-            Fate::Undeclared => format!("no longer declared: its log and its archive stay ({events})"),
+        let what = match stream.status {
+            PlanStatus::New => "new".to_owned(),
+            PlanStatus::Unchanged => format!("unchanged ({events})"),
+            PlanStatus::Options | PlanStatus::Changed => format!("changed ({events})"),
+            PlanStatus::Refused => format!("{} ({events})", self.red("refused")),
+            PlanStatus::Undeclared => format!("no longer declared; its log and its archive are kept ({events})"),
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("stream"), stream.name));
         self.changes(text, &stream.changes);
         if let Some(from) = stream.retained_from {
-            line(text, 2, &format!("events before {from} have been dropped; nothing brings them back"));
+            line(text, 2, &format!("events before {from} have been dropped and cannot be restored"));
         }
-        if let Some(Drops { before, dates, first, events }) = &stream.drops {
+        if let Some(RetentionDrop { before, dates, first, events }) = &stream.drops {
             let (events, dates) = (counted(*events as usize, "event"), counted(*dates as usize, "date"));
-            line(text, 2, &format!("drops {events} of {dates}: all before {before}, from {first} on"));
-            line(text, 2, "each date once every view has taken it in and no window that reaches into it is open");
+            line(text, 2, &format!("drops {events} of {dates}: all from {first} to before {before}"));
+            line(text, 2, "each date is dropped once every view includes it and no window that reaches into it is open");
         }
     }
 
-    fn view(&self, text: &mut String, view: &ViewOutlook) {
+    fn view(&self, text: &mut String, view: &ViewPlan) {
         let version = view.version.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
-        let what = match view.fate {
-            Fate::New => "new".to_owned(),
-            Fate::Unchanged => format!("unchanged ({version})"),
-            Fate::Options => format!("only its options change: nothing is computed anew ({version})"),
-            Fate::Changed if view.answers_meanwhile => {
-                format!("computed anew; {version} answers as before until the new one is complete")
+        let what = match view.status {
+            PlanStatus::New => "new".to_owned(),
+            PlanStatus::Unchanged => format!("unchanged ({version})"),
+            PlanStatus::Options => format!("only options change, nothing to recompute ({version})"),
+            PlanStatus::Changed if view.stays_active => {
+                format!("recompute; {version} stays active until the new version is complete")
             }
-            Fate::Changed => {
-                "computed anew; its version is no longer understood, so that until then only live figures \
-                              answer"
+            PlanStatus::Changed => {
+                "recompute; the definition of its version can no longer be read, so only live figures are served until \
+                 the new version is complete"
                     .to_owned()
             }
-            Fate::Refused => "not looked at, because its stream is refused".to_owned(),
-            Fate::Undeclared => {
-                format!("no longer declared: its table stays ({version}, {})", counted(view.rows as usize, "row"))
+            PlanStatus::Refused => "not checked because its stream is refused".to_owned(),
+            PlanStatus::Undeclared => {
+                format!("no longer declared; its table is kept ({version}, {})", counted(view.rows as usize, "row"))
             }
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("view"), view.name));
@@ -122,19 +120,19 @@ impl Words {
             line(text, 2, &format!("{} {reason}", self.red("refused:")));
             return;
         }
-        if let Some(Loses { begins, dates, rows }) = &view.loses {
+        if let Some(DataLoss { first_date, dates, rows }) = &view.data_loss {
             line(
                 text,
                 2,
-                &format!("begins with {begins}: the events before have been dropped by the stream's retention"),
+                &format!("starts with {first_date}: the stream's retention has dropped earlier events"),
             );
             if *rows > 0 {
                 let (dates, rows) = (counted(*dates as usize, "date"), counted(*rows as usize, "row"));
-                line(text, 2, &self.red(&format!("loses {dates} of windows, {rows}: they cannot be computed anew")));
+                line(text, 2, &self.red(&format!("loses {dates} of windows ({rows}), which cannot be recomputed")));
             }
         }
         if let Some(recompute) = view.recompute.as_ref().filter(|recompute| recompute.events > 0) {
-            for sentence in work(recompute) {
+            for sentence in estimate(recompute) {
                 line(text, 2, &sentence);
             }
         }
@@ -142,7 +140,7 @@ impl Words {
 
     fn changes(&self, text: &mut String, changes: &[Change]) {
         for change in changes {
-            let said = match (&change.before, &change.after) {
+            let description = match (&change.before, &change.after) {
                 (None, Some(after)) => format!("{} {}", self.green("+"), defined(change, after)),
                 (Some(before), None) => format!("{} {}", self.red("-"), defined(change, before)),
                 (before, after) => {
@@ -152,7 +150,7 @@ impl Words {
                 }
             };
             let note = change.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
-            line(text, 2, &format!("{said}{note}"));
+            line(text, 2, &format!("{description}{note}"));
             if let Some(refusal) = &change.refused {
                 line(text, 6, &format!("{} {}", self.red("refused:"), refusal.reason));
                 line(text, 6, &format!("to do:   {}", refusal.next_step));
@@ -181,8 +179,8 @@ impl Words {
     }
 }
 
-/// What computing a view anew takes.
-fn work(recompute: &Recompute) -> [String; 2] {
+/// Describes the cost of recomputing a view.
+fn estimate(recompute: &RecomputeEstimate) -> [String; 2] {
     let dates = counted(usize::try_from(recompute.dates).unwrap_or(usize::MAX), "date");
     let span = match (&recompute.first, &recompute.last) {
         (Some(first), Some(last)) if first != last => format!(" ({first} to {last})"),
@@ -192,12 +190,13 @@ fn work(recompute: &Recompute) -> [String; 2] {
     let files = counted(usize::try_from(recompute.files).unwrap_or(usize::MAX), "file");
     let takes = recompute.seconds.map_or_else(String::new, |s| format!("; takes about {}", length(s * 1000.0)));
     [
-        format!("computes {dates} of events{span}, {} events", grouped(recompute.events)),
+        format!("computes {} events of {dates}{span}", grouped(recompute.events)),
         format!("reads about {} of the {} in {files}{takes}", bytes(recompute.read_bytes), bytes(recompute.file_bytes)),
     ]
 }
 
-/// `column tail STRING`, `measure n = COUNT(*)`, `filter a > 0`; a dimension that is a plain column is its name.
+/// Describes one side of a change: `column tail STRING`, `measure n = COUNT(*)`, `filter a > 0`. A dimension that is a plain
+/// column is described by its name.
 fn defined(change: &Change, text: &str) -> String {
     let subject = change.subject();
     match change.part {

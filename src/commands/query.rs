@@ -1,10 +1,10 @@
-//! `trueup query`: what does a view say? The request, and the answer in the format that was asked for.
+//! `trueup query`: queries a view and prints the result.
 //!
-//! Tables are drawn here; every other format is the server's own, passed on to stdout as it comes. [`following`] prints what
-//! changes.
+//! Tables are drawn here; every other format comes from the server and is copied to stdout. [`follow`] prints rows as they
+//! change.
 
-mod answer;
-mod following;
+mod follow;
+mod result_table;
 
 use std::io::{IsTerminal, Write};
 
@@ -15,7 +15,7 @@ use crate::arguments::{Layer, Query, RowFormat};
 use crate::client::{Client, ClientError};
 use crate::exit::{Failure, USAGE};
 
-use answer::Answer;
+use result_table::QueryResult;
 
 pub async fn run(arguments: Query) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
@@ -23,58 +23,58 @@ pub async fn run(arguments: Query) -> Result<(), Failure> {
     let request = client.request(Method::GET, &path).query(&parameters(&arguments));
     if matches!(arguments.output, RowFormat::Parquet | RowFormat::Arrow) && std::io::stdout().is_terminal() {
         let name = extension(arguments.output);
-        return Err(Failure::new(USAGE, format!("{name} is not for a terminal"))
-            .next_step(format!("write it into a file: trueup query {0} -o {name} > {0}.{name}", arguments.view)));
+        return Err(Failure::new(USAGE, format!("cannot print {name} to a terminal"))
+            .next_step(format!("write it to a file: trueup query {0} -o {name} > {0}.{name}", arguments.view)));
     }
     if arguments.follow && !matches!(arguments.output, RowFormat::Table | RowFormat::Json | RowFormat::Ndjson) {
         let name = extension(arguments.output);
-        return Err(Failure::new(USAGE, format!("changes are not told as {name}"))
-            .next_step("follow with -o table, json (an event a line) or ndjson (a changed row a line)"));
+        return Err(Failure::new(USAGE, format!("--follow does not support -o {name}"))
+            .next_step("use -o table, json (one event per line) or ndjson (one changed row per line)"));
     }
     let outcome = match arguments.output {
-        _ if arguments.follow => following::follow(&client, &arguments).await,
+        _ if arguments.follow => follow::follow(&client, &arguments).await,
         RowFormat::Table => draw(&client, request).await,
-        _ => pass_on(&client, request).await,
+        _ => copy_body(&client, request).await,
     };
     match outcome {
-        Err(Stop::NoAnswer(error)) => {
-            if let Some(place) = place_in_condition(&error, arguments.condition.as_deref()) {
-                eprintln!("{place}");
+        Err(QueryFailure::Request(error)) => {
+            if let Some(caret) = caret_in_condition(&error, arguments.condition.as_deref()) {
+                eprintln!("{caret}");
             }
             Err(error.into())
         }
-        Err(Stop::Output(error)) => Err(error.into()),
+        Err(QueryFailure::Output(error)) => Err(error.into()),
         Ok(()) => Ok(()),
     }
 }
 
-/// Why no rows were printed.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
-enum Stop {
+enum QueryFailure {
     #[error(transparent)]
-    NoAnswer(#[from] ClientError),
+    Request(#[from] ClientError),
     #[error(transparent)]
     Output(#[from] std::io::Error),
 }
 
-async fn draw(client: &Client, request: RequestBuilder) -> Result<(), Stop> {
-    let answer: Answer = client.json(request).await?;
-    std::io::stdout().write_all(answer.table(None).as_bytes())?;
-    eprintln!("{}", answer.footer());
+async fn draw(client: &Client, request: RequestBuilder) -> Result<(), QueryFailure> {
+    let result: QueryResult = client.json(request).await?;
+    std::io::stdout().write_all(result.table(None).as_bytes())?;
+    eprintln!("{}", result.footer());
     Ok(())
 }
 
-async fn pass_on(client: &Client, request: RequestBuilder) -> Result<(), Stop> {
-    let answer = client.send(request).await?;
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    let attention = answer::attention(header("trueup-complete") != Some("false"), header("trueup-next"));
-    let mut pieces = answer.bytes_stream();
+async fn copy_body(client: &Client, request: RequestBuilder) -> Result<(), QueryFailure> {
+    let response = client.send(request).await?;
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let warnings = result_table::warnings(header("trueup-complete") != Some("false"), header("trueup-next"));
+    let mut pieces = response.bytes_stream();
     let mut stdout = std::io::stdout();
     while let Some(piece) = pieces.try_next().await.map_err(|error| client.unreachable(&error))? {
         stdout.write_all(&piece)?;
     }
     stdout.flush()?;
-    attention.iter().for_each(|line| eprintln!("{line}"));
+    warnings.iter().for_each(|line| eprintln!("{line}"));
     Ok(())
 }
 
@@ -111,8 +111,8 @@ fn parameters(arguments: &Query) -> Vec<(&'static str, String)> {
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// The condition with a caret under the place that the server complains about.
-fn place_in_condition(error: &ClientError, condition: Option<&str>) -> Option<String> {
+/// Returns the condition with a caret under the position of the error.
+fn caret_in_condition(error: &ClientError, condition: Option<&str>) -> Option<String> {
     let ClientError::Refused(problem) = error else { return None };
     let line = condition?.lines().nth(problem.line?.checked_sub(1)?)?;
     let before = problem.column?.checked_sub(1)?;
@@ -128,7 +128,7 @@ mod tests {
     use crate::client::Problem;
 
     #[test]
-    fn options_become_the_parameters_of_the_contract() {
+    fn options_become_query_parameters() {
         let line = ["trueup", "query", "v", "--from", "2001-01-01", "--where", "a = 'x y'", "--group-by=", "--layer"];
         let parsed = Arguments::try_parse_from(line.into_iter().chain(["speed", "--order-by=-n,a", "--limit", "5"]));
         let Ok(Arguments { command: Some(Command::Query(query)) }) = parsed else { panic!("a query: {parsed:?}") };
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caret_stands_under_the_mistake_in_the_condition() {
+    fn the_caret_marks_the_error_in_the_condition() {
         let problem = |line, column| ClientError::Refused(Box::new(Problem { line, column, ..Problem::default() }));
         for (line, column, condition, expected) in [
             (Some(1), Some(5), Some("a = b"), Some("  a = b\n      ^")),
@@ -154,7 +154,7 @@ mod tests {
             (None, None, Some("a = b"), None),
             (Some(1), Some(1), None, None),
         ] {
-            assert_eq!(place_in_condition(&problem(line, column), condition).as_deref(), expected);
+            assert_eq!(caret_in_condition(&problem(line, column), condition).as_deref(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `trueup serve`: all layers in one process, from the definitions to the last signal.
+//! `trueup serve`: runs all layers in one process until a signal stops it.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -12,14 +12,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
 use crate::cores::default_threads;
-use crate::data_dir::Place;
+use crate::data_dir::DataDir;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::counted;
 use crate::sample;
 use crate::settings::Settings;
 use crate::signals::StopSignals;
-use crate::wiring::{self, Running, WiringSettings};
+use crate::wiring::{self, RunningServer, WiringSettings};
 
 const DEFAULT_DATA: &str = "data";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -30,7 +30,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?,
         None => Settings::default(),
     };
-    crate::cores::bound(arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads));
+    crate::cores::limit_batch_threads(arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads));
     let sources = definitions::read(&arguments.files)?;
     definitions::parse(&sources)?;
     let batch_memory_bytes =
@@ -38,15 +38,15 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
     let listen = arguments.listen.or(settings.listen).unwrap_or(DEFAULT_LISTEN);
     if !listen.ip().is_loopback() {
-        eprintln!("warning: {listen} can be reached from other machines, and anyone who reaches it may read and write");
+        eprintln!("warning: {listen} is reachable from other machines, and every client can read and write all data");
     }
     let local = arguments.local.or(settings.local);
-    let place = Place::new(&data, local.as_deref());
+    let data_dir = DataDir::new(&data, local.as_deref());
     let origins = if arguments.cors_origin.is_empty() { settings.cors_origins } else { arguments.cors_origin };
     let origins = Origins::parse(origins.iter().map(String::as_str)).map_err(|error| Failure::new(USAGE, error))?;
     let wiring = WiringSettings {
         definitions: sources,
-        place: place.clone(),
+        data_dir: data_dir.clone(),
         listen,
         limits: settings.limits,
         take_over: arguments.take_over,
@@ -54,39 +54,39 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         schedules: true,
         origins,
     };
-    // Before recovery, which may take long, so that no signal finds the default handler.
+    // Before recovery, which may be slow, so that no signal meets the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &place, now()));
-    let stopped = tokio::select! {
-        stopped = running.stopped() => stopped,
+    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &data_dir, now()));
+    let outcome = tokio::select! {
+        failed = running.failed() => failed,
         () = signals.next() => Ok(()),
     };
-    eprintln!("stopping: finishing requests and syncing the log; a second signal stops at once");
-    shut_down(running, stopped, signals).await
+    eprintln!("stopping: finishing requests and syncing the log (a second signal stops immediately)");
+    shut_down(running, outcome, signals).await
 }
 
-/// Starts all layers; `None`: a signal came first.
-pub async fn start(wiring: WiringSettings, signals: &mut StopSignals) -> Result<Option<Running>, Failure> {
+/// Starts all layers. Returns `None` if a signal arrives first.
+pub async fn start(wiring: WiringSettings, signals: &mut StopSignals) -> Result<Option<RunningServer>, Failure> {
     tokio::select! {
         running = wiring::start(wiring) => Ok(Some(running?)),
         () = signals.next() => Ok(None),
     }
 }
 
-/// Stops all layers. `stopped`: why the server ended by itself, if it did.
-pub async fn shut_down(running: Running, stopped: anyhow::Result<()>, signals: StopSignals) -> Result<(), Failure> {
+/// Stops all layers. `outcome` is the failure for which the server has to stop, if there is one.
+pub async fn shut_down(running: RunningServer, outcome: anyhow::Result<()>, signals: StopSignals) -> Result<(), Failure> {
     signals.exit_on_next();
     let shut_down = running.shutdown().await;
-    stopped.map_err(|error| Failure::new(NO, format!("a layer failed: {error:#}")))?;
+    outcome.map_err(|error| Failure::new(NO, format!("a layer failed: {error:#}")))?;
     Ok(shut_down?)
 }
 
-/// The Delta library tells of every snapshot it reads, the object store of every request it repeats; that is of no use to
-/// who runs a server.
+/// Log levels of libraries. The Delta library logs every snapshot that it reads, the object store every request that it
+/// retries, neither of which is useful to operators.
 const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn,object_store=warn";
 
-/// Lets the layers speak on stderr; `TRUEUP_LOG` says how much, `default` otherwise.
+/// Logs to stderr, at the level of `TRUEUP_LOG` or else at `default`.
 pub fn log_to_stderr(default: &str) {
     let default = || EnvFilter::new(format!("{default},{QUIET_LIBRARIES}"));
     let filter = EnvFilter::try_from_env("TRUEUP_LOG").unwrap_or_else(|_| default());
@@ -94,9 +94,9 @@ pub fn log_to_stderr(default: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(coloured).init();
 }
 
-/// Where the page and the API of a server are, and what to add to a command for it.
+/// Returns the URL of a server, and the option that other commands need to reach it.
 pub fn addresses(local: SocketAddr) -> (String, String) {
-    // A server on all addresses is reached by this machine at its loopback address.
+    // From this machine, a server on all addresses is reached at the loopback address.
     let host = match local {
         SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
         SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
@@ -107,15 +107,15 @@ pub fn addresses(local: SocketAddr) -> (String, String) {
     (url, option)
 }
 
-/// What a newcomer needs after the start: where it is, and what to try next.
-fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], place: &Place, now: Micros) -> String {
+/// Returns the startup message: URLs, data folder, and commands to try next.
+fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], data_dir: &DataDir, now: Micros) -> String {
     let (url, option) = addresses(local);
     let mut text = format!(
-        "trueup {} serves {} and {}\n  page  {url}/\n  API   {url}/v1\n{}",
+        "trueup {} is serving {} and {}\n  page  {url}/\n  API   {url}/v1\n{}",
         env!("CARGO_PKG_VERSION"),
         counted(streams.len(), "stream"),
         counted(views.len(), "view"),
-        place.lines().iter().map(|(what, place)| format!("  {what:<5} {place}\n")).collect::<String>(),
+        data_dir.lines().iter().map(|(label, location)| format!("  {label:<5} {location}\n")).collect::<String>(),
     );
     let mut steps: Vec<String> = streams.first().map(|stream| post(stream, &url, now)).into_iter().collect();
     if let Some(view) = views.first() {
@@ -125,12 +125,12 @@ fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], place: &P
     if !steps.is_empty() {
         text += &format!("Try next:\n  {}\n", steps.join("\n  "));
     }
-    text += "Ctrl-C stops it.\n";
+    text += "Press Ctrl-C to stop.\n";
     text
 }
 
 fn post(stream: &Stream, url: &str, now: Micros) -> String {
-    // A quote inside a shell's quotes: none of our sample values has one, and names cannot.
+    // Neither the sample values nor names contain a single quote, which would end the shell's quotes.
     format!("curl --json '{}' {url}/v1/events/{}", sample::event(stream, now), stream.name)
 }
 
@@ -150,8 +150,8 @@ mod tests {
         let now = Micros::parse("2024-02-29T10:00:00Z").expect("a time");
         let views = ["per_hour".parse().expect("a name")];
         let greet = |local: &str, data: &str| {
-            let place = Place::new(data, None);
-            greeting(local.parse().expect("an address"), &definitions.streams, &views, &place, now)
+            let data_dir = DataDir::new(data, None);
+            greeting(local.parse().expect("an address"), &definitions.streams, &views, &data_dir, now)
         };
         let usual = greet("127.0.0.1:8080", "s3://bucket/x");
         for line in [

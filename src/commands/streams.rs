@@ -1,5 +1,5 @@
-//! `trueup streams`: which streams does a server have, and what has arrived? One row per partition; a stream that is named
-//! is shown alone, with the lateness of its events.
+//! `trueup streams`: lists the streams of a server, one row per partition, or shows one stream with the lateness of its
+//! events.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::human_units::{bytes, counted, grouped, length};
 use crate::table::{Align, draw};
 
-use super::listing::{Entries, moment, show};
+use super::listing::{Entries, time_or_dash, show};
 
 const HEADER: [(&str, Align); 10] = [
     ("stream", Align::Left),
@@ -28,12 +28,12 @@ const HEADER: [(&str, Align); 10] = [
 pub async fn run(arguments: Streams) -> Result<(), Failure> {
     match &arguments.stream {
         None => show(&arguments.listing, "/v1/streams", |Entries(streams)| table(&streams, None)).await,
-        Some(name) => show(&arguments.listing, &format!("/v1/streams/{name}"), |stream| one(&stream)).await,
+        Some(name) => show(&arguments.listing, &format!("/v1/streams/{name}"), |stream| describe(&stream)).await,
     }
 }
 
-/// One stream in words.
-fn one(stream: &StreamStatus) -> String {
+/// Describes one stream.
+fn describe(stream: &StreamStatus) -> String {
     let sum = |of: fn(&PartitionStatus) -> u64| stream.partitions.iter().map(of).sum::<u64>();
     let settings = &stream.settings;
     let quarantine = &stream.quarantine;
@@ -41,7 +41,7 @@ fn one(stream: &StreamStatus) -> String {
         (
             "events",
             format!(
-                "{} in {}, {:.0} a second",
+                "{} in {}, {:.0} per second",
                 grouped(sum(|p| p.accepted)),
                 counted(stream.partitions.len(), "partition"),
                 stream.events_per_second
@@ -49,14 +49,14 @@ fn one(stream: &StreamStatus) -> String {
         ),
         (
             "watermark",
-            format!("{} ({} behind the latest event time)", moment(stream.watermark), settings.watermark_delay),
+            format!("{} ({} behind the latest event time)", time_or_dash(stream.watermark), settings.watermark_delay),
         ),
         ("retention", retention(stream)),
-        ("historical", format!("{} put into the archive directly", grouped(stream.historical))),
+        ("historical", format!("{} ingested straight into the archive", grouped(stream.historical))),
         ("late", format!("{} (allowed lateness is {})", grouped(sum(|p| p.late)), settings.allowed_lateness)),
         ("ahead", format!("{} (more than {} ahead of their arrival)", grouped(sum(|p| p.ahead)), settings.max_ahead)),
         ("duplicates", grouped(sum(|p| p.duplicates))),
-        ("quarantine", format!("{} of {} malformed lines kept", grouped(quarantine.kept), grouped(quarantine.total))),
+        ("quarantine", format!("keeps {} of {} rejected lines", grouped(quarantine.kept), grouped(quarantine.total))),
     ];
     if let Some(hint) = &stream.suspicious_times {
         lines.push(("hint", hint.clone()));
@@ -71,19 +71,19 @@ fn one(stream: &StreamStatus) -> String {
     text
 }
 
-/// How long events are kept, and from when on there are any.
+/// Describes how long events are kept, and from which date on.
 fn retention(stream: &StreamStatus) -> String {
     let kept = stream
         .retention
         .as_ref()
-        .map_or("events are kept for ever".to_owned(), |span| format!("{span} of events are kept"));
+        .map_or("keeps events forever".to_owned(), |span| format!("keeps events for {span}"));
     match &stream.retained_from {
-        Some(from) => format!("{kept}; those before {from} are dropped"),
-        None => format!("{kept}; none are dropped"),
+        Some(from) => format!("{kept}; events before {from} are dropped"),
+        None => format!("{kept}; no events are dropped"),
     }
 }
 
-/// How far behind events come, and what follows.
+/// Describes the disorder of events and the settings that would fit.
 fn distribution(lateness: &Lateness) -> [(&'static str, String); 3] {
     let quantiles: Vec<String> =
         lateness.quantiles_ms.iter().map(|(name, ms)| format!("{name} {}", length(*ms))).collect();
@@ -92,7 +92,7 @@ fn distribution(lateness: &Lateness) -> [(&'static str, String); 3] {
     let suggested = &lateness.suggested;
     [
         ("disorder", format!("{}, at most {}", quantiles.join(", "), length(lateness.max_ms))),
-        ("now", format!("{behind} of {} come behind the watermark, {late} late", grouped(lateness.measured))),
+        ("now", format!("{behind} of {} arrive behind the watermark, {late} late", grouped(lateness.measured))),
         (
             "suggested",
             format!(
@@ -105,15 +105,15 @@ fn distribution(lateness: &Lateness) -> [(&'static str, String); 3] {
 
 fn table(streams: &[StreamStatus], width: Option<u16>) -> String {
     let rows = streams.iter().flat_map(|stream| {
-        let history = || {
+        let historical = || {
             let events = grouped(stream.historical);
             let mut cells = vec![String::new(), "historical".to_owned(), events.clone(), events];
             cells.resize(HEADER.len(), String::new());
             cells
         };
-        let history = (stream.historical > 0).then(history);
+        let historical = (stream.historical > 0).then(historical);
         let partitions = stream.partitions.iter().enumerate().map(|(index, partition)| {
-            // What is known of the stream only stands beside its first partition.
+            // Figures of the whole stream are shown only in the row of its first partition.
             let of_stream = |text: String| if index == 0 { text } else { String::new() };
             vec![
                 of_stream(stream.name.to_string()),
@@ -125,10 +125,10 @@ fn table(streams: &[StreamStatus], width: Option<u16>) -> String {
                 of_stream(grouped(stream.rejected)),
                 of_stream(format!("{:.0}", stream.events_per_second)),
                 bytes(partition.log_bytes),
-                moment(partition.watermark),
+                time_or_dash(partition.watermark),
             ]
         });
-        partitions.chain(history).collect::<Vec<_>>()
+        partitions.chain(historical).collect::<Vec<_>>()
     });
     draw(&HEADER, rows, width)
 }
@@ -156,18 +156,18 @@ mod tests {
                             "settings": settings, "lateness": lateness,
                             "quarantine": {"total": 30, "kept": 20, "dropped": 10}});
         let stream: StreamStatus = serde_json::from_value(stream).expect("the contract's shape");
-        insta::assert_snapshot!(one(&stream), @r"
+        insta::assert_snapshot!(describe(&stream), @r"
         flights
-          events      1,000 in 2 partitions, 818 a second
+          events      1,000 in 2 partitions, 818 per second
           watermark   2001-01-01T00:00:00Z (1 hour behind the latest event time)
-          retention   events are kept for ever; none are dropped
-          historical  0 put into the archive directly
+          retention   keeps events forever; no events are dropped
+          historical  0 ingested straight into the archive
           late        6 (allowed lateness is 4 hours)
           ahead       4 (more than 1 hour ahead of their arrival)
           duplicates  2
-          quarantine  20 of 30 malformed lines kept
+          quarantine  keeps 20 of 30 rejected lines
           disorder    p50 0 ms, p90 31 min, p95 90 min, p99 4.25 h, p99.9 15 h, at most 24 h
-          now         12.50 % of 1,000 come behind the watermark, 0.60 % late
+          now         12.50 % of 1,000 arrive behind the watermark, 0.60 % late
           suggested   watermark_delay = '5 hours', allowed_lateness = '11 hours': 1 % behind the watermark, 0.1 % late
         ");
     }

@@ -1,7 +1,7 @@
-//! `trueup verify`: do the two layers agree over a file of events? Everything goes the way it always goes: through the door
-//! of a server of our own over temporary data, cut by batch runs on the way, and recomputed from nothing at the end.
+//! `trueup verify`: checks that both layers agree over a file of events.
 //!
-//! [`agreement`] is what the comparisons add up to; here the events are sent and the runs are started.
+//! Starts a temporary server, sends it the events with batch runs in between, and runs a full recompute at the end.
+//! [`agreement`] adds up the comparisons of all runs.
 
 mod agreement;
 
@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 
 use crate::arguments::{ListFormat, Verify};
 use crate::client::Client;
-use crate::data_dir::Place;
+use crate::data_dir::DataDir;
 use crate::definitions;
 use crate::events_file::{EventsFile, LineBatch};
 use crate::exit::{Failure, NO, USAGE};
-use crate::sending::{Patience, Receipt, Sender};
+use crate::sender::{Receipt, RetryLimits, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
 use serving::http::Origins;
@@ -32,7 +32,7 @@ use serving::http::Origins;
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::Agreement;
 
-/// Bytes of a request. Requests are sent one after the other, so that the order of the file is that of the log.
+/// Size of a request in bytes. Requests are sent one after another, so that the log has the order of the file.
 const BATCH_BYTES: usize = 256 * 1024;
 const READ_AHEAD: usize = 4;
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -43,8 +43,8 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let definitions = definitions::parse(&sources)?;
     if !definitions.streams.iter().any(|stream| stream.name == arguments.stream) {
         let names: Vec<&str> = definitions.streams.iter().map(|stream| stream.name.as_str()).collect();
-        let error = Failure::new(USAGE, format!("the files declare no stream \"{}\"", arguments.stream));
-        return Err(error.next_step(format!("they declare {}", names.join(", "))));
+        let error = Failure::new(USAGE, format!("the files do not declare a stream \"{}\"", arguments.stream));
+        return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     }
     let of_stream = definitions.views.iter().filter(|view| view.stream == arguments.stream);
     let views: Vec<ViewName> = of_stream.map(|view| view.name.clone()).collect();
@@ -59,7 +59,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let wiring = WiringSettings {
         batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
         definitions: sources,
-        place: Place::new(&data.path().display().to_string(), None),
+        data_dir: DataDir::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
         limits: crate::settings::Limits::default(),
         take_over: false,
@@ -68,14 +68,14 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let client = Client::new(&addresses(running.local_addr).0)?;
-    let verifying = Verifying { client, views, agreement: Agreement::default(), bar: progress_bar(file.size()) };
-    let sender = Sender::new(verifying.client.clone(), &arguments.stream, Patience::default());
-    let (outcome, stopped) = tokio::select! {
-        outcome = verifying.run(file, sender, arguments.cuts) => (outcome, Ok(())),
-        stopped = running.stopped() => (Err(Failure::told(NO)), stopped),
-        () = signals.next() => (Err(Failure::new(NO, "stopped before the end")), Ok(())),
+    let verification = Verification { client, views, agreement: Agreement::default(), bar: progress_bar(file.size()) };
+    let sender = Sender::new(verification.client.clone(), &arguments.stream, RetryLimits::default());
+    let (outcome, server) = tokio::select! {
+        outcome = verification.run(file, sender, arguments.cuts) => (outcome, Ok(())),
+        failed = running.failed() => (Err(Failure::silent(NO)), failed),
+        () = signals.next() => (Err(Failure::new(NO, "interrupted")), Ok(())),
     };
-    shut_down(running, stopped, signals).await?;
+    shut_down(running, server, signals).await?;
     let agreement = outcome?;
     let text = match arguments.output {
         ListFormat::Table => agreement.table(None),
@@ -85,34 +85,35 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     if agreement.holds() { Ok(()) } else { Err(Failure::new(NO, "the layers do not agree")) }
 }
 
-/// Some lines, and whether to cut behind them.
-struct Portion {
+/// A batch of lines to send.
+struct Step {
     batch: LineBatch,
+    /// Whether to start batch runs after the batch.
     cut: bool,
 }
 
-struct Verifying {
+struct Verification {
     client: Client,
     views: Vec<ViewName>,
     agreement: Agreement,
     bar: ProgressBar,
 }
 
-impl Verifying {
+impl Verification {
     async fn run(mut self, file: EventsFile, sender: Sender, cuts: u32) -> Result<Agreement, Failure> {
-        let (portions, mut received) = mpsc::channel::<Portion>(READ_AHEAD);
+        let (step_sender, mut steps) = mpsc::channel::<Step>(READ_AHEAD);
         let (bar, size) = (self.bar.clone(), file.size());
         let reader = tokio::task::spawn_blocking(move || {
-            let mut made = 0;
+            let mut cuts_made = 0;
             file.read(BATCH_BYTES, &bar, &mut |batch| {
-                // Cuts lie where the same share of the file has been read.
+                // The cuts divide the file into equal parts.
                 let due = size.map_or(0, |size| u64::from(cuts + 1) * bar.position() / size.max(1));
-                let cut = due > made && made < u64::from(cuts);
-                made += u64::from(cut);
-                portions.blocking_send(Portion { batch, cut }).is_ok()
+                let cut = due > cuts_made && cuts_made < u64::from(cuts);
+                cuts_made += u64::from(cut);
+                step_sender.blocking_send(Step { batch, cut }).is_ok()
             })
         });
-        while let Some(Portion { batch, cut }) = received.recv().await {
+        while let Some(Step { batch, cut }) = steps.recv().await {
             let receipt = self.send(&sender, batch.number, batch.body).await?;
             self.agreement.sent.add(&receipt);
             if cut {
@@ -133,7 +134,7 @@ impl Verifying {
         Ok(sent?)
     }
 
-    /// Runs every view and takes in what the run found. `full`: from nothing, which must find no difference.
+    /// Starts a run of every view and adds its comparison. A `full` run must find no difference.
     async fn true_up(&mut self, full: bool) -> Result<(), Failure> {
         for view in self.views.clone() {
             self.bar.set_message(format!("{} {view}", if full { "recomputing" } else { "truing up" }));
@@ -146,14 +147,14 @@ impl Verifying {
                 run = self.client.get(&path).await?;
             }
             if run.state != RunState::Published {
-                let reason = run.error.unwrap_or_else(|| "it was cancelled".to_owned());
+                let reason = run.error.unwrap_or_else(|| "cancelled".to_owned());
                 return Err(Failure::new(NO, format!("the run of {view} failed: {reason}")));
             }
             let version = run.version.unwrap_or_default();
             let path = format!("/v1/views/{view}/compare?version={version}");
             match self.client.get::<Comparison>(&path).await {
                 Ok(comparison) => self.agreement.add(&view, comparison, full),
-                // A run that found nothing new publishes nothing, and compares nothing.
+                // A run without new events publishes no version and makes no comparison.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -162,7 +163,7 @@ impl Verifying {
     }
 }
 
-/// Hidden by itself where stderr is no terminal.
+/// Makes the progress bar, which is hidden if stderr is not a terminal.
 fn progress_bar(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
         Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {msg} {eta} left"),

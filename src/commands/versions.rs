@@ -1,4 +1,4 @@
-//! `trueup batch versions` and `trueup batch vacuum`: which versions does a view have, and what of the old ones goes?
+//! `trueup batch versions` lists the versions of a view, `trueup batch vacuum` deletes files that no kept version needs.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ fn table(versions: &[Value], width: Option<u16>) -> String {
         let text = |name: &str| version[name].as_str().map_or_else(dash, str::to_owned);
         let number = |name: &str| version[name].as_u64().map_or_else(dash, grouped);
         let kept = match version["kept_for"].as_u64() {
-            None | Some(0) => "gone".to_owned(),
+            None | Some(0) => "dropped".to_owned(),
             Some(more) => counted(usize::try_from(more).unwrap_or(usize::MAX), "more version"),
         };
         vec![
@@ -66,17 +66,17 @@ pub async fn vacuum(arguments: BatchVacuum) -> Result<(), Failure> {
 
 fn sentence(cleaned: &Cleaned) -> String {
     let Some(kept_from) = cleaned.kept_from else {
-        return format!("{} has no version yet: nothing to delete", cleaned.view);
+        return format!("{}: no versions yet, nothing to delete", cleaned.view);
     };
     let file = |count: u64| counted(usize::try_from(count).unwrap_or(usize::MAX), "file");
     let mut text = format!(
-        "{}: {} deleted ({}); versions from {kept_from} on are kept",
+        "{}: deleted {} ({}); keeping versions from {kept_from} on",
         cleaned.view,
         file(cleaned.files + cleaned.unfinished),
         bytes(cleaned.bytes)
     );
     if cleaned.too_young > 0 {
-        text += &format!("; {} will go when they are old enough", file(cleaned.too_young));
+        text += &format!("; {} kept until old enough to delete", file(cleaned.too_young));
     }
     text
 }
@@ -100,12 +100,12 @@ mod tests {
         ───────────────────────────────────────────────────────────────────────────────────────────────────
                3   2024-01-01T00:00:00Z   v-1-3   no     41,200    812       3   2.0 KiB   2 more versions
                2   2023-12-31T00:00:00Z   v-1-2   yes    40,000    800       -         -   1 more version
-               1   2023-12-30T00:00:00Z   v-1-1   yes         7      1       1     900 B   gone
+               1   2023-12-30T00:00:00Z   v-1-1   yes         7      1       1     900 B   dropped
         "#);
     }
 
     #[test]
-    fn a_vacuum_in_words() {
+    fn the_sentence_lists_what_vacuum_deleted() {
         let cleaned = Cleaned {
             kept_from: Some(4),
             files: 2,
@@ -114,9 +114,9 @@ mod tests {
             too_young: 5,
             ..Cleaned::nothing("departures".parse().expect("a name"))
         };
-        let words = "departures: 3 files deleted (2.0 KiB); versions from 4 on are kept; 5 files will go when they are old enough";
+        let words = "departures: deleted 3 files (2.0 KiB); keeping versions from 4 on; 5 files kept until old enough to delete";
         assert_eq!(sentence(&cleaned), words);
         let nothing = Cleaned::nothing("departures".parse().expect("a name"));
-        assert_eq!(sentence(&nothing), "departures has no version yet: nothing to delete");
+        assert_eq!(sentence(&nothing), "departures: no versions yet, nothing to delete");
     }
 }

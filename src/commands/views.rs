@@ -1,4 +1,4 @@
-//! `trueup views`: which views does a server have, and how fresh is each?
+//! `trueup views`: lists the views of a server, and how current each is.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn table(views: &[Value], width: Option<u16>) -> String {
         let paths =
             ["/name", "/stream", "/schedule", "/next_run", "/seam/version", "/batch/rows", "/state/rows", "/watermark"];
         let mut cells = paths.map(field).to_vec();
-        // Of the last reconciliation: how many of the recomputed rows needed no correction.
+        // From the last comparison: how many of the recomputed rows were served exactly.
         let count = |path: &str| view.pointer(path).and_then(Value::as_u64);
         let exact = count("/reconciliation/rows_equal").zip(count("/reconciliation/rows_compared"));
         cells.push(exact.map_or_else(dash, |(equal, compared)| format!("{equal} of {compared}")));
@@ -46,14 +46,14 @@ fn table(views: &[Value], width: Option<u16>) -> String {
     text
 }
 
-/// What is being computed beside what answers.
+/// Describes the new definition that is being computed, if any.
 fn shadow(view: &Value) -> Option<String> {
     let state = view.pointer("/shadow/state")?.as_str()?;
     let of = |path: &str| view.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let (done, dates) = (of("/shadow/progress/dates_done"), of("/shadow/progress/dates"));
     let error = view.pointer("/shadow/error").and_then(Value::as_str).map_or_else(String::new, |e| format!(": {e}"));
     Some(format!(
-        "{}: a new definition is being computed ({state}, {done} of {dates} dates{error}); until then the old one answers\n",
+        "{}: a new definition is being computed ({state}, {done} of {dates} dates{error}); the old one stays active until then\n",
         view["name"].as_str().unwrap_or_default(),
     ))
 }
@@ -80,7 +80,7 @@ mod tests {
         ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          departures   flights   @every 5s   2024-01-01T00:00:05Z        12          812          40   2001-01-02T00:00:00Z       790 of 812
          totals       flights   -           -                            -            -           -   -                                   -
-        totals: a new definition is being computed (running, 3 of 15 dates); until then the old one answers
+        totals: a new definition is being computed (running, 3 of 15 dates); the old one stays active until then
         "#);
     }
 }

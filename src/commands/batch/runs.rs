@@ -1,4 +1,4 @@
-//! `trueup batch runs` and `trueup batch cancel`: which runs were there, and how is one stopped?
+//! `trueup batch runs` lists runs, `trueup batch cancel` cancels them.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use shared::control::{Run, RunPage, RunState};
 
 use crate::arguments::{BatchCancel, BatchRuns};
 use crate::client::{Client, ClientError};
-use crate::commands::listing::{dash, moment, show};
+use crate::commands::listing::{dash, time_or_dash, show};
 use crate::exit::{Failure, NO};
 use crate::human_units::{bytes, grouped};
 use crate::table::{Align, draw};
@@ -30,12 +30,12 @@ pub async fn list(arguments: BatchRuns) -> Result<(), Failure> {
 
 fn table(page: &RunPage, width: Option<u16>) -> String {
     if page.runs.is_empty() {
-        return "no such run\n".to_owned();
+        return "no matching runs\n".to_owned();
     }
     let header = [
         ("run", Align::Left),
         ("state", Align::Left),
-        ("asked for by", Align::Left),
+        ("trigger", Align::Left),
         ("version", Align::Right),
         ("started", Align::Left),
         ("took", Align::Right),
@@ -48,9 +48,9 @@ fn table(page: &RunPage, width: Option<u16>) -> String {
         vec![
             run.id.clone(),
             word(run.state).to_owned(),
-            asked_for_by(run),
+            trigger(run),
             run.version.map_or_else(dash, |version| version.to_string()),
-            moment(run.started_at),
+            time_or_dash(run.started_at),
             took(run),
             format!("{}/{}", run.progress.dates_done, run.progress.dates),
             grouped(run.progress.rows),
@@ -60,12 +60,12 @@ fn table(page: &RunPage, width: Option<u16>) -> String {
     });
     let mut text = draw(&header, rows, width);
     if let Some(next) = &page.next {
-        text += &format!("older ones: --before {next}\n");
+        text += &format!("older runs: --before {next}\n");
     }
     text
 }
 
-fn asked_for_by(run: &Run) -> String {
+fn trigger(run: &Run) -> String {
     match run.attempt {
         0 | 1 => run.trigger.clone(),
         attempt => format!("{}, attempt {attempt}", run.trigger),
@@ -75,12 +75,12 @@ fn asked_for_by(run: &Run) -> String {
 fn reason(run: &Run) -> String {
     let error = run.error.clone().unwrap_or_default();
     match run.retry_at {
-        Some(at) => format!("{error}; tried again at {at}"),
+        Some(at) => format!("{error}; next attempt at {at}"),
         None => error,
     }
 }
 
-/// Cancels a run, or what runs or waits of a view.
+/// Cancels a run, or all running and queued runs of a view.
 pub async fn cancel(arguments: BatchCancel) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let ids = match client.get::<Run>(&format!("/v1/runs/{}", arguments.run)).await {
@@ -94,17 +94,17 @@ pub async fn cancel(arguments: BatchCancel) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     if ids.is_empty() {
-        return Err(Failure::new(NO, format!("nothing of {} runs or waits", arguments.run)));
+        return Err(Failure::new(NO, format!("no running or queued run of {}", arguments.run)));
     }
     for id in ids {
         let before: Run = client.get(&format!("/v1/runs/{id}")).await?;
         let run: Run = client.json(client.request(Method::DELETE, &format!("/v1/runs/{id}"))).await?;
-        let said = match (before.state, before.retry_at) {
+        let outcome = match (before.state, before.retry_at) {
             (RunState::Queued | RunState::Running, _) => format!("run {id} of {} is being cancelled", run.view),
-            (_, Some(_)) => format!("run {id} of {} is not tried again", run.view),
-            _ => format!("{}: there is nothing to cancel", sentence(&run)),
+            (_, Some(_)) => format!("the retry of run {id} of {} is cancelled", run.view),
+            _ => format!("{}; nothing to cancel", sentence(&run)),
         };
-        writeln!(std::io::stdout(), "{said}")?;
+        writeln!(std::io::stdout(), "{outcome}")?;
     }
     Ok(())
 }
@@ -126,11 +126,11 @@ mod tests {
         failed.retry_at = shared::time::Micros::parse("2024-01-01T00:01:00Z");
         let page = RunPage { runs: vec![a_run("published", Some(4), None), failed], next: Some("r7".to_owned()) };
         insta::assert_snapshot!(table(&page, Some(200)), @r#"
-         run   state       asked for by       version   started                 took   dates     rows   read   reason
-        ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         run   state       trigger            version   started                 took   dates     rows   read   reason
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          r7    published   request                  4   2024-01-01T00:00:01Z   2.5 s     3/3   41,200    0 B
-         r7    failed      retry, attempt 2         -   2024-01-01T00:00:01Z   2.5 s     3/3   41,200    0 B   disk full; tried again at 2024-01-01T00:01:00Z
-        older ones: --before r7
+         r7    failed      retry, attempt 2         -   2024-01-01T00:00:01Z   2.5 s     3/3   41,200    0 B   disk full; next attempt at 2024-01-01T00:01:00Z
+        older runs: --before r7
         "#);
     }
 }

@@ -1,4 +1,4 @@
-//! `trueup batch status`: how do the runs of each view stand? What runs now and next, and how the last ones went.
+//! `trueup batch status`: shows the current, next and most recent runs of each view.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,15 +20,15 @@ use crate::table::{Align, draw};
 
 use super::word;
 
-/// Runs whose durations are drawn.
+/// Number of runs whose durations are drawn.
 const DRAWN: usize = 20;
 
-/// Runs that are asked for, of each view: failed ones among them must not hide those that are drawn.
-const ASKED: usize = 200;
+/// Number of runs fetched per view: enough that failed runs do not crowd out those to draw.
+const FETCHED: usize = 200;
 
-/// What is told of a view.
+/// The state of a view, as the server reports it.
 #[derive(Debug, Deserialize)]
-struct View {
+struct ViewSchedule {
     name: String,
     schedule: Option<String>,
     #[serde(default)]
@@ -37,14 +37,14 @@ struct View {
     #[serde(default)]
     retry_at: Option<Micros>,
     #[serde(default)]
-    last_success: Option<End>,
+    last_success: Option<RunOutcome>,
     #[serde(default)]
-    last_failure: Option<End>,
+    last_failure: Option<RunOutcome>,
 }
 
-/// How a run ended.
+/// The outcome of a finished run.
 #[derive(Debug, Deserialize)]
-struct End {
+struct RunOutcome {
     version: Option<i64>,
     finished_at: Option<Micros>,
     duration_ms: Option<u64>,
@@ -53,7 +53,7 @@ struct End {
 
 #[derive(Debug, Deserialize)]
 struct Views {
-    views: Vec<View>,
+    views: Vec<ViewSchedule>,
 }
 
 pub async fn run(arguments: Listing) -> Result<(), Failure> {
@@ -61,8 +61,8 @@ pub async fn run(arguments: Listing) -> Result<(), Failure> {
     let views: Value = client.get("/v1/views").await?;
     let mut runs: Vec<Value> = Vec::new();
     for view in views["views"].as_array().into_iter().flatten().filter_map(|view| view["name"].as_str()) {
-        // Of each for itself: a view that runs every minute would leave no room for one that runs every night.
-        let mut page: Value = client.get(&format!("/v1/runs?view={view}&limit={ASKED}")).await?;
+        // Per view: runs of a view that runs every minute would crowd out those of a view that runs every night.
+        let mut page: Value = client.get(&format!("/v1/runs?view={view}&limit={FETCHED}")).await?;
         runs.extend(page["runs"].as_array_mut().map(std::mem::take).unwrap_or_default());
     }
     let text = match arguments.output {
@@ -77,7 +77,7 @@ pub async fn run(arguments: Listing) -> Result<(), Failure> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-fn table(views: &[View], runs: &[Run], now: Micros, width: Option<u16>) -> String {
+fn table(views: &[ViewSchedule], runs: &[Run], now: Micros, width: Option<u16>) -> String {
     let header = [
         ("view", Align::Left),
         ("now", Align::Left),
@@ -90,30 +90,30 @@ fn table(views: &[View], runs: &[Run], now: Micros, width: Option<u16>) -> Strin
     runs.iter().for_each(|run| of_view.entry(run.view.as_str()).or_default().push(run));
     let rows = views.iter().map(|view| {
         let runs = of_view.get(view.name.as_str()).map_or(&[][..], Vec::as_slice);
-        vec![view.name.clone(), present(runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
+        vec![view.name.clone(), current(runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
     });
     let mut text = draw(&header, rows, width);
     if runs.is_empty() {
-        text += "no run yet: trueup batch run VIEW --wait\n";
+        text += "no runs yet; start one: trueup batch run VIEW --wait\n";
     }
     text
 }
 
-/// What runs or waits.
-fn present(runs: &[&Run]) -> String {
+/// Describes the running and queued runs.
+fn current(runs: &[&Run]) -> String {
     let open = runs.iter().rev().filter(|run| !run.state.is_over());
-    let told = open.map(|run| match (run.state, run.progress.dates) {
+    let words = open.map(|run| match (run.state, run.progress.dates) {
         (RunState::Running, 1..) => {
             format!("running, {} of {} dates", grouped(run.progress.dates_done), grouped(run.progress.dates))
         }
         (state, _) => word(state).to_owned(),
     });
-    let told: Vec<String> = told.collect();
-    if told.is_empty() { "idle".to_owned() } else { told.join("; ") }
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "idle".to_owned() } else { words.join("; ") }
 }
 
-/// The next run in words, with the clock that its schedule goes by.
-fn next(view: &View, now: Micros) -> String {
+/// Describes the next run, with its time in the time zone of the schedule.
+fn next(view: &ViewSchedule, now: Micros) -> String {
     let zone: Zone = view.schedule_time_zone.as_deref().and_then(|name| name.parse().ok()).unwrap_or(Zone::UTC);
     let at = |time: Micros| {
         let wall = Micros(zone.wall_clock(time.0)).to_string();
@@ -121,16 +121,16 @@ fn next(view: &View, now: Micros) -> String {
         format!("in {}, at {wall} {}", span(now, time), zone.name())
     };
     match (view.retry_at, view.next_run) {
-        (Some(retry), next) if next.is_none_or(|next| retry < next) => format!("again {}", at(retry)),
+        (Some(retry), next) if next.is_none_or(|next| retry < next) => format!("retry {}", at(retry)),
         (_, Some(next)) if view.schedule.as_deref().is_some_and(|line| line.starts_with("@every")) => {
             format!("in {}", span(now, next))
         }
         (_, Some(next)) => at(next),
-        _ => "when asked for".to_owned(),
+        _ => "on request".to_owned(),
     }
 }
 
-/// From one moment to a later one, in whole seconds or more: nobody plans by less.
+/// Formats the time between two instants, to the second.
 fn span(earlier: Micros, later: Micros) -> String {
     match (later.0.saturating_sub(earlier.0).max(0) as f64 / 1e6).round() {
         seconds if seconds < 2.0 => format!("{seconds} s"),
@@ -138,31 +138,31 @@ fn span(earlier: Micros, later: Micros) -> String {
     }
 }
 
-fn ago(end: &End, now: Micros) -> String {
+fn ago(end: &RunOutcome, now: Micros) -> String {
     end.finished_at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("{} ago", span(at, now)))
 }
 
-fn success(view: &View, now: Micros) -> String {
+fn success(view: &ViewSchedule, now: Micros) -> String {
     let Some(end) = &view.last_success else { return dash() };
     let version = end.version.map_or(String::new(), |version| format!("version {version}, "));
     let took = end.duration_ms.map_or(String::new(), |ms| format!(", took {}", length(ms as f64)));
     format!("{version}{}{took}", ago(end, now))
 }
 
-fn failure(view: &View, now: Micros) -> String {
+fn failure(view: &ViewSchedule, now: Micros) -> String {
     let Some(end) = &view.last_failure else { return dash() };
-    format!("{}: {}", ago(end, now), end.error.as_deref().unwrap_or("no reason was given"))
+    format!("{}: {}", ago(end, now), end.error.as_deref().unwrap_or("no reason given"))
 }
 
 fn durations(runs: &[&Run]) -> String {
     let published = runs.iter().filter(|run| run.state == RunState::Published);
-    let mut taken: Vec<f64> = published.filter_map(|run| run.duration_ms).take(DRAWN).map(|ms| ms as f64).collect();
-    if taken.is_empty() {
+    let mut durations: Vec<f64> = published.filter_map(|run| run.duration_ms).take(DRAWN).map(|ms| ms as f64).collect();
+    if durations.is_empty() {
         return dash();
     }
-    taken.reverse();
-    let longest = taken.iter().copied().fold(0.0, f64::max);
-    format!("{} up to {}", sparkline(&taken), length(longest))
+    durations.reverse();
+    let longest = durations.iter().copied().fold(0.0, f64::max);
+    format!("{} up to {}", sparkline(&durations), length(longest))
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_with_what_runs_now_next_and_ran_last() {
+    fn a_view_shows_its_current_next_and_recent_runs() {
         let views = serde_json::from_value::<Views>(json!({"views": [
             {"name": "departures", "schedule": "0 2 * * *", "schedule_time_zone": "Europe/Berlin",
              "next_run": "2024-07-02T00:00:00Z", "last_failure": null,
@@ -179,7 +179,7 @@ mod tests {
             {"name": "delays", "schedule": "@every 5m", "schedule_time_zone": "UTC", "next_run": "2024-07-01T12:04:10Z",
              "retry_at": "2024-07-01T12:00:31Z",
              "last_failure": {"run": "r2", "version": null, "finished_at": "2024-07-01T12:00:00Z", "duration_ms": 20,
-                              "error": "the store is away"}},
+                              "error": "the store is unreachable"}},
             {"name": "totals", "schedule": null, "next_run": null}
         ]}));
         let mut runs: Vec<Run> =
@@ -190,8 +190,8 @@ mod tests {
          view         now                     next run                          last success                       durations, newest on the right   last failure
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          departures   running, 3 of 3 dates   in 12 h, at 02:00 Europe/Berlin   version 12, 12 h ago, took 4.2 s   ▂█▃▂ up to 4.2 s                 -
-         delays       idle                    again in 30 s, at 12:00 UTC       -                                  -                                1 s ago: the store is away
-         totals       idle                    when asked for                    -                                  -                                -
+         delays       idle                    retry in 30 s, at 12:00 UTC       -                                  -                                1 s ago: the store is unreachable
+         totals       idle                    on request                        -                                  -                                -
         "#);
     }
 }

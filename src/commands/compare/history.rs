@@ -1,4 +1,4 @@
-//! `trueup compare VIEW --history`: how did drift go on from version to version?
+//! `trueup compare VIEW --history`: shows the drift of all kept versions.
 
 use std::fmt::Write;
 
@@ -28,10 +28,10 @@ pub async fn run(arguments: &Compare) -> Result<(), Failure> {
 
 fn text(drift: &Drift, width: Option<u16>) -> String {
     let Some(newest) = drift.reconciliations.first() else {
-        return format!("{} has not been compared yet: that is done when a run is published\n", drift.view);
+        return format!("{}: no comparisons yet; every published run makes one\n", drift.view);
     };
     let count = drift.reconciliations.len();
-    let mut text = format!("{}, the last {count} reconciliations, oldest on the left\n\n", drift.view);
+    let mut text = format!("{}: last {count} comparisons, oldest on the left\n\n", drift.view);
     let measures = newest.measures.keys().map(|measure| {
         let shares: Vec<f64> = drift.reconciliations.iter().rev().map(|r| drift_of(r, measure)).collect();
         let worst = shares.iter().copied().fold(0.0, f64::max);
@@ -56,7 +56,7 @@ fn text(drift: &Drift, width: Option<u16>) -> String {
     ];
     text += &draw(&header, versions.collect::<Vec<_>>(), width);
     if let Some(max_drift) = drift.max_drift {
-        writeln!(text, "\nmore than {} on average raises the alarm (max_drift)", percent(max_drift))
+        writeln!(text, "\na mean drift above {} raises the alarm (max_drift)", percent(max_drift))
             .expect("a String takes any text");
     }
     text
@@ -100,14 +100,14 @@ mod tests {
         .expect("drift");
         let text = text(&drift, Some(100));
         for part in [
-            "departures, the last 3 reconciliations, oldest on the left",
+            "departures: last 3 comparisons, oldest on the left",
             "▅█▁",
             "0.000 %",
             "2.000 %",
             "100 of 1,200",
             "1,100 late",
             "none",
-            "more than 1.000 % on average raises the alarm",
+            "a mean drift above 1.000 % raises the alarm",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

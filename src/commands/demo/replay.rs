@@ -1,4 +1,4 @@
-//! How do the flights come in? In the order in which they were really reported, spaced as they were, only faster.
+//! Replays the embedded flights in the order and at the pace of their real reports, only faster.
 
 use std::io;
 use std::time::Duration;
@@ -15,29 +15,29 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::parquet_rows::append_lines;
-use crate::sending::{Patience, Receipt, Sender};
+use crate::sender::{Receipt, RetryLimits, Sender};
 
 use super::STREAM;
 
-/// Real flights of 15 days, in the order of `reported_at`; see `examples/README.md`.
+/// 15 days of real flights, ordered by `reported_at`; see `examples/README.md`.
 const FLIGHTS: &[u8] = include_bytes!("../../../examples/flights/flights.parquet");
-/// When a flight became known: the replay's clock.
+/// The column with the time at which a flight was reported, which is the clock of the replay.
 const REPORTED_AT: &str = "reported_at";
 const SEND_EVERY: Duration = Duration::from_millis(100);
-/// Rows of a request, however fast the clock runs.
+/// Maximum number of rows of a request.
 const ROWS_MAX: usize = 20_000;
 
 /// The flights to replay.
 #[derive(Debug)]
 pub struct Flights {
     rows: RecordBatch,
-    /// Per row, ascending, in microseconds.
+    /// The report time of each row, ascending, in microseconds.
     reported_at: Vec<i64>,
 }
 
-/// How far the replay has come.
+/// The progress of the replay.
 #[derive(Debug, Clone, Default)]
-pub struct Replayed {
+pub struct ReplayProgress {
     /// The sum of all receipts.
     pub receipt: Receipt,
     /// `reported_at` of the last flight that was sent.
@@ -46,15 +46,15 @@ pub struct Replayed {
     pub error: Option<String>,
 }
 
-impl Replayed {
-    /// Events that the server has answered for.
+impl ReplayProgress {
+    /// Returns the number of events that the server has acknowledged.
     pub fn sent(&self) -> u64 {
         self.receipt.accepted + self.receipt.duplicates + self.receipt.rejected
     }
 }
 
 impl Flights {
-    /// The first `rows_max` of the flights inside this program.
+    /// Loads the first `rows_max` flights that are embedded in this program.
     pub fn embedded(rows_max: usize) -> anyhow::Result<Flights> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from_static(FLIGHTS))?;
         let schema = reader.schema().clone();
@@ -66,22 +66,22 @@ impl Flights {
         Ok(Flights { rows, reported_at })
     }
 
-    /// Number of flights.
+    /// Returns the number of flights.
     pub fn len(&self) -> usize {
         self.reported_at.len()
     }
 
-    /// Seconds from the first to the last report.
+    /// Returns the seconds from the first to the last report.
     pub fn span_s(&self) -> f64 {
         let ends = self.reported_at.first().zip(self.reported_at.last());
         ends.map_or(0.0, |(first, last)| (last - first) as f64 / MICROS_PER_SECOND as f64)
     }
 
-    /// End of the rows that are due when `elapsed` has passed since the first.
+    /// Returns the number of rows that are due when `elapsed` has passed since the first report.
     fn due(&self, elapsed: Duration, speedup: f64) -> usize {
         let Some(first) = self.reported_at.first() else { return 0 };
         let passed = elapsed.as_secs_f64() * speedup * MICROS_PER_SECOND as f64;
-        // A float as large as this saturates, which means: all of them.
+        // The cast saturates for large floats, which makes all rows due.
         let clock = first.saturating_add(passed as i64);
         self.reported_at.partition_point(|time| *time <= clock)
     }
@@ -92,16 +92,17 @@ impl Flights {
         Ok(Bytes::from(lines))
     }
 
-    /// Sends all flights, each when it is due; returns at the end, once `stop` is true, or when no retry helps.
+    /// Sends every flight when it is due. Returns at the end, when `stop` becomes true, or after an error that retries
+    /// cannot fix.
     pub async fn replay(
         self,
         client: Client,
         speedup: f64,
-        progress: watch::Sender<Replayed>,
+        progress: watch::Sender<ReplayProgress>,
         stop: watch::Receiver<bool>,
     ) {
         if let Err(error) = self.send_all(client, speedup, &progress, &stop).await {
-            progress.send_modify(|replayed| replayed.error = Some(format!("{error:#}")));
+            progress.send_modify(|progress| progress.error = Some(format!("{error:#}")));
         }
     }
 
@@ -109,10 +110,10 @@ impl Flights {
         &self,
         client: Client,
         speedup: f64,
-        progress: &watch::Sender<Replayed>,
+        progress: &watch::Sender<ReplayProgress>,
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let sender = Sender::new(client, &STREAM.parse()?, Patience::default());
+        let sender = Sender::new(client, &STREAM.parse()?, RetryLimits::default());
         let mut ticks = tokio::time::interval(SEND_EVERY);
         let begin = Instant::now();
         let (mut sent, mut number) = (0, 0);
@@ -125,16 +126,16 @@ impl Flights {
                 }
                 let to = due.min(sent + ROWS_MAX);
                 let receipt = sender.send(number, self.lines(sent, to)?, |_| {}).await?;
-                progress.send_modify(|replayed| replayed.add(receipt, Micros(self.reported_at[to - 1])));
+                progress.send_modify(|progress| progress.add(receipt, Micros(self.reported_at[to - 1])));
                 (sent, number) = (to, number + 1);
             }
         }
-        progress.send_modify(|replayed| replayed.finished = true);
+        progress.send_modify(|progress| progress.finished = true);
         Ok(())
     }
 }
 
-impl Replayed {
+impl ReplayProgress {
     fn add(&mut self, receipt: Receipt, clock: Micros) {
         self.receipt.accepted += receipt.accepted;
         self.receipt.duplicates += receipt.duplicates;
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flights_are_inside_and_in_order() {
+    fn the_embedded_flights_are_in_order() {
         let flights = Flights::embedded(usize::MAX).expect("readable");
         assert_eq!(flights.len(), 245_522);
         assert!(flights.reported_at.is_sorted());
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn flights_are_due_at_the_speed_that_was_asked_for() {
+    fn flights_are_due_at_the_given_speed() {
         let flights = Flights::embedded(1000).expect("readable");
         // The first three reports: 23:43, 23:48 and 00:02.
         assert_eq!(flights.due(Duration::ZERO, 60.0), 1);

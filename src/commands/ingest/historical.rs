@@ -1,12 +1,12 @@
-//! `trueup ingest --historical`: how do the files of years reach the archive? One thread reads them, tasks decode what it
-//! read side by side and in order, and while one chunk of rows is written the next one gathers.
+//! `trueup ingest --historical`: ingests files of historical events straight into the archive.
 //!
-//! [`reading`] is the thread, [`decoding`] what becomes of a piece, [`gathering`] how pieces become chunks, [`report`]
-//! what is told of it.
+//! file > piece > chunk: a thread reads the files in pieces ([`reader`]), tasks decode the pieces in parallel ([`decode`]),
+//! and decoded pieces are collected into chunks ([`chunk_builder`]), each of which is one commit. While one chunk is being
+//! written, the next one is collected. [`report`] counts the outcome.
 
-mod decoding;
-mod gathering;
-mod reading;
+mod chunk_builder;
+mod decode;
+mod reader;
 mod report;
 
 use std::io::Write;
@@ -29,12 +29,13 @@ use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::settings::Settings;
 
-use decoding::decoded;
-use gathering::{Gathered, Gathering};
-use reading::Reading;
-use report::{Rejects, Report};
+use chunk_builder::{Chunk, ChunkBuilder};
+use decode::decode;
+use reader::{FilesReader, Piece};
+use report::{ImportReport, RejectsFile};
 
-/// Of the memory allowed, a chunk takes a quarter: one gathers, one waits, one is copied together and written.
+/// Number of chunks that must fit in the allowed memory: one is collected, one waits, one is being written, and writing
+/// copies it.
 const CHUNKS_IN_MEMORY: u64 = 4;
 
 pub async fn run(arguments: Ingest) -> Result<(), Failure> {
@@ -52,9 +53,9 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
         return Err(error.next_step(format!("they declare {}", names.join(", "))));
     };
     let stream = Arc::new(stream.clone());
-    let files = expanded(&files)?;
+    let files = expand_folders(&files)?;
     let data = historical.data.clone().or(settings.data.clone()).unwrap_or_else(|| "data".to_owned());
-    let lake = lake(&data).map_err(|error| Failure::new(NO, format!("{error:#}")))?;
+    let lake = open_lake(&data).map_err(|error| Failure::new(NO, format!("{error:#}")))?;
     let history = HistorySettings {
         file_rows: usize::try_from(settings.limits.archive_file_rows).unwrap_or(usize::MAX),
         ..HistorySettings::default()
@@ -62,101 +63,119 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
     let writer = HistoryWriter::open(&lake, Arc::clone(&stream), history, Arc::new(SystemClock)).await;
     let writer = Arc::new(writer.map_err(|error| Failure::new(NO, error))?);
     let retained_from = writer.retained_from().await.map_err(|error| Failure::new(NO, error))?;
-    take_in(stream, writer, retained_from, files, &historical).await
+    let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+    let import = Import {
+        stream,
+        writer,
+        retained_from,
+        chunk_bytes: usize::try_from(historical.memory / CHUNKS_IN_MEMORY).unwrap_or(usize::MAX),
+        bar: progress_bar(bytes),
+        started: Instant::now(),
+    };
+    import.run(files, &historical).await
 }
 
-async fn take_in(
+/// The import of files: a reader thread, tasks that decode its pieces, and a task that commits chunks of rows.
+struct Import {
     stream: Arc<Stream>,
     writer: Arc<HistoryWriter>,
+    /// First date that the archive keeps; earlier events are rejected.
     retained_from: Option<Day>,
-    files: Vec<PathBuf>,
-    historical: &Historical,
-) -> Result<(), Failure> {
-    let bytes = files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
-    let bar = progress_bar(bytes);
-    let chunk_bytes = usize::try_from(historical.memory / CHUNKS_IN_MEMORY).unwrap_or(usize::MAX);
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-
-    let (pieces, mut received) = mpsc::channel(cores);
-    let reading = Reading {
-        stream: Arc::clone(&stream),
-        files,
-        writer: Arc::clone(&writer),
-        again: historical.again,
-        chunk_bytes,
-        bar: bar.clone(),
-        runtime: tokio::runtime::Handle::current(),
-    };
-    let reader = tokio::task::spawn_blocking(move || reading.read(&pieces));
-
-    let (chunks, gathered) = mpsc::channel::<Gathered>(1);
-    let default = || PathBuf::from(format!("{}-rejected.ndjson", stream.name));
-    let rejects = Rejects::new(historical.rejects.clone().unwrap_or_else(default));
-    let begin = Instant::now();
-    let committer = tokio::spawn(commit(Arc::clone(&writer), gathered, rejects));
-
-    let pieces = stream::poll_fn(move |context| received.poll_recv(context));
-    let mut decoded = pieces.map(|piece| decoded(Arc::clone(&stream), retained_from, piece)).buffered(cores);
-    let mut gathering = Gathering::new(chunk_bytes);
-    let mut read = Ok(());
-    while let Some(piece) = decoded.next().await {
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(error) => {
-                read = Err(error);
-                break;
-            }
-        };
-        let rows = gathering.add(piece);
-        let rows_per_s = rows as f64 / begin.elapsed().as_secs_f64().max(0.001);
-        bar.set_message(report::pace(rows, rows_per_s));
-        if let Some(full) = gathering.full()
-            && chunks.send(full).await.is_err()
-        {
-            break;
-        }
-    }
-    // Dropped, so that the reader stops where it is.
-    drop(decoded);
-    if read.is_ok()
-        && let Some(rest) = gathering.rest()
-    {
-        // If nobody takes it, the committer says why.
-        let _ = chunks.send(rest).await;
-    }
-    drop(chunks);
-    let (report, committed) = committer.await.map_err(|panic| Failure::new(NO, panic))?;
-    let read = read.and(reader.await.map_err(anyhow::Error::from).and_then(|read| read));
-    bar.finish_and_clear();
-
-    eprint!("{}", report.rejections());
-    writeln!(std::io::stdout(), "{}", report.summary(&gathering, begin.elapsed()))?;
-    if let Err(error) = committed.and(read) {
-        let failure = Failure::new(NO, format!("{error:#}"));
-        return Err(match report.events > 0 {
-            true => failure.next_step("what was taken in stays; the same command goes on from there"),
-            false => failure,
-        });
-    }
-    if report.events > 0 {
-        eprintln!("The next batch run of each view takes them in: trueup batch run VIEW --wait");
-    }
-    if report.rejected > 0 { Err(Failure::told(NO)) } else { Ok(()) }
+    chunk_bytes: usize,
+    bar: ProgressBar,
+    started: Instant,
 }
 
-/// Commits chunk after chunk.
+impl Import {
+    /// Imports `files` and prints the report.
+    async fn run(self, files: Vec<PathBuf>, options: &Historical) -> Result<(), Failure> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let (piece_sender, pieces) = mpsc::channel(cores);
+        let reader = self.reader(files, options.again);
+        let reader = tokio::task::spawn_blocking(move || reader.read(&piece_sender));
+
+        let default = || PathBuf::from(format!("{}-rejected.ndjson", self.stream.name));
+        let rejects = RejectsFile::new(options.rejects.clone().unwrap_or_else(default));
+        let (chunk_sender, chunks) = mpsc::channel::<Chunk>(1);
+        let committer = tokio::spawn(commit(Arc::clone(&self.writer), chunks, rejects));
+
+        let mut builder = ChunkBuilder::new(self.chunk_bytes);
+        let decoded = self.build_chunks(pieces, cores, &mut builder, chunk_sender).await;
+        let (report, committed) = committer.await.map_err(|panic| Failure::new(NO, panic))?;
+        let read = decoded.and(reader.await.map_err(anyhow::Error::from).and_then(|read| read));
+        self.bar.finish_and_clear();
+
+        eprint!("{}", report.rejections());
+        writeln!(std::io::stdout(), "{}", report.summary(&builder, self.started.elapsed()))?;
+        if let Err(error) = committed.and(read) {
+            let failure = Failure::new(NO, format!("{error:#}"));
+            return Err(match report.events > 0 {
+                true => failure.next_step("ingested events are kept; run the same command again to resume"),
+                false => failure,
+            });
+        }
+        if report.events > 0 {
+            eprintln!("The next batch run of each view includes the events: trueup batch run VIEW --wait");
+        }
+        if report.rejected > 0 { Err(Failure::silent(NO)) } else { Ok(()) }
+    }
+
+    fn reader(&self, files: Vec<PathBuf>, again: bool) -> FilesReader {
+        FilesReader {
+            stream: Arc::clone(&self.stream),
+            files,
+            writer: Arc::clone(&self.writer),
+            again,
+            chunk_bytes: self.chunk_bytes,
+            bar: self.bar.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// Decodes `pieces`, in parallel but in order, and sends full chunks. Returns the error of the first piece that cannot
+    /// be decoded. Returning drops the receiver, which stops the reader, and the sender, which stops the committer.
+    async fn build_chunks(
+        &self,
+        mut pieces: mpsc::Receiver<Piece>,
+        cores: usize,
+        builder: &mut ChunkBuilder,
+        chunks: mpsc::Sender<Chunk>,
+    ) -> anyhow::Result<()> {
+        let pieces = stream::poll_fn(move |context| pieces.poll_recv(context));
+        let decode = |piece| decode(Arc::clone(&self.stream), self.retained_from, piece);
+        let mut decoded = pieces.map(decode).buffered(cores);
+        while let Some(piece) = decoded.next().await {
+            let rows = builder.add(piece?);
+            let rows_per_s = rows as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+            self.bar.set_message(report::pace(rows, rows_per_s));
+            if let Some(full) = builder.take_full()
+                && chunks.send(full).await.is_err()
+            {
+                // The committer reports why it stopped.
+                return Ok(());
+            }
+        }
+        if let Some(rest) = builder.take_rest() {
+            // If the committer has stopped, it reports why.
+            let _ = chunks.send(rest).await;
+        }
+        Ok(())
+    }
+}
+
+/// Commits the chunks one after another.
 async fn commit(
     writer: Arc<HistoryWriter>,
-    mut chunks: mpsc::Receiver<Gathered>,
-    rejects: Rejects,
-) -> (Report, anyhow::Result<()>) {
-    let mut report = Report::new(rejects);
-    while let Some(Gathered { chunk, rejected }) = chunks.recv().await {
-        // Before the commit: after it a kill would lose them. So an entry may stand there twice, with file and line.
+    mut chunks: mpsc::Receiver<Chunk>,
+    rejects: RejectsFile,
+) -> (ImportReport, anyhow::Result<()>) {
+    let mut report = ImportReport::new(rejects);
+    while let Some(Chunk { history, rejected }) = chunks.recv().await {
+        // Before the commit, because a kill after it would lose them. So the file may list a rejected line twice.
         if let Err(error) = report.reject(rejected) {
             return (report, Err(error));
         }
-        match writer.take_in(chunk).await {
+        match writer.take_in(history).await {
             Ok(taken) => report.add(taken),
             Err(error) => return (report, Err(error.into())),
         }
@@ -164,13 +183,13 @@ async fn commit(
     (report, Ok(()))
 }
 
-/// The files themselves, and those in folders, by name.
-fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+/// Replaces folders in `paths` by the files in them, sorted by name.
+fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
         if path == Path::new("-") {
-            let error = Failure::new(USAGE, "standard input cannot be taken in as historical events");
-            return Err(error.next_step("only files can be gone on with after a kill: write it to one first"));
+            let error = Failure::new(USAGE, "cannot ingest historical events from standard input");
+            return Err(error.next_step("write them to a file first, so that an interrupted import can resume"));
         }
         let wrong = |cause: std::io::Error| Failure::new(USAGE, format!("{}: {cause}", path.display()));
         if !path.metadata().map_err(wrong)?.is_dir() {
@@ -186,16 +205,16 @@ fn expanded(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// The lake that `trueup serve --data` has.
-fn lake(data: &str) -> anyhow::Result<Lake> {
+/// Opens the lake that `trueup serve --data` uses.
+fn open_lake(data: &str) -> anyhow::Result<Lake> {
     let location = match data.contains("://") {
         true => data.to_owned(),
         false => {
-            std::fs::create_dir_all(data).with_context(|| format!("the data folder {data} cannot be created"))?;
+            std::fs::create_dir_all(data).with_context(|| format!("cannot create the data folder {data}"))?;
             Path::new(data).join("lake").display().to_string()
         }
     };
-    Lake::open(&location).context("the lake cannot be opened")
+    Lake::open(&location).context("cannot open the lake")
 }
 
 fn progress_bar(bytes: u64) -> ProgressBar {

@@ -1,13 +1,13 @@
-//! What became of the lines of a file? Counts over all batches, and the first rejections with their place in the file.
+//! Counts what the server did with the lines of a file, and keeps the first rejections with their line numbers.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::events_file::LineBatch;
 use crate::human_units::{bytes, grouped};
-use crate::sending::Receipt;
+use crate::sender::Receipt;
 
-/// Rejections kept; further ones are only counted.
+/// Number of rejections kept; further ones are only counted.
 const REJECTIONS_KEPT: usize = 20;
 
 /// The sum of all receipts.
@@ -19,12 +19,12 @@ pub struct Tally {
     pub duplicates: u64,
     pub late: u64,
     pub rejected: u64,
-    /// Line of the file, from 1, and reason.
+    /// Line number in the file, from 1, and reason.
     pub first_rejections: Vec<(u64, String)>,
 }
 
 impl Tally {
-    /// Counts a batch that the server has answered.
+    /// Counts a batch and its receipt.
     pub fn add(&mut self, batch: &LineBatch, receipt: Receipt) {
         self.lines += batch.lines;
         self.bytes += batch.body.len() as u64;
@@ -38,7 +38,7 @@ impl Tally {
         self.first_rejections.extend(rejections.map(|rejection| (in_file(rejection.line), rejection.reason)));
     }
 
-    /// The first rejections, a line each.
+    /// Returns the first rejections, one per line.
     pub fn rejections(&self, file: &str) -> String {
         let mut text = String::new();
         for (line, reason) in &self.first_rejections {
@@ -51,7 +51,7 @@ impl Tally {
         text
     }
 
-    /// All counts in one line.
+    /// Returns all counts in one line.
     pub fn summary(&self, took: Duration) -> String {
         let seconds = took.as_secs_f64().max(0.001);
         format!(

@@ -1,4 +1,4 @@
-//! Is every line sent once, whatever the server does? Against a small server that remembers what it was sent.
+//! Tests that every line is sent exactly once, against a small server that fails in several ways.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -13,14 +13,14 @@ use serde_json::json;
 
 use super::*;
 
-/// What the server does with one request.
+/// The server's reaction to a request.
 #[derive(Debug, Clone, Copy)]
 enum Reaction {
-    /// Answers 429 and asks to come back at once.
+    /// Responds with 429 and asks to retry immediately.
     Busy,
-    /// Answers 507.
+    /// Responds with 507.
     Full,
-    /// Takes the lines but never says so: the connection breaks.
+    /// Accepts the lines, but the connection breaks before the response.
     Break,
 }
 
@@ -75,13 +75,13 @@ fn file(text: &str) -> (tempfile::NamedTempFile, EventsFile) {
     (file, opened)
 }
 
-/// Retries at once, so that no test waits.
-const IMPATIENT: Patience =
-    Patience { first_pause: Duration::ZERO, longest_pause: Duration::ZERO, broken_max: 3, busy_max: 3 };
+/// Retries immediately, so that no test waits.
+const NO_PAUSES: RetryLimits =
+    RetryLimits { first_pause: Duration::ZERO, longest_pause: Duration::ZERO, broken_max: 3, busy_max: 3 };
 
 fn sender(url: &str) -> Sender {
     let stream = "clicks".parse().expect("a name");
-    Sender::new(Client::new(url).expect("an address"), &stream, IMPATIENT)
+    Sender::new(Client::new(url).expect("an address"), &stream, NO_PAUSES)
 }
 
 const LINES: &str = "{\"n\":1}\n{\"n\":2}\nbad 3\n{\"n\":4}\n\n{\"n\":6}\nbad 7\nbad 8\n{\"n\":9}";
@@ -106,7 +106,7 @@ async fn rejections_carry_the_line_of_the_file_over_several_batches() {
 }
 
 #[tokio::test]
-async fn a_busy_server_and_a_broken_connection_get_the_same_batch_under_the_same_key() {
+async fn a_retry_sends_the_same_batch_under_the_same_key() {
     let (server, url) = serve(&[Reaction::Busy, Reaction::Busy, Reaction::Break]).await;
     let (_kept, opened) = file("{\"n\":1}\n{\"n\":2}\n");
     let mut tally = Tally::default();
@@ -131,12 +131,12 @@ async fn keys_of_two_runs_over_one_file_differ() {
 }
 
 #[tokio::test]
-async fn patience_ends() {
+async fn retries_are_limited() {
     for (reaction, attempts) in [(Reaction::Busy, 4), (Reaction::Full, 1)] {
         let (server, url) = serve(&[reaction; 9]).await;
         let (_kept, opened) = file("{\"n\":1}\n");
         let stop = send_file(opened, sender(&url), 1, 100, &mut Tally::default()).await.expect_err("never accepted");
-        let Stop::Server(error) = stop else { panic!("the server's fault: {stop}") };
+        let SendFailure::Server(error) = stop else { panic!("the server's fault: {stop}") };
         assert_eq!(Failure::from(error).code, crate::exit::REFUSED);
         assert_eq!(server.requests.lock().expect("no panic").len(), attempts, "{reaction:?}");
     }
@@ -148,25 +148,25 @@ async fn patience_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_never_there_is_not_waited_for() {
-    // A port that was free a moment ago: nobody listens there.
+async fn an_unreachable_server_fails_immediately() {
+    // A port that was free a moment ago, so no process listens on it.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
     let (_kept, opened) = file("{\"n\":1}\n");
-    let stop = send_file(opened, sender(&url), 1, 100, &mut Tally::default()).await.expect_err("nobody there");
-    let Stop::Server(error @ ClientError::Unreachable { .. }) = stop else { panic!("unreachable: {stop}") };
+    let stop = send_file(opened, sender(&url), 1, 100, &mut Tally::default()).await.expect_err("unreachable");
+    let SendFailure::Server(error @ ClientError::Unreachable { .. }) = stop else { panic!("unreachable: {stop}") };
     assert_eq!(Failure::from(error).code, crate::exit::REFUSED);
 }
 
 #[tokio::test]
-async fn a_file_that_breaks_off_is_told_after_what_could_be_read_was_sent() {
+async fn a_truncated_file_fails_after_its_readable_part_was_sent() {
     let mut packed = zstd::stream::encode_all("{\"n\":1}\n".repeat(1000).as_bytes(), 1).expect("packed");
     packed.truncate(packed.len() - 3);
     let mut broken = tempfile::NamedTempFile::new().expect("a temporary file");
     broken.write_all(&packed).expect("written");
     let (_server, url) = serve(&[]).await;
     let opened = EventsFile::open(broken.path()).expect("opened");
-    let stop = send_file(opened, sender(&url), 1, 100, &mut Tally::default()).await.expect_err("it breaks off");
-    assert!(matches!(stop, Stop::File(_)), "{stop}");
+    let stop = send_file(opened, sender(&url), 1, 100, &mut Tally::default()).await.expect_err("truncated");
+    assert!(matches!(stop, SendFailure::File(_)), "{stop}");
 }

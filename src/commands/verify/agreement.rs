@@ -1,4 +1,4 @@
-//! How well do the layers agree? Comparisons of many runs, added up by view and measure, and what may not be.
+//! Adds up the comparisons of many runs by view and measure, and judges whether the layers agree.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,25 +8,25 @@ use shared::compare::{Causes, Comparison, MeasureDrift};
 use shared::ids::ViewName;
 
 use crate::human_units::grouped;
-use crate::sending::Receipt;
+use crate::sender::Receipt;
 use crate::table::{Align, draw};
 
-/// Share of estimates that an interval of 95 % may miss.
+/// Share of estimates that may lie outside their 95 % intervals.
 const MISSES_EXPECTED: f64 = 0.05;
-/// Standard deviations by which chance may exceed it.
+/// Number of standard deviations by which the share may exceed it by chance.
 const CHANCE: f64 = 3.0;
 
-/// What was sent.
+/// Counts of the sent events.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Sent {
+pub struct SentEvents {
     pub accepted: u64,
     pub duplicates: u64,
     pub late: u64,
     pub rejected: u64,
 }
 
-impl Sent {
-    /// Adds what the server said about one request.
+impl SentEvents {
+    /// Adds the receipt of a request.
     pub fn add(&mut self, receipt: &Receipt) {
         self.accepted += receipt.accepted;
         self.duplicates += receipt.duplicates;
@@ -35,31 +35,31 @@ impl Sent {
     }
 }
 
-/// Everything that was found.
+/// The agreement of both layers over all views.
 #[derive(Debug, Default, Serialize)]
 pub struct Agreement {
-    pub sent: Sent,
+    pub sent: SentEvents,
     pub cuts: u64,
-    views: BTreeMap<ViewName, Viewed>,
+    views: BTreeMap<ViewName, ViewAgreement>,
 }
 
-/// What was found of one view.
+/// The agreement of both layers over one view.
 #[derive(Debug, Default, Serialize)]
-struct Viewed {
-    /// Live against exact, at every cut.
-    live: Sums,
-    /// The last version against the same from nothing.
-    full: Sums,
+struct ViewAgreement {
+    /// Comparisons of live with exact figures, at every cut.
+    live: ComparisonSums,
+    /// The comparison of the last version with a full recompute.
+    full: ComparisonSums,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Sums {
+struct ComparisonSums {
     comparisons: u64,
     rows_compared: u64,
     rows_equal: u64,
     causes: Causes,
     measures: BTreeMap<String, MeasureSum>,
-    /// The worst difference that has no cause.
+    /// The first difference without a cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     example: Option<String>,
 }
@@ -74,25 +74,26 @@ struct MeasureSum {
 }
 
 impl Agreement {
-    /// Adds the comparison that a run made.
+    /// Adds the comparison of a run.
     pub fn add(&mut self, view: &ViewName, comparison: Comparison, full: bool) {
         let viewed = self.views.entry(view.clone()).or_default();
         if full { viewed.full.add(comparison) } else { viewed.live.add(comparison) }
     }
 
-    /// Is there a cause for every difference, are estimates as good as promised, and is it all the same from nothing?
+    /// Returns whether every difference has a cause, estimates are inside their intervals as often as promised, and a full
+    /// recompute changes nothing.
     pub fn holds(&self) -> bool {
-        !self.views.is_empty() && self.views.values().all(Viewed::holds)
+        !self.views.is_empty() && self.views.values().all(ViewAgreement::holds)
     }
 
-    /// All figures, as JSON.
+    /// Returns all figures as JSON.
     pub fn json(&self) -> String {
         let mut value = serde_json::to_value(self).expect("plain data has a JSON form");
         value["holds"] = self.holds().into();
         serde_json::to_string_pretty(&value).expect("plain data has a JSON form")
     }
 
-    /// A row per view and measure, then the causes, then the verdict.
+    /// Returns a table with a row per view and measure, followed by the causes and the verdict.
     pub fn table(&self, width: Option<u16>) -> String {
         let header = [
             ("view", Align::Left),
@@ -123,7 +124,7 @@ impl Agreement {
             }
         }
         let mut text = draw(&header, rows, width);
-        let Sent { accepted, duplicates, late, rejected } = self.sent;
+        let SentEvents { accepted, duplicates, late, rejected } = self.sent;
         let put = |text: &mut String, line: std::fmt::Arguments<'_>| {
             writeln!(text, "{line}").expect("a String takes any text");
         };
@@ -151,21 +152,21 @@ impl Agreement {
             put(
                 &mut text,
                 format_args!(
-                    "{view}: from nothing: {} of {} rows equal",
+                    "{view}: full recompute: {} of {} rows equal",
                     grouped(viewed.full.rows_equal),
                     grouped(viewed.full.rows_compared)
                 ),
             );
             for example in viewed.live.example.iter().chain(&viewed.full.example) {
-                put(&mut text, format_args!("  without a cause: {example}"));
+                put(&mut text, format_args!("  unexplained: {example}"));
             }
         }
-        put(&mut text, format_args!("{}", if self.holds() { "the layers agree" } else { "the layers do NOT agree" }));
+        put(&mut text, format_args!("{}", if self.holds() { "the layers agree" } else { "the layers DO NOT agree" }));
         text
     }
 }
 
-impl Viewed {
+impl ViewAgreement {
     fn holds(&self) -> bool {
         let live = &self.live;
         // A full recomputation may round differently, and cannot restore events that retention dropped.
@@ -176,7 +177,7 @@ impl Viewed {
     }
 }
 
-impl Sums {
+impl ComparisonSums {
     fn add(&mut self, comparison: Comparison) {
         self.comparisons += 1;
         self.rows_compared += comparison.rows_compared;
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_cause_or_misses_too_often_does_not_hold() {
+    fn unexplained_differences_and_bad_estimates_fail() {
         let fine = || comparison(0, 0, 0.0);
         assert!(verdict(fine(), fine()));
         assert!(!verdict(comparison(1, 0, 0.0), fine()));
@@ -252,8 +253,8 @@ mod tests {
         assert!(!verdict(comparison(0, 1000, 0.92), fine()));
         let mut sketchy = fine();
         sketchy.causes.sketch = 1;
-        assert!(!verdict(fine(), sketchy), "from nothing all is exact");
-        assert!(!Agreement::default().holds(), "nothing compared is nothing proved");
+        assert!(!verdict(fine(), sketchy), "a full recompute is exact");
+        assert!(!Agreement::default().holds(), "no comparison proves nothing");
     }
 
     #[test]

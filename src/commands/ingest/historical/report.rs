@@ -1,4 +1,4 @@
-//! What became of the files? Counts, the first rejections, and all of them in a file.
+//! Reports the outcome of an import: counts, the first rejections, and a file with all rejections.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,27 +9,27 @@ use std::time::Duration;
 use anyhow::Context;
 use intake::history::Taken;
 
-use super::decoding::Rejected;
-use super::gathering::Gathering;
+use super::chunk_builder::ChunkBuilder;
+use super::decode::RejectedRecord;
 use crate::human_units::{bytes, counted, grouped};
 
-/// Rejections shown; all are in the rejects file.
+/// Number of rejections printed; all are in the rejects file.
 const REJECTIONS_SHOWN: usize = 20;
 
-/// Where rejected lines are appended.
-pub struct Rejects {
+/// The file to which rejected records are appended.
+pub struct RejectsFile {
     path: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
-impl Rejects {
-    /// At `path`, which is created with the first of them.
-    pub fn new(path: PathBuf) -> Rejects {
-        Rejects { path, file: None }
+impl RejectsFile {
+    /// Uses the file at `path`, which is created for the first record.
+    pub fn new(path: PathBuf) -> RejectsFile {
+        RejectsFile { path, file: None }
     }
 
-    fn append(&mut self, rejected: &[Rejected]) -> anyhow::Result<()> {
-        let context = || format!("rejected lines cannot be written to {}", self.path.display());
+    fn append(&mut self, rejected: &[RejectedRecord]) -> anyhow::Result<()> {
+        let context = || format!("cannot write rejected lines to {}", self.path.display());
         let file = match &mut self.file {
             Some(file) => file,
             None => {
@@ -45,24 +45,24 @@ impl Rejects {
     }
 }
 
-/// What has been committed.
-pub struct Report {
-    rejects: Rejects,
+/// Counts of what has been committed and rejected.
+pub struct ImportReport {
+    rejects: RejectsFile,
     pub events: u64,
     pub rejected: u64,
     archive_files: u64,
     archive_bytes: u64,
-    first: Vec<Rejected>,
+    first: Vec<RejectedRecord>,
 }
 
-impl Report {
-    /// Nothing yet.
-    pub fn new(rejects: Rejects) -> Report {
-        Report { rejects, events: 0, rejected: 0, archive_files: 0, archive_bytes: 0, first: Vec::new() }
+impl ImportReport {
+    /// Starts with all counts at 0.
+    pub fn new(rejects: RejectsFile) -> ImportReport {
+        ImportReport { rejects, events: 0, rejected: 0, archive_files: 0, archive_bytes: 0, first: Vec::new() }
     }
 
-    /// Keeps rejected lines.
-    pub fn reject(&mut self, rejected: Vec<Rejected>) -> anyhow::Result<()> {
+    /// Counts rejected records and appends them to the file.
+    pub fn reject(&mut self, rejected: Vec<RejectedRecord>) -> anyhow::Result<()> {
         if rejected.is_empty() {
             return Ok(());
         }
@@ -80,10 +80,10 @@ impl Report {
         self.archive_bytes += taken.bytes;
     }
 
-    /// The first rejections, a line each, and where all of them are.
+    /// Returns the first rejections, one per line, and the path of the file with all of them.
     pub fn rejections(&self) -> String {
         let mut text = String::new();
-        for Rejected { file, line, reason, .. } in &self.first {
+        for RejectedRecord { file, line, reason, .. } in &self.first {
             writeln!(text, "{file}:{line}: {reason}").expect("a String takes any text");
         }
         if self.rejected > 0 {
@@ -94,26 +94,26 @@ impl Report {
         text
     }
 
-    /// All counts in one line.
-    pub fn summary(&self, gathering: &Gathering, took: Duration) -> String {
+    /// Returns all counts in one line.
+    pub fn summary(&self, builder: &ChunkBuilder, took: Duration) -> String {
         let seconds = took.as_secs_f64().max(0.001);
-        let already = match gathering.already_in {
+        let already = match builder.already_imported {
             0 => String::new(),
-            more => format!("; {} already taken in", counted(more as usize, "file")),
+            more => format!("; {} already imported", counted(more as usize, "file")),
         };
         format!(
-            "took in {} from {}, rejected {}{already} ({} in {} of the archive, {seconds:.1} s, {} rows/s)",
+            "ingested {} from {}, rejected {}{already} ({} in {} of the archive, {seconds:.1} s, {} rows/s)",
             counted(usize::try_from(self.events).unwrap_or(usize::MAX), "event"),
-            counted(usize::try_from(gathering.files).unwrap_or(usize::MAX), "file"),
+            counted(usize::try_from(builder.files).unwrap_or(usize::MAX), "file"),
             grouped(self.rejected),
             bytes(self.archive_bytes),
             counted(usize::try_from(self.archive_files).unwrap_or(usize::MAX), "file"),
-            grouped((gathering.rows as f64 / seconds) as u64),
+            grouped((builder.rows as f64 / seconds) as u64),
         )
     }
 }
 
-/// What stands beside the progress bar.
+/// Returns the text beside the progress bar.
 pub fn pace(rows: u64, rows_per_s: f64) -> String {
     format!("{} rows, {} rows/s", grouped(rows), grouped(rows_per_s as u64))
 }

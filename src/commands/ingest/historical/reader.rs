@@ -1,4 +1,4 @@
-//! What is in the files, one after another? Pieces of lines or rows, from where an earlier process ended.
+//! Reads files in pieces of lines or rows, one file after another, and resumes where an earlier process stopped.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -18,111 +18,115 @@ use tokio::sync::mpsc::Sender;
 
 use crate::events_file::{EventsFile, LineBatch};
 
-/// Most bytes of lines of a piece, and most rows.
+/// Maximum size of a piece of lines, in bytes.
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
+/// Maximum number of rows of a piece.
 const PIECE_ROWS: usize = 32 * 1024;
-/// Pieces of a chunk, at least: chunks end with a piece.
+/// Minimum number of pieces in a chunk. Chunks end at the end of a piece, so this bounds by how much they exceed their size.
 const PIECES_PER_CHUNK: usize = 8;
 
-/// A file that is being taken in.
+/// A file to import.
 #[derive(Debug)]
 pub struct Source {
     pub name: String,
-    /// The name of its progress, and where it was when this process came.
+    /// The transaction name under which the archive records the progress of the file.
     pub app_id: String,
+    /// Number of records that were imported before this process started.
     pub progress: Option<i64>,
 }
 
-/// What the reader gives on, in order.
+/// A part of a file. The reader sends the pieces in order.
 #[derive(Debug)]
 pub enum Piece {
-    /// Lines of a file; the number of the first, from 1.
+    /// Lines of a file, with the number of the first line, from 1.
     Lines(Arc<Source>, u64, Bytes),
-    /// Rows of a Parquet file; the number of the first, from 1.
+    /// Rows of a Parquet file, with the number of the first row, from 1.
     Rows(Arc<Source>, Arc<ParquetCast>, u64, RecordBatch),
+    /// The end of a file.
     End(Arc<Source>),
-    /// A file that has been taken in to its end already.
-    AlreadyIn,
+    /// A file that was imported before.
+    AlreadyImported,
 }
 
-/// The reader of all files.
-pub struct Reading {
+/// Reads all files of an import.
+pub struct FilesReader {
     pub stream: Arc<Stream>,
     pub files: Vec<PathBuf>,
     pub writer: Arc<HistoryWriter>,
+    /// Whether to import files again that were imported before.
     pub again: bool,
     pub chunk_bytes: usize,
     pub bar: ProgressBar,
     pub runtime: tokio::runtime::Handle,
 }
 
-/// Nobody wants more.
-struct Enough;
+/// The receiver of the pieces has been dropped.
+struct ReceiverDropped;
 
-impl Reading {
-    /// Reads all files. Blocking.
+impl FilesReader {
+    /// Reads all files. Blocks.
     pub fn read(self, pieces: &Sender<Piece>) -> anyhow::Result<()> {
         let mut seen = HashSet::new();
         for path in &self.files {
             let name = path.display().to_string();
-            if let Some(Enough) = self.file(path, &mut seen, pieces).with_context(|| name)? {
+            if let Some(ReceiverDropped) = self.read_file(path, &mut seen, pieces).with_context(|| name)? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn file(&self, path: &Path, seen: &mut HashSet<String>, pieces: &Sender<Piece>) -> anyhow::Result<Option<Enough>> {
+    fn read_file(&self, path: &Path, seen: &mut HashSet<String>, pieces: &Sender<Piece>) -> anyhow::Result<Option<ReceiverDropped>> {
         let file = EventsFile::open(path)?;
-        anyhow::ensure!(file.size().is_some(), "it is no plain file, so it could not be gone on with after a kill");
+        anyhow::ensure!(file.size().is_some(), "not a regular file, so an interrupted import could not resume");
         let identity = identity(File::open(path)?)?;
-        let give = |piece: Piece| pieces.blocking_send(piece).is_ok();
+        let send = |piece: Piece| pieces.blocking_send(piece).is_ok();
         let standing = match seen.insert(identity.clone()) {
             true => self.runtime.block_on(self.writer.standing(&identity, self.again))?,
             false => Standing::Done,
         };
         let Standing::Open { app_id, progress } = standing else {
             self.bar.inc(file.size().unwrap_or(0));
-            return Ok((!give(Piece::AlreadyIn)).then_some(Enough));
+            return Ok((!send(Piece::AlreadyImported)).then_some(ReceiverDropped));
         };
         let source = Arc::new(Source { name: path.display().to_string(), app_id, progress });
         let skip = progress.and_then(|records| u64::try_from(records).ok()).unwrap_or(0);
-        let go_on = match file.parquet() {
-            Some(parquet) => self.rows(&source, parquet.try_clone()?, skip, &give)?,
-            None => self.lines(&source, file, skip, &give)?,
+        let is_open = match file.parquet() {
+            Some(parquet) => self.read_rows(&source, parquet.try_clone()?, skip, &send)?,
+            None => self.read_lines(&source, file, skip, &send)?,
         };
-        Ok((!go_on || !give(Piece::End(source))).then_some(Enough))
+        Ok((!is_open || !send(Piece::End(source))).then_some(ReceiverDropped))
     }
 
-    fn lines(
+    fn read_lines(
         &self,
         source: &Arc<Source>,
         file: EventsFile,
         skip: u64,
-        give: &dyn Fn(Piece) -> bool,
+        send: &dyn Fn(Piece) -> bool,
     ) -> anyhow::Result<bool> {
         let piece_bytes = PIECE_BYTES.min(self.chunk_bytes / PIECES_PER_CHUNK);
-        let mut go_on = true;
+        let mut is_open = true;
         file.read(piece_bytes, &self.bar, &mut |batch| {
             if let Some((first_line, body)) = after(&batch, skip) {
-                go_on = give(Piece::Lines(Arc::clone(source), first_line, body));
+                is_open = send(Piece::Lines(Arc::clone(source), first_line, body));
             }
-            go_on
+            is_open
         })?;
-        Ok(go_on)
+        Ok(is_open)
     }
 
-    fn rows(&self, source: &Arc<Source>, file: File, skip: u64, give: &dyn Fn(Piece) -> bool) -> anyhow::Result<bool> {
+    fn read_rows(&self, source: &Arc<Source>, file: File, skip: u64, send: &dyn Fn(Piece) -> bool) -> anyhow::Result<bool> {
         let bytes = file.metadata()?.len();
-        // Types as Parquet alone tells them: no dictionaries, no views that hold on to whole pages.
+        // Without the Arrow schema in the file: no dictionaries, and no string views that keep whole pages in memory.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
         let builder = builder.context("not a readable Parquet file")?;
         let all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let fit = ParquetCast::new(&self.stream, builder.schema())?;
-        if !fit.missing.is_empty() {
-            let columns = fit.missing.join(", ");
-            self.bar.suspend(|| eprintln!("{}: without {columns}, which will be NULL", source.name));
+        let cast = ParquetCast::new(&self.stream, builder.schema())?;
+        if !cast.missing.is_empty() {
+            let columns = cast.missing.join(", ");
+            self.bar.suspend(|| eprintln!("{}: no column {columns}; it will be NULL", source.name));
         }
         let root = |column: &Column| column_of(builder.schema(), &column.name);
         let roots: Vec<usize> = self.stream.columns.iter().filter_map(root).collect();
@@ -131,8 +135,8 @@ impl Reading {
         let piece_rows = PIECE_ROWS.min((rows_of_chunk / PIECES_PER_CHUNK).max(64));
         let reader = builder.with_projection(mask).with_batch_size(piece_rows);
         let reader = reader.with_offset(usize::try_from(skip).unwrap_or(usize::MAX)).build()?;
-        // The columns that are left have other places.
-        let fit = Arc::new(ParquetCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
+        // The projection has moved the columns.
+        let cast = Arc::new(ParquetCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
         let share = |rows: u64| if all == 0 { bytes } else { (bytes as f64 * (rows as f64 / all as f64)) as u64 };
         self.bar.inc(share(skip.min(all)));
         let mut done = skip;
@@ -141,7 +145,7 @@ impl Reading {
             let (first, count) = (done + 1, rows.num_rows() as u64);
             self.bar.inc(share(done + count) - share(done));
             done += count;
-            if !give(Piece::Rows(Arc::clone(source), Arc::clone(&fit), first, rows)) {
+            if !send(Piece::Rows(Arc::clone(source), Arc::clone(&cast), first, rows)) {
                 return Ok(false);
             }
         }
@@ -149,7 +153,7 @@ impl Reading {
     }
 }
 
-/// The lines of a batch after the first `skip` lines of the file, with the number of the first.
+/// Returns the lines of a batch after the first `skip` lines of the file, with the number of the first one.
 fn after(batch: &LineBatch, skip: u64) -> Option<(u64, Bytes)> {
     let known = (skip + 1).saturating_sub(batch.first_line);
     if known == 0 {
@@ -167,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn going_on_begins_with_the_line_after_the_last_one_taken_in() {
+    fn resuming_starts_with_the_line_after_the_last_imported_one() {
         let batch = LineBatch { number: 0, first_line: 11, lines: 3, body: Bytes::from_static(b"a\nb\nc") };
         let rest = |skip| after(&batch, skip).map(|(line, body)| (line, String::from_utf8_lossy(&body).into_owned()));
         assert_eq!(rest(0), Some((11, "a\nb\nc".to_owned())));

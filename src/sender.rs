@@ -1,7 +1,7 @@
-//! How does a batch of events reach a stream for certain, and once? By retries under one `Idempotency-Key`.
+//! Sends batches of events to a stream exactly once, by retrying each batch under one `Idempotency-Key`.
 //!
-//! 429 is waited out as the server asks; a broken connection is tried again with growing pauses. A server that was
-//! never reached is not waited for: it is most likely not running. What a batch holds is the caller's business.
+//! After 429 the sender waits as long as the server asks; after a broken connection it retries with growing pauses. It
+//! does not wait for a server that it has never reached, because that server is probably not running.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use shared::ids::StreamName;
 
 use crate::client::{Client, ClientError};
 
-/// What the server says about a batch: the contract's answer to `POST /v1/events/{stream}`.
+/// The response of `POST /v1/events/{stream}` to a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct Receipt {
     pub accepted: u64,
@@ -27,30 +27,30 @@ pub struct Receipt {
     pub rejections: Vec<Rejection>,
 }
 
-/// A line that was not accepted.
+/// A rejected line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Rejection {
-    /// From 1, in the batch.
+    /// Number of the line in the batch, from 1.
     pub line: u64,
     pub reason: String,
 }
 
-/// How long to go on trying.
+/// How long a sender retries a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Pause after the first broken connection; it doubles with every further one.
+pub struct RetryLimits {
+    /// Pause after the first broken connection; it doubles after each further one.
     pub first_pause: Duration,
     pub longest_pause: Duration,
-    /// Broken connections of one batch, in a row, before giving up.
+    /// Consecutive broken connections for one batch before the sender gives up.
     pub broken_max: u32,
-    /// Refusals with 429 or 503 of one batch, in a row, before giving up.
+    /// Consecutive responses with 429 or 503 to one batch before the sender gives up.
     pub busy_max: u32,
 }
 
-impl Default for Patience {
-    /// About half a minute for a server that is gone, ten minutes for one that asks to wait a second each time.
-    fn default() -> Patience {
-        Patience {
+impl Default for RetryLimits {
+    /// About half a minute for a server that has gone away; ten minutes for one that asks to wait a second each time.
+    fn default() -> RetryLimits {
+        RetryLimits {
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(5),
             broken_max: 10,
@@ -64,21 +64,21 @@ impl Default for Patience {
 pub struct Sender {
     client: Client,
     path: String,
-    /// Makes this sender's keys differ from those of every other.
+    /// Makes the keys of this sender differ from those of all other senders.
     key_prefix: String,
-    patience: Patience,
+    retry_limits: RetryLimits,
     reached: AtomicBool,
 }
 
 impl Sender {
-    pub fn new(client: Client, stream: &StreamName, patience: Patience) -> Sender {
+    pub fn new(client: Client, stream: &StreamName, retry_limits: RetryLimits) -> Sender {
         let key_prefix = uuid::Uuid::new_v4().simple().to_string();
         let path = format!("/v1/events/{stream}");
-        Sender { client, path, key_prefix, patience, reached: AtomicBool::new(false) }
+        Sender { client, path, key_prefix, retry_limits, reached: AtomicBool::new(false) }
     }
 
-    /// Sends NDJSON; `number` is unlike that of every other batch of this sender. `on_wait` hears of every pause.
-    /// Errors: those that no retry can mend, and those that outlast the patience.
+    /// Sends a batch of NDJSON. `number` must be unique among the batches of this sender. `on_wait` is called before every
+    /// pause. Returns errors that a retry cannot fix, and errors that persist beyond the retry limits.
     pub async fn send(&self, number: u64, body: Bytes, on_wait: impl Fn(&ClientError)) -> Result<Receipt, ClientError> {
         let key = format!("{}-{number}", self.key_prefix);
         let (mut broken, mut busy) = (0, 0);
@@ -93,13 +93,13 @@ impl Sender {
             let pause = match &error {
                 ClientError::Unreachable { .. } if self.reached.load(Ordering::Relaxed) => {
                     broken += 1;
-                    (broken <= self.patience.broken_max).then(|| self.pause_after(broken))
+                    (broken <= self.retry_limits.broken_max).then(|| self.pause_after(broken))
                 }
                 ClientError::Refused(problem) if matches!(problem.status, 429 | 503) => {
                     self.reached.store(true, Ordering::Relaxed);
                     (broken, busy) = (0, busy + 1);
                     let asked = problem.retry_after_s.map(Duration::from_secs);
-                    (busy <= self.patience.busy_max).then(|| asked.unwrap_or(self.pause_after(1)))
+                    (busy <= self.retry_limits.busy_max).then(|| asked.unwrap_or(self.pause_after(1)))
                 }
                 _ => None,
             };
@@ -116,7 +116,7 @@ impl Sender {
     }
 
     fn pause_after(&self, broken: u32) -> Duration {
-        let doubled = self.patience.first_pause.saturating_mul(1 << (broken - 1).min(16));
-        doubled.min(self.patience.longest_pause)
+        let doubled = self.retry_limits.first_pause.saturating_mul(1 << (broken - 1).min(16));
+        doubled.min(self.retry_limits.longest_pause)
     }
 }

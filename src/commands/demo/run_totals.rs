@@ -1,4 +1,4 @@
-//! What have the batch runs of a server found? Each published run's reconciliation, looked up once and added up.
+//! Adds up the comparisons of all published batch runs of a server, each fetched once.
 
 use std::collections::HashSet;
 
@@ -10,33 +10,34 @@ use crate::client::{Client, ClientError};
 use crate::commands::listing::Entries;
 use crate::human_units::grouped;
 
-/// Sums over all published runs that were seen.
+/// Sums over all published runs.
 #[derive(Debug, Default)]
-pub struct Watched {
-    seen: HashSet<String>,
+pub struct RunTotals {
+    /// Ids of the runs that are counted.
+    counted: HashSet<String>,
     pub published: u64,
     pub rows_compared: u64,
     pub rows_equal: u64,
     pub unexplained: u64,
-    /// The last reconciliation in words.
+    /// A sentence about the last comparison.
     pub last: Option<String>,
 }
 
-impl Watched {
-    /// Looks up what has been published since the last look.
-    pub async fn look(&mut self, client: &Client, views: &[ViewName]) -> Result<(), ClientError> {
+impl RunTotals {
+    /// Fetches the runs and comparisons that were published since the last poll.
+    pub async fn poll(&mut self, client: &Client, views: &[ViewName]) -> Result<(), ClientError> {
         let Entries::<Run>(runs) = client.get("/v1/runs").await?;
-        // Newest first: the other way round, so that `last` is the newest in the end.
+        // The list is newest first; reversed, so that `last` is the newest at the end.
         for run in runs.iter().rev().filter(|run| run.state == RunState::Published && views.contains(&run.view)) {
-            let Some(version) = run.version.filter(|_| !self.seen.contains(&run.id)) else { continue };
+            let Some(version) = run.version.filter(|_| !self.counted.contains(&run.id)) else { continue };
             match client.get::<Comparison>(&format!("/v1/views/{}/compare?version={version}", run.view)).await {
                 Ok(comparison) => self.add(&comparison),
-                // The first version of a view may have nothing to be compared with.
+                // The first version of a view may have no comparison.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
             self.published += 1;
-            self.seen.insert(run.id.clone());
+            self.counted.insert(run.id.clone());
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_published_run_counts_once() {
+    async fn every_published_run_is_counted_once() {
         let head = Arc::new(AtomicI64::new(1));
         let router = Router::new()
             .route("/v1/runs", get(runs))
@@ -104,13 +105,13 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router).await });
 
         let views = ["v".parse().expect("a name")];
-        let mut watched = Watched::default();
+        let mut totals = RunTotals::default();
         for (versions, compared) in [(1, 100), (1, 100), (4, 400)] {
             head.store(versions, Ordering::SeqCst);
-            watched.look(&client, &views).await.expect("answers");
-            assert_eq!(watched.published, versions as u64 + 1);
-            assert_eq!((watched.rows_compared, watched.rows_equal), (compared, compared / 10 * 9));
+            totals.poll(&client, &views).await.expect("answers");
+            assert_eq!(totals.published, versions as u64 + 1);
+            assert_eq!((totals.rows_compared, totals.rows_equal), (compared, compared / 10 * 9));
         }
-        assert_eq!(watched.last.as_deref(), Some("v v4: 90 of 100 rows exact (late 10)"));
+        assert_eq!(totals.last.as_deref(), Some("v v4: 90 of 100 rows exact (late 10)"));
     }
 }

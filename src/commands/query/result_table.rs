@@ -1,4 +1,4 @@
-//! How does an answer look on a terminal? Its rows as a table, and a footer that says where the figures come from.
+//! Formats a query result for a terminal: its rows as a table, and a footer with their provenance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +9,9 @@ use shared::ids::{Offset, Partition};
 use crate::human_units::counted;
 use crate::table::{Align, draw};
 
-/// An answer of `GET /v1/views/{view}/rows.json`; what a table does not show is left out.
+/// A response of `GET /v1/views/{view}/rows.json`, with the fields that a table shows.
 #[derive(Debug, Deserialize)]
-pub struct Answer {
+pub struct QueryResult {
     columns: Vec<Column>,
     rows: Vec<Map<String, Value>>,
     #[serde(default)]
@@ -41,16 +41,16 @@ fn yes() -> bool {
     true
 }
 
-/// What the server says of every row beside its columns, if it does.
-const OF_ROWS: [(&str, &str); 2] = [("_layer", "layer"), ("_finality", "finality")];
+/// Fields of a row beside its columns, with their titles.
+const ROW_FIELDS: [(&str, &str); 2] = [("_layer", "layer"), ("_finality", "finality")];
 
-impl Answer {
-    /// The rows as a table, fitted to `width` characters; `None`: to the terminal.
+impl QueryResult {
+    /// Returns the rows as a table, fitted to `width` characters. `None` means the width of the terminal.
     pub fn table(&self, width: Option<u16>) -> String {
-        let shown: Vec<_> = self.columns.iter().map(|column| (column, Numbers::of(column, &self.rows))).collect();
+        let shown: Vec<_> = self.columns.iter().map(|column| (column, NumberFormat::of(column, &self.rows))).collect();
         let mut header: Vec<_> =
             shown.iter().map(|(column, numbers)| (column.name.as_str(), numbers.align())).collect();
-        let of_rows = OF_ROWS.map(|(field, title)| (field, title, self.rows.iter().any(|row| row.contains_key(field))));
+        let of_rows = ROW_FIELDS.map(|(field, title)| (field, title, self.rows.iter().any(|row| row.contains_key(field))));
         header.extend(of_rows.iter().filter(|(_, _, present)| *present).map(|(_, title, _)| (*title, Align::Left)));
         let cells = |row: &Map<String, Value>| {
             let columns = shown.iter().map(|(column, numbers)| {
@@ -61,12 +61,12 @@ impl Answer {
                 }
             });
             let of_row = of_rows.iter().filter(|(_, _, present)| *present);
-            columns.chain(of_row.map(|(field, _, _)| text(row.get(*field), &Numbers::None))).collect()
+            columns.chain(of_row.map(|(field, _, _)| text(row.get(*field), &NumberFormat::None))).collect()
         };
         draw(&header, self.rows.iter().map(cells), width)
     }
 
-    /// Where the figures come from, in one line; more if something needs attention.
+    /// Returns the provenance of the rows in one line, followed by warnings, if any.
     pub fn footer(&self) -> String {
         let batch = match (self.seam.version, &self.seam.published_at) {
             (Some(version), Some(at)) => format!("batch version {version} of {at}"),
@@ -88,56 +88,56 @@ impl Answer {
             .collect();
         if !overflowed.is_empty() {
             let names: Vec<&str> = overflowed.into_iter().collect();
-            lines.push(format!("warning: NULL stands for values that do not fit their type in {}", names.join(", ")));
+            lines.push(format!("warning: values that overflow their type are NULL in {}", names.join(", ")));
         }
-        lines.extend(attention(self.complete, self.next.as_deref()));
+        lines.extend(warnings(self.complete, self.next.as_deref()));
         lines.join("\n")
     }
 }
 
-/// What a reader must know whatever the format: the answer has gaps, or there is more of it.
-pub fn attention(complete: bool, next: Option<&str>) -> Vec<String> {
-    let incomplete = "warning: not every accepted event is accounted for in this answer; see the server's log";
+/// Returns what a user must know in every format: that the result is incomplete, or that it has more rows.
+pub fn warnings(complete: bool, next: Option<&str>) -> Vec<String> {
+    let incomplete = "warning: the result does not account for every accepted event; see the server's log";
     let more = next.map(|next| format!("more rows: --cursor '{next}', or a higher --limit"));
     (!complete).then(|| incomplete.to_owned()).into_iter().chain(more).collect()
 }
 
-/// How the numbers of a column are written.
+/// The number format of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Numbers {
-    /// It has none.
+enum NumberFormat {
+    /// The column has no numbers.
     None,
-    /// Digit for digit as they came.
+    /// All digits, as received.
     Exact,
-    /// With this many digits behind the point.
+    /// This number of digits after the decimal point.
     Rounded(usize),
 }
 
-impl Numbers {
-    fn of(column: &Column, rows: &[Map<String, Value>]) -> Numbers {
+impl NumberFormat {
+    fn of(column: &Column, rows: &[Map<String, Value>]) -> NumberFormat {
         match column.data_type.split('(').next() {
-            Some("INT" | "BIGINT" | "DECIMAL") => Numbers::Exact,
+            Some("INT" | "BIGINT" | "DECIMAL") => NumberFormat::Exact,
             Some("DOUBLE") => {
                 let values = rows.iter().filter_map(|row| row.get(&column.name)?.as_f64());
                 let largest = values.map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max);
-                // Three digits, and as many more as the largest number of the column begins with zeros.
+                // Three significant digits for the largest number of the column.
                 let zeros = if largest > 0.0 && largest < 1.0 { -largest.log10().floor() } else { 0.0 };
-                Numbers::Rounded(3 + zeros.min(15.0) as usize)
+                NumberFormat::Rounded(3 + zeros.min(15.0) as usize)
             }
-            _ => Numbers::None,
+            _ => NumberFormat::None,
         }
     }
 
     fn align(self) -> Align {
-        if self == Numbers::None { Align::Left } else { Align::Right }
+        if self == NumberFormat::None { Align::Left } else { Align::Right }
     }
 }
 
-fn text(value: Option<&Value>, numbers: &Numbers) -> String {
+fn text(value: Option<&Value>, numbers: &NumberFormat) -> String {
     match (value, numbers) {
         (None | Some(Value::Null), _) => "NULL".to_owned(),
         (Some(Value::String(text)), _) => text.clone(),
-        (Some(Value::Number(number)), Numbers::Rounded(digits)) => match number.as_f64() {
+        (Some(Value::Number(number)), NumberFormat::Rounded(digits)) => match number.as_f64() {
             Some(value) if value.abs() < 1e15 => format!("{value:.digits$}"),
             _ => number.to_string(),
         },
@@ -145,8 +145,8 @@ fn text(value: Option<&Value>, numbers: &Numbers) -> String {
     }
 }
 
-/// The interval of an approximate value.
-fn bounds(row: &Map<String, Value>, column: &str, numbers: &Numbers) -> Option<String> {
+/// Formats the interval of an approximate value.
+fn bounds(row: &Map<String, Value>, column: &str, numbers: &NumberFormat) -> Option<String> {
     let bounds = row.get("_bounds")?.get(column)?;
     Some(format!("[{}, {}]", text(bounds.get(0), numbers), text(bounds.get(1), numbers)))
 }
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(overrides: Value) -> Answer {
+    fn answer(overrides: Value) -> QueryResult {
         let mut answer = json!({
             "view": "departures", "layer": "merged",
             "columns": [{"name": "window_start", "type": "TIMESTAMP", "role": "window"},
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_footer_says_where_the_figures_come_from() {
+    fn the_footer_shows_the_provenance() {
         let footer = answer(json!({})).footer();
         assert_eq!(
             footer,
@@ -208,7 +208,7 @@ mod tests {
         );
         let young = answer(json!({"seam": {"version": null, "published_at": null, "offsets": {}}, "watermark": null}));
         assert_eq!(young.footer(), "2 rows | no batch version yet | seam - | watermark - | complete");
-        let partly = answer(json!({"complete": false, "next": "abc"})).footer();
-        assert!(partly.contains("INCOMPLETE") && partly.contains("warning: ") && partly.contains("--cursor 'abc'"));
+        let incomplete = answer(json!({"complete": false, "next": "abc"})).footer();
+        assert!(incomplete.contains("INCOMPLETE") && incomplete.contains("warning: ") && incomplete.contains("--cursor 'abc'"));
     }
 }

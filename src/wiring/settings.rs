@@ -1,0 +1,121 @@
+//! Defines what a server is started with, and derives the settings of each layer from it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use batch::{BatchSettings, CompactionSettings, RetrySettings};
+use intake::archive::ArchiverSettings;
+use intake::lateness::LatenessSettings;
+use intake::log::LogSettings;
+use intake::partition::PartitionSettings;
+use intake::quarantine::QuarantineSettings;
+use serving::http::Origins;
+use shared::sql::Definitions;
+
+use crate::data_dir::DataDir;
+use crate::ownership::LogStarts;
+use crate::settings::Limits;
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct WiringSettings {
+    /// Definition files, as path and text, in order. They have been parsed once without errors.
+    pub definitions: Vec<(PathBuf, String)>,
+    /// Where the log, the archive and the views are.
+    pub data_dir: DataDir,
+    /// Address to listen on; port 0 means any free port.
+    pub listen: SocketAddr,
+    pub limits: Limits,
+    /// Whether to take over a lake that belongs to another log.
+    pub take_over: bool,
+    /// Memory limit of a batch run, in bytes.
+    pub batch_memory_bytes: u64,
+    /// Whether the schedules of the views start batch runs. Otherwise runs start only on request.
+    pub schedules: bool,
+    /// Origins whose pages may query and send events.
+    pub origins: Origins,
+}
+
+impl WiringSettings {
+    /// Parses the definitions. Removes the schedules of the views if [`WiringSettings::schedules`] is off.
+    pub fn parse_definitions(&self) -> anyhow::Result<Definitions> {
+        let texts: Vec<(String, String)> =
+            self.definitions.iter().map(|(file, text)| (file.display().to_string(), text.clone())).collect();
+        let mut definitions = match shared::sql::parse_definitions(&texts) {
+            Ok(definitions) => definitions,
+            Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        };
+        if !self.schedules {
+            definitions.views.iter_mut().for_each(|view| view.schedule = None);
+        }
+        Ok(definitions)
+    }
+
+    /// Returns the settings of every partition of the log. `starts` says where new partitions start.
+    pub fn partition(&self, starts: LogStarts) -> PartitionSettings {
+        let limits = &self.limits;
+        PartitionSettings {
+            begins: Arc::new(starts),
+            log: LogSettings {
+                segment_bytes: limits.log_segment_bytes,
+                keep_events: limits.dedup_horizon_events,
+                ..LogSettings::default()
+            },
+            lateness: LatenessSettings {
+                listed_events: usize::try_from(limits.listed_events_kept).unwrap_or(usize::MAX),
+                ..LatenessSettings::default()
+            },
+            dedup_horizon_events: limits.dedup_horizon_events,
+            ..PartitionSettings::default()
+        }
+    }
+
+    /// Returns the settings of the quarantine.
+    pub fn quarantine(&self) -> QuarantineSettings {
+        QuarantineSettings {
+            lines_max: usize::try_from(self.limits.quarantine_lines_max).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(self.limits.quarantine_bytes_max).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Returns the settings of every archiver.
+    pub fn archiver(&self) -> ArchiverSettings {
+        ArchiverSettings {
+            file_rows: usize::try_from(self.limits.archive_file_rows).unwrap_or(usize::MAX),
+            wait: Duration::from_millis(self.limits.archive_wait_ms),
+            ..ArchiverSettings::default()
+        }
+    }
+
+    /// Returns the settings of the batch layer. `local` is the folder for its run log. `is_succession` says whether the
+    /// lake was taken over from another log.
+    pub fn batch(&self, local: &Path, is_succession: bool) -> BatchSettings {
+        let limits = &self.limits;
+        BatchSettings {
+            memory_limit_bytes: self.batch_memory_bytes,
+            // The ids that a former owner knew are lost with its log: any event of the archive may have a duplicate.
+            dedup_horizon_events: if is_succession { 0 } else { limits.dedup_horizon_events },
+            cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),
+            vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+            vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
+            compaction: CompactionSettings {
+                file_rows: limits.compaction_file_rows,
+                file_bytes: limits.compaction_file_bytes,
+                every: Duration::from_millis(limits.compaction_every_ms),
+                vacuum_age: Duration::from_millis(limits.vacuum_age_ms),
+                vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
+                ..CompactionSettings::default()
+            },
+            runs_file: Some(local.join("runs.ndjson")),
+            retry: RetrySettings {
+                first: Duration::from_millis(limits.run_retry_first_ms),
+                longest: Duration::from_millis(limits.run_retry_max_ms),
+                attempts: limits.run_attempts_max,
+            },
+            ..BatchSettings::default()
+        }
+    }
+}

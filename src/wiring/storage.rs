@@ -1,0 +1,64 @@
+//! Opens what the layers of a server share: the data folder, the lake, and the streams as they are stored.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use lake::Lake;
+use shared::clock::Clock;
+use shared::sql::Definitions;
+use shared::stream::Stream;
+
+use crate::adopt_definitions;
+use crate::ownership::{LogStarts, Ownership};
+
+use super::WiringSettings;
+
+/// What every layer needs to start.
+pub struct Base {
+    /// The folder for the log, the quarantine and the spool.
+    pub local: PathBuf,
+    pub lake: Lake,
+    /// The declared streams, with the columns that only stored events still have.
+    pub streams: Vec<Arc<Stream>>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The opened storage of a server.
+pub struct Storage {
+    pub base: Base,
+    pub ownership: Ownership,
+    /// Where partitions without a log start.
+    pub log_starts: LogStarts,
+    /// Locks the data folder as long as it is held.
+    pub lock: File,
+}
+
+impl Storage {
+    /// Locks the data folder, obtains ownership of the lake, and adopts the declared streams.
+    pub async fn open(
+        settings: &WiringSettings,
+        definitions: &Definitions,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Storage> {
+        let local = settings.data_dir.create_local()?;
+        let lock = lock(&local)?;
+        let lake = settings.data_dir.open_lake(&local, &settings.limits).await?;
+        let ownership = Ownership::obtain(lake, &local, settings.take_over, clock.as_ref()).await?;
+        let lake = ownership.lake.clone();
+        let streams = adopt_definitions::adopt(&lake, &local, definitions).await?;
+        let log_starts = ownership.log_starts(&streams, &local).await?;
+        Ok(Storage { base: Base { local, lake, streams, clock }, ownership, log_starts, lock })
+    }
+}
+
+/// Locks the data folder. Two processes that write one log would assign the same offsets twice.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => bail!("the data folder {} is in use by another trueup process", data.display()),
+    }
+}
