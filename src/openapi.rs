@@ -22,12 +22,8 @@ pub fn routes() -> Router {
 }
 
 /// Errors of every endpoint; [`QUERY_ERRORS`] are further errors of queries.
-const COMMON_ERRORS: &[(u16, &str)] = &[
-    (400, "invalid parameter"),
-    (404, "not found"),
-    (405, "method not allowed"),
-    (503, "service unavailable"),
-];
+const COMMON_ERRORS: &[(u16, &str)] =
+    &[(400, "invalid parameter"), (404, "not found"), (405, "method not allowed"), (503, "service unavailable")];
 const QUERY_ERRORS: &[(u16, &str)] = &[
     (413, "the query exceeds its memory limit"),
     (429, "too many concurrent queries; retry after the time in Retry-After"),
@@ -72,7 +68,8 @@ fn operation(endpoint: &Endpoint) -> Value {
     let of_path =
         in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     let of_query = endpoint.parameters.iter().map(|name| {
-        let (_, schema, text) = PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test checks that it is listed");
+        let (_, schema, text) =
+            PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test checks that it is listed");
         let schema: Value = serde_json::from_str(schema).expect("a test parses it");
         json!({"name": name, "in": "query", "required": false, "description": text, "schema": schema})
     });
@@ -174,7 +171,10 @@ mod tests {
             assert!(read.is_ok(), "{name}: {schema}");
         }
         let read: OpenApi = serde_json::from_value(document).expect("OpenAPI");
-        assert_eq!(read.paths.paths.len(), ENDPOINTS.iter().map(|endpoint| endpoint.path).collect::<BTreeSet<_>>().len());
+        assert_eq!(
+            read.paths.paths.len(),
+            ENDPOINTS.iter().map(|endpoint| endpoint.path).collect::<BTreeSet<_>>().len()
+        );
     }
 
     #[test]

@@ -84,10 +84,7 @@ fn changed_options_and_formatting_recompute_nothing() {
     let sql = sql.replace("price DOUBLE", "tail STRING, price DOUBLE");
     let (code, planned) = plan(&history.world, &sql, &[]);
     assert_eq!(code, Some(0), "{planned}");
-    assert!(
-        planned.contains("view figures: only options change, nothing to recompute (version 1)"),
-        "{planned}"
-    );
+    assert!(planned.contains("view figures: only options change, nothing to recompute (version 1)"), "{planned}");
     assert!(planned.contains("+ column tail STRING: NULL in the events that are stored"), "{planned}");
     history.world.redefine(&sql);
     history.world.start();

@@ -24,7 +24,9 @@ pub enum Batch {
     )]
     Backfill(Backfill),
     /// Show the current, next and most recent runs of each view
-    #[command(after_help = "Example:\n  trueup batch status\n\nTo list all runs, including failed ones: trueup batch runs")]
+    #[command(
+        after_help = "Example:\n  trueup batch status\n\nTo list all runs, including failed ones: trueup batch runs"
+    )]
     Status(Listing),
     /// List runs, newest first, including runs before a restart
     #[command(after_help = "Examples:\n  trueup batch runs departures\n  trueup batch runs --state failed --limit 5")]

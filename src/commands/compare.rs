@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::human_units::grouped;
 use crate::table::{Align, draw};
 
-use super::listing::{time_or_dash, show};
+use super::listing::{show, time_or_dash};
 
 /// Number of differences printed; `-o json` prints all that the server lists.
 const DIFFERENCES_SHOWN: usize = 10;

@@ -9,7 +9,9 @@ use shared::changes::{Change, DefinitionPart};
 
 use crate::arguments::{ListFormat, Plan};
 use crate::data_dir::DataDir;
-use crate::definition_plan::{RetentionDrop, PlanStatus, DataLoss, DefinitionPlan, RecomputeEstimate, StreamPlan, ViewPlan};
+use crate::definition_plan::{
+    DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, StreamPlan, ViewPlan,
+};
 use crate::definitions;
 use crate::exit::{Failure, NO};
 use crate::human_units::{bytes, counted, grouped, length};
@@ -91,7 +93,11 @@ impl PlanPrinter {
         if let Some(RetentionDrop { before, dates, first, events }) = &stream.drops {
             let (events, dates) = (counted(*events as usize, "event"), counted(*dates as usize, "date"));
             line(text, 2, &format!("drops {events} of {dates}: all from {first} to before {before}"));
-            line(text, 2, "each date is dropped once every view includes it and no window that reaches into it is open");
+            line(
+                text,
+                2,
+                "each date is dropped once every view includes it and no window that reaches into it is open",
+            );
         }
     }
 
@@ -121,11 +127,7 @@ impl PlanPrinter {
             return;
         }
         if let Some(DataLoss { first_date, dates, rows }) = &view.data_loss {
-            line(
-                text,
-                2,
-                &format!("starts with {first_date}: the stream's retention has dropped earlier events"),
-            );
+            line(text, 2, &format!("starts with {first_date}: the stream's retention has dropped earlier events"));
             if *rows > 0 {
                 let (dates, rows) = (counted(*dates as usize, "date"), counted(*rows as usize, "row"));
                 line(text, 2, &self.red(&format!("loses {dates} of windows ({rows}), which cannot be recomputed")));

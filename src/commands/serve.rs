@@ -30,7 +30,9 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?,
         None => Settings::default(),
     };
-    crate::cores::limit_batch_threads(arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads));
+    crate::cores::limit_batch_threads(
+        arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads),
+    );
     let sources = definitions::read(&arguments.files)?;
     definitions::parse(&sources)?;
     let batch_memory_bytes =
@@ -75,7 +77,11 @@ pub async fn start(wiring: WiringSettings, signals: &mut StopSignals) -> Result<
 }
 
 /// Stops all layers. `outcome` is the failure for which the server has to stop, if there is one.
-pub async fn shut_down(running: RunningServer, outcome: anyhow::Result<()>, signals: StopSignals) -> Result<(), Failure> {
+pub async fn shut_down(
+    running: RunningServer,
+    outcome: anyhow::Result<()>,
+    signals: StopSignals,
+) -> Result<(), Failure> {
     signals.exit_on_next();
     let shut_down = running.shutdown().await;
     outcome.map_err(|error| Failure::new(NO, format!("a layer failed: {error:#}")))?;

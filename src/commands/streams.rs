@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use crate::human_units::{bytes, counted, grouped, length};
 use crate::table::{Align, draw};
 
-use super::listing::{Entries, time_or_dash, show};
+use super::listing::{Entries, show, time_or_dash};
 
 const HEADER: [(&str, Align); 10] = [
     ("stream", Align::Left),
@@ -73,10 +73,8 @@ fn describe(stream: &StreamStatus) -> String {
 
 /// Describes how long events are kept, and from which date on.
 fn retention(stream: &StreamStatus) -> String {
-    let kept = stream
-        .retention
-        .as_ref()
-        .map_or("keeps events forever".to_owned(), |span| format!("keeps events for {span}"));
+    let kept =
+        stream.retention.as_ref().map_or("keeps events forever".to_owned(), |span| format!("keeps events for {span}"));
     match &stream.retained_from {
         Some(from) => format!("{kept}; events before {from} are dropped"),
         None => format!("{kept}; no events are dropped"),

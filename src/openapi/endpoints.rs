@@ -84,8 +84,12 @@ const ROWS_JSON: &[&str] = &[
 ];
 const LIVE: &[&str] =
     &["from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "layer", "as_of", "every"];
-const UNCHANGED: Response =
-    Response { status: 304, text: "the response has not changed since the one with this entity tag", types: NOTHING, schema: "" };
+const UNCHANGED: Response = Response {
+    status: 304,
+    text: "the response has not changed since the one with this entity tag",
+    types: NOTHING,
+    schema: "",
+};
 const GONE: Response = problem(410, "the version, or the version of the cursor, is no longer kept");
 const IF_NONE_MATCH: (&str, &str) = ("If-None-Match", "the ETag of a previous response");
 
@@ -181,7 +185,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "/v1/views/{view}/rows.ndjson",
         "rows_ndjson",
         ROWS,
-        &[Response { status: 200, text: "one row per line", types: &["application/x-ndjson"], schema: "" }, UNCHANGED, GONE],
+        &[
+            Response { status: 200, text: "one row per line", types: &["application/x-ndjson"], schema: "" },
+            UNCHANGED,
+            GONE,
+        ],
     ),
     rows(
         "/v1/views/{view}/rows.csv",
@@ -200,7 +208,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
                 types: &["application/vnd.apache.parquet"],
                 schema: "",
             },
-            Response { status: 206, text: "the requested range of the file", types: &["application/vnd.apache.parquet"], schema: "" },
+            Response {
+                status: 206,
+                text: "the requested range of the file",
+                types: &["application/vnd.apache.parquet"],
+                schema: "",
+            },
             UNCHANGED,
             GONE,
             problem(416, "range not satisfiable"),
@@ -374,7 +387,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "compact",
         "Compact the archive: merge its small files",
         "{\"vacuum_older_than_ms\": number} or an empty body",
-        &[json("counts of the rewritten, dropped and deleted files", "Compacted"), problem(403, "request from a page of another origin")],
+        &[
+            json("counts of the rewritten, dropped and deleted files", "Compacted"),
+            problem(403, "request from a page of another origin"),
+        ],
     ),
     get("/livez", "livez", "server", "Check that the process is alive", &[], &[json("alive", "Health")]),
     get(

@@ -55,7 +55,8 @@ pub async fn load_views(base: &Base, views: &[View]) -> anyhow::Result<(Arc<View
     let published = Arc::new(Views::default());
     let mut loaded = Vec::new();
     for view in views {
-        let stream = base.streams.iter().find(|s| s.name == view.stream).context("a view's stream is declared before it")?;
+        let stream =
+            base.streams.iter().find(|s| s.name == view.stream).context("a view's stream is declared before it")?;
         let versions = batch::load_published(&base.lake, stream, &Arc::new(view.clone()))
             .await
             .with_context(|| format!("cannot read the published versions of view {}", view.name))?;

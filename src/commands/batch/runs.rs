@@ -7,7 +7,7 @@ use shared::control::{Run, RunPage, RunState};
 
 use crate::arguments::{BatchCancel, BatchRuns};
 use crate::client::{Client, ClientError};
-use crate::commands::listing::{dash, time_or_dash, show};
+use crate::commands::listing::{dash, show, time_or_dash};
 use crate::exit::{Failure, NO};
 use crate::human_units::{bytes, grouped};
 use crate::table::{Align, draw};

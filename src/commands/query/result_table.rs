@@ -50,7 +50,8 @@ impl QueryResult {
         let shown: Vec<_> = self.columns.iter().map(|column| (column, NumberFormat::of(column, &self.rows))).collect();
         let mut header: Vec<_> =
             shown.iter().map(|(column, numbers)| (column.name.as_str(), numbers.align())).collect();
-        let of_rows = ROW_FIELDS.map(|(field, title)| (field, title, self.rows.iter().any(|row| row.contains_key(field))));
+        let of_rows =
+            ROW_FIELDS.map(|(field, title)| (field, title, self.rows.iter().any(|row| row.contains_key(field))));
         header.extend(of_rows.iter().filter(|(_, _, present)| *present).map(|(_, title, _)| (*title, Align::Left)));
         let cells = |row: &Map<String, Value>| {
             let columns = shown.iter().map(|(column, numbers)| {
@@ -209,6 +210,10 @@ mod tests {
         let young = answer(json!({"seam": {"version": null, "published_at": null, "offsets": {}}, "watermark": null}));
         assert_eq!(young.footer(), "2 rows | no batch version yet | seam - | watermark - | complete");
         let incomplete = answer(json!({"complete": false, "next": "abc"})).footer();
-        assert!(incomplete.contains("INCOMPLETE") && incomplete.contains("warning: ") && incomplete.contains("--cursor 'abc'"));
+        assert!(
+            incomplete.contains("INCOMPLETE")
+                && incomplete.contains("warning: ")
+                && incomplete.contains("--cursor 'abc'")
+        );
     }
 }

@@ -106,7 +106,8 @@ mod tests {
         let step = |app_id: &str, from, to| Step { app_id: app_id.to_owned(), from, to };
         let mut builder = ChunkBuilder::new(1_000);
         let mut chunks = Vec::new();
-        let pieces = [events(&a, 150), events(&a, 250), DecodedPiece::End(Arc::clone(&a)), DecodedPiece::AlreadyImported];
+        let pieces =
+            [events(&a, 150), events(&a, 250), DecodedPiece::End(Arc::clone(&a)), DecodedPiece::AlreadyImported];
         let more = [events(&b, 100), DecodedPiece::End(Arc::clone(&b)), DecodedPiece::End(source("empty", None))];
         for piece in pieces.into_iter().chain(more) {
             builder.add(piece);

@@ -56,7 +56,9 @@ pub async fn decode(stream: Arc<Stream>, retained_from: Option<Day>, piece: Piec
 fn decode_blocking(stream: &Stream, retained_from: Option<Day>, piece: Piece) -> anyhow::Result<DecodedPiece> {
     match piece {
         Piece::Lines(source, first_line, body) => decode_ndjson(stream, retained_from, source, first_line, &body),
-        Piece::Rows(source, cast, first_row, rows) => decode_rows(stream, retained_from, source, &cast, first_row, &rows),
+        Piece::Rows(source, cast, first_row, rows) => {
+            decode_rows(stream, retained_from, source, &cast, first_row, &rows)
+        }
         Piece::End(source) => Ok(DecodedPiece::End(source)),
         Piece::AlreadyImported => Ok(DecodedPiece::AlreadyImported),
     }
@@ -135,11 +137,7 @@ fn decode_rows(
 type SplitRows = (RecordBatch, Vec<(usize, String)>);
 
 /// Removes the rows of dates before `retained_from`. Returns `None` if there are none.
-fn split_dropped(
-    stream: &Stream,
-    retained_from: Option<Day>,
-    rows: &RecordBatch,
-) -> anyhow::Result<Option<SplitRows>> {
+fn split_dropped(stream: &Stream, retained_from: Option<Day>, rows: &RecordBatch) -> anyhow::Result<Option<SplitRows>> {
     let Some(first) = retained_from else { return Ok(None) };
     let times = rows.column(stream.event_time).as_primitive::<TimestampMicrosecondType>().values();
     let is_kept = |time: &i64| *time >= first.start().0;
@@ -180,9 +178,6 @@ mod tests {
         assert!(split(Some("2023-12-31")).is_none());
         let (kept, dropped) = split(Some("2024-01-01")).expect("one is dropped");
         assert_eq!((kept.num_rows(), dropped.len(), dropped[0].0), (2, 1, 1));
-        assert_eq!(
-            dropped[0].1,
-            "2023-12-31 is before 2024-01-01: the retention of s has dropped events of that date"
-        );
+        assert_eq!(dropped[0].1, "2023-12-31 is before 2024-01-01: the retention of s has dropped events of that date");
     }
 }

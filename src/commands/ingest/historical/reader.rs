@@ -76,7 +76,12 @@ impl FilesReader {
         Ok(())
     }
 
-    fn read_file(&self, path: &Path, seen: &mut HashSet<String>, pieces: &Sender<Piece>) -> anyhow::Result<Option<ReceiverDropped>> {
+    fn read_file(
+        &self,
+        path: &Path,
+        seen: &mut HashSet<String>,
+        pieces: &Sender<Piece>,
+    ) -> anyhow::Result<Option<ReceiverDropped>> {
         let file = EventsFile::open(path)?;
         anyhow::ensure!(file.size().is_some(), "not a regular file, so an interrupted import could not resume");
         let identity = identity(File::open(path)?)?;
@@ -116,7 +121,13 @@ impl FilesReader {
         Ok(is_open)
     }
 
-    fn read_rows(&self, source: &Arc<Source>, file: File, skip: u64, send: &dyn Fn(Piece) -> bool) -> anyhow::Result<bool> {
+    fn read_rows(
+        &self,
+        source: &Arc<Source>,
+        file: File,
+        skip: u64,
+        send: &dyn Fn(Piece) -> bool,
+    ) -> anyhow::Result<bool> {
         let bytes = file.metadata()?.len();
         // Without the Arrow schema in the file: no dictionaries, and no string views that keep whole pages in memory.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
