@@ -8,7 +8,7 @@ use anyhow::Context;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
-use intake::decode::parquet_cast::Fit;
+use intake::decode::parquet_cast::ParquetCast;
 use intake::decode::{Options, decode as decode_lines};
 use serde::Serialize;
 use shared::limits::EVENT_LINE_BYTES_MAX;
@@ -110,7 +110,7 @@ fn decode_rows(
     stream: &Stream,
     retained_from: Option<Day>,
     source: Arc<Source>,
-    cast: &Fit,
+    cast: &ParquetCast,
     first_row: u64,
     rows: &RecordBatch,
 ) -> anyhow::Result<DecodedPiece> {
