@@ -21,8 +21,7 @@ use shared::window::Window;
 /// Reads what the lake, and the logs under `data/log`, hold for `stream`. Changes nothing.
 pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow::Result<StoredStream> {
     let dir = data.join("log").join(stream.name.as_str());
-    let log =
-        tokio::task::spawn_blocking(move || intake::log::inspect(&dir)).await?.context("cannot read the log")?;
+    let log = tokio::task::spawn_blocking(move || intake::log::inspect(&dir)).await?.context("cannot read the log")?;
     let mut stored = StoredStream { partitions: log.partitions, ..StoredStream::default() };
     if let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? {
         add_archive(&mut stored, &table).await?;
@@ -43,8 +42,7 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
             stored.event_time = Some(name.clone());
         }
         let data_type = DataType::of_arrow(field.data_type());
-        let unknown =
-            || format!("{}: column {name} has the unsupported type {}", table.name(), field.data_type());
+        let unknown = || format!("{}: column {name} has the unsupported type {}", table.name(), field.data_type());
         stored.columns.push(Column::new(name.clone(), data_type.with_context(unknown)?));
     }
     let of_files = snapshot.files.iter().map(|file| Ok(ArchiveTags::from_tags(&file.tags)?.partition.0));

@@ -332,7 +332,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
             text: "one JSON object per line, an array, or a single object",
         }),
         responses: &[
-            json("counts of accepted, late, duplicate and rejected events, with the reasons for rejections", "IngestResult"),
+            json(
+                "counts of accepted, late, duplicate and rejected events, with the reasons for rejections",
+                "IngestResult",
+            ),
             problem(403, "request from a page of another origin"),
             problem(408, "the body arrived too slowly"),
             problem(413, "the body is too large"),
