@@ -575,10 +575,8 @@ fn an_event_without_its_primary_key_is_rejected() {
     for (key, value) in values.iter().enumerate() {
         let stream = Stream { primary_key: Some(key), ..every_type() };
         let name = &stream.columns[key].name;
-        let reason = match key == stream.event_time {
-            true => format!("{name}: the event time may not be null"),
-            false => format!("{name}: the primary key may not be null"),
-        };
+        let role = if key == stream.event_time { "event time" } else { "primary key" };
+        let reason = format!("{name}: the {role} may not be null");
         let event = |field: &str| match key == stream.event_time {
             true => format!("{{{field}}}"),
             false if field.is_empty() => "{\"at\":0}".to_owned(),
