@@ -100,7 +100,7 @@ pub struct Spec<'a> {
     pub dimensions: &'a [usize],
     /// For frozen windows the rows of the speed layer are excluded.
     pub horizon: Horizon,
-    /// Over the view's dimensions; groups where it is not true are left out.
+    /// Over the view's dimensions; groups for which it is not true are excluded.
     pub filter: Option<&'a Scalar>,
 }
 
