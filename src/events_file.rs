@@ -1,6 +1,6 @@
 //! Reads a file of events as batches of lines, without parsing the lines; the server does that.
 //!
-//! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as lines. The first bytes of a file tell its
+//! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as lines. The first bytes of a file show its
 //! format apart.
 
 use std::fs::File;
