@@ -1,4 +1,4 @@
-//! Merges several parts into one table by window and group, at any coarser grain and over any subset of dimensions.
+//! How do several parts become one table? By window and group, at any coarser grain and over any subset of dimensions.
 //!
 //! Keys are translated once per key, not once per row; rows are merged by column. The result depends neither on the
 //! order of the parts nor on how events were split over them.
@@ -100,7 +100,7 @@ pub struct Spec<'a> {
     pub dimensions: &'a [usize],
     /// For frozen windows the rows of the speed layer are excluded.
     pub horizon: Horizon,
-    /// Over the view's dimensions; groups for which it is not true are excluded.
+    /// Over the view's dimensions; groups where it is not true are left out.
     pub filter: Option<&'a Scalar>,
 }
 
@@ -321,7 +321,7 @@ fn candidates(spec: &Spec<'_>, part: &Part, block: &Block) -> std::ops::Range<us
 /// Where the rows of a block go. Panes go to as many rows as windows cover them: a round for each.
 #[derive(Debug, Default)]
 struct Targets {
-    /// The row of every candidate, or [`NO_GROUP`] if it is excluded.
+    /// The row of every candidate, or [`NO_GROUP`] where it is left out.
     rounds: Vec<Vec<u32>>,
     places: Vec<Place>,
 }
@@ -438,7 +438,7 @@ impl Default for Extent {
 }
 
 impl Extent {
-    /// Adds the rows of `part` that may be in the range, and returns their number.
+    /// Takes in the rows of `part` that may be in the range, and says how many they are.
     fn add(&mut self, spec: &Spec<'_>, part: &Part) -> usize {
         let before = self.rows;
         let (from, to) = if part.panes { spec.view.window.panes_of(spec.from, spec.to) } else { (spec.from, spec.to) };
@@ -453,7 +453,7 @@ impl Extent {
         self.rows - before
     }
 
-    /// Adds rows that are already merged.
+    /// Takes in rows that are there already.
     fn add_begun(&mut self, table: &Table) {
         self.rows += table.windows.len();
         self.first = table.windows.iter().copied().fold(self.first, i64::min);
