@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use shared::limits;
-use shared::partial::query_budget::Allowance;
+use shared::partial::query_budget::QueryBudget;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::batch_merge_cache::BatchMergeCache;
@@ -51,7 +51,7 @@ pub enum AdmissionError {
 /// The budget of one query, and the cache it shares with the others.
 #[derive(Debug, Clone)]
 pub struct QueryContext {
-    pub allowance: Allowance,
+    pub allowance: QueryBudget,
     pub merge_cache: Arc<BatchMergeCache>,
 }
 
@@ -97,7 +97,7 @@ impl Admission {
 
     /// Returns the context of a query that is small enough to run on the request's own thread, without admission.
     pub fn inline(&self) -> QueryContext {
-        QueryContext { allowance: Allowance::unlimited(), merge_cache: Arc::clone(&self.merge_cache) }
+        QueryContext { allowance: QueryBudget::unlimited(), merge_cache: Arc::clone(&self.merge_cache) }
     }
 
     /// Runs a query that arrived at `since` on a blocking thread, once it is admitted. Dropping the future cancels the query.
@@ -110,7 +110,7 @@ impl Admission {
         let permit = self.permit(until).await?;
         let cancel = CancelOnDrop(Arc::default());
         let abandoned = Arc::clone(&cancel.0);
-        let allowance = Allowance { abandoned, until: Some(until), bytes_max: self.limits.bytes_max };
+        let allowance = QueryBudget { abandoned, until: Some(until), bytes_max: self.limits.bytes_max };
         let context = QueryContext { allowance, merge_cache: Arc::clone(&self.merge_cache) };
         let result = tokio::task::spawn_blocking(move || {
             // Held until the work ends, even if the client has disconnected.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use shared::limits::BATCH_SHARES_BYTES;
-use shared::partial::merge::{Begun, Layers, MergeError, Spec, begin};
-use shared::partial::query_budget::Allowance;
+use shared::partial::merge::{Layers, MergeBase, MergeError, MergeSpec, merge_base};
+use shared::partial::query_budget::QueryBudget;
 use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -22,7 +22,7 @@ const ROWS_MIN: usize = 20_000;
 const ENTRIES_EXPECTED: usize = 1_000;
 
 /// `None`: the merge has about as many rows as its input, so caching it would save nothing.
-type CachedMerge = Option<Arc<Begun>>;
+type CachedMerge = Option<Arc<MergeBase>>;
 
 #[derive(Debug, Clone)]
 struct Bytes;
@@ -57,8 +57,8 @@ impl BatchMergeCache {
         &self,
         query: &BoundQuery,
         pinned: &ViewPin,
-        spec: &Spec<'_>,
-        allowance: &Allowance,
+        spec: &MergeSpec<'_>,
+        allowance: &QueryBudget,
     ) -> Result<CachedMerge, MergeError> {
         let view = pinned.published.view.as_ref();
         let Some(version) = pinned.published.version.as_ref() else { return Ok(None) };
@@ -70,13 +70,13 @@ impl BatchMergeCache {
             return Ok(None);
         }
         let mut key = format!("{}\n{}\n{}\n", view.name, pinned.published.definition_hash, version.version);
-        let Spec { from, to, grain, dimensions, filter, .. } = spec;
+        let MergeSpec { from, to, grain, dimensions, filter, .. } = spec;
         write!(key, "{from} {to} {grain:?} {dimensions:?} {filter:?}").expect("a String takes everything");
         let mut is_new = false;
         let merge = self.0.get_or_insert_with(&xxh3_128(key.as_bytes()), || {
             is_new = true;
             let parts: Vec<_> = pinned.batch.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
-            let base = begin(spec, &parts, allowance)?;
+            let base = merge_base(spec, &parts, allowance)?;
             Ok::<CachedMerge, MergeError>((base.rows() <= rows / 2).then(|| Arc::new(base)))
         })?;
         let outcome = if is_new { "miss" } else { "hit" };

@@ -1,4 +1,4 @@
-//! What do the sketches cost, and do their intervals hold? The figures of `docs/accuracy.md`.
+//! Measures what sketches cost and how often their intervals hold: the figures of `docs/accuracy.md`.
 //!
 //! `cargo run --release -p shared -p trueup --example sketches [costs | coverage [TRIALS]]`. Coverage: the share of trials in
 //! which the truth lies inside the 95 % interval, for one state and for states merged from several.
@@ -14,7 +14,7 @@ use shared::partial::sketch::distinct::Distinct;
 use shared::partial::sketch::hash;
 use shared::partial::sketch::percentile::{Percentile, Point, Wanted, double};
 use shared::partial::sketch::top_k::{Top, TopK};
-use shared::partial::states::{Offsets, Places, Selection, States};
+use shared::partial::states::{EventPositions, Offsets, Selection, States};
 use shared::scalar::Scalar;
 use shared::types::DataType;
 use shared::view::{Aggregate, AggregateFunction, Precision};
@@ -183,7 +183,7 @@ fn argument(aggregate: &Aggregate, random: &mut Random) -> Option<ArrayRef> {
 fn observe(states: &mut States, groups: &[u32], argument: Option<&ArrayRef>, first: i64) {
     let rows: Vec<u32> = (0..groups.len() as u32).collect();
     let times: Vec<i64> = (0..groups.len() as i64).map(|row| first + row).collect();
-    let places = Places { times: &times, offsets: Offsets::Run { partition: 0, first } };
+    let places = EventPositions { times: &times, offsets: Offsets::Run { partition: 0, first } };
     states.observe(Selection { groups, rows: &rows, mask: None }, argument, &places);
 }
 

@@ -1,4 +1,4 @@
-//! Computes when days, weeks, months and years begin in a time zone: the cells of a calendar, numbered, as instants.
+//! Numbers the days, weeks, months, quarters and years of a time zone and gives the instants at which they start.
 //!
 //! A cell begins at the first instant at which the zone's wall clock shows its beginning or later: where the clock
 //! jumps over it, at the jump; where the clock shows it twice, at the first of both. So cells follow each other without
@@ -21,7 +21,7 @@ const FARTHEST: i64 = 6_300_000_000_000_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Zone(Tz);
 
-/// What a calendar counts.
+/// The unit that a calendar counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CalendarUnit {
     /// Days since 1970-01-01.
@@ -38,7 +38,7 @@ pub struct Calendar {
     pub count: i32,
     /// `0 <= shift < count`; weeks from Monday have 4, since 1970-01-05 was one.
     pub shift: i32,
-    /// How much later than midnight of its first day a cell begins, in microseconds on the wall clock; not negative.
+    /// Time from midnight of its first day to the start of a cell, in microseconds on the wall clock; not negative.
     pub offset: i64,
     pub zone: Zone,
 }
@@ -47,7 +47,7 @@ impl Zone {
     /// Coordinated universal time.
     pub const UTC: Zone = Zone(Tz::UTC);
 
-    /// What the wall clock shows at an instant (microseconds since 1970), as microseconds of a clock without a zone.
+    /// Returns the wall clock's time at an instant (microseconds since 1970), as microseconds of a clock without a zone.
     pub fn wall_clock(self, instant: i64) -> i64 {
         let utc = naive(instant.clamp(-FARTHEST, FARTHEST));
         let offset = self.0.offset_from_utc_datetime(&utc).fix().local_minus_utc();

@@ -1,11 +1,11 @@
-//! Reads the time. This is the only file that may read the wall clock; tests set a clock of their own.
+//! Provides the current time: the only file that reads the wall clock. Tests set a clock of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::time::Micros;
 
-/// Where arrival times and schedules come from.
+/// The source of arrival times and schedules.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The present moment.
     fn now(&self) -> Micros;

@@ -1,4 +1,6 @@
-//! Defines the comparison of served with exact values, the result of a reconciliation and the response of `/compare`.
+//! Defines the report of one reconciliation: served values against exact ones, with a cause for each difference.
+//!
+//! It is the contract's `/compare`. The `batch` crate computes it.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -10,7 +12,7 @@ use crate::changes::Change;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::time::Micros;
 
-/// The values served for the recomputed windows, compared with the new exact ones.
+/// Values served before a run for the recomputed windows, against the new exact ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Comparison {
     pub view: ViewName,
@@ -22,7 +24,7 @@ pub struct Comparison {
     pub rows_equal: u64,
     pub measures: BTreeMap<String, MeasureDrift>,
     pub causes: Causes,
-    /// The changes of the definition since the compared values were served.
+    /// The change of definition since the compared values were served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionChange>,
     /// The worst differing values, at most [`crate::limits::COMPARE_ROWS_MAX`].
@@ -33,7 +35,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// All but the differing rows, which count as omitted.
+    /// Returns the comparison without its differing rows, which count as omitted.
     pub fn summary(&self) -> Comparison {
         let rows_omitted = self.rows_omitted + self.rows.len() as u64;
         let Comparison { version, compared_at, rows_compared, rows_equal, causes, .. } = *self;
@@ -52,8 +54,8 @@ impl Comparison {
         }
     }
 
-    /// Returns the reason for an alarm: an unexplained difference, or a measure whose drift exceeds
-    /// `max_drift`, if the view declares one.
+    /// Returns the reason for an alarm: a difference that no cause explains, or a measure whose drift exceeds `max_drift`, the
+    /// share that the view accepts.
     pub fn alarm(&self, max_drift: Option<f64>) -> Option<String> {
         let version = self.version;
         if self.causes.unexplained > 0 {
@@ -87,34 +89,36 @@ impl From<Comparison> for ComparisonSummary {
     }
 }
 
-/// The version changed the definition: the comparison is one of the old definition's answers with the new one's.
+/// A change of definition by the compared version: results of the old definition are compared with those of the new one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DefinitionChange {
     /// Both statements.
     pub before: String,
     pub after: String,
     pub changes: Vec<Change>,
-    /// The dimensions that both have and group by alike: rows were added up to these before they were compared.
+    /// The dimensions that both definitions share: rows were merged to these before they were compared.
     pub compared_by: Vec<String>,
-    /// Why no rows could be compared.
+    /// The reason why no rows could be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_comparable: Option<String>,
 }
 
-/// How one measure differed over all compared rows.
+/// Errors of one measure over all compared rows.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct MeasureDrift {
+    /// Values that were equal.
     pub equal: u64,
-    /// Numeric measures only; 0 for others.
+    /// Largest absolute error. Numeric measures only; 0 for others.
     #[serde(with = "crate::double")]
     pub max_abs_error: f64,
+    /// Largest error relative to the exact value.
     #[serde(with = "crate::double")]
     pub max_rel_error: f64,
+    /// Mean of those errors.
     #[serde(with = "crate::double")]
     pub mean_rel_error: f64,
-    /// Mean error of the served values over all compared rows, as a share: the relative error, or 1 if there is no
-    /// relative error (a row was served but does not exist, or the reverse, or values are not numbers). Rows changed on
-    /// purpose, by another definition, historical events or retention, count as 0.
+    /// Mean error of served values over all compared rows, as a share: the relative error, or 1 for values without one (not
+    /// served, without an exact value, or not numbers). Changes by another definition, historical events or retention count 0.
     #[serde(default, with = "crate::double")]
     pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
@@ -129,21 +133,21 @@ pub struct MeasureDrift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Causes {
     pub late: u64,
-    /// Events ingested straight into the archive: they could not be served before.
+    /// Historical events: the archive received them directly, so speed could not serve them.
     #[serde(default)]
     pub historical: u64,
     pub duplicate: u64,
     pub sketch: u64,
     pub rounding: u64,
     pub definition: u64,
-    /// Events excluded because their windows are frozen: other events of those windows have been dropped.
+    /// Events for frozen windows, whose other events retention has dropped: they were excluded.
     #[serde(default)]
     pub retention: u64,
     /// A bug: nothing known explains the difference.
     pub unexplained: u64,
 }
 
-/// Why a served value was not the exact one.
+/// The cause of a difference between a served and an exact value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {

@@ -1,4 +1,4 @@
-//! Writes a DECIMAL as text, with all digits of its scale, for casts, hashes and listings.
+//! Writes a DECIMAL as text with all digits of its scale, as casts, hashes and listings show it.
 
 /// Appends a DECIMAL's text, all digits of its scale.
 pub fn write_decimal(unscaled: i128, scale: i8, out: &mut String) {

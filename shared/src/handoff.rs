@@ -1,5 +1,6 @@
-//! Defines the messages and traits by which intake, speed, batch and serving pass work to each other; `src/wiring.rs`
-//! joins them. None of the layers names another.
+//! Defines the messages and traits through which intake, speed, batch and serving work together.
+//!
+//! `src/wiring.rs` connects them; no layer names another.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use crate::seam::Cut;
 use crate::stream_watermark::PartitionProgress;
 use crate::time::Micros;
 
-/// Accepted events of one partition, in log order; durable once anyone but the log writer sees it.
+/// Accepted events of one partition, in log order. They are durable before any reader gets them (I1).
 #[derive(Debug, Clone)]
 pub struct LogBatch {
     pub partition: Partition,
     /// Offset of the first row; the others follow without gaps.
     pub first_offset: Offset,
-    /// When the events were accepted.
+    /// Time at which the events were accepted.
     pub arrived_at: Micros,
     /// Columns of [`crate::stream::Stream::log_schema`]: the stream's own, then `_watermark`.
     pub rows: RecordBatch,
@@ -29,13 +30,13 @@ pub struct LogBatch {
 }
 
 impl LogBatch {
-    /// The offset after the last row.
+    /// Returns the offset after the last row.
     pub fn end_offset(&self) -> Offset {
         Offset(self.first_offset.0 + self.rows.num_rows() as u64)
     }
 }
 
-/// A cut of `view`, travelling in band: it lies exactly between the batch before it and the batch after it.
+/// A cut of `view`, passed on in log order: it lies exactly between the batch before it and the batch after it.
 #[derive(Debug, Clone)]
 pub struct CutMark {
     pub view: ViewName,
@@ -44,7 +45,7 @@ pub struct CutMark {
     pub accepted: Ledger,
 }
 
-/// What flows from a partition's log writer to those who read the log live.
+/// An item that a partition's log writer passes to the live readers of the log.
 #[derive(Debug, Clone)]
 pub enum LogItem {
     Batch(Arc<LogBatch>),
@@ -52,7 +53,7 @@ pub enum LogItem {
 }
 
 impl LogItem {
-    /// Rows the item brings: what a bounded queue counts.
+    /// Returns the number of rows, which bounded queues count.
     pub fn rows(&self) -> usize {
         match self {
             LogItem::Batch(batch) => batch.rows.num_rows(),
@@ -61,33 +62,59 @@ impl LogItem {
     }
 }
 
-/// The receiver is gone; the process is stopping.
+/// The receiver has stopped, because the process is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the receiver of the log has stopped")]
 pub struct Stopped;
 
-/// One partition's live reader, as its log writer sees it.
+/// A live reader of one partition, to which the log writer passes batches and cuts.
+///
+/// ```text
+/// log writer ── push ──> LogSink of the speed layer      batch | batch | cut | batch ..
+///            └─ push ──> LogSink of the archiver         batch | batch | cut | batch ..
+/// ```
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use shared::handoff::{LogItem, LogSink, Stopped};
+///
+/// /// Counts the events of a partition.
+/// #[derive(Default)]
+/// struct Count(AtomicU64);
+///
+/// impl LogSink for Count {
+///     fn push(&self, item: LogItem) -> Result<(), Stopped> {
+///         self.0.fetch_add(item.rows() as u64, Ordering::Relaxed);
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait LogSink: Send + Sync {
-    /// Hands over the next item, in log order. Blocks while the reader is too far behind: that is the back-pressure.
+    /// Passes on the next item, in log order. Blocks while the reader is too far behind, which slows the writer down.
+    ///
+    /// Errors: the reader has stopped.
     fn push(&self, item: LogItem) -> Result<(), Stopped>;
 }
 
-/// An error that ended a hand-off, with its cause in words.
+/// An error between layers, with its cause as text.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct HandoffError(pub String);
 
-/// Reads the durable log again, after a restart.
+/// The durable log, which readers replay after a restart.
 pub trait LogReplay: Send + Sync {
-    /// The oldest offset still in the log, and the first not yet written.
+    /// Returns the oldest offset in the log, and the next offset to write.
     fn range(&self, partition: Partition) -> (Offset, Offset);
 
-    /// How far the partition has come, and whether everything accepted until now has been shown to its live readers.
-    /// What a reader is asked after this call, it answers with all of that.
+    /// Returns the watermark and last arrival of the partition, and whether its live readers have received every accepted
+    /// event. If so, a query that starts after this call sees all of them.
     fn progress(&self, partition: Partition) -> PartitionProgress;
 
-    /// Calls `each` with all batches that hold offsets in `from..to`, in order; the first and the last are sliced to
-    /// fit. Refuses a `from` before the log's start. Blocking: call it from a thread of its own.
+    /// Calls `each` with all batches that hold offsets in `from..to`, in order; the first and the last are sliced to fit.
+    /// Blocking: call it from a thread of its own.
+    ///
+    /// Errors: `from` is before the start of the log, or the log cannot be read.
     fn replay(
         &self,
         partition: Partition,
@@ -98,19 +125,40 @@ pub trait LogReplay: Send + Sync {
 }
 
 /// Cuts a stream's log for a run.
+///
+/// A cut passes through each partition in log order like an event. Readers change to the next generation when they reach it,
+/// so the generation before it holds exactly the events before the cut.
+///
+/// ```
+/// use shared::handoff::{Archive, Cutter, HandoffError};
+/// use shared::ids::{StreamName, ViewName};
+/// use shared::seam::Cut;
+///
+/// /// The start of a batch run: cut the log, then wait until the archive covers the cut.
+/// async fn start(
+///     cutter: &dyn Cutter,
+///     archive: &dyn Archive,
+///     stream: &StreamName,
+///     view: &ViewName,
+/// ) -> Result<Cut, HandoffError> {
+///     let cut = cutter.cut(stream, view).await?;
+///     archive.archived(stream, &cut).await?;
+///     Ok(cut)
+/// }
+/// ```
 pub trait Cutter: Send + Sync {
-    /// Puts a cut of `view` in band into every partition's flow and says where it lies.
+    /// Puts a cut of `view` into every partition and returns its positions.
     fn cut(&self, stream: &StreamName, view: &ViewName) -> BoxFuture<'_, Result<Cut, HandoffError>>;
 }
 
-/// The archive, as a run sees it.
+/// The archive of events, for which runs wait.
 pub trait Archive: Send + Sync {
     /// Returns once every event before `cut` is committed to the archive.
     fn archived(&self, stream: &StreamName, cut: &Cut) -> BoxFuture<'_, Result<(), HandoffError>>;
 }
 
-/// Learns what the log is no longer needed for.
+/// Removes log segments that no reader needs.
 pub trait LogRetention: Send + Sync {
-    /// `reader` will never again ask for offsets of `partition` before `offset`.
+    /// Notes that `reader` does not need offsets of `partition` before `offset` any more.
     fn release(&self, stream: &StreamName, partition: Partition, reader: &str, offset: Offset);
 }

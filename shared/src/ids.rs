@@ -1,4 +1,4 @@
-//! Names and numbers that must not be mixed up: streams, views, partitions, offsets, runs.
+//! Defines names and numbers as types of their own: streams, views, partitions, offsets and runs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 #[schema(value_type = String)]
 pub struct Name(Arc<str>);
 
-/// Why a text is not a [`Name`].
+/// The reason why a text is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a valid name: names are a lower-case letter, then at most 62 of a-z, 0-9 and _")]
 pub struct InvalidName(pub String);
@@ -66,7 +66,7 @@ pub type ViewName = Name;
 pub struct Partition(pub u32);
 
 impl Partition {
-    /// Where historical events have their places: they went into the archive directly, and the log knows nothing of them.
+    /// The partition of historical events, which the archive received directly and the log does not have.
     /// No stream has as many partitions ([`crate::limits::PARTITIONS_MAX`]), so no event of the log is ever there. As a
     /// key of JSON and as the column `_partition` it is this number.
     pub const HISTORY: Partition = Partition(1_000_000);

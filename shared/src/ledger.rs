@@ -1,7 +1,12 @@
-//! Accounts for every accepted event exactly once: a count and an order-free sum of hashed positions, compared in O(1).
+//! Accounts for events in O(1): their number, and a sum of hashed positions that does not depend on order.
 //!
-//! Two sets of events of one stream have equal ledgers exactly if they hold the same positions (up to a collision of a
-//! 128-bit sum). So `batch + speed + late = accepted` can be checked on every publish and every query.
+//! For a set A of positions, ledger(A) = (|A|, Σ h(p) mod 2^128 over p in A) with a 128-bit hash h. It is additive over
+//! disjoint sets, ledger(A ∪ B) = ledger(A) + ledger(B), and equal for equal sets; different sets of equal size have equal
+//! ledgers only if the sums collide. So every publish and every query can check
+//!
+//!     ledger(batch) + ledger(speed) + ledger(excluded) = ledger(accepted)
+//!
+//! that is, that each accepted event is counted once or excluded knowingly (I2).
 
 use std::ops::{Add, AddAssign, Sub};
 
@@ -9,24 +14,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::{Offset, Partition};
 
-/// How many events, and which: the wrapping sum of a 128-bit hash of each one's (partition, offset).
+/// A set of events: their number, and the wrapping sum of a 128-bit hash of the position of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
+    /// Number of events.
     pub events: u64,
+    /// Sum of the hashed positions (partition, offset).
     #[serde(serialize_with = "as_hex", deserialize_with = "from_hex")]
     pub positions: u128,
 }
 
 impl Ledger {
-    /// The ledger of no events.
+    /// The ledger of the empty set.
     pub const EMPTY: Ledger = Ledger { events: 0, positions: 0 };
 
-    /// The ledger of one event.
+    /// Returns the ledger of one event.
     pub fn of(partition: Partition, offset: Offset) -> Ledger {
         Ledger { events: 1, positions: hash(partition, offset) }
     }
 
-    /// The ledger of the events `from..to` of a partition.
+    /// Returns the ledger of the events `from..to` of a partition.
     pub fn of_range(partition: Partition, from: Offset, to: Offset) -> Ledger {
         let positions = (from.0..to.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
         Ledger { events: to.0.saturating_sub(from.0), positions }
@@ -62,7 +69,7 @@ impl AddAssign for Ledger {
 
 impl Sub for Ledger {
     type Output = Ledger;
-    /// The ledger of a set without a subset of it.
+    /// The ledger of a set without one of its subsets.
     fn sub(self, other: Ledger) -> Ledger {
         Ledger { events: self.events - other.events, positions: self.positions.wrapping_sub(other.positions) }
     }

@@ -1,5 +1,4 @@
-//! Defines everything that all layers agree on: definitions, windows, partial aggregates, the seam and the ledger. It
-//! does not contain the lake, speak HTTP or start threads.
+//! Contains everything that all layers agree on: definitions, windows, partial aggregates, the seam and the ledger.
 //!
 //! Reading order: [`types`], [`time`] and [`ids`] are the vocabulary; [`stream`] is what a user declares;
 //! [`seam`] and [`ledger`] say which events are whose; [`handoff`] is how the layers meet.

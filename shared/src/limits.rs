@@ -1,13 +1,13 @@
-//! Defines every limit of the system, with its unit, its default and the reason for it.
+//! Lists every limit of the system with its unit, its default and its reason.
 //!
-//! A limit is never silent: reaching it causes an error or a counted, documented consequence.
+//! A limit is never silent: reaching it gives an error or a counted, documented consequence (I9).
 
 // I9: each limit is defined here, with its unit and default.
 /// Largest request body of events, in bytes after decompression. Larger bodies are refused with 413.
 pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.
 pub const EVENT_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// Rejections described in one answer; further ones are only counted.
+/// Rejections described in one response; further ones are only counted.
 pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
 /// and is removed by batch. Memory: about 40 bytes each.
@@ -28,80 +28,81 @@ pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
 /// Rows folded together at once.
 pub const FOLD_ROWS_MAX: usize = 32_768;
-/// Events before the seam that are read again after a restart, to know which sessions were under way. A session of
-/// which none of them is part may cause an event to be excluded; batch includes it.
+/// Events before the seam that are read again after a restart, to recover open sessions. If a session has none of them,
+/// an event that joins it may count as late; batch includes it anyway.
 pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
-/// Rows, and bytes, that compaction gives a file of the archive. Files that have half of either are left as they are.
+/// Rows that compaction gives a file of the archive. Files that have half of these rows or bytes are not rewritten.
 pub const COMPACTION_FILE_ROWS: u64 = 1_000_000;
+/// Bytes that compaction gives a file of the archive.
 pub const COMPACTION_FILE_BYTES: u64 = 128 * 1024 * 1024;
-/// Neighbouring small files of a date and partition before background compaction rewrites them: fewer cost little.
+/// Neighbouring small files of a date and partition before automatic compaction rewrites them: fewer do not matter.
 pub const COMPACTION_FILES_MIN: usize = 8;
-/// Pause between two looks for small files, per stream, in milliseconds.
+/// Pause between two searches for small files, per stream, in milliseconds.
 pub const COMPACTION_EVERY_MS: u64 = 300_000;
 /// Longest time an event waits for its archive file, in milliseconds.
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
-/// Milliseconds between two times at which the owner of a lake says that it is alive, and looks whether it still is the
-/// owner.
+/// Milliseconds between two heartbeats of a lake's owner, which also check that it still is the owner.
 pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
-/// Memory that a batch run may take, in bytes. What does not fit is computed in several passes.
+/// Memory that a batch run may use, in bytes. Larger results are computed in several passes.
 pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Least memory that a batch run can be given, in bytes.
 pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// Versions of a view that can be asked for, the newest included, where its `versions_kept` says nothing else.
+/// Versions of a view that can be queried, the newest included, unless its `versions_kept` says otherwise.
 pub const VERSIONS_KEPT: u32 = 10;
-/// Most versions a view may keep: their notes are held in memory once an old version is queried.
+/// Most versions a view may keep: their notes are held in memory after a query for an old one.
 pub const VERSIONS_KEPT_MAX: u32 = 10_000;
-/// Age at which an unneeded file is deleted, in milliseconds: longer than any reader or run of another process, which
-/// are unknown here.
+/// Age at which an unused file is deleted, in milliseconds: longer than any reader or run of another process, which this one
+/// cannot see.
 pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
-/// Shortest time between two vacuums of a view by itself, in milliseconds: each lists the folder of its table.
+/// Shortest time between two automatic vacuums of a view, in milliseconds: each lists the folder of its table.
 pub const VACUUM_EVERY_MS: u64 = 3_600_000;
-/// Old versions whose lists of files are held in memory, over all views, the last asked for.
+/// Old versions whose lists of files are held in memory, over all views, least recently used first out.
 pub const PAST_VERSIONS_CACHED: usize = 32;
-/// Milliseconds that a query may take, from the request to the answer; then it stops, and 504 is the answer.
+/// Milliseconds that a query may take, from request to response; then it stops with 504.
 pub const QUERY_TIME_MS: u64 = 30_000;
-/// Bytes that a query may add up: its merged rows and their groups. What does not fit gets 413.
+/// Bytes that a query may hold: its merged rows and their groups. Larger queries get 413.
 pub const QUERY_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
-/// Queries made at the same time, per core: more would only share it. Small ones, answered where they come in, do not
-/// count.
+/// Queries that run at the same time, per core. Small ones, which run on the request's own thread, do not count.
 pub const QUERIES_AT_ONCE_PER_CORE: usize = 2;
-/// Queries that wait for their turn. Beyond it a request gets 429.
+/// Queries that wait for admission. Beyond it a request gets 429.
 pub const QUERIES_WAITING_MAX: usize = 1_000;
-/// Bytes of what queries made of batch versions, kept for the next such query.
+/// Bytes of the batch merge cache: merged batch parts of queries, reused by the next such query.
 pub const BATCH_SHARES_BYTES: usize = 256 * 1024 * 1024;
-/// Rows of an answer when the query names no limit.
+/// Rows of a response if the query sets no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
-/// Milliseconds after its last use for which a Parquet answer that is read in pieces stays the same.
+/// Milliseconds after its last use for which a Parquet response that is read in pieces stays the same.
 pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
-/// Bytes of the Parquet answers kept for that, over all clients. A larger one is computed again for every range.
+/// Bytes of the Parquet responses kept for that, over all clients. A larger one is computed again for every piece.
 pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Pause between two looks of a live answer when the request names none, in milliseconds; shortest and longest.
+/// Pause between two polls of a live query if the request sets none, in milliseconds.
 pub const LIVE_EVERY_DEFAULT_MS: u64 = 1_000;
+/// Shortest such pause.
 pub const LIVE_EVERY_MIN_MS: u64 = 100;
+/// Longest such pause.
 pub const LIVE_EVERY_MAX_MS: u64 = 3_600_000;
-/// Most rows of a live answer.
+/// Most rows of a live query.
 pub const LIVE_ROWS_MAX: usize = 50_000;
-/// Readers of live answers at the same time.
+/// Subscribers of live queries at the same time.
 pub const LIVE_SUBSCRIBERS_MAX: usize = 10_000;
-/// Different live answers at the same time, each of which is computed by itself.
+/// Different live queries at the same time, each of which is computed separately.
 pub const LIVE_FEEDS_MAX: usize = 200;
-/// Bytes of past events that a live answer keeps for readers who come back.
+/// Bytes of sent events that a live query keeps for subscribers that reconnect.
 pub const LIVE_KEPT_BYTES: usize = 4 * 1024 * 1024;
-/// Events that may wait for a slow subscriber; one that is further behind gets a snapshot.
+/// Events that may wait for a slow subscriber; one that is farther behind gets the whole result again.
 pub const LIVE_WAITING_EVENTS: usize = 32;
-/// Milliseconds that a feed continues without a subscriber, so that one can resume.
+/// Milliseconds that a live query continues without subscribers, which may reconnect.
 pub const LIVE_IDLE_MS: u64 = 30_000;
-/// Milliseconds of silence after which a subscriber gets a comment, to keep the connection open.
+/// Milliseconds of silence after which subscribers get a heartbeat.
 pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
-/// Bytes of answers that are kept to be given again while nothing they are made from has moved, and of the largest of
-/// them.
+/// Bytes of the response cache: responses are reused while their data has not changed.
 pub const REPEATED_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the largest cached response.
 pub const REPEATED_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
@@ -116,7 +117,7 @@ pub const SQL_NODES_MAX: usize = 20_000;
 pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;
 /// Longest definition file, in bytes.
 pub const SQL_BYTES_MAX: usize = 1024 * 1024;
-/// Most windows that one event can fall into. An answer reads as many rows for one event.
+/// Most windows that one event can fall into. A query reads as many rows for one event.
 pub const WINDOWS_PER_EVENT_MAX: i64 = 10_000;
 /// Most panes that a window can be the sum of. Computing one window merges as many states.
 pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
@@ -128,37 +129,36 @@ pub const PARTITIONS_MAX: u32 = 256;
 pub const COMPARE_ROWS_MAX: usize = 1_000;
 /// Runs remembered per view, across restarts.
 pub const RUNS_KEPT: usize = 1_000;
-/// Runs that a list has when the request names no limit.
+/// Runs of a list if the request sets no limit.
 pub const RUNS_DEFAULT: usize = 100;
-/// Milliseconds after which a failed run is tried again for the first time; each further time it is twice as long, and
-/// up to a fifth more or less, so that many views do not come back at once.
+/// Milliseconds before the first retry of a failed run; each further delay is twice as long, and up to a fifth more or less,
+/// so that many views do not retry at once.
 pub const RUN_RETRY_FIRST_MS: u64 = 30_000;
-/// Longest such time.
+/// Longest such delay.
 pub const RUN_RETRY_MAX_MS: u64 = 30 * 60_000;
-/// Most times that a run is tried. After that only its schedule or a request starts the next.
+/// Most attempts of a run. After that only its schedule or a request starts the next.
 pub const RUN_ATTEMPTS_MAX: u32 = 8;
-/// Reconciliations kept per view, in the table of its reconciliations; older ones leave it.
+/// Reconciliations kept per view, in the table of its reconciliations; older ones are deleted.
 pub const RECONCILIATIONS_KEPT: usize = 1_000;
-/// Reconciliations that an answer on drift lists when the request names no limit.
+/// Reconciliations that a drift response lists if the request sets no limit.
 pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
-/// Most reconciliations that an answer on drift lists.
+/// Most reconciliations that a drift response lists.
 pub const DRIFT_VERSIONS_MAX: usize = 200;
-/// Late events kept in memory per stream to be listed, and as many of those too far ahead; older ones are in the
-/// archive only.
+/// Late events kept in memory per stream to be listed, and as many events too far ahead; older ones are in the archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.
 pub const LISTED_EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Events of the log's tail that are looked at again after a restart, per stream, to list and to measure lateness.
+/// Events at the end of the log that are read again after a restart, per stream, to list and to measure lateness.
 pub const LATENESS_REREAD_EVENTS: u64 = 1 << 20;
 /// Rejected lines kept per stream.
 pub const QUARANTINE_LINES_MAX: usize = 10_000;
-/// Memory for the quarantine of a stream, in bytes; on disk up to twice as many.
+/// Bytes that the kept rejected lines of a stream may use in memory; on disk up to twice as many.
 pub const QUARANTINE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes kept of a rejected line; a longer one is marked as truncated.
+/// Bytes of a rejected line that are kept; the rest is cut and the entry is marked `truncated`.
 pub const QUARANTINE_TEXT_BYTES_MAX: usize = 4096;
 /// Rejected lines kept of one request; further ones are only counted.
 pub const QUARANTINE_REQUEST_LINES_MAX: usize = 1_000;
-/// Entries of a list (late, ahead, quarantine) when the request names no limit.
+/// Entries of a list (late, ahead, quarantine) if the request sets no limit.
 pub const LIST_ENTRIES_DEFAULT: usize = 100;
 /// Most entries of a list that a request may ask for.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
@@ -166,12 +166,12 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
-/// Milliseconds a connection to a remote store may take to come about.
+/// Milliseconds to connect to a remote store.
 pub const STORE_CONNECT_TIMEOUT_MS: u64 = 5_000;
-/// Milliseconds one request to a remote store may take, its answer included. Large objects go in parts, each a request.
+/// Milliseconds one request to a remote store may take, its response included. Large objects go in parts, each a request.
 pub const STORE_REQUEST_TIMEOUT_MS: u64 = 30_000;
-/// Milliseconds during which a request to a remote store that failed is tried again; then the error counts, and who
-/// asked (a run, an archiver) tries again later.
+/// Milliseconds during which a request to a remote store that failed is retried; then the error counts, and the
+/// caller (a run, an archiver) retries later.
 pub const STORE_RETRY_MS: u64 = 20_000;
 /// Most attempts after the first within that time.
 pub const STORE_RETRIES_MAX: usize = 8;
@@ -181,7 +181,7 @@ pub const STORE_PART_BYTES: usize = 16 * 1024 * 1024;
 pub const STORE_PARTS_AT_ONCE: usize = 4;
 /// Bytes that archive files of a remote lake may take on this machine while a run reads them.
 pub const SPOOL_BYTES: u64 = 16 * 1024 * 1024 * 1024;
-/// Gaps between needed bytes of a remote file up to this size are read over, which is cheaper than a further request.
+/// Gaps between needed bytes of a remote file up to this size are read too, which is cheaper than another request.
 pub const SPOOL_GAP_BYTES: u64 = 64 * 1024;
 /// Most bytes of a remote file asked for at once.
 pub const SPOOL_PIECE_BYTES: u64 = 8 * 1024 * 1024;

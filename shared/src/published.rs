@@ -1,7 +1,7 @@
-//! Publishes the active batch version of a view and its seam: one pointer per view, swapped in one step.
+//! Holds what a view serves now: its batch version and the seam from which speed adds, swapped in one step.
 //!
-//! A reader takes the pointer once and keeps it for the whole query; so it sees the version of one run and the
-//! generations from that run's cut on, never a mixture.
+//! A query takes the pointer once and keeps it, so it sees the version of one run and the generations from that run's cut on,
+//! never a mixture (I6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use crate::stream::Stream;
 use crate::version::BatchVersion;
 use crate::view::View;
 
-/// What answers queries on a view at one moment.
+/// Everything that a query on a view reads: a definition, a batch version and a seam.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// The definition that answers; while a changed one is being computed, the old.
+    /// The definition that is served: the previous one while a changed one is being computed.
     pub view: Arc<View>,
     pub definition_hash: Arc<str>,
     pub stream: Arc<Stream>,
     /// `None` until the first run has been published.
     pub version: Option<Arc<BatchVersion>>,
-    /// Where speed begins.
+    /// The log positions at which speed starts.
     pub seam: Cut,
-    /// Events that were in the archive alone when the process started, and are in no version: neither batch nor speed
-    /// has them, until the first run is published.
+    /// Events that only the archive had when the process started: neither batch nor speed covers them until the first run is
+    /// published.
     pub unread: Ledger,
-    /// The definition that is declared, if another one answers until the first version of it is complete.
+    /// The declared definition, if a previous one is served until the first version of the declared one is complete.
     pub shadow: Option<Arc<View>>,
 }
 
 impl Published {
-    /// The answer of `view` with nothing published yet: everything is speed's.
+    /// Returns `view` without a batch version: speed covers everything.
     pub fn nothing(view: Arc<View>, stream: Arc<Stream>) -> Published {
         let seam = Cut::start(stream.partitions);
         Published {
@@ -48,7 +48,7 @@ impl Published {
         }
     }
 
-    /// The answer of `view` from `version` on.
+    /// Returns `view` served from `version` and speed.
     pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> Published {
         let seam = version.seam.clone();
         let definition_hash = Arc::from(view.definition_hash());
@@ -64,26 +64,27 @@ impl Published {
     }
 }
 
-/// All views of the process, each with what answers for it.
+/// All views of the process, each with what it serves now.
 #[derive(Debug, Default)]
 pub struct Views {
     views: RwLock<BTreeMap<ViewName, Arc<Published>>>,
 }
 
 impl Views {
-    /// What answers for `view` now.
+    /// Returns what `view` serves now.
     pub fn get(&self, view: &str) -> Option<Arc<Published>> {
         let view: ViewName = view.parse().ok()?;
         self.views.read().get(&view).cloned()
     }
 
-    /// Every view, by name.
+    /// Returns every view, by name.
     pub fn all(&self) -> Vec<Arc<Published>> {
         self.views.read().values().cloned().collect()
     }
 
-    /// Lets `published` answer for its view from now on.
+    /// Replaces what a view serves, in one step.
     pub fn publish(&self, published: Published) {
+        // I6
         self.views.write().insert(published.view.name.clone(), Arc::new(published));
     }
 }

@@ -1,4 +1,4 @@
-//! Defines the two traits through which serving and reconciliation read partial aggregates.
+//! Defines the two traits through which serving and reconciliation read partial aggregates of a layer.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::seam::Cut;
 use crate::time::Micros;
 use crate::version::BatchVersion;
 
-/// One generation of one partition: what speed made of the events `from..to`.
+/// One generation of one partition: partial aggregates of its events `from..to`.
 #[derive(Debug, Clone)]
 pub struct Generation {
     pub partition: Partition,
     pub from: Offset,
     pub to: Offset,
     pub part: Part,
-    /// Events folded (including those that a WHERE skipped).
+    /// Events folded, including those that a WHERE excluded.
     pub folded: Ledger,
-    /// Events excluded because they were late.
+    /// Late events, which speed excluded.
     pub late: Ledger,
     /// Every accepted event of the partition before `to`, as the log counted them.
     pub accepted: Ledger,
@@ -39,7 +39,7 @@ pub struct SpeedPin {
     pub latest_event: Option<Micros>,
 }
 
-/// Why speed could not be read.
+/// The reason why speed could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpeedError {
     /// The generations from the cut on have been dropped: a newer version was published. Pin again.
@@ -51,22 +51,34 @@ pub enum SpeedError {
     Stopped,
 }
 
-/// The speed layer, as a reader sees it.
+/// The speed layer, as its readers see it.
+///
+/// ```
+/// use shared::published::Published;
+/// use shared::readers::{SpeedError, SpeedReader};
+///
+/// /// The events of `published` that batch does not cover yet, whatever their event time.
+/// async fn live_events(speed: &dyn SpeedReader, published: &Published) -> Result<u64, SpeedError> {
+///     // One pin for one query: generations are immutable, and they start at the version's seam.
+///     let pin = speed.pin(published, &published.seam).await?;
+///     Ok(pin.generations.iter().map(|generation| generation.folded.events + generation.late.events).sum())
+/// }
+/// ```
 pub trait SpeedReader: Send + Sync {
-    /// The generations of the view with this definition, from `seam` on.
+    /// Returns the generations of the view with this definition, from `seam` on.
     fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>>;
 
-    /// Drops what lies before `seam`: a version up to there has been published.
+    /// Drops generations before `seam`: a published version covers them.
     fn retire(&self, published: &Published, seam: &Cut);
 
-    /// Stops folding for a definition that no longer answers, and drops what there is of it.
+    /// Stops folding for a definition that is no longer served, and drops its generations.
     fn forget(&self, published: &Published);
 }
 
-/// The batch layer, as a reader sees it.
+/// The batch layer, as its readers see it.
 pub trait BatchReader: Send + Sync {
-    /// The rows of `version` with windows starting in `from..to` (microseconds), as immutable columns; loaded by date
-    /// when first needed and kept within a memory budget. Rows outside the range may be among them.
+    /// Returns the rows of `version` with windows starting in `from..to` (microseconds), as immutable columns. They are loaded
+    /// by date when first needed and kept within a memory budget. Rows outside the range may be among them.
     fn parts<'a>(
         &'a self,
         published: &'a Published,
@@ -76,19 +88,19 @@ pub trait BatchReader: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>>;
 }
 
-/// Which state of the past is asked for?
+/// A requested state of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// A batch version, by its number.
     Version(i64),
-    /// The version that was published then.
+    /// The version that was active at this time.
     Time(Micros),
 }
 
 /// Keeps files from being deleted until it is dropped. The owner of the files implements it.
 pub trait FileLease: std::fmt::Debug + Send + Sync {}
 
-/// A batch version that answers again as it did, under the definition that made it.
+/// An earlier batch version, served under the definition that computed it.
 #[derive(Debug)]
 pub struct Past {
     pub published: Arc<Published>,
@@ -97,7 +109,7 @@ pub struct Past {
     pub lease: Box<dyn FileLease>,
 }
 
-/// Why a state of the past does not answer.
+/// The reason why a state of the past cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PastError {
     /// There was one, but it is not kept any more.
@@ -123,6 +135,6 @@ pub enum PastError {
 
 /// The kept versions of views.
 pub trait PastReader: Send + Sync {
-    /// The version of `view` that `moment` names.
+    /// Returns the version of `view` that `moment` names.
     fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<Past, PastError>>;
 }

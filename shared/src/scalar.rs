@@ -1,4 +1,4 @@
-//! Defines a parsed expression: a small typed tree. Nothing outside it can be evaluated.
+//! Represents a checked expression as a small typed tree; nothing outside it can be evaluated.
 //!
 //! The same tree serves three places, which differ only in what a column index means: a stream's columns (WHERE,
 //! dimensions, arguments), a view's aggregates (arithmetic over measures) and a view's output columns (`where` of a
@@ -15,7 +15,7 @@ pub struct Scalar {
     pub data_type: DataType,
 }
 
-/// One step of an expression. Operands have been brought to the types the operator wants by explicit [`Node::Cast`]s.
+/// One step of an expression. Explicit [`Node::Cast`]s give operands the types that the operator needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Node {
     /// The column at an index of the place's columns.
@@ -121,7 +121,7 @@ pub enum Function {
     Exp,
     Ln,
     Power,
-    /// NULLs are ignored, as by LEAST.
+    /// Ignores NULLs, as LEAST does.
     Greatest,
     Least,
     NullIf,

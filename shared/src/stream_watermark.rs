@@ -1,25 +1,24 @@
-//! Computes the watermark of a stream: the smallest watermark of its partitions that are not idle. It
-//! never moves back.
+//! Computes the watermark of a stream: the smallest of its partitions that are not idle. It never goes back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::time::Micros;
 
-/// How far one partition has come, at one moment.
+/// Watermark and activity of one partition at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionProgress {
     /// `None` while no event moved it.
     pub watermark: Option<Micros>,
-    /// When its last event was accepted; `None` if that is not known or there was none.
+    /// Time at which its last event was accepted; `None` if unknown or if there was none.
     pub last_arrival: Option<Micros>,
-    /// Whether all events of the partition have been processed. Only then may it count as idle: waiting events are not
+    /// Whether the reader has received every event of the partition. Only then may it count as idle: waiting events are not
     /// silence.
     pub caught_up: bool,
 }
 
 impl PartitionProgress {
-    /// Has nothing come for `idle_timeout`, and is nothing on its way?
+    /// Returns whether no event has arrived for `idle_timeout` and none is waiting.
     pub fn is_idle(&self, idle_timeout: Duration, now: Micros) -> bool {
         self.caught_up && self.last_arrival.is_none_or(|at| at < now.minus(idle_timeout))
     }
@@ -39,8 +38,8 @@ impl Default for StreamWatermark {
 }
 
 impl StreamWatermark {
-    /// The watermark at `now`: that of the partitions, or what was shown before if that is larger. A partition that was
-    /// let go and wakes up behind it moves nothing back.
+    /// Returns the watermark at `now`: that of the partitions, or the one returned before if that is larger. A partition that
+    /// was idle and resumes behind it does not move it back.
     pub fn advance(
         &self,
         partitions: impl IntoIterator<Item = PartitionProgress>,

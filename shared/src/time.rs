@@ -1,4 +1,4 @@
-//! Represents instants as microseconds since 1970 in UTC, in a type that cannot be mistaken for a count.
+//! Represents an instant as microseconds since 1970 in UTC, as a type that cannot be confused with a count.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Maps each SQL type to its Arrow type.
+//! Defines the SQL types and the one Arrow type that carries each, in the log, the archive and every response.
 //!
 //! One SQL type has exactly one Arrow type, in the log, the archive and every response.
 

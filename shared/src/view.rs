@@ -1,4 +1,4 @@
-//! Defines a view: the one definition that speed, batch and serving share.
+//! Defines what a view computes; speed, batch and serving follow the same definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,12 +22,12 @@ pub struct View {
     /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has
     /// it.
     pub zone: Zone,
-    /// The rows to fold, as a condition over the stream's columns. NULL counts as false.
+    /// `WHERE`, over the stream's columns. NULL counts as false.
     pub filter: Option<Scalar>,
     pub dimensions: Vec<Dimension>,
-    /// Aggregates per window and group; equal ones appear once.
+    /// Accumulated per window and group; equal aggregates appear once.
     pub aggregates: Vec<Aggregate>,
-    /// Measures, as expressions over the aggregates.
+    /// The shown values, as expressions over the aggregates.
     pub measures: Vec<Measure>,
     /// Names and order of the output columns as the SELECT gave them.
     pub output: Vec<OutputColumn>,
@@ -35,15 +35,15 @@ pub struct View {
     pub having: Option<Scalar>,
     /// Five-field cron line; `None`: runs only on request.
     pub schedule: Option<String>,
-    /// The mean relative error up to which reconciliations raise no alarm, as a share; `None`: any.
+    /// The drift above which a reconciliation raises an alarm, as a share; `None`: never.
     pub max_drift: Option<f64>,
     /// Names of the stream's columns that its expressions read, by index.
     pub reads: BTreeMap<usize, String>,
-    /// How many versions can be asked for, the newest included; at least 1. Not part of the definition.
+    /// Number of versions that can be queried, the newest included; at least 1. Not part of the definition.
     pub versions_kept: u32,
     /// Window dates further back are dropped; `None`: none are. Not part of the definition.
     pub retention: Option<Retention>,
-    /// The zone by whose wall clock the schedule goes. The view's own, if none was declared.
+    /// The zone of the schedule's wall clock. The view's own, if none was declared.
     pub schedule_zone: Zone,
     /// The statement that declared the view.
     pub sql: String,
@@ -65,7 +65,7 @@ fn hash(what: &impl Serialize) -> String {
     format!("{:032x}", xxh3_128(&text))
 }
 
-/// What to group by.
+/// A column to group by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dimension {
     pub name: String,
@@ -86,41 +86,41 @@ pub struct Aggregate {
 /// How values are accumulated. All but `COUNT(*)` ignore NULL arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum AggregateFunction {
-    /// `COUNT(*)` or `COUNT(x)`: BIGINT, 0 of nothing.
+    /// `COUNT(*)` or `COUNT(x)`: BIGINT, 0 of no values.
     Count,
-    /// Integers: accumulated in 128 bits, shown as BIGINT, NULL if that does not fit. DOUBLE: compensated.
-    /// DECIMAL(p,s): DECIMAL(38,s). NULL of nothing.
+    /// Integers: BIGINT. DOUBLE: DOUBLE. DECIMAL(p,s): DECIMAL(38,s). NULL if the sum of all values does not fit; sums on the
+    /// way do not matter. NULL of no values.
     Sum,
-    /// DOUBLE: the sum divided by the count. NULL of nothing.
+    /// DOUBLE: the sum divided by the count. NULL of no values.
     Avg,
-    /// NaN is greater than every number; NULL of nothing.
+    /// NaN is greater than every number; NULL of no values.
     Min,
     Max,
-    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of nothing; of one value the sample's is NULL,
-    /// the population's 0.
+    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of no values; of one value the sample's is NULL, the
+    /// population's 0.
     Spread {
-        /// Divided by n - 1 instead of n?
+        /// Whether it is divided by n - 1 instead of n.
         sample: bool,
-        /// The square root of the variance?
+        /// Whether it is the square root of the variance.
         root: bool,
     },
-    /// `COUNT(DISTINCT x)`: BIGINT, 0 of nothing. All NaN are one value, -0.0 is 0.0.
+    /// `COUNT(DISTINCT x)`: BIGINT, 0 of no values. All NaN are one value, -0.0 is 0.0.
     CountDistinct,
-    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of nothing; NaN is ignored like NULL.
+    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of no values; NaN is ignored like NULL.
     Percentile {
         /// From 0 to 1.
         fraction: f64,
-        /// Interpolated between neighbours, as DOUBLE? Otherwise a value that occurred, of the argument's type.
+        /// Whether it is interpolated between neighbours, as DOUBLE. Otherwise a value that occurred, of the argument's type.
         continuous: bool,
-        /// Counted from the greatest value on? Only where it is not continuous: there it is another fraction.
+        /// Whether it is counted from the greatest value down. Only if not continuous: else it is another fraction.
         descending: bool,
     },
     /// `TOP_K(x, k)`: JSON, the most frequent values with their counts, most frequent first, equal counts by value.
-    /// NULL of nothing.
+    /// NULL of no values.
     TopK {
         k: u16,
     },
-    /// `FIRST_VALUE(x)`, by event time, then offset, then partition. NULL of nothing.
+    /// `FIRST_VALUE(x)`, by event time, then offset, then partition. NULL of no values.
     First,
     /// `LAST_VALUE(x)`.
     Last,
@@ -171,7 +171,7 @@ pub struct Measure {
 }
 
 impl View {
-    /// Identifies what the view computes: two views with equal hashes give equal answers. Options, comments and spacing
+    /// Returns the identity of what the view computes: two views with equal hashes give equal results. Options, comments and spacing
     /// do not change it, nor do columns of the stream that it does not read.
     pub fn definition_hash(&self) -> String {
         // Places change when the stream gets other columns: what counts is the place among the names that are read.
@@ -185,12 +185,12 @@ impl View {
         hash(&(by_name.computed(), names))
     }
 
-    /// The hash by which versions were known that an earlier program wrote: columns went by their places.
+    /// Returns the hash that earlier programs noted in versions, in which columns are identified by position.
     pub fn positional_hash(&self) -> String {
         hash(&self.computed())
     }
 
-    /// Everything that changes answers.
+    /// Returns everything that changes results.
     fn computed(&self) -> impl Serialize + '_ {
         (
             (&self.stream, &self.window, &self.filter, &self.having),
@@ -198,7 +198,7 @@ impl View {
         )
     }
 
-    /// Lets `each` change the index of every column of the stream that an expression reads.
+    /// Calls `each` with the index of every column of the stream that an expression reads, to change it.
     fn renumber(&mut self, each: &mut dyn FnMut(&mut usize)) {
         let of_aggregates = self.aggregates.iter_mut().flat_map(|a| a.argument.iter_mut().chain(&mut a.filter));
         let of_dimensions = self.dimensions.iter_mut().map(|dimension| &mut dimension.expression);

@@ -1,10 +1,9 @@
-//! Maps event times to windows: half-open intervals, aligned to the epoch, also before 1970.
+//! Assigns event times to windows: half-open intervals, aligned to the epoch, also before 1970.
 //!
-//! Windows that overlap share **panes**: an event is folded into the one pane it falls into, whatever the number of
-//! windows that cover it, and a window is the sum of its panes. Where windows do not overlap, panes are windows. A pane
-//! is named by its start, a window by an **id**: its start, but for CUMULATE, whose windows share their starts, the
-//! start of its last pane. Sessions follow from the events themselves ([`crate::partial::sessions`]), not from the
-//! clock.
+//! Windows that overlap share **panes**: an event is folded into the one pane that contains it, however many windows cover it,
+//! and a window is the union of its panes. Where windows do not overlap, panes are windows. A pane is named by its start, a
+//! window by an **id**: its start; for CUMULATE, whose windows share their starts, the start of its last pane. Sessions
+//! follow from the events themselves ([`crate::partial::sessions`]), not from the clock.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::calendar::Calendar;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
 
-/// Cells that follow each other over all time.
+/// A division of all time into consecutive cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grid {
     /// `[k * size + offset, ..)`, in microseconds; `0 <= offset < size`.
@@ -22,7 +21,7 @@ pub enum Grid {
     Calendar(Calendar),
 }
 
-/// How a view cuts event time.
+/// How a view divides event time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Window {
     /// One window over all time.
@@ -56,7 +55,7 @@ pub enum Step {
 pub const ALL_TIME: Micros = Micros(0);
 
 impl Grid {
-    /// The number of the cell that `time` (microseconds) belongs to.
+    /// Returns the number of the cell that contains `time` (microseconds).
     #[inline]
     pub fn index_of(&self, time: i64) -> i64 {
         match self {
@@ -65,7 +64,7 @@ impl Grid {
         }
     }
 
-    /// Where cell `index` begins, in microseconds; saturates at the ends of time.
+    /// Returns the start of cell `index`, in microseconds; saturates at the ends of time.
     #[inline]
     pub fn start_of_index(&self, index: i64) -> i64 {
         match self {
@@ -74,7 +73,7 @@ impl Grid {
         }
     }
 
-    /// Start of the cell that `time` belongs to.
+    /// Returns the start of the cell that contains `time`.
     #[inline]
     pub fn start_of(&self, time: i64) -> i64 {
         match self {
@@ -83,7 +82,7 @@ impl Grid {
         }
     }
 
-    /// End of the cell that `time` belongs to: where the next one begins.
+    /// Returns the end of the cell that contains `time`, which is the start of the next.
     #[inline]
     pub fn end_of(&self, time: i64) -> i64 {
         match self {
@@ -92,7 +91,7 @@ impl Grid {
         }
     }
 
-    /// The first start of a cell that is not before `bound`.
+    /// Returns the first start of a cell that is not before `bound`.
     pub fn next_start(&self, bound: i64) -> i64 {
         let start = self.start_of(bound);
         if start >= bound { start } else { self.end_of(bound) }
@@ -108,7 +107,7 @@ impl Grid {
 }
 
 impl Window {
-    /// The pane that `time` (microseconds) belongs to. Of sessions, the event's own time.
+    /// Returns the start of the pane that contains `time` (microseconds). Of sessions, the event's own time.
     #[inline]
     pub fn pane_of(&self, time: i64) -> i64 {
         match self {
@@ -126,7 +125,7 @@ impl Window {
         }
     }
 
-    /// Where the pane that begins at `pane` ends; `None`: never.
+    /// Returns the end of the pane that starts at `pane`; `None`: never.
     #[inline]
     pub fn pane_end(&self, pane: i64) -> Option<i64> {
         Some(match self {
@@ -144,7 +143,7 @@ impl Window {
         })
     }
 
-    /// Do windows overlap, so that panes are not windows?
+    /// Returns whether windows overlap, so that panes are not windows.
     pub fn overlaps(&self) -> bool {
         matches!(self, Window::Hop { .. } | Window::Cumulate { .. })
     }
@@ -188,7 +187,7 @@ impl Window {
         }
     }
 
-    /// Start and end of the window with this id; no end: never (all time), or it is not known from the id (sessions).
+    /// Returns start and end of the window with this id; no end: never (all time), or not known from the id (sessions).
     #[inline]
     pub fn bounds(&self, id: i64) -> (i64, Option<i64>) {
         match self {
@@ -204,8 +203,8 @@ impl Window {
         }
     }
 
-    /// The end of the last window that covers `time`, after which (and allowed lateness) the speed layer leaves an
-    /// event out; `None`: never. A session's is that of the event alone.
+    /// Returns the end of the last window that covers `time`: past it and allowed lateness, the speed layer excludes an event.
+    /// `None`: never. Of a session, the end of the event alone.
     #[inline]
     pub fn last_end(&self, time: i64) -> Option<i64> {
         Some(match self {
@@ -226,16 +225,15 @@ impl Window {
         })
     }
 
-    /// Returns whether an event at `time` is late for the speed layer, given the watermark just before it, in
-    /// microseconds. Sessions are judged with the session the event would join ([`crate::partial::sessions`]); this is
-    /// the event alone.
+    /// Returns whether an event at `time` is late for the speed layer, given the watermark just before it. Microseconds. An
+    /// event of a session view is late if the session it would join is ([`crate::partial::sessions`]); this is the event alone.
     #[inline]
     pub fn is_late(&self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
         // I3: the verdict depends on the record alone: event time and recorded watermark.
         self.last_end(time).is_some_and(|end| end.saturating_add(allowed_lateness) <= watermark)
     }
 
-    /// The grid on which windows begin; `None` where they begin anywhere or nowhere.
+    /// Returns the grid on which windows start; `None` if they may start anywhere.
     pub fn starts(&self) -> Option<Grid> {
         match self {
             Window::Tumble(grid) | Window::Cumulate { outer: grid, .. } => Some(*grid),
@@ -250,7 +248,7 @@ impl Window {
         }
     }
 
-    /// The ids of the windows that start in `from..to`, as a range.
+    /// Returns the ids of the windows that start in `from..to`, as a range.
     pub fn ids_starting_in(&self, from: i64, to: i64) -> (i64, i64) {
         match self.starts() {
             Some(grid) => (next_or_end(&grid, from), next_or_end(&grid, to)),
@@ -258,7 +256,7 @@ impl Window {
         }
     }
 
-    /// The range of panes that windows with ids in `from..to` cover.
+    /// Returns the range of panes that windows with ids in `from..to` cover.
     pub fn panes_of(&self, from: i64, to: i64) -> (i64, i64) {
         match self {
             Window::Hop { .. } if to != i64::MAX && from < to => {
@@ -270,8 +268,8 @@ impl Window {
         }
     }
 
-    /// The days on which windows start that events of `day` fall into; some may have none. `None`: all days, or days
-    /// that only the sessions themselves know.
+    /// Returns the days on which windows of events of `day` start; some of them may have none. `None`: all days, or days that
+    /// only the sessions determine.
     pub fn window_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
         let (first, last) = (day.start().0, day.start().0 + MICROS_PER_DAY - 1);
         let start_day = |id: i64| Micros(self.bounds(id).0).day().0;
@@ -287,7 +285,7 @@ impl Window {
         }
     }
 
-    /// The days of the events that fall into windows starting on `day`; empty if none starts on it. `None` as above.
+    /// Returns the days of the events of windows that start on `day`; empty if none starts on it. `None` as above.
     pub fn event_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
         let (midnight, next) = (day.start().0, day.start().0 + MICROS_PER_DAY);
         let grid = match self {
@@ -307,7 +305,7 @@ impl Window {
     }
 }
 
-/// The next start at or after `bound`; the ends of time stay what they are.
+/// Returns the next start at or after `bound`; the ends of time stay unchanged.
 fn next_or_end(grid: &Grid, bound: i64) -> i64 {
     if bound == i64::MIN || bound == i64::MAX { bound } else { grid.next_start(bound) }
 }

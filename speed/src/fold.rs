@@ -10,10 +10,10 @@ use arrow::row::Rows;
 use shared::evaluate::{EvaluateError, evaluate};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
+use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::keys::KeyLayout;
 use shared::partial::sessions::LiveSessions;
-use shared::partial::states::{Offsets, Places};
+use shared::partial::states::{EventPositions, Offsets};
 use shared::scalar::Scalar;
 use shared::stream::Stream;
 use shared::time::micros_of;
@@ -114,9 +114,9 @@ impl FoldPlan {
         let late = late.into_iter().map(|row| Ledger::of(partition, Offset(first.0 + u64::from(row)))).sum();
         let arguments: Vec<_> = self.arguments.iter().map(|a| a.map(|i| Arc::clone(&columns[i]))).collect();
         let masks: Vec<_> = self.masks.iter().map(|m| m.as_ref().map(boolean)).collect();
-        into.fold(&Evaluated {
+        into.fold(&EvaluatedBatch {
             panes: &self.panes,
-            places: Places {
+            places: EventPositions {
                 times: rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values(),
                 offsets: Offsets::Run { partition: i64::from(partition.0), first: first.0 as i64 },
             },

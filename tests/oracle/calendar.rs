@@ -1,4 +1,4 @@
-//! When does a day, week or month begin somewhere? By looking at the wall clock, instant after instant.
+//! Finds the starts of days, weeks and months in a time zone by reading the wall clock instant after instant.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

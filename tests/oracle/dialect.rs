@@ -1,4 +1,4 @@
-//! Every measure of the dialect over every type where it makes sense, as SQL and as a naive fold.
+//! Lists every measure of the dialect over every suitable type, as SQL and as a naive fold.
 
 use serde_json::{Value, json};
 

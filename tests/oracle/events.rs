@@ -1,4 +1,4 @@
-//! What was sent, and what of it was accepted? The test stream, its events, and the log they make.
+//! Generates the events of the test stream and the log of accepted ones.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,7 @@
-//! What is the value of a measure over some events?
+//! Computes the value of a measure over some events.
+//!
+//! A figure follows from the values alone: neither their order nor other measures change it, and whether it fits its type is
+//! decided once, at the end.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Three views with counts, sums and extremes: what the tests of the log, the seam and the runs ask for.
+//! Defines three views with counts, sums and extremes for the tests of the log, the seam and the runs.
 
 use chrono_tz::Tz;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Which sessions do event times form, and which events come too late for theirs?
+//! Computes the sessions of event times, and which events are late for theirs.
 
 /// The sessions `(first event, last event + gap)` of event times in any order.
 pub fn sessions(mut times: Vec<i64>, gap: i64) -> Vec<(i64, i64)> {

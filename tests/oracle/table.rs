@@ -1,4 +1,4 @@
-//! Is an answer right? Its rows against those of the oracle, exact values exactly, approximate ones by their bounds.
+//! Compares the rows of a response with those of the oracle: exact values exactly, estimates by their bounds.
 
 use std::collections::BTreeMap;
 

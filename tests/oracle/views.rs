@@ -1,4 +1,4 @@
-//! What must a view answer? Its definition as SQL and as plain functions, and the naive fold over the log.
+//! Defines views as SQL and as plain functions, and folds the log naively.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which windows does an event time lie in, and how are they written in SQL?
+//! Computes the windows of an event time, and writes them in SQL.
 
 use chrono_tz::Tz;
 

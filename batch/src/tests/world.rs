@@ -18,14 +18,14 @@ use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
-use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
+use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, Spec, merge};
+use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::sessions::LiveSessions;
-use shared::partial::states::{Offsets, Places};
+use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{Published, Views};
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::retention::Retention;
@@ -302,16 +302,7 @@ pub type Rows = BTreeMap<(i64, String), Vec<serde_json::Value>>;
 
 pub fn rows(view: &View, parts: &[&Part]) -> Rows {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = Spec {
-        view,
-        from: i64::MIN,
-        to: i64::MAX,
-        grain: Grain::Window,
-        dimensions: &dimensions,
-        horizon: Horizon::NONE,
-        filter: None,
-        precision: Precision::Sketch,
-    };
+    let spec = MergeSpec::whole(view, &dimensions, Precision::Sketch);
     let parts: Vec<_> = parts.iter().map(|part| (*part, Layers::BATCH)).collect();
     let merged = merge(&spec, &parts).expect("merges");
     let groups = merged.dimension_columns().expect("decodes");
@@ -543,9 +534,9 @@ fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
     let times: Vec<i64> = events.iter().map(|e| e.at).collect();
     let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
     let filter = view.filter.as_ref().map(mask);
-    accumulator.fold(&Evaluated {
+    accumulator.fold(&EvaluatedBatch {
         panes: &panes,
-        places: Places { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
+        places: EventPositions { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
         keys: keys.as_ref(),
         arguments: &view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect::<Vec<_>>(),
         masks: &view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect::<Vec<_>>(),

@@ -6,7 +6,7 @@
 
 use shared::horizon::Horizon;
 use shared::partial::codec::window_bounds;
-use shared::partial::merge::{Grain, Spec};
+use shared::partial::merge::{Grain, MergeSpec};
 use shared::published::Published;
 use shared::time::Micros;
 use shared::view::{Precision, View};
@@ -76,8 +76,8 @@ impl Query {
 
 impl BoundQuery {
     /// Returns what to merge, into groups of `dimensions`.
-    pub fn merge_spec<'a>(&'a self, view: &'a View, dimensions: &'a [usize]) -> Spec<'a> {
-        Spec {
+    pub fn merge_spec<'a>(&'a self, view: &'a View, dimensions: &'a [usize]) -> MergeSpec<'a> {
+        MergeSpec {
             view,
             from: self.from,
             to: self.to,

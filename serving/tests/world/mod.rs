@@ -30,12 +30,12 @@ use shared::handoff::HandoffError;
 use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
-use shared::partial::accumulate::{Accumulator, Evaluated, selected_rows};
+use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::block::Part;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, Spec, merge};
-use shared::partial::states::{Offsets, Places};
+use shared::partial::merge::{Layers, MergeSpec, merge};
+use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{Published, Views};
 use shared::readers::{
     BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
@@ -85,16 +85,7 @@ pub type DatedPart = (Option<Day>, Arc<Part>);
 pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
     let part = folded(view, stream, events, Offset(0), Precision::Exact);
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = Spec {
-        view,
-        from: i64::MIN,
-        to: i64::MAX,
-        grain: Grain::Window,
-        precision: Precision::Exact,
-        dimensions: &dimensions,
-        horizon: Horizon::NONE,
-        filter: None,
-    };
+    let spec = MergeSpec::whole(view, &dimensions, Precision::Exact);
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
     let columns = if dimensions.is_empty() { Vec::new() } else { merged.dimension_columns().expect("columns") };
     let table = encode(view, &merged.windows, &merged.lasts, columns, &merged.states).expect("a table");
@@ -132,9 +123,9 @@ fn folded(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset
     let masks: Vec<_> = view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect();
     let filter = view.filter.as_ref().map(mask);
     let rows = selected_rows(events.num_rows(), filter.as_ref());
-    accumulator.fold(&Evaluated {
+    accumulator.fold(&EvaluatedBatch {
         panes: &panes,
-        places: Places { times: times.values(), offsets: Offsets::Run { partition: 0, first: first.0 as i64 } },
+        places: EventPositions { times: times.values(), offsets: Offsets::Run { partition: 0, first: first.0 as i64 } },
         keys: keys.as_ref(),
         arguments: &arguments,
         masks: &masks,

@@ -1,4 +1,4 @@
-//! Evaluates arithmetic and rounding. A result that does not fit is NULL, never wrapped.
+//! Implements arithmetic and rounding of numbers: a result that does not fit is NULL, never wrapped.
 
 use polars::prelude::arity::{broadcast_binary_elementwise, unary_elementwise};
 use polars::prelude::{

@@ -1,4 +1,4 @@
-//! Casts values to another type. A value that does not fit, or cannot be parsed, becomes NULL.
+//! Converts values to another type: a value that does not fit, or cannot be parsed, is NULL.
 
 use polars::prelude::arity::unary_elementwise;
 use polars::prelude::{

@@ -1,4 +1,4 @@
-//! Chooses among values: membership in constants, GREATEST, LEAST, and NULLIF.
+//! Implements functions that choose among values: IN over constants, GREATEST, LEAST and NULLIF.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::double::canonical;
 use crate::scalar::{Function, Literal};
 use crate::types::DataType;
 
-/// `a IN (constants)`, where `a` is of type `data_type`: NULL if it is not among them but NULL is.
+/// `a IN (constants)`, where `a` is of type `data_type`: NULL if it is not among them and NULL is.
 pub(super) fn is_in(a: Expr, list: &[Literal], data_type: DataType) -> Expr {
     let has_null = list.contains(&Literal::Null);
     let missing = if has_null { None } else { Some(false) };

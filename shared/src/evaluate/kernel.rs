@@ -1,4 +1,4 @@
-//! Makes a function a step of a Polars plan. The function takes whole columns of equal length and returns one.
+//! Turns a function over whole columns into a step of a Polars plan.
 
 use polars::prelude::{
     Column, DataType as PolarsType, Expr, Field, IntoColumn, PolarsResult, Series, TimeUnit, TimeZone,

@@ -1,7 +1,7 @@
-//! Evaluates scalar expressions over Arrow rows, by one translation to Polars that all layers use.
+//! Evaluates expressions over Arrow rows by one translation to Polars, which all layers use.
 //!
-//! Where Polars means something else than the dialect (overflow wraps, division of integers gives floats, `%` takes the
-//! divisor's sign), a small function of our own stands in its place: see [`kernel`] and the files beside it.
+//! Where Polars differs from the dialect (overflow wraps, division of integers gives floats, `%` takes the divisor's sign),
+//! a function of our own replaces it: see [`kernel`] and the files beside it.
 
 mod arithmetic;
 mod cast;
@@ -27,24 +27,24 @@ pub use self::kernel::polars_type;
 pub use self::translate::{column, to_polars};
 use crate::scalar::Scalar;
 
-/// Why expressions could not be evaluated. None of this can come from a user's text: it is a defect here or in Polars.
+/// The reason why expressions could not be evaluated. A user's text cannot cause it: it is a defect here or in Polars.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     #[error("polars could not evaluate the expression")]
     Polars(#[from] PolarsError),
     #[error("polars failed while evaluating the expression")]
     Panicked,
-    #[error("a column could not be handed over between arrow and polars")]
+    #[error("could not convert a column between arrow and polars")]
     Arrow(#[from] arrow::error::ArrowError),
     #[error("the expression reads column {index} of {columns}")]
     NoSuchColumn { index: usize, columns: usize },
-    #[error("columns of the arrow type {0} are not in use")]
+    #[error("unsupported arrow type {0}")]
     UnknownType(ArrowType),
-    #[error("the expression gave {given} instead of {wanted}")]
+    #[error("the expression returned {given}, expected {wanted}")]
     WrongType { given: String, wanted: String },
 }
 
-/// Evaluates expressions over a batch in one go; [`crate::scalar::Node::Column`] is an index into its columns. Every
+/// Evaluates expressions over a batch at once (I7); [`crate::scalar::Node::Column`] is an index into its columns. Every
 /// result has as many rows as the batch and the [`crate::types::DataType::arrow`] type of its expression.
 pub fn evaluate(scalars: &[&Scalar], rows: &RecordBatch) -> Result<Vec<ArrayRef>, EvaluateError> {
     // I7: both layers evaluate through this function.
@@ -78,6 +78,7 @@ fn compute(scalars: &[&Scalar], rows: &RecordBatch) -> Result<Vec<ArrayRef>, Eva
     for (index, array) in rows.columns().iter().enumerate().filter(|(index, _)| used[*index]) {
         columns.push(to_polars_series(&names[index], array)?.into_column());
     }
+    // I7
     let expressions: Vec<_> =
         scalars.iter().enumerate().map(|(at, scalar)| to_polars(scalar, &names).alias(format!("r{at}"))).collect();
     let run = || -> PolarsResult<Vec<Column>> {

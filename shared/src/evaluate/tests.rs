@@ -1,4 +1,4 @@
-//! Do expressions mean what the dialect says? Against an interpreter that works row by row and knows nothing of Polars.
+//! Compares expressions with an interpreter that works row by row and does not use Polars.
 
 mod interpreter;
 mod random;

@@ -1,4 +1,4 @@
-//! Evaluates functions of texts. Positions count characters, from 1; any NULL argument gives NULL.
+//! Implements functions of texts. Positions count characters, from 1; a NULL argument gives NULL.
 
 use polars::prelude::arity::unary_elementwise;
 use polars::prelude::{

@@ -1,4 +1,4 @@
-//! Evaluates functions of timestamps: parts of an instant, and the start of its period, in UTC.
+//! Extracts parts of a TIMESTAMP and truncates it to the start of a period, in UTC.
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use polars::prelude::arity::unary_elementwise;

@@ -1,4 +1,4 @@
-//! Translates an expression to Polars. No operand is written twice, so nesting does not multiply the size.
+//! Translates expressions to Polars. No operand is written twice, so nesting never multiplies work.
 
 use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, lit, when};
 

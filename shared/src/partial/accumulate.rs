@@ -1,4 +1,4 @@
-//! Folds events into partial aggregates, one batch at a time: number the keys, find the rows, observe by column.
+//! Folds batches of events into partial aggregates: numbers the keys, finds the rows, observes column by column.
 //!
 //! Blocks that a reader holds are copied before they change, so a [`Part`] never moves under its reader and no lock is
 //! needed. Rows of a batch are grouped by block first, so that each block is made writable once per batch.
@@ -14,17 +14,17 @@ use crate::partial::block::{BLOCK_ROWS, Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::sessions::SessionIndex;
-use crate::partial::states::{NO_GROUP, Places, Selection, States};
+use crate::partial::states::{EventPositions, NO_GROUP, Selection, States};
 use crate::view::{Precision, View};
 use crate::window::Window;
 
 /// A batch of events, evaluated for one view. All columns have the same number of rows.
 #[derive(Debug)]
-pub struct Evaluated<'a> {
-    /// Pane of each row, in microseconds; of sessions nothing is read here.
+pub struct EvaluatedBatch<'a> {
+    /// Start of the pane of each row, in microseconds; not read for sessions.
     pub panes: &'a [i64],
-    /// When and where each row happened.
-    pub places: Places<'a>,
+    /// Event time and log position of each row.
+    pub places: EventPositions<'a>,
     /// Encoded dimensions of each row; `None` for a view without dimensions.
     pub keys: Option<&'a Rows>,
     /// One per aggregate: its argument.
@@ -36,6 +36,42 @@ pub struct Evaluated<'a> {
 }
 
 /// Folds events into blocks.
+///
+/// ```text
+/// batch of events ── fold ──> blocks of (window, key, states) ── part ──> immutable Part
+///                                  ^                                        │
+///                                  └───────────────── absorb ───────────────┘
+/// ```
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use arrow::array::{ArrayRef, Int64Array};
+/// use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
+/// use shared::partial::finish::finish_measures;
+/// use shared::partial::keys::KeyLayout;
+/// use shared::partial::states::{EventPositions, Offsets};
+/// use shared::sql::parse_definitions;
+/// use shared::view::Precision;
+///
+/// let sql = "CREATE STREAM sales (at TIMESTAMP, amount BIGINT) WITH (event_time = 'at');
+///            CREATE VIEW totals AS SELECT SUM(amount) AS total FROM sales;";
+/// let definitions = parse_definitions(&[("sales.sql".to_owned(), sql.to_owned())]).expect("valid");
+/// let view = Arc::new(definitions.views[0].clone());
+/// let mut sums = Accumulator::new(view.clone(), Arc::new(KeyLayout::new(Vec::new())?), Precision::Sketch);
+/// let amounts: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
+/// sums.fold(&EvaluatedBatch {
+///     panes: &[0, 0],
+///     places: EventPositions { times: &[10, 20], offsets: Offsets::Run { partition: 0, first: 0 } },
+///     keys: None,
+///     arguments: &[Some(amounts)],
+///     masks: &[None],
+///     rows: &[0, 1],
+/// });
+/// let total = &finish_measures(&view, &sums.part().blocks[0].states)?[0];
+/// assert_eq!(total.column.as_ref(), &Int64Array::from(vec![7]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Accumulator {
     view: Arc<View>,
@@ -46,7 +82,7 @@ pub struct Accumulator {
     table: HashTable<u32>,
     rows: usize,
     precision: Precision,
-    /// Where the sessions of each key are; empty for all other views.
+    /// The sessions of each key; empty for all other views.
     sessions: SessionIndex,
     scratch: Scratch,
 }
@@ -61,7 +97,7 @@ struct Scratch {
 }
 
 impl Accumulator {
-    /// Nothing accumulated yet for `view`, whose dimensions `layout` encodes.
+    /// Returns an empty accumulator for `view`, whose dimensions `layout` encodes.
     pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, precision: Precision) -> Accumulator {
         let gap = if let Window::Session { gap } = view.window { gap } else { 0 };
         Accumulator {
@@ -77,8 +113,8 @@ impl Accumulator {
         }
     }
 
-    /// Folds a batch in.
-    pub fn fold(&mut self, batch: &Evaluated<'_>) {
+    /// Folds a batch.
+    pub fn fold(&mut self, batch: &EvaluatedBatch<'_>) {
         if matches!(self.view.window, Window::Session { .. }) {
             return self.fold_sessions(batch);
         }
@@ -105,9 +141,8 @@ impl Accumulator {
         self.scratch = scratch;
     }
 
-    /// Sessions of the batch first, each then put together with those it meets; only then are values observed, when no
-    /// session moves any more.
-    fn fold_sessions(&mut self, batch: &Evaluated<'_>) {
+    /// Finds the sessions of the batch, joins each with those it meets, and observes values when no session moves any more.
+    fn fold_sessions(&mut self, batch: &EvaluatedBatch<'_>) {
         let mut events: Vec<(u32, i64, u32)> = Vec::with_capacity(batch.rows.len());
         for &row in batch.rows {
             let key = match batch.keys {
@@ -145,10 +180,10 @@ impl Accumulator {
         self.scratch = scratch;
     }
 
-    /// The row of the session that events of `key` from `first` to `last` belong to. Sessions that these events bridge
-    /// become one; `moved` then says which row a former one's is part of.
+    /// Returns the row of the session of the events of `key` from `first` to `last`. Sessions that these events bridge become
+    /// one; `moved` then maps the row of each former session to the row it became part of.
     fn session_slot(&mut self, key: u32, first: i64, last: i64, moved: &mut HashMap<u32, u32>) -> u32 {
-        let met = self.sessions.join(key, first, last, self.rows as u32);
+        let met = self.sessions.join(key, first, last, self.next_slot());
         let (block, row) = (met.slot as usize / BLOCK_ROWS, met.slot as usize % BLOCK_ROWS);
         if met.is_new {
             if self.rows.is_multiple_of(BLOCK_ROWS) {
@@ -181,13 +216,13 @@ impl Accumulator {
         met.slot
     }
 
-    /// Merges another set of partial aggregates of the same view in.
+    /// Merges a part of the same view.
     pub fn absorb(&mut self, part: &Part) {
         let ids: Vec<u32> = part.keys.iter().map(|key| self.keys.id_of(key)).collect();
         part.blocks.iter().for_each(|block| self.absorb_block(block, &ids));
     }
 
-    /// `ids`: the numbers here of the block's keys, [`NO_GROUP`] for those to leave out.
+    /// `ids`: the numbers here of the block's keys, [`NO_GROUP`] for those to skip.
     fn absorb_block(&mut self, block: &Block, ids: &[u32]) {
         for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
             let key = if key == NO_GROUP { NO_GROUP } else { ids[key as usize] };
@@ -195,7 +230,7 @@ impl Accumulator {
                 continue;
             }
             let slot = match block.lasts.get(row) {
-                // Rows that move are those of this accumulator; what was merged before went with them.
+                // Rows that move are those of this accumulator; earlier merges moved with them.
                 Some(last) => self.session_slot(key, window, *last, &mut HashMap::new()) as usize,
                 None => self.slot_of(window, key) as usize,
             };
@@ -206,7 +241,7 @@ impl Accumulator {
         }
     }
 
-    /// Lets go of all groups but those in `bucket`. Blocks go one by one, so that this takes little more memory.
+    /// Drops all groups but those in `bucket`. Blocks are dropped one by one, so this needs little more memory.
     pub fn retain(&mut self, bucket: Bucket) {
         let mut kept = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
         let keys = std::mem::take(&mut self.keys).into_keys();
@@ -221,7 +256,7 @@ impl Accumulator {
         *self = kept;
     }
 
-    /// Returns the accumulated rows as an immutable part. Cheap: blocks are shared until they change.
+    /// Returns the accumulated aggregates as an immutable part. Cheap: blocks are shared until they change.
     pub fn part(&self) -> Part {
         Part {
             layout: Arc::clone(&self.layout),
@@ -249,6 +284,11 @@ impl Accumulator {
             + self.sessions.bytes()
     }
 
+    /// Returns the number of the next new row.
+    fn next_slot(&self) -> u32 {
+        u32::try_from(self.rows).ok().filter(|slot| *slot != NO_GROUP).expect("fewer than 2^32 - 1 live rows")
+    }
+
     fn slot_of(&mut self, window: i64, key: u32) -> u32 {
         let hash = hash_row(window, key);
         let blocks = &self.blocks;
@@ -259,7 +299,7 @@ impl Accumulator {
         if let Some(slot) = self.table.find(hash, |&slot| at(slot) == (window, key)) {
             return *slot;
         }
-        let slot = u32::try_from(self.rows).ok().filter(|s| *s != NO_GROUP).expect("fewer than 2^32 - 1 live rows");
+        let slot = self.next_slot();
         self.table.insert_unique(hash, slot, |&slot| {
             let (window, key) = at(slot);
             hash_row(window, key)
@@ -273,9 +313,8 @@ impl Accumulator {
         slot
     }
 
-    /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its
-    /// rows, column by column.
-    fn observe(&mut self, batch: &Evaluated<'_>, of: &[u32], scratch: &mut Scratch) {
+    /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
+    fn observe(&mut self, batch: &EvaluatedBatch<'_>, of: &[u32], scratch: &mut Scratch) {
         let Scratch { slots, starts, groups, rows } = scratch;
         starts.clear();
         starts.resize(self.blocks.len() + 1, 0);

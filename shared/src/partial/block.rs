@@ -1,4 +1,4 @@
-//! Stores partial aggregates as rows of (window, key, states), in blocks that readers share and writers copy.
+//! Lays out partial aggregates as rows of (window, key, states) in blocks that readers share and writers copy.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ pub struct Block {
     pub states: Vec<States>,
     /// Smallest and largest of `windows`, to skip blocks a query does not touch.
     pub window_range: (i64, i64),
-    /// Are the rows in the order of their windows?
+    /// Whether the rows are in the order of their windows.
     pub sorted: bool,
 }
 
 impl Block {
-    /// No rows, for `view`.
+    /// Returns a block without rows for `view`.
     pub fn empty(view: &View, precision: Precision) -> Block {
         Block {
             windows: Vec::new(),
@@ -38,12 +38,12 @@ impl Block {
         }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.windows.len()
     }
 
-    /// Are there no rows?
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
@@ -56,7 +56,7 @@ impl Block {
         self.window_range = (self.window_range.0.min(window), self.window_range.1.max(window));
     }
 
-    /// The rows that may have windows in `from..to` (microseconds).
+    /// Returns the rows that may have windows in `from..to` (microseconds).
     pub fn candidates(&self, from: i64, to: i64) -> std::ops::Range<usize> {
         if self.is_empty() || self.window_range.1 < from || self.window_range.0 >= to {
             return 0..0;
@@ -75,14 +75,14 @@ impl Block {
         self.lasts.push(last);
     }
 
-    /// Moves the ends of the session in `row` apart.
+    /// Sets the first and the last event of the session in `row`.
     pub fn set_session(&mut self, row: usize, first: i64, last: i64) {
         self.windows[row] = first;
         self.lasts[row] = last;
         self.window_range = (self.window_range.0.min(first), self.window_range.1.max(first));
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         (self.windows.capacity() + self.lasts.capacity()) * 8
             + self.keys.capacity() * 4
@@ -90,23 +90,23 @@ impl Block {
     }
 }
 
-/// An immutable set of partial aggregates, as a reader holds it.
+/// An immutable set of partial aggregates that readers share.
 #[derive(Debug, Clone)]
 pub struct Part {
     pub layout: Arc<KeyLayout>,
-    /// Are the rows panes that several windows share? Otherwise they are windows.
+    /// Whether the rows are panes that several windows share. Otherwise they are windows.
     pub panes: bool,
     pub keys: Keys,
     pub blocks: Vec<Arc<Block>>,
 }
 
 impl Part {
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.blocks.iter().map(|b| b.len()).sum()
     }
 
-    /// The sessions of the part: the times of the first and the last event of each.
+    /// Returns the times of the first and the last event of each session.
     pub fn sessions(&self) -> impl Iterator<Item = (i64, i64)> {
         let of_block = |block: &Arc<Block>| {
             let rows = block.windows.iter().copied().zip(block.lasts.iter().copied()).zip(&block.keys);
@@ -115,7 +115,7 @@ impl Part {
         self.blocks.iter().flat_map(of_block)
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.keys.bytes() + self.blocks.iter().map(|b| b.bytes()).sum::<usize>()
     }

@@ -1,6 +1,6 @@
-//! Divides groups into a power of two of buckets, by a hash of the encoded key that never changes.
+//! Divides groups into a power of two of buckets by a hash of the encoded key that never changes.
 //!
-//! Groups that do not fit in memory are computed and compared bucket by bucket, and files name the bucket they hold.
+//! Runs that do not fit in memory compute and compare bucket by bucket, and files record which bucket they hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const BUCKET_TAG: &str = "bucket";
 /// Goes up when keys are encoded or hashed in another way: buckets of another edition say nothing.
 const EDITION: u32 = 1;
-/// Bits of the hash that select the bucket. Those above and below are left to hash tables.
+/// Bits of the hash that buckets use at most. Hash tables use those above and below.
 const BITS_MAX: u32 = 24;
 const BITS_ABOVE: u32 = 8;
 
@@ -44,19 +44,19 @@ impl Bucket {
         (self.bits < BITS_MAX).then(|| [half(self.number * 2), half(self.number * 2 + 1)])
     }
 
-    /// Is the group with this encoded key in it?
+    /// Returns whether the group with this encoded key is in the bucket.
     #[inline]
     pub fn holds(self, key: &[u8]) -> bool {
         self.bits == 0 || hash(key) >> (64 - self.bits) == u64::from(self.number)
     }
 
-    /// Can a group be in both?
+    /// Returns whether a group can be in both buckets.
     pub fn meets(self, other: Bucket) -> bool {
         let bits = self.bits.min(other.bits);
         self.number >> (self.bits - bits) == other.number >> (other.bits - bits)
     }
 
-    /// What a file's tag says; one that says nothing we understand may hold any group.
+    /// Returns the bucket of a file's tag. A file without a known tag may hold any group.
     pub fn of_tag(tag: Option<&String>) -> Bucket {
         tag.and_then(|tag| tag.parse().ok()).unwrap_or(Bucket::ALL)
     }

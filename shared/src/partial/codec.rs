@@ -1,4 +1,4 @@
-//! Converts partial aggregates to and from the columns of a view's table: finished values, then the states behind them.
+//! Writes partial aggregates as rows of a view's table, and reads them back: readable columns first, then states.
 //!
 //! `window_start, window_end, dimensions.., measures..`, then per aggregate `i` the columns `_state_<i>_<part>`.
 //! External readers use the first; Trueup merges the second. Writing and reading are the two directions of one mapping.
@@ -29,16 +29,16 @@ pub const WINDOW_DATE: &str = "_window_date";
 pub const WINDOW_START: &str = "window_start";
 pub const WINDOW_END: &str = "window_end";
 
-/// Why columns and partial aggregates could not be turned into each other.
+/// The reason why columns could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     #[error(transparent)]
     Arrow(#[from] ArrowError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    #[error("the view's table has no column {0}")]
+    #[error("the view's table does not have a column {0}")]
     MissingColumn(String),
-    #[error("the states of aggregate {index} could not be read")]
+    #[error("could not read the states of aggregate {index}")]
     Sketch { index: usize, source: SketchError },
 }
 
@@ -60,7 +60,7 @@ pub fn table_schema(view: &View) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no
+/// Returns start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no
 /// end.
 pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Option<i64>)> {
     if let Window::Session { gap } = view.window {
@@ -78,8 +78,8 @@ pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Optio
     ids.iter().map(bounds).collect()
 }
 
-/// The rows of a view's table, in the order given: `windows` are ids, `lasts` the last events of sessions (of other
-/// views empty), one dimension column per dimension.
+/// Returns the rows of a view's table, in the given order: `windows` are ids, `lasts` the last events of sessions (of other views
+/// empty), one dimension column per dimension.
 pub fn encode(
     view: &View,
     windows: &[i64],
@@ -109,7 +109,7 @@ pub fn encode(
     Ok(RecordBatch::try_new_with_options(table_schema(view), columns, &options)?)
 }
 
-/// A part from batches of a view's table. Rows in the order of their windows make its block sorted.
+/// Reads a part from batches of a view's table. A block is sorted if its rows are in the order of their windows.
 pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> Result<Part, CodecError> {
     let mut index = KeyIndex::default();
     let mut blocks = Vec::with_capacity(batches.len());

@@ -1,4 +1,4 @@
-//! Finishes states into columns: first the aggregates, then the measures over them, with intervals around estimates.
+//! Finishes states into columns: aggregates, then measures over them, each with an interval if it is not exact.
 
 mod bounds;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Numbers groups by their dimension values, encoded as comparable bytes, in order of appearance.
+//! Encodes the dimension values of groups as comparable bytes and numbers them as they appear.
 //!
 //! The encoding is that of `arrow`'s row format: equal bytes mean equal values (NULL equals NULL), and bytes sort as
 //! the values do, NULL first.
@@ -16,7 +16,7 @@ use crate::types::DataType;
 
 const BLOCK_KEYS: usize = 1024;
 
-/// How the dimensions of a view are encoded.
+/// The encoding of a view's dimensions.
 #[derive(Debug)]
 pub struct KeyLayout {
     types: Vec<DataType>,
@@ -67,7 +67,7 @@ impl Keys {
         self.len
     }
 
-    /// Are there none?
+    /// Returns whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,7 +1,12 @@
-//! How do several parts become one table? By window and group, at any coarser grain and over any subset of dimensions.
+//! Merges parts into one table by window and group, at any coarser grain and over any subset of dimensions.
 //!
-//! Keys are translated once per key, not once per row; rows are merged by column. The result depends neither on the
-//! order of the parts nor on how events were split over them.
+//! A query over parts P1 .. Pn is, for each window w of the grain and each group g of the chosen dimensions,
+//!
+//!     result(w, g) = ⊕ { s : (v, k, s) in P1 ∪ .. ∪ Pn, v within w, k projects to g }
+//!
+//! with the merge ⊕ of states, which is associative and commutative. So the result does not depend on the order of parts, on
+//! how events were split over them, or on whether some of them were merged before ([`merge_onto`]). Keys are translated once
+//! per key, not once per row; rows are merged by column.
 
 use std::sync::Arc;
 
@@ -10,9 +15,9 @@ use crate::horizon::Horizon;
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout, Keys};
-use crate::partial::query_budget::{Allowance, Exceeded};
-use crate::partial::rows::{Place, Rows, Spacing, Windows};
-use crate::partial::sessions::{Piece, stitch};
+use crate::partial::query_budget::{Exceeded, QueryBudget};
+use crate::partial::rows::{RowIndex, RowLine, Spacing, WindowSpan};
+use crate::partial::sessions::{SessionPiece, stitch};
 use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
 use crate::time::Micros;
@@ -22,7 +27,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
-/// Which layers a merged row came from, as bits.
+/// The layers of a merged row, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Layers(pub u8);
 
@@ -40,24 +45,25 @@ impl Layers {
     }
 }
 
-/// The windows of an answer.
+/// The windows of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grain {
-    /// Those of the view.
+    /// The windows of the view.
     Window,
-    /// Coarser ones, each of which whole windows of the view fill.
+    /// Coarser windows, each of which consists of whole windows of the view.
     Every(Grid),
-    /// One for all.
+    /// One window over all time.
     All,
 }
 
-impl Spec<'_> {
-    /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
-    fn first_speed_id(&self) -> Option<i64> {
-        self.horizon.first_speed_id(self.view.window)
+impl<'a> MergeSpec<'a> {
+    /// Returns the spec of all windows of `view` with the given dimensions, as they are.
+    pub fn whole(view: &'a View, dimensions: &'a [usize], precision: Precision) -> MergeSpec<'a> {
+        let (from, to, grain) = (i64::MIN, i64::MAX, Grain::Window);
+        MergeSpec { view, from, to, grain, precision, dimensions, speed_from: i64::MIN, filter: None }
     }
 
-    /// The first window that rows of `layer` may go to.
+    /// Returns the first window that rows of `layer` may go to.
     fn first_of(&self, layer: Layers) -> i64 {
         match self.first_speed_id().filter(|_| layer == Layers::SPEED) {
             Some(first) => self.from.max(first),
@@ -77,7 +83,7 @@ impl Grain {
         }
     }
 
-    /// Does the view's window with this id reach over the edge of a window of this grain?
+    /// Returns whether the view's window with this id reaches over the edge of a window of this grain.
     fn is_crossed(self, view: &View, window: i64) -> bool {
         match (self, view.window.bounds(window).1) {
             (Grain::Every(grid), Some(end)) => grid.end_of(window) < end,
@@ -86,21 +92,21 @@ impl Grain {
     }
 }
 
-/// What to merge.
+/// The rows to merge, and the windows and groups to merge them into.
 #[derive(Debug)]
-pub struct Spec<'a> {
+pub struct MergeSpec<'a> {
     pub view: &'a View,
     /// Ids of windows in `from..to`, in microseconds; of sessions the first event, of SLIDE the panes.
     pub from: i64,
     pub to: i64,
     pub grain: Grain,
-    /// What the merged states keep.
+    /// Precision of the merged states.
     pub precision: Precision,
     /// Dimensions to keep, as indices into the view's.
     pub dimensions: &'a [usize],
-    /// For frozen windows the rows of the speed layer are excluded.
-    pub horizon: Horizon,
-    /// Over the view's dimensions; groups where it is not true are left out.
+    /// WindowSpan with smaller ids are frozen: rows of speed for them are excluded. `i64::MIN`: none are.
+    pub speed_from: i64,
+    /// Over the view's dimensions; groups for which it is not true are excluded.
     pub filter: Option<&'a Scalar>,
 }
 
@@ -119,7 +125,7 @@ pub struct Merged {
     pub layers: Vec<Layers>,
 }
 
-/// Why parts could not be merged.
+/// The reason why parts could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     #[error("the groups could not be decoded: {0}")]
@@ -133,15 +139,15 @@ pub enum MergeError {
     Exceeded(#[from] Exceeded),
 }
 
-/// What some parts make of a query already, for merging further parts into it again and again.
+/// A partially merged query, reused as the base for further merges.
 #[derive(Debug)]
-pub struct Begun {
+pub struct MergeBase {
     index: KeyIndex,
     table: Table,
 }
 
-impl Begun {
-    /// Rows of it.
+impl MergeBase {
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.table.layers.len()
     }
@@ -152,47 +158,51 @@ impl Begun {
     }
 }
 
-/// Merges the parts that stay the same; the rest comes with [`merge_onto`] and the same `spec`. Not for sessions: which
-/// belong together is known only when all are there.
-pub fn begin(spec: &Spec<'_>, parts: &[(&Part, Layers)], allowance: &Allowance) -> Result<Begun, MergeError> {
+/// Merges the parts that stay the same, for [`merge_onto`] with the same `spec`. Not for sessions, which can be joined only
+/// when all parts are present.
+pub fn merge_base(
+    spec: &MergeSpec<'_>,
+    parts: &[(&Part, Layers)],
+    allowance: &QueryBudget,
+) -> Result<MergeBase, MergeError> {
     let (table, index, _) = merged(spec, None, parts, Bucket::ALL, allowance)?;
-    Ok(Begun { index, table })
+    Ok(MergeBase { index, table })
 }
 
-/// Merges parts of one view into what has `begun`.
+/// Merges parts of one view onto `base`.
 pub fn merge_onto(
-    spec: &Spec<'_>,
-    begun: Option<&Begun>,
+    spec: &MergeSpec<'_>,
+    base: Option<&MergeBase>,
     parts: &[(&Part, Layers)],
-    allowance: &Allowance,
+    allowance: &QueryBudget,
 ) -> Result<Merged, MergeError> {
-    Ok(Merged::of(merged(spec, begun, parts, Bucket::ALL, allowance)?))
+    Ok(Merged::of(merged(spec, base, parts, Bucket::ALL, allowance)?))
 }
 
 /// Merges parts of one view.
-pub fn merge(spec: &Spec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, MergeError> {
+pub fn merge(spec: &MergeSpec<'_>, parts: &[(&Part, Layers)]) -> Result<Merged, MergeError> {
     merge_within(spec, parts, Bucket::ALL)
 }
 
 /// Merges those groups of parts of one view that are in `bucket` by the whole key of the view.
-pub fn merge_within(spec: &Spec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) -> Result<Merged, MergeError> {
-    Ok(Merged::of(merged(spec, None, parts, bucket, &Allowance::unlimited())?))
+pub fn merge_within(spec: &MergeSpec<'_>, parts: &[(&Part, Layers)], bucket: Bucket) -> Result<Merged, MergeError> {
+    Ok(Merged::of(merged(spec, None, parts, bucket, &QueryBudget::unlimited())?))
 }
 
 fn merged(
-    spec: &Spec<'_>,
-    begun: Option<&Begun>,
+    spec: &MergeSpec<'_>,
+    base: Option<&MergeBase>,
     parts: &[(&Part, Layers)],
     bucket: Bucket,
-    allowance: &Allowance,
+    allowance: &QueryBudget,
 ) -> Result<(Table, KeyIndex, Arc<KeyLayout>), MergeError> {
     let whole_key = spec.dimensions.iter().copied().eq(0..spec.view.dimensions.len());
     let types = spec.dimensions.iter().map(|d| spec.view.dimensions[*d].expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
-    let mut index = begun.map_or_else(KeyIndex::default, |begun| begun.index.clone());
-    let mut extent = Extent::default();
-    if let Some(begun) = begun {
-        extent.add_begun(&begun.table);
+    let mut index = base.map_or_else(KeyIndex::default, |base| base.index.clone());
+    let mut extent = Candidates::default();
+    if let Some(base) = base {
+        extent.add_base(&base.table);
     }
     let mut touched = Vec::with_capacity(parts.len());
     for (part, layer) in parts {
@@ -204,12 +214,12 @@ fn merged(
             allowance.check(index.bytes())?;
         }
     }
-    let mut table = begun.map_or_else(|| Table::empty(spec), |begun| begun.table.clone());
+    let mut table = base.map_or_else(|| Table::empty(spec), |base| base.table.clone());
     if let Window::Session { gap } = spec.view.window {
         table.sessions(spec, gap, &touched);
         allowance.check(index.bytes() + table.bytes())?;
     } else {
-        let mut rows = Rows::new(extent.windows(spec), index.keys().len(), extent.rows);
+        let mut rows = RowIndex::new(extent.windows(spec), index.keys().len(), extent.rows);
         for (window, group) in table.windows.iter().zip(&table.groups) {
             rows.row_of(rows.place(*window), *group);
         }
@@ -224,7 +234,7 @@ fn merged(
                 for targets in &targets.rounds {
                     table.add(targets, *layer, block, candidates.start);
                 }
-                // Adding up what sketches hold takes a look at each, so it is done when there are notably more.
+                // Measuring sketches visits each of them, so it is done only after notable growth.
                 let has_grown = table.layers.len() > measured_rows + measured_rows / 4;
                 let bytes = if has_grown { index.bytes() + table.bytes() } else { 0 };
                 measured_rows = if has_grown { table.layers.len() } else { measured_rows };
@@ -247,7 +257,7 @@ struct Table {
 }
 
 impl Table {
-    fn empty(spec: &Spec<'_>) -> Table {
+    fn empty(spec: &MergeSpec<'_>) -> Table {
         let states = spec.view.aggregates.iter().map(|aggregate| States::new(aggregate, spec.precision)).collect();
         Table { states, ..Table::default() }
     }
@@ -269,7 +279,7 @@ impl Table {
     }
 
     /// Stitches the sessions of all parts; those that start in the range are rows.
-    fn sessions(&mut self, spec: &Spec<'_>, gap: i64, parts: &[(&Part, Layers, Vec<u32>)]) {
+    fn sessions(&mut self, spec: &MergeSpec<'_>, gap: i64, parts: &[(&Part, Layers, Vec<u32>)]) {
         let blocks = || parts.iter().flat_map(|(part, layer, keys)| part.blocks.iter().map(move |b| (b, *layer, keys)));
         let first_speed_id = spec.first_speed_id();
         let mut pieces = Vec::new();
@@ -278,10 +288,10 @@ impl Table {
             let first_shown = first_speed_id.filter(|_| layer == Layers::SPEED);
             let rows = block.windows.iter().zip(&block.lasts).zip(&block.keys);
             for ((first, last), key) in rows {
-                // A session that has become part of another has no key any more.
+                // A session that has become part of another has lost its key.
                 let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
-                if key != NO_GROUP && first_shown.is_none_or(|shown| *first >= shown) {
-                    pieces.push(Piece { key, first: *first, last: *last, place });
+                if key != NO_GROUP && *first >= frozen_until {
+                    pieces.push(SessionPiece { key, first: *first, last: *last, place });
                 }
                 place += 1;
             }
@@ -306,9 +316,9 @@ impl Table {
 }
 
 /// The rows of `block` that may have a part in the range.
-fn candidates(spec: &Spec<'_>, part: &Part, block: &Block) -> std::ops::Range<usize> {
+fn candidates(spec: &MergeSpec<'_>, part: &Part, block: &Block) -> std::ops::Range<usize> {
     match spec.view.window {
-        // What lies outside may belong to a session that starts inside.
+        // A row outside the range may belong to a session that starts inside.
         Window::Session { .. } => 0..block.len(),
         window if part.panes => {
             let (from, to) = window.panes_of(spec.from, spec.to);
@@ -318,23 +328,24 @@ fn candidates(spec: &Spec<'_>, part: &Part, block: &Block) -> std::ops::Range<us
     }
 }
 
-/// Where the rows of a block go. Panes go to as many rows as windows cover them: a round for each.
+/// The rows of the merged table that the rows of a block belong to. A pane belongs to one row per window that covers it: one
+/// round for each.
 #[derive(Debug, Default)]
 struct Targets {
-    /// The row of every candidate, or [`NO_GROUP`] where it is left out.
+    /// The row of every candidate, or [`NO_GROUP`] if it is excluded.
     rounds: Vec<Vec<u32>>,
-    places: Vec<Place>,
+    places: Vec<RowLine>,
 }
 
 impl Targets {
     fn fill(
         &mut self,
-        (spec, from): (&Spec<'_>, i64),
+        (spec, from): (&MergeSpec<'_>, i64),
         panes: bool,
         block: &Block,
         candidates: std::ops::Range<usize>,
         translation: &[u32],
-        rows: &mut Rows,
+        rows: &mut RowIndex,
     ) -> Result<(), MergeError> {
         self.rounds.iter_mut().for_each(Vec::clear);
         if !panes && self.rounds.is_empty() {
@@ -368,13 +379,13 @@ impl Targets {
         Ok(())
     }
 
-    /// Works out where the rows of a window or pane go; outside the range nowhere.
+    /// Finds the rows of a window or pane; outside the range there are none.
     fn place(
         &mut self,
-        (spec, from): (&Spec<'_>, i64),
+        (spec, from): (&MergeSpec<'_>, i64),
         panes: bool,
         window: i64,
-        rows: &Rows,
+        rows: &RowIndex,
     ) -> Result<(), MergeError> {
         self.places.clear();
         let inside = |id: i64| id >= from && id < spec.to;
@@ -400,17 +411,17 @@ impl Merged {
         Merged { windows, lasts, groups, layout, keys: index.into_keys(), states, layers }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.windows.len()
     }
 
-    /// Are there no rows?
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
 
-    /// Row numbers in the order of window, then dimensions (NULL first).
+    /// Returns row numbers in the order of window, then dimensions (NULL first).
     pub fn sorted_rows(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         let by = |row: &u32| (self.windows[*row as usize], self.keys.get(self.groups[*row as usize]));
@@ -418,28 +429,28 @@ impl Merged {
         order
     }
 
-    /// The kept dimensions, one column each, in row order.
+    /// Returns the kept dimensions, one column each, in row order.
     pub fn dimension_columns(&self) -> Result<Vec<ArrayRef>, ArrowError> {
         self.layout.decode(self.groups.iter().map(|key| self.keys.get(*key)))
     }
 }
 
-/// The rows to look at: how many, and between which windows.
-struct Extent {
+/// The candidates for merging: their number, and their first and last window.
+struct Candidates {
     rows: usize,
     first: i64,
     last: i64,
 }
 
-impl Default for Extent {
-    fn default() -> Extent {
-        Extent { rows: 0, first: i64::MAX, last: i64::MIN }
+impl Default for Candidates {
+    fn default() -> Candidates {
+        Candidates { rows: 0, first: i64::MAX, last: i64::MIN }
     }
 }
 
-impl Extent {
-    /// Takes in the rows of `part` that may be in the range, and says how many they are.
-    fn add(&mut self, spec: &Spec<'_>, part: &Part) -> usize {
+impl Candidates {
+    /// Adds the rows of `part` that may be in the range, and returns their number.
+    fn add(&mut self, spec: &MergeSpec<'_>, part: &Part) -> usize {
         let before = self.rows;
         let (from, to) = if part.panes { spec.view.window.panes_of(spec.from, spec.to) } else { (spec.from, spec.to) };
         for block in &part.blocks {
@@ -453,23 +464,23 @@ impl Extent {
         self.rows - before
     }
 
-    /// Takes in rows that are there already.
-    fn add_begun(&mut self, table: &Table) {
+    /// Adds the rows of a base.
+    fn add_base(&mut self, table: &Table) {
         self.rows += table.windows.len();
         self.first = table.windows.iter().copied().fold(self.first, i64::min);
         self.last = table.windows.iter().copied().fold(self.last, i64::max);
     }
 
-    fn windows(&self, spec: &Spec<'_>) -> Windows {
+    fn windows(&self, spec: &MergeSpec<'_>) -> WindowSpan {
         let spacing = match (spec.grain, spec.view.window) {
             (Grain::All, _) | (_, Window::All) => Spacing::Single,
             (Grain::Every(grid), _) | (Grain::Window, Window::Tumble(grid)) => even(grid),
             (Grain::Window, _) => Spacing::Uneven,
         };
         if self.rows == 0 || matches!(spacing, Spacing::Single) {
-            return Windows { first: ALL_TIME.0, last: ALL_TIME.0, spacing: Spacing::Single };
+            return WindowSpan { first: ALL_TIME.0, last: ALL_TIME.0, spacing: Spacing::Single };
         }
-        Windows { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), spacing }
+        WindowSpan { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), spacing }
     }
 }
 
@@ -478,7 +489,7 @@ fn even(grid: Grid) -> Spacing {
 }
 
 /// The keys that candidates have: all of them, unless the candidates are fewer than the keys.
-fn keys_in_use(spec: &Spec<'_>, part: &Part, candidates: usize) -> Vec<u32> {
+fn keys_in_use(spec: &MergeSpec<'_>, part: &Part, candidates: usize) -> Vec<u32> {
     let all = 0..part.keys.len() as u32;
     if candidates >= part.keys.len() {
         return all.collect();
@@ -493,7 +504,7 @@ fn keys_in_use(spec: &Spec<'_>, part: &Part, candidates: usize) -> Vec<u32> {
 
 /// For every key of `part` its number in `index`; [`NO_GROUP`] where the filter is not true, and for keys not in `ids`.
 fn translate(
-    spec: &Spec<'_>,
+    spec: &MergeSpec<'_>,
     part: &Part,
     ids: &[u32],
     whole_key: bool,

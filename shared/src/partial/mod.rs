@@ -1,14 +1,13 @@
-//! Keeps events as mergeable states, in columns, between reading them and returning a value.
+//! Contains partial aggregates: mergeable states in columns, between reading events and showing a figure.
 //!
-//! Three stages: *observe* values into states, *merge* states, *finish* states into a column. Merging is associative
-//! and commutative, with the state of nothing as identity: exactly for counts, integers, decimals, minimum and maximum;
-//! to the last bits for float sums. The speed layer, the batch layer and every answer hold the same states, so one
-//! merge serves the query, the reconciliation and coarser grains alike.
+//! Three stages: *observe* values into states, *merge* states, *finish* states into a column. Merging is associative and
+//! commutative, with the state of no events as identity; [`states`] states the law. The speed layer, the batch layer and every
+//! query hold the same states, so one merge serves queries, reconciliation and coarser grains.
 //!
 //! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups. [`block`]: rows of
-//! (window, key, states), and the immutable [`block::Part`] a reader holds. [`accumulate`]: folding events into blocks.
-//! [`sketch`]: what a group keeps of values that a number cannot sum up. [`merge`]: several parts into one table,
-//! within a [`query_budget`]. [`codec`]: parts as Arrow columns and back.
+//! (window, key, states), and the immutable [`block::Part`] that readers hold. [`accumulate`]: folding events into blocks.
+//! [`sketch`]: states of measures that need the values themselves. [`merge`]: several parts into one table, within a
+//! [`query_budget`]. [`codec`]: parts as Arrow columns and back.
 
 pub mod accumulate;
 pub mod block;

@@ -1,39 +1,40 @@
-//! Limits a query in time and memory, and cancels it if its client disconnects. Checked between blocks
-//! of rows, so it costs nothing per row.
+//! Bounds the time and memory of one query, and cancels it when its client has disconnected.
+//!
+//! The budget is checked between blocks of rows, so it costs nothing per row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Why merging stops.
+/// The reason why a query was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
     #[error("client disconnected")]
     Abandoned,
     #[error("query timed out")]
     Time,
-    #[error("the answer takes more than {bytes_max} bytes while it is made")]
+    #[error("query exceeded its memory limit of {bytes_max} bytes")]
     Bytes { bytes_max: usize },
 }
 
-/// What one query may take.
+/// The time and memory that one query may use.
 #[derive(Debug, Clone)]
-pub struct Allowance {
-    /// Set once the client has disconnected.
+pub struct QueryBudget {
+    /// Set when the client has disconnected.
     pub abandoned: Arc<AtomicBool>,
-    /// `None`: as long as it takes.
+    /// `None`: without limit.
     pub until: Option<Instant>,
-    /// Of the merged table and its keys.
+    /// Bytes of the merged table and its keys.
     pub bytes_max: usize,
 }
 
-impl Allowance {
-    /// Everything: for work that is bounded otherwise.
-    pub fn unlimited() -> Allowance {
-        Allowance { abandoned: Arc::default(), until: None, bytes_max: usize::MAX }
+impl QueryBudget {
+    /// Returns a budget without limits, for work that is bounded otherwise.
+    pub fn unlimited() -> QueryBudget {
+        QueryBudget { abandoned: Arc::default(), until: None, bytes_max: usize::MAX }
     }
 
-    /// Fails if the query was cancelled, or exceeds its time, or its memory with `bytes` held.
+    /// Fails if the client has disconnected, time is up, or the query holds more than its limit of `bytes`.
     pub fn check(&self, bytes: usize) -> Result<(), Exceeded> {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Exceeded::Abandoned);
@@ -48,9 +49,9 @@ impl Allowance {
     }
 }
 
-impl Default for Allowance {
-    fn default() -> Allowance {
-        Allowance::unlimited()
+impl Default for QueryBudget {
+    fn default() -> QueryBudget {
+        QueryBudget::unlimited()
     }
 }
 
@@ -59,14 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_bound_is_told_apart() {
-        let free = Allowance::unlimited();
+    fn each_limit_has_its_own_error() {
+        let free = QueryBudget::unlimited();
         assert_eq!(free.check(usize::MAX), Ok(()));
-        let small = Allowance { bytes_max: 10, ..free.clone() };
+        let small = QueryBudget { bytes_max: 10, ..free.clone() };
         assert_eq!((small.check(10), small.check(11)), (Ok(()), Err(Exceeded::Bytes { bytes_max: 10 })));
-        let late = Allowance { until: Some(Instant::now()), ..free.clone() };
+        let late = QueryBudget { until: Some(Instant::now()), ..free.clone() };
         assert_eq!(late.check(0), Err(Exceeded::Time));
         free.abandoned.store(true, Ordering::Relaxed);
-        assert_eq!(small.check(0), Err(Exceeded::Abandoned), "whoever shares it is told");
+        assert_eq!(small.check(0), Err(Exceeded::Abandoned), "clones share the flag");
     }
 }

@@ -1,5 +1,4 @@
-//! Finds the row of a merged table for a window and a key. Rows are numbered as they appear, and found without hashing
-//! if there are few windows and keys compared with rows.
+//! Numbers the rows of a merged table by window and key, without hashing if windows and keys are few for the rows.
 
 use hashbrown::HashTable;
 
@@ -8,16 +7,16 @@ use crate::partial::states::NO_GROUP;
 /// Cells of a dense table that are always worth clearing.
 const DENSE_CELLS_MIN: usize = 1 << 14;
 
-/// Rows of (window, key), numbered from 0.
+/// RowIndex of (window, key), numbered from 0.
 #[derive(Debug)]
-pub struct Rows {
+pub struct RowIndex {
     pub windows: Vec<i64>,
     pub groups: Vec<u32>,
-    found: Found,
+    found: Lookup,
 }
 
 #[derive(Debug)]
-enum Found {
+enum Lookup {
     /// A cell for every window and key.
     Dense {
         first: i64,
@@ -30,13 +29,13 @@ enum Found {
 
 /// The windows that rows may have, from `first` to `last`.
 #[derive(Debug, Clone, Copy)]
-pub struct Windows {
+pub struct WindowSpan {
     pub first: i64,
     pub last: i64,
     pub spacing: Spacing,
 }
 
-/// How far the windows are apart.
+/// The distance between windows.
 #[derive(Debug, Clone, Copy)]
 pub enum Spacing {
     /// There is only one.
@@ -47,21 +46,21 @@ pub enum Spacing {
     Uneven,
 }
 
-/// Where the rows of one window are looked up.
+/// The position at which the rows of one window are looked up.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct RowLine {
     window: i64,
     line: usize,
 }
 
-impl Rows {
-    /// No rows yet; at most `candidates` will be looked up, with keys below `keys`.
-    pub fn new(windows: Windows, keys: usize, candidates: usize) -> Rows {
+impl RowIndex {
+    /// Returns a table without rows; at most `candidates` will be looked up, with keys below `keys`.
+    pub fn new(windows: WindowSpan, keys: usize, candidates: usize) -> RowIndex {
         let size = match windows.spacing {
             Spacing::Single => i64::MAX,
             Spacing::Even(size) => size,
             Spacing::Uneven => {
-                return Rows { windows: Vec::new(), groups: Vec::new(), found: Found::Sparse(HashTable::new()) };
+                return RowIndex { windows: Vec::new(), groups: Vec::new(), found: Lookup::Sparse(HashTable::new()) };
             }
         };
         let span = windows.last.checked_sub(windows.first).filter(|span| *span >= 0);
@@ -69,36 +68,36 @@ impl Rows {
         let cells = lines.and_then(|lines| lines.checked_mul(keys));
         // More than a few cells for each lookup would cost more to clear than the hashing they save.
         let found = match cells.filter(|cells| *cells <= DENSE_CELLS_MIN.max(4 * candidates)) {
-            Some(cells) => Found::Dense { first: windows.first, size, keys, table: vec![NO_GROUP; cells] },
-            None => Found::Sparse(HashTable::new()),
+            Some(cells) => Lookup::Dense { first: windows.first, size, keys, table: vec![NO_GROUP; cells] },
+            None => Lookup::Sparse(HashTable::new()),
         };
-        Rows { windows: Vec::new(), groups: Vec::new(), found }
+        RowIndex { windows: Vec::new(), groups: Vec::new(), found }
     }
 
-    /// Where the rows of `window` are; worked out once for neighbours that share it.
+    /// Returns the lookup position of `window`, computed once for neighbours that share it.
     #[inline]
-    pub fn place(&self, window: i64) -> Place {
+    pub fn place(&self, window: i64) -> RowLine {
         let line = match &self.found {
-            Found::Dense { first, size, keys, .. } => ((window - first) / size) as usize * keys,
-            Found::Sparse(_) => 0,
+            Lookup::Dense { first, size, keys, .. } => ((window - first) / size) as usize * keys,
+            Lookup::Sparse(_) => 0,
         };
-        Place { window, line }
+        RowLine { window, line }
     }
 
-    /// The number of the row of `key` in a window, a new one if there was none.
+    /// Returns the number of the row of `key` in a window; a new one if there was none.
     #[inline]
-    pub fn row_of(&mut self, place: Place, key: u32) -> u32 {
-        let Rows { windows, groups, found } = self;
+    pub fn row_of(&mut self, place: RowLine, key: u32) -> u32 {
+        let RowIndex { windows, groups, found } = self;
         let row = windows.len() as u32;
         match found {
-            Found::Dense { table, .. } => {
+            Lookup::Dense { table, .. } => {
                 let cell = &mut table[place.line + key as usize];
                 if *cell != NO_GROUP {
                     return *cell;
                 }
                 *cell = row;
             }
-            Found::Sparse(table) => {
+            Lookup::Sparse(table) => {
                 let hash = hash(place.window, key);
                 let same = |row: &u32| windows[*row as usize] == place.window && groups[*row as usize] == key;
                 if let Some(row) = table.find(hash, same) {
@@ -123,17 +122,17 @@ fn hash(window: i64, key: u32) -> u64 {
 mod tests {
     use super::*;
 
-    fn numbered(rows: &mut Rows) -> Vec<u32> {
+    fn numbered(rows: &mut RowIndex) -> Vec<u32> {
         let asked = [(30, 0), (0, 1), (30, 0), (30, 1), (-20, 1), (0, 1), (-20, 1)];
         asked.iter().map(|(window, key)| rows.row_of(rows.place(*window), *key)).collect()
     }
 
     #[test]
     fn dense_and_sparse_tables_give_the_same_numbers() {
-        let windows = Windows { first: -20, last: 30, spacing: Spacing::Even(10) };
-        let mut dense = Rows::new(windows, 2, 7);
-        let mut sparse = Rows::new(Windows { last: i64::MAX / 2, spacing: Spacing::Even(1), ..windows }, 2, 7);
-        assert!(matches!((&dense.found, &sparse.found), (Found::Dense { .. }, Found::Sparse(_))));
+        let windows = WindowSpan { first: -20, last: 30, spacing: Spacing::Even(10) };
+        let mut dense = RowIndex::new(windows, 2, 7);
+        let mut sparse = RowIndex::new(WindowSpan { last: i64::MAX / 2, spacing: Spacing::Even(1), ..windows }, 2, 7);
+        assert!(matches!((&dense.found, &sparse.found), (Lookup::Dense { .. }, Lookup::Sparse(_))));
         assert_eq!(numbered(&mut dense), [0, 1, 0, 2, 3, 1, 3]);
         assert_eq!(numbered(&mut sparse), [0, 1, 0, 2, 3, 1, 3]);
         assert_eq!((&dense.windows, &dense.groups), (&sparse.windows, &sparse.groups));
@@ -142,10 +141,10 @@ mod tests {
     #[test]
     fn extremes_do_not_overflow() {
         for (first, last) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (0, i64::MAX)] {
-            let mut rows = Rows::new(Windows { first, last, spacing: Spacing::Even(1) }, 3, 10);
+            let mut rows = RowIndex::new(WindowSpan { first, last, spacing: Spacing::Even(1) }, 3, 10);
             assert_eq!(rows.row_of(rows.place(i64::MAX), 2), 0);
         }
-        let mut one = Rows::new(Windows { first: 0, last: 0, spacing: Spacing::Single }, 3, 10);
+        let mut one = RowIndex::new(WindowSpan { first: 0, last: 0, spacing: Spacing::Single }, 3, 10);
         assert_eq!(one.row_of(one.place(0), 2), 0);
     }
 }

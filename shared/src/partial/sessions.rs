@@ -1,9 +1,13 @@
-//! Forms sessions: events of a key with less than the gap between each and the next.
+//! Finds, joins and merges sessions: events of a key with less than the gap between each and the next.
 //!
-//! A session is kept as the times of its first and its last event. Let S(A) be the sessions of a set of events A. Then
-//! S(A ∪ B) = stitch(S(A), S(B)), where stitching joins sessions less than a gap apart. So sessions may be cut anywhere
-//! (at the seam, at the edge of a date, by partition). [`SessionIndex`] finds the sessions that new events meet;
-//! [`stitch`] joins sorted ones; [`LiveSessions`] decides which events are late.
+//! A session is kept as the times [first, last] of its first and last event. Two sessions of a key meet if the time between
+//! them is less than the gap, and join to their hull; sessions(A) is the closure of A's events under joining. Because joining is
+//! associative and commutative,
+//!
+//!     sessions(A ∪ B) = join(sessions(A) ∪ sessions(B))
+//!
+//! for any split of the events: at the seam, at the edge of a date, by partition. [`SessionIndex`] finds the sessions that new
+//! events meet; [`stitch`] joins sorted ones; [`LiveSessions`] decides which events are late.
 
 use std::collections::HashMap;
 
@@ -11,44 +15,44 @@ use std::collections::HashMap;
 #[derive(Debug)]
 pub struct SessionIndex {
     gap: i64,
-    by_key: Vec<Vec<Placed>>,
+    by_key: Vec<Vec<SessionRow>>,
     sessions: usize,
 }
 
-/// A session in a row.
+/// A session and its row.
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+struct SessionRow {
     first: i64,
     last: i64,
     slot: u32,
 }
 
-/// The session that some events belong to now.
+/// The session that some events have joined.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Joined {
+pub struct JoinedSession {
     pub first: i64,
     pub last: i64,
     pub slot: u32,
-    /// No session was met; it has the row that was offered.
+    /// Whether the events met no session; the new session has the offered row.
     pub is_new: bool,
-    /// The rows of further sessions that were met.
+    /// The rows of further sessions that were met, which are now part of this one.
     pub absorbed: Vec<u32>,
 }
 
 impl SessionIndex {
-    /// No sessions yet; `gap` in microseconds.
+    /// Returns an index without sessions; `gap` in microseconds.
     pub fn new(gap: i64) -> SessionIndex {
         SessionIndex { gap, by_key: Vec::new(), sessions: 0 }
     }
 
-    /// Is an event at `next` in the session whose last event was at `last`?
+    /// Returns whether an event at `next` is in the session whose last event is at `last`.
     #[inline]
     pub fn meet(&self, last: i64, next: i64) -> bool {
         next < last.saturating_add(self.gap)
     }
 
-    /// Lets events of `key` from `first` to `last`, one session among themselves, join those they meet.
-    pub fn join(&mut self, key: u32, first: i64, last: i64, new_slot: u32) -> Joined {
+    /// Joins a session of `key` from `first` to `last` with those it meets (I4).
+    pub fn join(&mut self, key: u32, first: i64, last: i64, new_slot: u32) -> JoinedSession {
         let gap = self.gap;
         if self.by_key.len() <= key as usize {
             self.by_key.resize_with(key as usize + 1, Vec::new);
@@ -57,36 +61,37 @@ impl SessionIndex {
         let from = sessions.partition_point(|s| s.last.saturating_add(gap) <= first);
         let met = sessions[from..].iter().take_while(|s| s.first < last.saturating_add(gap)).count();
         if met == 0 {
-            sessions.insert(from, Placed { first, last, slot: new_slot });
+            sessions.insert(from, SessionRow { first, last, slot: new_slot });
             self.sessions += 1;
-            return Joined { first, last, slot: new_slot, is_new: true, absorbed: Vec::new() };
+            return JoinedSession { first, last, slot: new_slot, is_new: true, absorbed: Vec::new() };
         }
-        let Placed { first: earliest, slot, .. } = sessions[from];
+        let SessionRow { first: earliest, slot, .. } = sessions[from];
         let (first, last) = (first.min(earliest), last.max(sessions[from + met - 1].last));
         let absorbed = sessions.drain(from + 1..from + met).map(|s| s.slot).collect::<Vec<_>>();
         self.sessions -= absorbed.len();
-        sessions[from] = Placed { first, last, slot };
-        Joined { first, last, slot, is_new: false, absorbed }
+        sessions[from] = SessionRow { first, last, slot };
+        JoinedSession { first, last, slot, is_new: false, absorbed }
     }
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.by_key.capacity() * size_of::<Vec<Placed>>() + self.sessions * size_of::<Placed>()
+        self.by_key.capacity() * size_of::<Vec<SessionRow>>() + self.sessions * size_of::<SessionRow>()
     }
 }
 
-/// A piece of a session, somewhere.
+/// A piece of a session in one of several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Piece {
+pub struct SessionPiece {
     pub key: u32,
     pub first: i64,
     pub last: i64,
-    /// Where it is, as its owner numbers it.
+    /// Its position in the caller's numbering.
     pub place: u32,
 }
 
-/// Sorts `pieces` and calls `each` with the pieces of every whole session, and its first and last event.
-pub fn stitch(pieces: &mut [Piece], gap: i64, mut each: impl FnMut(&[Piece], i64, i64)) {
+/// Sorts `pieces` and calls `each` with the pieces of every whole session, and its first and last event (I4).
+pub fn stitch(pieces: &mut [SessionPiece], gap: i64, mut each: impl FnMut(&[SessionPiece], i64, i64)) {
+    // I4: the order of the pieces does not matter.
     pieces.sort_unstable();
     let mut from = 0;
     while from < pieces.len() {
@@ -102,23 +107,23 @@ pub fn stitch(pieces: &mut [Piece], gap: i64, mut each: impl FnMut(&[Piece], i64
     }
 }
 
-/// The sessions of one partition that have not ended, by which events are judged as late.
+/// The open sessions of one partition, by which late events are recognised.
 ///
-/// An event is judged with the live session it joins: it is late if the end of that session, or of the event alone if
-/// it joins none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus
-/// allowed lateness is not after it is over, and forgotten. Which sessions are live depends on the log alone (the
-/// events of the partition in log order that were not late), not on cuts and seams, so replay gives the same verdicts.
+/// An event joins the open sessions it meets. It is late if the end of the joined session, or of the event alone if it meets
+/// none, plus allowed lateness is not after the watermark just before the event. A session whose own end plus allowed lateness
+/// is not after the watermark is closed and removed. The open sessions follow from the log alone (the events of the partition
+/// in log order that were not late), not from cuts and seams, so replay gives the same verdicts (I3).
 #[derive(Debug)]
 pub struct LiveSessions {
     gap: i64,
     allowed_lateness: i64,
     by_key: HashMap<Box<[u8]>, Vec<(i64, i64)>>,
     watermark: Option<i64>,
-    /// Keys at which those whose sessions are over are swept out.
+    /// Number of keys at which keys without open sessions are removed.
     sweep_at: usize,
 }
 
-/// Keys below which sweeping is not worth it.
+/// Number of keys below which keys are not swept.
 const SWEEP_KEYS_MIN: usize = 1024;
 
 impl LiveSessions {
@@ -127,7 +132,7 @@ impl LiveSessions {
         LiveSessions { gap, allowed_lateness, by_key: HashMap::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
     }
 
-    /// Adds the next event of the log, of an encoded key at `time`, and returns whether it is late.
+    /// Adds the next event of the log, of an encoded key at `time`. Returns whether it is late.
     pub fn judge(&mut self, key: &[u8], time: i64, watermark: Option<i64>) -> bool {
         self.watermark = self.watermark.max(watermark);
         let LiveSessions { gap, allowed_lateness, .. } = *self;
@@ -190,12 +195,17 @@ mod tests {
         sessions
     }
 
-    fn indexed(times: &[i64], base: u32) -> Vec<Piece> {
+    fn indexed(times: &[i64], base: u32) -> Vec<SessionPiece> {
         let mut index = SessionIndex::new(GAP);
         for (slot, time) in times.iter().enumerate() {
             index.join(3, *time, *time, base + slot as u32);
         }
-        index.by_key.iter().flatten().map(|s| Piece { key: 3, first: s.first, last: s.last, place: s.slot }).collect()
+        index
+            .by_key
+            .iter()
+            .flatten()
+            .map(|s| SessionPiece { key: 3, first: s.first, last: s.last, place: s.slot })
+            .collect()
     }
 
     proptest! {
@@ -245,7 +255,7 @@ mod tests {
         index.join(0, 0, 0, 0);
         index.join(0, 15, 16, 1);
         let bridged = index.join(0, 8, 8, 2);
-        assert_eq!(bridged, Joined { first: 0, last: 16, slot: 0, is_new: false, absorbed: vec![1] });
+        assert_eq!(bridged, JoinedSession { first: 0, last: 16, slot: 0, is_new: false, absorbed: vec![1] });
     }
 
     #[test]

@@ -26,7 +26,7 @@ use self::exact::Total;
 use self::exact_variance::ExactSpread;
 use self::first_last::{Edge, Edges};
 use self::integer_sums::IntegerSums;
-pub use self::selection::{Offsets, Places, Selection};
+pub use self::selection::{EventPositions, Offsets, Selection};
 use self::sketches::Sketches;
 use self::variance::Spreads;
 use crate::double::canonical;
@@ -36,7 +36,7 @@ use crate::view::{Aggregate, AggregateFunction, Precision};
 /// Marks a row that belongs to no group.
 pub const NO_GROUP: u32 = u32::MAX;
 
-/// Which end of the order is kept.
+/// The end of the order that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extreme {
     Min,
@@ -96,7 +96,7 @@ pub enum States {
 }
 
 impl States {
-    /// States of no groups for `aggregate`, which keep as much of the values as `precision` says.
+    /// Returns states without groups for `aggregate`, which keep as much of the values as `precision` says.
     pub fn new(aggregate: &Aggregate, precision: Precision) -> States {
         let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
         let extreme = match aggregate.function {
@@ -134,7 +134,7 @@ impl States {
         }
     }
 
-    /// Number of groups.
+    /// Returns the number of groups.
     pub fn len(&self) -> usize {
         match self {
             States::Count(counts) | States::Integers { counts, .. } | States::Doubles { counts, .. } => counts.len(),
@@ -148,12 +148,12 @@ impl States {
         }
     }
 
-    /// Are there no groups?
+    /// Returns whether there are no groups.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds `more` groups that have seen nothing.
+    /// Adds `more` groups without values.
     pub fn grow(&mut self, more: usize) {
         let len = self.len() + more;
         match self {
@@ -190,9 +190,9 @@ impl States {
         }
     }
 
-    /// Observes values: row `rows[i]` of `argument` in group `groups[i]`. `COUNT(*)` has no argument.
-    /// The argument has the Arrow type of the aggregate's argument; `places` says when and where the rows happened.
-    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>, places: &Places<'_>) {
+    /// Adds values: row `rows[i]` of `argument` to group `groups[i]`. `COUNT(*)` does not have an argument.
+    /// The argument has the Arrow type of the aggregate's argument; `places` has the event time and log position of each row.
+    pub fn observe(&mut self, selection: Selection<'_>, argument: Option<&ArrayRef>, places: &EventPositions<'_>) {
         let Some(argument) = argument else {
             if let States::Count(counts) = self {
                 selection.for_each(|group, _| counts[group] += 1);
@@ -257,8 +257,8 @@ impl States {
         }
     }
 
-    /// Merges row `first + i` of `other` into group `groups[i]`; [`NO_GROUP`] skips a row. Both are of one aggregate,
-    /// but may differ in precision: the result has that of `self`.
+    /// Merges row `first + i` of `other` into group `groups[i]` (I4); [`NO_GROUP`] skips a row. Both are of one aggregate, but
+    /// may differ in precision: the result has that of `self`.
     pub fn merge(&mut self, groups: &[u32], other: &States, first: usize) {
         // I4: merging is associative and commutative; `laws.rs` checks every state.
         let rows = first..first + groups.len();
@@ -318,7 +318,7 @@ impl States {
         }
     }
 
-    /// The same sums as they are stored, if they are not rounded yet.
+    /// Returns the same sums as they are stored, if they are not rounded yet.
     pub fn rounded(&self) -> Option<States> {
         match self {
             States::ExactDoubles { sums, counts } => {
@@ -341,7 +341,7 @@ impl States {
         }
     }
 
-    /// Memory held, in bytes.
+    /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             States::Count(counts) => counts.capacity() * 8,

@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use shared::partial::accumulate::{Accumulator, Evaluated};
+use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
-use shared::partial::states::{Offsets, Places};
+use shared::partial::states::{EventPositions, Offsets};
 use shared::view::{Precision, View};
 use shared::window::Window;
 
@@ -143,9 +143,9 @@ impl BoundedFold {
         let all = 0..batch.times.len() as u32;
         let rows: Vec<u32> = all.filter(|row| in_panes(row) && in_bucket(row) && is_free(row)).collect();
         self.measure_in = self.measure_in.saturating_sub(rows.len());
-        self.accumulator.fold(&Evaluated {
+        self.accumulator.fold(&EvaluatedBatch {
             panes: &panes,
-            places: Places {
+            places: EventPositions {
                 times: &batch.times,
                 offsets: Offsets::Listed { partitions: &batch.partitions, offsets: &batch.offsets },
             },

@@ -13,11 +13,10 @@
 //!
 //! `exact` is what the measure shows, NULL where it is not exact. The images are NULL where nothing was seen.
 //!
-//! A sum that does not fit its column can still be merged with others. `sum` of integers is NULL then, and `wide` has
-//! it as 32 bytes, little endian. `sum` of DOUBLE is infinite then, and `correction` the sum times 2^-1200; so are
-//! `sum` and `squares` of variances, with the low part; squares below 1e-275 are 0 with the low part times 2^1200.
-//! Tables of earlier versions, which have neither `wide` nor such low parts, are read as they are: an overflowed sum
-//! stays so until its window is recomputed.
+//! A sum that does not fit its column can still be merged with others. `sum` of integers is NULL then, and `wide` has it as 32
+//! bytes, little endian. `sum` of DOUBLE is infinite then, and `correction` the sum times 2^-1200; so are `sum` and `squares` of
+//! variances, with the low part; squares below 1e-275 are 0 with the low part times 2^1200. Tables of earlier versions, which
+//! have neither `wide` nor such low parts, are read as they are: sums that had overflowed stay NULL or infinite until their window is recomputed.
 
 use std::sync::Arc;
 

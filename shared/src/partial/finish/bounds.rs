@@ -1,4 +1,4 @@
-//! Computes the interval of a measure whose aggregates are estimates.
+//! Computes the intervals of composed measures whose aggregates are estimates.
 //!
 //! A composed measure lies between its values at the corners of the intervals of the aggregates it reads. If it reads
 //! several, each interval is taken wide enough (99.7 %) that all of them hold together 95 % of the time; by the union
@@ -92,7 +92,7 @@ pub(super) fn of_composed(
     Ok(Some(Bounds { low: nullif(&low, &without)?, high: nullif(&high, &without)? }))
 }
 
-/// Where is there a value, and a finite one?
+/// Returns which rows have a finite value.
 fn is_finite(column: &ArrayRef) -> Result<BooleanArray, ArrowError> {
     if *column.data_type() != ArrowType::Float64 {
         return is_not_null(column);

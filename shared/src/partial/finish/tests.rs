@@ -1,10 +1,10 @@
-//! Measures composed of what is not exact: intervals at the corners.
+//! Tests the intervals of measures that are composed of estimates, at their corners.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 
 use super::*;
-use crate::partial::states::{Offsets, Places, Selection};
+use crate::partial::states::{EventPositions, Offsets, Selection};
 use crate::scalar::{ArithmeticOp, Node, Scalar};
 use crate::view::{Measure, Precision};
 use crate::window::Window;
@@ -47,7 +47,7 @@ fn states(view: &View) -> Vec<States> {
     let state = |aggregate: &Aggregate| {
         let mut states = States::new(aggregate, Precision::Sketch);
         states.grow(3);
-        let places = Places { times: &vec![0; rows.len()], offsets: Offsets::Run { partition: 0, first: 0 } };
+        let places = EventPositions { times: &vec![0; rows.len()], offsets: Offsets::Run { partition: 0, first: 0 } };
         for _ in 0..2 {
             let selection = Selection { groups: &groups, rows: &rows, mask: None };
             states.observe(selection, aggregate.argument.as_ref().map(|_| &values), &places);

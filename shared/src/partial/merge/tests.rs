@@ -1,4 +1,4 @@
-//! Any split of any events over any parts, merged at any grain over any dimensions, equals the naive fold.
+//! Tests that any split of events over parts, merged at any grain over any dimensions, equals a naive fold.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use proptest::prelude::*;
 
 use super::*;
-use crate::partial::accumulate::{Accumulator, Evaluated};
+use crate::partial::accumulate::{Accumulator, EvaluatedBatch};
 use crate::partial::codec;
 use crate::partial::finish::finish_measures;
-use crate::partial::states::{Offsets, Places};
+use crate::partial::states::{EventPositions, Offsets};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Dimension, Measure, OutputColumn};
 
@@ -101,9 +101,9 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
         let arguments = [None, Some(numbers.clone()), Some(numbers.clone()), Some(prices), Some(numbers), Some(colors)];
         let masks = [None, Some(wanted), None, None, None, None];
         let all: Vec<u32> = (0..batch.len() as u32).collect();
-        accumulator.fold(&Evaluated {
+        accumulator.fold(&EvaluatedBatch {
             panes: &panes,
-            places: Places { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
+            places: EventPositions { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
             keys: Some(&keys),
             arguments: &arguments,
             masks: &masks,
@@ -195,15 +195,15 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = Spec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         // What was merged once serves for any rest.
-        let free = Allowance::unlimited();
+        let free = QueryBudget::unlimited();
         let (first, rest) = sources.split_at(sources.len() / 2);
-        let begun = begin(&spec, first, &free).expect("merges");
+        let base = merge_base(&spec, first, &free).expect("merges");
         for _ in 0..2 {
-            let onto = merge_onto(&spec, Some(&begun), rest, &free).expect("merges");
+            let onto = merge_onto(&spec, Some(&base), rest, &free).expect("merges");
             assert_close(&found(&view, &onto), &found(&view, &merged));
         }
         let start_of = |window: i64| match grain {
@@ -218,7 +218,7 @@ proptest! {
     fn a_part_survives_its_table(rows in rows()) {
         let view = view();
         let live = part(&view, &rows);
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec::whole(&view, &[0, 1], Precision::Sketch);
         let merged = merge(&spec, &[(&live, Layers::SPEED)]).expect("merges");
         let keys = merged.dimension_columns().expect("decodes");
         let table = codec::encode(&view, &merged.windows, &merged.lasts, keys, &merged.states).expect("encodes");
@@ -236,7 +236,7 @@ proptest! {
         accumulator.absorb(&left);
         accumulator.absorb(&right);
         let absorbed = accumulator.part();
-        let spec = Spec { view: &view, from: i64::MIN, to: i64::MAX, grain: Grain::Window, precision: Precision::Sketch, dimensions: &[0, 1], horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec::whole(&view, &[0, 1], Precision::Sketch);
         let one = merge(&spec, &[(&absorbed, Layers::SPEED)]).expect("merges");
         let two = merge(&spec, &[(&left, Layers::SPEED), (&right, Layers::SPEED)]).expect("merges");
         assert_close(&found(&view, &one), &found(&view, &two));
@@ -317,7 +317,7 @@ proptest! {
         }
         let (first, end) = window.ids_starting_in(from, from + length);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = Spec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], speed_from: i64::MIN, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
@@ -345,7 +345,7 @@ fn what_is_allowed_is_kept_to() {
     let rows: Vec<Row> =
         (0..500).map(|n| Row { time: n, color: None, number: Some(n), price: 1.0, wanted: None }).collect();
     let part = part(&view, &rows);
-    let spec = Spec {
+    let spec = MergeSpec {
         view: &view,
         from: i64::MIN,
         to: i64::MAX,
@@ -355,12 +355,13 @@ fn what_is_allowed_is_kept_to() {
         horizon: Horizon::NONE,
         filter: None,
     };
-    let merged = |allowance: &Allowance| merge_onto(&spec, None, &[(&part, Layers::SPEED)], allowance).map(|m| m.len());
-    let free = Allowance::unlimited();
+    let merged =
+        |allowance: &QueryBudget| merge_onto(&spec, None, &[(&part, Layers::SPEED)], allowance).map(|m| m.len());
+    let free = QueryBudget::unlimited();
     assert_eq!(merged(&free).expect("merges"), 500);
-    let small = Allowance { bytes_max: 10_000, ..free.clone() };
+    let small = QueryBudget { bytes_max: 10_000, ..free.clone() };
     assert!(matches!(merged(&small), Err(MergeError::Exceeded(Exceeded::Bytes { bytes_max: 10_000 }))));
-    let late = Allowance { until: Some(std::time::Instant::now()), ..free.clone() };
+    let late = QueryBudget { until: Some(std::time::Instant::now()), ..free.clone() };
     assert!(matches!(merged(&late), Err(MergeError::Exceeded(Exceeded::Time))));
     free.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(matches!(merged(&free), Err(MergeError::Exceeded(Exceeded::Abandoned))));

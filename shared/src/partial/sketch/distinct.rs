@@ -1,9 +1,9 @@
-//! Counts the distinct values of a group: exactly while they are few, then by HyperLogLog.
+//! Counts the different values of a group: exactly while they are few, then with HyperLogLog.
 //!
 //! A large group also keeps a certain lower and upper bound. An exact count from batch is both at
-//! once; a few events on top of a million then move the result by a few, not by the sketch's 3 %. Source of
-//! the sketch: Flajolet, Fusy, Gandouet, Meunier 2007, "HyperLogLog: the analysis of a near-optimal cardinality
-//! estimation algorithm"; estimator and bounds are those of Apache DataSketches.
+//! once; a few events on top of a million then change the result by a few, not by the sketch's 3 %. Source of
+//! the sketch: Flajolet, Fusy, Gandouet, Meunier 2007, "HyperLogLog: the analysis of a near-optimal cardinality estimation
+//! algorithm"; estimator and bounds are those of Apache DataSketches.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub const SMALL_MAX: usize = 64;
 /// million values.
 const MARGIN: f64 = 1.1;
 
-/// What one group keeps.
+/// The state of one group.
 #[derive(Debug, Clone)]
 pub enum Distinct {
     /// The hashes of all values, ascending.
@@ -54,7 +54,7 @@ impl Default for Distinct {
 }
 
 impl Distinct {
-    /// Has nothing been seen?
+    /// Returns whether the group has no values.
     pub fn is_empty(&self) -> bool {
         matches!(self, Distinct::Small(hashes) if hashes.is_empty())
     }
@@ -78,7 +78,7 @@ impl Distinct {
         }
     }
 
-    /// Adds everything that `other` has seen.
+    /// Adds all values of `other`.
     pub fn merge(&mut self, other: &Distinct, precision: Precision) {
         if other.is_empty() {
             return;
@@ -153,7 +153,7 @@ impl Distinct {
         }
     }
 
-    /// Reads a stored state: the image, the hashes of a small group, the exact count if it is known.
+    /// Reads a stored state: the image, the hashes of a small group, the exact count if there is one.
     pub fn from_stored(
         image: Option<&[u8]>,
         hashes: Option<&[u8]>,

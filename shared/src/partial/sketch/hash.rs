@@ -1,4 +1,4 @@
-//! Hashes a value to the 128 bits that every DataSketches library computes, so that sketches can be unioned.
+//! Hashes values to the 128 bits that every DataSketches library computes, so that sketches can be merged with theirs.
 //!
 //! MurmurHash3_x64_128 (Appleby) with seed 9001 of these bytes:
 //!

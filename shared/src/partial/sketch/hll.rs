@@ -1,4 +1,4 @@
-//! Converts HyperLogLog registers to and from DataSketches images of HLL_8 with 2^12 registers.
+//! Reads and writes HyperLogLog registers as DataSketches images of HLL_8 with 2^12 registers.
 //!
 //! The registers are kept here rather than in the library's sketch for two reasons: merging them is a maximum over 4096
 //! bytes, where the library also rebuilds its sums each time (60 times as long), and the result depends on the
@@ -30,7 +30,7 @@ const ARRAY_HEADER: usize = 40;
 /// Coupons at which a list becomes a set.
 const LIST_COUPONS: usize = 8;
 
-/// What a sketch keeps of a hash: the register's address in the low 26 bits, its value in the high 6.
+/// The bits of a hash that a sketch keeps: the register's address in the low 26 bits, its value in the high 6.
 #[inline]
 pub fn coupon(hash: u128) -> u32 {
     let (address, value) = (hash as u64, (hash >> 64) as u64);

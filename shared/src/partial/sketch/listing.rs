@@ -1,4 +1,4 @@
-//! Writes the values of TOP_K as a JSON array, each in the format of its type in responses.
+//! Writes the values of TOP_K as a JSON array, each value as responses write its type.
 
 use std::cmp::Ordering;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use super::top_k::{Item, Ranked, Top, TopK};
 use crate::time::{Day, Micros};
 use crate::types::DataType;
 
-/// What to list: so many values of a type.
+/// The number and the type of listed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listing {
     pub data_type: DataType,
@@ -25,7 +25,7 @@ pub struct Listed {
     pub range: Option<(String, String)>,
 }
 
-/// What a DOUBLE is counted as: its bits, with one NaN and one zero.
+/// Returns the bits by which a DOUBLE is counted, with one NaN and one zero.
 #[inline]
 pub fn counted_double(value: f64) -> i64 {
     canonical_bits(value)

@@ -1,11 +1,10 @@
-//! Keeps the values of a group that a single number cannot represent: all values of small groups, an Apache
-//! DataSketches sketch of large ones; for batch, all values.
+//! Keeps values of groups for measures that need them: all of small groups, a DataSketches sketch of large ones.
 //!
-//! One file per measure: [`distinct`], [`percentile`], [`top_k`]; [`hash`] says which bits stand for a value and
-//! [`hll`] how registers look to other libraries. Which sketch with which error, and why: `docs/accuracy.md`.
+//! Batch keeps all values. One file per measure: [`distinct`], [`percentile`], [`top_k`]; [`hash`] defines the hashed bits and
+//! [`hll`] the registers as other libraries read them. `docs/accuracy.md` says which sketch with which error, and why.
 //!
-//! Every kind obeys the same laws: nothing merged in changes nothing; what was exact stays so while it fits its limits,
-//! whatever the order; a sketch that came from batch with its exact value keeps that value until something is added.
+//! Laws: merging an empty state changes nothing; an exact state stays exact while it fits its limits, in any order; a sketch
+//! that batch stored with its exact value keeps that value until something is added.
 
 pub mod distinct;
 pub mod hash;
@@ -18,21 +17,21 @@ pub mod top_k;
 
 use datasketches::common::NumStdDev;
 
-/// Why a stored state could not be read.
+/// The reason why a stored state could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SketchError {
-    #[error("the stored sketch could not be read: {0}")]
+    #[error("could not read a stored sketch: {0}")]
     Image(#[from] datasketches::error::Error),
-    #[error("a stored sketch has {found} of the form; states have {wanted}")]
+    #[error("a stored sketch has {found}, expected {wanted}")]
     OtherForm { found: String, wanted: &'static str },
     #[error("a stored sum has {0} bytes, not 32")]
     SumLength(usize),
 }
 
-/// How wide an interval is, in standard deviations of a normal distribution.
+/// The width of an interval, in standard deviations of a normal distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
-    /// 95 %: what answers show.
+    /// 95 %: the width of shown intervals.
     Two,
     /// 99.7 %: for the parts of a composed measure, so that the union of their risks stays below 5 %.
     Three,

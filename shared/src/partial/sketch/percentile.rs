@@ -1,9 +1,8 @@
-//! Computes percentiles of a group: exactly while its values are few, then by KLL.
+//! Computes percentiles of a group: exactly while its values are few, then with KLL.
 //!
 //! Source of the sketch: Karnin, Lang, Liberty 2016, "Optimal quantile approximation in streams", as in Apache
-//! DataSketches, which Spark and Druid read. Its error is one of rank: the answer is a true quantile of a fraction
-//! close to the one that was asked for. Which items it keeps is decided by coin, so equal inputs need not give equal
-//! bytes.
+//! DataSketches, which Spark and Druid read. Its error is one of rank: the result is a true quantile of a fraction close
+//! to the requested one. It keeps items at random, so equal inputs need not give equal bytes.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -47,7 +46,7 @@ pub fn double(value: f64) -> Option<KllFloat<f64>> {
     KllFloat::<f64>::new(value + 0.0).ok()
 }
 
-/// What one group keeps.
+/// The state of one group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Percentile<T> {
     /// All values, in no order.
@@ -69,14 +68,14 @@ pub enum Point<T> {
     Between(f64),
 }
 
-/// Which percentile is wanted.
+/// The requested percentile.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wanted {
     /// From 0 to 1.
     pub fraction: f64,
-    /// Interpolated linearly between neighbours?
+    /// Whether it is interpolated linearly between neighbours.
     pub continuous: bool,
-    /// Counted from the greatest value on?
+    /// Whether it is counted from the greatest value down.
     pub descending: bool,
 }
 
@@ -113,7 +112,7 @@ impl<T: Quantity> Point<T> {
 }
 
 impl<T: Quantity> Percentile<T> {
-    /// Has nothing been seen?
+    /// Returns whether the group has no values.
     pub fn is_empty(&self) -> bool {
         matches!(self, Percentile::Values(values) if values.is_empty())
     }
@@ -140,7 +139,7 @@ impl<T: Quantity> Percentile<T> {
         }
     }
 
-    /// Adds everything that `other` has seen. `wanted` is the aggregate's: a group that becomes a sketch by moving into
+    /// Adds all values of `other`. `wanted` is the aggregate's: a group that becomes a sketch by moving into
     /// bounded memory keeps its exact value.
     pub fn merge(&mut self, other: &Percentile<T>, precision: Precision, wanted: Wanted) {
         if other.is_empty() {
@@ -203,7 +202,7 @@ impl<T: Quantity> Percentile<T> {
         }
     }
 
-    /// Reads a stored state: the image, and the exact percentile if it is known.
+    /// Reads a stored state: the image, and the exact percentile if there is one.
     pub fn from_stored(image: Option<&[u8]>, exact: Option<Point<T>>) -> Result<Percentile<T>, SketchError> {
         let Some(image) = image else { return Ok(Percentile::default()) };
         let sketch = KllSketch::<T>::deserialize(image)?;

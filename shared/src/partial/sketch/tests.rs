@@ -1,4 +1,4 @@
-//! The laws of sketches, and that other DataSketches libraries would have computed the same bytes.
+//! Tests the laws of sketches, and that other DataSketches libraries compute the same bytes.
 
 use datasketches::hash::value::{canonical_float, raw_bytes};
 use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};

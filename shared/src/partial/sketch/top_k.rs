@@ -1,4 +1,4 @@
-//! Finds the most frequent values of a group: exactly while few distinct ones are seen, then by frequent items.
+//! Finds the most frequent values of a group: exactly while few are different, then with a frequent-items sketch.
 //!
 //! Source of the sketch: Anderson, Bevan, Lang, Liberty, Rhodes, Thaler 2017, "A high-performance algorithm for
 //! identifying frequent items in data streams", as in Apache DataSketches. Its bounds hold for every value, always.
@@ -17,9 +17,8 @@ use crate::view::Precision;
 
 /// Different values up to which a group is a plain list.
 pub const LIST_MAX: usize = 64;
-/// Places of the sketch: three quarters of them are used, so that many different values are still counted exactly;
-/// beyond, a count is off by at most 3.5 / 512 = 0.7 % of all values seen. 13 KiB for integers, 17 KiB and the texts
-/// for texts.
+/// EventPositions of the sketch: three quarters of them are used, so that many different values are still counted exactly; beyond, a
+/// count is off by at most 3.5 / 512 = 0.7 % of all values seen. 13 KiB for integers, 17 KiB and the texts for texts.
 const SKETCH_PLACES: usize = 512;
 
 /// A value that is counted.
@@ -40,7 +39,7 @@ impl Item for String {
     }
 }
 
-/// What one group keeps.
+/// The state of one group.
 #[derive(Debug, Clone)]
 pub enum TopK<T> {
     /// All values and their counts, by value.
@@ -81,12 +80,12 @@ impl<T: Item> Default for TopK<T> {
 }
 
 impl<T: Item> TopK<T> {
-    /// Has nothing been seen?
+    /// Returns whether the group has no values.
     pub fn is_empty(&self) -> bool {
         matches!(self, TopK::List(items) if items.is_empty())
     }
 
-    /// Adds a value that was seen `count` times.
+    /// Adds `count` occurrences of a value.
     #[inline]
     pub fn insert<Q>(&mut self, value: &Q, count: u64, precision: Precision)
     where
@@ -117,8 +116,7 @@ impl<T: Item> TopK<T> {
         }
     }
 
-    /// Adds everything that `other` has seen. `exact` computes the result from all values and counts, to keep beside
-    /// the sketch of them.
+    /// Adds all values of `other`. `exact` lists all values and counts, to keep beside the sketch that replaces them.
     pub fn merge(&mut self, other: &TopK<T>, precision: Precision, exact: impl Fn(&TopK<T>) -> Arc<str>) {
         if other.is_empty() {
             return;
@@ -210,7 +208,7 @@ impl<T: Item> TopK<T> {
         }
     }
 
-    /// Reads a stored state: the image, and the exact result as JSON if it is known.
+    /// Reads a stored state: the image, and the list as JSON if there is an exact one.
     pub fn from_stored(image: Option<&[u8]>, exact: Option<&str>) -> Result<TopK<T>, SketchError> {
         let Some(image) = image else { return Ok(TopK::default()) };
         let sketch = FrequentItemsSketch::<T>::deserialize(image)?;

@@ -1,4 +1,4 @@
-//! Arithmetic with pairs of DOUBLEs, whose sum has about 106 bits.
+//! Implements arithmetic with pairs of DOUBLEs, which carry about 106 bits.
 
 /// A number in two parts, the second at most half a unit in the last place of the first: about 106 bits of precision.
 /// Sums and products after Dekker 1971, "A floating-point technique for extending the available precision", and

@@ -19,8 +19,8 @@ const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
 const LOWEST: i32 = -2176;
 /// Limbs up to above the sum of 2^63 products of the largest DOUBLEs.
 const LIMBS: usize = 136;
-/// What does not fit a DOUBLE is stored times 2^-1200 or 2^1200: the products of the largest and of the smallest fit
-/// then.
+/// Sums and squares that do not fit a DOUBLE are stored times 2^-1200 or 2^1200: products of the largest and of the smallest
+/// DOUBLEs fit then.
 pub(super) const RESCALE: i32 = 1200;
 /// Additions after which carries move on. A limb overflows only after twice as many.
 const ADDITIONS_MAX: u32 = 1 << 30;
@@ -36,9 +36,9 @@ pub struct ExactSum<const N: usize> {
     /// All limbs, once `few` could not hold what was added.
     all: Option<Box<[i64; LIMBS]>>,
     additions: u32,
-    /// Which limb `few` begins with.
+    /// Number of the first limb of `few`.
     first: u8,
-    /// Flags of NaN and the infinities seen.
+    /// Flags for values that were NaN or infinite.
     special: u8,
 }
 
@@ -114,7 +114,12 @@ impl<const N: usize> ExactSum<N> {
 
     /// Returns the DOUBLE nearest to the sum divided by `count`.
     pub fn nearest_over(&self, count: u64) -> f64 {
-        if self.special != 0 || count < 2 { self.nearest() } else { Number::of(self).over(count).nearest() }
+        if self.special != 0 || count < 2 {
+            return self.nearest();
+        }
+        let number = Number::of(self);
+        let magnitude = number.over(count).nearest();
+        if number.is_negative { -magnitude } else { magnitude }
     }
 
     /// Returns the DOUBLE nearest to the sum times 2^`power`.
@@ -444,7 +449,7 @@ impl Number {
         Number { is_negative: false, digits, exponent }.trimmed()
     }
 
-    /// The quotient, with at least 128 bits.
+    /// The quotient without its sign, with at least 128 bits.
     pub(super) fn over(&self, divisor: u64) -> Number {
         const MORE: usize = 6;
         let mut digits = vec![0; MORE];

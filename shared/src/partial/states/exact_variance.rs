@@ -97,13 +97,12 @@ impl ExactSpread {
             return Stored { count: self.count, sum, squares };
         }
         let exact = self.deviations().over(self.count.unsigned_abs());
-        let squares = exact.double_double();
-        let squares = match squares.nearest() {
+        let squares = match exact.nearest() {
             f64::INFINITY => DoubleDouble { high: f64::INFINITY, low: exact.times_power(-RESCALE).nearest() },
             tiny if tiny < super::variance::SQUARES_MIN && !exact.is_zero() => {
                 DoubleDouble { high: 0.0, low: exact.times_power(RESCALE).nearest() }
             }
-            _ => squares,
+            _ => exact.double_double(),
         };
         Stored { count: self.count, sum, squares }
     }

@@ -1,4 +1,4 @@
-//! Figures at the ends of their ranges: neither order, splits, storing nor precision shows in a sum, mean or deviation.
+//! Tests figures at the ends of their ranges: order, splits, storage and precision do not change a result.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn observed(aggregate: &Aggregate, precision: Precision, column: &ArrayRef) -> S
     let rows: Vec<u32> = (0..column.len() as u32).collect();
     let selection = Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None };
     let offsets = Offsets::Run { partition: 0, first: 0 };
-    states.observe(selection, Some(column), &Places { times: &vec![0; rows.len()], offsets });
+    states.observe(selection, Some(column), &EventPositions { times: &vec![0; rows.len()], offsets });
     states
 }
 

@@ -1,4 +1,4 @@
-//! Keeps the first or last value of a group, with the position that decides it.
+//! Keeps the first and the last value by event time, with the position that orders it.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{
@@ -6,17 +6,17 @@ use arrow::datatypes::{
 };
 
 use super::NO_GROUP;
-use super::selection::{Places, Selection};
+use super::selection::{EventPositions, Selection};
 use crate::types::DataType;
 
-/// Which end of time is kept.
+/// The end of time that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     First,
     Last,
 }
 
-/// The values at one edge, one per group. NULL does not count as a value.
+/// The values at one edge, one per group. NULL is not a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edges {
     pub edge: Edge,
@@ -49,7 +49,7 @@ impl Edges {
         Edges { edge, places: Vec::new(), values }
     }
 
-    /// For each group: was a value seen?
+    /// Returns, for each group, whether it has a value.
     pub fn seen(&self) -> Vec<bool> {
         self.places.iter().map(Option::is_some).collect()
     }
@@ -64,8 +64,8 @@ impl Edges {
         }
     }
 
-    pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef, places: &Places<'_>) {
-        let mut rows = Rows { edge: self.edge, kept: &mut self.places, places };
+    pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef, places: &EventPositions<'_>) {
+        let mut rows = EdgeRows { edge: self.edge, kept: &mut self.places, places };
         match &mut self.values {
             EdgeValues::Decimals(values) => rows.keep::<Decimal128Type, _>(selection, argument, values, |v| v),
             EdgeValues::Doubles(values) => rows.keep::<Float64Type, _>(selection, argument, values, |v| v),
@@ -137,15 +137,15 @@ impl Edge {
     }
 }
 
-/// The rows of a batch on their way to the edge.
-struct Rows<'a> {
+/// The rows of a batch that may replace the values at an edge.
+struct EdgeRows<'a> {
     edge: Edge,
     kept: &'a mut [Option<(i64, i64, i64)>],
-    places: &'a Places<'a>,
+    places: &'a EventPositions<'a>,
 }
 
-impl Rows<'_> {
-    /// Is the row beyond what its group has? Then it takes the place.
+impl EdgeRows<'_> {
+    /// Returns whether the row replaces the value of its group, and notes its position if so.
     #[inline]
     fn takes(&mut self, group: usize, row: usize) -> bool {
         let place = self.places.of(row);

@@ -1,5 +1,6 @@
-//! Every measure over every type: what is shown does not depend on splits, order or precision while groups are small, and
-//! comes back from its columns. The columns are full of NULLs, NaN, -0.0, empty texts and the ends of ranges.
+//! Tests every measure over every type: results do not depend on splits, order or precision while groups are small.
+//!
+//! States are also read back from their columns. The columns are full of NULLs, NaN, -0.0, empty texts and the ends of ranges.
 
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ fn observed(aggregate: &Aggregate, precision: Precision, events: &[Event], rows:
     let offsets = Offsets::Listed { partitions: &partitions, offsets: &offsets };
     let groups: Vec<u32> = rows.iter().map(|row| events[*row as usize].group).collect();
     let selection = Selection { groups: &groups, rows, mask: Some(&mask) };
-    states.observe(selection, argument.as_ref(), &Places { times: &times, offsets });
+    states.observe(selection, argument.as_ref(), &EventPositions { times: &times, offsets });
     states
 }
 
@@ -256,7 +257,7 @@ proptest! {
             let rows: Vec<u32> = rows.map(|row| row as u32).collect();
             let selection = Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None };
             let offsets = Offsets::Run { partition: 0, first: 0 };
-            states.observe(selection, Some(&column), &Places { times: &vec![0; n], offsets });
+            states.observe(selection, Some(&column), &EventPositions { times: &vec![0; n], offsets });
             states
         };
         let mut states = fold(split.min(n)..n);
@@ -349,7 +350,7 @@ fn equal_values_do_not_scatter_and_what_is_not_finite_is_said() {
         let offsets = Offsets::Run { partition: 0, first: 0 };
         let times = vec![0; values.len()];
         let column: ArrayRef = Arc::new(Float64Array::from(values));
-        states.observe(selection, Some(&column), &Places { times: &times, offsets });
+        states.observe(selection, Some(&column), &EventPositions { times: &times, offsets });
         finish(&aggregate, &states).column.as_primitive::<Float64Type>().value(0)
     };
     for value in [0.0, 0.1, 1.0 / 3.0, 1e9 + 0.1, -7e250, 1e-200, f64::MIN_POSITIVE] {
@@ -367,7 +368,7 @@ fn equal_values_do_not_scatter_and_what_is_not_finite_is_said() {
 fn the_first_value_is_that_of_the_earliest_time_then_offset_then_partition() {
     let argument = Some(Scalar::column(0, DataType::String));
     let column: ArrayRef = Arc::new(StringViewArray::from(vec![None, Some("b"), Some("c"), Some("d"), Some("e")]));
-    let of = |function, places: &Places<'_>| {
+    let of = |function, places: &EventPositions<'_>| {
         let aggregate = Aggregate { function, argument: argument.clone(), filter: None };
         let mut states = States::new(&aggregate, Precision::Sketch);
         states.grow(1);
@@ -376,9 +377,9 @@ fn the_first_value_is_that_of_the_earliest_time_then_offset_then_partition() {
         finish(&aggregate, &states).column.as_string_view().value(0).to_owned()
     };
     let (first, last) = (AggregateFunction::First, AggregateFunction::Last);
-    let run = Places { times: &[0, 1, 1, 2, 2], offsets: Offsets::Run { partition: 0, first: 10 } };
+    let run = EventPositions { times: &[0, 1, 1, 2, 2], offsets: Offsets::Run { partition: 0, first: 10 } };
     assert_eq!((of(first, &run).as_str(), of(last, &run).as_str()), ("b", "e"));
     let offsets = Offsets::Listed { partitions: &[0, 1, 0, 5, 4], offsets: &[0, 3, 3, 9, 9] };
-    let listed = Places { times: &[0, 1, 1, 2, 2], offsets };
+    let listed = EventPositions { times: &[0, 1, 1, 2, 2], offsets };
     assert_eq!((of(first, &listed).as_str(), of(last, &listed).as_str()), ("c", "d"));
 }

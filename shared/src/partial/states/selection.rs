@@ -1,4 +1,4 @@
-//! Selects the rows of a batch for each group, with their positions in the stream.
+//! Selects rows of a batch with their groups, and gives the position of each row in the stream.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
 use arrow::datatypes::{DataType as ArrowType, Date32Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -68,9 +68,9 @@ impl Selection<'_> {
     }
 }
 
-/// When and where the rows of a batch happened. One entry per row of the batch, selected or not.
+/// Event time and log position of the rows of a batch. One entry per row, selected or not.
 #[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
+pub struct EventPositions<'a> {
     /// Event times, in microseconds.
     pub times: &'a [i64],
     pub offsets: Offsets<'a>,
@@ -85,8 +85,8 @@ pub enum Offsets<'a> {
     Listed { partitions: &'a [i64], offsets: &'a [i64] },
 }
 
-impl Places<'_> {
-    /// What events are ordered by: time, then offset, then partition.
+impl EventPositions<'_> {
+    /// Returns the key that orders events: time, then offset, then partition.
     #[inline]
     pub fn of(&self, row: usize) -> (i64, i64, i64) {
         let (offset, partition) = match self.offsets {

@@ -1,4 +1,4 @@
-//! Keeps one [`crate::partial::sketch`] per group, by measure and type, for aggregates that need their values.
+//! Keeps one [`crate::partial::sketch`] per group, by measure and type.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub struct Sketches {
     pub groups: Groups,
 }
 
-/// The sketches, one per group.
+/// The kept values, one state per group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Groups {
     Distinct(Vec<Distinct>),
@@ -74,7 +74,7 @@ impl Sketches {
         }
     }
 
-    /// Are there no groups?
+    /// Returns whether there are no groups.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

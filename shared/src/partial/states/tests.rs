@@ -17,7 +17,7 @@ fn observed(aggregate: &Aggregate, values: &ArrayRef, rows: std::ops::Range<u32>
     states.observe(
         Selection { groups: &vec![0; rows.len()], rows: &rows, mask: None },
         Some(values),
-        &Places { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
+        &EventPositions { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
     );
     states
 }
@@ -83,7 +83,7 @@ fn masked_and_null_rows_are_left_out() {
     states.observe(
         Selection { groups: &[0, 0, 1, 1], rows: &[0, 1, 2, 3], mask: Some(&mask) },
         Some(&values),
-        &Places { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
+        &EventPositions { times: &[], offsets: Offsets::Run { partition: 0, first: 0 } },
     );
     assert_eq!(states, States::Count(vec![1, 0]));
 }

@@ -3,11 +3,11 @@
 //! With n values of sum S and squared deviations D, and m more of sum T and deviations E, the merged deviations are
 //! D + E + (n T - m S)² / (n m (n + m)); one more value is the case m = 1, E = 0.
 //!
-//! Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", which adds squares and never
-//! takes a difference of two large ones. The one subtraction, of the sum from a value times n, is kept in 106 bits, so
-//! that neither a mean far from zero nor the order of events or merges shows in a DOUBLE, and equal values scatter by
-//! exactly 0. NaN or an infinity among the values gives NaN. Groups with values so large or small that a square might
-//! not fit a DOUBLE are kept unrounded ([`ExactSpread`]).
+//! Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", which adds squares and never takes a
+//! difference of two large ones. The terms that it does subtract, a value times n and the sum, have 106 bits, so that neither
+//! a mean far from zero nor the order of events or merges shows in a DOUBLE, and equal values scatter by exactly 0. NaN or an
+//! infinity among the values gives NaN. Groups with values so large or small that a square might not fit a DOUBLE are kept
+//! unrounded ([`ExactSpread`]).
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Float64Type};
@@ -173,7 +173,7 @@ impl Spreads {
         if self.wide.is_empty() { None } else { self.wide.get(&(group as u32)) }
     }
 
-    /// Takes the selected values into their groups.
+    /// Adds the selected values to their groups.
     pub(super) fn observe(&mut self, selection: Selection<'_>, argument: &ArrayRef) {
         if *argument.data_type() == ArrowType::Float64 {
             selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
@@ -253,7 +253,7 @@ impl Spreads {
     }
 }
 
-/// Takes the selected values into their groups, unrounded.
+/// Adds the selected values to their groups, unrounded.
 pub(super) fn observe_exact(groups: &mut [ExactSpread], selection: Selection<'_>, argument: &ArrayRef) {
     if *argument.data_type() == ArrowType::Float64 {
         selection.for_each_value::<Float64Type>(argument.as_primitive(), |group, value| {
