@@ -30,8 +30,8 @@ use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::finish::finish_measures;
 use shared::partial::merge::{Grain, Layers, MergeSpec, Merged, merge_within};
-use shared::time::{Day, Micros};
-use shared::view::{Dimension, Precision, View};
+use shared::time::Micros;
+use shared::view::{Precision, View};
 use shared::window::Window;
 
 use crate::blocking::blocking;
@@ -207,7 +207,7 @@ impl SpanRows {
         let (from, to) = (self.from.map_or(i64::MIN, |from| from.0), self.to.map_or(i64::MAX, |to| to.0));
         let (from, to) = view.window.ids_starting_in(from, to);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = Spec { view, from, to, grain, precision, dimensions, horizon, filter: None };
+        let spec = MergeSpec { view, from, to, grain, precision, dimensions, horizon, filter: None };
         Ok(merge_within(&spec, parts, self.bucket)?)
     }
 }
@@ -329,18 +329,33 @@ impl Tally {
     }
 }
 
-fn merged(
-    view: &View,
-    dimensions: &[usize],
-    (from, to, speed_from): (i64, i64, i64),
-    parts: &[(&Part, Layers)],
-    bucket: Bucket,
-) -> Result<Merged, RunFailure> {
-    let (speed_from, _) = view.window.ids_starting_in(speed_from, i64::MAX);
-    let (from, to) = view.window.ids_starting_in(from, to);
-    let (grain, precision) = (Grain::Window, Precision::Sketch);
-    let spec = MergeSpec { view, from, to, grain, precision, dimensions, speed_from, filter: None };
-    Ok(merge_within(&spec, parts, bucket)?)
+/// Describes a differing value for readers.
+fn describe(
+    pairing: &Pairing,
+    candidate: &Candidate,
+    aligned: &AlignedSpan<'_>,
+    left: &ArrayRef,
+    right: &ArrayRef,
+) -> Result<Difference, RunFailure> {
+    let Candidate { measure, difference } = candidate;
+    let (table, row) = aligned.find(difference.row);
+    let window = table.windows[row];
+    let mut dimensions = BTreeMap::new();
+    if !pairing.exact_dimensions.is_empty() {
+        let values = table.layout.decode(std::iter::once(table.keys.get(table.groups[row])))?;
+        for (dimension, value) in pairing.exact_dimensions.iter().zip(&values) {
+            dimensions.insert(pairing.exact.dimensions[*dimension].name.clone(), json_cell(value, 0));
+        }
+    }
+    let view = &pairing.exact;
+    Ok(Difference {
+        window_start: (view.window != Window::All).then_some(Micros(view.window.bounds(window).0)),
+        dimensions,
+        measure: view.measures[pairing.measures[*measure].exact].name.clone(),
+        served: json_cell(left, difference.row),
+        exact: json_cell(right, difference.row),
+        cause: difference.cause,
+    })
 }
 
 fn keep_worst(candidates: &mut Vec<Candidate>) {

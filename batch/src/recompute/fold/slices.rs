@@ -11,7 +11,7 @@ use shared::partial::block::{Block, Part};
 use shared::partial::bucket::Bucket;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Layers, MergeSpec, merge_within};
+use shared::partial::merge::{Grain, Layers, MergeSpec, merge_within};
 use shared::time::{Day, Micros};
 use shared::view::{Precision, View};
 use shared::window::Window;
@@ -127,7 +127,18 @@ impl Slices<'_> {
     ) -> Result<FinishedDate, RunFailure> {
         let view = self.view;
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-        let spec = MergeSpec { from, to, ..MergeSpec::whole(view, &dimensions, Precision::Exact) };
+        let (grain, precision) = (Grain::Window, Precision::Exact);
+        let IdRange { from, to } = ids;
+        let spec = MergeSpec {
+            view,
+            from,
+            to,
+            grain,
+            precision,
+            dimensions: &dimensions,
+            horizon: Horizon::NONE,
+            filter: None,
+        };
         let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();
