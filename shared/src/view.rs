@@ -22,12 +22,12 @@ pub struct View {
     /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has
     /// it.
     pub zone: Zone,
-    /// `WHERE`, over the stream's columns. NULL counts as false.
+    /// The rows to fold, as a condition over the stream's columns. NULL counts as false.
     pub filter: Option<Scalar>,
     pub dimensions: Vec<Dimension>,
-    /// Accumulated per window and group; equal aggregates appear once.
+    /// Aggregates per window and group; equal ones appear once.
     pub aggregates: Vec<Aggregate>,
-    /// The shown values, as expressions over the aggregates.
+    /// Measures, as expressions over the aggregates.
     pub measures: Vec<Measure>,
     /// Names and order of the output columns as the SELECT gave them.
     pub output: Vec<OutputColumn>,
@@ -96,8 +96,8 @@ pub enum AggregateFunction {
     /// NaN is greater than every number; NULL of no values.
     Min,
     Max,
-    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of no values; of one value the sample's is NULL, the
-    /// population's 0.
+    /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: DOUBLE. NULL of no values; of one value the sample's is NULL,
+    /// the population's 0.
     Spread {
         /// Whether it is divided by n - 1 instead of n.
         sample: bool,
@@ -106,7 +106,7 @@ pub enum AggregateFunction {
     },
     /// `COUNT(DISTINCT x)`: BIGINT, 0 of no values. All NaN are one value, -0.0 is 0.0.
     CountDistinct,
-    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of no values; NaN is ignored like NULL.
+    /// `PERCENTILE_CONT`, `PERCENTILE_DISC`, `MEDIAN`. NULL of nothing; NaN is ignored like NULL.
     Percentile {
         /// From 0 to 1.
         fraction: f64,

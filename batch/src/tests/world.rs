@@ -15,7 +15,6 @@ use shared::clock::{Clock, ManualClock};
 use shared::control::{Compacted, RunScope};
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
-use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
@@ -23,7 +22,7 @@ use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, MergeSpec, merge};
+use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{Published, Views};
@@ -302,16 +301,7 @@ pub type Rows = BTreeMap<(i64, String), Vec<serde_json::Value>>;
 
 pub fn rows(view: &View, parts: &[&Part]) -> Rows {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = MergeSpec {
-        view,
-        from: i64::MIN,
-        to: i64::MAX,
-        grain: Grain::Window,
-        dimensions: &dimensions,
-        horizon: Horizon::NONE,
-        filter: None,
-        precision: Precision::Sketch,
-    };
+    let spec = MergeSpec::whole(view, &dimensions, Precision::Sketch);
     let parts: Vec<_> = parts.iter().map(|part| (*part, Layers::BATCH)).collect();
     let merged = merge(&spec, &parts).expect("merges");
     let groups = merged.dimension_columns().expect("decodes");

@@ -27,14 +27,13 @@ use shared::control::{
 };
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::block::Part;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, MergeSpec, merge};
+use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{Published, Views};
 use shared::readers::{
@@ -85,16 +84,7 @@ pub type DatedPart = (Option<Day>, Arc<Part>);
 pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
     let part = folded(view, stream, events, Offset(0), Precision::Exact);
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = MergeSpec {
-        view,
-        from: i64::MIN,
-        to: i64::MAX,
-        grain: Grain::Window,
-        precision: Precision::Exact,
-        dimensions: &dimensions,
-        horizon: Horizon::NONE,
-        filter: None,
-    };
+    let spec = MergeSpec::whole(view, &dimensions, Precision::Exact);
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
     let columns = if dimensions.is_empty() { Vec::new() } else { merged.dimension_columns().expect("columns") };
     let table = encode(view, &merged.windows, &merged.lasts, columns, &merged.states).expect("a table");

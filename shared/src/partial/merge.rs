@@ -60,10 +60,15 @@ impl<'a> MergeSpec<'a> {
     /// Returns the spec of all windows of `view` with the given dimensions, as they are.
     pub fn whole(view: &'a View, dimensions: &'a [usize], precision: Precision) -> MergeSpec<'a> {
         let (from, to, grain) = (i64::MIN, i64::MAX, Grain::Window);
-        MergeSpec { view, from, to, grain, precision, dimensions, speed_from: i64::MIN, filter: None }
+        MergeSpec { view, from, to, grain, precision, dimensions, horizon: Horizon::NONE, filter: None }
     }
 
-    /// Returns the first window that rows of `layer` may go to.
+    /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
+    fn first_speed_id(&self) -> Option<i64> {
+        self.horizon.first_speed_id(self.view.window)
+    }
+
+    /// The first window that rows of `layer` may go to.
     fn first_of(&self, layer: Layers) -> i64 {
         match self.first_speed_id().filter(|_| layer == Layers::SPEED) {
             Some(first) => self.from.max(first),
@@ -104,8 +109,8 @@ pub struct MergeSpec<'a> {
     pub precision: Precision,
     /// Dimensions to keep, as indices into the view's.
     pub dimensions: &'a [usize],
-    /// WindowSpan with smaller ids are frozen: rows of speed for them are excluded. `i64::MIN`: none are.
-    pub speed_from: i64,
+    /// For frozen windows the rows of the speed layer are excluded.
+    pub horizon: Horizon,
     /// Over the view's dimensions; groups for which it is not true are excluded.
     pub filter: Option<&'a Scalar>,
 }
@@ -147,7 +152,7 @@ pub struct MergeBase {
 }
 
 impl MergeBase {
-    /// Returns the number of rows.
+    /// RowIndex of it.
     pub fn rows(&self) -> usize {
         self.table.layers.len()
     }
@@ -169,7 +174,7 @@ pub fn merge_base(
     Ok(MergeBase { index, table })
 }
 
-/// Merges parts of one view onto `base`.
+/// Merges parts of one view into what has `base`.
 pub fn merge_onto(
     spec: &MergeSpec<'_>,
     base: Option<&MergeBase>,
@@ -290,7 +295,7 @@ impl Table {
             for ((first, last), key) in rows {
                 // A session that has become part of another has lost its key.
                 let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
-                if key != NO_GROUP && *first >= frozen_until {
+                if key != NO_GROUP && first_shown.is_none_or(|shown| *first >= shown) {
                     pieces.push(SessionPiece { key, first: *first, last: *last, place });
                 }
                 place += 1;

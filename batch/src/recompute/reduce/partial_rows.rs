@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use shared::horizon::Horizon;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::codec::{WINDOW_END, decode, encode};
 use shared::partial::keys::KeyLayout;
-use shared::partial::merge::{Grain, Layers, MergeSpec, merge};
+use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::time::Day;
 use shared::view::{Precision, View};
 use shared::window::Window;
@@ -133,16 +132,7 @@ impl PartialRows {
 /// Merges pieces into one row per window and group, sorted, as the view's table has them.
 fn merge_pieces(view: &View, pieces: &[StatePiece]) -> Result<RecordBatch, RunFailure> {
     let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-    let spec = MergeSpec {
-        view,
-        from: i64::MIN,
-        to: i64::MAX,
-        grain: Grain::Window,
-        precision: Precision::Exact,
-        dimensions: &dimensions,
-        horizon: Horizon::NONE,
-        filter: None,
-    };
+    let spec = MergeSpec::whole(view, &dimensions, Precision::Exact);
     let parts: Vec<(&Part, Layers)> = pieces.iter().map(|piece| (&piece.part, Layers::BATCH)).collect();
     let merged = merge(&spec, &parts)?;
     let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;

@@ -1,4 +1,4 @@
-//! Tests that any split of events over parts, merged at any grain over any dimensions, equals a naive fold.
+//! Any split of any events over any parts, merged at any grain over any dimensions, equals the naive fold.
 
 use std::collections::BTreeMap;
 
@@ -195,7 +195,7 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = MergeSpec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, speed_from: i64::MIN, filter: None };
+        let spec = MergeSpec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         // What was merged once serves for any rest.
@@ -317,7 +317,7 @@ proptest! {
         }
         let (first, end) = window.ids_starting_in(from, from + length);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = MergeSpec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], speed_from: i64::MIN, filter: None };
+        let spec = MergeSpec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
