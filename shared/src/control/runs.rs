@@ -284,8 +284,8 @@ pub enum RunError {
     #[error("the batch layer is stopping")]
     Stopping,
     #[error(
-        "cannot recompute windows from {from} on: the stream's retention has dropped the events before {retained_from}, and \
-         windows that start before it are frozen; request days from {retained_from} on"
+        "windows from {from} on cannot be recomputed: the stream's retention has dropped the events before \
+         {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
     )]
     Dropped { from: Day, retained_from: Day },
 }
