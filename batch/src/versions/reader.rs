@@ -1,5 +1,6 @@
 //! Reads batch versions file by file, as partial aggregates, from memory where possible.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -99,7 +100,11 @@ async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Res
             .into_iter()
             .chain(view.dimensions.iter().map(|d| d.name.as_str()))
             .chain(states.iter().map(|f| f.name().as_str()));
-        let mask = ProjectionMask::columns(builder.parquet_schema(), needed);
+        // By index: `ProjectionMask::columns` would take a name with a point for a path.
+        let needed: HashSet<&str> = needed.collect();
+        let fields = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+        let roots = fields.filter(|(_, field)| needed.contains(field.name())).map(|(root, _)| root);
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let batches = builder.with_projection(mask).with_batch_size(DECODE_ROWS).build()?;
         let batches = batches.collect::<Result<Vec<RecordBatch>, _>>()?;
         let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect())?;
