@@ -433,7 +433,7 @@ fn real_flights_are_measured_and_the_suggestion_fits_them() {
     for part in [
         "disorder    p50 ",
         &format!("watermark_delay = '{delay}', allowed_lateness = '{allowed}'"),
-        "quarantine  0 of 0",
+        "quarantine  keeps 0 of 0",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }

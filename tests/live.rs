@@ -318,7 +318,7 @@ fn the_command_line_follows_and_comes_back_after_a_restart() {
     while next()["n"] != json!(3) {}
     child.kill().expect("it is still there");
     let said = child.wait_with_output().expect("it ends").stderr;
-    assert!(String::from_utf8_lossy(&said).contains("trying again"), "{}", String::from_utf8_lossy(&said));
+    assert!(String::from_utf8_lossy(&said).contains("reconnecting"), "{}", String::from_utf8_lossy(&said));
 }
 
 #[test]

@@ -139,11 +139,11 @@ fn a_retry_can_be_cancelled_and_gives_way_to_a_request() {
     };
     world.wait_for("the metric of a retry that waits", |world| waits(world, 1));
     let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
-    assert!(code == Some(0) && text.contains("is not tried again"), "{text}");
+    assert!(code == Some(0) && text.contains("the retry of run "), "{text}");
     world.wait_for("the metric of none", |world| waits(world, 0));
     assert_eq!(world.get("/v1/views/totals").json()["retry_at"], json!(null));
     let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
-    assert!(code == Some(1) && text.contains("nothing of totals runs or waits"), "{text}");
+    assert!(code == Some(1) && text.contains("no running or queued run of totals"), "{text}");
 
     let failed = world.finished(&request(&world, r#"{"full": true}"#));
     std::fs::rename(&aside, &file).expect("it can be moved back");

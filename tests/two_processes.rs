@@ -105,7 +105,7 @@ fn a_lake_has_one_owner_and_a_successor_begins_where_the_archive_ends() {
     let text = refused(lake.path(), &old_local, &[]);
     assert!(text.contains("the lake belongs to another trueup"), "{text}");
     let text = refused(lake.path(), &old_local, &["--take-over"]);
-    assert!(text.contains("cannot be taken over with the log in") && text.contains("move"), "{text}");
+    assert!(text.contains("cannot take over the lake with the log in") && text.contains("move"), "{text}");
     assert_eq!(totals(&new), (200, 200 * 199 / 2));
 }
 

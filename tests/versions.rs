@@ -262,7 +262,7 @@ fn queries_never_meet_a_file_that_is_gone() {
                 let text = runtime.block_on(answer.text()).expect("a text");
                 assert!(status == 200 || (status == 410 && path.contains("version=")), "{path}: {status} {text}");
                 if status == 410 {
-                    let oldest = text.split("is kept is ").nth(1).and_then(|t| t.split(',').next());
+                    let oldest = text.split("the oldest kept version is ").nth(1).and_then(|t| t.split(',').next());
                     version = oldest.and_then(|oldest| oldest.parse().ok()).expect("the oldest is named");
                 }
                 *statuses.entry(status).or_default() += 1;

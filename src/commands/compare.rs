@@ -209,9 +209,9 @@ mod tests {
 
         causes of differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, unexplained 0
 
-         window                 origin   measure    served   exact   cause
-        ───────────────────────────────────────────────────────────────────
-         2001-01-01T06:00:00Z   ATL      flights        49      51   late
+         window                 origin   measure   served   exact   cause
+        ──────────────────────────────────────────────────────────────────
+         2001-01-01T06:00:00Z   ATL      flights       49      51   late
          2001-01-01T07:00:00Z   ORD      flights     none       1   late
         ... and 10 more
         "#);

@@ -41,7 +41,7 @@ impl RowAlignment {
     }
 
     /// Returns the number of rows, of either table or both.
-    pub fn len(&self) -> usize {
+    pub fn row_count(&self) -> usize {
         self.served.len()
     }
 

@@ -266,7 +266,8 @@ impl Tally {
         let aligned = AlignedSpan { served: &served, exact: &exact, rows: RowAlignment::new(&served, &exact) };
         let served_columns = finish_measures(&pairing.served, &served.states)?;
         let exact_columns = finish_measures(&pairing.exact, &exact.states)?;
-        let mut equal: BooleanArray = (0..aligned.rows.len()).map(|row| Some(aligned.rows.in_both(row))).collect();
+        let mut equal: BooleanArray =
+            (0..aligned.rows.row_count()).map(|row| Some(aligned.rows.in_both(row))).collect();
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut columns: Vec<(ArrayRef, ArrayRef)> = Vec::new();
         for (number, measure) in pairing.measures.iter().enumerate() {
@@ -299,7 +300,7 @@ impl Tally {
             equal = arrow::compute::and(&equal, &same)?;
             columns.push((left, right));
         }
-        self.rows_compared += aligned.rows.len() as u64;
+        self.rows_compared += aligned.rows.row_count() as u64;
         self.rows_equal += equal.true_count() as u64;
         keep_worst(&mut candidates);
         for candidate in &candidates {

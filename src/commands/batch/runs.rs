@@ -127,7 +127,7 @@ mod tests {
         let page = RunPage { runs: vec![a_run("published", Some(4), None), failed], next: Some("r7".to_owned()) };
         insta::assert_snapshot!(table(&page, Some(200)), @r#"
          run   state       trigger            version   started                 took   dates     rows   read   reason
-        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          r7    published   request                  4   2024-01-01T00:00:01Z   2.5 s     3/3   41,200    0 B
          r7    failed      retry, attempt 2         -   2024-01-01T00:00:01Z   2.5 s     3/3   41,200    0 B   disk full; next attempt at 2024-01-01T00:01:00Z
         older runs: --before r7

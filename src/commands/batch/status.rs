@@ -188,7 +188,7 @@ mod tests {
         let now = Micros::parse("2024-07-01T12:00:01Z").expect("a time");
         insta::assert_snapshot!(table(&views.expect("views").views, &runs, now, Some(200)), @r#"
          view         now                     next run                          last success                       durations, newest on the right   last failure
-        ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          departures   running, 3 of 3 dates   in 12 h, at 02:00 Europe/Berlin   version 12, 12 h ago, took 4.2 s   ▂█▃▂ up to 4.2 s                 -
          delays       idle                    retry in 30 s, at 12:00 UTC       -                                  -                                1 s ago: the store is unreachable
          totals       idle                    on request                        -                                  -                                -
