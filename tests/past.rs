@@ -356,7 +356,12 @@ fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
         text(&output)
     };
     let said = refused(&[flights_file()], "events");
-    assert!(said.contains("its columns do not fit the stream: at: the event time is missing"), "{said}");
+    assert!(
+        said.contains(
+            "its columns do not fit the stream: id: the primary key is missing; at: the event time is missing"
+        ),
+        "{said}"
+    );
     assert!(refused(std::slice::from_ref(&path), "evnts").contains("they declare events"));
     assert!(refused(&[Path::new("-").to_owned()], "events").contains("standard input"));
     assert_eq!(world.run("totals", false)["cut"]["1000000"], json!(2));
