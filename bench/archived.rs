@@ -1,5 +1,5 @@
-//! A lake with years of events, made directly as archive files, and the batch layer over it: without a log, and without a
-//! speed layer to compare with.
+//! Makes a lake with years of events directly as archive files, and runs the batch layer over it without a log and a
+//! speed layer.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A full recompute beside the plain Polars query a person would write over the same files, in turn.
+//! Measures a full recompute beside an equivalent Polars query over the same files, in turn.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What do small files cost, and what does compaction? A run over one date of a thousand small files, before and after.
+//! Measures the cost of small files and of compaction: a run over one date of a thousand small files, before and after.
 
 use std::time::Instant;
 

@@ -1,7 +1,8 @@
-//! What does an event cost the speed layer, by measure and by window, beside `COUNT(*)`? And what does a small group weigh?
+//! Measures the cost of an event in the speed layer, by measure and by window, relative to `COUNT(*)`; and the size of
+//! a small group.
 //!
-//! In process: micro-batches of events are folded by the very code of the workers. Every definition is measured in turn
-//! in each round, so that a drift of the machine meets all of them.
+//! In process: the code of the workers folds micro-batches of events. Every round measures all definitions in turn, so
+//! that drift of the machine affects all of them.
 
 use std::sync::Arc;
 use std::time::Instant;

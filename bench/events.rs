@@ -1,4 +1,4 @@
-//! The events of the measurements: bids of 170 bytes, an hour of event time, 100 channels, a million bidders.
+//! Makes the events of the benchmarks: bids of 170 bytes, an hour of event time, 100 channels, a million bidders.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Old events a second that `trueup ingest --historical` puts into the archive, from NDJSON and from Parquet.
+//! Measures events per second of `trueup ingest --historical`, from NDJSON and from Parquet.
 
 use std::fs::File;
 use std::io::Write;

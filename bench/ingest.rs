@@ -1,4 +1,5 @@
-//! Events a second through HTTP, durable, into one tumbling view; beside the JSON decoder alone on the same bytes.
+//! Measures events per second through HTTP, durable, into one tumbling view, beside the JSON decoder alone on the same
+//! bytes.
 
 use std::time::Instant;
 

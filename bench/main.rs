@@ -1,9 +1,9 @@
-//! What does it cost? `cargo bench --bench figures --
-//! [ingest|batch|query|serve|soak|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the figures of
-//! `docs/performance.md`; without a name, all of them.
+//! Runs the benchmarks: `cargo bench --bench figures --
+//! [ingest|batch|query|serve|soak|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the
+//! figures of `docs/performance.md`; without a name, all of them.
 //!
-//! Everything runs against the real binary over loopback, on temporary data. Rates are given beside what they are to be
-//! compared with, measured in the same run: the machine's speed drifts.
+//! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
+//! is measured in the same run, because the speed of the machine drifts.
 
 mod archived;
 mod batch;

@@ -1,4 +1,4 @@
-//! How much memory does a run take whose groups are many more than fit? Measured in a process of its own.
+//! Measures the memory of a run whose groups exceed its limit, in a process of its own.
 
 use std::path::Path;
 use std::process::Command;

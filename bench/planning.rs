@@ -1,5 +1,5 @@
-//! What does the past of a table cost? A run of one changed day, and a start, after ever more commits that took files away
-//! and put others in their place: the table is the same, only its log is longer.
+//! Measures the cost of a long history: a run of one changed day, and a start, after more and more commits that
+//! replaced files. The table is the same, only its log is longer.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

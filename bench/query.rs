@@ -1,4 +1,4 @@
-//! The dashboard query: the last 60 windows by a dimension, over 5 million batch rows and a live generation.
+//! Measures the dashboard query: the last 60 windows by a dimension, over 5 million batch rows and a live generation.
 
 use std::fmt::Write;
 use std::io::{Read, Write as _};

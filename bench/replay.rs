@@ -1,4 +1,4 @@
-//! Events a second that a restarted server replays from its log.
+//! Measures events per second that a restarted server replays from its log.
 
 use std::time::Instant;
 

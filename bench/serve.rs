@@ -1,5 +1,6 @@
-//! Requests a second of a repeated dashboard query, beside a static file of 1.2 KB from the same server, with 1, 16 and 256
-//! connections (`wrk`). And a query over all of history while events come in: batch's share new each time, then kept.
+//! Measures requests per second of a cached dashboard query, beside a static file of 1.2 KB from the same server, with
+//! 1, 16 and 256 connections (`wrk`); and a query over all of history during ingest, with the batch merge cache cold
+//! and warm.
 
 use std::process::Command;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The measured process: the real binary on loopback, its CPU time and its peak memory.
+//! Runs the measured process: the real binary on loopback, with its CPU time and its peak memory.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Ten minutes of events at a steady pace with dashboards that poll and listen, and batch runs every minute: errors, memory,
-//! and whether events become slower. `TRUEUP_SOAK_SECONDS` makes it shorter.
+//! Measures ten minutes of steady ingest with polling and subscribed dashboards and batch runs every minute: errors,
+//! memory, and latency over time. `TRUEUP_SOAK_SECONDS` shortens it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! From acknowledgement to visibility: how long until a query shows an event that was acknowledged.
+//! Measures the time from acknowledgement to visibility: how long until a query includes an acknowledged event.
 
 use std::time::Instant;
 

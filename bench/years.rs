@@ -1,4 +1,4 @@
-//! What does one changed day cost after two years? Full and incremental runs over the same archive, in turn.
+//! Measures the cost of one changed day after two years: full and incremental runs over the same archive, in turn.
 
 use std::collections::BTreeMap;
 

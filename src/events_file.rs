@@ -1,7 +1,7 @@
 //! Reads a file of events as batches of lines, without parsing the lines; the server does that.
 //!
 //! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as lines. The first bytes of a file show its
-//! format apart.
+//! format.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};

@@ -1,5 +1,5 @@
-//! At every moment the merged answer equals the oracle: random events in random order, duplicates, late ones, NULLs,
-//! several partitions, runs that succeed, runs that fail, kills and restarts in between. The histories are in
+//! Tests that the merged result equals the oracle at every moment: random events in random order, duplicates, late
+//! events, NULLs, several partitions, successful and failed runs, kills and restarts. The histories are in
 //! `tests/histories/mod.rs`; `tests/objects.rs` runs them over object storage.
 
 #[allow(dead_code, reason = "each test uses a part of it")]

@@ -1,5 +1,5 @@
-//! Can a lake be copied while the server runs, and started again somewhere else? As docs/operations.md says to do it; and
-//! also as it says not to: then no figure may be wrong.
+//! Tests that a lake copied while the server runs, in the order that docs/operations.md prescribes, can be restored
+//! elsewhere, and that a copy in another order gives no wrong figure.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! Do small files become few while everything goes on, and does no answer ever notice? Random histories with posts, runs,
-//! kills, compactions on request and in the background, and a vacuum that waits for nobody.
+//! Tests that compaction merges small files without affecting any result: random histories with posts, runs, kills,
+//! compactions on request and in the background, and an immediate vacuum.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;

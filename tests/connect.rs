@@ -1,5 +1,5 @@
-//! Do the recipes of docs/connect.md work? Each one in shell and Python is run as it stands, against a real server with the
-//! flights, and says what the page shows; and Grafana's dashboard asks for nothing that is not there.
+//! Tests the recipes of docs/connect.md: runs each shell and Python recipe as written, against a real server with the
+//! flights, and compares the output with the page; and checks that the Grafana dashboard uses only existing columns.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

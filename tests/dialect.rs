@@ -1,6 +1,6 @@
-//! Do all windows with all measures answer as the oracle does, in every layer and at every moment? Random histories, out
-//! of order and late, over clock changes of several zones, cut anywhere; then sessions cut at each event, several
-//! partitions, coarser answers, and predicates over measures. Large groups: `large_groups.rs`.
+//! Tests all windows with all measures against the oracle, in every layer and at every moment: random histories with
+//! disorder and late events, over clock changes of several zones, cut anywhere; sessions cut at each event, several
+//! partitions, coarser grains, and predicates over measures. `large_groups.rs` tests large groups.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;

@@ -1,5 +1,5 @@
-//! Real flights: the merged answer equals what Polars computes directly from the file, before, during and after runs,
-//! in every format.
+//! Tests with real flights that the merged result equals what Polars computes directly from the file, before, during
+//! and after runs, in every format.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments of ingest, with a client that retries: nothing is lost and nothing counts twice.
+//! Tests with `kill -9` at random moments of ingest and a retrying client that no event is lost or counted twice.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! Do the bounds hold where groups are so large that sketches answer? In every window, layer and grain, before and after
-//! runs and a restart; and is batch exact?
+//! Tests that bounds hold in groups that are large enough for sketches, in every window, layer and grain, before and
+//! after runs and a restart; and that batch is exact.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;

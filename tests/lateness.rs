@@ -1,5 +1,5 @@
-//! Late, ahead and malformed events of the real program: listed with how far off they were, counted, bounded, and known
-//! again after a restart. And the distribution it measures of real flights, against what is true of the file.
+//! Tests late, ahead and rejected events: they are listed with how far off they were, counted, bounded, and known after
+//! a restart. Compares the measured disorder of real flights with the true one.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! Does a run keep within its memory limit when its groups do not? The peak of the real process, with a limit far below
-//! what all groups take, beside one that lets them in; and the same answers.
+//! Tests that a run keeps within its memory limit, with a limit far below the size of all groups, and gives the same
+//! results as with a high limit.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

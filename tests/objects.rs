@@ -1,6 +1,5 @@
-//! Does everything hold over object storage as it does over a folder? The histories of the seam, over S3 spoken by a
-//! real server, through a proxy that injects errors, lost answers, closed connections and races; and a store that is
-//! away for a while.
+//! Tests the histories of the seam over object storage: a real S3 server behind a proxy that injects errors, lost
+//! responses, closed connections and races, and a store that is unreachable for a while.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;

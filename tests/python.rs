@@ -1,5 +1,5 @@
-//! Can other tools read a view's table and go on with its sketches? deltalake, Polars and Apache DataSketches for Python
-//! read the data folder of a real server; see `tests/python/union.py`.
+//! Tests that other tools can read a view's table and merge its sketches: deltalake, Polars and Apache DataSketches for
+//! Python read the data folder of a real server; see `tests/python/union.py`.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! What becomes of the past when a stream's retention drops it? Through the real binary: dates go, the windows made of
-//! them stay as they were and say so, and nobody who asks for what is gone is left without a reason.
+//! Tests the retention of streams: dates are dropped, windows made of them stay frozen, and requests for dropped dates
+//! are refused with a reason.
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod agree;

@@ -1,5 +1,5 @@
-//! What becomes of runs that do not publish? Failed ones are tried again and remembered, cancelled ones leave nothing
-//! behind, and one that lost its lake to another process publishes nothing.
+//! Tests runs that do not publish: failed runs are retried and remembered, cancelled runs leave nothing behind, and a
+//! process that has lost its lake publishes nothing.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

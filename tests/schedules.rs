@@ -1,9 +1,9 @@
-//! Do schedules fire when the wall clocks of every zone of the tz database say so, around each of their changes from 1970
-//! to 2040?
+//! Tests that schedules fire by the wall clocks of every zone of the tz database, around each of their changes from
+//! 1970 to 2040.
 //!
-//! The oracle is naive: it walks from minute to minute (or from second to second, where offsets have seconds), looks at
-//! the wall clock, and fires where the clock shows for the first time, or has just jumped over, a reading that the line
-//! names. It shares nothing with the system's but the table of offsets.
+//! The oracle is naive: it walks from minute to minute (or from second to second, where offsets have seconds), reads
+//! the wall clock, and fires where the clock shows a reading of the schedule for the first time, or has just jumped
+//! over one. It shares only the table of offsets with the system.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,6 @@
-//! Do the lake's tables say exactly what the server says? deltalake, Polars and DuckDB for Python read the data folder of a
-//! real server after random runs; see `tests/python/tables.py`. And is the history of reconciliations whole after a kill?
+//! Tests that the tables of the lake hold exactly what the server returns: deltalake, Polars and DuckDB for Python read
+//! the data folder of a real server after random runs; see `tests/python/tables.py`. Tests that the history of
+//! comparisons is complete after a kill.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,6 +1,6 @@
-//! Does the 95 % interval of a sketch hold the truth 95 % of the time? Seeded trials of every sketch: alone, merged with
-//! batch, and merged over many states. `TRUEUP_TRIALS=10000 cargo test --release --test trials -- --nocapture` for the
-//! long run.
+//! Tests that the 95 % interval of every sketch holds the true value 95 % of the time, in seeded trials: alone, merged
+//! with batch, and merged over many states. For the long run: `TRUEUP_TRIALS=10000 cargo test --release --test trials
+//! -- --nocapture`.
 
 use std::collections::{HashMap, HashSet};
 

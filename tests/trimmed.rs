@@ -1,5 +1,5 @@
-//! Small logs and a short memory: the log is trimmed only behind what nobody needs, and a duplicate that intake no longer
-//! remembers is removed by batch and named by the reconciliation.
+//! Tests small logs and a short dedup horizon: the log is trimmed only behind unneeded events, and batch removes a
+//! duplicate that intake no longer knows, which the comparison names.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! Two servers over one lake, each with a log of its own: can the archive ever mix them? One owns the lake; the other is
-//! refused, or takes over where the archive ends, and then the first commits nothing more and ends.
+//! Tests two servers over one lake, each with a log of its own: one owns the lake; the other is refused, or takes over
+//! where the archive ends, after which the first commits nothing more and stops.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,5 +1,5 @@
-//! Versions of the past through the real binary: those that are kept answer byte for byte as they did, also after vacuum,
-//! restarts and kills; those that are not say so; and no file is left that nobody needs.
+//! Tests past versions: kept versions return the same bytes as before, also after vacuum, restarts and kills; other
+//! versions are refused; and no unneeded file remains.
 
 #[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;

@@ -1,7 +1,7 @@
-//! Do calendar windows begin when the clocks of every zone of the tz database say so, from 1970 to 2037?
+//! Tests that calendar windows start by the clocks of every zone of the tz database, from 1970 to 2037.
 //!
-//! The computation here shares nothing with the system's but the table of offsets: a zone's offsets are looked up hour by
-//! hour, their changes found by halving, and between changes the first instant of a reading is plain arithmetic. Around
+//! The computation here shares only the table of offsets with the system: a zone's offsets are looked up hour by hour,
+//! their changes found by bisection, and between changes the first instant of a reading is plain arithmetic. Around
 //! changes the wall clock is also walked second by second or minute by minute.
 
 use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};

@@ -1,4 +1,4 @@
-//! Does a running server answer as the oracle does? Sends events to both and compares any answer of either layer.
+//! Compares a running server with the oracle: sends events to both and compares any result of either layer.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! The test of the seam: histories of a server in which the merged answer must equal the oracle at every moment. Where
-//! the server keeps its data is the caller's choice.
+//! Runs histories of a server in which the merged result must equal the oracle at every moment. The caller chooses
+//! where the server keeps its data.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

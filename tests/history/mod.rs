@@ -1,4 +1,4 @@
-//! What a view was declared as over time, and which of it answers: a server and an oracle that follow changed definitions.
+//! Follows changed definitions of a view with a server and an oracle, and knows which definition is active.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A real S3 server on loopback (moto, of PyPI), for the data of servers under test.
+//! Starts a real S3 server on loopback (moto, from PyPI) for the data of servers under test.
 
 pub mod proxy;
 

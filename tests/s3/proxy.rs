@@ -1,6 +1,6 @@
-//! A proxy before an S3 server that does what networks and stores do on bad days: errors before and after the request
-//! was executed, answers that never come or end in the middle, connections that close, refusals of conditional puts
-//! though nobody won, and a first attempt's success shown as the second one's failure.
+//! Proxies an S3 server and injects faults: errors before and after a request is executed, responses that are lost or
+//! truncated, closed connections, refusals of conditional puts that no writer won, and retries that meet the success of
+//! their first attempt.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! A real `trueup` process on loopback, that tests can talk to, stop, kill and start again.
+//! Runs a real `trueup` process on loopback that tests can query, stop, kill and restart.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -49,8 +49,8 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
     let definitions = definitions::parse(&sources)?;
     let Some(stream) = definitions.streams.iter().find(|stream| stream.name == name) else {
         let names: Vec<&str> = definitions.streams.iter().map(|stream| stream.name.as_str()).collect();
-        let error = Failure::new(USAGE, format!("the files declare no stream \"{name}\""));
-        return Err(error.next_step(format!("they declare {}", names.join(", "))));
+        let error = Failure::new(USAGE, format!("the files do not declare a stream \"{name}\""));
+        return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     };
     let stream = Arc::new(stream.clone());
     let files = expand_folders(&files)?;
