@@ -362,7 +362,7 @@ fn bad_lines_are_listed_and_kept_and_files_that_do_not_fit_are_refused_whole() {
         ),
         "{said}"
     );
-    assert!(refused(std::slice::from_ref(&path), "evnts").contains("they declare events"));
+    assert!(refused(std::slice::from_ref(&path), "evnts").contains("declared streams: events"));
     assert!(refused(&[Path::new("-").to_owned()], "events").contains("standard input"));
     assert_eq!(world.run("totals", false)["cut"]["1000000"], json!(2));
 }
