@@ -148,7 +148,7 @@ fn notes_that_cannot_be_read_do_not_stop_the_server() {
     world.start();
     for view in ["one", "three"] {
         assert_eq!(world.rows(view, "")["complete"], json!(true), "{view} is served from its version");
-        assert_eq!(world.get(&format!("/v1/views/{view}")).json()["batch"]["version"].is_i64(), true);
+        assert!(world.get(&format!("/v1/views/{view}")).json()["batch"]["version"].is_i64());
     }
     assert_eq!(world.rows("one", "")["rows"][0]["x"], json!(3));
     assert_eq!(world.rows("three", "")["rows"][0]["x"], json!(2));
