@@ -1,6 +1,6 @@
 //! `trueup ingest --historical`: ingests files of historical events straight into the archive.
 //!
-//! file > piece > chunk: a thread reads the files in pieces ([`reader`]), tasks decode the pieces in parallel ([`decode`]),
+//! file > piece > chunk: a thread reads the files in pieces ([`reader`]), tasks decode the pieces in parallel ([`mod@decode`]),
 //! and decoded pieces are collected into chunks ([`chunk_builder`]), each of which is one commit. While one chunk is being
 //! written, the next one is collected. [`report`] counts the outcome.
 
