@@ -4,7 +4,9 @@
 //! disjoint sets, ledger(A ∪ B) = ledger(A) + ledger(B), and equal for equal sets; different sets of equal size have equal
 //! ledgers only if the sums collide. So every publish and every query can check
 //!
-//!     ledger(batch) + ledger(speed) + ledger(excluded) = ledger(accepted)
+//! ```text
+//! ledger(batch) + ledger(speed) + ledger(excluded) = ledger(accepted)
+//! ```
 //!
 //! that is, that each accepted event is counted once or excluded knowingly (I2).
 

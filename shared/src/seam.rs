@@ -2,7 +2,9 @@
 //!
 //! For every partition p with the seam at offset s(p), batch covers the events [0, s(p)) and speed those in [s(p), head(p)):
 //!
-//!     accepted(p) = batch(p) ∪ speed(p),  batch(p) ∩ speed(p) = ∅
+//! ```text
+//! accepted(p) = batch(p) ∪ speed(p),  batch(p) ∩ speed(p) = ∅
+//! ```
 //!
 //! so every event is counted once, whatever its event time. See `docs/architecture.md`.
 

@@ -1,7 +1,7 @@
 //! Decides what a run reads and what it replaces. Works on lists of files and on cuts; opens no file.
 //!
 //! A [`Plan`] is complete when it is made: [`planner::plan`] takes everything that decides it, with the
-//! [`Horizon`](shared::horizon::Horizon) of the run.
+//! [`Horizon`] of the run.
 
 pub mod planner;
 pub mod sessions;

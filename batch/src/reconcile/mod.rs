@@ -2,7 +2,7 @@
 //!
 //! 1. [`served_rows`] collects what was served; [`pairing`] finds the dimensions and measures that the served and the exact
 //!    definition have in common.
-//! 2. [`spans`] divides the windows into spans that fit in memory; [`align`] puts the rows of a span side by side.
+//! 2. [`mod@spans`] divides the windows into spans that fit in memory; [`mod@align`] puts the rows of a span side by side.
 //! 3. [`difference`] compares two columns; [`causes`] and [`excluded_events`] explain what differs.
 //! 4. [`history`] keeps the comparisons of all versions.
 

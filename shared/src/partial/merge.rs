@@ -2,7 +2,9 @@
 //!
 //! A query over parts P(1) .. P(n) is, for each window w of the grain and each group g of the chosen dimensions,
 //!
-//!     result(w, g) = ⊕ { s : (v, k, s) in P(1) ∪ .. ∪ P(n), v within w, k projects to g }
+//! ```text
+//! result(w, g) = ⊕ { s : (v, k, s) in P(1) ∪ .. ∪ P(n), v within w, k projects to g }
+//! ```
 //!
 //! with the merge ⊕ of states, which is associative and commutative. So the result does not depend on the order of parts, on
 //! how events were split over them, or on whether some of them were merged before ([`merge_onto`]). Keys are translated once

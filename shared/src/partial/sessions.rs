@@ -4,7 +4,9 @@
 //! them is less than the gap, and join to their hull; sessions(A) is the closure of A's events under joining. Because joining is
 //! associative and commutative,
 //!
-//!     sessions(A ∪ B) = join(sessions(A) ∪ sessions(B))
+//! ```text
+//! sessions(A ∪ B) = join(sessions(A) ∪ sessions(B))
+//! ```
 //!
 //! for any split of the events: at the seam, at the edge of a date, by partition. [`SessionIndex`] finds the sessions that new
 //! events meet; [`stitch`] joins sorted ones; [`LiveSessions`] decides which events are late.
