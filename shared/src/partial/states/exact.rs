@@ -467,7 +467,8 @@ impl Number {
 /// `whole` times 2^`exponent`; `whole` has up to 53 bits, or 54 after rounding up.
 fn scaled(whole: u64, exponent: i32) -> f64 {
     if exponent > 971 {
-        return if whole == 0 { 0.0 } else { f64::INFINITY };
+        // A number of few digits may fit all the same.
+        return scaled(whole, 971) * f64::from_bits(((exponent - 971).min(1023) as u64 + 1023) << 52);
     }
     let power = match exponent {
         ..-1074 => return scaled(whole.checked_shr((-1074 - exponent) as u32).unwrap_or(0), -1074),
@@ -493,6 +494,7 @@ mod tests {
     fn nothing_is_lost_however_far_apart_values_are() {
         assert_eq!(sum_of(&[1e300, 1.0, -1e300]).nearest(), 1.0);
         assert_eq!(sum_of(&[0.1; 10]).nearest(), 1.0, "the exact sum of ten times the DOUBLE 0.1 is nearest to 1");
+        assert_eq!(sum_of(&[2f64.powi(1023)]).nearest(), 2f64.powi(1023), "one digit, far from the point");
         assert_eq!(sum_of(&[f64::MAX, f64::MAX]).nearest(), f64::INFINITY);
         assert_eq!(sum_of(&[f64::MAX, f64::MAX, -f64::MAX]).nearest(), f64::MAX);
         assert_eq!(sum_of(&[5e-324, 5e-324, -2.0, 2.0]).nearest(), 1e-323);

@@ -160,7 +160,7 @@ proptest! {
                                 _ => (slack * slack).min(f64::MAX) + slack * 1e-200,
                             };
                             let bits = |x: f64| x.to_bits();
-                            bits(a) == bits(b) || (a - b).abs() <= 1e-9 * b.abs() + slack
+                            bits(a) == bits(b) || (a - b).abs() <= 1e-9 * b.abs() + slack + f64::MIN_POSITIVE
                         }
                         (a, b) => a == b,
                     };

@@ -23,7 +23,8 @@ const EXPONENTS_USUAL: std::ops::Range<u64> = 1023 - 400..1023 + 470;
 /// Squared deviations of such values that are not 0, and sums of such values, lie within.
 pub(super) const SQUARES_MIN: f64 = 1.0e-275;
 const SQUARES_MAX: f64 = 1e301;
-const SUM_MAX: f64 = 1e160;
+const SUM_MAX: f64 = 1e150;
+const SUM_MIN: f64 = 1e-150;
 
 /// Returns whether the squares of a value can be added up as DOUBLEs.
 #[inline]
@@ -73,8 +74,9 @@ impl Spread {
     /// Returns whether it is in the range in which states can be merged as DOUBLEs.
     fn is_usual(&self) -> bool {
         let (sum, squares) = (self.sum.nearest(), self.squares.nearest());
-        let tiny = squares < SQUARES_MIN && (squares != 0.0 || self.squares.low != 0.0);
-        sum.is_nan() || sum.abs() <= SUM_MAX && squares <= SQUARES_MAX && !tiny
+        let tiny = if self.squares.high == 0.0 { self.squares.low != 0.0 } else { squares < SQUARES_MIN };
+        let sum_is_usual = sum == 0.0 || (SUM_MIN..=SUM_MAX).contains(&sum.abs());
+        sum.is_nan() || sum_is_usual && squares <= SQUARES_MAX && !tiny
     }
 
     /// The variance, divided by n, or n - 1 for a sample. `None`: of nothing, or of a sample of one.
