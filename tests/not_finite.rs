@@ -94,7 +94,7 @@ fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
         event("2001-01-01T12:20:00Z", -1e308, format!("-{m}")),
     ];
     send(&world, "s", &events);
-    let day = "&grain=1%20day&from=2001-01-01&to=2001-01-02";
+    let day = "&grain=1d&from=2001-01-01&to=2001-01-02";
     for view in ["alone", "beside"] {
         let (live, live_day) = (world.rows(view, "")["rows"].clone(), world.rows(view, day)["rows"].clone());
         let comparison = compared(&world, view);
@@ -148,7 +148,7 @@ fn notes_that_cannot_be_read_do_not_stop_the_server() {
     world.start();
     for view in ["one", "three"] {
         assert_eq!(world.rows(view, "")["complete"], json!(true), "{view} is served from its version");
-        assert!(world.get(&format!("/v1/views/{view}")).json()["batch"]["version"].is_i64());
+        assert!(world.get(&format!("/v1/views/{view}")).json()["seam"]["version"].is_i64());
     }
     assert_eq!(world.rows("one", "")["rows"][0]["x"], json!(3));
     assert_eq!(world.rows("three", "")["rows"][0]["x"], json!(2));
