@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use self::parse_problems::ParseProblems;
 
 /// Serves `routes` until `stop` becomes true, then waits at most `wait` for requests in progress.
+#[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, wait: Duration) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS));

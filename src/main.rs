@@ -2,6 +2,8 @@
 //!
 //! [`commands`] holds the commands; [`wiring`] joins the layers into a server.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 mod adopt_definitions;
 mod arguments;
 mod client;

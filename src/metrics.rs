@@ -47,6 +47,7 @@ pub fn install_recorder() -> PrometheusHandle {
 
 impl MetricsRenderer {
     /// Makes a renderer of what `recorder` records and of the gauges of the given layers.
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the layer that it measures")]
     pub fn new(
         recorder: PrometheusHandle,
         streams: Arc<dyn Streams>,

@@ -26,6 +26,7 @@ impl StopSignals {
     }
 
     /// Ends the process immediately on the next signal, which is safe: correctness never depends on a clean stop.
+    #[expect(clippy::disallowed_methods, reason = "the task waits for signals until the process ends")]
     pub fn exit_on_next(mut self) {
         tokio::spawn(async move {
             self.next().await;

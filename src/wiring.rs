@@ -60,6 +60,7 @@ pub struct RunningServer {
 }
 
 /// Starts all layers. Returns once the server answers requests.
+#[expect(clippy::disallowed_methods, reason = "the task is awaited or aborted at shutdown")]
 pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let definitions = settings.parse_definitions()?;
     let recorder = metrics::install_recorder();

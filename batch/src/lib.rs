@@ -16,6 +16,8 @@
 //!
 //! [`archive`] compacts the archives that runs read, and drops the dates that retention no longer keeps.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod archive;
 pub mod blocking;
 pub mod fail_points;

@@ -58,6 +58,7 @@ pub struct Batch {
 impl Batch {
     /// Starts the tasks that keep the loaded views up to date. The loaded versions must be active already, and speed must fold
     /// for their definitions and for the shadows. Must be called within a Tokio runtime.
+    #[expect(clippy::disallowed_methods, reason = "the service aborts its tasks when it stops")]
     pub fn start(layers: LayerHandles, loaded: Vec<LoadedView>, settings: BatchSettings) -> Result<Batch, StartError> {
         let mut schedules = Vec::with_capacity(loaded.len());
         for LoadedView { view, .. } in &loaded {
@@ -293,7 +294,7 @@ async fn run_all(
 }
 
 async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Result<i64, RunFailure> {
-    let started = std::time::Instant::now();
+    let started = shared::clock::monotonic_now();
     let execution = AssertUnwindSafe(executor.execute(job, entry)).catch_unwind();
     let outcome = execution.await.unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())));
     let seconds = started.elapsed().as_secs_f64();

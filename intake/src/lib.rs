@@ -6,6 +6,8 @@
 //! [`history`] writes historical events there directly. [`lateness`] measures how late events arrive, and
 //! [`quarantine`] keeps rejected lines.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod archive;
 pub mod decode;
 pub mod event_id;

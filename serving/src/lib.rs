@@ -7,6 +7,8 @@
 //! changes to subscribers. [`http`] holds the endpoints, `page` the dashboard, `routes` maps paths to both. Nothing here
 //! changes a measure.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod admission;
 mod approximate;
 mod batch_merge_cache;

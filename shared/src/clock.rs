@@ -1,7 +1,8 @@
-//! Provides the current time: the only file that reads the wall clock. Tests set a clock of their own.
+//! Provides the current time: the only file that reads the machine's clocks. Tests set a clock of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use crate::time::Micros;
 
@@ -16,9 +17,16 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the file that reads the wall clock")]
     fn now(&self) -> Micros {
         Micros(chrono::Utc::now().timestamp_micros())
     }
+}
+
+/// Returns the time of the monotonic clock, for measuring durations and for timeouts; it never goes back.
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads the monotonic clock")]
+pub fn monotonic_now() -> Instant {
+    Instant::now()
 }
 
 /// A clock that stands still until it is turned.

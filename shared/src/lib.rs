@@ -4,6 +4,8 @@
 //! [`seam`] and [`ledger`] say which events are whose; [`handoff`] is how the layers meet.
 //! Nothing here speaks HTTP, and nothing here starts a thread of its own.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod calendar;
 pub mod changes;
 pub mod clock;

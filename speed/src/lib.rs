@@ -4,6 +4,8 @@
 //! [`generations`] of every view of the stream, and replies to readers between two folds. [`service`] starts the workers,
 //! replays the log after a restart and serves readers. This crate reads no archive and speaks no HTTP.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod fold;
 pub mod generations;
 pub mod mailbox;

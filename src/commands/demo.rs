@@ -37,6 +37,7 @@ const REPLAY_END_WAIT: Duration = Duration::from_secs(2);
 /// Number of polls per printed line if stderr is not a terminal.
 const POLLS_PER_LINE: u32 = 5;
 
+#[expect(clippy::disallowed_methods, reason = "the command awaits the task")]
 pub async fn run(arguments: Demo) -> Result<(), Failure> {
     log_to_stderr("warn");
     let mut signals = StopSignals::install()?;

@@ -9,7 +9,6 @@ mod tally;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,7 +49,7 @@ async fn send(arguments: &Ingest, file: &Path) -> Result<(), Failure> {
     let name = file.display().to_string();
     let file = EventsFile::open(file).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
     let sender = Sender::new(client, &arguments.stream, RetryLimits::default());
-    let begin = Instant::now();
+    let begin = shared::clock::monotonic_now();
     let mut tally = Tally::default();
     let outcome = send_file(file, sender, arguments.in_flight.into(), BATCH_BYTES, &mut tally).await;
     eprint!("{}", tally.rejections(&name));
@@ -112,7 +111,7 @@ async fn send_batches(
         }
     });
     let mut receipts = requests.buffered(in_flight);
-    let begin = Instant::now();
+    let begin = shared::clock::monotonic_now();
     while let Some(outcome) = receipts.next().await {
         let (batch, receipt) = outcome?;
         tally.add(&batch, receipt);

@@ -1,13 +1,13 @@
 //! `trueup serve`: runs all layers in one process until a signal stops it.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
 use serving::http::Origins;
+use shared::clock::{Clock, SystemClock};
 use shared::ids::ViewName;
 use shared::limits;
 use shared::stream::Stream;
-use shared::time::{Micros, micros_of};
+use shared::time::Micros;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
@@ -141,8 +141,7 @@ fn post(stream: &Stream, url: &str, now: Micros) -> String {
 }
 
 fn now() -> Micros {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Micros(micros_of(since_1970) / 1_000_000 * 1_000_000)
+    Micros(SystemClock.now().0 / 1_000_000 * 1_000_000)
 }
 
 #[cfg(test)]

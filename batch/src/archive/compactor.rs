@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lake::vacuum::{expire_old_log, vacuum};
 use lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
@@ -73,7 +73,7 @@ impl Compactor {
     pub async fn watch(self: Arc<Compactor>, stream: StreamName, stopping: Cancel) {
         let CompactionSettings { every, vacuum_every, vacuum_age, files_min, .. } = self.settings;
         let pause = if every.is_zero() { vacuum_every } else { every };
-        let mut vacuumed = Instant::now();
+        let mut vacuumed = shared::clock::monotonic_now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -88,7 +88,7 @@ impl Compactor {
                 () = stopping.wait() => return,
             };
             if vacuum_due {
-                vacuumed = Instant::now();
+                vacuumed = shared::clock::monotonic_now();
             }
             if let Err(error) = done {
                 tracing::warn!(%stream, %error, "compaction failed; will retry");

@@ -43,7 +43,7 @@ impl VersionVacuum {
 
     /// Deletes files that no kept version of `view` needs and that have been unused for `older_than`.
     pub async fn clean(&self, view: &ViewName, older_than: Duration) -> Result<Cleaned, LakeError> {
-        self.last.lock().insert(view.clone(), Instant::now());
+        self.last.lock().insert(view.clone(), shared::clock::monotonic_now());
         let mut cleaned = Cleaned::nothing(view.clone());
         let Some(table) = self.kept.table(view).await? else { return Ok(cleaned) };
         let active = self.views.get(view.as_str()).and_then(|published| published.version.clone());

@@ -75,7 +75,7 @@ impl PendingRows {
         self.collect();
         self.to = batch.end_offset();
         self.latest_watermark = batch.watermark;
-        self.since.get_or_insert_with(Instant::now);
+        self.since.get_or_insert_with(shared::clock::monotonic_now);
         Ok(())
     }
 

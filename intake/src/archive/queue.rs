@@ -55,7 +55,7 @@ impl ArchiveQueue {
                 return QueueNext::Item(item);
             }
             match deadline {
-                Some(deadline) if Instant::now() >= deadline => return QueueNext::TimedOut,
+                Some(deadline) if shared::clock::monotonic_now() >= deadline => return QueueNext::TimedOut,
                 Some(deadline) => drop(self.changed.wait_until(&mut state, deadline)),
                 None => self.changed.wait(&mut state),
             }
@@ -65,7 +65,7 @@ impl ArchiveQueue {
     /// Sleeps until `deadline` or until the queue is closed; returns whether it is closed.
     pub fn closed_before(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while !state.closed && Instant::now() < deadline {
+        while !state.closed && shared::clock::monotonic_now() < deadline {
             self.changed.wait_until(&mut state, deadline);
         }
         state.closed

@@ -1,7 +1,6 @@
 //! Retries work on the lake with growing pauses until it succeeds; the status shows the last error.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -44,7 +43,7 @@ impl RetryLoop {
                     self.status.lock().last_error = Some(error);
                 }
             }
-            if self.queue.closed_before(Instant::now() + pause) {
+            if self.queue.closed_before(shared::clock::monotonic_now() + pause) {
                 return Err(ArchiverExit::Stopped);
             }
             pause = (pause * 2).min(self.settings.retry_max);

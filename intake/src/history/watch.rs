@@ -29,6 +29,7 @@ struct ArchiveFigures {
 
 impl HistoryWatch {
     /// Starts polling, until the last reference to the watch is dropped. Call it within a Tokio runtime.
+    #[expect(clippy::disallowed_methods, reason = "the task ends when its handle is dropped")]
     pub fn start(lake: &Lake, streams: Vec<StreamName>) -> Arc<HistoryWatch> {
         let watch = Arc::new(HistoryWatch::default());
         let (weak, lake) = (Arc::downgrade(&watch), lake.clone());

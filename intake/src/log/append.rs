@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use shared::ids::Partition;
@@ -184,7 +184,7 @@ impl Appender {
         if let Err(error) = written {
             return Err(self.truncate_failed_write(error));
         }
-        let sync_started = Instant::now();
+        let sync_started = shared::clock::monotonic_now();
         // I8: after a failed sync the kernel may have dropped the pages and marked them clean; a second sync would lie.
         if let Err(error) = self.settings.check(IoStep::Sync).and_then(|()| self.file.sync_data()) {
             return Err(self.poison(format!("sync of the log failed: {error}")));

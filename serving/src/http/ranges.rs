@@ -40,7 +40,7 @@ pub fn is_ranged(method: &Method, headers: &HeaderMap) -> bool {
 impl RangeCache {
     /// Returns the response cached for `url`.
     pub fn get(&self, url: &str) -> Option<CompleteResponse> {
-        let now = Instant::now();
+        let now = shared::clock::monotonic_now();
         let mut entries = self.0.lock();
         entries.retain(|entry| now.duration_since(entry.used) < Duration::from_millis(RANGED_ANSWER_IDLE_MS));
         let entry = entries.iter_mut().find(|entry| entry.url == url)?;
@@ -52,7 +52,7 @@ impl RangeCache {
     pub fn insert(&self, url: &str, response: CompleteResponse) {
         let mut entries = self.0.lock();
         entries.retain(|entry| entry.url != url);
-        entries.push_back(CachedRange { url: url.to_owned(), used: Instant::now(), response });
+        entries.push_back(CachedRange { url: url.to_owned(), used: shared::clock::monotonic_now(), response });
         while entries.iter().map(|entry| entry.response.body.len()).sum::<usize>() > RANGED_ANSWERS_BYTES_MAX {
             entries.pop_front();
         }

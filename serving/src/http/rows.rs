@@ -1,7 +1,6 @@
 //! Returns the rows of a view: pins, executes and encodes a query; large ones on blocking threads.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -111,7 +110,7 @@ impl RowsOutcome {
 }
 
 async fn outcome(state: &ServingState, view: String, request: &Parts, format: Format) -> Result<RowsOutcome, Problem> {
-    let started = Instant::now();
+    let started = shared::clock::monotonic_now();
     let parameters = parameters::all(&request.uri)?;
     let now = state.clock.now();
     let (query, pinned) = match pin(&state.readers(), &view, &parameters, now).await {

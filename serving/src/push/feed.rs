@@ -95,6 +95,7 @@ pub struct Subscription {
 
 impl Feeds {
     /// Subscribes to `query`, from the event `last_id` on if the feed still has it.
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the last subscriber of the feed")]
     pub fn subscribe(
         self: &Arc<Feeds>,
         state: &ServingState,
@@ -343,7 +344,7 @@ async fn poll(state: &ServingState, live: &LiveQuery, last: &mut LastPoll) -> Re
     let as_of = query.instant.unwrap_or_else(|| state.clock.now());
     let before = std::mem::take(last);
     let work = move |context: &QueryContext| compute(&query, &pinned, context, as_of, tag, before);
-    let (after, update) = state.admission.run(std::time::Instant::now(), work).await??;
+    let (after, update) = state.admission.run(shared::clock::monotonic_now(), work).await??;
     *last = after;
     Ok(Some(update))
 }

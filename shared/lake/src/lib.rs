@@ -7,6 +7,8 @@
 //! what retention removed. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
 //! [`leases`] keep files in use, and [`vacuum`] deletes the others.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod archive_tags;
 mod check;
 pub mod commit;

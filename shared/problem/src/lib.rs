@@ -4,6 +4,8 @@
 //! belong to the code, so they are the same wherever it is used; only `detail` and the extra members differ. [`code`]
 //! holds the table, [`net`] turns the refusals of libraries (routing, extractors) into problems.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod code;
 pub mod net;
 

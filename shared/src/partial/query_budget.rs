@@ -39,7 +39,7 @@ impl QueryBudget {
         if self.abandoned.load(Ordering::Relaxed) {
             return Err(Exceeded::Abandoned);
         }
-        if self.until.is_some_and(|until| Instant::now() >= until) {
+        if self.until.is_some_and(|until| crate::clock::monotonic_now() >= until) {
             return Err(Exceeded::Time);
         }
         if bytes > self.bytes_max {

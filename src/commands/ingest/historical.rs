@@ -70,7 +70,7 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
         retained_from,
         chunk_bytes: usize::try_from(historical.memory / CHUNKS_IN_MEMORY).unwrap_or(usize::MAX),
         bar: progress_bar(bytes),
-        started: Instant::now(),
+        started: shared::clock::monotonic_now(),
     };
     import.run(files, &historical).await
 }
@@ -88,6 +88,7 @@ struct Import {
 
 impl Import {
     /// Imports `files` and prints the report.
+    #[expect(clippy::disallowed_methods, reason = "the command awaits the task")]
     async fn run(self, files: Vec<PathBuf>, options: &Historical) -> Result<(), Failure> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (piece_sender, pieces) = mpsc::channel(cores);
