@@ -74,6 +74,15 @@ fn nan_is_equal_to_nan_and_raises_no_alarm() {
     }
 }
 
+/// The rows without the layers that they came from.
+fn figures(rows: &Value) -> Vec<Value> {
+    let mut rows = rows.as_array().expect("rows").clone();
+    for row in &mut rows {
+        row.as_object_mut().expect("a row").retain(|name, _| !matches!(name.as_str(), "_layer" | "_finality"));
+    }
+    rows
+}
+
 #[test]
 fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
     let m = "9".repeat(38);
@@ -84,7 +93,7 @@ fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
              COUNT(DISTINCT x) AS n FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR);",
     );
     let event = |at: &str, x: f64, d: String| json!({"at": at, "x": x, "d": d});
-    // In every window of the first two hours the sum is out of range; with the third it is not.
+    // The sum of the first hour is out of range; that of the third only on the way.
     let events = [
         event("2001-01-01T10:00:00Z", 1e308, m.clone()),
         event("2001-01-01T10:10:00Z", 1e308, m.clone()),
@@ -99,12 +108,12 @@ fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
         let (live, live_day) = (world.rows(view, "")["rows"].clone(), world.rows(view, day)["rows"].clone());
         let comparison = compared(&world, view);
         assert_eq!(comparison["rows_equal"], comparison["rows_compared"], "{comparison}");
-        assert_eq!(world.rows(view, "")["rows"], live);
+        assert_eq!(figures(&world.rows(view, "")["rows"]), figures(&live));
         assert_eq!(live[0]["d"], Value::Null);
         assert_eq!(live[2]["d"], json!(m));
         let merged_day = world.rows(view, day)["rows"].clone();
         assert_eq!(merged_day[0]["d"], live_day[0]["d"]);
-        // 3 M - 2 M and so on: four events above, two below; the sum of the day does not fit.
+        // Four events above, two below: the sum of the day does not fit.
         assert_eq!(merged_day[0]["d"], Value::Null);
         if view == "beside" {
             assert_eq!((&live[2]["x"], &live[0]["x"], &live[0]["mean"]), (&json!(1e308), &Value::Null, &json!(1e308)));
