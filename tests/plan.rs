@@ -125,7 +125,7 @@ fn a_plan_lists_changes_and_costs() {
     insta::assert_snapshot!(masked(&words), @r#"
     stream events: changed (60 events in the archive)
       + column tail STRING: NULL in the events that are stored
-      - column price DOUBLE: no longer taken from events; the archive keeps what it has of it
+      - column price DOUBLE: no longer read from events; the archive keeps its stored values
       ~ option allowed_lateness = '20 seconds' → '1 minute'
     view figures: recompute; version 1 stays active until the new version is complete
       + filter amount > 0
