@@ -8,7 +8,7 @@ use arrow::array::{
     BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray,
     TimestampMicrosecondArray,
 };
-use arrow::datatypes::Float64Type;
+use arrow::datatypes::{DataType as ArrowType, Field, Float64Type};
 use proptest::prelude::*;
 
 use super::*;
@@ -233,7 +233,18 @@ proptest! {
             assert_same(aggregate, &measures[index], &expected);
         }
         let again = encode(&view, &[0; GROUPS], &[], Vec::new(), &stored).expect("encodes");
-        prop_assert_eq!(without_random(&again), without_random(&table));
+        prop_assert_eq!(without_rounded(&again), without_rounded(&table));
+        // Figures beyond the range of a DOUBLE are stored with the digits of one, so that the last of them may differ.
+        for (field, (again, first)) in table.schema().fields().iter().zip(again.columns().iter().zip(table.columns())) {
+            let Some(again) = again.as_primitive_opt::<Float64Type>() else { continue };
+            for (again, first) in again.iter().zip(first.as_primitive::<Float64Type>()) {
+                let same = match (again, first) {
+                    (Some(a), Some(b)) => a.to_bits() == b.to_bits() || (a - b).abs() <= 1e-12 * b.abs(),
+                    (again, first) => again.is_none() && first.is_none(),
+                };
+                prop_assert!(same, "{field}: {again:?} is not {first:?}");
+            }
+        }
     }
 
     #[test]
@@ -277,10 +288,12 @@ proptest! {
     }
 }
 
-/// Sketches of percentiles keep their values in the order they came; all other columns are compared.
-fn without_random(table: &RecordBatch) -> RecordBatch {
-    let keep: Vec<usize> =
-        (0..table.num_columns()).filter(|i| !table.schema().field(*i).name().ends_with("_kll")).collect();
+/// Returns the columns whose bits do not depend on rounding or on the order of values: sketches of percentiles keep their
+/// values in the order they came, and DOUBLEs are compared on their own.
+fn without_rounded(table: &RecordBatch) -> RecordBatch {
+    let schema = table.schema();
+    let is_kept = |field: &Field| !field.name().ends_with("_kll") && *field.data_type() != ArrowType::Float64;
+    let keep: Vec<usize> = (0..table.num_columns()).filter(|i| is_kept(schema.field(*i))).collect();
     table.project(&keep).expect("columns exist")
 }
 
