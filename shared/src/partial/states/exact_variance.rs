@@ -1,8 +1,8 @@
 //! Computes variances from sums and sums of squares that are not rounded, whatever the range of the values.
 //!
 //! With S = Σ x and Q = Σ x², the squared deviations are D = Q - S² / n, the variance is D / n, or D / (n - 1) of a sample, and
-//! the standard deviation its square root. All of it is computed with long integers and rounded once at the end, so a variance
-//! is infinite only if it is itself too large, and a standard deviation never is.
+//! the standard deviation its square root. D is computed with long integers and rounded once ([`ExactSpread::stored`]), and the
+//! figures follow from it ([`Stored::variance`]): a variance is infinite only if it is itself too large, a standard deviation never is.
 
 use super::arithmetic::DoubleDouble;
 use super::exact::{ExactSum, Number, RESCALE, Total};
@@ -115,27 +115,6 @@ impl ExactSpread {
         Stored { count: self.count, sum, squares }
     }
 
-    /// Returns the variance, divided by n, or n - 1 for a sample, or its square root. `None`: of nothing, or of a sample of one.
-    pub fn variance(&self, sample: bool, root: bool) -> Option<f64> {
-        let divisor = self.count - i64::from(sample);
-        if self.count == 0 || divisor == 0 {
-            return None;
-        }
-        if self.is_special() {
-            return Some(f64::NAN);
-        }
-        let exact = self.deviations().over(self.count.unsigned_abs()).over(divisor.unsigned_abs());
-        let variance = exact.nearest();
-        if !root {
-            return Some(variance);
-        }
-        Some(match variance {
-            f64::INFINITY => exact.times_power(-RESCALE).nearest().sqrt() * 2f64.powi(RESCALE / 2),
-            tiny if tiny < f64::MIN_POSITIVE => exact.times_power(RESCALE).nearest().sqrt() * 2f64.powi(-RESCALE / 2),
-            usual => usual.sqrt(),
-        })
-    }
-
     /// Memory held outside of the value itself, in bytes.
     pub fn bytes(&self) -> usize {
         self.sum.bytes() + self.squares.bytes()
@@ -160,7 +139,7 @@ mod tests {
 
     #[test]
     fn equal_values_do_not_scatter_and_others_do_exactly() {
-        let variance = |values: &[f64], sample| spread_of(values).variance(sample, false);
+        let variance = |values: &[f64], sample| spread_of(values).stored().variance(sample, false);
         assert_eq!(variance(&[0.1, 0.1, 0.1], true), Some(0.0));
         assert_eq!(variance(&[1e15 + 1.0, 1e15 + 2.0, 1e15 + 3.0], true), Some(1.0));
         assert_eq!(variance(&[1e-200, 3e-200], false), Some(0.0), "a square below the smallest DOUBLE");
@@ -172,9 +151,9 @@ mod tests {
 
     #[test]
     fn the_range_of_values_is_not_a_limit() {
-        let deviation = |values: &[f64]| spread_of(values).variance(false, true).expect("some values");
-        assert_eq!(spread_of(&[1e308, 1e308, 1e308]).variance(false, false), Some(0.0));
-        assert_eq!(spread_of(&[1e308, -1e308]).variance(false, false), Some(f64::INFINITY));
+        let deviation = |values: &[f64]| spread_of(values).stored().variance(false, true).expect("some values");
+        assert_eq!(spread_of(&[1e308, 1e308, 1e308]).stored().variance(false, false), Some(0.0));
+        assert_eq!(spread_of(&[1e308, -1e308]).stored().variance(false, false), Some(f64::INFINITY));
         assert!((deviation(&[1e308, -1e308]) / 1e308 - 1.0).abs() < 1e-15);
         assert!((deviation(&[1e-200, 3e-200]) / 1e-200 - 1.0).abs() < 1e-15);
     }
@@ -194,7 +173,7 @@ mod tests {
             let mut read = ExactSpread::default();
             read.merge_stored(&whole.stored());
             for (sample, root) in [(false, false), (true, false), (false, true), (true, true)] {
-                match (read.variance(sample, root), whole.variance(sample, root)) {
+                match (read.stored().variance(sample, root), whole.stored().variance(sample, root)) {
                     (Some(a), Some(b)) => {
                         let same = a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-9 * b.abs() + f64::MIN_POSITIVE;
                         prop_assert!(same, "{a:e} is not {b:e}");

@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType as ArrowType, Float64Type};
 use hashbrown::HashMap;
 
 use super::arithmetic::DoubleDouble;
+use super::exact::RESCALE;
 use super::exact_variance::ExactSpread;
 use super::selection::Selection;
 use super::{NO_GROUP, for_each_group, observe_integers};
@@ -78,16 +79,6 @@ impl Spread {
         let sum_is_usual = sum == 0.0 || (SUM_MIN..=SUM_MAX).contains(&sum.abs());
         sum.is_nan() || sum_is_usual && squares <= SQUARES_MAX && !tiny
     }
-
-    /// The variance, divided by n, or n - 1 for a sample. `None`: of nothing, or of a sample of one.
-    pub fn variance(&self, sample: bool) -> Option<f64> {
-        let divisor = self.count - i64::from(sample);
-        if self.count == 0 || divisor == 0 {
-            return None;
-        }
-        let squares = self.squares.nearest();
-        Some(if self.sum.nearest().is_nan() { f64::NAN } else { squares / divisor as f64 })
-    }
 }
 
 /// Sum and squared deviations as they are stored, from [`ExactSpread::stored`]: a sum or squares beyond the range of a
@@ -100,13 +91,73 @@ pub struct Stored {
     pub squares: DoubleDouble,
 }
 
+impl Stored {
+    /// Returns the variance, divided by n, or n - 1 for a sample, or its square root. `None`: of nothing, or of a sample of one.
+    ///
+    /// Every figure comes from here, so that a state that was stored and read back shows the same bits.
+    pub fn variance(&self, sample: bool, root: bool) -> Option<f64> {
+        let divisor = self.count - i64::from(sample);
+        if self.count == 0 || divisor == 0 {
+            return None;
+        }
+        if self.sum.nearest().is_nan() || self.squares.high.is_nan() {
+            return Some(f64::NAN);
+        }
+        let (squares, power) = match self.squares {
+            DoubleDouble { high, low } if high.is_infinite() => (low, RESCALE),
+            DoubleDouble { high: 0.0, low } => (low, -RESCALE),
+            usual => (usual.nearest(), 0),
+        };
+        let variance = squares / divisor as f64;
+        let half = 2f64.powi(power / 2);
+        Some(if root { variance.sqrt() * half } else { variance * half * half })
+    }
+}
+
+/// A group that has had a value of unusual size. No value of it is NaN or infinite.
+#[derive(Debug, Clone, PartialEq)]
+enum WideGroup {
+    /// Read back, and neither merged nor added to since.
+    Stored(Stored),
+    Exact(ExactSpread),
+}
+
+impl WideGroup {
+    fn count(&self) -> i64 {
+        match self {
+            WideGroup::Stored(stored) => stored.count,
+            WideGroup::Exact(exact) => exact.count,
+        }
+    }
+
+    fn stored(&self) -> Stored {
+        match self {
+            WideGroup::Stored(stored) => *stored,
+            WideGroup::Exact(exact) => exact.stored(),
+        }
+    }
+
+    fn add_to(&self, exact: &mut ExactSpread) {
+        match self {
+            WideGroup::Stored(stored) => exact.merge_stored(stored),
+            WideGroup::Exact(ours) => exact.merge(ours),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            WideGroup::Stored(_) => 0,
+            WideGroup::Exact(exact) => exact.bytes(),
+        }
+    }
+}
+
 /// The states of all groups.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Spreads {
     /// Of groups in `wide`, empty.
     groups: Vec<Spread>,
-    /// Groups that have had a value of unusual size. No value of them is NaN or infinite.
-    wide: HashMap<u32, ExactSpread>,
+    wide: HashMap<u32, WideGroup>,
 }
 
 impl Spreads {
@@ -122,10 +173,7 @@ impl Spreads {
 
     /// Returns the variance of each group, divided by n, or n - 1 for a sample, or its square root.
     pub fn variances(&self, sample: bool, root: bool) -> impl Iterator<Item = Option<f64>> + '_ {
-        (0..self.len()).map(move |group| match self.wide_of(group) {
-            Some(wide) => wide.variance(sample, root),
-            None => self.groups[group].variance(sample).map(|v| if root { v.sqrt() } else { v }),
-        })
+        self.stored().map(move |group| group.variance(sample, root))
     }
 
     /// Returns each group as it is stored.
@@ -150,9 +198,7 @@ impl Spreads {
         if spread.is_usual() {
             return self.groups.push(spread);
         }
-        let mut wide = ExactSpread::default();
-        wide.merge_stored(&stored);
-        self.wide.insert(self.groups.len() as u32, wide);
+        self.wide.insert(self.groups.len() as u32, WideGroup::Stored(stored));
         self.groups.push(Spread::default());
     }
 
@@ -163,7 +209,7 @@ impl Spreads {
         if spread.is_usual() {
             return self.groups.push(spread);
         }
-        self.wide.insert(self.groups.len() as u32, exact.clone());
+        self.wide.insert(self.groups.len() as u32, WideGroup::Exact(exact.clone()));
         self.groups.push(Spread::default());
     }
 
@@ -171,7 +217,7 @@ impl Spreads {
         self.groups.resize(len, Spread::default());
     }
 
-    fn wide_of(&self, group: usize) -> Option<&ExactSpread> {
+    fn wide_of(&self, group: usize) -> Option<&WideGroup> {
         if self.wide.is_empty() { None } else { self.wide.get(&(group as u32)) }
     }
 
@@ -195,7 +241,7 @@ impl Spreads {
     fn insert_unusual(&mut self, group: usize, value: f64) {
         let spread = &mut self.groups[group];
         if !value.is_finite() || spread.sum.high.is_nan() {
-            let count = spread.count + self.wide.remove(&(group as u32)).map_or(0, |wide| wide.count);
+            let count = spread.count + self.wide.remove(&(group as u32)).map_or(0, |wide| wide.count());
             *spread = Spread::not_a_number(count + 1);
             return;
         }
@@ -205,9 +251,20 @@ impl Spreads {
     /// Returns the unrounded state of a group, made from the rounded one if it has none yet.
     fn widen(&mut self, group: usize) -> &mut ExactSpread {
         let spread = std::mem::take(&mut self.groups[group]);
-        let wide = self.wide.entry(group as u32).or_default();
-        wide.merge_rounded(&spread);
-        wide
+        let wide = self.wide.entry(group as u32).or_insert_with(|| {
+            let mut exact = ExactSpread::default();
+            exact.merge_rounded(&spread);
+            WideGroup::Exact(exact)
+        });
+        if let WideGroup::Stored(stored) = wide {
+            let mut exact = ExactSpread::default();
+            exact.merge_stored(stored);
+            *wide = WideGroup::Exact(exact);
+        }
+        match wide {
+            WideGroup::Exact(exact) => exact,
+            WideGroup::Stored(_) => unreachable!("replaced above"),
+        }
     }
 
     /// Merges row `first + i` of `other` into group `groups[i]`.
@@ -227,30 +284,36 @@ impl Spreads {
         if wide.is_none() && self.wide_of(group).is_none() {
             return self.groups[group].merge(theirs);
         }
-        let count = self.wide_of(group).map_or(self.groups[group].count, |wide| wide.count);
-        if self.groups[group].sum.high.is_nan() || theirs.sum.high.is_nan() {
-            self.wide.remove(&(group as u32));
-            self.groups[group] = Spread::not_a_number(count + wide.map_or(theirs.count, |wide| wide.count));
+        let count = self.wide_of(group).map_or(self.groups[group].count, WideGroup::count);
+        let their_count = wide.map_or(theirs.count, WideGroup::count);
+        if their_count == 0 {
             return;
         }
-        let ours = self.widen(group);
+        if self.groups[group].sum.high.is_nan() || theirs.sum.high.is_nan() {
+            self.wide.remove(&(group as u32));
+            self.groups[group] = Spread::not_a_number(count + their_count);
+            return;
+        }
         match wide {
-            Some(wide) => ours.merge(wide),
-            None => ours.merge_rounded(theirs),
+            Some(wide) if count == 0 => {
+                self.wide.insert(group as u32, wide.clone());
+            }
+            Some(wide) => wide.add_to(self.widen(group)),
+            None => self.widen(group).merge_rounded(theirs),
         }
     }
 
     /// Adds a group to an exact state.
     pub(super) fn add_to(&self, row: usize, exact: &mut ExactSpread) {
         match self.wide_of(row) {
-            Some(wide) => exact.merge(wide),
+            Some(wide) => wide.add_to(exact),
             None => exact.merge_rounded(&self.groups[row]),
         }
     }
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        let wide: usize = self.wide.values().map(|wide| size_of::<(u32, ExactSpread)>() + wide.bytes()).sum();
+        let wide: usize = self.wide.values().map(|wide| size_of::<(u32, WideGroup)>() + wide.bytes()).sum();
         self.groups.capacity() * size_of::<Spread>() + wide
     }
 }
