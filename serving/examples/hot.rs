@@ -21,6 +21,7 @@ use shared::partial::keys::{KeyIndex, KeyLayout};
 use shared::partial::states::States;
 use shared::readers::Generation;
 use shared::view::{Precision, View};
+use shared::window::WindowId;
 use tower::ServiceExt;
 use world::{P0, World};
 
@@ -44,7 +45,7 @@ fn part(view: &View, minutes: std::ops::Range<i64>) -> Part {
     let ids: Vec<u32> = encoded.iter().map(|row| index.id_of(row.as_ref())).collect();
     let mut block = Block::empty(view, Precision::Sketch);
     for minute in minutes {
-        ids.iter().for_each(|id| block.push(minute * MINUTE, *id));
+        ids.iter().for_each(|id| block.push(WindowId(minute * MINUTE), *id));
     }
     for states in &mut block.states {
         let value = |i: usize| (i * 7919 % 1000) as i64;

@@ -15,7 +15,7 @@ use shared::partial::merge::{Grain, Layers, MergeError, Merged, merge_onto};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use crate::admission::QueryContext;
 use crate::approximate::exact_in;
@@ -133,11 +133,12 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
 }
 
 fn bounds(view: &View, query: &BoundQuery, merged: &Merged, rows: &[u32]) -> Vec<WindowBounds> {
-    let of_rows = |all: &[i64]| match all {
+    let ids: Vec<WindowId> = rows.iter().map(|row| merged.windows[*row as usize]).collect();
+    let lasts: Vec<i64> = match merged.lasts.as_slice() {
         [] => Vec::new(),
-        all => rows.iter().map(|row| all[*row as usize]).collect::<Vec<_>>(),
+        all => rows.iter().map(|row| all[*row as usize]).collect(),
     };
-    query.window_bounds(view, &of_rows(&merged.windows), &of_rows(&merged.lasts))
+    query.window_bounds(view, &ids, &lasts)
 }
 
 fn columns(

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use shared::partial::merge::{Layers, MergeError, Merged, merge};
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use crate::pin::ViewPin;
 use crate::query::LayerChoice;
@@ -11,7 +11,7 @@ use crate::query::bound::BoundQuery;
 
 /// The windows and sessions that speed holds, for a result that excludes speed.
 pub enum LiveWindows {
-    Windows(HashSet<i64>),
+    Windows(HashSet<WindowId>),
     /// By key, the sessions that speed contributes to: first and last event, ascending.
     Sessions(HashMap<Box<[u8]>, Vec<(i64, i64)>>),
 }
@@ -29,12 +29,12 @@ impl LiveWindows {
         };
         // Both layers together: a live session may extend a session of batch without sharing an event.
         let mut whole = query.merge_spec(view, &query.request.dimensions);
-        (whole.from, whole.to) = (i64::MIN, i64::MAX);
+        whole.windows = WindowId::EVERY;
         let merged = merge(&whole, &pinned.parts(LayerChoice::Merged))?;
         let mut sessions: HashMap<Box<[u8]>, Vec<(i64, i64)>> = HashMap::new();
         for row in (0..merged.len()).filter(|row| merged.layers[*row].0 & Layers::SPEED.0 != 0) {
             let key = merged.keys.get(merged.groups[row]);
-            sessions.entry(Box::from(key)).or_default().push((merged.windows[row], merged.lasts[row]));
+            sessions.entry(Box::from(key)).or_default().push((merged.windows[row].0, merged.lasts[row]));
         }
         sessions.values_mut().for_each(|of_key| of_key.sort_unstable());
         Ok(Some(LiveWindows::Sessions(sessions)))
@@ -46,7 +46,7 @@ impl LiveWindows {
             LiveWindows::Windows(windows) => windows.contains(&merged.windows[row]),
             LiveWindows::Sessions(sessions) => {
                 let Some(of_key) = sessions.get(merged.keys.get(merged.groups[row])) else { return false };
-                let started = of_key.partition_point(|(first, _)| *first <= merged.windows[row]);
+                let started = of_key.partition_point(|(first, _)| *first <= merged.windows[row].0);
                 started > 0 && of_key[started - 1].1 >= merged.lasts[row]
             }
         }

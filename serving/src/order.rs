@@ -113,14 +113,18 @@ fn comparators(
 fn starts(view: &View, merged: &Merged) -> Vec<i64> {
     match view.window {
         // Windows share their start, and ids are those of their last panes.
-        Window::Cumulate { .. } => merged.windows.iter().map(|id| view.window.bounds(*id).0).collect(),
-        _ => merged.windows.clone(),
+        Window::Cumulate { .. } => merged.windows.iter().map(|id| view.window.bounds(*id).0.0).collect(),
+        _ => ids(merged),
     }
 }
 
 /// Returns values that sort like the ends of the windows: the last events of sessions, otherwise the ids themselves.
 fn ends(merged: &Merged) -> Vec<i64> {
-    if merged.lasts.is_empty() { merged.windows.clone() } else { merged.lasts.clone() }
+    if merged.lasts.is_empty() { ids(merged) } else { merged.lasts.clone() }
+}
+
+fn ids(merged: &Merged) -> Vec<i64> {
+    merged.windows.iter().map(|id| id.0).collect()
 }
 
 /// Compares values; NULL is the smallest and NaN the largest.

@@ -13,7 +13,7 @@ use shared::published::{Published, Views};
 use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader};
 use shared::time::Micros;
 use shared::view::View;
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use crate::approximate::reads_estimates;
 use crate::query::bound::{BoundQuery, Instants};
@@ -142,15 +142,19 @@ impl ViewPin {
 
 /// Counts the rows of `part` that may contribute to the result, once per window that covers them.
 pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
-    let (from, to) = match view.window {
-        Window::Session { .. } => (i64::MIN, i64::MAX),
-        window if part.panes => window.panes_of(query.from, query.to),
-        _ => (query.from, query.to),
+    let windows = WindowId(query.from)..WindowId(query.to);
+    let range = match view.window {
+        Window::Session { .. } => WindowId::EVERY,
+        window if part.panes => {
+            let panes = window.panes_of(&windows);
+            panes.start.window()..panes.end.window()
+        }
+        _ => windows,
     };
-    let rows = part.blocks.iter().map(|block| block.candidates(from, to).len()).sum::<usize>();
+    let rows = part.blocks.iter().map(|block| block.candidates(&range).len()).sum::<usize>();
     let mut covering = 0;
     match part.blocks.iter().find_map(|block| block.windows.first()) {
-        Some(pane) if part.panes => view.window.for_each_window(*pane, |_| covering += 1),
+        Some(pane) if part.panes => view.window.for_each_window(pane.pane(), |_| covering += 1),
         _ => covering = 1,
     }
     rows * covering.max(1)

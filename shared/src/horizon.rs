@@ -18,7 +18,7 @@ use crate::published::Published;
 use crate::retention::Retention;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
 use crate::version::BatchVersion;
-use crate::window::Window;
+use crate::window::{Window, WindowId};
 
 /// What retention has taken away from a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,8 +159,8 @@ impl Horizon {
     }
 
     /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
-    pub fn first_speed_id(self, window: Window) -> Option<i64> {
-        self.speed_starts().map(|start| window.ids_starting_in(start.0, i64::MAX).0)
+    pub fn first_speed_id(self, window: Window) -> Option<WindowId> {
+        self.speed_starts().map(|start| window.ids_starting_in(start, Micros(i64::MAX)).start)
     }
 
     /// Returns the first date whose windows are computed from their events; `None`: those of all dates are.

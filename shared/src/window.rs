@@ -1,11 +1,11 @@
 //! Assigns event times to windows: half-open intervals, aligned to the epoch, also before 1970.
 //!
 //! Windows that overlap share **panes**: an event is folded into the one pane that contains it, however many windows cover it,
-//! and a window is the union of its panes. Where windows do not overlap, panes are windows. A pane is named by its start, a
-//! window by an **id**: its start; for CUMULATE, whose windows share their starts, the start of its last pane. Sessions
+//! and a window is the union of its panes. Where windows do not overlap, panes are windows. A pane is named by its
+//! start, a window by an id ([`WindowId`]). Sessions
 //! follow from the events themselves ([`crate::partial::sessions`]), not from the clock.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +51,42 @@ pub enum Step {
     Calendar(Calendar),
 }
 
-/// The start that stands for the one window of [`Window::All`].
-pub const ALL_TIME: Micros = Micros(0);
+/// The id of a window: its start, in microseconds since 1970; of CUMULATE the start of its last pane, of sessions the time of
+/// the first event. Of a coarser grain than the view's, the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowId(pub i64);
+
+/// The start of a pane, in microseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PaneStart(pub i64);
+
+impl WindowId {
+    /// The window over all time ([`Window::All`]).
+    pub const ALL_TIME: WindowId = WindowId(0);
+    pub const MIN: WindowId = WindowId(i64::MIN);
+    pub const MAX: WindowId = WindowId(i64::MAX);
+    /// Every window, but for an id at the very end of time.
+    pub const EVERY: Range<WindowId> = WindowId::MIN..WindowId::MAX;
+
+    /// Returns the start of the pane that this row of a part with panes stands for ([`crate::partial::Part::panes`]).
+    #[inline]
+    pub fn pane(self) -> PaneStart {
+        PaneStart(self.0)
+    }
+}
+
+impl PaneStart {
+    pub const MIN: PaneStart = PaneStart(i64::MIN);
+    pub const MAX: PaneStart = PaneStart(i64::MAX);
+    /// Every pane, but for one at the very end of time.
+    pub const EVERY: Range<PaneStart> = PaneStart::MIN..PaneStart::MAX;
+
+    /// Returns the id of the window that consists of this pane alone, and the id of the pane's rows where windows share panes.
+    #[inline]
+    pub fn window(self) -> WindowId {
+        WindowId(self.0)
+    }
+}
 
 impl Grid {
     /// Returns the number of the cell that contains `time` (microseconds).
@@ -107,11 +141,12 @@ impl Grid {
 }
 
 impl Window {
-    /// Returns the start of the pane that contains `time` (microseconds). Of sessions, the event's own time.
+    /// Returns the pane that contains `time`. Of sessions, the event's own time.
     #[inline]
-    pub fn pane_of(&self, time: i64) -> i64 {
-        match self {
-            Window::All => ALL_TIME.0,
+    pub fn pane_of(&self, time: Micros) -> PaneStart {
+        let time = time.0;
+        PaneStart(match self {
+            Window::All => WindowId::ALL_TIME.0,
             Window::Tumble(grid) | Window::Hop { panes: grid, .. } => grid.start_of(time),
             Window::Cumulate { step, outer } => match step {
                 Step::Fixed(step) => {
@@ -122,13 +157,14 @@ impl Window {
             },
             Window::Slide { pane, .. } => time.saturating_sub(time.rem_euclid(*pane)),
             Window::Session { .. } => time,
-        }
+        })
     }
 
-    /// Returns the end of the pane that starts at `pane`; `None`: never.
+    /// Returns the end of a pane; `None`: never.
     #[inline]
-    pub fn pane_end(&self, pane: i64) -> Option<i64> {
-        Some(match self {
+    pub fn pane_end(&self, pane: PaneStart) -> Option<Micros> {
+        let pane = pane.0;
+        Some(Micros(match self {
             Window::All => return None,
             Window::Tumble(grid) | Window::Hop { panes: grid, .. } => grid.end_of(pane),
             Window::Cumulate { step, outer } => {
@@ -140,7 +176,7 @@ impl Window {
             }
             Window::Slide { pane: size, .. } => pane.saturating_add(*size),
             Window::Session { gap } => pane.saturating_add(*gap),
-        })
+        }))
     }
 
     /// Returns whether windows overlap, so that panes are not windows.
@@ -148,10 +184,11 @@ impl Window {
         matches!(self, Window::Hop { .. } | Window::Cumulate { .. })
     }
 
-    /// Calls `each` with the id of every window that covers the pane that begins at `pane`, ascending. Of sessions and
+    /// Calls `each` with the id of every window that covers the pane, ascending. Of sessions and
     /// SLIDE the pane stands for itself.
     #[inline]
-    pub fn for_each_window(&self, pane: i64, mut each: impl FnMut(i64)) {
+    pub fn for_each_window(&self, pane: PaneStart, mut each: impl FnMut(WindowId)) {
+        let (pane, mut each) = (pane.0, |id: i64| each(WindowId(id)));
         match self {
             Window::Hop { panes, slide, size } => {
                 let index = panes.index_of(pane);
@@ -177,8 +214,8 @@ impl Window {
                 let mut id = pane;
                 while id < end {
                     each(id);
-                    match self.pane_end(id) {
-                        Some(next) if next > id => id = next,
+                    match self.pane_end(PaneStart(id)) {
+                        Some(Micros(next)) if next > id => id = next,
                         _ => break,
                     }
                 }
@@ -189,8 +226,9 @@ impl Window {
 
     /// Returns start and end of the window with this id; no end: never (all time), or not known from the id (sessions).
     #[inline]
-    pub fn bounds(&self, id: i64) -> (i64, Option<i64>) {
-        match self {
+    pub fn bounds(&self, id: WindowId) -> (Micros, Option<Micros>) {
+        let id = id.0;
+        let (start, end) = match self {
             Window::All | Window::Session { .. } => (id, None),
             Window::Tumble(grid) => (id, Some(grid.end_of(id))),
             Window::Hop { panes, slide, size } => {
@@ -198,16 +236,18 @@ impl Window {
                 let index = panes.index_of(id).div_euclid(*slide) * slide;
                 (id, Some(panes.start_of_index(index.saturating_add(*size))))
             }
-            Window::Cumulate { outer, .. } => (outer.start_of(id), self.pane_end(id)),
+            Window::Cumulate { outer, .. } => (outer.start_of(id), self.pane_end(PaneStart(id)).map(|end| end.0)),
             Window::Slide { pane, .. } => (id, Some(id.saturating_add(*pane))),
-        }
+        };
+        (Micros(start), end.map(Micros))
     }
 
     /// Returns the end of the last window that covers `time`: past it and allowed lateness, the speed layer excludes an event.
     /// `None`: never. Of a session, the end of the event alone.
     #[inline]
-    pub fn last_end(&self, time: i64) -> Option<i64> {
-        Some(match self {
+    pub fn last_end(&self, time: Micros) -> Option<Micros> {
+        let time = time.0;
+        Some(Micros(match self {
             Window::All => return None,
             Window::Tumble(grid) => grid.end_of(time),
             Window::Hop { panes, slide, size } => {
@@ -220,17 +260,17 @@ impl Window {
                 panes.start_of_index(start.saturating_add(*size))
             }
             Window::Cumulate { outer, .. } => outer.end_of(time),
-            Window::Slide { size, .. } => self.pane_of(time).saturating_add(*size),
+            Window::Slide { size, .. } => self.pane_of(Micros(time)).0.saturating_add(*size),
             Window::Session { gap } => time.saturating_add(*gap),
-        })
+        }))
     }
 
-    /// Returns whether an event at `time` is late for the speed layer, given the watermark just before it. Microseconds. An
+    /// Returns whether an event at `time` is late for the speed layer, given the watermark just before it; `allowed_lateness` is in microseconds. An
     /// event of a session view is late if the session it would join is ([`crate::partial::sessions`]); this is the event alone.
     #[inline]
-    pub fn is_late(&self, time: i64, watermark: i64, allowed_lateness: i64) -> bool {
+    pub fn is_late(&self, time: Micros, watermark: Micros, allowed_lateness: i64) -> bool {
         // I3: the verdict depends on the record alone: event time and recorded watermark.
-        self.last_end(time).is_some_and(|end| end.saturating_add(allowed_lateness) <= watermark)
+        self.last_end(time).is_some_and(|end| end.0.saturating_add(allowed_lateness) <= watermark.0)
     }
 
     /// Returns the grid on which windows start; `None` if they may start anywhere.
@@ -248,31 +288,31 @@ impl Window {
         }
     }
 
-    /// Returns the ids of the windows that start in `from..to`, as a range.
-    pub fn ids_starting_in(&self, from: i64, to: i64) -> (i64, i64) {
-        match self.starts() {
-            Some(grid) => (next_or_end(&grid, from), next_or_end(&grid, to)),
-            None => (from, to),
-        }
+    /// Returns the ids of the windows that start in `from..to`.
+    pub fn ids_starting_in(&self, from: Micros, to: Micros) -> Range<WindowId> {
+        let id = |bound: Micros| WindowId(self.starts().map_or(bound.0, |grid| next_or_end(&grid, bound.0)));
+        id(from)..id(to)
     }
 
-    /// Returns the range of panes that windows with ids in `from..to` cover.
-    pub fn panes_of(&self, from: i64, to: i64) -> (i64, i64) {
+    /// Returns the panes that windows with these ids cover.
+    pub fn panes_of(&self, ids: &Range<WindowId>) -> Range<PaneStart> {
+        let (from, to) = (ids.start.0, ids.end.0);
         match self {
             Window::Hop { .. } if to != i64::MAX && from < to => {
                 let last = self.starts().map_or(to, |grid| grid.start_of(to.saturating_sub(1)));
-                (from, self.bounds(last).1.unwrap_or(to).max(to))
+                let end = self.bounds(WindowId(last)).1.map_or(to, |end| end.0.max(to));
+                PaneStart(from)..PaneStart(end)
             }
-            Window::Cumulate { outer, .. } if from != i64::MIN => (outer.start_of(from), to),
-            _ => (from, to),
+            Window::Cumulate { outer, .. } if from != i64::MIN => PaneStart(outer.start_of(from))..PaneStart(to),
+            _ => PaneStart(from)..PaneStart(to),
         }
     }
 
     /// Returns the days on which windows of events of `day` start; some of them may have none. `None`: all days, or days that
     /// only the sessions determine.
     pub fn window_days_of(&self, day: Day) -> Option<RangeInclusive<i32>> {
-        let (first, last) = (day.start().0, day.start().0 + MICROS_PER_DAY - 1);
-        let start_day = |id: i64| Micros(self.bounds(id).0).day().0;
+        let (first, last) = (day.start(), Micros(day.start().0 + MICROS_PER_DAY - 1));
+        let start_day = |id| self.bounds(id).0.day().0;
         match self {
             Window::All | Window::Session { .. } => None,
             _ => {
@@ -299,7 +339,7 @@ impl Window {
         }
         let end = match self {
             Window::Cumulate { outer, .. } => outer.end_of(last),
-            _ => self.bounds(last).1?,
+            _ => self.bounds(WindowId(last)).1?.0,
         };
         Some(Micros(first).day().0..=Micros(end.saturating_sub(1)).day().0)
     }
@@ -328,36 +368,36 @@ mod tests {
 
     fn ids(window: Window, time: i64) -> Vec<i64> {
         let mut all = Vec::new();
-        window.for_each_window(window.pane_of(time), |id| all.push(id));
+        window.for_each_window(window.pane_of(Micros(time)), |id| all.push(id.0));
         all
     }
 
     #[test]
     fn windows_are_half_open_also_before_1970() {
         let w = tumble(HOUR, 0);
-        assert_eq!(w.pane_of(0), 0);
-        assert_eq!(w.pane_of(HOUR - 1), 0);
-        assert_eq!(w.pane_of(HOUR), HOUR);
-        assert_eq!(w.pane_of(-1), -HOUR);
-        assert_eq!(w.pane_of(-HOUR), -HOUR);
+        assert_eq!(w.pane_of(Micros(0)), PaneStart(0));
+        assert_eq!(w.pane_of(Micros(HOUR - 1)), PaneStart(0));
+        assert_eq!(w.pane_of(Micros(HOUR)), PaneStart(HOUR));
+        assert_eq!(w.pane_of(Micros(-1)), PaneStart(-HOUR));
+        assert_eq!(w.pane_of(Micros(-HOUR)), PaneStart(-HOUR));
         let shifted = tumble(HOUR, HOUR / 4);
-        assert_eq!(shifted.pane_of(0), HOUR / 4 - HOUR);
-        assert_eq!(shifted.pane_of(HOUR / 4), HOUR / 4);
-        assert_eq!(w.bounds(-HOUR), (-HOUR, Some(0)));
+        assert_eq!(shifted.pane_of(Micros(0)), PaneStart(HOUR / 4 - HOUR));
+        assert_eq!(shifted.pane_of(Micros(HOUR / 4)), PaneStart(HOUR / 4));
+        assert_eq!(w.bounds(WindowId(-HOUR)), (Micros(-HOUR), Some(Micros(0))));
     }
 
     #[test]
     fn a_window_is_late_from_the_moment_its_end_and_the_lateness_are_behind_the_watermark() {
         let w = tumble(HOUR, 0);
-        assert!(!w.is_late(10, HOUR + 4, 5));
-        assert!(w.is_late(10, HOUR + 5, 5));
-        assert!(!Window::All.is_late(10, i64::MAX, 0));
+        assert!(!w.is_late(Micros(10), Micros(HOUR + 4), 5));
+        assert!(w.is_late(Micros(10), Micros(HOUR + 5), 5));
+        assert!(!Window::All.is_late(Micros(10), Micros(i64::MAX), 0));
         // The last window that covers the event counts.
-        assert!(!hop(HOUR, 1, 3).is_late(10, 3 * HOUR + 4, 5));
-        assert!(hop(HOUR, 1, 3).is_late(10, 3 * HOUR + 5, 5));
+        assert!(!hop(HOUR, 1, 3).is_late(Micros(10), Micros(3 * HOUR + 4), 5));
+        assert!(hop(HOUR, 1, 3).is_late(Micros(10), Micros(3 * HOUR + 5), 5));
         let slide = Window::Slide { size: 100, pane: 1 };
-        assert!(!slide.is_late(10, 109, 0));
-        assert!(slide.is_late(10, 110, 0));
+        assert!(!slide.is_late(Micros(10), Micros(109), 0));
+        assert!(slide.is_late(Micros(10), Micros(110), 0));
     }
 
     #[test]
@@ -369,15 +409,15 @@ mod tests {
         // Windows with holes between them: some events belong to none.
         assert_eq!(ids(hop(10, 3, 2), 25), Vec::<i64>::new());
         assert_eq!(ids(hop(10, 1, 2), -5), [-20, -10]);
-        assert_eq!(hop(10, 2, 3).bounds(20), (20, Some(50)));
+        assert_eq!(hop(10, 2, 3).bounds(WindowId(20)), (Micros(20), Some(Micros(50))));
     }
 
     #[test]
     fn cumulated_windows_share_their_start() {
         let w = Window::Cumulate { step: Step::Fixed(10), outer: Grid::Fixed { size: 30, offset: 0 } };
         assert_eq!(ids(w, 35), [30, 40, 50]);
-        assert_eq!(w.bounds(40), (30, Some(50)));
-        assert_eq!(w.last_end(35), Some(60));
+        assert_eq!(w.bounds(WindowId(40)), (Micros(30), Some(Micros(50))));
+        assert_eq!(w.last_end(Micros(35)), Some(Micros(60)));
         let zone = "Europe/Berlin".parse().expect("a zone");
         let outer = Grid::Calendar(Calendar { unit: CalendarUnit::Day, count: 1, shift: 0, offset: 0, zone });
         let hours = Window::Cumulate { step: Step::Fixed(HOUR), outer };
@@ -404,19 +444,19 @@ mod tests {
     #[test]
     fn ranges_of_starts_become_ranges_of_panes() {
         let w = hop(10, 2, 3);
-        assert_eq!(w.ids_starting_in(15, 41), (20, 60));
-        assert_eq!(w.panes_of(20, 60), (20, 70));
-        assert_eq!(w.ids_starting_in(i64::MIN, i64::MAX), (i64::MIN, i64::MAX));
+        assert_eq!(w.ids_starting_in(Micros(15), Micros(41)), WindowId(20)..WindowId(60));
+        assert_eq!(w.panes_of(&(WindowId(20)..WindowId(60))), PaneStart(20)..PaneStart(70));
+        assert_eq!(w.ids_starting_in(Micros::MIN, Micros(i64::MAX)), WindowId::EVERY);
     }
 
     #[test]
     fn the_ends_of_time_do_not_overflow() {
         for window in [tumble(HOUR, 0), hop(HOUR, 1, 6), Window::Slide { size: HOUR, pane: 1 }] {
             for time in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
-                let pane = window.pane_of(time);
-                assert!(pane <= time);
-                window.for_each_window(pane, |id| assert!(window.bounds(id).1.is_none_or(|end| end >= id)));
-                window.last_end(time);
+                let pane = window.pane_of(Micros(time));
+                assert!(pane.0 <= time);
+                window.for_each_window(pane, |id| assert!(window.bounds(id).1.is_none_or(|end| end.0 >= id.0)));
+                window.last_end(Micros(time));
             }
         }
     }

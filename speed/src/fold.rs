@@ -16,9 +16,9 @@ use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::scalar::Scalar;
 use shared::stream::Stream;
-use shared::time::micros_of;
+use shared::time::{Micros, micros_of};
 use shared::view::View;
-use shared::window::Window;
+use shared::window::{PaneStart, Window};
 
 /// Why a batch could not be folded. Batches always match the schema of their stream, so this is a bug, not bad input.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub struct FoldPlan {
     dimensions: Vec<usize>,
     arguments: Vec<Option<usize>>,
     masks: Vec<Option<usize>>,
-    panes: Vec<i64>,
+    panes: Vec<PaneStart>,
 }
 
 impl FoldPlan {
@@ -166,12 +166,12 @@ impl FoldPlan {
             self.panes.clear();
             self.panes.reserve(times.len());
             // Neighbours mostly share their pane: its start, its end, and the watermark from which its events are late.
-            let mut current = (i64::MAX, i64::MIN, None);
+            let mut current = (PaneStart::MAX, i64::MIN, None);
             for (row, &time) in times.iter().enumerate() {
-                if time < current.0 || time >= current.1 {
-                    let pane = window.pane_of(time);
-                    let closes = window.last_end(pane).map(|end| end.saturating_add(self.allowed_lateness));
-                    current = (pane, window.pane_end(pane).unwrap_or(i64::MAX), closes);
+                if time < current.0.0 || time >= current.1 {
+                    let pane = window.pane_of(Micros(time));
+                    let closes = window.last_end(Micros(pane.0)).map(|end| end.0.saturating_add(self.allowed_lateness));
+                    current = (pane, window.pane_end(pane).map_or(i64::MAX, |end| end.0), closes);
                 }
                 self.panes.push(current.0);
                 // I3: only the event time and the watermark recorded with the event decide.

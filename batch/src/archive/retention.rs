@@ -75,7 +75,7 @@ pub fn first_open(
         }
         window => {
             let mut first = over;
-            window.for_each_window(window.pane_of(over), |id| first = first.min(window.bounds(id).0));
+            window.for_each_window(window.pane_of(Micros(over)), |id| first = first.min(window.bounds(id).0.0));
             first
         }
     };

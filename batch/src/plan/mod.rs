@@ -12,7 +12,7 @@ use lake::{ArchiveTags, DataFile, is_readable};
 use shared::horizon::{DroppedSessions, Horizon, SessionReach};
 use shared::ledger::Ledger;
 use shared::time::{Day, Micros};
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 /// An archive file with events before the cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,10 +77,10 @@ impl Plan {
 
 /// Returns the date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
 /// readers of the lake do not accept.
-pub fn window_date(window: Window, id: i64) -> Option<Day> {
+pub fn window_date(window: Window, id: WindowId) -> Option<Day> {
     match window {
         Window::All => None,
-        _ => Some(Micros(window.bounds(id).0).day()).filter(|day| is_readable(*day)),
+        _ => Some(window.bounds(id).0.day()).filter(|day| is_readable(*day)),
     }
 }
 

@@ -23,7 +23,7 @@ use lake::{DataFile, Held, LakeError};
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::time::{Day, Micros};
-use shared::window::Window;
+use shared::window::{PaneStart, Window};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ use crate::recompute::budget::Budget;
 use crate::recompute::fold::bounded_fold::Capacity;
 use crate::recompute::fold::folding::EventFold;
 use crate::recompute::fold::passes::{Duplicates, Passes, ReadChunk};
-use crate::recompute::fold::slices::{Emit, FinishedDate, IdRange};
+use crate::recompute::fold::slices::{Emit, FinishedDate, windows_of_date};
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::recompute::reduce::partial_rows::PartialRows;
 use crate::recompute::staging::Staging;
@@ -314,7 +314,7 @@ impl Recomputation {
             let read = self.read.iter().filter(|read| read.date.is_some_and(|day| days.contains(&day.0)));
             let files: Vec<ArchiveFile> = read.flat_map(|date| date.files.clone()).collect();
             let chunk = ReadChunk { files, through: None, is_last: true };
-            let panes = IdRange::of_date(window, date).panes(window);
+            let panes = window.panes_of(&windows_of_date(window, date));
             passes.run(&[chunk], BTreeSet::from([date]), panes, duplicates, &mut emit)?;
             send(progress, Progress::Done(1))?;
         }
@@ -322,7 +322,7 @@ impl Recomputation {
         if !anywhere.is_empty() || (matches!(window, Window::Session { .. }) && retained_from.is_some()) {
             let chunks = chunks(&self.read, *bounds)?;
             let dates = anywhere.len() as u64;
-            let end = passes.run(&chunks, anywhere, IdRange::ALL, duplicates, &mut emit)?;
+            let end = passes.run(&chunks, anywhere, PaneStart::EVERY, duplicates, &mut emit)?;
             self.dropped_sessions_end = self.dropped_sessions_end.max(end);
             send(progress, Progress::Done(dates))?;
         }

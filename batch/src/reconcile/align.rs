@@ -7,6 +7,7 @@ use arrow::compute::take;
 use arrow::error::ArrowError;
 use shared::partial::keys::KeyIndex;
 use shared::partial::merge::Merged;
+use shared::window::WindowId;
 
 /// The rows of two tables side by side; a row that one of them lacks is `None` there.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl RowAlignment {
         let served_ids: Vec<u32> = served.keys.iter().map(|key| index.id_of(key)).collect();
         let exact_ids: Vec<u32> = exact.keys.iter().map(|key| index.id_of(key)).collect();
         let row_of = |table: &Merged, ids: &[u32], row: usize| (table.windows[row], ids[table.groups[row] as usize]);
-        let mut rest: HashMap<(i64, u32), u32> =
+        let mut rest: HashMap<(WindowId, u32), u32> =
             (0..served.len()).map(|row| (row_of(served, &served_ids, row), row as u32)).collect();
         let mut pairs: Vec<(Option<u32>, Option<u32>)> =
             (0..exact.len()).map(|row| (rest.remove(&row_of(exact, &exact_ids, row)), Some(row as u32))).collect();

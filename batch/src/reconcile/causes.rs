@@ -7,7 +7,6 @@ use shared::compare::Cause;
 use shared::horizon::Horizon;
 use shared::ids::Partition;
 use shared::partial::bucket::Bucket;
-use shared::time::Micros;
 use shared::window::Window;
 
 use crate::failure::RunFailure;
@@ -116,7 +115,7 @@ impl CauseLookup {
     /// Returns whether an event fell into `row` that was excluded because its windows or its session are frozen.
     fn has_retained_events(&self, row: RowId<'_>) -> Result<bool, RunFailure> {
         let window = self.query.view.window;
-        let is_frozen = window != Window::All && self.horizon.is_frozen(Micros(window.bounds(row.window).0));
+        let is_frozen = window != Window::All && self.horizon.is_frozen(window.bounds(row.window).0);
         if is_frozen {
             return Ok(found(&self.found.of_frozen_windows, || self.of_frozen_windows())?.contains(row));
         }

@@ -8,8 +8,8 @@ use arrow::row::Rows as EncodedRows;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::sessions::LiveSessions;
-use shared::time::micros_of;
-use shared::window::Window;
+use shared::time::{Micros, micros_of};
+use shared::window::{Window, WindowId};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
@@ -20,7 +20,7 @@ use crate::watch::Watch;
 /// The rows of some events: windows and groups, or of sessions the times of events by group.
 #[derive(Debug)]
 pub struct ExcludedEvents {
-    windows: HashMap<i64, HashSet<Box<[u8]>>>,
+    windows: HashMap<WindowId, HashSet<Box<[u8]>>>,
     times: HashMap<Box<[u8]>, Vec<i64>>,
     /// Gap of sessions, in microseconds; 0 for other windows.
     gap: i64,
@@ -31,8 +31,7 @@ pub struct ExcludedEvents {
 /// A row of a view.
 #[derive(Debug, Clone, Copy)]
 pub struct RowId<'a> {
-    /// Id of the window; of a session the time of its first event, in microseconds.
-    pub window: i64,
+    pub window: WindowId,
     /// Of a session the time of its last event, in microseconds.
     pub last: Option<i64>,
     pub key: &'a [u8],
@@ -63,7 +62,7 @@ impl ExcludedEvents {
             None => self.windows.get(&row.window).is_some_and(|keys| keys.contains(row.key)),
             Some(last) => {
                 let times = self.times.get(row.key);
-                let (from, to) = (row.window.saturating_sub(self.gap), last.saturating_add(self.gap));
+                let (from, to) = (row.window.0.saturating_sub(self.gap), last.saturating_add(self.gap));
                 times.is_some_and(|times| times.iter().any(|time| *time > from && *time < to))
             }
         }
@@ -119,7 +118,9 @@ impl ExcludedEvents {
                     let keys = encoded(&layout, &batch)?;
                     for row in 0..batch.times.len() {
                         let (time, watermark) = (batch.times[row], batch.watermarks[row]);
-                        if watermark.is_some_and(|watermark| window.is_late(time, watermark, allowed_lateness)) {
+                        if watermark
+                            .is_some_and(|watermark| window.is_late(Micros(time), Micros(watermark), allowed_lateness))
+                        {
                             late.add(window, time, key_of(keys.as_ref(), row));
                         }
                     }
@@ -168,7 +169,8 @@ impl ExcludedEvents {
         if matches!(window, Window::Session { .. }) {
             return self.times.entry(key).or_default().push(time);
         }
-        window.for_each_window(window.pane_of(time), |id| _ = self.windows.entry(id).or_default().insert(key.clone()));
+        let pane = window.pane_of(Micros(time));
+        window.for_each_window(pane, |id| _ = self.windows.entry(id).or_default().insert(key.clone()));
     }
 }
 

@@ -204,10 +204,10 @@ impl SpanRows {
         horizon: Horizon,
         parts: &[(&Part, Layers)],
     ) -> Result<Merged, RunFailure> {
-        let (from, to) = (self.from.map_or(i64::MIN, |from| from.0), self.to.map_or(i64::MAX, |to| to.0));
-        let (from, to) = view.window.ids_starting_in(from, to);
+        let (from, to) = (self.from.unwrap_or(Micros::MIN), self.to.unwrap_or(Micros(i64::MAX)));
+        let windows = view.window.ids_starting_in(from, to);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = MergeSpec { view, from, to, grain, precision, dimensions, horizon, filter: None };
+        let spec = MergeSpec { view, windows, grain, precision, dimensions, horizon, filter: None };
         Ok(merge_within(&spec, parts, self.bucket)?)
     }
 }
@@ -350,7 +350,7 @@ fn describe(
     }
     let view = &pairing.exact;
     Ok(Difference {
-        window_start: (view.window != Window::All).then_some(Micros(view.window.bounds(window).0)),
+        window_start: (view.window != Window::All).then_some(view.window.bounds(window).0),
         dimensions,
         measure: view.measures[pairing.measures[*measure].exact].name.clone(),
         served: json_cell(left, difference.row),

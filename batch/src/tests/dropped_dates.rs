@@ -13,7 +13,7 @@ use shared::control::{DateRange, RunScope};
 use shared::horizon::Horizon;
 use shared::time::{Day, Micros};
 use shared::view::View;
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use super::world::{Event, HOUR, Rows, World, rows, settings, view};
 use crate::runs::queue::RunQueue;
@@ -85,7 +85,7 @@ fn views() -> Vec<Arc<View>> {
 }
 
 fn start_of(view: &View, id: i64) -> i64 {
-    view.window.bounds(id).0
+    view.window.bounds(WindowId(id)).0.0
 }
 
 /// The rows whose windows start from `from` on, and the others.

@@ -32,7 +32,7 @@ use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros, micros_of};
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{PaneStart, Window};
 use tempfile::TempDir;
 
 use crate::archive::compactor::Compactor;
@@ -309,7 +309,7 @@ pub fn rows(view: &View, parts: &[&Part]) -> Rows {
     let row = |row: usize| {
         let group: Vec<_> = groups.iter().map(|c| json_cell(c, row)).collect();
         let values = measures.iter().map(|m| json_cell(&m.column, row)).collect();
-        ((merged.windows[row], serde_json::to_string(&group).expect("JSON")), values)
+        ((merged.windows[row].0, serde_json::to_string(&group).expect("JSON")), values)
     };
     (0..merged.len()).map(row).collect()
 }
@@ -355,7 +355,7 @@ impl Log {
     /// Not too late for speed.
     pub fn in_time(&self, view: &View, event: &Event) -> bool {
         let lateness = micros_of(self.stream.allowed_lateness);
-        !view.window.is_late(event.at, event.watermark.unwrap_or(i64::MIN), lateness)
+        !view.window.is_late(Micros(event.at), Micros(event.watermark.unwrap_or(i64::MIN)), lateness)
     }
 
     /// Of the events of a partition at `places`, those that are not too late for speed. Sessions are by origin.
@@ -531,7 +531,7 @@ fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
     let dimensions: Vec<ArrayRef> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
     let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
     let times: Vec<i64> = events.iter().map(|e| e.at).collect();
-    let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
+    let panes: Vec<PaneStart> = times.iter().map(|time| view.window.pane_of(Micros(*time))).collect();
     let filter = view.filter.as_ref().map(mask);
     accumulator.fold(&EvaluatedBatch {
         panes: &panes,

@@ -132,16 +132,17 @@ mod tests {
 
     use shared::partial::block::Block;
     use shared::partial::keys::{KeyLayout, Keys};
+    use shared::window::WindowId;
 
     use super::*;
 
     fn part(rows: usize) -> Part {
         let block = Block {
-            windows: vec![0; rows],
+            windows: vec![WindowId(0); rows],
             lasts: Vec::new(),
             keys: vec![0; rows],
             states: Vec::new(),
-            window_range: (0, 0),
+            window_range: (WindowId(0), WindowId(0)),
             sorted: true,
         };
         let layout = Arc::new(KeyLayout::new(Vec::new()).expect("a layout"));

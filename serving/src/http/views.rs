@@ -19,7 +19,7 @@ use shared::time::{MICROS_PER_DAY, Micros};
 use shared::types::DataType;
 use shared::version::BatchVersion;
 use shared::view::{OutputColumn, View};
-use shared::window::{Grid, Step, Window};
+use shared::window::{Grid, Step, Window, WindowId};
 use utoipa::ToSchema;
 
 use super::refusal::{batch_unavailable, invalid_parameter};
@@ -422,9 +422,9 @@ fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros
         // Perhaps no window starts on this date; then the one that extends into it counts.
         window.starts().map_or(day.start().0, |grid| grid.start_of(last))
     });
-    let start_of = |pane: i64| match window.starts() {
-        Some(grid) => grid.start_of(pane),
-        None => pane,
+    let start_of = |row: WindowId| match window.starts() {
+        Some(grid) => grid.start_of(row.0),
+        None => row.0,
     };
     live.map(start_of).max(batch).map(Micros)
 }

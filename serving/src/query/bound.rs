@@ -10,7 +10,7 @@ use shared::partial::merge::{Grain, MergeSpec};
 use shared::published::Published;
 use shared::time::Micros;
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use super::{LayerChoice, Query, QueryError, grain, invalid};
 
@@ -79,8 +79,7 @@ impl BoundQuery {
     pub fn merge_spec<'a>(&'a self, view: &'a View, dimensions: &'a [usize]) -> MergeSpec<'a> {
         MergeSpec {
             view,
-            from: self.from,
-            to: self.to,
+            windows: WindowId(self.from)..WindowId(self.to),
             grain: self.request.grain,
             precision: Precision::Sketch,
             dimensions,
@@ -90,13 +89,14 @@ impl BoundQuery {
     }
 
     /// Returns start and end of each window: `ids` as merging gave them, `lasts` the last events of sessions.
-    pub fn window_bounds(&self, view: &View, ids: &[i64], lasts: &[i64]) -> Vec<WindowBounds> {
+    pub fn window_bounds(&self, view: &View, ids: &[WindowId], lasts: &[i64]) -> Vec<WindowBounds> {
         match self.request.grain {
             Grain::Window => {
                 let bounds = window_bounds(view, ids, lasts).into_iter();
-                bounds.map(|(start, end)| ((view.window != Window::All).then_some(start), end)).collect()
+                let start_of = |start: Micros| (view.window != Window::All).then_some(start.0);
+                bounds.map(|(start, end)| (start_of(start), end.map(|end| end.0))).collect()
             }
-            Grain::Every(grid) => ids.iter().map(|id| (Some(*id), Some(grid.end_of(*id)))).collect(),
+            Grain::Every(grid) => ids.iter().map(|id| (Some(id.0), Some(grid.end_of(id.0)))).collect(),
             Grain::All => vec![self.span(view.window); ids.len()],
         }
     }

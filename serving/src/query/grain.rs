@@ -6,7 +6,7 @@
 
 use shared::calendar::{Calendar, CalendarUnit, Zone};
 use shared::partial::merge::Grain;
-use shared::time::{MICROS_PER_DAY, MICROS_PER_SECOND};
+use shared::time::{MICROS_PER_DAY, MICROS_PER_SECOND, Micros};
 use shared::view::View;
 use shared::window::{Grid, Window};
 
@@ -152,7 +152,7 @@ fn coarser_calendar(own: Calendar, length: Length) -> Result<Calendar, String> {
 pub fn next_boundary(window: Window, grain: Grain, bound: i64) -> i64 {
     match grain {
         Grain::Every(grid) => grid.next_start(bound),
-        Grain::Window => window.ids_starting_in(bound, bound).0,
+        Grain::Window => window.ids_starting_in(Micros(bound), Micros(bound)).start.0,
         Grain::All => bound,
     }
 }

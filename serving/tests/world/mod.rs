@@ -45,7 +45,7 @@ use shared::stream::Stream;
 use shared::time::{Day, Micros};
 use shared::version::BatchVersion;
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{PaneStart, Window};
 use tower::ServiceExt;
 
 pub const P0: Partition = Partition(0);
@@ -90,8 +90,8 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
     let table = encode(view, &merged.windows, &merged.lasts, columns, &merged.states).expect("a table");
     let mut dates: BTreeMap<Option<Day>, Vec<u32>> = BTreeMap::new();
     for row in merged.sorted_rows() {
-        let start = view.window.bounds(merged.windows[row as usize]).0;
-        let date = (view.window != Window::All).then(|| Micros(start).day());
+        let (start, _) = view.window.bounds(merged.windows[row as usize]);
+        let date = (view.window != Window::All).then(|| start.day());
         dates.entry(date).or_default().push(row);
     }
     let of_date = |(date, rows): (Option<Day>, Vec<u32>)| {
@@ -115,7 +115,7 @@ fn folded(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset
     let value = |scalar| evaluate(&[scalar], events).expect("evaluates").remove(0);
     let mask = |scalar| BooleanArray::from(value(scalar).to_data());
     let times = events.column(stream.event_time).as_primitive::<TimestampMicrosecondType>();
-    let panes: Vec<i64> = times.values().iter().map(|t| view.window.pane_of(*t)).collect();
+    let panes: Vec<PaneStart> = times.values().iter().map(|time| view.window.pane_of(Micros(*time))).collect();
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
     let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
     let arguments: Vec<_> = view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect();

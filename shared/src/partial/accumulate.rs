@@ -16,13 +16,13 @@ use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::sessions::SessionIndex;
 use crate::partial::states::{EventPositions, NO_GROUP, Selection, States};
 use crate::view::{Precision, View};
-use crate::window::Window;
+use crate::window::{PaneStart, Window, WindowId};
 
 /// A batch of events, evaluated for one view. All columns have the same number of rows.
 #[derive(Debug)]
 pub struct EvaluatedBatch<'a> {
-    /// Start of the pane of each row, in microseconds; not read for sessions.
-    pub panes: &'a [i64],
+    /// The pane of each row; not read for sessions.
+    pub panes: &'a [PaneStart],
     /// Event time and log position of each row.
     pub places: EventPositions<'a>,
     /// Encoded dimensions of each row; `None` for a view without dimensions.
@@ -53,6 +53,7 @@ pub struct EvaluatedBatch<'a> {
 /// use shared::partial::states::{EventPositions, Offsets};
 /// use shared::sql::parse_definitions;
 /// use shared::view::Precision;
+/// use shared::window::PaneStart;
 ///
 /// let sql = "CREATE STREAM sales (at TIMESTAMP, amount BIGINT) WITH (event_time = 'at');
 ///            CREATE VIEW totals AS SELECT SUM(amount) AS total FROM sales;";
@@ -61,7 +62,7 @@ pub struct EvaluatedBatch<'a> {
 /// let mut sums = Accumulator::new(view.clone(), Arc::new(KeyLayout::new(Vec::new())?), Precision::Sketch);
 /// let amounts: ArrayRef = Arc::new(Int64Array::from(vec![3, 4]));
 /// sums.fold(&EvaluatedBatch {
-///     panes: &[0, 0],
+///     panes: &[PaneStart(0), PaneStart(0)],
 ///     places: EventPositions { times: &[10, 20], offsets: Offsets::Run { partition: 0, first: 0 } },
 ///     keys: None,
 ///     arguments: &[Some(amounts)],
@@ -121,9 +122,9 @@ impl Accumulator {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.slots.clear();
         scratch.slots.reserve(batch.rows.len());
-        let mut previous: Option<(u32, i64, u32, u32)> = None;
+        let mut previous: Option<(u32, WindowId, u32, u32)> = None;
         for &row in batch.rows {
-            let window = batch.panes[row as usize];
+            let window = batch.panes[row as usize].window();
             let key = match (batch.keys, previous) {
                 (None, Some((_, _, key, _))) => key,
                 (None, None) => self.keys.id_of(&[]),
@@ -231,7 +232,7 @@ impl Accumulator {
             }
             let slot = match block.lasts.get(row) {
                 // Rows that move are those of this accumulator; earlier merges moved with them.
-                Some(last) => self.session_slot(key, window, *last, &mut HashMap::new()) as usize,
+                Some(last) => self.session_slot(key, window.0, *last, &mut HashMap::new()) as usize,
                 None => self.slot_of(window, key) as usize,
             };
             let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
@@ -289,7 +290,7 @@ impl Accumulator {
         u32::try_from(self.rows).ok().filter(|slot| *slot != NO_GROUP).expect("fewer than 2^32 - 1 live rows")
     }
 
-    fn slot_of(&mut self, window: i64, key: u32) -> u32 {
+    fn slot_of(&mut self, window: WindowId, key: u32) -> u32 {
         let hash = hash_row(window, key);
         let blocks = &self.blocks;
         let at = |slot: u32| {
@@ -346,9 +347,9 @@ impl Accumulator {
 }
 
 #[inline]
-fn hash_row(window: i64, key: u32) -> u64 {
+fn hash_row(window: WindowId, key: u32) -> u64 {
     let mixed =
-        (window as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (window.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let folded = u128::from(mixed) * 0xa076_1d64_78bd_642f;
     (folded as u64) ^ ((folded >> 64) as u64)
 }

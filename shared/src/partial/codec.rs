@@ -20,9 +20,10 @@ use crate::partial::finish::finish_measures;
 use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::sketch::SketchError;
 use crate::partial::states::States;
+use crate::time::Micros;
 use crate::types::timestamp_type;
 use crate::view::{OutputColumn, View};
-use crate::window::{ALL_TIME, Window};
+use crate::window::{Window, WindowId};
 
 /// The column a view's table is partitioned by: the UTC day of `window_start`.
 pub const WINDOW_DATE: &str = "_window_date";
@@ -60,14 +61,18 @@ pub fn table_schema(view: &View) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Returns start and end of the windows with these ids, in microseconds; `lasts` are the last events of sessions. `None`: no
-/// end.
-pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Option<i64>)> {
+/// Returns start and end of the windows with these ids; `lasts` are the last events of sessions, in microseconds. `None`:
+/// no end.
+pub fn window_bounds(view: &View, ids: &[WindowId], lasts: &[i64]) -> Vec<(Micros, Option<Micros>)> {
     if let Window::Session { gap } = view.window {
-        return ids.iter().zip(lasts).map(|(first, last)| (*first, Some(last.saturating_add(gap)))).collect();
+        return ids
+            .iter()
+            .zip(lasts)
+            .map(|(first, last)| (Micros(first.0), Some(Micros(last.saturating_add(gap)))))
+            .collect();
     }
-    let mut before: Option<(i64, (i64, Option<i64>))> = None;
-    let bounds = |id: &i64| match before {
+    let mut before: Option<(WindowId, (Micros, Option<Micros>))> = None;
+    let bounds = |id: &WindowId| match before {
         Some((same, bounds)) if same == *id => bounds,
         _ => {
             let bounds = view.window.bounds(*id);
@@ -82,7 +87,7 @@ pub fn window_bounds(view: &View, ids: &[i64], lasts: &[i64]) -> Vec<(i64, Optio
 /// empty), one dimension column per dimension.
 pub fn encode(
     view: &View,
-    windows: &[i64],
+    windows: &[WindowId],
     lasts: &[i64],
     dimensions: Vec<ArrayRef>,
     states: &[States],
@@ -90,8 +95,8 @@ pub fn encode(
     let mut columns: Vec<ArrayRef> = Vec::new();
     if view.window != Window::All {
         let bounds = window_bounds(view, windows, lasts);
-        let starts = bounds.iter().map(|(start, _)| *start).collect::<Vec<_>>();
-        let ends = bounds.iter().map(|(_, end)| end.unwrap_or(i64::MAX)).collect::<Vec<_>>();
+        let starts = bounds.iter().map(|(start, _)| start.0).collect::<Vec<_>>();
+        let ends = bounds.iter().map(|(_, end)| end.map_or(i64::MAX, |end| end.0)).collect::<Vec<_>>();
         columns.push(Arc::new(TimestampMicrosecondArray::from(starts).with_timezone("UTC")));
         columns.push(Arc::new(TimestampMicrosecondArray::from(ends).with_timezone("UTC")));
     }
@@ -120,16 +125,19 @@ pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> 
             }
             None => Err(CodecError::MissingColumn(name.to_owned())),
         };
+        let ids = |starts: Vec<i64>| starts.into_iter().map(WindowId).collect();
         let mut lasts = Vec::new();
-        let windows = match view.window {
-            Window::All => vec![ALL_TIME.0; batch.num_rows()],
+        let windows: Vec<WindowId> = match view.window {
+            Window::All => vec![WindowId::ALL_TIME; batch.num_rows()],
             // Windows that share their start are known by their last pane.
-            Window::Cumulate { .. } => times(WINDOW_END)?.iter().map(|end| view.window.pane_of(end - 1)).collect(),
+            Window::Cumulate { .. } => {
+                times(WINDOW_END)?.iter().map(|end| view.window.pane_of(Micros(end - 1)).window()).collect()
+            }
             Window::Session { gap } => {
                 lasts = times(WINDOW_END)?.iter().map(|end| end - gap).collect();
-                times(WINDOW_START)?
+                ids(times(WINDOW_START)?)
             }
-            _ => times(WINDOW_START)?,
+            _ => ids(times(WINDOW_START)?),
         };
         let keys = if view.dimensions.is_empty() {
             vec![index.id_of(&[]); batch.num_rows()]
@@ -142,8 +150,8 @@ pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> 
             layout.encode(&columns)?.iter().map(|row| index.id_of(row.as_ref())).collect()
         };
         let sorted = windows.is_sorted();
-        let smallest = windows.iter().copied().min().unwrap_or(i64::MAX);
-        let largest = windows.iter().copied().max().unwrap_or(i64::MIN);
+        let smallest = windows.iter().copied().min().unwrap_or(WindowId::MAX);
+        let largest = windows.iter().copied().max().unwrap_or(WindowId::MIN);
         let states = decode_states(view, batch)?;
         blocks.push(Arc::new(Block { windows, lasts, keys, states, window_range: (smallest, largest), sorted }));
     }

@@ -10,6 +10,7 @@
 //! how events were split over them, or on whether some of them were merged before ([`merge_onto`]). Keys are translated once
 //! per key, not once per row; rows are merged by column.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::evaluate::{EvaluateError, evaluate};
@@ -24,7 +25,7 @@ use crate::partial::states::{NO_GROUP, States};
 use crate::scalar::Scalar;
 use crate::time::Micros;
 use crate::view::{Precision, View};
-use crate::window::{ALL_TIME, Grid, Window};
+use crate::window::{Grid, Window, WindowId};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
@@ -61,20 +62,20 @@ pub enum Grain {
 impl<'a> MergeSpec<'a> {
     /// Returns the spec of all windows of `view` with the given dimensions, as they are.
     pub fn whole(view: &'a View, dimensions: &'a [usize], precision: Precision) -> MergeSpec<'a> {
-        let (from, to, grain) = (i64::MIN, i64::MAX, Grain::Window);
-        MergeSpec { view, from, to, grain, precision, dimensions, horizon: Horizon::NONE, filter: None }
+        let (windows, grain) = (WindowId::EVERY, Grain::Window);
+        MergeSpec { view, windows, grain, precision, dimensions, horizon: Horizon::NONE, filter: None }
     }
 
     /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
-    fn first_speed_id(&self) -> Option<i64> {
+    fn first_speed_id(&self) -> Option<WindowId> {
         self.horizon.first_speed_id(self.view.window)
     }
 
     /// The first window that rows of `layer` may go to.
-    fn first_of(&self, layer: Layers) -> i64 {
+    fn first_of(&self, layer: Layers) -> WindowId {
         match self.first_speed_id().filter(|_| layer == Layers::SPEED) {
-            Some(first) => self.from.max(first),
-            None => self.from,
+            Some(first) => self.windows.start.max(first),
+            None => self.windows.start,
         }
     }
 }
@@ -82,18 +83,18 @@ impl<'a> MergeSpec<'a> {
 impl Grain {
     /// The window of this grain that a window of the view belongs to.
     #[inline]
-    fn start_of(self, window: i64) -> i64 {
+    fn start_of(self, window: WindowId) -> WindowId {
         match self {
             Grain::Window => window,
-            Grain::Every(grid) => grid.start_of(window),
-            Grain::All => ALL_TIME.0,
+            Grain::Every(grid) => WindowId(grid.start_of(window.0)),
+            Grain::All => WindowId::ALL_TIME,
         }
     }
 
     /// Returns whether the view's window with this id reaches over the edge of a window of this grain.
-    fn is_crossed(self, view: &View, window: i64) -> bool {
+    fn is_crossed(self, view: &View, window: WindowId) -> bool {
         match (self, view.window.bounds(window).1) {
-            (Grain::Every(grid), Some(end)) => grid.end_of(window) < end,
+            (Grain::Every(grid), Some(end)) => grid.end_of(window.0) < end.0,
             _ => false,
         }
     }
@@ -103,9 +104,8 @@ impl Grain {
 #[derive(Debug)]
 pub struct MergeSpec<'a> {
     pub view: &'a View,
-    /// Ids of windows in `from..to`, in microseconds; of sessions the first event, of SLIDE the panes.
-    pub from: i64,
-    pub to: i64,
+    /// The windows to merge; of SLIDE the panes.
+    pub windows: Range<WindowId>,
     pub grain: Grain,
     /// Precision of the merged states.
     pub precision: Precision,
@@ -120,8 +120,7 @@ pub struct MergeSpec<'a> {
 /// One row per window and group.
 #[derive(Debug)]
 pub struct Merged {
-    /// Ids of windows, or starts of those of a coarser grain.
-    pub windows: Vec<i64>,
+    pub windows: Vec<WindowId>,
     /// Of sessions the time of the last event; empty for all other views.
     pub lasts: Vec<i64>,
     /// Numbers into `keys`.
@@ -256,7 +255,7 @@ fn merged(
 /// A merged table while it grows.
 #[derive(Debug, Clone, Default)]
 struct Table {
-    windows: Vec<i64>,
+    windows: Vec<WindowId>,
     lasts: Vec<i64>,
     groups: Vec<u32>,
     states: Vec<States>,
@@ -298,16 +297,17 @@ impl Table {
                 // A session that has become part of another has lost its key.
                 let key = if *key == NO_GROUP { NO_GROUP } else { translation[*key as usize] };
                 if key != NO_GROUP && first_shown.is_none_or(|shown| *first >= shown) {
-                    pieces.push(SessionPiece { key, first: *first, last: *last, place });
+                    pieces.push(SessionPiece { key, first: first.0, last: *last, place });
                 }
                 place += 1;
             }
         }
         let mut targets = vec![NO_GROUP; place as usize];
         stitch(&mut pieces, gap, |pieces, first, last| {
-            if first >= spec.from && first < spec.to {
+            let id = WindowId(first);
+            if spec.windows.contains(&id) {
                 let row = self.windows.len() as u32;
-                self.windows.push(first);
+                self.windows.push(id);
                 self.lasts.push(last);
                 self.groups.push(pieces[0].key);
                 pieces.iter().for_each(|piece| targets[piece.place as usize] = row);
@@ -322,16 +322,21 @@ impl Table {
     }
 }
 
+/// Returns the ids, or the panes, that rows of `part` have whose windows are in the range.
+fn rows_of(spec: &MergeSpec<'_>, part: &Part) -> Range<WindowId> {
+    if !part.panes {
+        return spec.windows.clone();
+    }
+    let panes = spec.view.window.panes_of(&spec.windows);
+    panes.start.window()..panes.end.window()
+}
+
 /// The rows of `block` that may have a part in the range.
-fn candidates(spec: &MergeSpec<'_>, part: &Part, block: &Block) -> std::ops::Range<usize> {
+fn candidates(spec: &MergeSpec<'_>, part: &Part, block: &Block) -> Range<usize> {
     match spec.view.window {
         // A row outside the range may belong to a session that starts inside.
         Window::Session { .. } => 0..block.len(),
-        window if part.panes => {
-            let (from, to) = window.panes_of(spec.from, spec.to);
-            block.candidates(from, to)
-        }
-        _ => block.candidates(spec.from, spec.to),
+        _ => block.candidates(&rows_of(spec, part)),
     }
 }
 
@@ -347,10 +352,10 @@ struct Targets {
 impl Targets {
     fn fill(
         &mut self,
-        (spec, from): (&MergeSpec<'_>, i64),
+        (spec, from): (&MergeSpec<'_>, WindowId),
         panes: bool,
         block: &Block,
-        candidates: std::ops::Range<usize>,
+        candidates: Range<usize>,
         translation: &[u32],
         rows: &mut RowIndex,
     ) -> Result<(), MergeError> {
@@ -359,7 +364,7 @@ impl Targets {
             self.rounds.push(Vec::with_capacity(candidates.len()));
         }
         self.places.clear();
-        let mut before: Option<i64> = None;
+        let mut before = None;
         // Neighbours mostly share their window.
         for (done, (&window, &key)) in block.windows[candidates.clone()].iter().zip(&block.keys[candidates]).enumerate()
         {
@@ -389,22 +394,22 @@ impl Targets {
     /// Finds the rows of a window or pane; outside the range there are none.
     fn place(
         &mut self,
-        (spec, from): (&MergeSpec<'_>, i64),
+        (spec, from): (&MergeSpec<'_>, WindowId),
         panes: bool,
-        window: i64,
+        window: WindowId,
         rows: &RowIndex,
     ) -> Result<(), MergeError> {
         self.places.clear();
-        let inside = |id: i64| id >= from && id < spec.to;
+        let inside = |id: WindowId| id >= from && id < spec.windows.end;
         if panes {
-            spec.view.window.for_each_window(window, |id| {
+            spec.view.window.for_each_window(window.pane(), |id| {
                 if inside(id) {
                     self.places.push(rows.place(spec.grain.start_of(id)));
                 }
             });
         } else if inside(window) {
             if spec.grain.is_crossed(spec.view, window) {
-                return Err(MergeError::Crossed(Micros(window)));
+                return Err(MergeError::Crossed(Micros(window.0)));
             }
             self.places.push(rows.place(spec.grain.start_of(window)));
         }
@@ -445,13 +450,13 @@ impl Merged {
 /// The candidates for merging: their number, and their first and last window.
 struct Candidates {
     rows: usize,
-    first: i64,
-    last: i64,
+    first: WindowId,
+    last: WindowId,
 }
 
 impl Default for Candidates {
     fn default() -> Candidates {
-        Candidates { rows: 0, first: i64::MAX, last: i64::MIN }
+        Candidates { rows: 0, first: WindowId::MAX, last: WindowId::MIN }
     }
 }
 
@@ -459,13 +464,13 @@ impl Candidates {
     /// Adds the rows of `part` that may be in the range, and returns their number.
     fn add(&mut self, spec: &MergeSpec<'_>, part: &Part) -> usize {
         let before = self.rows;
-        let (from, to) = if part.panes { spec.view.window.panes_of(spec.from, spec.to) } else { (spec.from, spec.to) };
+        let range = rows_of(spec, part);
         for block in &part.blocks {
             let candidates = candidates(spec, part, block).len();
             if candidates > 0 {
                 self.rows += candidates;
-                self.first = self.first.min(block.window_range.0.max(from));
-                self.last = self.last.max(block.window_range.1.min(to.saturating_sub(1)));
+                self.first = self.first.min(block.window_range.0.max(range.start));
+                self.last = self.last.max(block.window_range.1.min(WindowId(range.end.0.saturating_sub(1))));
             }
         }
         self.rows - before
@@ -474,8 +479,8 @@ impl Candidates {
     /// Adds the rows of a base.
     fn add_base(&mut self, table: &Table) {
         self.rows += table.windows.len();
-        self.first = table.windows.iter().copied().fold(self.first, i64::min);
-        self.last = table.windows.iter().copied().fold(self.last, i64::max);
+        self.first = table.windows.iter().copied().fold(self.first, WindowId::min);
+        self.last = table.windows.iter().copied().fold(self.last, WindowId::max);
     }
 
     fn windows(&self, spec: &MergeSpec<'_>) -> WindowSpan {
@@ -485,7 +490,7 @@ impl Candidates {
             (Grain::Window, _) => Spacing::Uneven,
         };
         if self.rows == 0 || matches!(spacing, Spacing::Single) {
-            return WindowSpan { first: ALL_TIME.0, last: ALL_TIME.0, spacing: Spacing::Single };
+            return WindowSpan { first: WindowId::ALL_TIME, last: WindowId::ALL_TIME, spacing: Spacing::Single };
         }
         WindowSpan { first: spec.grain.start_of(self.first), last: spec.grain.start_of(self.last), spacing }
     }

@@ -3,14 +3,15 @@
 use hashbrown::HashTable;
 
 use crate::partial::states::NO_GROUP;
+use crate::window::WindowId;
 
 /// Cells of a dense table that are always worth clearing.
 const DENSE_CELLS_MIN: usize = 1 << 14;
 
-/// RowIndex of (window, key), numbered from 0.
+/// Rows of (window, key), numbered from 0.
 #[derive(Debug)]
 pub struct RowIndex {
-    pub windows: Vec<i64>,
+    pub windows: Vec<WindowId>,
     pub groups: Vec<u32>,
     found: Lookup,
 }
@@ -19,7 +20,7 @@ pub struct RowIndex {
 enum Lookup {
     /// A cell for every window and key.
     Dense {
-        first: i64,
+        first: WindowId,
         size: i64,
         keys: usize,
         table: Vec<u32>,
@@ -30,8 +31,8 @@ enum Lookup {
 /// The windows that rows may have, from `first` to `last`.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowSpan {
-    pub first: i64,
-    pub last: i64,
+    pub first: WindowId,
+    pub last: WindowId,
     pub spacing: Spacing,
 }
 
@@ -49,7 +50,7 @@ pub enum Spacing {
 /// The position at which the rows of one window are looked up.
 #[derive(Debug, Clone, Copy)]
 pub struct RowLine {
-    window: i64,
+    window: WindowId,
     line: usize,
 }
 
@@ -63,7 +64,7 @@ impl RowIndex {
                 return RowIndex { windows: Vec::new(), groups: Vec::new(), found: Lookup::Sparse(HashTable::new()) };
             }
         };
-        let span = windows.last.checked_sub(windows.first).filter(|span| *span >= 0);
+        let span = windows.last.0.checked_sub(windows.first.0).filter(|span| *span >= 0);
         let lines = span.and_then(|span| usize::try_from(span / size).ok()).and_then(|last| last.checked_add(1));
         let cells = lines.and_then(|lines| lines.checked_mul(keys));
         // More than a few cells for each lookup would cost more to clear than the hashing they save.
@@ -76,9 +77,9 @@ impl RowIndex {
 
     /// Returns the lookup position of `window`, computed once for neighbours that share it.
     #[inline]
-    pub fn place(&self, window: i64) -> RowLine {
+    pub fn place(&self, window: WindowId) -> RowLine {
         let line = match &self.found {
-            Lookup::Dense { first, size, keys, .. } => ((window - first) / size) as usize * keys,
+            Lookup::Dense { first, size, keys, .. } => ((window.0 - first.0) / size) as usize * keys,
             Lookup::Sparse(_) => 0,
         };
         RowLine { window, line }
@@ -113,8 +114,8 @@ impl RowIndex {
 }
 
 #[inline]
-fn hash(window: i64, key: u32) -> u64 {
-    let x = u128::from((window as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15;
+fn hash(window: WindowId, key: u32) -> u64 {
+    let x = u128::from((window.0 as u64) ^ (u64::from(key) << 32).rotate_left(13)) * 0x9e37_79b9_7f4a_7c15;
     (x as u64) ^ ((x >> 64) as u64)
 }
 
@@ -124,14 +125,15 @@ mod tests {
 
     fn numbered(rows: &mut RowIndex) -> Vec<u32> {
         let asked = [(30, 0), (0, 1), (30, 0), (30, 1), (-20, 1), (0, 1), (-20, 1)];
-        asked.iter().map(|(window, key)| rows.row_of(rows.place(*window), *key)).collect()
+        asked.iter().map(|(window, key)| rows.row_of(rows.place(WindowId(*window)), *key)).collect()
     }
 
     #[test]
     fn dense_and_sparse_tables_give_the_same_numbers() {
-        let windows = WindowSpan { first: -20, last: 30, spacing: Spacing::Even(10) };
+        let windows = WindowSpan { first: WindowId(-20), last: WindowId(30), spacing: Spacing::Even(10) };
         let mut dense = RowIndex::new(windows, 2, 7);
-        let mut sparse = RowIndex::new(WindowSpan { last: i64::MAX / 2, spacing: Spacing::Even(1), ..windows }, 2, 7);
+        let mut sparse =
+            RowIndex::new(WindowSpan { last: WindowId(i64::MAX / 2), spacing: Spacing::Even(1), ..windows }, 2, 7);
         assert!(matches!((&dense.found, &sparse.found), (Lookup::Dense { .. }, Lookup::Sparse(_))));
         assert_eq!(numbered(&mut dense), [0, 1, 0, 2, 3, 1, 3]);
         assert_eq!(numbered(&mut sparse), [0, 1, 0, 2, 3, 1, 3]);
@@ -141,10 +143,15 @@ mod tests {
     #[test]
     fn extremes_do_not_overflow() {
         for (first, last) in [(i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (0, i64::MAX)] {
-            let mut rows = RowIndex::new(WindowSpan { first, last, spacing: Spacing::Even(1) }, 3, 10);
-            assert_eq!(rows.row_of(rows.place(i64::MAX), 2), 0);
+            let mut rows = RowIndex::new(
+                WindowSpan { first: WindowId(first), last: WindowId(last), spacing: Spacing::Even(1) },
+                3,
+                10,
+            );
+            assert_eq!(rows.row_of(rows.place(WindowId::MAX), 2), 0);
         }
-        let mut one = RowIndex::new(WindowSpan { first: 0, last: 0, spacing: Spacing::Single }, 3, 10);
-        assert_eq!(one.row_of(one.place(0), 2), 0);
+        let mut one =
+            RowIndex::new(WindowSpan { first: WindowId(0), last: WindowId(0), spacing: Spacing::Single }, 3, 10);
+        assert_eq!(one.row_of(one.place(WindowId(0)), 2), 0);
     }
 }

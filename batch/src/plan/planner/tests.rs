@@ -147,7 +147,7 @@ proptest! {
         // Not more than some thousand windows.
         prop_assume!(kind != 2 || size / panes.max(1) > 0);
         let dates = window_dates_of(window, Some(day));
-        let pane = window.pane_of(time);
+        let pane = window.pane_of(Micros(time));
         let mut all = Vec::new();
         window.for_each_window(pane, |id| all.push(id));
         for id in all {

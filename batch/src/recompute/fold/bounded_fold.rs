@@ -1,7 +1,7 @@
 //! Folds events within a memory budget, batch by batch. When the states have grown too large, the caller either narrows the
 //! fold to fewer groups or stops it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
@@ -9,13 +9,13 @@ use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::{EventPositions, Offsets};
+use shared::time::Micros;
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{PaneStart, Window};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
-use crate::recompute::fold::slices::IdRange;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
@@ -39,7 +39,7 @@ pub struct BoundedFold {
     layout: Arc<KeyLayout>,
     pub bucket: Bucket,
     /// The panes to fold, in microseconds.
-    pub panes: IdRange,
+    pub panes: Range<PaneStart>,
     accumulator: Accumulator,
     /// Events to fold before the states are measured again.
     measure_in: usize,
@@ -49,7 +49,7 @@ impl BoundedFold {
     /// Returns a fold without events.
     pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, bucket: Bucket) -> BoundedFold {
         let accumulator = empty(&view, &layout);
-        BoundedFold { view, layout, bucket, panes: IdRange::ALL, accumulator, measure_in: 0 }
+        BoundedFold { view, layout, bucket, panes: PaneStart::EVERY, accumulator, measure_in: 0 }
     }
 
     /// Folds the events of `files`. When the states exceed `limit_bytes`, `narrow` may make room and let the fold continue.
@@ -116,14 +116,14 @@ impl BoundedFold {
     }
 
     fn fold(&mut self, batch: &EventBatch, frozen: Option<&FrozenSessions>) -> Result<(), RunFailure> {
-        let panes: Vec<i64> = match self.view.window {
+        let panes: Vec<PaneStart> = match self.view.window {
             Window::Session { .. } => Vec::new(),
             window => {
-                let mut current = (i64::MAX, i64::MIN);
+                let mut current = (PaneStart::MAX, i64::MIN);
                 let pane = |time: &i64| {
-                    if *time < current.0 || *time >= current.1 {
-                        let pane = window.pane_of(*time);
-                        current = (pane, window.pane_end(pane).unwrap_or(i64::MAX));
+                    if *time < current.0.0 || *time >= current.1 {
+                        let pane = window.pane_of(Micros(*time));
+                        current = (pane, window.pane_end(pane).map_or(i64::MAX, |end| end.0));
                     }
                     current.0
                 };
@@ -134,8 +134,8 @@ impl BoundedFold {
             true => None,
             false => Some(self.layout.encode(&batch.dimensions)?),
         };
-        let wanted = self.panes;
-        let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| wanted.contains(*pane));
+        let wanted = &self.panes;
+        let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| wanted.contains(pane));
         let bucket = self.bucket;
         let key = |row: &u32| keys.as_ref().map_or(&[][..], |keys| keys.row(*row as usize).data());
         let in_bucket = |row: &u32| bucket.holds(key(row));

@@ -3,6 +3,7 @@
 //! value.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use shared::partial::accumulate::Accumulator;
@@ -12,13 +13,13 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::states::NO_GROUP;
 use shared::time::{Day, Micros};
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{PaneStart, Window, WindowId};
 
 use crate::failure::RunFailure;
 use crate::plan::{ArchiveFile, window_date};
 use crate::recompute::budget::Budget;
 use crate::recompute::fold::bounded_fold::{BoundedFold, Capacity};
-use crate::recompute::fold::slices::{Emit, IdRange, Slices};
+use crate::recompute::fold::slices::{Emit, Slices};
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
 
@@ -75,7 +76,7 @@ impl EventFold {
     }
 
     /// Returns the fold limited to some panes.
-    pub fn of_panes(mut self, panes: IdRange) -> EventFold {
+    pub fn of_panes(mut self, panes: Range<PaneStart>) -> EventFold {
         self.fold.panes = panes;
         self
     }
@@ -103,7 +104,7 @@ impl EventFold {
                 let mut before = None;
                 for pane in part.blocks.iter().flat_map(|block| &block.windows).copied() {
                     if before.replace(pane) != Some(pane) {
-                        window.for_each_window(pane, |id| _ = self.open.insert(window_date(window, id)));
+                        window.for_each_window(pane.pane(), |id| _ = self.open.insert(window_date(window, id)));
                     }
                 }
                 if let Some(requested) = &self.requested {
@@ -154,9 +155,9 @@ impl EventFold {
         match self.open.first() {
             None => self.parts.clear(),
             Some(Some(day)) => {
-                let (first, _) = window.ids_starting_in(day.start().0, i64::MAX);
-                let (first, _) = window.panes_of(first, i64::MAX);
-                self.parts.retain(|part| part.blocks.iter().any(|block| block.window_range.1 >= first));
+                let windows = window.ids_starting_in(day.start(), Micros(i64::MAX));
+                let first = window.panes_of(&windows).start;
+                self.parts.retain(|part| part.blocks.iter().any(|block| block.window_range.1.pane() >= first));
             }
             Some(None) => {}
         }
@@ -173,7 +174,7 @@ impl EventFold {
         let read_to = through.map_or(i64::MAX, |day| Day(day.0 + 1).start().0);
         let (mut days, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
         for (first, last) in part.sessions() {
-            let day = window_date(self.view.window, first);
+            let day = window_date(self.view.window, WindowId(first));
             days.insert(day);
             if last.saturating_add(gap) > read_to && through.is_some() {
                 unfinished.insert(day);
@@ -185,7 +186,7 @@ impl EventFold {
         let is_requested = |day: &Option<Day>| self.requested.as_ref().is_none_or(|requested| requested.contains(day));
         let kept: Vec<Option<Day>> = done.iter().copied().filter(is_requested).collect();
         for (first, last) in part.sessions() {
-            let day = window_date(self.view.window, first);
+            let day = window_date(self.view.window, WindowId(first));
             if day.is_some_and(|day| self.retained_from.is_some_and(|kept| day < kept)) && done.contains(&day) {
                 self.dropped_sessions_end = self.dropped_sessions_end.max(Some(Micros(last.saturating_add(gap))));
             }

@@ -3,12 +3,14 @@
 //! the number of groups need not be known in advance.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use polars::prelude::DataFrame;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::time::{Day, Micros};
+use shared::window::PaneStart;
 
 use crate::failure::RunFailure;
 use crate::plan::{ArchiveFile, date_name};
@@ -16,7 +18,7 @@ use crate::recompute::budget::Budget;
 use crate::recompute::duplicates;
 use crate::recompute::fold::bounded_fold::Capacity;
 use crate::recompute::fold::folding::EventFold;
-use crate::recompute::fold::slices::{Emit, IdRange};
+use crate::recompute::fold::slices::Emit;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
 
@@ -53,7 +55,7 @@ impl Passes<'_> {
         &self,
         chunks: &[ReadChunk],
         requested: BTreeSet<Option<Day>>,
-        panes: IdRange,
+        panes: Range<PaneStart>,
         found: &mut Duplicates,
         emit: Emit<'_>,
     ) -> Result<Option<Micros>, RunFailure> {
@@ -65,7 +67,7 @@ impl Passes<'_> {
         while let Some((bucket, mut requested)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
             let mut fold = EventFold::new(view, layout, self.budget, Some(requested.clone()), bucket)
-                .of_panes(panes)
+                .of_panes(panes.clone())
                 .dropping_before(self.retained_from);
             for (chunk, removed) in chunks.iter().zip(&removed) {
                 let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);

@@ -1,6 +1,7 @@
 //! Turns states into the rows of a window date: merged, finished and sorted, in slices where all at once would use too much
 //! memory. A slice is a bucket of the groups and becomes a file of its own.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -12,9 +13,9 @@ use shared::partial::bucket::Bucket;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Grain, Layers, MergeSpec, merge_within};
-use shared::time::{Day, Micros};
+use shared::time::Day;
 use shared::view::{Precision, View};
-use shared::window::Window;
+use shared::window::{Window, WindowId};
 
 use crate::failure::RunFailure;
 
@@ -40,33 +41,11 @@ impl FinishedDate {
 /// Receives finished rows; blocks while too many wait to be written.
 pub type Emit<'a> = &'a mut dyn FnMut(FinishedDate) -> Result<(), RunFailure>;
 
-/// A range of ids of windows or panes, in microseconds: `from..to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRange {
-    pub from: i64,
-    pub to: i64,
-}
-
-impl IdRange {
-    /// Every id.
-    pub const ALL: IdRange = IdRange { from: i64::MIN, to: i64::MAX };
-
-    /// Returns the ids of the windows of a date. Windows without a date may have any.
-    pub fn of_date(window: Window, date: Option<Day>) -> IdRange {
-        let Some(day) = date else { return IdRange::ALL };
-        let (from, to) = window.ids_starting_in(day.start().0, Day(day.0 + 1).start().0);
-        IdRange { from, to }
-    }
-
-    /// Returns the panes of the windows in the range.
-    pub fn panes(self, window: Window) -> IdRange {
-        let (from, to) = window.panes_of(self.from, self.to);
-        IdRange { from, to }
-    }
-
-    /// Returns whether the range has the id.
-    pub fn contains(self, id: i64) -> bool {
-        id >= self.from && id < self.to
+/// Returns the ids of the windows of a date. Windows without a date may have any.
+pub fn windows_of_date(window: Window, date: Option<Day>) -> Range<WindowId> {
+    match date {
+        Some(day) => window.ids_starting_in(day.start(), Day(day.0 + 1).start()),
+        None => WindowId::EVERY,
     }
 }
 
@@ -82,10 +61,10 @@ pub struct Slices<'a> {
 impl Slices<'_> {
     /// Emits the rows of a window date that `parts` make, of the groups in `bucket`.
     pub fn finish(&self, date: Option<Day>, parts: &[Part], bucket: Bucket, emit: Emit<'_>) -> Result<(), RunFailure> {
-        let ids = IdRange::of_date(self.view.window, date);
-        let slices = self.bytes(parts, ids).div_ceil(self.slice_bytes).max(1);
+        let ids = windows_of_date(self.view.window, date);
+        let slices = self.bytes(parts, &ids).div_ceil(self.slice_bytes).max(1);
         for slice in bucket.split(slices as u64) {
-            let finished = self.slice(date, parts, ids, slice)?;
+            let finished = self.slice(date, parts, ids.clone(), slice)?;
             if finished.rows.num_rows() > 0 {
                 emit(finished)?;
             }
@@ -94,19 +73,19 @@ impl Slices<'_> {
     }
 
     /// Estimates the memory of the states of the windows in `ids`; too much where groups are in several parts.
-    fn bytes(&self, parts: &[Part], ids: IdRange) -> usize {
+    fn bytes(&self, parts: &[Part], ids: &Range<WindowId>) -> usize {
         let window = self.view.window;
         let mut bytes = 0;
         for part in parts {
             let rows = |block: &Block| -> usize {
                 if !part.panes {
-                    return block.windows.iter().filter(|id| ids.contains(**id)).count();
+                    return block.windows.iter().filter(|id| ids.contains(id)).count();
                 }
-                let mut before = (i64::MIN, 0);
-                let covering = |pane: &i64| {
-                    if before.0 != *pane {
-                        before = (*pane, 0);
-                        window.for_each_window(*pane, |id| before.1 += usize::from(ids.contains(id)));
+                let mut before = (WindowId::MIN, 0);
+                let covering = |row: &WindowId| {
+                    if before.0 != *row {
+                        before = (*row, 0);
+                        window.for_each_window(row.pane(), |id| before.1 += usize::from(ids.contains(&id)));
                     }
                     before.1
                 };
@@ -122,17 +101,15 @@ impl Slices<'_> {
         &self,
         date: Option<Day>,
         parts: &[Part],
-        ids: IdRange,
+        windows: Range<WindowId>,
         bucket: Bucket,
     ) -> Result<FinishedDate, RunFailure> {
         let view = self.view;
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
         let (grain, precision) = (Grain::Window, Precision::Exact);
-        let IdRange { from, to } = ids;
         let spec = MergeSpec {
             view,
-            from,
-            to,
+            windows,
             grain,
             precision,
             dimensions: &dimensions,
@@ -143,8 +120,7 @@ impl Slices<'_> {
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();
         if date.is_none() && view.window != Window::All {
-            let is_undated =
-                |row: &u32| !is_readable(Micros(view.window.bounds(merged.windows[*row as usize]).0).day());
+            let is_undated = |row: &u32| !is_readable(view.window.bounds(merged.windows[*row as usize]).0.day());
             order.retain(is_undated);
         }
         let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;

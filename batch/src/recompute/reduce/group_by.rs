@@ -18,7 +18,7 @@ use shared::partial::states::integer_sums::IntegerSums;
 use shared::stream::system_columns;
 use shared::types::{DataType, timestamp_type};
 use shared::view::{Aggregate, View};
-use shared::window::{ALL_TIME, Grid, Window};
+use shared::window::{Grid, Window, WindowId};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
@@ -195,12 +195,12 @@ impl ArchiveQuery {
     }
 }
 
-/// Returns the windows of a batch of [`ArchiveQuery::states`], in microseconds.
-pub fn windows_of(batch: &RecordBatch) -> Vec<i64> {
+/// Returns the windows of a batch of [`ArchiveQuery::states`].
+pub fn windows_of(batch: &RecordBatch) -> Vec<WindowId> {
     use arrow::datatypes::TimestampMicrosecondType;
     match batch.column_by_name(WINDOW_START).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()) {
-        Some(starts) => starts.values().to_vec(),
-        None => vec![ALL_TIME.0; batch.num_rows()],
+        Some(starts) => starts.values().iter().copied().map(WindowId).collect(),
+        None => vec![WindowId::ALL_TIME; batch.num_rows()],
     }
 }
 

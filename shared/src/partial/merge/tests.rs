@@ -13,6 +13,7 @@ use crate::partial::finish::finish_measures;
 use crate::partial::states::{EventPositions, Offsets};
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Dimension, Measure, OutputColumn};
+use crate::window::PaneStart;
 
 #[derive(Debug, Clone)]
 struct Row {
@@ -92,7 +93,7 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
     let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
     for batch in rows.chunks(7) {
         let times: Vec<i64> = batch.iter().map(|r| r.time).collect();
-        let panes: Vec<i64> = times.iter().map(|time| view.window.pane_of(*time)).collect();
+        let panes: Vec<PaneStart> = times.iter().map(|time| view.window.pane_of(Micros(*time))).collect();
         let colors: ArrayRef = Arc::new(batch.iter().map(|r| r.color).collect::<StringViewArray>());
         let numbers: ArrayRef = Arc::new(batch.iter().map(|r| r.number).collect::<Int64Array>());
         let prices: ArrayRef = Arc::new(batch.iter().map(|r| Some(r.price)).collect::<Float64Array>());
@@ -153,7 +154,7 @@ fn found(view: &View, merged: &Merged) -> Expected {
         )
     };
     let row = |row: usize| {
-        let key = (merged.windows[row], keys.iter().map(|k| text(k, row)).collect());
+        let key = (merged.windows[row].0, keys.iter().map(|k| text(k, row)).collect());
         let value = (
             long(&measures[0], row).expect("a count"),
             long(&measures[1], row).expect("a count"),
@@ -195,7 +196,7 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = MergeSpec { view: &view, from, to: from + length, grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, windows: WindowId(from)..WindowId(from + length), grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         // What was merged once serves for any rest.
@@ -315,9 +316,9 @@ proptest! {
             parts.iter().for_each(|part| all.absorb(part));
             parts = vec![all.part()];
         }
-        let (first, end) = window.ids_starting_in(from, from + length);
+        let windows = window.ids_starting_in(Micros(from), Micros(from + length));
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = MergeSpec { view: &view, from: first, to: end, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, windows, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
@@ -326,7 +327,7 @@ proptest! {
         let mut found = BTreeMap::new();
         for (row, (start, end)) in bounds.into_iter().enumerate() {
             let color = colors.is_valid(row).then(|| colors.as_string_view().value(row).to_owned());
-            let before = found.insert((start, end.expect("an end"), color), counts[row]);
+            let before = found.insert((start.0, end.expect("an end").0, color), counts[row]);
             prop_assert_eq!(before, None, "a window twice");
         }
         let mut expected = naive_windows(window, &rows);
@@ -347,8 +348,7 @@ fn what_is_allowed_is_kept_to() {
     let part = part(&view, &rows);
     let spec = MergeSpec {
         view: &view,
-        from: i64::MIN,
-        to: i64::MAX,
+        windows: WindowId::EVERY,
         grain: Grain::Window,
         precision: Precision::Sketch,
         dimensions: &[0, 1],

@@ -11,6 +11,7 @@ use crate::partial::codec::{decode_states, encode};
 use crate::partial::finish::finish;
 use crate::scalar::Scalar;
 use crate::view::{Measure, OutputColumn, View};
+use crate::window::WindowId;
 
 const M: i128 = 10i128.pow(38) - 1;
 const DECIMAL: DataType = DataType::Decimal { precision: 38, scale: 0 };
@@ -43,7 +44,7 @@ fn stored(aggregate: &Aggregate, states: &States) -> States {
         aggregates: vec![aggregate.clone()],
         ..super::laws::view(Vec::new())
     };
-    let table = encode(&view, &[0], &[], Vec::new(), std::slice::from_ref(states)).expect("encodes");
+    let table = encode(&view, &[WindowId::ALL_TIME], &[], Vec::new(), std::slice::from_ref(states)).expect("encodes");
     decode_states(&view, &table).expect("decodes").remove(0)
 }
 

@@ -17,6 +17,7 @@ use crate::partial::finish::{Finished, finish, finish_measures};
 use crate::scalar::Scalar;
 use crate::view::{Measure, OutputColumn, View};
 use crate::window::Window;
+use crate::window::WindowId;
 
 const GROUPS: usize = 3;
 const TYPES: [DataType; 8] = [
@@ -224,7 +225,7 @@ proptest! {
         let all: Vec<u32> = (0..events.len() as u32).collect();
         let states: Vec<States> =
             view.aggregates.iter().map(|aggregate| observed(aggregate, precision, &events, &all)).collect();
-        let table = encode(&view, &[0; GROUPS], &[], Vec::new(), &states).expect("encodes");
+        let table = encode(&view, &[WindowId::ALL_TIME; GROUPS], &[], Vec::new(), &states).expect("encodes");
         let stored = decode_states(&view, &table).expect("decodes");
         let measures = finish_measures(&view, &stored).expect("finishes");
         for (index, aggregate) in view.aggregates.iter().enumerate() {
@@ -232,7 +233,7 @@ proptest! {
             assert_same(aggregate, &finish(aggregate, &stored[index]), &expected);
             assert_same(aggregate, &measures[index], &expected);
         }
-        let again = encode(&view, &[0; GROUPS], &[], Vec::new(), &stored).expect("encodes");
+        let again = encode(&view, &[WindowId::ALL_TIME; GROUPS], &[], Vec::new(), &stored).expect("encodes");
         prop_assert_eq!(without_rounded(&again), without_rounded(&table));
         // DOUBLEs come back to the bit.
         for (field, (again, first)) in table.schema().fields().iter().zip(again.columns().iter().zip(table.columns())) {
@@ -321,9 +322,9 @@ fn large_groups_from_batch_show_their_exact_value_until_something_is_added() {
     let view = view(aggregates().into_iter().filter(sketched).collect());
     let batch: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Exact, &events, &all)).collect();
     let speed: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Sketch, &events, &all)).collect();
-    let table = encode(&view, &[0; GROUPS], &[], Vec::new(), &batch).expect("encodes");
+    let table = encode(&view, &[WindowId::ALL_TIME; GROUPS], &[], Vec::new(), &batch).expect("encodes");
     let stored = decode_states(&view, &table).expect("decodes");
-    let live = encode(&view, &[0; GROUPS], &[], Vec::new(), &speed).expect("encodes");
+    let live = encode(&view, &[WindowId::ALL_TIME; GROUPS], &[], Vec::new(), &speed).expect("encodes");
     let relived = decode_states(&view, &live).expect("decodes");
     for (index, aggregate) in view.aggregates.iter().enumerate() {
         let exact = finish(aggregate, &batch[index]);

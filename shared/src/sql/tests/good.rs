@@ -9,7 +9,7 @@ use super::{parse, parse_definitions};
 use crate::scalar::Scalar;
 use crate::sql::{parse_predicate, print};
 use crate::stream::UnknownFields;
-use crate::time::MICROS_PER_SECOND;
+use crate::time::{MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
 use crate::view::{AggregateFunction, OutputColumn, View};
 use crate::window::{Grid, Window};
@@ -99,9 +99,9 @@ fn windows() {
     // A week begins on the Monday before it: 2001-01-01 was one.
     let week = view("CREATE VIEW v AS SELECT COUNT(*) n FROM flights".replace(" n ", " AS n ").as_str());
     assert_eq!(week.window, Window::All);
-    let monday = crate::time::Micros::parse("2001-01-01").expect("a date").0;
+    let monday = Micros::parse("2001-01-01").expect("a date");
     let weekly = Window::Tumble(Grid::Fixed { size: 7 * 24 * HOUR, offset: 4 * 24 * HOUR });
-    assert_eq!(weekly.pane_of(monday + 6 * 24 * HOUR), monday);
+    assert_eq!(weekly.pane_of(Micros(monday.0 + 6 * 24 * HOUR)).0, monday.0);
 }
 
 #[test]

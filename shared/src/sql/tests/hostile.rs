@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::parse;
 use crate::limits::WINDOWS_PER_EVENT_MAX;
 use crate::sql::{parse_predicate, window_text};
+use crate::time::Micros;
 use crate::types::DataType;
 
 fn predicate(text: &str) -> bool {
@@ -208,9 +209,9 @@ proptest! {
         );
         if let Ok(definitions) = parse(&text) {
             let view = &definitions.views[0];
-            prop_assert!(view.window.pane_of(time) <= time, "{:?}", view.window);
+            prop_assert!(view.window.pane_of(Micros(time)).0 <= time, "{:?}", view.window);
             let mut windows = 0_i64;
-            view.window.for_each_window(view.window.pane_of(time), |_| windows += 1);
+            view.window.for_each_window(view.window.pane_of(Micros(time)), |_| windows += 1);
             // A day of 25 hours has more steps than others.
             prop_assert!(windows <= WINDOWS_PER_EVENT_MAX + WINDOWS_PER_EVENT_MAX / 24 + 1, "{windows} {:?}", view.window);
             let shown = window_text(&view.window, "scheduled_at", view.zone);
