@@ -258,7 +258,7 @@ pub struct Historical {
     /// Re-import files that were already imported
     #[arg(long, requires = "historical")]
     pub again: bool,
-    /// File to append rejected lines to, with file, line and reason [default: STREAM-rejected.ndjson]
+    /// File to append rejected lines to, with file, line and reason [default: rejected/STREAM.ndjson in the local folder of the data]
     #[arg(long, value_name = "FILE", requires = "historical")]
     pub rejects: Option<PathBuf>,
     /// Memory for buffered events; more memory makes fewer and larger files if events are out of order

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lake::{Lake, Spool, StorePatience, is_remote};
+use shared::ids::StreamName;
 
 use crate::settings::Limits;
 
@@ -35,6 +36,11 @@ impl DataDir {
     /// Returns the local folder, which may not exist yet.
     pub fn local_folder(&self) -> &Path {
         &self.local
+    }
+
+    /// Returns the file for rejected lines of historical events of `stream`; its folder may not exist yet.
+    pub fn rejected_lines(&self, stream: &StreamName) -> PathBuf {
+        self.local.join("rejected").join(format!("{stream}.ndjson"))
     }
 
     /// Creates the local folder and returns its path without symbolic links.

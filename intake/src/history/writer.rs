@@ -139,7 +139,7 @@ impl HistoryWriter {
     }
 
     /// Commits a chunk. In every case its events are in the archive either once or not.
-    pub async fn take_in(&self, chunk: Chunk) -> Result<Taken, HistoryError> {
+    pub async fn append(&self, chunk: Chunk) -> Result<Taken, HistoryError> {
         let Chunk { rows: batches, steps } = chunk;
         let (stream, file_rows) = (Arc::clone(&self.stream), self.settings.file_rows);
         let cut = tokio::task::spawn_blocking(move || {

@@ -24,7 +24,8 @@ use shared::stream::Stream;
 use shared::time::Day;
 use tokio::sync::mpsc;
 
-use crate::arguments::{Historical, Ingest};
+use crate::arguments::Ingest;
+use crate::data_dir::DataDir;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::settings::Settings;
@@ -55,7 +56,8 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
     let stream = Arc::new(stream.clone());
     let files = expand_folders(&files)?;
     let data = historical.data.clone().or(settings.data.clone()).unwrap_or_else(|| "data".to_owned());
-    let lake = open_lake(&data).map_err(|error| Failure::new(NO, format!("{error:#}")))?;
+    let data_dir = DataDir::new(&data, settings.local.as_deref());
+    let lake = open_lake(&data_dir).map_err(|error| Failure::new(NO, format!("{error:#}")))?;
     let history = HistorySettings {
         file_rows: usize::try_from(settings.limits.archive_file_rows).unwrap_or(usize::MAX),
         ..HistorySettings::default()
@@ -72,7 +74,9 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
         bar: progress_bar(bytes),
         started: shared::clock::monotonic_now(),
     };
-    import.run(files, &historical).await
+    let default = || data_dir.rejected_lines(&name);
+    let rejects = RejectsFile::new(historical.rejects.clone().unwrap_or_else(default));
+    import.run(files, historical.again, rejects).await
 }
 
 /// The import of files: a reader thread, tasks that decode its pieces, and a task that commits chunks of rows.
@@ -89,14 +93,12 @@ struct Import {
 impl Import {
     /// Imports `files` and prints the report.
     #[expect(clippy::disallowed_methods, reason = "the command awaits the task")]
-    async fn run(self, files: Vec<PathBuf>, options: &Historical) -> Result<(), Failure> {
+    async fn run(self, files: Vec<PathBuf>, again: bool, rejects: RejectsFile) -> Result<(), Failure> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (piece_sender, pieces) = mpsc::channel(cores);
-        let reader = self.reader(files, options.again);
+        let reader = self.reader(files, again);
         let reader = tokio::task::spawn_blocking(move || reader.read(&piece_sender));
 
-        let default = || PathBuf::from(format!("{}-rejected.ndjson", self.stream.name));
-        let rejects = RejectsFile::new(options.rejects.clone().unwrap_or_else(default));
         let (chunk_sender, chunks) = mpsc::channel::<Chunk>(1);
         let committer = tokio::spawn(commit(Arc::clone(&self.writer), chunks, rejects));
 
@@ -176,7 +178,7 @@ async fn commit(
         if let Err(error) = report.reject(rejected) {
             return (report, Err(error));
         }
-        match writer.take_in(history).await {
+        match writer.append(history).await {
             Ok(taken) => report.add(taken),
             Err(error) => return (report, Err(error.into())),
         }
@@ -207,14 +209,11 @@ fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Opens the lake that `trueup serve --data` uses.
-fn open_lake(data: &str) -> anyhow::Result<Lake> {
-    let location = match data.contains("://") {
-        true => data.to_owned(),
-        false => {
-            std::fs::create_dir_all(data).with_context(|| format!("cannot create the data folder {data}"))?;
-            Path::new(data).join("lake").display().to_string()
-        }
-    };
+fn open_lake(data_dir: &DataDir) -> anyhow::Result<Lake> {
+    let location = data_dir.lake_location();
+    if !lake::is_remote(&location) {
+        std::fs::create_dir_all(&location).with_context(|| format!("cannot create the folder {location}"))?;
+    }
     Lake::open(&location).context("cannot open the lake")
 }
 

@@ -23,7 +23,7 @@ pub struct RejectsFile {
 }
 
 impl RejectsFile {
-    /// Uses the file at `path`, which is created for the first record.
+    /// Uses the file at `path`, which is created, with its folder, for the first record.
     pub fn new(path: PathBuf) -> RejectsFile {
         RejectsFile { path, file: None }
     }
@@ -33,6 +33,9 @@ impl RejectsFile {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
+                if let Some(folder) = self.path.parent() {
+                    std::fs::create_dir_all(folder).with_context(context)?;
+                }
                 let file = File::options().append(true).create(true).open(&self.path).with_context(context)?;
                 self.file.insert(BufWriter::new(file))
             }
