@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use problem::Problem;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::{Failure, NO, REFUSED, USAGE};
@@ -22,19 +22,13 @@ pub struct Client {
     base: String,
 }
 
-/// An error response: RFC 9457, with the fields that Trueup adds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct Problem {
-    pub status: u16,
-    pub title: String,
-    pub detail: Option<String>,
-    pub code: Option<String>,
-    /// Position of a SQL error, from 1.
-    pub line: Option<usize>,
-    pub column: Option<usize>,
+/// An error response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// The problem, unless the response comes from another server (a proxy, say) or a later version.
+    pub problem: Option<Problem>,
     /// Seconds to wait before a retry, from `Retry-After`.
-    #[serde(skip)]
     pub retry_after_s: Option<u64>,
 }
 
@@ -46,7 +40,7 @@ pub enum ClientError {
     #[error("cannot reach {base}: {cause}")]
     Unreachable { base: String, cause: String },
     #[error("{0}")]
-    Refused(Box<Problem>),
+    Refused(Box<Refusal>),
     #[error("cannot read the response of {base}: {cause}")]
     Unreadable { base: String, cause: String },
 }
@@ -84,7 +78,8 @@ impl Client {
         }
         let retry_after_s = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.bytes().await.unwrap_or_default();
-        Err(ClientError::Refused(Box::new(Problem { retry_after_s, ..problem(status, &body) })))
+        let problem = Problem::from_json(&body);
+        Err(ClientError::Refused(Box::new(Refusal { status, problem, retry_after_s })))
     }
 
     /// Sends a request and parses the response as JSON.
@@ -109,16 +104,6 @@ impl Client {
     }
 }
 
-/// Parses an error response, even if it does not come from Trueup (but from a proxy, say).
-fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
-    problem.status = status.as_u16();
-    if problem.title.is_empty() {
-        problem.title = status.canonical_reason().unwrap_or("error").to_lowercase();
-    }
-    problem
-}
-
 /// Returns the innermost cause, which is the most specific: "connection refused", not "error sending request".
 fn innermost_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -131,20 +116,20 @@ fn innermost_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.detail {
-            Some(detail) if *detail != self.title => write!(f, "{}: {detail}", self.title)?,
-            _ => f.write_str(&self.title)?,
+        match &self.problem {
+            Some(problem) => problem.fmt(f)?,
+            None => f.write_str(self.status.canonical_reason().unwrap_or("unknown error"))?,
         }
-        write!(f, " (HTTP {})", self.status)
+        write!(f, " (HTTP {})", self.status.as_u16())
     }
 }
 
 impl ClientError {
     /// Returns whether the response is 404 Not Found.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, ClientError::Refused(problem) if problem.status == StatusCode::NOT_FOUND)
+        matches!(self, ClientError::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
     }
 }
 
@@ -154,7 +139,7 @@ impl From<ClientError> for Failure {
             ClientError::BadUrl(_) => Failure::new(USAGE, &error).next_step("use --url http://HOST:PORT"),
             ClientError::Unreachable { base, .. } => Failure::new(REFUSED, &error)
                 .next_step(format!("check that `trueup serve` is running at {base}, or set --url or TRUEUP_URL")),
-            ClientError::Refused(problem) => match problem.status {
+            ClientError::Refused(refusal) => match refusal.status.as_u16() {
                 400 | 404 | 422 => Failure::new(USAGE, &error),
                 _ => Failure::new(REFUSED, &error),
             },
@@ -167,6 +152,8 @@ impl From<ClientError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use problem::Code;
+
     use super::*;
 
     #[test]
@@ -183,23 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn problems_have_a_message_and_an_exit_code() {
-        for (status, body, words, code) in [
-            (
-                404,
-                r#"{"title": "unknown view", "detail": "no view `x`"}"#,
-                "unknown view: no view `x` (HTTP 404)",
-                USAGE,
-            ),
-            (400, r#"{"title": "bad where", "line": 1, "column": 3}"#, "bad where (HTTP 400)", USAGE),
-            (429, "", "too many requests (HTTP 429)", REFUSED),
-            (503, "<html>", "service unavailable (HTTP 503)", REFUSED),
-            (507, r#"{"title": "disk full"}"#, "disk full (HTTP 507)", REFUSED),
+    fn refusals_have_a_message_and_an_exit_code() {
+        let unknown_view = Problem::new(Code::UnknownView, "no such view: `x`");
+        for (status, problem, words, code) in [
+            (404, Some(unknown_view), "Not found: no such view: `x` (HTTP 404)", USAGE),
+            (400, None, "Bad Request (HTTP 400)", USAGE),
+            (429, None, "Too Many Requests (HTTP 429)", REFUSED),
+            (507, Some(Problem::new(Code::DiskFull, "no space")), "Disk full: no space (HTTP 507)", REFUSED),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let problem = problem(status, body.as_bytes());
-            assert_eq!(problem.to_string(), words);
-            assert_eq!(Failure::from(ClientError::Refused(Box::new(problem))).code, code, "{words}");
+            let refusal = Refusal { status, problem, retry_after_s: None };
+            assert_eq!(refusal.to_string(), words);
+            assert_eq!(Failure::from(ClientError::Refused(Box::new(refusal))).code, code, "{words}");
         }
     }
 }

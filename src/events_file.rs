@@ -12,18 +12,8 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use shared::limits::EVENT_BODY_BYTES_MAX;
 
+use crate::line_batch::LineBatch;
 use crate::parquet_rows;
-
-/// Some lines of the file, whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LineBatch {
-    /// From 0, without gaps.
-    pub number: u64,
-    /// Number of the first line in the file, from 1; of a Parquet file, of the first row.
-    pub first_line: u64,
-    pub lines: u64,
-    pub body: Bytes,
-}
 
 /// The format of a file, detected from its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod definitions;
 mod events_file;
 mod exit;
 mod human_units;
+mod line_batch;
 mod listen;
 mod metric_names;
 mod metrics;

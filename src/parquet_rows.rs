@@ -12,12 +12,13 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::events_file::LineBatch;
+use crate::line_batch::LineBatch;
 
 /// Rows read at a time; they take well under the bytes of a batch.
 const ROWS_AT_ONCE: usize = 4096;
 
-/// Reads a file as [`crate::events_file::EventsFile::read`] does. The bar advances with the share of rows read.
+/// Reads the whole file. Passes batches of about `batch_bytes` to `each`, until it returns false. `bar` advances with the
+/// share of rows read. Blocks.
 pub fn read(
     file: File,
     file_bytes: u64,

@@ -95,10 +95,10 @@ impl Sender {
                     broken += 1;
                     (broken <= self.retry_limits.broken_max).then(|| self.pause_after(broken))
                 }
-                ClientError::Refused(problem) if matches!(problem.status, 429 | 503) => {
+                ClientError::Refused(refusal) if matches!(refusal.status.as_u16(), 429 | 503) => {
                     self.reached.store(true, Ordering::Relaxed);
                     (broken, busy) = (0, busy + 1);
-                    let asked = problem.retry_after_s.map(Duration::from_secs);
+                    let asked = refusal.retry_after_s.map(Duration::from_secs);
                     (busy <= self.retry_limits.busy_max).then(|| asked.unwrap_or(self.pause_after(1)))
                 }
                 _ => None,

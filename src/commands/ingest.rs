@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 
 use crate::arguments::Ingest;
 use crate::client::{Client, ClientError};
-use crate::events_file::{EventsFile, LineBatch};
+use crate::events_file::EventsFile;
 use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::grouped;
+use crate::line_batch::LineBatch;
 use crate::sender::{Receipt, RetryLimits, Sender};
 
 use tally::Tally;

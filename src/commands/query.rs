@@ -113,19 +113,21 @@ fn parameters(arguments: &Query) -> Vec<(&'static str, String)> {
 
 /// Returns the condition with a caret under the position of the error.
 fn caret_in_condition(error: &ClientError, condition: Option<&str>) -> Option<String> {
-    let ClientError::Refused(problem) = error else { return None };
-    let line = condition?.lines().nth(problem.line?.checked_sub(1)?)?;
-    let before = problem.column?.checked_sub(1)?;
+    let ClientError::Refused(refusal) = error else { return None };
+    let (line, column) = refusal.problem.as_ref()?.position()?;
+    let line = condition?.lines().nth(line.checked_sub(1)?)?;
+    let before = column.checked_sub(1)?;
     (before <= line.chars().count()).then(|| format!("  {line}\n  {}^", " ".repeat(before)))
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use problem::{Code, Problem};
 
     use super::*;
     use crate::arguments::{Arguments, Command};
-    use crate::client::Problem;
+    use crate::client::Refusal;
 
     #[test]
     fn options_become_query_parameters() {
@@ -145,16 +147,20 @@ mod tests {
 
     #[test]
     fn the_caret_marks_the_error_in_the_condition() {
-        let problem = |line, column| ClientError::Refused(Box::new(Problem { line, column, ..Problem::default() }));
+        let status = reqwest::StatusCode::BAD_REQUEST;
+        let refused = |problem| ClientError::Refused(Box::new(Refusal { status, problem, retry_after_s: None }));
+        let wrong = Problem::new(Code::InvalidPredicate, "unknown column `b`");
         for (line, column, condition, expected) in [
-            (Some(1), Some(5), Some("a = b"), Some("  a = b\n      ^")),
-            (Some(1), Some(99), Some("a = b"), None),
-            (Some(2), Some(1), Some("a = b"), None),
-            (Some(0), Some(0), Some("a = b"), None),
-            (None, None, Some("a = b"), None),
-            (Some(1), Some(1), None, None),
+            (1, 5, Some("a = b"), Some("  a = b\n      ^")),
+            (1, 99, Some("a = b"), None),
+            (2, 1, Some("a = b"), None),
+            (0, 0, Some("a = b"), None),
+            (1, 1, None, None),
         ] {
-            assert_eq!(caret_in_condition(&problem(line, column), condition).as_deref(), expected);
+            let error = refused(Some(wrong.clone().at(line, column)));
+            assert_eq!(caret_in_condition(&error, condition).as_deref(), expected);
         }
+        assert_eq!(caret_in_condition(&refused(Some(wrong)), Some("a = b")), None);
+        assert_eq!(caret_in_condition(&refused(None), Some("a = b")), None);
     }
 }

@@ -120,6 +120,11 @@ codes! {
 }
 
 impl Code {
+    /// Returns the code called `name`.
+    pub fn from_name(name: &str) -> Option<Code> {
+        Code::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
     /// Returns the `type` of every problem with this code.
     pub fn urn(self) -> String {
         format!("urn:trueup:problem:{}", self.name())
@@ -135,6 +140,7 @@ mod tests {
         let names: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
         assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
         for code in Code::ALL {
+            assert_eq!(Code::from_name(code.name()), Some(*code));
             assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
             assert!(code.title().starts_with(|c: char| c.is_ascii_uppercase()), "{code:?}");
             assert!(!code.title().ends_with('.'), "{code:?}");

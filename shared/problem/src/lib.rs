@@ -13,7 +13,7 @@ use std::fmt;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -61,6 +61,15 @@ pub struct ProblemDocument<'a> {
     members: Option<&'a Map<String, Value>>,
 }
 
+/// The members of a problem document that a client reads.
+#[derive(Deserialize)]
+struct ReceivedDocument {
+    code: String,
+    detail: String,
+    line: Option<usize>,
+    column: Option<usize>,
+}
+
 impl Problem {
     /// A problem of the kind `code`; `detail` is one sentence for people: what failed, why, and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Problem {
@@ -90,6 +99,13 @@ impl Problem {
         self.with_header(header::RETRY_AFTER, seconds)
     }
 
+    /// Reads the JSON document of a problem, without its further members. Returns `None` for any other text, and for a
+    /// code that this version does not know.
+    pub fn from_json(document: &[u8]) -> Option<Problem> {
+        let ReceivedDocument { code, detail, line, column } = serde_json::from_slice(document).ok()?;
+        Some(Problem { code: Code::from_name(&code)?, detail, position: line.zip(column), extras: None })
+    }
+
     /// Returns the code.
     pub fn code(&self) -> Code {
         self.code
@@ -103,6 +119,11 @@ impl Problem {
     /// Returns the sentence for people.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns line and column of an error in a text the client sent, both from 1.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.position
     }
 
     /// Returns the JSON document.
@@ -153,6 +174,17 @@ mod tests {
         assert_eq!(json, expected);
         let plain: Value = serde_json::from_slice(&Problem::new(Code::Internal, "x").to_json()).expect("JSON");
         assert_eq!(plain.as_object().map(Map::len), Some(5), "{plain}");
+    }
+
+    #[test]
+    fn a_document_is_read_back() {
+        let plain = Problem::new(Code::UnknownView, "no such view: `x`");
+        for problem in [plain.clone(), plain.at(2, 7)] {
+            assert_eq!(Problem::from_json(&problem.to_json()), Some(problem));
+        }
+        for other in ["", "<html>", "{}", r#"{"code": "of_a_later_version", "detail": "x"}"#] {
+            assert_eq!(Problem::from_json(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use problem::Code;
 use reqwest::Method;
 use shared::control::{Run, RunPage, RunState};
 
@@ -85,10 +86,12 @@ pub async fn cancel(arguments: BatchCancel) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let ids = match client.get::<Run>(&format!("/v1/runs/{}", arguments.run)).await {
         Ok(run) => vec![run.id],
-        Err(ClientError::Refused(problem)) if problem.code.as_deref() == Some("unknown_run") => {
+        Err(ClientError::Refused(refusal))
+            if refusal.problem.as_ref().is_some_and(|it| it.code() == Code::UnknownRun) =>
+        {
             match client.get::<RunPage>(&format!("/v1/runs?view={}&limit=1000", arguments.run)).await {
                 Ok(page) => page.runs.into_iter().filter(is_open).map(|run| run.id).collect(),
-                Err(_) => return Err(ClientError::Refused(problem).into()),
+                Err(_) => return Err(ClientError::Refused(refusal).into()),
             }
         }
         Err(error) => return Err(error.into()),
@@ -119,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_as_a_table() {
+    fn runs_are_printed_as_a_table() {
         let mut failed = a_run("failed", None, Some("disk full"));
         failed.attempt = 2;
         failed.trigger = "retry".to_owned();

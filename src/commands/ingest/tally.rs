@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::events_file::LineBatch;
 use crate::human_units::{bytes, grouped};
+use crate::line_batch::LineBatch;
 use crate::sender::Receipt;
 
 /// Number of rejections kept; further ones are only counted.

@@ -90,7 +90,9 @@ pub async fn follow(client: &Client, arguments: &Query) -> Result<(), QueryFailu
             }
             // Reconnect only if there was a connection before: the server may be restarting.
             Err(error @ ClientError::Unreachable { .. }) if last_id.is_some() => error.to_string(),
-            Err(ClientError::Refused(problem)) if last_id.is_some() && problem.status == 503 => problem.to_string(),
+            Err(ClientError::Refused(refusal)) if last_id.is_some() && refusal.status.as_u16() == 503 => {
+                refusal.to_string()
+            }
             Err(error) => return Err(error.into()),
         };
         eprintln!("disconnected ({broken}); reconnecting");

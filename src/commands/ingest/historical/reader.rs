@@ -16,7 +16,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use shared::stream::{Column, Stream};
 use tokio::sync::mpsc::Sender;
 
-use crate::events_file::{EventsFile, LineBatch};
+use crate::events_file::EventsFile;
+use crate::line_batch::LineBatch;
 
 /// Maximum size of a piece of lines, in bytes.
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
