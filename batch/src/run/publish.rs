@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use lake::{Commit, DataFile, LakeError};
-use serde_json::Value;
 use shared::compare::Comparison;
 use shared::partial::codec::table_schema;
 use shared::published::Published;
@@ -109,14 +108,10 @@ fn version(
 
 async fn commit_files(view: &View, result: RunResult<'_>, version: &BatchVersion) -> Result<(), RunFailure> {
     let RunResult { base, plan, exact, .. } = result;
-    let info = match serde_json::to_value(version).expect("a version is plain data with text keys") {
-        Value::Object(info) => info,
-        other => unreachable!("a struct is an object, not {other}"),
-    };
     let commit = Commit {
         add: exact.files.into_iter().chain(plan.restore).collect(),
         remove: plan.remove,
-        info,
+        info: version.to_note(),
         // A changed definition has other columns; equal ones are left alone.
         schema: Some(table_schema(view)),
         must_be_based_on: Some(base.version),

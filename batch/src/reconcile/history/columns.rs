@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use serde_json::{Map, Value};
 use shared::compare::{Causes, Comparison, Difference, MeasureDrift};
+use shared::double::read_exactly;
 use shared::ids::ViewName;
 use shared::time::Micros;
 use shared::types::timestamp_type;
@@ -156,7 +157,9 @@ fn parsed<T: serde::de::DeserializeOwned + Default>(
     column: &'static str,
     text: Option<String>,
 ) -> Result<T, ColumnsError> {
-    text.map_or_else(|| Ok(T::default()), |text| serde_json::from_str(&text).map_err(|e| wrong(column, e.to_string())))
+    let Some(text) = text else { return Ok(T::default()) };
+    let read = read_exactly(&text).and_then(serde_json::from_value);
+    read.map_err(|e| wrong(column, e.to_string()))
 }
 
 fn wrong(column: &'static str, reason: String) -> ColumnsError {
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reconciliation_comes_back_from_its_rows() {
+    fn a_reconciliation_round_trips_through_its_rows() {
         let view: ViewName = "departures".parse().expect("a name");
         let drift = MeasureDrift {
             equal: 3,
