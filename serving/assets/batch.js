@@ -4,7 +4,7 @@ import { errorText, getJson, queryString, sendJson } from "./fetch_json.js";
 import { badge, element, fillFacts, fillTable, setError, setText } from "./dom.js";
 import { axis, colours, draw, instant, layout } from "./chart_style.js";
 import { pollWhileVisible } from "./shell.js";
-import { ago, bytes, count, duration, percent, relative, time } from "./format.js";
+import { ago, bytes, count, duration, percent, relative, runCount, time } from "./format.js";
 import { confirmBeforeAction } from "./confirm_button.js";
 
 const CHARTED = 300;
@@ -117,7 +117,7 @@ async function showRuns(now) {
     { name: "error", cell: (run) => run.error ?? "" },
   ];
   fillTable(find("runs"), columns, body.runs, { caption: "Latest runs" });
-  setText(find("count"), body.runs.length === 0 ? "No runs match." : `Showing ${count(body.runs.length)}`);
+  setText(find("count"), body.runs.length === 0 ? "No runs match." : `Showing ${runCount(body.runs.length)}`);
   find("more").hidden = !body.next || limit >= 1000;
 }
 

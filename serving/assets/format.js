@@ -21,6 +21,9 @@ export const count = (n) => (n >= 10_000_000 ? compact.format(n) : whole.format(
 /** Formats a number of rows: `1 row`, `1,024 rows`. */
 export const rowCount = (n) => `${count(n)} ${n === 1 ? "row" : "rows"}`;
 
+/** Formats a number of runs: `1 run`, `1,024 runs`. */
+export const runCount = (n) => `${count(n)} ${n === 1 ? "run" : "runs"}`;
+
 /** Formats a share from 0 to 1 as a percentage. */
 export const percent = (share) => `${precise.format(100 * share)} %`;
 
