@@ -22,7 +22,7 @@ mod soak;
 mod visibility;
 mod years;
 
-/// As the program has it: what is measured in this process is meant to hold for that one.
+/// The allocator of the program, so that measurements of this process hold for it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -34,8 +34,8 @@ fn requests_per_second(server: &Server) {
     println!("dashboard query: 60 windows, {bytes} bytes; static file: {of_static} bytes");
     for connections in CONNECTIONS {
         for round in 1..=ROUNDS {
-            let told = [STATIC, &dashboard].map(|path| wrk(&format!("{}{path}", server.url), connections));
-            let [file, query] = &told;
+            let measured = [STATIC, &dashboard].map(|path| wrk(&format!("{}{path}", server.url), connections));
+            let [file, query] = &measured;
             println!(
                 "{connections} connections, round {round}: static {file}; dashboard {query}; ratio {:.2}",
                 query.per_second / file.per_second

@@ -36,7 +36,7 @@ fn body(first: u64) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What was seen while events were sent.
+/// Observations while events were sent.
 #[derive(Default)]
 struct Sent {
     events: u64,
@@ -51,7 +51,7 @@ impl std::fmt::Display for Sent {
         millis.sort_by(f64::total_cmp);
         write!(
             f,
-            "{:.0} events/s, acknowledged after p50 {:.1} ms, p99 {:.1} ms, {} times told to wait",
+            "{:.0} events/s, acknowledged after p50 {:.1} ms, p99 {:.1} ms, {} refusals with Retry-After",
             self.events as f64 / self.seconds,
             quantile(&millis, 0.5),
             quantile(&millis, 0.99),

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_groups_of_three() {
+    fn numbers_are_written_in_groups_of_three() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (245_522, "245,522"), (1_000_000, "1,000,000")]
         {
             assert_eq!(grouped(number), text);

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_failures_that_time_can_fix_may_pass() {
+    fn only_failures_that_time_can_fix_are_transient() {
         let table = || "views/a".to_owned();
         let away = || PolarsError::IO { error: Arc::new(io::Error::other("away")), msg: None };
         let context = |error| PolarsError::Context { error: Box::new(error), msg: "reading".into() };
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_a_background_task_does_not_pass() {
+    async fn a_panic_of_a_background_task_is_permanent() {
         let panicked = tokio::spawn(async { panic!("a defect") }).await.expect_err("it panics");
         assert!(!RunFailure::from(panicked).may_pass());
     }

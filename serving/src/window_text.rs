@@ -137,7 +137,7 @@ mod tests {
     const HOUR: i64 = 3600 * MICROS_PER_SECOND;
 
     #[test]
-    fn every_kind_has_its_words() {
+    fn every_kind_of_window_has_a_text() {
         let hours = Grid::Fixed { size: HOUR, offset: 0 };
         let zone: Zone = "Europe/Vienna".parse().expect("a zone");
         let cells = |unit, count| Calendar { unit, count, shift: 0, offset: 0, zone };

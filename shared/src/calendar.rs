@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn weeks_months_quarters_and_years() {
+    fn weeks_months_quarters_and_years_start_by_the_calendar() {
         let zone = "Asia/Kolkata".parse().expect("a zone");
         let week = Calendar { unit: CalendarUnit::Day, count: 7, shift: 4, offset: 0, zone };
         assert_eq!(cell(&week, "2024-02-29T00:00:00Z"), texts("2024-02-25T18:30:00Z", "2024-03-03T18:30:00Z"));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_and_written() {
+    fn names_of_zones_round_trip() {
         for name in ["europe/vienna", "UTC", "utc"] {
             let zone: Zone = name.parse().expect("a zone");
             assert_eq!(

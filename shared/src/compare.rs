@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn more_drift_than_is_accepted_and_what_is_unexplained_are_alarms() {
+    fn excessive_drift_and_unexplained_differences_raise_alarms() {
         assert_eq!(comparison(0.02, 0).alarm(None), None);
         assert_eq!(comparison(0.02, 0).alarm(Some(0.02)), None);
         let alarm = comparison(0.0215, 0).alarm(Some(0.02)).expect("an alarm");

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_excluded_when_none_of_their_windows_is_left() {
+    fn events_are_excluded_if_all_their_windows_are_dropped() {
         let horizon = Horizon::new(Some(Day(10)), None);
         assert!(horizon.excludes_events_of(HOURLY, Some(Day(9))));
         assert!(!horizon.excludes_events_of(HOURLY, Some(Day(10))));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_did_not_note_its_dropped_sessions_says_so() {
+    fn a_version_without_a_note_of_dropped_sessions_is_recognized() {
         let of = |end: Option<i64>, window| {
             let version = BatchVersion { dropped_sessions_end: end.map(Micros), ..version(Some(3), None) };
             Horizon::of_version(&version, window).dropped_sessions()

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn one_event_in_place_of_another_is_noticed() {
+    fn an_event_counted_in_place_of_another_is_noticed() {
         let missing = Ledger::of_range(Partition(0), Offset(0), Offset(9)) + Ledger::of(Partition(0), Offset(3));
         assert_ne!(missing, Ledger::of_range(Partition(0), Offset(0), Offset(10)));
         assert_ne!(Ledger::of(Partition(0), Offset(1)), Ledger::of(Partition(1), Offset(0)));

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_fire_when_cron_would() {
+    fn schedules_fire_when_cron_does() {
         // 2001-01-01 was a Monday.
         let table = [
             ("*/15 * * * *", "2001-01-01T06:00:00Z", "2001-01-01T06:15:00Z"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_wrong_field() {
         let table = [
             ("* * * *", "a schedule has 5 fields (minute hour day month weekday), \"* * * *\" has 4"),
             ("60 * * * *", "\"60\" is not a valid minute"),

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_partition_is_let_go_and_its_return_moves_nothing_back() {
+    fn an_idle_partition_is_ignored_and_its_return_moves_nothing_back() {
         let shown = StreamWatermark::default();
         let see = |partitions: &[PartitionProgress], now| {
             shown.advance(partitions.iter().copied(), IDLE, Micros(now)).map(|watermark| watermark.0)
@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_minimum_over_the_partitions_not_idle_and_never_goes_back(steps in prop::collection::vec(step(), 1..80)) {
+        fn the_watermark_is_the_minimum_over_active_partitions_and_never_goes_back(steps in prop::collection::vec(step(), 1..80)) {
             let shown = StreamWatermark::default();
             let mut partitions = [PartitionProgress { watermark: None, last_arrival: None, caught_up: true }; 3];
             let (mut now, mut last) = (0, None);

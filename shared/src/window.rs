@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_late_from_the_moment_its_end_and_the_lateness_are_behind_the_watermark() {
+    fn a_window_closes_when_the_watermark_passes_its_end_and_the_lateness() {
         let w = tumble(HOUR, 0);
         assert!(!w.is_late(Micros(10), Micros(HOUR + 4), 5));
         assert!(w.is_late(Micros(10), Micros(HOUR + 5), 5));
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_cover_an_event_as_often_as_they_overlap() {
+    fn an_event_is_in_as_many_hops_as_overlap() {
         assert_eq!(ids(hop(10, 1, 3), 25), [0, 10, 20]);
         assert_eq!(ids(hop(10, 2, 3), 25), [0, 20]);
         assert_eq!(ids(hop(10, 2, 3), 35), [20]);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_and_shifted_windows_reach_over_the_edge_of_a_date() {
+    fn wide_and_shifted_windows_span_several_dates() {
         let daily = tumble(24 * HOUR, 0);
         assert_eq!((daily.event_days_of(Day(3)), daily.window_days_of(Day(3))), (Some(3..=3), Some(3..=3)));
         let shifted = tumble(24 * HOUR, 6 * HOUR);

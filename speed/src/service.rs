@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_partition_is_idle_only_if_none_of_its_events_is_on_its_way() {
+    fn a_silent_partition_is_idle_only_if_no_event_of_it_is_queued() {
         assert_eq!(watermark(95, true), Some(Micros(50_000_000)), "not silent long enough");
         assert_eq!(watermark(80, true), Some(Micros(70_000_000)));
         assert_eq!(watermark(80, false), Some(Micros(50_000_000)));

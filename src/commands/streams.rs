@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_stream_with_its_lateness() {
+    fn one_stream_is_printed_with_its_lateness() {
         let partition = |number: u32| {
             json!({"partition": number, "log_start": 0, "head": 500, "archived": 10, "watermark": null, "accepted": 500,
                    "duplicates": 1, "late": 3, "ahead": 2, "log_bytes": 2048, "last_arrival": null, "archive_error": null})
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_per_partition() {
+    fn every_partition_has_a_row() {
         let partition = |number: u32, head: u64| {
             json!({"partition": number, "log_start": 0, "head": head, "archived": 10, "watermark": "2001-01-01T00:00:00Z",
                    "accepted": head, "duplicates": 1, "late": 0, "ahead": 0, "log_bytes": 2048, "last_arrival": null,

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_as_a_table() {
+    fn versions_are_printed_as_a_table() {
         let versions = [
             json!({"version": 3, "published_at": "2024-01-01T00:00:00Z", "run": "v-1-3", "full": false, "events": 41200,
                    "rows": 812, "files": 3, "bytes": 2048, "kept": true, "kept_for": 2}),

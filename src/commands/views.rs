@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_per_view() {
+    fn every_view_has_a_row() {
         let views = [
             json!({"name": "departures", "stream": "flights", "schedule": "@every 5s", "next_run": "2024-01-01T00:00:05Z",
                    "seam": {"version": 12, "published_at": "2024-01-01T00:00:00Z", "offsets": {"0": 41200}},

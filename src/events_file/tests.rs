@@ -25,7 +25,7 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
 
 proptest! {
     #[test]
-    fn lines_come_whole_and_numbered(lines in prop::collection::vec("[a-z]{0,12}", 0..60), batch in 1usize..40, last in any::<bool>()) {
+    fn lines_are_complete_and_numbered(lines in prop::collection::vec("[a-z]{0,12}", 0..60), batch in 1usize..40, last in any::<bool>()) {
         let mut text = lines.join("\n");
         if last {
             text.push('\n');
@@ -46,7 +46,7 @@ proptest! {
 }
 
 #[test]
-fn packed_files_are_known_by_their_first_bytes() {
+fn compressed_files_are_recognized_by_their_first_bytes() {
     let text = "{\"a\":1}\n{\"a\":2}\n";
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(text.as_bytes()).expect("packed");
@@ -86,7 +86,7 @@ fn parquet_rows_become_lines_with_rfc_3339_times_and_without_nulls() {
 }
 
 #[test]
-fn a_reader_that_has_enough_stops_the_file() {
+fn dropping_the_receiver_stops_the_reader() {
     let mut seen = 0;
     cut("a\nb\nc\n".as_bytes(), 2, &mut |_| {
         seen += 1;

@@ -242,7 +242,7 @@ impl TableChange {
         let horizon = input.horizon;
         let is_replaced = |file: &DataFile| match file.partition {
             date if horizon.is_dropped_date(date) => true,
-            // I12: what is frozen stays as the active version has it.
+            // I12: frozen windows stay as in the active version.
             date if horizon.is_frozen_date(date) => !frozen.contains(&file.path),
             date => scope.everything || scope.window_dates.contains(&date),
         };

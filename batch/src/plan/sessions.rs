@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_within_their_day_affect_it_and_what_starts_within_a_gap_of_its_end() {
+    fn sessions_within_a_day_affect_it_and_sessions_within_a_gap_of_its_end() {
         let present: Vec<DataFile> = (1..9).map(|day| file(day, Day(day + 1).start().0 - HOUR)).collect();
         let affected = affected(HOUR, &days(&[5]), &present, DroppedSessions::None).expect("known");
         assert_eq!(affected.windows, days(&[5, 6]));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_session_that_reaches_over_is_read_from_a_gap_before_what_is_left() {
+    fn a_dropped_session_across_midnight_is_read_from_a_gap_before_the_first_kept_event() {
         let present: Vec<DataFile> = (3..6).map(|day| file(day, Day(day).start().0 + HOUR)).collect();
         let read = |end: i64, new: &[i32]| {
             let dropped = DroppedSessions::Known(SessionReach { before: Day(3), end: Micros(end) });
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn new_events_tie_dropped_sessions_to_those_they_meet() {
+    fn new_events_join_dropped_sessions_within_a_gap() {
         let present = [file(3, Day(3).start().0 + HOUR), file(4, Day(6).start().0 + HOUR)];
         let end = |from: i64, new: &[i32]| {
             let dropped = SessionReach { before: Day(3), end: Micros(from) };

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_falls_to_one_pass_whatever_its_type() {
+    fn every_id_of_any_type_belongs_to_one_pass() {
         let texts = Series::new(ID.into(), (0..10_000).map(|i| format!("id-{i}")).collect::<Vec<_>>());
         let numbers = Series::new(ID.into(), (0..10_000i64).map(|i| i << 20).collect::<Vec<_>>());
         let floats = Series::new(ID.into(), (0..10_000).map(|i| i as f64 / 3.0).collect::<Vec<_>>());

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_equal_or_not() {
+    fn integers_have_no_tolerance() {
         let served = Arc::new(Int64Array::from(vec![Some(1), Some(49), None, None, Some(0)]));
         let exact = Arc::new(Int64Array::from(vec![Some(1), Some(50), None, Some(3), Some(4)]));
         let (all, drift) = compared(served, exact);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_nan_and_an_infinity_is_never_rounding() {
+    fn nan_equals_nan_and_an_infinity_is_never_rounding() {
         let (nan, inf, max) = (f64::NAN, f64::INFINITY, f64::MAX);
         let served = Arc::new(Float64Array::from(vec![-nan, -0.0, inf, inf, 1.0, -inf, nan, 1e308, max, 1e-300]));
         let exact = Arc::new(Float64Array::from(vec![nan, 0.0, inf, 1.0, inf, inf, inf, -1e308, 5e-324, 5e-324]));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_no_error() {
+    fn texts_have_no_relative_error() {
         let served = Arc::new(StringViewArray::from(vec![Some("a"), Some("b"), None]));
         let exact = Arc::new(StringViewArray::from(vec![Some("a"), Some("c"), Some("")]));
         let (all, drift) = compared(served, exact);

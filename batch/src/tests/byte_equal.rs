@@ -173,7 +173,7 @@ async fn a_date_with_too_many_groups_is_computed_in_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_group_that_does_not_fit_is_an_error_that_names_the_limit() {
+async fn a_group_larger_than_the_limit_fails_the_run_and_names_the_limit() {
     let world = World::new(settings());
     let view = view("CREATE VIEW v AS SELECT COUNT(DISTINCT delay) AS n FROM flights");
     world.append(0, (0..50_000).map(|n| Event { at: 5, delay: Some(n), ..Event::default() }));

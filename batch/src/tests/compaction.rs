@@ -36,7 +36,7 @@ async fn many_small_files_become_one_per_date_and_partition_with_the_same_events
         world.append(1, [event(&format!("a{i}"), i % 20, "ATL")]);
         world.flush().await;
     }
-    // What the view has not taken in yet stays as it is: the next run must see what is new.
+    // Events after the view's seam stay in their files: the next run must recognize new ones.
     assert_eq!(world.compact(None).await.files_read, 0);
     world.run(&view, false).await.expect("publishes");
     let version = world.published(&view).and_then(|p| p.version.clone()).expect("a version");
@@ -58,7 +58,7 @@ async fn many_small_files_become_one_per_date_and_partition_with_the_same_events
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_run_has_planned_stays_until_it_is_over() {
+async fn files_of_a_planned_run_are_kept_until_it_ends() {
     let world = World::new(settings());
     for i in 0..4 {
         world.append(0, [event(&format!("a{i}"), i, "ATL")]);
@@ -81,7 +81,7 @@ async fn what_a_run_has_planned_stays_until_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_others_took_away_are_not_put_in_place_again() {
+async fn files_removed_by_another_process_are_not_restored() {
     let world = World::new(settings());
     for i in 0..4 {
         world.append(0, [event(&format!("a{i}"), i, "ATL")]);

@@ -93,7 +93,7 @@ fn parted(view: &View, rows: &Rows, from: i64) -> (Rows, Rows) {
     rows.clone().into_iter().partition(|((id, _), _)| start_of(view, *id) >= from)
 }
 
-/// What is true of windows from `first` on, made of the events from then on; `frozen` are the rows before.
+/// The expected windows from `first` on, of the events from then on; `frozen` are the rows before.
 fn computed(world: &World, view: &Arc<View>, first: i64, frozen: &Rows) -> Rows {
     let mut ends: BTreeMap<String, i64> = BTreeMap::new();
     if let Window::Session { gap } = view.window {
@@ -240,7 +240,7 @@ fn aged(hours: i64) -> (i64, Option<&'static str>, i64) {
 }
 
 #[test]
-fn late_events_for_dates_that_go_are_left_out_and_named() {
+fn late_events_of_dropped_dates_are_excluded_and_named() {
     let acts = vec![
         Act::Append(0, (0..96).map(aged).collect()),
         Act::Run(u8::MAX, false),
@@ -255,7 +255,7 @@ fn late_events_for_dates_that_go_are_left_out_and_named() {
 }
 
 #[test]
-fn what_goes_on_from_a_session_of_gone_dates_is_no_session_of_its_own() {
+fn events_that_continue_a_frozen_session_start_none_of_their_own() {
     let acts = |after: Vec<Act>| {
         let before = [
             Act::Append(0, vec![(64, None, 0)]),
@@ -268,7 +268,7 @@ fn what_goes_on_from_a_session_of_gone_dates_is_no_session_of_its_own() {
         ];
         before.into_iter().chain(after).collect::<Vec<Act>>()
     };
-    // A part is computed anew, everything is, after a restart, after another drop.
+    // After a partial run, a full run, a restart, another drop.
     for again in [vec![], vec![Act::Run(u8::MAX, true)], vec![Act::Restart], vec![Act::Turn(40), Act::Drop]] {
         let next = Act::Append(0, vec![(0, Some("JFK"), 0)]);
         let acts = acts(std::iter::once(next).chain(again).collect());
@@ -292,7 +292,7 @@ async fn world_with_gone_dates(view: &Arc<View>) -> (World, Day) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn days_that_are_gone_cannot_be_asked_for_again() {
+async fn a_run_over_dropped_dates_is_refused() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let asked = async |from: Day| {
@@ -311,7 +311,7 @@ async fn days_that_are_gone_cannot_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_definition_begins_where_events_are_left() {
+async fn a_changed_definition_starts_with_the_first_kept_date() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let before = world.batch_rows(&hourly).await;
@@ -328,7 +328,7 @@ async fn another_definition_begins_where_events_are_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frozen_windows_are_kept_also_when_another_program_took_them_out_of_the_table() {
+async fn frozen_windows_survive_their_removal_by_another_program() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let before = world.batch_rows(&hourly).await;
@@ -343,7 +343,7 @@ async fn frozen_windows_are_kept_also_when_another_program_took_them_out_of_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_over_all_time_is_refused_when_events_are_gone_and_keeps_them_from_going() {
+async fn a_view_over_all_time_prevents_retention_and_is_refused_after_it() {
     let hourly = views().remove(0);
     let (world, gone) = world_with_gone_dates(&hourly).await;
     let ever = declared("ever", "origin,", "COUNT(*) AS flights", "origin");

@@ -25,7 +25,7 @@ async fn comparison(world: &World, view: &View, version: i64) -> Comparison {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_says_what_it_accounts_for_and_speed_and_log_let_go() {
+async fn a_version_reports_its_coverage_and_releases_speed_and_log() {
     let world = World::new(settings());
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
@@ -118,7 +118,7 @@ async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
     // What runs computed is not read from the store, and neither is what they left alone.
     before.iter().chain(&world.parquet_files(&view)).for_each(|path| _ = std::fs::remove_file(path));
     assert_eq!(world.batch_rows(&view).await.len(), 3);
-    // Who has nothing in memory does read.
+    // A reader with an empty cache reads files.
     let cold = crate::versions::reader::VersionReader::new(&world.lake(), 1 << 20);
     let published = world.published(&view).expect("published");
     let error = cold.parts(&published, &version, i64::MIN, i64::MAX).await.expect_err("the files are gone");
@@ -142,7 +142,7 @@ async fn a_reader_with_empty_memory_reads_the_same_from_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn groups_of_other_dimensions_are_compared_as_far_as_memory_goes() {
+async fn groups_of_other_dimensions_are_compared_within_the_memory_limit() {
     let least = shared::limits::BATCH_MEMORY_BYTES_MIN;
     for (groups, memory_limit_bytes, compared) in
         [(9_000, least, true), (30_000, least, false), (30_000, least * 8, true)]

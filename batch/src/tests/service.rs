@@ -38,7 +38,7 @@ async fn over(batch: &Batch, count: usize) -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clock_starts_runs_and_one_makes_up_for_all_missed() {
+async fn the_clock_starts_runs_and_one_replaces_all_missed_ones() {
     let world = World::new(settings());
     let view = view(&HOURLY.replace("departures AS", "departures WITH (schedule = '0 * * * *') AS"));
     world.append(0, [event("a", 1, "ATL")]);
@@ -66,7 +66,7 @@ async fn the_clock_starts_runs_and_one_makes_up_for_all_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_definition_is_computed_while_the_old_one_answers() {
+async fn a_changed_definition_is_computed_while_the_old_one_is_served() {
     let world = World::new(settings());
     let old = view(HOURLY);
     world.append(0, [event("a", 1, "ATL"), event("b", 1, "ORD"), event("c", 30, "ATL")]);

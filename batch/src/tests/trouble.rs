@@ -94,7 +94,7 @@ async fn events_that_never_reached_the_archive_fail_the_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_run_leaves_nothing() {
+async fn a_cancelled_run_leaves_no_files() {
     let world = Arc::new(World::new(settings()));
     let view = view(HOURLY);
     world.append(0, [event("a", 1, "ATL")]);

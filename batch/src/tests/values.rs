@@ -57,26 +57,26 @@ async fn agrees(sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_window_and_group() {
+async fn values_by_window_and_group_are_exact() {
     let keys = "window_start, window_end, origin,";
     agrees(&everything("v", keys, "GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_windows_that_reach_over_midnight_and_computed_groups() {
+async fn values_by_windows_across_midnight_and_computed_groups_are_exact() {
     let keys = "window_start, UPPER(origin) AS up, fare * 0 AS zero, delay IS NULL AS missing,";
     let rest = "WHERE seats IS NOT NULL GROUP BY TUMBLE(at, INTERVAL '7' HOUR), UPPER(origin), fare * 0, delay IS NULL";
     agrees(&everything("v", keys, rest)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_all_time() {
+async fn values_over_all_time_are_exact() {
     agrees(&everything("v", "origin,", "GROUP BY origin")).await;
     agrees(&everything("v", "", "WHERE origin <> 'ORD'")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_taken_in_is_no_row_at_all() {
+async fn a_view_without_events_has_no_rows() {
     for keys in [("", ""), ("window_start,", "GROUP BY TUMBLE(at, INTERVAL '1' HOUR)")] {
         let world = World::new(settings());
         let view = view(&everything("v", keys.0, &format!("WHERE origin = 'nowhere' {}", keys.1)));

@@ -352,13 +352,13 @@ impl Log {
         fold(&self.stream, view, &events)
     }
 
-    /// Not too late for speed.
+    /// Whether speed counts the event.
     pub fn in_time(&self, view: &View, event: &Event) -> bool {
         let lateness = micros_of(self.stream.allowed_lateness);
         !view.window.is_late(Micros(event.at), Micros(event.watermark.unwrap_or(i64::MIN)), lateness)
     }
 
-    /// Of the events of a partition at `places`, those that are not too late for speed. Sessions are by origin.
+    /// The events of a partition at `places` that speed counts. Sessions are by origin.
     fn taken(&self, view: &View, log: &[Event], places: std::ops::Range<usize>) -> Vec<Event> {
         let Window::Session { gap } = view.window else {
             return log[places].iter().filter(|event| self.in_time(view, event)).cloned().collect();

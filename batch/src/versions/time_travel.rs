@@ -180,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn times_and_numbers_name_the_version_that_answered_then() {
+    fn times_and_numbers_select_the_version_served_then() {
         let view: ViewName = "v".parse().expect("a name");
         let some = KeptVersions {
-            // Version 6 was written by somebody else.
+            // Version 6 was written by another program.
             versions: vec![version(7, 70), version(5, 50), version(4, 40)],
             are_all: false,
             newest: 7,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_asked_for_last_stay_in_memory() {
+    fn recently_requested_versions_stay_in_memory() {
         let view: ViewName = "v".parse().expect("a name");
         let texts = [(
             "s".to_owned(),

@@ -214,7 +214,7 @@ async fn late_events_go_to_the_files_of_their_dates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_date_that_no_reader_could_read_does_not_stop_the_archive() {
+async fn an_unreadable_date_does_not_stop_the_archive() {
     let test = TestArchive::new();
     let archives = test.at_cuts();
     push(&archives, test.log.append(&[1, 90_000_000, 2]));
@@ -316,7 +316,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_event_is_archived_once_whatever_restarts_when(
+    fn every_event_is_archived_once_across_restarts(
         steps in prop::collection::vec(step(), 1..12),
         file_rows in 5usize..60,
     ) {

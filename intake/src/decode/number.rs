@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moves_the_point_without_rounding() {
+    fn the_decimal_point_moves_without_rounding() {
         let cases = [
             ("12.34", 2, 1234, false),
             ("12.3400", 2, 1234, false),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn says_why_there_is_no_value() {
+    fn refusals_give_their_reason() {
         for text in ["", "-", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "NaN", " 1", "1 ", "--1"] {
             assert_eq!(scaled(text, 0), Err(ScaleError::NotNumber), "{text}");
         }

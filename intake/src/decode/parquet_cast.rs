@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_other_types_are_told_one_by_one() {
+    fn columns_of_wrong_types_are_reported_one_by_one() {
         let schema = Schema::new(vec![
             Field::new("at", ArrowType::Utf8, true),
             Field::new("n", ArrowType::Float64, true),

@@ -215,7 +215,7 @@ fn each_type_rejects_what_it_does_not_hold() {
 }
 
 #[test]
-fn a_line_that_is_not_an_object_says_what_it_is() {
+fn a_line_that_is_not_an_object_is_rejected_with_its_type() {
     let decoded = read("{\"at\":1}\n42\n\"x\"\nhello\n{\"at\":2\n{\"at\":3}}\n{\"big\":1}\nnull\n{\"at\":4}");
     let reasons: Vec<_> = decoded.rejections.iter().map(|r| (r.line, r.reason.as_str())).collect();
     assert_eq!(
@@ -243,12 +243,12 @@ fn lines_may_be_blank_end_in_crlf_or_begin_with_a_byte_order_mark() {
 }
 
 #[test]
-fn one_object_may_go_over_lines() {
+fn one_object_may_span_lines() {
     let decoded = read("\n{\n  \"at\": 1,\n  \"note\": \"x\"\n}\n");
     assert_eq!((decoded.lines_read, decoded.rows.num_rows()), (1, 1));
     let decoded = read("{\n  \"at\": \"never\"\n}");
     assert_eq!(decoded.rejections.len(), 1);
-    // A first line that breaks off is no object over lines: its neighbours live.
+    // A truncated first line does not start an object of several lines: its neighbours are accepted.
     let decoded = read("{\"at\":1,\n{\"at\":2}\n{\"at\":3}");
     assert_eq!((decoded.lines_read, decoded.rows.num_rows()), (3, 2));
 }
@@ -330,7 +330,7 @@ fn bodies_of_too_many_events_are_refused() {
 }
 
 #[test]
-fn ids_are_hashed_where_the_stream_has_them() {
+fn ids_are_hashed_if_the_stream_has_a_primary_key() {
     let body = "{\"id\":\"a\",\"at\":1}\n{\"id\":\"b\",\"at\":1}\n{\"id\":\"\\u0061\",\"at\":1}";
     let with = Stream { primary_key: Some(0), ..every_type() };
     let hashes = decode(&with, body.as_bytes(), Options::default()).unwrap().id_hashes.unwrap();
@@ -419,12 +419,12 @@ proptest! {
     }
 
     #[test]
-    fn garbage_reads_the_same_either_way(pieces in prop::collection::vec(piece(), 0..40)) {
+    fn garbage_decodes_equally_on_both_paths(pieces in prop::collection::vec(piece(), 0..40)) {
         same(&every_type(), pieces.concat().as_bytes())?;
     }
 
     #[test]
-    fn objects_read_the_same_either_way(
+    fn objects_decode_equally_on_both_paths(
         objects in prop::collection::vec(almost_valid_object(), 1..6), array in any::<bool>(), reject in any::<bool>(),
         line_end in "(\n|\r\n| \n)",
     ) {
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn one_broken_byte_reads_the_same_either_way(
+    fn a_broken_byte_decodes_equally_on_both_paths(
         objects in prop::collection::vec(almost_valid_object(), 1..4), at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut body = objects.join("\n").into_bytes();
@@ -466,7 +466,7 @@ proptest! {
     }
 
     #[test]
-    fn valid_rows_come_back(
+    fn valid_rows_round_trip(
         events in prop::collection::vec((
             prop::option::of(any::<String>()), prop::option::of(any::<bool>()), prop::option::of(any::<i32>()),
             prop::option::of(any::<i64>()), prop::option::of(any::<f64>().prop_filter("finite", |v| v.is_finite())),
@@ -509,7 +509,7 @@ proptest! {
 }
 
 #[test]
-fn a_deeply_nested_value_is_only_a_long_one() {
+fn a_deeply_nested_value_is_skipped_without_recursion() {
     let depth = 100_000;
     let body = format!(
         "{{\"at\":1,\"x\":{}{}}}\n{{\"at\":2,\"x\":{}\n{{\"at\":3}}",
@@ -531,7 +531,7 @@ fn strings_do_not_hold_on_to_the_body() {
 }
 
 #[test]
-fn rejected_events_are_given_back_as_they_came() {
+fn rejected_events_keep_their_text() {
     let mut stream = every_type();
     stream.unknown_fields = UnknownFields::Reject;
     let body = b"{\"at\":1}\n{\"id\":\"x\"} \r\n  {\"at\":\"?\"}\t\n\xff{\"at\":2} \n\n{\"at\":3,\"other\":1}\nnull\n{\"at\":4}";
@@ -554,7 +554,7 @@ fn rejected_events_are_given_back_as_they_came() {
 }
 
 #[test]
-fn what_is_given_back_of_rejected_events_is_bounded() {
+fn kept_texts_of_rejected_events_are_bounded() {
     let options = Options { malformed_kept_max: 3, malformed_text_bytes_max: 6, ..Options::default() };
     let body = "1234567\n123456\näöüß\n1\n2\n3\n";
     let decoded = decode(&every_type(), body.as_bytes(), options).unwrap();

@@ -147,7 +147,7 @@ mod tests {
     proptest! {
         /// chrono is the oracle: the short way may decline, but never differs.
         #[test]
-        fn the_usual_form_means_what_chrono_says(
+        fn the_fast_path_agrees_with_chrono(
             year in 0u32..=9999, month in 0u32..=13, day in 0u32..=32, hour in 0u32..=24, minute in 0u32..=60,
             second in 0u32..=60, fraction in "(\\.[0-9]{0,10})?", zone in "(Z|z|[+-][0-2][0-9]:[0-6][0-9]|\\+0100|)",
             between in "[T t]",
@@ -159,7 +159,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_in_rfc_3339_is_read_the_short_way(micros in FIRST_MICROS..=LAST_MICROS) {
+        fn rfc_3339_times_take_the_fast_path(micros in FIRST_MICROS..=LAST_MICROS) {
             prop_assert_eq!(usual_form(Micros(micros).to_string().as_bytes()), Some(micros));
         }
 
@@ -169,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn one_changed_byte_means_what_chrono_says(at in 0usize..27, byte in any::<u8>()) {
+        fn times_with_one_changed_byte_agree_with_chrono(at in 0usize..27, byte in any::<u8>()) {
             let mut text = b"2024-02-29T23:59:58.123456Z".to_vec();
             text[at] = byte;
             if let (Some(micros), Ok(text)) = (usual_form(&text), std::str::from_utf8(&text)) {

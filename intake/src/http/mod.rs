@@ -64,7 +64,7 @@ pub trait StreamWriter: Send + Sync {
     -> BoxFuture<'_, Result<WriteReceipt, SubmitError>>;
 }
 
-/// What was done with the events of a request.
+/// The outcome of a request: counts of its events by what happened to them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WriteReceipt {
     /// Events written to the log.

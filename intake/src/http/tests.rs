@@ -112,7 +112,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn answers_as_the_contract_shows() {
+async fn responses_follow_the_contract() {
     let reply = post_flights(&[("content-type", "application/x-ndjson")], format!("{GOOD}{BAD}{GOOD}")).await;
     assert_eq!(reply.status, StatusCode::OK);
     let want = json!({
@@ -142,7 +142,7 @@ async fn arrays_and_objects_are_accepted() {
 }
 
 #[tokio::test]
-async fn strict_takes_all_or_nothing() {
+async fn strict_accepts_all_events_or_none() {
     let recorder = Arc::<RecordingWriter>::default();
     let reply = send(&recorder, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
     assert_problem(&reply, 422, "rejected");

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_rounded_up_to_those_that_people_write() {
+    fn durations_are_rounded_up_to_common_ones() {
         for (seconds, text) in [
             (0.0, "0 seconds"),
             (0.000_001, "1 millisecond"),

@@ -131,7 +131,7 @@ fn memory_is_bounded_by_bytes_too_and_nothing_of_the_batch_is_held() {
 }
 
 #[test]
-fn the_distribution_and_the_suggested_settings() {
+fn suggested_settings_follow_the_distribution() {
     let lateness = StreamLateness::new(a_stream(2), settings(10));
     assert_eq!(lateness.summary(), None);
     // 1,000 events: 980 in order, 15 behind by 30 s, 5 behind by 10 minutes; some in the other partition.

@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_list(
+        fn verdicts_agree_with_a_list(
             horizon in 0u64..100,
             head in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 10)],
             groups in prop::collection::vec((prop::collection::vec(prop_oneof![0u128..30, (0u128..5).prop_map(|id| id << 64)], 0..70), any::<bool>()), 0..30),

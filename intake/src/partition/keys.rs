@@ -118,7 +118,7 @@ mod tests {
     proptest! {
         /// A key stands for its body exactly as long as it is among the last `max`.
         #[test]
-        fn agrees_with_a_list(
+        fn receipts_agree_with_a_list(
             max in 0usize..6,
             groups in prop::collection::vec((prop::collection::vec((0u8..10, 0u8..2), 0..5), any::<bool>()), 0..30),
         ) {

@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_set_even_where_all_ids_collide(
+        fn lookups_agree_with_a_set_even_if_all_ids_collide(
             spread in prop_oneof![Just(1u128 << 64), Just(61u128 << 64), Just((1u128 << 94) + (1 << 70))],
             steps in prop::collection::vec((0u128..6, 0u32..50, any::<bool>()), 0..400),
         ) {

@@ -376,7 +376,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_or_pushed() {
 }
 
 #[test]
-fn a_full_disk_leaves_no_trace_of_what_it_refused() {
+fn a_full_disk_leaves_no_trace_of_refused_events() {
     let dir = TempDir::new().expect("a folder");
     let (settings, full) = failing(IoStep::Write, std::io::ErrorKind::StorageFull);
     let (log, _) = open(&dir, settings);
@@ -394,7 +394,7 @@ fn a_full_disk_leaves_no_trace_of_what_it_refused() {
 }
 
 #[test]
-fn what_does_not_fit_the_stream_is_refused() {
+fn events_of_other_types_are_refused() {
     let dir = TempDir::new().expect("a folder");
     let (log, _) = open(&dir, settings());
     let refused = |change: &dyn Fn(&mut Submission)| {

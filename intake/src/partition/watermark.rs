@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_sees_the_watermark_of_those_before_it() {
+    fn each_event_is_judged_by_the_watermark_before_it() {
         let (marks, after, late, ahead) = pass(&[50, 40, 60, 45, 46], Micros::MIN);
         assert_eq!(marks, [None, Some(45), Some(45), Some(55), Some(55)]);
         // 45 + 10 <= 55 is late, 46 + 10 is not.

@@ -86,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_key_stands_for_one_body_whatever_restarts_when(
+    fn a_key_stands_for_one_body_across_restarts(
         partitions in prop_oneof![Just(1u32), Just(3), Just(4)],
         has_ids in any::<bool>(),
         steps in prop::collection::vec(step(), 1..25),

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_has_its_json() {
+    fn every_type_has_a_json_form() {
         assert_eq!(json(BooleanArray::from(vec![Some(true), Some(false), None])), ["true", "false", "null"]);
         assert_eq!(json(Int32Array::from(vec![i32::MIN])), ["-2147483648"]);
         assert_eq!(json(Int64Array::from(vec![i64::MIN, i64::MAX])), ["-9223372036854775808", "9223372036854775807"]);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_needs_it_and_tells_nothing_from_empty() {
+    fn csv_quotes_only_where_needed_and_distinguishes_null_from_empty() {
         let column: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), Some("a,\"b\""), Some(""), None]));
         let mut out = Vec::new();
         for row in 0..4 {

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_formats_have_two_more_columns_for_what_may_be_estimated() {
+    fn flat_formats_have_two_more_columns_for_estimated_measures() {
         let text = String::from_utf8(csv::write(&estimates())).expect("UTF-8");
         let expected = [
             "destinations,destinations_low,destinations_high,top,top_low,top_high,median,median_low,median_high,_layer,_finality",

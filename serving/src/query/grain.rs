@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn multiples_are_taken_and_others_answered_with_what_would_do() {
+    fn multiples_are_accepted_and_other_grains_refused_with_alternatives() {
         assert_eq!(tumble(HOURLY, "UTC", "1h"), Ok(Grain::Window));
         assert_eq!(tumble(HOURLY, "UTC", "60m"), Ok(Grain::Window));
         assert_eq!(tumble(HOURLY, "UTC", "6h"), Ok(Grain::Every(Grid::Fixed { size: 6 * HOUR, offset: 0 })));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn all_time_takes_only_all() {
+    fn a_view_over_all_time_accepts_only_the_grain_all() {
         assert_eq!(parse(&view(Window::All, "UTC"), "all"), Ok(Grain::Window));
         assert!(parse(&view(Window::All, "UTC"), "1h").is_err());
     }

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_come_back_as_they_were() {
+    fn tags_round_trip() {
         let tags = ArchiveTags {
             partition: Partition(7),
             from: Offset(10),

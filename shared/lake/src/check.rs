@@ -18,7 +18,7 @@ impl Lake {
         let Some(cloud) = self.cloud else { return Ok(()) };
         let (location, reason) = match self.try_out().await {
             Ok(()) => return Ok(()),
-            Err(Trouble::Store(doing, error)) => (self.base.clone(), told(cloud, doing, &error)),
+            Err(Trouble::Store(doing, error)) => (self.base.clone(), operator_message(cloud, doing, &error)),
             Err(Trouble::Overwrites) => {
                 let reason = "the store does not honour conditional puts (If-None-Match): two servers could overwrite each \
                     other's commits. Use a store, or a version of it, that does";
@@ -68,7 +68,7 @@ enum Trouble {
 }
 
 /// The message for operators first; the store's own error is long, and comes last.
-fn told(cloud: Cloud, doing: &str, error: &Error) -> String {
+fn operator_message(cloud: Cloud, doing: &str, error: &Error) -> String {
     let (variables, permissions) = (cloud.variables(), cloud.permissions());
     let causes = causes(error);
     // A listing has no path, so it cannot fail with "not found" for the object.

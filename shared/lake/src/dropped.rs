@@ -59,7 +59,7 @@ mod tests {
     use shared::time::Micros;
 
     #[test]
-    fn what_goes_is_added_up_by_partition_and_comes_back_from_text() {
+    fn dropped_events_are_added_up_by_partition_and_round_trip() {
         let tags = |partition: u32, from: u64, to: u64| ArchiveTags {
             partition: Partition(partition),
             from: Offset(from),

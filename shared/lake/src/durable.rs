@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_put_is_there_after_reopening_and_nothing_else_is() {
+    async fn only_finished_puts_are_found_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("new/and/deep");
         let store = DurableStore::open(&root).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn of_many_creators_of_one_name_exactly_one_wins() {
+    async fn exactly_one_of_many_creators_of_a_name_succeeds() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(DurableStore::open(folder.path()).unwrap());
         let racers = (0..16).map(|i| {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_below_the_floor_is_held_only_by_those_who_held_it_before() {
+    fn a_version_below_the_floor_is_leased_only_while_held() {
         let (leases, view) = (Leases::default(), table("v"));
         let first = leases.version(&view, 3).expect("nothing was vacuumed");
         assert_eq!(first.version(), 3);

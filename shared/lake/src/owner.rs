@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_former_owner_commits_no_more_whether_it_knows_or_not() {
+    async fn a_former_owner_cannot_commit_even_before_it_notices() {
         let folder = tempfile::tempdir().expect("a folder");
         let old = table(folder.path(), 1).await;
         for _ in 0..2 {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn a_claim_gets_through_while_the_former_owner_writes() {
+    async fn a_claim_succeeds_while_the_former_owner_writes() {
         let folder = tempfile::tempdir().expect("a folder");
         let old = table(folder.path(), 1).await;
         old.keep_former_owners_out().await.expect("its own");

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_are_told_what_to_write() {
+    fn other_schemes_are_refused_with_the_supported_ones() {
         for url in ["ftp://host/x", "http://host/x", "memory:///x", "https://host/x"] {
             assert!(refused(url).contains("s3://bucket/prefix"), "{url}");
         }

@@ -1,4 +1,4 @@
-//! Does a table hold what was committed, exactly once, whoever else writes, and after reopening?
+//! Tests that a table holds every commit exactly once, beside other writers and after reopening.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ fn note(text: &str) -> Map<String, serde_json::Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reopened_table_is_what_was_committed() {
+async fn a_reopened_table_holds_exactly_its_commits() {
     let place = Place::new();
     let table = place.table().await;
     let files = [file(&table, DAY_ONE, &[1, 2]).await, file(&table, DAY_TWO, &[3]).await];
@@ -98,7 +98,7 @@ async fn a_reopened_table_is_what_was_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_creators_one_creates_and_the_others_open() {
+async fn one_of_many_creators_creates_and_the_others_open() {
     let place = Arc::new(Place::new());
     let creators = (0..8).map(|_| {
         let place = place.clone();
@@ -136,7 +136,7 @@ async fn a_replaced_date_leaves_the_others_alone_and_old_files_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_commits_on_the_same_version_one_conflicts() {
+async fn one_of_two_commits_on_the_same_version_conflicts() {
     let place = Place::new();
     // Two processes: neither sees the other's state.
     let (one, two) = (place.table().await, place.table().await);
@@ -259,7 +259,7 @@ async fn a_lake_without_directories_works_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_writer_believed_of_transactions_must_still_hold() {
+async fn a_commit_fails_if_its_expected_transactions_changed() {
     let place = Place::new();
     let (table, other) = (place.table().await, place.table().await);
     let moving = |from: Option<i64>, to: i64| Commit {
@@ -281,7 +281,7 @@ async fn what_the_writer_believed_of_transactions_must_still_hold() {
 }
 
 #[tokio::test]
-async fn files_become_one_with_the_columns_of_all_and_the_rows_in_their_order() {
+async fn merged_files_have_all_columns_and_the_rows_in_order() {
     use futures::TryStreamExt;
     use object_store::ObjectStoreExt;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

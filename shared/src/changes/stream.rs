@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_and_what_cannot_be_changed() {
+    fn each_change_is_accepted_or_refused_by_its_kind() {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT, b STRING", ", partitions = 2");
         let stored = stored(&old, 1);
         assert_eq!(stored.changes(&old), []);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_events_nothing_is_bound() {
+    fn a_stream_without_events_accepts_any_change() {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 2");
         let stored = stored(&old, 0);
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE", "");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_old_lake_columns_event_time_and_least_partitions_are_known() {
+    fn an_old_lake_gives_columns_event_time_and_minimum_partitions() {
         let old = stream("id STRING PRIMARY KEY, at TIMESTAMP, a BIGINT", ", partitions = 3");
         let stored = StoredStream { declaration: None, ..stored(&old, 3) };
         assert_eq!(texts(&stored, &stream("id STRING, at TIMESTAMP, a BIGINT", ", partitions = 4")), []);

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn each_changed_part_has_words() {
+    fn each_changed_part_has_a_text() {
         let base = "AS SELECT window_start, b, COUNT(*) AS n, SUM(a) AS total FROM s WHERE a > 0 GROUP BY TUMBLE(at, INTERVAL '1' HOUR), b";
         let table = [
             (base, vec![], true),

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_say_nothing_hold_everything() {
+    fn invalid_tags_match_every_bucket() {
         for tag in ["", "1:4/4", "2:0/4", "1:0/3", "0/4", "1:x/4"] {
             assert_eq!(Bucket::of_tag(Some(&tag.to_owned())), Bucket::ALL, "{tag}");
         }
@@ -120,7 +120,7 @@ mod tests {
 
     /// If this fails, keys are encoded or hashed in another way than in the files there are: raise `EDITION`.
     #[test]
-    fn hashes_are_those_of_the_files_there_are() {
+    fn hashes_match_existing_files() {
         let layout = KeyLayout::new(vec![DataType::String, DataType::BigInt]).expect("a layout");
         let texts: ArrayRef =
             Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a text of more than twelve")]));

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_have_equal_numbers_and_come_back() {
+    fn equal_values_have_equal_numbers_and_round_trip() {
         let layout = KeyLayout::new(vec![DataType::String, DataType::BigInt]).expect("a layout");
         let names: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a"), Some("")]));
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), Some(1), None]));

@@ -222,7 +222,7 @@ mod tests {
         }
 
         #[test]
-        fn late_is_what_the_log_before_says(events in prop::collection::vec((-100i64..100, 0usize..3), 1..60)) {
+        fn lateness_depends_only_on_the_log_before(events in prop::collection::vec((-100i64..100, 0usize..3), 1..60)) {
             let mut live = LiveSessions::new(GAP, 5);
             let mut watermark: Option<i64> = None;
             let mut before: Vec<Vec<i64>> = vec![Vec::new(); 3];

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn common_types() {
+    fn common_types_are_the_widest() {
         use DataType::{BigInt, Boolean, Date, Decimal, Double, Int, String, Timestamp};
         let decimal = |precision, scale| Decimal { precision, scale };
         let half = literal::number("0.5").expect("a number");

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_types() {
+    fn types_may_be_spelled_as_in_other_dialects() {
         for (text, expected) in [
             ("bool", DataType::Boolean),
             ("Integer", DataType::Int),

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_their_microseconds() {
+    fn texts_are_read_as_microseconds() {
         for (text, micros) in [
             ("0 seconds", 0),
             ("7 microseconds", 7),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_that_do_not_fit_are_refused_and_not_computed() {
+    fn durations_out_of_range_are_refused() {
         let most = i64::MAX / MICROS_PER_DAY;
         assert!(parse_span(&format!("{most} days")).is_ok());
         for text in [

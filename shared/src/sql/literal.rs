@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_their_marks_say() {
+    fn numbers_have_the_type_of_their_form() {
         assert_eq!(literal("42"), Some(Literal::BigInt(42)));
         assert_eq!(literal("-9223372036854775808"), Some(Literal::BigInt(i64::MIN)));
         assert_eq!(literal("9223372036854775808"), None);

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers_read_as_they_are_written() {
+    fn pointers_round_trip() {
         for (text, levels) in [
             ("/a", vec!["a"]),
             ("/user/id", vec!["user", "id"]),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_that_say_no_date_are_refused() {
+    fn formats_without_a_date_are_refused() {
         assert_eq!(TimeFormat::parse("unix"), Err(InvalidFormat::Unknown("unix".to_owned())));
         for pattern in ["%H:%M", "%Y-%m", "%d.%m. %H:%M", "%"] {
             assert!(TimeFormat::parse(pattern).is_err(), "{pattern}");

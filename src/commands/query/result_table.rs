@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_as_a_table() {
+    fn rows_are_printed_as_a_table() {
         insta::assert_snapshot!(answer(json!({})).table(Some(140)), @r#"
          window_start           origin   flights   avg_delay   late_share   revenue   destinations   layer    finality
         ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -77,7 +77,7 @@ fn new_dates_are_recomputed_from_all_their_files_and_others_stay() {
 }
 
 #[test]
-fn windows_over_the_edge_of_a_date_widen_what_is_read() {
+fn windows_across_midnight_widen_the_dates_read() {
     let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7), file("c", 3, 0, 7, 9)];
     let seven = Window::Tumble(Grid::Fixed { size: 7 * HOUR, offset: 0 });
     let plan = planned(seven, &cut(&[7]), &cut(&[9]), &archive, false).expect("a plan");
@@ -88,7 +88,7 @@ fn windows_over_the_edge_of_a_date_widen_what_is_read() {
 }
 
 #[test]
-fn everything_is_recomputed_when_asked_for_and_for_a_window_over_all_time() {
+fn a_full_run_and_a_window_over_all_time_recompute_everything() {
     let archive = [file("a", 1, 0, 0, 5), file("b", 2, 0, 5, 7)];
     let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     for (window, everything) in [(hourly, true), (Window::All, false)] {
@@ -99,7 +99,7 @@ fn everything_is_recomputed_when_asked_for_and_for_a_window_over_all_time() {
 }
 
 #[test]
-fn an_event_without_a_usable_date_means_everything() {
+fn an_event_without_a_usable_date_requires_a_full_run() {
     let mut odd = file("odd", 0, 0, 5, 7);
     odd.partition = None;
     let archive = [file("a", 1, 0, 0, 5), odd];
@@ -131,7 +131,7 @@ fn inconsistent_files_are_named_in_the_error() {
 proptest! {
     /// Whatever windows an event falls into: their dates are among those its day touches, and each reads its day.
     #[test]
-    fn dates_and_windows_agree(
+    fn planned_dates_contain_every_window_of_an_event(
         size in 1i64..20 * 24 * HOUR, shift in 0.0f64..1.0, time in -900 * HOUR..900 * HOUR, kind in 0usize..4,
         slide in 1i64..5, panes in 1i64..9,
     ) {

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_as_wide_as_they_have_to_be() {
+    fn sums_are_as_wide_as_their_values_require() {
         let decimal = |precision| DataType::Decimal { precision, scale: 2 };
         let table = [
             (DataType::Int, 1 << 31, None, Width::Bits64),

@@ -44,7 +44,7 @@ async fn a_view_has_one_waiting_and_one_running_run() {
 }
 
 #[tokio::test]
-async fn stopping_cancels_what_waits_and_tells_what_runs() {
+async fn stopping_cancels_queued_runs_and_signals_active_ones() {
     let queue = queue(100);
     let view: ViewName = "b".parse().expect("a name");
     queue.request("b", RunScope::CHANGED, "request").expect("a run");
@@ -58,7 +58,7 @@ async fn stopping_cancels_what_waits_and_tells_what_runs() {
 }
 
 #[test]
-fn old_runs_are_forgotten_by_view_but_never_open_ones() {
+fn finished_runs_are_limited_by_view_and_open_ones_are_kept() {
     let queue = queue(3);
     let open = queue.request("a", RunScope::CHANGED, "request").expect("a run");
     let rare = queue.request("b", RunScope::CHANGED, "request").expect("a run");
@@ -135,7 +135,7 @@ impl Turned {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_tried_again_ever_later_and_not_for_ever() {
+async fn transient_failures_are_retried_with_growing_delays_up_to_a_limit() {
     let turned = Turned::new(Vec::new());
     let first = turned.queue.request("a", RunScope::FULL, "schedule").expect("a run");
     let mut delays = Vec::new();
@@ -156,7 +156,7 @@ async fn what_may_pass_is_tried_again_ever_later_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn what_stays_wrong_is_not_tried_again() {
+async fn permanent_failures_are_not_retried() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::CHANGED, "schedule").expect("a run");
     let failed = turned.fail(RunFailure::DateTooLarge("2001-01-01".to_owned())).await;
@@ -166,7 +166,7 @@ async fn what_stays_wrong_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn another_run_takes_the_place_of_a_retry_and_does_what_it_was_to_do() {
+async fn a_new_run_replaces_a_retry_and_inherits_its_scope() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::FULL, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;
@@ -180,7 +180,7 @@ async fn another_run_takes_the_place_of_a_retry_and_does_what_it_was_to_do() {
 }
 
 #[tokio::test]
-async fn a_retry_is_cancelled_by_the_run_that_waits_for_it() {
+async fn cancelling_a_failed_run_cancels_its_retry() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::CHANGED, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;
@@ -190,7 +190,7 @@ async fn a_retry_is_cancelled_by_the_run_that_waits_for_it() {
 }
 
 #[tokio::test]
-async fn what_waits_while_a_run_fails_does_what_that_was_to_do() {
+async fn a_queued_run_inherits_the_scope_of_a_failed_one() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::FULL, "request").expect("a run");
     let entry = turned.queue.next(&turned.view).await.expect("a run");
@@ -203,7 +203,7 @@ async fn what_waits_while_a_run_fails_does_what_that_was_to_do() {
 }
 
 #[tokio::test]
-async fn a_cancelled_run_is_not_tried_again_whatever_ended_it() {
+async fn a_cancelled_run_is_not_retried() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::CHANGED, "request").expect("a run");
     let entry = turned.queue.next(&turned.view).await.expect("a run");
@@ -214,7 +214,7 @@ async fn a_cancelled_run_is_not_tried_again_whatever_ended_it() {
 }
 
 #[tokio::test]
-async fn a_retry_outlives_its_process() {
+async fn a_retry_survives_a_restart() {
     let turned = Turned::new(Vec::new());
     turned.queue.request("a", RunScope::FULL, "request").expect("a run");
     let failed = turned.fail(RunFailure::SpeedBehind).await;

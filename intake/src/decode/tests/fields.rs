@@ -179,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn nested_objects_read_the_same_either_way(
+    fn nested_objects_decode_equally_on_both_paths(
         fields in prop::collection::vec(("(id|note|other|big|at)", nested_value()), 0..5), line_end in "(\n|\r\n)",
     ) {
         let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
@@ -190,7 +190,7 @@ proptest! {
 
     /// Strings at pointers are those that a tree of the event has there.
     #[test]
-    fn pointers_find_what_a_tree_finds(note in nested_value(), other in nested_value()) {
+    fn pointers_find_the_values_that_serde_json_finds(note in nested_value(), other in nested_value()) {
         let mut stream = nested();
         stream.columns.iter_mut().for_each(|column| column.data_type = DataType::String);
         stream.columns[9].data_type = DataType::Timestamp;

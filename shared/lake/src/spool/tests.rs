@@ -53,7 +53,7 @@ fn left(folder: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn only_the_needed_columns_are_brought_once_and_go_with_the_last_holder() {
+async fn only_needed_columns_are_fetched_once_and_deleted_with_the_last_holder() {
     let folder = tempfile::tempdir().unwrap();
     let (table, spool, file) = table(folder.path(), 1 << 30).await;
     let expected = |column: usize| {
@@ -83,7 +83,7 @@ async fn only_the_needed_columns_are_brought_once_and_go_with_the_last_holder() 
 }
 
 #[tokio::test]
-async fn what_takes_too_much_room_is_refused_and_leaves_nothing() {
+async fn a_file_beyond_the_limit_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (table, spool, file) = table(folder.path(), 200_000).await;
     let error = table.hold(std::slice::from_ref(&file), &names(&["a"]), &AtomicU64::new(0)).await.unwrap_err();

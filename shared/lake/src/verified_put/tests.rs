@@ -106,7 +106,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 proptest! {
     #[test]
-    fn of_many_creators_exactly_one_wins_and_knows_it(
+    fn exactly_one_of_many_creators_succeeds_and_knows_it(
         faults in prop::collection::vec(prop::sample::select(vec![
             Fault::None, Fault::ErrorBefore, Fault::ErrorAfter, Fault::Conflict, Fault::Repeated,
         ]), 0..40),
@@ -142,7 +142,7 @@ proptest! {
 }
 
 #[test]
-fn an_outcome_that_cannot_be_found_out_is_not_a_lost_race() {
+fn an_unknown_outcome_is_not_a_lost_race() {
     runtime().block_on(async {
         for fault in [Fault::Conflict, Fault::ErrorBefore] {
             let store = store(vec![fault; 100_000], Duration::from_millis(20));

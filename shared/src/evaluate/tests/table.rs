@@ -26,7 +26,7 @@ fn no_columns(rows: usize) -> RecordBatch {
 
 /// `text` is a predicate that has to hold.
 #[test]
-fn what_the_dialect_promises() {
+fn expressions_have_the_documented_values() {
     let false_ones: Vec<&str> = [
         "9223372036854775807 + 1 IS NULL",
         "-9223372036854775808 - 1 IS NULL",
@@ -91,7 +91,7 @@ fn what_the_dialect_promises() {
 }
 
 #[test]
-fn a_dot_of_like_is_also_a_line_end_and_the_whole_text_counts() {
+fn like_matches_line_ends_and_the_whole_text() {
     let texts: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a\nb"), Some("a\nb\n"), None]));
     let columns = [("s".to_owned(), DataType::String)];
     let scalar = parse_predicate("s LIKE 'a_b'", &columns).expect("valid");
@@ -126,7 +126,7 @@ fn missing_columns_are_errors() {
 }
 
 #[test]
-fn columns_cross_over_and_back_unchanged_also_sliced() {
+fn columns_round_trip_through_polars_even_if_sliced() {
     let text = |text: &str| Some(Value::Text(text.to_owned()));
     let integers = [Some(1), None, Some(-3), Some(0), Some(7)].map(|v| v.map(Value::Integer)).to_vec();
     let doubles = [Some(1.5), None, Some(f64::NAN), Some(-0.0)].map(|v| v.map(Value::Double)).to_vec();
@@ -154,7 +154,7 @@ fn columns_cross_over_and_back_unchanged_also_sliced() {
 }
 
 #[test]
-fn buffers_are_shared_and_outlive_their_giver() {
+fn buffers_are_shared_and_outlive_their_owner() {
     let array: ArrayRef = Arc::new(Int64Array::from((0..1000).collect::<Vec<i64>>()));
     let address = array.to_data().buffers()[0].as_ptr();
     let series = to_polars_series("x", &array).expect("goes over");
@@ -185,7 +185,7 @@ fn long_cases_and_long_chains_evaluate() {
 }
 
 #[test]
-fn moments_beyond_the_calendar_are_null_and_not_a_panic() {
+fn instants_beyond_the_calendar_are_null() {
     let columns = [("t".to_owned(), DataType::Timestamp)];
     let ends = [i64::MIN, i64::MIN + 1, i64::MAX].map(|v| Some(Value::Integer(v.into())));
     let array = to_arrow(&ends, DataType::Timestamp);
@@ -207,7 +207,7 @@ fn moments_beyond_the_calendar_are_null_and_not_a_panic() {
 
 /// Batch runs the same expressions in the streaming engine, over pieces of columns, as filters and as keys.
 #[test]
-fn the_streaming_engine_gives_the_same() {
+fn the_streaming_engine_gives_the_same_values() {
     use polars::prelude::{Engine, IntoLazy, df, len};
     let rows = 200_000_i64;
     let frame =

@@ -112,7 +112,7 @@ fn a_composed_measure_lies_between_the_corners() {
 }
 
 #[test]
-fn where_a_corner_is_no_number_there_is_no_interval() {
+fn a_corner_that_is_nan_gives_no_interval() {
     // The reciprocal of the difference to a value inside the interval.
     let distinct = double(Scalar::column(1, DataType::BigInt));
     let view = view(vec![distinct.clone()]);

@@ -199,7 +199,7 @@ proptest! {
         let spec = MergeSpec { view: &view, windows: WindowId(from)..WindowId(from + length), grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
-        // What was merged once serves for any rest.
+        // A merge can be reused with any further parts.
         let free = QueryBudget::unlimited();
         let (first, rest) = sources.split_at(sources.len() / 2);
         let base = merge_base(&spec, first, &free).expect("merges");
@@ -341,7 +341,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_allowed_is_kept_to() {
+fn a_merge_keeps_within_its_budget() {
     let view = view();
     let rows: Vec<Row> =
         (0..500).map(|n| Row { time: n, color: None, number: Some(n), price: 1.0, wanted: None }).collect();

@@ -59,7 +59,7 @@ fn decimals_have_all_digits_of_their_scale() {
 }
 
 #[test]
-fn images_are_those_of_a_sketch_updated_value_by_value() {
+fn images_equal_those_of_a_sketch_updated_value_by_value() {
     for values in [1, 2, 7, 8, 9, 24, 25, 48, 49, SMALL_MAX as i64, 65, 100, 384, 385, 1_000, 100_000] {
         let mut theirs = HllSketch::new(hll::LG_REGISTERS, HllType::Hll8).expect("a sketch");
         (0..values).for_each(|value| theirs.update(value));
@@ -71,7 +71,7 @@ fn images_are_those_of_a_sketch_updated_value_by_value() {
             let registers = hll::registers_of_image(&theirs.serialize()).expect("an image");
             assert_eq!(registers, hll::registers_of_image(&image).expect("an image"), "{values}");
             if theirs.serialize().len() == image.len() && values > 384 {
-                // Behind the header, which tells the order of updates, everything is equal, the sums within rounding.
+                // After the header, which depends on the order of updates, everything is equal, the sums within rounding.
                 let theirs = theirs.serialize();
                 assert_eq!(&image[32..], &theirs[32..]);
                 let sum = |image: &[u8]| f64::from_le_bytes(image[16..24].try_into().expect("8 bytes"));
@@ -102,7 +102,7 @@ fn the_union_with_a_sketch_of_another_library_is_the_union_of_the_values() {
 }
 
 #[test]
-fn few_different_values_are_counted_exactly_and_take_little() {
+fn few_different_values_are_counted_exactly_in_little_memory() {
     assert_eq!(Distinct::default().bytes(), 0);
     assert_eq!(count(&Distinct::default()), 0);
     for n in 0..=SMALL_MAX as i64 {
@@ -113,7 +113,7 @@ fn few_different_values_are_counted_exactly_and_take_little() {
 }
 
 #[test]
-fn an_exact_count_survives_nothing_and_narrows_what_is_added() {
+fn an_exact_count_survives_an_empty_merge_and_narrows_other_merges() {
     let batch = distinct(0..100_000, Exact);
     let (image, hashes) = (batch.image(), batch.hashes());
     assert_eq!(hashes, None);
@@ -164,7 +164,7 @@ proptest! {
                 prop_assert_eq!((count, range), (truth, None));
             }
             prop_assert!(low <= count && count <= high);
-            // What is certain is so in every case.
+            // The certain bounds hold in every case.
             prop_assert!(high as f64 >= truth as f64 * 0.95 && low as f64 <= truth as f64 * 1.05);
         }
         let stored = Distinct::from_stored(whole.image().as_deref(), whole.hashes().as_deref(), None).expect("an image");
@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn percentiles_of_few_are_those_of_the_sorted_values(
+    fn percentiles_of_few_values_are_exact(
         mut values in prop::collection::vec(prop_oneof![-5i64..5, any::<i64>()], 1..percentile::VALUES_MAX),
         fraction in prop_oneof![Just(0.0), Just(0.5), Just(0.95), Just(1.0), 0.0..1.0f64],
         split in 0usize..130,
@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn the_most_frequent_of_few_are_exact_whatever_the_splits(
+    fn the_most_frequent_of_few_values_are_exact_in_any_split(
         values in prop::collection::vec(-30i64..30, 0..300),
         split in 0usize..300,
         k in 1usize..70,
@@ -244,7 +244,7 @@ fn top_of(values: &[i64], k: usize) -> Option<Top<i64>> {
 }
 
 #[test]
-fn percentiles_of_many_are_inside_their_interval_and_exact_in_batch() {
+fn percentiles_of_many_values_are_inside_their_interval_and_exact_in_batch() {
     let values: Vec<i64> = (0..50_000).map(|i| i * 7_919 % 50_000).collect();
     let p95 = wanted(0.95, true);
     let state = longs(&values, Sketch);
@@ -269,7 +269,7 @@ fn percentiles_of_many_are_inside_their_interval_and_exact_in_batch() {
 }
 
 #[test]
-fn an_exact_percentile_survives_nothing_and_no_more() {
+fn an_exact_percentile_survives_only_an_empty_merge() {
     let values: Vec<i64> = (0..1_000).collect();
     let batch = longs(&values, Exact);
     let p50 = wanted(0.5, true);
@@ -304,7 +304,7 @@ fn doubles_have_one_zero_and_no_nan_and_may_be_infinite() {
 }
 
 #[test]
-fn counts_of_many_are_inside_their_ranges() {
+fn counts_of_many_values_are_inside_their_ranges() {
     let values: Vec<i64> = (0..60_000i64).map(|i| if i % 3 == 0 { i % 10 } else { i }).collect();
     let truth = counted(&values, Exact);
     let Some(Top::Items { items: exact, is_exact: true }) = truth.top(usize::MAX, i64::cmp) else { panic!("exact") };
@@ -326,7 +326,7 @@ fn counts_of_many_are_inside_their_ranges() {
 }
 
 #[test]
-fn equal_counts_beyond_the_places_leave_a_sketch_that_says_so() {
+fn ties_beyond_the_list_leave_a_sketch_that_reports_them() {
     let values: Vec<i64> = (0..1_000).collect();
     let image = counted(&values, Exact).image();
     let stored = TopK::<i64>::from_stored(image.as_deref(), None).expect("an image");
@@ -335,7 +335,7 @@ fn equal_counts_beyond_the_places_leave_a_sketch_that_says_so() {
 }
 
 #[test]
-fn an_exact_list_survives_nothing_and_no_more() {
+fn an_exact_list_survives_only_an_empty_merge() {
     let values: Vec<i64> = (0..1_000).chain(0..10).collect();
     let batch = counted(&values, Exact);
     let stored = TopK::<i64>::from_stored(batch.image().as_deref(), Some("[1]")).expect("an image");

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_leaves_the_range_comes_back() {
+    fn a_sum_may_leave_the_range_and_return() {
         assert_eq!(sums(&[1e308, 1e308, -1e308]).get(0).over(1), 1e308);
         assert_eq!(sums(&[1e308, 1e308]).get(0).over(1), f64::INFINITY);
         assert_eq!(sums(&[1e308, 1e308]).get(0).over(2), 1e308);

@@ -222,7 +222,7 @@ impl<const N: usize> ExactSum<N> {
         let low = self.few.iter().enumerate().find_map(used).unwrap_or(from).min(from);
         let high = self.few.iter().enumerate().rev().find_map(used).unwrap_or(from).max(from + count - 1);
         if high - low < N {
-            // What is to spare lies on both sides.
+            // Spare limbs are on both sides.
             let begin = low.saturating_sub((N - (high + 1 - low)) / 2);
             let mut moved = [0; N];
             for (at, limb) in self.few.iter().enumerate().filter(|(_, limb)| **limb != 0) {
@@ -529,7 +529,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn neither_order_nor_splits_show(mut values in prop::collection::vec(value(), 0..40), at in 0usize..40) {
+        fn sums_do_not_depend_on_order_or_splits(mut values in prop::collection::vec(value(), 0..40), at in 0usize..40) {
             let at = at.min(values.len());
             let whole = sum_of(&values);
             let (mut left, right) = (sum_of(&values[..at]), sum_of(&values[at..]));

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_do_not_scatter_and_others_do_exactly() {
+    fn equal_values_have_variance_zero_and_others_an_exact_one() {
         let variance = |values: &[f64], sample| spread_of(values).stored().variance(sample, false);
         assert_eq!(variance(&[0.1, 0.1, 0.1], true), Some(0.0));
         assert_eq!(variance(&[1e15 + 1.0, 1e15 + 2.0, 1e15 + 3.0], true), Some(1.0));
@@ -165,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn neither_order_nor_splits_nor_storing_show(values in prop::collection::vec(value(), 0..30), at in 0usize..30) {
+        fn variances_do_not_depend_on_order_splits_or_storage(values in prop::collection::vec(value(), 0..30), at in 0usize..30) {
             let at = at.min(values.len());
             let (whole, mut merged) = (spread_of(&values), spread_of(&values[..at]));
             merged.merge(&spread_of(&values[at..]));

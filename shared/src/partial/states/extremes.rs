@@ -82,7 +82,7 @@ fn decimals(values: &[i128]) -> ArrayRef {
 }
 
 #[test]
-fn sums_that_overflow_on_the_way_are_right_in_the_end() {
+fn sums_that_overflow_in_between_are_exact() {
     let sum = aggregate(AggregateFunction::Sum, DataType::Double);
     for at in 0..=3 {
         for (how, column) in in_every_way(&sum, &doubles(&[1e308, 1e308, -1e308]), at) {
@@ -138,7 +138,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn doubles_of_any_size(values in prop::collection::vec(double(), 0..20), at in 0usize..20) {
+    fn sums_of_doubles_of_any_size_are_correctly_rounded(values in prop::collection::vec(double(), 0..20), at in 0usize..20) {
         // Digits further apart than those of two DOUBLEs are lost by the speed layer.
         let largest = values.iter().filter(|v| v.is_finite()).fold(0.0, |largest: f64, v| largest.max(v.abs()));
         // What does not fit a DOUBLE is stored with the digits of one.
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn decimals_and_integers_of_any_size(
+    fn sums_of_decimals_and_integers_of_any_size_are_exact(
         values in prop::collection::vec(prop_oneof![Just(M), Just(-M), Just(1), -M..=M], 0..12),
         longs in prop::collection::vec(prop_oneof![Just(i64::MAX), Just(i64::MIN), any::<i64>()], 0..12),
         at in 0usize..12,

@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_are_those_of_256_bits(
+        fn sums_equal_those_of_256_bit_integers(
             values in prop::collection::vec(prop_oneof![any::<i128>(), Just(i128::MAX), Just(i128::MIN)], 0..40),
             at in 0usize..40,
         ) {

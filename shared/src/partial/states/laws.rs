@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn states_come_back_from_their_columns(events in events(60), is_exact in any::<bool>()) {
+    fn states_round_trip_through_their_columns(events in events(60), is_exact in any::<bool>()) {
         let view = view(aggregates());
         let precision = if is_exact { Precision::Exact } else { Precision::Sketch };
         let all: Vec<u32> = (0..events.len() as u32).collect();
@@ -249,7 +249,7 @@ proptest! {
     }
 
     #[test]
-    fn spread_agrees_with_two_passes(
+    fn variance_agrees_with_two_passes(
         values in prop::collection::vec(-1.0..1.0f64, 1..200),
         mean in prop::sample::select(vec![0.0, 1.0, -1e9, 1e9, 1e12, 1e15]),
         split in 0usize..200,
@@ -299,7 +299,7 @@ fn without_rounded(table: &RecordBatch) -> RecordBatch {
 }
 
 #[test]
-fn large_groups_from_batch_show_their_exact_value_until_something_is_added() {
+fn large_groups_from_batch_are_exact_until_an_event_is_added() {
     let values: Vec<i64> = (0..30_000).map(|i| i * i % 7_919).collect();
     let events: Vec<Event> = values
         .iter()
@@ -350,7 +350,7 @@ fn large_groups_from_batch_show_their_exact_value_until_something_is_added() {
 }
 
 #[test]
-fn equal_values_do_not_scatter_and_what_is_not_finite_is_said() {
+fn equal_values_have_variance_zero_and_non_finite_ones_nan() {
     let of = |values: Vec<f64>| {
         let aggregate = Aggregate {
             function: AggregateFunction::Spread { sample: false, root: false },

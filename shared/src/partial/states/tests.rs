@@ -23,7 +23,7 @@ fn observed(aggregate: &Aggregate, values: &ArrayRef, rows: std::ops::Range<u32>
 }
 
 #[test]
-fn a_sum_of_integers_passes_the_range_of_64_bits_and_comes_back() {
+fn a_sum_of_integers_may_leave_64_bits_and_return() {
     let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(i64::MAX), Some(i64::MAX), None, Some(i64::MIN)]));
     let States::Integers { sums, counts } =
         observed(&aggregate(AggregateFunction::Sum, DataType::BigInt), &values, 0..4)
@@ -46,7 +46,7 @@ fn compensation_keeps_what_plain_addition_loses() {
 }
 
 #[test]
-fn nan_is_the_greatest_and_never_the_smallest_beside_a_number() {
+fn nan_is_greater_than_every_number() {
     let values: ArrayRef = Arc::new(Float64Array::from(vec![2.0, -f64::NAN, 1.0]));
     let States::Floats { values: max, .. } =
         observed(&aggregate(AggregateFunction::Max, DataType::Double), &values, 0..3)
@@ -63,7 +63,7 @@ fn nan_is_the_greatest_and_never_the_smallest_beside_a_number() {
 }
 
 #[test]
-fn texts_compare_by_bytes_and_nothing_is_the_identity() {
+fn texts_compare_by_bytes_and_an_empty_state_is_the_identity() {
     let values: ArrayRef = Arc::new(StringViewArray::from(vec![Some("b"), None, Some("é"), Some("Z")]));
     let max = aggregate(AggregateFunction::Max, DataType::String);
     let mut states = observed(&max, &values, 0..4);
@@ -74,7 +74,7 @@ fn texts_compare_by_bytes_and_nothing_is_the_identity() {
 }
 
 #[test]
-fn masked_and_null_rows_are_left_out() {
+fn masked_and_null_rows_are_excluded() {
     let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(4)]));
     let mask = BooleanArray::from(vec![Some(true), None, Some(true), Some(false)]);
     let mut states =

@@ -30,7 +30,7 @@ fn check(table: &[(&str, &str, &str)], around: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn statements() {
+fn wrong_statements_are_explained() {
     let table = [
         ("^CRATE STREAM s (at TIMESTAMP)", "expected CREATE, found `CRATE`", "did you mean `CREATE`?"),
         ("^SELECT 1", "expected CREATE, found `SELECT`", ""),
@@ -63,7 +63,7 @@ fn statements() {
 }
 
 #[test]
-fn streams() {
+fn wrong_streams_are_explained() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
     let options = "the options are event_time, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, unknown_fields, partitions, retention";
     let table = [
@@ -162,7 +162,7 @@ fn streams() {
 }
 
 #[test]
-fn views() {
+fn wrong_views_are_explained() {
     let table = [
         (
             "SELECT origin, COUNT(*) AS n FROM ^flight GROUP BY origin",
@@ -366,7 +366,7 @@ fn views() {
 }
 
 #[test]
-fn expressions() {
+fn wrong_expressions_are_explained() {
     let table = [
         ("^orgin = 'ATL'", "unknown column `orgin`", "did you mean `origin`?"),
         ("seats > 1 AND\n  ^UPER(origin) = 'A'", "unknown function `uper`", "did you mean `upper`?"),
@@ -438,7 +438,7 @@ fn expressions() {
 }
 
 #[test]
-fn every_statement_gives_its_first_mistake_and_follow_up_mistakes_are_left_out() {
+fn every_statement_reports_its_first_mistake_only() {
     let errors = parse(
         "CREATE STREAM a (at TIME);
          CREATE VIEW v AS SELECT COUNT(*) AS n FROM a;

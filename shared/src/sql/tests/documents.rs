@@ -13,7 +13,7 @@ fn blocks(name: &str, text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_block_of_the_dialect_parses_and_no_window_or_measure_is_left_out() {
+fn every_block_of_the_dialect_parses_and_all_windows_and_measures_appear() {
     let files = blocks("dialect.md", include_str!("../../../../docs/dialect.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
     assert!(files.len() > 6 && definitions.streams.len() == 2);

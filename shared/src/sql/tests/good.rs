@@ -80,7 +80,7 @@ fn a_view_is_cut_into_window_dimensions_aggregates_and_measures() {
 }
 
 #[test]
-fn windows() {
+fn every_window_is_parsed() {
     for (window, expected) in [
         ("INTERVAL '15' MINUTE", Window::Tumble(Grid::Fixed { size: HOUR / 4, offset: 0 })),
         ("INTERVAL '15 minutes'", Window::Tumble(Grid::Fixed { size: HOUR / 4, offset: 0 })),
@@ -130,7 +130,7 @@ fn grouped_columns_that_are_not_selected_are_still_dimensions() {
 }
 
 #[test]
-fn the_hash_of_a_definition_does_not_see_spacing_or_schedule() {
+fn the_hash_of_a_definition_ignores_spacing_and_schedule() {
     let a = view("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE delay_min>1");
     let b = view(
         "CREATE VIEW v WITH (schedule = '0 0 * * *') AS\nselect count(*) as n -- all\nfrom flights where (delay_min > 1)",
@@ -144,7 +144,7 @@ fn the_hash_of_a_definition_does_not_see_spacing_or_schedule() {
 
 /// Predicates over the columns of the stream, and what they read as once typed.
 #[test]
-fn a_view_says_how_much_it_keeps_and_that_is_no_part_of_its_definition() {
+fn the_number_of_kept_versions_is_not_part_of_the_definition() {
     let body = "AS SELECT COUNT(*) AS n FROM flights GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR)";
     let plain = view(&format!("CREATE VIEW v {body}"));
     assert_eq!((plain.versions_kept, plain.retention), (crate::limits::VERSIONS_KEPT, None));
@@ -246,7 +246,7 @@ fn later_files_read_streams_of_earlier_ones() {
 }
 
 #[test]
-fn plans_can_be_read() {
+fn plans_are_readable() {
     let definitions = parse(
         "CREATE VIEW v AS SELECT origin, AVG(price) AS p FROM flights WHERE NOT cancelled
          GROUP BY TUMBLE(scheduled_at, INTERVAL '1' DAY), origin",

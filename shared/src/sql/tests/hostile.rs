@@ -58,7 +58,7 @@ fn length() -> impl Strategy<Value = i64> {
 }
 
 #[test]
-fn numbers_that_do_not_fit_a_measure_are_refused_and_not_computed() {
+fn numbers_out_of_range_of_a_measure_are_refused() {
     let with = |measure: &str| parse(&format!("CREATE VIEW v AS SELECT {measure} AS m FROM flights")).is_ok();
     for fraction in ["1e308", "-1e308", "0.5e-400", &format!("0.{}", "9".repeat(300)), &"9".repeat(38)] {
         let measure = format!("PERCENTILE_CONT({fraction}) WITHIN GROUP (ORDER BY seats DESC)");
@@ -184,7 +184,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn any_words_get_an_answer(words in prop::collection::vec(word(), 0..40)) {
+    fn any_words_parse_or_are_refused(words in prop::collection::vec(word(), 0..40)) {
         let text = words.join(" ");
         let _ = parse(&text);
         let _ = parse(&format!("CREATE VIEW v AS SELECT COUNT(*) AS n FROM flights WHERE {text}"));
@@ -194,7 +194,7 @@ proptest! {
 
     /// Lengths of any size and unit give a window or an error, and the window can be asked.
     #[test]
-    fn any_lengths_get_an_answer(
+    fn any_lengths_parse_or_are_refused(
         window in prop::sample::select(vec!["TUMBLE", "HOP", "CUMULATE", "SESSION", "SLIDE"]),
         zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "Pacific/Apia"]),
         lengths in prop::collection::vec((length(), prop::sample::select(UNITS)), 1..4),
@@ -226,14 +226,14 @@ proptest! {
     }
 
     #[test]
-    fn any_characters_get_an_answer(text in "\\PC{0,60}") {
+    fn any_characters_parse_or_are_refused(text in "\\PC{0,60}") {
         let _ = parse(&text);
         let _ = predicate(&text);
     }
 
     /// The place of an error lies in the text, whatever the text is.
     #[test]
-    fn errors_have_a_place(text in "[a-z('\n é]{0,40}") {
+    fn errors_have_a_position(text in "[a-z('\n é]{0,40}") {
         if let Err(errors) = parse(&text) {
             for error in errors {
                 prop_assert!(error.line() <= text.matches('\n').count() + 1);

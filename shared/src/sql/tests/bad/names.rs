@@ -4,7 +4,7 @@ use super::check;
 use crate::column_name::reserved_names;
 
 #[test]
-fn columns_of_streams() {
+fn wrong_columns_of_streams_are_explained() {
     let other = |name: &str| format!("names match without case; read the field under another name: FROM '/{name}'");
     let under = |declared: &str| format!("read the field under another name: `{declared}`");
     let long = "x".repeat(256);
@@ -39,7 +39,7 @@ fn columns_of_streams() {
 }
 
 #[test]
-fn fields_and_formats() {
+fn wrong_fields_and_formats_are_explained() {
     let formats = "the formats are unix_s, unix_ms, unix_us, unix_ns, rfc3339, and patterns such as '%d.%m.%Y %H:%M'";
     let table = [
         ("a INT FROM ^''", "the pointer '' is the whole event, which is not a value of a column", ""),
@@ -74,7 +74,7 @@ fn fields_and_formats() {
 }
 
 #[test]
-fn columns_of_views() {
+fn wrong_columns_of_views_are_explained() {
     let give = "give one of them another name";
     let without = format!("names match without case: {give}");
     let reserved = reserved_names();

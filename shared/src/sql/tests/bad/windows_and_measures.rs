@@ -5,7 +5,7 @@ use crate::sql::parse_query_filter;
 use crate::types::DataType;
 
 #[test]
-fn windows() {
+fn wrong_windows_are_explained() {
     let table = [
         (
             "^TUMBLE(scheduled_at)",
@@ -175,7 +175,7 @@ fn windows() {
 }
 
 #[test]
-fn measures() {
+fn wrong_measures_are_explained() {
     let within = "write PERCENTILE_CONT(0.95) WITHIN GROUP (ORDER BY x)";
     let fraction = "the fraction of PERCENTILE_CONT is a constant from 0 to 1";
     let values = "the number of values of TOP_K is a constant from 1 to 1000";
@@ -248,7 +248,7 @@ fn measures() {
 }
 
 #[test]
-fn having() {
+fn wrong_predicates_of_having_are_explained() {
     let table = [
         ("^n", "HAVING needs a BOOLEAN, this is BIGINT", ""),
         ("^m > 1", "unknown measure `m`", "the measures are n, top"),
@@ -300,7 +300,7 @@ fn having() {
 }
 
 #[test]
-fn conditions_of_queries() {
+fn wrong_conditions_of_queries_are_explained() {
     let dimensions = [("origin".to_owned(), DataType::String)];
     let measures = [("n".to_owned(), DataType::BigInt), ("top".to_owned(), DataType::Json)];
     for (text, message, help) in [

@@ -204,7 +204,7 @@ fn a_view_of_any_window_shows_its_bounds() {
 }
 
 #[test]
-fn measures() {
+fn every_measure_is_parsed() {
     use AggregateFunction::{CountDistinct, First, Last, Max, Min, Percentile, Spread, TopK};
     use DataType::{BigInt, Boolean, Date, Double, Int, Json, String, Timestamp};
     let spread = |sample, root| Spread { sample, root };
@@ -269,7 +269,7 @@ fn over_aggregates(scalar: &Scalar) -> String {
 }
 
 #[test]
-fn measures_can_be_computed_with() {
+fn arithmetic_over_measures_is_parsed() {
     for (text, expected) in [
         ("STDDEV(seats) / NULLIF(AVG(seats), 0)", "#0 / NULLIF(#1, 0.0)"),
         ("COUNT(DISTINCT origin) > 10", "#0 > 10"),
@@ -308,7 +308,7 @@ fn having_reads_measures_and_adds_its_aggregates() {
 }
 
 #[test]
-fn conditions_of_queries_are_cut_where_measures_begin() {
+fn conditions_of_queries_are_split_into_dimensions_and_measures() {
     let dimensions = [("origin".to_owned(), DataType::String), ("kind".to_owned(), DataType::BigInt)];
     let measures = [("n".to_owned(), DataType::BigInt), ("mean".to_owned(), DataType::Double)];
     let names = ["origin", "kind", "n", "mean"];
@@ -331,7 +331,7 @@ fn conditions_of_queries_are_cut_where_measures_begin() {
 
 /// What `trueup check` says beyond the plain case.
 #[test]
-fn plans_of_the_whole_dialect_can_be_read() {
+fn plans_of_the_whole_dialect_are_readable() {
     let plan = |options: &str, measures: &str, group_by: &str| {
         let text = format!("CREATE VIEW v {options} AS SELECT {measures} FROM flights {group_by}");
         let definitions = parse(&text).expect("valid");
