@@ -1,20 +1,11 @@
 //! Tests that the merged result equals the oracle at every moment: random events in random order, duplicates, late
-//! events, NULLs, several partitions, successful and failed runs, kills and restarts. The histories are in
-//! `tests/histories/mod.rs`; `tests/objects.rs` runs them over object storage.
-
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod histories;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
+//! events, NULLs, several partitions, successful and failed runs, kills and restarts. The scenarios are in
+//! `tests/world/src/scenarios.rs`; `tests/object_store.rs` runs them over object storage.
 
 use proptest::prelude::*;
-use world::World;
+use world::{World, scenarios};
 
-/// Random histories tried; `TRUEUP_CASES` for a longer search.
+/// Number of random histories; `TRUEUP_CASES` sets it for a longer search.
 fn cases() -> u32 {
     std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
 }
@@ -23,22 +14,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn merged_equals_the_oracle_at_every_step(steps in histories::steps()) {
-        histories::equals_the_oracle_at_every_step(&World::new, &steps);
+    fn merged_equals_the_oracle_at_every_step(steps in scenarios::steps()) {
+        scenarios::equals_the_oracle_at_every_step(&World::new, &steps);
     }
 
     #[test]
-    fn several_partitions_merge_to_the_oracle(bodies in histories::bodies()) {
-        histories::several_partitions_merge(&World::new, &bodies);
+    fn several_partitions_merge_to_the_oracle(bodies in scenarios::bodies()) {
+        scenarios::several_partitions_merge(&World::new, &bodies);
     }
 }
 
 #[test]
 fn a_changed_definition_answers_as_before_until_its_first_version_is_out() {
-    histories::changed_definition_answers_as_before(&World::new);
+    scenarios::changed_definition_answers_as_before(&World::new);
 }
 
 #[test]
 fn a_run_that_dies_at_any_step_changes_nothing() {
-    histories::run_that_dies_changes_nothing(&World::new);
+    scenarios::run_that_dies_changes_nothing(&World::new);
 }

@@ -1,9 +1,6 @@
 //! Tests that a lake copied while the server runs, in the order that docs/operations.md prescribes, can be restored
 //! elsewhere, and that a copy in another order gives no wrong figure.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -47,7 +44,7 @@ fn totals(world: &World) -> (u64, u64) {
     (sum("n"), sum("total"))
 }
 
-/// Copies what is below `from` and for which `wanted` says so of its path below the lake.
+/// Copies the files below `from` whose paths below the lake satisfy `wanted`.
 fn copy(lake: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
     fn walk(folder: &Path, lake: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
@@ -58,7 +55,7 @@ fn copy(lake: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
             } else if wanted(&below.display().to_string()) && !to.join(&below).exists() {
                 std::fs::create_dir_all(to.join(&below).parent().expect("a folder")).expect("a folder");
                 match std::fs::copy(&path, to.join(&below)) {
-                    // A file on its way to its name is none of the lake's yet.
+                    // A file with a temporary name does not belong to the lake yet.
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", path.display()),
                     _ => {}
                 }
@@ -72,7 +69,7 @@ fn is_log_of(tables: &'static str) -> impl Fn(&str) -> bool {
     move |path| path.starts_with(&format!("lake/{tables}/")) && path.contains("/_delta_log/")
 }
 
-/// Copies the lake while events, runs, compactions and vacuums go on, one step after the other.
+/// Copies the lake in steps, while events, runs, compactions and vacuums continue.
 fn copy_under_load(lake: &Path, world: &World, sent: &AtomicU64, steps: &[&dyn Fn(&str) -> bool]) -> tempfile::TempDir {
     let copied = tempfile::tempdir().expect("a folder");
     let stop = AtomicBool::new(false);
@@ -86,7 +83,7 @@ fn copy_under_load(lake: &Path, world: &World, sent: &AtomicU64, steps: &[&dyn F
         });
         for wanted in steps {
             copy(lake, copied.path(), wanted);
-            // Something is published between the steps, so that their order matters.
+            // A version is published between the steps, so that their order matters.
             assert_eq!(world.run("totals", false)["state"], json!("published"));
         }
         stop.store(true, Ordering::SeqCst);
@@ -94,7 +91,7 @@ fn copy_under_load(lake: &Path, world: &World, sent: &AtomicU64, steps: &[&dyn F
     copied
 }
 
-/// The copy answers with what it has, once each; and with all, once the senders have sent everything again.
+/// The copy returns each of its events once, and all events after the senders have sent everything again.
 fn check(copied: &Path, sent: u64) -> World {
     let restored = over(copied, true);
     restored.wait_for("a complete answer", |world| {
@@ -132,7 +129,7 @@ fn a_copy_of_a_running_servers_lake_is_whole() {
 }
 
 #[test]
-fn a_view_that_is_ahead_of_its_archive_is_computed_anew() {
+fn a_view_ahead_of_its_archive_is_recomputed() {
     let lake = tempfile::tempdir().expect("a folder");
     let world = over(lake.path(), false);
     send(&world, 0..100);

@@ -1,15 +1,11 @@
-//! Tests that a drift alarm is shown on every page with figures of the view, and links to the comparison.
-
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod browser;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
+//! Tests the banners of the pages: a drift alarm is shown on every page with figures of the view and links to the
+//! comparison; suspicious event times are shown on the streams page.
 
 use std::time::{Duration, Instant};
 
-use browser::Browser;
 use serde_json::{Value, json};
 use world::World;
+use world::browser::Browser;
 
 const DEFINITIONS: &str = "
     CREATE STREAM sales (id STRING, at TIMESTAMP, units BIGINT)
@@ -71,4 +67,47 @@ fn drift_above_the_limit_shows_an_alarm_on_every_page() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(banners(&browser, 0), json!([]));
+}
+
+#[test]
+fn suspicious_times_are_shown_on_the_streams_page_until_most_times_are_plausible() {
+    let world = World::new(
+        "CREATE STREAM clicks (at TIMESTAMP) WITH (event_time = 'at', watermark_delay = '1 hour');
+         CREATE STREAM orders (at TIMESTAMP) WITH (event_time = 'at');
+         CREATE VIEW n AS SELECT COUNT(*) AS n FROM clicks; CREATE VIEW o AS SELECT COUNT(*) AS n FROM orders;",
+    );
+    let browser = Browser::start();
+    let send = |stream: &str, at: &str| {
+        let answer = world.post(&format!("/v1/events/{stream}"), format!("{{\"at\":{at}}}"));
+        assert_eq!(answer.json()["accepted"], json!(1), "{}", answer.text);
+    };
+    // Waits until the page shows that the stream has `events` events, so that the banner is up to date.
+    let banners_after = |events: &str| -> Value {
+        let script = format!(
+            "const section = (stream) => document.getElementById(`stream-${{stream}}`);
+            if (!section('clicks')?.textContent.includes('{events}')) return null;
+            return ['clicks', 'orders'].map((stream) => section(stream).querySelector('.suspicious'))
+              .map((one) => [one.getClientRects().length > 0, one.getAttribute('role'), one.textContent]);"
+        );
+        let begin = Instant::now();
+        loop {
+            let shown = browser.run(&script);
+            if !shown.is_null() {
+                return shown;
+            }
+            assert!(begin.elapsed() < PATIENCE, "the page never shows {events}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    send("orders", "\"2025-11-28T10:15:00Z\"");
+    // Seconds since 1970, read as milliseconds.
+    send("clicks", "1764324900");
+    browser.open(&format!("{}/streams", world.url()));
+    let shown = banners_after("events1");
+    let hint = world.get("/v1/streams/clicks").json()["suspicious_times"].as_str().expect("a hint").to_owned();
+    assert!(hint.contains("FORMAT 'unix_s'"), "{hint}");
+    assert_eq!(shown, json!([[true, "alert", hint], [false, "alert", ""]]));
+    // The open page hides the banner when most times are plausible.
+    send("clicks", "\"2025-11-28T10:15:00Z\"");
+    assert_eq!(banners_after("events2"), json!([[false, "alert", ""], [false, "alert", ""]]));
 }

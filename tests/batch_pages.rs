@@ -2,24 +2,17 @@
 //!
 //! Uses real flights, in headless Chromium.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod browser;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use browser::{Browser, axe};
 use serde_json::{Value, json};
+use world::browser::{Browser, axe};
 use world::{World, flights_file};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flights with late events, so that batch versions differ from the served values.
 fn definitions() -> String {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/flights/flights.sql");
-    let text = std::fs::read_to_string(example).expect("the example");
+    let text = std::fs::read_to_string(flights_file().with_extension("sql")).expect("the example");
     let unscheduled = text.replace(
         "WITH (schedule = '@every 5s')",
         "WITH (schedule = '0 2 * * *', schedule_time_zone = 'Europe/Berlin')",
@@ -38,13 +31,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Fixture {
         let world = World::new(&definitions());
-        let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
-            .args(["ingest", "flights"])
-            .arg(flights_file())
-            .args(["--url", world.url()])
-            .output()
-            .expect("trueup starts");
-        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        world.ingest("flights", &flights_file());
         Fixture { world, browser: Browser::start() }
     }
 
@@ -128,6 +115,7 @@ fn runs_are_started_watched_and_listed() {
         assert_eq!(fixture.world.run(view, false)["state"], json!("published"));
     }
     fixture.wait("all runs", "return document.querySelectorAll('#runs tbody tr').length === 4;");
+    assert_eq!(fixture.run("return document.getElementById('count').textContent;"), json!("Showing 4 runs"));
     // The list shows what the API returns.
     let runs = fixture.world.get("/v1/runs").json()["runs"].clone();
     let shown = fixture.run("return [...document.querySelectorAll('#runs tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent));");
@@ -142,6 +130,7 @@ fn runs_are_started_watched_and_listed() {
     // Filters, and the versions of a view.
     fixture.run("const select = document.getElementById('of-view'); select.value = 'delays'; select.dispatchEvent(new Event('change'));");
     fixture.wait("the filter", "return document.querySelectorAll('#runs tbody tr').length === 1;");
+    assert_eq!(fixture.run("return document.getElementById('count').textContent;"), json!("Showing 1 run"));
     fixture.run("const select = document.getElementById('versions-of'); select.value = 'departures'; select.dispatchEvent(new Event('change'));");
     let versions = fixture.wait("versions", "const rows = [...document.querySelectorAll('#versions tbody tr')]; return rows.length === 2 && rows.map((row) => row.children[0].textContent);");
     assert_eq!(versions, json!(["2", "1"]));

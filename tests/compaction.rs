@@ -1,30 +1,23 @@
 //! Tests that compaction merges small files without affecting any result: random histories with posts, runs, kills,
 //! compactions on request and in the background, and an immediate vacuum.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agree::{Layer, Question, check_causes, definitions, post};
-use oracle::events::{Event, Log, STRICT};
-use oracle::plain::{NAMES, views};
-use oracle::table::Coverage;
-use oracle::views::View;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use world::World;
+use world::oracle::events::{Event, Log, STRICT};
+use world::oracle::plain::{NAMES, views};
+use world::oracle::table::Coverage;
+use world::oracle::views::View;
+use world::oracle_check::{Layer, Question, check_causes, definitions, post};
+use world::{World, oracle_check, program};
 
 /// 2001-09-09, well before any arrival.
 const BEGIN: i64 = 1_000_000_000_000_000;
-/// Every post becomes files of its own, the background looks all the time, and what was replaced goes at once.
+/// Every post becomes files of its own, background compaction runs continuously, and replaced files are deleted at once.
 const EAGER: &str = "archive_wait_ms = 1\ncompaction_every_ms = 20\nvacuum_every_ms = 40\nvacuum_age_ms = 0\n";
-/// The same, but nothing happens by itself.
+/// The same without background compaction.
 const ON_REQUEST: &str = "archive_wait_ms = 1\ncompaction_every_ms = 0\n";
 
 #[derive(Debug, Clone)]
@@ -34,7 +27,7 @@ enum Step {
         view: usize,
         full: bool,
     },
-    /// A compaction while a run of a view goes on, that runs into the files being replaced.
+    /// A compaction during a run of a view that reads the files being replaced.
     RunAndCompact {
         view: usize,
     },
@@ -79,7 +72,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn check(world: &World, log: &Log, views: &[View], layer: Layer, context: &str) {
     for view in views {
-        let checked = agree::check(world, log, view, &Question::of(layer), &mut Coverage::default());
+        let checked = oracle_check::check(world, log, view, &Question::of(layer), &mut Coverage::default());
         checked.unwrap_or_else(|e| panic!("{context}: {e}"));
     }
 }
@@ -98,7 +91,7 @@ fn started(limits: &str) -> World {
     world
 }
 
-/// Random histories tried; `TRUEUP_CASES` for a longer search.
+/// Number of random histories; `TRUEUP_CASES` sets it for a longer search.
 fn cases() -> u32 {
     std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
 }
@@ -107,7 +100,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_answer_notices_that_files_were_compacted_and_deleted(steps in steps()) {
+    fn results_do_not_change_when_files_are_compacted_and_deleted(steps in steps()) {
         let views = views();
         let mut world = started(EAGER);
         let mut log = Log::new(STRICT);
@@ -161,7 +154,7 @@ fn numbered(i: i64) -> Event {
 }
 
 #[test]
-fn compaction_on_request_says_what_it_did_and_waits_for_every_view() {
+fn compaction_on_request_reports_its_work_and_waits_for_every_view() {
     let views = views();
     let world = started(ON_REQUEST);
     let mut log = Log::new(STRICT);
@@ -193,9 +186,7 @@ fn compaction_on_request_says_what_it_did_and_waits_for_every_view() {
 
     // The command line, with a mistake and without.
     let trueup = |arguments: &[&str]| {
-        let trueup = env!("CARGO_BIN_EXE_trueup");
-        let output = Command::new(trueup).args(arguments).args(["--url", world.url()]).output().expect("trueup runs");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        program::text(&world.trueup().args(arguments).args(["--url", world.url()]).output().expect("trueup runs"))
     };
     let nothing = trueup(&["batch", "compact", "events", "--vacuum", "1h"]);
     assert!(nothing.starts_with("events: nothing to compact in ") && nothing.contains("deleted 0 files"), "{nothing}");
@@ -206,19 +197,21 @@ fn compaction_on_request_says_what_it_did_and_waits_for_every_view() {
 
 /// Other readers of Delta tables find every event once.
 fn python_reads(world: &World, events: usize) {
-    let Ok(python) = std::env::var("TRUEUP_PYTHON") else {
-        assert!(std::env::var_os("CI").is_none(), "TRUEUP_PYTHON names no interpreter");
-        eprintln!("SKIPPED: TRUEUP_PYTHON names no interpreter with the packages of tests/python/requirements.txt");
-        return;
-    };
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/archive.py");
+    let Some(python) = program::python() else { return };
+    let script = world::root().join("tests/python/archive.py");
     let table = world.store().join("lake/events/events");
-    let output = Command::new(python).arg(script).arg(table).arg(events.to_string()).output().expect("Python starts");
+    let output = Command::new(python)
+        .current_dir(world.data.path())
+        .arg(script)
+        .arg(table)
+        .arg(events.to_string())
+        .output()
+        .expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
-fn compaction_under_a_flood_of_events_leaves_nothing_out() {
+fn compaction_under_load_loses_no_event() {
     let views = views();
     let world = started(EAGER);
     let mut log = Log::new(STRICT);
@@ -228,7 +221,7 @@ fn compaction_under_a_flood_of_events_leaves_nothing_out() {
     let done = AtomicBool::new(false);
     let url = world.url().to_owned();
     std::thread::scope(|scope| {
-        // Archivers commit all the time; a compaction follows them or gives a date up, and never takes their rows along.
+        // Archivers commit continuously; a compaction retries or skips a date, and never removes their rows.
         let compacting = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let client = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -272,7 +265,7 @@ fn stored(world: &World) -> usize {
 }
 
 #[test]
-fn a_compaction_that_is_killed_at_any_step_changes_no_answer_and_leaves_nothing_for_long() {
+fn a_compaction_killed_at_any_step_changes_no_result_and_its_files_are_deleted() {
     let views = views();
     let mut world = started(ON_REQUEST);
     let mut log = Log::new(STRICT);
@@ -307,7 +300,7 @@ fn a_compaction_that_is_killed_at_any_step_changes_no_answer_and_leaves_nothing_
     }
 }
 
-/// Numbers of the commits that the archive's log has.
+/// Numbers of the commits in the archive's Delta log.
 fn log_entries(world: &World) -> Vec<u64> {
     let log = world.store().join("lake/events/events/_delta_log");
     let names = std::fs::read_dir(log).into_iter().flatten().flatten().map(|entry| entry.file_name());
@@ -317,7 +310,7 @@ fn log_entries(world: &World) -> Vec<u64> {
 }
 
 #[test]
-fn the_log_of_an_archive_does_not_grow_for_ever() {
+fn the_delta_log_of_an_archive_stays_bounded() {
     let views = views();
     let mut world = started(&format!("{ON_REQUEST}vacuum_age_ms = 0\n"));
     let mut log = Log::new(STRICT);
@@ -335,7 +328,7 @@ fn the_log_of_an_archive_does_not_grow_for_ever() {
     let left = log_entries(&world);
     assert!(left[0] + 200 > newest && left[0] > 0, "{left:?}");
     check(&world, &log, &views, Layer::Merged, "with a shorter log");
-    // Where the log begins later, a process that starts finds the same table, and goes on with it.
+    // A process that starts over a shortened log finds the same table and continues with it.
     world.kill();
     world.start();
     check(&world, &log, &views, Layer::Merged, "after a restart");

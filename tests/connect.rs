@@ -1,33 +1,19 @@
 //! Tests the recipes of docs/connect.md: runs each shell and Python recipe as written, against a real server with the
 //! flights, and compares the output with the page; and checks that the Grafana dashboard uses only existing columns.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use world::{World, flights_file};
+use world::{World, flights_file, program, root};
 
 const ADDRESS: &str = "http://127.0.0.1:8080";
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A server as the page has it: all flights, taken up by batch.
+/// A server as on the page: with all flights, published by batch.
 fn served() -> World {
     let definitions = std::fs::read_to_string(root().join("examples/flights/flights.sql")).expect("the example");
     let world = World::new(&definitions);
-    let file = flights_file();
-    let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["ingest", "flights"])
-        .arg(&file)
-        .args(["--url", world.url()])
-        .output()
-        .expect("trueup runs");
-    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    world.ingest("flights", &flights_file());
     for view in ["departures", "delays", "totals"] {
         assert_eq!(world.run(view, false)["state"], "published");
     }
@@ -63,8 +49,8 @@ fn recipes(page: &str) -> Vec<Recipe> {
 }
 
 /// What a recipe prints.
-fn run(recipe: &Recipe, url: &str, python: Option<&Path>) -> Option<String> {
-    let text = recipe.text.replace(ADDRESS, url);
+fn run(recipe: &Recipe, world: &World, python: Option<&Path>) -> Option<String> {
+    let text = recipe.text.replace(ADDRESS, world.url());
     let mut command = match recipe.language.as_str() {
         "sh" => {
             let mut command = Command::new("bash");
@@ -78,9 +64,15 @@ fn run(recipe: &Recipe, url: &str, python: Option<&Path>) -> Option<String> {
         }
         _ => return None,
     };
-    let programs = Path::new(env!("CARGO_BIN_EXE_trueup")).parent().expect("a folder");
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let output = command.env("PATH", path).env("TRUEUP_URL", url).env("NO_PROXY", "127.0.0.1").output();
+    let program = program::path();
+    let path =
+        format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+    let output = command
+        .env("PATH", path)
+        .env("TRUEUP_URL", world.url())
+        .current_dir(world.data.path())
+        .env("NO_PROXY", "127.0.0.1")
+        .output();
     let output = output.expect("it starts");
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{out}{error}");
@@ -88,15 +80,14 @@ fn run(recipe: &Recipe, url: &str, python: Option<&Path>) -> Option<String> {
 }
 
 #[test]
-fn every_recipe_does_what_the_page_shows() {
-    let python = std::env::var_os("TRUEUP_PYTHON").map(PathBuf::from);
-    assert!(python.is_some() || std::env::var_os("CI").is_none(), "TRUEUP_PYTHON names no interpreter");
+fn every_recipe_prints_the_documented_output() {
+    let python = program::python();
     let page = std::fs::read_to_string(root().join("docs/connect.md")).expect("the page");
     let recipes = recipes(&page);
     let world = served();
     let (mut ran, mut wrong) = (0, String::new());
     for recipe in &recipes {
-        let Some(output) = run(recipe, world.url(), python.as_deref()) else { continue };
+        let Some(output) = run(recipe, &world, python.as_deref()) else { continue };
         ran += 1;
         match &recipe.output {
             Some(expected) if *expected == output => {}
@@ -110,7 +101,7 @@ fn every_recipe_does_what_the_page_shows() {
     assert!(ran >= expected, "{ran} recipes ran: {recipes:?}");
 }
 
-/// Every question of the dashboard, as Infinity's backend parser asks it.
+/// Sends every query of the dashboard as Infinity's backend parser does.
 #[test]
 fn grafana_finds_every_column_that_its_panels_name() {
     let text = std::fs::read_to_string(root().join("infra/grafana/dashboards/departures.json")).expect("the dashboard");
@@ -141,7 +132,7 @@ fn grafana_finds_every_column_that_its_panels_name() {
                 let answer = world.get(&format!("{}?{query}", target["url"].as_str().expect("a path")));
                 assert_eq!(answer.status, 200, "{}", answer.text);
                 let answer = answer.json();
-                // The parser takes a bare array as rows, and an object as one row.
+                // The parser reads a bare array as rows, and an object as one row.
                 let rows = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
                 assert!(!rows.is_empty(), "{query} has no rows");
                 for column in target["columns"].as_array().expect("columns") {
@@ -153,7 +144,7 @@ fn grafana_finds_every_column_that_its_panels_name() {
                             _ => value.is_string(),
                         })
                     });
-                    // Intervals are there for estimates only.
+                    // Only estimates have intervals.
                     assert!(
                         found || selector.starts_with("_bounds."),
                         "{selector} is in no row of {query}: {}",
@@ -167,7 +158,7 @@ fn grafana_finds_every_column_that_its_panels_name() {
     assert!(asked >= 10 && measured == 3, "{asked} questions, {measured} metrics");
 }
 
-/// Rules that promtool knows to be right, and alerts that fire when they must and only then.
+/// Promtool accepts the rules, and each alert fires exactly when it must.
 #[test]
 fn promtool_accepts_rules_metrics_and_alerts() {
     let folder = root().join("infra/prometheus");
@@ -191,9 +182,9 @@ fn promtool_accepts_rules_metrics_and_alerts() {
         };
         child.stdin.take().expect("piped").write_all(input.unwrap_or_default().as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "promtool {arguments:?}: {said}");
-        Some(said)
+        let text = program::text(&output);
+        assert!(output.status.success(), "promtool {arguments:?}: {text}");
+        Some(text)
     };
     for arguments in [
         &["check", "config", "scrape.yml"][..],
@@ -207,7 +198,7 @@ fn promtool_accepts_rules_metrics_and_alerts() {
     let world = served();
     let metrics = world.get("/metrics").text;
     promtool(&["check", "metrics"], Some(&metrics));
-    // What alerts go by is there.
+    // The metrics that alerts read exist.
     let rules = std::fs::read_to_string(folder.join("alerts.yml")).expect("the rules");
     let names =
         rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("trueup_"));

@@ -2,34 +2,29 @@
 //! disorder and late events, over clock changes of several zones, cut anywhere; sessions cut at each event, several
 //! partitions, coarser grains, and predicates over measures. `large_groups.rs` tests large groups.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use agree::{Layer, PATIENT_ALONE, Question, check, check_causes, definitions, micros, must, post, published, view};
 use chrono_tz::Tz;
-use oracle::dialect::{HAVINGS, MEASURES, WHERES};
-use oracle::events::{DAY, Event, HOUR, Log, MINUTE, PATIENT, SECOND, STRICT};
-use oracle::plain::{CODE_DIMENSION, REGION_DIMENSION};
-use oracle::table::Coverage;
-use oracle::views::{Measure, View};
-use oracle::windows::{Length, Window};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use world::World;
+use world::oracle::dialect::{HAVINGS, MEASURES, WHERES};
+use world::oracle::events::{DAY, Event, HOUR, Log, MINUTE, PATIENT, SECOND, STRICT};
+use world::oracle::plain::{CODE_DIMENSION, REGION_DIMENSION};
+use world::oracle::table::Coverage;
+use world::oracle::views::{Measure, View};
+use world::oracle::windows::{Length, Window};
+use world::oracle_check::{
+    Layer, PATIENT_ALONE, Question, check, check_causes, definitions, micros, must, post, published, view,
+};
 
-/// Random histories tried; `TRUEUP_CASES` for a longer search.
+/// Number of random histories; `TRUEUP_CASES` sets it for a longer search.
 fn cases() -> u32 {
     std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
 }
 
-/// Where and when histories begin: around changes of the clock, around 1970, and at no special moment.
+/// Zones and instants at which histories start: around clock changes, around 1970, and at no special instant.
 const PLACES: [(Tz, &str); 9] = [
     (Tz::UTC, "2001-09-09T01:46:40Z"),
     (Tz::UTC, "1969-12-31T23:59:30Z"),
@@ -104,7 +99,7 @@ fn windows(random: &mut StdRng) -> Vec<Window> {
 fn views(zone: Tz, random: &mut StdRng) -> Vec<View> {
     let windows = windows(random);
     let mut hands: Vec<Vec<Measure>> = vec![vec![MEASURES[0]]; windows.len()];
-    // Every measure is dealt to three views.
+    // Every measure is in three views.
     let mut deck: Vec<Measure> = MEASURES[1..].to_vec();
     for round in 0..3 {
         deck.shuffle(random);
@@ -132,7 +127,7 @@ fn views(zone: Tz, random: &mut StdRng) -> Vec<View> {
     windows.into_iter().zip(hands).enumerate().map(view).collect()
 }
 
-/// An event and its distance, in microseconds, from where the history has got to.
+/// An event and its distance, in microseconds, from the present time of the history.
 #[derive(Debug, Clone)]
 struct Near(Event, i64);
 
@@ -186,7 +181,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 4..12)
 }
 
-/// Asks every view for its merged answer, and some for more.
+/// Checks the merged result of every view, and further queries of some.
 fn check_all(world: &World, log: &Log, views: &[View], random: &mut StdRng) -> Result<(), String> {
     let mut coverage = Coverage::default();
     for view in views {
@@ -196,7 +191,7 @@ fn check_all(world: &World, log: &Log, views: &[View], random: &mut StdRng) -> R
         let layer = *[Layer::Batch, Layer::Speed].choose(random).expect("one");
         let mut other = Question::of(layer);
         if matches!(view.window, Window::Slide { .. }) && !log.accepted.is_empty() {
-            // Just before, at and just after an event or its end, and anywhere.
+            // Just before, at and just after an event or its end, and at other instants.
             let Window::Slide { size } = view.window else { unreachable!("just checked") };
             let at = log.accepted.choose(random).expect("one").event.at;
             let near = [at, at + 1, at + size, at + size + 1, at + random.random_range(-size..2 * size)];
@@ -279,7 +274,7 @@ fn visit(i: usize, at: i64, region: &str) -> Event {
     }
 }
 
-/// One stream, the same sessions in many views, each cut behind another event: all must be those of the stream uncut.
+/// Many views of one stream have the same sessions, each view cut after another event; all must equal those of the uncut stream.
 #[test]
 fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
     const GAP: i64 = 10 * SECOND;
@@ -287,7 +282,7 @@ fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
     println!("TRUEUP_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let midnight = micros("2001-09-10T00:00:00Z");
-    // Bridges, exact gaps, ties, and sessions that reach over midnight: in any order.
+    // Bridges, exact gaps, ties, and sessions across midnight, in any order.
     let mut events: Vec<Event> = [-31, -21, -12, -11, -3, 2, 5, 15, 16, 16, 26, 45, 53, 62, 72]
         .iter()
         .chain(&[-86_400 - 4, -86_400 + 4, 86_400 - 1, 86_400 + 9])
@@ -325,14 +320,14 @@ fn sessions_cut_at_any_event_are_those_of_the_uncut_stream() {
         check_causes(&world, &view.name).unwrap_or_else(|e| panic!("{e}"));
     }
     all(&world, &log, &[Layer::Merged, Layer::Batch]);
-    // An event that bridges two sessions behind everybody's seam.
+    // An event that bridges two sessions before the seam of every view.
     let bridge = visit(1000, midnight + 36 * SECOND, "a");
     let other = visit(1001, midnight + 86_400 * SECOND + 500_000, "b");
     post(&world, &mut log, &[bridge, other]);
     all(&world, &log, &[Layer::Merged, Layer::Batch, Layer::Speed]);
 }
 
-/// Which session an event joins decides whether it is late, also when what it joins came late itself.
+/// The session that an event joins decides whether it is late, even if that session consists of late events.
 #[test]
 fn an_event_is_late_with_the_session_it_would_join() {
     let gap = 10 * SECOND;
@@ -360,7 +355,7 @@ fn an_event_is_late_with_the_session_it_would_join() {
     assert!(late.contains(&true) && late[3..].contains(&false), "the test has lost its point: {late:?}");
 }
 
-/// Late events of one partition are not those of another: here nothing is late, and order between partitions is free.
+/// Lateness depends on the partition: here nothing is late, and the order between partitions is arbitrary.
 #[test]
 fn several_partitions_merge_in_every_window() {
     let mut random = StdRng::seed_from_u64(3);
@@ -372,7 +367,7 @@ fn several_partitions_merge_in_every_window() {
     let mut some = |from: usize, to: usize| -> Vec<Event> {
         let event = |i: usize| Event {
             id: (!i.is_multiple_of(10)).then(|| format!("e{i}")),
-            // No two at the same time: which came first would depend on their partitions.
+            // No two have the same time: their order would depend on their partitions.
             at: begin + random.random_range(-90i64..90) * 37 * SECOND + i as i64,
             region: (!i.is_multiple_of(7)).then(|| format!("r{}", i % 3)),
             amount: (!i.is_multiple_of(5)).then(|| random.random_range(-9..9)),
@@ -404,7 +399,7 @@ fn several_partitions_merge_in_every_window() {
     ask(&world, &log, Layer::Batch);
 }
 
-/// Days in which clocks change, as answers have them.
+/// Days with clock changes, as responses show them.
 #[test]
 fn days_have_23_24_or_25_hours() {
     let zone = Tz::Europe__Berlin;
@@ -430,7 +425,7 @@ type Predicate = (&'static str, fn(&Value) -> bool);
 
 /// Coarser windows, fewer dimensions, and predicates over measures; in UTC, and over a clock change in Berlin.
 #[test]
-fn coarser_answers_and_predicates_over_measures() {
+fn coarser_grains_and_predicates_over_measures_equal_the_oracle() {
     coarser_answers(Tz::UTC, "2001-09-09T00:00:00Z");
     coarser_answers(Tz::Europe__Berlin, "2001-10-27T18:00:00Z");
 }
@@ -493,7 +488,7 @@ fn coarser_answers(zone: Tz, begin: &str) {
         }
     }
     coverage.assert_holds("coarser answers");
-    // A predicate leaves the rows of which it is true.
+    // A predicate keeps the rows for which it is true.
     let all = world.rows("minutes", "&grain=1h");
     let all = all["rows"].as_array().expect("rows");
     let predicates: [Predicate; 3] = [
@@ -515,7 +510,7 @@ fn coarser_answers(zone: Tz, begin: &str) {
     }
 }
 
-/// What cannot be put together again is refused, and the refusal says why.
+/// Windows that cannot be merged are refused with the reason.
 #[test]
 fn coarser_windows_are_refused_where_they_would_be_wrong() {
     let fixed = |n: i64| Length::Fixed(n * MINUTE);

@@ -1,27 +1,18 @@
 //! Tests definitions that change between restarts, while events arrive and runs fail: every result is that of the active
 //! definition, over every accepted event.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod browser;
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod history;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use agree::{Layer, check_causes};
-use history::{BEGIN, Declared, FIRST, History, NAME, command, events, hold};
-use oracle::events::{Event, ndjson};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use world::World;
+use world::browser::Browser;
+use world::changing_view::{BEGIN, Declared, FIRST, History, NAME, events, hold};
+use world::oracle::events::{Event, ndjson};
+use world::oracle_check::{Layer, check_causes};
+use world::program::trueup;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -34,9 +25,9 @@ enum Step {
     },
     Kill,
     Stop,
-    /// Started so that the first run to come to this step ends the process.
+    /// The process ends when a run first reaches this step.
     DieAt(&'static str),
-    /// Until no definition waits to be computed.
+    /// Waits until no definition is being computed.
     Settle,
 }
 
@@ -76,7 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 4..16)
 }
 
-/// Random histories tried; `TRUEUP_CASES` for a longer search.
+/// Number of random histories; `TRUEUP_CASES` sets it for a longer search.
 fn cases() -> u32 {
     std::env::var("TRUEUP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(16)
 }
@@ -85,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_answer_is_that_of_the_definition_that_answers(first in (any::<bool>(), 0u8..32), steps in steps()) {
+    fn every_result_is_that_of_the_active_definition(first in (any::<bool>(), 0u8..32), steps in steps()) {
         let mut history = History::new(Declared { price: first.0, view: first.1 });
         for (i, step) in steps.iter().enumerate() {
             let context = format!("step {i} of {steps:?}");
@@ -142,11 +133,11 @@ fn definitions_folded(world: &World) -> f64 {
 }
 
 #[test]
-fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says_what_changed() {
+fn the_old_definition_is_served_until_the_new_one_is_complete_and_the_version_lists_the_changes() {
     let mut history = History::new(FIRST);
     history.post(&events(0, 60));
     assert_eq!(history.world.run(NAME, false)["state"], json!("published"));
-    // Another filter, a dimension and a measure more, a measure less; and the stream has lost the column `price`.
+    // Another filter, one more dimension and measure, one measure less; and the stream no longer declares the column `price`.
     let second = Declared { price: false, view: 0b10111 };
     hold(&mut history, "recompute", second);
     history.post(&events(60, 40));
@@ -162,7 +153,7 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     assert_eq!(status["shadow"]["changes"].as_array().map(Vec::len), Some(4), "{status}");
     history.world.wait_for("both definitions to be folded", |world| definitions_folded(world) == 2.0);
 
-    // Another change during the recomputation: the first definition stays active, with all events since.
+    // A second change during the recomputation: the first definition stays active, with all later events.
     let third = Declared { price: false, view: 0b10101 };
     let go_on = hold(&mut history, "commit", third);
     history.world.wait_for("the run to have cut", |world| {
@@ -174,7 +165,7 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     std::fs::write(&go_on, "").expect("a file");
     history.settle();
     history.check(Layer::Merged, "after the swap");
-    // Speed lets go of the old definition at once, not at the next start.
+    // Speed drops the old definition at once, not at the next start.
     history.world.wait_for("one definition to be folded", |world| definitions_folded(world) == 1.0);
     history.post(&events(130, 30));
     history.check(Layer::Merged, "on after the swap");
@@ -188,7 +179,7 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     assert_eq!(comparison["definition"]["compared_by"], json!(["region"]));
     assert_eq!(comparison["measures"].as_object().expect("measures").keys().collect::<Vec<_>>(), ["n", "total"]);
     assert_eq!(comparison["causes"]["unexplained"], json!(0));
-    // Before: the 100 events up to the cut by window and region; after: those with a positive amount, added up to regions.
+    // Before: the 100 events up to the cut by window and region. After: those with a positive amount, added up by region.
     let counted = |positive: bool| {
         let mut windows: BTreeMap<_, (u64, i64)> = BTreeMap::new();
         for event in events(0, 100).iter().filter(|e| !positive || e.amount > Some(0)) {
@@ -206,13 +197,13 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     assert_eq!(comparison["rows_compared"], json!(before.len()), "{comparison}");
     assert_eq!(comparison["rows_equal"], json!(equal), "{comparison}");
     assert_eq!(comparison["causes"]["definition"], json!(differing.sum::<u64>()), "{comparison}");
-    let words = command(&["compare", NAME, "--url", history.world.url()]).1;
+    let words = trueup(&["compare", NAME, "--url", history.world.url()]).1;
     assert!(
         words.starts_with(&format!("{NAME} version 2 changed the definition:\n  filter added: amount > 0\n")),
         "{words}"
     );
 
-    // A measure alone is added: what differs now has its usual causes, since the others mean what they meant.
+    // Only a measure is added: differences have their usual causes, because the other measures did not change.
     let late = Event { at: BEGIN - 600_000_000, ..events(500, 1).remove(0) };
     history.post(&[late]);
     history.define(Declared { price: false, view: 0b10111 });
@@ -226,12 +217,12 @@ fn the_old_definition_answers_until_the_new_one_is_complete_and_the_version_says
     // Other windows cannot be compared.
     history.define(Declared { price: false, view: 0b11111 });
     history.settle();
-    let words = command(&["compare", NAME, "--url", history.world.url()]).1;
+    let words = trueup(&["compare", NAME, "--url", history.world.url()]).1;
     assert!(words.contains("cannot be compared: their windows are not the same"), "{words}");
 }
 
 #[test]
-fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
+fn results_stay_correct_while_the_definition_is_swapped_under_load() {
     let mut history = History::new(FIRST);
     history.post(&events(0, 60));
     assert_eq!(history.world.run(NAME, false)["state"], json!("published"));
@@ -248,7 +239,7 @@ fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
-                    // All in the windows there are, so that none is late.
+                    // All of them fall into existing windows, so that none is late.
                     let mut some = events(0, 50);
                     some.iter_mut().enumerate().for_each(|(i, e)| e.id = Some(format!("s{sender}-{round}-{i}")));
                     let answer = runtime.block_on(client.post(&url).body(ndjson(&some)).send()).expect("an answer");
@@ -267,7 +258,7 @@ fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
         assert!(started.elapsed() < std::time::Duration::from_secs(60), "{asked:?}");
         let before = acknowledged.load(Ordering::SeqCst);
         let answer = history.world.rows(NAME, "&layer=merged");
-        // Two requests of fifty events may be under way.
+        // Two requests of fifty events may be in flight.
         let after = acknowledged.load(Ordering::SeqCst) + 100;
         let n: i64 = answer["rows"].as_array().expect("rows").iter().map(|r| r["n"].as_i64().expect("a count")).sum();
         let late = answer["ledger"]["late"].as_i64().expect("a count");
@@ -287,12 +278,12 @@ fn no_answer_is_wrong_while_events_come_and_the_definition_is_swapped() {
 }
 
 #[test]
-fn the_page_says_that_a_new_definition_is_being_computed_and_then_shows_it() {
+fn the_page_announces_a_new_definition_and_then_shows_it() {
     let mut history = History::new(FIRST);
     history.post(&events(0, 60));
     assert_eq!(history.world.run(NAME, false)["state"], json!("published"));
     let go_on = hold(&mut history, "commit", Declared { price: true, view: 0b00111 });
-    let browser = browser::Browser::start();
+    let browser = Browser::start();
     browser.open(&format!("{}/", history.world.url()));
     let read = "const card = document.querySelector('.card'); const banner = card.querySelector('.shadow');
                 return [banner?.textContent ?? '', card.querySelector('.about').textContent];";

@@ -1,15 +1,12 @@
-//! Names keep their spelling from events to results, nested fields and times of any format are read, and older lakes stay
-//! readable.
-
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
+//! Tests that names keep their spelling from events to results, nested fields and times of any format are read, and
+//! older lakes stay readable.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use polars::prelude::*;
 use serde_json::{Value, json};
 use world::World;
+use world::program::trueup;
 
 const DEFINITIONS: &str = r#"
     CREATE STREAM Readings (
@@ -41,7 +38,7 @@ fn lines(events: impl IntoIterator<Item = Value>) -> String {
     events.into_iter().map(|event| event.to_string() + "\n").collect()
 }
 
-/// The names of the columns of a Parquet file, without those of states.
+/// The names of the columns of a Parquet file, except those of states.
 fn columns(file: &Path) -> Vec<String> {
     let file = std::fs::File::open(file).expect("a file");
     let frame = ParquetReader::new(file).finish().expect("Parquet");
@@ -56,15 +53,6 @@ fn parquet_files(folder: &Path) -> Vec<PathBuf> {
     let inner =
         folders.iter().filter(|folder| !folder.ends_with("_delta_log")).flat_map(|folder| parquet_files(folder));
     files.into_iter().filter(|file| file.extension().is_some_and(|e| e == "parquet")).chain(inner).collect()
-}
-
-fn trueup(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
-    command.args(arguments).stdin(Stdio::null()).output().expect("trueup runs")
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 const NAMES: [&str; 15] = [
@@ -166,8 +154,7 @@ fn check_shows_fields_and_refuses_equal_names() {
     let check = |sql: &str| {
         let file = folder.path().join("s.sql");
         std::fs::write(&file, sql).expect("can be written");
-        let output = trueup(&["check", file.to_str().expect("UTF-8")]);
-        (output.status.code(), text(&output))
+        trueup(&["check", file.to_str().expect("UTF-8")])
     };
     let (code, shown) = check(DEFINITIONS);
     assert_eq!(code, Some(0), "{shown}");
@@ -208,9 +195,9 @@ fn events_too_old_are_rejected_and_suspicious_times_are_shown() {
         hint.as_str().is_some_and(|hint| hint.contains("before 1980") && hint.contains("FORMAT 'unix_s'")),
         "{hint}"
     );
-    let shown = text(&trueup(&["streams", "s", "--url", world.url()]));
+    let shown = trueup(&["streams", "s", "--url", world.url()]).1;
     assert!(shown.contains("most events of this stream lie before 1980"), "{shown}");
-    // As many that are right: not most any more.
+    // As many events with a plausible time: the others are no longer the majority.
     let right = r#"{"at": "2025-11-28T10:15:00+0200", "n": 1}"#;
     assert_eq!(world.post("/v1/events/s", right).json()["accepted"], json!(1));
     assert_eq!(world.get("/v1/streams/s").json()["suspicious_times"], Value::Null);
@@ -225,14 +212,14 @@ fn events_too_old_are_rejected_and_suspicious_times_are_shown() {
 }
 
 #[test]
-fn a_lake_with_lower_case_names_goes_with_other_spellings() {
+fn a_lake_with_lower_case_names_accepts_other_spellings() {
     let old = "CREATE STREAM s (eventid STRING PRIMARY KEY, at TIMESTAMP, device STRING) WITH (event_time = 'at');
         CREATE VIEW v AS SELECT device, COUNT(*) AS events FROM s GROUP BY device;";
     let mut world = World::new(old);
     world.post("/v1/events/s", r#"{"eventid": "a", "at": 1764324900000, "device": "d"}"#);
     assert_eq!(world.run("v", false)["state"], json!("published"));
     assert_eq!(world.stop(), Some(0));
-    // What an earlier program wrote: it put unquoted names of the text into lower case.
+    // Earlier programs wrote unquoted names in lower case.
     let log = world.store().join("lake/views/v/_delta_log");
     for entry in std::fs::read_dir(log).expect("a log") {
         let path = entry.expect("an entry").path();
@@ -249,17 +236,17 @@ fn a_lake_with_lower_case_names_goes_with_other_spellings() {
         CREATE VIEW v AS SELECT Device, COUNT(*) AS Events FROM s GROUP BY device;";
     world.redefine(new);
     let file = world.definitions().to_str().expect("UTF-8").to_owned();
-    let planned = text(&trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]));
+    let planned = trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]).1;
     for part in
         ["column eventId eventid → eventId", "measure Events = events → Events", "dimension Device = device → Device"]
     {
         assert!(planned.contains(part), "{part} is not in\n{planned}");
     }
     world.start();
-    // The previous version answers, under its own names.
+    // The previous version is served under its own names.
     let before = world.rows("v", "")["rows"][0].clone();
     assert_eq!((&before["device"], &before["events"]), (&json!("d"), &json!(1)), "{before}");
-    // The same id is the same event, and the declared spelling is the one of events.
+    // The same id is the same event; events use the declared spelling.
     let sent = world.post(
         "/v1/events/s",
         lines([
@@ -276,7 +263,7 @@ fn a_lake_with_lower_case_names_goes_with_other_spellings() {
         parquet_files(&world.store().join("lake/events/s")).iter().flat_map(|file| columns(file)).collect::<Vec<_>>();
     assert!(names.iter().any(|name| name == "eventid") && !names.iter().any(|name| name == "eventId"), "{names:?}");
     assert_eq!(world.stop(), Some(0));
-    let planned = text(&trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]));
+    let planned = trueup(&["plan", &file, "--data", world.store().to_str().expect("UTF-8")]).1;
     assert!(!planned.contains('→'), "{planned}");
     world.start();
     assert_eq!(world.rows("v", "")["rows"][0]["Events"], json!(2));
@@ -301,7 +288,7 @@ fn parquet_columns_are_found_by_name_and_read_by_format() {
     let store = world.store();
     let (definitions, file, more) = (world.definitions().to_path_buf(), file, more);
     let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-    let output = trueup(&[
+    let (code, shown) = trueup(&[
         "ingest",
         "s",
         "--historical",
@@ -312,11 +299,12 @@ fn parquet_columns_are_found_by_name_and_read_by_format() {
         &path(&file),
         &path(&more),
     ]);
-    assert!(
-        text(&output).contains("day: not a value of TIMESTAMP") || output.status.code() == Some(1),
-        "{}",
-        text(&output)
-    );
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("day: not a value of TIMESTAMP"), "{shown}");
+    // In the data folder, and the path is printed.
+    let rejected = store.join("rejected/s.ndjson");
+    assert!(shown.contains(&format!("all 1 rejected lines are in {}", rejected.display())), "{shown}");
+    assert_eq!(std::fs::read_to_string(rejected).expect("the rejected lines").lines().count(), 1);
     world.start();
     assert_eq!(world.run("v", true)["state"], json!("published"));
     let row = world.rows("v", "")["rows"][0].clone();

@@ -1,11 +1,7 @@
 //! Tests with real flights that the merged result equals what Polars computes directly from the file, before, during
 //! and after runs, in every format.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use polars::prelude::*;
 use serde_json::{Value, json};
@@ -29,7 +25,7 @@ fn frame() -> LazyFrame {
     LazyFrame::scan_parquet(PlRefPath::new(file.to_str().expect("UTF-8")), Default::default()).expect("the flights")
 }
 
-/// What is true, straight from the file.
+/// The expected values, computed from the file.
 fn expected_hours(first_events: usize) -> Hours {
     let late = col("delay_min").gt(lit(15)).cast(DataType::Int64).sum();
     let hours = frame()
@@ -102,12 +98,12 @@ fn lines() -> Vec<String> {
 }
 
 #[test]
-fn the_merged_answer_is_what_polars_computes() {
+fn merged_results_equal_those_of_polars() {
     let world = World::new(DEFINITIONS);
     let lines = lines();
     let mut sent = 0;
     let mut run: Option<String> = None;
-    // A third of the flights before the first run, a third while runs go on, a third after; then a last run.
+    // A third of the flights before the first run, a third during runs, a third after; then a last run.
     for (i, third) in lines.chunks(lines.len().div_ceil(3)).enumerate() {
         for body in third.chunks(20_000) {
             let answer = world.post("/v1/events/flights", body.concat());
@@ -187,12 +183,10 @@ fn formats(world: &World, expected: &Hours) {
     assert_eq!(flights, expected.values().map(|v| v.0).sum::<i64>());
 }
 
-/// `trueup query` shows what HTTP answers.
+/// `trueup query` prints the rows of the HTTP response.
 fn command_line(world: &World, flights: usize) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["query", "totals", "-o", "csv", "--url", world.url()])
-        .output()
-        .expect("trueup runs");
+    let output =
+        world.trueup().args(["query", "totals", "-o", "csv", "--url", world.url()]).output().expect("trueup runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(text.lines().nth(1).is_some_and(|l| l.split(',').any(|c| c == flights.to_string())), "{text}");

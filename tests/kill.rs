@@ -1,8 +1,5 @@
 //! Tests with `kill -9` at random moments of ingest and a retrying client that no event is lost or counted twice.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -35,14 +32,14 @@ fn totals(world: &World, view: &str) -> (u64, u64) {
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_counts_twice() {
+fn no_event_is_lost_or_counted_twice() {
     let seed = std::env::var("TRUEUP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("TRUEUP_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new(DEFINITIONS);
     let mut batch = 0;
     for kill in 0..KILLS {
-        // A killer strikes within a few milliseconds; the client sends on until a request fails.
+        // The server is killed within a few milliseconds; the client continues to send until a request fails.
         let process = world.id();
         let patience = std::time::Duration::from_micros(random.random_range(200..40_000));
         let killer = std::thread::spawn(move || {
@@ -72,12 +69,12 @@ fn nothing_is_lost_and_nothing_counts_twice() {
         assert!(killer.join().expect("the killer ends").success());
         world.wait_for_exit();
         world.start();
-        // The batch in doubt is sent again, as a client would.
+        // The batch without a response is sent again, as a client would.
         let key = format!("batch-{batch}");
         let first = world.post("/v1/events/with_id", body(batch));
         let second = world.try_post("/v1/events/without_id", body(batch).into_bytes(), &[("Idempotency-Key", &key)]);
         assert_eq!((first.status, second.expect("an answer").status), (200, 200));
-        // Its key stands for its body, also if the server died between the two.
+        // Its key stands for its body, even if the server was killed between the two streams.
         let other = body(batch + 1).into_bytes();
         let reused = world.try_post("/v1/events/without_id", other, &[("Idempotency-Key", &key)]).expect("an answer");
         assert_eq!((reused.status, &reused.json()["code"]), (422, &json!("idempotency_key_reused")), "{}", reused.text);

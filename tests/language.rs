@@ -3,11 +3,9 @@
 //! Texts are string literals and documentation comments of product code, the contents of pages and scripts, and
 //! documents. Code in documents (between backticks or fences) is not checked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use world::root;
 
 /// The files below `folders` whose names end with one of `endings`, as paths relative to the project.
 fn files(folders: &[&str], endings: &[&str]) -> Vec<String> {

@@ -1,26 +1,21 @@
 //! Tests that bounds hold in groups that are large enough for sketches, in every window, layer and grain, before and
 //! after runs and a restart; and that batch is exact.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use agree::{Layer, PATIENT_ALONE, Question, check, check_causes, definitions, micros, must, post, published, view};
-use oracle::events::{Event, HOUR, Log, MINUTE};
-use oracle::plain::REGION_DIMENSION;
-use oracle::table::Coverage;
-use oracle::windows::{Length, Window};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use world::World;
+use world::oracle::events::{Event, HOUR, Log, MINUTE};
+use world::oracle::plain::REGION_DIMENSION;
+use world::oracle::table::Coverage;
+use world::oracle::windows::{Length, Window};
+use world::oracle_check::{
+    Layer, PATIENT_ALONE, Question, check, check_causes, definitions, micros, must, post, published, view,
+};
 
-/// Groups so large that sketches answer: the truth lies in the bounds, and batch is exact.
+/// Groups are large enough for sketches: exact values lie in the bounds, and batch is exact.
 #[test]
-fn large_groups_are_answered_with_bounds_that_hold() {
+fn bounds_of_large_groups_hold() {
     let seed = std::env::var("TRUEUP_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("TRUEUP_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -77,7 +72,7 @@ fn large_groups_are_answered_with_bounds_that_hold() {
             } else {
                 random.random_range(-99_999..99_999)
             }),
-            // Binary fractions, which JSON's texts bring back to the bit.
+            // Binary fractions, which survive JSON bit for bit.
             price: (!i.is_multiple_of(10))
                 .then(|| (random.random_range(0.0..1.0f64).powi(4) * 1024e3).round() / 1024.0),
             cost_cents: Some(if random.random_bool(0.5) {

@@ -1,10 +1,6 @@
 //! Tests late, ahead and rejected events: they are listed with how far off they were, counted, bounded, and known after
 //! a restart. Compares the measured disorder of real flights with the true one.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use polars::prelude::*;
@@ -51,7 +47,7 @@ fn late_and_ahead_events_are_listed_and_counted_also_after_a_restart() {
     let day = "2001-01-01T";
     let first = send(&world, &(event("a", &format!("{day}12:00:00Z")) + &event("b", &format!("{day}10:50:00.5Z"))));
     assert_eq!((&first["accepted"], &first["late"], &first["ahead"]), (&json!(2), &json!(0), &Value::Null));
-    // The watermark is 11:50; 10:50 is late to the point, 10:00 by 50 minutes more than allowed.
+    // The watermark is 11:50; 10:50 is exactly at the limit, 10:00 is late by 50 minutes.
     let body =
         event("c", &format!("{day}10:50:00Z")) + &event("d", &format!("{day}10:00:00Z")) + &event("e", &later(90));
     let second = send(&world, &(body + &event("f", &format!("{day}12:01:00Z"))));
@@ -77,7 +73,7 @@ fn late_and_ahead_events_are_listed_and_counted_also_after_a_restart() {
         assert_eq!(ahead["events"][0]["beyond_max_ahead_ms"], json!(by - 3_600_000));
 
         let stream = world.get("/v1/streams/events").json();
-        // The event far ahead moved nothing: 12:01 less ten minutes.
+        // The event far ahead did not move the watermark: 12:01 less ten minutes.
         assert_eq!(stream["watermark"], json!("2001-01-01T11:51:00Z"));
         assert_eq!(stream["partitions"][0]["ahead"], json!(1));
         let settings = json!({"watermark_delay": "10 minutes", "allowed_lateness": "1 hour", "max_ahead": "1 hour",
@@ -94,7 +90,7 @@ fn late_and_ahead_events_are_listed_and_counted_also_after_a_restart() {
     world.kill();
     world.start();
     check(&world);
-    // With everything in batch there is nothing for speed to replay; the watermark is known all the same.
+    // With everything in batch, speed has nothing to replay; the watermark is known nevertheless.
     assert_eq!(world.run("hourly", false)["state"], json!("published"));
     assert_eq!(world.stop(), Some(0));
     world.start();
@@ -122,7 +118,7 @@ fn lists_are_bounded_and_paged() {
         let page = list(&world, "late", &parameters);
         found.extend(ids(&page).into_iter().map(str::to_owned));
         let Some(next) = page["next"].as_str() else { break };
-        // What comes meanwhile is newer and moves no page.
+        // Later events are newer and do not move pages.
         send(&world, &event(&format!("in between {}", found.len()), "2001-01-01T12:00:00Z"));
         parameters = format!("?limit=3&cursor={next}");
     }
@@ -140,7 +136,7 @@ fn lists_are_bounded_and_paged() {
 }
 
 #[test]
-fn malformed_lines_are_kept_with_their_text_and_are_no_events() {
+fn rejected_lines_are_kept_with_their_text_and_not_counted() {
     let mut world = World::new(DEFINITIONS);
     let good = |id: &str| event(id, "2001-01-01T12:00:00Z");
     let long = "y".repeat(5_000);
@@ -227,13 +223,13 @@ fn the_quarantine_is_bounded_in_lines_bytes_and_disk() {
     world.start();
     let again = list(&world, "quarantine", "?limit=1000");
     assert_eq!((&again["lines"][0], &again["total"]), (&page["lines"][0], &page["total"]));
-    // More in one request than is kept of one: counted all the same.
+    // More rejected lines than are kept per request; all are counted.
     let many = send(&world, &bad(0, 1_500, 0));
     assert_eq!(many["rejected"], json!(1_500));
     assert_eq!(list(&world, "quarantine", "")["total"], json!(1_900));
 }
 
-/// By HTTP, by `trueup ingest`, and by `trueup ingest --historical` in `tests/past.rs`.
+/// By HTTP, by `trueup ingest`, and by `trueup ingest --historical` in `tests/historical_ingest.rs`.
 #[test]
 fn a_null_primary_key_is_rejected_and_kept_in_the_quarantine() {
     let world = World::new(DEFINITIONS);
@@ -251,8 +247,8 @@ fn a_null_primary_key_is_rejected_and_kept_in_the_quarantine() {
     }
     let path = world.data.path().join("events.ndjson");
     std::fs::write(&path, &lines).expect("the file can be written");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trueup"));
-    let output = command.args(["ingest", "events", "--url", world.url()]).arg(&path).output().expect("trueup runs");
+    let output =
+        world.trueup().args(["ingest", "events", "--url", world.url()]).arg(&path).output().expect("trueup runs");
     assert_eq!(output.status.code(), Some(1));
     let page = list(&world, "quarantine", "");
     assert_eq!((&page["total"], texts(&page)), (&json!(6), bad.iter().rev().cycle().take(6).copied().collect()));
@@ -276,7 +272,7 @@ fn a_used_idempotency_key_is_refused_with_another_body() {
         let first = post(&world, stream, body(0));
         assert_eq!((first.status, &first.json()["accepted"]), (200, &json!(2)));
         for round in ["before a restart", "after a restart"] {
-            // Whichever partitions its events belong to.
+            // For events of any partitions.
             for other in 1..8 {
                 let refused = post(&world, stream, body(2 * other));
                 assert_eq!(refused.status, 422, "{stream} {round}: {}", refused.text);
@@ -295,7 +291,7 @@ fn a_used_idempotency_key_is_refused_with_another_body() {
 }
 
 #[test]
-fn an_idle_partition_is_let_go_and_the_watermark_never_goes_back() {
+fn an_idle_partition_is_ignored_and_the_watermark_never_goes_back() {
     let idle_timeout = Duration::from_secs(4);
     let definitions = "
         CREATE STREAM probe (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', partitions = 2);
@@ -304,7 +300,7 @@ fn an_idle_partition_is_let_go_and_the_watermark_never_goes_back() {
         CREATE VIEW hourly AS SELECT window_start, COUNT(*) AS n FROM events GROUP BY TUMBLE(at, INTERVAL '1' HOUR);";
     let world = World::new(definitions);
     let event = |id: usize, at: &str| json!({"id": format!("e{id}"), "at": format!("2001-01-01T{at}Z")}).to_string();
-    // The hash of an id decides where it goes, in every stream alike.
+    // The hash of an id decides its partition, equally in every stream.
     let (mut zero, mut one) = (Vec::new(), Vec::new());
     for id in 0..100 {
         let answer = world.post("/v1/events/probe", event(id, "00:00:00")).json();
@@ -376,11 +372,7 @@ fn flights_behind() -> Vec<i64> {
 fn real_flights_are_measured_and_the_suggestion_fits_them() {
     let definitions = std::fs::read_to_string(flights_file().with_extension("sql")).expect("the definitions");
     let world = World::new(&definitions);
-    let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["ingest", "flights", flights_file().to_str().expect("UTF-8"), "--url", world.url()])
-        .output()
-        .expect("trueup runs");
-    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    world.ingest("flights", &flights_file());
 
     let behind = flights_behind();
     let at = |q: f64| behind[((q * behind.len() as f64).ceil() as usize).max(1) - 1];
@@ -393,10 +385,10 @@ fn real_flights_are_measured_and_the_suggestion_fits_them() {
         let (found, exact) = (lateness["quantiles_ms"][name].as_f64().expect("a number"), at(q) as f64 / per_ms);
         assert!((found - exact).abs() <= 0.01 * exact, "{name}: {found} is not {exact} within 1 %");
     }
-    // As the file's documentation has it: 35 minutes in the median, 169 for one flight in a hundred.
+    // As the file's documentation says: 35 minutes in the median, 169 for one flight in a hundred.
     let minutes = |q: f64| at(q) as f64 / per_ms / 60_000.0;
     assert_eq!((minutes(0.5), minutes(0.99)), (35.0, 169.0));
-    // One hour of delay and four of lateness, as flights.sql has it.
+    // One hour of delay and four of lateness, as in flights.sql.
     let late = behind.iter().filter(|b| **b as f64 / per_ms >= 5.0 * 3_600_000.0).count();
     let share = lateness["late_share"].as_f64().expect("a number");
     assert!((share - late as f64 / behind.len() as f64).abs() < 1e-12, "{share}");
@@ -406,7 +398,7 @@ fn real_flights_are_measured_and_the_suggestion_fits_them() {
     let listed = world.get("/v1/streams/flights/late?limit=1").json();
     assert_eq!(listed["total"], json!(late));
 
-    // Declared as suggested, at most one flight in a hundred is behind the watermark and one in a thousand late.
+    // With the suggested settings, at most one flight in a hundred is behind the watermark and one in a thousand late.
     let suggested = &lateness["suggested"];
     let (delay, allowed) = (suggested["watermark_delay"].as_str(), suggested["allowed_lateness"].as_str());
     let (delay, allowed) = (delay.expect("a length"), allowed.expect("a length"));
@@ -415,20 +407,13 @@ fn real_flights_are_measured_and_the_suggestion_fits_them() {
         .replace("allowed_lateness = '4 hours'", &format!("allowed_lateness = '{allowed}'"));
     assert!(declared.contains(delay) && declared.contains(allowed), "{delay}, {allowed}");
     let fitted = World::new(&declared);
-    let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["ingest", "flights", flights_file().to_str().expect("UTF-8"), "--url", fitted.url()])
-        .output()
-        .expect("trueup runs");
-    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    fitted.ingest("flights", &flights_file());
     let fitted = fitted.get("/v1/streams/flights").json();
     let share = |name: &str| fitted["lateness"][name].as_f64().expect("a share");
     assert!(share("behind_watermark_share") <= 0.01, "{}", fitted["lateness"]);
     assert!(share("late_share") <= 0.001, "{}", fitted["lateness"]);
 
-    let shown = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["streams", "flights", "--url", world.url()])
-        .output()
-        .expect("trueup runs");
+    let shown = world.trueup().args(["streams", "flights", "--url", world.url()]).output().expect("trueup runs");
     let text = String::from_utf8(shown.stdout).expect("UTF-8");
     for part in [
         "disorder    p50 ",

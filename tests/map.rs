@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Lines of a source file, as CONTRIBUTING.md says.
+use world::root;
+
+/// Maximum number of lines of a source file, as in CONTRIBUTING.md.
 const LINES_MAX: usize = 600;
 
 /// The folders of product code.
@@ -18,10 +20,6 @@ const PRODUCT: [&str; 8] = [
     "serving/src",
     "src",
 ];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The files below `folders` with the extension `extension`.
 fn files(folders: &[&str], extension: &str) -> Vec<PathBuf> {
@@ -147,7 +145,7 @@ fn decisions_are_numbered_without_gaps_and_listed() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for_and_keeps_its_size() {
+fn every_file_has_a_head_and_a_bounded_length() {
     for file in sources() {
         let text = read(&file);
         let is_inner_test =

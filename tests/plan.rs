@@ -1,20 +1,11 @@
-//! Tests `trueup plan`: what it shows, what is refused, and what changes nothing.
+//! Tests the output of `trueup plan`, refused changes, and changes that recompute nothing.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod history;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
-use history::{Declared, FIRST, History, NAME, events, plan};
 use serde_json::{Value, json};
 use world::World;
+use world::changing_view::{Declared, FIRST, History, NAME, events, plan};
 
 #[test]
-fn refused_changes_leave_everything_as_it_was() {
+fn refused_changes_have_no_effect() {
     let stream = |columns: &str, options: &str| {
         format!(
             "CREATE STREAM events ({columns}) WITH (event_time = 'at'{options});
@@ -177,7 +168,7 @@ fn a_plan_lists_changes_and_costs() {
     assert_eq!(document["views"][0]["recompute"]["events"], json!(60), "{document}");
 }
 
-/// Masks what varies between runs: file sizes and durations.
+/// Masks values that vary between runs: file sizes and durations.
 fn masked(words: &str) -> String {
     let line = |line: &str| match (line.split_once("reads about "), line.split_once("takes about ")) {
         (Some((indent, _)), takes) => {

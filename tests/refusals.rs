@@ -1,9 +1,6 @@
 //! Tests that every refusal is a problem (RFC 9457): wrong methods on all endpoints, unknown paths, and requests that the
 //! HTTP stack itself cannot parse, sent over a raw socket.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

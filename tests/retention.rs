@@ -1,24 +1,16 @@
 //! Tests the retention of streams: dates are dropped, windows made of them stay frozen, and requests for dropped dates
 //! are refused with a reason.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod agree;
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod history;
-#[allow(dead_code, reason = "each test uses a part of the oracle")]
-mod oracle;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::collections::BTreeMap;
 
-use history::{command, plan};
 use serde_json::{Value, json};
 use world::World;
+use world::changing_view::plan;
+use world::program::trueup;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Speed takes everything, however late: so it has shown what a run leaves out.
+/// Speed accepts events of any age, so it shows events that a run excludes.
 const DEFINITIONS: &str = "
     CREATE STREAM s (at TIMESTAMP, n BIGINT) WITH (event_time = 'at', watermark_delay = '100 days', RETENTION max_ahead = '1 hour');
     CREATE VIEW quarters AS SELECT window_start, COUNT(*) AS c, SUM(n) AS total FROM s GROUP BY TUMBLE(at, INTERVAL '6' HOUR);
@@ -46,7 +38,7 @@ fn aged(now: i64, from_days: i64, to_days: i64, step: i64) -> String {
         .collect()
 }
 
-/// The rows of `view` by the start of their window, and of each the figures and the finality.
+/// The values and the finality of each row of `view`, by the start of its window.
 fn rows(world: &World, view: &str, parameters: &str) -> BTreeMap<String, (Value, Value, String)> {
     let answer = world.rows(view, parameters);
     assert_eq!(answer["complete"], json!(true), "{view}: {}", answer["ledger"]);
@@ -57,7 +49,7 @@ fn rows(world: &World, view: &str, parameters: &str) -> BTreeMap<String, (Value,
     answer["rows"].as_array().expect("rows").iter().map(row).collect()
 }
 
-/// Those that start before `first`, without their finality.
+/// The rows that start before `first`, without their finality.
 fn before(rows: &BTreeMap<String, (Value, Value, String)>, first: &str) -> BTreeMap<String, (Value, Value)> {
     let early = rows.iter().filter(|(start, _)| start.as_str() < first);
     early.map(|(start, (c, total, _))| (start.clone(), (c.clone(), total.clone()))).collect()
@@ -80,7 +72,7 @@ fn compact(world: &World) -> Value {
     answer.json()
 }
 
-/// A world with twelve days of events, of which all views have versions, under a retention of five days from now on.
+/// A world with twelve days of events in versions of all views, restarted with a retention of five days.
 fn aging(now: i64) -> World {
     let mut world = World::new(&definitions(""));
     assert_eq!(world.stop(), Some(0));
@@ -89,16 +81,16 @@ fn aging(now: i64) -> World {
     assert_eq!(world.post("/v1/events/s", aged(now, 12, 0, 45)).status, 200);
     run_all(&world, false);
     assert_eq!(world.stop(), Some(0));
-    let (code, told) = plan(&world, &definitions("5 days"), &[]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("retention") && told.contains("drops ") && told.contains(" dates: all from "), "{told}");
+    let (code, text) = plan(&world, &definitions("5 days"), &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("retention") && text.contains("drops ") && text.contains(" dates: all from "), "{text}");
     world.redefine(&definitions("5 days"));
     world.start();
     world
 }
 
 #[test]
-fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
+fn windows_of_dropped_dates_keep_their_values() {
     let now = now_ms();
     let mut world = aging(now);
     let whole: BTreeMap<&str, _> = VIEWS.into_iter().map(|view| (view, rows(&world, view, ""))).collect();
@@ -108,24 +100,24 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
     let first = done["retained_from"].as_str().expect("a date").to_owned();
     world.wait_for("the stream's status", |world| world.get("/v1/streams/s").json()["retained_from"] == json!(first));
     assert_eq!(world.get("/v1/streams/s").json()["retention"], json!("5 days"));
-    let (code, told) = command(&["streams", "s", "--url", world.url()]);
+    let (code, text) = trueup(&["streams", "s", "--url", world.url()]);
     assert!(
-        code == Some(0) && told.contains(&format!("keeps events for 5 days; events before {first} are dropped")),
-        "{told}"
+        code == Some(0) && text.contains(&format!("keeps events for 5 days; events before {first} are dropped")),
+        "{text}"
     );
 
-    // Late events: speed shows them until a run knows that what they belong to is gone, and says that it is.
+    // Late events: speed shows them until a run finds that their dates are dropped, and reports it.
     let late = aged(now, 11, 9, 45);
     assert_eq!(world.post("/v1/events/s", late.clone()).status, 200);
     assert_ne!(before(&rows(&world, "quarters", ""), &first), before(&whole["quarters"], &first));
     run_all(&world, false);
     for view in VIEWS {
-        let told = causes(&world, view);
-        assert!(told["retention"].as_u64() > Some(0) && told["unexplained"] == json!(0), "{view}: {told}");
-        let view_told = world.get(&format!("/v1/views/{view}")).json();
-        assert_eq!(view_told["frozen_before"], json!(first), "{view_told}");
-        assert_eq!(view_told["past_retention"].as_u64(), Some(late.lines().count() as u64), "{view}");
-        assert!(view_told["alarm"].is_null(), "{view_told}");
+        let causes = causes(&world, view);
+        assert!(causes["retention"].as_u64() > Some(0) && causes["unexplained"] == json!(0), "{view}: {causes}");
+        let status = world.get(&format!("/v1/views/{view}")).json();
+        assert_eq!(status["frozen_before"], json!(first), "{status}");
+        assert_eq!(status["past_retention"].as_u64(), Some(late.lines().count() as u64), "{view}");
+        assert!(status["alarm"].is_null(), "{status}");
     }
     let same = |world: &World, when: &str| {
         for view in VIEWS {
@@ -141,7 +133,7 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
     let is_frozen = |line: &&str| line.ends_with(",frozen");
     assert_eq!(csv.lines().filter(is_frozen).count(), before(&whole["quarters"], &first).len(), "{csv}");
 
-    // From now on speed leaves them alone, and the ledger has the events all the same.
+    // From now on speed excludes them, and the ledger still counts the events.
     assert_eq!(world.post("/v1/events/s", late + &aged(now, 1, 0, 50)).status, 200);
     same(&world, "with late events in speed");
     assert_eq!(before(&rows(&world, "quarters", "&layer=speed"), &first).len(), 0);
@@ -154,13 +146,13 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
             "{view}"
         );
     }
-    // What came late is let go of as well; nothing of it is left, and everything adds up.
+    // The late events are dropped as well, and the ledger balances.
     let again = compact(&world);
     assert!(again["events_dropped"].as_u64() > Some(0) && again["retained_from"] == json!(first), "{again}");
     run_all(&world, false);
     same(&world, "after what was late is gone, too");
 
-    // A longer retention brings nothing back.
+    // A longer retention restores nothing.
     assert_eq!(world.stop(), Some(0));
     world.redefine(&definitions("90 days"));
     world.start();
@@ -170,7 +162,7 @@ fn dates_go_and_the_windows_made_of_them_stay_as_they_were() {
 }
 
 #[test]
-fn what_is_gone_is_refused_with_a_reason() {
+fn requests_for_dropped_dates_are_refused_with_a_reason() {
     let now = now_ms();
     let mut world = aging(now);
     let first = compact(&world)["retained_from"].as_str().expect("a date").to_owned();
@@ -181,11 +173,11 @@ fn what_is_gone_is_refused_with_a_reason() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("events_dropped")), "{}", refused.text);
     assert!(refused.text.contains(&format!("Ask for days from {first} on")), "{}", refused.text);
     let url = world.url().to_owned();
-    let (code, told) =
-        command(&["batch", "backfill", "quarters", "--from", &first, "--to", "2200-01-01", "--wait", "--url", &url]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, text) =
+        trueup(&["batch", "backfill", "quarters", "--from", &first, "--to", "2200-01-01", "--wait", "--url", &url]);
+    assert_eq!(code, Some(0), "{text}");
 
-    // Old lines are refused one by one, and the others taken in.
+    // Lines of dropped dates are rejected one by one, and the others imported.
     let file = world.data.path().join("old.ndjson");
     let old = json!({"at": now - 11 * 1_440 * MINUTE_MS, "n": 1}).to_string();
     let young = json!({"at": now - 60 * MINUTE_MS, "n": 2}).to_string();
@@ -193,7 +185,7 @@ fn what_is_gone_is_refused_with_a_reason() {
     let (text, rejects) = (world.data.path().join("definitions.sql"), world.data.path().join("rejects.ndjson"));
     let [file, text, rejects_file, data] =
         [&file, &text, &rejects, &world.store()].map(|path| path.display().to_string());
-    let (code, told) = command(&[
+    let (code, text) = trueup(&[
         "ingest",
         "s",
         &file,
@@ -205,24 +197,24 @@ fn what_is_gone_is_refused_with_a_reason() {
         "--rejects",
         &rejects_file,
     ]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains(&format!("is before {first}: the retention of")), "{told}");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("is before {first}: the retention of")), "{text}");
     let rejected = std::fs::read_to_string(&rejects).expect("rejects");
     let lines: Vec<Value> = rejected.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.iter().map(|line| line["line"].clone()).collect::<Vec<_>>(), [json!(1), json!(4)], "{rejected}");
     assert_eq!(lines[0]["text"], json!(old));
     run_all(&world, false);
 
-    // A changed view loses what is frozen, a new one begins where events are left; both are said before.
+    // A changed view loses its frozen windows, a new one starts with the first kept date; the plan reports both.
     let changed = definitions("5 days")
         .replace("SUM(n) AS total FROM s GROUP BY TUMBLE", "MAX(n) AS total FROM s GROUP BY TUMBLE")
         + " CREATE VIEW late AS SELECT window_start, COUNT(*) AS c FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR);";
     assert_eq!(world.stop(), Some(0));
-    let (code, told) = plan(&world, &changed, &[]);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains(&format!("events before {first} have been dropped and cannot be restored")), "{told}");
-    assert!(told.contains(&format!("starts with {first}: the stream's retention has dropped")), "{told}");
-    assert!(told.contains("loses ") && told.contains("which cannot be recomputed"), "{told}");
+    let (code, text) = plan(&world, &changed, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("events before {first} have been dropped and cannot be restored")), "{text}");
+    assert!(text.contains(&format!("starts with {first}: the stream's retention has dropped")), "{text}");
+    assert!(text.contains("loses ") && text.contains("which cannot be recomputed"), "{text}");
     world.redefine(&changed);
     world.start();
     world.wait_for("the changed view", |world| world.get("/v1/views/quarters").json()["shadow"].is_null());
@@ -233,15 +225,15 @@ fn what_is_gone_is_refused_with_a_reason() {
         assert!(!starts.is_empty() && starts.iter().all(|row| row["window_start"].as_str() >= Some(&first)), "{view}");
     }
 
-    // One window over all time can never be whole again: also when the retention is declared no longer.
+    // A window over all time can never be complete again, even without the retention.
     assert_eq!(world.stop(), Some(0));
     let ever = definitions("5 days") + " CREATE VIEW ever AS SELECT COUNT(*) AS c FROM s;";
-    let (code, told) = plan(&world, &ever, &[]);
-    assert!(code != Some(0) && told.contains("`ever` adds up all time") && told.contains("add a window"), "{told}");
+    let (code, text) = plan(&world, &ever, &[]);
+    assert!(code != Some(0) && text.contains("`ever` adds up all time") && text.contains("add a window"), "{text}");
     let ever = definitions("") + " CREATE VIEW ever AS SELECT COUNT(*) AS c FROM s;";
-    let (code, told) = plan(&world, &ever, &[]);
-    assert!(code == Some(1) && told.contains("refused: it aggregates all time"), "{told}");
+    let (code, text) = plan(&world, &ever, &[]);
+    assert!(code == Some(1) && text.contains("refused: it aggregates all time"), "{text}");
     world.redefine(&ever);
-    let (code, told) = world.start_refused();
-    assert!(code == Some(1) && told.contains("view ever: it aggregates all time"), "{told}");
+    let (code, text) = world.start_refused();
+    assert!(code == Some(1) && text.contains("view ever: it aggregates all time"), "{text}");
 }

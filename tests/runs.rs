@@ -1,14 +1,11 @@
 //! Tests runs that do not publish: failed runs are retried and remembered, cancelled runs leave nothing behind, and a
 //! process that has lost its lake publishes nothing.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
+use world::program::trueup;
 use world::{Elsewhere, World};
 
 const DEFINITIONS: &str = "
@@ -41,12 +38,6 @@ fn request(world: &World, body: &str) -> String {
     answer.json()["id"].as_str().expect("an id").to_owned()
 }
 
-fn said(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trueup")).args(arguments).output().expect("trueup runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.code(), text)
-}
-
 /// Parquet files below a folder of the lake.
 fn files(world: &World, folder: &str) -> BTreeSet<PathBuf> {
     fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) {
@@ -65,7 +56,7 @@ fn files(world: &World, folder: &str) -> BTreeSet<PathBuf> {
 }
 
 #[test]
-fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
+fn a_failed_run_is_retried_across_a_restart_until_it_succeeds() {
     let limits = "archive_wait_ms = 20\nrun_retry_first_ms = 200\nrun_retry_max_ms = 400\nrun_attempts_max = 1000\n";
     let mut world = World::new(DEFINITIONS);
     assert_eq!(world.stop(), Some(0));
@@ -73,7 +64,7 @@ fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
     world.start();
     send(&world, 0..10);
     assert_eq!(world.run("totals", false)["state"], json!("published"));
-    // A file of the archive is away, as with a store that is.
+    // A file of the archive is missing, as in an outage of the store.
     let file = files(&world, "events").into_iter().next().expect("a file");
     let aside = world.data.path().join("aside");
     std::fs::rename(&file, &aside).expect("it can be moved");
@@ -91,10 +82,10 @@ fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
     assert!(view["last_failure"]["error"].as_str().is_some_and(|error| !error.is_empty()), "{view}");
     assert_eq!(view["last_success"]["version"], json!(1));
     assert_eq!(view["schedule_time_zone"], json!("Europe/Berlin"));
-    let words = said(&["batch", "status", "--url", world.url()]).1;
+    let words = trueup(&["batch", "status", "--url", world.url()]).1;
     assert!(words.contains("Europe/Berlin") && words.contains("ago: "), "{words}");
 
-    // Killed while it waits for its time.
+    // The server is killed while the retry waits.
     world.wait_for("a retry to wait", |world| !world.get("/v1/views/totals").json()["retry_at"].is_null());
     world.kill();
     std::fs::rename(&aside, &file).expect("it can be moved back");
@@ -105,7 +96,7 @@ fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
     assert!(done["attempt"].as_u64() > Some(3), "{done}");
     let view = world.get("/v1/views/totals").json();
     assert_eq!((&view["last_success"]["run"], &view["retry_at"]), (&done["id"], &json!(null)));
-    // The history of before is there, page by page.
+    // The run log of the killed process is listed, page by page.
     let all = runs(&world, "limit=1000");
     let mut paged = Vec::new();
     let mut query = "limit=2".to_owned();
@@ -117,12 +108,12 @@ fn a_failed_run_is_tried_again_across_a_restart_until_it_can_be_done() {
     }
     assert_eq!(paged, all);
     assert!(all.iter().any(|run| run["id"] == json!(first)), "{all:?}");
-    let (code, text) = said(&["batch", "runs", "totals", "--state", "failed", "--url", world.url()]);
+    let (code, text) = trueup(&["batch", "runs", "totals", "--state", "failed", "--url", world.url()]);
     assert!(code == Some(0) && text.contains("retry, attempt 2"), "{text}");
 }
 
 #[test]
-fn a_retry_can_be_cancelled_and_gives_way_to_a_request() {
+fn a_retry_can_be_cancelled_and_is_replaced_by_a_request() {
     let mut world = World::new(DEFINITIONS);
     assert_eq!(world.stop(), Some(0));
     world.set_limits("archive_wait_ms = 20\nrun_retry_first_ms = 3600000\n");
@@ -138,17 +129,17 @@ fn a_retry_can_be_cancelled_and_gives_way_to_a_request() {
         world.get("/metrics").text.contains(&format!("trueup_batch_retry_waiting{{view=\"totals\"}} {n}\n"))
     };
     world.wait_for("the metric of a retry that waits", |world| waits(world, 1));
-    let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
+    let (code, text) = trueup(&["batch", "cancel", "totals", "--url", world.url()]);
     assert!(code == Some(0) && text.contains("the retry of run "), "{text}");
     world.wait_for("the metric of none", |world| waits(world, 0));
     assert_eq!(world.get("/v1/views/totals").json()["retry_at"], json!(null));
-    let (code, text) = said(&["batch", "cancel", "totals", "--url", world.url()]);
+    let (code, text) = trueup(&["batch", "cancel", "totals", "--url", world.url()]);
     assert!(code == Some(1) && text.contains("no running or queued run of totals"), "{text}");
 
     let failed = world.finished(&request(&world, r#"{"full": true}"#));
     std::fs::rename(&aside, &file).expect("it can be moved back");
     let newer = world.finished(&request(&world, ""));
-    // The one that was asked for less does what the other was to do.
+    // The run with the smaller scope inherits that of the failed one.
     assert_eq!((&newer["state"], &newer["full"], &newer["attempt"]), (&json!("published"), &json!(true), &json!(1)));
     let id = failed["id"].as_str().expect("an id");
     assert_eq!(world.get(&format!("/v1/runs/{id}")).json()["retry_at"], json!(null));
@@ -178,12 +169,12 @@ fn a_run_that_is_cancelled_at_any_step_leaves_nothing_behind() {
         sent += 10;
         let id = request(&world, "");
         world.wait_for("the step", |world| world.log().contains(&format!("step=\"{step}\"")));
-        let (code, text) = said(&["batch", "cancel", &id, "--url", world.url()]);
+        let (code, text) = trueup(&["batch", "cancel", &id, "--url", world.url()]);
         assert!(code == Some(0) && text.contains("is being cancelled"), "{text}");
         std::fs::write(&go_on, "").expect("a file");
         let run = world.finished(&id);
         if matches!(step, "publish" | "retire") {
-            // It is committed: it cannot be taken back, and is not.
+            // It is committed and can no longer be cancelled.
             assert_eq!(run["state"], json!("published"), "{step}");
         } else {
             assert_eq!((&run["state"], &run["retry_at"]), (&json!("cancelled"), &json!(null)), "{step}");
@@ -197,10 +188,10 @@ fn a_run_that_is_cancelled_at_any_step_leaves_nothing_behind() {
     }
 }
 
-/// Two processes have runs of one view under way over one lake: the one that lost the lake publishes nothing, at whichever
-/// step before its commit it was.
+/// Two processes run one view over one lake: the former owner publishes nothing, at whichever
+/// step before its commit it is.
 #[test]
-fn of_two_processes_only_the_owner_of_the_lake_publishes() {
+fn only_the_owner_of_the_lake_publishes() {
     let lake = tempfile::tempdir().expect("a folder");
     let over = |take_over: bool, variables: Vec<(String, String)>| {
         World::elsewhere(
@@ -234,7 +225,7 @@ fn of_two_processes_only_the_owner_of_the_lake_publishes() {
         sent += 10;
         assert_eq!(new.run("totals", true)["state"], json!("published"), "{step}");
         let published = versions(&new);
-        // The former owner's run goes on; whether its process has noticed yet that the lake is gone makes no difference.
+        // The former owner's run continues, whether or not its process has noticed the loss of the lake.
         std::fs::write(&until, "").expect("a file");
         old.wait_for_exit();
         assert_eq!(versions(&new), published, "{step}");

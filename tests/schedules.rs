@@ -20,12 +20,12 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// A line, and whether it names the reading (day since 1970, minute of the day).
+/// A schedule, and whether it matches a reading of the clock (day since 1970, minute of the day).
 #[derive(Clone, Copy)]
 struct Line {
     text: &'static str,
     names: fn(i64, i64) -> bool,
-    /// How much before and after a change is looked at, in seconds.
+    /// Length of the checked time before and after a change, in seconds.
     around: i64,
 }
 
@@ -53,7 +53,7 @@ fn day_of_month(day: i64) -> u32 {
     DateTime::from_timestamp(day * DAY, 0).expect("in range").day()
 }
 
-/// Seconds that the wall clock is ahead of UTC.
+/// Seconds by which the wall clock is ahead of UTC.
 fn ahead(zone: Tz, at: i64) -> i64 {
     let utc = DateTime::from_timestamp(at, 0).expect("in range").naive_utc();
     i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc())
@@ -80,7 +80,7 @@ fn changes(zone: Tz) -> Vec<(i64, i64, i64)> {
 
 /// The instants before `to` at which each line fires, from `from` on, in seconds.
 fn walked(zone: Tz, from: i64, to: i64, step: i64) -> [Vec<i64>; LINES.len()] {
-    // No change of a clock is greater than a day or so: what it had shown before is known after walking two.
+    // No clock changes by more than about a day, so two days of walking give the readings shown before.
     let mut at = from - 2 * DAY;
     let mut shown = at + ahead(zone, at);
     let mut fired = [const { Vec::new() }; LINES.len()];
@@ -90,7 +90,7 @@ fn walked(zone: Tz, from: i64, to: i64, step: i64) -> [Vec<i64>; LINES.len()] {
         if wall <= shown {
             continue;
         }
-        // Whole minutes that are shown for the first time, or jumped over.
+        // Whole minutes shown for the first time, or skipped.
         let minutes = shown.div_euclid(MINUTE) + 1..=wall.div_euclid(MINUTE);
         shown = wall;
         if at < from {
@@ -123,7 +123,7 @@ fn check(zone: Tz, changes: &[(i64, i64, i64)]) -> usize {
     let mut compared = 0;
     for (at, before, after) in changes {
         let whole = [at, before, after].iter().all(|seconds| *seconds % MINUTE == 0);
-        // Walks begin at whole minutes, so that the change itself is stepped on.
+        // Walks start at whole minutes, so that one step is the change itself.
         let step = if whole { MINUTE } else { 1 };
         let window = |around: i64| {
             let around = (around + (after - before).abs()) / MINUTE * MINUTE;
@@ -144,7 +144,7 @@ fn check(zone: Tz, changes: &[(i64, i64, i64)]) -> usize {
 }
 
 #[test]
-fn no_change_of_any_clock_skips_a_run_or_doubles_it() {
+fn clock_changes_neither_skip_nor_double_a_run() {
     let mut known = HashSet::new();
     let mut all = 0;
     let mut distinct = Vec::new();
@@ -166,9 +166,9 @@ fn no_change_of_any_clock_skips_a_run_or_doubles_it() {
     assert!(all > 30_000 && compared > 50_000, "the tz database is not all there");
 }
 
-/// Between the changes: a daily line fires once for every date, whatever the zone.
+/// Between the changes, a daily schedule fires once per date in every zone.
 #[test]
-fn a_daily_line_fires_once_for_every_date() {
+fn a_daily_schedule_fires_once_per_date() {
     for name in
         ["Europe/Berlin", "America/New_York", "Pacific/Apia", "Africa/Cairo", "Asia/Kolkata", "Australia/Lord_Howe"]
     {
@@ -183,7 +183,7 @@ fn a_daily_line_fires_once_for_every_date() {
         }
         assert!(dates.is_sorted(), "{name}");
         // Apia had no 30th of December 2011: its run came at the jump to the 31st, before that one's own. And it went
-        // from one side of the date line to the other: by its clock the time between is a day longer.
+        // from one side of the date line to the other: by its clock, the time in between is a day longer.
         let gained = if name == "Pacific/Apia" { 1 } else { 0 };
         assert_eq!(dates.len(), 40 * 365 + 10 + gained, "{name}");
         dates.dedup();

@@ -1,13 +1,11 @@
 //! Tests two servers over one lake, each with a log of its own: one owns the lake; the other is refused, or takes over
 //! where the archive ends, after which the first commits nothing more and stops.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
+use world::program::trueup_in;
 use world::{Elsewhere, World};
 
 const DEFINITIONS: &str = "
@@ -28,11 +26,11 @@ fn over(lake: &Path, take_over: bool) -> World {
     )
 }
 
-/// What a server says that does not start.
+/// Starts a server that must be refused; returns its messages.
 fn refused(lake: &Path, local: &Path, options: &[&str]) -> String {
     let file = lake.join("definitions.sql");
     std::fs::write(&file, DEFINITIONS).expect("the definitions can be written");
-    let mut server = Command::new(env!("CARGO_BIN_EXE_trueup"));
+    let mut server = trueup_in(lake);
     server.arg("serve").arg(file).args(["--listen", "127.0.0.1:0"]).args(options);
     let output = server.arg("--data").arg(lake).arg("--local").arg(local).output().expect("trueup runs");
     assert!(!output.status.success());
@@ -69,7 +67,7 @@ fn totals(world: &World) -> (u64, u64) {
 }
 
 #[test]
-fn a_lake_has_one_owner_and_a_successor_begins_where_the_archive_ends() {
+fn a_lake_has_one_owner_and_its_successor_starts_at_the_end_of_the_archive() {
     let lake = tempfile::tempdir().expect("a folder");
     let empty = tempfile::tempdir().expect("a folder");
     let mut old = over(lake.path(), false);
@@ -84,23 +82,23 @@ fn a_lake_has_one_owner_and_a_successor_begins_where_the_archive_ends() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert_eq!(totals(&old), (150, 150 * 149 / 2), "the owner is not disturbed");
-    // A restart over the same log is no other owner.
+    // A restart over the same log keeps the owner.
     assert_eq!(old.stop(), Some(0));
     old.start();
 
     let new = over(lake.path(), true);
     old.wait_for_exit();
-    // From the archive alone: what is neither in a version nor in the new log needs a run, which the start asks for.
+    // From the archive alone: events that are in no version and not in the new log need a run, which the start requests.
     new.wait_for("the first run", |new| {
         new.get("/v1/runs").json()["runs"].as_array().expect("runs").iter().any(|run| run["state"] == "published")
     });
     assert_eq!(totals(&new), (150, 150 * 149 / 2));
-    // An event that the former owner had, one that it knew twice, and new ones.
+    // An event of the former owner, a duplicate, and new ones.
     send(&new, 140..200);
     assert_eq!(new.run("totals", false)["state"], json!("published"));
     assert_eq!(totals(&new), (200, 200 * 199 / 2), "batch removes what the former owner had");
 
-    // The former owner's machine comes back: its log is not that of the lake any more.
+    // The former owner's machine returns: its log no longer belongs to the lake.
     let old_local = old.store();
     let text = refused(lake.path(), &old_local, &[]);
     assert!(text.contains("the lake belongs to another trueup"), "{text}");
@@ -109,10 +107,10 @@ fn a_lake_has_one_owner_and_a_successor_begins_where_the_archive_ends() {
     assert_eq!(totals(&new), (200, 200 * 199 / 2));
 }
 
-/// The former owner goes on writing while it is dispossessed, as often as there is patience for: whatever it got into the
-/// archive before, the successor has it once, and nothing of it comes after.
+/// The former owner writes during the take-over, several times: the successor has each event that reached the
+/// archive once, and no event arrives there afterwards.
 #[test]
-fn a_take_over_amid_writes_leaves_every_offset_once() {
+fn a_take_over_during_writes_keeps_every_offset_once() {
     let lake = tempfile::tempdir().expect("a folder");
     let mut present = over(lake.path(), false);
     let mut sent = 0;
@@ -133,7 +131,7 @@ fn a_take_over_amid_writes_leaves_every_offset_once() {
         });
         present.wait_for_exit();
         present = next;
-        // What the former owner accepted last may be lost with its log: everything is sent again, as after such a loss.
+        // The last events of the former owner may be lost with its log: everything is sent again, as after such a loss.
         let mut from = 0;
         while from < sent {
             send(&present, from..(from + 5_000).min(sent));

@@ -1,9 +1,6 @@
 //! Tests past versions: kept versions return the same bytes as before, also after vacuum, restarts and kills; other
 //! versions are refused; and no unneeded file remains.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,15 +46,15 @@ fn with_limits(definitions: &str, limits: &str) -> World {
     world
 }
 
-/// What a view answers: the document without the moment it was given, and the bytes of two other formats.
+/// The responses of a view: the document without its time, and the bytes of two other formats.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct Responses {
     document: String,
     csv: String,
     parquet: Vec<u8>,
 }
 
-fn said(world: &World, view: &str, parameters: &str) -> Said {
+fn responses(world: &World, view: &str, parameters: &str) -> Responses {
     let instant = if view == "trailing" { "&as_of=latest" } else { "" };
     let path = |format: &str| format!("/v1/views/{view}/rows.{format}?limit=100000{parameters}{instant}");
     let document = world.get(&path("json"));
@@ -70,7 +67,7 @@ fn said(world: &World, view: &str, parameters: &str) -> Said {
     let rows = document.text.find("\"rows\":").and_then(|from| Some(from..document.text.rfind(",\"seam\"")?));
     let rows = document.text[rows.expect("rows and a seam")].to_owned();
     let document = format!("{json}\n{rows}");
-    Said { document, csv: world.get(&path("csv")).text, parquet: world.get_bytes(&path("parquet")) }
+    Responses { document, csv: world.get(&path("csv")).text, parquet: world.get_bytes(&path("parquet")) }
 }
 
 fn vacuum(world: &World, view: &str) -> Value {
@@ -79,13 +76,13 @@ fn vacuum(world: &World, view: &str) -> Value {
     answer.json()
 }
 
-/// Files of the view's table in the store, and those that its versions from `from` on need, as the Delta log says.
+/// Files of the view's table in the store, and those that its versions from `from` on need by the Delta log.
 fn files(world: &World, view: &str, from: i64) -> (BTreeSet<String>, BTreeSet<String>) {
     let table = world.store().join("lake/views").join(view);
     let mut stored = BTreeSet::new();
     let mut folders = vec![table.clone()];
     while let Some(folder) = folders.pop() {
-        // A view that never had a run has no table.
+        // A view without a run has no table.
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(&table).expect("inside").display().to_string();
@@ -123,10 +120,10 @@ fn nothing_leaks(world: &World, view: &str) {
 }
 
 #[test]
-fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
+fn kept_versions_return_the_same_bytes_and_others_are_refused() {
     let mut random = seeded();
     let mut world = with_limits(DEFINITIONS, "archive_wait_ms = 5\n");
-    let mut history: BTreeMap<&str, BTreeMap<i64, (String, Said)>> = BTreeMap::new();
+    let mut history: BTreeMap<&str, BTreeMap<i64, (String, Responses)>> = BTreeMap::new();
     for round in 0..14 {
         let count = random.random_range(1..120);
         assert_eq!(world.post("/v1/events/s", events(&mut random, round, count)).status, 200);
@@ -137,7 +134,7 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
             let run = world.run(view, random.random_bool(0.1));
             assert_eq!(run["state"], json!("published"), "{run}");
             let version = run["version"].as_i64().expect("a version");
-            let now = said(&world, view, "&layer=batch");
+            let now = responses(&world, view, "&layer=batch");
             let published_at =
                 world.get(&format!("/v1/views/{view}/versions")).json()["versions"][0]["published_at"].clone();
             let published_at = published_at.as_str().expect("a time").to_owned();
@@ -168,11 +165,11 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
                     assert!(gone.text.contains(&format!("the oldest kept version is {named}")), "{}", gone.text);
                     continue;
                 }
-                assert_eq!(&said(&world, view, &parameters), before, "{view} {version}, round {round}");
+                assert_eq!(&responses(&world, view, &parameters), before, "{view} {version}, round {round}");
                 if *view != "trailing" {
-                    assert_eq!(&said(&world, view, &format!("&as_of={version}")), before);
+                    assert_eq!(&responses(&world, view, &format!("&as_of={version}")), before);
                     assert_eq!(
-                        &said(&world, view, &format!("&as_of={published_at}")),
+                        &responses(&world, view, &format!("&as_of={published_at}")),
                         before,
                         "{view} at {published_at}"
                     );
@@ -190,17 +187,17 @@ fn kept_versions_answer_again_as_they_did_and_others_say_that_they_are_gone() {
     }
     VIEWS.into_iter().for_each(|view| nothing_leaks(&world, view));
 
-    // Under another definition, the old versions still answer under theirs.
+    // Old versions keep their own definition.
     let (version, (_, before)) = history["hourly"].iter().last().expect("a version");
     assert_eq!(world.stop(), Some(0));
     world.redefine(&DEFINITIONS.replace("AVG(n) AS mean", "MAX(n) AS largest"));
     world.start();
     world.wait_for("the new definition", |world| world.rows("hourly", "")["seam"]["version"].as_i64() > Some(*version));
-    assert_eq!(&said(&world, "hourly", &format!("&version={version}")), before);
+    assert_eq!(&responses(&world, "hourly", &format!("&version={version}")), before);
     let refused = world.get(&format!("/v1/views/hourly/rows?version={version}&measures=largest"));
     assert_eq!(refused.status, 400, "{}", refused.text);
 
-    // Pages of the past, while the present goes on.
+    // Pages of a past version, while new versions are published.
     let first = world.get(&format!("/v1/views/hourly/rows?version={version}&limit=2")).json();
     assert_eq!(world.post("/v1/events/s", events(&mut random, 3, 10)).status, 200);
     assert_eq!(world.run("hourly", false)["state"], json!("published"));
@@ -239,7 +236,7 @@ fn a_kill_at_any_step_leaves_no_file_behind() {
 }
 
 #[test]
-fn queries_never_meet_a_file_that_is_gone() {
+fn queries_never_read_a_deleted_file() {
     let mut random = seeded();
     let definitions = DEFINITIONS.replace("versions_kept = 4", "versions_kept = 1");
     let limits = "archive_wait_ms = 5\nbatch_cache_bytes = 1\nvacuum_age_ms = 0\nvacuum_every_ms = 0\n";
@@ -289,7 +286,7 @@ fn queries_never_meet_a_file_that_is_gone() {
 }
 
 #[test]
-fn the_log_of_a_view_does_not_grow_with_its_history() {
+fn the_delta_log_of_a_view_stays_bounded() {
     let mut random = seeded();
     let definitions = DEFINITIONS.replace("versions_kept = 4", "versions_kept = 3");
     let mut world = with_limits(&definitions, "archive_wait_ms = 1\n");
@@ -297,7 +294,7 @@ fn the_log_of_a_view_does_not_grow_with_its_history() {
         assert_eq!(world.post("/v1/events/s", events(&mut random, round, 1)).status, 200);
         assert_eq!(world.run("totals", false)["state"], json!("published"));
     }
-    let before = said(&world, "totals", "&version=123");
+    let before = responses(&world, "totals", "&version=123");
     let cleaned = vacuum(&world, "totals");
     assert_eq!(cleaned["kept_from"], json!(123));
     assert!(cleaned["log_entries"].as_u64() > Some(90), "{cleaned}");
@@ -305,14 +302,14 @@ fn the_log_of_a_view_does_not_grow_with_its_history() {
     assert!(entries(&log) < 40, "{} entries", entries(&log));
     world.kill();
     world.start();
-    assert_eq!(said(&world, "totals", "&version=123"), before);
+    assert_eq!(responses(&world, "totals", "&version=123"), before);
     assert_eq!(world.get("/v1/views/totals/rows?version=122").status, 410);
     assert_eq!(world.post("/v1/events/s", events(&mut random, 0, 1)).status, 200);
     let run = world.run("totals", false);
     assert_eq!((&run["state"], &run["version"]), (&json!("published"), &json!(126)), "{run}");
-    let told = world.get("/v1/views/totals/versions").json();
-    let kept = told["versions"].as_array().expect("versions").iter().filter(|v| v["kept"] == json!(true)).count();
-    assert_eq!(kept, 3, "{told}");
+    let listed = world.get("/v1/views/totals/versions").json();
+    let kept = listed["versions"].as_array().expect("versions").iter().filter(|v| v["kept"] == json!(true)).count();
+    assert_eq!(kept, 3, "{listed}");
 }
 
 fn entries(folder: &Path) -> usize {
@@ -338,7 +335,7 @@ fn recent(days: i64, step: i64) -> String {
     at.enumerate().map(|(i, at)| json!({"at": at, "n": i}).to_string() + "\n").collect()
 }
 
-/// The rows of `view` are those of `of` whose windows start on a date that is kept.
+/// The rows of `view` are those rows of `of` whose windows start on a kept date.
 fn is_cut(world: &World, view: &str, of: &str, parameters: &str) -> String {
     let first = world.get(&format!("/v1/views/{view}")).json()["retained_from"].as_str().expect("a date").to_owned();
     let cut = world.rows(view, parameters);
@@ -354,7 +351,7 @@ fn is_cut(world: &World, view: &str, of: &str, parameters: &str) -> String {
 }
 
 #[test]
-fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer() {
+fn a_longer_retention_of_a_view_restores_its_dates() {
     let mut world = with_limits(&retained(None), "archive_wait_ms = 5\n");
     assert_eq!(world.post("/v1/events/s", recent(12, 60)).status, 200);
     let views = ["short", "whole", "visits", "all_visits"];
@@ -362,7 +359,7 @@ fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer(
     let before = world.rows("short", "")["rows"].as_array().expect("rows").len();
     assert_eq!(world.get("/v1/views/short").json()["retained_from"], Value::Null);
 
-    // Without a new event, the next run drops what is too old.
+    // Without a new event, the next run drops dates beyond the retention.
     assert_eq!(world.stop(), Some(0));
     world.redefine(&retained(Some(5)));
     world.start();
@@ -375,7 +372,7 @@ fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer(
     assert_eq!(world.rows("short", "&version=1")["rows"].as_array().expect("rows").len(), before, "then it had all");
     assert_eq!(world.run("short", false)["version"], json!(2), "nothing more to do");
 
-    // Late events for dates that are gone are shown by neither layer, and counted.
+    // Late events of dropped dates are shown by neither layer, and counted.
     let late: String = recent(11, 60).lines().take(30).map(|line| line.to_owned() + "\n").collect();
     assert_eq!(world.post("/v1/events/s", late.clone() + &recent(1, 60)).status, 200);
     for layer in ["merged", "batch", "speed"] {
@@ -385,18 +382,18 @@ fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer(
     views.into_iter().for_each(|view| assert_eq!(world.run(view, false)["state"], json!("published")));
     let first = is_cut(&world, "short", "whole", "");
     is_cut(&world, "visits", "all_visits", "");
-    let told = world.get("/v1/views/short").json();
-    assert_eq!((&told["retention"], &told["past_retention"]), (&json!("5 days"), &json!(30)), "{told}");
+    let status = world.get("/v1/views/short").json();
+    assert_eq!((&status["retention"], &status["past_retention"]), (&json!("5 days"), &json!(30)), "{status}");
     for view in views {
         let drift = world.get(&format!("/v1/views/{view}/compare")).json();
         assert_eq!(drift["causes"]["unexplained"], json!(0), "{view}: {drift}");
     }
     // A full run changes nothing.
-    let incremental = said(&world, "short", "&layer=batch");
+    let incremental = responses(&world, "short", "&layer=batch");
     assert_eq!(world.run("short", true)["state"], json!("published"));
-    assert_eq!(said(&world, "short", "&layer=batch").csv, incremental.csv);
+    assert_eq!(responses(&world, "short", "&layer=batch").csv, incremental.csv);
 
-    // A longer retention brings back what the archive still has.
+    // A longer retention restores the dates that are still in the archive.
     assert_eq!(world.stop(), Some(0));
     world.redefine(&retained(Some(9)));
     world.start();
@@ -406,7 +403,7 @@ fn a_view_keeps_the_dates_of_its_retention_and_gets_them_back_when_it_is_longer(
 }
 
 #[test]
-fn a_cancelled_run_leaves_nothing_at_once() {
+fn a_cancelled_run_deletes_its_files_at_once() {
     let mut random = seeded();
     let world = with_limits(&DEFINITIONS.replace("versions_kept = 4", "versions_kept = 1000"), "archive_wait_ms = 5\n");
     let mut cancelled = 0;

@@ -2,17 +2,12 @@
 //!
 //! Uses real flights, most of them exact and some live, in headless Chromium.
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod browser;
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use browser::{Browser, axe};
 use polars::prelude::*;
 use serde_json::{Value, json};
+use world::browser::{Browser, axe};
 use world::{World, flights_file};
 
 /// Views of the flights with every kind of window.
@@ -63,13 +58,7 @@ fn ingest(world: &World, folder: &std::path::Path, from: usize, count: usize) {
         flights.expect("the flights").slice(from as i64, count as IdxSize).collect().expect("a part of them");
     let path = folder.join(format!("{from}.parquet"));
     ParquetWriter::new(std::fs::File::create(&path).expect("a file")).finish(&mut part).expect("Parquet is written");
-    let sent = Command::new(env!("CARGO_BIN_EXE_trueup"))
-        .args(["ingest", "flights"])
-        .arg(&path)
-        .args(["--url", world.url()])
-        .output()
-        .expect("trueup starts");
-    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    world.ingest("flights", &path);
 }
 
 impl Fixture {
@@ -352,8 +341,8 @@ fn url_parameter(seen: &Value, name: &str) -> String {
 
 fn errors_appear_next_to_their_controls(fixture: &Fixture) {
     let refused = fixture.filter("orign = 'ATL'");
-    let said = fixture.world.get("/v1/views/hourly/rows.json?where=orign%20%3D%20%27ATL%27").json();
-    assert_eq!(refused["errors"], json!({"error-where": said["detail"]}));
+    let problem = fixture.world.get("/v1/views/hourly/rows.json?where=orign%20%3D%20%27ATL%27").json();
+    assert_eq!(refused["errors"], json!({"error-where": problem["detail"]}));
     assert_eq!(refused["invalid"], json!(["where"]));
     // The previous rows stay visible, and the refused query is not sent again.
     assert!(!refused["rows"].as_array().expect("rows").is_empty());
@@ -379,7 +368,8 @@ fn exports_the_query(fixture: &Fixture) {
     let response = shows_the_response(fixture, &seen, "before the export");
     let rows = response["rows"].as_array().expect("rows").len();
     let code = seen["code"].as_str().expect("code");
-    let output = Command::new("sh").args(["-c", code]).output().expect("a shell");
+    let output =
+        Command::new("sh").args(["-c", code]).current_dir(fixture.world.data.path()).output().expect("a shell");
     let taken: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{code}: {e}"));
     assert_eq!(taken["rows"].as_array().map(Vec::len), Some(rows), "{code}");
     let csv = fixture.world.get(seen["csv"].as_str().and_then(|u| u.strip_prefix(fixture.world.url())).expect("ours"));
