@@ -20,7 +20,7 @@ use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::keys::{KeyLayout, Keys};
-use shared::published::{Published, Views};
+use shared::published::{PublishedView, Views};
 use shared::readers::{Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
@@ -196,7 +196,7 @@ impl LogRetention for Around {
 }
 
 impl SpeedReader for Around {
-    fn pin<'a>(&'a self, published: &'a Published, _: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+    fn pin<'a>(&'a self, published: &'a PublishedView, _: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         let view: &View = &published.view;
         let layout =
             KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect()).expect("a layout");
@@ -208,7 +208,7 @@ impl SpeedReader for Around {
         Box::pin(async { Ok(SpeedPin { generations: vec![generation], watermark: None, latest_event: None }) })
     }
 
-    fn forget(&self, _: &Published) {}
+    fn forget(&self, _: &PublishedView) {}
 
-    fn retire(&self, _: &Published, _: &Cut) {}
+    fn retire(&self, _: &PublishedView, _: &Cut) {}
 }

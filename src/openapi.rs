@@ -114,9 +114,9 @@ fn schemas() -> Value {
     }
     let row = json!({"type": "object", "description": "dimensions and measures by name, with _layer and _finality"});
     let document = json!({"allOf": [
-        {"$ref": "#/components/schemas/Head"},
+        {"$ref": "#/components/schemas/DocumentHead"},
         {"type": "object", "required": ["rows"], "properties": {"rows": {"type": "array", "items": row.clone()}}},
-        {"$ref": "#/components/schemas/Tail"}
+        {"$ref": "#/components/schemas/DocumentTail"}
     ]});
     let list = json!({"type": "array", "items": row, "description": "with shape=rows"});
     all.insert("Rows".to_owned(), json!({"oneOf": [document, list]}));

@@ -117,7 +117,7 @@ impl Ownership {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "cannot write the heartbeat to the lake; will retry"),
             }
-            tokio::time::sleep(Duration::from_millis(limits::OWNER_SEEN_EVERY_MS)).await;
+            tokio::time::sleep(Duration::from_millis(limits::OWNER_HEARTBEAT_MS)).await;
         }
     }
 }

@@ -32,7 +32,7 @@ impl Default for QueryLimits {
             time: Duration::from_millis(limits::QUERY_TIME_MS),
             bytes_max: limits::QUERY_MEMORY_BYTES as usize,
             at_once: cores * limits::QUERIES_AT_ONCE_PER_CORE,
-            waiting_max: limits::QUERIES_WAITING_MAX,
+            waiting_max: limits::QUERIES_QUEUED_MAX,
         }
     }
 }

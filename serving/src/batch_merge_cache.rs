@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use shared::limits::BATCH_SHARES_BYTES;
+use shared::limits::BATCH_MERGE_CACHE_BYTES;
 use shared::partial::merge::{Layers, MergeBase, MergeError, MergeSpec, merge_base};
 use shared::partial::query_budget::QueryBudget;
 use shared::window::Window;
@@ -41,7 +41,7 @@ impl Default for BatchMergeCache {
     fn default() -> BatchMergeCache {
         let options = quick_cache::OptionsBuilder::new()
             .estimated_items_capacity(ENTRIES_EXPECTED)
-            .weight_capacity(BATCH_SHARES_BYTES as u64)
+            .weight_capacity(BATCH_MERGE_CACHE_BYTES as u64)
             // One shard: a large entry would not fit into a fraction of the capacity.
             .shards(1)
             .build()

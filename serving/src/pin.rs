@@ -9,8 +9,8 @@ use shared::handoff::HandoffError;
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::merge::Layers;
-use shared::published::{Published, Views};
-use shared::readers::{BatchReader, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader};
+use shared::published::{PublishedView, Views};
+use shared::readers::{BatchReader, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader};
 use shared::time::Micros;
 use shared::view::View;
 use shared::window::{Window, WindowId};
@@ -73,7 +73,7 @@ pub struct Balance {
 
 impl Balance {
     /// Counts the events of a pin.
-    pub fn of(published: &Published, pin: &SpeedPin) -> Balance {
+    pub fn of(published: &PublishedView, pin: &SpeedPin) -> Balance {
         let accepted_until_end = |partition, at_seam| {
             let ends = pin.generations.iter().filter(|g| g.partition == partition);
             ends.max_by_key(|g| g.to).map_or(at_seam, |g| g.accepted)
@@ -106,7 +106,7 @@ impl Balance {
 /// The state of a view at one moment: one version, and the generations from its seam on.
 #[derive(Debug)]
 pub struct ViewPin {
-    pub published: Arc<Published>,
+    pub published: Arc<PublishedView>,
     /// Rows of the batch version that may lie in the query's range; empty if the query excludes batch.
     pub batch: Vec<Arc<Part>>,
     /// The generations, even if the query excludes speed: they decide finality.
@@ -115,7 +115,7 @@ pub struct ViewPin {
     /// True if the balance holds for the layers of the query.
     pub complete: bool,
     /// The version of the past that answers, leased while this value lives.
-    pub past: Option<Past>,
+    pub past: Option<PastVersion>,
 }
 
 impl ViewPin {
@@ -191,7 +191,7 @@ pub async fn pin(
 /// Pins a version of the past: batch alone, as it was when it was published.
 async fn pin_past(
     layers: &LayerReaders,
-    current: &Published,
+    current: &PublishedView,
     moment: Moment,
     parameters: &[(String, String)],
 ) -> Result<(BoundQuery, ViewPin), ReadError> {
@@ -209,12 +209,12 @@ async fn pin_past(
     Ok((query, ViewPin { published, batch, speed, balance, complete, past: Some(past) }))
 }
 
-fn is_replaced(layers: &LayerReaders, name: &str, published: &Arc<Published>) -> bool {
+fn is_replaced(layers: &LayerReaders, name: &str, published: &Arc<PublishedView>) -> bool {
     layers.views.get(name).is_some_and(|now| !Arc::ptr_eq(&now, published))
 }
 
 /// Pins the speed layer of a view alone, to describe its state; returns the published version the pin belongs to.
-pub async fn pin_speed(layers: &LayerReaders, name: &str) -> Result<(Arc<Published>, SpeedPin), ReadError> {
+pub async fn pin_speed(layers: &LayerReaders, name: &str) -> Result<(Arc<PublishedView>, SpeedPin), ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -230,7 +230,7 @@ pub async fn pin_speed(layers: &LayerReaders, name: &str) -> Result<(Arc<Publish
 /// Pins one version and the generations from its seam on.
 async fn pin_once(
     layers: &LayerReaders,
-    published: &Arc<Published>,
+    published: &Arc<PublishedView>,
     query: Query,
     now: Micros,
 ) -> Result<(BoundQuery, ViewPin), ReadError> {
@@ -255,7 +255,7 @@ async fn pin_once(
 
 /// Returns the range of window starts for which batch is read, in microseconds.
 async fn batch_range(
-    published: &Arc<Published>,
+    published: &Arc<PublishedView>,
     query: &BoundQuery,
     speed: &Arc<SpeedPin>,
 ) -> Result<(i64, i64), ReadError> {
@@ -275,7 +275,7 @@ async fn batch_range(
     work.await.map_err(|_| ReadError::Speed(SpeedError::Stopped))
 }
 
-fn report_mismatch(published: &Published, balance: &Balance) {
+fn report_mismatch(published: &PublishedView, balance: &Balance) {
     let view = &published.view.name;
     metrics::counter!("trueup_ledger_mismatch_total", "view" => view.to_string()).increment(1);
     tracing::error!(

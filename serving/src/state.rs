@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use problem::{Code, Problem};
 use shared::clock::Clock;
 use shared::control::{Runs, Streams};
-use shared::published::{Published, Views};
+use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 
 use crate::admission::Admission;
@@ -41,7 +41,7 @@ impl ServingState {
     }
 
     /// Returns the published state of the view, or the problem `unknown_view`.
-    pub(crate) fn view(&self, name: &str) -> Result<Arc<Published>, Problem> {
+    pub(crate) fn view(&self, name: &str) -> Result<Arc<PublishedView>, Problem> {
         self.views.get(name).ok_or_else(|| self.unknown_view(name))
     }
 

@@ -310,8 +310,8 @@ async fn a_view_without_its_first_version_says_that_the_archive_has_more() {
     let world = world();
     let published = world.views.get("departures").expect("a view");
     let unread = Ledger::of_range(shared::ids::Partition::HISTORY, Offset(0), Offset(1_000));
-    let nothing = shared::published::Published::nothing(published.view.clone(), published.stream.clone());
-    world.views.publish(shared::published::Published { unread, ..nothing });
+    let nothing = shared::published::PublishedView::nothing(published.view.clone(), published.stream.clone());
+    world.views.publish(shared::published::PublishedView { unread, ..nothing });
     world.speed.generations.lock().get_mut("departures").expect("generations").clear();
     for (layer, accepted) in [("merged", 1_000), ("batch", 1_000), ("speed", 1_000)] {
         let answer = world.get(&format!("/v1/views/departures/rows?layer={layer}")).await.json();
@@ -330,7 +330,8 @@ async fn a_ledger_mismatch_makes_the_result_incomplete() {
     let published = world.views.get("departures").expect("a view");
     let mut version = published.version.as_deref().expect("a version").clone();
     version.ledger = swapped;
-    let unbalanced = shared::published::Published::version(published.view.clone(), published.stream.clone(), version);
+    let unbalanced =
+        shared::published::PublishedView::version(published.view.clone(), published.stream.clone(), version);
     world.views.publish(unbalanced);
     let reply = world.get("/v1/views/departures/rows").await;
     assert_eq!(reply.json()["complete"], false);

@@ -14,7 +14,7 @@
 //! A session has no fixed end, so a dropped session may reach into days that are left: [`DroppedSessions`] says how far.
 //! Without a boundary nothing is dropped, or nothing is frozen.
 
-use crate::published::Published;
+use crate::published::PublishedView;
 use crate::retention::Retention;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
 use crate::version::BatchVersion;
@@ -72,7 +72,7 @@ impl Horizon {
     }
 
     /// Returns the horizon of the active version of a view.
-    pub fn of(published: &Published) -> Horizon {
+    pub fn of(published: &PublishedView) -> Horizon {
         match published.version.as_deref() {
             Some(version) => Horizon::of_version(version, published.view.window),
             None => Horizon::NONE,

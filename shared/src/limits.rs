@@ -44,7 +44,7 @@ pub const COMPACTION_EVERY_MS: u64 = 300_000;
 /// Longest time an event waits for its archive file, in milliseconds.
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Milliseconds between two heartbeats of a lake's owner, which also check that it still is the owner.
-pub const OWNER_SEEN_EVERY_MS: u64 = 2_000;
+pub const OWNER_HEARTBEAT_MS: u64 = 2_000;
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// Memory that a batch run may use, in bytes. Larger results are computed in several passes.
@@ -69,17 +69,17 @@ pub const QUERY_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 /// Queries that run at the same time, per core. Small ones, which run on the request's own thread, do not count.
 pub const QUERIES_AT_ONCE_PER_CORE: usize = 2;
 /// Queries that wait for admission. Beyond it a request gets 429.
-pub const QUERIES_WAITING_MAX: usize = 1_000;
+pub const QUERIES_QUEUED_MAX: usize = 1_000;
 /// Bytes of the batch merge cache: merged batch parts of queries, reused by the next such query.
-pub const BATCH_SHARES_BYTES: usize = 256 * 1024 * 1024;
+pub const BATCH_MERGE_CACHE_BYTES: usize = 256 * 1024 * 1024;
 /// Rows of a response if the query sets no limit.
 pub const QUERY_ROWS_DEFAULT: usize = 10_000;
 /// Most rows a query may ask for.
 pub const QUERY_ROWS_MAX: usize = 1_000_000;
 /// Milliseconds after its last use for which a Parquet response that is read in pieces stays the same.
-pub const RANGED_ANSWER_IDLE_MS: u64 = 10_000;
+pub const RANGED_RESPONSE_IDLE_MS: u64 = 10_000;
 /// Bytes of the Parquet responses kept for that, over all clients. A larger one is computed again for every piece.
-pub const RANGED_ANSWERS_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub const RANGED_RESPONSES_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Pause between two polls of a live query if the request sets none, in milliseconds.
 pub const LIVE_EVERY_DEFAULT_MS: u64 = 1_000;
 /// Shortest such pause.
@@ -93,17 +93,17 @@ pub const LIVE_SUBSCRIBERS_MAX: usize = 10_000;
 /// Different live queries at the same time, each of which is computed separately.
 pub const LIVE_FEEDS_MAX: usize = 200;
 /// Bytes of sent events that a live query keeps for subscribers that reconnect.
-pub const LIVE_KEPT_BYTES: usize = 4 * 1024 * 1024;
+pub const LIVE_REPLAY_BYTES: usize = 4 * 1024 * 1024;
 /// Events that may wait for a slow subscriber; one that is farther behind gets the whole result again.
-pub const LIVE_WAITING_EVENTS: usize = 32;
+pub const LIVE_SUBSCRIBER_QUEUE_EVENTS: usize = 32;
 /// Milliseconds that a live query continues without subscribers, which may reconnect.
 pub const LIVE_IDLE_MS: u64 = 30_000;
 /// Milliseconds of silence after which subscribers get a heartbeat.
 pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
 /// Bytes of the response cache: responses are reused while their data has not changed.
-pub const REPEATED_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+pub const RESPONSE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of the largest cached response.
-pub const REPEATED_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+pub const CACHED_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.

@@ -17,7 +17,7 @@ use crate::view::View;
 
 /// Everything that a query on a view reads: a definition, a batch version and a seam.
 #[derive(Debug, Clone)]
-pub struct Published {
+pub struct PublishedView {
     /// The definition that is served: the previous one while a changed one is being computed.
     pub view: Arc<View>,
     pub definition_hash: Arc<str>,
@@ -33,11 +33,11 @@ pub struct Published {
     pub shadow: Option<Arc<View>>,
 }
 
-impl Published {
+impl PublishedView {
     /// Returns `view` without a batch version: speed covers everything.
-    pub fn nothing(view: Arc<View>, stream: Arc<Stream>) -> Published {
+    pub fn nothing(view: Arc<View>, stream: Arc<Stream>) -> PublishedView {
         let seam = Cut::start(stream.partitions);
-        Published {
+        PublishedView {
             definition_hash: Arc::from(view.definition_hash()),
             view,
             stream,
@@ -49,10 +49,10 @@ impl Published {
     }
 
     /// Returns `view` served from `version` and speed.
-    pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> Published {
+    pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> PublishedView {
         let seam = version.seam.clone();
         let definition_hash = Arc::from(view.definition_hash());
-        Published {
+        PublishedView {
             definition_hash,
             view,
             stream,
@@ -67,23 +67,23 @@ impl Published {
 /// All views of the process, each with what it serves now.
 #[derive(Debug, Default)]
 pub struct Views {
-    views: RwLock<BTreeMap<ViewName, Arc<Published>>>,
+    views: RwLock<BTreeMap<ViewName, Arc<PublishedView>>>,
 }
 
 impl Views {
     /// Returns what `view` serves now.
-    pub fn get(&self, view: &str) -> Option<Arc<Published>> {
+    pub fn get(&self, view: &str) -> Option<Arc<PublishedView>> {
         let view: ViewName = view.parse().ok()?;
         self.views.read().get(&view).cloned()
     }
 
     /// Returns every view, by name.
-    pub fn all(&self) -> Vec<Arc<Published>> {
+    pub fn all(&self) -> Vec<Arc<PublishedView>> {
         self.views.read().values().cloned().collect()
     }
 
     /// Replaces what a view serves, in one step.
-    pub fn publish(&self, published: Published) {
+    pub fn publish(&self, published: PublishedView) {
         // I6
         self.views.write().insert(published.view.name.clone(), Arc::new(published));
     }

@@ -8,7 +8,7 @@ use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::ledger::Ledger;
 use crate::partial::block::Part;
-use crate::published::Published;
+use crate::published::PublishedView;
 use crate::seam::Cut;
 use crate::time::Micros;
 use crate::version::BatchVersion;
@@ -54,11 +54,11 @@ pub enum SpeedError {
 /// The speed layer, as its readers see it.
 ///
 /// ```
-/// use shared::published::Published;
+/// use shared::published::PublishedView;
 /// use shared::readers::{SpeedError, SpeedReader};
 ///
 /// /// The events of `published` that batch does not cover yet, whatever their event time.
-/// async fn live_events(speed: &dyn SpeedReader, published: &Published) -> Result<u64, SpeedError> {
+/// async fn live_events(speed: &dyn SpeedReader, published: &PublishedView) -> Result<u64, SpeedError> {
 ///     // One pin for one query: generations are immutable, and they start at the version's seam.
 ///     let pin = speed.pin(published, &published.seam).await?;
 ///     Ok(pin.generations.iter().map(|generation| generation.folded.events + generation.late.events).sum())
@@ -66,13 +66,13 @@ pub enum SpeedError {
 /// ```
 pub trait SpeedReader: Send + Sync {
     /// Returns the generations of the view with this definition, from `seam` on.
-    fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>>;
+    fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>>;
 
     /// Drops generations before `seam`: a published version covers them.
-    fn retire(&self, published: &Published, seam: &Cut);
+    fn retire(&self, published: &PublishedView, seam: &Cut);
 
     /// Stops folding for a definition that is no longer served, and drops its generations.
-    fn forget(&self, published: &Published);
+    fn forget(&self, published: &PublishedView);
 }
 
 /// The batch layer, as its readers see it.
@@ -81,7 +81,7 @@ pub trait BatchReader: Send + Sync {
     /// by date when first needed and kept within a memory budget. Rows outside the range may be among them.
     fn parts<'a>(
         &'a self,
-        published: &'a Published,
+        published: &'a PublishedView,
         version: &'a BatchVersion,
         from: i64,
         to: i64,
@@ -102,8 +102,8 @@ pub trait FileLease: std::fmt::Debug + Send + Sync {}
 
 /// An earlier batch version, served under the definition that computed it.
 #[derive(Debug)]
-pub struct Past {
-    pub published: Arc<Published>,
+pub struct PastVersion {
+    pub published: Arc<PublishedView>,
     pub version: Arc<BatchVersion>,
     /// Keeps the version's files from being deleted until it is dropped.
     pub lease: Box<dyn FileLease>,
@@ -136,5 +136,5 @@ pub enum PastError {
 /// The kept versions of views.
 pub trait PastReader: Send + Sync {
     /// Returns the version of `view` that `moment` names.
-    fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<Past, PastError>>;
+    fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<PastVersion, PastError>>;
 }

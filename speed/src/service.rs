@@ -11,7 +11,7 @@ use shared::handoff::{LogReplay, LogSink};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::limits;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::Stream;
@@ -131,7 +131,7 @@ impl Speed {
     }
 
     /// Sends a request without a reply to every worker of the view's stream.
-    fn broadcast(&self, published: &Published, request: impl Fn(Partition, ViewName, String) -> WorkerRequest) {
+    fn broadcast(&self, published: &PublishedView, request: impl Fn(Partition, ViewName, String) -> WorkerRequest) {
         let Some(followed) = self.streams.get(&published.stream.name) else { return };
         for (partition, mailbox) in (0..published.stream.partitions).map(Partition).zip(&followed.mailboxes) {
             let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
@@ -147,7 +147,7 @@ impl FollowedStream {
 
     async fn pin_partition(
         &self,
-        published: &Published,
+        published: &PublishedView,
         partition: Partition,
         from: Offset,
     ) -> Result<PartitionPin, SpeedError> {
@@ -162,7 +162,7 @@ impl FollowedStream {
 }
 
 impl SpeedReader for Speed {
-    fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+    fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         Box::pin(async move {
             let stream = &published.stream;
             let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
@@ -187,7 +187,7 @@ impl SpeedReader for Speed {
         })
     }
 
-    fn retire(&self, published: &Published, seam: &Cut) {
+    fn retire(&self, published: &PublishedView, seam: &Cut) {
         self.broadcast(published, |partition, view, definition| WorkerRequest::Retire {
             view,
             definition,
@@ -195,7 +195,7 @@ impl SpeedReader for Speed {
         });
     }
 
-    fn forget(&self, published: &Published) {
+    fn forget(&self, published: &PublishedView) {
         self.broadcast(published, |_, view, definition| WorkerRequest::Forget { view, definition });
     }
 }
@@ -268,7 +268,7 @@ mod tests {
             caught_up,
         };
         let log = Arc::new(EmptyLog(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
-        let published = Published::nothing(Arc::clone(&view), Arc::clone(&stream));
+        let published = PublishedView::nothing(Arc::clone(&view), Arc::clone(&stream));
         let seam = published.seam.clone();
         let folded = FoldedStream { stream, log, views: vec![FoldedView { view, seam: seam.clone() }] };
         let clock = Arc::new(ManualClock::at(second(100)));

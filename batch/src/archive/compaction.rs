@@ -9,7 +9,7 @@ use lake::archive_tags::InvalidTag;
 use lake::{ArchiveTags, DataFile};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::time::Day;
 
 /// The size that files should have, and how many are worth the work.
@@ -37,7 +37,7 @@ type TaggedFile<'a> = (ArchiveTags, &'a DataFile);
 
 /// Returns the offset of a partition before which no future cut can fall: the oldest seam of `views`, the views of the
 /// stream. `None`: the stream has no view, so all archived events may be moved.
-pub fn oldest_seam(views: &[&Published], partition: Partition) -> Option<Offset> {
+pub fn oldest_seam(views: &[&PublishedView], partition: Partition) -> Option<Offset> {
     views.iter().map(|view| view.seam.offset(partition)).min()
 }
 

@@ -12,7 +12,7 @@ use shared::clock::Clock;
 use shared::control::Compacted;
 use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::StreamName;
-use shared::published::{Published, Views};
+use shared::published::{PublishedView, Views};
 use shared::stream::Stream;
 use shared::time::{Day, micros_of};
 use shared::window::Window;
@@ -176,7 +176,7 @@ impl Compactor {
     async fn first_to_keep(
         &self,
         stream: &Stream,
-        views: &[Arc<Published>],
+        views: &[Arc<PublishedView>],
         before: Option<&Dropped>,
     ) -> Result<Option<Day>, CompactionError> {
         let now = self.clock.now();
@@ -204,7 +204,7 @@ impl Compactor {
         Ok(Some(before_dropped_sessions(views, wanted)))
     }
 
-    fn views_of(&self, stream: &Stream) -> Vec<Arc<Published>> {
+    fn views_of(&self, stream: &Stream) -> Vec<Arc<PublishedView>> {
         self.views.all().into_iter().filter(|view| view.stream.name == stream.name).collect()
     }
 
@@ -256,7 +256,7 @@ impl Compactor {
 
 /// Returns the first date to keep, moved back until no dropped session reaches past it: the events of such a session must stay
 /// recognizable.
-fn before_dropped_sessions(views: &[Arc<Published>], wanted: Day) -> Day {
+fn before_dropped_sessions(views: &[Arc<PublishedView>], wanted: Day) -> Day {
     let mut wanted = wanted;
     loop {
         let first = views.iter().filter_map(|published| {

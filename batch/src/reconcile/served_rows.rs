@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lake::DataFile;
 use shared::horizon::Horizon;
 use shared::partial::block::Part;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::time::Micros;
 use shared::view::View;
 use shared::window::Window;
@@ -31,7 +31,7 @@ pub struct ServedRows {
 
 impl ServedRows {
     /// Returns the rows that `active` and `generations` served for the windows of the plan.
-    pub fn new(active: &Published, window: Window, plan: &Plan, generations: Vec<Part>) -> ServedRows {
+    pub fn new(active: &PublishedView, window: Window, plan: &Plan, generations: Vec<Part>) -> ServedRows {
         let horizon = Horizon::of(active);
         // Rows that retention takes away are not compared, nor frozen ones unless new events fall into them.
         let first = plan.horizon.first_computed();

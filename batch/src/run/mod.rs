@@ -22,7 +22,7 @@ pub mod served;
 use std::sync::Arc;
 
 use shared::horizon::{Horizon, HorizonInput};
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::version::BatchVersion;
 use shared::view::View;
 use tokio::sync::Semaphore;
@@ -65,7 +65,7 @@ pub struct Attempt<'a> {
     pub executor: &'a Executor,
     pub job: &'a Job,
     pub entry: &'a RunEntry,
-    pub active: &'a Arc<Published>,
+    pub active: &'a Arc<PublishedView>,
 }
 
 impl Executor {
@@ -113,8 +113,8 @@ impl Executor {
         }
     }
 
-    fn active(&self, job: &Job) -> Arc<Published> {
-        let nothing = || Arc::new(Published::nothing(Arc::clone(&job.view), Arc::clone(&job.stream)));
+    fn active(&self, job: &Job) -> Arc<PublishedView> {
+        let nothing = || Arc::new(PublishedView::nothing(Arc::clone(&job.view), Arc::clone(&job.stream)));
         self.layers.views.get(job.view.name.as_str()).unwrap_or_else(nothing)
     }
 }

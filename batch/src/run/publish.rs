@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lake::{Commit, DataFile, LakeError};
 use shared::compare::Comparison;
 use shared::partial::codec::table_schema;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 
@@ -131,7 +131,7 @@ pub async fn swap(attempt: &Attempt<'_>, committed: Committed) -> Result<i64, Ru
     let Committed { version, comparison } = committed;
     let number = version.version;
     let (executor, job) = (attempt.executor, attempt.job);
-    let published = Published::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
+    let published = PublishedView::version(Arc::clone(&job.view), Arc::clone(&job.stream), version);
     let version = published.version.clone();
     // First, so that readers who see the version find its comparison.
     if let Some(comparison) = &comparison {
@@ -148,7 +148,7 @@ pub async fn swap(attempt: &Attempt<'_>, committed: Committed) -> Result<i64, Ru
 }
 
 /// Releases what the version at `published`'s seam covers.
-fn retire(attempt: &Attempt<'_>, published: &Arc<Published>) {
+fn retire(attempt: &Attempt<'_>, published: &Arc<PublishedView>) {
     let (layers, before, seam) = (&attempt.executor.layers, attempt.active, &published.seam);
     layers.speed.retire(published, seam);
     if before.definition_hash != published.definition_hash {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::partial::block::Part;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::readers::{Generation, SpeedPin};
 use shared::seam::Cut;
 use shared::time::Micros;
@@ -35,8 +35,8 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, plan: &Plan) -> Result<Ser
     let SpeedPin { generations, watermark, latest_event } = pinned;
     if attempt.definition_changed() {
         // The new definition must be cut at the same positions before it may become active.
-        let nothing = Published::nothing(Arc::clone(&attempt.job.view), Arc::clone(&attempt.job.stream));
-        let shadow = Published { seam: cut.clone(), ..nothing };
+        let nothing = PublishedView::nothing(Arc::clone(&attempt.job.view), Arc::clone(&attempt.job.stream));
+        let shadow = PublishedView { seam: cut.clone(), ..nothing };
         attempt.cancel().or_cancelled(self::generations(attempt, &shadow, cut, cut)).await??;
     }
     let rows = match complete(&generations, &active.seam, cut) {
@@ -52,7 +52,7 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, plan: &Plan) -> Result<Ser
 /// Returns the generations up to the cut, once speed has closed them there.
 async fn generations(
     attempt: &Attempt<'_>,
-    published: &Published,
+    published: &PublishedView,
     seam: &Cut,
     cut: &Cut,
 ) -> Result<SpeedPin, RunFailure> {

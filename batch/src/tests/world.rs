@@ -25,7 +25,7 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
-use shared::published::{Published, Views};
+use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, Generation, SpeedError, SpeedPin, SpeedReader};
 use shared::retention::Retention;
 use shared::seam::{Cut, CutPoint};
@@ -244,7 +244,7 @@ impl World {
         queue.next(&view.name).await.expect("a run")
     }
 
-    pub fn published(&self, view: &View) -> Option<Arc<Published>> {
+    pub fn published(&self, view: &View) -> Option<Arc<PublishedView>> {
         self.views.get(view.name.as_str())
     }
 
@@ -446,7 +446,7 @@ impl LogRetention for Log {
 }
 
 impl SpeedReader for Log {
-    fn pin<'a>(&'a self, published: &'a Published, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+    fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         Box::pin(async move {
             let hook = self.before_pin.lock().take();
             if let Some(hook) = hook {
@@ -481,11 +481,11 @@ impl SpeedReader for Log {
         })
     }
 
-    fn forget(&self, published: &Published) {
+    fn forget(&self, published: &PublishedView) {
         self.state.lock().retired.insert(published.definition_hash.to_string(), [u64::MAX; 2]);
     }
 
-    fn retire(&self, published: &Published, seam: &Cut) {
+    fn retire(&self, published: &PublishedView, seam: &Cut) {
         let seam = [seam.offset(Partition(0)).0, seam.offset(Partition(1)).0];
         self.state.lock().retired.insert(published.definition_hash.to_string(), seam);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::seam::{Cut, CutPoint};
 use shared::sql::{parse_folded_view, parse_view};
 use shared::stream::Stream;
@@ -21,7 +21,7 @@ pub struct LoadedView {
     /// The definition as declared.
     pub view: Arc<View>,
     /// The active version, under its own definition; or speed alone.
-    pub active: Published,
+    pub active: PublishedView,
     /// The declared definition, if the active version is of another one: speed folds for both, from the same seam, until a
     /// run has computed the new one.
     pub shadow: Option<Arc<View>>,
@@ -40,7 +40,7 @@ pub enum LoadError {
 pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>) -> Result<LoadedView, LoadError> {
     let history = history(lake, stream, &Cut::default()).await?.accepted;
     let nothing = |version_lost: bool| LoadedView {
-        active: Published { unread: history, ..Published::nothing(Arc::clone(view), Arc::clone(stream)) },
+        active: PublishedView { unread: history, ..PublishedView::nothing(Arc::clone(view), Arc::clone(stream)) },
         stream: Arc::clone(stream),
         view: Arc::clone(view),
         shadow: None,
@@ -73,7 +73,7 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     version.files = version_files(&table.snapshot_at(number).await?.files);
 
     let found = |old: Arc<View>, version: BatchVersion, shadow: Option<Arc<View>>| LoadedView {
-        active: Published { shadow: shadow.clone(), ..Published::version(old, Arc::clone(stream), version) },
+        active: PublishedView { shadow: shadow.clone(), ..PublishedView::version(old, Arc::clone(stream), version) },
         shadow,
         ..nothing(false)
     };

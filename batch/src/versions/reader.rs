@@ -14,7 +14,7 @@ use shared::handoff::HandoffError;
 use shared::partial::block::Part;
 use shared::partial::codec::{CodecError, WINDOW_END, WINDOW_START, decode, state_fields};
 use shared::partial::keys::KeyLayout;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::readers::BatchReader;
 use shared::version::BatchVersion;
 use shared::view::View;
@@ -73,7 +73,7 @@ impl VersionReader {
 impl BatchReader for VersionReader {
     fn parts<'a>(
         &'a self,
-        published: &'a Published,
+        published: &'a PublishedView,
         version: &'a BatchVersion,
         from: i64,
         to: i64,

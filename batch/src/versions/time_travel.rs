@@ -9,8 +9,8 @@ use lake::{Lake, LakeError, TablePath, VersionLease};
 use parking_lot::Mutex;
 use shared::ids::ViewName;
 use shared::limits::PAST_VERSIONS_CACHED;
-use shared::published::{Published, Views};
-use shared::readers::{Moment, Past, PastError, PastReader};
+use shared::published::{PublishedView, Views};
+use shared::readers::{Moment, PastError, PastReader, PastVersion};
 use shared::stream::Stream;
 use shared::time::Micros;
 use shared::version::BatchVersion;
@@ -29,19 +29,19 @@ pub struct TimeTravel {
 /// Versions that were queried, with their files.
 #[derive(Default)]
 struct PastVersionCache {
-    versions: HashMap<(ViewName, i64), (Arc<Published>, u64)>,
+    versions: HashMap<(ViewName, i64), (Arc<PublishedView>, u64)>,
     uses: u64,
 }
 
 impl PastVersionCache {
-    fn get(&mut self, key: &(ViewName, i64)) -> Option<Arc<Published>> {
+    fn get(&mut self, key: &(ViewName, i64)) -> Option<Arc<PublishedView>> {
         self.uses += 1;
         let (published, used) = self.versions.get_mut(key)?;
         *used = self.uses;
         Some(Arc::clone(published))
     }
 
-    fn insert(&mut self, key: (ViewName, i64), published: Arc<Published>) {
+    fn insert(&mut self, key: (ViewName, i64), published: Arc<PublishedView>) {
         self.uses += 1;
         self.versions.insert(key, (published, self.uses));
         while self.versions.len() > PAST_VERSIONS_CACHED {
@@ -57,7 +57,7 @@ impl TimeTravel {
         TimeTravel { lake: lake.clone(), views: Arc::clone(views), kept: Arc::clone(kept), cache: Mutex::default() }
     }
 
-    async fn find(&self, view: &ViewName, moment: Moment) -> Result<Past, PastError> {
+    async fn find(&self, view: &ViewName, moment: Moment) -> Result<PastVersion, PastError> {
         let kept = self.kept.of(view).await.map_err(unreadable)?;
         let version = Arc::clone(choose(view, &kept, moment)?);
         let path = TablePath::view(view);
@@ -66,7 +66,7 @@ impl TimeTravel {
         let now = self.views.get(view.as_str()).ok_or_else(|| PastError::Nothing(view.clone()))?;
         if let Some(present) = now.version.as_ref().filter(|present| present.version == version.version) {
             let version = Arc::clone(present);
-            return Ok(Past { published: now, version, lease: Box::new(lease) });
+            return Ok(PastVersion { published: now, version, lease: Box::new(lease) });
         }
         self.load(view, &now.stream, &version, lease).await
     }
@@ -77,7 +77,7 @@ impl TimeTravel {
         stream: &Arc<Stream>,
         version: &Arc<BatchVersion>,
         lease: VersionLease,
-    ) -> Result<Past, PastError> {
+    ) -> Result<PastVersion, PastError> {
         let key = (view.clone(), version.version);
         let cached = self.cache.lock().get(&key);
         let published = match cached {
@@ -90,19 +90,19 @@ impl TimeTravel {
                 let snapshot = table.snapshot_at(version.version).await.map_err(unreadable)?;
                 let files = version_files(&snapshot.files);
                 let version = BatchVersion { files, ..version.as_ref().clone() };
-                let published = Published::version(Arc::new(definition), Arc::clone(stream), version);
+                let published = PublishedView::version(Arc::new(definition), Arc::clone(stream), version);
                 let published = Arc::new(published);
                 self.cache.lock().insert(key, Arc::clone(&published));
                 published
             }
         };
         let version = published.version.as_ref().map_or_else(|| Arc::clone(version), Arc::clone);
-        Ok(Past { published, version, lease: Box::new(lease) })
+        Ok(PastVersion { published, version, lease: Box::new(lease) })
     }
 }
 
 impl PastReader for TimeTravel {
-    fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
+    fn at<'a>(&'a self, view: &'a ViewName, moment: Moment) -> BoxFuture<'a, Result<PastVersion, PastError>> {
         Box::pin(self.find(view, moment))
     }
 }
@@ -223,7 +223,7 @@ mod tests {
         )];
         let mut definitions = shared::sql::parse_definitions(&texts).expect("right");
         let (stream, of) = (definitions.streams.remove(0), definitions.views.remove(0));
-        let published = Arc::new(Published::nothing(Arc::new(of), Arc::new(stream)));
+        let published = Arc::new(PublishedView::nothing(Arc::new(of), Arc::new(stream)));
         let mut cache = PastVersionCache::default();
         for number in 0..2 * PAST_VERSIONS_CACHED as i64 {
             cache.insert((view.clone(), number), Arc::clone(&published));

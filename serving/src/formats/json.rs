@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::ids::{Offset, Partition};
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::time::Micros;
 use shared::types::DataType;
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::query::{LayerChoice, Shape};
 
 /// The metadata of a document, beside the rows.
 #[derive(Debug)]
-pub struct About<'a> {
+pub struct ResponseContext<'a> {
     pub pinned: &'a ViewPin,
     pub layer: LayerChoice,
     /// The instant of the request, or when the version of the past was published; for a view with SLIDE, the end of its window.
@@ -24,7 +24,7 @@ pub struct About<'a> {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct Head<'a> {
+pub struct DocumentHead<'a> {
     view: &'a str,
     layer: &'a str,
     columns: Vec<ColumnHead<'a>>,
@@ -44,7 +44,7 @@ pub struct ColumnHead<'a> {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct Tail<'a> {
+pub struct DocumentTail<'a> {
     seam: Seam,
     watermark: Option<Micros>,
     as_of: Micros,
@@ -75,7 +75,7 @@ pub struct LedgerCounts {
 
 impl Seam {
     /// Returns the seam of the published version.
-    pub fn of(published: &Published) -> Seam {
+    pub fn of(published: &PublishedView) -> Seam {
         let version = published.version.as_ref();
         Seam {
             version: version.map(|v| v.version),
@@ -130,13 +130,16 @@ fn in_words<S: serde::Serializer>(data_type: &DataType, serializer: S) -> Result
 }
 
 /// Writes the result.
-pub fn write(result: &QueryResult, about: &About<'_>, shape: Shape) -> Vec<u8> {
+pub fn write(result: &QueryResult, about: &ResponseContext<'_>, shape: Shape) -> Vec<u8> {
     let mut rows = RowWriter::new(result);
     let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
     if shape == Shape::Document {
         let view = about.pinned.published.view.name.as_str();
-        let head =
-            Head { view, layer: about.layer.name(), columns: result.columns.iter().map(ColumnHead::of).collect() };
+        let head = DocumentHead {
+            view,
+            layer: about.layer.name(),
+            columns: result.columns.iter().map(ColumnHead::of).collect(),
+        };
         append(&head, &mut out);
         // The head is a complete object; the rows replace its closing brace.
         out.pop();
@@ -158,7 +161,7 @@ pub fn write(result: &QueryResult, about: &About<'_>, shape: Shape) -> Vec<u8> {
 
 /// Writes the changes since an earlier result: new or changed rows, and the keys of rows that disappeared, both as JSON
 /// separated by commas; then the metadata of a document.
-pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &About<'_>) -> Vec<u8> {
+pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &ResponseContext<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(changed.len() + gone.len() + 512);
     for (before, list) in [(&b"{\"rows\":["[..], changed), (b"],\"gone\":[", gone)] {
         out.extend_from_slice(before);
@@ -170,9 +173,9 @@ pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &Abo
 }
 
 /// Ends the open object with the metadata.
-fn append_tail(next: Option<&str>, about: &About<'_>, out: &mut Vec<u8>) {
+fn append_tail(next: Option<&str>, about: &ResponseContext<'_>, out: &mut Vec<u8>) {
     let pinned = about.pinned;
-    let tail = Tail {
+    let tail = DocumentTail {
         seam: Seam::of(&pinned.published),
         watermark: pinned.speed.watermark,
         as_of: about.as_of,

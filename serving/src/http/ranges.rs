@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use problem::{Code, Problem};
-use shared::limits::{RANGED_ANSWER_IDLE_MS, RANGED_ANSWERS_BYTES_MAX};
+use shared::limits::{RANGED_RESPONSE_IDLE_MS, RANGED_RESPONSES_BYTES_MAX};
 
 /// A complete response: the encoded rows and the headers that describe them.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl RangeCache {
     pub fn get(&self, url: &str) -> Option<CompleteResponse> {
         let now = shared::clock::monotonic_now();
         let mut entries = self.0.lock();
-        entries.retain(|entry| now.duration_since(entry.used) < Duration::from_millis(RANGED_ANSWER_IDLE_MS));
+        entries.retain(|entry| now.duration_since(entry.used) < Duration::from_millis(RANGED_RESPONSE_IDLE_MS));
         let entry = entries.iter_mut().find(|entry| entry.url == url)?;
         entry.used = now;
         Some(entry.response.clone())
@@ -53,7 +53,7 @@ impl RangeCache {
         let mut entries = self.0.lock();
         entries.retain(|entry| entry.url != url);
         entries.push_back(CachedRange { url: url.to_owned(), used: shared::clock::monotonic_now(), response });
-        while entries.iter().map(|entry| entry.response.body.len()).sum::<usize>() > RANGED_ANSWERS_BYTES_MAX {
+        while entries.iter().map(|entry| entry.response.body.len()).sum::<usize>() > RANGED_RESPONSES_BYTES_MAX {
             entries.pop_front();
         }
     }
@@ -129,9 +129,9 @@ mod tests {
         cache.insert("b", response(20));
         assert_eq!(cache.get("a").map(|w| w.body.len()), Some(10));
         assert!(cache.get("c").is_none());
-        cache.insert("c", response(RANGED_ANSWERS_BYTES_MAX));
+        cache.insert("c", response(RANGED_RESPONSES_BYTES_MAX));
         assert!(cache.get("a").is_none() && cache.get("b").is_none() && cache.get("c").is_some());
-        cache.insert("d", response(RANGED_ANSWERS_BYTES_MAX + 1));
+        cache.insert("d", response(RANGED_RESPONSES_BYTES_MAX + 1));
         assert!(cache.get("d").is_none());
     }
 }

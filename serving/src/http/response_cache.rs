@@ -2,7 +2,7 @@
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
-use shared::limits::{REPEATED_ANSWER_BYTES_MAX, REPEATED_ANSWERS_BYTES};
+use shared::limits::{CACHED_RESPONSE_BYTES_MAX, RESPONSE_CACHE_BYTES};
 
 use super::ranges::CompleteResponse;
 use crate::entity_tag::EntityTag;
@@ -25,8 +25,8 @@ pub struct ResponseCache(Cache<EntityTag, CompleteResponse, Bytes>);
 impl Default for ResponseCache {
     fn default() -> ResponseCache {
         let options = OptionsBuilder::new()
-            .estimated_items_capacity(REPEATED_ANSWERS_BYTES / REPEATED_ANSWER_BYTES_MAX)
-            .weight_capacity(REPEATED_ANSWERS_BYTES as u64)
+            .estimated_items_capacity(RESPONSE_CACHE_BYTES / CACHED_RESPONSE_BYTES_MAX)
+            .weight_capacity(RESPONSE_CACHE_BYTES as u64)
             .build()
             .expect("both capacities are given");
         ResponseCache(Cache::with_options(options, Bytes, Default::default(), DefaultLifecycle::default()))
@@ -41,7 +41,7 @@ impl ResponseCache {
 
     /// Caches a response, unless it is too large.
     pub fn insert(&self, tag: &EntityTag, response: &CompleteResponse) {
-        if response.body.len() > REPEATED_ANSWER_BYTES_MAX {
+        if response.body.len() > CACHED_RESPONSE_BYTES_MAX {
             return;
         }
         self.0.insert(tag.clone(), response.clone());
@@ -63,14 +63,14 @@ mod tests {
     fn bytes_are_bounded_and_large_responses_are_not_cached() {
         let cache = ResponseCache::default();
         let tag = |n: usize| EntityTag::named(&n.to_string());
-        cache.insert(&tag(0), &response(REPEATED_ANSWER_BYTES_MAX + 1));
+        cache.insert(&tag(0), &response(CACHED_RESPONSE_BYTES_MAX + 1));
         assert!(cache.get(&tag(0)).is_none());
         cache.insert(&tag(1), &response(10));
         assert_eq!(cache.get(&tag(1)).map(|response| response.body.len()), Some(10));
         for n in 2..1_000 {
-            cache.insert(&tag(n), &response(REPEATED_ANSWER_BYTES_MAX));
+            cache.insert(&tag(n), &response(CACHED_RESPONSE_BYTES_MAX));
         }
-        assert!(cache.0.weight() <= REPEATED_ANSWERS_BYTES as u64);
-        assert!(cache.0.len() > REPEATED_ANSWERS_BYTES / REPEATED_ANSWER_BYTES_MAX / 2, "the capacity is used");
+        assert!(cache.0.weight() <= RESPONSE_CACHE_BYTES as u64);
+        assert!(cache.0.len() > RESPONSE_CACHE_BYTES / CACHED_RESPONSE_BYTES_MAX / 2, "the capacity is used");
     }
 }

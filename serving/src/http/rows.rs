@@ -18,7 +18,7 @@ use super::response_cache::ResponseCache;
 use crate::admission::QueryContext;
 use crate::entity_tag::EntityTag;
 use crate::execute::execute;
-use crate::formats::json::About;
+use crate::formats::json::ResponseContext;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{ReadError, ViewPin, pin};
 use crate::query::Shape;
@@ -163,7 +163,9 @@ fn write(
 ) -> Result<CompleteResponse, Problem> {
     let result = execute(query, pinned, context)?;
     let body = match format {
-        Format::Json => json::write(&result, &About { pinned, layer: query.layer, as_of }, query.request.shape),
+        Format::Json => {
+            json::write(&result, &ResponseContext { pinned, layer: query.layer, as_of }, query.request.shape)
+        }
         Format::Ndjson => ndjson::write(&result),
         Format::Csv => csv::write(&result),
         Format::Parquet => parquet::write(&result)?,

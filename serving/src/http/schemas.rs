@@ -9,12 +9,12 @@ use utoipa::openapi::Components;
 use super::drift::Drift;
 use super::health::Health;
 use super::{streams, views};
-use crate::formats::json::{Head, Tail};
+use crate::formats::json::{DocumentHead, DocumentTail};
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
-    Head<'static>,
-    Tail<'static>,
+    DocumentHead<'static>,
+    DocumentTail<'static>,
     views::ViewList<'static>,
     views::VersionList<'static>,
     views::ViewStatus<'static>,

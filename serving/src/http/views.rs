@@ -13,7 +13,7 @@ use shared::changes::view::view_changes;
 use shared::compare::{Comparison, ComparisonSummary};
 use shared::control::{Run, RunFilter, RunProgress, RunState};
 use shared::ids::{Offset, Partition};
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::readers::SpeedPin;
 use shared::time::{MICROS_PER_DAY, Micros};
 use shared::types::DataType;
@@ -274,7 +274,7 @@ fn time(name: &str, text: Option<String>) -> Result<Option<Micros>, Problem> {
     time.map(Some).ok_or_else(|| invalid_parameter(format!("{name}: \"{text}\" is not a time")))
 }
 
-async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatus<'a> {
+async fn status<'a>(state: &ServingState, published: &'a PublishedView) -> ViewStatus<'a> {
     let view = published.view.as_ref();
     let name = view.name.as_str();
     let mut problems = Vec::new();
@@ -323,7 +323,7 @@ async fn status<'a>(state: &ServingState, published: &'a Published) -> ViewStatu
     }
 }
 
-fn shadow_status<'a>(state: &ServingState, published: &Published, shadow: &'a View) -> Shadow<'a> {
+fn shadow_status<'a>(state: &ServingState, published: &PublishedView, shadow: &'a View) -> Shadow<'a> {
     let latest = RunFilter { view: Some(shadow.name.to_string()), state: None, before: None, limit: 1 };
     let run = state.runs.list(&latest).ok().and_then(|page| page.runs.into_iter().next());
     Shadow {
@@ -408,7 +408,7 @@ fn live_state(pin: &SpeedPin) -> LiveState {
     }
 }
 
-fn newest_window(published: &Published, pin: Option<&SpeedPin>) -> Option<Micros> {
+fn newest_window(published: &PublishedView, pin: Option<&SpeedPin>) -> Option<Micros> {
     let window = published.view.window;
     // The client chooses the window of SLIDE.
     if matches!(window, Window::All | Window::Slide { .. }) {

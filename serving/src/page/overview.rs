@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use shared::published::Published;
+use shared::published::PublishedView;
 
 use super::base::{Base, NavigationEntry, html};
 use super::charted::charted_measure;
@@ -47,7 +47,7 @@ pub async fn render(State(state): State<ServingState>) -> Response {
     html(&OverviewPage { base: Base::new(NavigationEntry::Overview, "Overview"), streams, cards })
 }
 
-fn card(published: &Published) -> Card {
+fn card(published: &PublishedView) -> Card {
     let view = published.view.as_ref();
     let (measure, additive) = charted_measure(view).unwrap_or_default();
     let dimensions: Vec<&str> = view.dimensions.iter().map(|d| d.name.as_str()).collect();

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::view::OutputColumn;
 
 use super::base::{Base, NavigationEntry, html};
@@ -58,7 +58,7 @@ pub async fn render(State(state): State<ServingState>, Path(name): Path<String>)
     html(&page(&name, &published))
 }
 
-fn page(name: &str, published: &Published) -> ViewPage {
+fn page(name: &str, published: &PublishedView) -> ViewPage {
     let view = published.view.as_ref();
     let (numbers, first) = (numbers(view), charted_measure(view));
     let shown = view.output.iter().filter_map(|column| match column {

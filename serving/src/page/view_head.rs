@@ -1,7 +1,7 @@
 //! Renders the head of a view's pages: its name, its description, and the links between them.
 
 use axum::response::Response;
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::view::View;
 
 use super::base;
@@ -20,7 +20,7 @@ pub struct ViewHead {
 }
 
 impl ViewHead {
-    pub fn of(published: &Published, compares: bool) -> ViewHead {
+    pub fn of(published: &PublishedView, compares: bool) -> ViewHead {
         let view = published.view.as_ref();
         ViewHead { name: view.name.to_string(), stream: view.stream.to_string(), about: about(view), compares }
     }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use shared::limits::{LIVE_FEEDS_MAX, LIVE_IDLE_MS, LIVE_KEPT_BYTES, LIVE_SUBSCRIBERS_MAX, LIVE_WAITING_EVENTS};
+use shared::limits::{
+    LIVE_FEEDS_MAX, LIVE_IDLE_MS, LIVE_REPLAY_BYTES, LIVE_SUBSCRIBER_QUEUE_EVENTS, LIVE_SUBSCRIBERS_MAX,
+};
 use shared::time::Micros;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -21,7 +23,7 @@ use super::row_changes::RowHashes;
 use crate::admission::{AdmissionError, QueryContext};
 use crate::entity_tag::EntityTag;
 use crate::execute::{ExecuteError, execute};
-use crate::formats::json::{self, About};
+use crate::formats::json::{self, ResponseContext};
 use crate::pin::{ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
@@ -113,7 +115,7 @@ impl Feeds {
             return Err(SubscribeError::Feeds);
         }
         let epoch = std::collections::hash_map::RandomState::new().hash_one(&query);
-        let (sender, _) = broadcast::channel(LIVE_WAITING_EVENTS);
+        let (sender, _) = broadcast::channel(LIVE_SUBSCRIBER_QUEUE_EVENTS);
         let feed = Arc::new(Feed::new(epoch, sender));
         // Before the task starts, so that its end cannot be missed.
         let subscription = self.attach(&feed, last_id).ok_or(SubscribeError::Feeds)?;
@@ -175,7 +177,7 @@ impl FeedState {
     fn keep(&mut self, frame: Frame) {
         self.kept_bytes += frame.bytes.len();
         self.kept.push_back(frame);
-        while self.kept_bytes > LIVE_KEPT_BYTES {
+        while self.kept_bytes > LIVE_REPLAY_BYTES {
             let Some(oldest) = self.kept.pop_front() else { break };
             self.kept_bytes -= oldest.bytes.len();
         }
@@ -360,7 +362,7 @@ fn compute(
 ) -> Result<(LastPoll, FeedUpdate), ExecuteError> {
     metrics::counter!("trueup_live_computations_total").increment(1);
     let result = execute(query, pinned, context)?;
-    let about = About { pinned, layer: query.layer, as_of };
+    let about = ResponseContext { pinned, layer: query.layer, as_of };
     let names = result.columns.iter().map(|column| format!("{} {:?}", column.name, column.data_type));
     let layout = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
     let (rows, changes) = before.rows.next(&result);
@@ -410,7 +412,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_subscriber_gets_the_snapshot_and_continues_from_there() {
         let feeds = Feeds::default();
-        let sender = broadcast::channel(LIVE_WAITING_EVENTS).0;
+        let sender = broadcast::channel(LIVE_SUBSCRIBER_QUEUE_EVENTS).0;
         let feed = Arc::new(Feed::new(7, sender));
         let publish = |change: Option<&str>, snapshot: &str| {
             let change = change.map(|change| change.as_bytes().to_vec());
@@ -418,7 +420,7 @@ mod tests {
         };
         publish(None, "{}");
         let mut slow = feeds.attach(&feed, None).expect("the feed is open");
-        let last = LIVE_WAITING_EVENTS as u64 + 5;
+        let last = LIVE_SUBSCRIBER_QUEUE_EVENTS as u64 + 5;
         (1..=last).for_each(|n| publish(Some("{}"), &format!("{{\"n\":{n}}}")));
         let frame = slow.next().await.expect("an event");
         let text = String::from_utf8_lossy(&frame.bytes).into_owned();

@@ -7,7 +7,7 @@
 use shared::horizon::Horizon;
 use shared::partial::codec::window_bounds;
 use shared::partial::merge::{Grain, MergeSpec};
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::time::Micros;
 use shared::view::{Precision, View};
 use shared::window::{Window, WindowId};
@@ -47,7 +47,12 @@ impl Query {
     ///
     /// Windows that retention dropped are excluded: batch has none of them, and late events for them would make a part
     /// look like a whole. Frozen windows stay as batch has them: no run will include what speed has for them.
-    pub fn bind(self, published: &Published, layer: LayerChoice, instants: Instants) -> Result<BoundQuery, QueryError> {
+    pub fn bind(
+        self,
+        published: &PublishedView,
+        layer: LayerChoice,
+        instants: Instants,
+    ) -> Result<BoundQuery, QueryError> {
         let window = published.view.window;
         // I12: no window is computed from a part of its events.
         let horizon = Horizon::of(published);

@@ -4,7 +4,7 @@
 //! cursor of a view with SLIDE also holds the instant of the first page. Live rows may still appear between two pages; a
 //! client that needs one consistent result requests all rows at once, up to the limit.
 
-use shared::published::Published;
+use shared::published::PublishedView;
 
 use super::{QueryError, invalid};
 
@@ -49,7 +49,7 @@ impl Cursor {
     }
 
     /// Returns true if the cursor was issued for the version that is published now.
-    pub fn is_current(self, published: &Published) -> bool {
+    pub fn is_current(self, published: &PublishedView) -> bool {
         self.version == published.version.as_ref().map(|v| v.version)
     }
 }

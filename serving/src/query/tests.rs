@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::sql::{Definitions, parse_definitions};
 
 use super::*;
@@ -19,7 +19,7 @@ fn view() -> View {
 fn span(parameters: &[(&str, &str)]) -> bound::WindowBounds {
     let mut definitions = definitions();
     let (view, stream) = (definitions.views.remove(0), definitions.streams.remove(0));
-    let published = Published::nothing(Arc::new(view), Arc::new(stream));
+    let published = PublishedView::nothing(Arc::new(view), Arc::new(stream));
     let instants = bound::Instants { now: Micros(0), latest_event: None };
     let query = parse(parameters).expect("a query").bind(&published, LayerChoice::Merged, instants).expect("bound");
     query.span(published.view.window)

@@ -2,7 +2,7 @@
 //!
 //! On views with SLIDE, `as_of` is the instant at which the window ends and does not choose a version.
 
-use shared::published::Published;
+use shared::published::PublishedView;
 use shared::readers::Moment;
 use shared::time::Micros;
 use shared::window::Window;
@@ -14,7 +14,7 @@ use super::{LayerChoice, Parameters, QueryError, invalid, layer};
 ///
 /// A cursor keeps the version of the first page if that was chosen by time, or if only batch contributes.
 pub fn parse(
-    published: &Published,
+    published: &PublishedView,
     parameters: &[(String, String)],
     now: Micros,
 ) -> Result<Option<Moment>, QueryError> {
@@ -71,12 +71,12 @@ mod tests {
 
     use super::*;
 
-    fn published(window: &str) -> Published {
+    fn published(window: &str) -> PublishedView {
         let sql = format!(
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at'); CREATE VIEW v AS SELECT COUNT(*) AS n FROM s{window};"
         );
         let mut definitions = shared::sql::parse_definitions(&[("s".to_owned(), sql)]).expect("right");
-        Published::nothing(Arc::new(definitions.views.remove(0)), Arc::new(definitions.streams.remove(0)))
+        PublishedView::nothing(Arc::new(definitions.views.remove(0)), Arc::new(definitions.streams.remove(0)))
     }
 
     fn choice(window: &str, parameters: &[(&str, &str)]) -> Result<Option<Moment>, String> {

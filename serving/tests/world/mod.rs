@@ -35,9 +35,9 @@ use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::states::{EventPositions, Offsets};
-use shared::published::{Published, Views};
+use shared::published::{PublishedView, Views};
 use shared::readers::{
-    BatchReader, Generation, Moment, Past, PastError, PastReader, SpeedError, SpeedPin, SpeedReader,
+    BatchReader, Generation, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader,
 };
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
@@ -145,7 +145,7 @@ pub struct FakeSpeed {
 }
 
 impl SpeedReader for FakeSpeed {
-    fn pin<'a>(&'a self, published: &'a Published, _: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+    fn pin<'a>(&'a self, published: &'a PublishedView, _: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
         let moved =
             self.seam_moves.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         let generations = self.generations.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
@@ -161,9 +161,9 @@ impl SpeedReader for FakeSpeed {
         })
     }
 
-    fn retire(&self, _: &Published, _: &Cut) {}
+    fn retire(&self, _: &PublishedView, _: &Cut) {}
 
-    fn forget(&self, _: &Published) {}
+    fn forget(&self, _: &PublishedView) {}
 }
 
 /// The parts of all views by name, each with the date on which its windows start.
@@ -178,7 +178,7 @@ pub struct FakeBatch {
 impl BatchReader for FakeBatch {
     fn parts<'a>(
         &'a self,
-        published: &'a Published,
+        published: &'a PublishedView,
         _: &'a BatchVersion,
         from: i64,
         to: i64,
@@ -196,7 +196,7 @@ impl BatchReader for FakeBatch {
 pub struct FakePast;
 
 impl PastReader for FakePast {
-    fn at<'a>(&'a self, view: &'a ViewName, _: Moment) -> BoxFuture<'a, Result<Past, PastError>> {
+    fn at<'a>(&'a self, view: &'a ViewName, _: Moment) -> BoxFuture<'a, Result<PastVersion, PastError>> {
         Box::pin(async { Err(PastError::Nothing(view.clone())) })
     }
 }
@@ -391,7 +391,7 @@ impl World {
         let stream = Arc::clone(&streams[0]);
         let published = Views::default();
         for view in &views {
-            published.publish(Published::nothing(Arc::clone(view), Arc::clone(&stream)));
+            published.publish(PublishedView::nothing(Arc::clone(view), Arc::clone(&stream)));
         }
         World {
             origins: Origins::default(),
@@ -444,7 +444,7 @@ impl World {
             };
             self.batch.parts.lock().insert(name.clone(), parts);
             self.runs.versions.lock().insert(0, published.clone());
-            self.views.publish(Published::version(Arc::clone(view), Arc::clone(&self.stream), published));
+            self.views.publish(PublishedView::version(Arc::clone(view), Arc::clone(&self.stream), published));
         }
     }
 
@@ -455,7 +455,7 @@ impl World {
             let version = published.version.as_deref().expect("a version").clone();
             let version = BatchVersion { frozen_before: shared::time::Day::parse(day), ..version };
             let (view, stream) = (Arc::clone(&published.view), Arc::clone(&self.stream));
-            self.views.publish(Published::version(view, stream, version));
+            self.views.publish(PublishedView::version(view, stream, version));
         }
     }
 

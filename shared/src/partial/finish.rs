@@ -20,7 +20,7 @@ use crate::partial::sketch::Width;
 use crate::partial::sketch::listing::Listed;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
 use crate::partial::states::double_sums::DoubleSum;
-use crate::partial::states::first_last::{EdgeValues, Edges};
+use crate::partial::states::first_last::{EdgeValues, FirstLastStates};
 use crate::partial::states::integer_sums::IntegerSums;
 use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::{DoubleDouble, States};
@@ -33,22 +33,22 @@ const DECIMAL_MAX: i128 = 10i128.pow(38) - 1;
 /// A finished column, the rows whose value did not fit its type (their value is NULL), and the 95 % interval around
 /// values that are not exact. `bounds` is `None` if all rows are exact.
 #[derive(Debug, Clone)]
-pub struct Finished {
+pub struct MeasureColumn {
     pub column: ArrayRef,
     pub overflowed: Option<BooleanBuffer>,
     pub bounds: Option<Bounds>,
 }
 
-impl Finished {
-    fn exact(column: ArrayRef) -> Finished {
-        Finished { column: canonical_column(column), overflowed: None, bounds: None }
+impl MeasureColumn {
+    fn exact(column: ArrayRef) -> MeasureColumn {
+        MeasureColumn { column: canonical_column(column), overflowed: None, bounds: None }
     }
 }
 
 /// Finishes every measure of `view`: one column each, with a row per group. `states` has one entry per aggregate.
-pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, EvaluateError> {
+pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<MeasureColumn>, EvaluateError> {
     let rows = states.first().map_or(0, States::len);
-    let aggregates: Vec<Finished> = view.aggregates.iter().zip(states).map(|(a, s)| finish(a, s)).collect();
+    let aggregates: Vec<MeasureColumn> = view.aggregates.iter().zip(states).map(|(a, s)| finish(a, s)).collect();
     let composed: Vec<_> = view.measures.iter().map(|m| &m.expression).filter(|e| e.as_column().is_none()).collect();
     let mut computed = if composed.is_empty() {
         Vec::new()
@@ -71,18 +71,18 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<Finished>, 
             });
             let column = canonical_column(computed.next().expect("one column per composed measure"));
             let bounds = bounds::of_composed(view, states, &aggregates, &measure.expression, &column)?;
-            Ok(Finished { column, overflowed, bounds })
+            Ok(MeasureColumn { column, overflowed, bounds })
         }
     });
     measures.collect()
 }
 
 /// Finishes one aggregate.
-pub fn finish(aggregate: &Aggregate, states: &States) -> Finished {
+pub fn finish(aggregate: &Aggregate, states: &States) -> MeasureColumn {
     finish_within(aggregate, states, Width::Two)
 }
 
-fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finished {
+fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> MeasureColumn {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
     let rounded = states.rounded();
     let column: ArrayRef = match rounded.as_ref().unwrap_or(states) {
@@ -97,7 +97,7 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                 sum.filter(|_| *count > 0).map(|sum| nearest(sum) / unit / *count as f64)
             };
             let column: Float64Array = sums.iter().zip(counts).map(average).collect();
-            return Finished { column: Arc::new(column), overflowed: flags(sums, |_| true), bounds: None };
+            return MeasureColumn { column: Arc::new(column), overflowed: flags(sums, |_| true), bounds: None };
         }
         States::Integers { sums, counts } => {
             return match argument {
@@ -105,7 +105,7 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                     let value = |(sum, count): (Option<i256>, &i64)| sum.and_then(decimal).filter(|_| *count > 0);
                     let column: Decimal128Array = sums.iter().zip(counts).map(value).collect();
                     let typed = column.with_precision_and_scale(38, scale).expect("checked to have 38 digits at most");
-                    Finished {
+                    MeasureColumn {
                         column: Arc::new(typed),
                         overflowed: flags(sums, |sum| decimal(sum).is_some()),
                         bounds: None,
@@ -116,7 +116,7 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
                     let value = |(sum, count): (Option<i256>, &i64)| sum.and_then(long).filter(|_| *count > 0);
                     let column: Int64Array = sums.iter().zip(counts).map(value).collect();
                     let overflowed = flags(sums, |sum| long(sum).is_some());
-                    Finished { column: Arc::new(column), overflowed, bounds: None }
+                    MeasureColumn { column: Arc::new(column), overflowed, bounds: None }
                 }
             };
         }
@@ -144,13 +144,13 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Finish
             let value = |spread: f64| if root { spread / unit } else { spread / unit / unit };
             Arc::new(groups.variances(sample, root).map(|spread| spread.map(value)).collect::<Float64Array>())
         }
-        States::Edges(edges) => edge_column(argument, edges),
+        States::FirstLast(edges) => edge_column(argument, edges),
         States::Sketches(sketches) => return finish_sketches(argument, sketches, width),
     };
-    Finished::exact(column)
+    MeasureColumn::exact(column)
 }
 
-fn edge_column(argument: DataType, edges: &Edges) -> ArrayRef {
+fn edge_column(argument: DataType, edges: &FirstLastStates) -> ArrayRef {
     let seen = edges.seen();
     match &edges.values {
         EdgeValues::Longs(values) => ordered_column(argument, values, &seen),
@@ -163,7 +163,7 @@ fn edge_column(argument: DataType, edges: &Edges) -> ArrayRef {
     }
 }
 
-fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> Finished {
+fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> MeasureColumn {
     match &sketches.groups {
         Groups::Distinct(groups) => {
             let counts: Vec<_> = groups.iter().map(|group| group.estimate(width)).collect();
@@ -174,7 +174,7 @@ fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> Fin
             let is_exact = counts.iter().all(|c| c.range.is_none());
             let bounds = (!is_exact).then(|| Bounds { low: column(&|r| r.0), high: column(&|r| r.1) });
             let column = Arc::new(counts.iter().map(|c| Some(long(c.count))).collect::<Int64Array>());
-            Finished { column, overflowed: None, bounds }
+            MeasureColumn { column, overflowed: None, bounds }
         }
         Groups::Longs(wanted, groups) => percentiles(groups, *wanted, width, |values| {
             let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
@@ -194,7 +194,7 @@ fn percentiles<T: Quantity>(
     wanted: Wanted,
     width: Width,
     discrete: impl Fn(&[Option<T>]) -> ArrayRef,
-) -> Finished {
+) -> MeasureColumn {
     let found: Vec<_> = groups.iter().map(|group| group.estimate(wanted, width)).collect();
     let column = |points: Vec<Option<Point<T>>>| -> ArrayRef {
         if wanted.continuous {
@@ -209,10 +209,10 @@ fn percentiles<T: Quantity>(
     let is_exact = found.iter().flatten().all(|f| f.range.is_none());
     let bounds = (!is_exact).then(|| Bounds { low: bound(&|r| r.0), high: bound(&|r| r.1) });
     let column = canonical_column(column(found.iter().map(|f| f.as_ref().map(|f| f.point)).collect()));
-    Finished { column, overflowed: None, bounds }
+    MeasureColumn { column, overflowed: None, bounds }
 }
 
-fn listed(lists: Vec<Option<Listed>>) -> Finished {
+fn listed(lists: Vec<Option<Listed>>) -> MeasureColumn {
     let bound = |of: &dyn Fn(&(String, String)) -> String| -> ArrayRef {
         let texts = lists.iter().map(|list| list.as_ref().and_then(|l| l.range.as_ref()).map(of));
         Arc::new(texts.collect::<StringViewArray>())
@@ -220,7 +220,7 @@ fn listed(lists: Vec<Option<Listed>>) -> Finished {
     let is_exact = lists.iter().flatten().all(|list| list.range.is_none());
     let bounds = (!is_exact).then(|| Bounds { low: bound(&|r| r.0.clone()), high: bound(&|r| r.1.clone()) });
     let column: StringViewArray = lists.iter().map(|list| list.as_ref().map(|l| &*l.text)).collect();
-    Finished { column: Arc::new(column), overflowed: None, bounds }
+    MeasureColumn { column: Arc::new(column), overflowed: None, bounds }
 }
 
 fn long(count: u64) -> i64 {

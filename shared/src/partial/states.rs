@@ -24,7 +24,7 @@ pub use self::arithmetic::DoubleDouble;
 use self::double_sums::{DoubleSum, DoubleSums};
 use self::exact::Total;
 use self::exact_variance::ExactSpread;
-use self::first_last::{Edge, Edges};
+use self::first_last::{Edge, FirstLastStates};
 use self::integer_sums::IntegerSums;
 pub use self::selection::{EventPositions, Offsets, Selection};
 use self::sketches::Sketches;
@@ -90,7 +90,7 @@ pub enum States {
     /// The same in batch, rounded only when finished.
     ExactSpread(Vec<ExactSpread>),
     /// FIRST_VALUE and LAST_VALUE.
-    Edges(Edges),
+    FirstLast(FirstLastStates),
     /// COUNT(DISTINCT), percentiles and TOP_K.
     Sketches(Sketches),
 }
@@ -118,8 +118,8 @@ impl States {
                     Precision::Sketch => States::Spread(Spreads::default()),
                 };
             }
-            AggregateFunction::First => return States::Edges(Edges::new(Edge::First, argument)),
-            AggregateFunction::Last => return States::Edges(Edges::new(Edge::Last, argument)),
+            AggregateFunction::First => return States::FirstLast(FirstLastStates::new(Edge::First, argument)),
+            AggregateFunction::Last => return States::FirstLast(FirstLastStates::new(Edge::Last, argument)),
             AggregateFunction::CountDistinct
             | AggregateFunction::Percentile { .. }
             | AggregateFunction::TopK { .. } => {
@@ -143,7 +143,7 @@ impl States {
             States::Texts { values, .. } => values.len(),
             States::Spread(groups) => groups.len(),
             States::ExactSpread(groups) => groups.len(),
-            States::Edges(edges) => edges.places.len(),
+            States::FirstLast(edges) => edges.places.len(),
             States::Sketches(sketches) => sketches.len(),
         }
     }
@@ -185,7 +185,7 @@ impl States {
             States::Texts { values, .. } => values.resize(len, None),
             States::Spread(groups) => groups.resize(len),
             States::ExactSpread(groups) => groups.resize_with(len, ExactSpread::default),
-            States::Edges(edges) => edges.resize(len),
+            States::FirstLast(edges) => edges.resize(len),
             States::Sketches(sketches) => sketches.resize(len),
         }
     }
@@ -252,7 +252,7 @@ impl States {
             }
             States::Spread(groups) => groups.observe(selection, argument),
             States::ExactSpread(groups) => variance::observe_exact(groups, selection, argument),
-            States::Edges(edges) => edges.observe(selection, argument, places),
+            States::FirstLast(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
         }
     }
@@ -312,7 +312,7 @@ impl States {
                 });
             }
             (States::Spread(ours), States::Spread(theirs)) => ours.merge(groups, theirs, first),
-            (States::Edges(ours), States::Edges(theirs)) => ours.merge(groups, theirs, first),
+            (States::FirstLast(ours), States::FirstLast(theirs)) => ours.merge(groups, theirs, first),
             (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
         }
@@ -361,7 +361,7 @@ impl States {
             States::ExactSpread(groups) => {
                 groups.capacity() * size_of::<ExactSpread>() + groups.iter().map(ExactSpread::bytes).sum::<usize>()
             }
-            States::Edges(edges) => edges.bytes(),
+            States::FirstLast(edges) => edges.bytes(),
             States::Sketches(sketches) => sketches.bytes(),
         }
     }

@@ -39,7 +39,7 @@ use crate::partial::sketch::percentile::{Percentile, Point, Quantity, double};
 use crate::partial::sketch::top_k::{Item, TopK};
 use crate::partial::states::double_sums::{DoubleSum, DoubleSums};
 use crate::partial::states::exact::Total;
-use crate::partial::states::first_last::{EdgeValues, Edges};
+use crate::partial::states::first_last::{EdgeValues, FirstLastStates};
 use crate::partial::states::integer_sums::IntegerSums;
 use crate::partial::states::sketches::{Groups, Sketches};
 use crate::partial::states::variance::{Spreads, Stored};
@@ -140,7 +140,7 @@ fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
             fields.extend(parts.map(|part| field(part, ArrowType::Float64, false)));
             fields
         }
-        States::Edges(_) => vec![
+        States::FirstLast(_) => vec![
             field("time", timestamp_type(), true),
             field("offset", ArrowType::Int64, true),
             field("partition", ArrowType::Int64, true),
@@ -191,7 +191,7 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
                 part(|group| group.squares.low),
             ]
         }
-        States::Edges(edges) => {
+        States::FirstLast(edges) => {
             let part = |of: fn(&(i64, i64, i64)) -> i64| edges.places.iter().map(move |place| place.as_ref().map(of));
             let times: TimestampMicrosecondArray = part(|place| place.0).collect();
             let offsets: Int64Array = part(|place| place.1).collect();
@@ -280,7 +280,7 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
             }
             States::Spread(groups)
         }
-        States::Edges(Edges { edge, .. }) => {
+        States::FirstLast(FirstLastStates { edge, .. }) => {
             let times = columns[0].as_primitive::<TimestampMicrosecondType>();
             let (offsets, partitions) = (longs(&columns[1]), longs(&columns[2]));
             let place = |(row, time): (usize, Option<i64>)| time.map(|time| (time, offsets[row], partitions[row]));
@@ -296,7 +296,7 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
                 }
                 _ => EdgeValues::Longs(ordered_values(&columns[3])),
             };
-            States::Edges(Edges { edge, places: times.iter().enumerate().map(place).collect(), values })
+            States::FirstLast(FirstLastStates { edge, places: times.iter().enumerate().map(place).collect(), values })
         }
         States::Sketches(Sketches { precision, groups }) => {
             let exact = columns.last().expect("every sketch has its exact value beside it");

@@ -14,7 +14,7 @@ use arrow::compute::{and, is_not_null, is_null, nullif};
 use arrow::datatypes::{DataType as ArrowType, Field, Float64Type, Schema};
 use arrow::error::ArrowError;
 
-use super::{Finished, finish_within};
+use super::{MeasureColumn, finish_within};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::partial::sketch::Width;
 use crate::partial::states::States;
@@ -37,7 +37,7 @@ pub struct Bounds {
 pub(super) fn of_composed(
     view: &View,
     states: &[States],
-    aggregates: &[Finished],
+    aggregates: &[MeasureColumn],
     expression: &Scalar,
     column: &ArrayRef,
 ) -> Result<Option<Bounds>, EvaluateError> {

@@ -18,7 +18,7 @@ pub enum Edge {
 
 /// The values at one edge, one per group. NULL is not a value.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Edges {
+pub struct FirstLastStates {
     pub edge: Edge,
     /// Time, offset and partition of the value; `None`: nothing seen.
     pub places: Vec<Option<(i64, i64, i64)>>,
@@ -37,16 +37,16 @@ pub enum EdgeValues {
     Texts(Vec<String>),
 }
 
-impl Edges {
+impl FirstLastStates {
     /// Of no groups, for values of a type.
-    pub fn new(edge: Edge, data_type: DataType) -> Edges {
+    pub fn new(edge: Edge, data_type: DataType) -> FirstLastStates {
         let values = match data_type {
             DataType::Decimal { .. } => EdgeValues::Decimals(Vec::new()),
             DataType::Double => EdgeValues::Doubles(Vec::new()),
             DataType::String | DataType::Json => EdgeValues::Texts(Vec::new()),
             _ => EdgeValues::Longs(Vec::new()),
         };
-        Edges { edge, places: Vec::new(), values }
+        FirstLastStates { edge, places: Vec::new(), values }
     }
 
     /// Returns, for each group, whether it has a value.
@@ -97,7 +97,7 @@ impl Edges {
         }
     }
 
-    pub(super) fn merge(&mut self, groups: &[u32], other: &Edges, first: usize) {
+    pub(super) fn merge(&mut self, groups: &[u32], other: &FirstLastStates, first: usize) {
         for (row, group) in (first..).zip(groups).filter(|(_, group)| **group != NO_GROUP) {
             let group = *group as usize;
             let Some(place) = other.places[row] else { continue };

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::partial::codec::{decode_states, encode};
-use crate::partial::finish::{Finished, finish, finish_measures};
+use crate::partial::finish::{MeasureColumn, finish, finish_measures};
 use crate::scalar::Scalar;
 use crate::view::{Measure, OutputColumn, View};
 use crate::window::Window;
@@ -162,7 +162,7 @@ pub(super) fn view(aggregates: Vec<Aggregate>) -> View {
 }
 
 /// Equal values; of DOUBLE up to rounding.
-fn assert_same(aggregate: &Aggregate, found: &Finished, expected: &Finished) {
+fn assert_same(aggregate: &Aggregate, found: &MeasureColumn, expected: &MeasureColumn) {
     assert!(found.bounds.is_none() && expected.bounds.is_none(), "{aggregate:?} is exact");
     if aggregate.data_type() != DataType::Double {
         assert_eq!(&found.column, &expected.column, "{aggregate:?}");
@@ -210,7 +210,7 @@ proptest! {
             // Row 1 of both into group 2, the others nowhere.
             shifted.merge(&[NO_GROUP, 2, NO_GROUP], &right, 0);
             shifted.merge(&[2], &left, 1);
-            let at = |column: &ArrayRef, row| Finished { column: column.slice(row, 1), overflowed: None, bounds: None };
+            let at = |column: &ArrayRef, row| MeasureColumn { column: column.slice(row, 1), overflowed: None, bounds: None };
             let shifted = finish(&aggregate, &shifted);
             assert_same(&aggregate, &at(&shifted.column, 2), &at(&expected.column, 1));
             prop_assert_eq!(one.len(), GROUPS);
