@@ -34,11 +34,15 @@ fn the_server_starts_again_after_comparing_an_infinite_with_a_finite_value() {
         "{comparison}"
     );
     assert_eq!(comparison["rows"][0]["served"], json!("Infinity"));
-    let cpc = |world: &World| world.rows("v", "")["rows"][0]["cpc"].clone();
-    assert_eq!(cpc(&world), json!(3.0));
+    let check = |world: &World| {
+        let rows = world.rows("v", "")["rows"].clone();
+        assert_eq!(rows[0]["cpc"], json!(3.0));
+        assert_eq!(layers(&rows), [("batch", "final"), ("batch", "open")]);
+    };
+    check(&world);
     assert_eq!(world.stop(), Some(0));
     world.start();
-    assert_eq!(cpc(&world), json!(3.0));
+    check(&world);
     assert_eq!(world.get("/v1/views/v/compare").json(), comparison);
 }
 
@@ -67,8 +71,17 @@ fn nan_is_equal_to_nan_and_raises_no_alarm() {
         };
         let batch = world.rows(view, "&layer=batch")["rows"].clone();
         assert_eq!(shown(&live), shown(&batch));
+        // A window over all time never closes.
+        assert!(layers(&live).iter().all(|row| *row == ("speed", "open")), "{live}");
+        assert!(layers(&batch).iter().all(|row| *row == ("batch", "open")), "{batch}");
         assert_eq!(batch.as_array().expect("rows").len(), if view == "v" { 1 } else { 2 });
     }
+}
+
+/// The layer and the finality of each row.
+fn layers(rows: &Value) -> Vec<(&str, &str)> {
+    let rows = rows.as_array().expect("rows").iter();
+    rows.map(|row| (row["_layer"].as_str().expect("a layer"), row["_finality"].as_str().expect("a finality"))).collect()
 }
 
 /// The rows without the columns that name their layers.
@@ -105,7 +118,11 @@ fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
         let (live, live_day) = (world.rows(view, "")["rows"].clone(), world.rows(view, day)["rows"].clone());
         let comparison = compared(&world, view);
         assert_eq!(comparison["rows_equal"], comparison["rows_compared"], "{comparison}");
-        assert_eq!(figures(&world.rows(view, "")["rows"]), figures(&live));
+        let exact = world.rows(view, "")["rows"].clone();
+        assert_eq!(figures(&exact), figures(&live));
+        // The watermark is 12:20, so the last hour is still open.
+        assert_eq!(layers(&live), [("speed", "closed"), ("speed", "closed"), ("speed", "open")]);
+        assert_eq!(layers(&exact), [("batch", "final"), ("batch", "final"), ("batch", "open")]);
         assert_eq!(live[0]["d"], Value::Null);
         assert_eq!(live[2]["d"], json!(m));
         let merged_day = world.rows(view, day)["rows"].clone();
@@ -119,8 +136,10 @@ fn sums_that_overflow_on_the_way_are_the_same_in_both_layers() {
     }
     send(&world, "s", &[event("2001-01-01T13:00:00Z", -1e308, format!("-{m}"))]);
     for view in ["alone", "beside"] {
-        let day = world.rows(view, day)["rows"][0].clone();
+        let days = world.rows(view, day)["rows"].clone();
+        let day = &days[0];
         assert_eq!(day["d"], json!(m), "batch's stored sums and one on top");
+        assert_eq!(layers(&days), [("merged", "open")]);
         if view == "beside" {
             assert_eq!(day["x"], json!(1e308));
         }
