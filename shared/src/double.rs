@@ -3,8 +3,8 @@
 //! `canonical` maps every NaN to one bit pattern, which `total_cmp` puts above every number, and -0.0 to 0.0. Two canonical
 //! DOUBLEs are the same value exactly if they have the same bits, so grouping, sorting and comparing by bits are right.
 //!
-//! `serde_json` is built without `float_roundtrip`: it may read a number a few units in the last place off. What is kept in
-//! JSON goes through [`make_exact`] before it is written, or is read by [`read_exactly`].
+//! `serde_json` is built without `float_roundtrip`: it may read a number a few units in the last place off. JSON that is
+//! stored goes through [`make_exact`] before it is written, or is read by [`read_exactly`].
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -145,7 +145,7 @@ fn slack(function: AggregateFunction, values: &[f64]) -> f64 {
     f64::MIN_POSITIVE + if weight > 1e298 { weight / 2f64.powi(15) } else { largest / 2f64.powi(90) }
 }
 
-/// Returns whether `a` is `b` but for rounding. An infinity is no other value, unless rounding decides whether the value
+/// Returns whether `a` is `b` but for rounding. An infinity equals only itself, unless rounding decides whether the value
 /// fits a DOUBLE.
 fn is_near(function: AggregateFunction, values: &[f64], a: f64, b: f64) -> bool {
     if a.to_bits() == b.to_bits() {
