@@ -203,8 +203,17 @@ impl SpeedReader for Around {
         let part = Part { layout: Arc::new(layout), panes: false, keys: Keys::default(), blocks: Vec::new() };
         let at = Offset(self.next.load(Ordering::SeqCst));
         let empty = Ledger::EMPTY;
-        let generation =
-            Generation { partition: Partition(0), from: at, to: at, part, folded: empty, late: empty, accepted: empty };
+        let generation = Generation {
+            partition: Partition(0),
+            from: at,
+            to: at,
+            part,
+            folded: empty,
+            late: empty,
+            failed: empty,
+            failed_events: Arc::default(),
+            accepted: empty,
+        };
         Box::pin(async { Ok(SpeedPin { generations: vec![generation], watermark: None, latest_event: None }) })
     }
 

@@ -46,6 +46,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_events_ahead_total",
         "accepted events whose event time is too far ahead of their arrival to move the watermark",
     ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_failed_events_total",
+        "events that the speed layer excluded from a view because an expression failed for them; those read again after a restart are counted again",
+    ),
     (Kind::Counter, Unit::Count, "trueup_events_rejected_total", "rejected lines: not valid events of their stream"),
     (Kind::Gauge, Unit::Count, "trueup_quarantine_lines", "rejected lines that the quarantine holds"),
     (

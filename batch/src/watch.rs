@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use polars::prelude::{AllowedOptimizations, DataFrame, LazyFrame, polars_err};
 use tokio::sync::Notify;
 
 use crate::failure::RunFailure;
+use crate::recompute::failed::FailedLog;
 
 /// A request to stop, shared by all clones. Once set it stays set.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +60,8 @@ pub struct Watch {
     pub rows: Arc<AtomicU64>,
     /// Bytes of archive files read so far by all queries.
     pub bytes: Arc<AtomicU64>,
+    /// The events that failed for the view.
+    pub failed: Arc<Mutex<FailedLog>>,
 }
 
 impl Watch {

@@ -1,4 +1,4 @@
-// Shows the notices of a view above its figures: a drift alarm, a new definition that is being computed, an unbalanced ledger.
+// Shows the notices of a view above its figures: a drift alarm, a new definition that is being computed, failed events, an unbalanced ledger.
 
 import { element } from "./dom.js";
 import { count } from "./format.js";
@@ -18,6 +18,12 @@ function shadowNotice(shadow) {
     element("p", { text: shadow.changes.map(describe).join(", "), title: shadow.sql }));
 }
 
+function incomplete({ ledger, stream }) {
+  const { accepted, batch, speed, late, failed } = ledger;
+  if (accepted !== batch + speed + late + failed) return [element("b", { text: "The ledger does not balance:" }), `accepted ${count(accepted)}, batch ${count(batch)}, speed ${count(speed)}, late ${count(late)}, failed ${count(failed)}.`];
+  return [element("b", { text: `${count(failed)} excluded:` }), "an expression of the view failed for these events. ", element("a", { href: `/v1/streams/${stream}/failed`, text: "Show the events" })];
+}
+
 /** Shows the notices of a view, as `/v1/views` returns it; hides `target` if there are none. */
 export function showNotices(target, view) {
   const { alarm, shadow, complete, ledger } = view;
@@ -26,7 +32,7 @@ export function showNotices(target, view) {
   target.dataset.shown = shown;
   const notices = [];
   if (alarm) notices.push(element("p", { class: "alarm banner", role: "alert" }, element("b", { text: "Alarm:" }), `${alarm}. `, element("a", { href: `/compare/${view.name}`, text: "Show the comparison" })));
-  if (complete === false) notices.push(element("p", { class: "alarm banner", role: "alert" }, element("b", { text: "The ledger does not balance:" }), `accepted ${count(ledger.accepted)}, batch ${count(ledger.batch)}, speed ${count(ledger.speed)}, late ${count(ledger.late)}.`));
+  if (complete === false) notices.push(element("p", { class: "alarm banner", role: "alert" }, ...incomplete(view)));
   if (shadow) notices.push(shadowNotice(shadow));
   target.replaceChildren(...notices);
   target.hidden = notices.length === 0;

@@ -96,8 +96,8 @@ function showFacts(card, view, now) {
     ["next run", view.next_run ? relative(view.next_run, now) : view.schedule ? "–" : "on request", view.schedule ? `schedule: ${view.schedule}` : "start a run on the Batch page, or with POST /v1/views/…/runs"],
     ["exact", batch ? rowCount(batch.rows) : "–", batch ? `${batch.full ? "full" : "incremental"} run ${batch.run}` : ""],
     ["live", state ? rowCount(state.rows) : "–", state ? `${bytes(state.bytes)} of memory: everything since the seam` : ""],
-    ["ledger", ledger(view), view.ledger ? `accepted ${view.ledger.accepted} = batch ${view.ledger.batch} + speed ${view.ledger.speed} + late ${view.ledger.late}` : ""],
+    ["ledger", ledger(view), view.ledger ? `accepted ${view.ledger.accepted} = batch ${view.ledger.batch} + speed ${view.ledger.speed} + late ${view.ledger.late} + failed ${view.ledger.failed}` : ""],
   ]);
 }
 
-const ledger = (view) => (view.complete === null ? "–" : view.complete ? "balances" : "does not balance");
+const ledger = (view) => (view.complete === null ? "–" : view.complete ? "balances" : view.ledger.failed ? `${view.ledger.failed} failed` : "does not balance");

@@ -80,6 +80,8 @@ fn world() -> World {
         part: live,
         folded: Ledger::EMPTY,
         late: Ledger::EMPTY,
+        failed: Ledger::EMPTY,
+        failed_events: Arc::default(),
         accepted: Ledger::EMPTY,
     };
     world.speed.generations.lock().insert("bidding".to_owned(), vec![generation]);

@@ -10,8 +10,9 @@ use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
 use shared::horizon::Horizon;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
-use shared::partial::finish::{Bounds, finish_measures};
+use shared::partial::finish::{Bounds, finish_measures_within};
 use shared::partial::merge::{Grain, Layers, MergeError, Merged, merge_onto};
+use shared::partial::query_budget::QueryBudget;
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
@@ -101,7 +102,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         }
         None => merge_onto(&spec, None, &pinned.parts(query.layer), allowance)?,
     };
-    let measures = LazyMeasures::new(view, &merged);
+    let measures = LazyMeasures::new(view, &merged, allowance);
     let mut rows = measures.having((0..merged.len() as u32).collect())?;
     if let Some(row_filter) = &query.request.row_filter {
         rows = measures.passing(rows, row_filter, dimensions)?;
@@ -116,12 +117,13 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
     let next = (shown < total).then(|| Cursor { offset: shown, version, as_of }.encode(query.request.fingerprint));
 
     let bounds = bounds(view, query, &merged, &rows);
-    let live = LiveWindows::of(query, pinned)?;
+    let live = LiveWindows::of(query, pinned, allowance)?;
     let judge = Judge {
         watermark: pinned.speed.watermark,
         allowed_lateness: published.stream.allowed_lateness,
         horizon: Horizon::of(published),
         of_view: query.request.grain == Grain::Window,
+        failed: pinned.failed_events(query.layer),
     };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
     let finality = rows.iter().zip(&bounds).map(|(row, bounds)| {
@@ -129,7 +131,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         judge.judge(*bounds, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
     });
     let finality = finality.collect();
-    Ok(QueryResult { columns: columns(view, query, &merged, &rows, &bounds)?, layers, finality, next })
+    Ok(QueryResult { columns: columns((view, query), &merged, (&rows, &bounds), allowance)?, layers, finality, next })
 }
 
 fn bounds(view: &View, query: &BoundQuery, merged: &Merged, rows: &[u32]) -> Vec<WindowBounds> {
@@ -142,11 +144,10 @@ fn bounds(view: &View, query: &BoundQuery, merged: &Merged, rows: &[u32]) -> Vec
 }
 
 fn columns(
-    view: &View,
-    query: &BoundQuery,
+    (view, query): (&View, &BoundQuery),
     merged: &Merged,
-    rows: &[u32],
-    bounds: &[WindowBounds],
+    (rows, bounds): (&[u32], &[WindowBounds]),
+    allowance: &QueryBudget,
 ) -> Result<Vec<ResultColumn>, ExecuteError> {
     let mut columns = Vec::with_capacity(2 + query.request.dimensions.len() + query.request.measures.len());
     if view.window != Window::All {
@@ -160,7 +161,7 @@ fn columns(
         let (name, data_type) = (dimension.name.clone(), dimension.expression.data_type);
         columns.push(ResultColumn::exact(name, data_type, ColumnRole::Dimension, values));
     }
-    let finished = finish_measures(view, &gathered(view, merged, rows))?;
+    let finished = finish_measures_within(view, &gathered(view, merged, rows), allowance)?;
     for index in &query.request.measures {
         let (measure, finished) = (&view.measures[*index], &finished[*index]);
         columns.push(ResultColumn {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
-use shared::evaluate::{EvaluateError, evaluate};
+use shared::evaluate::EvaluateError;
+use shared::evaluate::pieces::{evaluate_or_null, evaluate_within};
 use shared::partial::finish::finish;
 use shared::partial::merge::Merged;
+use shared::partial::query_budget::QueryBudget;
 use shared::scalar::Scalar;
 use shared::view::View;
 
@@ -28,13 +30,14 @@ pub enum MeasuresError {
 pub struct LazyMeasures<'a> {
     view: &'a View,
     merged: &'a Merged,
+    allowance: &'a QueryBudget,
     aggregates: Vec<OnceCell<ArrayRef>>,
 }
 
 impl<'a> LazyMeasures<'a> {
     /// Wraps `merged`; finishes nothing yet.
-    pub fn new(view: &'a View, merged: &'a Merged) -> LazyMeasures<'a> {
-        LazyMeasures { view, merged, aggregates: vec![OnceCell::new(); view.aggregates.len()] }
+    pub fn new(view: &'a View, merged: &'a Merged, allowance: &'a QueryBudget) -> LazyMeasures<'a> {
+        LazyMeasures { view, merged, allowance, aggregates: vec![OnceCell::new(); view.aggregates.len()] }
     }
 
     /// Returns the measure with this index, for every row.
@@ -42,14 +45,17 @@ impl<'a> LazyMeasures<'a> {
         let expression = &self.view.measures[measure].expression;
         match expression.as_column() {
             Some(aggregate) => Ok(Arc::clone(self.aggregate(aggregate))),
-            None => self.over_aggregates(expression),
+            // As it is shown: NULL where its text would be too long.
+            None => {
+                Ok(evaluate_or_null(&[expression], &self.aggregates_of(expression)?, self.allowance)?.remove(0).column)
+            }
         }
     }
 
     /// Returns the rows that satisfy the view's HAVING.
     pub fn having(&self, rows: Vec<u32>) -> Result<Vec<u32>, MeasuresError> {
         match &self.view.having {
-            Some(having) => Ok(true_rows(rows, &self.over_aggregates(having)?)),
+            Some(having) => Ok(true_rows(rows, &self.evaluated(having, &self.aggregates_of(having)?)?)),
             None => Ok(rows),
         }
     }
@@ -77,7 +83,7 @@ impl<'a> LazyMeasures<'a> {
             true => column(at),
             false => Ok(new_null_array(&data_type(at), self.merged.len())),
         });
-        let value = self.evaluated(condition, columns.collect::<Result<_, _>>()?)?;
+        let value = self.evaluated(condition, &self.table(columns.collect::<Result<_, _>>()?)?)?;
         Ok(true_rows(rows, &value))
     }
 
@@ -85,22 +91,26 @@ impl<'a> LazyMeasures<'a> {
         self.aggregates[index].get_or_init(|| finish(&self.view.aggregates[index], &self.merged.states[index]).column)
     }
 
-    fn over_aggregates(&self, expression: &Scalar) -> Result<ArrayRef, MeasuresError> {
+    /// Returns the aggregates that `expression` reads, in a table with NULL in place of the others.
+    fn aggregates_of(&self, expression: &Scalar) -> Result<RecordBatch, MeasuresError> {
         let mut reads = vec![false; self.aggregates.len()];
         expression.for_each_column(&mut |index| reads[index] = true);
         let column = |(index, read): (usize, &bool)| match read {
             true => Arc::clone(self.aggregate(index)),
             false => new_null_array(&self.view.aggregates[index].data_type().arrow(), self.merged.len()),
         };
-        self.evaluated(expression, reads.iter().enumerate().map(column).collect())
+        self.table(reads.iter().enumerate().map(column).collect())
     }
 
-    fn evaluated(&self, expression: &Scalar, columns: Vec<ArrayRef>) -> Result<ArrayRef, MeasuresError> {
+    fn table(&self, columns: Vec<ArrayRef>) -> Result<RecordBatch, MeasuresError> {
         let fields = columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let options = RecordBatchOptions::new().with_row_count(Some(self.merged.len()));
-        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        Ok(evaluate(&[expression], &rows)?.remove(0))
+        Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    }
+
+    fn evaluated(&self, expression: &Scalar, rows: &RecordBatch) -> Result<ArrayRef, MeasuresError> {
+        Ok(evaluate_within(&[expression], rows, self.allowance, self.merged.bytes())?.remove(0))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use shared::partial::merge::{Layers, MergeError, Merged, merge};
+use shared::partial::merge::{Layers, MergeError, Merged, merge_onto};
+use shared::partial::query_budget::QueryBudget;
 use shared::window::{Window, WindowId};
 
 use crate::pin::ViewPin;
@@ -17,20 +18,24 @@ pub enum LiveWindows {
 }
 
 impl LiveWindows {
-    /// Finds the windows of `query`; `None` if speed holds nothing, or its part is in the result.
-    pub fn of(query: &BoundQuery, pinned: &ViewPin) -> Result<Option<LiveWindows>, MergeError> {
+    /// Finds the windows of `query` within its allowance; `None` if speed holds nothing, or its part is in the result.
+    pub fn of(
+        query: &BoundQuery,
+        pinned: &ViewPin,
+        allowance: &QueryBudget,
+    ) -> Result<Option<LiveWindows>, MergeError> {
         if query.layer != LayerChoice::Batch || pinned.speed.generations.is_empty() {
             return Ok(None);
         }
         let view = pinned.published.view.as_ref();
         let Window::Session { .. } = view.window else {
-            let merged = merge(&query.merge_spec(view, &[]), &pinned.parts(LayerChoice::Speed))?;
+            let merged = merge_onto(&query.merge_spec(view, &[]), None, &pinned.parts(LayerChoice::Speed), allowance)?;
             return Ok(Some(LiveWindows::Windows(merged.windows.into_iter().collect())));
         };
         // Both layers together: a live session may extend a session of batch without sharing an event.
         let mut whole = query.merge_spec(view, &query.request.dimensions);
         whole.windows = WindowId::EVERY;
-        let merged = merge(&whole, &pinned.parts(LayerChoice::Merged))?;
+        let merged = merge_onto(&whole, None, &pinned.parts(LayerChoice::Merged), allowance)?;
         let mut sessions: HashMap<Box<[u8]>, Vec<(i64, i64)>> = HashMap::new();
         for row in (0..merged.len()).filter(|row| merged.layers[*row].0 & Layers::SPEED.0 != 0) {
             let key = merged.keys.get(merged.groups[row]);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use shared::failed_events::FailedEvents;
 use shared::handoff::HandoffError;
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
@@ -65,6 +66,10 @@ pub struct Balance {
     pub speed: Ledger,
     /// Excluded by speed since the seam, as late.
     pub late: Ledger,
+    /// Excluded by speed since the seam, because an expression failed for them.
+    pub failed: Ledger,
+    /// Excluded by the batch version for the same reason; `batch` accounts for them.
+    pub failed_in_batch: u64,
     /// Accepted before the seam.
     pub before_seam: Ledger,
     /// Only in the archive until the first run; part of `accepted`.
@@ -86,19 +91,32 @@ impl Balance {
             batch: published.version.as_ref().map_or(Ledger::EMPTY, |version| version.ledger),
             speed: pin.generations.iter().map(|g| g.folded).sum(),
             late: pin.generations.iter().map(|g| g.late).sum(),
+            failed: pin.generations.iter().map(|g| g.failed).sum(),
+            failed_in_batch: published.version.as_ref().map_or(0, |version| version.failed.events()),
             before_seam: published.seam.accepted(),
             unread: published.unread,
         }
     }
 
-    /// Returns true if no event is missing or counted twice in the layers of `layer`.
+    /// Returns true if the layers of `layer` account for every event, and none failed.
     pub fn is_complete(&self, layer: LayerChoice) -> bool {
+        let failed = match layer {
+            LayerChoice::Merged => self.failed_in_batch + self.failed.events,
+            LayerChoice::Batch => self.failed_in_batch,
+            LayerChoice::Speed => self.failed.events,
+        };
+        failed == 0 && self.is_balanced(layer)
+    }
+
+    /// Returns true if no event is missing or counted twice in the layers of `layer`, failed ones included.
+    pub fn is_balanced(&self, layer: LayerChoice) -> bool {
         // I2: batch accounts for the events before the seam, speed for those from it on.
+        let since_seam = self.speed + self.late + self.failed;
         match layer {
             // I2: nothing twice, nothing missing.
-            LayerChoice::Merged => self.batch + self.speed + self.late == self.accepted,
+            LayerChoice::Merged => self.batch + since_seam == self.accepted,
             LayerChoice::Batch => self.batch == self.before_seam + self.unread,
-            LayerChoice::Speed => self.before_seam + self.speed + self.late + self.unread == self.accepted,
+            LayerChoice::Speed => self.before_seam + since_seam + self.unread == self.accepted,
         }
     }
 }
@@ -128,6 +146,13 @@ impl ViewPin {
             LayerChoice::Batch => batch.collect(),
             LayerChoice::Speed => speed.collect(),
         }
+    }
+
+    /// Returns the events that the layers in `layer` exclude because an expression failed for them.
+    pub fn failed_events(&self, layer: LayerChoice) -> Vec<&FailedEvents> {
+        let version = self.published.version.iter().filter(|_| layer != LayerChoice::Speed).map(|v| &v.failed);
+        let speed = self.speed.generations.iter().filter(|_| layer != LayerChoice::Batch).map(|g| &*g.failed_events);
+        version.chain(speed).filter(|failed| !failed.is_empty()).collect()
     }
 
     /// Estimates the work of merging `query`, in plain states: rows and keys, weighted by the cost of sketches.
@@ -247,7 +272,7 @@ async fn pin_once(
     }
     let balance = Balance::of(published, &speed);
     let complete = balance.is_complete(layer);
-    if !complete {
+    if !balance.is_balanced(layer) {
         report_mismatch(published, &balance);
     }
     Ok((query, ViewPin { published: Arc::clone(published), batch, speed, balance, complete, past: None }))

@@ -51,6 +51,7 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .route("/v1/streams/{stream}", plain(get(streams::describe)))
         .route("/v1/streams/{stream}/late", get(streams::late))
         .route("/v1/streams/{stream}/ahead", get(streams::ahead))
+        .route("/v1/streams/{stream}/failed", plain(get(streams::failed)))
         .route(
             "/v1/streams/{stream}/quarantine",
             get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),

@@ -17,6 +17,7 @@ pub mod decimal;
 pub mod double;
 pub mod evaluate;
 pub mod explain;
+pub mod failed_events;
 pub mod handoff;
 pub mod horizon;
 pub mod ids;

@@ -113,6 +113,18 @@ pub const SQL_TOKENS_MAX: usize = 20_000;
 pub const SQL_CHAIN_TOKENS_MAX: usize = 1_500;
 /// Most nodes of one lowered expression: some SQL forms repeat an operand, and nesting them multiplies it.
 pub const SQL_NODES_MAX: usize = 20_000;
+/// Longest text that an expression may build, in bytes. A query with a longer one gets 413; an event of a view whose
+/// expressions build a longer one is excluded from that view and listed as failed; such a measure is NULL and flagged.
+pub const EVALUATED_TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of the texts that expressions build for the rows evaluated at once. More rows are evaluated in several pieces; one
+/// row that needs more is treated as one with too long a text.
+pub const EVALUATION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the texts that the measures of one table may have while a run finishes them. Beyond it the run fails.
+pub const MEASURES_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Failed events listed per view, and per view and partition since its last version.
+pub const FAILED_EVENTS_LISTED_MAX: usize = 100;
+/// Days with failed events that a view tells apart. Beyond it neighbouring days count as one span.
+pub const FAILED_SPANS_MAX: usize = 1_000;
 /// Longest LIKE pattern, in characters.
 pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;
 /// Longest definition file, in bytes.

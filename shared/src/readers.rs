@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::failed_events::FailedEvents;
 use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::ledger::Ledger;
@@ -24,6 +25,9 @@ pub struct Generation {
     pub folded: Ledger,
     /// Late events, which speed excluded.
     pub late: Ledger,
+    /// Events that are in no row because an expression failed for them.
+    pub failed: Ledger,
+    pub failed_events: Arc<FailedEvents>,
     /// Every accepted event of the partition before `to`, as the log counted them.
     pub accepted: Ledger,
 }

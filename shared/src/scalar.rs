@@ -165,30 +165,44 @@ impl Scalar {
         }
     }
 
+    /// Calls `each` with every operand.
+    pub fn for_each_child<'a>(&'a self, each: &mut dyn FnMut(&'a Scalar)) {
+        match &self.node {
+            Node::Column(_) | Node::Literal(_) => {}
+            Node::Arithmetic(_, a, b) | Node::Compare(_, a, b) | Node::And(a, b) | Node::Or(a, b) => {
+                each(a);
+                each(b);
+            }
+            Node::Not(a) | Node::Negate(a) | Node::IsNull(a) | Node::Cast(a) | Node::In(a, _) | Node::Shift(a, _) => {
+                each(a);
+            }
+            Node::Like { text, .. } => each(text),
+            Node::Case(branches, otherwise) => {
+                for (condition, result) in branches {
+                    each(condition);
+                    each(result);
+                }
+                if let Some(otherwise) = otherwise {
+                    each(otherwise);
+                }
+            }
+            Node::Coalesce(items) | Node::Call(_, items) => items.iter().for_each(each),
+        }
+    }
+
     /// Calls `each` with the index of every column the expression reads, as often as it reads it.
     pub fn for_each_column(&self, each: &mut dyn FnMut(usize)) {
         match &self.node {
             Node::Column(index) => each(*index),
-            Node::Literal(_) => {}
-            Node::Arithmetic(_, a, b) | Node::Compare(_, a, b) | Node::And(a, b) | Node::Or(a, b) => {
-                a.for_each_column(each);
-                b.for_each_column(each);
-            }
-            Node::Not(a) | Node::Negate(a) | Node::IsNull(a) | Node::Cast(a) | Node::In(a, _) | Node::Shift(a, _) => {
-                a.for_each_column(each);
-            }
-            Node::Like { text, .. } => text.for_each_column(each),
-            Node::Case(branches, otherwise) => {
-                for (condition, result) in branches {
-                    condition.for_each_column(each);
-                    result.for_each_column(each);
-                }
-                if let Some(otherwise) = otherwise {
-                    otherwise.for_each_column(each);
-                }
-            }
-            Node::Coalesce(items) | Node::Call(_, items) => items.iter().for_each(|item| item.for_each_column(each)),
+            _ => self.for_each_child(&mut |child| child.for_each_column(each)),
         }
+    }
+
+    /// Returns the number of nodes.
+    pub fn nodes(&self) -> usize {
+        let mut nodes = 1;
+        self.for_each_child(&mut |child| nodes += child.nodes());
+        nodes
     }
 }
 

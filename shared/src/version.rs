@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::compare::Comparison;
 use crate::data_file::DataFile;
+use crate::failed_events::FailedEvents;
 use crate::ids::ViewName;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
@@ -68,6 +69,9 @@ pub struct BatchVersion {
     /// Events that arrived after all their windows had been dropped or frozen: the ledger counts them, no row does.
     #[serde(default)]
     pub past_retention: u64,
+    /// Events that are in no row because an expression of the view failed for them: the ledger counts them.
+    #[serde(default, skip_serializing_if = "FailedEvents::is_empty")]
+    pub failed: FailedEvents,
     /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
@@ -221,6 +225,7 @@ mod tests {
                 frozen_before: None,
                 dropped_sessions_end: watermark,
                 past_retention: count,
+                failed: FailedEvents::default(),
                 files: Vec::new(),
             }
         }

@@ -1,20 +1,22 @@
-//! Folds a batch of the log into the rows of one view: evaluates its expressions, assigns panes, excludes late events and
-//! accumulates.
+//! Folds a batch of the log into the rows of one view: evaluates its expressions, assigns panes, excludes late and failed
+//! events, and accumulates.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 use arrow::row::Rows;
-use shared::evaluate::{EvaluateError, evaluate};
+use shared::evaluate::EvaluateError;
+use shared::evaluate::events::{EvaluatedEvents, EventExpressions, Needed};
+use shared::evaluate::pieces::FailedRow;
+use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
+use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
 use shared::partial::keys::KeyLayout;
 use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
-use shared::scalar::Scalar;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use shared::view::View;
@@ -30,11 +32,14 @@ pub enum FoldError {
 }
 
 /// The events of a fold, by verdict.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FoldVerdicts {
     pub folded: Ledger,
     /// Events excluded because they came after allowed lateness.
     pub late: Ledger,
+    /// Events excluded because an expression failed for them, whether late or not.
+    pub failed: Ledger,
+    pub failed_events: FailedEvents,
 }
 
 /// What a view needs of a batch, computed once.
@@ -47,29 +52,13 @@ pub struct FoldPlan {
     allowed_lateness: i64,
     /// The sessions that are still open; `None` if the windows of the view follow from the clock.
     live: Option<LiveSessions>,
-    /// Every expression of the view, each once.
-    scalars: Vec<Scalar>,
-    filter: Option<usize>,
-    dimensions: Vec<usize>,
-    arguments: Vec<Option<usize>>,
-    masks: Vec<Option<usize>>,
+    expressions: Arc<EventExpressions>,
     panes: Vec<PaneStart>,
 }
 
 impl FoldPlan {
     /// Plans how to fold the batches of `stream` for `view`.
     pub fn new(view: Arc<View>, stream: &Stream) -> Result<FoldPlan, FoldError> {
-        let mut scalars: Vec<Scalar> = Vec::new();
-        let mut number = |scalar: &Scalar| {
-            scalars.iter().position(|s| s == scalar).unwrap_or_else(|| {
-                scalars.push(scalar.clone());
-                scalars.len() - 1
-            })
-        };
-        let filter = view.filter.as_ref().map(&mut number);
-        let dimensions = view.dimensions.iter().map(|d| number(&d.expression)).collect();
-        let arguments = view.aggregates.iter().map(|a| a.argument.as_ref().map(&mut number)).collect();
-        let masks = view.aggregates.iter().map(|a| a.filter.as_ref().map(&mut number)).collect();
         let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
         let allowed_lateness = micros_of(stream.allowed_lateness);
         let live = match view.window {
@@ -82,11 +71,7 @@ impl FoldPlan {
             watermark: stream.columns.len(),
             allowed_lateness,
             live,
-            scalars,
-            filter,
-            dimensions,
-            arguments,
-            masks,
+            expressions: Arc::new(EventExpressions::new(&view)),
             view,
             panes: Vec::new(),
         })
@@ -100,33 +85,61 @@ impl FoldPlan {
         first: Offset,
         into: &mut Accumulator,
     ) -> Result<FoldVerdicts, FoldError> {
-        let columns = evaluate(&self.scalars.iter().collect::<Vec<_>>(), rows)?;
-        let boolean = |index: &usize| BooleanArray::from(columns[*index].to_data());
-        let filter = self.filter.as_ref().map(boolean);
-        let mut selected = selected_rows(rows.num_rows(), filter.as_ref());
-        let keys = if self.dimensions.is_empty() {
-            None
-        } else {
-            let dimensions: Vec<ArrayRef> = self.dimensions.iter().map(|i| Arc::clone(&columns[*i])).collect();
-            Some(self.layout.encode(&dimensions)?)
-        };
-        let late = self.judge(rows, keys.as_ref(), &mut selected);
-        let late = late.into_iter().map(|row| Ledger::of(partition, Offset(first.0 + u64::from(row)))).sum();
-        let arguments: Vec<_> = self.arguments.iter().map(|a| a.map(|i| Arc::clone(&columns[i]))).collect();
-        let masks: Vec<_> = self.masks.iter().map(|m| m.as_ref().map(boolean)).collect();
+        let mut verdicts = FoldVerdicts::default();
+        let expressions = Arc::clone(&self.expressions);
+        expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |events| {
+            self.note_failed(rows, &events.failed, (partition, first), &mut verdicts);
+            verdicts.late += self.fold_piece(rows, events, (partition, first), into)?;
+            Ok(())
+        })?;
+        let all = Ledger::of_range(partition, first, Offset(first.0 + rows.num_rows() as u64));
+        verdicts.folded = all - verdicts.late - verdicts.failed;
+        Ok(verdicts)
+    }
+
+    /// Folds the events of one piece and returns those that are late.
+    fn fold_piece(
+        &mut self,
+        rows: &RecordBatch,
+        events: EvaluatedEvents,
+        (partition, first): (Partition, Offset),
+        into: &mut Accumulator,
+    ) -> Result<Ledger, FoldError> {
+        let EvaluatedEvents { rows: range, mut selected, failed, dimensions, arguments, masks } = events;
+        let (piece, first) = (&rows.slice(range.start, range.len()), first.0 + range.start as u64);
+        let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(&dimensions)?) };
+        let late = self.judge(piece, keys.as_ref(), &mut selected);
         into.fold(&EvaluatedBatch {
             panes: &self.panes,
             places: EventPositions {
-                times: rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values(),
-                offsets: Offsets::Run { partition: i64::from(partition.0), first: first.0 as i64 },
+                times: piece.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values(),
+                offsets: Offsets::Run { partition: i64::from(partition.0), first: first as i64 },
             },
             keys: keys.as_ref(),
             arguments: &arguments,
             masks: &masks,
             rows: &selected,
         });
-        let all = Ledger::of_range(partition, first, Offset(first.0 + rows.num_rows() as u64));
-        Ok(FoldVerdicts { folded: all - late, late })
+        let has_failed = |row: u32| failed.binary_search_by_key(&(range.start + row as usize), |f| f.row).is_ok();
+        let late = late.into_iter().filter(|row| !has_failed(*row));
+        Ok(late.map(|row| Ledger::of(partition, Offset(first + u64::from(row)))).sum())
+    }
+
+    /// Notes the events that failed.
+    fn note_failed(
+        &self,
+        rows: &RecordBatch,
+        failed: &[FailedRow],
+        (partition, first): (Partition, Offset),
+        verdicts: &mut FoldVerdicts,
+    ) {
+        let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
+        for FailedRow { row, reason } in failed {
+            let offset = Offset(first.0 + *row as u64);
+            verdicts.failed += Ledger::of(partition, offset);
+            let (event_time, reason) = (Some(Micros(times[*row])), reason.to_string());
+            verdicts.failed_events.add(FailedEvent { partition, offset, event_time, reason });
+        }
     }
 
     /// Observes events before the seam: a version contains them, but open sessions include them too. Returns whether the
@@ -135,13 +148,13 @@ impl FoldPlan {
         if self.live.is_none() {
             return Ok(false);
         }
-        let wanted: Vec<usize> = self.filter.iter().chain(&self.dimensions).copied().collect();
-        let columns = evaluate(&wanted.iter().map(|i| &self.scalars[*i]).collect::<Vec<_>>(), rows)?;
-        let filter = self.filter.map(|_| BooleanArray::from(columns[0].to_data()));
-        let mut selected = selected_rows(rows.num_rows(), filter.as_ref());
-        let dimensions = &columns[usize::from(filter.is_some())..];
-        let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(dimensions)?) };
-        self.judge(rows, keys.as_ref(), &mut selected);
+        let expressions = Arc::clone(&self.expressions);
+        expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |events| {
+            let EvaluatedEvents { rows: range, mut selected, dimensions, .. } = events;
+            let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(&dimensions)?) };
+            self.judge(&rows.slice(range.start, range.len()), keys.as_ref(), &mut selected);
+            Ok(())
+        })?;
         Ok(true)
     }
 

@@ -3,9 +3,11 @@
 //! A cut closes the open generation. If the run of the previous cut failed, its closed generation still exists; it is
 //! merged into the one being closed, because no run can need that boundary any more (runs of a view do not overlap).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
+use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
@@ -14,7 +16,7 @@ use shared::readers::{Generation, SpeedError};
 use shared::stream::Stream;
 use shared::view::{Precision, View};
 
-use crate::fold::{FoldError, FoldPlan};
+use crate::fold::{FoldError, FoldPlan, FoldVerdicts};
 
 /// The generations of one view in one partition.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ struct OpenGeneration {
     accumulator: Accumulator,
     folded: Ledger,
     late: Ledger,
+    failed: Ledger,
+    failed_events: Arc<FailedEvents>,
     accepted: Ledger,
 }
 
@@ -51,15 +55,7 @@ impl Generations {
     ) -> Result<Generations, FoldError> {
         let plan = FoldPlan::new(Arc::clone(&view), stream)?;
         let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout), Precision::Sketch);
-        let open = OpenGeneration {
-            partition,
-            from,
-            to: from,
-            accumulator,
-            folded: Ledger::EMPTY,
-            late: Ledger::EMPTY,
-            accepted,
-        };
+        let open = OpenGeneration::new(partition, from, accumulator, accepted);
         Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
     }
 
@@ -69,9 +65,20 @@ impl Generations {
     }
 
     /// Folds the next contiguous batches of the log. Batches that the view contains already are not folded again: a replay
-    /// starts earlier for another view, or for sessions that were open at the seam.
-    pub fn fold(&mut self, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
+    /// starts earlier for another view, or for sessions that were open at the seam. Events that cannot be folded are excluded
+    /// from the view and noted; they never stop the worker, so a restart cannot meet them again.
+    pub fn fold(&mut self, batches: &[Arc<LogBatch>]) {
         let next = self.open.to;
+        let folded = catch_unwind(AssertUnwindSafe(|| self.fold_from(next, batches)));
+        let reason = match folded {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "panicked".to_owned(),
+        };
+        self.exclude_open(batches, &reason);
+    }
+
+    fn fold_from(&mut self, next: Offset, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
         let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
         for batch in &batches[..skipped] {
             if !self.plan.warm(&batch.rows)? {
@@ -91,31 +98,64 @@ impl Generations {
         let rows = if behind == 0 { rows } else { rows.slice(behind, rows.num_rows() - behind) };
         let offset = Offset(first.first_offset.0 + behind as u64);
         let verdicts = self.plan.fold(&rows, first.partition, offset, &mut self.open.accumulator)?;
-        self.open.folded += verdicts.folded;
-        self.open.late += verdicts.late;
+        self.note(verdicts);
         self.open.to = last.end_offset();
         self.open.accepted = last.accepted;
         Ok(())
     }
 
+    fn note(&mut self, verdicts: FoldVerdicts) {
+        let FoldVerdicts { folded, late, failed, failed_events } = verdicts;
+        self.open.folded += folded;
+        self.open.late += late;
+        self.open.failed += failed;
+        if failed_events.is_empty() {
+            return;
+        }
+        let (view, partition) = (&self.view.name, self.open.partition);
+        metrics::counter!("trueup_failed_events_total", "view" => view.to_string()).increment(failed.events);
+        if let Some(example) = failed_events.listed().next() {
+            let (offset, reason) = (example.offset.0, &example.reason);
+            tracing::warn!(%view, %partition, events = failed.events, offset, reason, "events excluded from the view: an expression failed");
+        }
+        Arc::make_mut(&mut self.open.failed_events).extend(&failed_events);
+    }
+
+    /// Drops what the open generation has, since a failed fold may have left it half-changed, and notes all its events as
+    /// failed. The next version has those that batch can compute.
+    fn exclude_open(&mut self, batches: &[Arc<LogBatch>], reason: &str) {
+        let (view, open) = (&self.view.name, &mut self.open);
+        tracing::error!(%view, partition = %open.partition, reason, "fold failed; its events are excluded until the next version");
+        let layout = Arc::clone(&self.plan.layout);
+        open.accumulator = Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch);
+        if let Some(last) = batches.last().filter(|last| last.end_offset() > open.to) {
+            (open.to, open.accepted) = (last.end_offset(), last.accepted);
+        }
+        (open.folded, open.late) = (Ledger::EMPTY, Ledger::EMPTY);
+        let before = open.failed.events;
+        open.failed = Ledger::of_range(open.partition, open.from, open.to);
+        let more = open.failed.events - before;
+        let reason = format!("the fold of this event or of one up to offset {} failed: {reason}", open.to);
+        let first = FailedEvent { partition: open.partition, offset: open.from, event_time: None, reason };
+        Arc::make_mut(&mut open.failed_events).add_unknown(first, more);
+        metrics::counter!("trueup_failed_events_total", "view" => view.to_string()).increment(more);
+    }
+
     /// Closes the open generation at the present position of the log and opens the next.
     pub fn cut(&mut self) {
         let layout = Arc::clone(&self.plan.layout);
-        let next = OpenGeneration {
-            partition: self.open.partition,
-            from: self.open.to,
-            to: self.open.to,
-            accumulator: Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch),
-            folded: Ledger::EMPTY,
-            late: Ledger::EMPTY,
-            accepted: self.open.accepted,
-        };
+        let accumulator = Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch);
+        let next = OpenGeneration::new(self.open.partition, self.open.to, accumulator, self.open.accepted);
         let mut closing = std::mem::replace(&mut self.open, next);
         if let Some(previous) = self.closed.take() {
             closing.accumulator.absorb(&previous.part);
             closing.from = previous.from;
             closing.folded += previous.folded;
             closing.late += previous.late;
+            closing.failed += previous.failed;
+            if !previous.failed_events.is_empty() {
+                Arc::make_mut(&mut closing.failed_events).extend(&previous.failed_events);
+            }
         }
         self.closed = Some(closing.generation());
     }
@@ -154,6 +194,21 @@ impl Generations {
 }
 
 impl OpenGeneration {
+    /// Returns an empty generation of the events from `from` on.
+    fn new(partition: Partition, from: Offset, accumulator: Accumulator, accepted: Ledger) -> OpenGeneration {
+        OpenGeneration {
+            partition,
+            from,
+            to: from,
+            accumulator,
+            folded: Ledger::EMPTY,
+            late: Ledger::EMPTY,
+            failed: Ledger::EMPTY,
+            failed_events: Arc::default(),
+            accepted,
+        }
+    }
+
     fn generation(&self) -> Generation {
         Generation {
             partition: self.partition,
@@ -162,7 +217,92 @@ impl OpenGeneration {
             part: self.accumulator.part(),
             folded: self.folded,
             late: self.late,
+            failed: self.failed,
+            failed_events: Arc::clone(&self.failed_events),
             accepted: self.accepted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Field, Schema};
+    use shared::sql::parse_definitions;
+    use shared::time::Micros;
+
+    use super::*;
+
+    const SQL: &str = "
+        CREATE STREAM s (at TIMESTAMP, a STRING, b STRING) WITH (event_time = 'at', allowed_lateness = '1 hour');
+        CREATE VIEW v AS SELECT window_start, REPLACE(a, 'A', b) AS k, COUNT(*) AS n FROM s
+            GROUP BY TUMBLE(at, INTERVAL '1' DAY), REPLACE(a, 'A', b);";
+
+    fn generations() -> Generations {
+        let parsed = parse_definitions(&[("s.sql".to_owned(), SQL.to_owned())]);
+        let parsed = parsed.unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let view = Arc::new(parsed.views[0].clone());
+        let (stream, partition) = (&parsed.streams[0], Partition(0));
+        Generations::new(view, "d".to_owned(), stream, partition, Offset(0), Ledger::EMPTY).expect("generations")
+    }
+
+    /// A batch of events from offset `first` on. Without the watermark it cannot be folded.
+    fn batch(first: u64, texts: &[&str], has_watermark: bool) -> Arc<LogBatch> {
+        let times = || Arc::new(TimestampMicrosecondArray::from(vec![7; texts.len()]).with_timezone("UTC")) as ArrayRef;
+        let long = "B".repeat(2_000);
+        let a: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
+        let b: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts.iter().map(|_| &long)));
+        let mut columns = vec![("at", times()), ("a", a), ("b", b)];
+        columns.extend(has_watermark.then(|| ("_watermark", times())));
+        let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+        let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        Arc::new(LogBatch {
+            partition: Partition(0),
+            first_offset: Offset(first),
+            arrived_at: Micros(0),
+            rows: RecordBatch::try_new(Arc::new(schema), columns).expect("columns of one length"),
+            accepted: Ledger::of_range(Partition(0), Offset(0), Offset(first + texts.len() as u64)),
+            watermark: Micros(0),
+        })
+    }
+
+    fn open(generations: &Generations) -> Generation {
+        generations.pin(Offset(0)).expect("a pin").pop().expect("the open generation")
+    }
+
+    #[test]
+    fn a_failed_event_is_excluded_and_accounted_for() {
+        let poison = "A".repeat(1_000);
+        let mut generations = generations();
+        generations.fold(&[batch(0, &["x", &poison, "y"], true), batch(3, &["x"], true)]);
+        let seen = open(&generations);
+        assert_eq!((seen.to, seen.part.rows()), (Offset(4), 2));
+        assert_eq!(seen.failed, Ledger::of(Partition(0), Offset(1)));
+        assert_eq!(seen.folded + seen.failed, seen.accepted);
+        let listed: Vec<_> = seen.failed_events.listed().map(|event| (event.offset, event.event_time)).collect();
+        assert_eq!(listed, [(Offset(1), Some(Micros(7)))]);
+        generations.cut();
+        generations.fold(&[batch(4, &["z"], true)]);
+        generations.cut();
+        let closed = generations.pin(Offset(0)).expect("a pin").remove(0);
+        assert_eq!((closed.failed.events, closed.failed_events.events()), (1, 1), "kept over cuts");
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_folded_excludes_its_generation_and_no_more() {
+        let mut generations = generations();
+        generations.fold(&[batch(0, &["x", "y"], true)]);
+        generations.fold(&[batch(2, &["x"], false)]);
+        let seen = open(&generations);
+        assert_eq!((seen.to, seen.part.rows(), seen.folded), (Offset(3), 0, Ledger::EMPTY));
+        assert_eq!((seen.failed, seen.failed_events.events()), (seen.accepted, 3));
+        generations.fold(&[batch(3, &["x"], true)]);
+        let seen = open(&generations);
+        assert_eq!((seen.part.rows(), seen.folded + seen.failed), (1, seen.accepted), "later events are folded");
+        generations.cut();
+        generations.fold(&[batch(4, &["x"], true)]);
+        let seen = open(&generations);
+        assert_eq!((seen.failed, seen.part.rows()), (Ledger::EMPTY, 1), "the next generation is whole");
     }
 }

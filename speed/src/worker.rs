@@ -103,7 +103,8 @@ impl SpeedWorker {
         let Some(last) = batches.last() else { return Ok(()) };
         self.watermark = last.watermark;
         self.last_arrival = Some(last.arrived_at);
-        self.views.iter_mut().try_for_each(|view| view.fold(batches))
+        self.views.iter_mut().for_each(|view| view.fold(batches));
+        Ok(())
     }
 
     fn reply(&mut self, request: WorkerRequest) {

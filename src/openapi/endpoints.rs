@@ -371,6 +371,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
         &[json("events, newest first", "Events")],
     ),
     get(
+        "/v1/streams/{stream}/failed",
+        "failed",
+        "events",
+        "List events that a view excludes because one of its expressions failed for them",
+        &[],
+        &[json("events with view, position and reason", "FailedEvents")],
+    ),
+    get(
         "/v1/streams/{stream}/quarantine",
         "quarantine",
         "events",

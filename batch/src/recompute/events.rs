@@ -1,16 +1,27 @@
 //! Hands the events of archive files to the caller, one batch of columns at a time: Polars reads and evaluates on its
-//! threads, the caller receives on its own.
+//! threads, the caller receives on its own. Expressions whose texts may outgrow the events are evaluated on the caller's
+//! thread, in pieces and with the rule of the speed layer: events that fail are noted and excluded.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
 use polars::prelude::{
     DataFrame, DataType as PolarsType, Engine, Expr, LazyFrame, PlanCallback, PolarsResult, Series, col,
 };
-use shared::evaluate::{from_polars, to_polars};
+use shared::evaluate::events::{EvaluatedEvents, EventExpressions, Needed};
+use shared::evaluate::pieces::FailedRow;
+use shared::evaluate::{column, from_polars, to_polars};
+use shared::failed_events::FailedEvent;
+use shared::ids::{Offset, Partition};
 use shared::scalar::Scalar;
 use shared::stream::system_columns;
+use shared::time::Micros;
 use shared::types::DataType;
 
 use crate::failure::RunFailure;
@@ -57,11 +68,18 @@ impl ArchiveQuery {
         }
         let (scanned, _held) = self.source.scan(files, self.event_columns(), watch)?;
         let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
-        let frame = self.chosen(scanned, rows).select(self.evaluated(values));
+        let bounded = self.bounded();
+        let frame = match &bounded {
+            Some(bounded) => self.selected(scanned, rows).select(self.raw(&bounded.columns)),
+            None => self.chosen(scanned, rows).select(self.evaluated(values)),
+        };
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || read(frame, sender));
-            let received = self.receive(receiver, values, each);
+            let received = match &bounded {
+                Some(bounded) => self.receive_bounded(receiver, bounded, (values, watch), each),
+                None => self.receive(receiver, values, each),
+            };
             let read = reading.join().unwrap_or_else(|panic| Err(RunFailure::of_panic(panic.as_ref())));
             let flow = received?;
             read.map(|()| flow)
@@ -83,6 +101,52 @@ impl ArchiveQuery {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Evaluates raw batches and hands the events that pass to `each`.
+    fn receive_bounded(
+        &self,
+        receiver: Receiver<DataFrame>,
+        bounded: &BoundedExpressions,
+        (values, watch): (bool, &Watch),
+        each: &mut dyn FnMut(EventBatch) -> Result<ControlFlow<()>, RunFailure>,
+    ) -> Result<ControlFlow<()>, RunFailure> {
+        let needed = if values { Needed::All } else { Needed::Groups };
+        for frame in receiver {
+            let places = EventBatch::places(&frame)?;
+            let columns = bounded.columns.iter().map(|index| {
+                let column = &self.source.stream.columns[*index];
+                Ok((column.name.as_str(), from_polars(series(&frame, &column.name)?, column.data_type)?))
+            });
+            let rows = record_batch(columns.collect::<Result<Vec<_>, RunFailure>>()?, frame.height())?;
+            let mut flow = ControlFlow::Continue(());
+            bounded.expressions.for_each_piece::<RunFailure>(&rows, needed, &mut |events| {
+                for failed in &events.failed {
+                    watch.failed.lock().add(places.failed_event(failed));
+                }
+                if flow.is_continue() {
+                    flow = each(places.with(events)?)?;
+                }
+                Ok(())
+            })?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Returns the expressions of the view and the stream columns that they read, if their texts may outgrow the events.
+    fn bounded(&self) -> Option<BoundedExpressions> {
+        let mut expressions = EventExpressions::new(&self.view);
+        if !expressions.may_outgrow() {
+            return None;
+        }
+        let mut columns = BTreeSet::new();
+        expressions.renumber(&mut |index| _ = columns.insert(*index));
+        let columns: Vec<usize> = columns.into_iter().collect();
+        expressions.renumber(&mut |index| *index = columns.binary_search(index).expect("collected above"));
+        Some(BoundedExpressions { expressions, columns })
+    }
+
     pub(crate) fn event_columns(&self) -> Vec<String> {
         let mut columns = self.columns(RowSelection::All);
         columns.push(system_columns::WATERMARK.to_owned());
@@ -91,15 +155,27 @@ impl ArchiveQuery {
         columns
     }
 
-    fn evaluated(&self, values: bool) -> Vec<Expr> {
-        let names = self.names();
+    /// Returns the columns that every batch has.
+    fn places(&self) -> Vec<Expr> {
         let long = |name: &str| col(name).cast(PolarsType::Int64);
-        let mut columns = vec![
+        vec![
             self.source.event_time().alias(TIME),
             col(system_columns::WATERMARK).to_physical().alias(MARK),
             long(system_columns::PARTITION),
             long(system_columns::OFFSET),
-        ];
+        ]
+    }
+
+    /// Returns the columns of a batch that is evaluated later.
+    fn raw(&self, columns: &[usize]) -> Vec<Expr> {
+        let mut raw = self.places();
+        raw.extend(columns.iter().map(|index| column(&self.source.stream.columns[*index].name)));
+        raw
+    }
+
+    fn evaluated(&self, values: bool) -> Vec<Expr> {
+        let names = self.names();
+        let mut columns = self.places();
         let dimensions = self.view.dimensions.iter().enumerate();
         columns.extend(dimensions.map(|(n, d)| to_polars(&d.expression, &names).alias(dimension(n))));
         for (number, aggregate) in self.view.aggregates.iter().enumerate().filter(|_| values) {
@@ -114,15 +190,7 @@ impl ArchiveQuery {
         let column = |name: &str, data_type: DataType| -> Result<ArrayRef, RunFailure> {
             Ok(from_polars(series(rows, name)?, data_type)?)
         };
-        let mut batch = EventBatch {
-            times: longs(rows, TIME)?,
-            watermarks: series(rows, MARK)?.i64()?.iter().collect(),
-            partitions: longs(rows, system_columns::PARTITION)?,
-            offsets: longs(rows, system_columns::OFFSET)?,
-            dimensions: Vec::new(),
-            arguments: Vec::new(),
-            masks: Vec::new(),
-        };
+        let mut batch = EventBatch::places(rows)?;
         for (number, of_view) in self.view.dimensions.iter().enumerate() {
             batch.dimensions.push(column(&dimension(number), of_view.expression.data_type)?);
         }
@@ -134,6 +202,72 @@ impl ArchiveQuery {
         }
         Ok(batch)
     }
+}
+
+/// The expressions of a view whose texts may outgrow its events.
+struct BoundedExpressions {
+    /// Over `columns`.
+    expressions: EventExpressions,
+    /// Indices into the stream's columns.
+    columns: Vec<usize>,
+}
+
+impl EventBatch {
+    /// Returns the times and positions of events.
+    fn places(rows: &DataFrame) -> Result<EventBatch, RunFailure> {
+        Ok(EventBatch {
+            times: longs(rows, TIME)?,
+            watermarks: series(rows, MARK)?.i64()?.iter().collect(),
+            partitions: longs(rows, system_columns::PARTITION)?,
+            offsets: longs(rows, system_columns::OFFSET)?,
+            dimensions: Vec::new(),
+            arguments: Vec::new(),
+            masks: Vec::new(),
+        })
+    }
+
+    /// Returns the selected ones of `events`, of which this batch has the times and positions.
+    fn with(&self, events: EvaluatedEvents) -> Result<EventBatch, RunFailure> {
+        let EvaluatedEvents { rows, selected, dimensions, arguments, masks, .. } = events;
+        fn of<T: Copy>(all: &[T], first: usize, selected: &[u32]) -> Vec<T> {
+            selected.iter().map(|row| all[first + *row as usize]).collect()
+        }
+        let chosen = UInt32Array::from(selected.clone());
+        let chosen_of = |column: &ArrayRef| match selected.len() == rows.len() {
+            true => Ok(Arc::clone(column)),
+            false => take(column, &chosen, None),
+        };
+        let mask_of = |mask: &Option<BooleanArray>| {
+            let mask = mask.as_ref().map(|mask| take(mask, &chosen, None)).transpose()?;
+            Ok(mask.map(|mask| mask.as_boolean().clone()))
+        };
+        Ok(EventBatch {
+            times: of(&self.times, rows.start, &selected),
+            watermarks: of(&self.watermarks, rows.start, &selected),
+            partitions: of(&self.partitions, rows.start, &selected),
+            offsets: of(&self.offsets, rows.start, &selected),
+            dimensions: dimensions.iter().map(chosen_of).collect::<Result<_, ArrowError>>()?,
+            arguments: arguments.iter().map(|a| a.as_ref().map(chosen_of).transpose()).collect::<Result<_, _>>()?,
+            masks: masks.iter().map(mask_of).collect::<Result<_, ArrowError>>()?,
+        })
+    }
+
+    fn failed_event(&self, failed: &FailedRow) -> FailedEvent {
+        FailedEvent {
+            partition: Partition(u32::try_from(self.partitions[failed.row]).unwrap_or(u32::MAX)),
+            offset: Offset(self.offsets[failed.row].cast_unsigned()),
+            event_time: Some(Micros(self.times[failed.row])),
+            reason: failed.reason.to_string(),
+        }
+    }
+}
+
+fn record_batch(columns: Vec<(&str, ArrayRef)>, rows: usize) -> Result<RecordBatch, ArrowError> {
+    let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+    let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+    let columns = columns.into_iter().map(|(_, column)| column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)
 }
 
 /// Sends the rows of `frame` as they are read, until the receiver is dropped. Blocking.

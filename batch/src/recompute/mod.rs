@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod duplicates;
 pub mod events;
+pub mod failed;
 pub mod fold;
 pub mod frozen_sessions;
 pub mod reduce;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lake::{DataFile, Held, LakeError};
+use shared::failed_events::FailedEvents;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::time::{Day, Micros};
@@ -69,6 +71,8 @@ pub struct ExactFiles {
     pub duplicates: Duplicates,
     /// The end of the last session that was read and that retention drops; `None`: there was none.
     pub dropped_sessions_end: Option<Micros>,
+    /// Events of the dates read that are in no row, because an expression of the view failed for them.
+    pub failed: FailedEvents,
 }
 
 /// What the computing thread reports.
@@ -87,6 +91,8 @@ pub async fn recompute(
     staging: &Arc<Staging>,
     dates_done: DatesDone<'_>,
 ) -> Result<ExactFiles, RunFailure> {
+    // A run that is tried again starts with none.
+    let _ = watch.failed.lock().take();
     let types = query.view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types)?);
     let is_part = !plan.everything || plan.horizon.first_computed().is_some();
@@ -112,7 +118,8 @@ pub async fn recompute(
     written?;
     let Findings { duplicates, dropped_sessions_end } = computed?;
     let (files, longest_session_us) = (staging.files(), staging.longest_session_us());
-    Ok(ExactFiles { files, longest_session_us, duplicates, dropped_sessions_end })
+    let failed = watch.failed.lock().take();
+    Ok(ExactFiles { files, longest_session_us, duplicates, dropped_sessions_end, failed })
 }
 
 /// Writes finished dates as they come, a few at a time, until the computing thread ends or a write fails.

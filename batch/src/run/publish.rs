@@ -1,11 +1,14 @@
 //! Publishes a version: one Delta commit, one swap of a pointer, then speed and the log release what it covers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lake::{Commit, DataFile, LakeError};
 use shared::compare::Comparison;
+use shared::failed_events::FailedEvents;
 use shared::partial::codec::table_schema;
 use shared::published::PublishedView;
+use shared::time::Day;
 use shared::version::{BatchVersion, RunWork};
 use shared::view::View;
 
@@ -102,8 +105,20 @@ fn version(
         frozen_before: horizon.frozen_before(),
         dropped_sessions_end: horizon.dropped_sessions_end(),
         past_retention: active.map_or(0, |version| version.past_retention) + plan.excluded_by_retention,
+        failed: failed_events(attempt, plan, exact),
         files,
     }
+}
+
+/// Returns the events that the version excludes because an expression failed for them: those of the dates that the run read,
+/// and of other dates those of the previous version.
+fn failed_events(attempt: &Attempt<'_>, plan: &Plan, exact: &ExactFiles) -> FailedEvents {
+    let previous = attempt.previous().filter(|_| !plan.everything);
+    let read: BTreeSet<Day> = plan.read.iter().filter_map(|read| read.date).collect();
+    let mut failed = previous.map_or_else(FailedEvents::default, |version| version.failed.clone());
+    failed = failed.without_days(|day| read.contains(&day));
+    failed.extend(&exact.failed);
+    failed
 }
 
 async fn commit_files(view: &View, result: RunResult<'_>, version: &BatchVersion) -> Result<(), RunFailure> {

@@ -473,6 +473,8 @@ impl SpeedReader for Log {
                         part: fold(&self.stream, view, &in_time),
                         folded: Ledger::EMPTY,
                         late: Ledger::EMPTY,
+                        failed: Ledger::EMPTY,
+                        failed_events: Arc::default(),
                         accepted: Ledger::EMPTY,
                     });
                 }

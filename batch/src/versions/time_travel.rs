@@ -175,6 +175,7 @@ mod tests {
             frozen_before: None,
             dropped_sessions_end: None,
             past_retention: 0,
+            failed: Default::default(),
             files: Vec::new(),
         })
     }

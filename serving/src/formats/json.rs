@@ -71,6 +71,8 @@ pub struct LedgerCounts {
     pub batch: u64,
     pub speed: u64,
     pub late: u64,
+    /// Events excluded because an expression failed for them: see `/v1/streams/{stream}/failed`.
+    pub failed: u64,
 }
 
 impl Seam {
@@ -98,8 +100,14 @@ impl<'a> ColumnHead<'a> {
 
 impl From<&Balance> for LedgerCounts {
     fn from(balance: &Balance) -> LedgerCounts {
-        let Balance { accepted, batch, speed, late, .. } = balance;
-        LedgerCounts { accepted: accepted.events, batch: batch.events, speed: speed.events, late: late.events }
+        let Balance { accepted, batch, speed, late, failed, failed_in_batch, .. } = balance;
+        LedgerCounts {
+            accepted: accepted.events,
+            batch: batch.events.saturating_sub(*failed_in_batch),
+            speed: speed.events,
+            late: late.events,
+            failed: failed.events + failed_in_batch,
+        }
     }
 }
 

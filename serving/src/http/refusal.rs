@@ -7,6 +7,7 @@ use axum::http::Uri;
 use problem::{Code, Problem};
 use serde::de::DeserializeOwned;
 use shared::control::RunError;
+use shared::evaluate::EvaluateError;
 use shared::handoff::HandoffError;
 use shared::limits::RETRY_AFTER_SECONDS;
 use shared::partial::merge::MergeError;
@@ -16,6 +17,7 @@ use shared::readers::{PastError, SpeedError};
 use crate::admission::AdmissionError;
 use crate::execute::ExecuteError;
 use crate::formats::parquet::WriteError;
+use crate::lazy_measures::MeasuresError;
 use crate::pin::ReadError;
 use crate::push::{LiveQueryError, SubscribeError};
 use crate::query::QueryError;
@@ -113,6 +115,18 @@ fn exceeded(exceeded: Exceeded) -> Problem {
     Problem::new(code, format!("{exceeded}; {hint}"))
 }
 
+/// The problem of a query whose expressions exceed its limits; `None`: another reason.
+fn not_evaluated(error: &EvaluateError) -> Option<Problem> {
+    match error {
+        EvaluateError::Exceeded(error) => Some(exceeded(*error)),
+        error if error.is_too_large() => {
+            metrics::counter!("trueup_queries_refused_total", "reason" => "bytes").increment(1);
+            Some(Problem::new(Code::QueryTooLarge, format!("{error}; let the expression build shorter texts")))
+        }
+        _ => None,
+    }
+}
+
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Problem {
         let detail = error.to_string();
@@ -153,6 +167,9 @@ impl From<&ExecuteError> for Problem {
                 invalid_parameter(format!("grain: {crossed}; {hint}"))
             }
             ExecuteError::Merge(MergeError::Exceeded(error)) => exceeded(*error),
+            ExecuteError::Merge(MergeError::Filter(cause))
+            | ExecuteError::LazyMeasures(MeasuresError::Measures(cause))
+            | ExecuteError::Measures(cause) => not_evaluated(cause).unwrap_or_else(|| internal(error)),
             error => internal(error),
         }
     }

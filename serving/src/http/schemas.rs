@@ -24,6 +24,7 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     RunPage,
     Cleaned,
     streams::StreamList,
+    streams::FailedEventList,
     StreamStatus,
     QuarantinePage,
     Compacted,

@@ -10,12 +10,15 @@ use problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::control::{EventKind, EventPage, ListRange, StreamError, StreamStatus};
+use shared::ids::{Offset, Partition};
 use shared::limits::{LIST_ENTRIES_DEFAULT, LIST_ENTRIES_MAX};
+use shared::time::Micros;
 use utoipa::ToSchema;
 
 use super::refusal::{batch_unavailable, internal, invalid_parameter, json_body};
 use super::{json, parameters};
 use crate::formats::json_events;
+use crate::pin::pin_speed;
 use crate::state::ServingState;
 use shared::sql::suggest::in_parentheses as did_you_mean;
 
@@ -45,6 +48,52 @@ pub async fn late(state: State<ServingState>, name: Path<String>, uri: Uri) -> R
 /// `GET /v1/streams/{stream}/ahead`.
 pub async fn ahead(state: State<ServingState>, name: Path<String>, uri: Uri) -> Result<Response, Problem> {
     events(state, name, uri, EventKind::Ahead).await
+}
+
+/// The events of a stream that views exclude because an expression failed for them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FailedEvents)]
+pub(super) struct FailedEventList {
+    stream: String,
+    /// Over all views: an event counts once for each view that excludes it.
+    total: u64,
+    events: Vec<ListedFailure>,
+}
+
+/// An event that a view excludes.
+#[derive(Serialize, ToSchema, PartialEq, Eq, PartialOrd, Ord)]
+struct ListedFailure {
+    view: String,
+    partition: Partition,
+    offset: Offset,
+    event_time: Option<Micros>,
+    reason: String,
+}
+
+/// `GET /v1/streams/{stream}/failed`: some of the events of each view, by position.
+pub async fn failed(State(state): State<ServingState>, Path(name): Path<String>) -> Result<Response, Problem> {
+    if !state.streams.list().iter().any(|stream| stream.name.as_str() == name) {
+        return Err(problem(&state, StreamError::UnknownStream(name)));
+    }
+    let (mut total, mut events) = (0, Vec::new());
+    let views = state.views.all().into_iter().filter(|published| published.stream.name.as_str() == name);
+    for view in views.map(|published| published.view.name.to_string()) {
+        let (published, pin) = pin_speed(&state.readers(), &view).await?;
+        let in_batch = published.version.iter().map(|version| &version.failed);
+        let in_speed = pin.generations.iter().map(|generation| &*generation.failed_events);
+        for failed in in_batch.chain(in_speed) {
+            total += failed.events();
+            events.extend(failed.listed().map(|event| ListedFailure {
+                view: view.clone(),
+                partition: event.partition,
+                offset: event.offset,
+                event_time: event.event_time,
+                reason: event.reason.clone(),
+            }));
+        }
+    }
+    events.sort_unstable();
+    Ok(json(&FailedEventList { stream: name, total, events }))
 }
 
 /// `GET /v1/streams/{stream}/quarantine`.

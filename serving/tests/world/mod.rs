@@ -440,6 +440,7 @@ impl World {
                 frozen_before: None,
                 dropped_sessions_end: None,
                 past_retention: 0,
+                failed: Default::default(),
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
@@ -475,6 +476,8 @@ impl World {
                 part: part(view, &self.stream, &events, from),
                 folded: Ledger::of_range(P0, from, to),
                 late: Ledger::EMPTY,
+                failed: Ledger::EMPTY,
+                failed_events: Arc::default(),
                 accepted: Ledger::of_range(P0, Offset(0), to),
             });
         }

@@ -1,9 +1,12 @@
 //! Turns a function over whole columns into a step of a Polars plan.
 
+use std::sync::Arc;
+
 use polars::prelude::{
     Column, DataType as PolarsType, Expr, Field, IntoColumn, PolarsResult, Series, TimeUnit, TimeZone,
 };
 
+use super::meter::Meter;
 use crate::types::DataType;
 
 /// The Polars type that carries `data_type`.
@@ -46,4 +49,16 @@ where
         Ok(result.with_name(name).into_column())
     };
     first.map_many(run, &rest, move |_, fields| Ok(Field::new(fields[0].name().clone(), polars_type(output))))
+}
+
+/// A step as [`apply`] makes it that `meter` can stop: for functions whose cost or result grows with the lengths of texts.
+pub(super) fn metered<F>(meter: &Arc<Meter>, inputs: Vec<Expr>, output: DataType, function: F) -> Expr
+where
+    F: Fn(&Meter, &[Series]) -> PolarsResult<Series> + Send + Sync + 'static,
+{
+    let meter = Arc::clone(meter);
+    apply(inputs, output, move |series| {
+        meter.check()?;
+        function(&meter, series)
+    })
 }

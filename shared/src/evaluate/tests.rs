@@ -1,5 +1,6 @@
-//! Compares expressions with an interpreter that works row by row and does not use Polars.
+//! Compares expressions with an interpreter that works row by row and does not use Polars, and tests the bounds of texts.
 
+mod bounds;
 mod interpreter;
 mod random;
 mod table;

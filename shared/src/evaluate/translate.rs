@@ -1,12 +1,15 @@
 //! Translates expressions to Polars. No operand is written twice, so nesting never multiplies work.
 
+use std::sync::Arc;
+
 use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, lit, when};
 
 use super::arithmetic::{arithmetic, negate, of_double, of_doubles, of_number, round};
 use super::cast::cast;
 use super::choose::{extreme, is_in, null_if};
-use super::kernel::polars_type;
+use super::kernel::{metered, polars_type};
 use super::like::regex_of;
+use super::meter::Meter;
 use super::text::of_text;
 use super::timestamp::{of_moment, shift};
 use crate::scalar::{CompareOp, Function, Literal, Node, Scalar};
@@ -17,12 +20,18 @@ pub fn column(name: &str) -> Expr {
     Expr::Column(name.into())
 }
 
-/// The expression in Polars; `columns` are the Polars names of the columns by index.
+/// The expression in Polars; `columns` are the Polars names of the columns by index. Nothing bounds the texts that it builds:
+/// it must not be one that [`super::growth::may_outgrow`].
 ///
 /// # Panics
 /// If the expression reads a column that is not in `columns`.
 pub fn to_polars(scalar: &Scalar, columns: &[String]) -> Expr {
-    let to = |scalar: &Scalar| to_polars(scalar, columns);
+    translated(scalar, columns, &Arc::new(Meter::unlimited()))
+}
+
+/// The expression in Polars, whose texts `meter` bounds.
+pub(super) fn translated(scalar: &Scalar, columns: &[String], meter: &Arc<Meter>) -> Expr {
+    let to = |scalar: &Scalar| translated(scalar, columns, meter);
     match &scalar.node {
         Node::Column(index) => column(&columns[*index]),
         Node::Literal(value) => literal(value, scalar.data_type),
@@ -46,11 +55,12 @@ pub fn to_polars(scalar: &Scalar, columns: &[String]) -> Expr {
         Node::Cast(a) => cast(to(a), a.data_type, scalar.data_type),
         Node::In(a, list) => is_in(to(a), list, a.data_type),
         Node::Like { text, pattern, escape, ignore_case } => {
-            to(text).str().contains(lit(regex_of(pattern, *escape, *ignore_case)), true)
+            let text = metered(meter, vec![to(text)], DataType::String, |_, texts| Ok(texts[0].clone()));
+            text.str().contains(lit(regex_of(pattern, *escape, *ignore_case)), true)
         }
         Node::Coalesce(items) => coalesce(&items.iter().map(to).collect::<Vec<_>>()),
         Node::Shift(a, by) => shift(to(a), *by),
-        Node::Call(function, arguments) => call(*function, arguments, columns, scalar.data_type),
+        Node::Call(function, arguments) => call(*function, arguments, (columns, meter), scalar.data_type),
     }
 }
 
@@ -90,8 +100,13 @@ fn literal(value: &Literal, data_type: DataType) -> Expr {
     Expr::Literal(LiteralValue::Scalar(PolarsScalar::new(wanted, value)))
 }
 
-fn call(function: Function, arguments: &[Scalar], columns: &[String], output: DataType) -> Expr {
-    let mut items: Vec<Expr> = arguments.iter().map(|argument| to_polars(argument, columns)).collect();
+fn call(
+    function: Function,
+    arguments: &[Scalar],
+    (columns, meter): (&[String], &Arc<Meter>),
+    output: DataType,
+) -> Expr {
+    let mut items: Vec<Expr> = arguments.iter().map(|argument| translated(argument, columns, meter)).collect();
     let input = arguments.first().map_or(output, |argument| argument.data_type);
     match function {
         Function::Upper
@@ -108,7 +123,7 @@ fn call(function: Function, arguments: &[Scalar], columns: &[String], output: Da
         | Function::StartsWith
         | Function::EndsWith
         | Function::Contains
-        | Function::Reverse => of_text(function, items, output),
+        | Function::Reverse => of_text(meter, function, items, output),
         Function::Abs | Function::Sign | Function::Floor | Function::Ceil => {
             of_number(function, items.swap_remove(0), input, output)
         }

@@ -15,7 +15,10 @@ use arrow::datatypes::{Field, Schema, i256};
 
 pub use self::bounds::Bounds;
 use crate::double::canonical_column;
-use crate::evaluate::{EvaluateError, evaluate};
+use crate::evaluate::EvaluateError;
+use crate::evaluate::pieces::{Outgrown, evaluate_or_null};
+use crate::limits::MEASURES_BYTES_MAX;
+use crate::partial::query_budget::QueryBudget;
 use crate::partial::sketch::Width;
 use crate::partial::sketch::listing::Listed;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
@@ -47,6 +50,15 @@ impl MeasureColumn {
 
 /// Finishes every measure of `view`: one column each, with a row per group. `states` has one entry per aggregate.
 pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<MeasureColumn>, EvaluateError> {
+    finish_measures_within(view, states, &QueryBudget { bytes_max: MEASURES_BYTES_MAX, ..QueryBudget::unlimited() })
+}
+
+/// Finishes every measure of `view` on behalf of a query.
+pub fn finish_measures_within(
+    view: &View,
+    states: &[States],
+    query: &QueryBudget,
+) -> Result<Vec<MeasureColumn>, EvaluateError> {
     let rows = states.first().map_or(0, States::len);
     let aggregates: Vec<MeasureColumn> = view.aggregates.iter().zip(states).map(|(a, s)| finish(a, s)).collect();
     let composed: Vec<_> = view.measures.iter().map(|m| &m.expression).filter(|e| e.as_column().is_none()).collect();
@@ -57,7 +69,7 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<MeasureColu
         let schema = Schema::new(view.aggregates.iter().enumerate().map(field).collect::<Vec<_>>());
         let columns = aggregates.iter().map(|f| Arc::clone(&f.column)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        evaluate(&composed, &RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?)?
+        evaluate_or_null(&composed, &RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?, query)?
     }
     .into_iter();
     let measures = view.measures.iter().map(|measure| match measure.expression.as_column() {
@@ -69,8 +81,12 @@ pub fn finish_measures(view: &View, states: &[States]) -> Result<Vec<MeasureColu
                     overflowed = Some(overflowed.as_ref().map_or_else(|| theirs.clone(), |ours| ours | theirs));
                 }
             });
-            let column = canonical_column(computed.next().expect("one column per composed measure"));
-            let bounds = bounds::of_composed(view, states, &aggregates, &measure.expression, &column)?;
+            let Outgrown { column, rows } = computed.next().expect("one column per composed measure");
+            if let Some(outgrown) = rows {
+                overflowed = Some(overflowed.map_or_else(|| outgrown.clone(), |ours| &ours | &outgrown));
+            }
+            let column = canonical_column(column);
+            let bounds = bounds::of_composed(view, states, &aggregates, (&measure.expression, &column), query)?;
             Ok(MeasureColumn { column, overflowed, bounds })
         }
     });

@@ -98,7 +98,7 @@ impl Keys {
         let last = self.blocks.last_mut().expect("a block was pushed when the last one was full");
         let block = Arc::make_mut(last);
         block.bytes.extend_from_slice(key);
-        block.ends.push(block.bytes.len() as u32);
+        block.ends.push(u32::try_from(block.bytes.len()).expect("the keys of a block have less than 4 GiB"));
         self.len += 1;
         (self.len - 1) as u32
     }

@@ -13,7 +13,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::evaluate::{EvaluateError, evaluate};
+use crate::evaluate::EvaluateError;
+use crate::evaluate::pieces::evaluate_within;
 use crate::horizon::Horizon;
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
@@ -216,7 +217,7 @@ fn merged(
         if candidates > 0 {
             let mut ids = keys_in_use(spec, part, candidates);
             ids.retain(|id| bucket.holds(part.keys.get(*id)));
-            touched.push((*part, *layer, translate(spec, part, &ids, whole_key, &layout, &mut index)?));
+            touched.push((*part, *layer, translate(spec, part, &ids, (whole_key, &layout), &mut index, allowance)?));
             allowance.check(index.bytes())?;
         }
     }
@@ -433,6 +434,13 @@ impl Merged {
         self.windows.is_empty()
     }
 
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        let states: usize = self.states.iter().map(States::bytes).sum();
+        let windows = (self.windows.capacity() + self.lasts.capacity()) * 8;
+        states + windows + self.groups.capacity() * 4 + self.layers.len() + self.keys.bytes()
+    }
+
     /// Returns row numbers in the order of window, then dimensions (NULL first).
     pub fn sorted_rows(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
@@ -519,9 +527,9 @@ fn translate(
     spec: &MergeSpec<'_>,
     part: &Part,
     ids: &[u32],
-    whole_key: bool,
-    layout: &KeyLayout,
+    (whole_key, layout): (bool, &KeyLayout),
     index: &mut KeyIndex,
+    allowance: &QueryBudget,
 ) -> Result<Vec<u32>, MergeError> {
     let mut translation = vec![NO_GROUP; part.keys.len()];
     let mut keep: Option<BooleanArray> = None;
@@ -529,7 +537,9 @@ fn translate(
     let subset = !whole_key && !spec.dimensions.is_empty();
     if subset || spec.filter.is_some() {
         let columns = part.layout.decode(ids.iter().map(|id| part.keys.get(*id)))?;
-        keep = spec.filter.map(|filter| mask(spec.view, &columns, filter, ids.len())).transpose()?;
+        let held_bytes = index.bytes();
+        let mask = |filter| mask(spec.view, &columns, (filter, ids.len()), allowance, held_bytes);
+        keep = spec.filter.map(mask).transpose()?;
         let kept: Vec<ArrayRef> = spec.dimensions.iter().map(|d| Arc::clone(&columns[*d])).collect();
         encoded = subset.then(|| layout.encode(&kept)).transpose()?;
     }
@@ -546,12 +556,18 @@ fn translate(
     Ok(translation)
 }
 
-fn mask(view: &View, columns: &[ArrayRef], filter: &Scalar, rows: usize) -> Result<BooleanArray, MergeError> {
+fn mask(
+    view: &View,
+    columns: &[ArrayRef],
+    (filter, rows): (&Scalar, usize),
+    allowance: &QueryBudget,
+    held_bytes: usize,
+) -> Result<BooleanArray, MergeError> {
     let fields: Vec<Field> =
         view.dimensions.iter().map(|d| Field::new(&d.name, d.expression.data_type.arrow(), true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns.to_vec(), &options)?;
-    let column = evaluate(&[filter], &batch)?.remove(0);
+    let column = evaluate_within(&[filter], &batch, allowance, held_bytes)?.remove(0);
     Ok(BooleanArray::from(column.to_data()))
 }
 

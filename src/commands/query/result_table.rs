@@ -98,7 +98,7 @@ impl QueryResult {
 
 /// Returns what a user must know in every format: that the result is incomplete, or that it has more rows.
 pub fn warnings(complete: bool, next: Option<&str>) -> Vec<String> {
-    let incomplete = "warning: the result does not account for every accepted event; see the server's log";
+    let incomplete = "warning: the result does not account for every accepted event; see /v1/streams/STREAM/failed and the server's log";
     let more = next.map(|next| format!("more rows: --cursor '{next}', or a higher --limit"));
     (!complete).then(|| incomplete.to_owned()).into_iter().chain(more).collect()
 }

@@ -12,6 +12,7 @@ use polars::prelude::{
     DataFrame, DataType as PolarsType, Expr, LazyFrame, PolarsResult, Series, SortMultipleOptions, col, lit,
 };
 use shared::double::canonical_column;
+use shared::evaluate::events::EventExpressions;
 use shared::evaluate::{from_polars, to_polars};
 use shared::partial::codec::{WINDOW_START, integer_sum_columns, state_fields};
 use shared::partial::states::integer_sums::IntegerSums;
@@ -54,7 +55,8 @@ impl ArchiveQuery {
     /// Returns whether Polars can compute the whole view.
     pub fn is_reducible(&self) -> bool {
         let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
-        by_polars && self.view.aggregates.iter().all(is_reduced)
+        // Polars cannot exclude the events for which an expression fails.
+        by_polars && self.view.aggregates.iter().all(is_reduced) && !EventExpressions::new(&self.view).may_outgrow()
     }
 
     /// Returns states per window and group, sorted by window, then group: the columns `window_start` (not for a window over
@@ -127,13 +129,18 @@ impl ArchiveQuery {
         columns
     }
 
-    /// Returns the selected rows that pass the view's WHERE.
-    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: RowSelection<'_>) -> LazyFrame {
-        let rows = match rows {
+    /// Returns the selected rows.
+    pub(crate) fn selected(&self, scanned: LazyFrame, rows: RowSelection<'_>) -> LazyFrame {
+        match rows {
             RowSelection::All => scanned,
             RowSelection::Without(positions) => duplicates::without(with_positions(scanned), positions),
             RowSelection::Only(positions) => duplicates::only(with_positions(scanned), positions),
-        };
+        }
+    }
+
+    /// Returns the selected rows that pass the view's WHERE.
+    pub(crate) fn chosen(&self, scanned: LazyFrame, rows: RowSelection<'_>) -> LazyFrame {
+        let rows = self.selected(scanned, rows);
         match &self.view.filter {
             Some(filter) => rows.filter(to_polars(filter, &self.names())),
             None => rows,

@@ -15,7 +15,9 @@ use arrow::datatypes::{DataType as ArrowType, Field, Float64Type, Schema};
 use arrow::error::ArrowError;
 
 use super::{MeasureColumn, finish_within};
-use crate::evaluate::{EvaluateError, evaluate};
+use crate::evaluate::EvaluateError;
+use crate::evaluate::pieces::evaluate_or_null;
+use crate::partial::query_budget::QueryBudget;
 use crate::partial::sketch::Width;
 use crate::partial::states::States;
 use crate::scalar::Scalar;
@@ -38,8 +40,8 @@ pub(super) fn of_composed(
     view: &View,
     states: &[States],
     aggregates: &[MeasureColumn],
-    expression: &Scalar,
-    column: &ArrayRef,
+    (expression, column): (&Scalar, &ArrayRef),
+    query: &QueryBudget,
 ) -> Result<Option<Bounds>, EvaluateError> {
     let mut varied = BTreeSet::new();
     expression.for_each_column(&mut |index| {
@@ -77,7 +79,7 @@ pub(super) fn of_composed(
         }
         let options = RecordBatchOptions::new().with_row_count(Some(column.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
-        let value = evaluate(&[expression], &batch)?.remove(0);
+        let value = evaluate_or_null(&[expression], &batch, query)?.remove(0).column;
         bounded = and(&bounded, &is_finite(&value)?)?;
         // Where a side is NULL nothing is chosen; such rows have no bounds anyway.
         low = zip(&lt(&value, &low)?, &value, &low)?;

@@ -6,8 +6,11 @@
 //! |---|---|
 //! | BOOLEAN, INT, BIGINT, DATE, TIMESTAMP | the value (0 or 1, days, microseconds) as 64 bits, little endian |
 //! | DOUBLE | IEEE 754 bits, little endian; one NaN, -0.0 as 0.0 |
-//! | STRING | UTF-8; the empty text, which other libraries skip, is one zero byte |
+//! | STRING | UTF-8; the empty text, which other libraries skip, is one zero byte, and the text of one NUL is the byte 0xFF |
 //! | DECIMAL | its text with all digits of its scale |
+//!
+//! The text of one NUL has another hash than in other libraries, because the empty text has had that hash in stored states
+//! from the beginning; 0xFF occurs in no UTF-8. All other texts have the hash of other libraries.
 
 use fastmurmur3::murmur3_x64_128;
 
@@ -29,7 +32,12 @@ pub fn of_double(value: f64) -> u128 {
 /// The hash of a text.
 #[inline]
 pub fn of_text(text: &str) -> u128 {
-    murmur3_x64_128(if text.is_empty() { &[0] } else { text.as_bytes() }, SEED)
+    let bytes = match text {
+        "" => &[0],
+        "\0" => &[0xff],
+        text => text.as_bytes(),
+    };
+    murmur3_x64_128(bytes, SEED)
 }
 
 /// The bits of a DOUBLE: one NaN, one zero.

@@ -40,7 +40,38 @@ fn values_hash_as_in_the_library() {
         let theirs = Coupon::from_value(raw_bytes::from_str(text));
         assert!(format!("{theirs:?}").contains(&format!("({coupon})")), "{text}");
     }
-    assert_eq!(hash::of_text(""), hash::of_text("\0"));
+    assert_ne!(hash::of_text(""), hash::of_text("\0"));
+}
+
+#[test]
+fn the_empty_text_and_nuls_are_different_values() {
+    let texts = ["", "\0", "\0\0", "a", "a\0"];
+    for precision in [Precision::Sketch, Precision::Exact] {
+        let mut state = Distinct::default();
+        texts.iter().cycle().take(10).for_each(|text| state.insert(hash::of_text(text), precision));
+        assert_eq!(count(&state), 5);
+    }
+    // As stored from the beginning, and as in other libraries.
+    assert_eq!(hash::of_text(""), fastmurmur3::murmur3_x64_128(&[0], 9001));
+    assert_eq!(hash::of_text("a\0"), fastmurmur3::murmur3_x64_128(b"a\0", 9001));
+}
+
+#[test]
+fn the_texts_of_a_sketch_count_as_memory() {
+    let text = |at: usize| format!("{at:0>10000}");
+    let mut state: TopK<String> = TopK::default();
+    (0..300).for_each(|at| state.insert(text(at).as_str(), 1, Precision::Sketch));
+    let held = 300 * 10_000;
+    assert!((held..held * 2).contains(&state.bytes()), "{} bytes", state.bytes());
+    let stored = TopK::<String>::from_stored(state.image().as_deref(), None).expect("readable");
+    assert!((held..held * 2).contains(&stored.bytes()), "{} bytes once stored", stored.bytes());
+    let mut merged: TopK<String> = TopK::default();
+    (300..302).for_each(|at| merged.insert(text(at).as_str(), 1, Precision::Sketch));
+    merged.merge(&stored, Precision::Sketch, |_| unreachable!("sketches alone"));
+    assert!((held..held * 2).contains(&merged.bytes()), "{} bytes merged", merged.bytes());
+    // Rare values that the sketch drops count no longer.
+    (302..5_000).for_each(|at| state.insert(text(at).as_str(), 1, Precision::Sketch));
+    assert!((500_000..6_000_000).contains(&state.bytes()), "{} bytes of few kept", state.bytes());
 }
 
 #[test]

@@ -23,17 +23,24 @@ const SKETCH_PLACES: usize = 512;
 
 /// A value that is counted.
 pub trait Item: FrequentItemValue + Clone + Ord + Hash + Debug {
+    /// Whether values hold memory outside of themselves.
+    const HAS_BYTES: bool;
+
     /// Memory held outside of the value itself, in bytes.
     fn bytes(&self) -> usize;
 }
 
 impl Item for i64 {
+    const HAS_BYTES: bool = false;
+
     fn bytes(&self) -> usize {
         0
     }
 }
 
 impl Item for String {
+    const HAS_BYTES: bool = true;
+
     fn bytes(&self) -> usize {
         self.capacity()
     }
@@ -54,6 +61,8 @@ pub enum TopK<T> {
 pub struct Large<T> {
     sketch: FrequentItemsSketch<T>,
     exact: Option<Arc<str>>,
+    /// Bytes that the values in the sketch hold outside of it.
+    item_bytes: usize,
 }
 
 /// A value, how often it was seen, and between which counts that certainly is.
@@ -110,8 +119,7 @@ impl<T: Item> TopK<T> {
             },
             TopK::Large(large) => {
                 let large = Arc::make_mut(large);
-                large.exact = None;
-                large.sketch.update_with_count_ref(value, count);
+                large.add(value, count);
             }
         }
     }
@@ -129,7 +137,7 @@ impl<T: Item> TopK<T> {
                     TopK::List(items)
                 }
                 TopK::Whole(counts) if precision == Precision::Sketch => {
-                    TopK::Large(Arc::new(Large { sketch: sketch_of(counts), exact: Some(exact(other)) }))
+                    TopK::Large(Arc::new(Large::new(sketch_of(counts), Some(exact(other)))))
                 }
                 other => other.clone(),
             };
@@ -148,10 +156,7 @@ impl<T: Item> TopK<T> {
             (ours, TopK::Large(theirs)) => {
                 let mut large = Large::clone(theirs);
                 match ours {
-                    TopK::List(items) => {
-                        large.exact = None;
-                        items.iter().for_each(|(item, count)| large.sketch.update_with_count_ref(item, *count));
-                    }
+                    TopK::List(items) => items.iter().for_each(|(item, count)| large.add(item, *count)),
                     TopK::Whole(counts) => large.unite(&sketch_of(counts)),
                     TopK::Large(_) => unreachable!("two sketches are merged above"),
                 }
@@ -213,7 +218,7 @@ impl<T: Item> TopK<T> {
         let Some(image) = image else { return Ok(TopK::default()) };
         let sketch = FrequentItemsSketch::<T>::deserialize(image)?;
         if sketch.maximum_error() > 0 || sketch.num_active_items() > LIST_MAX {
-            return Ok(TopK::Large(Arc::new(Large { sketch, exact: exact.map(Arc::from) })));
+            return Ok(TopK::Large(Arc::new(Large::new(sketch, exact.map(Arc::from)))));
         }
         let rows = sketch.frequent_items_with_threshold(ErrorType::NoFalseNegatives, 0);
         let mut items: Vec<(T, u64)> = rows.into_iter().map(|row| (row.item().clone(), row.estimate())).collect();
@@ -228,17 +233,53 @@ impl<T: Item> TopK<T> {
                 items.capacity() * size_of::<(T, u64)>() + items.iter().map(|(item, _)| item.bytes()).sum::<usize>()
             }
             TopK::Whole(counts) => counts.allocation_size() + counts.keys().map(Item::bytes).sum::<usize>(),
-            // Texts of a sketch cannot be looked at without copying them; they are few.
-            TopK::Large(large) => size_of::<Large<T>>() + 16 + large.sketch.estimated_size(),
+            TopK::Large(large) => {
+                let exact = large.exact.as_ref().map_or(0, |exact| exact.len());
+                size_of::<Large<T>>() + 16 + large.sketch.estimated_size() + large.item_bytes + exact
+            }
         }
     }
 }
 
 impl<T: Item> Large<T> {
+    fn new(sketch: FrequentItemsSketch<T>, exact: Option<Arc<str>>) -> Large<T> {
+        let item_bytes = item_bytes(&sketch);
+        Large { sketch, exact, item_bytes }
+    }
+
+    fn add<Q>(&mut self, value: &Q, count: u64)
+    where
+        T: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = T> + ?Sized,
+    {
+        self.exact = None;
+        let before = self.sketch.num_active_items();
+        self.sketch.update_with_count_ref(value, count);
+        if !T::HAS_BYTES {
+            return;
+        }
+        match self.sketch.num_active_items() {
+            after if after > before => self.item_bytes += value.to_owned().bytes(),
+            after if after == before => {}
+            // The sketch has dropped rare values, as it does now and then.
+            _ => self.item_bytes = item_bytes(&self.sketch),
+        }
+    }
+
     fn unite(&mut self, other: &FrequentItemsSketch<T>) {
         self.exact = None;
         self.sketch.merge(other);
+        self.item_bytes = item_bytes(&self.sketch);
     }
+}
+
+/// The bytes that the values in a sketch hold outside of it. Copies them, so it is called only when many have changed.
+fn item_bytes<T: Item>(sketch: &FrequentItemsSketch<T>) -> usize {
+    if !T::HAS_BYTES {
+        return 0;
+    }
+    let rows = sketch.frequent_items_with_threshold(ErrorType::NoFalseNegatives, 0);
+    rows.iter().map(|row| row.item().bytes()).sum()
 }
 
 impl<T: Item> PartialEq for TopK<T> {
@@ -298,7 +339,7 @@ fn grown<T: Item>(items: &mut Vec<(T, u64)>, precision: Precision) -> TopK<T> {
         Precision::Sketch => {
             let mut sketch = new_sketch();
             items.into_iter().for_each(|(item, count)| sketch.update_with_count(item, count));
-            TopK::Large(Arc::new(Large { sketch, exact: None }))
+            TopK::Large(Arc::new(Large::new(sketch, None)))
         }
     }
 }

@@ -1,0 +1,227 @@
+//! Evaluates expressions over rows piece by piece, so that memory and the time between two checks are bounded.
+//!
+//! A piece whose texts are too large, or that fails otherwise, is divided until the rows are found that fail by themselves.
+//! Whether a row fails depends on the row alone, never on its neighbours: a piece holds at least the texts of each of its rows,
+//! so every row of a piece that fits would fit alone. Rows fail by any part of an expression, also by a branch that a CASE does
+//! not choose.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{concat, nullif};
+use arrow::datatypes::DataType as ArrowType;
+
+use super::meter::TextBounds;
+use super::{EvaluateError, attempt};
+use crate::limits::EVALUATION_BYTES_MAX;
+use crate::partial::query_budget::QueryBudget;
+use crate::scalar::Scalar;
+
+/// Largest cost of a piece of more than one row: nodes of the expressions, times rows and 32 bytes of their texts. That is
+/// some 10 ms of work between two checks, and as many intermediate values at most.
+const PIECE_COST_MAX: usize = 4 << 20;
+/// Bytes of text that cost as much as a row.
+const BYTES_PER_COST: usize = 32;
+
+/// The bounds of an evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluationLimits<'a> {
+    pub texts: TextBounds,
+    /// Stops the evaluation.
+    pub query: &'a QueryBudget,
+}
+
+/// A row for which an expression cannot be evaluated.
+#[derive(Debug)]
+pub struct FailedRow {
+    /// Counted from the first row of the batch.
+    pub row: usize,
+    pub reason: EvaluateError,
+}
+
+/// Some neighbouring rows of a batch, evaluated.
+#[derive(Debug)]
+pub struct Piece {
+    /// The rows of the batch.
+    pub rows: Range<usize>,
+    /// One per expression. The values of failed rows mean nothing.
+    pub columns: Vec<ArrayRef>,
+    /// Ascending.
+    pub failed: Vec<FailedRow>,
+}
+
+/// Evaluates `scalars` over `rows` in order, piece by piece; an empty batch is one piece.
+///
+/// Errors: the query is over, the expressions do not fit the batch, or `each` fails.
+pub fn evaluate_pieces<E: From<EvaluateError>>(
+    scalars: &[&Scalar],
+    rows: &RecordBatch,
+    limits: EvaluationLimits<'_>,
+    each: &mut dyn FnMut(Piece) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut waiting = ranges(scalars, rows);
+    waiting.reverse();
+    while let Some(range) = waiting.pop() {
+        limits.query.check(0).map_err(EvaluateError::from)?;
+        let is_whole = range.len() == rows.num_rows();
+        let piece = if is_whole { rows.clone() } else { rows.slice(range.start, range.len()) };
+        let mut result = evaluated(scalars, &piece, limits);
+        if matches!(result, Err(EvaluateError::TooLarge { .. })) && range.len() <= 1 && limits.texts.may_not_fail() {
+            result = evaluated(scalars, &piece, EvaluationLimits { texts: TextBounds::NONE, ..limits });
+        }
+        match result {
+            Ok((columns, failed)) => {
+                let failed = failed.into_iter().map(|row| FailedRow {
+                    row: range.start + row as usize,
+                    reason: EvaluateError::TextTooLong { bytes_max: limits.texts.value_bytes_max },
+                });
+                each(Piece { failed: failed.collect(), rows: range, columns })?;
+            }
+            Err(error) if !error.is_of_rows() => return Err(error.into()),
+            Err(reason) if range.len() <= 1 => {
+                let columns = scalars.iter().map(|scalar| new_null_array(&scalar.data_type.arrow(), range.len()));
+                let (columns, failed) = (columns.collect(), vec![FailedRow { row: range.start, reason }]);
+                each(Piece { rows: range, columns, failed })?;
+            }
+            Err(_) => {
+                let middle = range.start + range.len() / 2;
+                waiting.push(middle..range.end);
+                waiting.push(range.start..middle);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Evaluates `scalars` over `rows` for a query that holds `held_bytes` already.
+///
+/// Errors: a text or all of them are too large, the query is over, or Polars fails.
+pub fn evaluate_within(
+    scalars: &[&Scalar],
+    rows: &RecordBatch,
+    query: &QueryBudget,
+    held_bytes: usize,
+) -> Result<Vec<ArrayRef>, EvaluateError> {
+    let rest = query.bytes_max.saturating_sub(held_bytes);
+    let texts = TextBounds { piece_bytes_max: rest.min(EVALUATION_BYTES_MAX), ..TextBounds::DEFAULT };
+    let mut pieces = vec![Vec::new(); scalars.len()];
+    let mut bytes = held_bytes;
+    evaluate_pieces(scalars, rows, EvaluationLimits { texts, query }, &mut |piece| {
+        if let Some(failed) = piece.failed.into_iter().next() {
+            return Err(failed.reason);
+        }
+        for (pieces, column) in pieces.iter_mut().zip(piece.columns) {
+            bytes += text_bytes(&column);
+            pieces.push(column);
+        }
+        Ok(query.check(bytes)?)
+    })?;
+    pieces.iter().map(|pieces| joined(pieces)).collect()
+}
+
+/// A column in which values that cannot be built are NULL.
+#[derive(Debug)]
+pub struct Outgrown {
+    pub column: ArrayRef,
+    /// The rows whose expression exceeds the bounds of texts; `None`: none.
+    pub rows: Option<BooleanBuffer>,
+}
+
+/// Evaluates `scalars` over `rows`. Where one exceeds the bounds of texts its value is NULL, as other values that do not fit.
+///
+/// Errors: the results exceed the query's memory, the query is over, or Polars fails.
+pub fn evaluate_or_null(
+    scalars: &[&Scalar],
+    rows: &RecordBatch,
+    query: &QueryBudget,
+) -> Result<Vec<Outgrown>, EvaluateError> {
+    match evaluate_within(scalars, rows, query, 0) {
+        Ok(columns) => Ok(columns.into_iter().map(|column| Outgrown { column, rows: None }).collect()),
+        // Most expressions never fail, so they are told apart only if one has.
+        Err(error) if error.is_too_large() => scalars.iter().map(|scalar| one_or_null(scalar, rows, query)).collect(),
+        Err(error) => Err(error),
+    }
+}
+
+fn one_or_null(scalar: &Scalar, rows: &RecordBatch, query: &QueryBudget) -> Result<Outgrown, EvaluateError> {
+    let mut outgrown = vec![false; rows.num_rows()];
+    let (mut pieces, mut bytes) = (Vec::new(), 0);
+    let texts = TextBounds { piece_bytes_max: query.bytes_max.min(EVALUATION_BYTES_MAX), ..TextBounds::DEFAULT };
+    evaluate_pieces(&[scalar], rows, EvaluationLimits { texts, query }, &mut |piece| {
+        for FailedRow { row, reason } in piece.failed {
+            match reason.is_too_large() {
+                true => outgrown[row] = true,
+                false => return Err(reason),
+            }
+        }
+        bytes += piece.columns.iter().map(text_bytes).sum::<usize>();
+        pieces.extend(piece.columns);
+        Ok(query.check(bytes)?)
+    })?;
+    let rows = BooleanBuffer::from(outgrown);
+    let column = nullif(&joined(&pieces)?, &BooleanArray::new(rows.clone(), None))?;
+    Ok(Outgrown { column, rows: (rows.count_set_bits() > 0).then_some(rows) })
+}
+
+/// Returns the pieces of a column, of which there is at least one, as one.
+fn joined(pieces: &[ArrayRef]) -> Result<ArrayRef, EvaluateError> {
+    match pieces {
+        [one] => Ok(ArrayRef::clone(one)),
+        many => Ok(concat(&many.iter().map(AsRef::as_ref).collect::<Vec<_>>())?),
+    }
+}
+
+/// Evaluates one piece; returns the rows with a text that is too long, ascending.
+fn evaluated(
+    scalars: &[&Scalar],
+    rows: &RecordBatch,
+    limits: EvaluationLimits<'_>,
+) -> Result<(Vec<ArrayRef>, Vec<u32>), EvaluateError> {
+    let (columns, failed) = attempt(scalars, rows, limits)?;
+    let bytes: usize = columns.iter().map(text_bytes).sum();
+    match bytes > limits.texts.piece_bytes_max {
+        true => Err(EvaluateError::TooLarge { bytes_max: limits.texts.piece_bytes_max }),
+        false => Ok((columns, failed)),
+    }
+}
+
+/// The bytes of the texts of a column, repeated ones included; 0 for columns of other types.
+fn text_bytes(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        ArrowType::Utf8View => column.as_string_view().lengths().map(|length| length as usize).sum(),
+        _ => 0,
+    }
+}
+
+/// Divides the rows into ranges of bounded cost.
+fn ranges(scalars: &[&Scalar], rows: &RecordBatch) -> Vec<Range<usize>> {
+    let nodes: usize = scalars.iter().filter(|scalar| scalar.as_column().is_none()).map(|scalar| scalar.nodes()).sum();
+    let mut reads = vec![false; rows.num_columns()];
+    let mut note = |index: usize| reads.get_mut(index).into_iter().for_each(|read| *read = true);
+    scalars.iter().filter(|s| s.as_column().is_none()).for_each(|scalar| scalar.for_each_column(&mut note));
+    let texts: Vec<_> = reads
+        .iter()
+        .zip(rows.columns())
+        .filter_map(|(read, column)| read.then(|| column.as_string_view_opt()).flatten())
+        .collect();
+    let bytes: usize = texts.iter().flat_map(|texts| texts.lengths()).map(|length| length as usize).sum();
+    let total = rows.num_rows();
+    let cost = |rows: usize, bytes: usize| nodes.saturating_mul(rows + bytes / BYTES_PER_COST);
+    if cost(total, bytes) <= PIECE_COST_MAX {
+        return std::iter::once(0..total).collect();
+    }
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    let mut lengths: Vec<_> = texts.iter().map(|texts| texts.lengths()).collect();
+    for row in 0..total {
+        let more: usize = lengths.iter_mut().filter_map(Iterator::next).map(|length| length as usize).sum();
+        if row > start && cost(row + 1 - start, bytes + more) > PIECE_COST_MAX {
+            ranges.push(start..row);
+            (start, bytes) = (row, 0);
+        }
+        bytes += more;
+    }
+    ranges.push(start..total);
+    ranges
+}
