@@ -1,9 +1,6 @@
 //! Tests expressions whose texts would outgrow memory: a query is refused, an event is excluded from its view alone, and both
 //! layers exclude the same events, also after a restart.
 
-#[allow(dead_code, reason = "each test uses a part of the world")]
-mod world;
-
 use serde_json::{Value, json};
 use world::{World, encoded};
 

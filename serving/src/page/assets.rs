@@ -1,6 +1,6 @@
-//! Serves the files of the pages: our own, and plotly.js for the charts.
+//! Serves the files of the pages: our own, and plotly.js for the charts, which is compressed once.
 
-use std::io::Read;
+use std::io::Write;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -8,7 +8,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use flate2::read::GzDecoder;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// For addresses that contain the version of the files: their content never changes.
@@ -45,19 +46,24 @@ const SCRIPTS: [(&str, &str); 19] = [
 ];
 const ICON: &str = include_str!("../../assets/icon.svg");
 
-/// The chart library, compressed when the program was built.
-const PLOTLY_GZIPPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plotly.min.js.gz"));
+struct Plotly {
+    plain: Bytes,
+    gzipped: Bytes,
+    etag: HeaderValue,
+}
 
-/// The chart library for clients that do not accept gzip.
-static PLOTLY_PLAIN: LazyLock<Bytes> = LazyLock::new(|| {
-    let mut plain = Vec::new();
-    GzDecoder::new(PLOTLY_GZIPPED).read_to_end(&mut plain).expect("the build has compressed it");
-    Bytes::from(plain)
-});
-
-static PLOTLY_TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let tag = format!("\"{:016x}\"", xxh3_64(PLOTLY_GZIPPED));
-    HeaderValue::try_from(tag).expect("hex digits are a header's value")
+/// The chart library from the `plotly` crate: the content of its first script tag.
+static PLOTLY: LazyLock<Plotly> = LazyLock::new(|| {
+    let tags = plotly::Plot::offline_js_sources();
+    let script = tags.split_once('>').and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(js, _)| js);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let gzipped = encoder.write_all(script.as_bytes()).and_then(|()| encoder.finish());
+    let etag = format!("\"{:016x}\"", xxh3_64(script.as_bytes()));
+    Plotly {
+        plain: Bytes::copy_from_slice(script.as_bytes()),
+        gzipped: Bytes::from(gzipped.expect("compressing into memory does not fail")),
+        etag: HeaderValue::try_from(etag).expect("hex digits are a header's value"),
+    }
 });
 
 /// Returns a hash of our own files, which identifies their version.
@@ -96,14 +102,15 @@ fn own<S: Clone + Send + Sync + 'static>(kind: &'static str, text: &'static str)
 }
 
 async fn plotly(headers: HeaderMap) -> Response {
+    let file = tokio::task::spawn_blocking(|| &*PLOTLY).await;
+    let Ok(file) = file else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let gzip = headers.get_all(header::ACCEPT_ENCODING).iter().any(|v| v.to_str().is_ok_and(accepts_gzip));
-    let body = if gzip { Bytes::from_static(PLOTLY_GZIPPED) } else { PLOTLY_PLAIN.clone() };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::from(if gzip { file.gzipped.clone() } else { file.plain.clone() }));
     if gzip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    cached(response, &headers, PLOTLY_TAG.clone(), "text/javascript; charset=utf-8", FOREVER)
+    cached(response, &headers, file.etag.clone(), "text/javascript; charset=utf-8", FOREVER)
 }
 
 fn accepts_gzip(accept: &str) -> bool {
