@@ -15,6 +15,7 @@ use lake::{ArchiveTags, Commit, DataFile, Lake, Table, TablePath};
 use parking_lot::Mutex;
 use shared::clock::SystemClock;
 use shared::control::{Run, RunScope, RunState, Runs};
+use shared::date_partition::DatePartition;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
@@ -96,7 +97,7 @@ impl History {
             let from = self.around.next.fetch_add(rows, Ordering::SeqCst);
             let batch = self.rows(day, from, rows, events, written, bidders);
             let ledger = Ledger::of_range(Partition(0), Offset(from), Offset(from + rows));
-            let mut file = self.archive.write_parquet(Some(day), &[batch]).await.expect("writes");
+            let mut file = self.archive.write_parquet(DatePartition::Day(day), &[batch]).await.expect("writes");
             let tags = ArchiveTags {
                 partition: Partition(0),
                 from: Offset(from),
@@ -111,8 +112,8 @@ impl History {
             written += rows;
         }
         let next = self.around.next.load(Ordering::SeqCst);
-        let txns = vec![(ArchiveTags::app_id(&self.stream.name, Partition(0)), next as i64)];
-        self.archive.commit(Commit { add: files, txns, ..Commit::default() }).await.expect("commits");
+        let app_id = ArchiveTags::app_id(&self.stream.name, Partition(0));
+        self.archive.commit(Commit::append(files).completing(app_id, next as i64)).await.expect("commits");
     }
 
     /// `commits` commits, each of which puts another file in the place of one, with the same rows.
@@ -125,8 +126,7 @@ impl History {
             let new = DataFile { path: format!("{folder}/churned-{}.parquet", uuid::Uuid::new_v4()), ..old.clone() };
             std::fs::rename(self.archive.url_of(&old), self.archive.url_of(&new)).expect("it can be renamed");
             files[at] = new.clone();
-            let commit = Commit { add: vec![new], remove: vec![old], rearranges: true, ..Commit::default() };
-            self.archive.commit(commit).await.expect("commits");
+            self.archive.commit(Commit::compact(vec![old], vec![new])).await.expect("commits");
         }
     }
 

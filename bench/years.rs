@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use batch::BatchSettings;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use shared::date_partition::DatePartition;
 use shared::time::Day;
 
 use crate::archived::History;
@@ -54,7 +55,7 @@ pub fn measure() {
 }
 
 /// The rows of each window date, as they stand in its files.
-async fn rows(history: &History, view: &str) -> BTreeMap<Option<Day>, RecordBatch> {
+async fn rows(history: &History, view: &str) -> BTreeMap<DatePartition, RecordBatch> {
     let table = history.table(view).await;
     let snapshot = table.snapshot().await.expect("a snapshot");
     let mut dates = BTreeMap::new();
@@ -68,6 +69,6 @@ async fn rows(history: &History, view: &str) -> BTreeMap<Option<Day>, RecordBatc
     dates
 }
 
-fn assert_same(left: &BTreeMap<Option<Day>, RecordBatch>, right: &BTreeMap<Option<Day>, RecordBatch>) {
+fn assert_same(left: &BTreeMap<DatePartition, RecordBatch>, right: &BTreeMap<DatePartition, RecordBatch>) {
     assert!(left == right, "incremental and full runs differ");
 }

@@ -55,8 +55,42 @@ async fn add_archive(stored: &mut StoredStream, table: &Table) -> anyhow::Result
         stored.partitions = stored.partitions.max(count);
     }
     if let Some(sql) = table.declaration().await? {
-        let parsed = parse_definitions(&[(table.name(), sql)]).ok();
-        stored.declaration = parsed.and_then(|definitions| definitions.streams.into_iter().next());
+        stored.declaration = Some(stored_declaration(&table.name(), sql)?);
+    }
+    Ok(())
+}
+
+/// Reads the declaration that an archive was last written with. Without it, no forbidden change would be noticed.
+fn stored_declaration(table: &str, sql: String) -> anyhow::Result<Stream> {
+    let parsed = parse_definitions(&[(table.to_owned(), sql)]);
+    let reason = match parsed {
+        Ok(definitions) => match definitions.streams.into_iter().next() {
+            Some(stream) => return Ok(stream),
+            None => "it declares no stream".to_owned(),
+        },
+        Err(errors) => errors.first().map(ToString::to_string).unwrap_or_default(),
+    };
+    bail!(
+        "cannot read the declaration stored in {table}: {reason}; start once with the version of trueup that stored it, or \
+         declare a stream with another name"
+    )
+}
+
+/// Notes in each archive the smallest number of events among which intake ever removed duplicates: raising the setting later
+/// must not bring back those that are in the archive. `events` is today's setting.
+pub async fn note_dedup_horizons(lake: &Lake, streams: &[Arc<Stream>], events: u64) -> anyhow::Result<()> {
+    for stream in streams.iter().filter(|stream| stream.primary_key.is_some()) {
+        let path = TablePath::events(&stream.name);
+        let Some(table) = lake.open_table(&path).await? else { continue };
+        let snapshot = table.snapshot().await?;
+        // Under which settings an archive without the note was filled is unknown, so any of its events may be a duplicate.
+        let is_empty = snapshot.files.is_empty() && snapshot.dropped.is_none();
+        let known = snapshot.dedup_horizon_events.unwrap_or(if is_empty { u64::MAX } else { 0 });
+        let smallest = known.min(events);
+        if snapshot.dedup_horizon_events != Some(smallest) {
+            let noted = table.commit(Commit::note_dedup_horizon(smallest)).await;
+            noted.with_context(|| format!("cannot note dedup_horizon_events in {path}"))?;
+        }
     }
     Ok(())
 }
@@ -94,7 +128,7 @@ pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyho
         let known = table.declaration().await?;
         let same = known.as_ref() == Some(&stream.sql);
         if !same || table.schema_change(&schema).await? != lake::SchemaChange::None {
-            let commit = Commit { schema: Some(schema), declaration: Some(stream.sql.clone()), ..Commit::default() };
+            let commit = Commit::declare(schema, stream.sql.clone());
             table.commit(commit).await.with_context(|| format!("cannot store the new declaration in {path}"))?;
         }
     }

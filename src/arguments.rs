@@ -78,6 +78,8 @@ pub enum Command {
     /// Start and monitor batch runs
     #[command(subcommand)]
     Batch(Batch),
+    /// Find archive files that are gone, and give up their events so that runs work again
+    Repair(Repair),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  trueup completions bash > ~/.local/share/bash-completion/completions/trueup")]
     Completions {
@@ -237,6 +239,22 @@ pub struct Ingest {
     pub historical: Historical,
     #[command(flatten)]
     pub server: Server,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  trueup repair flights --data data\n  trueup repair flights --data data --apply")]
+pub struct Repair {
+    /// Stream whose archive to check
+    pub stream: StreamName,
+    /// Folder or URL of the archive, as for `trueup serve` [default: data]
+    #[arg(long, value_name = "DIR_OR_URL")]
+    pub data: Option<String>,
+    /// Settings file, as for `trueup serve`; options on the command line take precedence
+    #[arg(long, value_name = "trueup.toml")]
+    pub config: Option<PathBuf>,
+    /// Take the missing files out of the archive: their events are lost
+    #[arg(long)]
+    pub apply: bool,
 }
 
 /// Options for ingesting events straight into the archive.

@@ -84,6 +84,15 @@ impl DataDir {
     }
 }
 
+/// Opens the lake that `trueup serve --data` uses, for commands that work beside a server.
+pub fn open_lake(data_dir: &DataDir) -> anyhow::Result<Lake> {
+    let location = data_dir.lake_location();
+    if !is_remote(&location) {
+        std::fs::create_dir_all(&location).with_context(|| format!("cannot create the folder {location}"))?;
+    }
+    Lake::open(&location).context("cannot open the lake")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use shared::changes::Change;
 use shared::changes::view::{changes_results, view_changes};
 use shared::clock::{Clock, SystemClock};
 use shared::column_name::same;
+use shared::date_partition::DatePartition;
 use shared::horizon::Horizon;
 use shared::ids::{StreamName, ViewName};
 use shared::sql::{Definitions, parse_view};
@@ -258,7 +259,8 @@ async fn archive(lake: &Lake, stream: &StreamName) -> anyhow::Result<Option<Arch
 /// Returns the events that the retention of `stream` will drop from its archive.
 fn retention_drop(archive: &Archive, stream: &Stream) -> Option<RetentionDrop> {
     let before = stream.retention?.first_day(SystemClock.now());
-    let old = || archive.files.iter().filter_map(|file| Some((file.partition?, file))).filter(|(day, _)| *day < before);
+    let old =
+        || archive.files.iter().filter_map(|file| Some((file.partition.day()?, file))).filter(|(day, _)| *day < before);
     let dates: BTreeSet<Day> = old().map(|(day, _)| day).collect();
     let events = old().map(|(_, file)| u64::try_from(file.rows).unwrap_or(0)).sum();
     Some(RetentionDrop { before, dates: dates.len() as u64, first: *dates.first()?, events })
@@ -305,8 +307,8 @@ async fn plan_view(
             plan.refused = needs_dropped_events(&view, dropped);
             let first_date = Horizon::first_whole_date(view.window, dropped);
             let files = version.map_or(&[][..], |version| &version.files);
-            let lost = || files.iter().filter(|file| file.date.is_some_and(|day| day < first_date));
-            let dates: BTreeSet<Option<Day>> = lost().map(|file| file.date).collect();
+            let lost = || files.iter().filter(|file| file.date.day().is_some_and(|day| day < first_date));
+            let dates: BTreeSet<DatePartition> = lost().map(|file| file.date).collect();
             let rows = lost().map(|file| file.rows).sum();
             plan.data_loss = Some(DataLoss { first_date, dates: dates.len() as u64, rows });
         }
@@ -319,18 +321,19 @@ async fn plan_view(
 }
 
 async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::Result<RecomputeEstimate> {
-    let mut dates: BTreeSet<Option<Day>> = BTreeSet::new();
+    let mut dates: BTreeSet<DatePartition> = BTreeSet::new();
     let mut recompute = RecomputeEstimate::default();
-    let is_left = |file: &&DataFile| file.partition.is_none_or(|day| archive.dropped.is_none_or(|first| day >= first));
+    let is_left =
+        |file: &&DataFile| file.partition.day().is_none_or(|day| archive.dropped.is_none_or(|first| day >= first));
     for file in archive.files.iter().filter(is_left) {
         recompute.files += 1;
         dates.insert(file.partition);
         recompute.events += ArchiveTags::from_tags(&file.tags)?.rows;
         recompute.file_bytes += u64::try_from(file.size_bytes).unwrap_or(0);
     }
-    let day = |day: Option<&Option<Day>>| day.copied().flatten().map(|day| day.to_string());
     recompute.dates = dates.len() as u64;
-    (recompute.first, recompute.last) = (day(dates.iter().find(|day| day.is_some())), day(dates.last()));
+    let days = || dates.iter().filter_map(|date| Some(date.day()?.to_string()));
+    (recompute.first, recompute.last) = (days().next(), days().next_back());
     // The largest file shows best how the bytes divide among the columns.
     if let Some(file) = archive.files.iter().max_by_key(|file| file.size_bytes) {
         let columns = archive.table.column_bytes(file).await?;

@@ -131,6 +131,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "time at which the last successful run of a view was published",
     ),
     (Kind::Gauge, Unit::Count, "trueup_batch_retry_waiting", "1 while a failed run of a view waits for its retry"),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_clock_ahead_seconds",
+        "how far the clock is ahead of any plausible time; above 0, deletions by age use a plausible time instead",
+    ),
     (Kind::Histogram, Unit::Seconds, "trueup_batch_run_seconds", "duration of batch runs"),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_cache_bytes", "memory of the cached rows of batch versions"),
     (

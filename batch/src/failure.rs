@@ -50,6 +50,11 @@ pub enum RunFailure {
          raise the limit (--batch-memory), or let the view keep less (a coarser COUNT(DISTINCT) or percentile, a WHERE)"
     )]
     MemoryLimit { limit: String, date: String },
+    #[error(
+        "version {version} of {table} lists {count} files that are gone, {path} among them: another program deleted them, or \
+         a vacuum whose clock was wrong. Restore them from a backup; or give their {rows} events up: trueup repair {stream}"
+    )]
+    FilesMissing { table: String, stream: String, version: i64, path: String, count: u64, rows: u64 },
     #[error("too many events on {0} to remove duplicates at once")]
     DateTooLarge(String),
     #[error("speed layer: {0}")]
@@ -89,6 +94,7 @@ impl RunFailure {
             | RunFailure::Arrow(_)
             | RunFailure::RowsOfFile { .. }
             | RunFailure::RowsOfDates { .. }
+            | RunFailure::FilesMissing { .. }
             | RunFailure::MemoryLimit { .. }
             | RunFailure::DateTooLarge(_)
             | RunFailure::Panicked(_) => false,
@@ -108,6 +114,7 @@ fn lake_may_pass(error: &LakeError) -> bool {
         LakeError::Conflict { .. }
         | LakeError::AlreadyCommitted { .. }
         | LakeError::InUse { .. }
+        | LakeError::FilesMissing { .. }
         | LakeError::Spool { .. }
         | LakeError::Store(_)
         | LakeError::Delta(_)

@@ -14,12 +14,14 @@
 //! 3. [`plan`] decides, [`recompute`] computes exact files, [`reconcile`] compares them with what was served.
 //! 4. [`versions`] reads, keeps and vacuums what was published.
 //!
-//! [`archive`] compacts the archives that runs read, and drops the dates that retention no longer keeps.
+//! [`archive`] compacts the archives that runs read, and drops the dates that retention no longer keeps. Whatever is
+//! deleted by its age is deleted by the time of the [`deletion_clock`].
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod archive;
 pub mod blocking;
+pub mod deletion_clock;
 pub mod fail_points;
 pub mod failure;
 pub mod layers;

@@ -1,6 +1,5 @@
 //! Starts runs: one task per view executes its runs in order, and others watch the clock for schedules and retries.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +8,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use lake::TablePath;
 use parking_lot::Mutex;
-use shared::clock::Clock;
 use shared::compare::Comparison;
-use shared::control::{Cleaned, Compacted, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs};
+use shared::control::{
+    CompactionReport, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs, VacuumReport,
+};
 use shared::handoff::HandoffError;
 use shared::horizon::Horizon;
 use shared::ids::{StreamName, ViewName};
@@ -23,11 +23,13 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::archive::compactor::Compactor;
+use crate::deletion_clock::DeletionClock;
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
 use crate::run::Executor;
 use crate::runs::queue::{RunEntry, RunQueue};
 use crate::runs::run_log::RunLog;
+use crate::runs::schedule_timer::{NextRuns, ScheduleTimer};
 use crate::settings::BatchSettings;
 use crate::versions::kept::VersionIndex;
 use crate::versions::load::{LoadedView, versions};
@@ -50,7 +52,7 @@ pub struct Batch {
     kept: Arc<VersionIndex>,
     vacuum: Arc<VersionVacuum>,
     compactor: Arc<Compactor>,
-    next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
+    next_runs: NextRuns,
     stopping: Cancel,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -72,20 +74,23 @@ impl Batch {
         let logged = settings.runs_file.as_deref().map_or_else(Default::default, |file| RunLog::open(file, kept));
         let queue = Arc::new(RunQueue::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, logged));
         let tick = settings.tick;
+        let published = loaded.iter().filter_map(|l| Some(l.active.version.as_ref()?.published_at)).max();
+        let deletion_clock = Arc::new(DeletionClock::new(Arc::clone(&clock), settings.clock_note.clone(), published));
         let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
         let kept = Arc::new(VersionIndex::new(&layers.lake, kept));
         let vacuum = Arc::new(VersionVacuum {
             lake: layers.lake.clone(),
             views: Arc::clone(&layers.views),
             kept: Arc::clone(&kept),
+            clock: Arc::clone(&deletion_clock),
             age: settings.vacuum_age,
             every: settings.vacuum_every,
             last: Mutex::default(),
         });
         let LayerHandles { lake, views, streams, .. } = &layers;
-        let compactor = Arc::new(Compactor::new(lake, views, &clock, streams, settings.compaction));
-        let executor = Arc::new(Executor::new(layers, settings));
-        let next_runs: Arc<Mutex<HashMap<ViewName, Micros>>> = Arc::default();
+        let compactor = Arc::new(Compactor::new(lake, views, &deletion_clock, streams, settings.compaction));
+        let executor = Arc::new(Executor::new(layers, settings, deletion_clock));
+        let next_runs = NextRuns::default();
         let stopping = Cancel::default();
         let mut tasks = Vec::new();
         for (loaded, schedule) in loaded.into_iter().zip(schedules) {
@@ -99,9 +104,10 @@ impl Batch {
             let all = run_all(queue_of, Arc::clone(&executor), vacuum_of, job, stopping.clone());
             tasks.push(tokio::spawn(all));
             if let Some(schedule) = schedule {
-                next_runs.lock().extend(schedule.next_after(clock.now()).map(|due| (view.clone(), due)));
+                let since = clock.now();
+                next_runs.lock().extend(schedule.next_after(since).map(|due| (view.clone(), due)));
                 let (queue, next_runs) = (Arc::clone(&queue), Arc::clone(&next_runs));
-                let timer = ScheduleTimer { queue, next_runs, view, schedule, clock: Arc::clone(&clock) };
+                let timer = ScheduleTimer { queue, next_runs, view, schedule, clock: Arc::clone(&clock), since };
                 tasks.push(tokio::spawn(timer.run(tick, stopping.clone())));
             }
         }
@@ -189,7 +195,7 @@ impl Runs for Batch {
         Batch::name(view).map_or(0, |view| self.kept.count(&view))
     }
 
-    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<VacuumReport, HandoffError>> {
         let view = Batch::name(view);
         Box::pin(async move {
             let older_than = older_than.unwrap_or(self.vacuum.age);
@@ -201,7 +207,7 @@ impl Runs for Batch {
         &self,
         stream: &str,
         older_than: Option<Duration>,
-    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+    ) -> BoxFuture<'_, Result<Option<CompactionReport>, HandoffError>> {
         let stream = stream.parse::<StreamName>();
         Box::pin(async move {
             // An invalid name is not the name of a stream.
@@ -320,37 +326,4 @@ async fn one_run(executor: &Executor, job: &Job, entry: &Arc<RunEntry>) -> Resul
     metrics::histogram!("trueup_batch_run_seconds", "view" => view).record(seconds);
     metrics::gauge!("trueup_batch_cache_bytes").set(executor.reader.bytes() as f64);
     outcome
-}
-
-/// Requests a view's runs when its schedule says so.
-struct ScheduleTimer {
-    queue: Arc<RunQueue>,
-    next_runs: Arc<Mutex<HashMap<ViewName, Micros>>>,
-    view: ViewName,
-    schedule: Schedule,
-    clock: Arc<dyn Clock>,
-}
-
-impl ScheduleTimer {
-    /// Checks the clock every `tick`. The clock may be set, so the task does not sleep until the next run.
-    async fn run(self, tick: std::time::Duration, stopping: Cancel) {
-        while !stopping.is_set() {
-            tokio::select! {
-                () = tokio::time::sleep(tick) => {}
-                () = stopping.wait() => return,
-            }
-            let due = self.next_runs.lock().get(&self.view).copied();
-            let now = self.clock.now();
-            if due.is_none_or(|due| due > now) {
-                continue;
-            }
-            if self.queue.request(self.view.as_str(), RunScope::CHANGED, "schedule").is_err() {
-                return;
-            }
-            match self.schedule.next_after(now) {
-                Some(next) => self.next_runs.lock().insert(self.view.clone(), next),
-                None => self.next_runs.lock().remove(&self.view),
-            };
-        }
-    }
 }

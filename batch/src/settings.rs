@@ -39,6 +39,8 @@ pub struct BatchSettings {
     pub runs_kept: usize,
     /// The file that keeps runs across restarts; `None`: runs are not kept.
     pub runs_file: Option<PathBuf>,
+    /// The file that keeps the time of the last plausible clock; `None`: it is not kept.
+    pub clock_note: Option<PathBuf>,
     /// When failed runs are retried.
     pub retry: RetrySettings,
     pub fail_points: FailPoints,
@@ -60,6 +62,7 @@ impl Default for BatchSettings {
             compaction: CompactionSettings::default(),
             runs_kept: RUNS_KEPT,
             runs_file: None,
+            clock_note: None,
             retry: RetrySettings::default(),
             fail_points: FailPoints::from_environment(),
         }

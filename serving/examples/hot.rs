@@ -14,6 +14,7 @@ use arrow::array::{ArrayRef, StringViewArray};
 use arrow::datatypes::i256;
 use axum::body::Body;
 use axum::http::Request;
+use shared::date_partition::DatePartition;
 use shared::ids::Offset;
 use shared::ledger::Ledger;
 use shared::partial::block::{Block, Part};
@@ -70,7 +71,8 @@ fn world() -> World {
     let world = World::new(SQL);
     world.publish(1, "");
     let view = Arc::clone(&world.by_name["bidding"]);
-    let days = (0..MINUTES).step_by(1440).map(|day| (None, Arc::new(part(&view, day..(day + 1440).min(MINUTES)))));
+    let of_day = |day: i64| Arc::new(part(&view, day..(day + 1440).min(MINUTES)));
+    let days = (0..MINUTES).step_by(1440).map(|day| (DatePartition::Undated, of_day(day)));
     world.batch.parts.lock().insert("bidding".to_owned(), days.collect());
     let live = part(&view, MINUTES - 5..MINUTES + 1);
     let generation = Generation {

@@ -10,9 +10,13 @@ use shared::handoff::HandoffError;
 use shared::ledger::Ledger;
 use shared::partial::block::Part;
 use shared::partial::merge::Layers;
+use shared::partial::query_budget::{Exceeded, QueryBudget};
 use shared::published::{PublishedView, Views};
-use shared::readers::{BatchReader, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{
+    BatchReadError, BatchReader, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader,
+};
 use shared::time::Micros;
+use shared::time_range::TimeRange;
 use shared::view::View;
 use shared::window::{Window, WindowId};
 
@@ -50,9 +54,20 @@ pub enum ReadError {
     #[error("speed: {0}")]
     Speed(#[from] SpeedError),
     #[error("batch: {0}")]
-    Batch(#[from] HandoffError),
+    Batch(HandoffError),
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     #[error(transparent)]
     Past(#[from] PastError),
+}
+
+impl From<BatchReadError> for ReadError {
+    fn from(error: BatchReadError) -> ReadError {
+        match error {
+            BatchReadError::Exceeded(exceeded) => ReadError::Exceeded(exceeded),
+            BatchReadError::Unavailable(error) => ReadError::Batch(error),
+        }
+    }
 }
 
 /// Event counts by layer: every accepted event must be in exactly one of them.
@@ -227,8 +242,8 @@ async fn pin_past(
     // The generations of that time have been dropped; the version records the watermark and the latest event.
     let (watermark, latest_event) = (version.watermark, version.latest_event);
     let speed = Arc::new(SpeedPin { generations: Vec::new(), watermark, latest_event });
-    let (from, to) = batch_range(&published, &query, &speed).await?;
-    let batch = layers.batch.parts(&published, &version, from, to).await?;
+    let range = batch_range(&published, &query, &speed).await?;
+    let batch = layers.batch.parts(&published, &version, range, &QueryBudget::unlimited()).await?;
     let balance = Balance::of(&published, &speed);
     let complete = balance.is_complete(query.layer);
     Ok((query, ViewPin { published, batch, speed, balance, complete, past: Some(past) }))
@@ -267,8 +282,8 @@ async fn pin_once(
     if let Some(version) = &published.version
         && layer != LayerChoice::Speed
     {
-        let (from, to) = batch_range(published, &query, &speed).await?;
-        batch = layers.batch.parts(published, version, from, to).await?;
+        let range = batch_range(published, &query, &speed).await?;
+        batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
     }
     let balance = Balance::of(published, &speed);
     let complete = balance.is_complete(layer);
@@ -278,13 +293,13 @@ async fn pin_once(
     Ok((query, ViewPin { published: Arc::clone(published), batch, speed, balance, complete, past: None }))
 }
 
-/// Returns the range of window starts for which batch is read, in microseconds.
+/// Returns the range of window starts for which batch is read.
 async fn batch_range(
     published: &Arc<PublishedView>,
     query: &BoundQuery,
     speed: &Arc<SpeedPin>,
-) -> Result<(i64, i64), ReadError> {
-    let range = (query.from, query.to);
+) -> Result<TimeRange, ReadError> {
+    let range = TimeRange::of_micros(query.from, query.to);
     let (Window::Session { gap }, Some(version)) = (published.view.window, &published.version) else {
         return Ok(range);
     };

@@ -5,9 +5,10 @@
 //! in that range, or at most one such length before it, are all that can merge into the result.
 
 use shared::readers::SpeedPin;
+use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
 
-/// Returns the range of starts, in microseconds, of the batch sessions needed for sessions that start in `from..to`.
+/// Returns the range of starts of the batch sessions needed for sessions that start in `range`.
 ///
 /// `gap` is the view's. `full_key` is true if the query groups by every dimension; with fewer, sessions of batch may touch,
 /// and all are needed.
@@ -16,16 +17,16 @@ pub fn starts_needed(
     speed: &SpeedPin,
     gap: i64,
     full_key: bool,
-    (from, to): (i64, i64),
-) -> (i64, i64) {
-    let everything = (i64::MIN, i64::MAX);
+    range: TimeRange,
+) -> TimeRange {
     let longest = version.longest_session_us;
-    if !full_key || longest <= 0 || (from, to) == everything {
-        return everything;
+    if !full_key || longest <= 0 || range == TimeRange::ALL {
+        return TimeRange::ALL;
     }
     let sessions = speed.generations.iter().flat_map(|generation| generation.part.sessions());
-    let (first, end) = tied_to((from, to), sessions.map(|(first, last)| (first, last.saturating_add(gap))), longest);
-    (first.saturating_sub(longest), end)
+    let (first, end) =
+        tied_to((range.from.0, range.to.0), sessions.map(|(first, last)| (first, last.saturating_add(gap))), longest);
+    TimeRange::of_micros(first.saturating_sub(longest), end)
 }
 
 /// Returns the shortest range that contains `range` and every interval closer than `distance` to it or to another such

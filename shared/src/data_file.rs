@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Day;
+use crate::date_partition::DatePartition;
 
 /// One Parquet file of a table, written or committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
     /// Relative to the table.
     pub path: String,
-    /// The date all its rows belong to; none where the table's partition column is null.
-    pub partition: Option<Day>,
+    /// The date all its rows belong to.
+    pub partition: DatePartition,
     pub size_bytes: i64,
     pub rows: i64,
     /// What the writer noted on the file; kept in the Delta log.

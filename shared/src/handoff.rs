@@ -98,7 +98,7 @@ pub trait LogSink: Send + Sync {
 }
 
 /// An error between layers, with its cause as text.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct HandoffError(pub String);
 

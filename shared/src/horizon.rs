@@ -14,6 +14,7 @@
 //! A session has no fixed end, so a dropped session may reach into days that are left: [`DroppedSessions`] says how far.
 //! Without a boundary nothing is dropped, or nothing is frozen.
 
+use crate::date_partition::DatePartition;
 use crate::published::PublishedView;
 use crate::retention::Retention;
 use crate::time::{Day, MICROS_PER_DAY, Micros};
@@ -174,19 +175,19 @@ impl Horizon {
     }
 
     /// Returns whether the windows of a date are frozen (or dropped). Windows without a date never are.
-    pub fn is_frozen_date(self, date: Option<Day>) -> bool {
-        date.zip(self.frozen_before).is_some_and(|(day, first)| day < first)
+    pub fn is_frozen_date(self, date: DatePartition) -> bool {
+        date.day().zip(self.frozen_before).is_some_and(|(day, first)| day < first)
     }
 
     /// Returns whether the windows of a date are dropped. Windows without a date never are.
-    pub fn is_dropped_date(self, date: Option<Day>) -> bool {
-        date.zip(self.retained_from).is_some_and(|(day, first)| day < first)
+    pub fn is_dropped_date(self, date: DatePartition) -> bool {
+        date.day().zip(self.retained_from).is_some_and(|(day, first)| day < first)
     }
 
     /// Returns whether no window of the date's events is computed. Sessions may start long before any of their events, and
     /// end long after, so their events may always matter.
-    pub fn excludes_events_of(self, window: Window, date: Option<Day>) -> bool {
-        let (Some(first), Some(day)) = (self.first_computed(), date) else { return false };
+    pub fn excludes_events_of(self, window: Window, date: DatePartition) -> bool {
+        let (Some(first), Some(day)) = (self.first_computed(), date.day()) else { return false };
         match window {
             Window::Session { .. } => false,
             window => window.window_days_of(day).is_some_and(|days| *days.end() < first.0),
@@ -284,11 +285,13 @@ mod tests {
     #[test]
     fn events_are_excluded_if_all_their_windows_are_dropped() {
         let horizon = Horizon::new(Some(Day(10)), None);
-        assert!(horizon.excludes_events_of(HOURLY, Some(Day(9))));
-        assert!(!horizon.excludes_events_of(HOURLY, Some(Day(10))));
-        assert!(!horizon.excludes_events_of(HOURLY, None), "events without a date are never dropped");
-        assert!(!horizon.excludes_events_of(SESSIONS, Some(Day(9))), "a session may reach over");
-        assert!(!Horizon::NONE.excludes_events_of(HOURLY, Some(Day(9))));
+        assert!(horizon.excludes_events_of(HOURLY, DatePartition::Day(Day(9))));
+        assert!(!horizon.excludes_events_of(HOURLY, DatePartition::Day(Day(10))));
+        let undated = DatePartition::Undated;
+        assert!(!horizon.excludes_events_of(HOURLY, undated), "events without a date are never dropped");
+        let date = DatePartition::Day(Day(9));
+        assert!(!horizon.excludes_events_of(SESSIONS, date), "a session may reach over");
+        assert!(!Horizon::NONE.excludes_events_of(HOURLY, DatePartition::Day(Day(9))));
     }
 
     #[test]

@@ -10,8 +10,11 @@
 //!
 //! that is, that each accepted event is counted once or excluded knowingly (I2).
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Add, AddAssign, Sub};
+use std::sync::LazyLock;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::{Offset, Partition};
@@ -40,7 +43,35 @@ impl Ledger {
         let positions = (from.0..to.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
         Ledger { events: to.0.saturating_sub(from.0), positions }
     }
+
+    /// Returns the ledger of all events of a partition before `to`. Results are kept for the whole process, and each is
+    /// computed from the nearest one before it: hashing 10^10 positions takes a minute.
+    pub fn before(partition: Partition, to: Offset) -> Ledger {
+        let nearest = {
+            let known = PREFIXES.lock();
+            let of_partition = known.get(&partition).and_then(|prefixes| prefixes.range(..=to).next_back());
+            of_partition.map_or((Offset(0), Ledger::EMPTY), |(offset, ledger)| (*offset, *ledger))
+        };
+        let (from, before) = nearest;
+        let ledger = before + Ledger::of_range(partition, from, to);
+        if to.0 - from.0 >= PREFIX_EVENTS_MIN {
+            let mut known = PREFIXES.lock();
+            let prefixes = known.entry(partition).or_default();
+            prefixes.insert(to, ledger);
+            if prefixes.len() > PREFIXES_KEPT {
+                prefixes.pop_first();
+            }
+        }
+        ledger
+    }
 }
+
+/// Ledgers of the first events of partitions. They depend on nothing but the positions.
+static PREFIXES: LazyLock<Mutex<HashMap<Partition, BTreeMap<Offset, Ledger>>>> = LazyLock::new(Mutex::default);
+/// Events that are worth an entry.
+const PREFIX_EVENTS_MIN: u64 = 1 << 20;
+/// Entries per partition.
+const PREFIXES_KEPT: usize = 32;
 
 /// Two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014) with different seeds, side by side.
 fn hash(partition: Partition, offset: Offset) -> u128 {
@@ -103,6 +134,17 @@ mod tests {
         let parts = Ledger::of_range(p, Offset(30), Offset(50)) + Ledger::of_range(p, Offset(10), Offset(30));
         assert_eq!(whole, parts);
         assert_eq!(whole - Ledger::of(p, Offset(10)), Ledger::of_range(p, Offset(11), Offset(50)));
+    }
+
+    #[test]
+    fn a_prefix_is_the_same_whatever_was_asked_for_before() {
+        let partition = Partition(77);
+        for to in [0, 3 * PREFIX_EVENTS_MIN, PREFIX_EVENTS_MIN, 4 * PREFIX_EVENTS_MIN + 5, 4 * PREFIX_EVENTS_MIN + 6] {
+            let whole = Ledger::of_range(partition, Offset(0), Offset(to));
+            assert_eq!(Ledger::before(partition, Offset(to)), whole, "{to}");
+        }
+        let kept = PREFIXES.lock()[&partition].keys().map(|offset| offset.0 / PREFIX_EVENTS_MIN).collect::<Vec<_>>();
+        assert_eq!(kept, [1, 3, 4], "the last two differ by one event");
     }
 
     #[test]

@@ -58,6 +58,14 @@ pub const VERSIONS_KEPT_MAX: u32 = 10_000;
 /// Age at which an unused file is deleted, in milliseconds: longer than any reader or run of another process, which this one
 /// cannot see.
 pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
+/// Least age at which a file that no commit names is deleted, in milliseconds, whatever age a request names: a historical
+/// ingest of another process writes its files some time before it commits them.
+pub const VACUUM_STAGED_AGE_MS: u64 = 3_600_000;
+/// Milliseconds that the clock may be ahead of what the time since the last check, the last published version and the events
+/// make plausible. Beyond it nothing is deleted by that clock.
+pub const CLOCK_AHEAD_MAX_MS: u64 = 24 * 3_600_000;
+/// Milliseconds after which a clock that is ahead, and stays so, is believed.
+pub const CLOCK_BELIEVED_AFTER_MS: u64 = 24 * 3_600_000;
 /// Shortest time between two automatic vacuums of a view, in milliseconds: each lists the folder of its table.
 pub const VACUUM_EVERY_MS: u64 = 3_600_000;
 /// Old versions whose lists of files are held in memory, over all views, least recently used first out.

@@ -9,9 +9,11 @@ use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, ViewName};
 use crate::ledger::Ledger;
 use crate::partial::block::Part;
+use crate::partial::query_budget::{Exceeded, QueryBudget};
 use crate::published::PublishedView;
 use crate::seam::Cut;
 use crate::time::Micros;
+use crate::time_range::TimeRange;
 use crate::version::BatchVersion;
 
 /// One generation of one partition: partial aggregates of its events `from..to`.
@@ -79,17 +81,35 @@ pub trait SpeedReader: Send + Sync {
     fn forget(&self, published: &PublishedView);
 }
 
+/// The reason why rows of a version could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchReadError {
+    /// The query is over: its rows need more memory than it may use, its time is up, or its client has disconnected.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The files cannot be read.
+    #[error(transparent)]
+    Unavailable(#[from] HandoffError),
+}
+
 /// The batch layer, as its readers see it.
 pub trait BatchReader: Send + Sync {
-    /// Returns the rows of `version` with windows starting in `from..to` (microseconds), as immutable columns. They are loaded
-    /// by date when first needed and kept within a memory budget. Rows outside the range may be among them.
+    /// Returns a lower bound on the memory, in bytes, that [`BatchReader::parts`] of the same range would add: nothing for
+    /// rows that are in memory already. Reads no file.
+    fn bytes_to_load(&self, published: &PublishedView, version: &BatchVersion, range: TimeRange) -> u64;
+
+    /// Returns the rows of `version` with windows starting in `range`, as immutable columns. Rows outside the range may be
+    /// among them. They are loaded by date when first needed, a few files at a time, and kept within a memory budget.
+    ///
+    /// What is loaded counts against `budget`: nothing is read if [`BatchReader::bytes_to_load`] exceeds it, and loading stops
+    /// where the rows do.
     fn parts<'a>(
         &'a self,
         published: &'a PublishedView,
         version: &'a BatchVersion,
-        from: i64,
-        to: i64,
-    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>>;
+        range: TimeRange,
+        budget: &'a QueryBudget,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, BatchReadError>>;
 }
 
 /// A requested state of the past.

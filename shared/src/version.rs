@@ -7,11 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::compare::Comparison;
 use crate::data_file::DataFile;
+use crate::date_partition::DatePartition;
 use crate::failed_events::FailedEvents;
 use crate::ids::ViewName;
 use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::time::{Day, Micros};
+use crate::time_range::TimeRange;
 
 /// A published result of a batch run. Kept in the metadata of the Delta commit that published it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ pub struct BatchVersion {
     /// Events that are in no row because an expression of the view failed for them: the ledger counts them.
     #[serde(default, skip_serializing_if = "FailedEvents::is_empty")]
     pub failed: FailedEvents,
-    /// Files by window date; one under `None` for a view over all time. Not part of the metadata: Delta lists them.
+    /// Files by window date. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
 }
@@ -91,7 +93,7 @@ pub struct RunWork {
 pub struct VersionFile {
     /// Path relative to the view's table.
     pub path: String,
-    pub date: Option<Day>,
+    pub date: DatePartition,
     pub rows: u64,
     pub size_bytes: u64,
 }
@@ -129,17 +131,14 @@ impl BatchVersion {
         (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
     }
 
-    /// Returns the files that may hold windows starting in `from..to` (microseconds).
-    pub fn files_touching(&self, from: i64, to: i64) -> impl Iterator<Item = &VersionFile> {
-        self.files.iter().filter(move |file| match file.date {
-            Some(date) => date.start().0 < to && Day(date.0 + 1).start().0 > from,
-            None => true,
-        })
+    /// Returns the files that may hold windows starting in `range`.
+    pub fn files_touching(&self, range: TimeRange) -> impl Iterator<Item = &VersionFile> {
+        self.files.iter().filter(move |file| file.date.day().is_none_or(|day| range.meets_day(day)))
     }
 
     /// Returns the files by date.
-    pub fn by_date(&self) -> BTreeMap<Option<Day>, Vec<&VersionFile>> {
-        let mut dates: BTreeMap<Option<Day>, Vec<&VersionFile>> = BTreeMap::new();
+    pub fn by_date(&self) -> BTreeMap<DatePartition, Vec<&VersionFile>> {
+        let mut dates: BTreeMap<DatePartition, Vec<&VersionFile>> = BTreeMap::new();
         for file in &self.files {
             dates.entry(file.date).or_default().push(file);
         }

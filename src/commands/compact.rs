@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reqwest::Method;
 use serde_json::json;
-use shared::control::Compacted;
+use shared::control::CompactionReport;
 
 use crate::arguments::BatchCompact;
 use crate::client::Client;
@@ -16,12 +16,12 @@ pub async fn run(arguments: BatchCompact) -> Result<(), Failure> {
     let path = format!("/v1/streams/{}/compact", arguments.stream);
     let older_than_ms = arguments.vacuum.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     let request = client.request(Method::POST, &path).json(&json!({ "vacuum_older_than_ms": older_than_ms }));
-    let compacted: Compacted = client.json(request).await?;
+    let compacted: CompactionReport = client.json(request).await?;
     writeln!(std::io::stdout(), "{}", sentence(&compacted, arguments.vacuum.is_some()))?;
     Ok(())
 }
 
-fn sentence(done: &Compacted, vacuumed: bool) -> String {
+fn sentence(done: &CompactionReport, vacuumed: bool) -> String {
     let count = |number: u64, one: &str| counted(usize::try_from(number).unwrap_or(usize::MAX), one);
     let mut text = match done.files_read {
         0 => format!("{}: nothing to compact in {}", done.stream, count(done.files_after, "file")),
@@ -64,9 +64,10 @@ mod tests {
 
     #[test]
     fn the_sentence_lists_everything_that_was_done() {
-        let nothing = Compacted { files_after: 1, ..Compacted::nothing("flights".parse().expect("a name")) };
+        let nothing =
+            CompactionReport { files_after: 1, ..CompactionReport::nothing("flights".parse().expect("a name")) };
         assert_eq!(sentence(&nothing, false), "flights: nothing to compact in 1 file");
-        let some = Compacted {
+        let some = CompactionReport {
             dates: 2,
             files_before: 1_203,
             files_after: 205,

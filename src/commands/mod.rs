@@ -11,6 +11,7 @@ mod listing;
 mod man;
 mod plan;
 mod query;
+mod repair;
 mod serve;
 mod streams;
 mod verify;
@@ -34,6 +35,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Streams(arguments) => streams::run(arguments).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
+        Command::Repair(arguments) => repair::run(arguments).await,
         Command::Completions { shell } => completions::run(shell),
         Command::Man { folder } => man::run(folder.as_deref()),
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::control::Cleaned;
+use shared::control::VacuumReport;
 
 use crate::arguments::{BatchVacuum, BatchVersions};
 use crate::client::Client;
@@ -59,12 +59,12 @@ pub async fn vacuum(arguments: BatchVacuum) -> Result<(), Failure> {
     let path = format!("/v1/views/{}/vacuum", arguments.view);
     let older_than_ms = arguments.older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     let request = client.request(Method::POST, &path).json(&json!({ "older_than_ms": older_than_ms }));
-    let cleaned: Cleaned = client.json(request).await?;
+    let cleaned: VacuumReport = client.json(request).await?;
     writeln!(std::io::stdout(), "{}", sentence(&cleaned))?;
     Ok(())
 }
 
-fn sentence(cleaned: &Cleaned) -> String {
+fn sentence(cleaned: &VacuumReport) -> String {
     let Some(kept_from) = cleaned.kept_from else {
         return format!("{}: no versions yet, nothing to delete", cleaned.view);
     };
@@ -106,17 +106,17 @@ mod tests {
 
     #[test]
     fn the_sentence_lists_what_vacuum_deleted() {
-        let cleaned = Cleaned {
+        let cleaned = VacuumReport {
             kept_from: Some(4),
             files: 2,
             bytes: 2048,
             unfinished: 1,
             too_young: 5,
-            ..Cleaned::nothing("departures".parse().expect("a name"))
+            ..VacuumReport::nothing("departures".parse().expect("a name"))
         };
         let words = "departures: deleted 3 files (2.0 KiB); keeping versions from 4 on; 5 files kept until old enough to delete";
         assert_eq!(sentence(&cleaned), words);
-        let nothing = Cleaned::nothing("departures".parse().expect("a name"));
+        let nothing = VacuumReport::nothing("departures".parse().expect("a name"));
         assert_eq!(sentence(&nothing), "departures: no versions yet, nothing to delete");
     }
 }

@@ -110,6 +110,7 @@ impl WiringSettings {
                 ..CompactionSettings::default()
             },
             runs_file: Some(local.join("runs.ndjson")),
+            clock_note: Some(local.join("clock")),
             retry: RetrySettings {
                 first: Duration::from_millis(limits.run_retry_first_ms),
                 longest: Duration::from_millis(limits.run_retry_max_ms),

@@ -49,6 +49,7 @@ impl Storage {
         let lake = ownership.lake.clone();
         let streams = adopt_definitions::adopt(&lake, &local, definitions).await?;
         let log_starts = ownership.log_starts(&streams, &local).await?;
+        adopt_definitions::note_dedup_horizons(&lake, &streams, settings.limits.dedup_horizon_events).await?;
         Ok(Storage { base: Base { local, lake, streams, clock }, ownership, log_starts, lock })
     }
 }

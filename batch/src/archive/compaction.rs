@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use lake::archive_tags::InvalidTag;
 use lake::{ArchiveTags, DataFile};
+use shared::date_partition::DatePartition;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::published::PublishedView;
-use shared::time::Day;
 
 /// The size that files should have, and how many are worth the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct CompactionTarget {
 /// Files that become one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileGroup {
-    pub date: Option<Day>,
+    pub date: DatePartition,
     /// In order of their offsets.
     pub files: Vec<DataFile>,
     /// The tags of the one file.
@@ -47,7 +47,7 @@ pub fn groups(
     target: CompactionTarget,
     before: impl Fn(Partition) -> Option<Offset>,
 ) -> Result<Vec<FileGroup>, InvalidTag> {
-    let mut neighbours: BTreeMap<(Option<Day>, Partition), Vec<TaggedFile<'_>>> = BTreeMap::new();
+    let mut neighbours: BTreeMap<(DatePartition, Partition), Vec<TaggedFile<'_>>> = BTreeMap::new();
     for file in files {
         let tags = ArchiveTags::from_tags(&file.tags)?;
         neighbours.entry((file.partition, tags.partition)).or_default().push((tags, file));
@@ -85,7 +85,7 @@ fn fits(open: &[TaggedFile<'_>], (tags, file): (&ArchiveTags, &DataFile), target
     rows + tags.rows <= target.rows && bytes + bytes_of(file) <= target.bytes
 }
 
-fn group(date: Option<Day>, mut files: Vec<TaggedFile<'_>>, target: CompactionTarget) -> Option<FileGroup> {
+fn group(date: DatePartition, mut files: Vec<TaggedFile<'_>>, target: CompactionTarget) -> Option<FileGroup> {
     while target.files_min > 2 && files.len() > 1 {
         let others: u64 = files[1..].iter().map(|(tags, _)| tags.rows).sum();
         if files[0].0.rows <= others {
@@ -110,7 +110,7 @@ fn group(date: Option<Day>, mut files: Vec<TaggedFile<'_>>, target: CompactionTa
 
 #[cfg(test)]
 mod tests {
-    use shared::time::Micros;
+    use shared::time::{Day, Micros};
 
     use super::*;
 
@@ -126,7 +126,7 @@ mod tests {
         };
         DataFile {
             path: format!("{day}/{partition}/{from}"),
-            partition: Some(Day(day)),
+            partition: DatePartition::Day(Day(day)),
             size_bytes: 10 * (to - from) as i64,
             rows: (to - from) as i64,
             tags: tags.to_tags(),
@@ -146,8 +146,9 @@ mod tests {
             }
             assert_eq!(group.tags.latest_watermark, Micros(to.0 as i64));
         }
-        let summary =
-            |g: &FileGroup| (g.date.map_or(0, |d| d.0), g.tags.partition.0, g.tags.from.0, g.tags.to.0, g.files.len());
+        let summary = |g: &FileGroup| {
+            (g.date.day().map_or(0, |d| d.0), g.tags.partition.0, g.tags.from.0, g.tags.to.0, g.files.len())
+        };
         groups.iter().map(summary).collect()
     }
 

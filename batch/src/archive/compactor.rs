@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lake::vacuum::{expire_old_log, vacuum};
-use lake::{Commit, DataFile, Dropped, Lake, LakeError, Table, TablePath};
+use lake::vacuum::{VacuumAge, expire_old_log, vacuum};
+use lake::{Commit, DataFile, DroppedEvents, Lake, LakeError, Table, TablePath};
 use serde_json::json;
-use shared::clock::Clock;
-use shared::control::Compacted;
+use shared::control::CompactionReport;
 use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::StreamName;
 use shared::published::{PublishedView, Views};
 use shared::stream::Stream;
-use shared::time::{Day, micros_of};
+use shared::time::{Day, Micros, micros_of};
 use shared::window::Window;
 use tokio::sync::Mutex;
 
 use crate::archive::compaction::{CompactionTarget, FileGroup, groups, oldest_seam};
 use crate::archive::retention::{DatesToDrop, dates_to_drop, first_open};
 use crate::archive::settings::CompactionSettings;
+use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::fail_points::reach_compaction;
 use crate::plan::sessions::latest_end;
 use crate::step::CompactionStep;
@@ -33,7 +33,7 @@ const DROP_ATTEMPTS_MAX: u32 = 3;
 pub struct Compactor {
     lake: Lake,
     views: Arc<Views>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<DeletionClock>,
     settings: CompactionSettings,
     /// One compaction of a stream at a time.
     streams: BTreeMap<StreamName, (Arc<Stream>, Mutex<()>)>,
@@ -55,7 +55,7 @@ impl Compactor {
     pub fn new(
         lake: &Lake,
         views: &Arc<Views>,
-        clock: &Arc<dyn Clock>,
+        clock: &Arc<DeletionClock>,
         streams: &[Arc<Stream>],
         settings: CompactionSettings,
     ) -> Compactor {
@@ -103,10 +103,10 @@ impl Compactor {
         stream: &StreamName,
         files_min: usize,
         older_than: Option<Duration>,
-    ) -> Result<Option<Compacted>, CompactionError> {
+    ) -> Result<Option<CompactionReport>, CompactionError> {
         let Some((stream, alone)) = self.streams.get(stream) else { return Ok(None) };
         let _alone = alone.lock().await;
-        let mut compacted = Compacted::nothing(stream.name.clone());
+        let mut compacted = CompactionReport::nothing(stream.name.clone());
         let Some(table) = self.lake.open_table(&TablePath::events(&stream.name)).await? else {
             return Ok(Some(compacted));
         };
@@ -114,12 +114,14 @@ impl Compactor {
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
             reach_compaction(CompactionStep::Delete);
-            let vacuumed = vacuum(&table, None, older_than, self.lake.leases()).await?;
+            let clock_ahead = self.clock.ahead(newest_event(&table.snapshot().await?.files));
+            let age = VacuumAge { older_than, clock_ahead };
+            let vacuumed = vacuum(&table, None, age, self.lake.leases()).await?;
             compacted.files_deleted = vacuumed.files + vacuumed.unfinished;
             compacted.bytes_deleted = vacuumed.bytes;
             compacted.files_too_young = vacuumed.too_young;
-            let age = older_than.max(self.settings.vacuum_age);
-            let entries = expire_old_log(&table, age, self.lake.leases()).await?;
+            let older_than = older_than.max(self.settings.vacuum_age);
+            let entries = expire_old_log(&table, VacuumAge { older_than, clock_ahead }, self.lake.leases()).await?;
             tracing::debug!(stream = %stream.name, entries, "old entries of the archive's table log deleted");
         }
         report(&compacted);
@@ -132,7 +134,7 @@ impl Compactor {
         &self,
         stream: &Stream,
         table: &Table,
-        compacted: &mut Compacted,
+        compacted: &mut CompactionReport,
     ) -> Result<(), CompactionError> {
         for attempt in 1.. {
             // In this order: a view that publishes in between covers more than assumed, never less.
@@ -140,7 +142,8 @@ impl Compactor {
             let snapshot = table.snapshot().await?;
             let before = snapshot.dropped.as_ref();
             compacted.retained_from = before.map(|dropped| dropped.retained_from.to_string());
-            let Some(wanted) = self.first_to_keep(stream, &views, before).await? else { return Ok(()) };
+            let now = self.clock.now(newest_event(&snapshot.files));
+            let Some(wanted) = self.first_to_keep(stream, &views, before, now).await? else { return Ok(()) };
             let views: Vec<_> = views.iter().map(Arc::as_ref).collect();
             let drop = dates_to_drop(&snapshot.files, before, wanted, |partition| oldest_seam(&views, partition))?;
             let Some(DatesToDrop { files, dates, events, dropped }) = drop else { return Ok(()) };
@@ -148,10 +151,8 @@ impl Compactor {
             let count = files.len() as u64;
             let info =
                 json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
-            let info = info.as_object().cloned().unwrap_or_default();
-            let base = Some(snapshot.version);
-            let commit =
-                Commit { remove: files, info, dropped: Some(dropped), must_be_based_on: base, ..Commit::default() };
+            let note = info.as_object().cloned().unwrap_or_default();
+            let commit = Commit::drop_dates(snapshot.version, files, dropped).noting(note);
             match table.commit(commit).await {
                 Ok(_) => {
                     compacted.retained_from = Some(retained_from.to_string());
@@ -177,9 +178,9 @@ impl Compactor {
         &self,
         stream: &Stream,
         views: &[Arc<PublishedView>],
-        before: Option<&Dropped>,
+        before: Option<&DroppedEvents>,
+        now: Micros,
     ) -> Result<Option<Day>, CompactionError> {
-        let now = self.clock.now();
         // Without a retention now, late events of dates that were dropped before are dropped nevertheless.
         let by_retention = stream.retention.map(|retention| retention.first_day(now));
         let Some(mut wanted) = by_retention.or(before.map(|dropped| dropped.retained_from)) else { return Ok(None) };
@@ -192,7 +193,7 @@ impl Compactor {
                 {
                     let snapshot = table.snapshot().await?;
                     let of_file =
-                        |file: &DataFile| Some((file.partition?, latest_end(file).map_or(i64::MAX, |end| end.0)));
+                        |file: &DataFile| Some((file.partition.day()?, latest_end(file).map_or(i64::MAX, |end| end.0)));
                     sessions.extend(snapshot.files.iter().filter_map(of_file));
                     // Frozen sessions need no event.
                     sessions.retain(|(day, _)| before.is_none_or(|dropped| *day >= dropped.retained_from));
@@ -213,7 +214,7 @@ impl Compactor {
         stream: &Stream,
         table: &Table,
         files_min: usize,
-        compacted: &mut Compacted,
+        compacted: &mut CompactionReport,
     ) -> Result<(), CompactionError> {
         let (snapshot, _lease) = table.held_snapshot().await?;
         compacted.files_before = snapshot.files.len() as u64;
@@ -285,15 +286,15 @@ async fn rewrite_date(
         let (found, noted) = (file.rows, group.tags.rows);
         written.push(file);
         if u64::try_from(found) != Ok(noted) {
-            let date = crate::plan::date_name(group.date);
+            let date = group.date.to_string();
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
     reach_compaction(CompactionStep::Commit);
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
-    let info = info.as_object().cloned().unwrap_or_default();
-    table.commit(Commit { add: written.clone(), remove, info, rearranges: true, ..Commit::default() }).await?;
+    let note = info.as_object().cloned().unwrap_or_default();
+    table.commit(Commit::compact(remove, written.clone()).noting(note)).await?;
     Ok(())
 }
 
@@ -301,9 +302,9 @@ fn bytes_of<'a>(files: impl Iterator<Item = &'a DataFile>) -> u64 {
     files.map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum()
 }
 
-fn report(compacted: &Compacted) {
-    let Compacted { dates_dropped, events_dropped, retained_from, .. } = compacted;
-    let Compacted { stream, dates, files_read, files_written, files_deleted, conflicts, .. } = compacted;
+fn report(compacted: &CompactionReport) {
+    let CompactionReport { dates_dropped, events_dropped, retained_from, .. } = compacted;
+    let CompactionReport { stream, dates, files_read, files_written, files_deleted, conflicts, .. } = compacted;
     let counter =
         |name: &'static str, more: u64| metrics::counter!(name, "stream" => stream.to_string()).increment(more);
     counter("trueup_compacted_files_total", *files_read);

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use lake::archive_tags::InvalidTag;
-use lake::{ArchiveTags, DataFile, Dropped};
+use lake::{ArchiveTags, DataFile, DroppedEvents};
+use shared::date_partition::DatePartition;
 use shared::ids::{Offset, Partition};
 use shared::time::{Day, Micros};
 use shared::window::Window;
@@ -18,7 +19,7 @@ pub struct DatesToDrop {
     /// Number of events.
     pub events: u64,
     /// Everything that is dropped then, including earlier dates.
-    pub dropped: Dropped,
+    pub dropped: DroppedEvents,
 }
 
 /// Returns what to drop of `files`, if all dates before `wanted` may go and `before` is dropped already. `None`: nothing.
@@ -27,25 +28,26 @@ pub struct DatesToDrop {
 /// those before `covered` of their partition (`None`: there is no view).
 pub fn dates_to_drop(
     files: &[DataFile],
-    before: Option<&Dropped>,
+    before: Option<&DroppedEvents>,
     wanted: Day,
     covered: impl Fn(Partition) -> Option<Offset>,
 ) -> Result<Option<DatesToDrop>, InvalidTag> {
     let known = before.map(|dropped| dropped.retained_from);
     let dated = |file: &DataFile| Ok((file.partition, ArchiveTags::from_tags(&file.tags)?, file.clone()));
-    let files: Vec<(Option<Day>, ArchiveTags, DataFile)> = files.iter().map(dated).collect::<Result<_, _>>()?;
+    let files: Vec<(DatePartition, ArchiveTags, DataFile)> = files.iter().map(dated).collect::<Result<_, _>>()?;
     let is_covered = |tags: &ArchiveTags| covered(tags.partition).is_none_or(|covered| tags.to <= covered);
-    let uncovered = files.iter().filter(|(_, tags, _)| !is_covered(tags)).filter_map(|(date, ..)| *date);
+    let uncovered = files.iter().filter(|(_, tags, _)| !is_covered(tags)).filter_map(|(date, ..)| date.day());
     // Of a dropped date, events that are not covered wait; a date that is not dropped waits for them.
     let first_uncovered = uncovered.filter(|date| known.is_none_or(|known| *date >= known)).min();
     // I12: a date is dropped only when every view covers all its events.
     let from = wanted.min(first_uncovered.unwrap_or(wanted)).max(known.unwrap_or(Day(i32::MIN)));
-    let is_dropped = |date: &Option<Day>, tags: &ArchiveTags| date.is_some_and(|day| day < from) && is_covered(tags);
+    let is_dropped =
+        |date: &DatePartition, tags: &ArchiveTags| date.day().is_some_and(|day| day < from) && is_covered(tags);
     let to_drop: Vec<_> = files.into_iter().filter(|(date, tags, _)| is_dropped(date, tags)).collect();
     if to_drop.is_empty() {
         return Ok(None);
     }
-    let mut dropped = before.cloned().unwrap_or_else(|| Dropped::nothing(from));
+    let mut dropped = before.cloned().unwrap_or_else(|| DroppedEvents::nothing(from));
     dropped.retained_from = from;
     to_drop.iter().for_each(|(_, tags, _)| dropped.add(tags));
     Ok(Some(DatesToDrop {
@@ -102,7 +104,7 @@ mod tests {
         };
         DataFile {
             path: format!("{day}/{from}"),
-            partition: Some(Day(day)),
+            partition: DatePartition::Day(Day(day)),
             size_bytes: 1,
             rows: (to - from) as i64,
             tags: tags.to_tags(),
@@ -112,7 +114,7 @@ mod tests {
 
     fn what(
         files: &[DataFile],
-        before: Option<&Dropped>,
+        before: Option<&DroppedEvents>,
         wanted: i32,
         covered: Option<u64>,
     ) -> Option<(i32, u64, u64)> {
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn late_events_of_dropped_dates_are_dropped_later_and_the_first_date_never_moves_back() {
-        let mut before = Dropped::nothing(Day(12));
+        let mut before = DroppedEvents::nothing(Day(12));
         before.add(&ArchiveTags::from_tags(&file(10, 0, 5).tags).expect("tags"));
         let files = [file(3, 20, 22), file(11, 5, 9), file(12, 9, 12)];
         assert_eq!(

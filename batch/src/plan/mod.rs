@@ -8,10 +8,11 @@ pub mod sessions;
 
 use std::collections::BTreeSet;
 
-use lake::{ArchiveTags, DataFile, is_readable};
+use lake::{ArchiveTags, DataFile};
+use shared::date_partition::DatePartition;
 use shared::horizon::{DroppedSessions, Horizon, SessionReach};
 use shared::ledger::Ledger;
-use shared::time::{Day, Micros};
+use shared::time::Micros;
 use shared::window::{Window, WindowId};
 
 /// An archive file with events before the cut.
@@ -21,10 +22,10 @@ pub struct ArchiveFile {
     pub tags: ArchiveTags,
 }
 
-/// The files of one event date; `None` is the date of events whose year does not have four digits.
+/// The files of one event date.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventDate {
-    pub date: Option<Day>,
+    pub date: DatePartition,
     pub files: Vec<ArchiveFile>,
 }
 
@@ -33,8 +34,8 @@ pub struct EventDate {
 pub struct Plan {
     /// The run recomputes everything.
     pub everything: bool,
-    /// The window dates to recompute; of a view over all time the one `None`.
-    pub window_dates: BTreeSet<Option<Day>>,
+    /// The window dates to recompute.
+    pub window_dates: BTreeSet<DatePartition>,
     /// The event dates to read, in order, none of them empty.
     pub read: Vec<EventDate>,
     /// The files with events since the old seam, of dates that the archive still has.
@@ -75,16 +76,10 @@ impl Plan {
     }
 }
 
-/// Returns the date a window is filed under: the UTC day it starts on. `None` for a view over all time, and for days that
-/// readers of the lake do not accept.
-pub fn window_date(window: Window, id: WindowId) -> Option<Day> {
+/// Returns the date a window is filed under: the UTC day it starts on.
+pub fn window_date(window: Window, id: WindowId) -> DatePartition {
     match window {
-        Window::All => None,
-        _ => Some(window.bounds(id).0.day()).filter(|day| is_readable(*day)),
+        Window::All => DatePartition::AllTime,
+        _ => DatePartition::of_day(window.bounds(id).0.day()),
     }
-}
-
-/// Returns a date as errors name it. `None` is the partition of events whose year does not have four digits.
-pub fn date_name(date: Option<Day>) -> String {
-    date.map_or_else(|| "no date".to_owned(), |day| day.to_string())
 }

@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 
-use lake::{ArchiveTags, DataFile, Dropped, is_readable};
+use lake::{ArchiveTags, DataFile, DroppedEvents, LostEvents};
 use shared::control::DateRange;
+use shared::date_partition::DatePartition;
 use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
@@ -18,7 +19,7 @@ use shared::seam::Cut;
 use shared::time::Day;
 use shared::window::Window;
 
-use crate::plan::{ArchiveFile, EventDate, Plan, date_name, sessions};
+use crate::plan::{ArchiveFile, EventDate, Plan, sessions};
 
 /// What decides a plan.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,9 @@ pub struct PlanInput<'a> {
     pub cut: &'a Cut,
     pub archive: &'a [DataFile],
     /// What the archive has dropped.
-    pub dropped: Option<&'a Dropped>,
+    pub dropped: Option<&'a DroppedEvents>,
+    /// What the archive has lost.
+    pub lost: Option<&'a LostEvents>,
     /// The files of the view's table.
     pub present: &'a [DataFile],
     /// The files with the frozen windows. A version of another definition has none.
@@ -80,7 +83,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     let scope = Scope::new(input, &new_files, &dates);
     let change = TableChange::new(input, &scope);
 
-    let days = new_files.iter().filter_map(|file| file.file.partition).collect();
+    let days = new_files.iter().filter_map(|file| file.file.partition.day()).collect();
     let dropped_sessions = sessions::dropped_after(input, scope.everything, &days);
     let excluded = new_files.iter().filter(|file| input.horizon.excludes_events_of(input.window, file.file.partition));
     let excluded_by_retention = excluded.chain(&dropped_date_files).map(|file| file.tags.rows).sum();
@@ -106,7 +109,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
 }
 
 /// Checks that the run is possible without the dropped events.
-fn check_dropped(input: &PlanInput<'_>, dropped: &Dropped) -> Result<(), PlanError> {
+fn check_dropped(input: &PlanInput<'_>, dropped: &DroppedEvents) -> Result<(), PlanError> {
     let retained_from = dropped.retained_from;
     if input.window == Window::All {
         return Err(PlanError::NotWhole { retained_from });
@@ -135,7 +138,7 @@ fn before_cut(input: &PlanInput<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
             return Err(PlanError::Straddles { path: file.path.clone(), partition, from, to, cut });
         }
         if tags.ledger.events != tags.rows {
-            let date = date_name(file.partition);
+            let date = file.partition;
             return Err(wrong(format!("{} events of {date} are noted as {} rows", tags.ledger.events, tags.rows)));
         }
         files.push(ArchiveFile { file: file.clone(), tags });
@@ -145,8 +148,9 @@ fn before_cut(input: &PlanInput<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
 
 /// Returns the ledger of all events before the cut, which must be what the log accepted.
 fn checked_ledger(input: &PlanInput<'_>, files: &[ArchiveFile]) -> Result<Ledger, PlanError> {
-    let dropped = input.dropped.map_or(Ledger::EMPTY, Dropped::ledger);
-    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum::<Ledger>() + dropped;
+    let dropped = input.dropped.map_or(Ledger::EMPTY, DroppedEvents::ledger);
+    let lost = input.lost.map_or(Ledger::EMPTY, LostEvents::ledger);
+    let ledger: Ledger = files.iter().map(|f| f.tags.ledger).sum::<Ledger>() + dropped + lost;
     let accepted = input.cut.accepted();
     // I2: a version accounts for exactly the events before its seam.
     if ledger == accepted {
@@ -162,7 +166,7 @@ struct ArchiveSplit {
     new_files: Vec<ArchiveFile>,
     dropped_date_files: Vec<ArchiveFile>,
     /// All files of the dates that the archive still has, in order of their positions.
-    dates: BTreeMap<Option<Day>, Vec<ArchiveFile>>,
+    dates: BTreeMap<DatePartition, Vec<ArchiveFile>>,
 }
 
 impl ArchiveSplit {
@@ -172,7 +176,7 @@ impl ArchiveSplit {
             files.into_iter().partition(|file| input.horizon.is_frozen_date(file.file.partition));
         let dropped_date_files = dropped.into_iter().filter(is_new).collect();
         let new_files = files.iter().filter(|file| is_new(file)).cloned().collect();
-        let mut dates: BTreeMap<Option<Day>, Vec<ArchiveFile>> = BTreeMap::new();
+        let mut dates: BTreeMap<DatePartition, Vec<ArchiveFile>> = BTreeMap::new();
         for file in files {
             dates.entry(file.file.partition).or_default().push(file);
         }
@@ -184,23 +188,44 @@ impl ArchiveSplit {
 /// Which windows a run recomputes, and from which days.
 struct Scope {
     everything: bool,
-    window_dates: BTreeSet<Option<Day>>,
-    /// The days of the events that the windows are made of; not used if everything is recomputed.
+    window_dates: BTreeSet<DatePartition>,
+    /// The days of the events that the windows are made of, in order and apart; not used if everything is recomputed.
     events: Vec<RangeInclusive<i32>>,
 }
 
+/// Returns the days of all `ranges`, in order, none of them in two ranges.
+fn united(mut ranges: Vec<RangeInclusive<i32>>) -> Vec<RangeInclusive<i32>> {
+    ranges.sort_unstable_by_key(|range| *range.start());
+    let mut united: Vec<RangeInclusive<i32>> = Vec::new();
+    for range in ranges {
+        match united.last_mut() {
+            Some(last) if range.start() <= last.end() => *last = *last.start()..=*last.end().max(range.end()),
+            _ => united.push(range),
+        }
+    }
+    united
+}
+
 impl Scope {
-    fn new(input: &PlanInput<'_>, new_files: &[ArchiveFile], dates: &BTreeMap<Option<Day>, Vec<ArchiveFile>>) -> Scope {
-        let new_dates: BTreeSet<Option<Day>> = new_files.iter().map(|f| f.file.partition).collect();
+    fn new(
+        input: &PlanInput<'_>,
+        new_files: &[ArchiveFile],
+        dates: &BTreeMap<DatePartition, Vec<ArchiveFile>>,
+    ) -> Scope {
+        let new_dates: BTreeSet<DatePartition> = new_files.iter().map(|f| f.file.partition).collect();
         let unknown_reach = input.horizon.dropped_sessions() == DroppedSessions::Unknown;
-        let everything = input.everything || unknown_reach || input.window == Window::All || new_dates.contains(&None);
-        let new_days: BTreeSet<Day> = new_dates.into_iter().flatten().collect();
+        let everything = input.everything
+            || unknown_reach
+            || input.window == Window::All
+            || new_dates.contains(&DatePartition::Undated);
+        let new_days: BTreeSet<Day> = new_dates.into_iter().filter_map(DatePartition::day).collect();
         let affected = match everything {
             true => None,
-            false => affected_days(input, &new_days, dates.keys().copied().flatten()),
+            false => affected_days(input, &new_days, dates.keys().filter_map(|date| date.day())),
         };
+        let first_computed = input.horizon.first_computed();
         let is_computed =
-            |date: &Option<Day>| date.is_none_or(|day| input.horizon.first_computed().is_none_or(|first| day >= first));
+            |date: &DatePartition| date.day().is_none_or(|day| first_computed.is_none_or(|first| day >= first));
         let Some(affected) = affected else {
             let all = dates.keys().flat_map(|date| window_dates_of(input.window, *date));
             // I12: frozen windows are never recomputed from what is left of their events.
@@ -212,17 +237,20 @@ impl Scope {
             DroppedSessions::None | DroppedSessions::Unknown => None,
         };
         let affected = affected.starting_from(input.horizon.frozen_before().max(dropped_before));
-        let named = affected.windows.iter().map(|day| Some(*day).filter(|day| is_readable(*day)));
+        let named = affected.windows.iter().map(|day| DatePartition::of_day(*day));
         let window_dates = named.filter(is_computed).collect();
-        Scope { everything: false, window_dates, events: affected.events }
+        Scope { everything: false, window_dates, events: united(affected.events) }
     }
 
     /// Returns the event dates to read, of those in the archive.
-    fn read(&self, input: &PlanInput<'_>, dates: BTreeMap<Option<Day>, Vec<ArchiveFile>>) -> Vec<EventDate> {
-        let has_events = |date: &Option<Day>| {
-            self.everything || date.is_some_and(|day| self.events.iter().any(|days| days.contains(&day.0)))
+    fn read(&self, input: &PlanInput<'_>, dates: BTreeMap<DatePartition, Vec<ArchiveFile>>) -> Vec<EventDate> {
+        // There may be as many ranges as dates.
+        let is_of_window = |day: Day| {
+            let after = self.events.partition_point(|days| *days.start() <= day.0);
+            after > 0 && self.events[after - 1].contains(&day.0)
         };
-        let is_read = |date: &Option<Day>| has_events(date) && !input.horizon.excludes_events_of(input.window, *date);
+        let has_events = |date: &DatePartition| self.everything || date.day().is_some_and(is_of_window);
+        let is_read = |date: &DatePartition| has_events(date) && !input.horizon.excludes_events_of(input.window, *date);
         let read = dates.into_iter().filter(|(date, _)| is_read(date));
         read.map(|(date, files)| EventDate { date, files }).collect()
     }
@@ -259,7 +287,7 @@ fn frozen_touched<'a>(input: &PlanInput<'_>, files: impl Iterator<Item = &'a Arc
     if input.frozen.is_empty() {
         return Vec::new();
     }
-    let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition).collect();
+    let days: BTreeSet<Day> = files.filter_map(|file| file.file.partition.day()).collect();
     let windows: Option<BTreeSet<Day>> = match input.window {
         Window::Session { gap } => {
             sessions::affected(gap, &days, input.frozen, DroppedSessions::None).map(|a| a.windows)
@@ -269,7 +297,8 @@ fn frozen_touched<'a>(input: &PlanInput<'_>, files: impl Iterator<Item = &'a Arc
             days.map(Day).collect()
         }),
     };
-    let is_touched = |file: &&DataFile| windows.as_ref().zip(file.partition).is_none_or(|(w, day)| w.contains(&day));
+    let is_touched =
+        |file: &&DataFile| windows.as_ref().zip(file.partition.day()).is_none_or(|(w, day)| w.contains(&day));
     let kept = input.frozen.iter().filter(|file| !input.horizon.is_dropped_date(file.partition));
     kept.filter(is_touched).cloned().collect()
 }
@@ -301,7 +330,7 @@ fn affected_days(
     archived: impl Iterator<Item = Day>,
 ) -> Option<AffectedDays> {
     let is_requested = |day: &Day| input.ranges.iter().any(|range| range.contains(*day));
-    let present = input.present.iter().filter_map(|file| file.partition);
+    let present = input.present.iter().filter_map(|file| file.partition.day());
     if let Window::Session { gap } = input.window {
         let requested = archived.chain(present).filter(is_requested);
         let days = days.iter().copied().chain(requested).collect();
@@ -309,7 +338,8 @@ fn affected_days(
     }
     let mut affected: BTreeMap<Day, RangeInclusive<i32>> = BTreeMap::new();
     if !input.ranges.is_empty() {
-        let filed = archived.flat_map(|day| window_dates_of(input.window, Some(day))).flatten();
+        let dates = archived.flat_map(|day| window_dates_of(input.window, DatePartition::Day(day)));
+        let filed = dates.filter_map(DatePartition::day);
         for day in filed.chain(present).filter(is_requested) {
             affected.insert(day, input.window.event_days_of(day)?);
         }
@@ -327,15 +357,13 @@ fn affected_days(
 }
 
 /// Returns the window dates that events of a date fall on.
-fn window_dates_of(window: Window, date: Option<Day>) -> Vec<Option<Day>> {
-    let Some(day) = date else { return vec![None] };
-    match window.window_days_of(day) {
-        Some(days) => {
-            let has_windows = |day: &Day| window.event_days_of(*day).is_some_and(|events| !events.is_empty());
-            days.map(Day).filter(has_windows).map(|day| Some(day).filter(|day| is_readable(*day))).collect()
-        }
-        None => vec![Some(day).filter(|_| window != Window::All)],
+fn window_dates_of(window: Window, date: DatePartition) -> Vec<DatePartition> {
+    if window == Window::All {
+        return vec![DatePartition::AllTime];
     }
+    let Some(days) = date.day().and_then(|day| window.window_days_of(day)) else { return vec![date] };
+    let has_windows = |day: &Day| window.event_days_of(*day).is_some_and(|events| !events.is_empty());
+    days.map(Day).filter(has_windows).map(DatePartition::of_day).collect()
 }
 
 #[cfg(test)]

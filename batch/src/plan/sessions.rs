@@ -30,7 +30,7 @@ pub fn dropped_after(input: &PlanInput<'_>, everything: bool, new_days: &BTreeSe
     if everything {
         return DroppedSessions::Known(lower_bound);
     }
-    let dropped = input.present.iter().filter(|file| file.partition.is_some_and(|day| day < before));
+    let dropped = input.present.iter().filter(|file| file.partition.day().is_some_and(|day| day < before));
     let ends = dropped.map(|file| latest_end(file).unwrap_or(Micros(i64::MAX)));
     let ends = ends.chain(input.horizon.dropped_sessions_end());
     let known = SessionReach { end: ends.fold(lower_bound.end, Micros::max), ..lower_bound };
@@ -102,7 +102,7 @@ fn ends(present: &[DataFile]) -> Option<BTreeMap<Day, i64>> {
     let mut ends: BTreeMap<Day, i64> = BTreeMap::new();
     for file in present {
         let end = latest_end(file)?.0;
-        let latest = ends.entry(file.partition?).or_insert(end);
+        let latest = ends.entry(file.partition.day()?).or_insert(end);
         *latest = end.max(*latest);
     }
     Some(ends)
@@ -122,6 +122,7 @@ pub fn latest_end(file: &DataFile) -> Option<Micros> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use shared::date_partition::DatePartition;
 
     use super::*;
 
@@ -131,7 +132,7 @@ mod tests {
         let stats = json!({"maxValues": {"window_end": Micros(latest_end).to_string()}});
         DataFile {
             path: day.to_string(),
-            partition: Some(Day(day)),
+            partition: DatePartition::Day(Day(day)),
             size_bytes: 1,
             rows: 1,
             tags: BTreeMap::new(),

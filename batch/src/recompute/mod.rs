@@ -20,7 +20,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lake::{DataFile, Held, LakeError};
+use lake::{DataFile, LakeError, LocalFiles};
+use shared::date_partition::DatePartition;
 use shared::failed_events::FailedEvents;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
@@ -32,7 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::blocking::blocking;
 use crate::failure::RunFailure;
-use crate::plan::{ArchiveFile, EventDate, Plan, date_name};
+use crate::plan::{ArchiveFile, EventDate, Plan};
 use crate::recompute::budget::Budget;
 use crate::recompute::fold::bounded_fold::Capacity;
 use crate::recompute::fold::folding::EventFold;
@@ -221,7 +222,7 @@ impl DateBuilder {
         }
     }
 
-    fn finish(&mut self, through: Option<Day>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    fn finish(&mut self, through: Option<Day>, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         match (self, through) {
             (DateBuilder::Reduce(partial), Some(day)) => partial.finish_through(day, emit),
             (DateBuilder::Reduce(partial), None) => partial.finish_all(emit),
@@ -244,9 +245,9 @@ struct Recomputation {
     layout: Arc<KeyLayout>,
     read: Vec<EventDate>,
     /// The window dates to keep; `None`: all.
-    requested: Option<BTreeSet<Option<Day>>>,
+    requested: Option<BTreeSet<DatePartition>>,
     /// Window dates that have not been emitted yet.
-    remaining: BTreeSet<Option<Day>>,
+    remaining: BTreeSet<DatePartition>,
     /// Sessions that start earlier are dropped; `None`: none are.
     retained_from: Option<Day>,
     bounds: Bounds,
@@ -270,7 +271,7 @@ impl Recomputation {
         let mut dates = DateBuilder::new(self);
         let mut chunks = chunks(&self.read, self.bounds)?.into_iter().peekable();
         // Dropped, it stops the reads that are still under way.
-        let mut ahead: JoinSet<Option<Held>> = JoinSet::new();
+        let mut ahead: JoinSet<Option<LocalFiles>> = JoinSet::new();
         while let Some(chunk) = chunks.next() {
             let Recomputation { query, watch, bounds, progress, .. } = self;
             let fetched = Handle::current().block_on(ahead.join_next());
@@ -314,11 +315,11 @@ impl Recomputation {
         let window = query.view.window;
         let mut anywhere = BTreeSet::new();
         for date in std::mem::take(&mut self.remaining) {
-            let Some(days) = date.and_then(|day| window.event_days_of(day)) else {
+            let Some(days) = date.day().and_then(|day| window.event_days_of(day)) else {
                 anywhere.insert(date);
                 continue;
             };
-            let read = self.read.iter().filter(|read| read.date.is_some_and(|day| days.contains(&day.0)));
+            let read = self.read.iter().filter(|read| read.date.day().is_some_and(|day| days.contains(&day.0)));
             let files: Vec<ArchiveFile> = read.flat_map(|date| date.files.clone()).collect();
             let chunk = ReadChunk { files, through: None, is_last: true };
             let panes = window.panes_of(&windows_of_date(window, date));
@@ -338,7 +339,7 @@ impl Recomputation {
 }
 
 /// Fetches the files of the next query to this machine. Errors are ignored here: they occur again when the files are read.
-async fn fetch_ahead(query: ArchiveQuery, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<Held> {
+async fn fetch_ahead(query: ArchiveQuery, files: Vec<DataFile>, dedup: bool, watch: Watch) -> Option<LocalFiles> {
     if !query.source.table.has_room_for(&files) {
         return None;
     }
@@ -363,7 +364,7 @@ fn chunks(read: &[EventDate], bounds: Bounds) -> Result<Vec<ReadChunk>, RunFailu
             chunks.push(ReadChunk { files: std::mem::take(&mut open), through: complete, is_last: false });
         }
         if bounds.dedup && rows > COUNTABLE_ROWS {
-            return Err(RunFailure::DateTooLarge(date_name(*date)));
+            return Err(RunFailure::DateTooLarge(date.to_string()));
         }
         for file in files {
             let too_many = !open.is_empty() && rows_of(&open) + file.tags.rows > query_rows;
@@ -372,7 +373,7 @@ fn chunks(read: &[EventDate], bounds: Bounds) -> Result<Vec<ReadChunk>, RunFailu
             }
             open.push(file.clone());
         }
-        complete = *date;
+        complete = date.day();
     }
     chunks.push(ReadChunk { files: open, through: complete, is_last: true });
     Ok(chunks)
@@ -389,11 +390,12 @@ fn check_rows(query: &ArchiveQuery, files: &[ArchiveFile], found: u64, watch: &W
         let Some(found) = held.rows(&file.file) else { continue };
         let expected = file.tags.rows;
         if expected != found {
-            let (path, date) = (file.file.path.clone(), date_name(file.file.partition));
+            let (path, date) = (file.file.path.clone(), file.file.partition.to_string());
             return Err(RunFailure::RowsOfFile { path, date, expected, found });
         }
     }
     let dates = || files.iter().map(|f| f.file.partition);
-    let (first, last) = (date_name(dates().min().flatten()), date_name(dates().max().flatten()));
+    let name = |date: Option<DatePartition>| date.unwrap_or(DatePartition::Undated).to_string();
+    let (first, last) = (name(dates().min()), name(dates().max()));
     Err(RunFailure::RowsOfDates { first, last, expected, found })
 }

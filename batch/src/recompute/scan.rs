@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lake::{DataFile, Held, Table};
+use lake::{DataFile, LocalFiles, Table};
 use polars::io::HiveOptions;
 use polars::prelude::{
     DataFrame, DataType as PolarsType, Engine, Expr, LazyFrame, PlRefPath, PolarsResult, ScanArgsParquet, Schema, col,
@@ -38,7 +38,7 @@ impl ArchiveSource {
         files: &[ArchiveFile],
         columns: impl IntoIterator<Item = String>,
         watch: &Watch,
-    ) -> Result<(LazyFrame, Held), RunFailure> {
+    ) -> Result<(LazyFrame, LocalFiles), RunFailure> {
         let columns: Vec<String> = columns.into_iter().collect();
         let files: Vec<DataFile> = files.iter().map(|f| f.file.clone()).collect();
         let held = match self.table.held_in_place(&files, &columns, &watch.bytes) {
@@ -60,7 +60,7 @@ impl ArchiveSource {
     }
 
     /// Fetches the named columns of `files` to this machine, unless the run is cancelled.
-    pub async fn hold(&self, files: &[DataFile], columns: &[String], watch: &Watch) -> Result<Held, RunFailure> {
+    pub async fn hold(&self, files: &[DataFile], columns: &[String], watch: &Watch) -> Result<LocalFiles, RunFailure> {
         Ok(watch.cancel.or_cancelled(self.table.hold(files, columns, &watch.bytes)).await??)
     }
 

@@ -16,6 +16,7 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::compare::Comparison;
+use shared::date_partition::DatePartition;
 use shared::handoff::HandoffError;
 use shared::ids::ViewName;
 use shared::limits::{DRIFT_VERSIONS_MAX, RECONCILIATIONS_KEPT};
@@ -106,7 +107,7 @@ impl ComparisonHistory {
     async fn write(&self, comparison: &Comparison) -> Result<DataFile, HistoryError> {
         let table = self.table(&comparison.view).await?;
         let rows = columns::rows(comparison)?;
-        let mut file = table.write_parquet(Some(comparison.compared_at.day()), &[rows]).await?;
+        let mut file = table.write_parquet(DatePartition::of_day(comparison.compared_at.day()), &[rows]).await?;
         file.tags.insert(VERSION_TAG.to_owned(), comparison.version.to_string());
         Ok(file)
     }
@@ -117,13 +118,10 @@ impl ComparisonHistory {
         if table.txn_version(&app_id).await?.is_some_and(|written| written >= version.version) {
             return Ok(());
         }
-        let commit = Commit {
-            add: vec![file.clone()],
-            remove: expired(&table.snapshot().await?.files),
-            txns: vec![(app_id, version.version)],
-            schema: Some(columns::schema()),
-            ..Commit::default()
-        };
+        let expired = expired(&table.snapshot().await?.files);
+        let commit = Commit::exchange(expired, vec![file.clone()])
+            .completing(app_id, version.version)
+            .with_columns(columns::schema());
         match table.commit(commit).await {
             Ok(_) | Err(LakeError::AlreadyCommitted { .. }) => Ok(()),
             Err(error) => Err(error.into()),

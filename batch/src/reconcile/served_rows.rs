@@ -35,7 +35,8 @@ impl ServedRows {
         let horizon = Horizon::of(active);
         // Rows that retention takes away are not compared, nor frozen ones unless new events fall into them.
         let first = plan.horizon.first_computed();
-        let is_compared = |file: &&DataFile| file.partition.is_none_or(|day| first.is_none_or(|first| day >= first));
+        let is_compared =
+            |file: &&DataFile| file.partition.day().is_none_or(|day| first.is_none_or(|first| day >= first));
         let replaced: &[DataFile] = if active.version.is_some() { &plan.remove } else { &[] };
         // Speed's rows of windows that were frozen already were not served.
         let was_live = |file: &&DataFile| match window {

@@ -27,6 +27,7 @@ use shared::version::BatchVersion;
 use shared::view::View;
 use tokio::sync::Semaphore;
 
+use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
 use crate::plan::Plan;
@@ -55,6 +56,7 @@ pub struct Executor {
     pub reader: Arc<VersionReader>,
     pub settings: BatchSettings,
     pub comparisons: ComparisonHistory,
+    pub deletion_clock: Arc<DeletionClock>,
     /// Only one recomputation at a time: each uses all cores.
     recomputing: Semaphore,
 }
@@ -70,10 +72,10 @@ pub struct Attempt<'a> {
 
 impl Executor {
     /// Returns an executor with nothing running.
-    pub fn new(layers: LayerHandles, settings: BatchSettings) -> Executor {
+    pub fn new(layers: LayerHandles, settings: BatchSettings, deletion_clock: Arc<DeletionClock>) -> Executor {
         let comparisons = ComparisonHistory::new(&layers.lake);
         let reader = Arc::new(VersionReader::new(&layers.lake, settings.cache_bytes));
-        Executor { layers, reader, settings, comparisons, recomputing: Semaphore::new(1) }
+        Executor { layers, reader, settings, comparisons, deletion_clock, recomputing: Semaphore::new(1) }
     }
 
     /// Completes what an earlier process had no time to do after its last commit of the view.
@@ -108,7 +110,7 @@ impl Executor {
             Err(failure @ RunFailure::Undecided(_)) => Err(failure),
             Err(failure) => {
                 staging.discard().await;
-                Err(failure)
+                Err(attempt.explained(&cut, failure).await)
             }
         }
     }
@@ -155,6 +157,23 @@ impl Attempt<'_> {
         publish::commit(self, RunResult { cut, base, plan, exact, served }, reconciliation).await
     }
 
+    /// Returns the failure, or that files of the archive are gone, if it may have failed for that.
+    async fn explained(&self, cut: &RunCut, failure: RunFailure) -> RunFailure {
+        if !matches!(failure, RunFailure::Polars(_) | RunFailure::Lake(_) | RunFailure::Arrow(_)) {
+            return failure;
+        }
+        let Ok(missing) = cut.table.missing(&cut.archive.files).await else { return failure };
+        let Some(first) = missing.first() else { return failure };
+        RunFailure::FilesMissing {
+            table: cut.table.name(),
+            stream: self.job.stream.name.to_string(),
+            version: cut.archive.version,
+            path: first.path.clone(),
+            count: missing.len() as u64,
+            rows: missing.iter().map(|file| u64::try_from(file.rows).unwrap_or(0)).sum(),
+        }
+    }
+
     /// Injects the fault for the step that is about to begin, if a test asks for one.
     pub fn reach(&self, step: Step) -> Result<(), RunFailure> {
         self.executor.settings.fail_points.reach(step)
@@ -181,7 +200,7 @@ impl Attempt<'_> {
             retention: self.job.view.retention,
             previous: self.previous(),
             archive_from: cut.archive.dropped.as_ref().map(|dropped| dropped.retained_from),
-            now: self.executor.layers.clock.now(),
+            now: self.executor.deletion_clock.now(newest_event(&cut.archive.files)),
         })
     }
 
@@ -203,6 +222,7 @@ impl Attempt<'_> {
             cut: &cut.cut,
             archive: &cut.archive.files,
             dropped: cut.archive.dropped.as_ref(),
+            lost: cut.archive.lost.as_ref(),
             present: &base.files,
             frozen: &base.frozen,
             // I5: whatever makes an incremental run unsafe makes it a full one.
@@ -225,9 +245,16 @@ impl Attempt<'_> {
         Bounds {
             query_rows: settings.query_rows,
             writes: settings.writes,
-            dedup: duplicates::possible(&self.job.stream, &cut.cut, settings.dedup_horizon_events),
+            dedup: duplicates::possible(&self.job.stream, &cut.cut, self.dedup_horizon_events(cut)),
             budget: Budget { limit_bytes: settings.memory_limit_bytes },
         }
+    }
+
+    /// Returns the smallest number of events among which intake ever removed duplicates: those that it let through under
+    /// an earlier setting are still in the archive.
+    fn dedup_horizon_events(&self, cut: &RunCut) -> u64 {
+        let now = self.executor.settings.dedup_horizon_events;
+        cut.archive.dedup_horizon_events.map_or(now, |smallest| smallest.min(now))
     }
 
     /// Reports differences without a cause: they are defects.

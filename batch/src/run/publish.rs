@@ -114,7 +114,7 @@ fn version(
 /// and of other dates those of the previous version.
 fn failed_events(attempt: &Attempt<'_>, plan: &Plan, exact: &ExactFiles) -> FailedEvents {
     let previous = attempt.previous().filter(|_| !plan.everything);
-    let read: BTreeSet<Day> = plan.read.iter().filter_map(|read| read.date).collect();
+    let read: BTreeSet<Day> = plan.read.iter().filter_map(|read| read.date.day()).collect();
     let mut failed = previous.map_or_else(FailedEvents::default, |version| version.failed.clone());
     failed = failed.without_days(|day| read.contains(&day));
     failed.extend(&exact.failed);
@@ -123,16 +123,9 @@ fn failed_events(attempt: &Attempt<'_>, plan: &Plan, exact: &ExactFiles) -> Fail
 
 async fn commit_files(view: &View, result: RunResult<'_>, version: &BatchVersion) -> Result<(), RunFailure> {
     let RunResult { base, plan, exact, .. } = result;
-    let commit = Commit {
-        add: exact.files.into_iter().chain(plan.restore).collect(),
-        remove: plan.remove,
-        info: version.to_note(),
-        // A changed definition has other columns; equal ones are left alone.
-        schema: Some(table_schema(view)),
-        must_be_based_on: Some(base.version),
-        keeps_log: true,
-        ..Commit::default()
-    };
+    let add = exact.files.into_iter().chain(plan.restore).collect();
+    // A changed definition has other columns; equal ones are left alone.
+    let commit = Commit::replace(base.version, plan.remove, add, table_schema(view)).noting(version.to_note());
     // Based on `base`, the commit is the version after it.
     base.table.commit(commit).await.map(|_| ()).map_err(|error| match error {
         LakeError::Conflict { .. } | LakeError::AlreadyCommitted { .. } => RunFailure::Lake(error),

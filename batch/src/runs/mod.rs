@@ -3,3 +3,4 @@
 pub mod queue;
 pub mod retry;
 pub mod run_log;
+pub mod schedule_timer;

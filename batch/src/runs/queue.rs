@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use shared::clock::Clock;
@@ -120,7 +121,15 @@ impl ViewQueue {
 #[derive(Debug)]
 struct PendingRetry {
     at: Micros,
+    /// The same in uptime, in case the clock is set back.
+    uptime: Duration,
     failed: Arc<RunEntry>,
+}
+
+impl PendingRetry {
+    fn is_due(&self, clock: &dyn Clock) -> bool {
+        self.at <= clock.now() || self.uptime <= clock.uptime()
+    }
 }
 
 /// What a new run has to do, and why.
@@ -148,7 +157,12 @@ impl RunQueue {
             let run = entry.run.lock();
             if let Some(queue) = views.get_mut(&run.view) {
                 // A later run replaces it.
-                queue.retry = run.retry_at.map(|at| PendingRetry { at, failed: Arc::clone(entry) });
+                queue.retry = run.retry_at.map(|at| {
+                    // Not longer than any retry waits: the clock may have been set back meanwhile.
+                    let wait = u64::try_from(at.0.saturating_sub(clock.now().0)).unwrap_or(0);
+                    let uptime = clock.uptime() + Duration::from_micros(wait).min(retry.delay_max());
+                    PendingRetry { at, uptime, failed: Arc::clone(entry) }
+                });
                 queue.ended(run.state, entry);
             }
         }
@@ -191,7 +205,6 @@ impl RunQueue {
 
     /// Queues the retries that are due.
     pub fn wake_retries(&self) {
-        let now = self.clock.now();
         let mut state = self.state.lock();
         if state.stopping {
             return;
@@ -199,7 +212,7 @@ impl RunQueue {
         let due: Vec<(ViewName, PendingRetry)> = state
             .views
             .iter_mut()
-            .filter(|(_, queue)| queue.retry.as_ref().is_some_and(|retry| retry.at <= now))
+            .filter(|(_, queue)| queue.retry.as_ref().is_some_and(|retry| retry.is_due(self.clock.as_ref())))
             .filter_map(|(view, queue)| Some((view.clone(), queue.retry.take()?)))
             .collect();
         let mut changed: Vec<Arc<RunEntry>> = Vec::new();
@@ -323,7 +336,8 @@ impl RunQueue {
                 } else {
                     let at = Micros(now.0.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)));
                     run.retry_at = Some(at);
-                    queue.retry = Some(PendingRetry { at, failed: Arc::clone(entry) });
+                    let uptime = self.clock.uptime() + delay;
+                    queue.retry = Some(PendingRetry { at, uptime, failed: Arc::clone(entry) });
                 }
             }
         }

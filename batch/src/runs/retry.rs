@@ -27,6 +27,11 @@ impl Default for RetrySettings {
 }
 
 impl RetrySettings {
+    /// Returns the longest delay of all.
+    pub fn delay_max(&self) -> Duration {
+        self.longest.mul_f64(1.2)
+    }
+
     /// Returns the delay after attempt number `attempt` (from 1) of the run `id`; `None`: it is not retried. The id adds or
     /// takes away up to a fifth, so that runs that failed together are not retried together.
     pub fn delay(&self, attempt: u32, id: &str) -> Option<Duration> {

@@ -107,7 +107,8 @@ pub fn assert_equal(left: &RecordBatch, right: &RecordBatch) {
 
 async fn run(world: &World, view: &Arc<View>, full: bool, query_rows: u64, memory: u64) -> Result<i64, RunFailure> {
     let settings = BatchSettings { query_rows, memory_limit_bytes: memory, reconcile_rows: 15, ..settings() };
-    let executor = Executor::new(world.layers(), BatchSettings { dedup_horizon_events: 0, ..settings });
+    let clock = Arc::clone(&world.executor.deletion_clock);
+    let executor = Executor::new(world.layers(), BatchSettings { dedup_horizon_events: 0, ..settings }, clock);
     let version = executor.execute(&world.job(view), &*world.entry(view, full).await).await?;
     if let Some(comparison) = executor.comparisons.get(&view.name, version).await.expect("readable") {
         assert_eq!(comparison.causes.unexplained, 0, "{comparison:#?}");

@@ -95,8 +95,7 @@ async fn files_removed_by_another_process_are_not_restored() {
     let schema = world.log.stream.archive_schema();
     let rewrite = async |table: &lake::Table| {
         let file = table.rewrite(&stale.files, &schema).await.expect("writes");
-        let remove = stale.files.clone();
-        table.commit(lake::Commit { add: vec![file], remove, rearranges: true, ..Default::default() }).await
+        table.commit(lake::Commit::compact(stale.files.clone(), vec![file])).await
     };
     rewrite(&other).await.expect("commits");
     let refused = rewrite(&table).await.expect_err("the rows would be there twice").to_string();

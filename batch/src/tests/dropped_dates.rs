@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lake::{ArchiveTags, Dropped};
+use lake::{ArchiveTags, DroppedEvents};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use shared::compare::Comparison;
@@ -115,7 +115,7 @@ struct Expected {
     shown_from: i64,
 }
 
-async fn dropped(world: &World) -> Option<Dropped> {
+async fn dropped(world: &World) -> Option<DroppedEvents> {
     world.archive().await.snapshot().await.expect("a snapshot").dropped.clone()
 }
 
@@ -165,7 +165,7 @@ async fn drop_and_check(world: &World) {
     for file in &snapshot.files {
         let tags = ArchiveTags::from_tags(&file.tags).expect("tags");
         let is_gone =
-            snapshot.dropped.as_ref().is_some_and(|d| file.partition.is_some_and(|day| day < d.retained_from));
+            snapshot.dropped.as_ref().is_some_and(|d| file.partition.day().is_some_and(|day| day < d.retained_from));
         assert!(!is_gone || !seen(&tags), "{} should be gone", file.path);
     }
 }
@@ -189,7 +189,7 @@ async fn check(acts: Vec<Act>, days: u32, query_rows: u64) -> (bool, u64) {
             ),
             Act::Turn(hours) => {
                 now += hours * HOUR;
-                world.clock.set(Micros(now));
+                world.clock.advance(Duration::from_secs(3_600) * hours as u32);
             }
             Act::Flush => world.flush().await,
             Act::Drop => drop_and_check(&world).await,
@@ -278,7 +278,7 @@ fn events_that_continue_a_frozen_session_start_none_of_their_own() {
 }
 
 /// A world whose dates before `START - 2 days` are dropped, with an hourly view that has seen all.
-async fn world_with_gone_dates(view: &Arc<View>) -> (World, Day) {
+async fn world_with_dropped_dates(view: &Arc<View>) -> (World, Day) {
     let world = World::keeping(2, settings());
     let events = (0..96).map(|hour| Event { at: START - hour * HOUR - 13, origin: Some("ATL"), ..Event::default() });
     world.append(0, events);
@@ -294,7 +294,7 @@ async fn world_with_gone_dates(view: &Arc<View>) -> (World, Day) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_over_dropped_dates_is_refused() {
     let hourly = views().remove(0);
-    let (world, gone) = world_with_gone_dates(&hourly).await;
+    let (world, gone) = world_with_dropped_dates(&hourly).await;
     let asked = async |from: Day| {
         let (views, retry) = (std::iter::once(hourly.name.clone()), RetrySettings::default());
         let queue = RunQueue::new(Arc::new(world.clock.clone()), views, 10, retry, Default::default());
@@ -313,7 +313,7 @@ async fn a_run_over_dropped_dates_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_definition_starts_with_the_first_kept_date() {
     let hourly = views().remove(0);
-    let (world, gone) = world_with_gone_dates(&hourly).await;
+    let (world, gone) = world_with_dropped_dates(&hourly).await;
     let before = world.batch_rows(&hourly).await;
     let changed =
         declared("hourly", "window_start, origin,", "COUNT(*) AS flights", "TUMBLE(at, INTERVAL '1' HOUR), origin");
@@ -330,11 +330,11 @@ async fn a_changed_definition_starts_with_the_first_kept_date() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_windows_survive_their_removal_by_another_program() {
     let hourly = views().remove(0);
-    let (world, gone) = world_with_gone_dates(&hourly).await;
+    let (world, gone) = world_with_dropped_dates(&hourly).await;
     let before = world.batch_rows(&hourly).await;
     let table = world.table(&hourly).await;
     let remove = table.snapshot().await.expect("a snapshot").files.clone();
-    table.commit(lake::Commit { remove, ..Default::default() }).await.expect("commits");
+    table.commit(lake::Commit::remove(remove)).await.expect("commits");
     world.run(&hourly, false).await.expect("publishes");
     assert_eq!(world.batch_rows(&hourly).await, before);
     assert!(before.keys().any(|(start, _)| *start < gone.start().0), "some are frozen");
@@ -345,7 +345,7 @@ async fn frozen_windows_survive_their_removal_by_another_program() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_over_all_time_prevents_retention_and_is_refused_after_it() {
     let hourly = views().remove(0);
-    let (world, gone) = world_with_gone_dates(&hourly).await;
+    let (world, gone) = world_with_dropped_dates(&hourly).await;
     let ever = declared("ever", "origin,", "COUNT(*) AS flights", "origin");
     let refused = world.run(&ever, false).await.expect_err("it cannot be whole").to_string();
     assert!(refused.contains(&format!("before {gone}")) && refused.contains("add a window"), "{refused}");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use shared::compare::{Cause, Comparison};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::readers::BatchReader;
+use shared::partial::query_budget::{Exceeded, QueryBudget};
+use shared::readers::{BatchReadError, BatchReader};
+use shared::time_range::TimeRange;
 use shared::view::View;
 
 use super::world::{Event, HOUR, World, rows, settings, view};
@@ -54,8 +56,8 @@ async fn a_version_reports_its_coverage_and_releases_speed_and_log() {
     let published = world.published(&view).expect("published");
     assert_eq!(loaded.active.version, published.version);
     assert!(loaded.shadow.is_none() && !loaded.version_lost);
-    let told = versions(&world.table(&view).await, 10).await.expect("versions");
-    assert_eq!(told.iter().map(|v| v.version).collect::<Vec<_>>(), [2, 1]);
+    let listed = versions(&world.table(&view).await, 10).await.expect("versions");
+    assert_eq!(listed.iter().map(|v| v.version).collect::<Vec<_>>(), [2, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,6 +102,18 @@ async fn duplicates_beyond_the_horizon_are_removed_once_per_date_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn raised_horizon_brings_no_duplicates_back() {
+    let view = view(HOURLY);
+    let world = World::new(settings());
+    world.append(0, [event("a", 2, "ATL"), event("b", 2, "ORD"), event("a", 3, "ATL")]);
+    world.archive().await.commit(lake::Commit::note_dedup_horizon(1)).await.expect("noted by an earlier process");
+    for full in [false, true] {
+        world.run(&view, full).await.expect("publishes");
+        assert_eq!(world.batch_rows(&view).await.len(), 2, "full: {full}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
     let world = World::new(settings());
     let view = view(HOURLY);
@@ -121,7 +135,10 @@ async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
     // A reader with an empty cache reads files.
     let cold = crate::versions::reader::VersionReader::new(&world.lake(), 1 << 20);
     let published = world.published(&view).expect("published");
-    let error = cold.parts(&published, &version, i64::MIN, i64::MAX).await.expect_err("the files are gone");
+    let error = cold
+        .parts(&published, &version, TimeRange::ALL, &QueryBudget::unlimited())
+        .await
+        .expect_err("the files are gone");
     assert!(error.to_string().starts_with("view departures, file _window_date=1970-01-0"), "{error}");
 }
 
@@ -134,11 +151,66 @@ async fn a_reader_with_empty_memory_reads_the_same_from_files() {
     let cold = crate::versions::reader::VersionReader::new(&world.lake(), 0);
     let published = world.published(&view).expect("published");
     let version = published.version.as_ref().expect("a version");
-    let all = cold.parts(&published, version, i64::MIN, i64::MAX).await.expect("reads");
+    let all = cold.parts(&published, version, TimeRange::ALL, &QueryBudget::unlimited()).await.expect("reads");
     let parts: Vec<_> = all.iter().map(Arc::as_ref).collect();
     assert_eq!(rows(&view, &parts), world.batch_rows(&view).await);
-    let second_day = cold.parts(&published, version, 24 * HOUR, 48 * HOUR).await.expect("reads");
+    let range = TimeRange::of_micros(24 * HOUR, 48 * HOUR);
+    let second_day = cold.parts(&published, version, range, &QueryBudget::unlimited()).await.expect("reads");
     assert_eq!((all.len(), second_day.len(), cold.bytes()), (3, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_do_not_fit_into_a_query_are_not_read() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, (0..10).map(|day| event(&format!("e{day}"), 24 * day + 1, "ATL")));
+    world.run(&view, false).await.expect("publishes");
+    let published = world.published(&view).expect("published");
+    let version = published.version.clone().expect("a version");
+    let reader = |cache_bytes| crate::versions::reader::VersionReader::new(&world.lake(), cache_bytes);
+    let within = |bytes_max: u64| QueryBudget { bytes_max: bytes_max as usize, ..QueryBudget::unlimited() };
+
+    let (cold, warm) = (reader(0), reader(1 << 30));
+    let needed = cold.bytes_to_load(&published, &version, TimeRange::ALL);
+    assert!(needed >= version.bytes.expect("noted"), "{needed}");
+    let one_day = TimeRange::of_micros(24 * HOUR, 48 * HOUR);
+    assert!(cold.bytes_to_load(&published, &version, one_day) <= needed / 5);
+    let all = warm.parts(&published, &version, TimeRange::ALL, &within(u64::MAX)).await.expect("reads");
+    let held: usize = all.iter().map(|part| part.bytes()).sum();
+
+    // Without the files: whatever would read one fails differently.
+    world.parquet_files(&view).iter().for_each(|path| std::fs::remove_file(path).expect("deleted"));
+    let refused = cold.parts(&published, &version, TimeRange::ALL, &within(needed - 1)).await.expect_err("too large");
+    assert!(matches!(refused, BatchReadError::Exceeded(Exceeded::Bytes { .. })), "{refused}");
+    let unread = cold.parts(&published, &version, TimeRange::ALL, &within(needed)).await.expect_err("no file");
+    assert!(matches!(unread, BatchReadError::Unavailable(_)), "{unread}");
+
+    // Rows in the cache are counted there.
+    assert_eq!(warm.bytes_to_load(&published, &version, TimeRange::ALL), 0);
+    assert_eq!(warm.parts(&published, &version, TimeRange::ALL, &within(0)).await.expect("cached").len(), 10);
+    let abandoned = QueryBudget::unlimited();
+    abandoned.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ended = warm.parts(&published, &version, TimeRange::ALL, &abandoned).await.expect_err("abandoned");
+    assert_eq!(ended, BatchReadError::Exceeded(Exceeded::Abandoned));
+    assert!(held > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loading_stops_where_the_rows_do_not_fit_any_more() {
+    let world = World::new(settings());
+    // The texts of the groups are not in the estimate.
+    let view = view(HOURLY);
+    let name: &'static str = Box::leak("long ".repeat(20_000).into_boxed_str());
+    world.append(0, (0..10).map(|day| event(&format!("e{day}"), 24 * day + 1, name)));
+    world.run(&view, false).await.expect("publishes");
+    let published = world.published(&view).expect("published");
+    let version = published.version.clone().expect("a version");
+    let cold = crate::versions::reader::VersionReader::new(&world.lake(), 0);
+    let needed = cold.bytes_to_load(&published, &version, TimeRange::ALL);
+    let within = QueryBudget { bytes_max: 500_000, ..QueryBudget::unlimited() };
+    assert!(needed < 500_000, "{needed}");
+    let refused = cold.parts(&published, &version, TimeRange::ALL, &within).await.expect_err("too large");
+    assert!(matches!(refused, BatchReadError::Exceeded(Exceeded::Bytes { .. })), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,8 @@ async fn the_old_version_stays_active_whichever_step_fails() {
         world.append(1, [event("c", 30, "ORD")]);
 
         let fail_points = FailPoints::fail_at(step);
-        let failing = Executor::new(world.layers(), BatchSettings { fail_points, ..settings() });
+        let clock = Arc::clone(&world.executor.deletion_clock);
+        let failing = Executor::new(world.layers(), BatchSettings { fail_points, ..settings() }, clock);
         let entry = world.entry(&view, false).await;
         let failure = failing.execute(&world.job(&view), &entry).await.expect_err("fails");
         assert!(matches!(failure, RunFailure::Injected(at) if at == step), "{failure}");
@@ -52,8 +53,7 @@ async fn a_foreign_commit_is_a_conflict_and_not_built_upon() {
     let meddle = move || -> futures::future::BoxFuture<'static, ()> {
         Box::pin(async move {
             let snapshot = table.snapshot().await.expect("a snapshot");
-            let commit = Commit { remove: snapshot.files[..1].to_vec(), ..Commit::default() };
-            table.commit(commit).await.expect("commits");
+            table.commit(Commit::remove(snapshot.files[..1].to_vec())).await.expect("commits");
         })
     };
     *world.log.before_pin.lock() = Some(Box::new(meddle));
@@ -63,7 +63,7 @@ async fn a_foreign_commit_is_a_conflict_and_not_built_upon() {
 
     assert_eq!(world.run(&view, false).await.expect("publishes"), 3);
     let published = world.published(&view).expect("published");
-    assert!(published.version.as_ref().is_some_and(|v| v.full), "what somebody else did is not built upon");
+    assert!(published.version.as_ref().is_some_and(|v| v.full), "the commit of another process is not built upon");
     assert_eq!(world.batch_rows(&view).await.len(), 3);
 }
 
@@ -88,9 +88,40 @@ async fn events_that_never_reached_the_archive_fail_the_run() {
     let path = lake::TablePath::events(&world.log.stream.name);
     let archive = world.lake().open_table(&path).await.expect("opens").expect("a table");
     let files = archive.snapshot().await.expect("a snapshot").files.clone();
-    archive.commit(Commit { remove: vec![files[0].clone()], ..Commit::default() }).await.expect("commits");
+    archive.commit(Commit::remove(vec![files[0].clone()])).await.expect("commits");
     let failure = world.run(&view, false).await.expect_err("fails").to_string();
     assert_eq!(failure, "the archive holds 1 events before the cut, the log accepted 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_that_misses_a_file_names_it_and_works_after_a_repair() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL"), event("c", 31, "ATL")]);
+    world.run(&view, false).await.expect("publishes");
+    let archive = world.archive().await;
+    let snapshot = archive.snapshot().await.expect("a snapshot");
+    let gone = snapshot.files.iter().find(|file| file.rows == 2).expect("of the second day").clone();
+    std::fs::remove_file(archive.url_of(&gone)).expect("deleted");
+
+    let failure = world.run(&view, true).await.expect_err("a file is gone");
+    assert!(!failure.may_pass(), "a retry would not help");
+    let text = failure.to_string();
+    let version = format!("version {} of events/flights lists 1 files that are gone, {} ", snapshot.version, gone.path);
+    assert!(text.starts_with(&version), "{text}");
+    assert!(text.ends_with("give their 2 events up: trueup repair flights"), "{text}");
+    assert_eq!(world.batch_rows(&view).await.len(), 3, "the previous version stays active");
+
+    let missing = archive.missing(&snapshot.files).await.expect("looked up");
+    assert_eq!(missing, [gone]);
+    archive.give_up_lost(snapshot.version, missing).await.expect("repaired");
+    world.append(0, [event("d", 40, "ATL")]);
+    for full in [false, true] {
+        world.run(&view, full).await.expect("publishes");
+        let version = world.published(&view).and_then(|p| p.version.clone()).expect("a version");
+        assert_eq!((version.ledger, version.ledger.events), (version.seam.accepted(), 4), "all are accounted for");
+    }
+    assert_eq!(world.batch_rows(&view).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,9 @@ use arrow::array::{
 use futures::future::BoxFuture;
 use lake::{ArchiveTags, Commit, Lake, Spool, Table, TablePath};
 use parking_lot::Mutex;
-use shared::clock::{Clock, ManualClock};
-use shared::control::{Compacted, RunScope};
+use shared::clock::ManualClock;
+use shared::control::{CompactionReport, RunScope};
+use shared::date_partition::DatePartition;
 use shared::evaluate::evaluate;
 use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
@@ -23,6 +24,7 @@ use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Layers, MergeSpec, merge};
+use shared::partial::query_budget::QueryBudget;
 use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{PublishedView, Views};
@@ -31,12 +33,14 @@ use shared::retention::Retention;
 use shared::seam::{Cut, CutPoint};
 use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros, micros_of};
+use shared::time_range::TimeRange;
 use shared::view::{Precision, View};
 use shared::window::{PaneStart, Window};
 use tempfile::TempDir;
 
 use crate::archive::compactor::Compactor;
 use crate::archive::settings::CompactionSettings;
+use crate::deletion_clock::DeletionClock;
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
 use crate::reconcile::json_cell::json_cell;
@@ -149,8 +153,7 @@ impl World {
                 published.publish(loaded.active);
             }
         }
-        let layers = layers(&log.lake, &log, &published, &clock);
-        World { folder, log, views: published, clock, executor: Arc::new(Executor::new(layers, settings)) }
+        World::assembled(folder, log, published, clock, settings)
     }
 
     /// Over a lake that is not on this machine; only its spool is in the folder.
@@ -171,8 +174,20 @@ impl World {
             lose_rows: Mutex::default(),
         });
         let (views, clock) = (Arc::new(Views::default()), ManualClock::at(Micros(1_000 * HOUR)));
-        let layers = layers(&lake, &log, &views, &clock);
-        World { folder, log, views, clock, executor: Arc::new(Executor::new(layers, settings)) }
+        World::assembled(folder, log, views, clock, settings)
+    }
+
+    fn assembled(
+        folder: TempDir,
+        log: Arc<Log>,
+        views: Arc<Views>,
+        clock: ManualClock,
+        settings: BatchSettings,
+    ) -> World {
+        let deletion_clock = DeletionClock::new(Arc::new(clock.clone()), settings.clock_note.clone(), None);
+        let layers = layers(&log.lake, &log, &views, &clock);
+        let executor = Arc::new(Executor::new(layers, settings, Arc::new(deletion_clock)));
+        World { folder, log, views, clock, executor }
     }
 
     pub fn lake(&self) -> Lake {
@@ -200,13 +215,13 @@ impl World {
     }
 
     /// Rewrites whatever small files can be rewritten.
-    pub async fn compact(&self, older_than: Option<std::time::Duration>) -> Compacted {
+    pub async fn compact(&self, older_than: Option<std::time::Duration>) -> CompactionReport {
         self.compactor().compact(&self.log.stream.name, 2, older_than).await.expect("compacts").expect("the stream")
     }
 
     pub fn compactor(&self) -> Compactor {
-        let (lake, clock): (_, Arc<dyn Clock>) = (&self.log.lake, Arc::new(self.clock.clone()));
-        Compactor::new(lake, &self.views, &clock, &[Arc::clone(&self.log.stream)], CompactionSettings::default())
+        let (lake, clock) = (&self.log.lake, &self.executor.deletion_clock);
+        Compactor::new(lake, &self.views, clock, &[Arc::clone(&self.log.stream)], CompactionSettings::default())
     }
 
     pub async fn archive(&self) -> Table {
@@ -253,7 +268,7 @@ impl World {
         let published = self.published(view).expect("published");
         let version = published.version.clone().expect("a version");
         let reader = Arc::clone(&self.executor.reader);
-        let parts = reader.parts(&published, &version, i64::MIN, i64::MAX).await.expect("parts");
+        let parts = reader.parts(&published, &version, TimeRange::ALL, &QueryBudget::unlimited()).await.expect("parts");
         rows(view, &parts.iter().map(Arc::as_ref).collect::<Vec<_>>())
     }
 
@@ -372,6 +387,13 @@ impl Log {
         judged[places].iter().filter(|(_, is_late)| !is_late).map(|(event, _)| (*event).clone()).collect()
     }
 
+    /// The watermark of a partition after its first events.
+    fn watermark(&self, partition: usize, to: u64) -> Micros {
+        let state = self.state.lock();
+        let latest = state.partitions[partition][..to as usize].iter().map(|event| event.at).max();
+        latest.map_or(Micros::MIN, |at| Micros(at).minus(self.stream.watermark_delay))
+    }
+
     async fn archive(&self, to: [u64; 2]) {
         let path = TablePath::events(&self.stream.name);
         let schema = self.stream.archive_schema();
@@ -398,17 +420,19 @@ impl Log {
                     to: Offset(to),
                     rows: chunk.len() as u64,
                     ledger,
-                    latest_watermark: Micros::MIN,
+                    latest_watermark: self.watermark(partition, to),
                 };
                 let lost = std::mem::take(&mut *self.lose_rows.lock());
                 let batch = archive_rows(&self.stream, partition, &chunk[lost..]);
-                let mut file = table.write_parquet(Some(day), &[batch]).await.expect("writes");
+                let mut file = table.write_parquet(DatePartition::Day(day), &[batch]).await.expect("writes");
                 file.tags = tags.to_tags();
                 files.push(file);
             }
         }
         if !files.is_empty() {
-            table.commit(Commit { add: files, txns, ..Commit::default() }).await.expect("commits");
+            let append = Commit::append(files);
+            let commit = txns.into_iter().fold(append, |commit, (app_id, to)| commit.completing(app_id, to));
+            table.commit(commit).await.expect("commits");
         }
     }
 }

@@ -79,6 +79,11 @@ impl PartCache {
         }
     }
 
+    /// Returns whether the part of a file is in memory.
+    pub fn holds(&self, key: &FileKey) -> bool {
+        self.state.lock().entries.get(key).is_some_and(|entry| entry.slot.initialized())
+    }
+
     /// Returns the memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes

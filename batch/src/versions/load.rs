@@ -124,10 +124,13 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoin
     let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
     let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
     let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
-    // Computed, not summed from the files, so that a missing file is noticed. Years of events take seconds.
-    let more = move || Ledger::of_range(Partition::HISTORY, known.offset, offset);
-    let accepted = known.accepted + tokio::task::spawn_blocking(more).await?;
-    Ok(CutPoint { offset, accepted })
+    // Computed, not summed from the files, so that a missing file is noticed. Of a new view nothing is known: all views
+    // of a process compute it once.
+    let accepted = move || match known.offset {
+        Offset(0) => Ledger::before(Partition::HISTORY, offset),
+        from => known.accepted + Ledger::of_range(Partition::HISTORY, from, offset),
+    };
+    Ok(CutPoint { offset, accepted: tokio::task::spawn_blocking(accepted).await? })
 }
 
 /// Returns the definition that computed `version`, if today's dialect and stream still give it the same meaning.

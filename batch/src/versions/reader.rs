@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 use lake::{Lake, Leases, TablePath};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -12,17 +12,22 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::handoff::HandoffError;
 use shared::partial::block::Part;
-use shared::partial::codec::{CodecError, WINDOW_END, WINDOW_START, decode, state_fields};
+use shared::partial::codec::{CodecError, PartDecoder, WINDOW_END, WINDOW_START, state_fields};
 use shared::partial::keys::KeyLayout;
+use shared::partial::query_budget::QueryBudget;
 use shared::published::PublishedView;
-use shared::readers::BatchReader;
-use shared::version::BatchVersion;
+use shared::readers::{BatchReadError, BatchReader};
+use shared::time_range::TimeRange;
+use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
+use shared::window::Window;
 
 use crate::versions::cache::{FileKey, PartCache};
 
 /// Rows of one block, decoded at once.
 const DECODE_ROWS: usize = 64 * 1024;
+/// Files that a query loads at the same time.
+const LOADS_AT_ONCE: usize = 4;
 
 /// Reads the files of views' tables.
 pub struct VersionReader {
@@ -30,6 +35,9 @@ pub struct VersionReader {
     leases: Leases,
     cache: PartCache,
 }
+
+/// A loaded file, and whether it was not in memory before.
+type Load = Result<(Arc<Part>, bool), HandoffError>;
 
 /// Why a file of a view could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +62,14 @@ impl VersionReader {
 
     /// Reads the rows of one file of `view`'s table.
     pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, HandoffError> {
-        let key: FileKey = (view.name.clone(), path.to_owned());
+        let key = key(view, path);
         let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned());
         self.cache.get(&key, load).await.map_err(|e| HandoffError(format!("view {}, file {path}: {e}", view.name)))
     }
 
     /// Caches rows that were just computed, so that the first query does not have to read them.
     pub fn keep(&self, view: &View, path: &str, part: Arc<Part>) {
-        self.cache.insert(&(view.name.clone(), path.to_owned()), part);
+        self.cache.insert(&key(view, path), part);
     }
 
     /// Returns the memory held for decoded rows, in bytes.
@@ -71,24 +79,56 @@ impl VersionReader {
 }
 
 impl BatchReader for VersionReader {
+    fn bytes_to_load(&self, published: &PublishedView, version: &BatchVersion, range: TimeRange) -> u64 {
+        let row_bytes = least_row_bytes(&published.view);
+        let files = version.files_touching(range).filter(|file| !self.cache.holds(&key(&published.view, &file.path)));
+        // Compressed, a file is hardly ever larger than its rows.
+        files.map(|file| file.rows.saturating_mul(row_bytes).max(file.size_bytes)).fold(0, u64::saturating_add)
+    }
+
     fn parts<'a>(
         &'a self,
         published: &'a PublishedView,
         version: &'a BatchVersion,
-        from: i64,
-        to: i64,
-    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
+        range: TimeRange,
+        budget: &'a QueryBudget,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, BatchReadError>> {
         let path = TablePath::view(&published.view.name);
         Box::pin(async move {
+            budget.check(usize::try_from(self.bytes_to_load(published, version, range)).unwrap_or(usize::MAX))?;
             // I10: held while files are read; rows that have been read are in memory.
             let Some(_lease) = self.leases.version(&path, version.version) else {
                 let text = format!("version {} of {} is no longer kept", version.version, version.view);
-                return Err(HandoffError(text));
+                return Err(HandoffError(text).into());
             };
-            let files = version.files_touching(from, to);
-            try_join_all(files.map(|file| self.file(&published.view, &file.path))).await
+            // What is in the cache is counted there; what has to be loaded drives as much out of it.
+            let load = |file: &'a VersionFile| async move {
+                let is_new = !self.cache.holds(&key(&published.view, &file.path));
+                Ok::<_, HandoffError>((self.file(&published.view, &file.path).await?, is_new))
+            };
+            // Boxed: the compiler does not see that a closure over references gives futures that are `Send`.
+            let loads: Vec<BoxFuture<'_, Load>> =
+                version.files_touching(range).map(|file| Box::pin(load(file)) as _).collect();
+            let mut loading = stream::iter(loads).buffered(LOADS_AT_ONCE);
+            let (mut parts, mut loaded) = (Vec::new(), 0);
+            while let Some((part, is_new)) = loading.try_next().await? {
+                loaded += if is_new { part.bytes() } else { 0 };
+                budget.check(loaded)?;
+                parts.push(part);
+            }
+            Ok(parts)
         })
     }
+}
+
+fn key(view: &View, path: &str) -> FileKey {
+    (view.name.clone(), path.to_owned())
+}
+
+/// Returns the bytes that a row of `view` takes at least: its window, its group and its states, without texts and sketches.
+fn least_row_bytes(view: &View) -> u64 {
+    let window = if matches!(view.window, Window::Session { .. }) { 16 } else { 8 };
+    window + 4 + 8 * view.aggregates.len() as u64
 }
 
 async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Result<Part, ReadError> {
@@ -105,10 +145,12 @@ async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Res
         let fields = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
         let roots = fields.filter(|(_, field)| needed.contains(field.name())).map(|(root, _)| root);
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let batches = builder.with_projection(mask).with_batch_size(DECODE_ROWS).build()?;
-        let batches = batches.collect::<Result<Vec<RecordBatch>, _>>()?;
-        let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect())?;
-        Ok(decode(&view, &Arc::new(layout), &batches)?)
+        let layout = Arc::new(KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect())?);
+        let mut decoder = PartDecoder::new(&view, &layout);
+        for batch in builder.with_projection(mask).with_batch_size(DECODE_ROWS).build()? {
+            decoder.add(&batch?)?;
+        }
+        Ok(decoder.finish())
     };
     tokio::task::spawn_blocking(work).await?
 }

@@ -4,10 +4,11 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
-use lake::{ArchiveTags, is_readable};
+use lake::ArchiveTags;
+use shared::date_partition::DatePartition;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
-use shared::time::{Day, Micros};
+use shared::time::Micros;
 
 /// The rows `from..to` of one partition, in order of their offsets, with the columns of the archive.
 pub(super) struct Flush {
@@ -22,8 +23,7 @@ pub(super) struct Flush {
 
 /// The rows of one file, and its tags.
 pub(super) struct ArchiveFileRows {
-    /// `None` for dates outside the range that readers support; they share the null partition.
-    pub day: Option<Day>,
+    pub date: DatePartition,
     pub rows: RecordBatch,
     pub tags: ArchiveTags,
 }
@@ -42,11 +42,11 @@ impl Flush {
         let mut order: Vec<u32> = (0..times.len() as u32).collect();
         // Stable, so that equal times stay in log order; and fast where events arrived nearly in order.
         order.sort_by_key(|row| times[*row as usize]);
-        let day = |row: &u32| Some(Micros(times[*row as usize]).day()).filter(|day| is_readable(*day));
-        order.chunk_by(|a, b| day(a) == day(b)).map(|rows| self.part(day(&rows[0]), rows)).collect()
+        let date = |row: &u32| DatePartition::of_day(Micros(times[*row as usize]).day());
+        order.chunk_by(|a, b| date(a) == date(b)).map(|rows| self.part(date(&rows[0]), rows)).collect()
     }
 
-    fn part(&self, day: Option<Day>, rows: &[u32]) -> Result<ArchiveFileRows, ArrowError> {
+    fn part(&self, date: DatePartition, rows: &[u32]) -> Result<ArchiveFileRows, ArrowError> {
         let ledger = rows.iter().map(|row| Ledger::of(self.partition, Offset(self.from.0 + u64::from(*row)))).sum();
         let tags = ArchiveTags {
             partition: self.partition,
@@ -57,6 +57,6 @@ impl Flush {
             latest_watermark: self.latest_watermark,
         };
         let rows = take_record_batch(&self.rows, &UInt32Array::from_iter_values(rows.iter().copied()))?;
-        Ok(ArchiveFileRows { day, rows, tags })
+        Ok(ArchiveFileRows { date, rows, tags })
     }
 }

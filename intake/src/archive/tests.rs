@@ -10,11 +10,12 @@ use lake::{ArchiveTags, Commit, TablePath};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
+use shared::date_partition::DatePartition;
 use shared::handoff::{CutMark, LogBatch, LogItem};
 use shared::ledger::Ledger;
 use shared::seam::CutPoint;
 use shared::stream_watermark::PartitionProgress;
-use shared::time::{Day, MICROS_PER_DAY, Micros};
+use shared::time::{MICROS_PER_DAY, Micros};
 use tempfile::TempDir;
 
 use super::*;
@@ -132,7 +133,7 @@ impl TestArchive {
     }
 
     /// The archive's files by their offset ranges, each with the offsets and the event times of its rows.
-    async fn files(&self) -> Vec<(ArchiveTags, Option<Day>, Vec<i64>, Vec<i64>)> {
+    async fn files(&self) -> Vec<(ArchiveTags, DatePartition, Vec<i64>, Vec<i64>)> {
         let table = self.lake().open_table(&TablePath::events(&stream().name)).await.unwrap().unwrap();
         let snapshot = table.snapshot().await.unwrap();
         let mut files = Vec::new();
@@ -149,7 +150,7 @@ impl TestArchive {
             assert_eq!(file.rows, offsets.len() as i64);
             files.push((ArchiveTags::from_tags(&file.tags).unwrap(), file.partition, offsets, times));
         }
-        files.sort_by_key(|(tags, day, ..)| (tags.from, *day));
+        files.sort_by_key(|(tags, date, ..)| (tags.from, *date));
         files
     }
 
@@ -160,10 +161,10 @@ impl TestArchive {
         all.sort_unstable();
         assert_eq!(all, (0..end as i64).collect::<Vec<_>>());
         let mut whole = Ledger::EMPTY;
-        for (tags, day, offsets, times) in &files {
+        for (tags, date, offsets, times) in &files {
             assert_eq!(tags.rows, offsets.len() as u64);
             assert!(offsets.iter().all(|o| (tags.from.0..tags.to.0).contains(&(*o as u64))));
-            assert!(times.is_sorted() && times.iter().all(|t| Some(Micros(*t).day()) == *day));
+            assert!(times.is_sorted() && times.iter().all(|t| DatePartition::of_day(Micros(*t).day()) == *date));
             assert_eq!(tags.ledger, offsets.iter().map(|o| Ledger::of(P, Offset(*o as u64))).sum());
             assert!(cuts.iter().all(|cut| *cut <= tags.from || tags.to <= *cut), "{tags:?} {cuts:?}");
             whole += tags.ledger;
@@ -203,7 +204,8 @@ async fn late_events_go_to_the_files_of_their_dates() {
     let head = cut(&test, &archives).await;
     test.check(6, &[head]).await;
     let files = test.files().await;
-    let by_day: Vec<(i32, &[i64])> = files.iter().map(|(_, day, offsets, _)| (day.unwrap().0, &offsets[..])).collect();
+    let by_day: Vec<(i32, &[i64])> =
+        files.iter().map(|(_, date, offsets, _)| (date.day().unwrap().0, &offsets[..])).collect();
     assert_eq!(by_day, [(-3, &[5][..]), (10, &[0, 2, 4]), (11, &[1]), (12, &[3])]);
     assert!(files.iter().all(|(tags, ..)| (tags.from, tags.to) == (Offset(0), Offset(6))));
     assert!(files.iter().all(|(tags, ..)| tags.latest_watermark == Micros(4)));
@@ -219,7 +221,7 @@ async fn an_unreadable_date_does_not_stop_the_archive() {
     let archives = test.at_cuts();
     push(&archives, test.log.append(&[1, 90_000_000, 2]));
     cut(&test, &archives).await;
-    let days: Vec<Option<i32>> = test.files().await.iter().map(|(_, day, ..)| day.map(|d| d.0)).collect();
+    let days: Vec<Option<i32>> = test.files().await.iter().map(|(_, date, ..)| date.day().map(|d| d.0)).collect();
     assert_eq!(days, [None, Some(1), Some(2)]);
 }
 
@@ -249,8 +251,7 @@ async fn events_archived_by_another_process_are_not_archived_again() {
     // Another process commits the first four rows.
     let (lake, path) = (test.lake(), TablePath::events(&stream().name));
     let table = lake.table(&path, stream().archive_schema(), "_event_date").await.unwrap();
-    let txns = vec![(ArchiveTags::app_id(&stream().name, P), 4)];
-    table.commit(Commit { txns, ..Commit::default() }).await.unwrap();
+    table.commit(Commit::empty().completing(ArchiveTags::app_id(&stream().name, P), 4)).await.unwrap();
     cut(&test, &archives).await;
     let files = test.files().await;
     let offsets: Vec<i64> = files.iter().flat_map(|(_, _, offsets, _)| offsets.clone()).collect();

@@ -119,7 +119,7 @@ impl ArchiverThread {
             match table.schema_change(&schema).await? {
                 SchemaChange::None => {}
                 SchemaChange::Compatible => {
-                    table.commit(Commit { schema: Some(schema.clone()), ..Commit::default() }).await?;
+                    table.commit(Commit::columns(schema.clone())).await?;
                 }
                 SchemaChange::Incompatible(reason) => {
                     return Err(LakeError::Schema { table: table.name(), reason });
@@ -236,15 +236,22 @@ impl ActiveArchiver<'_> {
         files: &mut Vec<DataFile>,
     ) -> Result<(), LakeError> {
         for part in &parts[files.len()..] {
-            let mut file = self.table.write_parquet(part.day, std::slice::from_ref(&part.rows)).await?;
+            let mut file = self.table.write_parquet(part.date, std::slice::from_ref(&part.rows)).await?;
             file.tags = part.tags.to_tags();
             files.push(file);
         }
         let info = json!({"partition": flush.partition, "from": flush.from, "to": flush.to});
         let info = info.as_object().cloned().unwrap_or_else(Map::new);
-        let txns = vec![(self.worker.app_id.clone(), flush.to.0 as i64)];
-        self.table.commit(Commit { add: files.clone(), txns, info, ..Commit::default() }).await?;
-        Ok(())
+        let commit = Commit::append(files.clone()).completing(&self.worker.app_id, flush.to.0 as i64).noting(info);
+        match self.table.commit(commit).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if matches!(error, LakeError::FilesMissing { .. }) {
+                    files.clear();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Publishes that all events before `archived` are in the lake, and releases them from the log.

@@ -8,7 +8,8 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, Times
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
-use lake::{ArchiveTags, is_readable};
+use lake::ArchiveTags;
+use shared::date_partition::DatePartition;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::stream::Stream;
@@ -17,8 +18,7 @@ use shared::time::{Day, Micros};
 /// The rows of one file.
 #[derive(Debug)]
 pub(super) struct HistoricalFileRows {
-    /// `None` for dates outside the range that readers support.
-    pub day: Option<Day>,
+    pub date: DatePartition,
     /// The rows of the chunk, in the order of the file.
     rows: RowSelection,
     /// The range of the chunk that the file covers: its rows of that range that fall on the date.
@@ -35,17 +35,17 @@ enum RowSelection {
 /// Divides rows into files of at most `file_rows` rows.
 pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Vec<HistoricalFileRows> {
     let times = rows.column(stream.event_time).as_primitive::<TimestampMicrosecondType>().values();
-    let mut dates: BTreeMap<Option<Day>, Vec<u32>> = BTreeMap::new();
+    let mut dates: BTreeMap<DatePartition, Vec<u32>> = BTreeMap::new();
     let mut row = 0;
     while row < times.len() {
         let day = Micros(times[row]).day();
         let (from, to) = (day.start().0, Day(day.0 + 1).start().0);
         let end = row + times[row..].iter().take_while(|time| from <= **time && **time < to).count();
-        dates.entry(Some(day).filter(|day| is_readable(*day))).or_default().extend(row as u32..end as u32);
+        dates.entry(DatePartition::of_day(day)).or_default().extend(row as u32..end as u32);
         row = end;
     }
     let mut parts = Vec::new();
-    for (day, listed) in dates {
+    for (date, listed) in dates {
         // Pieces of equal size: no file is left with only a few rows.
         let piece = listed.len().div_ceil(listed.len().div_ceil(file_rows.max(1)));
         let pieces: Vec<&[u32]> = listed.chunks(piece).collect();
@@ -62,7 +62,7 @@ pub(super) fn parts(stream: &Stream, rows: &RecordBatch, file_rows: usize) -> Ve
                 listed.sort_by_key(|row| times[*row as usize]);
                 RowSelection::Listed(listed)
             };
-            parts.push(HistoricalFileRows { day, rows, covers: (from, to) });
+            parts.push(HistoricalFileRows { date, rows, covers: (from, to) });
         }
     }
     parts
@@ -126,7 +126,7 @@ mod tests {
             .map(|part| {
                 let (rows, tags) = part.at_position(&stream, &chunk, Offset(100), Micros(7)).expect("rows");
                 let offsets = rows.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
-                (part.day.map(|day| day.0), offsets, (tags.from.0, tags.to.0), tags.ledger.events)
+                (part.date.day().map(|day| day.0), offsets, (tags.from.0, tags.to.0), tags.ledger.events)
             })
             .collect();
         assert_eq!(

@@ -12,7 +12,7 @@ use shared::clock::Clock;
 use shared::ids::{Offset, Partition};
 use shared::limits;
 use shared::stream::{Stream, system_columns};
-use shared::time::Day;
+use shared::time::{Day, Micros};
 
 use super::parts::{HistoricalFileRows, parts};
 
@@ -109,7 +109,7 @@ impl HistoryWriter {
         match table.schema_change(&schema).await? {
             SchemaChange::None => {}
             SchemaChange::Compatible => {
-                table.commit(Commit { schema: Some(schema), ..Commit::default() }).await?;
+                table.commit(Commit::columns(schema)).await?;
             }
             SchemaChange::Incompatible(reason) => {
                 return Err(LakeError::Schema { table: table.name(), reason }.into());
@@ -158,11 +158,16 @@ impl HistoryWriter {
             match self.commit(&files, &steps, present, from, count).await {
                 Ok(_) => {
                     fail_point("committed");
+                    self.write_lost_again(&rows, &parts, from, &files).await?;
                     let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
                     return Ok(Taken { rows: count, files: files.len() as u64, bytes });
                 }
                 Err(LakeError::Conflict { reason, .. }) => {
                     tracing::info!(reason, "another process committed first; assigning new positions");
+                    self.table.delete_files(&files).await?;
+                }
+                Err(error @ LakeError::FilesMissing { .. }) => {
+                    tracing::warn!(%error, "files were deleted before their commit; writing them again");
                     self.table.delete_files(&files).await?;
                 }
                 // The commit may have succeeded: the next start finds out from the transactions.
@@ -189,18 +194,43 @@ impl HistoryWriter {
         from: Offset,
     ) -> Result<Vec<DataFile>, HistoryError> {
         let arrived_at = self.clock.now();
-        let write = |part: Arc<HistoricalFileRows>| {
-            let (stream, rows, day) = (Arc::clone(&self.stream), rows.clone(), part.day);
-            async move {
-                let positioned =
-                    tokio::task::spawn_blocking(move || part.at_position(&stream, &rows, from, arrived_at));
-                let (rows, tags) = positioned.await??;
-                let mut file = self.table.write_parquet(day, &[rows]).await?;
-                file.tags = tags.to_tags();
-                Ok::<_, HistoryError>(file)
-            }
+        let write = |part: Arc<HistoricalFileRows>| async move {
+            let date = part.date;
+            let (rows, tags) = self.positioned(part, rows, from, arrived_at).await?;
+            let file = self.table.write_parquet(date, &[rows]).await?;
+            Ok::<_, HistoryError>(DataFile { tags: tags.to_tags(), ..file })
         };
         stream::iter(parts.iter().cloned().map(write)).buffered(self.settings.writes.max(1)).try_collect().await
+    }
+
+    async fn positioned(
+        &self,
+        part: Arc<HistoricalFileRows>,
+        rows: &RecordBatch,
+        from: Offset,
+        arrived_at: Micros,
+    ) -> Result<(RecordBatch, ArchiveTags), HistoryError> {
+        let (stream, rows) = (Arc::clone(&self.stream), rows.clone());
+        let position = move || part.at_position(&stream, &rows, from, arrived_at);
+        Ok(tokio::task::spawn_blocking(position).await??)
+    }
+
+    /// Writes those of the committed `files` again that were deleted just before the commit: a vacuum of another process may
+    /// have read the log before.
+    async fn write_lost_again(
+        &self,
+        rows: &RecordBatch,
+        parts: &[Arc<HistoricalFileRows>],
+        from: Offset,
+        files: &[DataFile],
+    ) -> Result<(), HistoryError> {
+        let lost = self.table.missing(files).await?;
+        for (file, part) in files.iter().zip(parts).filter(|(file, _)| lost.contains(file)) {
+            tracing::warn!(path = file.path, "a file was deleted while it was committed; writing it again");
+            let (rows, _) = self.positioned(Arc::clone(part), rows, from, self.clock.now()).await?;
+            self.table.write_again(file, &[rows]).await?;
+        }
+        Ok(())
     }
 
     async fn commit(
@@ -212,18 +242,17 @@ impl HistoryWriter {
         count: u64,
     ) -> Result<i64, LakeError> {
         let to = from.0 + count;
-        let mut txns: Vec<(String, i64)> = steps.iter().map(|step| (step.app_id.clone(), step.to)).collect();
-        let mut expects: Vec<(String, Option<i64>)> =
-            steps.iter().map(|step| (step.app_id.clone(), step.from)).collect();
-        if count > 0 {
-            txns.push((self.app_id.clone(), i64::try_from(to).unwrap_or(i64::MAX)));
-            expects.push((self.app_id.clone(), present));
-        }
-        let info = match json!({"partition": Partition::HISTORY, "from": from, "to": to}) {
+        let append = Commit::append(files.to_vec());
+        let commit = steps.iter().fold(append, |commit, step| commit.moving(&step.app_id, step.from, step.to));
+        let commit = match count {
+            0 => commit,
+            _ => commit.moving(&self.app_id, present, i64::try_from(to).unwrap_or(i64::MAX)),
+        };
+        let note = match json!({"partition": Partition::HISTORY, "from": from, "to": to}) {
             Value::Object(info) => info,
             _ => Map::new(),
         };
-        self.table.commit(Commit { add: files.to_vec(), txns, expects, info, ..Commit::default() }).await
+        self.table.commit(commit.noting(note)).await
     }
 }
 
@@ -239,3 +268,55 @@ fn fail_point(step: &str) {
 /// Does nothing: fault injection is not compiled in.
 #[cfg(not(feature = "fail-points"))]
 fn fail_point(_: &str) {}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+    use shared::clock::ManualClock;
+    use shared::time::MICROS_PER_DAY;
+
+    use super::*;
+
+    async fn writer(folder: &std::path::Path) -> HistoryWriter {
+        let sql = "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at');";
+        let parsed = shared::sql::parse_definitions(&[("s".to_owned(), sql.to_owned())]);
+        let stream = Arc::new(parsed.expect("right").streams.remove(0));
+        let lake = Lake::open(folder.to_str().expect("UTF-8")).expect("a lake");
+        let clock = Arc::new(ManualClock::at(Micros(7)));
+        HistoryWriter::open(&lake, stream, HistorySettings::default(), clock).await.expect("opens")
+    }
+
+    /// An event on each of three days.
+    fn chunk(writer: &HistoryWriter) -> (RecordBatch, Vec<Arc<HistoricalFileRows>>) {
+        let times: ArrayRef = Arc::new(
+            TimestampMicrosecondArray::from_iter_values((0..3).map(|n| n * MICROS_PER_DAY)).with_timezone("UTC"),
+        );
+        let rows = RecordBatch::try_new(writer.stream.schema(), vec![times]).expect("rows");
+        let parts = parts(&writer.stream, &rows, 10).into_iter().map(Arc::new).collect();
+        (rows, parts)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn files_that_another_process_deletes_are_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let writer = writer(folder.path()).await;
+        let (rows, parts) = chunk(&writer);
+        let path = |file: &DataFile| writer.table.url_of(file);
+
+        // Before the commit: nothing is committed, so that the caller starts again.
+        let files = writer.write(&rows, &parts, Offset(0)).await.expect("written");
+        std::fs::remove_file(path(&files[1])).expect("deleted");
+        let refused = writer.commit(&files, &[], None, Offset(0), 3).await;
+        assert!(matches!(refused, Err(LakeError::FilesMissing { count: 1, .. })), "{refused:?}");
+        assert_eq!(writer.table.txn_version(&writer.app_id).await.expect("readable"), None);
+
+        // After it: the same rows under the same name.
+        let files = writer.write(&rows, &parts, Offset(0)).await.expect("written");
+        writer.commit(&files, &[], None, Offset(0), 3).await.expect("committed");
+        let before = std::fs::read(path(&files[1])).expect("readable");
+        std::fs::remove_file(path(&files[1])).expect("deleted");
+        writer.write_lost_again(&rows, &parts, Offset(0), &files).await.expect("written again");
+        assert_eq!(std::fs::read(path(&files[1])).expect("there again"), before);
+        assert_eq!(writer.table.missing(&files).await.expect("looked up"), []);
+    }
+}

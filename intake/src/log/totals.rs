@@ -1,7 +1,7 @@
 //! Defines the running totals of a partition: the counts that a recovery could not afford to recompute.
 
 use bytes::{Buf, BufMut};
-use shared::ids::{Offset, Partition};
+use shared::ids::Offset;
 use shared::ledger::Ledger;
 use shared::time::Micros;
 
@@ -25,9 +25,8 @@ impl Totals {
     pub const START: Totals =
         Totals { accepted: Ledger::EMPTY, watermark: Micros::MIN, duplicates: 0, late: 0, ahead: 0 };
 
-    /// The totals after `offset` events of another log, as far as the archive records them.
-    pub fn after_archived(partition: Partition, offset: Offset, watermark: Micros) -> Totals {
-        let accepted = (0..offset.0).map(|before| Ledger::of(partition, Offset(before))).sum();
+    /// The totals after the `accepted` events of another log, as far as the archive records them.
+    pub fn after_archived(accepted: Ledger, watermark: Micros) -> Totals {
         Totals { accepted, watermark, ..Totals::START }
     }
 

@@ -148,6 +148,7 @@ impl From<ReadError> for Problem {
             ReadError::CursorExpired => Problem::new(Code::CursorExpired, detail),
             ReadError::Speed(error) => speed_unavailable(&error),
             ReadError::Batch(error) => batch_unavailable(error),
+            ReadError::Exceeded(error) => exceeded(error),
             ReadError::Past(error) => past_refused(&error),
         }
     }

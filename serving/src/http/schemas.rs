@@ -2,7 +2,7 @@
 
 use problem::ProblemDocument;
 use shared::compare::Comparison;
-use shared::control::{Cleaned, Compacted, QuarantinePage, Run, RunPage, StreamStatus};
+use shared::control::{CompactionReport, QuarantinePage, Run, RunPage, StreamStatus, VacuumReport};
 use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
@@ -22,12 +22,12 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     Drift<'static>,
     Run,
     RunPage,
-    Cleaned,
+    VacuumReport,
     streams::StreamList,
     streams::FailedEventList,
     StreamStatus,
     QuarantinePage,
-    Compacted,
+    CompactionReport,
     Health,
     ProblemDocument<'static>,
 )))]

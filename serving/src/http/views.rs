@@ -416,7 +416,7 @@ fn newest_window(published: &PublishedView, pin: Option<&SpeedPin>) -> Option<Mi
     }
     let blocks = pin.into_iter().flat_map(|pin| &pin.generations).flat_map(|g| &g.part.blocks);
     let live = blocks.filter(|b| !b.is_empty()).map(|b| b.window_range.1).max();
-    let dates = published.version.iter().flat_map(|v| &v.files).filter_map(|file| file.date);
+    let dates = published.version.iter().flat_map(|v| &v.files).filter_map(|file| file.date.day());
     let batch = dates.max().map(|day| {
         let last = day.start().0 + (MICROS_PER_DAY - 1);
         // Perhaps no window starts on this date; then the one that extends into it counts.

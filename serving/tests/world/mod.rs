@@ -22,9 +22,10 @@ use serving::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
 use shared::control::{
-    Cleaned, Compacted, EventKind, EventPage, ListRange, QuarantinePage, Run, RunEnds, RunError, RunFilter, RunPage,
-    RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams,
+    CompactionReport, EventKind, EventPage, ListRange, QuarantinePage, Run, RunEnds, RunError, RunFilter, RunPage,
+    RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams, VacuumReport,
 };
+use shared::date_partition::DatePartition;
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition, ViewName};
@@ -34,15 +35,18 @@ use shared::partial::block::Part;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
 use shared::partial::merge::{Layers, MergeSpec, merge};
+use shared::partial::query_budget::QueryBudget;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::published::{PublishedView, Views};
 use shared::readers::{
-    BatchReader, Generation, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader,
+    BatchReadError, BatchReader, Generation, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin,
+    SpeedReader,
 };
 use shared::seam::{Cut, CutPoint};
 use shared::sql::parse_definitions;
 use shared::stream::Stream;
-use shared::time::{Day, Micros};
+use shared::time::Micros;
+use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
 use shared::view::{Precision, View};
 use shared::window::{PaneStart, Window};
@@ -77,8 +81,8 @@ fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().expect("the work is done"))
 }
 
-/// Windows that start on one date; `None`: the view has no windows.
-pub type DatedPart = (Option<Day>, Arc<Part>);
+/// Windows that start on one date.
+pub type DatedPart = (DatePartition, Arc<Part>);
 
 /// Computes events for a view as batch does: one part for every date on which windows start.
 pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> Vec<DatedPart> {
@@ -88,13 +92,16 @@ pub fn batch_parts(view: &Arc<View>, stream: &Stream, events: &RecordBatch) -> V
     let merged = merge(&spec, &[(&part, Layers::BATCH)]).expect("merges");
     let columns = if dimensions.is_empty() { Vec::new() } else { merged.dimension_columns().expect("columns") };
     let table = encode(view, &merged.windows, &merged.lasts, columns, &merged.states).expect("a table");
-    let mut dates: BTreeMap<Option<Day>, Vec<u32>> = BTreeMap::new();
+    let mut dates: BTreeMap<DatePartition, Vec<u32>> = BTreeMap::new();
     for row in merged.sorted_rows() {
         let (start, _) = view.window.bounds(merged.windows[row as usize]);
-        let date = (view.window != Window::All).then(|| start.day());
+        let date = match view.window {
+            Window::All => DatePartition::AllTime,
+            _ => DatePartition::of_day(start.day()),
+        };
         dates.entry(date).or_default().push(row);
     }
-    let of_date = |(date, rows): (Option<Day>, Vec<u32>)| {
+    let of_date = |(date, rows): (DatePartition, Vec<u32>)| {
         let rows = take_record_batch(&table, &UInt32Array::from(rows)).expect("rows of the table");
         (date, Arc::new(decode(view, &part.layout, &[rows]).expect("a part")))
     };
@@ -176,19 +183,29 @@ pub struct FakeBatch {
 }
 
 impl BatchReader for FakeBatch {
+    fn bytes_to_load(&self, published: &PublishedView, _: &BatchVersion, range: TimeRange) -> u64 {
+        let parts = self.parts.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
+        let in_range = parts.iter().filter(|(date, _)| date.day().is_none_or(|day| range.meets_day(day)));
+        in_range.map(|(_, part)| part.bytes() as u64).sum()
+    }
+
     fn parts<'a>(
         &'a self,
         published: &'a PublishedView,
-        _: &'a BatchVersion,
-        from: i64,
-        to: i64,
-    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, HandoffError>> {
+        version: &'a BatchVersion,
+        range: TimeRange,
+        budget: &'a QueryBudget,
+    ) -> BoxFuture<'a, Result<Vec<Arc<Part>>, BatchReadError>> {
+        let needed = self.bytes_to_load(published, version, range);
+        if let Err(exceeded) = budget.check(usize::try_from(needed).unwrap_or(usize::MAX)) {
+            return Box::pin(async move { Err(exceeded.into()) });
+        }
         let parts = self.parts.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
-        let touches = |date: Day| date.start().0 < to && Day(date.0 + 1).start().0 > from;
-        let parts: Vec<_> = parts.into_iter().filter(|(date, _)| date.is_none_or(touches)).map(|(_, p)| p).collect();
+        let meets = |date: &DatePartition| date.day().is_none_or(|day| range.meets_day(day));
+        let parts: Vec<_> = parts.into_iter().filter(|(date, _)| meets(date)).map(|(_, p)| p).collect();
         self.read.fetch_add(parts.len(), Ordering::SeqCst);
         let broken = self.broken.load(Ordering::SeqCst);
-        Box::pin(async move { if broken { Err(HandoffError("a file is missing".into())) } else { Ok(parts) } })
+        Box::pin(async move { if broken { Err(HandoffError("a file is missing".into()).into()) } else { Ok(parts) } })
     }
 }
 
@@ -252,19 +269,21 @@ impl Runs for FakeRuns {
         2
     }
 
-    fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>> {
+    fn vacuum(&self, view: &str, _: Option<Duration>) -> BoxFuture<'_, Result<VacuumReport, HandoffError>> {
         let view: ViewName = view.parse().expect("a name");
-        Box::pin(async { Ok(Cleaned::nothing(view)) })
+        Box::pin(async { Ok(VacuumReport::nothing(view)) })
     }
 
     fn compact(
         &self,
         stream: &str,
         older_than: Option<Duration>,
-    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>> {
+    ) -> BoxFuture<'_, Result<Option<CompactionReport>, HandoffError>> {
         let stream = (stream == "flights").then(|| stream.parse().expect("a name"));
         let files_deleted = older_than.map_or(0, |age| age.as_millis() as u64);
-        Box::pin(async move { Ok(stream.map(|stream| Compacted { files_deleted, ..Compacted::nothing(stream) })) })
+        Box::pin(async move {
+            Ok(stream.map(|stream| CompactionReport { files_deleted, ..CompactionReport::nothing(stream) }))
+        })
     }
 
     fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {

@@ -18,8 +18,8 @@ impl Lake {
         let Some(cloud) = self.cloud else { return Ok(()) };
         let (location, reason) = match self.try_out().await {
             Ok(()) => return Ok(()),
-            Err(Trouble::Store(doing, error)) => (self.base.clone(), operator_message(cloud, doing, &error)),
-            Err(Trouble::Overwrites) => {
+            Err(CheckFailure::Store(doing, error)) => (self.base.clone(), operator_message(cloud, doing, &error)),
+            Err(CheckFailure::Overwrites) => {
                 let reason = "the store does not honour conditional puts (If-None-Match): two servers could overwrite each \
                     other's commits. Use a store, or a version of it, that does";
                 (self.base.clone(), reason.to_owned())
@@ -28,11 +28,11 @@ impl Lake {
         Err(LakeError::Location { location, reason })
     }
 
-    async fn try_out(&self) -> Result<(), Trouble> {
+    async fn try_out(&self) -> Result<(), CheckFailure> {
         let store = self.store();
         let folder = Path::from(FOLDER);
         let object = folder.clone().join(format!("check-{}", uuid::Uuid::new_v4()));
-        let failed = |doing: &'static str| move |error| Trouble::Store(doing, error);
+        let failed = |doing: &'static str| move |error| CheckFailure::Store(doing, error);
         store.list(Some(&folder)).try_next().await.map_err(failed("listed"))?;
         let create = |text: &'static str| store.put_opts(&object, PutPayload::from(text), PutMode::Create.into());
         create("first").await.map_err(failed("written"))?;
@@ -40,16 +40,16 @@ impl Lake {
         let read = async { store.get(&object).await?.bytes().await }.await;
         let deleted = store.delete(&object).await;
         match second {
-            Ok(_) => return Err(Trouble::Overwrites),
+            Ok(_) => return Err(CheckFailure::Overwrites),
             Err(Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(Trouble::Store("written", error)),
+            Err(error) => return Err(CheckFailure::Store("written", error)),
         }
         if read.map_err(failed("read"))?.as_ref() != b"first" {
-            return Err(Trouble::Overwrites);
+            return Err(CheckFailure::Overwrites);
         }
         match deleted {
             Err(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
-                Err(Trouble::Store("deleted from", error))
+                Err(CheckFailure::Store("deleted from", error))
             }
             // A lost response to a deletion is not worth a second attempt.
             Err(error) => {
@@ -61,7 +61,7 @@ impl Lake {
     }
 }
 
-enum Trouble {
+enum CheckFailure {
     /// Returns the failed operation on the bucket, and its cause.
     Store(&'static str, Error),
     Overwrites,

@@ -2,20 +2,30 @@
 
 use std::collections::HashMap;
 
+use arrow::datatypes::Schema;
 use deltalake_core::kernel::{Add, LogicalFileView, Remove};
 use shared::clock::{Clock, SystemClock};
 use shared::data_file::DataFile;
+use shared::date_partition::DatePartition;
+use shared::partial::codec::{WINDOW_DATE, WINDOW_START};
 use shared::time::Day;
 
-/// Reads a file's entry in the Delta log.
-pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str) -> DataFile {
+/// Returns what a null in the partition column of a table with these columns means. The table of a view without window
+/// starts has one window, over all time.
+pub(crate) fn undated(columns: &Schema, partition_column: &str) -> DatePartition {
+    let has_one_window = partition_column == WINDOW_DATE && columns.index_of(WINDOW_START).is_err();
+    if has_one_window { DatePartition::AllTime } else { DatePartition::Undated }
+}
+
+/// Reads a file's entry in the Delta log. `undated` is the partition of a file without a day.
+pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str, undated: DatePartition) -> DataFile {
     // The view keeps its tags private; the action it was read from is the public access to them.
     #[expect(deprecated)]
     let add = view.add_action();
     let day = add.partition_values.get(partition_column).cloned().flatten();
     let tags = add.tags.unwrap_or_default();
     DataFile {
-        partition: day.as_deref().and_then(Day::parse),
+        partition: day.as_deref().and_then(Day::parse).map_or(undated, DatePartition::Day),
         size_bytes: add.size,
         rows: view.num_records().and_then(|rows| i64::try_from(rows).ok()).unwrap_or(0),
         tags: tags.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect(),
@@ -56,7 +66,7 @@ pub(crate) fn remove_action(file: &DataFile, partition_column: &str, data_change
 }
 
 fn partition_values(file: &DataFile, partition_column: &str) -> HashMap<String, Option<String>> {
-    HashMap::from([(partition_column.to_owned(), file.partition.map(|day| day.to_string()))])
+    HashMap::from([(partition_column.to_owned(), file.partition.day().map(|day| day.to_string()))])
 }
 
 /// Delta stamps files in milliseconds; Trueup does not depend on the stamps.

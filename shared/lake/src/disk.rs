@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,6 +19,10 @@ pub(super) struct Disk {
     root: PathBuf,
     /// Directories under the root whose own names are known to be on the disk, so that they are synced once.
     settled: Mutex<HashSet<PathBuf>>,
+    /// Directories with names that may not be on the disk, because they could not be synced. Nothing is read or written
+    /// before they have been.
+    unsynced: Mutex<HashSet<PathBuf>>,
+    sync_dir: fn(&Path) -> Result<()>,
 }
 
 impl Disk {
@@ -29,7 +33,8 @@ impl Disk {
         for parent in created.iter().filter_map(|dir| dir.parent()) {
             sync_dir(parent)?;
         }
-        Ok(Disk { root: root.canonicalize()?, settled: Mutex::default() })
+        let (settled, unsynced) = (Mutex::default(), Mutex::default());
+        Ok(Disk { root: root.canonicalize()?, settled, unsynced, sync_dir })
     }
 
     /// Returns the directory, absolute and without symbolic links.
@@ -51,12 +56,27 @@ impl Disk {
             let _ = fs::remove_file(&staged);
         }
         named?;
-        self.sync_name(path).inspect_err(|_| {
-            if create {
-                // The caller gets an error, so no reader may find the file and build on it.
-                let _ = fs::remove_file(path);
-            }
-        })
+        // If this fails, the file stays: a process may have read it already, and built on it.
+        self.sync_name(path)
+    }
+
+    /// Returns whether there are directories that could not be synced.
+    pub fn has_pending(&self) -> bool {
+        !self.unsynced.lock().is_empty()
+    }
+
+    /// Syncs the directories that could not be synced before.
+    pub fn sync_pending(&self) -> Result<()> {
+        let pending: Vec<PathBuf> = self.unsynced.lock().iter().cloned().collect();
+        for dir in pending {
+            (self.sync_dir)(&dir)?;
+            self.unsynced.lock().remove(&dir);
+        }
+        Ok(())
+    }
+
+    fn sync_or_remember(&self, dir: &Path) -> Result<()> {
+        (self.sync_dir)(dir).inspect_err(|_| _ = self.unsynced.lock().insert(dir.to_owned()))
     }
 
     /// Syncs the bytes of a file written elsewhere.
@@ -67,13 +87,13 @@ impl Disk {
     /// Syncs the directory that holds the name `path`, and the names of all directories down to it.
     pub fn sync_name(&self, path: &Path) -> Result<()> {
         let outside = || Error::new(ErrorKind::InvalidInput, "not under the root of the store");
-        sync_dir(path.parent().ok_or_else(outside)?)?;
+        self.sync_or_remember(path.parent().ok_or_else(outside)?)?;
         let mut newly_settled = Vec::new();
         for dir in path.ancestors().skip(1).take_while(|dir| *dir != self.root) {
             if self.settled.lock().contains(dir) {
                 break;
             }
-            sync_dir(dir.parent().ok_or_else(outside)?)?;
+            self.sync_or_remember(dir.parent().ok_or_else(outside)?)?;
             newly_settled.push(dir.to_owned());
         }
         // Only now: a directory recorded here must be durable along its whole path.
@@ -82,9 +102,11 @@ impl Disk {
     }
 }
 
-/// Removes hidden files under `folder` that a write left behind when its process died: those older than `age` for which
-/// `is_leftover` returns true, given the intended path relative to `folder`. Returns their number.
-pub(super) fn remove_unfinished(folder: &Path, age: Duration, is_leftover: &dyn Fn(&str) -> bool) -> u64 {
+/// Removes hidden files under `folder` that a write left behind when its process died: those written before `cutoff_ms`
+/// (milliseconds since 1970) for which `is_leftover` returns true, given the intended path relative to `folder`. Returns
+/// their number.
+pub(super) fn remove_unfinished(folder: &Path, cutoff_ms: i64, is_leftover: &dyn Fn(&str) -> bool) -> u64 {
+    let cutoff = UNIX_EPOCH + Duration::from_millis(u64::try_from(cutoff_ms).unwrap_or(0));
     let mut removed = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(of) = folders.pop() {
@@ -98,7 +120,7 @@ pub(super) fn remove_unfinished(folder: &Path, age: Duration, is_leftover: &dyn 
             }
             let name = path.strip_prefix(folder).ok().and_then(Path::to_str).and_then(|name| name.rsplit_once('#'));
             let Some((meant, number)) = name else { continue };
-            let is_old = metadata.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|since| since >= age);
+            let is_old = metadata.modified().is_ok_and(|at| at <= cutoff);
             let is_hidden = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
             if is_hidden && is_old && is_leftover(meant) && fs::remove_file(&path).is_ok() {
                 removed += 1;
@@ -131,4 +153,40 @@ fn stage(path: &Path) -> Result<(File, PathBuf)> {
         }
     }
     Err(Error::other("too many unfinished writes of one file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static BROKEN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    fn faulty_sync(dir: &Path) -> Result<()> {
+        if BROKEN.get() { Err(Error::other("no sync")) } else { sync_dir(dir) }
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_synced_stays_and_holds_up_everything_until_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk { sync_dir: faulty_sync, ..Disk::open(folder.path()).expect("opens") };
+        let write = |name: &str, text: &'static str| {
+            let bytes = Bytes::from_static(text.as_bytes());
+            disk.write(&disk.root().join(name), std::iter::once(&bytes), true)
+        };
+        write("log/1", "one").expect("written");
+        BROKEN.set(true);
+        write("log/2", "two").expect_err("its name is not on the disk");
+        let present = fs::read_to_string(disk.root().join("log/2")).expect("another process may have built on it");
+        assert_eq!(present, "two");
+        disk.sync_pending().expect_err("nothing may be read meanwhile");
+        BROKEN.set(false);
+        disk.sync_pending().expect("synced");
+        assert!(disk.unsynced.lock().is_empty());
+        let taken = write("log/2", "other").expect_err("the name exists");
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    }
 }

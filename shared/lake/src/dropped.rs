@@ -13,7 +13,7 @@ use shared::time::Day;
 
 /// The events that an archive no longer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
+pub struct DroppedEvents {
     /// Events of earlier dates are dropped, or will be once every view has included them. It never moves back.
     pub retained_from: Day,
     pub partitions: BTreeMap<Partition, DroppedPart>,
@@ -27,10 +27,10 @@ pub struct DroppedPart {
     pub ledger: Ledger,
 }
 
-impl Dropped {
+impl DroppedEvents {
     /// Nothing dropped yet, with `retained_from` as the first date.
-    pub fn nothing(retained_from: Day) -> Dropped {
-        Dropped { retained_from, partitions: BTreeMap::new() }
+    pub fn nothing(retained_from: Day) -> DroppedEvents {
+        DroppedEvents { retained_from, partitions: BTreeMap::new() }
     }
 
     /// Adds a file that is dropped.
@@ -68,7 +68,7 @@ mod tests {
             ledger: Ledger::of_range(Partition(partition), Offset(from), Offset(to)),
             latest_watermark: Micros::MIN,
         };
-        let mut dropped = Dropped::nothing(Day(100));
+        let mut dropped = DroppedEvents::nothing(Day(100));
         for tags in [tags(0, 5, 9), tags(1_000_000, 0, 3), tags(0, 0, 5)] {
             dropped.add(&tags);
         }
@@ -76,7 +76,7 @@ mod tests {
             + Ledger::of_range(Partition::HISTORY, Offset(0), Offset(3));
         assert_eq!(dropped.ledger(), all);
         let text = serde_json::to_string(&dropped).expect("plain data");
-        assert_eq!(serde_json::from_str::<Dropped>(&text).expect("as written"), dropped);
+        assert_eq!(serde_json::from_str::<DroppedEvents>(&text).expect("as written"), dropped);
         let point = CutPoint { offset: Offset(3), accepted: Ledger::EMPTY };
         let cut = Cut::default().with_history(point);
         assert_eq!(dropped.beyond(&cut), Some((Partition(0), Offset(9))), "the log is not the one that was dropped of");

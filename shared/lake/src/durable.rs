@@ -69,8 +69,9 @@ impl ObjectStore for DurableStore {
         let path = self.inner.path_to_filesystem(location)?;
         let disk = self.disk.clone();
         let taken = location.to_string();
-        let write =
-            tokio::task::spawn_blocking(move || disk.write(&path, payload.iter(), create).map_err(|e| (path, e)));
+        let write = tokio::task::spawn_blocking(move || {
+            disk.sync_pending().and_then(|()| disk.write(&path, payload.iter(), create)).map_err(|e| (path, e))
+        });
         match write.await? {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
             Err((_, source)) if create && source.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -96,10 +97,12 @@ impl ObjectStore for DurableStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        sync_pending(&self.disk).await?;
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
+        sync_pending(&self.disk).await?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -109,15 +112,16 @@ impl ObjectStore for DurableStore {
 
     /// Lists in the order of names, as cloud stores do: the reader of a Delta log relies on it.
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        sorted(self.inner.list(prefix))
+        sorted(&self.disk, self.inner.list(prefix))
     }
 
     /// Lists in the order of names, as cloud stores do: the reader of a Delta log relies on it.
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        sorted(self.inner.list_with_offset(prefix, offset))
+        sorted(&self.disk, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        sync_pending(&self.disk).await?;
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -183,8 +187,19 @@ fn not_implemented(operation: &str) -> Error {
     Error::NotImplemented { operation: operation.to_owned(), implementer: "DurableStore".to_owned() }
 }
 
-fn sorted(list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+/// Syncs the directories that could not be synced before: what may vanish at a power cut is not read.
+async fn sync_pending(disk: &Arc<Disk>) -> Result<()> {
+    if !disk.has_pending() {
+        return Ok(());
+    }
+    let disk = Arc::clone(disk);
+    blocking(disk.root().to_owned(), move |_| disk.sync_pending()).await
+}
+
+fn sorted(disk: &Arc<Disk>, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let disk = Arc::clone(disk);
     stream::once(async move {
+        sync_pending(&disk).await?;
         let mut all: Vec<ObjectMeta> = list.try_collect().await?;
         all.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         Ok::<_, Error>(stream::iter(all).map(Ok))

@@ -15,25 +15,19 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 
 use super::LakeError;
+use shared::date_partition::DatePartition;
 use shared::time::{Day, Micros};
 
 /// Rows of a row group: small enough that a reader's threads share a file, large enough for dictionaries to pay.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 /// Rows sampled to decide whether a column's values repeat.
 const SAMPLE_ROWS: usize = 1024;
-/// First and last day with a four-digit year, in days since 1970: the range that every reader of dates supports.
-const READABLE_DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// A Parquet file and its entry in Delta's log.
 pub(super) struct Encoded {
     pub bytes: Bytes,
     pub rows: i64,
     pub stats_json: String,
-}
-
-/// Returns whether every reader of the lake accepts `day` as the date of a file: its year has four digits.
-pub fn is_readable(day: Day) -> bool {
-    READABLE_DAYS.contains(&day.0)
 }
 
 /// Encodes `batches`, all of `schema`.
@@ -150,6 +144,11 @@ fn range_of(column: &ArrayRef) -> Option<(i64, i64)> {
 fn range<T: ArrowPrimitiveType<Native: Into<i64>>>(column: &ArrayRef) -> Option<(i64, i64)> {
     let column = column.as_primitive::<T>();
     Some((min(column)?.into(), max(column)?.into()))
+}
+
+/// Returns whether every reader of the lake accepts `day`.
+fn is_readable(day: Day) -> bool {
+    DatePartition::of_day(day) == DatePartition::Day(day)
 }
 
 fn date_text(days: i64) -> Option<String> {

@@ -24,6 +24,12 @@ pub enum LakeError {
     /// A file that was to be deleted is part of the table.
     #[error("{table}: the file {path} is in use")]
     InUse { table: String, path: String },
+    /// Files that were to be committed are not in the store any more. Nothing was changed.
+    #[error(
+        "{table}: {count} files were deleted before they could be committed, {path} among them: another process vacuumed \
+         them; write them again"
+    )]
+    FilesMissing { table: String, path: String, count: u64 },
     /// A file cannot be copied to this machine.
     #[error("the spool cannot be written: {path}: {source}")]
     Spool { path: String, source: std::io::Error },

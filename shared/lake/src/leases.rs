@@ -17,11 +17,11 @@ use super::TablePath;
 /// All leases of the process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Leases {
-    tables: Arc<Mutex<HashMap<TablePath, OfTable>>>,
+    tables: Arc<Mutex<HashMap<TablePath, TableLeases>>>,
 }
 
 #[derive(Debug, Default)]
-struct OfTable {
+struct TableLeases {
     /// Number of holders of each version.
     versions: BTreeMap<i64, usize>,
     /// Paths of files being written or written, and neither committed nor given up.
@@ -32,7 +32,7 @@ struct OfTable {
 
 /// Files that must stay although no version from the floor on needs them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct KeptFiles {
     /// Versions below the floor with readers, ascending.
     pub versions: Vec<i64>,
     /// Paths, relative to the table.
@@ -68,12 +68,12 @@ impl Leases {
     /// The order matters: list the store first, then call this, then load the log, and keep the files of
     /// **every** version from the floor on, not only of the newest. A listed file is then still staged, or its
     /// commit is in the log.
-    pub fn begin_vacuum(&self, table: &TablePath, floor: i64) -> Held {
+    pub fn begin_vacuum(&self, table: &TablePath, floor: i64) -> KeptFiles {
         let mut tables = self.tables.lock();
         let of_table = tables.entry(table.clone()).or_default();
         of_table.floor = of_table.floor.max(floor);
         let versions = of_table.versions.range(..of_table.floor).map(|(version, _)| *version).collect();
-        Held { versions, staged: of_table.staged.clone() }
+        KeptFiles { versions, staged: of_table.staged.clone() }
     }
 
     /// Returns the oldest leased version of `table`, if any.
@@ -139,7 +139,7 @@ mod tests {
         assert!(leases.version(&view, 3).is_none());
         let at_the_floor = leases.version(&view, 5);
         assert!(at_the_floor.is_some());
-        assert_eq!(leases.begin_vacuum(&view, 5), Held::default());
+        assert_eq!(leases.begin_vacuum(&view, 5), KeptFiles::default());
         assert_eq!(leases.oldest_version(&view), Some(5));
         assert!(leases.version(&table("w"), 1).is_some(), "another table is another matter");
     }

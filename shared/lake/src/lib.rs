@@ -2,9 +2,9 @@
 //! interpret rows.
 //!
 //! [`durable`] makes local writes survive a power cut. [`remote`] opens object stores, [`check`] tests them, and
-//! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`commit`] changes it; [`data_file`]
-//! and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several files, [`dropped`] records
-//! what retention removed. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
+//! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`snapshot`] its content, [`commit`]
+//! changes it; [`data_file`] and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several
+//! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
 //! [`leases`] keep files in use, and [`vacuum`] deletes the others.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -13,6 +13,7 @@ pub mod archive_tags;
 mod check;
 pub mod commit;
 mod data_file;
+mod delete;
 mod disk;
 mod dropped;
 pub mod durable;
@@ -20,10 +21,13 @@ mod encode;
 pub mod error;
 mod footer;
 pub mod leases;
+mod log_keys;
+mod lost;
 pub mod owner;
 mod remote;
 mod rewrite;
 mod schema;
+mod snapshot;
 pub mod spool;
 pub mod table;
 pub mod vacuum;
@@ -44,16 +48,18 @@ use url::Url;
 
 pub use archive_tags::ArchiveTags;
 pub use commit::Commit;
-pub use dropped::{Dropped, DroppedPart};
-pub use encode::is_readable;
+pub use dropped::{DroppedEvents, DroppedPart};
 pub use error::LakeError;
 pub use leases::{Leases, VersionLease};
-pub use owner::{Claim, Seen};
+pub use log_keys::OWNER_TXN;
+pub use lost::{LostEvents, LostPart};
+pub use owner::{Heartbeat, OwnerClaim};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use shared::data_file::DataFile;
-pub use spool::{Held, Spool};
-pub use table::{History, Table, TableSnapshot};
+pub use snapshot::TableSnapshot;
+pub use spool::{LocalFiles, Spool};
+pub use table::{Table, VersionNotes};
 
 use durable::DurableStore;
 use shared::ids::{Name, StreamName, ViewName};

@@ -12,11 +12,8 @@ use object_store::{ObjectStoreExt, PutMode, PutPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Lake, LakeError, Table};
+use super::{Commit, Lake, LakeError, OWNER_TXN, Table};
 use shared::time::Micros;
-
-/// The application whose transaction in each table is the epoch of the last owner that wrote to it.
-pub const OWNER_TXN: &str = "trueup/owner";
 
 const FOLDER: &str = "_owner";
 /// Attempts to commit a claim to a table to which a former owner still writes.
@@ -24,7 +21,7 @@ const FENCE_ATTEMPTS: usize = 50;
 
 /// A log that claimed the lake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct OwnerClaim {
     /// Grows with every owner. Epoch 1 numbered its events from the first on, later ones from where the archive ended.
     pub epoch: i64,
     /// The id of the log: a UUID kept in its folder.
@@ -34,7 +31,7 @@ pub struct Claim {
 
 /// The process that runs, or ran, with the owner's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Heartbeat {
     pub host: String,
     pub process: u32,
     pub since: Micros,
@@ -44,7 +41,7 @@ pub struct Seen {
 
 impl Lake {
     /// Returns the latest claim, if there is one.
-    pub async fn latest_claim(&self) -> Result<Option<Claim>, LakeError> {
+    pub async fn latest_claim(&self) -> Result<Option<OwnerClaim>, LakeError> {
         let store = self.store();
         let files: Vec<_> = store.list(Some(&Path::from(FOLDER))).try_collect().await?;
         let epoch = |path: &Path| path.filename()?.strip_suffix(".json")?.parse::<i64>().ok();
@@ -53,11 +50,11 @@ impl Lake {
     }
 
     /// Claims the lake. Fails with [`LakeError::Conflict`] if another process claimed the same epoch first.
-    pub async fn claim(&self, claim: &Claim) -> Result<(), LakeError> {
+    pub async fn claim(&self, claim: &OwnerClaim) -> Result<(), LakeError> {
         let path = claim_path(claim.epoch);
         match self.store().put_opts(&path, note(claim), PutMode::Create.into()).await {
             Ok(_) => Ok(()),
-            Err(object_store::Error::AlreadyExists { .. }) => match self.read_note::<Claim>(&path).await? {
+            Err(object_store::Error::AlreadyExists { .. }) => match self.read_note::<OwnerClaim>(&path).await? {
                 // The response to this process's own attempt was lost.
                 Some(present) if present == *claim => Ok(()),
                 _ => {
@@ -70,14 +67,14 @@ impl Lake {
     }
 
     /// Records that the owner of `epoch` is alive.
-    pub async fn note_seen(&self, epoch: i64, seen: &Seen) -> Result<(), LakeError> {
-        self.store().put(&seen_path(epoch), note(seen)).await?;
+    pub async fn record_heartbeat(&self, epoch: i64, heartbeat: &Heartbeat) -> Result<(), LakeError> {
+        self.store().put(&heartbeat_path(epoch), note(heartbeat)).await?;
         Ok(())
     }
 
     /// Returns the last heartbeat of the owner of `epoch`.
-    pub async fn seen(&self, epoch: i64) -> Result<Option<Seen>, LakeError> {
-        self.read_note(&seen_path(epoch)).await
+    pub async fn heartbeat(&self, epoch: i64) -> Result<Option<Heartbeat>, LakeError> {
+        self.read_note(&heartbeat_path(epoch)).await
     }
 
     /// Returns the same lake, whose tables accept only commits of `epoch` or a later one.
@@ -107,7 +104,7 @@ impl Table {
             if self.txn_version(OWNER_TXN).await? == Some(epoch) {
                 return Ok(());
             }
-            match self.commit(Commit::default()).await {
+            match self.commit(Commit::empty()).await {
                 Ok(_) => return Ok(()),
                 // A former owner committed at the same time.
                 Err(LakeError::Conflict { .. }) => {}
@@ -127,7 +124,7 @@ fn claim_path(epoch: i64) -> Path {
     Path::from(format!("{FOLDER}/{epoch:020}.json"))
 }
 
-fn seen_path(epoch: i64) -> Path {
+fn heartbeat_path(epoch: i64) -> Path {
     Path::from(format!("{FOLDER}/seen/{epoch:020}"))
 }
 
@@ -138,11 +135,14 @@ mod tests {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
 
-    use super::super::{DataFile, TablePath};
+    use shared::date_partition::DatePartition;
+    use shared::time::Day;
+
+    use super::super::{DataFile, DroppedEvents, TablePath};
     use super::*;
 
-    fn claim(epoch: i64, log: &str) -> Claim {
-        Claim { epoch, log: log.to_owned(), claimed_at: Micros(7) }
+    fn claim(epoch: i64, log: &str) -> OwnerClaim {
+        OwnerClaim { epoch, log: log.to_owned(), claimed_at: Micros(7) }
     }
 
     async fn table(folder: &std::path::Path, epoch: i64) -> Table {
@@ -153,7 +153,7 @@ mod tests {
 
     async fn file(table: &Table) -> DataFile {
         let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as _)]).expect("rows");
-        table.write_parquet(None, &[rows]).await.expect("written")
+        table.write_parquet(DatePartition::Undated, &[rows]).await.expect("written")
     }
 
     #[tokio::test]
@@ -166,10 +166,10 @@ mod tests {
         assert!(matches!(lake.claim(&claim(1, "b")).await, Err(LakeError::Conflict { .. })));
         lake.claim(&claim(2, "b")).await.expect("claimed");
         assert_eq!(lake.latest_claim().await.expect("readable"), Some(claim(2, "b")));
-        let seen = Seen { host: "h".to_owned(), process: 3, since: Micros(1), seen_at: Micros(2) };
-        assert_eq!(lake.seen(2).await.expect("readable"), None);
-        lake.note_seen(2, &seen).await.expect("noted");
-        assert_eq!(lake.seen(2).await.expect("readable"), Some(seen));
+        let heartbeat = Heartbeat { host: "h".to_owned(), process: 3, since: Micros(1), seen_at: Micros(2) };
+        assert_eq!(lake.heartbeat(2).await.expect("readable"), None);
+        lake.record_heartbeat(2, &heartbeat).await.expect("noted");
+        assert_eq!(lake.heartbeat(2).await.expect("readable"), Some(heartbeat));
         assert_eq!(lake.latest_claim().await.expect("readable"), Some(claim(2, "b")));
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let old = table(folder.path(), 1).await;
         for _ in 0..2 {
-            old.commit(Commit { add: vec![file(&old).await], ..Commit::default() }).await.expect("its own");
+            old.commit(Commit::append(vec![file(&old).await])).await.expect("its own");
         }
         let new = table(folder.path(), 2).await;
         new.keep_former_owners_out().await.expect("fenced");
@@ -186,12 +186,12 @@ mod tests {
         assert_eq!(new.snapshot().await.expect("a snapshot").version, 3);
         // First with the state from before the claim, where the commit itself meets it; then knowing.
         for _ in 0..2 {
-            let late = old.commit(Commit { add: vec![file(&old).await], ..Commit::default() }).await;
+            let late = old.commit(Commit::append(vec![file(&old).await])).await;
             assert!(matches!(late, Err(LakeError::NotOwner { epoch: 1, owner: 2, .. })), "{late:?}");
         }
-        let based = old.commit(Commit { must_be_based_on: Some(3), ..Commit::default() }).await;
+        let based = old.commit(Commit::drop_dates(3, Vec::new(), DroppedEvents::nothing(Day(0)))).await;
         assert!(matches!(based, Err(LakeError::NotOwner { .. })), "{based:?}");
-        new.commit(Commit { add: vec![file(&new).await], ..Commit::default() }).await.expect("the owner's");
+        new.commit(Commit::append(vec![file(&new).await])).await.expect("the owner's");
         assert_eq!(new.snapshot().await.expect("a snapshot").files.len(), 3);
     }
 
@@ -202,7 +202,7 @@ mod tests {
         old.keep_former_owners_out().await.expect("its own");
         let writing = tokio::spawn(async move {
             for n in 0.. {
-                match old.commit(Commit { add: vec![file(&old).await], ..Commit::default() }).await {
+                match old.commit(Commit::append(vec![file(&old).await])).await {
                     Ok(_) => {}
                     Err(LakeError::NotOwner { .. }) => return n,
                     Err(error) => panic!("{error}"),

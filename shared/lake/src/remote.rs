@@ -12,7 +12,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::verified_put::CertainStore;
+use super::verified_put::VerifiedStore;
 use shared::limits;
 
 /// Time limits of requests to a remote store.
@@ -118,7 +118,7 @@ pub(super) fn open(url: &Url, patience: StorePatience) -> Result<Remote, String>
         _ => return Err(known.to_owned()),
     };
     let store =
-        PrefixStore::new(CertainStore::new(store, patience.retry), Path::parse(prefix).map_err(|e| e.to_string())?);
+        PrefixStore::new(VerifiedStore::new(store, patience.retry), Path::parse(prefix).map_err(|e| e.to_string())?);
     Ok(Remote { cloud, store: Arc::new(store) })
 }
 

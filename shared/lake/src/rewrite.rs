@@ -23,11 +23,11 @@ impl Table {
     /// file does not have is null. Tags are left to the caller.
     pub async fn rewrite(&self, files: &[DataFile], schema: &SchemaRef) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
-        let day = files.first().ok_or_else(|| wrong("a file made of no files".to_owned()))?.partition;
-        if let Some(other) = files.iter().find(|file| file.partition != day) {
+        let date = files.first().ok_or_else(|| wrong("a file made of no files".to_owned()))?.partition;
+        if let Some(other) = files.iter().find(|file| file.partition != date) {
             return Err(wrong(format!("{} is of another date than {}", other.path, files[0].path)));
         }
-        let path = self.new_path(day)?;
+        let path = self.new_path(date)?;
         let kept = schema.fields().iter().filter(|field| field.name() != self.partition_column());
         let mut schema: SchemaRef = Arc::new(Schema::new(kept.cloned().collect::<Vec<_>>()));
         let encoded = 'again: loop {
@@ -36,9 +36,9 @@ impl Table {
                 let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
                 let columns = Arc::clone(&schema);
                 match tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?? {
-                    Appended::Rows(more) => encoder = Some(more),
+                    AppendOutcome::Rows(more) => encoder = Some(more),
                     // Columns that the stream no longer declares are rare, so they are handled when they occur.
-                    Appended::OtherColumns(all) => {
+                    AppendOutcome::OtherColumns(all) => {
                         schema = all;
                         continue 'again;
                     }
@@ -47,18 +47,18 @@ impl Table {
             let Some(encoder) = encoder else { return Err(wrong("a file made of no files".to_owned())) };
             break tokio::task::spawn_blocking(move || encoder.finish()).await??;
         };
-        self.store_encoded(day, path, encoded).await
+        self.store_encoded(date, path, encoded).await
     }
 }
 
-enum Appended {
+enum AppendOutcome {
     Rows(Box<Encoder>),
     /// The file has columns that the others do not have; these are all columns.
     OtherColumns(SchemaRef),
 }
 
 /// Appends the rows of a file. Blocking.
-fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<Appended, LakeError> {
+fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<AppendOutcome, LakeError> {
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
     let others: Vec<Field> = file
         .schema()
@@ -70,7 +70,7 @@ fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) ->
     if !others.is_empty() {
         let all = schema.fields().iter().map(|field| field.as_ref().clone());
         let all: Vec<Field> = all.chain(others.into_iter().map(|field| field.with_nullable(true))).collect();
-        return Ok(Appended::OtherColumns(Arc::new(Schema::new(all))));
+        return Ok(AppendOutcome::OtherColumns(Arc::new(Schema::new(all))));
     }
     for batch in file.with_batch_size(READ_ROWS).build()? {
         let rows = fitted(&batch?, &schema)?;
@@ -82,8 +82,8 @@ fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) ->
         encoder = Some(open);
     }
     match encoder {
-        Some(encoder) => Ok(Appended::Rows(encoder)),
-        None => Ok(Appended::Rows(Box::new(Encoder::new(schema, None)?))),
+        Some(encoder) => Ok(AppendOutcome::Rows(encoder)),
+        None => Ok(AppendOutcome::Rows(Box::new(Encoder::new(schema, None)?))),
     }
 }
 

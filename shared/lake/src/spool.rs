@@ -36,7 +36,7 @@ struct Folder {
     /// Bytes of all files that are held.
     bytes: AtomicU64,
     numbered: AtomicU64,
-    files: Mutex<HashMap<String, Weak<Brought>>>,
+    files: Mutex<HashMap<String, Weak<SpooledFile>>>,
     requests: Semaphore,
 }
 
@@ -69,7 +69,7 @@ impl Spool {
     }
 
     /// Returns the file called `key`, with whatever parts of it are present.
-    fn file(&self, key: String, size: u64) -> Result<Arc<Brought>, LakeError> {
+    fn file(&self, key: String, size: u64) -> Result<Arc<SpooledFile>, LakeError> {
         let mut files = self.0.files.lock();
         if let Some(brought) = files.get(&key).and_then(Weak::upgrade) {
             return Ok(brought);
@@ -78,7 +78,7 @@ impl Spool {
         let path = self.0.path.join(format!("{number}.parquet"));
         let made = File::create_new(&path).and_then(|file| file.set_len(size));
         made.map_err(|source| LakeError::Spool { path: path.display().to_string(), source })?;
-        let brought = Arc::new(Brought {
+        let brought = Arc::new(SpooledFile {
             folder: Arc::clone(&self.0),
             key: key.clone(),
             path,
@@ -94,7 +94,7 @@ impl Spool {
 
 /// A file with some parts on this machine.
 #[derive(Debug)]
-struct Brought {
+struct SpooledFile {
     folder: Arc<Folder>,
     key: String,
     path: PathBuf,
@@ -107,7 +107,7 @@ struct Brought {
     chunks: tokio::sync::Mutex<HashSet<u64>>,
 }
 
-impl Drop for Brought {
+impl Drop for SpooledFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a file of the spool is left over until the next start");
@@ -121,7 +121,7 @@ impl Drop for Brought {
     }
 }
 
-impl Brought {
+impl SpooledFile {
     /// Loads the footer and the missing columns.
     async fn bring(
         &self,
@@ -131,7 +131,7 @@ impl Brought {
         read: &AtomicU64,
     ) -> Result<(), LakeError> {
         let mut chunks = self.chunks.lock().await;
-        let source = Remote { store, location, read, requests: &self.folder.requests };
+        let source = RemoteFile { store, location, read, requests: &self.folder.requests };
         if self.footer.get().is_none() {
             let footer = self.bring_footer(&source).await?;
             self.footer.get_or_init(|| footer);
@@ -153,7 +153,7 @@ impl Brought {
     }
 
     /// Loads the end of the file; a small file is loaded as a whole.
-    async fn bring_footer(&self, source: &Remote<'_>) -> Result<ParquetMetaData, LakeError> {
+    async fn bring_footer(&self, source: &RemoteFile<'_>) -> Result<ParquetMetaData, LakeError> {
         let mut from = self.size.saturating_sub(SPOOL_FOOTER_BYTES);
         loop {
             let end = source.get(from..self.size).await?;
@@ -192,14 +192,14 @@ impl Brought {
 }
 
 /// A file in the remote store.
-struct Remote<'a> {
+struct RemoteFile<'a> {
     store: &'a dyn ObjectStore,
     location: &'a StorePath,
     read: &'a AtomicU64,
     requests: &'a Semaphore,
 }
 
-impl Remote<'_> {
+impl RemoteFile<'_> {
     async fn get(&self, range: Range<u64>) -> Result<Bytes, LakeError> {
         let _turn = self.requests.acquire().await.expect("the semaphore is never closed");
         let expected = range.end - range.start;
@@ -247,12 +247,12 @@ fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 /// Files that can be read by path while this is held.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct LocalFiles {
     paths: HashMap<String, String>,
-    brought: HashMap<String, Arc<Brought>>,
+    brought: HashMap<String, Arc<SpooledFile>>,
 }
 
-impl Held {
+impl LocalFiles {
     /// Returns the path under which a held file can be read.
     pub fn path(&self, file: &DataFile) -> Option<&str> {
         self.paths.get(&file.path).map(String::as_str)
@@ -272,7 +272,12 @@ impl Table {
     /// Makes the named columns of `files` readable by path. In a remote lake missing parts are loaded; dropping the
     /// future leaves nothing behind. `read` counts the bytes loaded, or in a local lake those that
     /// reading will take.
-    pub async fn hold(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Result<Held, LakeError> {
+    pub async fn hold(
+        &self,
+        files: &[DataFile],
+        columns: &[String],
+        read: &AtomicU64,
+    ) -> Result<LocalFiles, LakeError> {
         let Some(remote) = self.remote_spool() else { return Ok(self.hold_local(files, columns, read)) };
         let spool = remote?;
         let store = self.store();
@@ -287,13 +292,13 @@ impl Table {
             }));
         }
         let brought: HashMap<_, _> = stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect().await?;
-        let path = |brought: &Arc<Brought>| brought.path.display().to_string();
+        let path = |brought: &Arc<SpooledFile>| brought.path.display().to_string();
         let paths = brought.iter().map(|(name, brought)| (name.clone(), path(brought))).collect();
-        Ok(Held { paths, brought })
+        Ok(LocalFiles { paths, brought })
     }
 
     /// Does the same for a local lake, without waiting; `None`: the lake is remote.
-    pub fn held_in_place(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Option<Held> {
+    pub fn held_in_place(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Option<LocalFiles> {
         self.remote_spool().is_none().then(|| self.hold_local(files, columns, read))
     }
 
@@ -304,8 +309,8 @@ impl Table {
         self.remote_spool().is_some_and(|spool| spool.is_ok_and(|spool| spool.has_room(bytes)))
     }
 
-    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Held {
-        let mut held = Held::default();
+    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> LocalFiles {
+        let mut held = LocalFiles::default();
         for file in files {
             let path = self.url_of(file);
             // The reader of the file reports that it cannot be read.

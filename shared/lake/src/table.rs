@@ -23,12 +23,13 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
-use super::commit::{CHECKPOINT_COMMITS, DECLARATION_KEY, DROPPED_KEY, INFO_KEY};
+use super::delete::delete;
 use super::durable::DurableStore;
-use super::encode::{Encoded, encode, is_readable};
+use super::encode::{Encoded, encode};
+use super::log_keys::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
 use super::schema::{SchemaChange, change, delta_schema};
-use super::{DataFile, Dropped, Lake, LakeError, Leases, Spool, TablePath, VersionLease, data_file};
-use shared::time::Day;
+use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath, TableSnapshot, VersionLease};
+use shared::date_partition::DatePartition;
 
 /// The directory name of the partition whose value is null, as in Hive and Delta.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -49,37 +50,34 @@ pub(super) struct Inner {
     /// The epoch of commits; see [`super::owner`].
     pub(super) epoch: Option<i64>,
     pub(super) log_store: LogStoreRef,
-    /// The spool of a remote lake.
-    spool: Option<Option<Spool>>,
+    access: FileAccess,
     pub(super) leases: Leases,
     /// The store of a local lake.
     pub(super) durable: Option<Arc<DurableStore>>,
-    state: Mutex<State>,
+    state: Mutex<TableState>,
+}
+
+/// How readers that need a path get at the files of the table.
+enum FileAccess {
+    /// The lake is local: files have paths.
+    InPlace,
+    /// The lake is remote: files are copied to this machine.
+    Spooled(Spool),
+    /// The lake is remote, and there is nowhere to copy files to.
+    NoSpool,
 }
 
 /// The cached state of the table.
-pub(super) struct State {
+pub(super) struct TableState {
     pub(super) delta: DeltaTable,
     snapshot: Option<Arc<TableSnapshot>>,
     /// Transaction versions looked up or committed since the state last followed a commit of another writer.
     pub(super) txns: HashMap<String, Option<i64>>,
 }
 
-/// A table as of one version.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TableSnapshot {
-    pub version: i64,
-    /// The table's columns with the partition column, as readers of the files see them (strings as `Utf8`).
-    pub schema: SchemaRef,
-    /// All files, by path.
-    pub files: Vec<DataFile>,
-    /// Everything that retention has dropped; `None`: nothing yet.
-    pub dropped: Option<Dropped>,
-}
-
 /// Versions and notes found in the log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct History {
+pub struct VersionNotes {
     /// The newest version, with or without a note.
     pub newest: i64,
     /// Versions with their notes, newest first.
@@ -132,9 +130,13 @@ impl Table {
 
     fn of(lake: &Lake, path: &TablePath, partition_column: String, delta: DeltaTable) -> Table {
         let log_store = delta.log_store();
-        let state = Mutex::new(State { delta, snapshot: None, txns: HashMap::new() });
+        let state = Mutex::new(TableState { delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
-        let spool = lake.is_remote().then(|| lake.spool.clone());
+        let access = match (lake.is_remote(), &lake.spool) {
+            (false, _) => FileAccess::InPlace,
+            (true, Some(spool)) => FileAccess::Spooled(spool.clone()),
+            (true, None) => FileAccess::NoSpool,
+        };
         Table {
             inner: Arc::new(Inner {
                 path: path.clone(),
@@ -142,7 +144,7 @@ impl Table {
                 partition_column,
                 epoch: lake.epoch,
                 log_store,
-                spool,
+                access,
                 leases: lake.leases().clone(),
                 durable: lake.durable.clone(),
                 state,
@@ -175,31 +177,42 @@ impl Table {
         &self.inner.partition_column
     }
 
-    /// Writes `batches` (all of one schema, without the partition column) as one file of `day`, which is
-    /// durable on return but part of the table only once committed. Without a day the partition column is null.
+    /// Writes `batches` (all of one schema, without the partition column) as one file of `date`, which is durable on return
+    /// but part of the table only once committed.
     ///
     /// The file is leased until it is committed, deleted ([`Table::delete_files`]) or given up ([`Table::give_up`]).
-    pub async fn write_parquet(&self, day: Option<Day>, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
+    pub async fn write_parquet(&self, date: DatePartition, batches: &[RecordBatch]) -> Result<DataFile, LakeError> {
+        let path = self.new_path(date)?;
+        let encoded = self.encoded(batches).await?;
+        self.store_encoded(date, path, encoded).await
+    }
+
+    /// Writes a file again that the store has lost, with the rows it had.
+    pub async fn write_again(&self, file: &DataFile, batches: &[RecordBatch]) -> Result<(), LakeError> {
+        let encoded = self.encoded(batches).await?;
+        self.store().put(&Path::from(file.path.as_str()), encoded.bytes.into()).await?;
+        Ok(())
+    }
+
+    async fn encoded(&self, batches: &[RecordBatch]) -> Result<Encoded, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let schema = batches.first().ok_or_else(|| wrong("a file without a batch".to_owned()))?.schema();
         let kept: Vec<usize> =
             (0..schema.fields().len()).filter(|i| schema.field(*i).name() != self.partition_column()).collect();
         let schema = Arc::new(schema.project(&kept)?);
         let batches = batches.iter().map(|batch| batch.project(&kept)).collect::<Result<Vec<_>, _>>()?;
-        let path = self.new_path(day)?;
-        let encoded = tokio::task::spawn_blocking(move || encode(schema, &batches)).await??;
-        self.store_encoded(day, path, encoded).await
+        tokio::task::spawn_blocking(move || encode(schema, &batches)).await?
     }
 
-    /// Returns a path that no file of `day` had before.
-    pub(super) fn new_path(&self, day: Option<Day>) -> Result<String, LakeError> {
-        let folder = match day {
-            Some(day) if !is_readable(day) => {
-                let reason = format!("{day} is not a date that every reader takes");
+    /// Returns a path that no file of `date` had before.
+    pub(super) fn new_path(&self, date: DatePartition) -> Result<String, LakeError> {
+        let folder = match date {
+            DatePartition::Day(day) if DatePartition::of_day(day) != date => {
+                let reason = format!("{day} is not a date that every reader accepts");
                 return Err(LakeError::Schema { table: self.name(), reason });
             }
-            Some(day) => day.to_string(),
-            None => NULL_PARTITION.to_owned(),
+            DatePartition::Day(day) => day.to_string(),
+            DatePartition::Undated | DatePartition::AllTime => NULL_PARTITION.to_owned(),
         };
         Ok(format!("{}={folder}/part-{}.parquet", self.partition_column(), uuid::Uuid::new_v4()))
     }
@@ -207,19 +220,19 @@ impl Table {
     /// Stores an encoded file, leased.
     pub(super) async fn store_encoded(
         &self,
-        day: Option<Day>,
+        partition: DatePartition,
         path: String,
         encoded: Encoded,
     ) -> Result<DataFile, LakeError> {
         let size_bytes = encoded.bytes.len() as i64;
-        let mut unfinished = Unfinished { table: self, path: Some(&path) };
+        let mut unfinished = StagedWrite { table: self, path: Some(&path) };
         self.inner.leases.stage(self.path(), &path);
         self.store().put(&Path::from(path.as_str()), encoded.bytes.into()).await?;
         unfinished.path = None;
         drop(unfinished);
         Ok(DataFile {
             path,
-            partition: day,
+            partition,
             size_bytes,
             rows: encoded.rows,
             tags: Default::default(),
@@ -239,7 +252,7 @@ impl Table {
         if let Some(snapshot) = state.snapshot.as_ref().filter(|snapshot| snapshot.version == version) {
             return Ok(snapshot.clone());
         }
-        let snapshot = Arc::new(TableSnapshot::of(&state.delta, self)?);
+        let snapshot = Arc::new(self.snapshot_of(&state.delta)?);
         state.snapshot = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -259,7 +272,7 @@ impl Table {
     pub async fn snapshot_at(&self, version: i64) -> Result<TableSnapshot, LakeError> {
         let mut delta = DeltaTable::new(self.inner.log_store.clone());
         delta.load_version(self.version_of(version)?).await?;
-        TableSnapshot::of(&delta, self)
+        self.snapshot_of(&delta)
     }
 
     /// Returns the version of the last transaction that `app_id` committed.
@@ -290,7 +303,7 @@ impl Table {
 
     /// Returns the notes of the newest versions after `after`, at most `limit` of them, reading only the needed part of
     /// the log. Versions of other writers have none.
-    pub async fn history(&self, after: i64, limit: usize) -> Result<History, LakeError> {
+    pub async fn history(&self, after: i64, limit: usize) -> Result<VersionNotes, LakeError> {
         let newest = self.newest_version().await?;
         let mut notes = Vec::new();
         let entries = futures::stream::iter((after + 1..=newest).rev());
@@ -303,14 +316,14 @@ impl Table {
                         notes.push((version, info));
                     }
                 }
-                (_, None) => return Ok(History { newest, notes, whole: false }),
+                (_, None) => return Ok(VersionNotes { newest, notes, whole: false }),
             }
             if notes.len() >= limit {
                 let whole = notes.last().is_some_and(|(version, _)| *version == after + 1);
-                return Ok(History { newest, notes, whole });
+                return Ok(VersionNotes { newest, notes, whole });
             }
         }
-        Ok(History { newest, notes, whole: true })
+        Ok(VersionNotes { newest, notes, whole: true })
     }
 
     async fn entry_of(&self, version: i64) -> Result<(i64, Option<Map<String, Value>>), LakeError> {
@@ -344,22 +357,21 @@ impl Table {
         if let Some(file) = files.iter().find(in_use) {
             return Err(LakeError::InUse { table: self.name(), path: file.path.clone() });
         }
-        let paths: Vec<_> = files.iter().map(|file| Ok(Path::from(file.path.as_str()))).collect();
-        let store = self.store();
-        let mut deletions = store.delete_stream(futures::stream::iter(paths).boxed());
-        while let Some(deletion) = deletions.next().await {
-            match deletion {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        delete(self.store().as_ref(), files.iter().map(|file| Path::from(file.path.as_str())).collect()).await
+    }
+
+    /// Returns the snapshot of a loaded state of the table.
+    pub(super) fn snapshot_of(&self, delta: &DeltaTable) -> Result<TableSnapshot, LakeError> {
+        TableSnapshot::of(delta, &self.name(), self.partition_column())
     }
 
     /// Returns the spool of a remote lake; `None`: the lake is local.
     pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
-        let spool = self.inner.spool.as_ref()?;
-        Some(spool.as_ref().ok_or_else(|| LakeError::NoSpool { table: self.name() }))
+        match &self.inner.access {
+            FileAccess::InPlace => None,
+            FileAccess::Spooled(spool) => Some(Ok(spool)),
+            FileAccess::NoSpool => Some(Err(LakeError::NoSpool { table: self.name() })),
+        }
     }
 
     /// Releases files that were written and will not be committed; vacuum deletes them when they are old enough.
@@ -386,11 +398,11 @@ impl Table {
         Ok(Some(note.unwrap_or_default()))
     }
 
-    pub(super) async fn locked(&self) -> MutexGuard<'_, State> {
+    pub(super) async fn locked(&self) -> MutexGuard<'_, TableState> {
         self.inner.state.lock().await
     }
 
-    async fn refreshed(&self) -> Result<MutexGuard<'_, State>, LakeError> {
+    async fn refreshed(&self) -> Result<MutexGuard<'_, TableState>, LakeError> {
         let mut state = self.locked().await;
         state.refresh().await?;
         Ok(state)
@@ -398,12 +410,12 @@ impl Table {
 }
 
 /// A file being written. If the write fails, its name is not used.
-struct Unfinished<'a> {
+struct StagedWrite<'a> {
     table: &'a Table,
     path: Option<&'a str>,
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for StagedWrite<'_> {
     fn drop(&mut self) {
         self.table.inner.leases.settle(self.table.path(), self.path.into_iter());
     }
@@ -415,7 +427,7 @@ impl fmt::Debug for Table {
     }
 }
 
-impl State {
+impl TableState {
     /// Follows the log to its end.
     pub(super) async fn refresh(&mut self) -> Result<(), LakeError> {
         let before = self.delta.version();
@@ -445,27 +457,6 @@ impl State {
         let version = self.delta.snapshot()?.transaction_version(log_store.as_ref(), app_id).await?;
         self.txns.insert(app_id.to_owned(), version);
         Ok(version)
-    }
-}
-
-impl TableSnapshot {
-    /// Returns whether there is a file at `path`.
-    pub fn holds(&self, path: &str) -> bool {
-        self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
-    }
-
-    pub(super) fn of(delta: &DeltaTable, table: &Table) -> Result<TableSnapshot, LakeError> {
-        let (state, partition_column) = (delta.snapshot()?, table.partition_column());
-        let mut files: Vec<DataFile> =
-            state.log_data().iter().map(|view| data_file::from_log(&view, partition_column)).collect();
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let version = i64::try_from(state.version()).unwrap_or(i64::MAX);
-        let dropped = state.metadata().configuration().get(DROPPED_KEY).map(|text| serde_json::from_str(text));
-        let dropped = dropped.transpose().map_err(|error| LakeError::Schema {
-            table: table.name(),
-            reason: format!("what retention has dropped cannot be read: {error}"),
-        })?;
-        Ok(TableSnapshot { version, schema: state.snapshot().arrow_schema(), files, dropped })
     }
 }
 

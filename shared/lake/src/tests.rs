@@ -1,5 +1,7 @@
 //! Tests that a table holds every commit exactly once, beside other writers and after reopening.
 
+mod missing_files;
+
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
@@ -8,6 +10,7 @@ use serde_json::{Map, json};
 use tempfile::TempDir;
 
 use super::*;
+use shared::date_partition::DatePartition;
 use shared::time::{Day, Micros};
 use shared::types::timestamp_type;
 
@@ -52,14 +55,18 @@ impl Place {
     }
 }
 
+fn date(day: &str) -> DatePartition {
+    DatePartition::Day(Day::parse(day).unwrap())
+}
+
 async fn file(table: &Table, day: &str, numbers: &[i64]) -> DataFile {
-    let mut file = table.write_parquet(Day::parse(day), &[rows(day, numbers)]).await.unwrap();
+    let mut file = table.write_parquet(date(day), &[rows(day, numbers)]).await.unwrap();
     file.tags.insert("from".to_owned(), numbers[0].to_string());
     file
 }
 
 fn adding(files: &[DataFile]) -> Commit {
-    Commit { add: files.to_vec(), ..Commit::default() }
+    Commit::append(files.to_vec())
 }
 
 fn sorted(mut files: Vec<DataFile>) -> Vec<DataFile> {
@@ -76,8 +83,8 @@ async fn a_reopened_table_holds_exactly_its_commits() {
     let place = Place::new();
     let table = place.table().await;
     let files = [file(&table, DAY_ONE, &[1, 2]).await, file(&table, DAY_TWO, &[3]).await];
-    let nowhere = table.write_parquet(None, &[rows(DAY_ONE, &[9])]).await.unwrap();
-    let commit = Commit { txns: vec![("flights/0".to_owned(), 4)], info: note("one"), ..adding(&files) };
+    let nowhere = table.write_parquet(DatePartition::Undated, &[rows(DAY_ONE, &[9])]).await.unwrap();
+    let commit = adding(&files).completing("flights/0", 4).noting(note("one"));
     assert_eq!(table.commit(commit).await.unwrap(), 1);
     assert_eq!(table.commit(adding(std::slice::from_ref(&nowhere))).await.unwrap(), 2);
 
@@ -128,8 +135,7 @@ async fn a_replaced_date_leaves_the_others_alone_and_old_files_in_place() {
     let other = file(&table, DAY_TWO, &[2]).await;
     let first = table.commit(adding(&[old.clone(), other.clone()])).await.unwrap();
     let new = file(&table, DAY_ONE, &[1, 3]).await;
-    let replace =
-        Commit { remove: vec![old.clone()], must_be_based_on: Some(first), ..adding(std::slice::from_ref(&new)) };
+    let replace = Commit::replace(first, vec![old.clone()], vec![new.clone()], schema());
     table.commit(replace).await.unwrap();
     assert_eq!(place.table().await.snapshot().await.unwrap().files, sorted(vec![new, other]));
     assert!(std::fs::exists(table.url_of(&old)).unwrap());
@@ -141,7 +147,7 @@ async fn one_of_two_commits_on_the_same_version_conflicts() {
     // Two processes: neither sees the other's state.
     let (one, two) = (place.table().await, place.table().await);
     let base = one.commit(adding(&[file(&one, DAY_ONE, &[0]).await])).await.unwrap();
-    let on_base = |file| Commit { must_be_based_on: Some(base), ..adding(&[file]) };
+    let on_base = |file| Commit::replace(base, Vec::new(), vec![file], schema());
     let (a, b) = (on_base(file(&one, DAY_ONE, &[1]).await), on_base(file(&two, DAY_ONE, &[2]).await));
     let (a, b) = tokio::join!(one.commit(a), two.commit(b));
     let won = [&a, &b].into_iter().filter(|r| matches!(r, Ok(v) if *v == base + 1)).count();
@@ -160,8 +166,7 @@ async fn blind_appends_of_many_writers_all_land() {
             let table = table.await;
             for turn in 1..=5 {
                 let file = file(&table, DAY_ONE, &[turn]).await;
-                let txns = vec![(format!("flights/{writer}"), turn)];
-                table.commit(Commit { txns, ..adding(&[file]) }).await.unwrap();
+                table.commit(adding(&[file]).completing(format!("flights/{writer}"), turn)).await.unwrap();
             }
         }
     });
@@ -178,7 +183,7 @@ async fn blind_appends_of_many_writers_all_land() {
 async fn a_transaction_is_committed_once() {
     let place = Place::new();
     let (table, stale) = (place.table().await, place.table().await);
-    let commit = Commit { txns: vec![("app".to_owned(), 10)], ..adding(&[file(&table, DAY_ONE, &[1]).await]) };
+    let commit = adding(&[file(&table, DAY_ONE, &[1]).await]).completing("app", 10);
     // The other writer has looked, and found no transaction yet.
     assert_eq!(stale.txn_version("app").await.unwrap(), None);
     table.commit(commit.clone()).await.unwrap();
@@ -201,7 +206,7 @@ async fn columns_can_be_added_and_a_changed_type_is_named() {
     fields.push(Field::new("more", ArrowType::Boolean, true));
     let wider: SchemaRef = Arc::new(Schema::new(fields.clone()));
     assert_eq!(table.schema_change(&wider).await.unwrap(), SchemaChange::Compatible);
-    table.commit(Commit { schema: Some(wider.clone()), ..Commit::default() }).await.unwrap();
+    table.commit(Commit::columns(wider.clone())).await.unwrap();
     assert_eq!(table.schema_change(&wider).await.unwrap(), SchemaChange::None);
     fields[2] = Field::new("n", ArrowType::Float64, true);
     let changed = table.schema_change(&Arc::new(Schema::new(fields))).await.unwrap();
@@ -218,11 +223,8 @@ async fn checkpoints_keep_tags_transactions_and_notes() {
     let mut files = Vec::new();
     for turn in 1..=105 {
         let file = file(&table, DAY_ONE, &[turn]).await;
-        let txns = vec![("app".to_owned(), turn)];
-        table
-            .commit(Commit { txns, info: note(&turn.to_string()), ..adding(std::slice::from_ref(&file)) })
-            .await
-            .unwrap();
+        let commit = adding(std::slice::from_ref(&file)).completing("app", turn).noting(note(&turn.to_string()));
+        table.commit(commit).await.unwrap();
         files.push(file);
     }
     let log = place.folder.path().join("events/flights/_delta_log");
@@ -262,11 +264,7 @@ async fn a_lake_without_directories_works_alike() {
 async fn a_commit_fails_if_its_expected_transactions_changed() {
     let place = Place::new();
     let (table, other) = (place.table().await, place.table().await);
-    let moving = |from: Option<i64>, to: i64| Commit {
-        txns: vec![("app".to_owned(), to)],
-        expects: vec![("app".to_owned(), from)],
-        ..Commit::default()
-    };
+    let moving = |from: Option<i64>, to: i64| Commit::empty().moving("app", from, to);
     table.commit(moving(None, 10)).await.unwrap();
     for stale in [moving(None, 20), moving(Some(9), 20)] {
         let lost = other.commit(stale).await;
@@ -299,17 +297,16 @@ async fn merged_files_have_all_columns_and_the_rows_in_order() {
     ]);
     let columns = vec![Arc::clone(numbers.column(0)), Arc::clone(numbers.column(2)), extra as _];
     let other = RecordBatch::try_new(Arc::new(other), columns).unwrap();
-    let new = table.write_parquet(Day::parse(DAY_ONE), &[other]).await.unwrap();
+    let new = table.write_parquet(date(DAY_ONE), &[other]).await.unwrap();
     table.commit(adding(&[old.clone(), new.clone()])).await.unwrap();
 
     let wanted: SchemaRef = Arc::new(schema().project(&[0, 2]).unwrap());
     let one = table.rewrite(&[old.clone(), new.clone()], &wanted).await.unwrap();
-    assert_eq!((one.rows, one.partition), (5, Day::parse(DAY_ONE)));
+    assert_eq!((one.rows, one.partition), (5, date(DAY_ONE)));
     let stats: serde_json::Value = serde_json::from_str(one.stats_json.as_deref().unwrap()).unwrap();
     assert_eq!((&stats["minValues"]["n"], &stats["maxValues"]["n"]), (&json!(1), &json!(9)));
     assert_eq!((&stats["nullCount"]["who"], &stats["nullCount"]["extra"]), (&json!(4), &json!(3)));
-    let remove = vec![old.clone(), new.clone()];
-    let commit = Commit { add: vec![one.clone()], remove, rearranges: true, ..Commit::default() };
+    let commit = Commit::compact(vec![old.clone(), new.clone()], vec![one.clone()]);
     table.commit(commit).await.unwrap();
     assert_eq!(place.table().await.snapshot().await.unwrap().files.len(), 1);
 
@@ -336,7 +333,7 @@ async fn merged_files_have_all_columns_and_the_rows_in_order() {
         Arc::new(Schema::new(vec![Field::new("n", ArrowType::Utf8View, true)])),
         vec![Arc::new(StringViewArray::from(vec!["no number"]))],
     );
-    let text = table.write_parquet(Day::parse(DAY_ONE), &[text.unwrap()]).await.unwrap();
+    let text = table.write_parquet(date(DAY_ONE), &[text.unwrap()]).await.unwrap();
     let refused = table.rewrite(&[one.clone(), text], &wanted).await;
     assert!(refused.is_err(), "a value without a place is no null");
     let elsewhere = file(&table, DAY_TWO, &[1]).await;

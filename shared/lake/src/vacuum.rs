@@ -9,21 +9,21 @@ use std::time::Duration;
 use deltalake_core::kernel::Action;
 use deltalake_core::logstore::get_actions;
 use deltalake_core::protocol::checkpoints::cleanup_expired_logs_for;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
+use super::delete::delete;
 use super::{LakeError, Leases, Table};
 use shared::clock::{Clock, SystemClock};
+use shared::limits::VACUUM_STAGED_AGE_MS;
 
-/// Unfinished writes of the log are kept for at least this long: a commit may be in progress.
-const LOG_WRITE_AGE_MIN: Duration = Duration::from_secs(600);
 /// A day, in milliseconds: entries newer than the current time, by a clock that is ahead, are still read.
 const CLOCKS_APART_MS: i64 = 86_400_000;
 
 /// The result of a vacuum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Vacuumed {
+pub struct VacuumCounts {
     /// Files deleted, and their bytes.
     pub files: u64,
     pub bytes: u64,
@@ -33,70 +33,95 @@ pub struct Vacuumed {
     pub too_young: u64,
 }
 
+/// How old an unneeded file has to be to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VacuumAge {
+    pub older_than: Duration,
+    /// How far the clock is ahead of a plausible time: a wrong clock must not make files old.
+    pub clock_ahead: Duration,
+}
+
+impl VacuumAge {
+    /// Returns the time before which an unneeded file was written for the last time, in milliseconds since 1970.
+    fn cutoff_ms(self) -> i64 {
+        SystemClock.now().minus(self.clock_ahead).minus(self.older_than).0.div_euclid(1_000)
+    }
+
+    /// Returns the same for files that the log does not name: another process may be about to commit them, so
+    /// their age has a floor.
+    fn staged_cutoff_ms(self) -> i64 {
+        let older_than = self.older_than.max(Duration::from_millis(VACUUM_STAGED_AGE_MS));
+        VacuumAge { older_than, ..self }.cutoff_ms()
+    }
+}
+
 /// Deletes the files of `table` that neither a version from `keep_versions_from` on (`None`: only the newest) nor a
-/// lease needs, if they have been unneeded for `older_than`. That time protects readers and runs of other
-/// processes, whose leases are unknown here.
+/// lease needs, if they have been unneeded for `age.older_than`. That time protects readers and runs of other processes,
+/// whose leases are unknown here. Files that the log does not name are kept for [`VACUUM_STAGED_AGE_MS`] at least.
 pub async fn vacuum(
     table: &Table,
     keep_versions_from: Option<i64>,
-    older_than: Duration,
+    age: VacuumAge,
     leases: &Leases,
-) -> Result<Vacuumed, LakeError> {
+) -> Result<VacuumCounts, LakeError> {
     let newest = table.newest_version().await?;
     let floor = keep_versions_from.unwrap_or(newest).clamp(0, newest.max(0));
     // In this order: see [`Leases::begin_vacuum`].
     let listed = files_in_store(table).await?;
-    let held = leases.begin_vacuum(table.path(), floor);
-    let from = held.versions.first().copied().unwrap_or(floor).min(floor);
-    let cutoff_ms = now_ms().saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+    let kept = leases.begin_vacuum(table.path(), floor);
+    let from = kept.versions.first().copied().unwrap_or(floor).min(floor);
+    let (cutoff_ms, staged_cutoff_ms) = (age.cutoff_ms(), age.staged_cutoff_ms());
     let mut needed = needed_since(table, from).await?;
     needed.extend(needed_at(table, from, cutoff_ms).await?);
+    // Files that are younger than the floor were added by a commit that is at least as young, or by none yet.
+    let named = if cutoff_ms > staged_cutoff_ms { named_since(table, staged_cutoff_ms).await? } else { HashSet::new() };
 
-    let mut vacuumed = Vacuumed::default();
-    let mut deleted = Vec::new();
+    let mut counts = VacuumCounts::default();
+    let mut unneeded = Vec::new();
     for file in listed {
         let path = file.location.as_ref();
         // I10: files that a kept version, a lease or a staged commit needs are not deleted.
-        if needed.contains(path) || held.staged.contains(path) {
+        if needed.contains(path) || kept.staged.contains(path) {
             continue;
         }
-        if file.last_modified.timestamp_millis() > cutoff_ms {
-            vacuumed.too_young += 1;
+        let written_ms = file.last_modified.timestamp_millis();
+        if written_ms > cutoff_ms || (written_ms > staged_cutoff_ms && !named.contains(path)) {
+            counts.too_young += 1;
             continue;
         }
-        vacuumed.files += 1;
-        vacuumed.bytes += file.size;
-        deleted.push(Ok(file.location));
+        counts.files += 1;
+        counts.bytes += file.size;
+        unneeded.push(file.location);
     }
-    delete(table, deleted).await?;
+    delete(table.store().as_ref(), unneeded).await?;
     if let Some(durable) = &table.inner.durable {
         let (durable, table) = (durable.clone(), table.clone());
         let unfinished = tokio::task::spawn_blocking(move || {
-            let data = |path: &str| path.starts_with(&data_prefix(&table)) && !held.staged.contains(path);
+            let data = |path: &str| path.starts_with(&data_prefix(&table)) && !kept.staged.contains(path);
             let folder = durable.root().join(table.name());
-            let files = super::disk::remove_unfinished(&folder, older_than, &data);
+            let files = super::disk::remove_unfinished(&folder, staged_cutoff_ms, &data);
             let log = |path: &str| path.starts_with("_delta_log/");
-            files + super::disk::remove_unfinished(&folder, older_than.max(LOG_WRITE_AGE_MIN), &log)
+            files + super::disk::remove_unfinished(&folder, staged_cutoff_ms, &log)
         });
-        vacuumed.unfinished = unfinished.await?;
+        counts.unfinished = unfinished.await?;
     }
-    Ok(vacuumed)
+    Ok(counts)
 }
 
 /// Deletes entries and checkpoints of the log from which no version from `version` on is made. Returns their number.
 pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     let keep_from = table.version_of(version)?;
     let log = table.inner.log_store.as_ref();
-    let deleted = cleanup_expired_logs_for(keep_from, log, now_ms() + CLOCKS_APART_MS, None).await?;
+    let now_ms = SystemClock.now().0.div_euclid(1_000);
+    let deleted = cleanup_expired_logs_for(keep_from, log, now_ms + CLOCKS_APART_MS, None).await?;
     Ok(deleted as u64)
 }
 
-/// Deletes entries of the log that are older than `age` and that no lease needs, of a table whose versions
+/// Deletes entries of the log that are older than `age.older_than` and that no lease needs, of a table whose versions
 /// are not counted. Opening a table lists its log, so the log must not grow for ever.
-pub async fn expire_old_log(table: &Table, age: Duration, leases: &Leases) -> Result<u64, LakeError> {
+pub async fn expire_old_log(table: &Table, age: VacuumAge, leases: &Leases) -> Result<u64, LakeError> {
     let newest = table.newest_version().await?;
-    let cutoff_ms = now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-    let young = entries_since(table, cutoff_ms).await?.unwrap_or(newest);
+    let young = entries_since(table, age.cutoff_ms()).await?.unwrap_or(newest);
     let oldest = leases.oldest_version(table.path()).map_or(young, |held| held.min(young));
     expire_log(table, oldest.min(newest).max(0)).await
 }
@@ -126,20 +151,35 @@ async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeE
     let snapshot = table.snapshot().await?;
     let mut needed: HashSet<String> = snapshot.files.iter().map(|file| file.path.clone()).collect();
     for version in from + 1..=snapshot.version {
-        let version = table.version_of(version)?;
-        let Some(bytes) = table.inner.log_store.read_commit_entry(version).await? else {
+        let Some(paths) = named_by(table, version).await? else {
             let reason = format!("the log has no entry of version {version}, so the needed files are unknown");
             return Err(LakeError::Schema { table: table.name(), reason });
         };
-        for action in get_actions(version, &bytes)? {
-            match action {
-                Action::Add(add) => needed.insert(add.path),
-                Action::Remove(remove) => needed.insert(remove.path),
-                _ => false,
-            };
-        }
+        needed.extend(paths);
     }
     Ok(needed)
+}
+
+/// Returns the files that entries of the log written after `cutoff_ms` name.
+async fn named_since(table: &Table, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
+    let Some(first) = entries_since(table, cutoff_ms).await? else { return Ok(HashSet::new()) };
+    let mut named = HashSet::new();
+    for version in first..=table.newest_version().await? {
+        named.extend(named_by(table, version).await?.into_iter().flatten());
+    }
+    Ok(named)
+}
+
+/// Returns the files that `version` added or removed; `None`: the log has no entry of it.
+async fn named_by(table: &Table, version: i64) -> Result<Option<Vec<String>>, LakeError> {
+    let version = table.version_of(version)?;
+    let Some(bytes) = table.inner.log_store.read_commit_entry(version).await? else { return Ok(None) };
+    let paths = get_actions(version, &bytes)?.into_iter().filter_map(|action| match action {
+        Action::Add(add) => Some(add.path),
+        Action::Remove(remove) => Some(remove.path),
+        _ => None,
+    });
+    Ok(Some(paths.collect()))
 }
 
 /// Returns the files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be
@@ -156,20 +196,4 @@ async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<S
             Ok(HashSet::new())
         }
     }
-}
-
-async fn delete(table: &Table, paths: Vec<Result<Path, object_store::Error>>) -> Result<(), LakeError> {
-    let store = table.store();
-    let mut deletions = store.delete_stream(futures::stream::iter(paths).boxed());
-    while let Some(deletion) = deletions.next().await {
-        match deletion {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn now_ms() -> i64 {
-    SystemClock.now().0.div_euclid(1_000)
 }

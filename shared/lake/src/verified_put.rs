@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A remote store whose conditional puts have a known outcome, and whose large puts are sent in parts.
 #[derive(Debug)]
-pub(super) struct CertainStore {
+pub(super) struct VerifiedStore {
     inner: Arc<dyn ObjectStore>,
     /// How long a conditional put without an outcome is retried.
     retry: Duration,
@@ -35,15 +35,15 @@ pub(super) struct CertainStore {
 }
 
 /// The object found under a name.
-enum Found {
+enum ReadBack {
     Ours(PutResult),
     Theirs,
     Nothing,
 }
 
-impl CertainStore {
-    pub fn new(inner: Arc<dyn ObjectStore>, retry: Duration) -> CertainStore {
-        CertainStore { inner, retry, pause: PAUSE }
+impl VerifiedStore {
+    pub fn new(inner: Arc<dyn ObjectStore>, retry: Duration) -> VerifiedStore {
+        VerifiedStore { inner, retry, pause: PAUSE }
     }
 
     async fn create(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
@@ -58,18 +58,18 @@ impl CertainStore {
                 Err(error) => error,
             };
             match self.look(location, &payload).await {
-                Ok(Found::Ours(put)) => {
+                Ok(ReadBack::Ours(put)) => {
                     tracing::debug!(%location, %error, "a conditional put had happened after all");
                     return Ok(put);
                 }
-                Ok(Found::Theirs) => {
+                Ok(ReadBack::Theirs) => {
                     let path = location.to_string();
                     return Err(Error::AlreadyExists { path, source: Box::new(error) });
                 }
                 // The object does not exist: the put may be sent again. If the first one arrives late, one of them is
                 // refused.
-                Ok(Found::Nothing) if Instant::now() < deadline => {}
-                Ok(Found::Nothing) => return Err(undecided(error)),
+                Ok(ReadBack::Nothing) if Instant::now() < deadline => {}
+                Ok(ReadBack::Nothing) => return Err(undecided(error)),
                 Err(_) if Instant::now() < deadline => {}
                 Err(_) => return Err(undecided(error)),
             }
@@ -78,15 +78,15 @@ impl CertainStore {
         }
     }
 
-    async fn look(&self, location: &Path, payload: &PutPayload) -> Result<Found> {
+    async fn look(&self, location: &Path, payload: &PutPayload) -> Result<ReadBack> {
         let found = match self.inner.get(location).await {
             Ok(found) => found,
-            Err(Error::NotFound { .. }) => return Ok(Found::Nothing),
+            Err(Error::NotFound { .. }) => return Ok(ReadBack::Nothing),
             Err(error) => return Err(error),
         };
         let put = PutResult { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
         if found.meta.size != payload.content_length() as u64 {
-            return Ok(Found::Theirs);
+            return Ok(ReadBack::Theirs);
         }
         let bytes = found.bytes().await?;
         let mut rest: &[u8] = &bytes;
@@ -97,7 +97,7 @@ impl CertainStore {
             }
             None => false,
         });
-        Ok(if same { Found::Ours(put) } else { Found::Theirs })
+        Ok(if same { ReadBack::Ours(put) } else { ReadBack::Theirs })
     }
 
     /// Sends a large object in parts: one request would take too long to be bounded by a time.
@@ -123,7 +123,7 @@ fn undecided(error: Error) -> Error {
     match error {
         Error::AlreadyExists { path, source } => {
             let source = format!("{path}: the store refused to decide: {source}");
-            Error::Generic { store: "CertainStore", source: source.into() }
+            Error::Generic { store: "VerifiedStore", source: source.into() }
         }
         error => error,
     }
@@ -152,14 +152,14 @@ fn parts(payload: PutPayload) -> Vec<PutPayload> {
     parts
 }
 
-impl fmt::Display for CertainStore {
+impl fmt::Display for VerifiedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 #[async_trait]
-impl ObjectStore for CertainStore {
+impl ObjectStore for VerifiedStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         match options.mode {
             PutMode::Create => self.create(location, payload, options).await,

@@ -184,7 +184,8 @@ impl RunScope {
 
 /// The result of a vacuum of a view's table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Cleaned {
+#[schema(as = Cleaned)]
+pub struct VacuumReport {
     pub view: ViewName,
     /// The oldest version whose files are kept; `None`: there is no version yet.
     pub kept_from: Option<i64>,
@@ -200,16 +201,17 @@ pub struct Cleaned {
     pub log_entries: u64,
 }
 
-impl Cleaned {
+impl VacuumReport {
     /// Returns the result of a vacuum or compaction that has not done anything.
-    pub fn nothing(view: ViewName) -> Cleaned {
-        Cleaned { view, kept_from: None, files: 0, bytes: 0, unfinished: 0, too_young: 0, log_entries: 0 }
+    pub fn nothing(view: ViewName) -> VacuumReport {
+        VacuumReport { view, kept_from: None, files: 0, bytes: 0, unfinished: 0, too_young: 0, log_entries: 0 }
     }
 }
 
 /// The result of a compaction of a stream's archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Compacted {
+#[schema(as = Compacted)]
+pub struct CompactionReport {
     pub stream: StreamName,
     /// Event dates whose files were rewritten.
     pub dates: u64,
@@ -249,10 +251,10 @@ pub struct Compacted {
     pub retained_from: Option<String>,
 }
 
-impl Compacted {
+impl CompactionReport {
     /// Returns the result of a vacuum or compaction that has not done anything.
-    pub fn nothing(stream: StreamName) -> Compacted {
-        Compacted {
+    pub fn nothing(stream: StreamName) -> CompactionReport {
+        CompactionReport {
             stream,
             dates: 0,
             files_before: 0,
@@ -311,14 +313,14 @@ pub trait Runs: Send + Sync {
     /// Returns the number of versions of the view that can be queried, the newest included.
     fn versions_kept(&self, view: &str) -> usize;
     /// Deletes files of the view's table that have been unused for `older_than` (`None`: the setting).
-    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<Cleaned, HandoffError>>;
+    fn vacuum(&self, view: &str, older_than: Option<Duration>) -> BoxFuture<'_, Result<VacuumReport, HandoffError>>;
     /// Rewrites small files of the stream's archive into few, then deletes files that have been unused for `older_than`
     /// (`None`: keeps them). Waits for a compaction in progress.
     fn compact(
         &self,
         stream: &str,
         older_than: Option<Duration>,
-    ) -> BoxFuture<'_, Result<Option<Compacted>, HandoffError>>;
+    ) -> BoxFuture<'_, Result<Option<CompactionReport>, HandoffError>>;
     /// Returns the comparison of a version; `None`: of the latest.
     fn comparison(&self, view: &str, version: Option<i64>) -> BoxFuture<'_, Result<Option<Comparison>, HandoffError>>;
     /// Returns the latest comparisons, newest first (at most `limit`), without their rows.

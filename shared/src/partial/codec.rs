@@ -114,11 +114,33 @@ pub fn encode(
     Ok(RecordBatch::try_new_with_options(table_schema(view), columns, &options)?)
 }
 
-/// Reads a part from batches of a view's table. A block is sorted if its rows are in the order of their windows.
+/// Reads a part from batches of a view's table.
 pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> Result<Part, CodecError> {
-    let mut index = KeyIndex::default();
-    let mut blocks = Vec::with_capacity(batches.len());
-    for batch in batches.iter().filter(|b| b.num_rows() > 0) {
+    let mut decoder = PartDecoder::new(view, layout);
+    batches.iter().try_for_each(|batch| decoder.add(batch))?;
+    Ok(decoder.finish())
+}
+
+/// Reads a part from batches of a view's table, one after the other, so that they need not be in memory at once.
+pub struct PartDecoder<'a> {
+    view: &'a View,
+    layout: &'a Arc<KeyLayout>,
+    index: KeyIndex,
+    blocks: Vec<Arc<Block>>,
+}
+
+impl PartDecoder<'_> {
+    /// Returns a decoder that has read nothing yet.
+    pub fn new<'a>(view: &'a View, layout: &'a Arc<KeyLayout>) -> PartDecoder<'a> {
+        PartDecoder { view, layout, index: KeyIndex::default(), blocks: Vec::new() }
+    }
+
+    /// Reads one more batch, as a block. It is sorted if its rows are in the order of their windows.
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<(), CodecError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let PartDecoder { view, layout, index, blocks } = self;
         let times = |name: &str| match batch.column_by_name(name) {
             Some(column) => {
                 Ok(cast(column, &timestamp_type())?.as_primitive::<TimestampMicrosecondType>().values().to_vec())
@@ -154,6 +176,12 @@ pub fn decode(view: &View, layout: &Arc<KeyLayout>, batches: &[RecordBatch]) -> 
         let largest = windows.iter().copied().max().unwrap_or(WindowId::MIN);
         let states = decode_states(view, batch)?;
         blocks.push(Arc::new(Block { windows, lasts, keys, states, window_range: (smallest, largest), sorted }));
+        Ok(())
     }
-    Ok(Part { layout: Arc::clone(layout), panes: false, keys: index.keys().clone(), blocks })
+
+    /// Returns the part with all rows that were read.
+    pub fn finish(self) -> Part {
+        let keys = self.index.keys().clone();
+        Part { layout: Arc::clone(self.layout), panes: false, keys, blocks: self.blocks }
+    }
 }

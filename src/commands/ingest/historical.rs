@@ -14,18 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use intake::history::{HistorySettings, HistoryWriter};
-use lake::Lake;
 use shared::clock::SystemClock;
 use shared::stream::Stream;
 use shared::time::Day;
 use tokio::sync::mpsc;
 
 use crate::arguments::Ingest;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, open_lake};
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
 use crate::settings::Settings;
@@ -206,15 +204,6 @@ fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         files.extend(inside);
     }
     Ok(files)
-}
-
-/// Opens the lake that `trueup serve --data` uses.
-fn open_lake(data_dir: &DataDir) -> anyhow::Result<Lake> {
-    let location = data_dir.lake_location();
-    if !lake::is_remote(&location) {
-        std::fs::create_dir_all(&location).with_context(|| format!("cannot create the folder {location}"))?;
-    }
-    Lake::open(&location).context("cannot open the lake")
 }
 
 fn progress_bar(bytes: u64) -> ProgressBar {

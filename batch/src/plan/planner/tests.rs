@@ -19,12 +19,12 @@ fn file(path: &str, day: i32, partition: u32, from: u64, to: u64) -> DataFile {
         ledger: Ledger::of_range(partition, Offset(from), Offset(to)),
         latest_watermark: Micros::MIN,
     };
-    let partition = Some(Day(day));
+    let partition = DatePartition::Day(Day(day));
     DataFile { path: path.into(), partition, size_bytes: 10, rows: 0, tags: tags.to_tags(), stats_json: None }
 }
 
 fn view_file(day: Option<i32>) -> DataFile {
-    let partition = day.map(Day);
+    let partition = day.map_or(DatePartition::Undated, |day| DatePartition::Day(Day(day)));
     DataFile { path: format!("{day:?}"), partition, size_bytes: 1, rows: 1, tags: BTreeMap::new(), stats_json: None }
 }
 
@@ -45,6 +45,7 @@ fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everythi
         cut,
         archive,
         dropped: None,
+        lost: None,
         present: &present,
         frozen: &[],
         everything,
@@ -54,8 +55,8 @@ fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everythi
 }
 
 fn days(plan: &Plan) -> (Vec<i32>, Vec<i32>, Vec<&str>) {
-    let windows = plan.window_dates.iter().flatten().map(|d| d.0).collect();
-    let read = plan.read.iter().filter_map(|d| d.date).map(|d| d.0).collect();
+    let windows = plan.window_dates.iter().filter_map(|d| d.day()).map(|d| d.0).collect();
+    let read = plan.read.iter().filter_map(|d| d.date.day()).map(|d| d.0).collect();
     (windows, read, plan.remove.iter().map(|f| f.path.as_str()).collect())
 }
 
@@ -101,11 +102,11 @@ fn a_full_run_and_a_window_over_all_time_recompute_everything() {
 #[test]
 fn an_event_without_a_usable_date_requires_a_full_run() {
     let mut odd = file("odd", 0, 0, 5, 7);
-    odd.partition = None;
+    odd.partition = DatePartition::Undated;
     let archive = [file("a", 1, 0, 0, 5), odd];
     let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
     let plan = planned(hourly, &cut(&[5]), &cut(&[7]), &archive, false).expect("a plan");
-    assert!(plan.everything && plan.window_dates.contains(&None));
+    assert!(plan.everything && plan.window_dates.contains(&DatePartition::Undated));
     assert_eq!(plan.rows, 7);
 }
 
@@ -146,14 +147,14 @@ proptest! {
         let day = Micros(time).day();
         // Not more than some thousand windows.
         prop_assume!(kind != 2 || size / panes.max(1) > 0);
-        let dates = window_dates_of(window, Some(day));
+        let dates = window_dates_of(window, DatePartition::of_day(day));
         let pane = window.pane_of(Micros(time));
         let mut all = Vec::new();
         window.for_each_window(pane, |id| all.push(id));
         for id in all {
             let date = window_date(window, id);
             prop_assert!(dates.contains(&date), "{:?} {:?}", date, dates);
-            let date = date.expect("near 1970 every date is readable");
+            let date = date.day().expect("near 1970 every date is readable");
             prop_assert!(window.event_days_of(date).expect("of the clock").contains(&day.0));
         }
     }
@@ -172,6 +173,7 @@ fn a_requested_range_is_recomputed_as_well_as_new_dates() {
         cut: &end,
         archive: &archive,
         dropped: None,
+        lost: None,
         present,
         frozen: &[],
         everything: false,
@@ -203,4 +205,17 @@ fn historical_files_are_new_by_their_own_position() {
     assert_eq!(plan.ledger, with(cut(&[5]), 7).accepted());
     let missing = planned(hourly, &cut(&[5]), &with(cut(&[5]), 8), &archive[..3], false);
     assert!(matches!(missing, Err(PlanError::Ledger { archived: 12, accepted: 13, .. })), "{missing:?}");
+}
+
+proptest! {
+    #[test]
+    fn united_ranges_hold_the_same_days(ranges in prop::collection::vec((-30i32..30, 0i32..8), 0..20)) {
+        let ranges: Vec<_> = ranges.into_iter().map(|(first, more)| first..=first + more).collect();
+        let united = united(ranges.clone());
+        prop_assert!(united.windows(2).all(|pair| pair[0].end() < pair[1].start()));
+        for day in -40..50 {
+            let is_in = |ranges: &[RangeInclusive<i32>]| ranges.iter().any(|range| range.contains(&day));
+            prop_assert_eq!(is_in(&united), is_in(&ranges));
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use shared::date_partition::DatePartition;
 use shared::partial::accumulate::Accumulator;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
@@ -30,12 +31,12 @@ pub struct EventFold {
     layout: Arc<KeyLayout>,
     budget: Budget,
     /// The window dates to keep; `None`: all.
-    requested: Option<BTreeSet<Option<Day>>>,
+    requested: Option<BTreeSet<DatePartition>>,
     /// States that may still be needed. Sessions, and the window over all time, are one growing part.
     parts: Vec<Part>,
     fold: BoundedFold,
     /// Window dates that have rows and are not emitted yet.
-    open: BTreeSet<Option<Day>>,
+    open: BTreeSet<DatePartition>,
     /// Sessions that start earlier are dropped; `None`: none are.
     retained_from: Option<Day>,
     /// The end of the last dropped session; `None`: there was none.
@@ -48,7 +49,7 @@ impl EventFold {
         view: Arc<View>,
         layout: Arc<KeyLayout>,
         budget: Budget,
-        requested: Option<BTreeSet<Option<Day>>>,
+        requested: Option<BTreeSet<DatePartition>>,
         bucket: Bucket,
     ) -> EventFold {
         let fold = BoundedFold::new(Arc::clone(&view), Arc::clone(&layout), bucket);
@@ -97,7 +98,7 @@ impl EventFold {
             return Ok(Capacity::Full);
         }
         match self.view.window {
-            Window::All => self.open.extend((self.fold.rows() > 0).then_some(None)),
+            Window::All => self.open.extend((self.fold.rows() > 0).then_some(DatePartition::AllTime)),
             Window::Session { .. } => {}
             window => {
                 let part = self.fold.take();
@@ -118,26 +119,26 @@ impl EventFold {
 
     /// Emits the dates that no event of a later day can change, and returns them. `through` is the last event day that has
     /// been read completely.
-    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
             return self.finish_sessions(gap, Some(through), emit);
         }
         let window = self.view.window;
         let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
-        let done: Vec<Option<Day>> = self.open.iter().copied().filter(|date| date.is_some_and(ends)).collect();
+        let done: Vec<DatePartition> = self.open.iter().copied().filter(|date| date.day().is_some_and(ends)).collect();
         self.finish(done, emit)
     }
 
     /// Emits all dates that are left: everything has been read.
-    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         if let Window::Session { gap } = self.view.window {
             return self.finish_sessions(gap, None, emit);
         }
-        let done: Vec<Option<Day>> = self.open.iter().copied().collect();
+        let done: Vec<DatePartition> = self.open.iter().copied().collect();
         self.finish(done, emit)
     }
 
-    fn finish(&mut self, done: Vec<Option<Day>>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    fn finish(&mut self, done: Vec<DatePartition>, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         if self.view.window == Window::All && !done.is_empty() {
             self.parts = vec![self.fold.part()];
         }
@@ -154,12 +155,12 @@ impl EventFold {
         let window = self.view.window;
         match self.open.first() {
             None => self.parts.clear(),
-            Some(Some(day)) => {
+            Some(DatePartition::Day(day)) => {
                 let windows = window.ids_starting_in(day.start(), Micros(i64::MAX));
                 let first = window.panes_of(&windows).start;
                 self.parts.retain(|part| part.blocks.iter().any(|block| block.window_range.1.pane() >= first));
             }
-            Some(None) => {}
+            Some(DatePartition::AllTime | DatePartition::Undated) => {}
         }
     }
 
@@ -169,7 +170,7 @@ impl EventFold {
         gap: i64,
         through: Option<Day>,
         emit: Emit<'_>,
-    ) -> Result<Vec<Option<Day>>, RunFailure> {
+    ) -> Result<Vec<DatePartition>, RunFailure> {
         let part = self.fold.take();
         let read_to = through.map_or(i64::MAX, |day| Day(day.0 + 1).start().0);
         let (mut days, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
@@ -181,13 +182,14 @@ impl EventFold {
             }
         }
         // Rows without a date are complete only at the end.
-        let is_done = |day: &Option<Day>| through.is_none_or(|through| day.is_some_and(|day| day <= through));
-        let done: BTreeSet<Option<Day>> = days.difference(&unfinished).copied().filter(is_done).collect();
-        let is_requested = |day: &Option<Day>| self.requested.as_ref().is_none_or(|requested| requested.contains(day));
-        let kept: Vec<Option<Day>> = done.iter().copied().filter(is_requested).collect();
+        let is_done = |day: &DatePartition| through.is_none_or(|through| day.day().is_some_and(|day| day <= through));
+        let done: BTreeSet<DatePartition> = days.difference(&unfinished).copied().filter(is_done).collect();
+        let is_requested =
+            |day: &DatePartition| self.requested.as_ref().is_none_or(|requested| requested.contains(day));
+        let kept: Vec<DatePartition> = done.iter().copied().filter(is_requested).collect();
         for (first, last) in part.sessions() {
             let day = window_date(self.view.window, WindowId(first));
-            if day.is_some_and(|day| self.retained_from.is_some_and(|kept| day < kept)) && done.contains(&day) {
+            if day.day().is_some_and(|day| self.retained_from.is_some_and(|kept| day < kept)) && done.contains(&day) {
                 self.dropped_sessions_end = self.dropped_sessions_end.max(Some(Micros(last.saturating_add(gap))));
             }
         }
@@ -212,7 +214,7 @@ impl EventFold {
     }
 
     /// Emits the rows of one window date from all parts.
-    fn date(&self, date: Option<Day>, emit: Emit<'_>) -> Result<(), RunFailure> {
+    fn date(&self, date: DatePartition, emit: Emit<'_>) -> Result<(), RunFailure> {
         let slice_bytes = self.budget.slice_bytes();
         let slicing = Slices { view: &self.view, layout: &self.layout, slice_bytes };
         slicing.finish(date, &self.parts, self.fold.bucket, emit)

@@ -7,13 +7,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use polars::prelude::DataFrame;
+use shared::date_partition::DatePartition;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::time::{Day, Micros};
 use shared::window::PaneStart;
 
 use crate::failure::RunFailure;
-use crate::plan::{ArchiveFile, date_name};
+use crate::plan::ArchiveFile;
 use crate::recompute::budget::Budget;
 use crate::recompute::duplicates;
 use crate::recompute::fold::bounded_fold::Capacity;
@@ -54,7 +55,7 @@ impl Passes<'_> {
     pub fn run(
         &self,
         chunks: &[ReadChunk],
-        requested: BTreeSet<Option<Day>>,
+        requested: BTreeSet<DatePartition>,
         panes: Range<PaneStart>,
         found: &mut Duplicates,
         emit: Emit<'_>,
@@ -101,10 +102,10 @@ impl Passes<'_> {
         chunks.iter().map(find).collect()
     }
 
-    fn too_large(&self, requested: &BTreeSet<Option<Day>>) -> RunFailure {
+    fn too_large(&self, requested: &BTreeSet<DatePartition>) -> RunFailure {
         RunFailure::MemoryLimit {
             limit: bytes_text(self.budget.limit_bytes),
-            date: date_name(requested.first().copied().flatten()),
+            date: requested.first().copied().unwrap_or(DatePartition::Undated).to_string(),
         }
     }
 }

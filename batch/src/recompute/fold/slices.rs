@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use lake::is_readable;
+use shared::date_partition::DatePartition;
 use shared::horizon::Horizon;
 use shared::partial::block::{Block, Part};
 use shared::partial::bucket::Bucket;
@@ -18,11 +18,12 @@ use shared::view::{Precision, View};
 use shared::window::{Window, WindowId};
 
 use crate::failure::RunFailure;
+use crate::plan::window_date;
 
 /// Finished rows of one window date.
 #[derive(Debug)]
 pub struct FinishedDate {
-    pub date: Option<Day>,
+    pub date: DatePartition,
     /// The groups that are in it.
     pub bucket: Bucket,
     /// The rows as the view's table has them, sorted by window, then group.
@@ -42,10 +43,10 @@ impl FinishedDate {
 pub type Emit<'a> = &'a mut dyn FnMut(FinishedDate) -> Result<(), RunFailure>;
 
 /// Returns the ids of the windows of a date. Windows without a date may have any.
-pub fn windows_of_date(window: Window, date: Option<Day>) -> Range<WindowId> {
+pub fn windows_of_date(window: Window, date: DatePartition) -> Range<WindowId> {
     match date {
-        Some(day) => window.ids_starting_in(day.start(), Day(day.0 + 1).start()),
-        None => WindowId::EVERY,
+        DatePartition::Day(day) => window.ids_starting_in(day.start(), Day(day.0 + 1).start()),
+        DatePartition::Undated | DatePartition::AllTime => WindowId::EVERY,
     }
 }
 
@@ -60,7 +61,13 @@ pub struct Slices<'a> {
 
 impl Slices<'_> {
     /// Emits the rows of a window date that `parts` make, of the groups in `bucket`.
-    pub fn finish(&self, date: Option<Day>, parts: &[Part], bucket: Bucket, emit: Emit<'_>) -> Result<(), RunFailure> {
+    pub fn finish(
+        &self,
+        date: DatePartition,
+        parts: &[Part],
+        bucket: Bucket,
+        emit: Emit<'_>,
+    ) -> Result<(), RunFailure> {
         let ids = windows_of_date(self.view.window, date);
         let slices = self.bytes(parts, &ids).div_ceil(self.slice_bytes).max(1);
         for slice in bucket.split(slices as u64) {
@@ -99,7 +106,7 @@ impl Slices<'_> {
 
     fn slice(
         &self,
-        date: Option<Day>,
+        date: DatePartition,
         parts: &[Part],
         windows: Range<WindowId>,
         bucket: Bucket,
@@ -119,9 +126,8 @@ impl Slices<'_> {
         let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();
-        if date.is_none() && view.window != Window::All {
-            let is_undated = |row: &u32| !is_readable(view.window.bounds(merged.windows[*row as usize]).0.day());
-            order.retain(is_undated);
+        if date == DatePartition::Undated {
+            order.retain(|row| window_date(view.window, merged.windows[*row as usize]) == date);
         }
         let rows = encode(view, &merged.windows, &merged.lasts, merged.dimension_columns()?, &merged.states)?;
         drop(merged);

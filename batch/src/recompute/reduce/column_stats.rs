@@ -34,6 +34,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lake::{ArchiveTags, DataFile};
+    use shared::date_partition::DatePartition;
     use shared::ids::{Offset, Partition};
     use shared::ledger::Ledger;
     use shared::time::Micros;
@@ -52,7 +53,7 @@ mod tests {
         let stats_json = stats.map(str::to_owned);
         let file = DataFile {
             path: String::new(),
-            partition: None,
+            partition: DatePartition::Undated,
             size_bytes: 1,
             rows: 1,
             tags: BTreeMap::new(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use shared::date_partition::DatePartition;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::codec::{WINDOW_END, decode, encode};
@@ -29,8 +30,8 @@ pub struct PartialRows {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
     /// The window dates to keep; `None`: all.
-    requested: Option<BTreeSet<Option<Day>>>,
-    pending: BTreeMap<Option<Day>, Vec<StatePiece>>,
+    requested: Option<BTreeSet<DatePartition>>,
+    pending: BTreeMap<DatePartition, Vec<StatePiece>>,
 }
 
 /// The states of one query for one date.
@@ -42,7 +43,7 @@ struct StatePiece {
 
 impl PartialRows {
     /// Returns a collection without states.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, requested: Option<BTreeSet<Option<Day>>>) -> PartialRows {
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, requested: Option<BTreeSet<DatePartition>>) -> PartialRows {
         PartialRows { view, layout, requested, pending: BTreeMap::new() }
     }
 
@@ -79,21 +80,21 @@ impl PartialRows {
 
     /// Emits the dates that no event of a later day can change, and returns them. `through` is the last event day that has
     /// been read completely.
-    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    pub fn finish_through(&mut self, through: Day, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         let window = self.view.window;
         let ends = |day: Day| window.event_days_of(day).is_some_and(|days| *days.end() <= through.0);
-        let done = |date: &Option<Day>| date.is_some_and(ends);
-        let dates: Vec<Option<Day>> = self.pending.keys().copied().filter(done).collect();
+        let done = |date: &DatePartition| date.day().is_some_and(ends);
+        let dates: Vec<DatePartition> = self.pending.keys().copied().filter(done).collect();
         self.finish(dates, emit)
     }
 
     /// Emits all dates that are left: everything has been read.
-    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    pub fn finish_all(&mut self, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         let dates = self.pending.keys().copied().collect();
         self.finish(dates, emit)
     }
 
-    fn finish(&mut self, dates: Vec<Option<Day>>, emit: Emit<'_>) -> Result<Vec<Option<Day>>, RunFailure> {
+    fn finish(&mut self, dates: Vec<DatePartition>, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         for date in dates.iter().copied() {
             let mut pieces = self.pending.remove(&date).unwrap_or_default();
             emit(match pieces.pop() {

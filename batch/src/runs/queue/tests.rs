@@ -223,3 +223,32 @@ async fn a_retry_survives_a_restart() {
     let again = later.turn(failed.retry_at.expect("a time")).expect("it is tried again");
     assert!(again.full && again.attempt == 2 && again.retry_of == Some(failed.id), "{again:?}");
 }
+
+#[test]
+fn a_retry_comes_in_time_whichever_way_the_clock_is_set() {
+    const YEAR: i64 = 365 * 86_400_000_000;
+    let settings = RetrySettings::default();
+    for (step, restarts) in [(-YEAR, false), (-30 * YEAR, false), (-YEAR, true), (-30 * YEAR, true), (2 * YEAR, false)]
+    {
+        let clock = ManualClock::at(Micros(60 * YEAR));
+        let view: ViewName = "a".parse().expect("a name");
+        let queue_of =
+            |logged| RunQueue::new(Arc::new(clock.clone()), std::iter::once(view.clone()), 10, settings, logged);
+        let queue = queue_of(LoggedRuns::default());
+        queue.request("a", RunScope::CHANGED, "request").expect("a run");
+        let entry = futures::executor::block_on(queue.next(&view)).expect("a run");
+        queue.finish(&entry, Err(RunFailure::SpeedBehind));
+        let failed = entry.run();
+        clock.set(Micros(clock.now().0 + step));
+        let queue = if restarts { queue_of(LoggedRuns { runs: vec![failed], ..LoggedRuns::default() }) } else { queue };
+        let waits = |queue: &RunQueue| {
+            queue.wake_retries();
+            queue.list(&all()).expect("a page").runs[0].state == RunState::Queued
+        };
+        if step < 0 {
+            assert!(!waits(&queue), "{step}: not at once");
+        }
+        clock.advance(settings.delay_max());
+        assert!(waits(&queue), "{step} {restarts}");
+    }
+}

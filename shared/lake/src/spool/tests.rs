@@ -8,6 +8,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 use crate::{Lake, TablePath};
+use shared::date_partition::DatePartition;
 use shared::time::Day;
 
 const ROWS: i64 = 50_000;
@@ -31,7 +32,7 @@ async fn table(folder: &Path, bytes_max: u64) -> (Table, Spool, DataFile) {
     let mut fields = rows.schema().fields().to_vec();
     fields.push(Arc::new(Field::new("day", DataType::Date32, true)));
     let table = lake.table(&path, Arc::new(Schema::new(fields)), "day").await.unwrap();
-    let file = table.write_parquet(Some(Day(0)), &[rows]).await.unwrap();
+    let file = table.write_parquet(DatePartition::Day(Day(0)), &[rows]).await.unwrap();
     (table, spool, file)
 }
 

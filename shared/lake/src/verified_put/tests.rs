@@ -95,9 +95,9 @@ impl ObjectStore for Faulty {
     }
 }
 
-fn store(faults: Vec<Fault>, retry: Duration) -> Arc<CertainStore> {
+fn store(faults: Vec<Fault>, retry: Duration) -> Arc<VerifiedStore> {
     let faulty = Faulty { inner: InMemory::new(), faults, next: AtomicUsize::new(0) };
-    Arc::new(CertainStore { pause: Duration::ZERO, ..CertainStore::new(Arc::new(faulty), retry) })
+    Arc::new(VerifiedStore { pause: Duration::ZERO, ..VerifiedStore::new(Arc::new(faulty), retry) })
 }
 
 fn runtime() -> tokio::runtime::Runtime {
