@@ -74,6 +74,7 @@ impl History {
             loaded.push(found);
         }
         let layers = LayerHandles {
+            vitals: Default::default(),
             lake: lake.clone(),
             views: all,
             streams: vec![Arc::clone(&stream)],

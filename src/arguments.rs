@@ -38,7 +38,7 @@ Examples:
   trueup batch run departures --wait                true up the figures now
   trueup compare departures                         show how accurate the served figures were
 
-Exit codes: 0 success, 1 a check or a run failed, 2 wrong usage, 3 the server is unreachable or refused the request.
+Exit codes: 0 success, 1 a check or a run failed, 2 wrong usage, 3 the server is unreachable or refused the request, 4 a layer of the running server failed.
 Data goes to stdout, everything else to stderr.";
 
 /// A Lambda-architecture analytics platform in one program: live figures, trued up by exact batch runs.

@@ -9,6 +9,8 @@ pub const NO: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Exit code: the server is unreachable or refused the request.
 pub const REFUSED: u8 = 3;
+/// Exit code: a layer of the running server failed; the next start recovers.
+pub const FAILED: u8 = 4;
 
 /// The failure of a command.
 #[derive(Debug)]

@@ -70,6 +70,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (Kind::Gauge, Unit::Count, "trueup_log_start_offset", "first offset that the log still holds"),
     (Kind::Gauge, Unit::Bytes, "trueup_log_bytes", "size of the log on disk"),
     (
+        Kind::Gauge,
+        Unit::Bytes,
+        "trueup_log_backlog_bytes",
+        "bytes of the log that a reader (`archive`, `speed`) has not processed",
+    ),
+    (
         Kind::Histogram,
         Unit::Seconds,
         "trueup_log_sync_duration_seconds",

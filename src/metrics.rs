@@ -12,6 +12,7 @@ use shared::control::Streams;
 use shared::ids::{Partition, StreamName, ViewName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
+use shared::vital::Vitals;
 use speed::mailbox::ViewStatus;
 use speed::service::Speed;
 
@@ -47,16 +48,16 @@ pub fn install_recorder() -> PrometheusHandle {
 
 impl MetricsRenderer {
     /// Makes a renderer of what `recorder` records and of the gauges of the given layers.
-    #[expect(clippy::disallowed_methods, reason = "the task ends with the layer that it measures")]
     pub fn new(
         recorder: PrometheusHandle,
         streams: Arc<dyn Streams>,
         views: Arc<Views>,
         speed: &Arc<Speed>,
         clock: Arc<dyn Clock>,
+        vitals: &Vitals,
     ) -> MetricsRenderer {
         let states = Arc::default();
-        tokio::spawn(refresh_states(Arc::downgrade(speed), Arc::clone(&states)));
+        vitals.spawn_task("state metrics", refresh_states(Arc::downgrade(speed), Arc::clone(&states)));
         MetricsRenderer { recorder, streams, views, states, clock }
     }
 
@@ -77,6 +78,11 @@ impl MetricsRenderer {
                 gauge!("trueup_log_start_offset", &labels).set(p.log_start.0 as f64);
                 gauge!("trueup_archived_offset", &labels).set(p.archived.0 as f64);
                 gauge!("trueup_log_bytes", &labels).set(p.log_bytes as f64);
+                for (reader, bytes) in &p.backlog_bytes {
+                    let [stream, partition] = labels.clone();
+                    let labels = [stream, partition, ("reader", reader.clone())];
+                    gauge!("trueup_log_backlog_bytes", &labels).set(*bytes as f64);
+                }
                 counter!("trueup_events_accepted_total", &labels).absolute(p.accepted);
                 counter!("trueup_events_duplicate_total", &labels).absolute(p.duplicates);
                 counter!("trueup_events_late_total", &labels).absolute(p.late);

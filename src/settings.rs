@@ -52,10 +52,21 @@ pub struct Limits {
     pub batch_cache_bytes: u64,
     /// Event ids remembered per partition; about 40 bytes each.
     pub dedup_horizon_events: u64,
+    /// Milliseconds for which an idempotency key is remembered.
+    pub idempotency_keep_ms: u64,
+    /// Memory of the idempotency keys of a partition, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub idempotency_bytes_max: u64,
     /// Longest time an event waits for its archive file, in milliseconds.
     pub archive_wait_ms: u64,
     /// Rows after which the archiver writes a file without waiting for more.
     pub archive_file_rows: u64,
+    /// Bytes of a partition's log that the archive may be behind before events are refused with 429.
+    #[serde(deserialize_with = "size")]
+    pub archive_backlog_bytes_max: u64,
+    /// Memory of the live state of all views, in bytes, beyond which events are refused with 429.
+    #[serde(deserialize_with = "size")]
+    pub live_state_bytes_max: u64,
     /// Size at which a log segment is closed and the next one is started, in bytes.
     #[serde(deserialize_with = "size")]
     pub log_segment_bytes: u64,
@@ -106,8 +117,12 @@ impl Default for Limits {
         Limits {
             batch_cache_bytes: limits::BATCH_CACHE_BYTES as u64,
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
+            idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
+            idempotency_bytes_max: limits::IDEMPOTENCY_BYTES_MAX as u64,
             archive_wait_ms: limits::ARCHIVE_WAIT_MS,
             archive_file_rows: limits::ARCHIVE_FILE_ROWS as u64,
+            archive_backlog_bytes_max: limits::ARCHIVE_BACKLOG_BYTES_MAX,
+            live_state_bytes_max: limits::LIVE_STATE_BYTES_MAX,
             log_segment_bytes: limits::LOG_SEGMENT_BYTES,
             listed_events_kept: limits::LISTED_EVENTS_KEPT as u64,
             quarantine_lines_max: limits::QUARANTINE_LINES_MAX as u64,
@@ -173,6 +188,7 @@ impl Settings {
         for (name, value) in [
             ("batch_cache_bytes", settings.limits.batch_cache_bytes),
             ("archive_file_rows", settings.limits.archive_file_rows),
+            ("archive_backlog_bytes_max", settings.limits.archive_backlog_bytes_max),
             ("compaction_file_rows", settings.limits.compaction_file_rows),
             ("compaction_file_bytes", settings.limits.compaction_file_bytes),
             ("log_segment_bytes", settings.limits.log_segment_bytes),

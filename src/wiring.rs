@@ -4,6 +4,7 @@
 //! the log accepts events, and at last the server listens.
 
 mod layers;
+mod log_age;
 mod settings;
 mod storage;
 
@@ -16,7 +17,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use axum::Router;
 use intake::history::HistoryWatch;
-use intake::partition::OnFatal;
 use intake::status::StreamsStatus;
 use intake::submit::EventSubmitter;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -24,9 +24,11 @@ use serving::ServingState;
 use serving::admission::Admission;
 use shared::clock::{Clock, SystemClock};
 use shared::ids::ViewName;
+use shared::limits;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
 use shared::stream::Stream;
+use shared::vital::Vitals;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -38,9 +40,6 @@ use crate::openapi;
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
 use self::storage::{Base, Storage};
-
-/// Why the server has to stop; `None` while it can run.
-type Fatal = Option<String>;
 
 /// A server that answers requests.
 pub struct RunningServer {
@@ -54,13 +53,14 @@ pub struct RunningServer {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     ownership_watch: AbortOnDrop,
-    fatal: watch::Receiver<Fatal>,
+    vitals: Vitals,
+    /// Longest wait for the layers to stop after a failure.
+    shutdown_wait: Duration,
     /// Locks the data folder as long as it is held.
     _lock: File,
 }
 
 /// Starts all layers. Returns once the server answers requests.
-#[expect(clippy::disallowed_methods, reason = "the task is awaited or aborted at shutdown")]
 pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let definitions = settings.parse_definitions()?;
     let recorder = metrics::install_recorder();
@@ -68,14 +68,16 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let Storage { base, ownership, log_starts, lock } = Storage::open(&settings, &definitions, clock).await?;
     let batch_settings = settings.batch(&base.local, ownership.is_succession());
 
-    let (on_fatal, fatal, sender) = fatal_channel();
+    let vitals = base.vitals.clone();
     let ownership_watch = {
-        let clock = Arc::clone(&base.clock);
-        AbortOnDrop(tokio::spawn(async move {
-            sender.send_replace(Some(ownership.watch(clock).await));
+        let (clock, vitals) = (Arc::clone(&base.clock), base.vitals.clone());
+        AbortOnDrop(base.vitals.spawn_task("ownership", async move {
+            let reason = ownership.watch(clock).await;
+            vitals.fail("ownership", reason);
         }))
     };
-    let intake = layers::open_log(&base, settings.partition(log_starts), on_fatal).await?;
+    let intake = layers::open_log(&base, settings.partition(log_starts)).await?;
+    log_age::refuse_log_older_than_lake(&base, &intake).await?;
     let (views, loaded) = layers::load_views(&base, &definitions.views).await?;
     let (archives, speed) = layers::start_event_flow(&base, &intake, &loaded, settings.archiver()).await?;
     let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings)?;
@@ -89,7 +91,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let local_addr = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let shutdown_wait = Duration::from_millis(settings.limits.shutdown_wait_ms);
-    let server = tokio::spawn(listen::serve(listener, routes, stopped, shutdown_wait));
+    let server = vitals.spawn_task("listener", listen::serve(listener, routes, stopped, shutdown_wait));
     Ok(RunningServer {
         local_addr,
         streams: definitions.streams,
@@ -99,7 +101,8 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
         stop,
         server,
         ownership_watch,
-        fatal,
+        vitals,
+        shutdown_wait,
         _lock: lock,
     })
 }
@@ -118,15 +121,15 @@ fn routes(
     let submitter = Arc::new(EventSubmitter::new(intake, quarantine, clock));
     let streams = base.streams.iter().map(|stream| stream.name.clone()).collect();
     let status = Arc::new(StreamsStatus {
-        history: HistoryWatch::start(&base.lake, streams),
+        history: HistoryWatch::start(&base.lake, streams, &base.vitals),
         intake: Arc::clone(intake),
         archives: Arc::clone(archives),
         submitter: Arc::clone(&submitter),
         quarantine: Arc::clone(quarantine),
         clock: Arc::clone(clock),
     });
-    let metrics =
-        MetricsRenderer::new(recorder, Arc::clone(&status) as _, Arc::clone(&views), speed, Arc::clone(clock));
+    let streams = Arc::clone(&status) as _;
+    let metrics = MetricsRenderer::new(recorder, streams, Arc::clone(&views), speed, Arc::clone(clock), &base.vitals);
     let state = ServingState {
         views,
         speed: Arc::clone(speed) as Arc<dyn SpeedReader>,
@@ -137,6 +140,7 @@ fn routes(
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,
+        vitals: base.vitals.clone(),
         metrics: Arc::new(move || metrics.render()),
     };
     serving::routes(state, intake::http::routes(submitter).merge(openapi::routes()), &settings.origins)
@@ -154,30 +158,27 @@ impl Drop for AbortOnDrop {
 impl RunningServer {
     /// Waits until a layer fails, and returns the failure as the error. Cancel safe.
     pub async fn failed(&mut self) -> anyhow::Result<()> {
-        let reason = match self.fatal.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        };
-        bail!("{reason}")
+        bail!("{}", self.vitals.failed().await)
     }
 
-    /// Stops accepting connections, finishes requests in progress and syncs the log.
+    /// Stops accepting connections, finishes requests in progress and syncs the log. After a failure, `/readyz` still
+    /// reports the reason for a moment, and no layer is waited for without end.
     pub async fn shutdown(self) -> anyhow::Result<()> {
+        let is_failed = self.vitals.failure().is_some();
+        if is_failed {
+            tokio::time::sleep(Duration::from_millis(limits::FAILURE_SHOWN_MS)).await;
+        }
         self.ready.store(false, Ordering::SeqCst);
         let _ = self.stop.send(true);
         self.server.await.context("server task failed")?;
-        let stopped = self.layers.stop().await;
+        let stopping = self.layers.stop();
+        let stopped = if is_failed {
+            // A layer that failed may keep others from stopping; what they have not written is in the log.
+            tokio::time::timeout(self.shutdown_wait, stopping).await.context("the layers did not stop").flatten()
+        } else {
+            stopping.await
+        };
         drop(self.ownership_watch);
         stopped
     }
-}
-
-/// Makes the channel through which the log and the watch of the ownership report that the server has to stop.
-fn fatal_channel() -> (OnFatal, watch::Receiver<Fatal>, watch::Sender<Fatal>) {
-    let (sender, receiver) = watch::channel(None);
-    let log_sender = sender.clone();
-    let on_fatal: OnFatal = Arc::new(move |reason: &str| {
-        log_sender.send_replace(Some(format!("cannot write the log: {reason}")));
-    });
-    (on_fatal, receiver, sender)
 }

@@ -10,10 +10,13 @@ use shared::published::Views;
 use shared::readers::SpeedReader;
 use shared::stream::Stream;
 use shared::view::View;
+use shared::vital::Vitals;
 
 /// Handles to the other layers and the lake.
 #[derive(Clone)]
 pub struct LayerHandles {
+    /// Receives the failure of a task of the batch layer.
+    pub vitals: Vitals,
     pub lake: Lake,
     /// All streams, including those without views.
     pub streams: Vec<Arc<Stream>>,

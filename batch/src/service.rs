@@ -19,6 +19,7 @@ use shared::ledger::Ledger;
 use shared::schedule::{Schedule, ScheduleError};
 use shared::time::{MICROS_PER_SECOND, Micros};
 use shared::version::BatchVersion;
+use shared::vital;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
@@ -60,7 +61,6 @@ pub struct Batch {
 impl Batch {
     /// Starts the tasks that keep the loaded views up to date. The loaded versions must be active already, and speed must fold
     /// for their definitions and for the shadows. Must be called within a Tokio runtime.
-    #[expect(clippy::disallowed_methods, reason = "the service aborts its tasks when it stops")]
     pub fn start(layers: LayerHandles, loaded: Vec<LoadedView>, settings: BatchSettings) -> Result<Batch, StartError> {
         let mut schedules = Vec::with_capacity(loaded.len());
         for LoadedView { view, .. } in &loaded {
@@ -68,7 +68,7 @@ impl Batch {
             let parsed = view.schedule.as_deref().map(in_zone).transpose();
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
-        let clock = Arc::clone(&layers.clock);
+        let (clock, vitals) = (Arc::clone(&layers.clock), layers.vitals.clone());
         let names: Vec<ViewName> = loaded.iter().map(|l| l.view.name.clone()).collect();
         let kept = settings.runs_kept;
         let logged = settings.runs_file.as_deref().map_or_else(Default::default, |file| RunLog::open(file, kept));
@@ -102,19 +102,21 @@ impl Batch {
             let job = Job { stream: loaded.stream, view: loaded.view };
             let (queue_of, vacuum_of) = (Arc::clone(&queue), Arc::clone(&vacuum));
             let all = run_all(queue_of, Arc::clone(&executor), vacuum_of, job, stopping.clone());
-            tasks.push(tokio::spawn(all));
+            tasks.push(vitals.spawn_task(format!("batch runs of {view}"), all));
             if let Some(schedule) = schedule {
                 let since = clock.now();
                 next_runs.lock().extend(schedule.next_after(since).map(|due| (view.clone(), due)));
                 let (queue, next_runs) = (Arc::clone(&queue), Arc::clone(&next_runs));
+                let part = format!("schedule of {view}");
                 let timer = ScheduleTimer { queue, next_runs, view, schedule, clock: Arc::clone(&clock), since };
-                tasks.push(tokio::spawn(timer.run(tick, stopping.clone())));
+                tasks.push(vitals.spawn_task(part, timer.run(tick, stopping.clone())));
             }
         }
-        tasks.push(tokio::spawn(wake_retries(Arc::clone(&queue), names, tick, stopping.clone())));
+        let retries = wake_retries(Arc::clone(&queue), names, tick, stopping.clone());
+        tasks.push(vitals.spawn_task("batch retries", retries));
         for stream in compactor.streams() {
             let watch = Arc::clone(&compactor).watch(stream.clone(), stopping.clone());
-            tasks.push(tokio::spawn(watch));
+            tasks.push(vitals.spawn_task(format!("compaction of {stream}"), watch));
         }
         Ok(Batch { queue, executor, kept, vacuum, compactor, next_runs, stopping, tasks: Mutex::new(tasks) })
     }
@@ -286,6 +288,7 @@ async fn run_all(
 ) {
     executor.resume(&job.view).await;
     while let Some(entry) = queue.next(&job.view.name).await {
+        vital::reach(&format!("batch runs of {}", job.view.name));
         let run = entry.run();
         let span = tracing::info_span!("batch run", view = %job.view.name, run = run.id, trigger = run.trigger);
         let outcome = one_run(&executor, &job, &entry).instrument(span).await;

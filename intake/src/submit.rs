@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Decoded;
-use crate::http::{StreamDirectory, StreamWriter, WriteReceipt};
+use crate::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt};
 use crate::partition::{IdempotencyKey, Submission, SubmitError};
 use crate::quarantine::{Quarantine, RejectedLines};
 use crate::rate::Rate;
@@ -124,7 +124,7 @@ impl StreamSubmitter {
         }
     }
 
-    async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, SubmitError> {
+    async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, WriteError> {
         // Decided for the whole request, before any partition receives a part of it.
         let claim = key.as_ref().map(|key| self.log.claim_key(key)).transpose()?;
         let divided = self.divide(decoded, key.as_ref()).map_err(|error| SubmitError::Rows(error.to_string()))?;
@@ -137,8 +137,19 @@ impl StreamSubmitter {
         }
         self.log.try_submit(parts)?;
         let mut total = WriteReceipt::default();
+        let mut refused: Vec<(Partition, SubmitError)> = Vec::new();
         for (partition, reply) in replies {
-            let receipt = reply.await.map_err(|_| SubmitError::Stopped)??;
+            let receipt = match reply.await {
+                Ok(Ok(receipt)) => receipt,
+                Ok(Err(error)) => {
+                    refused.push((partition, error));
+                    continue;
+                }
+                Err(_) => {
+                    refused.push((partition, SubmitError::Stopped));
+                    continue;
+                }
+            };
             total.accepted += receipt.accepted;
             total.duplicates += receipt.duplicates;
             total.late += receipt.late;
@@ -148,7 +159,11 @@ impl StreamSubmitter {
             }
         }
         self.arrivals.accepted.count(self.clock.now(), total.accepted);
-        Ok(total)
+        let partitions = refused.iter().map(|(partition, _)| *partition).collect();
+        match refused.into_iter().next() {
+            None => Ok(total),
+            Some((_, cause)) => Err(WriteError { cause, written: total, refused: partitions }),
+        }
     }
 }
 
@@ -163,11 +178,7 @@ impl StreamWriter for StreamSubmitter {
         self.quarantine.add(&self.log.stream().name, rejected, self.clock.now());
     }
 
-    fn submit(
-        &self,
-        decoded: Decoded,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, SubmitError>> {
+    fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
         self.arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
         self.arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
         self.write(decoded, key).boxed()

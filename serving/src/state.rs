@@ -8,6 +8,7 @@ use shared::clock::Clock;
 use shared::control::{Runs, Streams};
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
+use shared::vital::Vitals;
 
 use crate::admission::Admission;
 use crate::pin::LayerReaders;
@@ -26,6 +27,8 @@ pub struct ServingState {
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.
     pub ready: Arc<AtomicBool>,
+    /// The threads and tasks without which the server has to stop.
+    pub vitals: Vitals,
     /// Renders all metrics in the text format of Prometheus.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }

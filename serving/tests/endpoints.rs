@@ -208,6 +208,7 @@ async fn streams_are_described_as_intake_reports_them() {
         ahead: 0,
         log_bytes: 100,
         last_arrival: None,
+        backlog_bytes: Default::default(),
         archive_error: None,
     };
     let (name, data_type, role) = ("at".into(), "TIMESTAMP".into(), Some("event time".into()));
@@ -305,6 +306,15 @@ async fn readiness_gives_the_reason() {
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(reply.json()["reason"].as_str().is_some_and(|r| r.contains("departures")), "{}", reply.text());
     world.speed.stopped.store(false, Ordering::SeqCst);
+    world.vitals.fail("archive-flights-0", "panicked");
+    let reply = world.get("/readyz").await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        reply.json()["reason"].as_str().is_some_and(|r| r.contains("archive-flights-0: panicked")),
+        "{}",
+        reply.text()
+    );
+    let world = self::world();
     world.ready.store(false, Ordering::SeqCst);
     assert_eq!(world.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(world.get("/livez").await.status, StatusCode::OK);

@@ -53,7 +53,7 @@ pub enum LogItem {
 }
 
 impl LogItem {
-    /// Returns the number of rows, which bounded queues count.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         match self {
             LogItem::Batch(batch) => batch.rows.num_rows(),
@@ -91,7 +91,8 @@ pub struct Stopped;
 /// }
 /// ```
 pub trait LogSink: Send + Sync {
-    /// Passes on the next item, in log order. Blocks while the reader is too far behind, which slows the writer down.
+    /// Passes on the next item, in log order. Never waits for the reader: one that is behind keeps positions and reads the
+    /// log again (see [`crate::log_queue`]).
     ///
     /// Errors: the reader has stopped.
     fn push(&self, item: LogItem) -> Result<(), Stopped>;

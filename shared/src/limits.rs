@@ -12,8 +12,12 @@ pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
 /// and is removed by batch. Memory: about 40 bytes each.
 pub const DEDUP_HORIZON_EVENTS: u64 = 1 << 22;
-/// Idempotency keys remembered per partition.
-pub const IDEMPOTENCY_KEYS_MAX: usize = 10_000;
+/// Milliseconds for which an idempotency key is remembered.
+pub const IDEMPOTENCY_KEEP_MS: u64 = 15 * 60_000;
+/// Newest idempotency keys per partition that are remembered for longer.
+pub const IDEMPOTENCY_KEYS_MIN: usize = 10_000;
+/// Memory of the idempotency keys of a partition, in bytes; about 360 per key. Beyond it the oldest are forgotten early.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 /// Event bytes waiting for a partition's log writer. Beyond it a request gets 429.
@@ -24,8 +28,21 @@ pub const RETRY_AFTER_SECONDS: u64 = 1;
 pub const GROUP_COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Size at which a log segment is closed and the next one started, in bytes.
 pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
-/// Rows waiting for a speed worker or the archiver of a partition before its log writer has to wait.
-pub const HANDOFF_QUEUE_ROWS_MAX: usize = 2_000_000;
+/// Memory of the batches that wait for a speed worker or for the archiver of a partition, in bytes. Beyond it they keep
+/// positions and read the events from the log again.
+pub const HANDOFF_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a partition's log that the archive may be behind, for example while the lake is away. Beyond it a request gets
+/// 429.
+pub const ARCHIVE_BACKLOG_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+/// Bytes of a partition's log that its speed worker may be behind. Beyond it a request gets 429.
+pub const SPEED_BACKLOG_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Memory of the live state of all views, in bytes. Beyond it, events of their streams get 429 until batch runs have
+/// published.
+pub const LIVE_STATE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Seconds a client is asked to wait after 429 if the archive or the speed layer is behind.
+pub const BACKLOG_RETRY_AFTER_SECONDS: u64 = 10;
+/// Attempts of a speed worker to read events from the log, with growing pauses; then the process stops.
+pub const LOG_READ_ATTEMPTS_MAX: u32 = 10;
 /// Rows folded together at once.
 pub const FOLD_ROWS_MAX: usize = 32_768;
 /// Events before the seam that are read again after a restart, to recover open sessions. If a session has none of them,
@@ -33,6 +50,12 @@ pub const FOLD_ROWS_MAX: usize = 32_768;
 pub const SESSION_WARM_UP_EVENTS: u64 = 1 << 22;
 /// Rows after which the archiver writes a file without waiting for more.
 pub const ARCHIVE_FILE_ROWS: usize = 1_000_000;
+/// Memory of a partition's pending rows, in bytes, after which the archiver writes a file without waiting for more.
+pub const ARCHIVE_FILE_BYTES: usize = 128 * 1024 * 1024;
+/// Dates of one commit of the archiver. Rows of more dates are divided, so that a crash loses only the last commit.
+pub const ARCHIVE_COMMIT_DATES: usize = 200;
+/// Files that the archiver of a partition writes at the same time.
+pub const ARCHIVE_FILES_AT_ONCE: usize = 8;
 /// Rows that compaction gives a file of the archive. Files that have half of these rows or bytes are not rewritten.
 pub const COMPACTION_FILE_ROWS: u64 = 1_000_000;
 /// Bytes that compaction gives a file of the archive.
@@ -184,6 +207,8 @@ pub const LIST_ENTRIES_DEFAULT: usize = 100;
 pub const LIST_ENTRIES_MAX: usize = 1_000;
 /// Milliseconds a connection may take to send its next request's headers; an idle one is closed after as long.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds for which `/readyz` shows the failure of a layer before the process stops with it.
+pub const FAILURE_SHOWN_MS: u64 = 1_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
 /// Milliseconds to connect to a remote store.

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use futures::future::{BoxFuture, try_join_all};
 use parking_lot::Mutex;
 use shared::clock::Clock;
-use shared::handoff::{LogReplay, LogSink};
+use shared::handoff::{LogReplay, LogRetention, LogSink};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::limits;
+use shared::live_state::LiveState;
 use shared::published::PublishedView;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
@@ -18,13 +19,14 @@ use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::{Micros, micros_of};
 use shared::view::View;
+use shared::vital::Vitals;
 use shared::window::Window;
 use tokio::sync::oneshot;
 
 use crate::fold::FoldError;
 use crate::generations::Generations;
 use crate::mailbox::{Mailbox, PartitionPin, ViewStatus, WorkerRequest};
-use crate::worker::{SpeedWorker, WorkerError};
+use crate::worker::{PartitionSource, SpeedWorker};
 
 /// A view to fold for, and the seam from which it starts.
 #[derive(Debug, Clone)]
@@ -52,8 +54,8 @@ struct FollowedStream {
 /// Why the speed layer could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("stream {stream}, partition {partition}: {problem}")]
-    Worker { stream: StreamName, partition: Partition, problem: WorkerError },
+    #[error("{0}")]
+    Worker(String),
     #[error(transparent)]
     Plan(#[from] FoldError),
     #[error("cannot start a worker thread: {0}")]
@@ -64,37 +66,49 @@ pub enum StartError {
 pub struct FoldedStream {
     pub stream: Arc<Stream>,
     pub log: Arc<dyn LogReplay>,
+    pub retention: Arc<dyn LogRetention>,
+    /// Receives the memory of its workers.
+    pub live_state: Arc<LiveState>,
     pub views: Vec<FoldedView>,
 }
 
 impl Speed {
     /// Starts all workers and returns once each has replayed the log from the seam of its views.
-    pub async fn start(streams: Vec<FoldedStream>, clock: Arc<dyn Clock>) -> Result<Speed, StartError> {
+    pub async fn start(
+        streams: Vec<FoldedStream>,
+        clock: Arc<dyn Clock>,
+        vitals: &Vitals,
+    ) -> Result<Speed, StartError> {
         let mut followed = BTreeMap::new();
         let mut threads = Vec::new();
         let mut replays = Vec::new();
-        for FoldedStream { stream, log, views } in streams {
+        for FoldedStream { stream, log, retention, live_state, views } in streams {
             let mut mailboxes = Vec::new();
             for partition in (0..stream.partitions).map(Partition) {
-                let mailbox = Arc::new(Mailbox::default());
-                let (worker, from) = worker(&stream, partition, log.as_ref(), &views, Arc::clone(&mailbox))?;
+                let source = PartitionSource {
+                    stream: stream.name.clone(),
+                    log: Arc::clone(&log),
+                    retention: Arc::clone(&retention),
+                    live_state: Arc::clone(&live_state),
+                };
+                let worker = worker(&stream, partition, source, &views)?;
+                let (mailbox, name) = (Arc::clone(&worker.mailbox), worker.name.clone());
                 let (ready, replayed) = oneshot::channel();
-                let log = Arc::clone(&log);
-                let thread = std::thread::Builder::new()
-                    .name(format!("speed-{}-{partition}", stream.name))
-                    .spawn(move || worker.run(log.as_ref(), from, ready))?;
-                threads.push(thread);
+                let run = move || worker.run(ready).map_err(|problem| problem.to_string());
+                threads.push(vitals.spawn_thread(name, run)?);
                 mailboxes.push(mailbox);
-                replays.push((stream.name.clone(), partition, replayed));
+                replays.push(replayed);
             }
             let watermark = StreamWatermark::default();
             followed.insert(stream.name.clone(), FollowedStream { log, watermark, mailboxes });
         }
         let speed = Speed { streams: followed, threads: Mutex::new(threads), clock };
-        for (stream, partition, replayed) in replays {
-            if let Ok(Err(problem)) = replayed.await {
+        for replayed in replays {
+            if replayed.await.is_err() {
+                // The thread reports its failure when it has ended.
                 speed.stop();
-                return Err(StartError::Worker { stream, partition, problem });
+                let failure = vitals.failure().map(|failure| failure.to_string());
+                return Err(StartError::Worker(failure.unwrap_or_else(|| "a worker stopped".to_owned())));
             }
         }
         Ok(speed)
@@ -112,7 +126,7 @@ impl Speed {
         for (stream, followed) in &self.streams {
             for (partition, mailbox) in (0..).map(Partition).zip(&followed.mailboxes) {
                 let (reply, status) = oneshot::channel();
-                if mailbox.send(WorkerRequest::Status { reply })
+                if mailbox.send(WorkerRequest::Status { reply }, Offset(0))
                     && let Ok(views) = status.await
                 {
                     all.push((stream.clone(), partition, views));
@@ -135,7 +149,7 @@ impl Speed {
         let Some(followed) = self.streams.get(&published.stream.name) else { return };
         for (partition, mailbox) in (0..published.stream.partitions).map(Partition).zip(&followed.mailboxes) {
             let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-            mailbox.send(request(partition, view, definition));
+            mailbox.send(request(partition, view, definition), Offset(0));
         }
     }
 }
@@ -154,7 +168,9 @@ impl FollowedStream {
         let mailbox = self.mailbox(partition).ok_or(SpeedError::UnknownView)?;
         let (reply, pin) = oneshot::channel();
         let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-        if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, reply }) {
+        // Events before this are acknowledged, so the reader may know of them; they may not be in the mailbox yet.
+        let (_, head) = self.log.range(partition);
+        if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, reply }, head) {
             return Err(SpeedError::Stopped);
         }
         pin.await.map_err(|_| SpeedError::Stopped)?
@@ -203,11 +219,10 @@ impl SpeedReader for Speed {
 fn worker(
     stream: &Stream,
     partition: Partition,
-    log: &dyn LogReplay,
+    source: PartitionSource,
     views: &[FoldedView],
-    mailbox: Arc<Mailbox>,
-) -> Result<(SpeedWorker, Offset), StartError> {
-    let (log_start, head) = log.range(partition);
+) -> Result<SpeedWorker, StartError> {
+    let (log_start, head) = source.log.range(partition);
     let mut generations = Vec::new();
     let mut from = head;
     for FoldedView { view, seam } in views {
@@ -221,10 +236,12 @@ fn worker(
         generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
     }
     // Without events to replay, only the log knows the progress of the partition.
-    let PartitionProgress { watermark, last_arrival, .. } = log.progress(partition);
+    let PartitionProgress { watermark, last_arrival, .. } = source.log.progress(partition);
     let watermark = watermark.unwrap_or(Micros::MIN);
-    let worker = SpeedWorker { partition, views: generations, mailbox, watermark, last_arrival };
-    Ok((worker, from))
+    let name = format!("speed-{}-{partition}", stream.name);
+    let mailbox = Arc::new(Mailbox::new(head, limits::HANDOFF_QUEUE_BYTES_MAX));
+    let views = generations;
+    Ok(SpeedWorker { partition, views, mailbox, name, source, position: from, watermark, last_arrival, measured: None })
 }
 
 #[cfg(test)]
@@ -232,6 +249,7 @@ mod tests {
     use futures::executor::block_on;
     use shared::clock::ManualClock;
     use shared::handoff::{HandoffError, LogBatch};
+    use shared::live_state::LiveStates;
 
     use super::*;
 
@@ -252,6 +270,10 @@ mod tests {
         }
     }
 
+    impl LogRetention for EmptyLog {
+        fn release(&self, _: &StreamName, _: Partition, _: &str, _: Offset) {}
+    }
+
     const SQL: &str = "
         CREATE STREAM events (at TIMESTAMP) WITH (event_time = 'at', idle_timeout = '10 seconds', partitions = 2);
         CREATE VIEW counts AS SELECT COUNT(*) AS n FROM events;";
@@ -270,9 +292,15 @@ mod tests {
         let log = Arc::new(EmptyLog(vec![partition(50, silent_since, caught_up), partition(70, 100, true)]));
         let published = PublishedView::nothing(Arc::clone(&view), Arc::clone(&stream));
         let seam = published.seam.clone();
-        let folded = FoldedStream { stream, log, views: vec![FoldedView { view, seam: seam.clone() }] };
+        let folded = FoldedStream {
+            stream,
+            log: Arc::clone(&log) as _,
+            retention: log,
+            live_state: LiveStates::new(u64::MAX).stream(),
+            views: vec![FoldedView { view, seam: seam.clone() }],
+        };
         let clock = Arc::new(ManualClock::at(second(100)));
-        let speed = block_on(Speed::start(vec![folded], clock)).expect("starts");
+        let speed = block_on(Speed::start(vec![folded], clock, &Vitals::default())).expect("starts");
         let pin = block_on(speed.pin(&published, &seam)).expect("a pin");
         speed.stop();
         pin.watermark

@@ -14,7 +14,7 @@ use crate::arguments::Serve;
 use crate::cores::default_threads;
 use crate::data_dir::DataDir;
 use crate::definitions;
-use crate::exit::{Failure, NO, USAGE};
+use crate::exit::{FAILED, Failure, USAGE};
 use crate::human_units::counted;
 use crate::sample;
 use crate::settings::Settings;
@@ -84,7 +84,7 @@ pub async fn shut_down(
 ) -> Result<(), Failure> {
     signals.exit_on_next();
     let shut_down = running.shutdown().await;
-    outcome.map_err(|error| Failure::new(NO, format!("a layer failed: {error:#}")))?;
+    outcome.map_err(|error| Failure::new(FAILED, format!("a layer failed: {error:#}")))?;
     Ok(shut_down?)
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use batch::{Batch, BatchSettings, LayerHandles, LoadedView};
 use intake::archive::{ArchiverContext, ArchiverSettings, Archives, READER, StreamArchiver};
-use intake::partition::{OnFatal, PartitionSettings};
+use intake::partition::PartitionSettings;
 use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::streams::Intake;
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Offset, Partition, StreamName};
+use shared::limits;
 use shared::published::Views;
 use shared::readers::SpeedReader;
 use shared::stream::Stream;
@@ -43,10 +44,10 @@ impl Layers {
 }
 
 /// Recovers the log. Writers do not accept events before [`Intake::start`].
-pub async fn open_log(base: &Base, partition: PartitionSettings, on_fatal: OnFatal) -> anyhow::Result<Arc<Intake>> {
+pub async fn open_log(base: &Base, partition: PartitionSettings) -> anyhow::Result<Arc<Intake>> {
     let (data, streams, clock) = (base.local.clone(), base.streams.clone(), Arc::clone(&base.clock));
-    let opened =
-        tokio::task::spawn_blocking(move || Intake::open(&data, &streams, &partition, &clock, &on_fatal)).await;
+    let vitals = base.vitals.clone();
+    let opened = tokio::task::spawn_blocking(move || Intake::open(&data, &streams, &partition, &clock, &vitals)).await;
     Ok(Arc::new(opened.context("recovery of the log failed")?.context("cannot open the log")?))
 }
 
@@ -75,6 +76,9 @@ pub async fn start_event_flow(
 ) -> anyhow::Result<(Arc<Archives>, Arc<Speed>)> {
     // Before the first archiver starts: archivers release what they have archived, and the log would be trimmed.
     keep_what_speed_replays(intake, loaded);
+    for log in intake.streams() {
+        log.register_live_reader(speed::worker::READER, limits::SPEED_BACKLOG_BYTES_MAX);
+    }
     let archives = Arc::new(start_archivers(base, intake, archiver)?);
     let speed = Arc::new(start_speed(base, intake, loaded).await?);
     for stream in &base.streams {
@@ -93,12 +97,13 @@ fn start_archivers(base: &Base, intake: &Arc<Intake>, settings: ArchiverSettings
     let mut archivers = Vec::new();
     for stream in &base.streams {
         let log = intake.stream(&stream.name).context("every stream has a log")?;
-        log.register_reader(READER);
+        log.register_live_reader(READER, settings.backlog_bytes_max);
         let context = ArchiverContext {
             lake: base.lake.clone(),
             log: Arc::clone(log) as Arc<dyn LogReplay>,
             retention: Arc::clone(intake) as Arc<dyn LogRetention>,
             runtime: tokio::runtime::Handle::current(),
+            vitals: base.vitals.clone(),
         };
         let archiver = StreamArchiver::start(Arc::clone(stream), context, settings);
         archivers.push(archiver.with_context(|| format!("cannot start the archiver of {}", stream.name))?);
@@ -106,7 +111,7 @@ fn start_archivers(base: &Base, intake: &Arc<Intake>, settings: ArchiverSettings
     Ok(Archives::new(archivers))
 }
 
-async fn start_speed(base: &Base, intake: &Intake, loaded: &[LoadedView]) -> anyhow::Result<Speed> {
+async fn start_speed(base: &Base, intake: &Arc<Intake>, loaded: &[LoadedView]) -> anyhow::Result<Speed> {
     let mut folded = Vec::new();
     for stream in &base.streams {
         let log = intake.stream(&stream.name).context("every stream has a log")?;
@@ -119,9 +124,18 @@ async fn start_speed(base: &Base, intake: &Intake, loaded: &[LoadedView]) -> any
                 views.push(FoldedView { view: Arc::clone(shadow), seam: active.seam.clone() });
             }
         }
-        folded.push(FoldedStream { stream: Arc::clone(stream), log: Arc::clone(log) as Arc<dyn LogReplay>, views });
+        let retention = Arc::clone(intake) as Arc<dyn LogRetention>;
+        let live_state = base.live_states.stream();
+        log.bound_live_state(Arc::clone(&live_state));
+        folded.push(FoldedStream {
+            stream: Arc::clone(stream),
+            log: Arc::clone(log) as _,
+            retention,
+            live_state,
+            views,
+        });
     }
-    Speed::start(folded, Arc::clone(&base.clock)).await.context("cannot start the speed layer")
+    Speed::start(folded, Arc::clone(&base.clock), &base.vitals).await.context("cannot start the speed layer")
 }
 
 /// Makes the log keep everything that the speed layer replays after a restart: all events from the seam of each view on.
@@ -149,6 +163,7 @@ pub fn start_batch(
     settings: BatchSettings,
 ) -> anyhow::Result<Arc<Batch>> {
     let handles = LayerHandles {
+        vitals: base.vitals.clone(),
         lake: base.lake.clone(),
         streams: base.streams.clone(),
         views: Arc::clone(views),
@@ -175,8 +190,8 @@ fn oldest_offsets(streams: &[Arc<Stream>], intake: &Intake) -> Vec<(StreamName, 
 
 /// Opens the quarantine of every stream.
 pub async fn open_quarantine(base: &Base, settings: QuarantineSettings) -> anyhow::Result<Arc<Quarantine>> {
-    let (data, streams) = (base.local.clone(), base.streams.clone());
-    let opened =
-        tokio::task::spawn_blocking(move || Quarantine::open(&data, streams.iter().map(|s| &s.name), settings)).await;
+    let (data, streams, vitals) = (base.local.clone(), base.streams.clone(), base.vitals.clone());
+    let open = move || Quarantine::open(&data, streams.iter().map(|s| &s.name), settings, &vitals);
+    let opened = tokio::task::spawn_blocking(open).await;
     Ok(Arc::new(opened.context("opening the quarantine failed")?.context("cannot open the quarantine")?))
 }

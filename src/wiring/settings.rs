@@ -9,8 +9,8 @@ use anyhow::bail;
 use batch::{BatchSettings, CompactionSettings, RetrySettings};
 use intake::archive::ArchiverSettings;
 use intake::lateness::LatenessSettings;
-use intake::log::LogSettings;
-use intake::partition::PartitionSettings;
+use intake::log::{LogIo, LogSettings, injected_faults};
+use intake::partition::{KeyRetention, PartitionSettings};
 use intake::quarantine::QuarantineSettings;
 use serving::http::Origins;
 use shared::sql::Definitions;
@@ -62,6 +62,7 @@ impl WiringSettings {
             log: LogSettings {
                 segment_bytes: limits.log_segment_bytes,
                 keep_events: limits.dedup_horizon_events,
+                io: LogIo { faults: injected_faults() },
                 ..LogSettings::default()
             },
             lateness: LatenessSettings {
@@ -69,6 +70,11 @@ impl WiringSettings {
                 ..LatenessSettings::default()
             },
             dedup_horizon_events: limits.dedup_horizon_events,
+            idempotency: KeyRetention {
+                keep: Duration::from_millis(limits.idempotency_keep_ms),
+                bytes_max: usize::try_from(limits.idempotency_bytes_max).unwrap_or(usize::MAX),
+                ..KeyRetention::default()
+            },
             ..PartitionSettings::default()
         }
     }
@@ -86,6 +92,7 @@ impl WiringSettings {
         ArchiverSettings {
             file_rows: usize::try_from(self.limits.archive_file_rows).unwrap_or(usize::MAX),
             wait: Duration::from_millis(self.limits.archive_wait_ms),
+            backlog_bytes_max: self.limits.archive_backlog_bytes_max,
             ..ArchiverSettings::default()
         }
     }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use lake::Lake;
 use shared::clock::Clock;
+use shared::live_state::LiveStates;
 use shared::sql::Definitions;
 use shared::stream::Stream;
+use shared::vital::Vitals;
 
 use crate::adopt_definitions;
 use crate::ownership::{LogStarts, Ownership};
@@ -23,6 +25,10 @@ pub struct Base {
     /// The declared streams, with the columns that only stored events still have.
     pub streams: Vec<Arc<Stream>>,
     pub clock: Arc<dyn Clock>,
+    /// The threads and tasks without which the server has to stop.
+    pub vitals: Vitals,
+    /// The bound of the live state of all views.
+    pub live_states: LiveStates,
 }
 
 /// The opened storage of a server.
@@ -50,7 +56,9 @@ impl Storage {
         let streams = adopt_definitions::adopt(&lake, &local, definitions).await?;
         let log_starts = ownership.log_starts(&streams, &local).await?;
         adopt_definitions::note_dedup_horizons(&lake, &streams, settings.limits.dedup_horizon_events).await?;
-        Ok(Storage { base: Base { local, lake, streams, clock }, ownership, log_starts, lock })
+        let live_states = LiveStates::new(settings.limits.live_state_bytes_max);
+        let base = Base { local, lake, streams, clock, vitals: Vitals::default(), live_states };
+        Ok(Storage { base, ownership, log_starts, lock })
     }
 }
 

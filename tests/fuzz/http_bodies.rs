@@ -10,8 +10,8 @@ use axum::http::{Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use intake::decode::Decoded;
-use intake::http::{StreamDirectory, StreamWriter, WriteReceipt, routes};
-use intake::partition::{IdempotencyKey, SubmitError};
+use intake::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt, routes};
+use intake::partition::IdempotencyKey;
 use intake::quarantine::RejectedLines;
 use problem::{CONTENT_TYPE, Problem};
 use serde_json::Value;
@@ -47,7 +47,7 @@ impl StreamWriter for Sink {
 
     fn record_rejected(&self, _: RejectedLines, _: u64) {}
 
-    fn submit(&self, decoded: Decoded, _: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, SubmitError>> {
+    fn submit(&self, decoded: Decoded, _: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
         let accepted = decoded.rows.num_rows() as u64;
         let receipt = WriteReceipt { accepted, offsets: BTreeMap::new(), ..WriteReceipt::default() };
         async move { Ok(receipt) }.boxed()

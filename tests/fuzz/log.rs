@@ -8,13 +8,14 @@ use arrow::array::RecordBatch;
 use intake::decode::{Options, decode};
 use intake::event_id::hash_ids;
 use intake::log::{LogError, inspect};
-use intake::partition::{OnFatal, PartitionSettings, Submission};
+use intake::partition::{PartitionSettings, Submission};
 use intake::streams::Intake;
 use shared::clock::{Clock, ManualClock};
 use shared::handoff::LogReplay;
 use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
 use shared::time::Micros;
+use shared::vital::Vitals;
 
 use crate::fuzzer::{Target, fuzz, kind_of};
 
@@ -29,9 +30,8 @@ fn stream() -> Arc<Stream> {
 
 fn open(dir: &Path) -> Result<Intake, LogError> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Micros(1_000)));
-    let on_fatal: OnFatal = Arc::new(|reason: &str| panic!("{reason}"));
     let settings = PartitionSettings { dedup_horizon_events: 64, ..PartitionSettings::default() };
-    Intake::open(dir, &[stream()], &settings, &clock, &on_fatal)
+    Intake::open(dir, &[stream()], &settings, &clock, &Vitals::default())
 }
 
 /// The events of a log, in their order.

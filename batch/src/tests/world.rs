@@ -299,6 +299,7 @@ impl World {
 
 fn layers(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) -> LayerHandles {
     LayerHandles {
+        vitals: Default::default(),
         lake: lake.clone(),
         streams: vec![Arc::clone(&log.stream)],
         views: Arc::clone(views),

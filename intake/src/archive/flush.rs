@@ -1,6 +1,10 @@
-//! Divides pending rows into files: one per event date, each in order of event time and with its ledger.
+//! Divides pending rows into commits, and each commit into files: one per event date, each in order of event time and with
+//! its ledger.
 
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
@@ -36,13 +40,51 @@ impl Flush {
         Flush { from: Offset(self.from.0 + known as u64), rows, ..*self }
     }
 
+    /// Divides the rows into the parts of separate commits, in order of their offsets, so that many dates make progress: a
+    /// commit has at most `dates_max` dates. It may have more where events jump between dates, since a date then has a file
+    /// in many commits: all commits together have at most twice as many files as one commit would have.
+    pub fn commits(self, dates_max: usize) -> Vec<Flush> {
+        let dates: Vec<DatePartition> = self.times().iter().map(|time| date_of(*time)).collect();
+        let files_max = 2 * dates.iter().collect::<HashSet<_>>().len();
+        let mut dates_max = dates_max.max(1);
+        let ends = loop {
+            let (ends, files) = commit_ends(&dates, dates_max);
+            if files <= files_max {
+                break ends;
+            }
+            dates_max *= 2;
+        };
+        let mut start = 0;
+        let commit = |end: usize| {
+            let (from, to) = (self.from.0 + start as u64, self.from.0 + end as u64);
+            let rows = self.rows.slice(start, end - start);
+            start = end;
+            let latest_watermark = self.watermark_after(end);
+            Flush { from: Offset(from), to: Offset(to), latest_watermark, rows, ..self }
+        };
+        ends.into_iter().map(commit).collect()
+    }
+
+    /// The partition's watermark after the first `rows` rows: each row records the watermark before it.
+    fn watermark_after(&self, rows: usize) -> Micros {
+        if rows == self.rows.num_rows() {
+            return self.latest_watermark;
+        }
+        let before_each = self.rows.column(self.rows.num_columns() - 1).as_primitive::<TimestampMicrosecondType>();
+        if before_each.is_null(rows) { Micros::MIN } else { Micros(before_each.value(rows)) }
+    }
+
+    fn times(&self) -> &[i64] {
+        self.rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values()
+    }
+
     /// Divides the rows into files, by date.
     pub fn parts(&self) -> Result<Vec<ArchiveFileRows>, ArrowError> {
-        let times = self.rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
+        let times = self.times();
         let mut order: Vec<u32> = (0..times.len() as u32).collect();
         // Stable, so that equal times stay in log order; and fast where events arrived nearly in order.
         order.sort_by_key(|row| times[*row as usize]);
-        let date = |row: &u32| DatePartition::of_day(Micros(times[*row as usize]).day());
+        let date = |row: &u32| date_of(times[*row as usize]);
         order.chunk_by(|a, b| date(a) == date(b)).map(|rows| self.part(date(&rows[0]), rows)).collect()
     }
 
@@ -58,5 +100,49 @@ impl Flush {
         };
         let rows = take_record_batch(&self.rows, &UInt32Array::from_iter_values(rows.iter().copied()))?;
         Ok(ArchiveFileRows { date, rows, tags })
+    }
+}
+
+/// The date of the file of an event.
+fn date_of(time: i64) -> DatePartition {
+    DatePartition::of_day(Micros(time).day())
+}
+
+/// Divides rows with these dates into commits of at most `dates_max` dates each. Returns where each ends, and the number of
+/// files of all commits.
+fn commit_ends<D: Copy + Eq + Hash>(dates: &[D], dates_max: usize) -> (Vec<usize>, usize) {
+    let (mut ends, mut files) = (Vec::new(), 0);
+    let mut of_commit = HashSet::new();
+    for (row, date) in dates.iter().enumerate() {
+        if !of_commit.contains(date) && of_commit.len() == dates_max {
+            ends.push(row);
+            files += of_commit.len();
+            of_commit.clear();
+        }
+        of_commit.insert(*date);
+    }
+    ends.push(dates.len());
+    (ends, files + of_commit.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn commits_cover_all_rows_with_few_files(
+            dates in prop::collection::vec(0u8..80, 1..300), dates_max in 1usize..20,
+        ) {
+            let (ends, files) = commit_ends(&dates, dates_max);
+            prop_assert!(ends.is_sorted() && ends.last() == Some(&dates.len()));
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let of_commits: Vec<usize> =
+                starts.zip(&ends).map(|(from, to)| dates[from..*to].iter().collect::<HashSet<_>>().len()).collect();
+            prop_assert!(of_commits.iter().all(|dates| (1..=dates_max).contains(dates)), "{:?}", of_commits);
+            prop_assert_eq!(of_commits.iter().sum::<usize>(), files);
+        }
     }
 }

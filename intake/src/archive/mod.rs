@@ -26,6 +26,7 @@ use shared::ids::{Offset, Partition, StreamName};
 use shared::limits;
 use shared::seam::Cut;
 use shared::stream::Stream;
+use shared::vital::Vitals;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -42,8 +43,12 @@ pub struct ArchiverSettings {
     pub file_rows: usize,
     /// Longest time an event waits for its file.
     pub wait: Duration,
-    /// Rows waiting for the archiver before the log writer has to wait.
-    pub queue_rows_max: usize,
+    /// Memory of pending rows, in bytes, after which a file is written without waiting for more.
+    pub file_bytes: usize,
+    /// Memory of the batches that wait for the archiver, in bytes; further ones are read from the log again.
+    pub queue_bytes_max: usize,
+    /// Bytes of a partition's log that may wait for the archive before events are refused.
+    pub backlog_bytes_max: u64,
     /// Pause after the first failure; it doubles up to `retry_max`.
     pub retry_first: Duration,
     /// Longest pause between two attempts.
@@ -55,7 +60,9 @@ impl Default for ArchiverSettings {
         ArchiverSettings {
             file_rows: limits::ARCHIVE_FILE_ROWS,
             wait: Duration::from_millis(limits::ARCHIVE_WAIT_MS),
-            queue_rows_max: limits::HANDOFF_QUEUE_ROWS_MAX,
+            file_bytes: limits::ARCHIVE_FILE_BYTES,
+            queue_bytes_max: limits::HANDOFF_QUEUE_BYTES_MAX,
+            backlog_bytes_max: limits::ARCHIVE_BACKLOG_BYTES_MAX,
             retry_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
         }
@@ -85,6 +92,8 @@ pub struct ArchiverContext {
     pub retention: Arc<dyn LogRetention>,
     /// The runtime for reads and writes of the lake; it must be multi-threaded.
     pub runtime: Handle,
+    /// Receives the failure of an archiver.
+    pub vitals: Vitals,
 }
 
 /// The archivers of one stream, one thread per partition. Dropping it stops them; the next start replays uncommitted
@@ -112,7 +121,7 @@ impl StreamArchiver {
     ) -> std::io::Result<StreamArchiver> {
         let mut partitions = BTreeMap::new();
         for partition in (0..stream.partitions).map(Partition) {
-            let queue = Arc::new(ArchiveQueue::new(settings.queue_rows_max));
+            let queue = Arc::new(ArchiveQueue::new(settings.queue_bytes_max));
             let status = Arc::new(Mutex::new(ArchiveStatus::default()));
             let (sender, archived) = watch::channel(None);
             let (_, head) = context.log.range(partition);
@@ -125,8 +134,7 @@ impl StreamArchiver {
                 status.clone(),
                 sender,
             );
-            let name = format!("archive-{}-{partition}", stream.name);
-            let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(head))?;
+            let thread = context.vitals.spawn_thread(worker.name.clone(), move || worker.run(head))?;
             partitions.insert(partition, PartitionArchiver { queue, status, archived, thread: Some(thread) });
         }
         Ok(StreamArchiver { stream: stream.name.clone(), partitions })

@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition};
+use shared::retained_bytes::{RetainedBytes, row_bytes};
 use shared::stream::Stream;
 use shared::time::Micros;
 
@@ -28,6 +29,9 @@ pub(super) struct PendingRows {
     to: Offset,
     latest_watermark: Micros,
     since: Option<Instant>,
+    retained: RetainedBytes,
+    /// Bytes of the rows that the coalescer may still hold.
+    coalescing_bytes: usize,
 }
 
 impl PendingRows {
@@ -46,6 +50,8 @@ impl PendingRows {
             to: from,
             latest_watermark: Micros::MIN,
             since: None,
+            retained: RetainedBytes::default(),
+            coalescing_bytes: 0,
         }
     }
 
@@ -57,6 +63,11 @@ impl PendingRows {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         (self.to.0 - self.from.0) as usize
+    }
+
+    /// Memory that the rows keep alive, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.retained.bytes() + self.coalescing_bytes
     }
 
     /// When the oldest row was added.
@@ -71,8 +82,10 @@ impl PendingRows {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        let bytes = row_bytes(&rows);
         self.coalescer.push_batch(self.archive_rows(&rows, batch.arrived_at)?)?;
-        self.collect();
+        // Rows that were pushed before are complete by now if any are.
+        self.coalescing_bytes = if self.collect() { bytes } else { self.coalescing_bytes + bytes };
         self.to = batch.end_offset();
         self.latest_watermark = batch.watermark;
         self.since.get_or_insert_with(shared::clock::monotonic_now);
@@ -85,6 +98,7 @@ impl PendingRows {
             return Ok(None);
         }
         self.coalescer.finish_buffered_batch()?;
+        self.coalescing_bytes = 0;
         self.collect();
         let rows = concat_batches(&self.schema, &self.batches)?;
         self.batches.clear();
@@ -98,13 +112,18 @@ impl PendingRows {
         };
         self.from = self.to;
         self.since = None;
+        self.retained = RetainedBytes::default();
         Ok(Some(flush))
     }
 
-    fn collect(&mut self) {
+    /// Collects complete batches; returns whether there was one.
+    fn collect(&mut self) -> bool {
+        let before = self.batches.len();
         while let Some(batch) = self.coalescer.next_completed_batch() {
+            self.retained.add(&batch);
             self.batches.push(batch);
         }
+        self.batches.len() > before
     }
 
     /// Adds the columns of the archive to rows of the log, which start at the offset expected next.

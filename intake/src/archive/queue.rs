@@ -1,30 +1,27 @@
-//! Queues log items for an archiver, in order and bounded in rows; a full queue blocks the log writer.
+//! Hands the items of the log to an archiver, in order. A full queue keeps positions, which the archiver reads from the log.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use shared::handoff::{LogItem, LogSink, Stopped};
+use shared::log_queue::{LogQueue, QueuedItem};
 use tokio::sync::watch;
 
 /// The queue between a partition's log writer and its archiver.
 pub(super) struct ArchiveQueue {
-    rows_max: usize,
     state: Mutex<ArchiveQueueState>,
     changed: Condvar,
     closing: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct ArchiveQueueState {
-    items: VecDeque<LogItem>,
-    rows: usize,
+    items: LogQueue,
     closed: bool,
 }
 
 /// The result of waiting for the next item.
 pub(super) enum QueueNext {
-    Item(LogItem),
+    Item(QueuedItem),
     /// The deadline passed first.
     TimedOut,
     /// The archiver has to stop; queued items are in the log.
@@ -32,14 +29,16 @@ pub(super) enum QueueNext {
 }
 
 impl ArchiveQueue {
-    pub fn new(rows_max: usize) -> ArchiveQueue {
+    /// Creates a queue that holds batches of at most `bytes_max` bytes, or a single larger one.
+    pub fn new(bytes_max: usize) -> ArchiveQueue {
         let (closing, _) = watch::channel(false);
-        ArchiveQueue { rows_max, state: Mutex::default(), changed: Condvar::new(), closing }
+        let state = Mutex::new(ArchiveQueueState { items: LogQueue::new(bytes_max), closed: false });
+        ArchiveQueue { state, changed: Condvar::new(), closing }
     }
 
-    /// Rows waiting.
+    /// Rows waiting in memory.
     pub fn rows(&self) -> usize {
-        self.state.lock().rows
+        self.state.lock().items.rows()
     }
 
     /// Waits for the next item until `deadline`.
@@ -49,9 +48,7 @@ impl ArchiveQueue {
             if state.closed {
                 return QueueNext::Closed;
             }
-            if let Some(item) = state.items.pop_front() {
-                state.rows -= item.rows();
-                self.changed.notify_all();
+            if let Some(item) = state.items.pop() {
                 return QueueNext::Item(item);
             }
             match deadline {
@@ -87,17 +84,12 @@ impl ArchiveQueue {
 
 impl LogSink for ArchiveQueue {
     fn push(&self, item: LogItem) -> Result<(), Stopped> {
-        let rows = item.rows();
         let mut state = self.state.lock();
-        // An item larger than the bound is queued alone.
-        while !state.closed && state.rows > 0 && state.rows + rows > self.rows_max {
-            self.changed.wait(&mut state);
-        }
         if state.closed {
             return Err(Stopped);
         }
-        state.rows += rows;
-        state.items.push_back(item);
+        state.items.push(item);
+        drop(state);
         self.changed.notify_all();
         Ok(())
     }
@@ -112,44 +104,21 @@ mod tests {
     use super::super::tests::batch;
     use super::*;
 
-    fn item(first: u64, rows: usize) -> LogItem {
-        LogItem::Batch(Arc::new(batch(first, &vec![0; rows])))
-    }
-
-    fn first(next: QueueNext) -> Offset {
-        match next {
-            QueueNext::Item(LogItem::Batch(batch)) => batch.first_offset,
-            _ => panic!("expected a batch"),
-        }
-    }
-
     #[test]
-    fn a_full_queue_accepts_the_next_item_when_there_is_room() {
-        let queue = Arc::new(ArchiveQueue::new(10));
-        queue.push(item(0, 25)).unwrap();
-        let pusher = {
-            let queue = queue.clone();
-            std::thread::spawn(move || (0..50).try_for_each(|i| queue.push(item(25 + 4 * i, 4))))
-        };
-        assert_eq!(first(queue.next(None)), Offset(0));
-        for i in 0..50 {
-            assert_eq!(first(queue.next(None)), Offset(25 + 4 * i));
-            assert!(queue.rows() <= 10);
+    fn a_full_queue_accepts_every_item_without_waiting_and_hands_out_every_offset() {
+        let queue = ArchiveQueue::new(1);
+        for first in 0..50 {
+            queue.push(LogItem::Batch(Arc::new(batch(4 * first, &[0; 4])))).unwrap();
         }
-        pusher.join().unwrap().unwrap();
-        assert!(matches!(queue.next(Some(Instant::now())), QueueNext::TimedOut));
-    }
-
-    #[test]
-    fn closing_releases_a_blocked_writer() {
-        let queue = Arc::new(ArchiveQueue::new(1));
-        queue.push(item(0, 1)).unwrap();
-        let pusher = {
-            let queue = queue.clone();
-            std::thread::spawn(move || queue.push(item(1, 1)))
-        };
+        assert_eq!(queue.rows(), 4, "only the first batch is in memory");
+        let mut reached = Offset(0);
+        while let QueueNext::Item(item) = queue.next(Some(Instant::now())) {
+            assert!(item.start() >= reached);
+            reached = item.end();
+        }
+        assert_eq!(reached, Offset(200));
         queue.close();
-        assert_eq!(pusher.join().unwrap(), Err(Stopped));
         assert!(matches!(queue.next(None), QueueNext::Closed));
+        assert_eq!(queue.push(LogItem::Batch(Arc::new(batch(200, &[0])))), Err(Stopped));
     }
 }

@@ -104,11 +104,12 @@ impl LogRetention for FakeLog {
 struct TestArchive {
     folder: TempDir,
     log: Arc<FakeLog>,
+    vitals: Vitals,
 }
 
 impl TestArchive {
     fn new() -> TestArchive {
-        TestArchive { folder: tempfile::tempdir().unwrap(), log: Arc::default() }
+        TestArchive { folder: tempfile::tempdir().unwrap(), log: Arc::default(), vitals: Vitals::default() }
     }
 
     fn lake(&self) -> Lake {
@@ -116,13 +117,29 @@ impl TestArchive {
     }
 
     fn archives(&self, file_rows: usize, wait: Duration) -> Archives {
+        self.archives_with(self.settings(file_rows, wait))
+    }
+
+    fn settings(&self, file_rows: usize, wait: Duration) -> ArchiverSettings {
         let retry = Duration::from_millis(1);
-        let settings = ArchiverSettings { file_rows, wait, queue_rows_max: 64, retry_first: retry, retry_max: retry };
+        ArchiverSettings {
+            file_rows,
+            wait,
+            // Some batches fit the queue, others are read from the log.
+            queue_bytes_max: 4_096,
+            retry_first: retry,
+            retry_max: retry,
+            ..ArchiverSettings::default()
+        }
+    }
+
+    fn archives_with(&self, settings: ArchiverSettings) -> Archives {
         let context = ArchiverContext {
             lake: self.lake(),
             log: self.log.clone(),
             retention: self.log.clone(),
             runtime: Handle::current(),
+            vitals: self.vitals.clone(),
         };
         Archives::new([StreamArchiver::start(Arc::new(stream()), context, settings).unwrap()])
     }
@@ -292,6 +309,53 @@ async fn an_archive_ahead_of_its_log_stops_the_archiver() {
     assert!(error.0.contains("before offset 10, but the log ends at 0"), "{error}");
     let sink = archives.stream(&stream().name).unwrap().sink(P).unwrap();
     assert!(sink.push(test.log.append(&[1])).is_err());
+    // The thread reports its failure when it has ended.
+    drop(archives);
+    assert!(test.vitals.failure().is_some_and(|failure| failure.part == "archive-flights-0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_dates_are_committed_in_parts_and_a_restart_keeps_those() {
+    let test = TestArchive::new();
+    let archives = test.at_cuts();
+    let days: Vec<i64> = (0..450).map(|i| i * 7 % 450).collect();
+    push(&archives, test.log.append(&days));
+    let head = cut(&test, &archives).await;
+    test.check(450, &[head]).await;
+    let commits: std::collections::BTreeSet<_> =
+        test.files().await.iter().map(|(tags, ..)| (tags.from, tags.to)).collect();
+    let offsets = |from, to| (Offset(from), Offset(to));
+    assert_eq!(commits.into_iter().collect::<Vec<_>>(), [offsets(0, 200), offsets(200, 400), offsets(400, 450)]);
+    assert_eq!(*test.log.released.lock(), [0, 200, 400, 450].map(Offset), "each commit is progress");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_lake_is_away_no_push_waits_and_memory_stays_within_the_bound() {
+    let test = TestArchive::new();
+    let in_the_way = test.folder.path().join("events");
+    std::fs::write(&in_the_way, "a file where the archive's folder should be").unwrap();
+    let archives = test.at_cuts();
+    for _ in 0..1_000 {
+        push(&archives, test.log.append(&[1; 20]));
+    }
+    let status = archives.stream(&stream().name).unwrap().status()[&P].clone();
+    assert!(status.pending_rows <= 200, "{status:?}");
+    std::fs::remove_file(in_the_way).unwrap();
+    let head = cut(&test, &archives).await;
+    test.check(20_000, &[head]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_trigger_a_write_without_a_cut() {
+    let test = TestArchive::new();
+    let archives = test.archives_with(ArchiverSettings {
+        file_bytes: 10_000,
+        ..test.settings(usize::MAX, Duration::from_secs(100_000))
+    });
+    push(&archives, test.log.append(&[1; 100]));
+    push(&archives, test.log.append(&[1; 1_000]));
+    wait_for(&archives, Offset(1_100)).await.unwrap();
+    test.check(1_100, &[]).await;
 }
 
 #[derive(Debug, Clone)]

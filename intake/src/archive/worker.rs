@@ -7,12 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::error::ArrowError;
+use futures::StreamExt;
 use lake::{ArchiveTags, Commit, DataFile, LakeError, SchemaChange, Table, TablePath};
 use parking_lot::Mutex;
 use serde_json::{Map, json};
-use shared::handoff::{LogBatch, LogItem};
+use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition};
+use shared::limits;
+use shared::log_queue::QueuedItem;
 use shared::stream::{Stream, system_columns};
+use shared::vital;
 use tokio::sync::watch;
 
 use super::flush::{ArchiveFileRows, Flush};
@@ -29,6 +34,8 @@ pub(super) struct ArchiverThread {
     stream: Arc<Stream>,
     partition: Partition,
     app_id: String,
+    /// Name of the thread.
+    pub name: String,
     context: ArchiverContext,
     retry: RetryLoop,
     archived: watch::Sender<Option<Offset>>,
@@ -65,17 +72,21 @@ impl ArchiverThread {
     ) -> ArchiverThread {
         let app_id = ArchiveTags::app_id(&stream.name, partition);
         let retry = RetryLoop { queue, status, settings };
-        ArchiverThread { stream, partition, app_id, context, retry, archived }
+        let name = format!("archive-{}-{partition}", stream.name);
+        ArchiverThread { stream, partition, app_id, name, context, retry, archived }
     }
 
     /// Runs until stopped; `head` is the end of the log when the queue was opened.
-    pub fn run(self, head: Offset) {
+    ///
+    /// # Errors
+    /// Events can no longer reach the archive, and a retry would not help: the process has to stop.
+    pub fn run(self, head: Offset) -> Result<(), String> {
         let _close = CloseOnEnd(self.retry.queue.clone(), self.retry.status.clone());
         match self.work(head) {
-            Ok(()) | Err(ArchiverExit::Stopped) => {}
+            Ok(()) | Err(ArchiverExit::Stopped) => Ok(()),
             Err(ArchiverExit::Broken(error)) => {
-                tracing::error!(stream = %self.stream.name, partition = %self.partition, error, "archiver stopped");
-                self.retry.status.lock().last_error = Some(error);
+                self.retry.status.lock().last_error = Some(error.clone());
+                Err(error)
             }
         }
     }
@@ -95,13 +106,13 @@ impl ArchiverThread {
         loop {
             let deadline = active.pending.since().map(|since| since + self.retry.settings.wait);
             match self.retry.queue.next(deadline) {
-                QueueNext::Item(LogItem::Batch(batch)) => {
-                    active.catch_up(batch.first_offset)?;
-                    active.accept(&batch)?;
-                }
-                QueueNext::Item(LogItem::Cut(cut)) => {
-                    active.catch_up(cut.offset)?;
-                    active.flush()?;
+                QueueNext::Item(item) => {
+                    active.catch_up(item.start())?;
+                    match item {
+                        QueuedItem::Batch(batch) => active.accept(&batch)?,
+                        QueuedItem::Cut(_) => active.flush()?,
+                        QueuedItem::Unqueued(_) => {}
+                    }
                 }
                 QueueNext::TimedOut => active.flush()?,
                 QueueNext::Closed => return Err(ArchiverExit::Stopped),
@@ -175,20 +186,26 @@ impl ActiveArchiver<'_> {
 
     /// Adds a batch that leaves no gap, and commits once there are enough rows.
     fn accept(&mut self, batch: &LogBatch) -> Result<(), ArchiverExit> {
+        vital::reach(&self.worker.name);
         if batch.first_offset > self.pending.end() {
             let (first, expected) = (batch.first_offset, self.pending.end());
             return Err(ArchiverExit::Broken(format!("the log returned offset {first}, expected {expected}")));
         }
         self.pending.add(batch).map_err(|e| ArchiverExit::Broken(format!("cannot add a batch of the log: {e}")))?;
         self.worker.retry.status.lock().pending_rows = self.pending.rows();
-        if self.pending.rows() >= self.worker.retry.settings.file_rows { self.flush() } else { Ok(()) }
+        let ArchiverSettings { file_rows, file_bytes, .. } = self.worker.retry.settings;
+        if self.pending.rows() >= file_rows || self.pending.bytes() >= file_bytes { self.flush() } else { Ok(()) }
     }
 
-    /// Commits all pending rows.
+    /// Commits all pending rows, in several commits if they have many dates: what is committed is kept.
     fn flush(&mut self) -> Result<(), ArchiverExit> {
-        let broken = |e| ArchiverExit::Broken(format!("cannot divide the rows into files: {e}"));
-        let Some(mut flush) = self.pending.take().map_err(broken)? else { return Ok(()) };
-        let mut parts = flush.parts().map_err(broken)?;
+        let Some(flush) = self.pending.take().map_err(cannot_divide)? else { return Ok(()) };
+        flush.commits(limits::ARCHIVE_COMMIT_DATES).into_iter().try_for_each(|commit| self.commit(commit))
+    }
+
+    /// Writes the files of one commit, and commits them.
+    fn commit(&self, mut flush: Flush) -> Result<(), ArchiverExit> {
+        let mut parts = flush.parts().map_err(cannot_divide)?;
         // Written, but not known to be committed: a later attempt reuses them.
         let mut files: Vec<DataFile> = Vec::with_capacity(parts.len());
         let lost = |error: LakeError| match error {
@@ -214,7 +231,7 @@ impl ActiveArchiver<'_> {
                 tracing::info!(%present, unused = ?unused.err(), "the archive is ahead of this archiver");
                 flush = flush.after(present);
                 files.clear();
-                parts = flush.parts().map_err(broken)?;
+                parts = flush.parts().map_err(cannot_divide)?;
             }
             if parts.is_empty() {
                 return Ok(Ok(false));
@@ -235,10 +252,18 @@ impl ActiveArchiver<'_> {
         parts: &[ArchiveFileRows],
         files: &mut Vec<DataFile>,
     ) -> Result<(), LakeError> {
-        for part in &parts[files.len()..] {
-            let mut file = self.table.write_parquet(part.date, std::slice::from_ref(&part.rows)).await?;
-            file.tags = part.tags.to_tags();
-            files.push(file);
+        let write = |part: &ArchiveFileRows| {
+            let (date, rows, tags) = (part.date, part.rows.clone(), part.tags.to_tags());
+            async move {
+                let mut file = self.table.write_parquet(date, std::slice::from_ref(&rows)).await?;
+                file.tags = tags;
+                Ok::<DataFile, LakeError>(file)
+            }
+        };
+        let unwritten = parts[files.len()..].iter().map(write).collect::<Vec<_>>();
+        let mut written = futures::stream::iter(unwritten).buffered(limits::ARCHIVE_FILES_AT_ONCE);
+        while let Some(file) = written.next().await {
+            files.push(file?);
         }
         let info = json!({"partition": flush.partition, "from": flush.from, "to": flush.to});
         let info = info.as_object().cloned().unwrap_or_else(Map::new);
@@ -266,6 +291,10 @@ impl ActiveArchiver<'_> {
         let retention = &self.worker.context.retention;
         retention.release(&self.worker.stream.name, self.worker.partition, READER, archived);
     }
+}
+
+fn cannot_divide(error: ArrowError) -> ArchiverExit {
+    ArchiverExit::Broken(format!("cannot divide the rows into files: {error}"))
 }
 
 /// Transaction versions are offsets, which start at 0.

@@ -9,6 +9,7 @@ use lake::{ArchiveTags, Lake, TablePath};
 use parking_lot::Mutex;
 use shared::ids::{Partition, StreamName};
 use shared::time::Day;
+use shared::vital::Vitals;
 
 /// Interval between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(5);
@@ -29,11 +30,10 @@ struct ArchiveFigures {
 
 impl HistoryWatch {
     /// Starts polling, until the last reference to the watch is dropped. Call it within a Tokio runtime.
-    #[expect(clippy::disallowed_methods, reason = "the task ends when its handle is dropped")]
-    pub fn start(lake: &Lake, streams: Vec<StreamName>) -> Arc<HistoryWatch> {
+    pub fn start(lake: &Lake, streams: Vec<StreamName>, vitals: &Vitals) -> Arc<HistoryWatch> {
         let watch = Arc::new(HistoryWatch::default());
         let (weak, lake) = (Arc::downgrade(&watch), lake.clone());
-        tokio::spawn(async move {
+        vitals.spawn_task("history watch", async move {
             while let Some(watch) = weak.upgrade() {
                 for stream in &streams {
                     // Figures that cannot be read stay unchanged: runs and archivers report errors of the lake.

@@ -58,10 +58,26 @@ pub trait StreamWriter: Send + Sync {
     /// gets the first receipt again. A request without valid events is submitted only if it has a key.
     ///
     /// # Errors
-    /// Nothing was written for [`SubmitError::KeyReused`], [`SubmitError::Busy`] and [`SubmitError::DiskFull`] in a
-    /// stream of one partition. In one of several, a full disk may have hit only some; a retry completes the others.
-    fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>)
-    -> BoxFuture<'_, Result<WriteReceipt, SubmitError>>;
+    /// The error says what was written all the same: of several partitions, one may have had no room.
+    fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>>;
+}
+
+/// Why not all events of a request were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteError {
+    /// The error of the first partition that refused its part.
+    pub cause: SubmitError,
+    /// The parts that were written; a retry finds them by their ids or its key.
+    pub written: WriteReceipt,
+    /// The partitions that refused their part.
+    pub refused: Vec<Partition>,
+}
+
+impl From<SubmitError> for WriteError {
+    /// Nothing was written.
+    fn from(cause: SubmitError) -> WriteError {
+        WriteError { cause, written: WriteReceipt::default(), refused: Vec::new() }
+    }
 }
 
 /// The outcome of a request: counts of its events by what happened to them.

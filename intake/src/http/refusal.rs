@@ -3,11 +3,12 @@
 use axum::http::{HeaderValue, header};
 use problem::{Code, Problem};
 use shared::ids::StreamName;
-use shared::limits::{IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
+use shared::limits::{BACKLOG_RETRY_AFTER_SECONDS, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 use shared::sql::suggest::in_parentheses;
 
 use super::body::BodyError;
 use super::encoding::UnpackError;
+use super::{WriteError, WriteReceipt};
 use crate::decode::{DecodeError, Decoded};
 use crate::partition::SubmitError;
 
@@ -96,12 +97,37 @@ impl From<DecodeError> for Problem {
     }
 }
 
+impl From<WriteError> for Problem {
+    /// The problem of the cause. If some partitions wrote their part, it says which, and how many events they accepted.
+    fn from(WriteError { cause, written, refused }: WriteError) -> Problem {
+        if written == WriteReceipt::default() {
+            return Problem::from(cause);
+        }
+        let WriteReceipt { accepted, duplicates, late, offsets, .. } = written;
+        let detail = format!(
+            "{cause}; {accepted} events of the request were accepted, those of {} partitions were not: send the request \
+             again with its ids or Idempotency-Key",
+            refused.len()
+        );
+        Problem::from(cause)
+            .with_detail(detail)
+            .with("accepted", accepted)
+            .with("duplicates", duplicates)
+            .with("late", late)
+            .with("offsets", serde_json::json!(offsets))
+            .with("refused_partitions", serde_json::json!(refused))
+    }
+}
+
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Problem {
         let detail = error.to_string();
         match error {
             SubmitError::Busy => busy(detail),
-            SubmitError::DiskFull => Problem::new(Code::DiskFull, detail),
+            SubmitError::Behind(_) | SubmitError::LiveState(_) => {
+                Problem::new(Code::Busy, detail).retry_after(BACKLOG_RETRY_AFTER_SECONDS)
+            }
+            SubmitError::Exhausted(_) => Problem::new(Code::DiskFull, detail),
             SubmitError::Stopped => Problem::new(Code::Stopping, detail),
             SubmitError::KeyReused => Problem::new(Code::IdempotencyKeyReused, detail),
             SubmitError::TooLarge { .. } => Problem::new(Code::TooLarge, detail),

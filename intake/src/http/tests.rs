@@ -11,6 +11,7 @@ use shared::limits::EVENT_BODY_BYTES_MAX;
 use tower::ServiceExt;
 
 use super::*;
+use crate::log::Exhausted;
 
 /// Accepts everything, or refuses everything, and records what was submitted.
 #[derive(Default)]
@@ -48,16 +49,12 @@ impl StreamWriter for Recorder {
         self.1.rejected.lock().unwrap().push(rejected);
     }
 
-    fn submit(
-        &self,
-        decoded: Decoded,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, SubmitError>> {
+    fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
         let rows = decoded.rows.num_rows();
         self.1.fingerprints.lock().unwrap().extend(key.as_ref().map(|key| key.body));
         self.1.submitted.lock().unwrap().push((rows, key.map(|key| key.key)));
         let written = match &self.1.refuse {
-            Some(error) => Err(error.clone()),
+            Some(error) => Err(error.clone().into()),
             None => Ok(WriteReceipt {
                 accepted: rows as u64,
                 duplicates: 1,
@@ -286,7 +283,8 @@ async fn unknown_streams_get_the_nearest_name() {
 async fn refusals_of_the_writer_have_their_status() {
     for (error, status, code) in [
         (SubmitError::Busy, 429, "busy"),
-        (SubmitError::DiskFull, 507, "disk_full"),
+        (SubmitError::Exhausted(Exhausted::Disk), 507, "disk_full"),
+        (SubmitError::Exhausted(Exhausted::OpenFiles), 507, "disk_full"),
         (SubmitError::Stopped, 503, "stopping"),
         (SubmitError::KeyReused, 422, "idempotency_key_reused"),
         (SubmitError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),

@@ -2,8 +2,8 @@
 //! doubt ends all writing.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use super::columns::ColumnWriter;
 use super::cursor::Frame;
 use super::error::{CommitError, LogError};
 use super::frame::{FrameHeader, FramePayload, put_frame};
+use super::io::{self, Exhausted, LogIo};
 use super::recover::recover;
-use super::segment;
-use super::settings::{IoStep, LogSettings};
+use super::segment::{self, LogFolder};
+use super::settings::LogSettings;
 use super::store::SegmentStore;
 use super::totals::Totals;
 
@@ -27,10 +28,12 @@ const BUFFER_BYTES_KEPT: usize = 64 * 1024 * 1024;
 
 /// The only writer of a partition's log.
 pub(crate) struct Appender {
-    dir: PathBuf,
+    dir: LogFolder,
     settings: LogSettings,
     store: Arc<SegmentStore>,
     file: File,
+    /// The file of the next segment, opened ahead: a process without free file descriptors can still write its log.
+    spare: Option<File>,
     salt: u32,
     columns: ColumnWriter,
     /// Frames of the current group.
@@ -63,9 +66,10 @@ pub(crate) fn open(
     settings: LogSettings,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
 ) -> Result<OpenedLog, LogError> {
-    std::fs::create_dir_all(dir).map_err(LogError::io(dir))?;
+    io::create_folder(dir).map_err(LogError::io(dir))?;
     let lock = lock(dir)?;
-    let mut recovered = recover(dir, partition, &stream, each)?;
+    let dir = LogFolder::open(dir)?;
+    let mut recovered = recover(&dir, &settings.io, partition, &stream, each)?;
     let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
     let (header, mut file) = match recovered.last {
         Some((header, file)) if header.columns == stream.declared() => (header, file),
@@ -74,18 +78,19 @@ pub(crate) fn open(
             // Replaced in one step: an empty segment with the old columns has the name that the new one needs.
             drop((header, file));
             recovered.segments.pop();
-            start_segment(dir, &settings, partition, totals, &stream, &mut recovered.segments)?
+            start_segment(&dir, &settings.io, partition, totals, &stream, &mut recovered.segments)?
         }
-        _ => start_segment(dir, &settings, partition, totals, &stream, &mut recovered.segments)?,
+        _ => start_segment(&dir, &settings.io, partition, totals, &stream, &mut recovered.segments)?,
     };
-    let durable_bytes = file.seek(SeekFrom::End(0)).map_err(LogError::io(dir))?;
+    let durable_bytes = file.seek(SeekFrom::End(0)).map_err(LogError::io(&dir.path))?;
     let store =
         Arc::new(SegmentStore::new(stream.clone(), partition, recovered.segments, totals.head(), settings.keep_events));
-    let appender = Appender {
-        dir: dir.to_owned(),
+    let mut appender = Appender {
+        dir,
         settings,
         store: store.clone(),
         file,
+        spare: None,
         salt: header.salt,
         columns: ColumnWriter::new(stream.declared()),
         group: Vec::new(),
@@ -95,18 +100,20 @@ pub(crate) fn open(
         poisoned: None,
         _lock: lock,
     };
+    appender.open_spare();
     Ok(OpenedLog { appender, store, totals, last_arrived_at: recovered.last_arrived_at })
 }
 
 fn start_segment(
-    dir: &Path,
-    settings: &LogSettings,
+    dir: &LogFolder,
+    io: &LogIo,
     partition: Partition,
     totals: Totals,
     stream: &Stream,
     segments: &mut Vec<segment::Segment>,
 ) -> Result<(segment::SegmentHeader, File), LogError> {
-    let (segment, header, file) = segment::create(dir, settings, partition, totals, stream.declared())?;
+    let mut file = io.create(&dir.spare()).map_err(LogError::io(&dir.path))?;
+    let (segment, header) = segment::install(dir, io, &mut file, partition, totals, stream.declared())?;
     segments.push(segment);
     Ok((header, file))
 }
@@ -177,17 +184,17 @@ impl Appender {
 
     fn write_group(&mut self, after: Totals) -> Result<Duration, CommitError> {
         self.refuse_if_poisoned()?;
-        let written = self.settings.check(IoStep::Write).and_then(|()| self.file.write_all(&self.group));
+        let written = self.settings.io.write(&mut self.file, &self.group);
         let bytes = self.group.len() as u64;
         self.group.clear();
         self.group.shrink_to(BUFFER_BYTES_KEPT);
         if let Err(error) = written {
-            return Err(self.truncate_failed_write(error));
+            return Err(self.refuse_group("write to", &error));
         }
         let sync_started = shared::clock::monotonic_now();
         // I8: after a failed sync the kernel may have dropped the pages and marked them clean; a second sync would lie.
-        if let Err(error) = self.settings.check(IoStep::Sync).and_then(|()| self.file.sync_data()) {
-            return Err(self.poison(format!("sync of the log failed: {error}")));
+        if let Err(error) = self.settings.io.sync(&self.file) {
+            return Err(self.refuse_group("sync of", &error));
         }
         self.durable_bytes += bytes;
         self.durable = after;
@@ -195,45 +202,69 @@ impl Appender {
         Ok(sync_started.elapsed())
     }
 
-    /// Truncates the file to its durable bytes after a failed write, if the disk was only full.
-    fn truncate_failed_write(&mut self, error: io::Error) -> CommitError {
-        if error.kind() != io::ErrorKind::StorageFull {
-            return self.poison(format!("write to the log failed: {error}"));
-        }
-        let position = self.durable_bytes;
-        let cut = self.settings.check(IoStep::Truncate).and_then(|()| {
-            self.file.set_len(position)?;
-            self.file.seek(SeekFrom::Start(position)).map(|_| ())
-        });
-        match cut {
-            Ok(()) => CommitError::DiskFull,
-            Err(error) => self.poison(format!("the disk is full, and the log could not be truncated: {error}")),
+    /// Cuts the file back to its durable bytes, durably, after a write or sync that failed for lack of room: the group must
+    /// not count after a restart either. After any other error the content of the disk is in doubt.
+    fn refuse_group(&mut self, what: &str, error: &std::io::Error) -> CommitError {
+        let Some(exhausted) = Exhausted::of(error) else {
+            return self.poison(format!("{what} the log failed: {error}"));
+        };
+        match self.settings.io.truncate(&mut self.file, self.durable_bytes) {
+            Ok(()) => exhausted.into(),
+            Err(cut) => self.poison(format!("{what} the log failed ({error}), and it could not be truncated: {cut}")),
         }
     }
 
     /// Starts the next segment if the last one has reached its size. The old one is durable already.
     fn roll_if_full(&mut self) -> Result<(), CommitError> {
         self.refuse_if_poisoned()?;
-        let (before, stream) = (self.durable, &self.store.stream);
+        self.open_spare();
         // A segment without events has the name that the next one would get.
-        let empty = self.store.last_first() == before.head();
+        let empty = self.store.last_first() == self.durable.head();
         if self.durable_bytes < self.settings.segment_bytes || empty {
             return Ok(());
         }
-        match segment::create(&self.dir, &self.settings, self.store.partition, before, stream.declared()) {
-            Ok((segment, header, file)) => {
+        // Without room for the next segment nothing was lost: the full one is unchanged, and the next group tries again.
+        let mut file = match self.spare.take().map_or_else(|| self.settings.io.create(&self.dir.spare()), Ok) {
+            Ok(file) => file,
+            Err(error) => return Err(self.refuse_segment("create", &error)),
+        };
+        let (before, columns) = (self.durable, self.store.stream.declared());
+        let installed =
+            segment::install(&self.dir, &self.settings.io, &mut file, self.store.partition, before, columns);
+        match installed {
+            Ok((segment, header)) => {
                 self.file = file;
                 self.salt = header.salt;
                 self.durable_bytes = segment.bytes;
                 self.marked = false;
                 self.store.push_segment(segment);
+                self.open_spare();
                 Ok(())
             }
-            // Nothing was lost: the full segment is unchanged, and the next group tries again.
-            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                Err(CommitError::DiskFull)
+            Err(LogError::Io { source, .. }) => {
+                self.spare = Some(file);
+                Err(self.refuse_segment("write", &source))
             }
             Err(error) => Err(self.poison(error.to_string())),
+        }
+    }
+
+    fn refuse_segment(&mut self, what: &str, error: &std::io::Error) -> CommitError {
+        match Exhausted::of(error) {
+            Some(exhausted) => exhausted.into(),
+            None => self.poison(format!("cannot {what} a log segment: {error}")),
+        }
+    }
+
+    /// Opens the file of the next segment. If that fails, later groups try again.
+    fn open_spare(&mut self) {
+        if self.spare.is_none() {
+            match self.settings.io.create(&self.dir.spare()) {
+                Ok(file) => self.spare = Some(file),
+                Err(error) => {
+                    tracing::warn!(dir = %self.dir.path.display(), %error, "cannot open the next log segment")
+                }
+            }
         }
     }
 
@@ -247,7 +278,7 @@ impl Appender {
     }
 
     fn poison(&mut self, reason: String) -> CommitError {
-        tracing::error!(dir = %self.dir.display(), %reason, "the log failed; no further writes");
+        tracing::error!(dir = %self.dir.path.display(), %reason, "the log failed; no further writes");
         self.poisoned = Some(reason.clone());
         CommitError::Fatal(reason)
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 
+use super::io::Exhausted;
+
 /// Why the log could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -44,9 +46,9 @@ impl LogError {
 /// Why a group of frames is not in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The disk is full, and the log is unchanged: later groups may succeed.
-    #[error("disk full")]
-    DiskFull,
+    /// The log is unchanged: later groups may succeed.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// The content of the disk is unknown. The writer refuses all further work; the process has to stop and recover.
     #[error("{0}")]
     Fatal(String),

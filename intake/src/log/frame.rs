@@ -121,12 +121,20 @@ pub(crate) fn frame_length(bytes: &[u8]) -> Option<usize> {
 
 /// Parses `bytes` as exactly one frame; `None` unless the checksum and the lengths agree.
 pub(crate) fn parse_frame(bytes: &[u8], salt: u32) -> Option<(FrameHeader, FrameLayout)> {
+    parse_frame_with(bytes, |from, to| crc32c::crc32c_append(salt, &bytes[from..to]))
+}
+
+/// The same, with a function that gives the checksum of a range of `bytes`, started from the salt.
+pub(crate) fn parse_frame_with(
+    bytes: &[u8],
+    checksum: impl Fn(usize, usize) -> u32,
+) -> Option<(FrameHeader, FrameLayout)> {
     if frame_length(bytes)? != bytes.len() {
         return None;
     }
     let mut from = &bytes[4..];
     let crc = from.get_u32_le();
-    if crc32c::crc32c_append(salt, &bytes[CHECKED_FROM..]) != crc {
+    if checksum(CHECKED_FROM, bytes.len()) != crc {
         return None;
     }
     let _len = from.get_u32_le();

@@ -2,8 +2,8 @@
 //!
 //! It decides nothing about duplicates, lateness or who may write: `partition` does.
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`columns`] the rows in them; [`append`] writes, [`recover`]
-//! opens after a crash, [`replay`] reads, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a
-//! log that it does not open.
+//! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`io`] makes the file calls, [`store`] is
+//! what they share and deletes old segments; [`mod@inspect`] reads a log that it does not open.
 
 mod append;
 mod columns;
@@ -11,13 +11,17 @@ mod cursor;
 mod error;
 mod frame;
 mod inspect;
+mod io;
 mod recover;
 mod replay;
+mod rewrite;
 mod segment;
 mod settings;
 mod store;
 mod totals;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -26,7 +30,9 @@ mod tests;
 pub(crate) use append::{Appender, open};
 pub use error::{CommitError, LogError};
 pub use inspect::{LogContents, inspect};
+pub use io::{Exhausted, IoFaults, IoStep, LogIo, injected_faults};
 pub(crate) use replay::{batches, column};
-pub use settings::{IoFaults, IoStep, LogSettings};
+pub use settings::LogSettings;
+pub use store::Backlog;
 pub(crate) use store::SegmentStore;
 pub use totals::Totals;

@@ -2,9 +2,9 @@
 //!
 //! A torn tail is left by a write that was never acknowledged. Only the last segment can have one, because a segment is
 //! created after all before it are durable; and no valid frame after it may record that its bytes were durable already.
+//! Frames after the last such record may be in the page cache only; `rewrite` makes them durable before they count.
 
 use std::fs::{File, OpenOptions};
-use std::path::Path;
 
 use shared::ids::Partition;
 use shared::stream::Stream;
@@ -13,7 +13,9 @@ use shared::time::Micros;
 use super::columns::ColumnReader;
 use super::cursor::{CursorStep, Frame, FrameCursor};
 use super::error::LogError;
-use super::segment::{self, Segment, SegmentHeader};
+use super::io::LogIo;
+use super::rewrite::rewrite_tail;
+use super::segment::{self, LogFolder, Segment, SegmentHeader};
 use super::totals::Totals;
 
 /// A log whose frames were checked.
@@ -29,12 +31,13 @@ pub(crate) struct RecoveredLog {
 
 /// Scans the log in `dir`, calls `each` with every frame and makes all frames durable.
 pub(crate) fn recover(
-    dir: &Path,
+    dir: &LogFolder,
+    io: &LogIo,
     partition: Partition,
     stream: &Stream,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
 ) -> Result<RecoveredLog, LogError> {
-    let mut segments = segment::list(dir)?;
+    let mut segments = segment::list(&dir.path)?;
     let mut recovered = RecoveredLog { segments: Vec::new(), last: None, totals: Totals::START, last_arrived_at: None };
     let count = segments.len();
     for (i, segment) in segments.iter_mut().enumerate() {
@@ -50,6 +53,8 @@ pub(crate) fn recover(
         let frames = file.try_clone().map_err(LogError::io(&path))?;
         let mut cursor = FrameCursor::new(frames, header.salt, start, segment.bytes);
         let mut readable = false;
+        // Bytes that a frame of this segment records as durable, and the position of the last frame with content.
+        let (mut durable, mut last_content) = (start, None);
         loop {
             match cursor.step().map_err(LogError::io(&path))? {
                 CursorStep::Frame(frame) => {
@@ -58,6 +63,10 @@ pub(crate) fn recover(
                         return Err(LogError::corrupt(&path, frame.position, reason));
                     }
                     recovered.totals = frame.header.after;
+                    durable = durable.max(frame.header.durable_bytes);
+                    if frame.rows() > 0 || !frame.meta().is_empty() {
+                        last_content = Some(frame.position);
+                    }
                     if frame.rows() > 0 {
                         // A segment without events may have any columns.
                         if !readable {
@@ -84,12 +93,19 @@ pub(crate) fn recover(
             }
         }
         if i + 1 == count {
-            // I1: bytes that a crash left only in the page cache must reach the disk before any reader sees them.
-            file.sync_all().map_err(LogError::io(&path))?;
+            // I1: bytes that a crash or a failed sync left only in the page cache must reach the disk before they count.
+            let file = if last_content.is_some_and(|position| position >= durable) {
+                rewrite_tail(io, &dir.handle, &path, file, durable, segment.bytes)?
+            } else {
+                // Only records of durability: without them nothing is lost, and the next group takes their place.
+                segment.bytes = segment.bytes.min(durable);
+                io.truncate(&mut file, segment.bytes).map_err(LogError::io(&path))?;
+                file
+            };
             recovered.last = Some((header, file));
         }
     }
-    segment::sync_dir(dir).map_err(LogError::io(dir))?;
+    io.sync_folder(&dir.handle).map_err(LogError::io(&dir.path))?;
     recovered.segments = segments;
     Ok(recovered)
 }

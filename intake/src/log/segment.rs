@@ -6,9 +6,9 @@
 //! padded to a multiple of 16. A segment appears under its name only when its header is durable, so a broken header is
 //! always corruption, never a torn write.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{Read, Write};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut};
@@ -17,7 +17,7 @@ use shared::stream::Column;
 
 use super::error::LogError;
 use super::frame::ALIGNMENT;
-use super::settings::{IoStep, LogSettings};
+use super::io::LogIo;
 use super::totals::Totals;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TRUEUPLG";
@@ -88,36 +88,53 @@ pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     Ok(segments)
 }
 
-/// Creates a segment, durable under its name together with its header. The file is positioned after the header.
-pub(crate) fn create(
-    dir: &Path,
-    settings: &LogSettings,
+/// Makes a segment of the empty `file` at `unfinished`, durable under its name together with its header. The file is then
+/// positioned after the header. Opens no file.
+///
+/// # Errors
+/// After an error that [`super::io::Exhausted`] names, the file is still at `unfinished`, and may hold a part of the header.
+pub(crate) fn install(
+    dir: &LogFolder,
+    io: &LogIo,
+    file: &mut File,
     partition: Partition,
     before: Totals,
     columns: &[Column],
-) -> Result<(Segment, SegmentHeader, File), LogError> {
+) -> Result<(Segment, SegmentHeader), LogError> {
     let salt = std::hash::RandomState::new().build_hasher().finish() as u32;
     let header = SegmentHeader { salt, partition, before, columns: columns.to_vec() };
     let bytes = encode(&header);
-    let path = dir.join(format!("{:020}.log", before.head().0));
-    let unfinished = path.with_extension("new");
-    let created = (|| {
-        settings.check(IoStep::Create)?;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+    let path = dir.path.join(format!("{:020}.log", before.head().0));
+    let installed = (|| {
+        // An earlier attempt may have left a part of its header.
+        file.set_len(0)?;
+        file.rewind()?;
+        io.write(file, &bytes)?;
+        io.sync(file)?;
+        io.rename(&dir.spare(), &path)?;
         // The segment has its name: a later error must not look like one that changed nothing.
-        sync_dir(dir).map_err(std::io::Error::other)?;
-        Ok(file)
+        io.sync_folder(&dir.handle).map_err(std::io::Error::other)
     })();
-    let file = created.map_err(LogError::io(&path))?;
-    Ok((Segment { first: before.head(), path, bytes: bytes.len() as u64 }, header, file))
+    installed.map_err(LogError::io(&path))?;
+    Ok((Segment { first: before.head(), path, bytes: bytes.len() as u64 }, header))
 }
 
-/// Makes the creation and removal of files in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
+/// The folder of a log, kept open: making a name in it durable must not need one more open file.
+pub(crate) struct LogFolder {
+    pub path: PathBuf,
+    pub handle: File,
+}
+
+impl LogFolder {
+    pub fn open(path: &Path) -> Result<LogFolder, LogError> {
+        let handle = File::open(path).map_err(LogError::io(path))?;
+        Ok(LogFolder { path: path.to_owned(), handle })
+    }
+
+    /// Where the file for the next segment is until it has its name. The next start removes it.
+    pub fn spare(&self) -> PathBuf {
+        self.path.join("spare.new")
+    }
 }
 
 /// Reads the header of a segment and its length in bytes, and checks both against the file name.

@@ -1,27 +1,9 @@
-//! Holds the settings of the log, and the faults that a test can inject.
-
-use std::io;
-use std::sync::Arc;
+//! Holds the settings of the log.
 
 use shared::limits;
 
+use super::io::LogIo;
 use super::totals::Totals;
-
-/// A step of the log's writer that the operating system can refuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IoStep {
-    /// Creating a segment.
-    Create,
-    /// Writing a group of frames.
-    Write,
-    /// Making them durable.
-    Sync,
-    /// Truncating a failed group.
-    Truncate,
-}
-
-/// Called before each step; an error replaces the result of the step.
-pub type IoFaults = Arc<dyn Fn(IoStep) -> io::Result<()> + Send + Sync>;
 
 /// Settings of one partition's log.
 #[derive(Clone)]
@@ -32,8 +14,8 @@ pub struct LogSettings {
     pub keep_events: u64,
     /// Totals at which a new log starts.
     pub begin: Totals,
-    /// Injected disk faults, for tests.
-    pub faults: Option<IoFaults>,
+    /// The file calls.
+    pub io: LogIo,
 }
 
 impl Default for LogSettings {
@@ -42,13 +24,7 @@ impl Default for LogSettings {
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             keep_events: limits::DEDUP_HORIZON_EVENTS,
             begin: Totals::START,
-            faults: None,
+            io: LogIo::default(),
         }
-    }
-}
-
-impl LogSettings {
-    pub(crate) fn check(&self, step: IoStep) -> io::Result<()> {
-        self.faults.as_ref().map_or(Ok(()), |faults| faults(step))
     }
 }

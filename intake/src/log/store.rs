@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use shared::ids::{Offset, Partition};
@@ -20,9 +20,27 @@ pub(crate) struct SegmentStore {
     head: AtomicU64,
     /// Oldest first, never empty.
     segments: Mutex<Vec<Segment>>,
-    /// First offset that each reader still needs.
-    released: Mutex<BTreeMap<String, Offset>>,
+    readers: Mutex<BTreeMap<String, LogReader>>,
+    /// Whether a live reader is behind by more than its limit.
+    is_behind: AtomicBool,
     keep_events: u64,
+}
+
+/// A reader for which the log is kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct LogReader {
+    /// First offset that it still needs.
+    released: Offset,
+    /// Bytes of the log that it may be behind, for a live reader.
+    backlog_bytes_max: Option<u64>,
+}
+
+/// The bytes of the log that a live reader has not released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    pub reader: String,
+    pub bytes: u64,
+    pub bytes_max: u64,
 }
 
 impl SegmentStore {
@@ -33,8 +51,15 @@ impl SegmentStore {
         head: Offset,
         keep_events: u64,
     ) -> Self {
-        let (segments, released) = (Mutex::new(segments), Mutex::new(BTreeMap::new()));
-        SegmentStore { stream, partition, head: AtomicU64::new(head.0), segments, released, keep_events }
+        SegmentStore {
+            stream,
+            partition,
+            head: AtomicU64::new(head.0),
+            segments: Mutex::new(segments),
+            readers: Mutex::default(),
+            is_behind: AtomicBool::new(false),
+            keep_events,
+        }
     }
 
     /// The first offset that is not durable yet.
@@ -70,6 +95,7 @@ impl SegmentStore {
             last.bytes = bytes;
         }
         self.head.store(head.0, Ordering::Release);
+        self.update_backlog();
     }
 
     /// Adds a new last segment.
@@ -80,22 +106,73 @@ impl SegmentStore {
 
     /// Keeps all segments for `reader` until it releases some.
     pub fn register(&self, reader: &str) {
-        self.released.lock().entry(reader.to_owned()).or_default();
+        self.readers.lock().entry(reader.to_owned()).or_default();
+    }
+
+    /// Keeps all segments for a live reader until it releases some, and limits how far it may be behind, in bytes.
+    pub fn register_live(&self, reader: &str, backlog_bytes_max: u64) {
+        self.readers.lock().entry(reader.to_owned()).or_default().backlog_bytes_max = Some(backlog_bytes_max);
+    }
+
+    /// The backlog of a live reader that is behind by more than its limit.
+    pub fn exceeded_backlog(&self) -> Option<Backlog> {
+        if !self.is_behind.load(Ordering::Acquire) {
+            return None;
+        }
+        self.backlogs().into_iter().find(|backlog| backlog.bytes > backlog.bytes_max)
+    }
+
+    /// The backlogs of all live readers.
+    pub fn backlogs(&self) -> Vec<Backlog> {
+        let readers: Vec<_> = self.readers.lock().iter().map(|(name, reader)| (name.clone(), *reader)).collect();
+        let backlog = |(reader, LogReader { released, backlog_bytes_max }): (String, LogReader)| {
+            Some(Backlog { reader, bytes: self.bytes_from(released), bytes_max: backlog_bytes_max? })
+        };
+        readers.into_iter().filter_map(backlog).collect()
+    }
+
+    /// Bytes of the log from `offset` on. Within a segment, every event counts the same.
+    fn bytes_from(&self, offset: Offset) -> u64 {
+        let head = self.head();
+        let segments = self.segments.lock();
+        let first = segments.partition_point(|segment| segment.first <= offset).saturating_sub(1);
+        let ends = segments[first..].iter().skip(1).map(|next| next.first).chain([head]);
+        let bytes = |(segment, end): (&Segment, Offset)| {
+            let events = end.0.saturating_sub(segment.first.0);
+            let unread = end.0.saturating_sub(offset.0).min(events);
+            // A segment without events has no backlog.
+            (u128::from(segment.bytes) * u128::from(unread)).checked_div(u128::from(events)).unwrap_or(0) as u64
+        };
+        segments[first..].iter().zip(ends).map(bytes).sum()
+    }
+
+    fn update_backlog(&self) {
+        let limits: Vec<(Offset, u64)> = {
+            let readers = self.readers.lock();
+            readers.values().filter_map(|reader| Some((reader.released, reader.backlog_bytes_max?))).collect()
+        };
+        let is_behind = limits.into_iter().any(|(released, bytes_max)| self.bytes_from(released) > bytes_max);
+        self.is_behind.store(is_behind, Ordering::Release);
     }
 
     /// Releases the events before `offset` for `reader`.
     pub fn release(&self, reader: &str, offset: Offset) {
         {
-            let mut released = self.released.lock();
-            let known = released.entry(reader.to_owned()).or_default();
-            *known = offset.max(*known);
+            let mut readers = self.readers.lock();
+            match readers.get_mut(reader) {
+                Some(known) => known.released = offset.max(known.released),
+                None => {
+                    readers.insert(reader.to_owned(), LogReader { released: offset, backlog_bytes_max: None });
+                }
+            }
         }
+        self.update_backlog();
         self.trim();
     }
 
     /// Deletes the oldest segments that no reader needs. Without readers, none is deleted: one may still register.
     fn trim(&self) {
-        let Some(released) = self.released.lock().values().min().copied() else { return };
+        let Some(released) = self.readers.lock().values().map(|reader| reader.released).min() else { return };
         let limit = released.0.min(self.head().0.saturating_sub(self.keep_events));
         let mut segments = self.segments.lock();
         // A segment ends where the next one starts. The last one is kept: the writer appends to it.

@@ -16,13 +16,13 @@ use super::append::OpenedLog;
 use super::testing::{rows, stream};
 use super::*;
 
-const P: Partition = Partition(3);
+pub(super) const P: Partition = Partition(3);
 
-fn small(segment_bytes: u64) -> LogSettings {
+pub(super) fn small(segment_bytes: u64) -> LogSettings {
     LogSettings { segment_bytes, keep_events: 0, ..LogSettings::default() }
 }
 
-fn open_at(dir: &Path, settings: LogSettings) -> Result<OpenedLog, LogError> {
+pub(super) fn open_at(dir: &Path, settings: LogSettings) -> Result<OpenedLog, LogError> {
     open(dir, P, Arc::new(stream()), settings, &mut |_| Ok(()))
 }
 
@@ -33,7 +33,7 @@ fn plus(totals: Totals, events: usize) -> Totals {
 }
 
 /// Appends one group of frames with so many rows each and returns the totals after it.
-fn append(log: &mut OpenedLog, frames: &[usize]) -> Result<Totals, CommitError> {
+pub(super) fn append(log: &mut OpenedLog, frames: &[usize]) -> Result<Totals, CommitError> {
     let mut totals = log.totals;
     for rows_of_frame in frames {
         let first = totals.head().0 as i64;
@@ -47,14 +47,14 @@ fn append(log: &mut OpenedLog, frames: &[usize]) -> Result<Totals, CommitError> 
     Ok(totals)
 }
 
-fn read(store: &SegmentStore, from: u64, to: u64) -> Result<Vec<LogBatch>, LogError> {
+pub(super) fn read(store: &SegmentStore, from: u64, to: u64) -> Result<Vec<LogBatch>, LogError> {
     let mut found = Vec::new();
     batches(store, Offset(from), Offset(to), &mut |batch| found.push(batch))?;
     Ok(found)
 }
 
 /// Checks that `found` is exactly the events `from..to`, as [`append`] made them.
-fn assert_events(found: &[LogBatch], from: u64, to: u64) {
+pub(super) fn assert_events(found: &[LogBatch], from: u64, to: u64) {
     let mut next = from;
     for batch in found {
         assert_eq!(batch.first_offset, Offset(next));
@@ -68,7 +68,7 @@ fn assert_events(found: &[LogBatch], from: u64, to: u64) {
     assert_eq!(next, to);
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(dir).expect("the folder exists").flatten().map(|e| e.path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "log"));
     files.sort();
@@ -261,42 +261,4 @@ fn columns_may_be_added_between_two_openings() {
     assert_eq!(files(dir.path()).len(), 2);
     let head = append(&mut log, &[2]).expect("appends").head().0;
     assert_events(&read(&log.store, 0, head).expect("reads"), 0, head);
-}
-
-fn failing(at: IoStep, kind: std::io::ErrorKind) -> (LogSettings, Arc<std::sync::atomic::AtomicBool>) {
-    let armed = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let switch = armed.clone();
-    let faults: IoFaults = Arc::new(move |step| {
-        let fails = step == at && switch.load(std::sync::atomic::Ordering::SeqCst);
-        if fails { Err(kind.into()) } else { Ok(()) }
-    });
-    (LogSettings { faults: Some(faults), ..small(u64::MAX) }, armed)
-}
-
-#[test]
-fn a_full_disk_loses_nothing_and_recovers() {
-    let dir = TempDir::new().expect("a folder");
-    let (settings, full) = failing(IoStep::Write, std::io::ErrorKind::StorageFull);
-    let mut log = open_at(dir.path(), settings).expect("a new log");
-    append(&mut log, &[4]).expect("appends");
-    full.store(true, std::sync::atomic::Ordering::SeqCst);
-    assert!(matches!(append(&mut log, &[5]), Err(CommitError::DiskFull)));
-    full.store(false, std::sync::atomic::Ordering::SeqCst);
-    append(&mut log, &[6]).expect("there is room again");
-    assert_events(&read(&log.store, 0, 10).expect("reads"), 0, 10);
-    drop(log);
-    assert_eq!(open_at(dir.path(), small(u64::MAX)).expect("opens").totals.head(), Offset(10));
-}
-
-#[test]
-fn after_a_failed_sync_nothing_is_ever_written_again() {
-    let dir = TempDir::new().expect("a folder");
-    let (settings, broken) = failing(IoStep::Sync, std::io::ErrorKind::Other);
-    let mut log = open_at(dir.path(), settings).expect("a new log");
-    append(&mut log, &[4]).expect("appends");
-    broken.store(true, std::sync::atomic::Ordering::SeqCst);
-    assert!(matches!(append(&mut log, &[5]), Err(CommitError::Fatal(_))));
-    broken.store(false, std::sync::atomic::Ordering::SeqCst);
-    assert!(matches!(append(&mut log, &[5]), Err(CommitError::Fatal(_))));
-    assert_eq!(log.store.head(), Offset(4), "no reader sees events in doubt");
 }

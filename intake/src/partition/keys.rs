@@ -1,12 +1,15 @@
-//! Remembers the receipts of the last idempotency keys of one partition, in log order.
+//! Remembers the receipts of the idempotency keys of one partition, in log order, for some time and within some bytes.
 //!
 //! Changes are provisional until [`KeyMemory::commit`], as in the dedup window. Keys are stored in the meta of the
 //! frames; those of segments that were trimmed are forgotten at the next start.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::limits;
+use shared::time::{Micros, micros_of};
 
 use super::key_claims::{BodyFingerprint, KeyClaim, KeyClaims};
 use super::submission::PartitionReceipt;
@@ -29,9 +32,35 @@ pub(crate) struct FrameMeta {
     pub keys: Vec<KeyRecord>,
 }
 
+/// How long idempotency keys are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRetention {
+    /// Time since the request of a key.
+    pub keep: Duration,
+    /// Newest keys that are remembered for longer than that.
+    pub keys_min: usize,
+    /// Memory of the keys of one partition, in bytes. Beyond it the oldest are forgotten, whatever their age.
+    pub bytes_max: usize,
+}
+
+impl Default for KeyRetention {
+    fn default() -> Self {
+        KeyRetention {
+            keep: Duration::from_millis(limits::IDEMPOTENCY_KEEP_MS),
+            keys_min: limits::IDEMPOTENCY_KEYS_MIN,
+            bytes_max: limits::IDEMPOTENCY_BYTES_MAX,
+        }
+    }
+}
+
+/// Memory of a key besides its text, in bytes: entries of three tables and the claim.
+const KEY_BYTES: usize = 320;
+
 struct KeyEntry {
     /// Counts the keys of the partition.
     number: u64,
+    /// When its request arrived.
+    arrived_at: Micros,
     receipt: PartitionReceipt,
     /// Keeps the key for its body, in all partitions.
     claim: Arc<KeyClaim>,
@@ -39,53 +68,64 @@ struct KeyEntry {
 
 /// The newest idempotency keys.
 pub(crate) struct KeyMemory {
-    max: u64,
+    retention: KeyRetention,
     /// Number of the next key.
     next: u64,
     by_key: HashMap<Arc<str>, KeyEntry>,
     /// Keys and their numbers, the oldest first.
     order: VecDeque<(Arc<str>, u64)>,
+    /// Estimated memory.
+    bytes: usize,
     /// What each key of the current group replaced.
     staged: Vec<(Arc<str>, Option<KeyEntry>)>,
 }
 
 impl KeyMemory {
-    /// Remembers the last `max` keys.
-    pub fn new(max: usize) -> Self {
-        KeyMemory { max: max as u64, next: 0, by_key: HashMap::new(), order: VecDeque::new(), staged: Vec::new() }
+    /// Creates an empty memory.
+    pub fn new(retention: KeyRetention) -> Self {
+        let (by_key, order, staged) = (HashMap::new(), VecDeque::new(), Vec::new());
+        KeyMemory { retention, next: 0, by_key, order, bytes: 0, staged }
     }
 
-    /// Remembers the keys recorded in a log, the oldest first, and claims them.
-    pub fn restore(max: usize, records: impl IntoIterator<Item = KeyRecord>, claims: &Arc<KeyClaims>) -> Self {
-        let mut memory = KeyMemory::new(max);
+    /// Remembers the keys recorded in a frame of the log, and claims them. Frames are restored in order.
+    pub fn restore(&mut self, records: Vec<KeyRecord>, arrived_at: Micros, claims: &Arc<KeyClaims>) {
         for KeyRecord { key, body, receipt } in records {
-            memory.remember(claims.restore(key, body), receipt);
+            self.remember(claims.restore(key, body), receipt, arrived_at);
         }
-        memory.commit();
-        memory
+        self.commit(arrived_at);
     }
 
-    /// The receipt that the key got with this body, if it is among the last `max`.
-    pub fn receipt(&self, claim: &KeyClaim) -> Option<PartitionReceipt> {
-        let known = self.by_key.get(claim.key()).filter(|entry| self.next - entry.number <= self.max);
+    /// The receipt that the key got with this body, if it is still remembered at `now`.
+    pub fn receipt(&self, claim: &KeyClaim, now: Micros) -> Option<PartitionReceipt> {
+        let known = self.by_key.get(claim.key()).filter(|entry| !self.is_expired(entry, now));
         known.filter(|entry| entry.claim.allows(claim.body())).map(|entry| entry.receipt)
     }
 
-    /// Remembers a key that has no receipt yet.
-    pub fn remember(&mut self, claim: Arc<KeyClaim>, receipt: PartitionReceipt) {
+    /// Remembers a key that has no receipt yet; its request arrived at `now`.
+    pub fn remember(&mut self, claim: Arc<KeyClaim>, receipt: PartitionReceipt, now: Micros) {
         let key = Arc::clone(claim.key());
+        self.bytes += KEY_BYTES + key.len();
         self.order.push_back((Arc::clone(&key), self.next));
-        let replaced = self.by_key.insert(Arc::clone(&key), KeyEntry { number: self.next, receipt, claim });
+        let entry = KeyEntry { number: self.next, arrived_at: now, receipt, claim };
+        let replaced = self.by_key.insert(Arc::clone(&key), entry);
         self.staged.push((key, replaced));
         self.next += 1;
     }
 
-    /// Keeps what was remembered and forgets keys beyond the last `max`.
-    pub fn commit(&mut self) {
+    /// Keeps what was remembered and forgets the keys that are not to be remembered any more at `now`.
+    pub fn commit(&mut self, now: Micros) {
         self.staged.clear();
-        while self.order.len() as u64 > self.max {
-            let Some((key, number)) = self.order.pop_front() else { return };
-            if self.by_key.get(&key).is_some_and(|entry| entry.number == number) {
+        while let Some((key, number)) = self.order.front() {
+            let entry = self.by_key.get(key).filter(|entry| entry.number == *number);
+            // A key that was used again is in `order` once more.
+            let is_kept = entry.is_some_and(|entry| !self.is_expired(entry, now));
+            if is_kept && self.bytes <= self.retention.bytes_max {
+                return;
+            }
+            let is_current = entry.is_some();
+            let Some((key, _)) = self.order.pop_front() else { return };
+            self.bytes -= KEY_BYTES + key.len();
+            if is_current {
                 self.by_key.remove(&key);
             }
         }
@@ -95,12 +135,19 @@ impl KeyMemory {
     pub fn rollback(&mut self) {
         while let Some((key, replaced)) = self.staged.pop() {
             self.order.pop_back();
+            self.bytes -= KEY_BYTES + key.len();
             self.next -= 1;
             match replaced {
                 Some(before) => self.by_key.insert(key, before),
                 None => self.by_key.remove(&key),
             };
         }
+    }
+
+    /// Whether a key is old enough to be forgotten. A clock that is set back keeps keys for longer.
+    fn is_expired(&self, entry: &KeyEntry, now: Micros) -> bool {
+        let is_recent = self.next - entry.number <= self.retention.keys_min as u64;
+        !is_recent && now.0.saturating_sub(entry.arrived_at.0) >= micros_of(self.retention.keep)
     }
 }
 
@@ -123,7 +170,8 @@ mod tests {
             groups in prop::collection::vec((prop::collection::vec((0u8..10, 0u8..2), 0..5), any::<bool>()), 0..30),
         ) {
             let claims = Arc::new(KeyClaims::default());
-            let mut memory = KeyMemory::new(max);
+            let retention = KeyRetention { keep: Duration::ZERO, keys_min: max, bytes_max: usize::MAX };
+            let (mut memory, now) = (KeyMemory::new(retention), Micros(0));
             let mut list: Vec<(u8, u8, u64)> = Vec::new();
             for (i, (keys, kept)) in groups.into_iter().enumerate() {
                 let before = list.len();
@@ -138,14 +186,14 @@ mod tests {
                     if let Some((first, _)) = known {
                         prop_assert_eq!(first, body, "another body must not get the key");
                     }
-                    prop_assert_eq!(memory.receipt(&claim).map(|r| r.accepted), known.map(|(_, accepted)| accepted));
+                    prop_assert_eq!(memory.receipt(&claim, now).map(|r| r.accepted), known.map(|(_, accepted)| accepted));
                     if known.is_none() {
-                        memory.remember(claim, PartitionReceipt { accepted: i as u64, ..PartitionReceipt::default() });
+                        memory.remember(claim, PartitionReceipt { accepted: i as u64, ..PartitionReceipt::default() }, now);
                         list.push((text, body, i as u64));
                     }
                 }
                 if kept {
-                    memory.commit();
+                    memory.commit(now);
                     prop_assert!(memory.by_key.len() <= max);
                 } else {
                     memory.rollback();
@@ -153,6 +201,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn keys_are_forgotten_by_age_and_by_bytes_and_the_newest_are_kept_for_longer() {
+        let claims = Arc::new(KeyClaims::default());
+        let known = |memory: &KeyMemory, keys: std::ops::Range<u8>, now| -> Vec<u8> {
+            let is_known =
+                |k: &u8| claims.claim(&key(*k, 0)).is_some_and(|c| memory.receipt(&c, Micros(now)).is_some());
+            keys.filter(is_known).collect()
+        };
+        let minute = Duration::from_secs(60);
+        let mut memory = KeyMemory::new(KeyRetention { keep: minute, keys_min: 2, bytes_max: usize::MAX });
+        for k in 0..5 {
+            let at = Micros(i64::from(k) * 30_000_000);
+            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), at);
+            memory.commit(at);
+        }
+        assert_eq!(known(&memory, 0..5, 120_000_000), [3, 4], "the request of key 2 is a minute old");
+        assert_eq!(known(&memory, 0..5, i64::MAX), [3, 4], "the newest are kept whatever the clock says");
+        assert_eq!(known(&memory, 0..5, 0), [3, 4]);
+
+        let two = 2 * (KEY_BYTES + 2);
+        let mut memory = KeyMemory::new(KeyRetention { keep: minute, keys_min: 100, bytes_max: two });
+        for k in 10..15 {
+            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), Micros(0));
+        }
+        assert_eq!(known(&memory, 10..15, 0).len(), 5, "a group keeps its keys until it is committed");
+        memory.commit(Micros(0));
+        assert_eq!(known(&memory, 10..15, 0), [13, 14]);
+        assert_eq!((memory.bytes, memory.by_key.len(), memory.order.len()), (two, 2, 2));
     }
 
     #[test]

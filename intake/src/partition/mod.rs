@@ -22,7 +22,7 @@ mod writer;
 mod tests;
 
 pub use key_claims::{BodyFingerprint, IdempotencyKey, KeyClaim, KeyClaims};
+pub use keys::KeyRetention;
 pub use partition_log::PartitionLog;
 pub use settings::PartitionSettings;
 pub use submission::{PartitionReceipt, Submission, SubmitError};
-pub use writer::OnFatal;

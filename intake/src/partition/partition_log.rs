@@ -1,6 +1,5 @@
 //! Provides the interface of one partition: open and recover, start, submit, cut, replay and close.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,15 +13,16 @@ use shared::seam::CutPoint;
 use shared::stream::Stream;
 use shared::stream_watermark::PartitionProgress;
 use shared::time::Micros;
+use shared::vital::Vitals;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaims;
-use super::keys::{FrameMeta, KeyMemory, KeyRecord};
+use super::keys::{FrameMeta, KeyMemory};
 use super::queue::{QueueItem, WriterQueue};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
 use super::submission::{Submission, SubmitError};
-use super::writer::{OnFatal, Writer};
+use super::writer::Writer;
 use crate::log::{self, LogError, SegmentStore, Totals};
 
 /// One partition's log and its writer.
@@ -33,6 +33,7 @@ pub struct PartitionLog {
     queue: Arc<WriterQueue>,
     live: Arc<Mutex<LiveFigures>>,
     state: Mutex<WriterState>,
+    vitals: Vitals,
 }
 
 /// The figures that the writer updates.
@@ -73,22 +74,19 @@ impl PartitionLog {
         partition: Partition,
         settings: PartitionSettings,
         clock: Arc<dyn Clock>,
-        on_fatal: OnFatal,
+        vitals: &Vitals,
         claims: &Arc<KeyClaims>,
     ) -> Result<Self, LogError> {
-        let keys_max = settings.idempotency_keys_max;
-        let mut recorded: VecDeque<KeyRecord> = VecDeque::new();
+        let mut keys = KeyMemory::new(settings.idempotency);
         let opened = log::open(dir, partition, stream.clone(), settings.log.clone(), &mut |frame| {
             if frame.meta().is_empty() {
                 return Ok(());
             }
             let meta: FrameMeta =
                 serde_json::from_slice(frame.meta()).map_err(|_| "the meta of a frame is not readable")?;
-            recorded.extend(meta.keys);
-            recorded.drain(..recorded.len().saturating_sub(keys_max));
+            keys.restore(meta.keys, frame.header.arrived_at, claims);
             Ok(())
         })?;
-        let keys = KeyMemory::restore(keys_max, recorded, claims);
         let (store, totals) = (opened.store, opened.totals);
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
@@ -106,13 +104,22 @@ impl PartitionLog {
             queue: queue.clone(),
             sequencer,
             appender: opened.appender,
+            figures: Vec::new(),
             sinks: Vec::new(),
             clock,
             live: live.clone(),
-            on_fatal,
+            name: format!("log-{}-{partition}", stream.name),
         };
         let state = Mutex::new(WriterState::Idle(Box::new(writer)));
-        Ok(PartitionLog { stream, partition, store, queue, live, state })
+        Ok(PartitionLog { stream, partition, store, queue, live, state, vitals: vitals.clone() })
+    }
+
+    /// Pushes everything after the present head to `sink` before it is acknowledged: the sink holds figures that a client
+    /// must find up to date. It must not wait. Has no effect once the partition was started.
+    pub fn attach_figures(&self, sink: Arc<dyn LogSink>) {
+        if let WriterState::Idle(writer) = &mut *self.state.lock() {
+            writer.figures.push(sink);
+        }
     }
 
     /// Pushes everything after the present head to `sink`. Has no effect once the partition was started: the sink would
@@ -131,10 +138,9 @@ impl PartitionLog {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, WriterState::Closed) {
             WriterState::Idle(writer) => {
-                let name = format!("log-{}-{}", self.stream.name, self.partition);
                 // Before the thread starts: a writer whose queue is closed and empty ends.
                 self.queue.open();
-                let thread = std::thread::Builder::new().name(name).spawn(move || writer.run());
+                let thread = self.vitals.spawn_thread(writer.name.clone(), move || writer.run());
                 let thread = thread.inspect_err(|_| self.queue.close())?;
                 *state = WriterState::Running(thread);
             }
@@ -152,6 +158,10 @@ impl PartitionLog {
     /// Checks a submission and reserves room for it.
     pub(crate) fn reserve(&self, submission: &Submission) -> Result<Reservation<'_>, SubmitError> {
         let bytes = submission.check(&self.stream)?;
+        // I9: a reader that is behind costs disk up to its limit, then the client gets 429.
+        if let Some(backlog) = self.store.exceeded_backlog() {
+            return Err(SubmitError::Behind(backlog));
+        }
         self.queue.reserve(bytes)?;
         Ok(Reservation { queue: &self.queue, bytes })
     }
@@ -188,6 +198,12 @@ impl PartitionLog {
         self.store.register(reader);
     }
 
+    /// Keeps the log for a live reader until it releases. Submissions are refused while it is behind by more than
+    /// `backlog_bytes_max` bytes of the log.
+    pub fn register_live_reader(&self, reader: &str, backlog_bytes_max: u64) {
+        self.store.register_live(reader, backlog_bytes_max);
+    }
+
     /// Releases the log before `offset` for `reader`, which is registered if necessary.
     pub fn release(&self, reader: &str, offset: Offset) {
         self.store.release(reader, offset);
@@ -221,6 +237,7 @@ impl PartitionLog {
             late: totals.late,
             ahead: totals.ahead,
             log_bytes: self.store.bytes(),
+            backlog_bytes: self.store.backlogs().into_iter().map(|backlog| (backlog.reader, backlog.bytes)).collect(),
             last_arrival: last_arrived_at,
             archive_error,
         }

@@ -89,7 +89,7 @@ impl Sequencer {
         claim: Option<Arc<KeyClaim>>,
         arrived_at: Micros,
     ) -> Result<SequencedSubmission, ArrowError> {
-        if let Some(receipt) = claim.as_ref().and_then(|claim| self.keys.receipt(claim)) {
+        if let Some(receipt) = claim.as_ref().and_then(|claim| self.keys.receipt(claim, arrived_at)) {
             return Ok(SequencedSubmission { receipt, ..SequencedSubmission::default() });
         }
         let submitted = rows.num_rows();
@@ -100,16 +100,16 @@ impl Sequencer {
         let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
         let key = claim.map(|claim| {
             let record = KeyRecord { key: Arc::clone(claim.key()), body: claim.body(), receipt };
-            self.keys.remember(claim, receipt);
+            self.keys.remember(claim, receipt, arrived_at);
             record
         });
         Ok(SequencedSubmission { receipt, rows, key })
     }
 
-    /// Keeps the changes of the group: it was written.
-    pub fn commit(&mut self) {
+    /// Keeps the changes of the group, which arrived at `arrived_at`: it was written.
+    pub fn commit(&mut self, arrived_at: Micros) {
         self.committed = self.totals;
-        self.keys.commit();
+        self.keys.commit(arrived_at);
         if let Some(dedup) = &mut self.dedup {
             dedup.commit();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::ids::{Partition, StreamName};
 use shared::limits;
 
+use super::keys::KeyRetention;
 use crate::lateness::LatenessSettings;
 use crate::log::{LogSettings, Totals};
 
@@ -20,8 +21,8 @@ pub struct PartitionSettings {
     pub lateness: LatenessSettings,
     /// Accepted events whose ids are remembered, counted back from the newest. Less than 2^31.
     pub dedup_horizon_events: u64,
-    /// Idempotency keys that are remembered, counted back from the newest.
-    pub idempotency_keys_max: usize,
+    /// How long idempotency keys are remembered.
+    pub idempotency: KeyRetention,
     /// Event bytes that may wait for the writer.
     pub queue_bytes_max: usize,
     /// Event bytes that are written with one sync.
@@ -39,7 +40,7 @@ impl Default for PartitionSettings {
             begins: Arc::default(),
             lateness: LatenessSettings::default(),
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
-            idempotency_keys_max: limits::IDEMPOTENCY_KEYS_MAX,
+            idempotency: KeyRetention::default(),
             queue_bytes_max: limits::WRITER_QUEUE_BYTES_MAX,
             group_bytes_max: limits::GROUP_COMMIT_BYTES_MAX,
             batch_rows_max: limits::FOLD_ROWS_MAX,

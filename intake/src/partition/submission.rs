@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, RecordBatch};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition};
+use shared::live_state::LiveStateExceeded;
+use shared::retained_bytes::row_bytes;
 use shared::stream::Stream;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaim;
+use crate::log::{Backlog, Exhausted};
 
 /// Largest submission, in bytes of its columns: a frame and its string offsets stay far below 32 bits.
 const SUBMISSION_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -50,9 +52,15 @@ pub enum SubmitError {
     /// Too many bytes wait for the writer; nothing was written (429).
     #[error("the log's writer is busy: events arrive faster than they can be written")]
     Busy,
+    /// A reader of the log is behind by more than its limit; nothing was written (429).
+    #[error("{}", behind(.0))]
+    Behind(Backlog),
+    /// The live state of the views is too large; nothing was written (429).
+    #[error(transparent)]
+    LiveState(#[from] LiveStateExceeded),
     /// Nothing was written; later submissions may succeed (507).
-    #[error("the disk of the log is full")]
-    DiskFull,
+    #[error(transparent)]
+    Exhausted(Exhausted),
     /// Before it started, nothing was written. Afterwards the outcome is unknown until the next start (503).
     #[error("the log is closed: the server is stopping")]
     Stopped,
@@ -69,6 +77,16 @@ pub enum SubmitError {
     Mismatch(String),
     #[error("the events could not be divided among the partitions: {0}")]
     Rows(String),
+}
+
+fn behind(Backlog { reader, bytes, bytes_max }: &Backlog) -> String {
+    let (what, see) = match reader.as_str() {
+        crate::archive::READER => ("events that are not in the lake", "; /v1/streams shows the archive's error"),
+        _ => ("events that are not in the live figures", ""),
+    };
+    format!(
+        "the {reader} is behind: {bytes} bytes of {what} wait in the log of a partition, at most {bytes_max} may{see}"
+    )
 }
 
 impl Submission {
@@ -91,19 +109,10 @@ impl Submission {
             (Some(ids), Some(_)) if ids.len() == self.rows.num_rows() => {}
             _ => return mismatch("one id hash per row is needed, and none without a primary key".to_owned()),
         }
-        let bytes = bytes_of(&self.rows);
+        let bytes = row_bytes(&self.rows);
         match bytes {
             0..=SUBMISSION_BYTES_MAX => Ok(bytes),
             _ => Err(SubmitError::TooLarge { bytes, max: SUBMISSION_BYTES_MAX }),
         }
     }
-}
-
-/// Bytes of the rows themselves, without other data in the buffers they share.
-fn bytes_of(rows: &RecordBatch) -> usize {
-    let of_column = |column: &dyn Array| match column.data_type() {
-        DataType::Utf8View => column.len() * 16 + column.as_string_view().total_buffer_bytes_used(),
-        other => column.len() * other.primitive_width().unwrap_or(1),
-    };
-    rows.columns().iter().map(|column| of_column(column.as_ref())).sum()
 }

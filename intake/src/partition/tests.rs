@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -13,13 +14,14 @@ use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::stream_watermark::PartitionProgress;
 use shared::time::Micros;
+use shared::vital::Vitals;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::event_id::hash_ids;
 use crate::log::testing::{events, stream};
-use crate::log::{IoFaults, IoStep, LogSettings};
+use crate::log::{Exhausted, IoFaults, IoStep, LogSettings};
 
 const P: Partition = Partition(0);
 const ARRIVED: Micros = Micros(1_000);
@@ -54,7 +56,8 @@ impl LogSink for Recorder {
 
 fn settings() -> PartitionSettings {
     let log = LogSettings { segment_bytes: 4_000, keep_events: 0, ..LogSettings::default() };
-    PartitionSettings { log, dedup_horizon_events: 8, idempotency_keys_max: 3, ..PartitionSettings::default() }
+    let idempotency = KeyRetention { keep: Duration::ZERO, keys_min: 3, bytes_max: usize::MAX };
+    PartitionSettings { log, dedup_horizon_events: 8, idempotency, ..PartitionSettings::default() }
 }
 
 /// A partition, with the keys of its stream, and a sink that records.
@@ -73,16 +76,16 @@ impl std::ops::Deref for TestPartition {
 
 fn open(dir: &TempDir, settings: PartitionSettings) -> (TestPartition, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
-    let log = opened(dir, settings, Arc::new(|reason: &str| panic!("{reason}")));
+    let log = opened(dir, settings, &Vitals::default());
     log.attach(recorder.clone());
     log.start().expect("a thread");
     (log, recorder)
 }
 
-fn opened(dir: &TempDir, settings: PartitionSettings, on_fatal: OnFatal) -> TestPartition {
+fn opened(dir: &TempDir, settings: PartitionSettings, vitals: &Vitals) -> TestPartition {
     let clock = Arc::new(ManualClock::at(ARRIVED));
     let claims = Arc::new(KeyClaims::default());
-    let log = PartitionLog::open(dir.path(), Arc::new(stream()), P, settings, clock, on_fatal, &claims);
+    let log = PartitionLog::open(dir.path(), Arc::new(stream()), P, settings, clock, vitals, &claims);
     TestPartition { log: log.expect("opens"), claims }
 }
 
@@ -350,7 +353,7 @@ fn failing(step: IoStep, kind: std::io::ErrorKind) -> (PartitionSettings, Arc<At
     let faults: IoFaults =
         Arc::new(move |at| if at == step && on.load(Ordering::SeqCst) { Err(kind.into()) } else { Ok(()) });
     let mut settings = settings();
-    settings.log.faults = Some(faults);
+    settings.log.io.faults = Some(faults);
     (settings, switch)
 }
 
@@ -358,9 +361,8 @@ fn failing(step: IoStep, kind: std::io::ErrorKind) -> (PartitionSettings, Arc<At
 fn after_a_failed_sync_nothing_is_acknowledged_or_pushed() {
     let dir = TempDir::new().expect("a folder");
     let (settings, broken) = failing(IoStep::Sync, std::io::ErrorKind::Other);
-    let reasons = Arc::new(Mutex::new(Vec::new()));
-    let recorded = reasons.clone();
-    let log = opened(&dir, settings, Arc::new(move |reason: &str| recorded.lock().push(reason.to_owned())));
+    let vitals = Vitals::default();
+    let log = opened(&dir, settings, &vitals);
     let recorder = Arc::new(Recorder::default());
     log.attach(recorder.clone());
     log.start().expect("a thread");
@@ -370,7 +372,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_or_pushed() {
     log.close();
     broken.store(false, Ordering::SeqCst);
     assert_eq!(log.try_submit(submission(&log, &[(Some("c"), 1)], None).0), Err(SubmitError::Stopped));
-    assert_eq!(reasons.lock().len(), 1, "the process is stopped once");
+    let failure = vitals.failure().expect("the process is stopped").to_string();
+    assert!(failure.starts_with("log-events-0: cannot write the log: sync of the log failed"), "{failure}");
     assert_eq!(recorder.items.lock().len(), 1);
     assert_eq!(log.range().1, Offset(1));
 }
@@ -384,7 +387,7 @@ fn a_full_disk_leaves_no_trace_of_refused_events() {
     let before = log.status(Offset(0), None);
     full.store(true, Ordering::SeqCst);
     let again = [(Some("a"), 60), (Some("b"), 60)];
-    assert_eq!(receipt(submit(&log, &again, Some("key"))), Err(SubmitError::DiskFull));
+    assert_eq!(receipt(submit(&log, &again, Some("key"))), Err(SubmitError::Exhausted(Exhausted::Disk)));
     let after = log.status(Offset(0), None);
     assert_eq!((after.head, after.watermark, after.duplicates), (before.head, before.watermark, before.duplicates));
     let point = log.cut(&"view".parse().expect("a name")).expect("it runs").blocking_recv();

@@ -1,7 +1,6 @@
-//! Runs the one thread of a partition: it sequences what waits, makes it durable, pushes it to the sinks, and only then
-//! replies.
+//! Runs the one thread of a partition: it sequences what waits, makes it durable, replies, and then pushes it to the
+//! readers of the log. No reader can delay a reply, and none can hold up the writer.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use shared::handoff::{CutMark, LogBatch, LogItem, LogSink};
 use shared::ids::{Offset, Partition};
 use shared::seam::CutPoint;
 use shared::time::Micros;
+use shared::vital;
 use tokio::sync::oneshot;
 
 use super::group::{GroupBuilder, GroupPart, PendingCut};
@@ -22,9 +22,6 @@ use super::settings::PartitionSettings;
 use super::submission::{PartitionReceipt, SubmitError};
 use crate::log::{Appender, CommitError, Totals};
 
-/// Called once, with the reason, when a partition's log can no longer be written safely: the process has to stop.
-pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// Everything the thread owns.
 pub(crate) struct Writer {
     pub partition: Partition,
@@ -33,10 +30,14 @@ pub(crate) struct Writer {
     pub queue: Arc<WriterQueue>,
     pub sequencer: Sequencer,
     pub appender: Appender,
+    /// Sinks whose figures a client must find up to date after the reply.
+    pub figures: Vec<Arc<dyn LogSink>>,
+    /// Readers of the log.
     pub sinks: Vec<Arc<dyn LogSink>>,
     pub clock: Arc<dyn Clock>,
     pub live: Arc<Mutex<LiveFigures>>,
-    pub on_fatal: OnFatal,
+    /// Name of the thread.
+    pub name: String,
 }
 
 /// Why the thread ends before its queue is closed.
@@ -47,27 +48,37 @@ enum WriterExit {
     Stopped,
 }
 
-type Reply = (oneshot::Sender<Result<PartitionReceipt, SubmitError>>, PartitionReceipt);
+/// Closes the queue however the thread ends, and refuses what waits: no client may wait for a thread that has ended.
+struct RefuseOnEnd(Arc<WriterQueue>);
 
-impl Writer {
-    /// Works until the queue is closed and empty.
-    pub fn run(mut self) {
-        let ended = catch_unwind(AssertUnwindSafe(|| self.work()));
-        let end = ended.unwrap_or_else(|_| Err(WriterExit::Fatal("the log writer panicked".to_owned())));
-        let Err(end) = end else { return };
-        self.queue.close();
-        // Every waiting submission gets a reply: no client may wait for a thread that has ended.
-        while let WriterWork::Group(items) = self.queue.take(usize::MAX, None) {
+impl Drop for RefuseOnEnd {
+    fn drop(&mut self) {
+        self.0.close();
+        while let WriterWork::Group(items) = self.0.take(usize::MAX, None) {
             for item in items {
                 if let QueueItem::Submission { submission, .. } = item {
                     let _ = submission.reply.send(Err(SubmitError::Stopped));
                 }
             }
         }
-        match end {
-            WriterExit::Fatal(reason) => (self.on_fatal)(&reason),
-            WriterExit::Stopped => {
-                tracing::warn!(partition = %self.partition, "a reader of the log has stopped; the log writer stops too")
+    }
+}
+
+type Reply = (oneshot::Sender<Result<PartitionReceipt, SubmitError>>, PartitionReceipt);
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    ///
+    /// # Errors
+    /// The log can no longer be written safely: the process has to stop.
+    pub fn run(mut self) -> Result<(), String> {
+        let _refuse = RefuseOnEnd(Arc::clone(&self.queue));
+        match self.work() {
+            Ok(()) => Ok(()),
+            Err(WriterExit::Fatal(reason)) => Err(format!("cannot write the log: {reason}")),
+            Err(WriterExit::Stopped) => {
+                tracing::warn!(partition = %self.partition, "a reader of the log has stopped; the log writer stops too");
+                Ok(())
             }
         }
     }
@@ -90,16 +101,17 @@ impl Writer {
         }
     }
 
-    /// Records in the log that it is durable to its end. Returns `false` while the disk is full.
+    /// Records in the log that it is durable to its end. Returns `false` while there is no room.
     fn mark(&mut self) -> Result<bool, WriterExit> {
         match self.appender.mark(self.sequencer.totals()) {
             Ok(()) => Ok(true),
-            Err(CommitError::DiskFull) => Ok(false),
+            Err(CommitError::Exhausted(_)) => Ok(false),
             Err(CommitError::Fatal(reason)) => Err(WriterExit::Fatal(reason)),
         }
     }
 
     fn group(&mut self, items: Vec<QueueItem>) -> Result<(), WriterExit> {
+        vital::reach(&self.name);
         let arrived_at = self.clock.now();
         let mut group = GroupBuilder::new(self.settings.batch_rows_max);
         let mut replies: Vec<Reply> = Vec::with_capacity(items.len());
@@ -114,20 +126,20 @@ impl Writer {
                 }
             }
         }
-        let parts = group.finish();
-        match self.write(parts, arrived_at) {
-            Ok(pushed) => {
+        let mut parts = group.finish();
+        match self.write(&mut parts, arrived_at) {
+            Ok(batches) => {
                 // I1: the group is durable; only now are its events acknowledged.
                 for (reply, receipt) in replies {
                     // The client may have disconnected; the events are in the log all the same.
                     let _ = reply.send(Ok(receipt));
                 }
-                pushed
+                self.push_all(parts, batches)
             }
-            Err(CommitError::DiskFull) => {
-                tracing::warn!(partition = %self.partition, "disk full; a group of events was refused");
-                refuse(replies, &SubmitError::DiskFull);
-                Ok(())
+            Err(CommitError::Exhausted(exhausted)) => {
+                tracing::warn!(partition = %self.partition, reason = %exhausted, "a group of events was refused");
+                refuse(replies, &SubmitError::Exhausted(exhausted));
+                self.push_all(self.cuts_at_the_end(parts), Vec::new())
             }
             Err(CommitError::Fatal(reason)) => {
                 // I8: after a failed sync nothing is acknowledged, and the process stops.
@@ -137,36 +149,40 @@ impl Writer {
         }
     }
 
-    /// Makes the parts durable and pushes them to the sinks. The inner error: a sink has stopped.
-    fn write(&mut self, mut parts: Vec<GroupPart>, arrived_at: Micros) -> Result<Result<(), WriterExit>, CommitError> {
+    /// Makes the parts durable and updates the figures of the partition. Returns the batches for its readers.
+    fn write(&mut self, parts: &mut [GroupPart], arrived_at: Micros) -> Result<Vec<Arc<LogBatch>>, CommitError> {
         let after = self.sequencer.totals();
-        let staged = self.stage(&mut parts, arrived_at);
+        let staged = self.stage(parts, arrived_at);
         self.live.lock().head = after.head();
         match staged.and_then(|batches| Ok((self.appender.commit(after)?, batches))) {
             Ok((sync_time, batches)) => {
-                self.sequencer.commit();
+                self.sequencer.commit(arrived_at);
                 self.report(after, (!batches.is_empty()).then_some(arrived_at), sync_time);
-                Ok(self.push_all(parts, batches))
+                for (sink, batch) in self.figures.iter().flat_map(|sink| batches.iter().map(move |batch| (sink, batch)))
+                {
+                    // A sink of figures never stops.
+                    let _ = sink.push(LogItem::Batch(Arc::clone(batch)));
+                }
+                Ok(batches)
             }
-            Err(CommitError::DiskFull) => {
+            Err(CommitError::Exhausted(exhausted)) => {
                 self.appender.abandon();
                 self.sequencer.rollback();
-                let now = self.sequencer.totals();
-                self.live.lock().head = now.head();
-                // A cut needs no disk space. Its position is the present end of the log.
-                parts.retain(|part| matches!(part, GroupPart::Cut(_)));
-                for part in &mut parts {
-                    if let GroupPart::Cut(cut) = part {
-                        cut.at = now;
-                    }
-                }
-                match self.push_all(parts, Vec::new()) {
-                    Ok(()) => Err(CommitError::DiskFull),
-                    Err(end) => Ok(Err(end)),
-                }
+                self.live.lock().head = self.sequencer.totals().head();
+                Err(exhausted.into())
             }
             Err(fatal) => Err(fatal),
         }
+    }
+
+    /// The cuts of a group that was refused. A cut needs no disk space: its position is the present end of the log.
+    fn cuts_at_the_end(&self, parts: Vec<GroupPart>) -> Vec<GroupPart> {
+        let at = self.sequencer.totals();
+        let cut = |part| match part {
+            GroupPart::Cut(cut) => Some(GroupPart::Cut(PendingCut { at, ..cut })),
+            GroupPart::Frame(_) => None,
+        };
+        parts.into_iter().filter_map(cut).collect()
     }
 
     /// Encodes the frames; returns a batch for the sinks for each frame with rows, in order.

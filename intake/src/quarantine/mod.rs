@@ -20,6 +20,7 @@ use shared::control::{ListRange, QuarantineCounts, QuarantinePage, StreamError};
 use shared::ids::StreamName;
 use shared::limits;
 use shared::time::Micros;
+use shared::vital::Vitals;
 
 use crate::decode::RejectedEvent;
 use quarantine_store::StreamQuarantine;
@@ -76,6 +77,7 @@ impl Quarantine {
         dir: &Path,
         streams: impl IntoIterator<Item = &'a StreamName>,
         settings: QuarantineSettings,
+        vitals: &Vitals,
     ) -> std::io::Result<Quarantine> {
         let dir = dir.join("quarantine");
         let stream_quarantine =
@@ -83,10 +85,11 @@ impl Quarantine {
         let streams: Arc<BTreeMap<_, _>> = Arc::new(streams.into_iter().map(stream_quarantine).collect());
         let signal = Arc::new(WriteSignal::default());
         let (to_write, wake) = (Arc::clone(&streams), Arc::clone(&signal));
-        let thread = std::thread::Builder::new().name("quarantine".to_owned()).spawn(move || {
+        let thread = vitals.spawn_thread("quarantine".to_owned(), move || {
             while wake.wait() {
                 to_write.values().for_each(StreamQuarantine::write);
             }
+            Ok(())
         })?;
         Ok(Quarantine { streams, signal, thread: Mutex::new(Some(thread)) })
     }

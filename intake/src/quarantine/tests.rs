@@ -15,7 +15,8 @@ fn name() -> StreamName {
 }
 
 fn open(dir: &TempDir, lines_max: usize, bytes_max: usize) -> Quarantine {
-    Quarantine::open(dir.path(), [&name()], QuarantineSettings { lines_max, bytes_max }).expect("a thread")
+    Quarantine::open(dir.path(), [&name()], QuarantineSettings { lines_max, bytes_max }, &Vitals::default())
+        .expect("a thread")
 }
 
 fn rejected(texts: &[&str], key: Option<&str>) -> RejectedLines {

@@ -11,10 +11,11 @@ use shared::handoff::{Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::seam::Cut;
 use shared::stream::Stream;
+use shared::vital::Vitals;
 
 use super::stream_log::StreamLog;
 use crate::log::LogError;
-use crate::partition::{OnFatal, PartitionLog, PartitionSettings};
+use crate::partition::{PartitionLog, PartitionSettings};
 
 /// The logs of all streams.
 pub struct Intake {
@@ -22,16 +23,16 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Opens the logs of `streams` under `dir`. `on_fatal` is called when one can no longer be written. Blocking.
+    /// Opens the logs of `streams` under `dir`. A writer that fails is reported to `vitals`. Blocking.
     pub fn open(
         dir: &Path,
         streams: &[Arc<Stream>],
         settings: &PartitionSettings,
         clock: &Arc<dyn Clock>,
-        on_fatal: &OnFatal,
+        vitals: &Vitals,
     ) -> Result<Self, LogError> {
         let open = |stream: &Arc<Stream>| {
-            let log = StreamLog::open(dir, stream.clone(), settings, clock, on_fatal)?;
+            let log = StreamLog::open(dir, stream.clone(), settings, clock, vitals)?;
             Ok((stream.name.clone(), Arc::new(log)))
         };
         Ok(Intake { streams: streams.iter().map(open).collect::<Result<_, LogError>>()? })

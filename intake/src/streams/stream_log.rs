@@ -3,23 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use shared::clock::Clock;
 use shared::control::PartitionStatus;
 use shared::handoff::{HandoffError, LogBatch, LogReplay, LogSink};
 use shared::ids::{Offset, Partition, ViewName};
+use shared::live_state::LiveState;
 use shared::seam::Cut;
 use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
 use shared::time::Micros;
+use shared::vital::Vitals;
 
 use crate::archive::ArchiveStatus;
 use crate::lateness::StreamLateness;
 use crate::log::{self, LogError, Totals};
-use crate::partition::{
-    IdempotencyKey, KeyClaim, KeyClaims, OnFatal, PartitionLog, PartitionSettings, Submission, SubmitError,
-};
+use crate::partition::{IdempotencyKey, KeyClaim, KeyClaims, PartitionLog, PartitionSettings, Submission, SubmitError};
 
 /// The log of one stream.
 pub struct StreamLog {
@@ -28,6 +28,8 @@ pub struct StreamLog {
     claims: Arc<KeyClaims>,
     lateness: Arc<StreamLateness>,
     watermark: StreamWatermark,
+    /// The live state that the stream's events add to, if it is bounded.
+    live_state: OnceLock<Arc<LiveState>>,
 }
 
 impl StreamLog {
@@ -38,7 +40,7 @@ impl StreamLog {
         stream: Arc<Stream>,
         settings: &PartitionSettings,
         clock: &Arc<dyn Clock>,
-        on_fatal: &OnFatal,
+        vitals: &Vitals,
     ) -> Result<Self, LogError> {
         let dir = dir.join("log").join(stream.name.as_str());
         refuse_undeclared(&dir, stream.partitions)?;
@@ -46,12 +48,12 @@ impl StreamLog {
         let claims = Arc::new(KeyClaims::default());
         let open = |partition: u32| -> Result<PartitionLog, LogError> {
             let path = dir.join(partition.to_string());
-            let (mut settings, clock, on_fatal) = (settings.clone(), clock.clone(), on_fatal.clone());
+            let (mut settings, clock) = (settings.clone(), clock.clone());
             if let Some(begin) = settings.begins.get(&(stream.name.clone(), Partition(partition))) {
                 settings.log.begin = *begin;
             }
             let log =
-                PartitionLog::open(&path, stream.clone(), Partition(partition), settings, clock, on_fatal, &claims)?;
+                PartitionLog::open(&path, stream.clone(), Partition(partition), settings, clock, vitals, &claims)?;
             let (start, head) = log.range();
             let from = Offset(head.0.saturating_sub(lateness.reread_events())).max(start);
             log.replay(from, head, &mut |batch| lateness.observe(&batch))?;
@@ -70,7 +72,14 @@ impl StreamLog {
             }
         }
         let lateness = Arc::new(lateness);
-        Ok(StreamLog { stream, partitions, claims, lateness, watermark: StreamWatermark::default() })
+        Ok(StreamLog {
+            stream,
+            partitions,
+            claims,
+            lateness,
+            watermark: StreamWatermark::default(),
+            live_state: OnceLock::new(),
+        })
     }
 
     /// The stream's declaration.
@@ -95,8 +104,7 @@ impl StreamLog {
 
     /// Starts all partitions, and with it accepts events.
     pub fn start(&self) -> std::io::Result<()> {
-        // Last of the sinks: folding and archiving must not wait for what is only displayed.
-        self.partitions.iter().for_each(|partition| partition.attach(Arc::clone(&self.lateness) as Arc<dyn LogSink>));
+        self.partitions.iter().for_each(|partition| partition.attach_figures(Arc::clone(&self.lateness) as _));
         self.partitions.iter().try_for_each(PartitionLog::start)
     }
 
@@ -108,15 +116,20 @@ impl StreamLog {
         self.claims.claim(key).ok_or(SubmitError::KeyReused)
     }
 
-    /// Submits the parts of one request, all or none of them: a refusal leaves nothing that a retry would duplicate.
+    /// Submits the parts of one request, all or none of them: a refusal leaves nothing that a retry would duplicate. A
+    /// writer that ends meanwhile drops the reply of its part.
     pub fn try_submit(&self, parts: Vec<(Partition, Submission)>) -> Result<(), SubmitError> {
+        if let Some(live_state) = self.live_state.get() {
+            live_state.check()?;
+        }
         let mut reserved = Vec::with_capacity(parts.len());
         for (partition, submission) in &parts {
             let log = self.partition(*partition).ok_or(SubmitError::NoPartition(*partition))?;
             reserved.push((log, log.reserve(submission)?));
         }
         for ((log, reservation), (_, submission)) in reserved.into_iter().zip(parts) {
-            log.submit(reservation, submission)?;
+            // If the writer has just ended, the part gets no reply, like one that the writer did not reach.
+            let _ = log.submit(reservation, submission);
         }
         Ok(())
     }
@@ -138,6 +151,16 @@ impl StreamLog {
     /// Keeps all partitions' logs for `reader` until it releases.
     pub fn register_reader(&self, reader: &str) {
         self.partitions.iter().for_each(|partition| partition.register_reader(reader));
+    }
+
+    /// Keeps all partitions' logs for a live reader, which may be behind by `backlog_bytes_max` bytes of each.
+    pub fn register_live_reader(&self, reader: &str, backlog_bytes_max: u64) {
+        self.partitions.iter().for_each(|partition| partition.register_live_reader(reader, backlog_bytes_max));
+    }
+
+    /// Refuses events while the live state to which they add is too large. Only the first call counts.
+    pub fn bound_live_state(&self, live_state: Arc<LiveState>) {
+        let _ = self.live_state.set(live_state);
     }
 
     /// The lateness of its events.

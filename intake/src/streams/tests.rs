@@ -12,6 +12,7 @@ use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::stream::Stream;
 use shared::time::Micros;
+use shared::vital::Vitals;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -19,17 +20,14 @@ use super::*;
 use crate::event_id::hash_ids;
 use crate::log::LogError;
 use crate::log::testing::{events, stream};
-use crate::partition::{
-    BodyFingerprint, IdempotencyKey, OnFatal, PartitionReceipt, PartitionSettings, Submission, SubmitError,
-};
+use crate::partition::{BodyFingerprint, IdempotencyKey, PartitionReceipt, PartitionSettings, Submission, SubmitError};
 
 type Receiver = oneshot::Receiver<Result<PartitionReceipt, SubmitError>>;
 
 fn open(dir: &TempDir, partitions: u32, settings: PartitionSettings) -> Result<Intake, LogError> {
     let stream = Arc::new(Stream { partitions, ..stream() });
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Micros(1_000)));
-    let on_fatal: OnFatal = Arc::new(|reason: &str| panic!("{reason}"));
-    let intake = Intake::open(dir.path(), &[stream], &settings, &clock, &on_fatal)?;
+    let intake = Intake::open(dir.path(), &[stream], &settings, &clock, &Vitals::default())?;
     intake.start().expect("threads");
     Ok(intake)
 }

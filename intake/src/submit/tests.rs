@@ -2,6 +2,7 @@
 //! restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request};
@@ -9,11 +10,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use shared::clock::ManualClock;
 use shared::time::Micros;
+use shared::vital::Vitals;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::*;
 use crate::http::routes;
+use crate::log::{IoFaults, IoStep};
 use crate::partition::PartitionSettings;
 use crate::quarantine::QuarantineSettings;
 
@@ -24,19 +27,27 @@ struct TestServer {
 }
 
 fn start(dir: &TempDir, stream: &Arc<Stream>) -> TestServer {
+    start_with(dir, stream, &PartitionSettings::default())
+}
+
+fn start_with(dir: &TempDir, stream: &Arc<Stream>, settings: &PartitionSettings) -> TestServer {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Micros(1_000)));
-    let on_fatal: crate::partition::OnFatal = Arc::new(|reason: &str| panic!("{reason}"));
-    let settings = PartitionSettings::default();
-    let intake = Intake::open(dir.path(), std::slice::from_ref(stream), &settings, &clock, &on_fatal).expect("opens");
+    let vitals = Vitals::default();
+    let intake = Intake::open(dir.path(), std::slice::from_ref(stream), settings, &clock, &vitals).expect("opens");
     intake.start().expect("threads");
-    let quarantine = Quarantine::open(dir.path(), [&stream.name], QuarantineSettings::default()).expect("a thread");
+    let quarantine =
+        Quarantine::open(dir.path(), [&stream.name], QuarantineSettings::default(), &vitals).expect("a thread");
     let submitter = Arc::new(EventSubmitter::new(&intake, &Arc::new(quarantine), &clock));
     TestServer { intake, submitter }
 }
 
 impl TestServer {
     async fn post(&self, body: &str, key: Option<&str>) -> (u16, Value) {
-        let mut request = Request::builder().method(Method::POST).uri("/v1/events/events");
+        self.post_to("/v1/events/events", body, key).await
+    }
+
+    async fn post_to(&self, uri: &str, body: &str, key: Option<&str>) -> (u16, Value) {
+        let mut request = Request::builder().method(Method::POST).uri(uri);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -134,4 +145,36 @@ proptest! {
             prop_assert_eq!(server.accepted(), if has_ids { ids.len() as u64 } else { events });
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_that_only_some_partitions_had_room_for_says_exactly_what_was_accepted() {
+    let sql = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', partitions = 3);";
+    let stream = Arc::new(crate::testing::stream(sql));
+    let full = Arc::new(AtomicBool::new(true));
+    let is_full = Arc::clone(&full);
+    let faults: IoFaults = Arc::new(move |step| {
+        let hit = step == IoStep::Write && std::thread::current().name() == Some("log-events-1");
+        if hit && is_full.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let mut settings = PartitionSettings::default();
+    settings.log.io.faults = Some(faults);
+    let dir = TempDir::new().expect("a folder");
+    let server = start_with(&dir, &stream, &settings);
+    let event = |id: u32| json!({"id": format!("e{id}"), "at": 0}).to_string() + "\n";
+    let body: String = (0..60).map(event).collect();
+    let mut known = 0;
+    for strict in ["", "?strict=true"] {
+        let (status, problem) = server.post_to(&format!("/v1/events/events{strict}"), &body, None).await;
+        assert_eq!((status, &problem["code"]), (507, &json!("disk_full")), "{problem}");
+        assert_eq!(problem["refused_partitions"], json!([1]), "{problem}");
+        let accepted = problem["accepted"].as_u64().expect("a number");
+        assert_eq!((accepted + known, problem["duplicates"].as_u64()), (server.accepted(), Some(known)), "{problem}");
+        assert!(accepted + known > 0 && accepted + known < 60, "{problem}");
+        known += accepted;
+    }
+    full.store(false, Ordering::SeqCst);
+    let (status, receipt) = server.post(&body, None).await;
+    assert_eq!((status, &receipt["accepted"], &receipt["duplicates"]), (200, &json!(60 - known), &json!(known)));
+    assert_eq!(server.accepted(), 60);
 }

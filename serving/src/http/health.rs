@@ -23,12 +23,16 @@ pub async fn livez() -> Response {
     json(&Health { status: "alive", reason: None })
 }
 
-/// `GET /readyz`: 200 once every layer responds; 503 with the reason until then, and while stopping.
+/// `GET /readyz`: 200 once every layer responds; 503 with the reason until then, after a failure, and while
+/// stopping.
 pub async fn readyz(State(state): State<ServingState>) -> Response {
     let refused = |reason: String| {
         let health = json(&Health { status: "not ready", reason: Some(reason) });
         (StatusCode::SERVICE_UNAVAILABLE, health).into_response()
     };
+    if let Some(failure) = state.vitals.failure() {
+        return refused(format!("the server stops because a layer failed: {failure}"));
+    }
     if !state.ready.load(Ordering::SeqCst) {
         return refused("the server is starting or stopping".to_owned());
     }

@@ -49,6 +49,7 @@ use shared::time::Micros;
 use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
 use shared::view::{Precision, View};
+use shared::vital::Vitals;
 use shared::window::{PaneStart, Window};
 use tower::ServiceExt;
 
@@ -400,6 +401,7 @@ pub struct World {
     pub admission: Arc<serving::admission::Admission>,
     pub clock: ManualClock,
     pub ready: Arc<AtomicBool>,
+    pub vitals: Vitals,
     pub by_name: BTreeMap<String, Arc<View>>,
     pub origins: Origins,
 }
@@ -423,6 +425,7 @@ impl World {
             admission: Arc::default(),
             clock: ManualClock::at(Micros::parse("2001-01-02T12:00:00Z").expect("a time")),
             ready: Arc::new(AtomicBool::new(true)),
+            vitals: Vitals::default(),
             by_name: views.into_iter().map(|v| (v.name.to_string(), v)).collect(),
         }
     }
@@ -523,6 +526,7 @@ impl World {
                 admission: Arc::clone(&self.admission),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),
+                vitals: self.vitals.clone(),
                 metrics: Arc::new(|| "trueup_up 1\n".to_owned()),
             },
             axum::Router::new(),

@@ -82,6 +82,12 @@ impl Problem {
         self
     }
 
+    /// Replaces the sentence for people.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Problem {
+        self.detail = detail.into();
+        self
+    }
+
     /// Adds a member to the document.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
         self.extras.get_or_insert_default().members.insert(name.to_owned(), value.into());

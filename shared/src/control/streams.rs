@@ -29,6 +29,9 @@ pub struct PartitionStatus {
     /// Events since then that were too far ahead of their arrival to move the watermark.
     pub ahead: u64,
     pub log_bytes: u64,
+    /// Bytes of the log that its live readers have not processed yet, by reader: `archive` and `speed`.
+    #[serde(default)]
+    pub backlog_bytes: BTreeMap<String, u64>,
     pub last_arrival: Option<Micros>,
     pub archive_error: Option<String>,
 }

@@ -43,6 +43,18 @@ struct Process {
     child: Child,
     url: String,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads the log until the process has ended.
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    /// All that a process that has ended wrote to stderr.
+    fn last_words(mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log is read to its end");
+        }
+        self.log.lock().expect("a log").join("\n")
+    }
 }
 
 impl Drop for Process {
@@ -134,8 +146,7 @@ impl World {
         assert!(!self.launch(), "the server did start:\n{}", self.log());
         let mut process = self.process.take().expect("a process");
         let code = process.child.wait().expect("the server ends").code();
-        let text = process.log.lock().expect("a log").join("\n");
-        (code, text)
+        (code, process.last_words())
     }
 
     /// Starts the process. Returns `false` if it ends or does not print its address.
@@ -160,7 +171,7 @@ impl World {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (found, address) = std::sync::mpsc::channel();
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(url) = line.strip_prefix("  page  ") {
                     let url: String = url.chars().take_while(|c| !c.is_whitespace()).collect();
@@ -173,7 +184,7 @@ impl World {
         // No process listens at port 1.
         let url = found.as_deref().unwrap_or("http://127.0.0.1:1");
         let root = url.split('/').take(3).collect::<Vec<_>>().join("/");
-        self.process = Some(Process { child, url: root, log });
+        self.process = Some(Process { child, url: root, log, reader: Some(reader) });
         found.is_ok()
     }
 
@@ -243,6 +254,21 @@ impl World {
             assert!(begin.elapsed() < PATIENCE, "the server did not end");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits for a server that ends by itself; gives its exit code and what it wrote to stderr.
+    pub fn end_by_itself(&mut self) -> (Option<i32>, String) {
+        let process = self.process.as_mut().expect("a running server");
+        let begin = Instant::now();
+        let status = loop {
+            match process.child.try_wait().expect("a status") {
+                Some(status) => break status,
+                None => assert!(begin.elapsed() < PATIENCE, "the server did not end\n{}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let text = self.process.take().expect("a server").last_words();
+        (status.code(), text)
     }
 
     /// Stops the server cleanly and waits for it; returns its exit code.

@@ -1,0 +1,66 @@
+//! Rewrites the end of a log that may be in the page cache only, before any of it counts.
+//!
+//! After a failed sync the kernel marks the pages as clean although the disk does not have them. The next process reads
+//! them like durable ones, and a further sync succeeds without writing a byte. So what no frame records as durable is
+//! written again: to a copy, which replaces the segment once it is durable, or in place if there is no room for a copy.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::error::LogError;
+use super::io::{Exhausted, LogIo};
+
+/// Bytes copied at once.
+const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Writes the bytes of the segment at `path` again; they end at `end`, and those before `durable` are durable. Returns the
+/// file, which may be another one.
+pub(crate) fn rewrite_tail(
+    io: &LogIo,
+    folder: &File,
+    path: &Path,
+    segment: File,
+    durable: u64,
+    end: u64,
+) -> Result<File, LogError> {
+    let copied = copy(io, folder, path, &segment, end);
+    match copied {
+        Ok(file) => Ok(file),
+        Err(error) if Exhausted::of(&error).is_some() => {
+            tracing::warn!(path = %path.display(), %error, "no room to copy the last segment; rewriting its end in place");
+            in_place(io, &segment, durable, end).map_err(LogError::io(path))?;
+            Ok(segment)
+        }
+        Err(error) => Err(LogError::io(path)(error)),
+    }
+}
+
+fn copy(io: &LogIo, folder: &File, path: &Path, segment: &File, end: u64) -> io::Result<File> {
+    let unfinished = path.with_extension("new");
+    let mut file = io.create(&unfinished)?;
+    chunks(segment, 0, end, &mut |_, bytes| io.write(&mut file, bytes))?;
+    io.sync(&file)?;
+    io.rename(&unfinished, path)?;
+    io.sync_folder(folder)?;
+    Ok(file)
+}
+
+fn in_place(io: &LogIo, segment: &File, durable: u64, end: u64) -> io::Result<()> {
+    chunks(segment, durable, end, &mut |position, bytes| io.write_at(segment, bytes, position))?;
+    io.sync(segment)
+}
+
+/// Calls `each` with the bytes `from..to` of a file, in order, with their positions.
+fn chunks(file: &File, from: u64, to: u64, each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES.min(to - from) as usize];
+    let mut position = from;
+    while position < to {
+        let length = CHUNK_BYTES.min(to - position) as usize;
+        file.read_exact_at(&mut buffer[..length], position)?;
+        each(position, &buffer[..length])?;
+        position += length as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Tests through the real binary that errors of the log's disk refuse events or end the process, and that neither loses an
+//! acknowledged event nor brings back a refused one.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use world::World;
+
+const EIO: &str = "5";
+const EMFILE: &str = "24";
+const ENOSPC: &str = "28";
+const EDQUOT: &str = "122";
+
+const DEFINITIONS: &str = "
+    CREATE STREAM sales (at TIMESTAMP, amount BIGINT) WITH (event_time = 'at', allowed_lateness = '1 day');
+    CREATE VIEW totals AS SELECT COUNT(*) AS n FROM sales;";
+
+/// A server whose log gets an error while a file exists.
+struct Faulty {
+    world: World,
+    switch: PathBuf,
+}
+
+impl Faulty {
+    fn new(fault: &str, limits: &str) -> Faulty {
+        let switches = tempfile::tempdir().expect("a folder").keep();
+        let switch = switches.join("fault");
+        let path = switch.display().to_string();
+        let mut world = World::with_environment(
+            DEFINITIONS,
+            &[("TRUEUP_LOG_FAULT", fault), ("TRUEUP_LOG_FAULT_WHILE", path.as_str())],
+        );
+        if !limits.is_empty() {
+            world.stop();
+            world.set_limits(limits);
+            world.start();
+        }
+        Faulty { world, switch }
+    }
+
+    fn next_start(&mut self, fault: &str) {
+        let path = self.switch.display().to_string();
+        self.world.set_environment(&[("TRUEUP_LOG_FAULT", fault), ("TRUEUP_LOG_FAULT_WHILE", path.as_str())]);
+    }
+
+    fn breaks(&self) {
+        std::fs::write(&self.switch, "").expect("writes");
+    }
+
+    fn heals(&self) {
+        std::fs::remove_file(&self.switch).expect("removes");
+    }
+
+    /// Sends ten events; returns the status, or 0 without a response.
+    fn send(&self) -> u16 {
+        let body = "{\"at\":\"2001-01-01T10:00:00Z\",\"amount\":1}\n".repeat(10);
+        self.world.try_post("/v1/events/sales", body.into_bytes(), &[]).map_or(0, |answer| answer.status)
+    }
+
+    fn counted(&self) -> u64 {
+        let rows = self.world.rows("totals", "");
+        assert_eq!(rows["complete"], json!(true), "{}", rows["ledger"]);
+        rows["rows"][0]["n"].as_u64().expect("a number")
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.switch.parent().expect("a folder"));
+    }
+}
+
+#[test]
+fn a_full_disk_or_quota_at_a_write_or_a_sync_is_507_and_refused_events_never_count() {
+    for fault in ["write", "sync"].iter().flat_map(|step| [ENOSPC, EDQUOT].map(|errno| format!("{step}:{errno}"))) {
+        let mut faulty = Faulty::new(&fault, "");
+        assert_eq!(faulty.send(), 200);
+        faulty.breaks();
+        assert_eq!([faulty.send(), faulty.send()], [507, 507], "{fault}");
+        assert_eq!(faulty.counted(), 10, "{fault}");
+        faulty.world.kill();
+        faulty.heals();
+        faulty.world.start();
+        assert_eq!(faulty.counted(), 10, "{fault}, after a restart");
+        faulty.breaks();
+        assert_eq!(faulty.send(), 507, "{fault}");
+        faulty.heals();
+        assert_eq!((faulty.send(), faulty.counted()), (200, 20), "{fault}");
+    }
+}
+
+#[test]
+fn too_many_open_files_refuse_events_once_the_spare_segment_is_used_and_do_not_end_the_process() {
+    let faulty = Faulty::new(&format!("create:{EMFILE}"), "log_segment_bytes = 1000\n");
+    assert_eq!(faulty.send(), 200);
+    faulty.breaks();
+    let mut accepted = 10;
+    let refused = loop {
+        match faulty.send() {
+            200 => accepted += 10,
+            status => break status,
+        }
+        assert!(accepted < 10_000, "no segment was needed");
+    };
+    assert_eq!((refused, faulty.counted()), (507, accepted));
+    faulty.heals();
+    assert_eq!((faulty.send(), faulty.counted()), (200, accepted + 10));
+}
+
+#[test]
+fn after_a_failed_sync_the_next_start_writes_the_events_in_doubt_again_or_does_not_start() {
+    let mut faulty = Faulty::new(&format!("sync:{EIO}"), "");
+    assert_eq!(faulty.send(), 200);
+    faulty.breaks();
+    assert_ne!(faulty.send(), 200);
+    let (code, log) = faulty.world.end_by_itself();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.lines().last().is_some_and(|line| line.contains("sync of the log failed")), "{log}");
+
+    // The page cache has the events, the disk may not: without a write that succeeds they must not count.
+    faulty.next_start(&format!("write:{EIO}"));
+    let (code, log) = faulty.world.start_refused();
+    assert_eq!(code, Some(1), "{log}");
+    faulty.heals();
+    faulty.world.start();
+    let counted = faulty.counted();
+    assert!(counted == 20 || counted == 10, "the events in doubt are there or not, but not in part: {counted}");
+    faulty.world.kill();
+    faulty.world.start();
+    assert_eq!(faulty.counted(), counted);
+}
