@@ -55,6 +55,14 @@ pub struct QueryContext {
     pub merge_cache: Arc<BatchMergeCache>,
 }
 
+/// A query that may run: it holds one of the permits. Dropping it cancels the query.
+#[derive(Debug)]
+pub struct AdmittedQuery {
+    permit: OwnedSemaphorePermit,
+    cancel: CancelOnDrop,
+    context: QueryContext,
+}
+
 /// Admits queries and counts those that wait.
 #[derive(Debug)]
 pub struct Admission {
@@ -71,6 +79,7 @@ impl Default for Admission {
 }
 
 /// Cancels the query when dropped, unless it has finished.
+#[derive(Debug)]
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -106,18 +115,18 @@ impl Admission {
         since: Instant,
         work: impl FnOnce(&QueryContext) -> T + Send + 'static,
     ) -> Result<T, AdmissionError> {
+        self.admit(since).await?.run(work).await
+    }
+
+    /// Waits until a query that arrived at `since` may run.
+    pub async fn admit(&self, since: Instant) -> Result<AdmittedQuery, AdmissionError> {
         let until = since + self.limits.time;
         let permit = self.permit(until).await?;
         let cancel = CancelOnDrop(Arc::default());
         let abandoned = Arc::clone(&cancel.0);
         let allowance = QueryBudget { abandoned, until: Some(until), bytes_max: self.limits.bytes_max };
         let context = QueryContext { allowance, merge_cache: Arc::clone(&self.merge_cache) };
-        let result = tokio::task::spawn_blocking(move || {
-            // Held until the work ends, even if the client has disconnected.
-            let _permit = permit;
-            work(&context)
-        });
-        Ok(result.await?)
+        Ok(AdmittedQuery { permit, cancel, context })
     }
 
     async fn permit(&self, until: Instant) -> Result<OwnedSemaphorePermit, AdmissionError> {
@@ -137,6 +146,27 @@ impl Admission {
                 Err(AdmissionError::QueueTimeout { time: self.limits.time })
             }
         }
+    }
+}
+
+impl AdmittedQuery {
+    /// Returns what the query may use.
+    pub fn allowance(&self) -> &QueryBudget {
+        &self.context.allowance
+    }
+
+    /// Runs the query on a blocking thread. Dropping the future cancels it.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&QueryContext) -> T + Send + 'static,
+    ) -> Result<T, AdmissionError> {
+        let AdmittedQuery { permit, cancel: _cancel, context } = self;
+        let result = tokio::task::spawn_blocking(move || {
+            // Held until the work ends, even if the client has disconnected.
+            let _permit = permit;
+            work(&context)
+        });
+        Ok(result.await?)
     }
 }
 

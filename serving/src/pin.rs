@@ -4,6 +4,7 @@
 //! pinned state is then checked against the ledger: every accepted event is in batch, in speed, or late.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use shared::failed_events::FailedEvents;
 use shared::handoff::HandoffError;
@@ -17,9 +18,11 @@ use shared::readers::{
 };
 use shared::time::Micros;
 use shared::time_range::TimeRange;
+use shared::version::BatchVersion;
 use shared::view::View;
 use shared::window::{Window, WindowId};
 
+use crate::admission::{Admission, AdmissionError, AdmittedQuery};
 use crate::approximate::reads_estimates;
 use crate::query::bound::{BoundQuery, Instants};
 use crate::query::version_choice;
@@ -59,6 +62,8 @@ pub enum ReadError {
     Exceeded(#[from] Exceeded),
     #[error(transparent)]
     Past(#[from] PastError),
+    #[error(transparent)]
+    Refused(#[from] AdmissionError),
 }
 
 impl From<BatchReadError> for ReadError {
@@ -180,6 +185,22 @@ impl ViewPin {
     }
 }
 
+/// A query with the state that answers it.
+#[derive(Debug)]
+pub struct PinnedQuery {
+    pub query: BoundQuery,
+    pub pinned: ViewPin,
+    /// The admission under which rows of batch were loaded; `None`: all of them were in memory.
+    pub admitted: Option<AdmittedQuery>,
+}
+
+/// The limits of queries, and when this one arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub admission: &'a Admission,
+    pub since: Instant,
+}
+
 /// Counts the rows of `part` that may contribute to the result, once per window that covers them.
 pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
     let windows = WindowId(query.from)..WindowId(query.to);
@@ -200,26 +221,28 @@ pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
     rows * covering.max(1)
 }
 
-/// Parses the query on the view called `name` and pins the state that answers it at `now`.
+/// Parses the query on the view called `name` and pins the state that answers it at `now`. Rows of batch that are not in
+/// memory are loaded once the query is admitted, within what it may use.
 pub async fn pin(
     layers: &LayerReaders,
     name: &str,
     parameters: &[(String, String)],
     now: Micros,
-) -> Result<(BoundQuery, ViewPin), ReadError> {
+    arrival: Arrival<'_>,
+) -> Result<PinnedQuery, ReadError> {
     let mut tries = 0;
     loop {
         tries += 1;
         // I6: one pointer holds the version and its seam; generations are pinned from that seam on.
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
         if let Some(moment) = version_choice::parse(&published, parameters, now)? {
-            return pin_past(layers, &published, moment, parameters).await;
+            return pin_past(layers, &published, moment, parameters, arrival).await;
         }
         let query = Query::parse(&published.view, parameters)?;
         if query.cursor.is_some_and(|cursor| !cursor.is_current(&published)) {
             return Err(ReadError::CursorExpired);
         }
-        match pin_once(layers, &published, query, now).await {
+        match pin_once(layers, &published, query, now, arrival).await {
             Err(ReadError::Speed(SpeedError::SeamMoved)) if tries < TRIES => tokio::task::yield_now().await,
             // A version that has been replaced may lose its files; the newer one has its own.
             Err(ReadError::Batch(_)) if tries < TRIES && is_replaced(layers, name, &published) => {}
@@ -234,7 +257,8 @@ async fn pin_past(
     current: &PublishedView,
     moment: Moment,
     parameters: &[(String, String)],
-) -> Result<(BoundQuery, ViewPin), ReadError> {
+    arrival: Arrival<'_>,
+) -> Result<PinnedQuery, ReadError> {
     let past = layers.past.at(&current.view.name, moment).await?;
     let (published, version) = (Arc::clone(&past.published), Arc::clone(&past.version));
     let instants = Instants { now: version.published_at, latest_event: version.latest_event };
@@ -243,10 +267,11 @@ async fn pin_past(
     let (watermark, latest_event) = (version.watermark, version.latest_event);
     let speed = Arc::new(SpeedPin { generations: Vec::new(), watermark, latest_event });
     let range = batch_range(&published, &query, &speed).await?;
-    let batch = layers.batch.parts(&published, &version, range, &QueryBudget::unlimited()).await?;
+    let (batch, admitted) = load(layers, (&published, &version), range, arrival).await?;
     let balance = Balance::of(&published, &speed);
     let complete = balance.is_complete(query.layer);
-    Ok((query, ViewPin { published, batch, speed, balance, complete, past: Some(past) }))
+    let pinned = ViewPin { published, batch, speed, balance, complete, past: Some(past) };
+    Ok(PinnedQuery { query, pinned, admitted })
 }
 
 fn is_replaced(layers: &LayerReaders, name: &str, published: &Arc<PublishedView>) -> bool {
@@ -273,24 +298,42 @@ async fn pin_once(
     published: &Arc<PublishedView>,
     query: Query,
     now: Micros,
-) -> Result<(BoundQuery, ViewPin), ReadError> {
+    arrival: Arrival<'_>,
+) -> Result<PinnedQuery, ReadError> {
     // I6: both sides come from the one pointer that was read before.
     let speed = Arc::new(layers.speed.pin(published, &published.seam).await?);
     let layer = query.layer;
     let query = query.bind(published, layer, Instants { now, latest_event: speed.latest_event })?;
-    let mut batch = Vec::new();
+    let (mut batch, mut admitted) = (Vec::new(), None);
     if let Some(version) = &published.version
         && layer != LayerChoice::Speed
     {
         let range = batch_range(published, &query, &speed).await?;
-        batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
+        (batch, admitted) = load(layers, (published, version), range, arrival).await?;
     }
     let balance = Balance::of(published, &speed);
     let complete = balance.is_complete(layer);
     if !balance.is_balanced(layer) {
         report_mismatch(published, &balance);
     }
-    Ok((query, ViewPin { published: Arc::clone(published), batch, speed, balance, complete, past: None }))
+    let pinned = ViewPin { published: Arc::clone(published), batch, speed, balance, complete, past: None };
+    Ok(PinnedQuery { query, pinned, admitted })
+}
+
+/// Returns the rows of a version. If some are not in memory, waits for admission first, and loads within its allowance.
+async fn load(
+    layers: &LayerReaders,
+    (published, version): (&PublishedView, &BatchVersion),
+    range: TimeRange,
+    arrival: Arrival<'_>,
+) -> Result<(Vec<Arc<Part>>, Option<AdmittedQuery>), ReadError> {
+    if layers.batch.bytes_to_load(published, version, range) == 0 {
+        let batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
+        return Ok((batch, None));
+    }
+    let admitted = arrival.admission.admit(arrival.since).await?;
+    let batch = layers.batch.parts(published, version, range, admitted.allowance()).await?;
+    Ok((batch, Some(admitted)))
 }
 
 /// Returns the range of window starts for which batch is read.

@@ -3,7 +3,8 @@
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -58,6 +59,32 @@ async fn a_query_beyond_its_limits_is_refused_with_an_alternative() {
     // The alternative that the refusal names works.
     let reply = small.get("/v1/views/departures/rows?grain=30d&group_by=").await.json();
     assert_eq!(reply["rows"].as_array().map(Vec::len), Some(34));
+}
+
+#[tokio::test]
+async fn rows_that_do_not_fit_the_memory_of_their_query_are_not_loaded() {
+    let world = limited(QueryLimits { bytes_max: 100_000, ..QueryLimits::default() });
+    world.batch.is_cold.store(true, Ordering::SeqCst);
+    for parameters in ["limit=1", "limit=1&layer=batch", "grain=30d&group_by="] {
+        let refused = world.get(&format!("/v1/views/departures/rows?{parameters}")).await;
+        let code = refused.json()["code"].clone();
+        assert_eq!((refused.status, code), (StatusCode::PAYLOAD_TOO_LARGE, json!("query_too_large")), "{parameters}");
+    }
+    assert_eq!(world.batch.read.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn rows_are_loaded_by_admitted_queries_alone() {
+    let world = limited(QueryLimits { at_once: 1, waiting_max: 0, ..QueryLimits::default() });
+    world.batch.is_cold.store(true, Ordering::SeqCst);
+    let other = world.admission.admit(Instant::now()).await.expect("the first");
+    let path = "/v1/views/departures/rows?limit=1";
+    let refused = world.get(path).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("too_many_queries")));
+    assert_eq!(world.batch.read.load(Ordering::SeqCst), 0);
+    drop(other);
+    assert_eq!(world.get(path).await.status, StatusCode::OK);
+    assert!(world.batch.read.load(Ordering::SeqCst) > 0);
 }
 
 #[tokio::test]

@@ -150,6 +150,7 @@ impl From<ReadError> for Problem {
             ReadError::Batch(error) => batch_unavailable(error),
             ReadError::Exceeded(error) => exceeded(error),
             ReadError::Past(error) => past_refused(&error),
+            ReadError::Refused(error) => error.into(),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::entity_tag::EntityTag;
 use crate::execute::execute;
 use crate::formats::json::ResponseContext;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
-use crate::pin::{ReadError, ViewPin, pin};
+use crate::pin::{Arrival, PinnedQuery, ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
@@ -113,7 +113,8 @@ async fn outcome(state: &ServingState, view: String, request: &Parts, format: Fo
     let started = shared::clock::monotonic_now();
     let parameters = parameters::all(&request.uri)?;
     let now = state.clock.now();
-    let (query, pinned) = match pin(&state.readers(), &view, &parameters, now).await {
+    let arrival = Arrival { admission: &state.admission, since: started };
+    let PinnedQuery { query, pinned, admitted } = match pin(&state.readers(), &view, &parameters, now, arrival).await {
         Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
         pinned => pinned?,
     };
@@ -131,11 +132,14 @@ async fn outcome(state: &ServingState, view: String, request: &Parts, format: Fo
     }
     let of_past = pinned.past.as_ref().map(|past| past.version.published_at);
     let as_of = query.instant.or(of_past).unwrap_or_else(|| state.clock.now());
-    let mut complete = if runs_inline(&query, &pinned) {
+    let mut complete = if admitted.is_none() && runs_inline(&query, &pinned) {
         write(&query, &pinned, &state.admission.inline(), format, as_of)?
     } else {
-        let work = move |context: &QueryContext| write(&query, &pinned, context, format, as_of);
-        state.admission.run(started, work).await??
+        let admitted = match admitted {
+            Some(admitted) => admitted,
+            None => state.admission.admit(started).await?,
+        };
+        admitted.run(move |context: &QueryContext| write(&query, &pinned, context, format, as_of)).await??
     };
     tag.describe(&mut complete.headers);
     if let Some(cache) = cache {

@@ -181,10 +181,15 @@ pub struct FakeBatch {
     /// Number of parts read.
     pub read: AtomicUsize,
     pub broken: AtomicBool,
+    /// No part is in memory: each has to be loaded.
+    pub is_cold: AtomicBool,
 }
 
 impl BatchReader for FakeBatch {
     fn bytes_to_load(&self, published: &PublishedView, _: &BatchVersion, range: TimeRange) -> u64 {
+        if !self.is_cold.load(Ordering::SeqCst) {
+            return 0;
+        }
         let parts = self.parts.lock().get(published.view.name.as_str()).cloned().unwrap_or_default();
         let in_range = parts.iter().filter(|(date, _)| date.day().is_none_or(|day| range.meets_day(day)));
         in_range.map(|(_, part)| part.bytes() as u64).sum()
