@@ -1,6 +1,6 @@
 //! Checks that texts keep to the word list of `docs/style.md`, and that heads of files are statements.
 //!
-//! Texts are string literals and documentation comments of product code, the contents of pages and scripts, and
+//! Texts are string literals of product code, all comments and names of functions, the contents of pages and scripts, and
 //! documents. Code in documents (between backticks or fences) is not checked.
 
 use std::path::PathBuf;
@@ -125,6 +125,22 @@ fn texts_of_code(code: &str) -> Vec<String> {
     texts.into_iter().chain(literals(code)).collect()
 }
 
+/// The comments of Rust code, joined while they follow each other, and the names of its functions as words.
+fn comments_and_names(code: &str) -> Vec<String> {
+    let mut texts = vec![String::new()];
+    for line in code.lines() {
+        let line = line.trim_start();
+        if let Some(comment) = line.strip_prefix("//") {
+            texts.last_mut().expect("one").extend([comment.trim_start_matches(['/', '!']), "\n"]);
+            continue;
+        }
+        let name =
+            line.split_once("fn ").and_then(|(_, rest)| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next());
+        texts.extend([name.unwrap_or_default().replace('_', " "), String::new()]);
+    }
+    texts.iter().map(|text| without_code(text)).collect()
+}
+
 /// The string literals of Rust code.
 fn literals(code: &str) -> Vec<String> {
     let mut literals = Vec::new();
@@ -207,6 +223,15 @@ fn assert_kept(files: Vec<String>, texts: fn(&str) -> Vec<String>) {
 #[test]
 fn code_keeps_to_the_word_list() {
     assert_kept(sources(), texts_of_code);
+}
+
+#[test]
+fn comments_and_names_of_functions_keep_to_the_word_list() {
+    let folders = ["shared", "intake", "speed", "batch", "serving", "auth", "src", "tests", "bench"];
+    let mut files = files(&folders, &[".rs"]);
+    // Holds examples of banned words.
+    files.retain(|file| file != "tests/language.rs");
+    assert_kept(files, comments_and_names);
 }
 
 #[test]

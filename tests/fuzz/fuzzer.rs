@@ -17,7 +17,7 @@ const INPUT_BYTES_MAX: usize = 4_096;
 /// Attempts to make a failing input smaller.
 const SHRINK_STEPS_MAX: usize = 2_000;
 
-/// What is fuzzed.
+/// The code under test and its inputs.
 pub struct Target<'a> {
     /// Names the folder of inputs that failed.
     pub name: &'static str,
