@@ -198,12 +198,12 @@ mod tests {
 
     use super::*;
 
-    fn difference(measure: &str, served: i64, cause: Cause) -> Difference {
+    fn difference(measure: &str, served: impl Into<Value>, cause: Cause) -> Difference {
         Difference {
             window_start: Some(Micros(7_000_000)),
             dimensions: BTreeMap::from([("origin".to_owned(), json!("ATL \"x\""))]),
             measure: measure.to_owned(),
-            served: json!(served),
+            served: served.into(),
             exact: json!(null),
             cause,
         }
@@ -243,7 +243,8 @@ mod tests {
             rows: vec![
                 difference("b", 1, Cause::Late),
                 difference("a", 2, Cause::Sketch),
-                difference("b", 3, Cause::Late),
+                // `serde_json` reads it a unit in the last place off.
+                difference("b", 987654.3210123457, Cause::Late),
             ],
             rows_omitted: 4,
         };
