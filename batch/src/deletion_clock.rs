@@ -34,7 +34,7 @@ pub struct DeletionClock {
     trust: Mutex<Trust>,
 }
 
-/// What is known about the clock.
+/// The evidence about the clock.
 #[derive(Debug, Clone, Copy)]
 struct Trust {
     /// A time that was plausible, and the uptime then.

@@ -11,7 +11,7 @@ use crate::time::Day;
 /// First and last day with a four-digit year, in days since 1970: the range that every reader of dates supports.
 const READABLE_DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
-/// The date that all rows of a file belong to. In order: what has no day comes before all days.
+/// The date that all rows of a file belong to. In order: files without a day come before all days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DatePartition {
     /// The window of a view over all time.

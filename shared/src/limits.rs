@@ -154,7 +154,7 @@ pub const EVALUATION_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const MEASURES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Failed events listed per view, and per view and partition since its last version.
 pub const FAILED_EVENTS_LISTED_MAX: usize = 100;
-/// Days with failed events that a view tells apart. Beyond it neighbouring days count as one span.
+/// Days with failed events that a view distinguishes. Beyond it neighbouring days count as one span.
 pub const FAILED_SPANS_MAX: usize = 1_000;
 /// Longest LIKE pattern, in characters.
 pub const SQL_PATTERN_CHARS_MAX: usize = 1_000;

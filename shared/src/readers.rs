@@ -101,7 +101,7 @@ pub trait BatchReader: Send + Sync {
     /// Returns the rows of `version` with windows starting in `range`, as immutable columns. Rows outside the range may be
     /// among them. They are loaded by date when first needed, a few files at a time, and kept within a memory budget.
     ///
-    /// What is loaded counts against `budget`: nothing is read if [`BatchReader::bytes_to_load`] exceeds it, and loading stops
+    /// Loaded rows count against `budget`: nothing is read if [`BatchReader::bytes_to_load`] exceeds it, and loading stops
     /// where the rows do.
     fn parts<'a>(
         &'a self,

@@ -244,7 +244,7 @@ mod tests {
         mailbox.push(cut(7)).expect("open");
         assert_eq!(taken(&mailbox), Some((1, 1)));
         drop(early);
-        // A worker that stops leaves nobody waiting.
+        // A worker that stops leaves no request waiting.
         let mut never = request(&mailbox, 8);
         mailbox.close();
         assert_eq!(taken(&mailbox), None);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use shared::failed_events::{FailedEvent, FailedEvents};
 
-/// Positions that are told apart. Further events are not noted: the number is a lower bound then.
+/// Positions that are distinguished. Further events are not noted: the number is a lower bound then.
 const POSITIONS_MAX: usize = 100_000;
 
 /// The failed events that a run has read.

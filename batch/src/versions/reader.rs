@@ -101,7 +101,7 @@ impl BatchReader for VersionReader {
                 let text = format!("version {} of {} is no longer kept", version.version, version.view);
                 return Err(HandoffError(text).into());
             };
-            // What is in the cache is counted there; what has to be loaded drives as much out of it.
+            // Cached files are counted in the cache; a loaded one evicts as many bytes from it.
             let load = |file: &'a VersionFile| async move {
                 let is_new = !self.cache.holds(&key(&published.view, &file.path));
                 Ok::<_, HandoffError>((self.file(&published.view, &file.path).await?, is_new))

@@ -197,7 +197,7 @@ impl ActiveArchiver<'_> {
         if self.pending.rows() >= file_rows || self.pending.bytes() >= file_bytes { self.flush() } else { Ok(()) }
     }
 
-    /// Commits all pending rows, in several commits if they have many dates: what is committed is kept.
+    /// Commits all pending rows, in several commits if they have many dates. Committed rows are kept.
     fn flush(&mut self) -> Result<(), ArchiverExit> {
         let Some(flush) = self.pending.take().map_err(cannot_divide)? else { return Ok(()) };
         flush.commits(limits::ARCHIVE_COMMIT_DATES).into_iter().try_for_each(|commit| self.commit(commit))

@@ -187,7 +187,7 @@ fn not_implemented(operation: &str) -> Error {
     Error::NotImplemented { operation: operation.to_owned(), implementer: "DurableStore".to_owned() }
 }
 
-/// Syncs the directories that could not be synced before: what may vanish at a power cut is not read.
+/// Syncs the directories that could not be synced before: files that a power cut may remove are not read.
 async fn sync_pending(disk: &Arc<Disk>) -> Result<()> {
     if !disk.has_pending() {
         return Ok(());

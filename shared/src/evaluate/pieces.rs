@@ -138,7 +138,7 @@ pub fn evaluate_or_null(
 ) -> Result<Vec<Outgrown>, EvaluateError> {
     match evaluate_within(scalars, rows, query, 0) {
         Ok(columns) => Ok(columns.into_iter().map(|column| Outgrown { column, rows: None }).collect()),
-        // Most expressions never fail, so they are told apart only if one has.
+        // Most expressions never fail, so they are evaluated one by one only if one has.
         Err(error) if error.is_too_large() => scalars.iter().map(|scalar| one_or_null(scalar, rows, query)).collect(),
         Err(error) => Err(error),
     }
