@@ -546,8 +546,8 @@ fn rejected_events_keep_their_text() {
     ];
     assert_eq!(malformed, want);
     let reasons: Vec<_> = decoded.malformed.iter().map(|m| (m.line, m.reason.clone())).collect();
-    let told: Vec<_> = decoded.rejections.iter().map(|r| (r.line, r.reason.clone())).collect();
-    assert_eq!((reasons, decoded.rows.num_rows()), (told, 2));
+    let listed: Vec<_> = decoded.rejections.iter().map(|r| (r.line, r.reason.clone())).collect();
+    assert_eq!((reasons, decoded.rows.num_rows()), (listed, 2));
     let elements = decode(&stream, b"[{\"at\":1}, {\"id\":\"x\"},7]", Options::default()).unwrap();
     let texts: Vec<_> = elements.malformed.iter().map(|m| (m.line, m.text.as_str())).collect();
     assert_eq!(texts, [(2, "{\"id\":\"x\"}"), (3, "7")]);

@@ -13,4 +13,6 @@ mod writer;
 
 pub use identity::identity;
 pub use watch::HistoryWatch;
-pub use writer::{Chunk, DONE, HistoryError, HistorySettings, HistoryWriter, Standing, Step, Taken};
+pub use writer::{
+    Chunk, CommittedChunk, DONE, FileProgress, HistoryError, HistorySettings, HistoryWriter, ProgressChange,
+};

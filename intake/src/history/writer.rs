@@ -54,7 +54,7 @@ pub enum HistoryError {
 
 /// The progress of an input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum FileProgress {
     /// Ingested completely.
     Done,
     /// Ingested up to `progress`; continue with this name.
@@ -63,7 +63,7 @@ pub enum Standing {
 
 /// A change of an input file's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct ProgressChange {
     pub app_id: String,
     /// Progress before: lines or rows that were ingested or rejected. `None` for a new file.
     pub from: Option<i64>,
@@ -76,12 +76,12 @@ pub struct Step {
 pub struct Chunk {
     /// [`Stream::schema`].
     pub rows: Vec<RecordBatch>,
-    pub steps: Vec<Step>,
+    pub changes: Vec<ProgressChange>,
 }
 
 /// The result of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct CommittedChunk {
     pub rows: u64,
     pub files: u64,
     pub bytes: u64,
@@ -125,22 +125,22 @@ impl HistoryWriter {
     }
 
     /// Reads the progress of the input file of this identity; with `again`, a completed file starts from the beginning.
-    pub async fn standing(&self, identity: &str, again: bool) -> Result<Standing, HistoryError> {
+    pub async fn progress_of(&self, identity: &str, again: bool) -> Result<FileProgress, HistoryError> {
         let first = ArchiveTags::history_file_app_id(&self.stream.name, identity);
         let mut round = 1;
         loop {
             let app_id = if round == 1 { first.clone() } else { format!("{first}#{round}") };
             match self.table.txn_version(&app_id).await? {
                 Some(DONE) => round += 1,
-                None if round > 1 && !again => return Ok(Standing::Done),
-                progress => return Ok(Standing::Open { app_id, progress }),
+                None if round > 1 && !again => return Ok(FileProgress::Done),
+                progress => return Ok(FileProgress::Open { app_id, progress }),
             }
         }
     }
 
     /// Commits a chunk. In every case its events are in the archive either once or not.
-    pub async fn append(&self, chunk: Chunk) -> Result<Taken, HistoryError> {
-        let Chunk { rows: batches, steps } = chunk;
+    pub async fn append(&self, chunk: Chunk) -> Result<CommittedChunk, HistoryError> {
+        let Chunk { rows: batches, changes } = chunk;
         let (stream, file_rows) = (Arc::clone(&self.stream), self.settings.file_rows);
         let cut = tokio::task::spawn_blocking(move || {
             let rows = concat_batches(&stream.schema(), &batches)?;
@@ -150,17 +150,17 @@ impl HistoryWriter {
         let (rows, parts) = cut.await??;
         let (count, parts) = (rows.num_rows() as u64, parts.into_iter().map(Arc::new).collect::<Vec<_>>());
         for _ in 0..COMMIT_ATTEMPTS_MAX {
-            self.check(&steps).await?;
+            self.check(&changes).await?;
             let present = self.table.txn_version(&self.app_id).await?;
             let from = Offset(present.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0));
             let files = self.write(&rows, &parts, from).await?;
             fail_point("written");
-            match self.commit(&files, &steps, present, from, count).await {
+            match self.commit(&files, &changes, present, from, count).await {
                 Ok(_) => {
                     fail_point("committed");
                     self.write_lost_again(&rows, &parts, from, &files).await?;
                     let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
-                    return Ok(Taken { rows: count, files: files.len() as u64, bytes });
+                    return Ok(CommittedChunk { rows: count, files: files.len() as u64, bytes });
                 }
                 Err(LakeError::Conflict { reason, .. }) => {
                     tracing::info!(reason, "another process committed first; assigning new positions");
@@ -178,8 +178,8 @@ impl HistoryWriter {
     }
 
     /// Checks that no other process changed the progress of the input files.
-    async fn check(&self, steps: &[Step]) -> Result<(), HistoryError> {
-        for step in steps {
+    async fn check(&self, changes: &[ProgressChange]) -> Result<(), HistoryError> {
+        for step in changes {
             if self.table.txn_version(&step.app_id).await? != step.from {
                 return Err(HistoryError::SameFile);
             }
@@ -236,14 +236,14 @@ impl HistoryWriter {
     async fn commit(
         &self,
         files: &[DataFile],
-        steps: &[Step],
+        changes: &[ProgressChange],
         present: Option<i64>,
         from: Offset,
         count: u64,
     ) -> Result<i64, LakeError> {
         let to = from.0 + count;
         let append = Commit::append(files.to_vec());
-        let commit = steps.iter().fold(append, |commit, step| commit.moving(&step.app_id, step.from, step.to));
+        let commit = changes.iter().fold(append, |commit, step| commit.moving(&step.app_id, step.from, step.to));
         let commit = match count {
             0 => commit,
             _ => commit.moving(&self.app_id, present, i64::try_from(to).unwrap_or(i64::MAX)),

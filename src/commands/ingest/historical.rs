@@ -177,7 +177,7 @@ async fn commit(
             return (report, Err(error));
         }
         match writer.append(history).await {
-            Ok(taken) => report.add(taken),
+            Ok(committed) => report.add(committed),
             Err(error) => return (report, Err(error.into())),
         }
     }

@@ -1,6 +1,6 @@
 //! Collects decoded pieces into chunks of a given size. A chunk is one commit; it records the progress of each file.
 
-use intake::history::{Chunk as HistoryChunk, DONE, Step};
+use intake::history::{Chunk as HistoryChunk, DONE, ProgressChange};
 
 use super::decode::{DecodedPiece, RejectedRecord};
 
@@ -22,7 +22,7 @@ pub struct ChunkBuilder {
     /// Size of the current chunk.
     bytes: usize,
     /// Progress of the current file since the previous chunk.
-    open: Option<Step>,
+    open: Option<ProgressChange>,
     /// Rows of all chunks.
     pub rows: u64,
     /// Files read to their end.
@@ -42,7 +42,7 @@ impl ChunkBuilder {
     pub fn add(&mut self, piece: DecodedPiece) -> u64 {
         match piece {
             DecodedPiece::Events { source, rows, rejected, records } => {
-                let begin = || Step { app_id: source.app_id.clone(), from: source.progress, to: records };
+                let begin = || ProgressChange { app_id: source.app_id.clone(), from: source.progress, to: records };
                 self.open.get_or_insert_with(begin).to = records;
                 self.rows += rows.num_rows() as u64;
                 self.bytes += rows.get_array_memory_size();
@@ -55,7 +55,7 @@ impl ChunkBuilder {
             DecodedPiece::End(source) => {
                 let open = self.open.take();
                 let from = open.map_or(source.progress, |step| step.from);
-                self.chunk.history.steps.push(Step { app_id: source.app_id.clone(), from, to: DONE });
+                self.chunk.history.changes.push(ProgressChange { app_id: source.app_id.clone(), from, to: DONE });
                 self.files += 1;
             }
             DecodedPiece::AlreadyImported => self.already_imported += 1,
@@ -65,7 +65,7 @@ impl ChunkBuilder {
 
     /// Returns the current chunk if it is full, and starts a new one.
     pub fn take_full(&mut self) -> Option<Chunk> {
-        let is_full = self.bytes >= self.chunk_bytes || self.chunk.history.steps.len() >= STEPS_MAX;
+        let is_full = self.bytes >= self.chunk_bytes || self.chunk.history.changes.len() >= STEPS_MAX;
         if is_full { self.take_rest() } else { None }
     }
 
@@ -74,10 +74,10 @@ impl ChunkBuilder {
         let mut chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
         if let Some(open) = self.open.as_mut().filter(|open| open.from != Some(open.to)) {
-            chunk.history.steps.push(open.clone());
+            chunk.history.changes.push(open.clone());
             open.from = Some(open.to);
         }
-        (!chunk.history.steps.is_empty()).then_some(chunk)
+        (!chunk.history.changes.is_empty()).then_some(chunk)
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
             rejected: Vec::new(),
             records,
         };
-        let step = |app_id: &str, from, to| Step { app_id: app_id.to_owned(), from, to };
+        let step = |app_id: &str, from, to| ProgressChange { app_id: app_id.to_owned(), from, to };
         let mut builder = ChunkBuilder::new(1_000);
         let mut chunks = Vec::new();
         let pieces =
@@ -114,11 +114,11 @@ mod tests {
             chunks.extend(builder.take_full());
         }
         chunks.extend(builder.take_rest());
-        let steps: Vec<Vec<Step>> = chunks.into_iter().map(|chunk: Chunk| chunk.history.steps).collect();
+        let changes: Vec<Vec<ProgressChange>> = chunks.into_iter().map(|chunk: Chunk| chunk.history.changes).collect();
         let mut expected = vec![vec![step("a", Some(50), 250)]];
         expected.push(vec![step("a", Some(250), DONE), step("b", None, DONE), step("empty", None, DONE)]);
         // 100 numbers take a little more than 800 bytes: two pieces make a chunk.
-        assert_eq!(steps, expected);
+        assert_eq!(changes, expected);
         assert_eq!((builder.rows, builder.files, builder.already_imported), (300, 3, 1));
     }
 }

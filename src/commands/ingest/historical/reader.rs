@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use intake::decode::parquet_cast::{ParquetCast, column_of};
-use intake::history::{HistoryWriter, Standing, identity};
+use intake::history::{FileProgress, HistoryWriter, identity};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use shared::stream::{Column, Stream};
@@ -87,11 +87,11 @@ impl FilesReader {
         anyhow::ensure!(file.size().is_some(), "not a regular file, so an interrupted import could not resume");
         let identity = identity(File::open(path)?)?;
         let send = |piece: Piece| pieces.blocking_send(piece).is_ok();
-        let standing = match seen.insert(identity.clone()) {
-            true => self.runtime.block_on(self.writer.standing(&identity, self.again))?,
-            false => Standing::Done,
+        let progress = match seen.insert(identity.clone()) {
+            true => self.runtime.block_on(self.writer.progress_of(&identity, self.again))?,
+            false => FileProgress::Done,
         };
-        let Standing::Open { app_id, progress } = standing else {
+        let FileProgress::Open { app_id, progress } = progress else {
             self.bar.inc(file.size().unwrap_or(0));
             return Ok((!send(Piece::AlreadyImported)).then_some(ReceiverDropped));
         };

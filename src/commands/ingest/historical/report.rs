@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use intake::history::Taken;
+use intake::history::CommittedChunk;
 
 use super::chunk_builder::ChunkBuilder;
 use super::decode::RejectedRecord;
@@ -77,10 +77,10 @@ impl ImportReport {
     }
 
     /// Counts a commit.
-    pub fn add(&mut self, taken: Taken) {
-        self.events += taken.rows;
-        self.archive_files += taken.files;
-        self.archive_bytes += taken.bytes;
+    pub fn add(&mut self, committed: CommittedChunk) {
+        self.events += committed.rows;
+        self.archive_files += committed.files;
+        self.archive_bytes += committed.bytes;
     }
 
     /// Returns the first rejections, one per line, and the path of the file with all of them.
