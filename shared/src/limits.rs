@@ -7,6 +7,15 @@
 pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.
 pub const EVENT_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Milliseconds that a body of events may take, however small; larger ones have as much more as
+/// [`BODY_BYTES_PER_SECOND_MIN`] gives them.
+pub const BODY_TIME_MS: u64 = 60_000;
+/// Least rate of a body of events, in bytes per second.
+pub const BODY_BYTES_PER_SECOND_MIN: usize = 64 * 1024;
+/// Longest pause between two pieces of a body of events, in milliseconds.
+pub const BODY_PAUSE_MS: u64 = 30_000;
+/// Bytes of all bodies of events being read or decoded. Beyond it a request gets 429.
+pub const BODIES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Rejections described in one response; further ones are only counted.
 pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
@@ -123,10 +132,16 @@ pub const LIVE_ROWS_MAX: usize = 50_000;
 pub const LIVE_SUBSCRIBERS_MAX: usize = 10_000;
 /// Different live queries at the same time, each of which is computed separately.
 pub const LIVE_FEEDS_MAX: usize = 200;
-/// Bytes of sent events that a live query keeps for subscribers that reconnect.
+/// Bytes of sent events that a live query keeps for subscribers that are behind or reconnect. A subscriber that needs an
+/// older event gets the whole result again.
 pub const LIVE_REPLAY_BYTES: usize = 4 * 1024 * 1024;
-/// Events that may wait for a slow subscriber; one that is farther behind gets the whole result again.
-pub const LIVE_SUBSCRIBER_QUEUE_EVENTS: usize = 32;
+/// Bytes that one live query may hold: its result, the hashes of its rows, and events that subscribers have not read yet.
+/// At the limit it sends nothing until a subscriber has read or was disconnected.
+pub const LIVE_FEED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that all live queries together may hold. At the limit they send nothing, and new ones are refused with 503.
+pub const LIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Live queries that are computed at the same time, for every four queries that may be: others wait for them.
+pub const LIVE_COMPUTATIONS_SHARE: usize = 4;
 /// Milliseconds that a live query continues without subscribers, which may reconnect.
 pub const LIVE_IDLE_MS: u64 = 30_000;
 /// Milliseconds of silence after which subscribers get a heartbeat.
@@ -209,6 +224,40 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds for which `/readyz` shows the failure of a layer before the process stops with it.
 pub const FAILURE_SHOWN_MS: u64 = 1_000;
+/// Milliseconds of a TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+/// Connections open at the same time, if the process may open enough files. Further ones get 503.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// File descriptors kept for the log, the lake and the pages: connections never use them. Half of all if there are few.
+pub const DESCRIPTORS_RESERVED: usize = 1_024;
+/// Connections beyond the limit that are answered with 503 at the same time; more are closed without an answer.
+pub const REFUSALS_AT_ONCE: usize = 64;
+/// Milliseconds after which a connection is closed whose client reads less than [`WRITE_PROGRESS_BYTES`] of a response.
+pub const WRITE_STALL_MS: u64 = 30_000;
+/// Bytes that a client has to read within that time, once it lets the server wait.
+pub const WRITE_PROGRESS_BYTES: usize = 16 * 1024;
+/// Milliseconds for which a closed connection is read on, so that a client that is still sending gets the response.
+pub const LINGER_MS: u64 = 5_000;
+/// Bytes of responses being sent, over all connections, not counting small ones. Beyond it a request gets 503.
+pub const RESPONSES_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Responses up to this many bytes do not count.
+pub const RESPONSE_BYTES_UNCOUNTED: usize = 64 * 1024;
+/// Milliseconds after which a session of a browser ends.
+pub const SESSION_MS: u64 = 12 * 3_600_000;
+/// Sessions of browsers open at the same time; beyond it the oldest one ends.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Seconds by which the clocks of a token issuer and the server may differ.
+pub const TOKEN_CLOCK_SKEW_S: u32 = 60;
+/// Longest JSON Web Token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Longest request id that a client may choose, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Bytes of a path that the audit log keeps.
+pub const AUDIT_PATH_BYTES_MAX: usize = 512;
+/// Entries that wait for the audit log. Beyond it they are dropped and counted.
+pub const AUDIT_QUEUE_ENTRIES_MAX: usize = 10_000;
+/// Entries of the audit log that are written at once.
+pub const AUDIT_BATCH_ENTRIES_MAX: usize = 1_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
 /// Milliseconds to connect to a remote store.

@@ -33,6 +33,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The request has no credentials.
+    AuthenticationRequired, "authentication_required", UNAUTHORIZED, "Authentication required";
     /// The `Idempotency-Key` is empty, too long or not text.
     BadIdempotencyKey, "bad_idempotency_key", BAD_REQUEST, "Invalid idempotency key";
     /// The parameters of a POST of events are invalid.
@@ -63,6 +65,8 @@ codes! {
     Internal, "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// The body is not what the endpoint expects.
     InvalidBody, "invalid_body", BAD_REQUEST, "Invalid body";
+    /// The credentials are unknown or no longer valid.
+    InvalidCredentials, "invalid_credentials", UNAUTHORIZED, "Invalid credentials";
     /// The body of events is not JSON.
     InvalidJson, "invalid_json", BAD_REQUEST, "Invalid JSON";
     /// A parameter cannot have the value it was given.
@@ -71,6 +75,10 @@ codes! {
     InvalidPredicate, "invalid_predicate", BAD_REQUEST, "Invalid where expression";
     /// The path does not allow the method.
     MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    /// A change with the cookie of a session lacks its token.
+    MissingCsrfToken, "missing_csrf_token", FORBIDDEN, "CSRF token required";
+    /// The principal does not have the scope.
+    MissingScope, "missing_scope", FORBIDDEN, "Not permitted";
     /// The view, or the version, has no comparison.
     NoComparison, "no_comparison", NOT_FOUND, "Not found";
     /// `Accept` names no format that the server writes.
@@ -83,8 +91,12 @@ codes! {
     QueryTooLarge, "query_too_large", PAYLOAD_TOO_LARGE, "Query too large";
     /// `Range` names no byte of the response.
     RangeNotSatisfiable, "range_not_satisfiable", RANGE_NOT_SATISFIABLE, "Range not satisfiable";
+    /// The principal has used up its rate.
+    RateLimited, "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
     /// A line was rejected and the request was strict.
     Rejected, "rejected", UNPROCESSABLE_ENTITY, "Events rejected";
+    /// The row filter of the principal cannot be applied.
+    RowFilter, "row_filter", FORBIDDEN, "Row filter not applicable";
     /// The speed layer cannot respond.
     SpeedUnavailable, "speed_unavailable", SERVICE_UNAVAILABLE, "Service unavailable";
     /// The body arrived too slowly.
@@ -93,10 +105,16 @@ codes! {
     Stopping, "stopping", SERVICE_UNAVAILABLE, "Service unavailable";
     /// The body, a line or an event is larger than its limit.
     TooLarge, "too_large", PAYLOAD_TOO_LARGE, "Too large";
+    /// The limit on connections is reached.
+    TooManyConnections, "too_many_connections", SERVICE_UNAVAILABLE, "Too many connections";
     /// The limit on live queries or their subscribers is reached.
     TooManyLiveAnswers, "too_many_live_answers", SERVICE_UNAVAILABLE, "Too many live queries";
     /// The query queue is full.
     TooManyQueries, "too_many_queries", TOO_MANY_REQUESTS, "Too many queries";
+    /// Clients do not read the responses being sent.
+    TooManyResponses, "too_many_responses", SERVICE_UNAVAILABLE, "Too many responses";
+    /// `Host` is not a name of this server.
+    UnknownHost, "unknown_host", MISDIRECTED_REQUEST, "Unknown host";
     /// The endpoint does not have the parameter.
     UnknownParameter, "unknown_parameter", BAD_REQUEST, "Unknown parameter";
     /// No endpoint has the path.

@@ -158,6 +158,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = self.to_json();
         let mut response = (self.status(), [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
+        response.extensions_mut().insert(self.code);
         for (name, value) in self.extras.into_iter().flat_map(|extras| extras.headers) {
             response.headers_mut().append(name, value);
         }
