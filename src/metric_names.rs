@@ -164,6 +164,32 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_ledger_mismatch_total",
         "responses in which batch, speed and late events did not add up to the accepted events",
     ),
+    (Kind::Counter, Unit::Count, "trueup_audit_dropped_total", "entries of the audit log that were not written"),
+    (Kind::Gauge, Unit::Count, "trueup_connections", "open connections"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_connections_refused_total",
+        "connections beyond the limit: answered with 503, or closed",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_responses_refused_total",
+        "responses that were not sent, because clients read the previous ones too slowly",
+    ),
+    (
+        Kind::Gauge,
+        Unit::Bytes,
+        "trueup_live_bytes",
+        "memory of live queries: results, and events that clients have not read yet",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_live_postponed_total",
+        "updates of live queries that waited for memory, because clients read too slowly",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_live_subscribers", "open subscriptions to live queries"),
     (Kind::Gauge, Unit::Count, "trueup_live_feeds", "distinct live queries that are being polled"),
     (

@@ -11,6 +11,7 @@ use shared::partial::query_budget::QueryBudget;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::batch_merge_cache::BatchMergeCache;
+use crate::response_budget::ResponseBudget;
 
 /// The limits that an operator sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +69,11 @@ pub struct AdmittedQuery {
 pub struct Admission {
     limits: QueryLimits,
     permits: Arc<Semaphore>,
+    /// Permits of live queries. They have their own, so that many of them do not keep other queries waiting.
+    live_permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Bytes of the responses that are being sent.
+    pub responses: ResponseBudget,
     merge_cache: Arc<BatchMergeCache>,
 }
 
@@ -101,7 +106,15 @@ impl Admission {
     /// Admits queries within `limits`.
     pub fn new(limits: QueryLimits) -> Admission {
         let permits = Arc::new(Semaphore::new(limits.at_once.max(1)));
-        Admission { limits, permits, waiting: AtomicUsize::new(0), merge_cache: Arc::default() }
+        let live_permits = Arc::new(Semaphore::new((limits.at_once / limits::LIVE_COMPUTATIONS_SHARE).max(1)));
+        Admission {
+            limits,
+            permits,
+            live_permits,
+            waiting: AtomicUsize::new(0),
+            responses: ResponseBudget::default(),
+            merge_cache: Arc::default(),
+        }
     }
 
     /// Returns the context of a query that is small enough to run on the request's own thread, without admission.
@@ -122,11 +135,26 @@ impl Admission {
     pub async fn admit(&self, since: Instant) -> Result<AdmittedQuery, AdmissionError> {
         let until = since + self.limits.time;
         let permit = self.permit(until).await?;
+        Ok(self.admitted(permit, until))
+    }
+
+    /// Waits until a poll of a live query, which started at `since`, may run: beside all other queries. The number of live
+    /// queries is limited elsewhere.
+    pub async fn admit_live(&self, since: Instant) -> Result<AdmittedQuery, AdmissionError> {
+        let patience = self.limits.time;
+        let permit = tokio::time::timeout_at((since + patience).into(), Arc::clone(&self.live_permits).acquire_owned());
+        let permit = permit.await.map_err(|_| AdmissionError::QueueTimeout { time: patience })?;
+        // The time in the queue does not count: a poll that had to wait would fail for its neighbours.
+        let until = shared::clock::monotonic_now() + patience;
+        Ok(self.admitted(permit.expect("the semaphore is never closed"), until))
+    }
+
+    fn admitted(&self, permit: OwnedSemaphorePermit, until: Instant) -> AdmittedQuery {
         let cancel = CancelOnDrop(Arc::default());
         let abandoned = Arc::clone(&cancel.0);
         let allowance = QueryBudget { abandoned, until: Some(until), bytes_max: self.limits.bytes_max };
         let context = QueryContext { allowance, merge_cache: Arc::clone(&self.merge_cache) };
-        Ok(AdmittedQuery { permit, cancel, context })
+        AdmittedQuery { permit, cancel, context }
     }
 
     async fn permit(&self, until: Instant) -> Result<OwnedSemaphorePermit, AdmissionError> {
@@ -203,6 +231,29 @@ mod tests {
         }
         assert_eq!(admission.run(Instant::now(), |_| 7).await.expect("admitted"), 7);
         assert_eq!(reason.recv().expect("a reason"), Exceeded::Abandoned);
+    }
+
+    #[tokio::test]
+    async fn live_queries_do_not_keep_other_queries_waiting() {
+        let admission = Admission::new(limits());
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let live = async {
+            let admitted = admission.admit_live(Instant::now()).await?;
+            let work = move |_: &QueryContext| {
+                started.send(()).expect("the test waits");
+                let _ = released.recv();
+            };
+            admitted.run(work).await
+        };
+        let other = async {
+            has_started.await.expect("the live query runs");
+            let answer = admission.run(Instant::now(), |_| 7).await.expect("admitted");
+            drop(release);
+            answer
+        };
+        let (live, answer) = tokio::join!(live, other);
+        assert!(live.is_ok() && answer == 7);
     }
 
     #[tokio::test]

@@ -178,7 +178,8 @@ fn encode_hint(target: &[u8], at: usize) -> String {
     format!("encode {shown} as %{byte:02X} {place}")
 }
 
-fn response(problem: &Problem) -> Vec<u8> {
+/// Writes a complete response, after which the connection is closed.
+pub fn response(problem: &Problem) -> Vec<u8> {
     let (status, body) = (problem.status(), problem.to_json());
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

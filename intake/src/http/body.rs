@@ -8,16 +8,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
-use shared::limits::EVENT_BODY_BYTES_MAX;
+use shared::limits::{BODIES_BYTES_MAX, BODY_BYTES_PER_SECOND_MIN, BODY_PAUSE_MS, BODY_TIME_MS, EVENT_BODY_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-/// Bytes of all bodies being read or decoded; beyond it, a request gets 429.
-pub(super) const BODIES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes that one permit of the budget stands for: the semaphore counts permits with 32 bits.
 const PERMIT_BYTES: usize = 1024;
-/// Longest pause between two pieces of a body: a stalled client must not hold memory that others wait for.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +22,10 @@ pub(super) enum BodyError {
     TooLarge,
     #[error("the memory for request bodies is in use")]
     Busy,
-    #[error("no data received for {} s", PAUSE_MAX.as_secs())]
-    Stalled,
+    #[error("no data received for {} s", .0.as_secs())]
+    Stalled(Duration),
+    #[error("the body arrived too slowly: send at least {} KiB/s", .0 / 1024)]
+    Slow(usize),
     #[error("cannot read the body: {0}")]
     Broken(axum::Error),
 }
@@ -39,14 +37,51 @@ pub(super) struct BufferedBody {
     _share: Option<OwnedSemaphorePermit>,
 }
 
-/// Limits the bytes of all bodies together.
+/// How slowly a body may arrive: a slow client must not hold memory that others wait for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyPatience {
+    /// Longest pause between two pieces.
+    pub(super) pause: Duration,
+    /// Time of any body, however small.
+    pub(super) time: Duration,
+    /// Bytes that every further second has to bring.
+    pub(super) bytes_per_second: usize,
+}
+
+impl Default for BodyPatience {
+    fn default() -> BodyPatience {
+        BodyPatience {
+            pause: Duration::from_millis(BODY_PAUSE_MS),
+            time: Duration::from_millis(BODY_TIME_MS),
+            bytes_per_second: BODY_BYTES_PER_SECOND_MIN,
+        }
+    }
+}
+
+impl BodyPatience {
+    /// Returns until when a body that started at `started` may take for its next piece, after `received` bytes.
+    fn until(&self, started: Instant, received: usize) -> Instant {
+        started + self.time + Duration::from_secs_f64(received as f64 / self.bytes_per_second as f64)
+    }
+}
+
+/// Limits the bytes of all bodies together, and the time of each.
 #[derive(Debug, Clone)]
-pub(super) struct BodyBudget(Arc<Semaphore>);
+pub(super) struct BodyBudget {
+    permits: Arc<Semaphore>,
+    patience: BodyPatience,
+}
+
+impl Default for BodyBudget {
+    fn default() -> BodyBudget {
+        BodyBudget::new(BODIES_BYTES_MAX, BodyPatience::default())
+    }
+}
 
 impl BodyBudget {
     /// Creates a budget of `bytes`.
-    pub(super) fn new(bytes: usize) -> BodyBudget {
-        BodyBudget(Arc::new(Semaphore::new(bytes / PERMIT_BYTES)))
+    pub(super) fn new(bytes: usize, patience: BodyPatience) -> BodyBudget {
+        BodyBudget { permits: Arc::new(Semaphore::new(bytes / PERMIT_BYTES)), patience }
     }
 
     /// Reads a body of `length` bytes, as announced by the client.
@@ -59,7 +94,20 @@ impl BodyBudget {
         let mut shared_bytes = 0;
         let mut whole = Vec::new();
         let mut frames = body.into_data_stream();
-        while let Some(frame) = timeout(PAUSE_MAX, frames.next()).await.map_err(|_| BodyError::Stalled)? {
+        let started = Instant::now();
+        loop {
+            let (paused, slow) = (Instant::now() + self.patience.pause, self.patience.until(started, whole.len()));
+            let late = if slow < paused {
+                BodyError::Slow(self.patience.bytes_per_second)
+            } else {
+                BodyError::Stalled(self.patience.pause)
+            };
+            // Data that is there already would always win over the time limit.
+            if slow <= Instant::now() {
+                return Err(late);
+            }
+            let Ok(frame) = timeout_at(slow.min(paused), frames.next()).await else { return Err(late) };
+            let Some(frame) = frame else { break };
             let frame = frame.map_err(BodyError::Broken)?;
             let total = whole.len() + frame.len();
             if total > EVENT_BODY_BYTES_MAX {
@@ -67,7 +115,8 @@ impl BodyBudget {
             }
             if total > shared_bytes {
                 let permits = (total - shared_bytes).div_ceil(PERMIT_BYTES);
-                let more = Arc::clone(&self.0).try_acquire_many_owned(permits as u32).map_err(|_| BodyError::Busy)?;
+                let more =
+                    Arc::clone(&self.permits).try_acquire_many_owned(permits as u32).map_err(|_| BodyError::Busy)?;
                 shared_bytes += permits * PERMIT_BYTES;
                 match &mut share {
                     None => share = Some(more),
@@ -84,5 +133,43 @@ impl BodyBudget {
             whole.extend_from_slice(&frame);
         }
         Ok(BufferedBody { bytes: whole.into(), _share: share })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of `pieces` single bytes, one every few milliseconds.
+    fn dripping(pieces: usize) -> Body {
+        Body::from_stream(futures::stream::unfold(pieces, |left| async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let left = left.checked_sub(1)?;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")), left))
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_dripping_body_is_refused_and_returns_its_share() {
+        let patience =
+            BodyPatience { pause: Duration::from_secs(20), time: Duration::from_millis(50), bytes_per_second: 1 << 20 };
+        let budget = BodyBudget::new(4 * PERMIT_BYTES, patience);
+        // Without a limit on the whole it would end by itself, after seconds.
+        let refused = budget.collect(dripping(1_500), None).await.expect_err("too slow");
+        assert!(matches!(refused, BodyError::Slow(_)), "{refused}");
+        assert_eq!(budget.permits.available_permits(), 4);
+        let paused = BodyPatience { pause: Duration::from_millis(20), ..BodyPatience::default() };
+        let budget = BodyBudget::new(4 * PERMIT_BYTES, paused);
+        let silent = Body::from_stream(futures::stream::pending::<Result<Bytes, std::convert::Infallible>>());
+        let refused = budget.collect(silent, None).await.expect_err("silent");
+        assert!(matches!(refused, BodyError::Stalled(_)), "{refused}");
+    }
+
+    #[test]
+    fn every_byte_buys_time() {
+        let started = Instant::now();
+        let until = |received| BodyPatience::default().until(started, received) - started;
+        assert_eq!(until(0), Duration::from_secs(60));
+        assert_eq!(until(EVENT_BODY_BYTES_MAX), Duration::from_secs(60 + 1024));
     }
 }

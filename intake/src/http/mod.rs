@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 use crate::decode::{Decoded, Options, Rejection, decode};
 use crate::partition::{BodyFingerprint, IdempotencyKey, SubmitError};
 use crate::quarantine::RejectedLines;
-use body::{BODIES_BYTES_MAX, BodyBudget, BufferedBody};
+use body::{BodyBudget, BufferedBody};
 use encoding::Encoding;
 
 /// Bodies up to this many bytes are decoded on the connection's thread; handing them to another would cost more.
@@ -98,11 +98,7 @@ pub struct WriteReceipt {
 /// The routes of the events endpoint.
 pub fn routes(streams: Arc<dyn StreamDirectory>) -> Router {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let endpoint = EventsEndpoint {
-        streams,
-        bodies: BodyBudget::new(BODIES_BYTES_MAX),
-        decoders: Arc::new(Semaphore::new(cores)),
-    };
+    let endpoint = EventsEndpoint { streams, bodies: BodyBudget::default(), decoders: Arc::new(Semaphore::new(cores)) };
     Router::new().route("/v1/events/{stream}", post(receive)).with_state(endpoint)
 }
 

@@ -69,7 +69,7 @@ impl From<BodyError> for Problem {
         match error {
             BodyError::TooLarge => Problem::new(Code::TooLarge, detail),
             BodyError::Busy => busy(detail),
-            BodyError::Stalled => Problem::new(Code::Stalled, detail),
+            BodyError::Stalled(_) | BodyError::Slow(_) => Problem::new(Code::Stalled, detail),
             BodyError::Broken(_) => Problem::new(Code::BrokenBody, detail),
         }
     }

@@ -299,7 +299,7 @@ async fn refusals_of_the_writer_have_their_status() {
 
 #[tokio::test]
 async fn bodies_beyond_the_budget_are_refused_as_busy() {
-    let budget = BodyBudget::new(10_000);
+    let budget = BodyBudget::new(10_000, body::BodyPatience::default());
     let body = || Body::from(vec![b' '; 4_000]);
     let first = budget.collect(body(), Some(4_000)).await.unwrap();
     let _second = budget.collect(body(), None).await.unwrap();

@@ -1,5 +1,6 @@
 //! Parses live queries: a query on a view and a polling interval. Clients with equal live queries share one feed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::limits::{LIVE_EVERY_DEFAULT_MS, LIVE_EVERY_MAX_MS, LIVE_EVERY_MIN_MS, LIVE_ROWS_MAX};
@@ -21,6 +22,8 @@ pub struct LiveQuery {
     pub view: String,
     /// Parameters of `/rows`, sorted.
     pub parameters: Vec<(String, String)>,
+    /// The row filter of the subscribers.
+    pub permitted: Option<Arc<str>>,
     /// The polling interval.
     pub every: Duration,
 }
@@ -37,8 +40,12 @@ pub enum LiveQueryError {
 }
 
 impl LiveQuery {
-    /// Parses the parameters of `/live` on `view`.
-    pub fn parse(view: &View, parameters: Vec<(String, String)>) -> Result<LiveQuery, LiveQueryError> {
+    /// Parses the parameters of `/live` on `view`, within the row filter `permitted`.
+    pub fn parse(
+        view: &View,
+        parameters: Vec<(String, String)>,
+        permitted: Option<Arc<str>>,
+    ) -> Result<LiveQuery, LiveQueryError> {
         let mut every = Duration::from_millis(LIVE_EVERY_DEFAULT_MS);
         let mut of_rows = Vec::with_capacity(parameters.len());
         let mut has_every = false;
@@ -60,7 +67,7 @@ impl LiveQuery {
                 return Err(LiveQueryError::Unknown(name, hint));
             }
         }
-        let query = Query::parse(view, &of_rows)?;
+        let query = Query::parse(view, &of_rows, permitted.as_deref())?;
         if query.limit > LIVE_ROWS_MAX {
             return Err(LiveQueryError::Parameter(format!("limit: a live query has at most {LIVE_ROWS_MAX} rows")));
         }
@@ -69,7 +76,7 @@ impl LiveQuery {
             return Err(LiveQueryError::Parameter("as_of: the past does not change; use /rows".to_owned()));
         }
         of_rows.sort();
-        Ok(LiveQuery { view: view.name.to_string(), parameters: of_rows, every })
+        Ok(LiveQuery { view: view.name.to_string(), parameters: of_rows, permitted, every })
     }
 }
 

@@ -20,7 +20,15 @@ pub struct RowChanges {
     pub gone: Vec<u8>,
 }
 
+/// Bytes of a row in the table, beside its key.
+const ROW_BYTES: usize = 48;
+
 impl RowHashes {
+    /// Returns the memory of the rows, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.keys().map(|key| key.len() + ROW_BYTES).sum()
+    }
+
     /// Returns the rows of `result`, and the changes from these rows.
     pub fn next(&self, result: &QueryResult) -> (RowHashes, RowChanges) {
         let mut writer = RowWriter::new(result);
