@@ -4,6 +4,7 @@
 //! default value here, so that the command knows whether they were given.
 
 mod batch;
+mod key;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use shared::time::{Day, Micros};
 use crate::human_units::parse_bytes;
 
 pub use self::batch::{Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions};
+pub use self::key::{Expiry, Key, KeyCreate, KeyFolder, KeyList, KeyRevoke};
 
 /// Printed by `trueup` without a command.
 pub const FIRST_STEPS: &str = "\
@@ -80,6 +82,9 @@ pub enum Command {
     Batch(Batch),
     /// Find archive files that are gone, and give up their events so that runs work again
     Repair(Repair),
+    /// Create, list and revoke the keys of a server
+    #[command(subcommand)]
+    Key(Key),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  trueup completions bash > ~/.local/share/bash-completion/completions/trueup")]
     Completions {
@@ -98,7 +103,8 @@ pub enum Command {
 /// Selects the server that a command talks to.
 #[derive(Debug, Clone, Args)]
 pub struct Server {
-    /// Server URL
+    // Keys are not options: other users of the machine see those.
+    /// Server URL; a key for it is read from TRUEUP_KEY, or from the file that TRUEUP_KEY_FILE names
     #[arg(long, env = "TRUEUP_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
 }
@@ -116,6 +122,9 @@ pub struct Demo {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
+    /// Listen on an address that other machines reach, although the demo has neither keys nor TLS
+    #[arg(long)]
+    pub insecure_open: bool,
     /// Data folder or URL [default: a temporary folder, removed at the end]
     #[arg(long, value_name = "DIR_OR_URL")]
     pub data: Option<String>,
@@ -167,6 +176,12 @@ pub struct Serve {
         help = "Allow pages of this origin, such as https://app.example, to query and to send events; may be repeated"
     )]
     pub cors_origin: Vec<String>,
+    /// Accept requests for this host name, beside addresses and localhost; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Listen on addresses that other machines reach even without keys and TLS
+    #[arg(long)]
+    pub insecure_open: bool,
     /// Memory limit of a batch run, such as 512MiB or 4GiB; larger runs are computed in passes [default: 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = batch_memory)]
     pub batch_memory: Option<u64>,

@@ -2,6 +2,7 @@
 //! [`crate::sender`].
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use problem::Problem;
@@ -9,6 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::exit::{Failure, NO, REFUSED, USAGE};
+use crate::listen::tls::is_readable_by_others;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time without data, before a response and within it.
@@ -20,6 +22,18 @@ pub struct Client {
     http: reqwest::Client,
     /// The server URL, without a trailing slash.
     base: String,
+    /// The key to send, if there is one.
+    key: Option<Key>,
+}
+
+/// A key. It is never printed.
+#[derive(Clone)]
+struct Key(String);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
 }
 
 /// An error response.
@@ -35,8 +49,10 @@ pub struct Refusal {
 /// Why a request has no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("\"{0}\" is not an http:// URL")]
+    #[error("\"{0}\" is not an http:// or https:// URL")]
     BadUrl(String),
+    #[error("cannot read {variable}: {cause}")]
+    Secret { variable: &'static str, cause: String },
     #[error("cannot reach {base}: {cause}")]
     Unreachable { base: String, cause: String },
     #[error("{0}")]
@@ -49,24 +65,30 @@ impl Client {
     /// Creates a client of the server at `url`, such as `http://127.0.0.1:8080`. Sends nothing yet.
     pub fn new(url: &str) -> Result<Client, ClientError> {
         let base = url.trim_end_matches('/').to_owned();
-        let valid = reqwest::Url::parse(&base).is_ok_and(|parsed| parsed.scheme() == "http" && parsed.has_host());
+        let valid = reqwest::Url::parse(&base)
+            .is_ok_and(|parsed| ["http", "https"].contains(&parsed.scheme()) && parsed.has_host());
         if !valid {
             return Err(ClientError::BadUrl(url.to_owned()));
         }
         // A proxy from the environment would intercept requests to 127.0.0.1 too.
         let http = reqwest::Client::builder()
             .no_proxy()
+            .tls_certs_merge(trusted_certificates()?)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("trueup/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ClientError::Unreachable { base: base.clone(), cause: innermost_cause(&error) })?;
-        Ok(Client { http, base })
+        Ok(Client { http, base, key: key_of_environment()? })
     }
 
     /// Builds a request to `path`, which starts with a slash.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(Key(key)) => request.bearer_auth(key),
+            None => request,
+        }
     }
 
     /// Sends a request. An error status becomes [`ClientError::Refused`].
@@ -104,6 +126,32 @@ impl Client {
     }
 }
 
+/// Reads the key from `TRUEUP_KEY`, or from the file that `TRUEUP_KEY_FILE` names.
+fn key_of_environment() -> Result<Option<Key>, ClientError> {
+    if let Some(key) = std::env::var_os("TRUEUP_KEY") {
+        return Ok(Some(Key(key.to_string_lossy().trim().to_owned())));
+    }
+    let text = file_of_environment("TRUEUP_KEY_FILE")?;
+    if let Some(path) = std::env::var_os("TRUEUP_KEY_FILE").filter(|path| is_readable_by_others(Path::new(path))) {
+        eprintln!("warning: other users of this machine can read {}; chmod 600 it", path.display());
+    }
+    Ok(text.map(|text| Key(String::from_utf8_lossy(&text).trim().to_owned())))
+}
+
+/// Reads the certificates to trust, beside those of the system, from the file that `TRUEUP_CA_FILE` names.
+fn trusted_certificates() -> Result<Vec<reqwest::Certificate>, ClientError> {
+    let Some(text) = file_of_environment("TRUEUP_CA_FILE")? else { return Ok(Vec::new()) };
+    let wrong = |error: reqwest::Error| ClientError::Secret { variable: "TRUEUP_CA_FILE", cause: error.to_string() };
+    reqwest::Certificate::from_pem_bundle(&text).map_err(wrong)
+}
+
+fn file_of_environment(variable: &'static str) -> Result<Option<Vec<u8>>, ClientError> {
+    let Some(path) = std::env::var_os(variable) else { return Ok(None) };
+    let failed =
+        |cause: std::io::Error| ClientError::Secret { variable, cause: format!("{}: {cause}", path.display()) };
+    std::fs::read(&path).map(Some).map_err(failed)
+}
+
 /// Returns the innermost cause, which is the most specific: "connection refused", not "error sending request".
 fn innermost_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -137,10 +185,13 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match &error {
             ClientError::BadUrl(_) => Failure::new(USAGE, &error).next_step("use --url http://HOST:PORT"),
+            ClientError::Secret { .. } => Failure::new(USAGE, &error),
             ClientError::Unreachable { base, .. } => Failure::new(REFUSED, &error)
                 .next_step(format!("check that `trueup serve` is running at {base}, or set --url or TRUEUP_URL")),
             ClientError::Refused(refusal) => match refusal.status.as_u16() {
                 400 | 404 | 422 => Failure::new(USAGE, &error),
+                401 => Failure::new(REFUSED, &error)
+                    .next_step("set TRUEUP_KEY to a key, or TRUEUP_KEY_FILE to a file that holds one"),
                 _ => Failure::new(REFUSED, &error),
             },
             ClientError::Unreadable { .. } => {
@@ -161,7 +212,8 @@ mod tests {
         for (url, base) in [
             ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
             ("http://host/prefix/", Some("http://host/prefix")),
-            ("https://host", None),
+            ("https://host", Some("https://host")),
+            ("ftp://host", None),
             ("127.0.0.1:8080", None),
             ("", None),
         ] {

@@ -6,6 +6,7 @@
 
 mod adopt_definitions;
 mod arguments;
+mod audit;
 mod client;
 mod commands;
 mod cores;
@@ -14,6 +15,7 @@ mod definition_plan;
 mod definitions;
 mod events_file;
 mod exit;
+mod exposure;
 mod human_units;
 mod line_batch;
 mod listen;
@@ -28,6 +30,7 @@ mod settings;
 mod signals;
 mod sparkline;
 mod table;
+mod token_keys;
 mod wiring;
 
 use std::process::ExitCode;

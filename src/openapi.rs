@@ -22,8 +22,16 @@ pub fn routes() -> Router {
 }
 
 /// Errors of every endpoint; [`QUERY_ERRORS`] are further errors of queries.
-const COMMON_ERRORS: &[(u16, &str)] =
-    &[(400, "invalid parameter"), (404, "not found"), (405, "method not allowed"), (503, "service unavailable")];
+const COMMON_ERRORS: &[(u16, &str)] = &[
+    (400, "invalid parameter"),
+    (401, "no valid key, although the server has keys"),
+    (403, "the key does not have the scope"),
+    (404, "not found"),
+    (405, "method not allowed"),
+    (421, "unknown host name"),
+    (429, "the key has used up its rate"),
+    (503, "service unavailable"),
+];
 const QUERY_ERRORS: &[(u16, &str)] = &[
     (413, "the query exceeds its memory limit"),
     (429, "too many concurrent queries; retry after the time in Retry-After"),
@@ -59,7 +67,14 @@ fn document() -> Value {
             {"name": "server", "description": "Health and metrics"}
         ],
         "paths": paths,
-        "components": {"schemas": schemas()}
+        // Needed as soon as there is a key; /livez and /readyz never need one.
+        "security": [{"key": []}, {}],
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "a key of `trueup key create`, if the server has keys"}
+            }
+        }
     })
 }
 
@@ -81,7 +96,8 @@ fn operation(endpoint: &Endpoint) -> Value {
     for endpoints::Response { status, text, types, schema } in endpoint.responses {
         responses.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
-    for (status, text) in COMMON_ERRORS.iter().chain(if endpoint.tag == "queries" { QUERY_ERRORS } else { &[] }) {
+    let of_queries = if endpoint.tag == "queries" { QUERY_ERRORS } else { &[] };
+    for (status, text) in of_queries.iter().chain(COMMON_ERRORS) {
         let problem = json!({"description": text, "content": content(&["application/problem+json"], "Problem")});
         responses.entry(status.to_string()).or_insert(problem);
     }
@@ -202,10 +218,23 @@ mod tests {
     }
 
     #[test]
+    fn every_route_is_in_the_table_of_scopes() {
+        for endpoint in ENDPOINTS {
+            let method = endpoint.method.to_uppercase().parse().expect("a method");
+            let listed = serving::route_requirement(&method, endpoint.path);
+            assert!(listed.is_some(), "{method} {} asks for no scope", endpoint.path);
+        }
+        let listed = |path: &String| serving::ROUTES.iter().any(|(_, listed, _)| listed == path);
+        let missing: Vec<_> = routed().into_iter().filter(|path| !listed(path)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
     fn the_document_describes_exactly_the_routed_endpoints() {
         let mut described: BTreeSet<String> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
         // The HTML pages are not part of the API.
-        described.extend(["/", "/view/{view}", "/compare/{view}", "/batch", "/streams"].map(str::to_owned));
+        let pages = ["/", "/view/{view}", "/compare/{view}", "/batch", "/streams", "/login", "/logout"];
+        described.extend(pages.map(str::to_owned));
         let routed = routed();
         let missing: Vec<_> = routed.difference(&described).collect();
         assert!(missing.is_empty(), "not described: {missing:?}");

@@ -2,6 +2,8 @@
 //!
 //! Options on the command line take precedence over the file; defaults are in [`shared::limits`].
 
+mod substitution;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
 use shared::limits;
 
+use self::substitution::substitute;
 use crate::human_units::parse_bytes;
 
 /// A settings file. Every entry is optional; an unknown entry is an error.
@@ -26,10 +29,58 @@ pub struct Settings {
     /// Origins whose pages may query and send events, such as `https://app.example`.
     #[serde(default)]
     pub cors_origins: Vec<String>,
+    /// Names under which clients reach this server, beside its addresses and `localhost`.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub auth: AuthSettings,
+    /// Without it, only keys are accepted.
+    pub jwt: Option<JwtSettings>,
+    /// Without it, the server speaks plain HTTP.
+    pub tls: Option<TlsSettings>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
     pub batch: BatchResources,
+}
+
+/// Access to the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthSettings {
+    /// Whether requests need a key even before the first one has been created.
+    pub required: bool,
+}
+
+/// The issuer whose JSON Web Tokens are accepted beside keys.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSettings {
+    /// The claim `iss` of the tokens.
+    pub issuer: String,
+    /// A value of their claim `aud`.
+    pub audience: String,
+    /// File or URL of the public keys (JWKS).
+    pub jwks: String,
+    /// Seconds by which the clocks of issuer and server may differ.
+    #[serde(default = "default_clock_skew_s")]
+    pub clock_skew_s: u32,
+}
+
+fn default_clock_skew_s() -> u32 {
+    limits::TOKEN_CLOCK_SKEW_S
+}
+
+/// The files of TLS, in PEM format.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The certificate of the server, followed by those of its issuers.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// If given, clients need a certificate of one of these issuers.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Resources of the machine that batch runs may use.
@@ -180,6 +231,9 @@ impl Settings {
     fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
         let wrong =
             |line, message: &str| SettingsError::Wrong { file: file.to_owned(), line, message: message.to_owned() };
+        let replaced = substitute(text, |name| std::env::var(name).ok());
+        let text = replaced.map_err(|(line, message)| wrong(line, &message))?;
+        let text = text.as_str();
         let settings: Settings = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();

@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::audit::{AuditLog, ClientStreams};
 use crate::listen;
 use crate::metrics::{self, MetricsRenderer};
 use crate::openapi;
@@ -40,6 +41,9 @@ use crate::openapi;
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
 use self::storage::{Base, Storage};
+
+/// Longest wait for the last entries of the audit log.
+const AUDIT_WAIT: Duration = Duration::from_secs(5);
 
 /// A server that answers requests.
 pub struct RunningServer {
@@ -53,6 +57,7 @@ pub struct RunningServer {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     ownership_watch: AbortOnDrop,
+    audit: Option<(Arc<AuditLog>, JoinHandle<()>)>,
     vitals: Vitals,
     /// Longest wait for the layers to stop after a failure.
     shutdown_wait: Duration,
@@ -61,7 +66,7 @@ pub struct RunningServer {
 }
 
 /// Starts all layers. Returns once the server answers requests.
-pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
+pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let definitions = settings.parse_definitions()?;
     let recorder = metrics::install_recorder();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,13 +90,17 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
     let layers = Layers { intake, quarantine, archives, speed, batch };
 
     let ready = Arc::new(AtomicBool::new(true));
-    let routes = routes(&base, &layers, views, recorder, Arc::clone(&ready), &settings);
+    let submitter = Arc::new(EventSubmitter::new(&layers.intake, &layers.quarantine, &base.clock));
+    let audit = AuditLog::start(submitter.as_ref());
+    settings.perimeter.trail.audit = audit.as_ref().map(|(log, _)| Arc::clone(log) as _);
+    let routes = routes(&base, &layers, views, recorder, Arc::clone(&ready), submitter, &settings);
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
     let local_addr = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let shutdown_wait = Duration::from_millis(settings.limits.shutdown_wait_ms);
-    let server = vitals.spawn_task("listener", listen::serve(listener, routes, stopped, shutdown_wait));
+    let listening = listen::ListenSettings::new(shutdown_wait, settings.tls);
+    let server = vitals.spawn_task("listener", listen::serve(listener, routes, stopped, listening));
     Ok(RunningServer {
         local_addr,
         streams: definitions.streams,
@@ -101,6 +110,7 @@ pub async fn start(settings: WiringSettings) -> anyhow::Result<RunningServer> {
         stop,
         server,
         ownership_watch,
+        audit,
         vitals,
         shutdown_wait,
         _lock: lock,
@@ -114,11 +124,11 @@ fn routes(
     views: Arc<Views>,
     recorder: PrometheusHandle,
     ready: Arc<AtomicBool>,
+    submitter: Arc<EventSubmitter>,
     settings: &WiringSettings,
 ) -> Router {
     let Layers { intake, quarantine, archives, speed, batch } = layers;
     let clock = &base.clock;
-    let submitter = Arc::new(EventSubmitter::new(intake, quarantine, clock));
     let streams = base.streams.iter().map(|stream| stream.name.clone()).collect();
     let status = Arc::new(StreamsStatus {
         history: HistoryWatch::start(&base.lake, streams, &base.vitals),
@@ -143,7 +153,8 @@ fn routes(
         vitals: base.vitals.clone(),
         metrics: Arc::new(move || metrics.render()),
     };
-    serving::routes(state, intake::http::routes(submitter).merge(openapi::routes()), &settings.origins)
+    let streams = Arc::new(ClientStreams(submitter));
+    serving::routes(state, intake::http::routes(streams).merge(openapi::routes()), &settings.perimeter)
 }
 
 /// A task that is aborted when this is dropped.
@@ -171,6 +182,12 @@ impl RunningServer {
         self.ready.store(false, Ordering::SeqCst);
         let _ = self.stop.send(true);
         self.server.await.context("server task failed")?;
+        if let Some((log, task)) = self.audit {
+            log.stop();
+            if tokio::time::timeout(AUDIT_WAIT, task).await.is_err() {
+                tracing::warn!("the last entries of the audit log were not written");
+            }
+        }
         let stopping = self.layers.stop();
         let stopped = if is_failed {
             // A layer that failed may keep others from stopping; what they have not written is in the log.

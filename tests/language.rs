@@ -29,6 +29,7 @@ fn read(file: &str) -> String {
 /// Product code: all crates without their tests.
 fn sources() -> Vec<String> {
     let folders = [
+        "auth/src",
         "shared/src",
         "shared/lake/src",
         "shared/problem/src",

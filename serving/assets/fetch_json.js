@@ -9,6 +9,14 @@ export class ApiError extends Error {
   }
 }
 
+/** The token of the browser's session, which the server expects with every change; undefined without a session. */
+export const sessionToken = () => document.cookie.match(/(?:^|; )trueup-csrf=([0-9a-f]+)/)?.[1];
+
+/** Leads to the login page if the server asks for credentials. */
+function requireLogin(response) {
+  if (response.status === 401) location.assign("/login");
+}
+
 /** The message to show for an error; `fetch` throws a TypeError when there is no connection. */
 export const errorText = (error) => (error instanceof TypeError ? "cannot reach the server" : error.message);
 
@@ -37,6 +45,7 @@ export async function getJson(path, { signal } = {}) {
     remember(path, cached);
     return { body: cached.body, changed: false, now };
   }
+  requireLogin(response);
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new ApiError(response.status, body);
   const etag = response.headers.get("etag");
@@ -46,8 +55,12 @@ export async function getJson(path, { signal } = {}) {
 
 /** Sends a POST or DELETE request. Returns the JSON of the response, or null if it has none. Throws like `getJson`. */
 export async function sendJson(method, path, body) {
-  const content = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(path, { method, ...content });
+  const headers = {};
+  const token = sessionToken();
+  if (token) headers["x-trueup-csrf"] = token;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  const response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  requireLogin(response);
   const result = await response.json().catch(() => null);
   if (!response.ok) throw new ApiError(response.status, result ?? {});
   return result;

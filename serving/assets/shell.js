@@ -1,6 +1,6 @@
 // The parts that all pages share: connection status, polling, and the colour scheme switch.
 
-import { errorText } from "./fetch_json.js";
+import { errorText, sendJson, sessionToken } from "./fetch_json.js";
 
 const connection = document.getElementById("connection");
 
@@ -45,6 +45,13 @@ export function pollWhileVisible(round, everyMs = 1000) {
   tick();
   return tick;
 }
+
+const logout = document.getElementById("logout");
+logout.hidden = !sessionToken();
+logout.addEventListener("click", async () => {
+  await sendJson("POST", "/logout").catch(() => null);
+  location.assign("/login");
+});
 
 const THEMES = [
   { name: "system", sign: "◐", label: "system" },

@@ -3,7 +3,7 @@
 //! A query passes through these stages, each with a value of its own:
 //! parameters → [`query::Query`] (checked against the view) → [`pin`] (one version and the generations from its seam on,
 //! and the query bound to them) → [`execute`] (merge, filter, order, finish: columns of a result) → [`formats`] (bytes).
-//! [`admission`] bounds what queries may use, `batch_merge_cache` reuses the batch part of results, [`push`] sends
+//! [`admission`] bounds what queries may use, [`response_budget`] the responses being sent, `batch_merge_cache` reuses the batch part of results, [`push`] sends
 //! changes to subscribers. [`http`] holds the endpoints, `page` the dashboard, `routes` maps paths to both. Nothing here
 //! changes a measure.
 
@@ -24,10 +24,13 @@ mod page;
 pub mod pin;
 pub mod push;
 pub mod query;
+pub mod response_budget;
+mod route_scopes;
 mod routes;
 mod session_range;
 mod state;
 mod window_text;
 
+pub use route_scopes::{ROUTES, listed as route_requirement};
 pub use routes::routes;
 pub use state::ServingState;

@@ -199,6 +199,18 @@ pub struct PinnedQuery {
 pub struct Arrival<'a> {
     pub admission: &'a Admission,
     pub since: Instant,
+    /// True for a poll of a live query.
+    pub is_live: bool,
+}
+
+impl Arrival<'_> {
+    /// Waits until the query may run.
+    pub async fn admit(self) -> Result<AdmittedQuery, AdmissionError> {
+        match self.is_live {
+            true => self.admission.admit_live(self.since).await,
+            false => self.admission.admit(self.since).await,
+        }
+    }
 }
 
 /// Counts the rows of `part` that may contribute to the result, once per window that covers them.
@@ -221,12 +233,13 @@ pub fn rows_to_merge(view: &View, query: &BoundQuery, part: &Part) -> usize {
     rows * covering.max(1)
 }
 
-/// Parses the query on the view called `name` and pins the state that answers it at `now`. Rows of batch that are not in
-/// memory are loaded once the query is admitted, within what it may use.
+/// Parses the query on the view called `name`, within the row filter `permitted`, and pins the state that answers it at
+/// `now`. Rows of batch that are not in memory are loaded once the query is admitted, within what it may use.
 pub async fn pin(
     layers: &LayerReaders,
     name: &str,
     parameters: &[(String, String)],
+    permitted: Option<&str>,
     now: Micros,
     arrival: Arrival<'_>,
 ) -> Result<PinnedQuery, ReadError> {
@@ -235,10 +248,10 @@ pub async fn pin(
         tries += 1;
         // I6: one pointer holds the version and its seam; generations are pinned from that seam on.
         let published = layers.views.get(name).ok_or_else(|| ReadError::UnknownView(name.to_owned()))?;
-        if let Some(moment) = version_choice::parse(&published, parameters, now)? {
-            return pin_past(layers, &published, moment, parameters, arrival).await;
+        if let Some(moment) = version_choice::parse(&published, parameters, permitted, now)? {
+            return pin_past(layers, &published, moment, parameters, permitted, arrival).await;
         }
-        let query = Query::parse(&published.view, parameters)?;
+        let query = Query::parse(&published.view, parameters, permitted)?;
         if query.cursor.is_some_and(|cursor| !cursor.is_current(&published)) {
             return Err(ReadError::CursorExpired);
         }
@@ -257,12 +270,14 @@ async fn pin_past(
     current: &PublishedView,
     moment: Moment,
     parameters: &[(String, String)],
+    permitted: Option<&str>,
     arrival: Arrival<'_>,
 ) -> Result<PinnedQuery, ReadError> {
     let past = layers.past.at(&current.view.name, moment).await?;
     let (published, version) = (Arc::clone(&past.published), Arc::clone(&past.version));
     let instants = Instants { now: version.published_at, latest_event: version.latest_event };
-    let query = Query::parse(&published.view, parameters)?.bind(&published, LayerChoice::Batch, instants)?;
+    let query = Query::parse(&published.view, parameters, permitted)?;
+    let query = query.bind(&published, LayerChoice::Batch, instants)?;
     // The generations of that time have been dropped; the version records the watermark and the latest event.
     let (watermark, latest_event) = (version.watermark, version.latest_event);
     let speed = Arc::new(SpeedPin { generations: Vec::new(), watermark, latest_event });
@@ -331,7 +346,7 @@ async fn load(
         let batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
         return Ok((batch, None));
     }
-    let admitted = arrival.admission.admit(arrival.since).await?;
+    let admitted = arrival.admit().await?;
     let batch = layers.batch.parts(published, version, range, admitted.allowance()).await?;
     Ok((batch, Some(admitted)))
 }

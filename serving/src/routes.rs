@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use auth::Access;
+use auth::guard::{self, Checkpoint};
+use auth::trail;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -15,20 +18,22 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use crate::formats::Format;
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
-use crate::http::{Origins, drift, health, live, origins, parameters, rows, runs, streams, views};
-use crate::page;
+use crate::http::{Perimeter, drift, health, hosts, live, origins, parameters, rows, runs, streams, views};
+use crate::page::{self, login};
 use crate::push::Feeds;
+use crate::route_scopes::requirement;
 use crate::state::ServingState;
 
 /// Bodies smaller than this many bytes are sent uncompressed: compressing them costs more than it saves.
 const COMPRESSED_BYTES_MIN: u16 = 1024;
 
 /// Returns all routes of the server: those of this layer, the pages, and `others`, the endpoints of other layers.
-/// `origins` names the pages of other origins that may read and change something.
-pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router {
+/// `perimeter` decides which requests reach them.
+pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Router {
     let compressed = SizeAbove::new(COMPRESSED_BYTES_MIN)
         .and(NotForContentType::const_new("application/vnd.apache.parquet"))
         .and(NotForContentType::SSE);
+    let checkpoint = Checkpoint { guard: Arc::clone(&perimeter.guard), requirement };
     Router::new()
         .route("/v1/views", plain(get(views::list)))
         .route("/v1/views/{view}", plain(get(views::describe)))
@@ -59,6 +64,8 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/login", get(login::page).post(login::log_in))
+        .route("/logout", post(login::log_out))
         .merge(page::routes())
         .layer(Extension(Arc::new(RangeCache::default())))
         .layer(Extension(Arc::new(Feeds::default())))
@@ -67,9 +74,13 @@ pub fn routes(state: ServingState, others: Router, origins: &Origins) -> Router 
         .with_state(state)
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
         .merge(others)
+        .layer(Extension(Arc::clone(&perimeter.guard)))
+        .layer(middleware::from_fn_with_state(checkpoint, guard::check))
         .layer(middleware::from_fn(net::catch))
-        .layer(middleware::from_fn_with_state(origins.clone(), origins::guard))
-        .layer(origins.layer())
+        .layer(middleware::from_fn_with_state(perimeter.clone(), origins::guard))
+        .layer(perimeter.origins.layer())
+        .layer(middleware::from_fn_with_state(perimeter.clone(), hosts::guard))
+        .layer(middleware::from_fn_with_state(perimeter.trail.clone(), trail::follow))
 }
 
 /// An endpoint without parameters.
@@ -79,19 +90,19 @@ fn plain(endpoint: MethodRouter<ServingState>) -> MethodRouter<ServingState> {
 
 /// The rows of a view in the format that the extension of the path names.
 fn rows_in(format: Format) -> MethodRouter<ServingState> {
-    get(move |state, view, kept, request| rows::in_format(format, state, view, kept, request))
+    get(move |state, view, access, kept, request| rows::in_format(format, state, view, access, kept, request))
 }
 
 /// Prefixes that people type for the pages, and the pages they mean.
 const MISTYPED: [(&str, &str); 3] = [("/views/", "/view/"), ("/views", "/"), ("/stream", "/streams")];
 
 /// 404: a page with links for browsers, a problem for all other clients. Paths that are close to a page lead there.
-async fn unknown_path(State(state): State<ServingState>, uri: Uri, headers: HeaderMap) -> Response {
+async fn unknown_path(State(state): State<ServingState>, access: Access, uri: Uri, headers: HeaderMap) -> Response {
     if let Some(target) = redirect_target(&uri) {
         return Redirect::permanent(&target).into_response();
     }
     if wants_html(&headers) {
-        return page::not_found(&state, format!("There is no page at {}", uri.path()));
+        return page::not_found(&state, &access, format!("There is no page at {}", uri.path()));
     }
     let detail = format!("no such path: {}; GET /v1/views lists the views, /openapi.json all paths", uri.path());
     Problem::new(Code::UnknownPath, detail).into_response()

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use auth::{Access, Action};
 use problem::{Code, Problem};
 use shared::clock::Clock;
-use shared::control::{Runs, Streams};
+use shared::control::{Runs, StreamStatus, Streams};
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 use shared::vital::Vitals;
@@ -46,6 +47,23 @@ impl ServingState {
     /// Returns the published state of the view, or the problem `unknown_view`.
     pub(crate) fn view(&self, name: &str) -> Result<Arc<PublishedView>, Problem> {
         self.views.get(name).ok_or_else(|| self.unknown_view(name))
+    }
+
+    /// Returns the views that a principal may see.
+    pub(crate) fn visible_views(&self, access: &Access) -> Vec<Arc<PublishedView>> {
+        let mut views = self.views.all();
+        views.retain(|published| access.may_see_view(published.view.name.as_str()));
+        views
+    }
+
+    /// Returns the streams that a principal may see: those it sends to, and those of its views.
+    pub(crate) fn visible_streams(&self, access: &Access) -> Vec<StreamStatus> {
+        let views = self.visible_views(access);
+        let mut streams = self.streams.list();
+        streams.retain(|stream| {
+            access.may(Action::Ingest, stream.name.as_str()) || views.iter().any(|view| view.stream.name == stream.name)
+        });
+        streams
     }
 
     /// The problem of a view that does not exist, with the nearest name that does.

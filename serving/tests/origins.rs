@@ -30,7 +30,7 @@ async fn pages_of_other_origins_need_admission() {
     let own = ask(&world, Method::POST, "/v1/views/departures/runs", "http://127.0.0.1:8080").await;
     assert_eq!(own.status, StatusCode::ACCEPTED);
 
-    world.origins = Origins::parse([PAGE]).expect("an origin");
+    world.perimeter.origins = Origins::parse([PAGE]).expect("an origin");
     let read = ask(&world, Method::GET, rows, PAGE).await;
     assert_eq!(read.header("access-control-allow-origin"), Some(PAGE));
     assert!(read.header("access-control-expose-headers").is_some_and(|shown| shown.contains("etag")));

@@ -17,10 +17,11 @@ use crate::arguments::Demo;
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::exit::Failure;
+use crate::exposure::Protection;
 use crate::human_units::{counted, grouped};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
-use serving::http::Origins;
+use serving::http::Perimeter;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use replay::{Flights, ReplayProgress};
@@ -40,6 +41,8 @@ const POLLS_PER_LINE: u32 = 5;
 #[expect(clippy::disallowed_methods, reason = "the command awaits the task")]
 pub async fn run(arguments: Demo) -> Result<(), Failure> {
     log_to_stderr("warn");
+    let protection = Protection { has_keys: false, has_tls: false, is_waived: arguments.insecure_open };
+    protection.check(arguments.listen)?;
     let mut signals = StopSignals::install()?;
     // Removed when it goes out of scope at the end of this function.
     let temporary = match &arguments.data {
@@ -57,10 +60,11 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         limits: crate::settings::Limits::default(),
         take_over: false,
         schedules: true,
-        origins: Origins::default(),
+        perimeter: Perimeter::open(),
+        tls: None,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    let (url, option) = addresses(running.local_addr);
+    let (url, option) = addresses(running.local_addr, false);
     let folder = permanent.unwrap_or_else(|| format!("{data} (temporary)"));
     eprint!("{}", greeting(&url, &option, &folder, &flights, arguments.speedup));
 

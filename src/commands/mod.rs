@@ -7,6 +7,7 @@ mod compare;
 mod completions;
 mod demo;
 mod ingest;
+mod key;
 mod listing;
 mod man;
 mod plan;
@@ -36,6 +37,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Repair(arguments) => repair::run(arguments).await,
+        Command::Key(command) => key::run(command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { folder } => man::run(folder.as_deref()),
     }

@@ -1,8 +1,13 @@
 //! `trueup serve`: runs all layers in one process until a signal stops it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use serving::http::Origins;
+use auth::Guard;
+use auth::guard::GuardSettings;
+use auth::key_file::KeyFile;
+use auth::keyring::KeyRing;
+use serving::http::{Hosts, Origins, Perimeter};
 use shared::clock::{Clock, SystemClock};
 use shared::ids::ViewName;
 use shared::limits;
@@ -15,13 +20,17 @@ use crate::cores::default_threads;
 use crate::data_dir::DataDir;
 use crate::definitions;
 use crate::exit::{FAILED, Failure, USAGE};
+use crate::exposure::Protection;
 use crate::human_units::counted;
+use crate::listen::tls::Tls;
 use crate::sample;
-use crate::settings::Settings;
+use crate::settings::{AuthSettings, Settings};
 use crate::signals::StopSignals;
+use crate::token_keys;
 use crate::wiring::{self, RunningServer, WiringSettings};
 
-const DEFAULT_DATA: &str = "data";
+/// The data folder, unless it is named.
+pub const DEFAULT_DATA: &str = "data";
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 pub async fn run(arguments: Serve) -> Result<(), Failure> {
@@ -39,13 +48,21 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
     let listen = arguments.listen.or(settings.listen).unwrap_or(DEFAULT_LISTEN);
-    if !listen.ip().is_loopback() {
-        eprintln!("warning: {listen} is reachable from other machines, and every client can read and write all data");
-    }
     let local = arguments.local.or(settings.local);
     let data_dir = DataDir::new(&data, local.as_deref());
+    let tls = settings.tls.map(Tls::load).transpose().map_err(|error| Failure::new(USAGE, error))?.map(Arc::new);
+    let guard = guard(&data_dir, &settings.auth, tls.is_some())?;
+    let guard = match settings.jwt {
+        Some(jwt) => guard.with_tokens(token_keys::verifier(jwt)),
+        None => guard,
+    };
+    let is_waived = arguments.insecure_open;
+    Protection { has_keys: guard.is_required(), has_tls: tls.is_some(), is_waived }.check(listen)?;
     let origins = if arguments.cors_origin.is_empty() { settings.cors_origins } else { arguments.cors_origin };
     let origins = Origins::parse(origins.iter().map(String::as_str)).map_err(|error| Failure::new(USAGE, error))?;
+    let hosts = if arguments.allow_host.is_empty() { settings.allowed_hosts } else { arguments.allow_host };
+    let hosts = Hosts::parse(hosts.iter().map(String::as_str)).map_err(|error| Failure::new(USAGE, error))?;
+    let has_tls = tls.is_some();
     let wiring = WiringSettings {
         definitions: sources,
         data_dir: data_dir.clone(),
@@ -54,12 +71,13 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         take_over: arguments.take_over,
         batch_memory_bytes,
         schedules: true,
-        origins,
+        perimeter: Perimeter::new(guard, hosts, origins),
+        tls,
     };
     // Before recovery, which may be slow, so that no signal meets the default handler.
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    eprint!("{}", greeting(running.local_addr, &running.streams, &running.views, &data_dir, now()));
+    eprint!("{}", greeting(addresses(running.local_addr, has_tls), &running.streams, &running.views, &data_dir, now()));
     let outcome = tokio::select! {
         failed = running.failed() => failed,
         () = signals.next() => Ok(()),
@@ -68,8 +86,17 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     shut_down(running, outcome, signals).await
 }
 
+/// Makes the guard of a server, with the keys in its data folder.
+fn guard(data_dir: &DataDir, settings: &AuthSettings, has_tls: bool) -> Result<Guard, Failure> {
+    let clock = Arc::new(SystemClock);
+    let keys = KeyRing::open(KeyFile::in_folder(data_dir.local_folder()), Arc::clone(&clock) as _)?;
+    let settings = GuardSettings { is_required: settings.required, has_tls };
+    Ok(Guard::new(keys, settings, clock))
+}
+
 /// Starts all layers. Returns `None` if a signal arrives first.
 pub async fn start(wiring: WiringSettings, signals: &mut StopSignals) -> Result<Option<RunningServer>, Failure> {
+    crate::listen::descriptors::raise();
     tokio::select! {
         running = wiring::start(wiring) => Ok(Some(running?)),
         () = signals.next() => Ok(None),
@@ -101,21 +128,26 @@ pub fn log_to_stderr(default: &str) {
 }
 
 /// Returns the URL of a server, and the option that other commands need to reach it.
-pub fn addresses(local: SocketAddr) -> (String, String) {
+pub fn addresses(local: SocketAddr, has_tls: bool) -> (String, String) {
     // From this machine, a server on all addresses is reached at the loopback address.
     let host = match local {
         SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
         SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
         other => other.to_string(),
     };
-    let url = format!("http://{host}");
-    let option = if local == DEFAULT_LISTEN { String::new() } else { format!(" --url {url}") };
+    let url = format!("{}://{host}", if has_tls { "https" } else { "http" });
+    let option = if local == DEFAULT_LISTEN && !has_tls { String::new() } else { format!(" --url {url}") };
     (url, option)
 }
 
 /// Returns the startup message: URLs, data folder, and commands to try next.
-fn greeting(local: SocketAddr, streams: &[Stream], views: &[ViewName], data_dir: &DataDir, now: Micros) -> String {
-    let (url, option) = addresses(local);
+fn greeting(
+    (url, option): (String, String),
+    streams: &[Stream],
+    views: &[ViewName],
+    data_dir: &DataDir,
+    now: Micros,
+) -> String {
     let mut text = format!(
         "trueup {} is serving {} and {}\n  page  {url}/\n  API   {url}/v1\n{}",
         env!("CARGO_PKG_VERSION"),
@@ -156,7 +188,7 @@ mod tests {
         let views = ["per_hour".parse().expect("a name")];
         let greet = |local: &str, data: &str| {
             let data_dir = DataDir::new(data, None);
-            greeting(local.parse().expect("an address"), &definitions.streams, &views, &data_dir, now)
+            greeting(addresses(local.parse().expect("an address"), false), &definitions.streams, &views, &data_dir, now)
         };
         let usual = greet("127.0.0.1:8080", "s3://bucket/x");
         for line in [

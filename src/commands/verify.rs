@@ -28,7 +28,7 @@ use crate::line_batch::LineBatch;
 use crate::sender::{Receipt, RetryLimits, Sender};
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
-use serving::http::Origins;
+use serving::http::Perimeter;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::Agreement;
@@ -65,10 +65,11 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         limits: crate::settings::Limits::default(),
         take_over: false,
         schedules: false,
-        origins: Origins::default(),
+        perimeter: Perimeter::open(),
+        tls: None,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
-    let client = Client::new(&addresses(running.local_addr).0)?;
+    let client = Client::new(&addresses(running.local_addr, false).0)?;
     let verification = Verification { client, views, agreement: Agreement::default(), bar: progress_bar(file.size()) };
     let sender = Sender::new(verification.client.clone(), &arguments.stream, RetryLimits::default());
     let (outcome, server) = tokio::select! {

@@ -12,10 +12,11 @@ use intake::lateness::LatenessSettings;
 use intake::log::{LogIo, LogSettings, injected_faults};
 use intake::partition::{KeyRetention, PartitionSettings};
 use intake::quarantine::QuarantineSettings;
-use serving::http::Origins;
+use serving::http::Perimeter;
 use shared::sql::Definitions;
 
 use crate::data_dir::DataDir;
+use crate::listen::tls::Tls;
 use crate::ownership::LogStarts;
 use crate::settings::Limits;
 
@@ -35,8 +36,10 @@ pub struct WiringSettings {
     pub batch_memory_bytes: u64,
     /// Whether the schedules of the views start batch runs. Otherwise runs start only on request.
     pub schedules: bool,
-    /// Origins whose pages may query and send events.
-    pub origins: Origins,
+    /// Decides which requests are admitted.
+    pub perimeter: Perimeter,
+    /// The certificate; `None` for plain HTTP.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl WiringSettings {

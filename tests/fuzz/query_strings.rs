@@ -99,7 +99,7 @@ fn query_strings_are_accepted_or_refused() {
         };
         let mut summary = String::new();
         for view in &views {
-            summary += &match Query::parse(view, &parameters) {
+            summary += &match Query::parse(view, &parameters, None) {
                 Ok(query) => {
                     assert!(query.limit <= QUERY_ROWS_MAX, "a limit of {}", query.limit);
                     assert!(query.dimensions.iter().all(|index| *index < view.dimensions.len()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::Access;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -25,15 +26,16 @@ const LAST_EVENT_ID: &str = "last-event-id";
 pub async fn live(
     State(state): State<ServingState>,
     Path(view): Path<String>,
+    access: Access,
     Extension(feeds): Extension<Arc<Feeds>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let published = state.view(&view)?;
-    let query = LiveQuery::parse(&published.view, parameters::all(&uri)?)?;
+    let query = LiveQuery::parse(&published.view, parameters::all(&uri)?, access.row_filter().cloned())?;
     let last_id = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let subscription = feeds.subscribe(&state, query, last_id)?;
-    subscription.ready().await.map_err(|error| Problem::from(error.as_ref()))?;
+    subscription.ready().await.map_err(|failure| Problem::from(&failure))?;
     let mut response = Response::new(Body::from_stream(event_stream(subscription)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -2,11 +2,12 @@
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
 //! [`live`] changes as events. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch
-//! layer and intake. [`origins`] admits pages of other origins, [`health`] serves probes and metrics, [`refusal`] chooses
-//! the problem for each error.
+//! layer and intake. [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins. [`health`]
+//! serves probes and metrics, [`refusal`] chooses the problem for each error.
 
 pub(crate) mod drift;
 pub(crate) mod health;
+pub(crate) mod hosts;
 pub(crate) mod live;
 pub(crate) mod origins;
 pub(crate) mod parameters;
@@ -19,11 +20,43 @@ pub mod schemas;
 pub(crate) mod streams;
 pub(crate) mod views;
 
+use std::sync::Arc;
+
+use auth::Guard;
+use auth::trail::Trail;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use shared::clock::SystemClock;
 
+pub use self::hosts::{Hosts, WrongHost};
 pub use self::origins::{Origins, WrongOrigin};
+
+/// Decides which requests are admitted before any endpoint sees them.
+#[derive(Debug, Clone)]
+pub struct Perimeter {
+    /// Finds out who sent a request, and what that principal may do.
+    pub guard: Arc<Guard>,
+    /// The names of this server.
+    pub hosts: Hosts,
+    /// The pages that may read and change something.
+    pub origins: Origins,
+    /// Gives requests their ids, and records them.
+    pub trail: Trail,
+}
+
+impl Perimeter {
+    /// Returns the perimeter of a server on this machine, without keys.
+    pub fn open() -> Perimeter {
+        Perimeter::new(Guard::open(Arc::new(SystemClock)), Hosts::default(), Origins::default())
+    }
+
+    /// Joins the parts. Nothing is recorded.
+    pub fn new(guard: Guard, hosts: Hosts, origins: Origins) -> Perimeter {
+        let trail = Trail { clock: Arc::new(SystemClock), audit: None };
+        Perimeter { guard: Arc::new(guard), hosts, origins, trail }
+    }
+}
 
 fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("plain data has a JSON form");

@@ -9,6 +9,8 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
+
+use super::Perimeter;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Time for which a browser may cache the result of a preflight request.
@@ -83,11 +85,11 @@ impl Origins {
 }
 
 /// Refuses changes from pages of origins that are not admitted.
-pub(crate) async fn guard(State(origins): State<Origins>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(perimeter): State<Perimeter>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let headers = request.headers();
     match headers.get(header::ORIGIN) {
-        Some(origin) if !is_read && !origins.may_change(origin, headers.get(header::HOST)) => {
+        Some(origin) if !is_read && !perimeter.origins.may_change(origin, headers.get(header::HOST)) => {
             let detail = format!(
                 "pages of {} may not change anything here; admit them with --cors-origin",
                 origin.to_str().unwrap_or("an invalid origin")

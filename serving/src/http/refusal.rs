@@ -19,8 +19,9 @@ use crate::execute::ExecuteError;
 use crate::formats::parquet::WriteError;
 use crate::lazy_measures::MeasuresError;
 use crate::pin::ReadError;
-use crate::push::{LiveQueryError, SubscribeError};
+use crate::push::{FeedFailure, LiveQueryError, SubscribeError};
 use crate::query::QueryError;
+use crate::response_budget::ResponsesExceeded;
 
 /// 400 for a parameter whose value is not valid.
 pub fn invalid_parameter(detail: impl Into<String>) -> Problem {
@@ -133,6 +134,7 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::UnknownParameter { .. } => unknown_parameter(detail),
             QueryError::Invalid { .. } => invalid_parameter(detail),
+            QueryError::RowFilter(_) => Problem::new(Code::RowFilter, detail),
             QueryError::NotSupported(_) => Problem::new(Code::NotSupported, detail),
             QueryError::Predicate { line, column, .. } => Problem::new(Code::InvalidPredicate, detail).at(line, column),
         }
@@ -203,6 +205,21 @@ impl From<LiveQueryError> for Problem {
             LiveQueryError::Parameter(_) => invalid_parameter(detail),
             LiveQueryError::Unknown(..) => unknown_parameter(detail),
         }
+    }
+}
+
+impl From<&FeedFailure> for Problem {
+    fn from(failure: &FeedFailure) -> Problem {
+        match failure {
+            FeedFailure::Query(error) => Problem::from(error.as_ref()),
+            FeedFailure::TooLarge => Problem::new(Code::QueryTooLarge, failure.to_string()),
+        }
+    }
+}
+
+impl From<ResponsesExceeded> for Problem {
+    fn from(refusal: ResponsesExceeded) -> Problem {
+        Problem::new(Code::TooManyResponses, refusal.to_string()).retry_after(RETRY_AFTER_SECONDS)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auth::Access;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -23,6 +24,7 @@ use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Arrival, PinnedQuery, ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
+use crate::response_budget::ResponseBudget;
 use crate::state::ServingState;
 
 /// Rows and keys that a query may read on the request's own thread: less than a millisecond of work.
@@ -40,6 +42,7 @@ const NEXT: HeaderName = HeaderName::from_static("trueup-next");
 pub async fn negotiated(
     state: State<ServingState>,
     view: Path<String>,
+    access: Access,
     ranges: Extension<Arc<RangeCache>>,
     request: Parts,
 ) -> Result<Response, Problem> {
@@ -49,7 +52,8 @@ pub async fn negotiated(
                       application/vnd.apache.arrow.stream";
         return Err(Problem::new(Code::NotAcceptable, detail));
     };
-    let mut response = rows(&state, view, &ranges, request, format).await?;
+    let mut response =
+        rows(&state, view, access.row_filter().map(|filter| &**filter), &ranges, request, format).await?;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
@@ -59,34 +63,38 @@ pub async fn in_format(
     format: Format,
     state: State<ServingState>,
     view: Path<String>,
+    access: Access,
     ranges: Extension<Arc<RangeCache>>,
     request: Parts,
 ) -> Result<Response, Problem> {
-    rows(&state, view, &ranges, request, format).await
+    rows(&state, view, access.row_filter().map(|filter| &**filter), &ranges, request, format).await
 }
 
 async fn rows(
     state: &ServingState,
     Path(view): Path<String>,
+    permitted: Option<&str>,
     cache: &RangeCache,
     request: Parts,
     format: Format,
 ) -> Result<Response, Problem> {
+    let responses = &state.admission.responses;
     if format != Format::Parquet || !ranges::is_ranged(&request.method, &request.headers) {
-        return outcome(state, view, &request, format).await?.response(&request, format);
+        return outcome(state, view, permitted, &request, format).await?.response(&request, format, responses);
     }
-    let url = request.uri.to_string();
+    // The cached response of one principal must not be sent to another.
+    let url = format!("{:?} {}", permitted, request.uri);
     let complete = match cache.get(&url) {
         Some(complete) => complete,
-        None => match outcome(state, view, &request, format).await? {
+        None => match outcome(state, view, permitted, &request, format).await? {
             RowsOutcome::Complete(complete) => {
                 cache.insert(&url, complete.clone());
                 complete
             }
-            unchanged => return unchanged.response(&request, format),
+            unchanged => return unchanged.response(&request, format, responses),
         },
     };
-    Ok(complete.range(&request.headers))
+    Ok(complete.range(&request.headers, responses)?)
 }
 
 /// A complete response, or the tag of the one that the client has.
@@ -96,12 +104,14 @@ enum RowsOutcome {
 }
 
 impl RowsOutcome {
-    fn response(self, request: &Parts, format: Format) -> Result<Response, Problem> {
+    fn response(self, request: &Parts, format: Format, responses: &ResponseBudget) -> Result<Response, Problem> {
         match self {
             RowsOutcome::NotModified(tag) => Ok(tag.not_modified()),
-            RowsOutcome::Complete(complete) if format == Format::Parquet => Ok(complete.range(&request.headers)),
+            RowsOutcome::Complete(complete) if format == Format::Parquet => {
+                Ok(complete.range(&request.headers, responses)?)
+            }
             RowsOutcome::Complete(CompleteResponse { headers, body }) => {
-                let mut response = Response::new(Body::from(body));
+                let mut response = Response::new(Body::from(responses.hold(body)?));
                 *response.headers_mut() = headers;
                 Ok(response)
             }
@@ -109,12 +119,19 @@ impl RowsOutcome {
     }
 }
 
-async fn outcome(state: &ServingState, view: String, request: &Parts, format: Format) -> Result<RowsOutcome, Problem> {
+async fn outcome(
+    state: &ServingState,
+    view: String,
+    permitted: Option<&str>,
+    request: &Parts,
+    format: Format,
+) -> Result<RowsOutcome, Problem> {
     let started = shared::clock::monotonic_now();
     let parameters = parameters::all(&request.uri)?;
     let now = state.clock.now();
-    let arrival = Arrival { admission: &state.admission, since: started };
-    let PinnedQuery { query, pinned, admitted } = match pin(&state.readers(), &view, &parameters, now, arrival).await {
+    let arrival = Arrival { admission: &state.admission, since: started, is_live: false };
+    let pin = pin(&state.readers(), &view, &parameters, permitted, now, arrival).await;
+    let PinnedQuery { query, pinned, admitted } = match pin {
         Err(ReadError::UnknownView(name)) => return Err(state.unknown_view(&name)),
         pinned => pinned?,
     };

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use auth::{Access, Action};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
 use serde::Deserialize;
-use shared::control::{DateRange, RunError, RunFilter, RunScope, RunState};
+use shared::control::{DateRange, RunError, RunFilter, RunPage, RunScope, RunState};
 use shared::limits::{RUNS_DEFAULT, RUNS_KEPT};
 use shared::time::Day;
 
@@ -87,9 +88,10 @@ pub async fn vacuum(
 
 /// `GET /v1/runs`: runs, newest first, including those before a restart; `view`, `state`, `limit`, and `before` (a run) to
 /// continue.
-pub async fn list(State(state): State<ServingState>, uri: Uri) -> Result<Response, Problem> {
+pub async fn list(State(state): State<ServingState>, access: Access, uri: Uri) -> Result<Response, Problem> {
     let [view, of_state, limit, before] = parameters::only(&uri, ["view", "state", "limit", "before"])?;
     if let Some(view) = &view {
+        require_visible(&access, view)?;
         state.view(view)?;
     }
     let of_state: Option<RunState> = match of_state {
@@ -103,28 +105,47 @@ pub async fn list(State(state): State<ServingState>, uri: Uri) -> Result<Respons
         })?,
     };
     let page = state.runs.list(&RunFilter { view, state: of_state, before: before.clone(), limit });
-    page.map(|page| json(&page)).map_err(|error| match before {
-        Some(id) if error == RunError::UnknownRun(id.clone()) => unknown_run(&state, &id),
+    let shown = |mut page: RunPage| {
+        page.runs.retain(|run| access.may_see_view(run.view.as_str()));
+        json(&page)
+    };
+    page.map(shown).map_err(|error| match before {
+        Some(id) if error == RunError::UnknownRun(id.clone()) => unknown_run(&state, &access, &id),
         _ => run_refused(error),
     })
 }
 
 /// `GET /v1/runs/{run}`.
-pub async fn describe(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    state.runs.get(&id).map(|run| json(&run)).ok_or_else(|| unknown_run(&state, &id))
+pub async fn describe(
+    State(state): State<ServingState>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let run = state.runs.get(&id).ok_or_else(|| unknown_run(&state, &access, &id))?;
+    require_visible(&access, run.view.as_str())?;
+    Ok(json(&run))
 }
 
 /// `DELETE /v1/runs/{run}`: cancels the run, or the retry it waits for, and returns its state.
-pub async fn cancel(State(state): State<ServingState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    if state.runs.get(&id).is_none() {
-        return Err(unknown_run(&state, &id));
-    }
+pub async fn cancel(
+    State(state): State<ServingState>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let run = state.runs.get(&id).ok_or_else(|| unknown_run(&state, &access, &id))?;
+    access.require(Action::Run, run.view.as_str())?;
     Ok(json(&state.runs.cancel(&id).map_err(run_refused)?))
 }
 
-fn unknown_run(state: &ServingState, id: &str) -> Problem {
+/// Refuses a principal that may neither read the view nor start its runs.
+fn require_visible(access: &Access, view: &str) -> Result<(), Problem> {
+    if access.may_see_view(view) { Ok(()) } else { access.require(Action::Read, view) }
+}
+
+fn unknown_run(state: &ServingState, access: &Access, id: &str) -> Problem {
     let latest = RunFilter { view: None, state: None, before: None, limit: RUNS_DEFAULT };
-    let runs = state.runs.list(&latest).map(|page| page.runs).unwrap_or_default();
+    let mut runs = state.runs.list(&latest).map(|page| page.runs).unwrap_or_default();
+    runs.retain(|run| access.may_see_view(run.view.as_str()));
     let hint = did_you_mean(id, runs.iter().map(|run| run.id.as_str()));
     Problem::new(Code::UnknownRun, format!("there is no run \"{id}\"{hint}"))
 }

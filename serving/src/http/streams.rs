@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use auth::{Access, Action};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{Uri, header};
@@ -29,15 +30,25 @@ pub(super) struct StreamList {
 }
 
 /// `GET /v1/streams`.
-pub async fn list(State(state): State<ServingState>) -> Response {
-    json(&StreamList { streams: state.streams.list() })
+pub async fn list(State(state): State<ServingState>, access: Access) -> Response {
+    json(&StreamList { streams: state.visible_streams(&access) })
 }
 
 /// `GET /v1/streams/{stream}`.
-pub async fn describe(State(state): State<ServingState>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let streams = state.streams.list();
-    let stream = streams.iter().find(|s| s.name.as_str() == name);
-    stream.map(json).ok_or_else(|| problem(&state, StreamError::UnknownStream(name)))
+pub async fn describe(
+    State(state): State<ServingState>,
+    access: Access,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let streams = state.visible_streams(&access);
+    if let Some(stream) = streams.iter().find(|stream| stream.name.as_str() == name) {
+        return Ok(json(stream));
+    }
+    // A stream that exists for others only.
+    if state.streams.list().iter().any(|stream| stream.name.as_str() == name) {
+        access.require(Action::Ingest, &name)?;
+    }
+    Err(problem(&state, StreamError::UnknownStream(name)))
 }
 
 /// `GET /v1/streams/{stream}/late`.

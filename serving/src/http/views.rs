@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use auth::Access;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
@@ -190,8 +191,8 @@ struct VersionStatus<'a> {
 }
 
 /// `GET /v1/views`.
-pub async fn list(State(state): State<ServingState>) -> Response {
-    let published = state.views.all();
+pub async fn list(State(state): State<ServingState>, access: Access) -> Response {
+    let published = state.visible_views(&access);
     let mut views = Vec::with_capacity(published.len());
     for published in &published {
         views.push(status(&state, published).await);

@@ -23,13 +23,14 @@ const STYLES: [(&str, &str); 6] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
 ];
-const SCRIPTS: [(&str, &str); 19] = [
+const SCRIPTS: [(&str, &str); 20] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/fetch_json.js", include_str!("../../assets/fetch_json.js")),
     ("/assets/dom.js", include_str!("../../assets/dom.js")),
     ("/assets/format.js", include_str!("../../assets/format.js")),
     ("/assets/chart_style.js", include_str!("../../assets/chart_style.js")),
+    ("/assets/login.js", include_str!("../../assets/login.js")),
     ("/assets/overview.js", include_str!("../../assets/overview.js")),
     ("/assets/view_card.js", include_str!("../../assets/view_card.js")),
     ("/assets/stream_section.js", include_str!("../../assets/stream_section.js")),

@@ -1,6 +1,7 @@
 //! Holds what all pages share: the navigation, the version of their files, and headers that forbid content from elsewhere.
 
 use askama::Template;
+use auth::Access;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -9,8 +10,12 @@ use crate::state::ServingState;
 
 /// Only this server's own files; styles inline because the charts set them.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
-const SECURITY: [(HeaderName, &str); 3] = [
+                      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
+const SECURITY: [(HeaderName, &str); 7] = [
+    (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -69,8 +74,8 @@ pub fn html(page: &impl Template) -> Response {
 }
 
 /// Returns a 404 page with links to the other pages; `detail` is a sentence without a full stop.
-pub fn not_found(state: &ServingState, detail: String) -> Response {
-    let views = state.views.all().iter().map(|published| published.view.name.to_string()).collect();
+pub fn not_found(state: &ServingState, access: &Access, detail: String) -> Response {
+    let views = state.visible_views(access).iter().map(|published| published.view.name.to_string()).collect();
     let page = NotFoundPage { base: Base::new(NavigationEntry::View, "Not found"), detail, views };
     (StatusCode::NOT_FOUND, html(&page)).into_response()
 }

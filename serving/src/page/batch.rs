@@ -1,6 +1,7 @@
 //! Renders the page of the batch layer: runs, versions, schedules.
 
 use askama::Template;
+use auth::Access;
 use axum::extract::State;
 use axum::response::Response;
 
@@ -15,7 +16,7 @@ struct BatchPage {
 }
 
 /// `GET /batch`.
-pub async fn render(State(state): State<ServingState>) -> Response {
-    let views = state.views.all().iter().map(|published| published.view.name.to_string()).collect();
+pub async fn render(State(state): State<ServingState>, access: Access) -> Response {
+    let views = state.visible_views(&access).iter().map(|published| published.view.name.to_string()).collect();
     html(&BatchPage { base: Base::new(NavigationEntry::Batch, "Batch"), views })
 }

@@ -1,6 +1,7 @@
 //! Renders the page that compares served with exact values, version by version.
 
 use askama::Template;
+use auth::Access;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
@@ -16,8 +17,8 @@ struct ComparePage {
 }
 
 /// `GET /compare/{view}`.
-pub async fn render(State(state): State<ServingState>, Path(name): Path<String>) -> Response {
-    let Some(published) = state.views.get(&name) else { return unknown(&state, &name) };
+pub async fn render(State(state): State<ServingState>, access: Access, Path(name): Path<String>) -> Response {
+    let Some(published) = state.views.get(&name) else { return unknown(&state, &access, &name) };
     html(&ComparePage {
         base: Base::new(NavigationEntry::View, &format!("{name}, compared")),
         head: ViewHead::of(&published, true),

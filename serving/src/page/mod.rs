@@ -2,13 +2,14 @@
 //!
 //! A page is a skeleton; its script uses the same endpoints as every client. Nothing is loaded from elsewhere, and the
 //! headers forbid it. [`base`] holds what all pages share, [`assets`] their files; [`overview`], [`view`], [`compare`],
-//! [`batch`] and [`streams`] are one page each.
+//! [`batch`], [`streams`] and [`login`] are one page each.
 
 mod assets;
 mod base;
 mod batch;
 mod charted;
 mod compare;
+pub mod login;
 mod overview;
 mod streams;
 mod view;

@@ -1,6 +1,7 @@
 //! Renders the overview: every stream and every view at a glance.
 
 use askama::Template;
+use auth::Access;
 use axum::extract::State;
 use axum::response::Response;
 use shared::published::PublishedView;
@@ -38,8 +39,8 @@ struct Card {
 }
 
 /// `GET /`.
-pub async fn render(State(state): State<ServingState>) -> Response {
-    let published = state.views.all();
+pub async fn render(State(state): State<ServingState>, access: Access) -> Response {
+    let published = state.visible_views(&access);
     let mut streams: Vec<String> = published.iter().map(|p| p.stream.name.to_string()).collect();
     streams.sort();
     streams.dedup();

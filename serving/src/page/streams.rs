@@ -1,6 +1,7 @@
 //! Renders the page of the streams: ingested, late and rejected events.
 
 use askama::Template;
+use auth::Access;
 use axum::extract::State;
 use axum::response::Response;
 
@@ -15,7 +16,7 @@ struct StreamsPage {
 }
 
 /// `GET /streams`.
-pub async fn render(State(state): State<ServingState>) -> Response {
-    let streams = state.streams.list().into_iter().map(|stream| stream.name.to_string()).collect();
+pub async fn render(State(state): State<ServingState>, access: Access) -> Response {
+    let streams = state.visible_streams(&access).into_iter().map(|stream| stream.name.to_string()).collect();
     html(&StreamsPage { base: Base::new(NavigationEntry::Streams, "Streams"), streams })
 }

@@ -1,6 +1,7 @@
 //! Renders the page of one view: a chart and a table of any query on it.
 
 use askama::Template;
+use auth::Access;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use shared::published::PublishedView;
@@ -53,8 +54,8 @@ impl ViewPage {
 }
 
 /// `GET /view/{view}`.
-pub async fn render(State(state): State<ServingState>, Path(name): Path<String>) -> Response {
-    let Some(published) = state.views.get(&name) else { return unknown(&state, &name) };
+pub async fn render(State(state): State<ServingState>, access: Access, Path(name): Path<String>) -> Response {
+    let Some(published) = state.views.get(&name) else { return unknown(&state, &access, &name) };
     html(&page(&name, &published))
 }
 

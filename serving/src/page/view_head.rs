@@ -1,5 +1,6 @@
 //! Renders the head of a view's pages: its name, its description, and the links between them.
 
+use auth::Access;
 use axum::response::Response;
 use shared::published::PublishedView;
 use shared::view::View;
@@ -27,10 +28,10 @@ impl ViewHead {
 }
 
 /// Returns a 404 page for a view that does not exist, with the nearest name.
-pub fn unknown(state: &ServingState, name: &str) -> Response {
-    let views = state.views.all();
+pub fn unknown(state: &ServingState, access: &Access, name: &str) -> Response {
+    let views = state.visible_views(access);
     let hint = did_you_mean(name, views.iter().map(|p| p.view.name.as_str()));
-    base::not_found(state, format!("There is no view called \"{name}\"{hint}"))
+    base::not_found(state, access, format!("There is no view called \"{name}\"{hint}"))
 }
 
 /// Describes the windows and dimensions of a view within a sentence.

@@ -18,7 +18,7 @@ use crate::admission::{AdmissionError, QueryContext};
 use crate::entity_tag::EntityTag;
 use crate::execute::{ExecuteError, execute};
 use crate::formats::json::{self, ResponseContext};
-use crate::pin::{ReadError, ViewPin, pin};
+use crate::pin::{Arrival, PinnedQuery, ReadError, ViewPin, pin};
 use crate::query::Shape;
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
@@ -112,8 +112,10 @@ fn publish(feed: &Feed, query: &LiveQuery, update: FeedUpdate, last: &mut LastPo
 
 /// Polls once. `None` if nothing changed.
 async fn poll(state: &ServingState, live: &LiveQuery, last: &mut LastPoll) -> Result<Option<FeedUpdate>, PollError> {
-    let (query, pinned) =
-        pin(&state.readers(), &live.view, &live.parameters, live.permitted.as_deref(), state.clock.now()).await?;
+    let arrival = Arrival { admission: &state.admission, since: shared::clock::monotonic_now(), is_live: true };
+    let readers = state.readers();
+    let pin = pin(&readers, &live.view, &live.parameters, live.permitted.as_deref(), state.clock.now(), arrival);
+    let PinnedQuery { query, pinned, admitted } = pin.await?;
     let tag = EntityTag::of(&query, &pinned, "live");
     if last.tag.as_ref() == Some(&tag) {
         return Ok(None);
@@ -121,7 +123,11 @@ async fn poll(state: &ServingState, live: &LiveQuery, last: &mut LastPoll) -> Re
     let as_of = query.instant.unwrap_or_else(|| state.clock.now());
     let before = std::mem::take(last);
     let work = move |context: &QueryContext| compute(&query, &pinned, context, as_of, tag, before);
-    let (after, update) = state.admission.run_live(shared::clock::monotonic_now(), work).await??;
+    let admitted = match admitted {
+        Some(admitted) => admitted,
+        None => arrival.admit().await?,
+    };
+    let (after, update) = admitted.run(work).await??;
     *last = after;
     Ok(Some(update))
 }

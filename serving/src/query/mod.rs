@@ -48,6 +48,8 @@ pub enum QueryError {
     NotSupported(String),
     #[error("where: {message}")]
     Predicate { message: String, line: usize, column: usize },
+    #[error("the row filter of the key cannot be applied to this view: {0}")]
+    RowFilter(String),
 }
 
 /// Which layers contribute to a result.
@@ -117,8 +119,9 @@ pub struct Query {
 }
 
 impl Query {
-    /// Parses the parameters of a query on `view`.
-    pub fn parse(view: &View, parameters: &[(String, String)]) -> Result<Query, QueryError> {
+    /// Parses the parameters of a query on `view`. Only groups that meet `permitted`, the row filter of the principal, are
+    /// merged.
+    pub fn parse(view: &View, parameters: &[(String, String)], permitted: Option<&str>) -> Result<Query, QueryError> {
         let given = Parameters::new(parameters)?;
         let dimensions = match given.get("group_by") {
             Some(text) => names::dimensions(view, text)?,
@@ -138,7 +141,7 @@ impl Query {
             None => Grain::Window,
         };
         let (from, to) = bounds(view.window, grain, &given)?;
-        let fingerprint = given.fingerprint(view);
+        let fingerprint = given.fingerprint(view, permitted);
         let cursor = match given.get("cursor") {
             Some(text) => Some(Cursor::parse(text, fingerprint)?),
             None => None,
@@ -146,11 +149,12 @@ impl Query {
         let as_of = as_of::parse(view.window, given.get("as_of"), cursor)?;
         let filter = given.get("where").map(|text| predicate::parse(view, &dimensions, text)).transpose()?;
         let filter = filter.unwrap_or_default();
+        let permitted = permitted.map(|text| predicate::row_filter(view, text)).transpose()?;
         Ok(Query {
             from,
             to,
             as_of,
-            filter: filter.groups,
+            filter: predicate::both(permitted, filter.groups),
             row_filter: filter.rows,
             dimensions,
             grain,
@@ -187,8 +191,9 @@ impl<'a> Parameters<'a> {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    fn fingerprint(&self, view: &View) -> u64 {
-        let mut text = view.name.to_string();
+    fn fingerprint(&self, view: &View, permitted: Option<&str>) -> u64 {
+        // What one principal may read is never sent to another one from a cache.
+        let mut text = format!("{}\n{permitted:?}", view.name);
         for name in PARAMETERS.iter().filter(|name| !["cursor", "limit", "shape"].contains(name)) {
             if let Some(value) = self.get(name) {
                 text.push_str(&format!("\n{name}={value}"));

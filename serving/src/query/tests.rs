@@ -27,7 +27,7 @@ fn span(parameters: &[(&str, &str)]) -> bound::WindowBounds {
 
 fn parse(parameters: &[(&str, &str)]) -> Result<Query, QueryError> {
     let owned: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Query::parse(&view(), &owned)
+    Query::parse(&view(), &owned, None)
 }
 
 #[test]
@@ -67,4 +67,25 @@ fn a_row_over_all_time_ends_with_the_last_window_before_to() {
     assert_eq!(start.map(|t| Micros(t).to_string()).as_deref(), Some("2001-01-01T07:00:00Z"));
     assert_eq!(end.map(|t| Micros(t).to_string()).as_deref(), Some("2001-01-01T09:00:00Z"));
     assert_eq!(span(&[("grain", "all")]), (None, None));
+}
+
+#[test]
+fn a_row_filter_is_added_to_every_query_and_to_its_fingerprint() {
+    let parse = |condition: Option<&str>, permitted: Option<&str>| {
+        let owned: Vec<_> = condition.map(|text| ("where".to_owned(), text.to_owned())).into_iter().collect();
+        Query::parse(&view(), &owned, permitted)
+    };
+    let both = parse(Some("n > 1 OR a = 'y'"), Some("a = 'x'")).expect("a query");
+    let written = parse(Some("a = 'x' AND (n > 1 OR a = 'y')"), None).expect("a query");
+    assert_eq!(both.filter, written.filter, "an OR of the client does not widen it");
+    assert_eq!(
+        parse(None, Some("a = 'x'")).expect("a query").filter,
+        parse(Some("a = 'x'"), None).expect("a query").filter
+    );
+    let prints = [None, Some("a = 'x'"), Some("a = 'y'")].map(|text| parse(None, text).expect("a query").fingerprint);
+    assert!(prints[0] != prints[1] && prints[1] != prints[2] && prints[0] != prints[2]);
+    // It may not name measures, whose values depend on the query, nor columns that the view does not have.
+    for wrong in ["c > 1", "b = 'x'", "a ="] {
+        assert!(matches!(parse(None, Some(wrong)), Err(QueryError::RowFilter(_))), "{wrong}");
+    }
 }

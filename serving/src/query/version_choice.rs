@@ -16,6 +16,7 @@ use super::{LayerChoice, Parameters, QueryError, invalid, layer};
 pub fn parse(
     published: &PublishedView,
     parameters: &[(String, String)],
+    permitted: Option<&str>,
     now: Micros,
 ) -> Result<Option<Moment>, QueryError> {
     let given = Parameters::new(parameters)?;
@@ -41,7 +42,10 @@ pub fn parse(
     if chosen.is_some() && layer == LayerChoice::Speed {
         return Err(invalid("layer", "the speed layer has no past versions; use layer=batch, or leave it out"));
     }
-    let cursor = given.get("cursor").map(|text| Cursor::parse(text, given.fingerprint(&published.view))).transpose()?;
+    let cursor = given
+        .get("cursor")
+        .map(|text| Cursor::parse(text, given.fingerprint(&published.view, permitted)))
+        .transpose()?;
     let resumed =
         cursor.filter(|cursor| chosen.is_some() || (layer == LayerChoice::Batch && !cursor.is_current(published)));
     Ok(match resumed.and_then(|cursor| cursor.version) {
@@ -81,7 +85,7 @@ mod tests {
 
     fn choice(window: &str, parameters: &[(&str, &str)]) -> Result<Option<Moment>, String> {
         let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        parse(&published(window), &parameters, Micros(1_000_000)).map_err(|error| error.to_string())
+        parse(&published(window), &parameters, None, Micros(1_000_000)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -113,7 +117,7 @@ mod tests {
     fn a_cursor_keeps_the_version_of_the_first_page() {
         let now = published("");
         let cursor = |parameters: &[(String, String)]| {
-            let fingerprint = Parameters(parameters).fingerprint(&now.view);
+            let fingerprint = Parameters(parameters).fingerprint(&now.view, None);
             Cursor { offset: 5, version: Some(7), as_of: None }.encode(fingerprint)
         };
         for (parameter, expected) in [
@@ -123,7 +127,7 @@ mod tests {
         ] {
             let mut parameters = vec![(parameter.0.to_owned(), parameter.1.to_owned())];
             parameters.push(("cursor".to_owned(), cursor(&parameters)));
-            assert_eq!(parse(&now, &parameters, Micros(1_000_000)), Ok(expected), "{parameter:?}");
+            assert_eq!(parse(&now, &parameters, None, Micros(1_000_000)), Ok(expected), "{parameter:?}");
         }
     }
 }

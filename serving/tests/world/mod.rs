@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
-use serving::http::Origins;
+use serving::http::Perimeter;
 use serving::{ServingState, routes};
 use shared::clock::{Clock, ManualClock};
 use shared::compare::{Causes, Comparison};
@@ -408,7 +408,7 @@ pub struct World {
     pub ready: Arc<AtomicBool>,
     pub vitals: Vitals,
     pub by_name: BTreeMap<String, Arc<View>>,
-    pub origins: Origins,
+    pub perimeter: Perimeter,
 }
 
 impl World {
@@ -420,7 +420,7 @@ impl World {
             published.publish(PublishedView::nothing(Arc::clone(view), Arc::clone(&stream)));
         }
         World {
-            origins: Origins::default(),
+            perimeter: Perimeter::open(),
             stream,
             views: Arc::new(published),
             speed: Arc::default(),
@@ -535,7 +535,7 @@ impl World {
                 metrics: Arc::new(|| "trueup_up 1\n".to_owned()),
             },
             axum::Router::new(),
-            &self.origins,
+            &self.perimeter,
         )
     }
 
