@@ -3,6 +3,9 @@
 //! A limit is never silent: reaching it gives an error or a counted, documented consequence (I9).
 
 // I9: each limit is defined here, with its unit and default.
+
+// == Requests with events ==
+
 /// Largest request body of events, in bytes after decompression. Larger bodies are refused with 413.
 pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.
@@ -29,6 +32,9 @@ pub const IDEMPOTENCY_KEYS_MIN: usize = 10_000;
 pub const IDEMPOTENCY_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+// == Log, speed layer and archive ==
+
 /// Event bytes waiting for a partition's log writer. Beyond it a request gets 429.
 pub const WRITER_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Seconds a client is asked to wait after 429.
@@ -65,6 +71,9 @@ pub const ARCHIVE_FILE_BYTES: usize = 128 * 1024 * 1024;
 pub const ARCHIVE_COMMIT_DATES: usize = 200;
 /// Files that the archiver of a partition writes at the same time.
 pub const ARCHIVE_FILES_AT_ONCE: usize = 8;
+
+// == Compaction and ownership ==
+
 /// Rows that compaction gives a file of the archive. Files that have half of these rows or bytes are not rewritten.
 pub const COMPACTION_FILE_ROWS: u64 = 1_000_000;
 /// Bytes that compaction gives a file of the archive.
@@ -77,6 +86,9 @@ pub const COMPACTION_EVERY_MS: u64 = 300_000;
 pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Milliseconds between two heartbeats of a lake's owner, which also check that it still is the owner.
 pub const OWNER_HEARTBEAT_MS: u64 = 2_000;
+
+// == Batch, versions and vacuum ==
+
 /// Batch rows held in memory as columns, in bytes over all views.
 pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// Memory that a batch run may use, in bytes. Larger results are computed in several passes.
@@ -102,6 +114,9 @@ pub const CLOCK_BELIEVED_AFTER_MS: u64 = 24 * 3_600_000;
 pub const VACUUM_EVERY_MS: u64 = 3_600_000;
 /// Old versions whose lists of files are held in memory, over all views, least recently used first out.
 pub const PAST_VERSIONS_CACHED: usize = 32;
+
+// == Queries ==
+
 /// Milliseconds that a query may take, from request to response; then it stops with 504.
 pub const QUERY_TIME_MS: u64 = 30_000;
 /// Bytes that a query may hold: its merged rows and their groups. Larger queries get 413.
@@ -120,6 +135,9 @@ pub const QUERY_ROWS_MAX: usize = 1_000_000;
 pub const RANGED_RESPONSE_IDLE_MS: u64 = 10_000;
 /// Bytes of the Parquet responses kept for that, over all clients. A larger one is computed again for every piece.
 pub const RANGED_RESPONSES_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+// == Live queries ==
+
 /// Pause between two polls of a live query if the request sets none, in milliseconds.
 pub const LIVE_EVERY_DEFAULT_MS: u64 = 1_000;
 /// Shortest such pause.
@@ -146,10 +164,16 @@ pub const LIVE_COMPUTATIONS_SHARE: usize = 4;
 pub const LIVE_IDLE_MS: u64 = 30_000;
 /// Milliseconds of silence after which subscribers get a heartbeat.
 pub const LIVE_HEARTBEAT_MS: u64 = 15_000;
+
+// == Response cache ==
+
 /// Bytes of the response cache: responses are reused while their data has not changed.
 pub const RESPONSE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of the largest cached response.
 pub const CACHED_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+
+// == Definitions and expressions ==
+
 /// Deepest nesting of a SQL expression. Deeper ones are refused before they are lowered.
 pub const SQL_DEPTH_MAX: usize = 64;
 /// Most tokens of a definition file or a predicate, comments not counted. Bounds the memory and time of parsing.
@@ -183,6 +207,9 @@ pub const PANES_PER_WINDOW_MAX: i64 = 100_000;
 pub const TOP_K_MAX: u16 = 1_000;
 /// Most partitions of a stream.
 pub const PARTITIONS_MAX: u32 = 256;
+
+// == Comparisons and runs ==
+
 /// Differing rows kept with a reconciliation.
 pub const COMPARE_ROWS_MAX: usize = 1_000;
 /// Runs remembered per view, across restarts.
@@ -202,6 +229,9 @@ pub const RECONCILIATIONS_KEPT: usize = 1_000;
 pub const DRIFT_VERSIONS_DEFAULT: usize = 50;
 /// Most reconciliations that a drift response lists.
 pub const DRIFT_VERSIONS_MAX: usize = 200;
+
+// == Lists of events ==
+
 /// Late events kept in memory per stream to be listed, and as many events too far ahead; older ones are in the archive only.
 pub const LISTED_EVENTS_KEPT: usize = 10_000;
 /// Bytes of columns those events may take, per stream and list.
@@ -220,6 +250,9 @@ pub const QUARANTINE_REQUEST_LINES_MAX: usize = 1_000;
 pub const LIST_ENTRIES_DEFAULT: usize = 100;
 /// Most entries of a list that a request may ask for.
 pub const LIST_ENTRIES_MAX: usize = 1_000;
+
+// == Connections, sessions and audit ==
+
 /// Milliseconds a connection may take to send its next request's headers; an idle one is closed after as long.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds for which `/readyz` shows the failure of a layer before the process stops with it.
@@ -260,6 +293,9 @@ pub const AUDIT_QUEUE_ENTRIES_MAX: usize = 10_000;
 pub const AUDIT_BATCH_ENTRIES_MAX: usize = 1_000;
 /// Milliseconds a stopping server waits for requests under way.
 pub const SHUTDOWN_WAIT_MS: u64 = 20_000;
+
+// == Remote stores ==
+
 /// Milliseconds to connect to a remote store.
 pub const STORE_CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// Milliseconds one request to a remote store may take, its response included. Large objects go in parts, each a request.
