@@ -77,7 +77,7 @@ fn recovery_returns_only_events_that_were_written() {
         name: "log",
         seeds: vec![segment.clone(), Vec::new()],
         tokens: &["\0\0\0\0", "\u{1}\0\0\0"],
-        inputs: 2_000,
+        inputs: 1_000,
     };
     fuzz(&target, |bytes| {
         let dir = tempfile::tempdir().expect("a temporary folder");
