@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -40,8 +41,11 @@ pub fn fuzz(target: &Target<'_>, check: impl Fn(&[u8]) -> String) {
     let mut random = StdRng::seed_from_u64(seed);
     // An input that aborts the process, or never returns, is in this file.
     let current = std::env::temp_dir().join(format!("trueup-fuzz-{}-{}", target.name, std::process::id()));
+    let current_file = std::fs::File::create(&current).expect("the temporary folder can be written");
     let attempt = |input: &[u8]| {
-        std::fs::write(&current, input).expect("the temporary folder can be written");
+        // Not truncated to nothing, which would make some file systems write it to the disk.
+        current_file.write_all_at(input, 0).expect("the temporary folder can be written");
+        current_file.set_len(input.len() as u64).expect("the temporary folder can be written");
         catch_unwind(AssertUnwindSafe(|| check(input))).map_err(|panic| message(&*panic))
     };
     let mut pool: Vec<Vec<u8>> = failed_before(target.name);
