@@ -16,8 +16,11 @@ const EVENTS: u64 = 100;
 
 fn events(request: u64) -> Vec<u8> {
     let text = "x".repeat(200);
-    let line =
-        |i| json!({"id": format!("e{i}"), "at": "2001-01-01T10:00:00Z", "amount": i, "text": text}).to_string() + "\n";
+    // Every event has a time of its own: SLIDE keeps a row for each.
+    let line = |i: u64| {
+        let at = format!("2001-01-01T10:00:00.{:06}Z", i % 1_000_000);
+        json!({"id": format!("e{i}"), "at": at, "amount": i, "text": text}).to_string() + "\n"
+    };
     (request * EVENTS..(request + 1) * EVENTS).map(line).collect::<String>().into_bytes()
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 const HEAD: &str = "# Limits
 
-Every limit of Trueup with its default and what happens at it. `tests/limits.rs` makes this page from `shared/src/limits.rs`.
+Every limit of Trueup, with its default and the consequence of reaching it. `tests/limits.rs` makes this page from `shared/src/limits.rs`.
 Where a setting changes a limit, [deployment.md](deployment.md) and `trueup serve --help` name it.
 ";
 
@@ -36,7 +36,8 @@ fn number(expression: &str) -> u64 {
 fn with_unit(name: &str, expression: &str) -> String {
     let value = number(expression);
     let in_steps = |units: &[(&str, u64)]| {
-        let (unit, size) = units.iter().rev().find(|(_, size)| value >= *size && value.is_multiple_of(*size)).unwrap_or(&units[0]);
+        let (unit, size) =
+            units.iter().rev().find(|(_, size)| value >= *size && value.is_multiple_of(*size)).unwrap_or(&units[0]);
         format!("{} {unit}", grouped(value / size))
     };
     let has = |part: &str| name.split('_').any(|word| word == part);
@@ -67,8 +68,7 @@ fn grouped(value: u64) -> String {
 fn sections(source: &str) -> Vec<(String, Vec<Limit>)> {
     let mut sections: Vec<(String, Vec<Limit>)> = Vec::new();
     let mut text = String::new();
-    let mut lines = source.lines();
-    while let Some(line) = lines.next() {
+    for line in source.lines() {
         if let Some(title) = line.strip_prefix("// == ").and_then(|rest| rest.strip_suffix(" ==")) {
             sections.push((title.to_owned(), Vec::new()));
         } else if let Some(comment) = line.strip_prefix("/// ") {
@@ -90,7 +90,8 @@ fn sections(source: &str) -> Vec<(String, Vec<Limit>)> {
 fn page(source: &str) -> String {
     let mut page = HEAD.to_owned();
     for (title, limits) in sections(source) {
-        write!(page, "\n## {title}\n\n| limit | default | what it bounds, and what happens at it |\n|---|---|---|\n").expect("text");
+        write!(page, "\n## {title}\n\n| limit | default | meaning, and consequence of reaching it |\n|---|---|---|\n")
+            .expect("text");
         for Limit { name, value, text } in limits {
             let text = text.replace("[`", "`").replace("`]", "`").replace('|', "\\|");
             writeln!(page, "| `{name}` | {value} | {text} |").expect("text");
@@ -103,9 +104,13 @@ fn page(source: &str) -> String {
 fn the_page_of_limits_matches_the_code() {
     let expected = page(&read("shared/src/limits.rs"));
     if std::env::var_os("TRUEUP_WRITE").is_some() {
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md"), &expected).expect("writes the page");
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md"), &expected)
+            .expect("writes the page");
     }
-    assert!(read("docs/limits.md") == expected, "docs/limits.md is out of date: run TRUEUP_WRITE=1 cargo test --release --test limits");
+    assert!(
+        read("docs/limits.md") == expected,
+        "docs/limits.md is out of date: run TRUEUP_WRITE=1 cargo test --release --test limits"
+    );
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl RunFailure {
             RunFailure::Polars(error) => polars_may_pass(error),
             // A panic is a defect; otherwise the task was cancelled from outside.
             RunFailure::Background(error) => !error.is_panic(),
+            // Until the folder is back or the archive is repaired.
+            RunFailure::FilesMissing { .. } => true,
             RunFailure::Cancelled
             | RunFailure::Plan(_)
             | RunFailure::Evaluate(_)
@@ -94,7 +96,6 @@ impl RunFailure {
             | RunFailure::Arrow(_)
             | RunFailure::RowsOfFile { .. }
             | RunFailure::RowsOfDates { .. }
-            | RunFailure::FilesMissing { .. }
             | RunFailure::MemoryLimit { .. }
             | RunFailure::DateTooLarge(_)
             | RunFailure::Panicked(_) => false,

@@ -105,7 +105,7 @@ async fn run_that_misses_a_file_names_it_and_works_after_a_repair() {
     std::fs::remove_file(archive.url_of(&gone)).expect("deleted");
 
     let failure = world.run(&view, true).await.expect_err("a file is gone");
-    assert!(!failure.may_pass(), "a retry would not help");
+    assert!(failure.may_pass(), "a retry succeeds once the folder is back or the archive is repaired");
     let text = failure.to_string();
     let version = format!("version {} of events/flights lists 1 files that are gone, {} ", snapshot.version, gone.path);
     assert!(text.starts_with(&version), "{text}");

@@ -72,6 +72,13 @@ pub struct Event {
     pub watermark: Option<i64>,
 }
 
+/// An event and its position. Positions decide between events of one time.
+struct LoggedEvent {
+    partition: usize,
+    offset: usize,
+    event: Event,
+}
+
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 #[derive(Default)]
@@ -360,12 +367,12 @@ impl Log {
     /// All events before `cut`, folded by the code of the speed layer: an oracle. `keep` chooses among (partition, event).
     pub fn folded(&self, view: &Arc<View>, cut: [u64; 2], mut keep: impl FnMut(usize, &Event) -> bool) -> Part {
         let state = self.state.lock();
-        let events: Vec<Event> = (0..2)
-            .flat_map(|p| state.partitions[p][..cut[p] as usize].iter().map(move |e| (p, e)))
-            .filter(|(p, e)| keep(*p, e))
-            .map(|(_, e)| e.clone())
-            .collect();
-        fold(&self.stream, view, &events)
+        let logged = |p: usize| {
+            let events = state.partitions[p][..cut[p] as usize].iter().enumerate();
+            events.map(move |(offset, event)| LoggedEvent { partition: p, offset, event: event.clone() })
+        };
+        let events = (0..2).flat_map(logged).filter(|logged| keep(logged.partition, &logged.event)).collect();
+        fold(&self.stream, view, events)
     }
 
     /// Whether speed counts the event.
@@ -375,17 +382,18 @@ impl Log {
     }
 
     /// The events of a partition at `places` that speed counts. Sessions are by origin.
-    fn taken(&self, view: &View, log: &[Event], places: std::ops::Range<usize>) -> Vec<Event> {
+    fn taken(&self, view: &View, partition: usize, log: &[Event], places: std::ops::Range<usize>) -> Vec<LoggedEvent> {
+        let logged = |offset: usize| LoggedEvent { partition, offset, event: log[offset].clone() };
         let Window::Session { gap } = view.window else {
-            return log[places].iter().filter(|event| self.in_time(view, event)).cloned().collect();
+            return places.filter(|offset| self.in_time(view, &log[*offset])).map(logged).collect();
         };
         let mut live = LiveSessions::new(gap, micros_of(self.stream.allowed_lateness));
         let judged = log.iter().map(|event| {
             let key = format!("{:?}", event.origin);
-            (event, live.judge(key.as_bytes(), event.at, event.watermark))
+            live.judge(key.as_bytes(), event.at, event.watermark)
         });
-        let judged: Vec<(&Event, bool)> = judged.collect();
-        judged[places].iter().filter(|(_, is_late)| !is_late).map(|(event, _)| (*event).clone()).collect()
+        let is_late: Vec<bool> = judged.collect();
+        places.filter(|offset| !is_late[*offset]).map(logged).collect()
     }
 
     /// The watermark of a partition after its first events.
@@ -489,13 +497,13 @@ impl SpeedReader for Log {
                 }
                 let (cut, head) = (cuts[p].max(seam), state.partitions[p].len() as u64);
                 for (from, to) in [(seam, cut), (cut, head)].into_iter().filter(|(from, to)| from < to || *to == head) {
-                    let in_time = self.taken(view, &state.partitions[p], from as usize..to as usize);
+                    let in_time = self.taken(view, p, &state.partitions[p], from as usize..to as usize);
                     let partition = Partition(p as u32);
                     generations.push(Generation {
                         partition,
                         from: Offset(from),
                         to: Offset(to),
-                        part: fold(&self.stream, view, &in_time),
+                        part: fold(&self.stream, view, in_time),
                         folded: Ledger::EMPTY,
                         late: Ledger::EMPTY,
                         failed: Ledger::EMPTY,
@@ -548,11 +556,14 @@ fn archive_rows(stream: &Stream, partition: usize, events: &[(u64, Event)]) -> R
 }
 
 /// What the speed layer makes of events, lateness aside.
-fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
+fn fold(stream: &Stream, view: &Arc<View>, logged: Vec<LoggedEvent>) -> Part {
+    let partitions: Vec<i64> = logged.iter().map(|logged| logged.partition as i64).collect();
+    let offsets: Vec<i64> = logged.iter().map(|logged| logged.offset as i64).collect();
+    let events: Vec<Event> = logged.into_iter().map(|logged| logged.event).collect();
     let layout = KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect()).expect("a layout");
     let layout = Arc::new(layout);
     let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
-    let batch = RecordBatch::try_new(stream.schema(), stream_columns(events)).expect("rows of the stream");
+    let batch = RecordBatch::try_new(stream.schema(), stream_columns(&events)).expect("rows of the stream");
     let value = |scalar: &shared::scalar::Scalar| evaluate(&[scalar], &batch).expect("evaluates").remove(0);
     let mask = |scalar: &shared::scalar::Scalar| BooleanArray::from(value(scalar).to_data());
     let dimensions: Vec<ArrayRef> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
@@ -562,7 +573,10 @@ fn fold(stream: &Stream, view: &Arc<View>, events: &[Event]) -> Part {
     let filter = view.filter.as_ref().map(mask);
     accumulator.fold(&EvaluatedBatch {
         panes: &panes,
-        places: EventPositions { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
+        places: EventPositions {
+            times: &times,
+            offsets: Offsets::Listed { partitions: &partitions, offsets: &offsets },
+        },
         keys: keys.as_ref(),
         arguments: &view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect::<Vec<_>>(),
         masks: &view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect::<Vec<_>>(),

@@ -71,8 +71,13 @@ pub struct LedgerCounts {
     pub batch: u64,
     pub speed: u64,
     pub late: u64,
-    /// Events excluded because an expression failed for them: see `/v1/streams/{stream}/failed`.
+    /// Events excluded because an expression failed for them: see `/v1/streams/{stream}/failed`. Missing if there are none.
+    #[serde(skip_serializing_if = "is_none_failed")]
     pub failed: u64,
+}
+
+fn is_none_failed(failed: &u64) -> bool {
+    *failed == 0
 }
 
 impl Seam {
