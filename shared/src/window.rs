@@ -68,7 +68,7 @@ impl WindowId {
     /// Every window, but for an id at the very end of time.
     pub const EVERY: Range<WindowId> = WindowId::MIN..WindowId::MAX;
 
-    /// Returns the start of the pane that this row of a part with panes stands for ([`crate::partial::Part::panes`]).
+    /// Returns the start of the pane that this row of a part with panes stands for ([`crate::partial::block::Part::panes`]).
     #[inline]
     pub fn pane(self) -> PaneStart {
         PaneStart(self.0)

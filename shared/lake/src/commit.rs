@@ -17,7 +17,7 @@ pub struct Commit {
     /// Files removed from it. They stay in the store, for readers of older versions.
     remove: Vec<DataFile>,
     txns: Vec<TxnStep>,
-    /// The writer's note: see [`Table::commit_info`].
+    /// The writer's note: see [`Table::commit_info`](crate::table::Table::commit_info).
     note: Map<String, Value>,
     properties: Vec<TableProperty>,
     base: CommitBase,
@@ -47,7 +47,7 @@ enum TxnStart {
 enum TableProperty {
     /// The columns; the partition column may be omitted.
     Columns(SchemaRef),
-    /// What the table contains: see [`Table::declaration`].
+    /// What the table contains: see [`Table::declaration`](crate::table::Table::declaration).
     Declaration(String),
     Dropped(DroppedEvents),
     Lost(LostEvents),
@@ -166,13 +166,13 @@ impl Commit {
     }
 
     /// Returns the commit that also completes the transaction `to` of `app_id`. If the table already has it, or a later one,
-    /// the commit fails with [`LakeError::AlreadyCommitted`].
+    /// the commit fails with [`LakeError::AlreadyCommitted`](crate::LakeError::AlreadyCommitted).
     pub fn completing(self, app_id: impl Into<String>, to: i64) -> Commit {
         self.with_txn(TxnStep { app_id: app_id.into(), from: TxnStart::Earlier, to })
     }
 
     /// Returns the commit that also moves the transaction of `app_id` from where the writer knows it to be (`None`: there is
-    /// none yet). If it has moved, the commit fails with [`LakeError::Conflict`], even if it would move it further.
+    /// none yet). If it has moved, the commit fails with [`LakeError::Conflict`](crate::LakeError::Conflict), even if it would move it further.
     pub fn moving(self, app_id: impl Into<String>, from: Option<i64>, to: i64) -> Commit {
         self.with_txn(TxnStep { app_id: app_id.into(), from: TxnStart::At(from), to })
     }

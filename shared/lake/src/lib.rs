@@ -187,7 +187,7 @@ impl Lake {
 
     /// Opens the table at `path`, creating it with the columns of `schema` and partitioned by the DATE column
     /// `partition_column` if needed. An existing table keeps its columns: see [`Table::schema_change`] and
-    /// [`Commit::schema`].
+    /// [`Commit`].
     pub async fn table(&self, path: &TablePath, schema: SchemaRef, partition_column: &str) -> Result<Table, LakeError> {
         let mut tables = self.tables.lock().await;
         if let Some(table) = tables.get(path) {
