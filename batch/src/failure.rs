@@ -51,7 +51,7 @@ pub enum RunFailure {
     )]
     MemoryLimit { limit: String, date: String },
     #[error(
-        "version {version} of {table} lists {count} files that are gone, {path} among them: another program deleted them, or \
+        "version {version} of {table} lists files that are gone ({count}, the first is {path}): another program deleted them, or \
          a vacuum whose clock was wrong. Restore them from a backup; or give their {rows} events up: trueup repair {stream}"
     )]
     FilesMissing { table: String, stream: String, version: i64, path: String, count: u64, rows: u64 },

@@ -107,7 +107,10 @@ async fn run_that_misses_a_file_names_it_and_works_after_a_repair() {
     let failure = world.run(&view, true).await.expect_err("a file is gone");
     assert!(failure.may_pass(), "a retry succeeds once the folder is back or the archive is repaired");
     let text = failure.to_string();
-    let version = format!("version {} of events/flights lists 1 files that are gone, {} ", snapshot.version, gone.path);
+    let version = format!(
+        "version {} of events/flights lists files that are gone (1, the first is {}): ",
+        snapshot.version, gone.path
+    );
     assert!(text.starts_with(&version), "{text}");
     assert!(text.ends_with("give their 2 events up: trueup repair flights"), "{text}");
     assert_eq!(world.batch_rows(&view).await.len(), 3, "the previous version stays active");
