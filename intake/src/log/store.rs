@@ -24,6 +24,8 @@ pub(crate) struct SegmentStore {
     /// Whether a live reader is behind by more than its limit.
     is_behind: AtomicBool,
     keep_events: u64,
+    /// Segments that reach this offset are held, whatever readers release; `u64::MAX`: none is.
+    held_from: AtomicU64,
 }
 
 /// A reader for which the log is kept.
@@ -59,6 +61,7 @@ impl SegmentStore {
             readers: Mutex::default(),
             is_behind: AtomicBool::new(false),
             keep_events,
+            held_from: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -170,13 +173,23 @@ impl SegmentStore {
         self.trim();
     }
 
+    /// Holds the segments that have frames from `offset` on, for their writer; `None`: holds none.
+    pub fn hold(&self, offset: Option<Offset>) {
+        self.held_from.store(offset.map_or(u64::MAX, |offset| offset.0), Ordering::Release);
+        if offset.is_none() {
+            self.trim();
+        }
+    }
+
     /// Deletes the oldest segments that no reader needs. Without readers, none is deleted: one may still register.
     fn trim(&self) {
         let Some(released) = self.readers.lock().values().map(|reader| reader.released).min() else { return };
         let limit = released.0.min(self.head().0.saturating_sub(self.keep_events));
         let mut segments = self.segments.lock();
+        // A frame without events may be at the end of a segment, where the next one starts.
+        let held_from = self.held_from.load(Ordering::Acquire);
         // A segment ends where the next one starts. The last one is kept: the writer appends to it.
-        while segments.len() > 1 && segments[1].first.0 <= limit {
+        while segments.len() > 1 && segments[1].first.0 <= limit && segments[1].first.0 < held_from {
             let oldest = &segments[0];
             if let Err(error) = fs::remove_file(&oldest.path) {
                 tracing::warn!(path = %oldest.path.display(), %error, "cannot delete a log segment; will retry");

@@ -1,7 +1,7 @@
 //! Remembers the receipts of the idempotency keys of one partition, in log order, for some time and within some bytes.
 //!
 //! Changes are provisional until [`KeyMemory::commit`], as in the dedup window. Keys are stored in the meta of the
-//! frames; those of segments that were trimmed are forgotten at the next start.
+//! frames, and in [`super::key_files`] once their segments may be deleted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,8 +22,20 @@ pub(crate) struct KeyRecord {
     /// their format version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyFingerprint>,
+    /// Counts the keys of the partition; absent from frames of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
     #[serde(rename = "answer")]
     pub receipt: PartitionReceipt,
+}
+
+/// A key as a key file stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredKey {
+    #[serde(flatten)]
+    pub record: KeyRecord,
+    /// When its request arrived.
+    pub arrived_at: Micros,
 }
 
 /// The meta of a frame; a frame without keys has none.
@@ -76,6 +88,8 @@ pub(crate) struct KeyMemory {
     order: VecDeque<(Arc<str>, u64)>,
     /// Estimated memory.
     bytes: usize,
+    /// Number of the first key that is in no key file.
+    saved: u64,
     /// What each key of the current group replaced.
     staged: Vec<(Arc<str>, Option<KeyEntry>)>,
 }
@@ -84,13 +98,22 @@ impl KeyMemory {
     /// Creates an empty memory.
     pub fn new(retention: KeyRetention) -> Self {
         let (by_key, order, staged) = (HashMap::new(), VecDeque::new(), Vec::new());
-        KeyMemory { retention, next: 0, by_key, order, bytes: 0, staged }
+        KeyMemory { retention, next: 0, by_key, order, bytes: 0, saved: 0, staged }
     }
 
-    /// Remembers the keys recorded in a frame of the log, and claims them. Frames are restored in order.
+    /// Remembers the keys recorded in a frame of the log, and claims them. Frames are restored in order. Keys that a key file
+    /// had are not remembered twice.
     pub fn restore(&mut self, records: Vec<KeyRecord>, arrived_at: Micros, claims: &Arc<KeyClaims>) {
-        for KeyRecord { key, body, receipt } in records {
-            self.remember(claims.restore(key, body), receipt, arrived_at);
+        for KeyRecord { key, body, number, receipt } in records {
+            let is_same = |entry: &KeyEntry| entry.arrived_at == arrived_at && entry.receipt == receipt;
+            let is_saved = match number {
+                Some(number) => number < self.saved,
+                None => self.by_key.get(&key).is_some_and(is_same),
+            };
+            if !is_saved {
+                self.next = self.next.max(number.unwrap_or(0));
+                self.remember(claims.restore(key, body), receipt, arrived_at);
+            }
         }
         self.commit(arrived_at);
     }
@@ -101,8 +124,8 @@ impl KeyMemory {
         known.filter(|entry| entry.claim.allows(claim.body())).map(|entry| entry.receipt)
     }
 
-    /// Remembers a key that has no receipt yet; its request arrived at `now`.
-    pub fn remember(&mut self, claim: Arc<KeyClaim>, receipt: PartitionReceipt, now: Micros) {
+    /// Remembers a key that has no receipt yet, and returns its number; its request arrived at `now`.
+    pub fn remember(&mut self, claim: Arc<KeyClaim>, receipt: PartitionReceipt, now: Micros) -> u64 {
         let key = Arc::clone(claim.key());
         self.bytes += KEY_BYTES + key.len();
         self.order.push_back((Arc::clone(&key), self.next));
@@ -110,6 +133,7 @@ impl KeyMemory {
         let replaced = self.by_key.insert(Arc::clone(&key), entry);
         self.staged.push((key, replaced));
         self.next += 1;
+        self.next - 1
     }
 
     /// Keeps what was remembered and forgets the keys that are not to be remembered any more at `now`.
@@ -129,6 +153,44 @@ impl KeyMemory {
                 self.by_key.remove(&key);
             }
         }
+    }
+
+    /// Returns whether a key is in no key file yet.
+    pub fn has_unsaved(&self) -> bool {
+        self.saved < self.next
+    }
+
+    /// Returns the keys that are still remembered and in no key file, oldest first.
+    pub fn unsaved(&self) -> Vec<StoredKey> {
+        self.since(self.saved)
+    }
+
+    /// Returns all keys that are remembered, oldest first.
+    pub fn remembered(&self) -> Vec<StoredKey> {
+        self.since(0)
+    }
+
+    /// Notes that all keys are in a key file; returns the number of the next key.
+    pub fn mark_saved(&mut self) -> u64 {
+        self.saved = self.next;
+        self.next
+    }
+
+    /// Returns the number of the oldest key that is remembered.
+    pub fn oldest(&self) -> u64 {
+        self.order.front().map_or(self.next, |(_, number)| *number)
+    }
+
+    fn since(&self, first: u64) -> Vec<StoredKey> {
+        let from = self.order.partition_point(|(_, number)| *number < first);
+        let entries = self.order.iter().skip(from).filter_map(|(key, number)| {
+            let entry = self.by_key.get(key).filter(|entry| entry.number == *number)?;
+            let KeyEntry { claim, receipt, arrived_at, .. } = entry;
+            let (key, body, number) = (Arc::clone(key), claim.body(), Some(*number));
+            let record = KeyRecord { key, body, number, receipt: *receipt };
+            Some(StoredKey { record, arrived_at: *arrived_at })
+        });
+        entries.collect()
     }
 
     /// Forgets what was remembered since the last commit.
@@ -239,7 +301,7 @@ mod tests {
         let meta: FrameMeta = serde_json::from_str(old).expect("reads");
         assert_eq!((meta.keys[0].body, meta.keys[0].receipt.accepted), (None, 3));
         let body = Some(BodyFingerprint::of(b"body"));
-        let record = KeyRecord { key: "k".into(), body, receipt: PartitionReceipt::default() };
+        let record = KeyRecord { key: "k".into(), body, number: Some(7), receipt: PartitionReceipt::default() };
         let written = serde_json::to_value(FrameMeta { keys: vec![record.clone()] }).expect("JSON");
         assert_eq!(written["keys"][0]["answer"]["accepted"], 0);
         assert_eq!(serde_json::from_value::<FrameMeta>(written).expect("reads").keys, [record]);

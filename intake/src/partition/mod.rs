@@ -3,11 +3,12 @@
 //!
 //! Reading order: a [`submission`] enters through [`queue`]; [`key_claims`] decides first whether its idempotency key may
 //! be used; [`sequence`] decides the rest, with [`dedup`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
-//! is the thread; [`PartitionLog`] is the interface.
+//! is the thread; [`key_files`] keeps keys that the log no longer has; [`PartitionLog`] is the interface.
 
 mod dedup;
 mod group;
 mod key_claims;
+mod key_files;
 mod keys;
 mod offset_table;
 mod partition_log;

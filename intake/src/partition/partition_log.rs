@@ -17,6 +17,7 @@ use shared::vital::Vitals;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaims;
+use super::key_files::KeyFiles;
 use super::keys::{FrameMeta, KeyMemory};
 use super::queue::{QueueItem, WriterQueue};
 use super::sequence::Sequencer;
@@ -66,8 +67,8 @@ impl Drop for Reservation<'_> {
 }
 
 impl PartitionLog {
-    /// Opens or creates the log in `dir` and rebuilds the writer's state from it: one scan of all frames, then the ids of
-    /// the dedup horizon. Keys in the log are claimed in `claims`, which all partitions of a stream share. Blocking.
+    /// Opens or creates the log in `dir` and rebuilds the writer's state from it: the key files, one scan of all frames, then
+    /// the ids of the dedup horizon. Keys are claimed in `claims`, which all partitions of a stream share. Blocking.
     pub fn open(
         dir: &Path,
         stream: Arc<Stream>,
@@ -78,6 +79,7 @@ impl PartitionLog {
         claims: &Arc<KeyClaims>,
     ) -> Result<Self, LogError> {
         let mut keys = KeyMemory::new(settings.idempotency);
+        let mut key_files = KeyFiles::open(dir, &mut keys, claims)?;
         let opened = log::open(dir, partition, stream.clone(), settings.log.clone(), &mut |frame| {
             if frame.meta().is_empty() {
                 return Ok(());
@@ -88,6 +90,10 @@ impl PartitionLog {
             Ok(())
         })?;
         let (store, totals) = (opened.store, opened.totals);
+        if keys.has_unsaved() {
+            key_files.hold(&store, store.start());
+            key_files.settle(&mut keys, &store);
+        }
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
         let mut sequencer = Sequencer::new(partition, &stream, &settings, keys, totals, ids_from);
@@ -104,6 +110,8 @@ impl PartitionLog {
             queue: queue.clone(),
             sequencer,
             appender: opened.appender,
+            store: store.clone(),
+            key_files,
             figures: Vec::new(),
             sinks: Vec::new(),
             clock,

@@ -81,6 +81,11 @@ impl Sequencer {
         self.totals
     }
 
+    /// The idempotency keys.
+    pub fn keys(&mut self) -> &mut KeyMemory {
+        &mut self.keys
+    }
+
     /// Sequences one submission that arrived at `arrived_at`.
     pub fn sequence(
         &mut self,
@@ -99,9 +104,9 @@ impl Sequencer {
         self.totals.duplicates += duplicates;
         let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
         let key = claim.map(|claim| {
-            let record = KeyRecord { key: Arc::clone(claim.key()), body: claim.body(), receipt };
-            self.keys.remember(claim, receipt, arrived_at);
-            record
+            let (key, body) = (Arc::clone(claim.key()), claim.body());
+            let number = Some(self.keys.remember(claim, receipt, arrived_at));
+            KeyRecord { key, body, number, receipt }
         });
         Ok(SequencedSubmission { receipt, rows, key })
     }

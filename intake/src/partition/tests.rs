@@ -264,6 +264,153 @@ fn a_key_gets_its_first_receipt_again_even_if_nothing_was_accepted() {
     assert!(recorder.items.lock().is_empty());
 }
 
+/// Number of key files beside the log.
+fn key_files(dir: &TempDir) -> usize {
+    let files = std::fs::read_dir(dir.path()).expect("a folder").flatten();
+    files.filter(|file| file.path().extension().is_some_and(|extension| extension == "keys")).count()
+}
+
+/// Settings with keys that are remembered for an hour.
+fn remembering(keys_min: usize) -> PartitionSettings {
+    let keep = Duration::from_secs(3_600);
+    PartitionSettings { idempotency: KeyRetention { keep, keys_min, bytes_max: usize::MAX }, ..settings() }
+}
+
+/// Submits events with the keys `keys`, and releases them: the log may delete their segments.
+fn submit_and_trim(log: &TestPartition, keys: std::ops::Range<u64>) {
+    for key in keys {
+        let ids: Vec<String> = (0..20).map(|i| format!("{key} {i}")).collect();
+        let of: Vec<_> = ids.iter().map(|id| (Some(id.as_str()), 1)).collect();
+        assert_eq!(receipt(submit(log, &of, Some(&format!("key {key}")))), Ok(answer(20, 0, key * 20)));
+        log.release("reader", log.range().1);
+    }
+}
+
+#[test]
+fn keys_are_remembered_for_their_time_after_a_restart_whatever_the_log_has_deleted() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut log, _) = open(&dir, remembering(1));
+    log.register_reader("reader");
+    // Several starts, so that keys come from files, from frames, and from both.
+    for round in 0..3 {
+        submit_and_trim(&log, round * 60..(round + 1) * 60);
+        assert!(log.range().0.0 > round * 60 * 20, "the log is deleted up to {:?}", log.range());
+        drop(log);
+        (log, _) = open(&dir, remembering(1));
+        log.register_reader("reader");
+        for key in 0..(round + 1) * 60 {
+            let text = format!("key {key}");
+            let again = receipt(submit(&log, &[(Some("other"), 1)], Some(&text)));
+            assert_eq!(again, Ok(answer(20, 0, key * 20)), "{text}");
+            let other_body = IdempotencyKey { key: text, body: BodyFingerprint::of(b"another body") };
+            assert!(log.claims.claim(&other_body).is_none(), "{other_body:?}");
+        }
+    }
+    assert!((1..=9).contains(&key_files(&dir)), "{} files", key_files(&dir));
+}
+
+#[test]
+fn key_files_go_with_their_keys() {
+    let dir = TempDir::new().expect("a folder");
+    let mut settings = remembering(1);
+    settings.idempotency.bytes_max = 5 * 400;
+    let (log, _) = open(&dir, settings);
+    log.register_reader("reader");
+    submit_and_trim(&log, 0..400);
+    let bytes = |path: std::path::PathBuf| std::fs::metadata(path).expect("a file").len();
+    let files = std::fs::read_dir(dir.path()).expect("a folder").flatten();
+    let all: u64 =
+        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "keys")).map(bytes).sum();
+    assert!(key_files(&dir) <= 9 && all < 20_000, "{} files, {all} bytes", key_files(&dir));
+}
+
+#[test]
+fn segments_are_kept_until_their_keys_could_be_saved() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, _) = open(&dir, remembering(1));
+    log.register_reader("reader");
+    // Folders in place of the first files let their creation fail.
+    for number in 0..5 {
+        std::fs::create_dir(dir.path().join(format!("{number:020}.draft"))).expect("a folder");
+    }
+    let kept = |log: &TestPartition| log.range().0 == Offset(0);
+    let segments = || {
+        let files = std::fs::read_dir(dir.path()).expect("a folder").flatten();
+        files.filter(|file| file.path().extension().is_some_and(|extension| extension == "log")).count()
+    };
+    let mut next = 0;
+    while segments() < 5 {
+        submit_and_trim(&log, next..next + 1);
+        next += 1;
+    }
+    assert!(kept(&log) && key_files(&dir) == 0);
+    // Each finished segment tries again, with the next name.
+    while kept(&log) && next < 200 {
+        submit_and_trim(&log, next..next + 1);
+        next += 1;
+    }
+    assert!(!kept(&log) && key_files(&dir) > 0);
+    drop(log);
+    let (log, _) = open(&dir, remembering(1));
+    assert_eq!(receipt(submit(&log, &[(Some("other"), 1)], Some("key 0"))), Ok(answer(20, 0, 0)));
+}
+
+#[test]
+fn a_damaged_key_file_refuses_the_start() {
+    let dir = TempDir::new().expect("a folder");
+    let (log, _) = open(&dir, remembering(1));
+    log.register_reader("reader");
+    submit_and_trim(&log, 0..60);
+    drop(log);
+    let files = std::fs::read_dir(dir.path()).expect("a folder").flatten().map(|file| file.path());
+    let path = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "keys")).expect("a key file");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).expect("written");
+    let clock = Arc::new(ManualClock::at(ARRIVED));
+    let claims = Arc::new(KeyClaims::default());
+    let refused =
+        PartitionLog::open(dir.path(), Arc::new(stream()), P, remembering(1), clock, &Vitals::default(), &claims);
+    let reason = refused.err().expect("refused").to_string();
+    assert!(reason.contains("the key file is damaged"), "{reason}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// As above, while readers let the log delete its segments.
+    #[test]
+    fn trimming_the_log_changes_no_verdict(actions in prop::collection::vec(action(), 1..60)) {
+        let dir = TempDir::new().expect("a folder");
+        let mut settings = settings();
+        // The ids of the dedup horizon are read from the log.
+        settings.log.keep_events = 8;
+        settings.log.segment_bytes = 600;
+        let (mut log, _) = open(&dir, settings.clone());
+        log.register_reader("reader");
+        let mut model = Model::default();
+        for action in actions {
+            match action {
+                Action::Submit(of, key) => {
+                    let expected = model.submit(&of, key);
+                    let ids: Vec<_> = of.iter().map(|(id, at)| (id.map(|id| id.to_string()), *at)).collect();
+                    let of: Vec<_> = ids.iter().map(|(id, at)| (id.as_deref(), *at)).collect();
+                    let answer = submit(&log, &of, key.map(|k| k.to_string()).as_deref());
+                    prop_assert_eq!(receipt(answer), Ok(expected));
+                    log.release("reader", log.range().1);
+                }
+                Action::Reopen => {
+                    drop(log);
+                    (log, _) = open(&dir, settings.clone());
+                    log.register_reader("reader");
+                    log.release("reader", log.range().1);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_full_queue_is_busy_until_the_writer_gets_on() {
     let dir = TempDir::new().expect("a folder");

@@ -15,12 +15,13 @@ use shared::vital;
 use tokio::sync::oneshot;
 
 use super::group::{GroupBuilder, GroupPart, PendingCut};
+use super::key_files::KeyFiles;
 use super::partition_log::LiveFigures;
 use super::queue::{QueueItem, WriterQueue, WriterWork};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
 use super::submission::{PartitionReceipt, SubmitError};
-use crate::log::{Appender, CommitError, Totals};
+use crate::log::{Appender, CommitError, SegmentStore, Totals};
 
 /// Everything the thread owns.
 pub(crate) struct Writer {
@@ -30,6 +31,8 @@ pub(crate) struct Writer {
     pub queue: Arc<WriterQueue>,
     pub sequencer: Sequencer,
     pub appender: Appender,
+    pub store: Arc<SegmentStore>,
+    pub key_files: KeyFiles,
     /// Sinks whose figures a client must find up to date after the reply.
     pub figures: Vec<Arc<dyn LogSink>>,
     /// Readers of the log.
@@ -152,11 +155,15 @@ impl Writer {
     /// Makes the parts durable and updates the figures of the partition. Returns the batches for its readers.
     fn write(&mut self, parts: &mut [GroupPart], arrived_at: Micros) -> Result<Vec<Arc<LogBatch>>, CommitError> {
         let after = self.sequencer.totals();
+        if self.sequencer.keys().has_unsaved() {
+            self.key_files.hold(&self.store, self.store.head());
+        }
         let staged = self.stage(parts, arrived_at);
         self.live.lock().head = after.head();
         match staged.and_then(|batches| Ok((self.appender.commit(after)?, batches))) {
             Ok((sync_time, batches)) => {
                 self.sequencer.commit(arrived_at);
+                self.key_files.settle(self.sequencer.keys(), &self.store);
                 self.report(after, (!batches.is_empty()).then_some(arrived_at), sync_time);
                 for (sink, batch) in self.figures.iter().flat_map(|sink| batches.iter().map(move |batch| (sink, batch)))
                 {
@@ -168,6 +175,7 @@ impl Writer {
             Err(CommitError::Exhausted(exhausted)) => {
                 self.appender.abandon();
                 self.sequencer.rollback();
+                self.key_files.settle(self.sequencer.keys(), &self.store);
                 self.live.lock().head = self.sequencer.totals().head();
                 Err(exhausted.into())
             }
