@@ -85,7 +85,7 @@ impl History {
             log_starts: Vec::new(),
             clock: Arc::new(SystemClock),
         };
-        let batch = Arc::new(Batch::start(layers, loaded, settings).expect("starts"));
+        let batch = Arc::new(Batch::start(layers, loaded, settings).await.expect("starts"));
         History { lake, stream, around, batch, archive }
     }
 
@@ -205,6 +205,7 @@ impl SpeedReader for Around {
         let at = Offset(self.next.load(Ordering::SeqCst));
         let empty = Ledger::EMPTY;
         let generation = Generation {
+            released: None,
             partition: Partition(0),
             from: at,
             to: at,

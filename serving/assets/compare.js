@@ -17,6 +17,7 @@ const CAUSES = {
   rounding: ["rounding", "floating-point numbers added in a different order"],
   definition: ["definition", "the definition of the view changed"],
   retention: ["retention", "retention deleted the events"],
+  failed: ["failed", "an expression of the view failed for an event in one layer"],
   unexplained: ["unexplained", "no known cause; please report it as a bug"],
 };
 
@@ -116,7 +117,7 @@ function showDrift(current, measures, maxDrift) {
 /** Returns the colour of each cause. */
 const causeColours = (colour) => ({
   unexplained: colour.bad, late: colour.series[0], sketch: colour.series[2], duplicate: colour.series[1], historical: colour.series[3],
-  rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6],
+  rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6], failed: colour.series[5],
 });
 
 function showCauses(current) {

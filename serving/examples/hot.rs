@@ -76,6 +76,7 @@ fn world() -> World {
     world.batch.parts.lock().insert("bidding".to_owned(), days.collect());
     let live = part(&view, MINUTES - 5..MINUTES + 1);
     let generation = Generation {
+        released: None,
         partition: P0,
         from: Offset(0),
         to: Offset(0),

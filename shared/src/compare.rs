@@ -143,6 +143,9 @@ pub struct Causes {
     /// Events for frozen windows, whose other events retention has dropped: they were excluded.
     #[serde(default)]
     pub retention: u64,
+    /// Events for which an expression of the view, or the fold of the speed layer, failed in one layer and not in the other.
+    #[serde(default)]
+    pub failed: u64,
     /// A bug: nothing known explains the difference.
     pub unexplained: u64,
 }
@@ -158,6 +161,7 @@ pub enum Cause {
     Rounding,
     Definition,
     Retention,
+    Failed,
     Unexplained,
 }
 
@@ -172,14 +176,15 @@ impl Causes {
             Cause::Rounding => self.rounding += 1,
             Cause::Definition => self.definition += 1,
             Cause::Retention => self.retention += 1,
+            Cause::Failed => self.failed += 1,
             Cause::Unexplained => self.unexplained += 1,
         }
     }
 
     /// Every cause with its name and count, in the order in which reports list them.
-    pub fn named(self) -> [(&'static str, u64); 8] {
+    pub fn named(self) -> [(&'static str, u64); 9] {
         // No `..`: a new cause does not compile until it is listed here.
-        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, unexplained } = self;
+        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, failed, unexplained } = self;
         [
             ("late", late),
             ("historical", historical),
@@ -188,6 +193,7 @@ impl Causes {
             ("rounding", rounding),
             ("definition", definition),
             ("retention", retention),
+            ("failed", failed),
             ("unexplained", unexplained),
         ]
     }
@@ -195,7 +201,7 @@ impl Causes {
 
 impl AddAssign for Causes {
     fn add_assign(&mut self, more: Causes) {
-        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, unexplained } = more;
+        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, failed, unexplained } = more;
         self.late += late;
         self.historical += historical;
         self.duplicate += duplicate;
@@ -203,6 +209,7 @@ impl AddAssign for Causes {
         self.rounding += rounding;
         self.definition += definition;
         self.retention += retention;
+        self.failed += failed;
         self.unexplained += unexplained;
     }
 }
@@ -252,6 +259,7 @@ mod tests {
             Cause::Rounding,
             Cause::Definition,
             Cause::Retention,
+            Cause::Failed,
             Cause::Unexplained,
         ];
         let mut causes = Causes::default();
@@ -261,7 +269,7 @@ mod tests {
         causes += causes;
         let names = all.map(|cause| serde_json::to_value(cause).expect("a name"));
         assert_eq!(causes.named().map(|(name, _)| serde_json::Value::from(name)), names);
-        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16]);
+        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16, 18]);
     }
 
     #[test]

@@ -99,6 +99,29 @@ impl FailedEvents {
         self.spans.get(at).is_some_and(|span| span.first.0 < to)
     }
 
+    /// Returns when events happened that are in one of both sets alone: exactly, as long as all of them are listed, and
+    /// otherwise by day.
+    pub fn difference(&self, other: &FailedEvents) -> FailedDifference {
+        let spans = if self.is_listed() && other.is_listed() {
+            let position = |event: &FailedEvent| (event.partition, event.offset);
+            let is_in = |all: &FailedEvents, event: &FailedEvent| all.listed().any(|e| position(e) == position(event));
+            let ours = self.listed().filter(|event| !is_in(other, event));
+            let theirs = other.listed().filter(|event| !is_in(self, event));
+            let time = |event: &FailedEvent| event.event_time.map_or((Micros::MIN, Micros(i64::MAX)), |at| (at, at));
+            ours.chain(theirs).map(time).collect()
+        } else {
+            let ours = self.spans.iter().filter(|span| !other.spans.contains(span));
+            let theirs = other.spans.iter().filter(|span| !self.spans.contains(span));
+            ours.chain(theirs).map(|span| (span.first, span.last)).collect()
+        };
+        FailedDifference(spans)
+    }
+
+    /// Returns whether every event is listed.
+    fn is_listed(&self) -> bool {
+        self.events() == self.listed.len() as u64
+    }
+
     fn list(&mut self, event: FailedEvent) {
         self.listed.insert(event);
         if self.listed.len() > FAILED_EVENTS_LISTED_MAX {
@@ -122,6 +145,17 @@ impl FailedEvents {
             let next = self.spans.remove(at + 1);
             self.spans[at] = self.spans[at].with(next);
         }
+    }
+}
+
+/// When events happened that failed in one layer and not in the other: spans of event time, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailedDifference(Vec<(Micros, Micros)>);
+
+impl FailedDifference {
+    /// Returns whether such an event may have happened in `from..to` (microseconds).
+    pub fn touches(&self, from: i64, to: i64) -> bool {
+        self.0.iter().any(|(first, last)| first.0 < to && last.0 >= from)
     }
 }
 
@@ -156,6 +190,28 @@ mod tests {
         let rest = failed.without_days(|day| day == Day(0));
         assert_eq!((rest.events(), rest.listed().count()), (1, 1));
         assert!(!rest.touch(0, MICROS_PER_DAY) && rest.touch(MICROS_PER_DAY, 2 * MICROS_PER_DAY));
+    }
+
+    #[test]
+    fn a_difference_has_the_events_of_one_side_alone() {
+        let of = |events: &[(u64, i64)]| {
+            let mut failed = FailedEvents::default();
+            events.iter().for_each(|(offset, time)| failed.add(event(*offset, *time)));
+            failed
+        };
+        let (speed, batch) = (of(&[(0, 5), (1, 9), (2, MICROS_PER_DAY)]), of(&[(0, 5), (2, MICROS_PER_DAY)]));
+        for difference in [speed.difference(&batch), batch.difference(&speed)] {
+            assert!(difference.touches(9, 10) && !difference.touches(0, 9) && !difference.touches(10, i64::MAX));
+        }
+        assert_eq!(speed.difference(&speed), FailedDifference::default());
+        // A whole generation, at unknown times.
+        let mut all = FailedEvents::default();
+        all.add_unknown(event(0, 0), 1_000);
+        assert!(all.difference(&batch).touches(i64::MIN, i64::MIN + 1) && all.difference(&batch).touches(7, 8));
+        // By day, once they are too many to be listed.
+        let many: Vec<(u64, i64)> = (0..500).map(|at| (at, at as i64)).collect();
+        let (less, more) = (of(&many[..400]), of(&many));
+        assert!(less.difference(&more).touches(0, 1) && !less.difference(&more).touches(500, i64::MAX));
     }
 
     proptest! {

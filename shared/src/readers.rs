@@ -15,6 +15,27 @@ use crate::seam::Cut;
 use crate::time::Micros;
 use crate::time_range::TimeRange;
 use crate::version::BatchVersion;
+use crate::window::PaneStart;
+
+/// The panes of a trailing window whose events the speed layer no longer holds: the window over present events does not reach
+/// them. An interval, which may also contain panes that never had an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReleasedPanes {
+    pub first: PaneStart,
+    pub last: PaneStart,
+}
+
+impl ReleasedPanes {
+    /// Returns the smallest interval that contains both.
+    pub fn with(self, other: ReleasedPanes) -> ReleasedPanes {
+        ReleasedPanes { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
+    /// Returns whether panes that start in `from..to` (microseconds) are among them.
+    pub fn meet(self, from: i64, to: i64) -> bool {
+        self.first.0 < to && self.last.0 >= from
+    }
+}
 
 /// One generation of one partition: partial aggregates of its events `from..to`.
 #[derive(Debug, Clone)]
@@ -32,6 +53,8 @@ pub struct Generation {
     pub failed_events: Arc<FailedEvents>,
     /// Every accepted event of the partition before `to`, as the log counted them.
     pub accepted: Ledger,
+    /// Panes that the part no longer has, although their events are in `folded`; `None`: it has all.
+    pub released: Option<ReleasedPanes>,
 }
 
 /// The generations of a view from a cut on, at one moment.
@@ -90,6 +113,20 @@ pub enum BatchReadError {
     /// The files cannot be read.
     #[error(transparent)]
     Unavailable(#[from] HandoffError),
+    /// A file of the version no longer exists.
+    #[error(transparent)]
+    Gone(#[from] FileGone),
+}
+
+/// A file of a view that the view's table lists and the store does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the file {path} of view {view} is gone: another program deleted it. Restore it from a backup, or compute its rows again with \
+     a full run: trueup batch run {view} --full"
+)]
+pub struct FileGone {
+    pub view: ViewName,
+    pub path: String,
 }
 
 /// The batch layer, as its readers see it.
@@ -136,6 +173,11 @@ pub struct PastVersion {
 /// The reason why a state of the past cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PastError {
+    /// It is kept, but a file of it no longer exists.
+    #[error(
+        "version {version} of {view} is not available any more: its file {path} is gone, and past versions are not computed again"
+    )]
+    FileGone { view: ViewName, version: i64, path: String },
     /// There was one, but it is not kept any more.
     #[error(
         "{what} is no longer kept; the oldest kept version is {oldest}, published at {published_at}. \

@@ -142,6 +142,15 @@ impl FoldPlan {
         }
     }
 
+    /// Returns the start of the first pane that a trailing window over present events still reaches, once the partition has
+    /// the watermark `watermark` and its last event arrived at `arrived_at`; `None`: the windows of the view are not trailing.
+    /// Further events of earlier panes are late. The time of arrival counts because `as_of=now` may be before the watermark.
+    pub fn first_pane_held(&self, watermark: Micros, arrived_at: Micros) -> Option<PaneStart> {
+        let Window::Slide { size, .. } = self.view.window else { return None };
+        let before = watermark.0.min(arrived_at.0).saturating_sub(size).saturating_sub(self.allowed_lateness);
+        Some(PaneStart(before))
+    }
+
     /// Observes events before the seam: a version contains them, but open sessions include them too. Returns whether the
     /// view needs such events.
     pub fn warm(&mut self, rows: &RecordBatch) -> Result<bool, FoldError> {

@@ -2,6 +2,10 @@
 //!
 //! A cut closes the open generation. If the run of the previous cut failed, its closed generation still exists; it is
 //! merged into the one being closed, because no run can need that boundary any more (runs of a view do not overlap).
+//!
+//! Of a view with SLIDE, panes are released once no window over present events reaches them, so its state stays within a
+//! small multiple of its window, however long no run succeeds. A query that reaches back to released panes is refused until
+//! a version has them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,11 +16,17 @@ use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::Accumulator;
-use shared::readers::{Generation, SpeedError};
+use shared::partial::block::BLOCK_ROWS;
+use shared::readers::{Generation, ReleasedPanes, SpeedError};
 use shared::stream::Stream;
 use shared::view::{Precision, View};
+use shared::vital;
+use shared::window::PaneStart;
 
 use crate::fold::{FoldError, FoldPlan, FoldVerdicts};
+
+/// Rows below which nothing is released: so few take little memory.
+const RELEASE_ROWS_MIN: usize = BLOCK_ROWS;
 
 /// The generations of one view in one partition.
 #[derive(Debug)]
@@ -28,6 +38,9 @@ pub struct Generations {
     open: OpenGeneration,
     /// Everything before it was dropped: a version covers it (I2).
     retired_to: Offset,
+    /// The first pane that is still needed; `None`: all are.
+    first_pane: Option<PaneStart>,
+    release_rows_min: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +54,9 @@ struct OpenGeneration {
     failed: Ledger,
     failed_events: Arc<FailedEvents>,
     accepted: Ledger,
+    released: Option<ReleasedPanes>,
+    /// Number of rows at which panes may be released again.
+    release_at: usize,
 }
 
 impl Generations {
@@ -56,7 +72,16 @@ impl Generations {
         let plan = FoldPlan::new(Arc::clone(&view), stream)?;
         let accumulator = Accumulator::new(Arc::clone(&view), Arc::clone(&plan.layout), Precision::Sketch);
         let open = OpenGeneration::new(partition, from, accumulator, accepted);
-        Ok(Generations { definition, view, plan, closed: None, open, retired_to: Offset(0) })
+        Ok(Generations {
+            definition,
+            view,
+            plan,
+            closed: None,
+            open,
+            retired_to: Offset(0),
+            first_pane: None,
+            release_rows_min: RELEASE_ROWS_MIN,
+        })
     }
 
     /// Whether these are the generations of `view` under this definition.
@@ -79,6 +104,7 @@ impl Generations {
     }
 
     fn fold_from(&mut self, next: Offset, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
+        vital::reach(self.view.name.as_str());
         let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
         for batch in &batches[..skipped] {
             if !self.plan.warm(&batch.rows)? {
@@ -101,6 +127,10 @@ impl Generations {
         self.note(verdicts);
         self.open.to = last.end_offset();
         self.open.accepted = last.accepted;
+        self.first_pane = self.plan.first_pane_held(last.watermark, last.arrived_at);
+        if self.open.accumulator.rows() >= self.open.release_at.max(self.release_rows_min) {
+            self.open.release(self.first_pane);
+        }
         Ok(())
     }
 
@@ -132,6 +162,7 @@ impl Generations {
             (open.to, open.accepted) = (last.end_offset(), last.accepted);
         }
         (open.folded, open.late) = (Ledger::EMPTY, Ledger::EMPTY);
+        (open.released, open.release_at) = (None, 0);
         let before = open.failed.events;
         open.failed = Ledger::of_range(open.partition, open.from, open.to);
         let more = open.failed.events - before;
@@ -156,6 +187,10 @@ impl Generations {
             if !previous.failed_events.is_empty() {
                 Arc::make_mut(&mut closing.failed_events).extend(&previous.failed_events);
             }
+            closing.note_released(previous.released);
+            if closing.accumulator.rows() >= self.release_rows_min {
+                closing.release(self.first_pane);
+            }
         }
         self.closed = Some(closing.generation());
     }
@@ -171,7 +206,7 @@ impl Generations {
         Ok(closed.cloned().chain(std::iter::once(open)).collect())
     }
 
-    /// Drops the closed generation if it ends at or before `before`.
+    /// Drops the closed generation if it ends at or before `before`, and with it what was released of it.
     pub fn retire(&mut self, before: Offset) {
         self.closed = self.closed.take().filter(|g| g.to > before);
         self.retired_to = self.retired_to.max(before);
@@ -206,7 +241,25 @@ impl OpenGeneration {
             failed: Ledger::EMPTY,
             failed_events: Arc::default(),
             accepted,
+            released: None,
+            release_at: 0,
         }
+    }
+
+    /// Releases the panes before `first`, if they are many.
+    fn release(&mut self, first: Option<PaneStart>) {
+        let Some(first) = first else { return };
+        let span = self.accumulator.release_before(first.window());
+        self.note_released(span.map(|(first, last)| ReleasedPanes { first: first.pane(), last: last.pane() }));
+        // Looking at every row again pays once there are a quarter more of them.
+        self.release_at = self.accumulator.rows() / 4 * 5;
+    }
+
+    fn note_released(&mut self, more: Option<ReleasedPanes>) {
+        self.released = match (self.released, more) {
+            (Some(some), Some(more)) => Some(some.with(more)),
+            (some, more) => some.or(more),
+        };
     }
 
     fn generation(&self) -> Generation {
@@ -220,9 +273,13 @@ impl OpenGeneration {
             failed: self.failed,
             failed_events: Arc::clone(&self.failed_events),
             accepted: self.accepted,
+            released: self.released,
         }
     }
 }
+
+#[cfg(test)]
+mod release_tests;
 
 #[cfg(test)]
 mod tests {

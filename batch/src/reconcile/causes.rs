@@ -1,9 +1,10 @@
-//! Explains why a served value was not the exact one: looks up which rows late events, historical events, duplicates or
-//! retention changed. Each lookup reads the archive once, when it is first needed.
+//! Explains why a served value was not the exact one: looks up which rows late events, historical events, duplicates,
+//! retention or failed events changed. Each lookup reads the archive once, when it is first needed.
 
 use std::cell::OnceCell;
 
 use shared::compare::Cause;
+use shared::failed_events::FailedDifference;
 use shared::horizon::Horizon;
 use shared::ids::Partition;
 use shared::partial::bucket::Bucket;
@@ -31,6 +32,8 @@ pub struct CauseLookup {
     horizon: Horizon,
     /// Positions of duplicates, with the files they are in.
     duplicates: Duplicates,
+    /// When events happened that failed in one layer and not in the other.
+    failed: FailedDifference,
     watch: Watch,
     /// The groups that causes are looked up for.
     bucket: Bucket,
@@ -61,7 +64,13 @@ pub enum ServedKind {
 
 impl CauseLookup {
     /// Returns a lookup for the differences of a run, without having read anything.
-    pub fn new(query: ArchiveQuery, plan: &Plan, exact: &ExactFiles, watch: Watch) -> CauseLookup {
+    pub fn new(
+        query: ArchiveQuery,
+        plan: &Plan,
+        exact: &ExactFiles,
+        failed: FailedDifference,
+        watch: Watch,
+    ) -> CauseLookup {
         CauseLookup {
             query,
             new_files: plan.new_files.clone(),
@@ -69,6 +78,7 @@ impl CauseLookup {
             read_files: plan.read.iter().flat_map(|date| date.files.clone()).collect(),
             horizon: plan.horizon,
             duplicates: exact.duplicates.clone(),
+            failed,
             watch,
             bucket: Bucket::ALL,
             found: Found::default(),
@@ -106,6 +116,7 @@ impl CauseLookup {
         let is_duplicate = found(&self.found.duplicate, || self.duplicates())?.contains(row);
         Ok(match served {
             _ if is_duplicate => Cause::Duplicate,
+            _ if self.has_failed_in_one_layer(row) => Cause::Failed,
             // An interval holds the exact value most of the time, not always.
             ServedKind::OutsideBounds => Cause::Sketch,
             _ => Cause::Unexplained,
@@ -124,6 +135,21 @@ impl CauseLookup {
             return Ok(false);
         }
         Ok(found(&self.found.of_dropped_dates, || self.of_dropped_dates())?.contains(row))
+    }
+
+    /// Returns whether an event may belong to `row` that failed in one layer alone: in speed, whose fold of a generation may
+    /// fail as a whole, or in a version by an earlier program. Only its time is known, not its group.
+    fn has_failed_in_one_layer(&self, row: RowId<'_>) -> bool {
+        let window = self.query.view.window;
+        let (from, to) = match (window, row.last) {
+            (Window::All, _) => (i64::MIN, i64::MAX),
+            (Window::Session { gap }, Some(last)) => (row.window.0.saturating_sub(gap), last.saturating_add(gap)),
+            _ => {
+                let (start, end) = window.bounds(row.window);
+                (start.0, end.map_or(i64::MAX, |end| end.0))
+            }
+        };
+        self.failed.touches(from, to)
     }
 
     /// Returns whether `row` has events that belong to a dropped session.

@@ -151,7 +151,15 @@ impl ComparisonHistory {
 
     async fn read(&self, view: &ViewName, file: &DataFile) -> Result<Option<Comparison>, HistoryError> {
         let path = Path::from(format!("{}/{}", TablePath::reconciliations(view), file.path));
-        let bytes = self.lake.store().get(&path).await?.bytes().await?;
+        let found = match self.lake.store().get(&path).await {
+            Err(object_store::Error::NotFound { .. }) => {
+                // Nothing else depends on it, so the comparison is just not there.
+                tracing::warn!(%view, file = %path, "the file of a comparison is gone");
+                return Ok(None);
+            }
+            found => found?,
+        };
+        let bytes = found.bytes().await?;
         // A few kilobytes: not worth a blocking thread.
         let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<Vec<_>, _>>()?;
         Ok(columns::read(view, &batches)?)

@@ -207,7 +207,7 @@ impl SpanRows {
         let (from, to) = (self.from.unwrap_or(Micros::MIN), self.to.unwrap_or(Micros(i64::MAX)));
         let windows = view.window.ids_starting_in(from, to);
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = MergeSpec { view, windows, grain, precision, dimensions, horizon, filter: None };
+        let spec = MergeSpec { view, windows, grain, precision, dimensions, horizon, permitted: None, filter: None };
         Ok(merge_within(&spec, parts, self.bucket)?)
     }
 }

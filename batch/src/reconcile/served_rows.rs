@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use lake::DataFile;
+use shared::failed_events::FailedEvents;
 use shared::horizon::Horizon;
 use shared::partial::block::Part;
 use shared::published::PublishedView;
+use shared::readers::Generation;
 use shared::time::Micros;
 use shared::view::View;
 use shared::window::Window;
@@ -25,13 +27,15 @@ pub struct ServedRows {
     pub generations: Vec<Part>,
     /// What retention had taken away from what was served.
     pub horizon: Horizon,
-    /// Windows that start earlier are not compared: the new version drops them.
+    /// Windows that start earlier are not compared: the new version drops them, or speed has released them.
     pub shown_from: Option<Micros>,
+    /// Events that were in no row, because an expression or a fold failed for them.
+    pub failed: FailedEvents,
 }
 
 impl ServedRows {
     /// Returns the rows that `active` and `generations` served for the windows of the plan.
-    pub fn new(active: &PublishedView, window: Window, plan: &Plan, generations: Vec<Part>) -> ServedRows {
+    pub fn new(active: &PublishedView, window: Window, plan: &Plan, generations: &[Generation]) -> ServedRows {
         let horizon = Horizon::of(active);
         // Rows that retention takes away are not compared, nor frozen ones unless new events fall into them.
         let first = plan.horizon.first_computed();
@@ -45,7 +49,13 @@ impl ServedRows {
         };
         let frozen: Vec<DataFile> = plan.frozen_touched.iter().filter(was_live).cloned().collect();
         let files = replaced.iter().filter(is_compared).chain(&frozen).cloned().collect();
-        let shown_from = plan.horizon.first_shown();
-        ServedRows { view: Arc::clone(&active.view), files, frozen, generations, horizon, shown_from }
+        // Speed no longer holds the rows of released panes, so nothing was served for them.
+        let released = generations.iter().filter_map(|generation| generation.released).map(|panes| panes.last).max();
+        let held_from = released.map(|last| Micros(last.0.saturating_add(1)));
+        let shown_from = plan.horizon.first_shown().max(held_from);
+        let mut failed = active.version.as_ref().map_or_else(FailedEvents::default, |version| version.failed.clone());
+        generations.iter().for_each(|generation| failed.extend(&generation.failed_events));
+        let generations = generations.iter().map(|generation| generation.part.clone()).collect();
+        ServedRows { view: Arc::clone(&active.view), files, frozen, generations, horizon, shown_from, failed }
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::partial::block::Part;
 use shared::published::PublishedView;
 use shared::readers::{Generation, SpeedPin};
 use shared::seam::Cut;
@@ -39,9 +38,9 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, plan: &Plan) -> Result<Ser
         let shadow = PublishedView { seam: cut.clone(), ..nothing };
         attempt.cancel().or_cancelled(self::generations(attempt, &shadow, cut, cut)).await??;
     }
-    let rows = match complete(&generations, &active.seam, cut) {
-        Some(generations) => Some(ServedRows::new(active, attempt.job.view.window, plan, generations)),
-        None => {
+    let rows = match is_complete(&generations, &active.seam, cut) {
+        true => Some(ServedRows::new(active, attempt.job.view.window, plan, &generations)),
+        false => {
             tracing::info!(view = %attempt.job.view.name, "not reconciled: the log no longer has all events since the seam");
             None
         }
@@ -72,19 +71,19 @@ async fn generations(
     }
 }
 
-/// Returns the parts of generations that cover everything from `seam` to `cut`; `None`: a generation is missing.
-fn complete(generations: &[Generation], seam: &Cut, cut: &Cut) -> Option<Vec<Part>> {
+/// Returns whether the generations cover everything from `seam` to `cut`.
+fn is_complete(generations: &[Generation], seam: &Cut, cut: &Cut) -> bool {
     for (partition, point) in cut.of_log() {
         let mut reached = seam.offset(partition);
         for generation in generations.iter().filter(|g| g.partition == partition) {
             if generation.from != reached {
-                return None;
+                return false;
             }
             reached = generation.to;
         }
         if reached != point.offset {
-            return None;
+            return false;
         }
     }
-    Some(generations.iter().map(|g| g.part.clone()).collect())
+    true
 }

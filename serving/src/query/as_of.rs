@@ -1,8 +1,10 @@
 //! Parses the instant at which a trailing window ends. Only views with `SLIDE` have one to choose.
 
+use shared::readers::Generation;
 use shared::time::Micros;
 use shared::window::Window;
 
+use super::bound::BoundQuery;
 use super::cursor::Cursor;
 use super::{QueryError, invalid, version_choice};
 use shared::sql::suggest::in_parentheses as did_you_mean;
@@ -54,6 +56,19 @@ impl AsOf {
         };
         chosen.saturating_sub(chosen.rem_euclid(pane))
     }
+}
+
+/// Refuses a window with panes that the speed layer has released, and that no version has yet.
+pub fn refuse_released(query: &BoundQuery, generations: &[Generation]) -> Result<(), QueryError> {
+    let released = generations.iter().filter_map(|generation| generation.released);
+    let met = released.filter(|released| released.meet(query.from, query.to)).map(|released| released.last).max();
+    let Some(last) = met else { return Ok(()) };
+    let problem = format!(
+        "the window reaches events up to {} that the speed layer no longer holds and no batch version has yet; ask for a \
+         later instant, for layer=batch, or again after the next run of the view",
+        Micros(last.0)
+    );
+    Err(invalid("as_of", problem))
 }
 
 #[cfg(test)]

@@ -497,6 +497,7 @@ impl World {
             let from = generations.last().map_or(published.seam.offset(P0), |g| g.to);
             let to = Offset(from.0 + events.num_rows() as u64);
             generations.push(Generation {
+                released: None,
                 partition: P0,
                 from,
                 to,

@@ -235,11 +235,49 @@ impl Accumulator {
                 Some(last) => self.session_slot(key, window.0, *last, &mut HashMap::new()) as usize,
                 None => self.slot_of(window, key) as usize,
             };
-            let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
-            for (state, theirs) in target.states.iter_mut().zip(&block.states) {
-                state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
+            self.merge_row(slot, block, row);
+        }
+    }
+
+    /// Merges the states of a row of another block into the row `slot`.
+    fn merge_row(&mut self, slot: usize, block: &Block, row: usize) {
+        let target = Arc::make_mut(&mut self.blocks[slot / BLOCK_ROWS]);
+        for (state, theirs) in target.states.iter_mut().zip(&block.states) {
+            state.merge(&[(slot % BLOCK_ROWS) as u32], theirs, row);
+        }
+    }
+
+    /// Drops the rows of windows before `bound`, if they are at least half of all rows: then the work is bounded by that of
+    /// folding those that stay. Returns the first and the last of their windows. Not for sessions.
+    pub fn release_before(&mut self, bound: WindowId) -> Option<(WindowId, WindowId)> {
+        let mut dropped = 0;
+        let mut span: Option<(WindowId, WindowId)> = None;
+        for block in self.blocks.iter().filter(|block| block.window_range.0 < bound) {
+            for window in block.windows.iter().filter(|window| **window < bound) {
+                dropped += 1;
+                let (first, last) = span.unwrap_or((*window, *window));
+                span = Some((first.min(*window), last.max(*window)));
             }
         }
+        if dropped == 0 || dropped * 2 < self.rows {
+            return None;
+        }
+        let mut kept = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
+        let keys = std::mem::take(&mut self.keys).into_keys();
+        (self.table, self.rows) = (HashTable::new(), 0);
+        // Keys are numbered again as they are met: those without a row are dropped.
+        let mut ids = vec![None; keys.len()];
+        for block in std::mem::take(&mut self.blocks) {
+            for (row, (&window, &key)) in block.windows.iter().zip(&block.keys).enumerate() {
+                if window >= bound && key != NO_GROUP {
+                    let id = *ids[key as usize].get_or_insert_with(|| kept.keys.id_of(keys.get(key)));
+                    let slot = kept.slot_of(window, id) as usize;
+                    kept.merge_row(slot, &block, row);
+                }
+            }
+        }
+        *self = kept;
+        span
     }
 
     /// Drops all groups but those in `bucket`. Blocks are dropped one by one, so this needs little more memory.
