@@ -1,5 +1,9 @@
-//! Tests expressions whose texts would outgrow memory: a query is refused, an event is excluded from its view alone, and both
-//! layers exclude the same events, also after a restart.
+//! Tests expressions whose texts would outgrow memory: a query is refused, a row or an event is excluded from its view alone,
+//! and both layers exclude the same events, also after a restart.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use world::{World, encoded};
@@ -138,4 +142,123 @@ fn a_poison_event_is_excluded_from_its_view_alone_in_both_layers_and_after_resta
     assert_eq!(before(&world), after_run);
     assert_eq!(world.run("replaced", true)["state"], json!("published"));
     assert_eq!(before(&world), after_run);
+}
+
+const GROUPS: &str = "
+    CREATE STREAM texts (at TIMESTAMP, g STRING, t STRING) WITH (event_time = 'at');
+    CREATE VIEW longest AS SELECT window_start, g, COUNT(*) AS n, CONCAT(MAX(t), MAX(t), MAX(t), MAX(t)) AS four FROM texts
+        GROUP BY TUMBLE(at, INTERVAL '1' HOUR), g HAVING LENGTH(CONCAT(MAX(t), MAX(t), MAX(t))) > 0;";
+
+/// An event of the group `g` with a text of `bytes` bytes.
+fn text_event(g: &str, bytes: usize) -> String {
+    json!({"at": "2001-01-01T00:10:00Z", "g": g, "t": "x".repeat(bytes)}).to_string() + "\n"
+}
+
+/// The head and the body of a response, up to `until`.
+fn read_until(world: &World, path: &str, until: &str) -> String {
+    let mut socket = TcpStream::connect(world.url().trim_start_matches("http://")).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).expect("sent");
+    let (mut text, mut buffer) = (String::new(), vec![0; 1 << 16]);
+    while !text.contains(until) {
+        let count = socket.read(&mut buffer).expect("an event");
+        assert!(count > 0, "{}", &text[..text.len().min(1_000)]);
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    text
+}
+
+#[test]
+fn a_group_that_fails_is_excluded_and_named_in_every_layer_and_format_and_refuses_no_query() {
+    let world = World::new(GROUPS);
+    // Three times 300 KB are allowed, four times are not; three times 400 KB are not allowed either.
+    let body = text_event("short", 10) + &text_event("long", 300_000) + &text_event("outgrown", 400_000);
+    let answer = world.post("/v1/events/texts", body);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let check = |layer: &str| {
+        for order in ["", "&order_by=-four", "&order_by=four,g", "&measures=n"] {
+            let rows = world.rows("longest", &format!("{layer}{order}"));
+            let mut groups: Vec<_> = figures(&rows).into_iter().map(|row| row["g"].clone()).collect();
+            // NULL, where the text would be too long, is the smallest.
+            match order {
+                "&order_by=-four" => assert_eq!(groups, [json!("short"), json!("long")]),
+                "&order_by=four,g" => assert_eq!(groups, [json!("long"), json!("short")]),
+                _ => groups.sort_by_key(Value::to_string),
+            }
+            assert_eq!(groups.len(), 2, "{layer}{order}: {rows}");
+            assert_eq!(
+                (&rows["complete"], &rows["failed_rows"]["count"]),
+                (&json!(false), &json!(1)),
+                "{layer}{order}"
+            );
+            let reason = rows["failed_rows"]["reason"].as_str().expect("a reason");
+            assert!(reason.contains("text of more than 1048576 bytes"), "{reason}");
+            // The ledger balances: no event is missing.
+            assert_eq!((&rows["ledger"]["accepted"], &rows["ledger"].get("failed")), (&json!(3), &None));
+            if order.is_empty() {
+                let long = rows["rows"].as_array().expect("rows").iter().find(|row| row["g"] == "long").expect("there");
+                assert_eq!((&long["four"], &long["_overflow"]), (&Value::Null, &json!(["four"])), "{layer}");
+            }
+        }
+        let csv = read_until(&world, &format!("/v1/views/longest/rows.csv?measures=n{layer}"), "\r\n\r\n");
+        assert!(csv.contains("trueup-complete: false") && csv.contains("trueup-failed-rows: 1"), "{csv}");
+        // Only the group that fails is affected.
+        let others = world.rows("longest", &format!("&where={}{layer}", encoded("g <> 'outgrown'")));
+        assert_eq!((&others["complete"], others.get("failed_rows")), (&json!(true), None), "{layer}");
+    };
+    check("");
+    let first = read_until(&world, "/v1/views/longest/live?measures=n", "\"next\":");
+    assert!(first.contains("\"complete\":false") && first.contains("\"failed_rows\":{\"count\":1"), "{first}");
+    // Batch computes measures for the comparison by the same rule, so both layers are equal.
+    let run = world.run("longest", false);
+    assert_eq!(run["state"], json!("published"), "{run}");
+    let compared = world.get(&format!("/v1/views/longest/compare?version={}", run["version"])).json();
+    assert_eq!((&compared["rows_equal"], &compared["rows_compared"]), (&json!(3), &json!(3)), "{compared}");
+    check("");
+    check("&layer=batch");
+    // A filter of the client's own is the client's to change.
+    let filter = encoded("LENGTH(CONCAT(four, four)) > 0 OR n > 0");
+    assert_eq!(world.get(&format!("/v1/views/longest/rows.json?where={filter}")).status, 200, "NULL is short");
+    let metrics = world.get("/metrics").text;
+    assert!(metrics.contains("trueup_failed_rows_total{view=\"longest\"}"), "{metrics}");
+}
+
+#[test]
+fn differences_by_events_that_failed_in_one_layer_have_the_cause_failed() {
+    // The fold of the view panics in the speed layer, in each batch of events.
+    let mut world = World::with_environment(DEFINITIONS, &[("TRUEUP_PANIC_IN", "plain")]);
+    send(&world, event(1, "x", "A", "b") + &event(2, "x", "A", "b") + &event(70, "x", "A", "b"));
+    let live = world.rows("plain", "");
+    assert_eq!((&live["complete"], &live["ledger"]["failed"]), (&json!(false), &json!(3)), "{live}");
+    let (mut version, mut checked) = (Value::Null, Value::Null);
+    for (full, rows) in [(false, 2), (true, 2)] {
+        let run = world.run("plain", full);
+        assert_eq!(run["state"], json!("published"), "{run}");
+        if !full {
+            version = run["version"].clone();
+            checked = world.get(&format!("/v1/views/plain/compare?version={version}")).json();
+        }
+        assert_eq!(figures(&world.rows("plain", "")).len(), rows);
+    }
+    assert_eq!((&checked["causes"]["failed"], &checked["causes"]["unexplained"]), (&json!(2), &json!(0)), "{checked}");
+    assert!(checked["rows"].as_array().expect("rows").iter().all(|row| row["cause"] == "failed"), "{checked}");
+    let metrics = world.get("/metrics").text;
+    let of_cause = |line: &&str| line.starts_with("trueup_differing_values_total") && line.contains("\"failed\"");
+    let counted = metrics.lines().find(|line| of_cause(line) && line.contains("\"plain\"")).expect("counted");
+    assert!(counted.ends_with(" 2"), "{counted}");
+    // Both layers exclude an event of another view: that explains nothing, and nothing differs.
+    let other = world.run("replaced", false);
+    let compared = world.get(&format!("/v1/views/replaced/compare?version={}", other["version"])).json();
+    assert_eq!((&compared["causes"]["failed"], &compared["rows_compared"]), (&json!(0), &compared["rows_equal"]));
+    // The Delta table keeps the cause: another process reads it from there.
+    world.set_environment(&[]);
+    world.stop();
+    world.start();
+    let stored = world.get(&format!("/v1/views/plain/compare?version={version}")).json();
+    assert_eq!(stored["causes"], checked["causes"], "{stored}");
+    let (mut command, version) = (world.trueup(), version.to_string());
+    let shown = command.args(["compare", "plain", "--version", &version, "--url", world.url()]).output();
+    let shown = shown.expect("trueup runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("failed 2"), "{shown}");
 }

@@ -70,8 +70,9 @@ impl BatchMergeCache {
             return Ok(None);
         }
         let mut key = format!("{}\n{}\n{}\n", view.name, pinned.published.definition_hash, version.version);
-        let MergeSpec { windows, grain, dimensions, filter, .. } = spec;
-        write!(key, "{windows:?} {grain:?} {dimensions:?} {filter:?}").expect("a String takes everything");
+        let MergeSpec { windows, grain, dimensions, permitted, filter, .. } = spec;
+        write!(key, "{windows:?} {grain:?} {dimensions:?} {permitted:?} {filter:?}")
+            .expect("a String takes everything");
         let mut is_new = false;
         let merge = self.0.get_or_insert_with(&xxh3_128(key.as_bytes()), || {
             is_new = true;

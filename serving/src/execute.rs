@@ -21,7 +21,7 @@ use shared::window::{Window, WindowId};
 use crate::admission::QueryContext;
 use crate::approximate::exact_in;
 use crate::finality::{Finality, Judge};
-use crate::lazy_measures::{LazyMeasures, MeasuresError};
+use crate::lazy_measures::{FailedGroups, LazyMeasures, MeasuresError};
 use crate::live_windows::LiveWindows;
 use crate::order::page;
 use crate::pin::ViewPin;
@@ -59,6 +59,8 @@ pub struct QueryResult {
     pub finality: Vec<Finality>,
     /// The cursor of the next page, if there is one.
     pub next: Option<String>,
+    /// Rows that are excluded, because the HAVING of the view fails for them; `None`: none.
+    pub failed_groups: Option<FailedGroups>,
 }
 
 /// The reason why a query failed.
@@ -85,6 +87,11 @@ impl QueryResult {
     pub fn rows(&self) -> usize {
         self.layers.len()
     }
+
+    /// Returns whether the layers of `pinned` account for every event, and no row is excluded because it failed.
+    pub fn is_complete(&self, pinned: &ViewPin) -> bool {
+        pinned.complete && self.failed_groups.is_none()
+    }
 }
 
 /// Executes `query` on the state that was pinned for it. Blocks only while another query computes the same batch merge.
@@ -103,7 +110,10 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         None => merge_onto(&spec, None, &pinned.parts(query.layer), allowance)?,
     };
     let measures = LazyMeasures::new(view, &merged, allowance);
-    let mut rows = measures.having((0..merged.len() as u32).collect())?;
+    let (mut rows, failed_groups) = measures.having((0..merged.len() as u32).collect())?;
+    if let Some(failed) = &failed_groups {
+        report_failed(view, failed);
+    }
     if let Some(row_filter) = &query.request.row_filter {
         rows = measures.passing(rows, row_filter, dimensions)?;
     }
@@ -131,7 +141,14 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
         judge.judge(*bounds, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
     });
     let finality = finality.collect();
-    Ok(QueryResult { columns: columns((view, query), &merged, (&rows, &bounds), allowance)?, layers, finality, next })
+    let columns = columns((view, query), &merged, (&rows, &bounds), allowance)?;
+    Ok(QueryResult { columns, layers, finality, next, failed_groups })
+}
+
+fn report_failed(view: &View, failed: &FailedGroups) {
+    let (view, FailedGroups { count, reason }) = (&view.name, failed);
+    metrics::counter!("trueup_failed_rows_total", "view" => view.to_string()).increment(*count);
+    tracing::debug!(%view, rows = count, reason, "rows excluded from a result: the HAVING of the view failed");
 }
 
 fn bounds(view: &View, query: &BoundQuery, merged: &Merged, rows: &[u32]) -> Vec<WindowBounds> {

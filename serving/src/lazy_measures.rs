@@ -9,13 +9,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
+use serde::Serialize;
 use shared::evaluate::EvaluateError;
-use shared::evaluate::pieces::{evaluate_or_null, evaluate_within};
+use shared::evaluate::pieces::{NullableColumn, evaluate_or_null, evaluate_within};
 use shared::partial::finish::finish;
 use shared::partial::merge::Merged;
 use shared::partial::query_budget::QueryBudget;
 use shared::scalar::Scalar;
 use shared::view::View;
+use utoipa::ToSchema;
 
 /// The reason why a measure or a condition could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,14 @@ pub enum MeasuresError {
     Measures(#[from] EvaluateError),
     #[error("cannot read the columns: {0}")]
     Columns(#[from] ArrowError),
+}
+
+/// Rows that are in no result, because the HAVING of the view fails for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FailedGroups {
+    pub count: u64,
+    /// The error of the first of them.
+    pub reason: String,
 }
 
 /// The measures of every row of a merged table; each aggregate is finished once, when first read.
@@ -45,19 +55,26 @@ impl<'a> LazyMeasures<'a> {
         let expression = &self.view.measures[measure].expression;
         match expression.as_column() {
             Some(aggregate) => Ok(Arc::clone(self.aggregate(aggregate))),
-            // As it is shown: NULL where its text would be too long.
+            // As it is shown: NULL where it cannot be computed.
             None => {
-                Ok(evaluate_or_null(&[expression], &self.aggregates_of(expression)?, self.allowance)?.remove(0).column)
+                let table = self.aggregates_of(expression)?;
+                Ok(evaluate_or_null(&[expression], &table, self.allowance, self.merged.bytes())?.remove(0).column)
             }
         }
     }
 
-    /// Returns the rows that satisfy the view's HAVING.
-    pub fn having(&self, rows: Vec<u32>) -> Result<Vec<u32>, MeasuresError> {
-        match &self.view.having {
-            Some(having) => Ok(true_rows(rows, &self.evaluated(having, &self.aggregates_of(having)?)?)),
-            None => Ok(rows),
-        }
+    /// Returns the rows that satisfy the view's HAVING, and those for which it cannot be decided: they are excluded, like an
+    /// event for which an expression of the view fails.
+    pub fn having(&self, rows: Vec<u32>) -> Result<(Vec<u32>, Option<FailedGroups>), MeasuresError> {
+        let Some(having) = &self.view.having else { return Ok((rows, None)) };
+        let table = self.aggregates_of(having)?;
+        let NullableColumn { column, failed } =
+            evaluate_or_null(&[having], &table, self.allowance, self.merged.bytes())?.remove(0);
+        let failed = failed.map(|failed| {
+            let count = rows.iter().filter(|row| failed.rows.value(**row as usize)).count() as u64;
+            FailedGroups { count, reason: failed.reason }
+        });
+        Ok((true_rows(rows, &column), failed.filter(|failed| failed.count > 0)))
     }
 
     /// Returns the rows at which `condition` is true. Its columns are the view's dimensions, then its measures; `grouped` are

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::json_rows::RowWriter;
 use crate::execute::{ColumnRole, QueryResult, ResultColumn};
+use crate::lazy_measures::FailedGroups;
 use crate::pin::{Balance, ViewPin};
 use crate::query::{LayerChoice, Shape};
 
@@ -50,6 +51,9 @@ pub struct DocumentTail<'a> {
     as_of: Micros,
     complete: bool,
     ledger: LedgerCounts,
+    /// Rows that are excluded, because the HAVING of the view fails for them. Missing if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_rows: Option<&'a FailedGroups>,
     /// True if the limit cut off rows.
     truncated: bool,
     next: Option<&'a str>,
@@ -167,33 +171,34 @@ pub fn write(result: &QueryResult, about: &ResponseContext<'_>, shape: Shape) ->
     }
     out.push(b']');
     if shape == Shape::Document {
-        append_tail(result.next.as_deref(), about, &mut out);
+        append_tail(result, about, &mut out);
     }
     out
 }
 
 /// Writes the changes since an earlier result: new or changed rows, and the keys of rows that disappeared, both as JSON
 /// separated by commas; then the metadata of a document.
-pub fn write_change(changed: &[u8], gone: &[u8], next: Option<&str>, about: &ResponseContext<'_>) -> Vec<u8> {
+pub fn write_change(changed: &[u8], gone: &[u8], result: &QueryResult, about: &ResponseContext<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(changed.len() + gone.len() + 512);
     for (before, list) in [(&b"{\"rows\":["[..], changed), (b"],\"gone\":[", gone)] {
         out.extend_from_slice(before);
         out.extend_from_slice(list);
     }
     out.push(b']');
-    append_tail(next, about, &mut out);
+    append_tail(result, about, &mut out);
     out
 }
 
 /// Ends the open object with the metadata.
-fn append_tail(next: Option<&str>, about: &ResponseContext<'_>, out: &mut Vec<u8>) {
-    let pinned = about.pinned;
+fn append_tail(result: &QueryResult, about: &ResponseContext<'_>, out: &mut Vec<u8>) {
+    let (pinned, next) = (about.pinned, result.next.as_deref());
     let tail = DocumentTail {
         seam: Seam::of(&pinned.published),
         watermark: pinned.speed.watermark,
         as_of: about.as_of,
-        complete: pinned.complete,
+        complete: result.is_complete(pinned),
         ledger: LedgerCounts::from(&pinned.balance),
+        failed_rows: result.failed_groups.as_ref(),
         truncated: next.is_some(),
         next,
     };

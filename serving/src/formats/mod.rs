@@ -114,6 +114,7 @@ mod tests {
             layers: vec![Layers::SPEED, Layers::BATCH, Layers(3)],
             finality: vec![Finality::Open; 3],
             next: None,
+            failed_groups: None,
         }
     }
 

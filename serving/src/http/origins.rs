@@ -63,8 +63,15 @@ impl Origins {
             true => AllowOrigin::any(),
             false => AllowOrigin::list(self.named.iter().cloned()),
         };
-        let own =
-            ["trueup-version", "trueup-seam", "trueup-watermark", "trueup-as-of", "trueup-complete", "trueup-next"];
+        let own = [
+            "trueup-version",
+            "trueup-seam",
+            "trueup-watermark",
+            "trueup-as-of",
+            "trueup-complete",
+            "trueup-failed-rows",
+            "trueup-next",
+        ];
         let own = own.into_iter().map(HeaderName::from_static);
         let layer = CorsLayer::new().allow_origin(allowed);
         if self.named.is_empty() && !self.all {

@@ -98,7 +98,7 @@ fn speed_unavailable(error: &SpeedError) -> Problem {
 
 fn past_refused(error: &PastError) -> Problem {
     let (code, layer) = match error {
-        PastError::Gone { .. } => (Code::VersionGone, ""),
+        PastError::Gone { .. } | PastError::FileGone { .. } => (Code::VersionGone, ""),
         PastError::Unknown { .. } | PastError::Before { .. } | PastError::Nothing(_) => (Code::UnknownVersion, ""),
         PastError::NotUnderstood { .. } => (Code::DefinitionNotUnderstood, ""),
         PastError::Unreadable(_) => (Code::BatchUnavailable, "batch: "),

@@ -18,12 +18,12 @@ use super::refusal::invalid_parameter;
 use super::response_cache::ResponseCache;
 use crate::admission::QueryContext;
 use crate::entity_tag::EntityTag;
-use crate::execute::execute;
+use crate::execute::{QueryResult, execute};
 use crate::formats::json::ResponseContext;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Arrival, PinnedQuery, ReadError, ViewPin, pin};
-use crate::query::Shape;
 use crate::query::bound::BoundQuery;
+use crate::query::{Query, Shape};
 use crate::response_budget::ResponseBudget;
 use crate::state::ServingState;
 
@@ -34,6 +34,7 @@ const VERSION: HeaderName = HeaderName::from_static("trueup-version");
 const SEAM: HeaderName = HeaderName::from_static("trueup-seam");
 const WATERMARK: HeaderName = HeaderName::from_static("trueup-watermark");
 const COMPLETE: HeaderName = HeaderName::from_static("trueup-complete");
+const FAILED_ROWS: HeaderName = HeaderName::from_static("trueup-failed-rows");
 const AS_OF: HeaderName = HeaderName::from_static("trueup-as-of");
 const TRUNCATED: HeaderName = HeaderName::from_static("trueup-truncated");
 const NEXT: HeaderName = HeaderName::from_static("trueup-next");
@@ -171,7 +172,8 @@ async fn outcome(
 fn runs_inline(query: &BoundQuery, pinned: &ViewPin) -> bool {
     let view = pinned.published.view.as_ref();
     let composed = view.measures.iter().any(|m| m.expression.as_column().is_none());
-    let filtered = query.request.filter.is_some() || query.request.row_filter.is_some() || view.having.is_some();
+    let Query { permitted, filter, row_filter, .. } = &query.request;
+    let filtered = [permitted, filter, row_filter, &view.having].into_iter().any(Option::is_some);
     !filtered && !composed && pinned.work(query) <= INLINE_ROWS_MAX
 }
 
@@ -194,12 +196,12 @@ fn write(
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    describe(pinned, as_of, result.next.as_deref(), &mut headers);
+    describe(pinned, &result, as_of, &mut headers);
     Ok(CompleteResponse { headers, body: body.into() })
 }
 
 /// Adds the metadata of a result as headers, for formats whose body has no room for it.
-fn describe(pinned: &ViewPin, as_of: Micros, next: Option<&str>, headers: &mut HeaderMap) {
+fn describe(pinned: &ViewPin, result: &QueryResult, as_of: Micros, headers: &mut HeaderMap) {
     let mut insert = |name, text: String| {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
@@ -214,9 +216,12 @@ fn describe(pinned: &ViewPin, as_of: Micros, next: Option<&str>, headers: &mut H
         insert(WATERMARK, watermark.to_string());
     }
     insert(AS_OF, as_of.to_string());
-    insert(COMPLETE, pinned.complete.to_string());
-    insert(TRUNCATED, next.is_some().to_string());
-    if let Some(next) = next {
-        insert(NEXT, next.to_owned());
+    insert(COMPLETE, result.is_complete(pinned).to_string());
+    if let Some(failed) = &result.failed_groups {
+        insert(FAILED_ROWS, failed.count.to_string());
+    }
+    insert(TRUNCATED, result.next.is_some().to_string());
+    if let Some(next) = &result.next {
+        insert(NEXT, next.clone());
     }
 }

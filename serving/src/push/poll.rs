@@ -148,8 +148,7 @@ fn compute(
     let layout = names.collect::<Vec<_>>().join(",") + &pinned.published.definition_hash;
     let (rows, changes) = before.rows.next(&result);
     let is_first = before.layout != layout;
-    let change =
-        (!is_first).then(|| json::write_change(&changes.changed, &changes.gone, result.next.as_deref(), &about));
+    let change = (!is_first).then(|| json::write_change(&changes.changed, &changes.gone, &result, &about));
     let snapshot = json::write(&result, &about, Shape::Document);
     Ok((LastPoll { tag: Some(tag), rows, layout, share: before.share }, FeedUpdate { snapshot, change }))
 }

@@ -89,6 +89,7 @@ impl BoundQuery {
             precision: Precision::Sketch,
             dimensions,
             horizon: self.horizon,
+            permitted: self.request.permitted.as_ref(),
             filter: self.request.filter.as_ref(),
         }
     }

@@ -97,6 +97,8 @@ pub struct Query {
     pub to: i64,
     /// The instant at which the window of SLIDE ends; `None` for all other views.
     pub as_of: Option<AsOf>,
+    /// Over the view's dimensions: the groups that the principal may read.
+    pub permitted: Option<Scalar>,
     /// Over the view's dimensions: the groups to merge.
     pub filter: Option<Scalar>,
     /// Over the view's dimensions, and after them its measures: the rows to return.
@@ -154,7 +156,8 @@ impl Query {
             from,
             to,
             as_of,
-            filter: predicate::both(permitted, filter.groups),
+            permitted,
+            filter: filter.groups,
             row_filter: filter.rows,
             dimensions,
             grain,

@@ -1,6 +1,6 @@
 //! Parses `where`: one BOOLEAN expression of the dialect over the view's dimensions and measures.
 
-use shared::scalar::{Node, Scalar};
+use shared::scalar::Scalar;
 use shared::sql::{QueryFilter, SqlError, parse_predicate, parse_query_filter};
 use shared::types::DataType;
 use shared::view::View;
@@ -40,16 +40,6 @@ pub fn parse(view: &View, grouped: &[usize], text: &str) -> Result<QueryFilter, 
 pub fn row_filter(view: &View, text: &str) -> Result<Scalar, QueryError> {
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| (d.name.clone(), d.expression.data_type)).collect();
     parse_predicate(text, &dimensions).map_err(|error| QueryError::RowFilter(error.message().to_owned()))
-}
-
-/// Returns the condition that both hold.
-pub fn both(one: Option<Scalar>, other: Option<Scalar>) -> Option<Scalar> {
-    match (one, other) {
-        (Some(one), Some(other)) => {
-            Some(Scalar { node: Node::And(Box::new(one), Box::new(other)), data_type: DataType::Boolean })
-        }
-        (one, other) => one.or(other),
-    }
 }
 
 type Columns = [(String, DataType)];

@@ -15,7 +15,7 @@ use arrow::datatypes::DataType as ArrowType;
 use super::meter::TextBounds;
 use super::{EvaluateError, attempt};
 use crate::limits::EVALUATION_BYTES_MAX;
-use crate::partial::query_budget::QueryBudget;
+use crate::partial::query_budget::{Exceeded, QueryBudget};
 use crate::scalar::Scalar;
 
 /// Largest cost of a piece of more than one row: nodes of the expressions, times rows and 32 bytes of their texts. That is
@@ -120,48 +120,71 @@ pub fn evaluate_within(
     pieces.iter().map(|pieces| joined(pieces)).collect()
 }
 
-/// A column in which values that cannot be built are NULL.
+/// A column in which the values that cannot be computed are NULL.
 #[derive(Debug)]
-pub struct Outgrown {
+pub struct NullableColumn {
     pub column: ArrayRef,
-    /// The rows whose expression exceeds the bounds of texts; `None`: none.
-    pub rows: Option<BooleanBuffer>,
+    /// `None`: no row failed.
+    pub failed: Option<FailedRows>,
 }
 
-/// Evaluates `scalars` over `rows`. Where one exceeds the bounds of texts its value is NULL, as other values that do not fit.
+/// The rows of a column for which its expression fails.
+#[derive(Debug, Clone)]
+pub struct FailedRows {
+    pub rows: BooleanBuffer,
+    /// The error of the first of them.
+    pub reason: String,
+}
+
+/// Evaluates `scalars` over `rows` for a query that holds `held_bytes` already. Where one fails for a row its value is NULL, as
+/// other values that do not fit: which rows fail depends on each row alone, so every layer gets the same.
 ///
-/// Errors: the results exceed the query's memory, the query is over, or Polars fails.
+/// Errors: the results exceed the query's memory, or the query is over.
 pub fn evaluate_or_null(
     scalars: &[&Scalar],
     rows: &RecordBatch,
     query: &QueryBudget,
-) -> Result<Vec<Outgrown>, EvaluateError> {
-    match evaluate_within(scalars, rows, query, 0) {
-        Ok(columns) => Ok(columns.into_iter().map(|column| Outgrown { column, rows: None }).collect()),
+    held_bytes: usize,
+) -> Result<Vec<NullableColumn>, EvaluateError> {
+    match evaluate_within(scalars, rows, query, held_bytes) {
+        Ok(columns) => Ok(columns.into_iter().map(|column| NullableColumn { column, failed: None }).collect()),
         // Most expressions never fail, so they are evaluated one by one only if one has.
-        Err(error) if error.is_too_large() => scalars.iter().map(|scalar| one_or_null(scalar, rows, query)).collect(),
+        Err(error) if error.is_of_rows() => {
+            scalars.iter().map(|scalar| one_or_null(scalar, rows, query, held_bytes)).collect()
+        }
         Err(error) => Err(error),
     }
 }
 
-fn one_or_null(scalar: &Scalar, rows: &RecordBatch, query: &QueryBudget) -> Result<Outgrown, EvaluateError> {
-    let mut outgrown = vec![false; rows.num_rows()];
-    let (mut pieces, mut bytes) = (Vec::new(), 0);
-    let texts = TextBounds { piece_bytes_max: query.bytes_max.min(EVALUATION_BYTES_MAX), ..TextBounds::DEFAULT };
-    evaluate_pieces(&[scalar], rows, EvaluationLimits { texts, query }, &mut |piece| {
+fn one_or_null(
+    scalar: &Scalar,
+    rows: &RecordBatch,
+    query: &QueryBudget,
+    held_bytes: usize,
+) -> Result<NullableColumn, EvaluateError> {
+    let mut failed = vec![false; rows.num_rows()];
+    let mut first = None;
+    let (mut pieces, mut bytes) = (Vec::new(), held_bytes);
+    let piece_bytes_max = query.bytes_max.saturating_sub(held_bytes).min(EVALUATION_BYTES_MAX);
+    let texts = TextBounds { piece_bytes_max, ..TextBounds::DEFAULT };
+    evaluate_pieces::<EvaluateError>(&[scalar], rows, EvaluationLimits { texts, query }, &mut |piece| {
         for FailedRow { row, reason } in piece.failed {
-            match reason.is_too_large() {
-                true => outgrown[row] = true,
-                false => return Err(reason),
+            // The row may fit the memory of a larger query: then it is the query that is too large, and not the row.
+            if matches!(reason, EvaluateError::TooLarge { bytes_max } if bytes_max < EVALUATION_BYTES_MAX) {
+                return Err(Exceeded::Bytes { bytes_max: query.bytes_max }.into());
             }
+            failed[row] = true;
+            first.get_or_insert_with(|| reason.to_string());
         }
         bytes += piece.columns.iter().map(text_bytes).sum::<usize>();
         pieces.extend(piece.columns);
         Ok(query.check(bytes)?)
     })?;
-    let rows = BooleanBuffer::from(outgrown);
-    let column = nullif(&joined(&pieces)?, &BooleanArray::new(rows.clone(), None))?;
-    Ok(Outgrown { column, rows: (rows.count_set_bits() > 0).then_some(rows) })
+    let column = joined(&pieces)?;
+    let Some(reason) = first else { return Ok(NullableColumn { column, failed: None }) };
+    let rows = BooleanBuffer::from(failed);
+    let column = nullif(&column, &BooleanArray::new(rows.clone(), None))?;
+    Ok(NullableColumn { column, failed: Some(FailedRows { rows, reason }) })
 }
 
 /// Returns the pieces of a column, of which there is at least one, as one.

@@ -16,7 +16,7 @@ use arrow::datatypes::{Field, Schema, i256};
 pub use self::bounds::Bounds;
 use crate::double::canonical_column;
 use crate::evaluate::EvaluateError;
-use crate::evaluate::pieces::{Outgrown, evaluate_or_null};
+use crate::evaluate::pieces::{NullableColumn, evaluate_or_null};
 use crate::limits::MEASURES_BYTES_MAX;
 use crate::partial::query_budget::QueryBudget;
 use crate::partial::sketch::Width;
@@ -69,7 +69,7 @@ pub fn finish_measures_within(
         let schema = Schema::new(view.aggregates.iter().enumerate().map(field).collect::<Vec<_>>());
         let columns = aggregates.iter().map(|f| Arc::clone(&f.column)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        evaluate_or_null(&composed, &RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?, query)?
+        evaluate_or_null(&composed, &RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?, query, 0)?
     }
     .into_iter();
     let measures = view.measures.iter().map(|measure| match measure.expression.as_column() {
@@ -81,9 +81,9 @@ pub fn finish_measures_within(
                     overflowed = Some(overflowed.as_ref().map_or_else(|| theirs.clone(), |ours| ours | theirs));
                 }
             });
-            let Outgrown { column, rows } = computed.next().expect("one column per composed measure");
-            if let Some(outgrown) = rows {
-                overflowed = Some(overflowed.map_or_else(|| outgrown.clone(), |ours| &ours | &outgrown));
+            let NullableColumn { column, failed } = computed.next().expect("one column per composed measure");
+            if let Some(failed) = failed {
+                overflowed = Some(overflowed.map_or_else(|| failed.rows.clone(), |ours| &ours | &failed.rows));
             }
             let column = canonical_column(column);
             let bounds = bounds::of_composed(view, states, &aggregates, (&measure.expression, &column), query)?;

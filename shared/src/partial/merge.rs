@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::evaluate::EvaluateError;
-use crate::evaluate::pieces::evaluate_within;
+use crate::evaluate::pieces::{evaluate_or_null, evaluate_within};
 use crate::horizon::Horizon;
 use crate::partial::block::{Block, Part};
 use crate::partial::bucket::Bucket;
@@ -28,6 +28,7 @@ use crate::time::Micros;
 use crate::view::{Precision, View};
 use crate::window::{Grid, Window, WindowId};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
@@ -64,7 +65,7 @@ impl<'a> MergeSpec<'a> {
     /// Returns the spec of all windows of `view` with the given dimensions, as they are.
     pub fn whole(view: &'a View, dimensions: &'a [usize], precision: Precision) -> MergeSpec<'a> {
         let (windows, grain) = (WindowId::EVERY, Grain::Window);
-        MergeSpec { view, windows, grain, precision, dimensions, horizon: Horizon::NONE, filter: None }
+        MergeSpec { view, windows, grain, precision, dimensions, horizon: Horizon::NONE, permitted: None, filter: None }
     }
 
     /// Returns the id of the first window that the speed layer contributes to; `None`: it contributes to all.
@@ -114,6 +115,9 @@ pub struct MergeSpec<'a> {
     pub dimensions: &'a [usize],
     /// For frozen windows the rows of the speed layer are excluded.
     pub horizon: Horizon,
+    /// Over the view's dimensions: the groups that the client may read. Other groups have no effect on the result, and none
+    /// on whether `filter` can be evaluated.
+    pub permitted: Option<&'a Scalar>,
     /// Over the view's dimensions; groups for which it is not true are excluded.
     pub filter: Option<&'a Scalar>,
 }
@@ -522,7 +526,7 @@ fn keys_in_use(spec: &MergeSpec<'_>, part: &Part, candidates: usize) -> Vec<u32>
     all.filter(|key| used[*key as usize]).collect()
 }
 
-/// For every key of `part` its number in `index`; [`NO_GROUP`] where the filter is not true, and for keys not in `ids`.
+/// For every key of `part` its number in `index`; [`NO_GROUP`] where the filters are not true, and for keys not in `ids`.
 fn translate(
     spec: &MergeSpec<'_>,
     part: &Part,
@@ -532,19 +536,18 @@ fn translate(
     allowance: &QueryBudget,
 ) -> Result<Vec<u32>, MergeError> {
     let mut translation = vec![NO_GROUP; part.keys.len()];
-    let mut keep: Option<BooleanArray> = None;
+    let mut keep: Option<Vec<bool>> = None;
     let mut encoded: Option<arrow::row::Rows> = None;
     let subset = !whole_key && !spec.dimensions.is_empty();
-    if subset || spec.filter.is_some() {
+    if subset || spec.filter.is_some() || spec.permitted.is_some() {
         let columns = part.layout.decode(ids.iter().map(|id| part.keys.get(*id)))?;
         let held_bytes = index.bytes();
-        let mask = |filter| mask(spec.view, &columns, (filter, ids.len()), allowance, held_bytes);
-        keep = spec.filter.map(mask).transpose()?;
+        keep = kept_groups(spec, &columns, ids.len(), allowance, held_bytes)?;
         let kept: Vec<ArrayRef> = spec.dimensions.iter().map(|d| Arc::clone(&columns[*d])).collect();
         encoded = subset.then(|| layout.encode(&kept)).transpose()?;
     }
     for (at, id) in ids.iter().enumerate() {
-        if keep.as_ref().is_some_and(|mask| !(mask.is_valid(at) && mask.value(at))) {
+        if keep.as_ref().is_some_and(|keep| !keep[at]) {
             continue;
         }
         translation[*id as usize] = match &encoded {
@@ -556,19 +559,38 @@ fn translate(
     Ok(translation)
 }
 
-fn mask(
-    view: &View,
+/// Returns which of `rows` groups, whose dimensions are `columns`, pass both filters; `None`: there are no filters.
+fn kept_groups(
+    spec: &MergeSpec<'_>,
     columns: &[ArrayRef],
-    (filter, rows): (&Scalar, usize),
+    rows: usize,
     allowance: &QueryBudget,
     held_bytes: usize,
-) -> Result<BooleanArray, MergeError> {
-    let fields: Vec<Field> =
-        view.dimensions.iter().map(|d| Field::new(&d.name, d.expression.data_type.arrow(), true)).collect();
+) -> Result<Option<Vec<bool>>, MergeError> {
+    if spec.permitted.is_none() && spec.filter.is_none() {
+        return Ok(None);
+    }
+    let dimensions = spec.view.dimensions.iter();
+    let fields: Vec<Field> = dimensions.map(|d| Field::new(&d.name, d.expression.data_type.arrow(), true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns.to_vec(), &options)?;
-    let column = evaluate_within(&[filter], &batch, allowance, held_bytes)?.remove(0);
-    Ok(BooleanArray::from(column.to_data()))
+    let mut groups = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns.to_vec(), &options)?;
+    let mut kept: Vec<usize> = (0..rows).collect();
+    let is_true = |mask: &BooleanArray, row: usize| mask.is_valid(row) && mask.value(row);
+    if let Some(permitted) = spec.permitted {
+        // A group for which it cannot be evaluated is not permitted; the failure must not be seen from outside.
+        let column = evaluate_or_null(&[permitted], &groups, allowance, held_bytes)?.remove(0).column;
+        let mask = BooleanArray::from(column.to_data());
+        groups = filter_record_batch(&groups, &mask)?;
+        kept.retain(|row| is_true(&mask, *row));
+    }
+    if let Some(filter) = spec.filter {
+        let mask = BooleanArray::from(evaluate_within(&[filter], &groups, allowance, held_bytes)?.remove(0).to_data());
+        let mut row = 0..;
+        kept.retain(|_| row.next().is_some_and(|row| is_true(&mask, row)));
+    }
+    let mut keep = vec![false; rows];
+    kept.into_iter().for_each(|row| keep[row] = true);
+    Ok(Some(keep))
 }
 
 #[cfg(test)]

@@ -89,7 +89,10 @@ impl QueryResult {
             .collect();
         if !overflowed.is_empty() {
             let names: Vec<&str> = overflowed.into_iter().collect();
-            lines.push(format!("warning: values that overflow their type are NULL in {}", names.join(", ")));
+            lines.push(format!(
+                "warning: values that overflow their type, or cannot be computed, are NULL in {}",
+                names.join(", ")
+            ));
         }
         lines.extend(warnings(self.complete, self.next.as_deref()));
         lines.join("\n")
@@ -98,7 +101,8 @@ impl QueryResult {
 
 /// Returns what a user must know in every format: that the result is incomplete, or that it has more rows.
 pub fn warnings(complete: bool, next: Option<&str>) -> Vec<String> {
-    let incomplete = "warning: the result does not account for every accepted event; see /v1/streams/STREAM/failed and the server's log";
+    let incomplete = "warning: the result is incomplete: events or rows are excluded; see /v1/streams/STREAM/failed, \
+                      failed_rows of -o json, and the server's log";
     let more = next.map(|next| format!("more rows: --cursor '{next}', or a higher --limit"));
     (!complete).then(|| incomplete.to_owned()).into_iter().chain(more).collect()
 }

@@ -121,6 +121,7 @@ impl Slices<'_> {
             precision,
             dimensions: &dimensions,
             horizon: Horizon::NONE,
+            permitted: None,
             filter: None,
         };
         let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();

@@ -143,11 +143,25 @@ fn values_that_cannot_be_built_are_null_and_flagged() {
     let half = "x".repeat(EVALUATED_TEXT_BYTES_MAX / 2 + 1);
     let rows = texts(&[&["a", &half, "b"]]);
     let (doubled, length) = (text_of("CONCAT(a, a)"), condition("LENGTH(a) = 1"));
-    let columns = evaluate_or_null(&[&doubled, &length], &rows, &QueryBudget::unlimited()).expect("evaluates");
+    let columns = evaluate_or_null(&[&doubled, &length], &rows, &QueryBudget::unlimited(), 0).expect("evaluates");
     assert_eq!(columns[0].column.as_string_view().iter().collect::<Vec<_>>(), [Some("aa"), None, Some("bb")]);
-    let flagged = columns[0].rows.as_ref().expect("one is flagged");
-    assert_eq!(flagged.iter().collect::<Vec<_>>(), [false, true, false]);
-    assert!(columns[1].rows.is_none() && columns[1].column.null_count() == 0, "the other expression is whole");
+    let flagged = columns[0].failed.as_ref().expect("one is flagged");
+    assert_eq!(flagged.rows.iter().collect::<Vec<_>>(), [false, true, false]);
+    assert!(flagged.reason.contains("a text of more than"), "{}", flagged.reason);
+    assert!(columns[1].failed.is_none() && columns[1].column.null_count() == 0, "the other expression is whole");
+}
+
+#[test]
+fn values_that_exceed_the_rest_of_the_memory_of_a_query_fail_the_query_and_not_their_row() {
+    // Fits the bounds of texts, but not a small query: whether a row fails must not depend on the query.
+    let long = "x".repeat(EVALUATED_TEXT_BYTES_MAX / 2);
+    let rows = texts(&[&["a", &long]]);
+    let doubled = text_of("CONCAT(a, a)");
+    let small = QueryBudget { bytes_max: EVALUATED_TEXT_BYTES_MAX / 4, ..QueryBudget::unlimited() };
+    let refused = evaluate_or_null(&[&doubled], &rows, &small, 0);
+    assert!(matches!(refused, Err(EvaluateError::Exceeded(Exceeded::Bytes { .. }))), "{refused:?}");
+    let large = QueryBudget::unlimited();
+    assert!(evaluate_or_null(&[&doubled], &rows, &large, 0).expect("evaluates")[0].failed.is_none());
 }
 
 const POISON: &str = "CREATE STREAM s (at TIMESTAMP, a STRING, b STRING, c STRING) WITH (event_time = 'at');

@@ -79,7 +79,7 @@ pub(super) fn of_composed(
         }
         let options = RecordBatchOptions::new().with_row_count(Some(column.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
-        let value = evaluate_or_null(&[expression], &batch, query)?.remove(0).column;
+        let value = evaluate_or_null(&[expression], &batch, query, 0)?.remove(0).column;
         bounded = and(&bounded, &is_finite(&value)?)?;
         // Where a side is NULL nothing is chosen; such rows have no bounds anyway.
         low = zip(&lt(&value, &low)?, &value, &low)?;

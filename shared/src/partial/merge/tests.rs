@@ -196,7 +196,7 @@ proptest! {
             rest = right;
         }
         parts.push(part(&view, rest));
-        let spec = MergeSpec { view: &view, windows: WindowId(from)..WindowId(from + length), grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, windows: WindowId(from)..WindowId(from + length), grain, precision: Precision::Sketch, dimensions: &dimensions, horizon: Horizon::NONE, permitted: None, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         // A merge can be reused with any further parts.
@@ -318,7 +318,7 @@ proptest! {
         }
         let windows = window.ids_starting_in(Micros(from), Micros(from + length));
         let (grain, precision) = (Grain::Window, Precision::Sketch);
-        let spec = MergeSpec { view: &view, windows, grain, precision, dimensions: &[0], horizon: Horizon::NONE, filter: None };
+        let spec = MergeSpec { view: &view, windows, grain, precision, dimensions: &[0], horizon: Horizon::NONE, permitted: None, filter: None };
         let sources: Vec<_> = parts.iter().map(|p| (p, Layers::SPEED)).collect();
         let merged = merge(&spec, &sources).expect("merges");
         let bounds = codec::window_bounds(&view, &merged.windows, &merged.lasts);
@@ -353,6 +353,7 @@ fn a_merge_keeps_within_its_budget() {
         precision: Precision::Sketch,
         dimensions: &[0, 1],
         horizon: Horizon::NONE,
+        permitted: None,
         filter: None,
     };
     let merged =
