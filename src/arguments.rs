@@ -259,7 +259,7 @@ pub struct Ingest {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  trueup repair flights --data data\n  trueup repair flights --data data --apply")]
 pub struct Repair {
-    /// Stream whose archive to check
+    /// Stream whose archive to check, or view whose table to check
     pub stream: StreamName,
     /// Folder or URL of the archive, as for `trueup serve` [default: data]
     #[arg(long, value_name = "DIR_OR_URL")]

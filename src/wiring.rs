@@ -85,7 +85,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     log_age::refuse_log_older_than_lake(&base, &intake).await?;
     let (views, loaded) = layers::load_views(&base, &definitions.views).await?;
     let (archives, speed) = layers::start_event_flow(&base, &intake, &loaded, settings.archiver()).await?;
-    let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings)?;
+    let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch };
 

@@ -1,4 +1,4 @@
-//! Tests in the real program that a lake recovers from lost files, that a raised horizon brings no duplicates back, and that
+//! Tests in the real program that archives and views recover from lost files, that a raised horizon brings no duplicates back, and that
 //! a stored declaration that cannot be read refuses the start.
 
 use std::path::PathBuf;
@@ -122,4 +122,85 @@ fn stored_declaration_that_cannot_be_read_refuses_the_start() {
     let (code, refused) = world.start_refused();
     assert_eq!(code, Some(1), "{refused}");
     assert!(refused.contains("cannot read the declaration stored in events/s"), "{refused}");
+}
+
+/// The Parquet files of a table of the view `daily`, of one day.
+fn files_of_view(world: &World, table: &str, day: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![world.store().join("lake").join(table).join("daily")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let is_of_day = path.to_string_lossy().contains(day) && !path.to_string_lossy().contains("_delta_log");
+            match path.is_dir() {
+                true => folders.push(path),
+                false if is_of_day && path.extension().is_some_and(|e| e == "parquet") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn lost_files_of_a_view_are_computed_again_by_a_full_run_and_past_versions_say_that_they_are_gone() {
+    let mut world = World::new(DEFINITIONS);
+    assert_eq!(world.post("/v1/events/s", events(0..9)).status, 200);
+    assert_eq!(world.run("daily", false)["version"], json!(1));
+    let lost = files_of_view(&world, "views", "2001-01-02");
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    // Rows in memory need no file; the next process has to read it.
+    assert_eq!(world.stop(), Some(0));
+    std::fs::remove_file(&lost[0]).expect("deleted");
+    world.start();
+    let broken = world.get("/v1/views/daily/rows");
+    let detail = broken.json()["detail"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((broken.status, &broken.json()["code"]), (503, &json!("batch_unavailable")), "{detail}");
+    assert!(detail.contains("is gone") && detail.contains("trueup batch run daily --full"), "{detail}");
+    assert_eq!(world.rows("daily", "&from=2001-01-03")["rows"][0]["c"], json!(3), "other dates are not affected");
+    let (code, listed) = repair(&world, "daily", &[]);
+    assert!(code == Some(1) && listed.contains("2001-01-02: 1 file missing, with 1 row"), "{listed}");
+    assert!(listed.contains("trueup batch run daily --full"), "{listed}");
+    // A run that has to read it says the same, and is not retried.
+    assert_eq!(world.post("/v1/events/s", events(3..4).replace("e3", "new")).status, 200);
+    let run = world.run("daily", false);
+    let error = run["error"].as_str().unwrap_or_default();
+    assert!(run["state"] == json!("failed") && error.contains("trueup batch run daily --full"), "{run}");
+    assert_eq!(run["retry_at"], Value::Null, "{run}");
+
+    let run = world.run("daily", true);
+    assert_eq!(run["state"], json!("published"), "{run}");
+    assert_eq!((counted(&world, ""), counted(&world, "&layer=batch")), (10, 10));
+    let compared = world.get(&format!("/v1/views/daily/compare?version={}", run["version"]));
+    assert_eq!((compared.status, &compared.json()["code"]), (404, &json!("no_comparison")), "{}", compared.text);
+    let past = world.get("/v1/views/daily/rows?version=1");
+    assert_eq!((past.status, &past.json()["code"]), (410, &json!("version_gone")), "{}", past.text);
+    assert!(past.json()["detail"].as_str().is_some_and(|detail| detail.contains("is gone")), "{}", past.text);
+    let (code, whole) = repair(&world, "daily", &[]);
+    assert!(code == Some(0) && whole.contains("none of them missing"), "{whole}");
+    assert_eq!(world.run("daily", false)["state"], json!("published"), "and so do incremental runs");
+    // Also in the next process.
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    assert_eq!((counted(&world, ""), counted(&world, "&layer=batch")), (10, 10));
+    assert_eq!(world.get("/v1/views/daily/rows?version=1").status, 410);
+}
+
+#[test]
+fn a_lost_comparison_is_missing_and_nothing_else() {
+    let mut world = World::new(DEFINITIONS);
+    for ids in [0..9, 9..12] {
+        assert_eq!(world.post("/v1/events/s", events(ids)).status, 200);
+        assert_eq!(world.run("daily", false)["state"], json!("published"));
+    }
+    assert_eq!(world.stop(), Some(0));
+    let comparisons = files_of_view(&world, "reconciliations", "");
+    assert_eq!(comparisons.len(), 2, "{comparisons:?}");
+    comparisons.iter().for_each(|path| std::fs::remove_file(path).expect("deleted"));
+    world.start();
+    assert_eq!(world.get("/v1/views/daily/compare").json()["code"], json!("no_comparison"));
+    assert_eq!(world.get("/v1/views/daily/drift").status, 200);
+    assert_eq!(world.get("/v1/views/daily/versions").status, 200);
+    assert_eq!(world.post("/v1/events/s", events(12..15)).status, 200);
+    assert_eq!(world.run("daily", false)["state"], json!("published"));
+    assert_eq!(world.get("/v1/views/daily/compare").status, 200);
 }

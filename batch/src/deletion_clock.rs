@@ -9,15 +9,24 @@
 //!
 //! As long as it is not, deletions use `max(trusted + passed, newest event)` instead. A clock that is ahead and stays so for
 //! `CLOCK_BELIEVED_AFTER` is believed: it was the trusted time that was wrong, for instance after a long standstill.
+//!
+//! A process starts with the trusted time that the one before noted. If there is no note, as on another machine, the lake is
+//! the evidence: the last version of a view, the last commit of an archive, and the newest event. Versions and commits were
+//! dated by some clock, which may be the one in question, so the newest event bounds them:
+//!
+//! ```text
+//! trusted at the start = min(now, max(last publish, last archive commit), newest event)
+//! ```
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lake::DataFile;
+use lake::{DataFile, Lake, LakeError, TablePath};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::limits::{CLOCK_AHEAD_MAX_MS, CLOCK_BELIEVED_AFTER_MS};
+use shared::stream::Stream;
 use shared::time::{MICROS_PER_SECOND, Micros};
 
 /// How far the clock may drift from the time that passes without having been set.
@@ -32,6 +41,52 @@ pub struct DeletionClock {
     /// Keeps the trusted time across restarts; `None`: it is not kept.
     note: Option<PathBuf>,
     trust: Mutex<Trust>,
+}
+
+/// What a lake says about the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LakeEvidence {
+    /// When the last version of any view was published.
+    pub published: Option<Micros>,
+    /// When the archive of any stream was last changed.
+    pub archived: Option<Micros>,
+    /// The time of the newest archived event of any stream.
+    pub newest_event: Option<Micros>,
+}
+
+impl LakeEvidence {
+    /// Reads the evidence of a lake, of which `published` is known. Tables that cannot be read are skipped.
+    pub async fn read(lake: &Lake, streams: &[Arc<Stream>], published: Option<Micros>) -> LakeEvidence {
+        let mut evidence = LakeEvidence { published, ..LakeEvidence::default() };
+        for stream in streams {
+            match archive_evidence(lake, stream).await {
+                Ok((archived, newest_event)) => {
+                    evidence.archived = evidence.archived.max(archived);
+                    evidence.newest_event = evidence.newest_event.max(newest_event);
+                }
+                Err(error) => {
+                    tracing::warn!(stream = %stream.name, %error, "cannot read when the archive was changed; deletions may wait for a day");
+                }
+            }
+        }
+        evidence
+    }
+
+    /// Returns the latest time that all of the evidence makes plausible; `None`: there is none, and nothing to delete.
+    fn time(self) -> Option<Micros> {
+        let written = self.published.max(self.archived);
+        match (written, self.newest_event) {
+            (Some(written), Some(event)) => Some(written.min(event)),
+            (written, event) => written.or(event),
+        }
+    }
+}
+
+async fn archive_evidence(lake: &Lake, stream: &Stream) -> Result<(Option<Micros>, Option<Micros>), LakeError> {
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok((None, None)) };
+    let newest = newest_event(&table.snapshot().await?.files);
+    // A table without events was only declared: nothing in it can be deleted.
+    Ok((if newest.is_some() { table.committed_at().await? } else { None }, newest))
 }
 
 /// The evidence about the clock.
@@ -58,14 +113,18 @@ enum Verdict {
 }
 
 impl DeletionClock {
-    /// Returns the clock of a process that has just started. `published` is the time of the last version of any view.
-    pub fn new(clock: Arc<dyn Clock>, note: Option<PathBuf>, published: Option<Micros>) -> DeletionClock {
+    /// Returns the clock of a process that has just started. `evidence` counts if there is no note.
+    pub fn new(clock: Arc<dyn Clock>, note: Option<PathBuf>, evidence: LakeEvidence) -> DeletionClock {
         let now = clock.now();
         let noted = note.as_ref().and_then(|note| Micros::parse(std::fs::read_to_string(note).ok()?.trim()));
         // Without any evidence there is nothing yet that could be deleted.
-        let trusted = noted.or(published).unwrap_or(now).min(now);
+        let trusted = noted.or(evidence.time()).unwrap_or(now).min(now);
         let trust = Trust { trusted, uptime: clock.uptime(), ahead: None, noted: None };
-        DeletionClock { clock, note, trust: Mutex::new(trust) }
+        let clock = DeletionClock { clock, note, trust: Mutex::new(trust) };
+        if noted.is_none() {
+            clock.write_note(trusted);
+        }
+        clock
     }
 
     /// Returns the time by which data of a stream may be deleted, which is never after the clock's. `newest_event` is the
@@ -166,7 +225,7 @@ mod tests {
 
     fn started(note: Option<PathBuf>) -> (ManualClock, DeletionClock) {
         let clock = ManualClock::at(START);
-        let deletion = DeletionClock::new(Arc::new(clock.clone()), note, None);
+        let deletion = DeletionClock::new(Arc::new(clock.clone()), note, LakeEvidence::default());
         (clock, deletion)
     }
 
@@ -217,11 +276,41 @@ mod tests {
         let (clock, deletion) = started(Some(note.clone()));
         assert_eq!(deletion.now(None), START);
         clock.set(days(1_000));
-        let published_by_the_wrong_clock = Some(days(1_000));
-        let restarted = DeletionClock::new(Arc::new(clock.clone()), Some(note), published_by_the_wrong_clock);
+        let by_the_wrong_clock = Some(days(1_000));
+        let evidence = LakeEvidence { published: by_the_wrong_clock, archived: by_the_wrong_clock, newest_event: None };
+        let restarted = DeletionClock::new(Arc::new(clock.clone()), Some(note.clone()), evidence);
         assert_eq!(restarted.now(None), START);
-        let without_note = DeletionClock::new(Arc::new(clock), None, Some(days(2)));
-        assert_eq!(without_note.now(None), days(2));
+        // A note that was cut off does not count.
+        std::fs::write(&note, "2001-").expect("written");
+        let newest_event = Some(days(1));
+        let unreadable = DeletionClock::new(Arc::new(clock), Some(note), LakeEvidence { newest_event, ..evidence });
+        assert_eq!(unreadable.now(None), days(1));
+    }
+
+    #[test]
+    fn without_a_note_the_lake_bounds_a_clock_that_is_years_ahead() {
+        let at = |evidence, clock_days| {
+            let clock = ManualClock::at(days(clock_days));
+            DeletionClock::new(Arc::new(clock), None, evidence).now(evidence.newest_event)
+        };
+        let day = |count: i64| Some(days(count));
+        let published = LakeEvidence { published: day(2), ..LakeEvidence::default() };
+        let archived = LakeEvidence { archived: day(3), ..LakeEvidence::default() };
+        for years in [1, 30, 300] {
+            assert_eq!(at(published, 365 * years), days(2));
+            assert_eq!(at(archived, 365 * years), days(3));
+            assert_eq!(at(LakeEvidence { published: day(2), ..archived }, 365 * years), days(3), "the later one");
+            // The clock was wrong when it dated them, and still is: the events are from another time.
+            let by_the_wrong_clock =
+                LakeEvidence { published: day(365 * years), archived: day(365 * years), newest_event: day(1) };
+            assert_eq!(at(by_the_wrong_clock, 365 * years), days(1));
+            // Set back: never later than the clock.
+            assert_eq!(at(by_the_wrong_clock, -365 * years), days(-365 * years));
+        }
+        // A clock that is right is believed at once.
+        let usual = LakeEvidence { published: day(9), archived: day(10), newest_event: day(10) };
+        assert_eq!(at(usual, 10), days(10));
+        assert_eq!(at(LakeEvidence::default(), 10), days(10), "an empty lake");
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use shared::evaluate::EvaluateError;
 use shared::handoff::HandoffError;
 use shared::partial::codec::CodecError;
 use shared::partial::merge::MergeError;
-use shared::readers::SpeedError;
+use shared::readers::{BatchReadError, SpeedError};
 
 use crate::plan::planner::PlanError;
 
@@ -62,7 +62,7 @@ pub enum RunFailure {
     #[error("the speed layer did not reach the cut in time")]
     SpeedBehind,
     #[error("cannot read the previously published version: {0}")]
-    Served(HandoffError),
+    Served(BatchReadError),
     #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
     #[error("internal error: {0}")]
@@ -81,13 +81,15 @@ impl RunFailure {
             | RunFailure::Undecided(_)
             | RunFailure::Speed(_)
             | RunFailure::SpeedBehind
-            | RunFailure::Served(_) => true,
+            | RunFailure::Served(BatchReadError::Unavailable(_) | BatchReadError::Exceeded(_)) => true,
             RunFailure::Lake(error) => lake_may_pass(error),
             RunFailure::Polars(error) => polars_may_pass(error),
             // A panic is a defect; otherwise the task was cancelled from outside.
             RunFailure::Background(error) => !error.is_panic(),
             // Until the folder is back or the archive is repaired.
             RunFailure::FilesMissing { .. } => true,
+            // Only a full run helps, which does not read it.
+            RunFailure::Served(BatchReadError::Gone(_)) => false,
             RunFailure::Cancelled
             | RunFailure::Plan(_)
             | RunFailure::Evaluate(_)

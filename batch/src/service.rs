@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::archive::compactor::Compactor;
-use crate::deletion_clock::DeletionClock;
+use crate::deletion_clock::{DeletionClock, LakeEvidence};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
 use crate::run::Executor;
@@ -61,7 +61,11 @@ pub struct Batch {
 impl Batch {
     /// Starts the tasks that keep the loaded views up to date. The loaded versions must be active already, and speed must fold
     /// for their definitions and for the shadows. Must be called within a Tokio runtime.
-    pub fn start(layers: LayerHandles, loaded: Vec<LoadedView>, settings: BatchSettings) -> Result<Batch, StartError> {
+    pub async fn start(
+        layers: LayerHandles,
+        loaded: Vec<LoadedView>,
+        settings: BatchSettings,
+    ) -> Result<Batch, StartError> {
         let mut schedules = Vec::with_capacity(loaded.len());
         for LoadedView { view, .. } in &loaded {
             let in_zone = |line: &str| Schedule::parse(line).map(|schedule| schedule.in_zone(view.schedule_zone));
@@ -75,7 +79,8 @@ impl Batch {
         let queue = Arc::new(RunQueue::new(Arc::clone(&clock), names.iter().cloned(), kept, settings.retry, logged));
         let tick = settings.tick;
         let published = loaded.iter().filter_map(|l| Some(l.active.version.as_ref()?.published_at)).max();
-        let deletion_clock = Arc::new(DeletionClock::new(Arc::clone(&clock), settings.clock_note.clone(), published));
+        let evidence = LakeEvidence::read(&layers.lake, &layers.streams, published).await;
+        let deletion_clock = Arc::new(DeletionClock::new(Arc::clone(&clock), settings.clock_note.clone(), evidence));
         let kept = loaded.iter().map(|l| (l.view.name.clone(), l.view.versions_kept));
         let kept = Arc::new(VersionIndex::new(&layers.lake, kept));
         let vacuum = Arc::new(VersionVacuum {

@@ -14,7 +14,8 @@ use shared::partial::merge::Layers;
 use shared::partial::query_budget::{Exceeded, QueryBudget};
 use shared::published::{PublishedView, Views};
 use shared::readers::{
-    BatchReadError, BatchReader, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin, SpeedReader,
+    BatchReadError, BatchReader, FileGone, Moment, PastError, PastReader, PastVersion, SpeedError, SpeedPin,
+    SpeedReader,
 };
 use shared::time::Micros;
 use shared::time_range::TimeRange;
@@ -25,8 +26,8 @@ use shared::window::{Window, WindowId};
 use crate::admission::{Admission, AdmissionError, AdmittedQuery};
 use crate::approximate::reads_estimates;
 use crate::query::bound::{BoundQuery, Instants};
-use crate::query::version_choice;
 use crate::query::{LayerChoice, Query, QueryError};
+use crate::query::{as_of, version_choice};
 use crate::session_range::starts_needed;
 
 /// Attempts before a moving seam is given up on. A seam moves once per run, so two moves are already unlikely.
@@ -71,6 +72,7 @@ impl From<BatchReadError> for ReadError {
         match error {
             BatchReadError::Exceeded(exceeded) => ReadError::Exceeded(exceeded),
             BatchReadError::Unavailable(error) => ReadError::Batch(error),
+            BatchReadError::Gone(gone) => ReadError::Batch(HandoffError(gone.to_string())),
         }
     }
 }
@@ -319,6 +321,9 @@ async fn pin_once(
     let speed = Arc::new(layers.speed.pin(published, &published.seam).await?);
     let layer = query.layer;
     let query = query.bind(published, layer, Instants { now, latest_event: speed.latest_event })?;
+    if layer != LayerChoice::Batch {
+        as_of::refuse_released(&query, &speed.generations)?;
+    }
     let (mut batch, mut admitted) = (Vec::new(), None);
     if let Some(version) = &published.version
         && layer != LayerChoice::Speed
@@ -342,13 +347,28 @@ async fn load(
     range: TimeRange,
     arrival: Arrival<'_>,
 ) -> Result<(Vec<Arc<Part>>, Option<AdmittedQuery>), ReadError> {
+    // A run replaces the files of the active version; nothing brings back those of one before it.
+    let is_past = !is_active(layers, published, version);
+    let unavailable = |error: BatchReadError| match error {
+        BatchReadError::Gone(FileGone { view, path }) if is_past => {
+            ReadError::Past(PastError::FileGone { view, version: version.version, path })
+        }
+        error => error.into(),
+    };
     if layers.batch.bytes_to_load(published, version, range) == 0 {
-        let batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
+        let batch =
+            layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await.map_err(unavailable)?;
         return Ok((batch, None));
     }
     let admitted = arrival.admit().await?;
-    let batch = layers.batch.parts(published, version, range, admitted.allowance()).await?;
+    let batch = layers.batch.parts(published, version, range, admitted.allowance()).await.map_err(unavailable)?;
     Ok((batch, Some(admitted)))
+}
+
+/// Returns whether `version` is the active one of its view.
+fn is_active(layers: &LayerReaders, published: &PublishedView, version: &BatchVersion) -> bool {
+    let now = layers.views.get(published.view.name.as_str()).and_then(|now| now.version.clone());
+    now.is_some_and(|active| active.version == version.version)
 }
 
 /// Returns the range of window starts for which batch is read.

@@ -1,11 +1,12 @@
-//! `trueup repair`: finds archive files that are gone, and gives their events up on request, so that runs work again.
+//! `trueup repair`: finds files that are gone. Of an archive it gives their events up on request, so that runs work again; of a
+//! view it says what computes them again.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use lake::{ArchiveTags, DataFile, TablePath};
+use lake::{ArchiveTags, DataFile, Lake, TablePath};
 use shared::date_partition::DatePartition;
-use shared::ids::Partition;
+use shared::ids::{Partition, ViewName};
 
 use crate::arguments::Repair;
 use crate::data_dir::{DataDir, open_lake};
@@ -25,7 +26,11 @@ pub async fn run(arguments: Repair) -> Result<(), Failure> {
     let data_dir = DataDir::new(&data, settings.local.as_deref());
     let lake = open_lake(&data_dir).map_err(|error| Failure::new(NO, format!("{error:#}")))?;
     let Some(table) = lake.open_table(&TablePath::events(&stream)).await.map_err(failed)? else {
-        return Err(Failure::new(NO, format!("the lake in {data} has no archive of a stream called \"{stream}\"")));
+        let view = stream.as_str().parse().ok();
+        return match view.map(|view| (lake.clone(), view)) {
+            Some((lake, view)) => of_view(&lake, &view, &data).await,
+            None => Err(unknown(&data, stream.as_str())),
+        };
     };
     let snapshot = table.snapshot().await.map_err(failed)?;
     let missing = table.missing(&snapshot.files).await.map_err(failed)?;
@@ -56,7 +61,36 @@ pub async fn run(arguments: Repair) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the number of files and events of each date.
+fn unknown(data: &str, name: &str) -> Failure {
+    Failure::new(
+        NO,
+        format!("the lake in {data} has no archive of a stream called \"{name}\", and no view of this name"),
+    )
+}
+
+/// Lists the files of a view that are gone.
+async fn of_view(lake: &Lake, view: &ViewName, data: &str) -> Result<(), Failure> {
+    let failed = |error: lake::LakeError| Failure::new(NO, error);
+    let Some(table) = lake.open_table(&TablePath::view(view)).await.map_err(failed)? else {
+        return Err(unknown(data, view.as_str()));
+    };
+    let snapshot = table.snapshot().await.map_err(failed)?;
+    let missing = table.missing(&snapshot.files).await.map_err(failed)?;
+    let mut out = std::io::stdout();
+    if missing.is_empty() {
+        let files = counted(snapshot.files.len(), "file");
+        writeln!(out, "{view}: {files} of version {}, none of them missing", snapshot.version)?;
+        return Ok(());
+    }
+    for (date, (files, rows)) in by_date(&missing) {
+        writeln!(out, "{date}: {} missing, with {} rows", counted(files, "file"), grouped(rows))?;
+    }
+    let all = counted(missing.len(), "file");
+    let error = Failure::new(NO, format!("version {} of the view {view} lists {all} that are gone", snapshot.version));
+    Err(error.next_step(format!("restore them from a backup, or compute them again: trueup batch run {view} --full")))
+}
+
+/// Returns the number of files and rows of each date.
 fn by_date(files: &[DataFile]) -> BTreeMap<DatePartition, (usize, u64)> {
     let mut dates = BTreeMap::new();
     for file in files {

@@ -153,7 +153,7 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[LoadedView]) {
 }
 
 /// Starts the batch layer.
-pub fn start_batch(
+pub async fn start_batch(
     base: &Base,
     intake: &Arc<Intake>,
     archives: &Arc<Archives>,
@@ -174,7 +174,7 @@ pub fn start_batch(
         log_starts: oldest_offsets(&base.streams, intake),
         clock: Arc::clone(&base.clock),
     };
-    Ok(Arc::new(Batch::start(handles, loaded, settings)?))
+    Ok(Arc::new(Batch::start(handles, loaded, settings).await?))
 }
 
 /// Returns the oldest offset in each partition's log.

@@ -19,8 +19,10 @@ pub mod cut;
 pub mod publish;
 pub mod served;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lake::DataFile;
 use shared::horizon::{Horizon, HorizonInput};
 use shared::published::PublishedView;
 use shared::version::BatchVersion;
@@ -100,11 +102,12 @@ impl Executor {
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         attempt.reach(Step::Plan)?;
         let base = base::read(&attempt, horizon).await?;
-        let plan = attempt.plan(&cut, horizon, &base)?;
+        let mut plan = attempt.plan(&cut, horizon, &base)?;
+        let lost = attempt.give_up_missing(&base, &mut plan).await?;
         entry.set_plan(plan.window_dates.len() as u64, plan.bytes);
 
         let staging = Arc::new(Staging::new(base.table.clone(), Arc::clone(&self.reader), Arc::clone(&job.view)));
-        match attempt.compute(&cut, base, plan, &staging).await {
+        match attempt.compute(&cut, base, plan, lost, &staging).await {
             Ok(committed) => publish::swap(&attempt, committed).await,
             // The commit may still arrive and needs the files. If it never does, vacuum deletes them.
             Err(failure @ RunFailure::Undecided(_)) => Err(failure),
@@ -128,6 +131,7 @@ impl Attempt<'_> {
         cut: &RunCut,
         base: Base,
         plan: Plan,
+        lost: bool,
         staging: &Arc<Staging>,
     ) -> Result<Committed, RunFailure> {
         self.reach(Step::Recompute)?;
@@ -140,13 +144,14 @@ impl Attempt<'_> {
         self.reach(Step::Reconcile)?;
         let served = served::pin(self, cut, &plan).await?;
         let reconciliation = match &served.rows {
-            Some(rows) => {
-                let causes = CauseLookup::new(query, &plan, &exact, self.entry.watch.clone());
+            Some(rows) if !lost => {
+                let failed = rows.failed.difference(&exact.failed);
+                let causes = CauseLookup::new(query, &plan, &exact, failed, self.entry.watch.clone());
                 let limits = Limits { rows: self.executor.settings.reconcile_rows, budget: bounds.budget };
                 let compared: Vec<_> = exact.files.iter().chain(&rows.frozen).cloned().collect();
                 Some(reconcile(&self.executor.reader, rows, &compared, causes, limits).await?)
             }
-            None => None,
+            _ => None,
         };
         reconciliation.iter().for_each(|reconciliation| self.report(reconciliation));
 
@@ -155,6 +160,28 @@ impl Attempt<'_> {
             return Err(RunFailure::Cancelled);
         }
         publish::commit(self, RunResult { cut, base, plan, exact, served }, reconciliation).await
+    }
+
+    /// Takes files out of the plan that the view's table lists and the store does not have, and returns whether there are any.
+    /// Only a full run does so: it computes their rows again, but for frozen windows, whose events are dropped.
+    async fn give_up_missing(&self, base: &Base, plan: &mut Plan) -> Result<bool, RunFailure> {
+        if !plan.everything || base.files.is_empty() {
+            return Ok(false);
+        }
+        let missing = base.table.missing(&base.files).await?;
+        let (view, Some(first)) = (&self.job.view.name, missing.first()) else { return Ok(false) };
+        let is_missing = |file: &DataFile| missing.iter().any(|other| other.path == file.path);
+        let frozen = plan.keep.iter().filter(|file| is_missing(file)).count();
+        tracing::warn!(
+            %view, files = missing.len(), frozen, first = %first.path,
+            "files of the view are gone; the run computes their rows again, but for frozen windows, and is not reconciled"
+        );
+        for kept in [&mut plan.keep, &mut plan.restore, &mut plan.frozen_touched] {
+            kept.retain(|file| !is_missing(file));
+        }
+        let planned: BTreeSet<String> = plan.remove.iter().map(|file| file.path.clone()).collect();
+        plan.remove.extend(missing.into_iter().filter(|file| !planned.contains(&file.path)));
+        Ok(true)
     }
 
     /// Returns the failure, or that files of the archive are gone, if it may have failed for that.
@@ -261,6 +288,10 @@ impl Attempt<'_> {
     fn report(&self, reconciliation: &Reconciliation) {
         let view = &self.job.view.name;
         let unexplained = reconciliation.causes.unexplained;
+        for (cause, values) in reconciliation.causes.named() {
+            let labels = [("view", view.to_string()), ("cause", cause.to_owned())];
+            metrics::counter!("trueup_differing_values_total", &labels).increment(values);
+        }
         metrics::counter!("trueup_unexplained_differences_total", "view" => view.to_string()).increment(unexplained);
         if unexplained > 0 {
             let example = reconciliation.rows.first().map(|row| serde_json::to_string(row).unwrap_or_default());

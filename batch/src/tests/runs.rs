@@ -139,7 +139,7 @@ async fn rows_of_dates_that_were_not_recomputed_stay_in_memory() {
         .parts(&published, &version, TimeRange::ALL, &QueryBudget::unlimited())
         .await
         .expect_err("the files are gone");
-    assert!(error.to_string().starts_with("view departures, file _window_date=1970-01-0"), "{error}");
+    assert!(error.to_string().starts_with("the file _window_date=1970-01-0"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +183,7 @@ async fn rows_that_do_not_fit_into_a_query_are_not_read() {
     let refused = cold.parts(&published, &version, TimeRange::ALL, &within(needed - 1)).await.expect_err("too large");
     assert!(matches!(refused, BatchReadError::Exceeded(Exceeded::Bytes { .. })), "{refused}");
     let unread = cold.parts(&published, &version, TimeRange::ALL, &within(needed)).await.expect_err("no file");
-    assert!(matches!(unread, BatchReadError::Unavailable(_)), "{unread}");
+    assert!(matches!(unread, BatchReadError::Gone(_)), "{unread}");
 
     // Rows in the cache are counted there.
     assert_eq!(warm.bytes_to_load(&published, &version, TimeRange::ALL), 0);

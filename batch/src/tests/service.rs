@@ -17,7 +17,7 @@ async fn started(world: &World, view: &Arc<View>, log_start: u64) -> Batch {
     world.views.publish(loaded.active.clone());
     let mut layers = world.layers();
     layers.log_starts = vec![(world.log.stream.name.clone(), Partition(0), Offset(log_start))];
-    Batch::start(layers, vec![loaded], settings()).expect("starts")
+    Batch::start(layers, vec![loaded], settings()).await.expect("starts")
 }
 
 /// All runs, newest first.

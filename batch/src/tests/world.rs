@@ -40,7 +40,7 @@ use tempfile::TempDir;
 
 use crate::archive::compactor::Compactor;
 use crate::archive::settings::CompactionSettings;
-use crate::deletion_clock::DeletionClock;
+use crate::deletion_clock::{DeletionClock, LakeEvidence};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
 use crate::reconcile::json_cell::json_cell;
@@ -160,7 +160,12 @@ impl World {
                 published.publish(loaded.active);
             }
         }
-        World::assembled(folder, log, published, clock, settings)
+        let version = |view: &Arc<View>| published.get(view.name.as_str())?.version.clone();
+        let last = views.iter().filter_map(version).map(|version| version.published_at).max();
+        let read = LakeEvidence::read(&log.lake, &[Arc::clone(&log.stream)], last).await;
+        // Commits are dated by the clock of the machine; the world has its own.
+        let evidence = LakeEvidence { archived: last, ..read };
+        World::assembled(folder, log, published, clock, settings, evidence)
     }
 
     /// Over a lake that is not on this machine; only its spool is in the folder.
@@ -181,7 +186,7 @@ impl World {
             lose_rows: Mutex::default(),
         });
         let (views, clock) = (Arc::new(Views::default()), ManualClock::at(Micros(1_000 * HOUR)));
-        World::assembled(folder, log, views, clock, settings)
+        World::assembled(folder, log, views, clock, settings, LakeEvidence::default())
     }
 
     fn assembled(
@@ -190,8 +195,9 @@ impl World {
         views: Arc<Views>,
         clock: ManualClock,
         settings: BatchSettings,
+        evidence: LakeEvidence,
     ) -> World {
-        let deletion_clock = DeletionClock::new(Arc::new(clock.clone()), settings.clock_note.clone(), None);
+        let deletion_clock = DeletionClock::new(Arc::new(clock.clone()), settings.clock_note.clone(), evidence);
         let layers = layers(&log.lake, &log, &views, &clock);
         let executor = Arc::new(Executor::new(layers, settings, Arc::new(deletion_clock)));
         World { folder, log, views, clock, executor }
@@ -500,6 +506,7 @@ impl SpeedReader for Log {
                     let in_time = self.taken(view, p, &state.partitions[p], from as usize..to as usize);
                     let partition = Partition(p as u32);
                     generations.push(Generation {
+                        released: None,
                         partition,
                         from: Offset(from),
                         to: Offset(to),

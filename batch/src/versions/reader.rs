@@ -16,7 +16,7 @@ use shared::partial::codec::{CodecError, PartDecoder, WINDOW_END, WINDOW_START, 
 use shared::partial::keys::KeyLayout;
 use shared::partial::query_budget::QueryBudget;
 use shared::published::PublishedView;
-use shared::readers::{BatchReadError, BatchReader};
+use shared::readers::{BatchReadError, BatchReader, FileGone};
 use shared::time_range::TimeRange;
 use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
@@ -37,7 +37,7 @@ pub struct VersionReader {
 }
 
 /// A loaded file, and whether it was not in memory before.
-type Load = Result<(Arc<Part>, bool), HandoffError>;
+type Load = Result<(Arc<Part>, bool), BatchReadError>;
 
 /// Why a file of a view could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +61,15 @@ impl VersionReader {
     }
 
     /// Reads the rows of one file of `view`'s table.
-    pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, HandoffError> {
+    pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, BatchReadError> {
         let key = key(view, path);
         let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned());
-        self.cache.get(&key, load).await.map_err(|e| HandoffError(format!("view {}, file {path}: {e}", view.name)))
+        self.cache.get(&key, load).await.map_err(|error| match error {
+            ReadError::Store(object_store::Error::NotFound { .. }) => {
+                FileGone { view: view.name.clone(), path: path.to_owned() }.into()
+            }
+            error => HandoffError(format!("view {}, file {path}: {error}", view.name)).into(),
+        })
     }
 
     /// Caches rows that were just computed, so that the first query does not have to read them.
@@ -104,7 +109,7 @@ impl BatchReader for VersionReader {
             // Cached files are counted in the cache; a loaded one evicts as many bytes from it.
             let load = |file: &'a VersionFile| async move {
                 let is_new = !self.cache.holds(&key(&published.view, &file.path));
-                Ok::<_, HandoffError>((self.file(&published.view, &file.path).await?, is_new))
+                Ok::<_, BatchReadError>((self.file(&published.view, &file.path).await?, is_new))
             };
             // Boxed: the compiler does not see that a closure over references gives futures that are `Send`.
             let loads: Vec<BoxFuture<'_, Load>> =

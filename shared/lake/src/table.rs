@@ -30,6 +30,7 @@ use super::log_keys::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
 use super::schema::{SchemaChange, change, delta_schema};
 use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath, TableSnapshot, VersionLease};
 use shared::date_partition::DatePartition;
+use shared::time::Micros;
 
 /// The directory name of the partition whose value is null, as in Hive and Delta.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -288,6 +289,17 @@ impl Table {
             Some(Value::Object(info)) => Some(info),
             _ => None,
         })
+    }
+
+    /// Returns when the newest version was committed, by the clock of its writer; `None`: its log entry does not say.
+    pub async fn committed_at(&self) -> Result<Option<Micros>, LakeError> {
+        let newest = self.version_of(self.newest_version().await?)?;
+        let Some(bytes) = self.inner.log_store.read_commit_entry(newest).await? else { return Ok(None) };
+        let written_ms = get_actions(newest, &bytes)?.into_iter().find_map(|action| match action {
+            Action::CommitInfo(info) => info.timestamp,
+            _ => None,
+        });
+        Ok(written_ms.map(|ms| Micros(ms.saturating_mul(1_000))))
     }
 
     /// Returns the newest version that has a note, and the note.

@@ -78,6 +78,21 @@ fn note(text: &str) -> Map<String, serde_json::Value> {
     Map::from_iter([("run".to_owned(), json!({"id": text, "operation": [1, 2]}))])
 }
 
+#[tokio::test]
+async fn the_newest_version_says_when_it_was_committed() {
+    let place = Place::new();
+    let table = place.table().await;
+    let before = Micros(wall_clock_ms() * 1_000);
+    table.commit(adding(&[file(&table, DAY_ONE, &[0]).await])).await.unwrap();
+    let committed = place.table().await.committed_at().await.unwrap().expect("a time");
+    assert!(before <= committed && committed <= Micros((wall_clock_ms() + 1) * 1_000), "{committed}");
+}
+
+/// Milliseconds since 1970.
+fn wall_clock_ms() -> i64 {
+    i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reopened_table_holds_exactly_its_commits() {
     let place = Place::new();
