@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::exit::{Failure, NO, REFUSED, USAGE};
-use crate::listen::tls::is_readable_by_others;
+use crate::secret_files::is_readable_by_others;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time without data, before a response and within it.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use auth::PeerAddress;
 use axum::Router;
-use axum::http::Request;
+use axum::http::{Request, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -40,6 +40,8 @@ pub struct ListenSettings {
     pub connections: usize,
     /// Longest wait for requests in progress at the end.
     pub shutdown_wait: Duration,
+    /// Longest wait for the headers of a request.
+    pub header_wait: Duration,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<Tls>>,
 }
@@ -47,7 +49,8 @@ pub struct ListenSettings {
 impl ListenSettings {
     /// Returns the settings of a server: as many connections as the process may open files, but some.
     pub fn new(shutdown_wait: Duration, tls: Option<Arc<Tls>>) -> ListenSettings {
-        ListenSettings { connections: descriptors::connections_max(), shutdown_wait, tls }
+        let header_wait = Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS);
+        ListenSettings { connections: descriptors::connections_max(), shutdown_wait, header_wait, tls }
     }
 }
 
@@ -59,13 +62,15 @@ struct Listener {
     connections: Arc<Semaphore>,
     connections_max: usize,
     refusals: Arc<Semaphore>,
+    header_wait: Duration,
     tls: Option<Arc<Tls>>,
 }
 
 /// Serves `routes` until `stop` becomes true, then waits for requests in progress.
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, settings: ListenSettings) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS));
+    // A little longer than the wait after which a late first request gets its answer.
+    http.timer(TokioTimer::new()).header_read_timeout(settings.header_wait + settings.header_wait / 20);
     let server = Arc::new(Listener {
         http,
         routes,
@@ -73,6 +78,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
         connections: Arc::new(Semaphore::new(settings.connections)),
         connections_max: settings.connections,
         refusals: Arc::new(Semaphore::new(limits::REFUSALS_AT_ONCE)),
+        header_wait: settings.header_wait,
         tls: settings.tls,
     });
     let open = GracefulShutdown::new();
@@ -152,7 +158,14 @@ impl Listener {
             request.extensions_mut().insert(PeerAddress(peer));
             request
         });
-        let stream = TokioIo::new(ParseProblems::new(stream));
+        let is_encrypted = self.tls.is_some();
+        let service = service.map_response(move |mut response| {
+            if is_encrypted {
+                response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, tls::STRICT_TRANSPORT);
+            }
+            response
+        });
+        let stream = TokioIo::new(ParseProblems::new(stream, self.header_wait));
         if let Err(problem) = watcher.watch(self.http.serve_connection(stream, TowerToHyperService::new(service))).await
         {
             debug!(%problem, "connection closed early");

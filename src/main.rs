@@ -25,6 +25,7 @@ mod openapi;
 mod ownership;
 mod parquet_rows;
 mod sample;
+mod secret_files;
 mod sender;
 mod settings;
 mod signals;

@@ -52,6 +52,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_failed_events_total",
         "events that the speed layer excluded from a view because an expression failed for them; those read again after a restart are counted again",
     ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_failed_rows_total",
+        "rows excluded from results because the HAVING of the view failed for them, once per result",
+    ),
     (Kind::Counter, Unit::Count, "trueup_events_rejected_total", "rejected lines: not valid events of their stream"),
     (Kind::Gauge, Unit::Count, "trueup_quarantine_lines", "rejected lines that the quarantine holds"),
     (
@@ -145,6 +151,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     ),
     (Kind::Histogram, Unit::Seconds, "trueup_batch_run_seconds", "duration of batch runs"),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_cache_bytes", "memory of the cached rows of batch versions"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_differing_values_total",
+        "differences between served and exact values, by `cause`",
+    ),
     (
         Kind::Counter,
         Unit::Count,

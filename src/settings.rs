@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use auth::rate::Rate;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
 use shared::limits;
 
-use self::substitution::substitute;
+use self::substitution::{Substituted, substitute};
 use crate::human_units::parse_bytes;
 
 /// A settings file. Every entry is optional; an unknown entry is an error.
@@ -65,6 +66,13 @@ pub struct JwtSettings {
     /// Seconds by which the clocks of issuer and server may differ.
     #[serde(default = "default_clock_skew_s")]
     pub clock_skew_s: u32,
+    /// Requests that each subject may send, such as `["100/s", "50000/d"]`; an empty list: any number.
+    #[serde(default = "default_token_rates")]
+    pub rates: Vec<Rate>,
+}
+
+fn default_token_rates() -> Vec<Rate> {
+    vec![Rate { requests: limits::TOKEN_REQUESTS_PER_S, window_s: 1 }]
 }
 
 fn default_clock_skew_s() -> u32 {
@@ -232,12 +240,14 @@ impl Settings {
         let wrong =
             |line, message: &str| SettingsError::Wrong { file: file.to_owned(), line, message: message.to_owned() };
         let replaced = substitute(text, |name| std::env::var(name).ok());
-        let text = replaced.map_err(|(line, message)| wrong(line, &message))?;
+        let Substituted { text, values } = replaced.map_err(|(line, message)| wrong(line, &message))?;
         let text = text.as_str();
+        // What stands in the environment or in another file may be secret: no error repeats it.
+        let redacted = |message: &str| values.iter().fold(message.to_owned(), |text, value| text.replace(value, "..."));
         let settings: Settings = toml::from_str(text).map_err(|error| {
             let before = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
-            wrong(line, error.message())
+            wrong(line, &redacted(error.message()))
         })?;
         for (name, value) in [
             ("batch_cache_bytes", settings.limits.batch_cache_bytes),

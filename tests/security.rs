@@ -6,6 +6,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
+use world::requests::{ask, id, key, trueup, with_key};
 use world::{World, encoded, program};
 
 const DEFINITIONS: &str = "
@@ -19,73 +20,8 @@ const EVENTS: &str = r#"{"at":"2024-01-01T10:00:00Z","country":"AT","shop":"a","
 {"at":"2024-01-01T10:20:00Z","country":"AT","shop":"b","amount":3}
 "#;
 
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Reply {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.body))
-    }
-
-    fn code(&self) -> String {
-        self.json()["code"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn headers(&self, name: &str) -> Vec<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
-    }
-}
-
-/// Sends a request on a connection of its own.
-fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-    let address = world.url().trim_start_matches("http://");
-    let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    if !headers.iter().any(|(name, _)| *name == "host") {
-        request.push_str("host: localhost\r\n");
-    }
-    headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
-    let mut socket = TcpStream::connect(address).expect("the server listens");
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    socket.write_all(format!("{request}\r\n{body}").as_bytes()).expect("sent");
-    let mut bytes = Vec::new();
-    // An open event stream ends with the time limit.
-    let _ = socket.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    Reply { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-fn with_key(world: &World, key: &str, method: &str, path: &str, body: &str) -> Reply {
-    ask(world, method, path, &[("authorization", &format!("Bearer {key}"))], body)
-}
-
-/// Runs a command of the program.
-fn trueup(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut command = program::trueup_in(folder.path());
-    command.args(arguments).env_remove("TRUEUP_KEY").env_remove("TRUEUP_KEY_FILE");
-    command.envs(variables.iter().copied()).output().expect("the program runs")
-}
-
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Creates a key in the world's data folder.
-fn key(world: &World, arguments: &[&str]) -> String {
-    let store = world.store().display().to_string();
-    let output = trueup(&[&["key", "create", "--data", &store][..], arguments].concat(), &[]);
-    assert!(output.status.success(), "{}", said(&output));
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
-}
-
-fn id(key: &str) -> &str {
-    key.split('_').nth(1).expect("an id")
+    program::text(output)
 }
 
 #[test]

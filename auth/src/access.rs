@@ -66,10 +66,11 @@ impl Access {
         }))
     }
 
-    /// Returns the access of a token.
-    pub fn of_token(subject: &str, scopes: Scopes, row_filter: Option<&str>) -> Access {
+    /// Returns the access of a token, whose subject may send requests at `rates`.
+    pub fn of_token(subject: &str, scopes: Scopes, row_filter: Option<&str>, rates: &[Rate]) -> Access {
         let principal = Principal::Token { subject: subject.to_owned() };
-        Access(Arc::new(Grants { principal, scopes, row_filter: row_filter.map(Arc::from), rates: Vec::new() }))
+        let row_filter = row_filter.map(Arc::from);
+        Access(Arc::new(Grants { principal, scopes, row_filter, rates: rates.to_vec() }))
     }
 
     /// Returns who sent the request.

@@ -178,7 +178,11 @@ impl Guard {
         let access = credentials.access;
         let rate = match access.principal() {
             Principal::Key { id, .. } => self.limiter.count(id.as_str(), access.rates(), self.clock.now()),
-            Principal::Token { .. } | Principal::Everyone | Principal::Visitor => None,
+            // The id of a key has no space.
+            Principal::Token { subject } => {
+                self.limiter.count(&format!("token {subject}"), access.rates(), self.clock.now())
+            }
+            Principal::Everyone | Principal::Visitor => None,
         };
         if let Some(state) = rate.filter(|state| state.is_exceeded) {
             let mut response = refused(too_many_requests(&access, &state), &access);

@@ -1,4 +1,4 @@
-//! Counts the requests of each key, and refuses those beyond its rates.
+//! Counts the requests of each key and each subject of tokens, and refuses those beyond their rates.
 //!
 //! A rate allows a number of requests in every window of time; windows start at multiples of their length.
 
@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de};
+use shared::limits::RATE_COUNTS_MAX;
 use shared::time::{MICROS_PER_SECOND, Micros};
 
 /// The lengths of windows, in seconds.
@@ -45,9 +46,19 @@ struct Window {
     requests: u32,
 }
 
-/// The requests of all keys in their current windows.
+/// The requests of a key, or of the subject of tokens.
 #[derive(Debug, Default)]
-pub struct RateLimiter(Mutex<HashMap<String, Vec<Window>>>);
+struct Counted {
+    /// One per rate.
+    windows: Vec<Window>,
+    /// When the longest of them ends, in seconds.
+    until_s: i64,
+}
+
+/// The requests of all keys and subjects in their current windows. Those with windows in the past are forgotten; if there are
+/// too many others, the one whose window ends first is.
+#[derive(Debug, Default)]
+pub struct RateLimiter(Mutex<HashMap<String, Counted>>);
 
 impl RateLimiter {
     /// Counts a request of `key` at `now`, unless it is one too many. `None` if the key has no rates.
@@ -56,12 +67,15 @@ impl RateLimiter {
             return None;
         }
         let mut keys = self.0.lock();
-        if !keys.contains_key(key) {
-            keys.insert(key.to_owned(), Vec::new());
-        }
-        let windows = keys.get_mut(key)?;
-        windows.resize(rates.len(), Window::default());
         let seconds = now.0.div_euclid(MICROS_PER_SECOND);
+        if !keys.contains_key(key) {
+            make_room(&mut keys, seconds);
+            keys.insert(key.to_owned(), Counted::default());
+        }
+        let Counted { windows, until_s } = keys.get_mut(key)?;
+        windows.resize(rates.len(), Window::default());
+        let ends = rates.iter().map(|rate| (seconds.div_euclid(rate.window_s) + 1).saturating_mul(rate.window_s));
+        *until_s = ends.max().unwrap_or(seconds);
         for (rate, window) in rates.iter().zip(windows.iter_mut()) {
             let number = seconds.div_euclid(rate.window_s);
             if window.number != number {
@@ -80,6 +94,19 @@ impl RateLimiter {
         });
         // The rate that allows the next request last.
         states.min_by_key(|state| (state.remaining, std::cmp::Reverse(state.reset_s)))
+    }
+}
+
+/// Forgets what counts no more, if there is no room for another key.
+fn make_room(keys: &mut HashMap<String, Counted>, now_s: i64) {
+    if keys.len() < RATE_COUNTS_MAX {
+        return;
+    }
+    keys.retain(|_, counted| counted.until_s > now_s);
+    if keys.len() >= RATE_COUNTS_MAX
+        && let Some(first) = keys.iter().min_by_key(|(_, counted)| counted.until_s).map(|(key, _)| key.clone())
+    {
+        keys.remove(&first);
     }
 }
 
@@ -117,6 +144,20 @@ impl<'de> Deserialize<'de> for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_bounded_however_many_subjects_come() {
+        let limiter = RateLimiter::default();
+        let rates = ["1/s".parse().expect("a rate")];
+        let count = |name: &str, s: i64| limiter.count(name, &rates, Micros(s * 1_000_000)).expect("rates").is_exceeded;
+        for number in 0..RATE_COUNTS_MAX + 10 {
+            assert!(!count(&format!("token {number}"), 7));
+        }
+        assert_eq!(limiter.0.lock().len(), RATE_COUNTS_MAX);
+        assert!(count(&format!("token {}", RATE_COUNTS_MAX + 9), 7), "the last one is still counted");
+        assert!(!count("another second", 8));
+        assert_eq!(limiter.0.lock().len(), 1, "the windows of the others are over");
+    }
 
     #[test]
     fn requests_beyond_a_rate_are_refused_until_the_next_window() {

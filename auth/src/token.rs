@@ -17,6 +17,7 @@ use shared::limits::TOKEN_BYTES_MAX;
 use shared::time::MICROS_PER_SECOND;
 
 use crate::access::Access;
+use crate::rate::Rate;
 use crate::scope::Scopes;
 
 use self::key_set::decoded;
@@ -31,6 +32,8 @@ pub struct TokenSettings {
     pub audience: String,
     /// Seconds by which the clocks of issuer and server may differ.
     pub clock_skew_s: u32,
+    /// The rates of each subject, over all its tokens.
+    pub rates: Vec<Rate>,
 }
 
 /// Verifies the tokens of one issuer.
@@ -96,7 +99,7 @@ impl TokenVerifier {
             None => None,
             Some(_) => Some(text(&claims, "trueup_where")?),
         };
-        Ok(Access::of_token(subject, scopes(&claims)?, row_filter))
+        Ok(Access::of_token(subject, scopes(&claims)?, row_filter, &self.settings.rates))
     }
 
     /// Returns the claims of a token with a valid signature.

@@ -24,6 +24,7 @@ use crate::exposure::Protection;
 use crate::human_units::counted;
 use crate::listen::tls::Tls;
 use crate::sample;
+use crate::secret_files;
 use crate::settings::{AuthSettings, Settings};
 use crate::signals::StopSignals;
 use crate::token_keys;
@@ -51,6 +52,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     let local = arguments.local.or(settings.local);
     let data_dir = DataDir::new(&data, local.as_deref());
     let tls = settings.tls.map(Tls::load).transpose().map_err(|error| Failure::new(USAGE, error))?.map(Arc::new);
+    secret_files::warn_of_readable(arguments.config.as_deref(), KeyFile::in_folder(data_dir.local_folder()).path());
     let guard = guard(&data_dir, &settings.auth, tls.is_some())?;
     let guard = match settings.jwt {
         Some(jwt) => guard.with_tokens(token_keys::verifier(jwt)),

@@ -1,16 +1,23 @@
-//! Gives a body to the responses that hyper sends for requests it cannot parse.
+//! Gives a body to the responses that hyper sends for requests it cannot parse, and a response to those whose headers do not
+//! arrive in time.
 //!
 //! hyper answers such a request itself, before any service sees it: 400, 414 or 431 with an empty body, and closes the
 //! connection. It offers no hook for this response, so [`ParseProblems`] stands between hyper and the socket, recognises
 //! the response by its complete head and sends a problem instead. It remembers the start of the request, so that the
 //! problem can name the parameter that has to be encoded. All other bytes pass unchanged.
+//!
+//! hyper closes a connection whose headers take too long without a word. For the first request of a connection this module
+//! sends 408 shortly before. On a connection that has had a response, a response may still be under way, so it is closed.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use problem::{CONTENT_TYPE, Code, Problem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Bytes of a request that are remembered: enough for the request line of nearly every request.
 const REMEMBERED_BYTES: usize = 4 * 1024;
@@ -26,18 +33,71 @@ pub struct ParseProblems<S> {
     has_written: bool,
     /// A problem that is being sent, and how much of it has been.
     sending: Option<(Vec<u8>, usize)>,
+    first_head: FirstHead,
+}
+
+/// The headers of the first request of a connection.
+struct FirstHead {
+    /// When they have to be complete.
+    due: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    state: HeadState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeadState {
+    /// No byte has arrived.
+    Silent,
+    /// Some bytes have; so many of the last ones are line feeds, carriage returns aside.
+    Partial { line_feeds: u8 },
+    /// The head is complete, or something was written.
+    Done,
+    /// It did not arrive in time: 408 is being sent, and then the connection ends.
+    Late,
+}
+
+impl FirstHead {
+    fn observe(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let line_feeds = match self.state {
+                HeadState::Silent => 0,
+                HeadState::Partial { line_feeds } => line_feeds,
+                HeadState::Done | HeadState::Late => return,
+            };
+            self.state = match byte {
+                b'\n' if line_feeds == 1 => HeadState::Done,
+                b'\n' => HeadState::Partial { line_feeds: 1 },
+                b'\r' => HeadState::Partial { line_feeds },
+                _ => HeadState::Partial { line_feeds: 0 },
+            };
+        }
+    }
+
+    /// Completes when the rest of a head that has started to arrive is late.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.state {
+            HeadState::Silent | HeadState::Done => Poll::Pending,
+            HeadState::Late => Poll::Ready(()),
+            HeadState::Partial { .. } => {
+                let due = self.due;
+                self.timer.get_or_insert_with(|| Box::pin(sleep_until(due))).as_mut().poll(cx)
+            }
+        }
+    }
 }
 
 impl<S> ParseProblems<S> {
-    /// Wraps a connection.
-    pub fn new(inner: S) -> ParseProblems<S> {
-        ParseProblems { inner, request: Vec::new(), has_written: false, sending: None }
+    /// Wraps a connection, whose first request has to arrive within `header_wait`.
+    pub fn new(inner: S, header_wait: Duration) -> ParseProblems<S> {
+        let first_head = FirstHead { due: Instant::now() + header_wait, timer: None, state: HeadState::Silent };
+        ParseProblems { inner, request: Vec::new(), has_written: false, sending: None, first_head }
     }
 
     fn remember(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
+        self.first_head.observe(bytes);
         if std::mem::take(&mut self.has_written) {
             self.request.clear();
         }
@@ -46,11 +106,24 @@ impl<S> ParseProblems<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ParseProblems<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ParseProblems<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        self.remember(&buf.filled()[before..]);
+        if self.first_head.state != HeadState::Late
+            && let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf)
+        {
+            read?;
+            self.remember(&buf.filled()[before..]);
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.first_head.poll_late(cx));
+        if self.first_head.state != HeadState::Late {
+            self.first_head.state = HeadState::Late;
+            let problem = Problem::new(Code::Stalled, "the headers of the request arrived too slowly");
+            self.sending = Some((response(&problem), 0));
+        }
+        ready!(self.poll_send(cx, 0))?;
+        // Nothing more comes: hyper closes the connection.
         Poll::Ready(Ok(()))
     }
 }
@@ -80,6 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ParseProblems<S> {
             self.sending = Some((response(&problem(status, &self.request)), 0));
         }
         self.has_written = true;
+        self.first_head.state = HeadState::Done;
         match self.sending {
             Some(_) => self.poll_send(cx, buf.len()),
             None => Pin::new(&mut self.inner).poll_write(cx, buf),
@@ -98,6 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ParseProblems<S> {
             return self.poll_write(cx, only);
         }
         self.has_written = true;
+        self.first_head.state = HeadState::Done;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

@@ -14,13 +14,17 @@ struct RunningListener {
 
 impl RunningListener {
     async fn start(connections: usize) -> RunningListener {
+        RunningListener::with_header_wait(connections, Duration::from_secs(60)).await
+    }
+
+    async fn with_header_wait(connections: usize, header_wait: Duration) -> RunningListener {
         let routes = Router::new()
             .route("/", get(async || "here"))
             .route("/busy", post(async || (StatusCode::TOO_MANY_REQUESTS, "later")));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = watch::channel(false);
-        let limits = ListenSettings { connections, shutdown_wait: Duration::from_secs(10), tls: None };
+        let limits = ListenSettings { connections, shutdown_wait: Duration::from_secs(10), header_wait, tls: None };
         let task = tokio::spawn(serve(listener, routes, stopped, limits));
         RunningListener { address, stop, task }
     }
@@ -79,5 +83,22 @@ async fn a_client_that_is_still_sending_gets_the_refusal() {
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.ends_with("later"), "{answer}");
     drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn headers_that_do_not_arrive_get_a_problem_and_an_idle_connection_is_closed() {
+    let server = RunningListener::with_header_wait(9, Duration::from_millis(200)).await;
+    for part in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: localhost\r\n"] {
+        let late = server.ask(part.as_bytes()).await;
+        assert!(late.starts_with("HTTP/1.1 408 ") && late.contains("\"code\":\"stalled\""), "{part:?}: {late}");
+        assert_eq!(late.matches("HTTP/1.1").count(), 1, "{late}");
+    }
+    assert_eq!(server.ask(b"").await, "");
+    // A connection that has had a response is closed without another one.
+    let kept = server.ask(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(kept.starts_with("HTTP/1.1 200 ") && kept.matches("HTTP/1.1").count() == 1, "{kept}");
+    let second = server.ask(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\nGET / HT").await;
+    assert_eq!(second.matches("HTTP/1.1").count(), 1, "{second}");
     server.stop().await;
 }

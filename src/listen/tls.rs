@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::http::HeaderValue;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
@@ -13,7 +14,11 @@ use shared::clock::monotonic_now;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::secret_files::is_readable_by_others;
 use crate::settings::TlsSettings;
+
+/// Keeps browsers that were here once from plain HTTP for a year. Names below this one are not included: others may own them.
+pub const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Longest time until a changed file is noticed.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -87,20 +92,6 @@ impl Tls {
             // Certificate and key are two files: the other one may follow.
             Err(error) => warn!(%error, "cannot read the changed certificate; the previous one stays active"),
         }
-    }
-}
-
-/// Returns true if users other than the owner can read the file.
-pub fn is_readable_by_others(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o044 != 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
     }
 }
 

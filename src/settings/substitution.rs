@@ -1,39 +1,59 @@
 //! Replaces `${NAME}` in a settings file by environment variables, and `"file:PATH"` by the content of files, so that
 //! secrets need not be in it.
 
+/// A shorter value is not a secret, and may be a part of another word.
+const SECRET_BYTES_MIN: usize = 4;
+
+/// A text without references.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Substituted {
+    pub text: String,
+    /// What replaced the references, unless it is too short for a secret.
+    pub values: Vec<String>,
+}
+
 /// Replaces all references in `text`, outside comments. `variable` returns the value of an environment variable. Errors
 /// have the number of the line, from 1.
-pub fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, (usize, String)> {
-    let mut result = String::with_capacity(text.len());
+pub fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Substituted, (usize, String)> {
+    let mut result = Substituted { text: String::with_capacity(text.len()), values: Vec::new() };
     for (index, line) in text.split_inclusive('\n').enumerate() {
         if line.trim_start().starts_with('#') {
-            result.push_str(line);
+            result.text.push_str(line);
             continue;
         }
-        let line = variables(line, &variable).and_then(|line| files(&line)).map_err(|message| (index + 1, message))?;
-        result.push_str(&line);
+        let values = &mut result.values;
+        let line = variables(line, &variable, values).and_then(|line| files(&line, values));
+        result.text.push_str(&line.map_err(|message| (index + 1, message))?);
     }
+    result.values.retain(|value| value.len() >= SECRET_BYTES_MIN);
     Ok(result)
 }
 
-fn variables(line: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+fn variables(
+    line: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+    values: &mut Vec<String>,
+) -> Result<String, String> {
     let mut parts = line.split("${");
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (name, rest) = part.split_once('}').ok_or_else(|| "${ has no closing }".to_owned())?;
         let value = variable(name).ok_or_else(|| format!("the environment variable \"{name}\" is not set"))?;
         result.push_str(&escaped(&value));
+        values.push(value);
         result.push_str(rest);
     }
     Ok(result)
 }
 
-fn files(line: &str) -> Result<String, String> {
+fn files(line: &str, values: &mut Vec<String>) -> Result<String, String> {
     const START: &str = "\"file:";
     let Some((before, from)) = line.split_once(START) else { return Ok(line.to_owned()) };
     let (path, rest) = from.split_once('"').ok_or_else(|| "the path after file: has no closing quote".to_owned())?;
     let content = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    Ok(format!("{before}\"{}\"{}", escaped(content.trim_end_matches(['\r', '\n'])), files(rest)?))
+    let value = content.trim_end_matches(['\r', '\n']);
+    values.push(value.to_owned());
+    Ok(format!("{before}\"{}\"{}", escaped(value), files(rest, values)?))
 }
 
 /// Escapes a value for a quoted string of TOML.
@@ -67,7 +87,7 @@ mod tests {
             "# ${{NOT}} looked at\na = \"${{DATA}}/x\"\nb = \"${{ODD}}\"\nn = ${{N}}\nc = [\"file:{0}\", \"file:{0}\"]\n",
             file.display()
         );
-        let table: toml::Table = toml::from_str(&substitute(&text, known).expect("replaced")).expect("TOML");
+        let table: toml::Table = toml::from_str(&substitute(&text, known).expect("replaced").text).expect("TOML");
         assert_eq!(table["a"].as_str(), Some("s3://bucket/x"));
         assert_eq!(table["b"].as_str(), Some("a\"b\\c\nd"));
         assert_eq!(table["n"].as_integer(), Some(7));

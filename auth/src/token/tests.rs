@@ -37,6 +37,7 @@ impl Issuer {
             {"kty": "OKP", "crv": "Ed25519", "kid": "d", "use": "enc", "x": encoded(self.ed25519.public_key().as_ref())},
         ]});
         let settings = TokenSettings {
+            rates: Vec::new(),
             issuer: "https://login.example/".to_owned(),
             audience: "trueup".to_owned(),
             clock_skew_s: 60,

@@ -1,6 +1,6 @@
 //! Runs the real program for integration tests and computes what it must return.
 //!
-//! [`World`] is a server over a temporary folder, [`program`] runs commands, [`browser`] reads pages, [`demo`] and [`s3`]
+//! [`World`] is a server over a temporary folder, [`program`] runs commands, [`requests`] sends bytes as written, [`browser`] reads pages, [`demo`] and [`s3`]
 //! start what else a test needs. The [`oracle`] computes results without any of the system's code; [`oracle_check`]
 //! compares a server with it, along random [`scenarios`] or changing definitions ([`changing_view`]).
 //!
@@ -12,6 +12,7 @@ pub mod demo;
 pub mod oracle;
 pub mod oracle_check;
 pub mod program;
+pub mod requests;
 pub mod s3;
 pub mod scenarios;
 mod server;
