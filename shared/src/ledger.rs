@@ -40,12 +40,33 @@ impl Ledger {
 
     /// Returns the ledger of the events `from..to` of a partition.
     pub fn of_range(partition: Partition, from: Offset, to: Offset) -> Ledger {
-        let positions = (from.0..to.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
-        Ledger { events: to.0.saturating_sub(from.0), positions }
+        let events = to.0.saturating_sub(from.0);
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+        if events < SHARED_EVENTS_MIN || threads == 1 {
+            let positions = (from.0..to.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
+            return Ledger { events, positions };
+        }
+        // A history of 10^10 events is hashed once per process: by all cores, since the sum does not depend on the order.
+        let share = events.div_ceil(threads).max(SHARED_EVENTS_MIN / 2);
+        let shares = (from.0..to.0).step_by(usize::try_from(share).unwrap_or(usize::MAX));
+        std::thread::scope(|scope| {
+            let of_share = |first: u64| {
+                let end = Offset(first.saturating_add(share).min(to.0));
+                let hashed =
+                    move || (first..end.0).fold(0u128, |sum, offset| sum.wrapping_add(hash(partition, Offset(offset))));
+                (scope.spawn(hashed), first, end)
+            };
+            let hashing: Vec<_> = shares.map(of_share).collect();
+            let sums = hashing.into_iter().map(|(thread, first, end)| Ledger {
+                events: end.0 - first,
+                positions: thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            });
+            sums.fold(Ledger::EMPTY, Add::add)
+        })
     }
 
     /// Returns the ledger of all events of a partition before `to`. Results are kept for the whole process, and each is
-    /// computed from the nearest one before it: hashing 10^10 positions takes a minute.
+    /// computed from the nearest one before it: hashing 10^10 positions takes a minute, divided by the cores.
     pub fn before(partition: Partition, to: Offset) -> Ledger {
         let nearest = {
             let known = PREFIXES.lock();
@@ -68,6 +89,8 @@ impl Ledger {
 
 /// Ledgers of the first events of partitions. They depend on nothing but the positions.
 static PREFIXES: LazyLock<Mutex<HashMap<Partition, BTreeMap<Offset, Ledger>>>> = LazyLock::new(Mutex::default);
+/// Events that are worth several threads: some 100 ms of one.
+const SHARED_EVENTS_MIN: u64 = 1 << 24;
 /// Events that are worth an entry.
 const PREFIX_EVENTS_MIN: u64 = 1 << 20;
 /// Entries per partition.
@@ -126,6 +149,17 @@ fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_hashed_by_several_threads_is_the_sum_of_its_parts() {
+        let (partition, from) = (Partition(3), 1_000);
+        for to in [from + SHARED_EVENTS_MIN - 1, from + SHARED_EVENTS_MIN, from + SHARED_EVENTS_MIN * 5 / 4 + 7] {
+            let parts = (from..to)
+                .step_by(1 << 22)
+                .map(|first| Ledger::of_range(partition, Offset(first), Offset((first + (1 << 22)).min(to))));
+            assert_eq!(Ledger::of_range(partition, Offset(from), Offset(to)), parts.fold(Ledger::EMPTY, Add::add));
+        }
+    }
 
     #[test]
     fn a_range_is_the_sum_of_its_parts_in_any_order() {

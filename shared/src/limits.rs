@@ -105,8 +105,8 @@ pub const VACUUM_AGE_MS: u64 = 24 * 3_600_000;
 /// Least age at which a file that no commit names is deleted, in milliseconds, whatever age a request names: a historical
 /// ingest of another process writes its files some time before it commits them.
 pub const VACUUM_STAGED_AGE_MS: u64 = 3_600_000;
-/// Milliseconds that the clock may be ahead of what the time since the last check, the last published version and the events
-/// make plausible. Beyond it nothing is deleted by that clock.
+/// Milliseconds that the clock may be ahead of what the time since the last check, the last published version, the last commit
+/// of an archive and the events make plausible. Beyond it nothing is deleted by that clock.
 pub const CLOCK_AHEAD_MAX_MS: u64 = 24 * 3_600_000;
 /// Milliseconds after which a clock that is ahead, and stays so, is believed.
 pub const CLOCK_BELIEVED_AFTER_MS: u64 = 24 * 3_600_000;
@@ -253,7 +253,14 @@ pub const LIST_ENTRIES_MAX: usize = 1_000;
 
 // == Connections, sessions and audit ==
 
-/// Milliseconds a connection may take to send its next request's headers; an idle one is closed after as long.
+/// Requests per second of each subject of JSON Web Tokens, unless `rates` in `[jwt]` of the settings says otherwise. Beyond it
+/// the response is 429.
+pub const TOKEN_REQUESTS_PER_S: u32 = 1_000;
+/// Keys and subjects of tokens whose requests are counted at the same time. Beyond it, the count whose window ends first
+/// starts again.
+pub const RATE_COUNTS_MAX: usize = 100_000;
+/// Milliseconds a connection may take to send its next request's headers (408 for the first one); an idle one is closed after
+/// as long.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 60_000;
 /// Milliseconds for which `/readyz` shows the failure of a layer before the process stops with it.
 pub const FAILURE_SHOWN_MS: u64 = 1_000;
