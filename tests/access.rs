@@ -516,6 +516,19 @@ fn secrets_are_in_no_log_error_answer_metric_help_or_process_list() {
     let settings = world.data.path().join("trueup.toml").display().to_string();
     let wrong = world.data.path().join("wrong.toml");
     std::fs::write(&wrong, "[limits]\nspool_bytes = \"${URL_TOKEN}\"\n").expect("written");
+    // A private key that cannot be read: its file is named, its content is not.
+    let tls_key = "canaryTlsKey0123456789";
+    let key_file = world.data.path().join("tls.key");
+    std::fs::write(&key_file, format!("-----BEGIN PRIVATE KEY-----\n{tls_key}\n-----END PRIVATE KEY-----\n"))
+        .expect("written");
+    let certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/server.crt");
+    let tls = world.data.path().join("tls.toml");
+    std::fs::write(&tls, format!("[tls]\ncertificate = {certificate:?}\nkey = {:?}\n", key_file.display().to_string()))
+        .expect("written");
+    let (tls, definitions) = (tls.display().to_string(), world.definitions().display().to_string());
+    let refused = trueup(&["serve", &definitions, "--config", &tls, "--listen", "127.0.0.1:0"], &variables);
+    let refused = (refused.status.code(), program::text(&refused));
+    assert!(refused.0 == Some(2) && refused.1.contains("tls.key") && !refused.1.contains(tls_key), "{refused:?}");
     let (wrong, url) = (wrong.display().to_string(), world.url().to_owned());
     for arguments in [
         vec!["--help"],

@@ -55,7 +55,13 @@ impl TlsWorld {
         }
         let client = client.build().expect("a client");
         let sent = self.runtime.block_on(async { client.get(format!("{}/livez", self.url)).send().await });
-        sent.map(|response| response.status().as_u16()).map_err(|error| format!("{error:?}"))
+        let status = |response: reqwest::Response| {
+            // Also on a response without a page: a browser takes it from any.
+            let header = response.headers().get("strict-transport-security").expect("a header");
+            assert_eq!(header, "max-age=31536000");
+            response.status().as_u16()
+        };
+        sent.map(status).map_err(|error| format!("{error:?}"))
     }
 
     /// Returns the certificate that the server presents.

@@ -45,7 +45,9 @@ pub enum TlsError {
     Pem { path: PathBuf, cause: pem::Error },
     #[error("there is no certificate in {path}", path = .path.display())]
     Empty { path: PathBuf },
-    #[error("cannot use the certificate with the key: {0}")]
+    #[error("cannot use the certificate {certificate} with the key {key}: {cause}", certificate = .certificate.display(), key = .key.display())]
+    Pair { certificate: PathBuf, key: PathBuf, cause: rustls::Error },
+    #[error("cannot use TLS: {0}")]
     Rustls(#[from] rustls::Error),
     #[error("cannot use the certificates of clients: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -119,7 +121,9 @@ fn config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
         }
     };
     let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|cause| in_file(&settings.key, cause))?;
-    let mut config = builder.with_single_cert(certificates(&settings.certificate)?, key)?;
+    let pair = builder.with_single_cert(certificates(&settings.certificate)?, key);
+    let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
+    let mut config = pair.map_err(|cause| TlsError::Pair { certificate, key, cause })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
