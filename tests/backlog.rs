@@ -95,3 +95,42 @@ fn live_state_beyond_its_bound_refuses_events_until_a_run_has_published() {
     world.wait_for("room in the live state", |world| world.post("/v1/events/sales", events(sent)).status == 200);
     assert_eq!(counted(&world), json!((sent + 1) * EVENTS));
 }
+
+#[test]
+fn events_that_no_present_window_reaches_are_released_and_a_run_brings_earlier_windows_back() {
+    const TRAILING: &str = "
+        CREATE STREAM sales (id STRING PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at');
+        CREATE VIEW recent AS SELECT COUNT(*) AS n FROM sales GROUP BY SLIDE(at, INTERVAL '1' MINUTE);";
+    let world = World::new(TRAILING);
+    // Ten minutes, with an event each 10 ms.
+    let at = |tick: u64| format!("2001-01-01T10:{:02}:{:02}.{:02}0Z", tick / 6_000, tick / 100 % 60, tick % 100);
+    for first in (0..60_000).step_by(3_000) {
+        let line = |tick: u64| json!({"id": format!("e{tick}"), "at": at(tick)}).to_string() + "\n";
+        let body: String = (first..first + 3_000).map(line).collect();
+        assert_eq!(world.post("/v1/events/sales", body).status, 200);
+        let state = world.get("/v1/views/recent").json()["state"].clone();
+        // A window has 6,000 rows.
+        assert!(state["rows"].as_u64().is_some_and(|rows| rows < 20_000), "{state}");
+    }
+    let count = |query: &str| {
+        let answer = world.rows("recent", query);
+        assert_eq!(answer["complete"], json!(true), "{answer}");
+        answer["rows"][0]["n"].clone()
+    };
+    assert_eq!(count("&as_of=latest"), json!(6_000));
+    assert_eq!(world.rows("recent", "")["rows"], json!([]), "now is decades later");
+    let earlier = "as_of=2001-01-01T10:05:00Z";
+    let refused = world.get(&format!("/v1/views/recent/rows?{earlier}"));
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("invalid_parameter")), "{}", refused.text);
+    assert!(refused.text.contains("no longer holds") && refused.text.contains("next run"), "{}", refused.text);
+    let live = world.get(&format!("/v1/views/recent/live?{earlier}"));
+    assert_eq!((live.status, &live.json()["code"]), (400, &json!("invalid_parameter")), "{}", live.text);
+    let run = world.run("recent", false);
+    assert_eq!(run["state"], json!("published"), "{run}");
+    let compared = world.get("/v1/views/recent/compare").json();
+    assert_eq!(compared["rows_equal"], compared["rows_compared"], "released panes are not compared: {compared}");
+    assert!(compared["rows_compared"].as_u64() >= Some(6_000), "{compared}");
+    for query in [format!("&{earlier}"), format!("&{earlier}&layer=batch"), "&as_of=latest".to_owned()] {
+        assert_eq!(count(&query), json!(6_000), "{query}");
+    }
+}

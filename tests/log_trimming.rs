@@ -1,5 +1,5 @@
-//! Tests small logs and a short dedup horizon: the log is trimmed only behind unneeded events, and batch removes a
-//! duplicate that intake no longer knows, which the comparison names.
+//! Tests small logs and a short dedup horizon: the log is trimmed only behind unneeded events, batch removes a duplicate that
+//! intake no longer knows, which the comparison names, and idempotency keys outlive the events in the log.
 
 use serde_json::json;
 use world::World;
@@ -85,4 +85,35 @@ fn a_duplicate_beyond_the_horizon_is_removed_by_batch_and_named() {
     let drift = world.get("/v1/views/hourly/compare").json();
     assert_eq!(drift["causes"]["unexplained"], json!(0), "{drift}");
     assert!(drift["causes"]["duplicate"].as_u64() > Some(0), "{drift}");
+}
+
+#[test]
+fn an_idempotency_key_stands_for_its_body_after_the_log_has_deleted_its_events_and_the_process_was_killed() {
+    let mut world = World::new(&DEFINITIONS.replace(" PRIMARY KEY", ""));
+    assert_eq!(world.stop(), Some(0));
+    world.set_limits(LIMITS);
+    world.start();
+    let post = |world: &World, key: &str, body: String| {
+        let answer = world.try_post("/v1/events/orders", body.into_bytes(), &[("idempotency-key", key)]);
+        let answer = answer.expect("a response");
+        (answer.status, answer.json())
+    };
+    let (status, first) = post(&world, "the first", orders(0, 50));
+    assert_eq!((status, &first["accepted"]), (200, &json!(50)));
+    for i in 1..40u64 {
+        assert_eq!(post(&world, &format!("key {i}"), orders(i * 50, (i + 1) * 50)).0, 200);
+    }
+    world.wait_for("the archive", |world| partition(world)["archived"] == json!(2000));
+    assert_eq!(world.run("hourly", false)["state"], json!("published"));
+    world.wait_for("the log to be trimmed", |world| partition(world)["log_start"].as_u64() > Some(1000));
+    for _ in 0..2 {
+        world.kill();
+        world.start();
+        assert!(partition(&world)["log_start"].as_u64() > Some(1000));
+        let (status, again) = post(&world, "the first", orders(0, 50));
+        assert_eq!((status, &again), (200, &first), "the first response again");
+        let (status, other) = post(&world, "the first", orders(0, 51));
+        assert_eq!((status, &other["code"]), (422, &json!("idempotency_key_reused")), "{other}");
+        assert_eq!(totals(&world).0, 2000, "nothing is counted twice");
+    }
 }

@@ -212,6 +212,7 @@ impl From<&FeedFailure> for Problem {
     fn from(failure: &FeedFailure) -> Problem {
         match failure {
             FeedFailure::Query(error) => Problem::from(error.as_ref()),
+            FeedFailure::Refused(error) => error.clone().into(),
             FeedFailure::TooLarge => Problem::new(Code::QueryTooLarge, failure.to_string()),
         }
     }

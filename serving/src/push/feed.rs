@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::event::{Frame, parse_id};
 use super::memory::LiveMemory;
 use crate::execute::ExecuteError;
+use crate::query::QueryError;
 
 /// One live query and the events sent so far.
 pub(super) struct Feed {
@@ -54,6 +55,9 @@ pub(super) struct FeedState {
 pub enum FeedFailure {
     #[error(transparent)]
     Query(Arc<ExecuteError>),
+    /// The state of the view does not admit the query, such as a window that retention has dropped.
+    #[error(transparent)]
+    Refused(QueryError),
     #[error(
         "the result of a live query may have {} MiB; use a lower limit, fewer dimensions (group_by) or a shorter time",
         LIVE_FEED_BYTES_MAX >> 20

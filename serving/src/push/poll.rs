@@ -67,8 +67,13 @@ pub(super) async fn run_feed(state: &ServingState, query: &LiveQuery, feed: &Fee
                         tracing::info!(view = query.view, "live query is refreshed again");
                     }
                 }
-                // The view was removed or redefined; a new subscription gets the error.
-                Err(PollError::Read(ReadError::UnknownView(_) | ReadError::Query(_))) => break,
+                // The view was removed; a new subscription gets the error.
+                Err(PollError::Read(ReadError::UnknownView(_))) => break,
+                // It was redefined, or its state no longer admits the query.
+                Err(PollError::Read(ReadError::Query(error))) => {
+                    feed.state.lock().failure = Some(FeedFailure::Refused(error));
+                    break;
+                }
                 Err(PollError::QueryResult(error)) => {
                     tracing::warn!(view = query.view, %error, "live query failed");
                     feed.state.lock().failure = Some(FeedFailure::Query(Arc::new(error)));
