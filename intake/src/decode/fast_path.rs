@@ -10,6 +10,14 @@ use super::row::{Cell, Row};
 use super::token::{Kind, Scanner};
 use super::value;
 
+/// What reads the value of a field.
+enum FieldReader {
+    /// The member of this number.
+    Member(usize),
+    /// No column of the stream.
+    Unknown,
+}
+
 /// Reads usual objects, and remembers in which order their fields came.
 pub(super) struct FastPath {
     /// Per member of the event: its column, and `"name":`. Objects and arrays with columns inside have none.
@@ -56,7 +64,7 @@ impl FastPath {
             scanner.skip_space(line_ends);
             let token = scanner.scalar()?;
             match member {
-                Some(member) => {
+                FieldReader::Member(member) => {
                     let column = self.members[member].0?;
                     let cell = &mut row.cells[column];
                     if *cell != Cell::Missing {
@@ -66,8 +74,10 @@ impl FastPath {
                     place = member + 1;
                 }
                 // The escapes of a value that no column reads would go unchecked.
-                None if fields.reject_unknown || token.kind == (Kind::String { escaped: true }) => return None,
-                None => row.unknown_fields += 1,
+                FieldReader::Unknown if fields.reject_unknown || token.kind == (Kind::String { escaped: true }) => {
+                    return None;
+                }
+                FieldReader::Unknown => row.unknown_fields += 1,
             }
             scanner.skip_space(line_ends);
             if scanner.take(b',') {
@@ -80,7 +90,7 @@ impl FastPath {
         }
     }
 
-    /// Reads a field's name and the colon; `Some(None)` if no column reads it.
+    /// Reads a field's name and the colon, and returns what reads its value; `None` if the name is not usual.
     #[inline]
     fn member(
         &mut self,
@@ -88,20 +98,20 @@ impl FastPath {
         place: usize,
         line_ends: bool,
         fields: &Fields<'_>,
-    ) -> Option<Option<usize>> {
+    ) -> Option<FieldReader> {
         let expected = self.next[place];
         if scanner.take_all(&self.members[expected].1) {
-            return Some(Some(expected));
+            return Some(FieldReader::Member(expected));
         }
         let name = scanner.string()?;
         scanner.skip_space(line_ends);
         if name.kind != (Kind::String { escaped: false }) || !scanner.take(b':') {
             return None;
         }
-        let member = fields.top.find(&name.raw[1..name.raw.len() - 1]);
-        if let Some(member) = member {
-            self.next[place] = member;
-        }
-        Some(member)
+        let Some(member) = fields.top.find(&name.raw[1..name.raw.len() - 1]) else {
+            return Some(FieldReader::Unknown);
+        };
+        self.next[place] = member;
+        Some(FieldReader::Member(member))
     }
 }

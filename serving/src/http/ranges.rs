@@ -66,10 +66,10 @@ impl CompleteResponse {
     /// Of a range, only its own bytes count as being sent: several requests read the same cached response.
     pub fn range(self, request: &HeaderMap, responses: &ResponseBudget) -> Result<Response, ResponsesExceeded> {
         let length = self.body.len() as u64;
-        let range = request.get(header::RANGE).and_then(|value| value.to_str().ok()).and_then(|r| parse(r, length));
-        let mut response = match range {
-            None => Response::new(Body::from(responses.hold(self.body)?)),
-            Some(Some(range)) => {
+        let header = request.get(header::RANGE).and_then(|value| value.to_str().ok());
+        let mut response = match header.map_or(ByteRange::Whole, |header| ByteRange::parse(header, length)) {
+            ByteRange::Whole => Response::new(Body::from(responses.hold(self.body)?)),
+            ByteRange::Part(range) => {
                 let part = self.body.slice(range.start as usize..range.end as usize);
                 let mut response = Response::new(Body::from(responses.hold(part)?));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -77,7 +77,7 @@ impl CompleteResponse {
                 response.headers_mut().insert(header::CONTENT_RANGE, extent.try_into().expect("digits"));
                 response
             }
-            Some(None) => {
+            ByteRange::Outside => {
                 let detail = format!("no byte of the range is in the response, which has {length} bytes");
                 let extent = HeaderValue::try_from(format!("bytes */{length}")).expect("digits");
                 let problem = Problem::new(Code::RangeNotSatisfiable, detail);
@@ -90,17 +90,36 @@ impl CompleteResponse {
     }
 }
 
-/// Parses `bytes=a-b`, `bytes=a-` or `bytes=-n` of a body of `length` bytes. `None`: an unknown unit or several ranges, so
-/// everything is sent, as RFC 9110 allows; `Some(None)`: no byte of the body is in the range.
-fn parse(header: &str, length: u64) -> Option<Option<Range<u64>>> {
+/// The bytes of a body that a `Range` header asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum ByteRange {
+    /// Everything, as RFC 9110 allows for an unknown unit and for several ranges.
+    Whole,
+    Part(Range<u64>),
+    /// No byte of the body is in the range.
+    Outside,
+}
+
+impl ByteRange {
+    /// Parses `bytes=a-b`, `bytes=a-` or `bytes=-n` of a body of `length` bytes.
+    fn parse(header: &str, length: u64) -> ByteRange {
+        match bounds(header, length) {
+            None => ByteRange::Whole,
+            Some(range) if range.is_empty() => ByteRange::Outside,
+            Some(range) => ByteRange::Part(range),
+        }
+    }
+}
+
+/// Returns the first byte and the end of a range within a body of `length` bytes; `None` if it is not a single range of bytes.
+fn bounds(header: &str, length: u64) -> Option<Range<u64>> {
     let (first, last) = header.strip_prefix("bytes=")?.trim().split_once('-')?;
-    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(length),
-        (Ok(first), Err(_)) if last.is_empty() => first..length,
-        (Err(_), Ok(count)) if first.is_empty() => length.saturating_sub(count)..length,
-        _ => return None,
-    };
-    Some(Some(range).filter(|range| range.start < range.end))
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => Some(first..last.saturating_add(1).min(length)),
+        (Ok(first), Err(_)) if last.is_empty() => Some(first..length),
+        (Err(_), Ok(count)) if first.is_empty() => Some(length.saturating_sub(count)..length),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -110,18 +129,18 @@ mod tests {
     #[test]
     fn ranges_are_parsed_as_rfc_9110_defines_them() {
         for (header, expected) in [
-            ("bytes=0-3", Some(Some(0..4))),
-            ("bytes=8-", Some(Some(8..10))),
-            ("bytes=-4", Some(Some(6..10))),
-            ("bytes=-40", Some(Some(0..10))),
-            ("bytes=5-500", Some(Some(5..10))),
-            ("bytes=10-", Some(None)),
-            ("bytes=-0", Some(None)),
-            ("bytes=4-3", None),
-            ("bytes=0-1,4-5", None),
-            ("lines=0-1", None),
+            ("bytes=0-3", ByteRange::Part(0..4)),
+            ("bytes=8-", ByteRange::Part(8..10)),
+            ("bytes=-4", ByteRange::Part(6..10)),
+            ("bytes=-40", ByteRange::Part(0..10)),
+            ("bytes=5-500", ByteRange::Part(5..10)),
+            ("bytes=10-", ByteRange::Outside),
+            ("bytes=-0", ByteRange::Outside),
+            ("bytes=4-3", ByteRange::Whole),
+            ("bytes=0-1,4-5", ByteRange::Whole),
+            ("lines=0-1", ByteRange::Whole),
         ] {
-            assert_eq!(parse(header, 10), expected, "{header}");
+            assert_eq!(ByteRange::parse(header, 10), expected, "{header}");
         }
     }
 

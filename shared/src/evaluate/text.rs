@@ -149,8 +149,13 @@ fn cut(meter: &Meter, function: Function, series: &[Series]) -> PolarsResult<Ser
     let texts = series[0].str()?;
     let numbers = series[1..].iter().map(Series::i64).collect::<PolarsResult<Vec<_>>>()?;
     let mut result = TextColumn::new(meter, &series[0]);
+    // The arguments of one row; a NULL among them gives NULL.
+    let mut row_numbers = Vec::with_capacity(numbers.len());
     for (row, text) in texts.iter().enumerate() {
-        match text.and_then(|text| piece_of(function, text, &|argument| numbers.get(argument).map(|n| n.get(row)))) {
+        row_numbers.clear();
+        row_numbers.extend(numbers.iter().map_while(|numbers| numbers.get(row)));
+        let text = text.filter(|_| row_numbers.len() == numbers.len());
+        match text.and_then(|text| piece_of(function, text, &row_numbers)) {
             Some(piece) => result.push(piece)?,
             None => result.push_null(),
         }
@@ -158,9 +163,9 @@ fn cut(meter: &Meter, function: Function, series: &[Series]) -> PolarsResult<Ser
     result.finish()
 }
 
-/// The part of `text` that LEFT, RIGHT or SUBSTRING gives; `number`: an argument, if there is one, and its value.
-fn piece_of<'t>(function: Function, text: &'t str, number: &dyn Fn(usize) -> Option<Option<i64>>) -> Option<&'t str> {
-    let first = number(0)??;
+/// Returns the part of `text` that LEFT, RIGHT or SUBSTRING gives for its numeric arguments; `None` for a negative length.
+fn piece_of<'t>(function: Function, text: &'t str, numbers: &[i64]) -> Option<&'t str> {
+    let first = *numbers.first()?;
     Some(match function {
         Function::Left => slice(text, 0, usize::try_from(first).ok()?),
         Function::Right => {
@@ -168,10 +173,7 @@ fn piece_of<'t>(function: Function, text: &'t str, number: &dyn Fn(usize) -> Opt
             slice(text, text.chars().count().saturating_sub(length), length)
         }
         _ => {
-            let length = match number(1) {
-                Some(length) => Some(usize::try_from(length?).ok()?),
-                None => None,
-            };
+            let length = numbers.get(1).map(|length| usize::try_from(*length)).transpose().ok()?;
             substring(text, first, length)
         }
     })
