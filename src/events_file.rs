@@ -1,7 +1,7 @@
 //! Reads a file of events as batches of lines, without parsing the lines; the server does that.
 //!
-//! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as lines. The first bytes of a file show its
-//! format.
+//! NDJSON (plain, gzip, zstd) is cut at line ends, Parquet rows are written as Arrow streams, or as lines if they have nested
+//! values. The first bytes of a file show its format.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use shared::limits::EVENT_BODY_BYTES_MAX;
 
-use crate::line_batch::LineBatch;
+use crate::line_batch::{BatchFormat, LineBatch};
 use crate::parquet_rows;
 
 /// The format of a file, detected from its first bytes.
@@ -122,7 +122,9 @@ fn cut(mut reader: impl Read, batch_bytes: usize, each: &mut dyn FnMut(LineBatch
         buffer.truncate(end);
         let unfinished = u64::from(buffer.last().is_some_and(|last| *last != b'\n'));
         let lines = memchr::memchr_iter(b'\n', &buffer).count() as u64 + unfinished;
-        if lines > 0 && !each(LineBatch { number, first_line, lines, body: Bytes::from(buffer) }) {
+        if lines > 0
+            && !each(LineBatch { number, first_line, lines, format: BatchFormat::Lines, body: Bytes::from(buffer) })
+        {
             return Ok(());
         }
         if is_end {

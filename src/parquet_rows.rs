@@ -1,18 +1,19 @@
-//! Converts Parquet rows to lines of JSON: times without a zone are UTC, nulls are omitted.
+//! Reads the rows of a Parquet file as bodies of events: Arrow streams, or lines of JSON if the file has nested values, into
+//! which a column's FROM can point.
 
 use std::fs::File;
-use std::sync::Arc;
 
 use anyhow::Context;
-use arrow::array::{ArrayRef, RecordBatch, make_array};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::json::LineDelimitedWriter;
+use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use indicatif::ProgressBar;
+use intake::decode::json_lines;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::line_batch::LineBatch;
+use crate::line_batch::{BatchFormat, LineBatch};
 
 /// Rows read at a time; they take well under the bytes of a batch.
 const ROWS_AT_ONCE: usize = 4096;
@@ -28,16 +29,18 @@ pub fn read(
 ) -> anyhow::Result<()> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("not a readable Parquet file")?;
     let rows_all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
+    let schema = builder.schema().clone();
+    let format = if has_nested(&schema) { BatchFormat::Lines } else { BatchFormat::Arrow };
     let reader = builder.with_batch_size(ROWS_AT_ONCE).build()?;
+    let mut body = BodyWriter::new(format, &schema)?;
     let (mut number, mut first_line, mut lines) = (0, 1, 0);
-    let mut body = Vec::with_capacity(batch_bytes + batch_bytes / 4);
     for rows in reader {
         let rows = rows?;
-        append_lines(&mut body, &rows)?;
+        body.append(&rows)?;
         lines += rows.num_rows() as u64;
-        if body.len() >= batch_bytes {
-            let full = std::mem::replace(&mut body, Vec::with_capacity(batch_bytes + batch_bytes / 4));
-            if !each(LineBatch { number, first_line, lines, body: Bytes::from(full) }) {
+        if body.bytes() >= batch_bytes {
+            let full = std::mem::replace(&mut body, BodyWriter::new(format, &schema)?).finish()?;
+            if !each(LineBatch { number, first_line, lines, format, body: full }) {
                 return Ok(());
             }
             (number, first_line, lines) = (number + 1, first_line + lines, 0);
@@ -46,31 +49,50 @@ pub fn read(
         bar.set_position((file_bytes as f64 * (rows_done as f64 / rows_all as f64)) as u64);
     }
     if lines > 0 {
-        each(LineBatch { number, first_line, lines, body: Bytes::from(body) });
+        each(LineBatch { number, first_line, lines, format, body: body.finish()? });
     }
     Ok(())
 }
 
-/// Appends rows as lines of JSON.
-pub fn append_lines(lines: &mut Vec<u8>, rows: &RecordBatch) -> Result<(), ArrowError> {
-    let mut writer = LineDelimitedWriter::new(lines);
-    writer.write(&with_utc_times(rows)?)?;
-    writer.finish()
+fn has_nested(schema: &Schema) -> bool {
+    schema.fields().iter().any(|field| match field.data_type() {
+        DataType::Dictionary(_, values) => values.is_nested(),
+        other => other.is_nested(),
+    })
 }
 
-/// Marks times without a zone as UTC, so that they are written with a `Z`.
-fn with_utc_times(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let schema = rows.schema();
-    let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        let DataType::Timestamp(unit, None) = field.data_type() else {
-            fields.push(Arc::clone(field));
-            columns.push(Arc::clone(column));
-            continue;
-        };
-        let utc = DataType::Timestamp(*unit, Some(Arc::from("+00:00")));
-        columns.push(make_array(column.to_data().into_builder().data_type(utc.clone()).build()?));
-        fields.push(Arc::new(field.as_ref().clone().with_data_type(utc)));
+/// Writes rows into the body of a request.
+enum BodyWriter {
+    Lines(Vec<u8>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
+}
+
+impl BodyWriter {
+    fn new(format: BatchFormat, schema: &SchemaRef) -> Result<BodyWriter, ArrowError> {
+        Ok(match format {
+            BatchFormat::Lines => BodyWriter::Lines(Vec::new()),
+            BatchFormat::Arrow => BodyWriter::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
+        })
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+
+    fn append(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        match self {
+            BodyWriter::Lines(lines) => json_lines::append(lines, rows),
+            BodyWriter::Arrow(writer) => writer.write(rows),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            BodyWriter::Lines(lines) => lines.len(),
+            BodyWriter::Arrow(writer) => writer.get_ref().len(),
+        }
+    }
+
+    fn finish(self) -> Result<Bytes, ArrowError> {
+        match self {
+            BodyWriter::Lines(lines) => Ok(Bytes::from(lines)),
+            BodyWriter::Arrow(writer) => Ok(Bytes::from(writer.into_inner()?)),
+        }
+    }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use shared::ids::StreamName;
 
 use crate::client::{Client, ClientError};
+use crate::line_batch::BatchFormat;
 
 /// The response of `POST /v1/events/{stream}` to a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -77,13 +78,19 @@ impl Sender {
         Sender { client, path, key_prefix, retry_limits, reached: AtomicBool::new(false) }
     }
 
-    /// Sends a batch of NDJSON. `number` must be unique among the batches of this sender. `on_wait` is called before every
-    /// pause. Returns errors that a retry cannot fix, and errors that persist beyond the retry limits.
-    pub async fn send(&self, number: u64, body: Bytes, on_wait: impl Fn(&ClientError)) -> Result<Receipt, ClientError> {
+    /// Sends a batch. `number` must be unique among the batches of this sender. `on_wait` is called before every pause. Returns
+    /// errors that a retry cannot fix, and errors that persist beyond the retry limits.
+    pub async fn send(
+        &self,
+        number: u64,
+        format: BatchFormat,
+        body: Bytes,
+        on_wait: impl Fn(&ClientError),
+    ) -> Result<Receipt, ClientError> {
         let key = format!("{}-{number}", self.key_prefix);
         let (mut broken, mut busy) = (0, 0);
         loop {
-            let error = match self.attempt(&key, body.clone()).await {
+            let error = match self.attempt(&key, format, body.clone()).await {
                 Ok(receipt) => {
                     self.reached.store(true, Ordering::Relaxed);
                     return Ok(receipt);
@@ -109,9 +116,9 @@ impl Sender {
         }
     }
 
-    async fn attempt(&self, key: &str, body: Bytes) -> Result<Receipt, ClientError> {
+    async fn attempt(&self, key: &str, format: BatchFormat, body: Bytes) -> Result<Receipt, ClientError> {
         let request = self.client.request(Method::POST, &self.path);
-        let request = request.header("content-type", "application/x-ndjson").header("idempotency-key", key);
+        let request = request.header("content-type", format.content_type()).header("idempotency-key", key);
         self.client.json(request.body(body)).await
     }
 

@@ -97,7 +97,7 @@ fn every_recipe_prints_the_documented_output() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
-    let expected = if python.is_some() { 6 } else { 2 };
+    let expected = if python.is_some() { 8 } else { 3 };
     assert!(ran >= expected, "{ran} recipes ran: {recipes:?}");
 }
 

@@ -107,7 +107,7 @@ async fn send_batches(
         let sender = Arc::clone(&sender);
         async move {
             let waiting = |error: &ClientError| bar.set_prefix(format!("waiting: {error}; "));
-            let receipt = sender.send(batch.number, batch.body.clone(), waiting).await?;
+            let receipt = sender.send(batch.number, batch.format, batch.body.clone(), waiting).await?;
             Ok::<(LineBatch, Receipt), ClientError>((batch, receipt))
         }
     });

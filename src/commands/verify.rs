@@ -9,7 +9,6 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::json;
@@ -116,7 +115,7 @@ impl Verification {
             })
         });
         while let Some(Step { batch, cut }) = steps.recv().await {
-            let receipt = self.send(&sender, batch.number, batch.body).await?;
+            let receipt = self.send(&sender, batch).await?;
             self.agreement.sent.add(&receipt);
             if cut {
                 self.agreement.cuts += 1;
@@ -130,8 +129,9 @@ impl Verification {
         Ok(self.agreement)
     }
 
-    async fn send(&self, sender: &Sender, number: u64, body: Bytes) -> Result<Receipt, Failure> {
-        let sent = sender.send(number, body, |error| self.bar.set_message(format!("waiting: {error}"))).await;
+    async fn send(&self, sender: &Sender, batch: LineBatch) -> Result<Receipt, Failure> {
+        let LineBatch { number, format, body, .. } = batch;
+        let sent = sender.send(number, format, body, |error| self.bar.set_message(format!("waiting: {error}"))).await;
         self.bar.set_message("sending");
         Ok(sent?)
     }

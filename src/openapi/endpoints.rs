@@ -328,8 +328,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
             ("Content-Encoding", "gzip or zstd"),
         ],
         body: Some(RequestBody {
-            types: &["application/x-ndjson", "application/json"],
-            text: "one JSON object per line, an array, or a single object",
+            types: &["application/x-ndjson", "application/json", "text/csv", "application/vnd.apache.arrow.stream"],
+            text: "one JSON object per line, an array, or a single object; CSV with a header; an Arrow IPC stream",
         }),
         responses: &[
             json(

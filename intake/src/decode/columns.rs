@@ -15,7 +15,8 @@ use super::row::{Cell, Row};
 /// The columns of a stream while they are being filled.
 pub(super) struct Columns(Vec<Builder>);
 
-enum Builder {
+/// A column of one type while it is being filled.
+pub(super) enum Builder {
     Boolean(BooleanBuilder),
     Int(Int32Builder),
     BigInt(Int64Builder),
@@ -53,7 +54,8 @@ impl Columns {
 }
 
 impl Builder {
-    fn new(data_type: DataType, rows: usize) -> Builder {
+    /// An empty column of the type, with room for `rows`.
+    pub(super) fn new(data_type: DataType, rows: usize) -> Builder {
         match data_type {
             DataType::Boolean => Builder::Boolean(BooleanBuilder::with_capacity(rows)),
             DataType::Int => Builder::Int(Int32Builder::with_capacity(rows)),
@@ -70,8 +72,9 @@ impl Builder {
         }
     }
 
+    /// Appends a value; one that the type cannot hold is NULL.
     #[inline]
-    fn append(&mut self, cell: &Cell<'_>, unescaped: &str) {
+    pub(super) fn append(&mut self, cell: &Cell<'_>, unescaped: &str) {
         match (self, cell) {
             (Builder::Boolean(b), Cell::Boolean(value)) => b.append_value(*value),
             (Builder::Int(b), Cell::Integer(value)) => b.append_value(*value as i32),
@@ -99,7 +102,8 @@ impl Builder {
         }
     }
 
-    fn finish(self) -> ArrayRef {
+    /// The column.
+    pub(super) fn finish(self) -> ArrayRef {
         match self {
             Builder::Boolean(mut b) => Arc::new(b.finish()),
             Builder::Int(mut b) => Arc::new(b.finish()),

@@ -68,7 +68,7 @@ fn read_text_lines<'a>(session: &mut Session<'a>, text: &'a str, line: &mut u64)
         // A usual event is read before the end of its line is searched for.
         let next = session.read_usual(text, at, false).and_then(|end| line_end(bytes, end));
         if let Some(next) = next {
-            session.settle(*line, || text[at..next].trim_ascii_end());
+            session.settle(*line, || bytes[at..next].trim_ascii_end());
             at = next;
         } else {
             let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
@@ -110,7 +110,7 @@ fn read_elements<'a>(session: &mut Session<'a>, text: &'a str, start: usize) -> 
     let mut open = !empty;
     while open {
         if let Some(end) = session.read_usual(text, at, true) {
-            session.settle(element, || &text[at..end]);
+            session.settle(element, || &bytes[at..end]);
             at = end;
         } else {
             let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>();

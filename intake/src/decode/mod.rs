@@ -1,21 +1,26 @@
-//! Decodes the events of a body: JSON in, Arrow columns out, each event accepted or rejected by itself.
+//! Decodes the events of a body: JSON, CSV or a table in, Arrow columns out, each event accepted or rejected by itself.
 //!
-//! Reading order: `framing` splits a body into events, `fields` knows which member of an event belongs to which column,
+//! Reading order: `framing` splits a body of JSON into events, `fields` knows which member of an event belongs to which column,
 //! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
+//! `csv` reads records into the same session. `tables` reads Arrow, column by column ([`column_cast`]).
 //! Nothing here speaks HTTP or decompresses.
 //!
 //! An event that has the same field twice is rejected, since it does not say which value counts.
 
+pub mod column_cast;
 mod columns;
+mod csv;
 mod fast_path;
 mod fields;
 mod framing;
+pub mod json_lines;
 mod number;
 mod object;
-pub mod parquet_cast;
 mod reject_reason;
 mod row;
 mod session;
+mod tables;
+mod text_value;
 mod timestamp;
 mod token;
 mod value;
@@ -33,6 +38,7 @@ use shared::time::Micros;
 use utoipa::ToSchema;
 
 use session::Session;
+pub use tables::decode_arrow;
 
 /// Most values, null or not, that the columns of one body may hold. A body of tiny events for a wide stream would
 /// otherwise grow to a hundred times its size; at 8 to 16 bytes each, this is at most half a gigabyte.
@@ -124,6 +130,19 @@ pub enum DecodeError {
     /// The body holds more events than its stream's columns may take at once.
     #[error("the body holds more than {max} events of this stream; send it in parts")]
     TooManyEvents { max: usize },
+    /// The body is a table, and its events take more memory than one request may.
+    #[error("the events of the body take more than {max} bytes in memory; send it in parts")]
+    EventsTooLarge { max: usize },
+    /// The body is not a table of its type, or its columns do not fit the stream.
+    #[error("cannot read the table: {reason}")]
+    Table { reason: String },
+}
+
+impl DecodeError {
+    /// The error of a table whose columns do not fit, with a reason for each.
+    fn columns(reasons: &[String]) -> DecodeError {
+        DecodeError::Table { reason: format!("the columns do not fit the stream: {}", reasons.join("; ")) }
+    }
 }
 
 /// Reads the events of `body`: NDJSON, a JSON array of objects, or one object, which may go over several lines.
@@ -133,6 +152,17 @@ pub enum DecodeError {
 /// [`Options::values_max`]. All else is a rejection of single events.
 pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded, DecodeError> {
     decode_with(stream, body, options, true)
+}
+
+/// Reads the records of a CSV body with a header.
+///
+/// # Errors
+/// [`DecodeError::Table`] for a header that does not fit the stream, [`DecodeError::TooManyEvents`] beyond
+/// [`Options::values_max`]. All else is a rejection of single events.
+pub fn decode_csv(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded, DecodeError> {
+    let mut session = Session::new(stream, options, body.len(), false);
+    csv::read(&mut session, body)?;
+    session.finish()
 }
 
 /// Decodes with or without the fast path.

@@ -28,6 +28,10 @@ pub(super) enum RejectReason<'a> {
     OutOfRange { column: &'a Column, raw: &'a str },
     #[error("{}: {reason}", column.name)]
     BadString { column: &'a Column, reason: String },
+    #[error("{}: expected {}, found {}", column.name, Expected(column), Quoted(text))]
+    NotValue { column: &'a Column, text: String },
+    #[error("expected {expected} fields, as in the header, found {found}")]
+    FieldCount { expected: usize, found: usize },
     #[error("{}: the field appears twice", column.name)]
     FieldTwice { column: &'a Column },
     #[error("the object {} appears twice", Quoted(name))]

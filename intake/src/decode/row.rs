@@ -21,11 +21,31 @@ pub(super) enum Cell<'a> {
     },
 }
 
+impl Cell<'_> {
+    /// The same value, independent of what it was read from: a text is appended to `unescaped`.
+    pub(super) fn detached<'b>(self, unescaped: &mut String) -> Cell<'b> {
+        match self {
+            Cell::Missing => Cell::Missing,
+            Cell::Null => Cell::Null,
+            Cell::Boolean(value) => Cell::Boolean(value),
+            Cell::Integer(value) => Cell::Integer(value),
+            Cell::Double(value) => Cell::Double(value),
+            Cell::Decimal(value) => Cell::Decimal(value),
+            Cell::Unescaped { start, end } => Cell::Unescaped { start, end },
+            Cell::Text(text) => {
+                let start = unescaped.len();
+                unescaped.push_str(text);
+                Cell::Unescaped { start, end: unescaped.len() }
+            }
+        }
+    }
+}
+
 /// The values of the event that is being read, one per column.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) cells: Vec<Cell<'a>>,
-    /// Strings that had escapes, without them.
+    /// Strings that are not in the body as they are: those that had escapes, without them.
     pub(super) unescaped: String,
     /// Fields of the event itself that the stream does not declare.
     pub(super) unknown_fields: u64,

@@ -76,37 +76,54 @@ impl<'a> Session<'a> {
         end
     }
 
+    /// The stream that the body is for.
+    pub(super) fn stream(&self) -> &'a Stream {
+        self.stream
+    }
+
+    /// An empty row for the next event, which counts once it is settled.
+    pub(super) fn row(&mut self) -> &mut Row<'a> {
+        self.row.clear();
+        &mut self.row
+    }
+
+    /// Refuses an event that is longer than the options allow.
+    pub(super) fn check_length(&self, text: &[u8]) -> Result<(), RejectReason<'a>> {
+        let max = self.options.event_bytes_max;
+        if text.len() > max { Err(RejectReason::TooLong { max }) } else { Ok(()) }
+    }
+
     /// Reads and settles the event `text`.
     pub(super) fn read_event(&mut self, line: u64, text: &'a str) {
         self.row.clear();
-        if text.len() > self.options.event_bytes_max {
-            return self.reject(line, text.as_bytes(), RejectReason::TooLong { max: self.options.event_bytes_max });
+        if let Err(reason) = self.check_length(text.as_bytes()) {
+            return self.reject(line, text.as_bytes(), reason);
         }
         match object::read(text, &self.fields, &mut self.row) {
-            Ok(()) => self.settle(line, || text),
+            Ok(()) => self.settle(line, || text.as_bytes()),
             Err(fault) => self.reject(line, text.as_bytes(), fault),
         }
     }
 
     /// Appends the event that was read to the columns, unless it lacks its event time or its primary key, or is too old. `text`
-    /// is its JSON.
+    /// is the event as it stands in the body.
     #[inline]
-    pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a str) {
+    pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a [u8]) {
         let column = &self.stream.columns[self.stream.event_time];
         match self.row.cells[self.stream.event_time] {
             Cell::Integer(time) if time >= self.oldest => {}
             Cell::Integer(time) => {
                 let max_age = duration(self.stream.max_age.unwrap_or_default());
                 let reason = RejectReason::TooOld { column, time: Micros(time), max_age };
-                return self.reject(line, text().as_bytes(), reason);
+                return self.reject(line, text(), reason);
             }
-            _ => return self.reject(line, text().as_bytes(), RejectReason::NoEventTime { column }),
+            _ => return self.reject(line, text(), RejectReason::NoEventTime { column }),
         }
         if let Some(key) = self.stream.primary_key
             && matches!(self.row.cells[key], Cell::Missing | Cell::Null)
         {
             let column = &self.stream.columns[key];
-            return self.reject(line, text().as_bytes(), RejectReason::NoPrimaryKey { column });
+            return self.reject(line, text(), RejectReason::NoPrimaryKey { column });
         }
         self.lines_read += 1;
         self.valid += 1;
@@ -152,17 +169,18 @@ impl<'a> Session<'a> {
 }
 
 /// The oldest event time that is accepted at `arrived_at`.
-fn oldest(stream: &Stream, arrived_at: Option<Micros>) -> i64 {
+pub(super) fn oldest(stream: &Stream, arrived_at: Option<Micros>) -> i64 {
     stream.max_age.zip(arrived_at).map_or(i64::MIN, |(max_age, arrived_at)| arrived_at.minus(max_age).0)
 }
 
-fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
+/// Counts the times before 1980.
+pub(super) fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
     const JANUARY_1980: i64 = 315_532_800 * MICROS_PER_SECOND;
     times.values().iter().filter(|time| **time < JANUARY_1980).count() as u64
 }
 
 /// The first bytes of `text`, at most `bytes_max`, and whether more follow. Invalid UTF-8 is replaced.
-fn beginning(text: &[u8], bytes_max: usize) -> (String, bool) {
+pub(super) fn beginning(text: &[u8], bytes_max: usize) -> (String, bool) {
     let first = match std::str::from_utf8(text) {
         Ok(text) => Cow::Borrowed(&text[..text.floor_char_boundary(bytes_max)]),
         Err(_) => String::from_utf8_lossy(&text[..text.len().min(bytes_max)]),

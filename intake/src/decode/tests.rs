@@ -13,6 +13,7 @@ use shared::types::DataType;
 use super::*;
 
 mod fields;
+mod tables;
 
 #[test]
 fn a_column_that_was_removed_is_null_and_its_field_unknown() {

@@ -3,6 +3,7 @@
 //! [`StreamDirectory`] and [`StreamWriter`] hide what happens to decoded events; this module does not know the log.
 
 mod body;
+mod content_type;
 mod encoding;
 mod refusal;
 pub mod schemas;
@@ -18,6 +19,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -28,10 +30,11 @@ use shared::stream::Stream;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::decode::{Decoded, Options, Rejection, decode};
+use crate::decode::{Decoded, Options, Rejection};
 use crate::partition::{BodyFingerprint, IdempotencyKey, SubmitError};
 use crate::quarantine::RejectedLines;
 use body::{BodyBudget, BufferedBody};
+use content_type::ContentType;
 use encoding::Encoding;
 
 /// Bodies up to this many bytes are decoded on the connection's thread; handing them to another would cost more.
@@ -148,14 +151,14 @@ async fn receive(
     };
     let Query(parameters) = Query::<IngestParameters>::try_from_uri(request.uri())
         .map_err(|error| refusal::bad_query(&error.body_text()))?;
-    check_content_type(request.headers())?;
+    let content = ContentType::of(request.headers()).map_err(|name| refusal::unsupported_type(&name))?;
     let encoding = Encoding::of(request.headers()).map_err(|name| refusal::unsupported_encoding(&name))?;
     let key = idempotency_key(request.headers())?;
 
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let body = endpoint.bodies.collect(request.into_body(), length).await?;
     let (mut decoded, fingerprint) =
-        endpoint.decode(Arc::clone(writer.stream()), body, encoding, key.is_some()).await?;
+        endpoint.decode(Arc::clone(writer.stream()), body, (encoding, content), key.is_some()).await?;
     if parameters.strict && decoded.rejected() > 0 {
         return Err(refusal::rejected(&decoded));
     }
@@ -184,14 +187,15 @@ impl EventsEndpoint {
         &self,
         stream: Arc<Stream>,
         body: BufferedBody,
-        encoding: Encoding,
+        (encoding, content): (Encoding, ContentType),
         fingerprint: bool,
     ) -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
-        let read = move |bytes: &[u8]| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
-            let decoded = decode(&stream, bytes, arriving_now())?;
+        let read = move |bytes: &Bytes| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
+            let decoded = content.decode(&stream, bytes, arriving_now())?;
             Ok((decoded, fingerprint.then(|| BodyFingerprint::of(bytes))))
         };
-        if encoding == Encoding::Identity && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {
+        let is_plain = encoding == Encoding::Identity && content != ContentType::Arrow;
+        if is_plain && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {
             return read(&body.bytes);
         }
         let permit = Arc::clone(&self.decoders).acquire_owned().await.expect("the semaphore is never closed");
@@ -202,6 +206,8 @@ impl EventsEndpoint {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(decoded) => decoded,
+            // The reader of Arrow panics on some streams that contradict themselves.
+            Err(_) if content == ContentType::Arrow => Err(refusal::contradictory_table()),
             Err(error) => Err(refusal::internal(format!("decoding failed: {error}"))),
         }
     }
@@ -210,29 +216,6 @@ impl EventsEndpoint {
 /// The bounds of a body that arrives now.
 fn arriving_now() -> Options {
     Options { arrived_at: Some(SystemClock.now()), ..Options::default() }
-}
-
-/// Accepts any type under which clients send JSON events, or none.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    const TYPES: [&str; 9] = [
-        "",
-        "application/json",
-        "application/x-ndjson",
-        "application/ndjson",
-        "application/jsonl",
-        "application/x-jsonlines",
-        "text/plain",
-        "application/octet-stream",
-        // The default of curl for --data.
-        "application/x-www-form-urlencoded",
-    ];
-    let value = headers.get(header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes())).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    if TYPES.iter().any(|known| essence.eq_ignore_ascii_case(known)) {
-        Ok(())
-    } else {
-        Err(refusal::unsupported_type(essence))
-    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

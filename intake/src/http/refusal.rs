@@ -21,7 +21,8 @@ pub(super) fn unknown_stream(name: &str, known: &[StreamName]) -> Problem {
 /// 415 for a `Content-Type`.
 pub(super) fn unsupported_type(content_type: &str) -> Problem {
     let detail = format!(
-        "unsupported Content-Type \"{content_type}\"; send application/json or application/x-ndjson, or no Content-Type"
+        "unsupported Content-Type \"{content_type}\"; send application/json, application/x-ndjson, text/csv, \
+         application/vnd.apache.arrow.stream, or no Content-Type"
     );
     Problem::new(Code::UnsupportedType, detail)
 }
@@ -51,6 +52,11 @@ pub(super) fn rejected(decoded: &Decoded) -> Problem {
     Problem::new(Code::Rejected, detail)
         .with("rejected", rejected)
         .with("rejections", serde_json::json!(decoded.rejections))
+}
+
+/// 400 for a table that its reader cannot make sense of.
+pub(super) fn contradictory_table() -> Problem {
+    Problem::new(Code::InvalidTable, "cannot read the table: its parts contradict each other")
 }
 
 /// 500 for a defect of the server.
@@ -92,7 +98,10 @@ impl From<DecodeError> for Problem {
             DecodeError::Syntax { line, column, .. } => {
                 Problem::new(Code::InvalidJson, detail).with("line", line).with("column", column)
             }
-            DecodeError::TooManyEvents { .. } => Problem::new(Code::TooLarge, detail),
+            DecodeError::Table { .. } => Problem::new(Code::InvalidTable, detail),
+            DecodeError::TooManyEvents { .. } | DecodeError::EventsTooLarge { .. } => {
+                Problem::new(Code::TooLarge, detail)
+            }
         }
     }
 }

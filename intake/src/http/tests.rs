@@ -139,6 +139,33 @@ async fn arrays_and_objects_are_accepted() {
 }
 
 #[tokio::test]
+async fn csv_and_arrow_are_accepted_and_refused_by_the_same_rules() {
+    let csv = [("content-type", "text/csv; charset=utf-8")];
+    let body = "scheduled_at,delay_min\n2001-01-01T06:00:00Z,5\n2001-01-01T06:00:00Z,abc\n";
+    let reply = post_flights(&csv, body).await;
+    assert_eq!((&reply.json["accepted"], &reply.json["rejected"]), (&json!(1), &json!(1)), "{}", reply.json);
+    let reason = "delay_min: expected BIGINT, found \"abc\"";
+    assert_eq!(reply.json["rejections"], json!([{"line": 3, "reason": reason}]));
+    let reply = send(&Arc::default(), "/v1/events/flights?strict=true", &csv, body).await;
+    assert_problem(&reply, 422, "rejected");
+    assert_problem(&post_flights(&csv, "delay_min\n5\n").await, 400, "invalid_table");
+
+    let times: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![Some(1), None, Some(3)]));
+    let rows = arrow::array::RecordBatch::try_from_iter_with_nullable([("scheduled_at", times, true)]).unwrap();
+    let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+    writer.write(&rows).unwrap();
+    writer.finish().unwrap();
+    let body = writer.into_inner().unwrap();
+    let arrow = ("content-type", "application/vnd.apache.arrow.stream");
+    let reply = post_flights(&[arrow], body.clone()).await;
+    assert_eq!((&reply.json["accepted"], &reply.json["rejected"]), (&json!(2), &json!(1)), "{}", reply.json);
+    let reply = post_flights(&[arrow, ("content-encoding", "gzip")], gzip(&body)).await;
+    assert_eq!(reply.json["accepted"], 2, "{}", reply.json);
+    assert_problem(&post_flights(&[arrow], body[..body.len() - 20].to_vec()).await, 400, "invalid_table");
+    assert_problem(&post_flights(&[arrow], GOOD).await, 400, "invalid_table");
+}
+
+#[tokio::test]
 async fn strict_accepts_all_events_or_none() {
     let recorder = Arc::<RecordingWriter>::default();
     let reply = send(&recorder, "/v1/events/flights?strict=true", &[], format!("{GOOD}{BAD}")).await;
@@ -253,7 +280,7 @@ async fn bodies_in_pieces_are_joined() {
 }
 
 #[tokio::test]
-async fn only_json_types_are_accepted() {
+async fn types_under_which_clients_send_json_are_accepted() {
     for good in [
         "application/json",
         "application/ndjson",
@@ -264,7 +291,7 @@ async fn only_json_types_are_accepted() {
     ] {
         assert_eq!(post_flights(&[("content-type", good)], GOOD).await.status, StatusCode::OK, "{good}");
     }
-    for bad in ["text/csv", "multipart/form-data", "json"] {
+    for bad in ["text/html", "multipart/form-data", "json"] {
         assert_problem(&post_flights(&[("content-type", bad)], GOOD).await, 415, "unsupported_type");
     }
 }

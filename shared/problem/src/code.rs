@@ -73,6 +73,8 @@ codes! {
     InvalidParameter, "invalid_parameter", BAD_REQUEST, "Invalid parameter";
     /// The `where` parameter is not an expression of the dialect.
     InvalidPredicate, "invalid_predicate", BAD_REQUEST, "Invalid where expression";
+    /// The body of events is not a table of its type, or its columns do not fit the stream.
+    InvalidTable, "invalid_table", BAD_REQUEST, "Invalid table";
     /// The path does not allow the method.
     MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// A change with the cookie of a session lacks its token.

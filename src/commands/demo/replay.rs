@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::parquet_rows::append_lines;
+use crate::line_batch::BatchFormat;
 use crate::sender::{Receipt, RetryLimits, Sender};
+use intake::decode::json_lines;
 
 use super::STREAM;
 
@@ -88,7 +89,7 @@ impl Flights {
 
     fn lines(&self, from: usize, to: usize) -> io::Result<Bytes> {
         let mut lines = Vec::new();
-        append_lines(&mut lines, &self.rows.slice(from, to - from)).map_err(io::Error::other)?;
+        json_lines::append(&mut lines, &self.rows.slice(from, to - from)).map_err(io::Error::other)?;
         Ok(Bytes::from(lines))
     }
 
@@ -125,7 +126,7 @@ impl Flights {
                     return Ok(());
                 }
                 let to = due.min(sent + ROWS_MAX);
-                let receipt = sender.send(number, self.lines(sent, to)?, |_| {}).await?;
+                let receipt = sender.send(number, BatchFormat::Lines, self.lines(sent, to)?, |_| {}).await?;
                 progress.send_modify(|progress| progress.add(receipt, Micros(self.reported_at[to - 1])));
                 (sent, number) = (to, number + 1);
             }

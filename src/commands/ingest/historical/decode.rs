@@ -8,15 +8,14 @@ use anyhow::Context;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
-use intake::decode::parquet_cast::ParquetCast;
-use intake::decode::{Options, decode as decode_lines};
+use intake::decode::column_cast::ColumnCast;
+use intake::decode::{Options, decode as decode_lines, json_lines};
 use serde::Serialize;
 use shared::limits::EVENT_LINE_BYTES_MAX;
 use shared::stream::Stream;
 use shared::time::{Day, Micros};
 
 use super::reader::{Piece, Source};
-use crate::parquet_rows::append_lines;
 
 /// A decoded piece.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ fn decode_rows(
     stream: &Stream,
     retained_from: Option<Day>,
     source: Arc<Source>,
-    cast: &ParquetCast,
+    cast: &ColumnCast,
     first_row: u64,
     rows: &RecordBatch,
 ) -> anyhow::Result<DecodedPiece> {
@@ -125,7 +124,7 @@ fn decode_rows(
     let mut rejected = Vec::with_capacity(refusals.len());
     for (row, reason) in refusals {
         let mut text = Vec::new();
-        append_lines(&mut text, &rows.slice(row, 1))?;
+        json_lines::append(&mut text, &rows.slice(row, 1))?;
         let text = String::from_utf8_lossy(&text).trim_end().to_owned();
         rejected.push(RejectedRecord { file: source.name.clone(), line: first_row + row as u64, reason, text });
     }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use intake::decode::parquet_cast::{ParquetCast, column_of};
+use intake::decode::column_cast::{ColumnCast, column_of};
 use intake::history::{FileProgress, HistoryWriter, identity};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -42,7 +42,7 @@ pub enum Piece {
     /// Lines of a file, with the number of the first line, from 1.
     Lines(Arc<Source>, u64, Bytes),
     /// Rows of a Parquet file, with the number of the first row, from 1.
-    Rows(Arc<Source>, Arc<ParquetCast>, u64, RecordBatch),
+    Rows(Arc<Source>, Arc<ColumnCast>, u64, RecordBatch),
     /// The end of a file.
     End(Arc<Source>),
     /// A file that was imported before.
@@ -135,12 +135,12 @@ impl FilesReader {
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
         let builder = builder.context("not a readable Parquet file")?;
         let all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let cast = ParquetCast::new(&self.stream, builder.schema())?;
+        let cast = ColumnCast::new(&self.stream, builder.schema())?;
         if !cast.missing.is_empty() {
             let columns = cast.missing.join(", ");
             self.bar.suspend(|| eprintln!("{}: no column {columns}; it will be NULL", source.name));
         }
-        let root = |column: &Column| column_of(builder.schema(), &column.name);
+        let root = |column: &Column| column_of(builder.schema(), column);
         let roots: Vec<usize> = self.stream.columns.iter().filter_map(root).collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let rows_of_chunk = self.chunk_bytes / (16 * self.stream.columns.len().max(1));
@@ -148,7 +148,7 @@ impl FilesReader {
         let reader = builder.with_projection(mask).with_batch_size(piece_rows);
         let reader = reader.with_offset(usize::try_from(skip).unwrap_or(usize::MAX)).build()?;
         // The projection has moved the columns.
-        let cast = Arc::new(ParquetCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
+        let cast = Arc::new(ColumnCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
         let share = |rows: u64| if all == 0 { bytes } else { (bytes as f64 * (rows as f64 / all as f64)) as u64 };
         self.bar.inc(share(skip.min(all)));
         let mut done = skip;
@@ -181,10 +181,17 @@ fn after(batch: &LineBatch, skip: u64) -> Option<(u64, Bytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::line_batch::BatchFormat;
 
     #[test]
     fn resuming_starts_with_the_line_after_the_last_imported_one() {
-        let batch = LineBatch { number: 0, first_line: 11, lines: 3, body: Bytes::from_static(b"a\nb\nc") };
+        let batch = LineBatch {
+            number: 0,
+            first_line: 11,
+            lines: 3,
+            format: BatchFormat::Lines,
+            body: Bytes::from_static(b"a\nb\nc"),
+        };
         let rest = |skip| after(&batch, skip).map(|(line, body)| (line, String::from_utf8_lossy(&body).into_owned()));
         assert_eq!(rest(0), Some((11, "a\nb\nc".to_owned())));
         assert_eq!(rest(10), Some((11, "a\nb\nc".to_owned())));

@@ -1,14 +1,14 @@
-//! Casts the columns of a Parquet file to those of a stream. Types are widened where nothing is lost; a value that its column
+//! Casts the columns of a table, such as a Parquet file or an Arrow stream, to those of a stream. A value that its column
 //! cannot hold rejects its row, as in JSON.
 //!
-//! Columns are found by name, in their own spelling or else without case; FROM does not apply to files with columns. FORMAT
-//! does, where the file has numbers or texts for a TIMESTAMP.
+//! Columns are found by name, in their own spelling or else without case; FROM gives another name, but does not reach into nested
+//! values. FORMAT applies where the table has numbers or texts for a TIMESTAMP.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
-    make_array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, StringViewArray,
+    TimestampMicrosecondArray, make_array, new_null_array,
 };
 use arrow::compute::{cast, filter_record_batch, max, min};
 use arrow::datatypes::{
@@ -16,26 +16,34 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use shared::column_name;
-use shared::stream::{Column, Stream, TimeFormat, UnknownFields};
-use shared::time::MICROS_PER_DAY;
+use shared::explain::duration;
+use shared::limits::EVENT_LINE_BYTES_MAX;
+use shared::stream::{Column, Stream, TimeFormat, UnixUnit, UnknownFields};
+use shared::time::{MICROS_PER_DAY, Micros};
 use shared::types::DataType;
 
-use super::timestamp::{formatted, in_range};
+use super::columns::Builder;
+use super::reject_reason::RejectReason;
+use super::row::Cell;
+use super::text_value;
+use super::timestamp::in_range;
 
-/// How the columns of one file become those of a stream.
+/// How the columns of one table become those of a stream.
 #[derive(Debug, Clone)]
-pub struct ParquetCast {
+pub struct ColumnCast {
     stream: Arc<Stream>,
-    /// For each column of the stream its place in the file; `None`: the file lacks it, and it is NULL.
+    /// Event times before this are too old.
+    oldest: Micros,
+    /// For each column of the stream its place in the table; `None`: the table lacks it, and it is NULL.
     sources: Vec<Option<usize>>,
-    /// Columns of the stream that the file lacks, and columns of the file that the stream does not declare.
+    /// Columns of the stream that the table lacks, and columns of the table that the stream does not declare.
     pub missing: Vec<String>,
     pub unknown: Vec<String>,
 }
 
-/// Why a file's columns do not fit: a reason for each.
+/// Why the columns of a table do not fit: a reason for each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("its columns do not fit the stream: {}", .0.join("; "))]
+#[error("the columns do not fit the stream: {}", .0.join("; "))]
 pub struct CastError(pub Vec<String>);
 
 /// The rows of a batch: those that are events, and the rejected ones.
@@ -47,14 +55,19 @@ pub struct CastRows {
     pub rejected: Vec<(usize, String)>,
 }
 
-impl ParquetCast {
+impl ColumnCast {
     /// Matches the columns of `schema` with those of `stream`. Errors: types that cannot be cast, no event time.
-    pub fn new(stream: &Arc<Stream>, schema: &Schema) -> Result<ParquetCast, CastError> {
-        let mut fit =
-            ParquetCast { stream: Arc::clone(stream), sources: Vec::new(), missing: Vec::new(), unknown: Vec::new() };
+    pub fn new(stream: &Arc<Stream>, schema: &Schema) -> Result<ColumnCast, CastError> {
+        let mut fit = ColumnCast {
+            stream: Arc::clone(stream),
+            oldest: Micros::MIN,
+            sources: Vec::new(),
+            missing: Vec::new(),
+            unknown: Vec::new(),
+        };
         let mut wrong = Vec::new();
         for (index, column) in stream.columns.iter().enumerate() {
-            let source = column_of(schema, &column.name);
+            let source = column_of(schema, column);
             match source.map(|source| schema.field(source).data_type()) {
                 Some(found) if !takes(column, found) => {
                     wrong.push(format!("{}: {} cannot be read from {found}", column.name, column.data_type));
@@ -79,9 +92,14 @@ impl ParquetCast {
         if wrong.is_empty() { Ok(fit) } else { Err(CastError(wrong)) }
     }
 
-    /// The events among rows of the file.
+    /// Rejects event times before `oldest`, which the stream's `max_age` gives.
+    pub(super) fn not_before(self, oldest: Micros) -> ColumnCast {
+        ColumnCast { oldest, ..self }
+    }
+
+    /// The events among rows of the table.
     pub fn apply(&self, batch: &RecordBatch) -> Result<CastRows, ArrowError> {
-        let mut rejections = Rejections { of: vec![None; batch.num_rows()], any: false };
+        let mut rejections = Rejections { of: vec![None; batch.num_rows()] };
         let mut columns = Vec::with_capacity(self.sources.len());
         for (index, (column, source)) in self.stream.columns.iter().zip(&self.sources).enumerate() {
             let Some(source) = source else {
@@ -102,8 +120,12 @@ impl ParquetCast {
                 let missing = |_: &Column| format!("{}: the primary key may not be null", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
+            if index == self.stream.event_time {
+                self.check_age(&values, column, &mut rejections);
+            }
             columns.push(plain_zero(values));
         }
+        check_lengths(&columns, &mut rejections);
         let rejected: Vec<(usize, String)> =
             rejections.of.iter_mut().enumerate().filter_map(|(row, reason)| Some((row, reason.take()?))).collect();
         // The event time is never null in the schema, but may be in rejected rows.
@@ -118,12 +140,34 @@ impl ParquetCast {
         }
         Ok(CastRows { rows, rejected })
     }
+
+    fn check_age(&self, values: &ArrayRef, column: &Column, rejections: &mut Rejections) {
+        let times = values.as_primitive::<TimestampMicrosecondType>();
+        if min(times).is_none_or(|first| first >= self.oldest.0) {
+            return;
+        }
+        let max_age = duration(self.stream.max_age.unwrap_or_default());
+        let reason = |row: usize| {
+            RejectReason::TooOld { column, time: Micros(times.value(row)), max_age: max_age.clone() }.to_string()
+        };
+        rejections.add_each(|row| times.is_valid(row) && times.value(row) < self.oldest.0, reason);
+    }
+}
+
+/// Rejects rows whose texts are together longer than an event may be.
+fn check_lengths(columns: &[ArrayRef], rejections: &mut Rejections) {
+    let texts: Vec<_> = columns.iter().filter_map(|column| column.as_string_view_opt()).collect();
+    if texts.iter().map(|texts| texts.total_buffer_bytes_used()).sum::<usize>() <= EVENT_LINE_BYTES_MAX {
+        return;
+    }
+    let length = |row: usize| texts.iter().map(|texts| texts.views()[row] as u32 as usize).sum::<usize>();
+    let reason = |_| RejectReason::TooLong { max: EVENT_LINE_BYTES_MAX }.to_string();
+    rejections.add_each(|row| length(row) > EVENT_LINE_BYTES_MAX, reason);
 }
 
 /// The first reason against each row.
 struct Rejections {
     of: Vec<Option<String>>,
-    any: bool,
 }
 
 impl Rejections {
@@ -132,40 +176,60 @@ impl Rejections {
     }
 
     fn add_as(&mut self, column: &Column, is_wrong: impl Fn(usize) -> bool, reason: impl Fn(&Column) -> String) {
+        self.add_each(is_wrong, |_| reason(column));
+    }
+
+    fn add_each(&mut self, is_wrong: impl Fn(usize) -> bool, reason: impl Fn(usize) -> String) {
         for row in 0..self.of.len() {
             if self.of[row].is_none() && is_wrong(row) {
-                self.of[row] = Some(reason(column));
-                self.any = true;
+                self.of[row] = Some(reason(row));
             }
         }
     }
 }
 
-/// The column of `schema` called `name`: in this spelling, or else without case.
-pub fn column_of(schema: &Schema, name: &str) -> Option<usize> {
-    let position =
-        |matches: fn(&str, &str) -> bool| schema.fields().iter().position(|field| matches(field.name(), name));
-    position(|a, b| a == b).or_else(|| position(column_name::same))
+/// The column of `schema` that `column` is read from.
+pub fn column_of(schema: &Schema, column: &Column) -> Option<usize> {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    place_of(column, &names)
+}
+
+/// The place of `column` among the names of a table: in its own spelling, or else without case, or else under the name that
+/// FROM gives a field of the event itself.
+pub(super) fn place_of(column: &Column, names: &[&str]) -> Option<usize> {
+    let place = |wanted: &str| {
+        let exact = names.iter().position(|name| *name == wanted);
+        exact.or_else(|| names.iter().position(|name| column_name::same(name, wanted)))
+    };
+    place(&column.name).or_else(|| match column.field().levels() {
+        [name] => place(name),
+        _ => None,
+    })
 }
 
 /// Returns whether the column can be read from one of the type `found`, value by value.
 fn takes(column: &Column, found: &ArrowType) -> bool {
+    let found = plain_type(found);
     match column.data_type {
         DataType::Boolean => matches!(found, ArrowType::Boolean),
-        DataType::Int | DataType::BigInt => found.is_integer(),
+        DataType::Int | DataType::BigInt => found.is_integer() || found.is_floating() || is_text(found),
         DataType::Double => found.is_integer() || found.is_floating(),
         DataType::Decimal { .. } => {
-            found.is_integer() || matches!(found, ArrowType::Decimal128(..) | ArrowType::Decimal256(..))
+            let exact = matches!(found, ArrowType::Decimal128(..) | ArrowType::Decimal256(..));
+            exact || found.is_integer() || found.is_floating() || is_text(found)
         }
         DataType::String => is_text(found),
-        DataType::Date => matches!(found, ArrowType::Date32 | ArrowType::Date64),
-        DataType::Timestamp => match &column.format {
-            _ if matches!(found, ArrowType::Timestamp(..)) => true,
-            Some(TimeFormat::Unix(_)) => found.is_integer() || is_text(found),
-            Some(_) => is_text(found),
-            None => false,
-        },
+        DataType::Date => matches!(found, ArrowType::Date32 | ArrowType::Date64) || is_text(found),
+        DataType::Timestamp => matches!(found, ArrowType::Timestamp(..)) || found.is_integer() || is_text(found),
         DataType::Json => false,
+    }
+}
+
+/// The type of the values: of a dictionary, those that it numbers.
+fn plain_type(found: &ArrowType) -> &ArrowType {
+    match found {
+        ArrowType::Dictionary(_, values) => values,
+        other => other,
     }
 }
 
@@ -176,31 +240,60 @@ fn is_text(found: &ArrowType) -> bool {
 /// The values in the stream's type; NULL where a value does not fit it. Times without a zone are UTC.
 fn converted(found: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
     let wanted = column.data_type;
-    let ArrowType::Timestamp(unit, _) = found.data_type() else {
-        return match &column.format {
-            Some(format) => formatted_times(found, format),
-            None => cast(found, &wanted.arrow()),
-        };
-    };
-    let retyped = |array: &ArrayRef, to: ArrowType| -> Result<ArrayRef, ArrowError> {
-        Ok(make_array(array.to_data().into_builder().data_type(to).build()?))
-    };
-    let plain = retyped(found, ArrowType::Timestamp(*unit, None))?;
-    retyped(&cast(&plain, &ArrowType::Timestamp(TimeUnit::Microsecond, None))?, wanted.arrow())
+    let plain = plain_type(found.data_type());
+    match plain {
+        ArrowType::Timestamp(unit, _) => {
+            let values = cast(found, plain)?;
+            // Not a cast of the type with its zone, which would read times without a zone as local ones.
+            let plain = retyped(&values, ArrowType::Timestamp(*unit, None))?;
+            retyped(&cast(&plain, &ArrowType::Timestamp(TimeUnit::Microsecond, None))?, wanted.arrow())
+        }
+        // Dictionaries stay shared: a view of each row, not a copy of its text.
+        text if is_text(text) => {
+            let texts = cast(found, &ArrowType::Utf8View)?;
+            match wanted {
+                DataType::String => Ok(texts),
+                _ => Ok(texts_as(texts.as_string_view(), column)),
+            }
+        }
+        number if wanted == DataType::Timestamp && number.is_integer() => {
+            numbers_as_times(&cast(found, number)?, column)
+        }
+        // Only whole numbers fit, and decimals by their shortest form, as in JSON.
+        number if number.is_floating() && wanted != DataType::Double => {
+            let texts = cast(&cast(found, number)?, &ArrowType::Utf8View)?;
+            Ok(texts_as(texts.as_string_view(), column))
+        }
+        other => cast(&cast(found, other)?, &wanted.arrow()),
+    }
 }
 
-/// Times of numbers or texts, by the column's format.
-fn formatted_times(found: &ArrayRef, format: &TimeFormat) -> Result<ArrayRef, ArrowError> {
-    let times: TimestampMicrosecondArray = match format {
-        TimeFormat::Unix(unit) if found.data_type().is_integer() => {
-            let counts = cast(found, &ArrowType::Int64)?;
-            counts.as_primitive::<Int64Type>().iter().map(|count| unit.micros(count?)).collect()
-        }
-        format => {
-            let texts = cast(found, &ArrowType::Utf8View)?;
-            texts.as_string_view().iter().map(|text| formatted(text?, format).ok()).collect()
-        }
+/// The same values under another type of the same layout.
+fn retyped(array: &ArrayRef, to: ArrowType) -> Result<ArrayRef, ArrowError> {
+    Ok(make_array(array.to_data().into_builder().data_type(to).build()?))
+}
+
+/// The values that texts stand for.
+fn texts_as(texts: &StringViewArray, column: &Column) -> ArrayRef {
+    let mut values = Builder::new(column.data_type, texts.len());
+    for text in texts.iter() {
+        let cell = text.and_then(|text| text_value::read(column, text).ok());
+        values.append(&cell.unwrap_or(Cell::Null), "");
+    }
+    values.finish()
+}
+
+/// Times of integers: milliseconds since 1970, or as the column's format says.
+fn numbers_as_times(found: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
+    let unit = match &column.format {
+        None => UnixUnit::Millis,
+        Some(TimeFormat::Unix(unit)) => *unit,
+        // Such as 20261128 for '%Y%m%d'.
+        Some(_) => return Ok(texts_as(cast(found, &ArrowType::Utf8View)?.as_string_view(), column)),
     };
+    let counts = cast(found, &ArrowType::Int64)?;
+    let times: TimestampMicrosecondArray =
+        counts.as_primitive::<Int64Type>().iter().map(|count| unit.micros(count?)).collect();
     Ok(Arc::new(times.with_timezone("UTC")))
 }
 
@@ -271,7 +364,7 @@ mod tests {
             ("x", Arc::new(Float64Array::from(vec![-0.0, 1.0, f64::NAN, 1.0, 1.0]))),
             ("other", Arc::new(Int32Array::from(vec![0; 5]))),
         ]);
-        let fit = ParquetCast::new(&stream(""), &rows.schema()).expect("fits");
+        let fit = ColumnCast::new(&stream(""), &rows.schema()).expect("fits");
         assert_eq!((fit.missing.clone(), fit.unknown.clone()), (vec!["day".to_owned()], vec!["other".to_owned()]));
         let fitted = fit.apply(&rows).expect("converts");
         let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
@@ -295,30 +388,30 @@ mod tests {
         let at = || Arc::new(TimestampMillisecondArray::from(vec![Some(1), None, Some(3)])) as ArrayRef;
         let rows =
             batch(vec![("at", at()), ("id", Arc::new(StringArray::from(vec![Some("a"), None, None])) as ArrayRef)]);
-        let fitted = ParquetCast::new(&stream(""), &rows.schema()).expect("fits").apply(&rows).expect("converts");
+        let fitted = ColumnCast::new(&stream(""), &rows.schema()).expect("fits").apply(&rows).expect("converts");
         let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
         // The first reason of a row counts, in the order of the columns.
         assert_eq!(reasons, [(1, "id: the primary key may not be null"), (2, "id: the primary key may not be null")]);
         assert_eq!(fitted.rows.num_rows(), 1);
         let without = batch(vec![("at", at())]);
-        let refused = ParquetCast::new(&stream(""), &without.schema()).expect_err("the primary key is missing");
+        let refused = ColumnCast::new(&stream(""), &without.schema()).expect_err("the primary key is missing");
         assert_eq!(refused.0, ["id: the primary key is missing"]);
     }
 
     #[test]
     fn columns_of_wrong_types_are_reported_one_by_one() {
         let schema = Schema::new(vec![
-            Field::new("at", ArrowType::Utf8, true),
-            Field::new("n", ArrowType::Float64, true),
+            Field::new("at", ArrowType::Boolean, true),
+            Field::new("n", ArrowType::Binary, true),
             Field::new("more", ArrowType::Int32, true),
         ]);
-        let misfit = ParquetCast::new(&stream(", unknown_fields = 'reject'"), &schema).expect_err("does not fit");
+        let misfit = ColumnCast::new(&stream(", unknown_fields = 'reject'"), &schema).expect_err("does not fit");
         assert_eq!(
             misfit.0,
             [
                 "id: the primary key is missing",
-                "at: TIMESTAMP cannot be read from Utf8",
-                "n: INT cannot be read from Float64",
+                "at: TIMESTAMP cannot be read from Boolean",
+                "n: INT cannot be read from Binary",
                 "more: the stream does not declare it"
             ]
         );
