@@ -14,7 +14,6 @@ use super::*;
 
 mod fields;
 mod tables;
-
 #[test]
 fn a_column_that_was_removed_is_null_and_its_field_unknown() {
     let mut stream = every_type();
