@@ -1,6 +1,7 @@
 //! Tests that a table holds every commit exactly once, beside other writers and after reopening.
 
 mod missing_files;
+mod vacuum_race;
 
 use std::sync::Arc;
 

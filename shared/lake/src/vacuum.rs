@@ -71,10 +71,13 @@ pub async fn vacuum(
     let kept = leases.begin_vacuum(table.path(), floor);
     let from = kept.versions.first().copied().unwrap_or(floor).min(floor);
     let (cutoff_ms, staged_cutoff_ms) = (age.cutoff_ms(), age.staged_cutoff_ms());
-    let mut needed = needed_since(table, from).await?;
+    let (mut needed, version) = needed_since(table, from).await?;
     needed.extend(needed_at(table, from, cutoff_ms).await?);
     // Files that are younger than the floor were added by a commit that is at least as young, or by none yet.
-    let named = if cutoff_ms > staged_cutoff_ms { named_since(table, staged_cutoff_ms).await? } else { HashSet::new() };
+    let named = match cutoff_ms > staged_cutoff_ms {
+        true => named_since(table, staged_cutoff_ms, version).await?,
+        false => HashSet::new(),
+    };
 
     let mut counts = VacuumCounts::default();
     let mut unneeded = Vec::new();
@@ -146,8 +149,9 @@ async fn files_in_store(table: &Table) -> Result<Vec<ObjectMeta>, LakeError> {
     Ok(listed.into_iter().filter(is_data).collect())
 }
 
-/// Returns the files of every version from `from` on: those of the newest, and those removed since.
-async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeError> {
+/// Returns the files of every version from `from` to the newest, which are those that the newest has and those removed since, and
+/// the number of the newest.
+async fn needed_since(table: &Table, from: i64) -> Result<(HashSet<String>, i64), LakeError> {
     let snapshot = table.snapshot().await?;
     let mut needed: HashSet<String> = snapshot.files.iter().map(|file| file.path.clone()).collect();
     for version in from + 1..=snapshot.version {
@@ -157,14 +161,15 @@ async fn needed_since(table: &Table, from: i64) -> Result<HashSet<String>, LakeE
         };
         needed.extend(paths);
     }
-    Ok(needed)
+    Ok((needed, snapshot.version))
 }
 
-/// Returns the files that entries of the log written after `cutoff_ms` name.
-async fn named_since(table: &Table, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
+/// Returns the files that entries of the log written after `cutoff_ms` name, up to version `newest`. A file that only a later
+/// version names may be needed: another process may have committed it meanwhile.
+async fn named_since(table: &Table, cutoff_ms: i64, newest: i64) -> Result<HashSet<String>, LakeError> {
     let Some(first) = entries_since(table, cutoff_ms).await? else { return Ok(HashSet::new()) };
     let mut named = HashSet::new();
-    for version in first..=table.newest_version().await? {
+    for version in first..=newest {
         named.extend(named_by(table, version).await?.into_iter().flatten());
     }
     Ok(named)
