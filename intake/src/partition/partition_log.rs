@@ -42,8 +42,6 @@ pub struct PartitionLog {
 pub(crate) struct LiveFigures {
     /// Totals after the last durable group.
     pub totals: Totals,
-    /// The next offset to be assigned.
-    pub head: Offset,
     pub last_arrived_at: Option<Micros>,
 }
 
@@ -101,7 +99,7 @@ impl PartitionLog {
             log::column(&store, primary_key, ids_from, head, &mut |ids| sequencer.restore(&ids))?;
         }
         let last_arrived_at = opened.last_arrived_at;
-        let live = Arc::new(Mutex::new(LiveFigures { totals, head, last_arrived_at }));
+        let live = Arc::new(Mutex::new(LiveFigures { totals, last_arrived_at }));
         let queue = Arc::new(WriterQueue::new(settings.queue_bytes_max));
         let writer = Writer {
             partition,
@@ -233,11 +231,12 @@ impl PartitionLog {
 
     /// The present figures, together with those of the partition's archiver.
     pub fn status(&self, archived: Offset, archive_error: Option<String>) -> PartitionStatus {
-        let LiveFigures { totals, head, last_arrived_at } = *self.live.lock();
+        let LiveFigures { totals, last_arrived_at } = *self.live.lock();
         PartitionStatus {
             partition: self.partition,
             log_start: self.store.start(),
-            head,
+            // Offsets of a group that is being written may be assigned again, if there is no room for it.
+            head: totals.head(),
             archived,
             watermark: (totals.watermark != Micros::MIN).then_some(totals.watermark),
             accepted: totals.accepted.events,

@@ -544,6 +544,33 @@ fn a_full_disk_leaves_no_trace_of_refused_events() {
 }
 
 #[test]
+fn the_offsets_of_a_group_are_not_shown_before_it_is_durable() {
+    let dir = TempDir::new().expect("a folder");
+    let (reached, syncing) = std::sync::mpsc::channel();
+    let (resume, resumed) = std::sync::mpsc::channel::<()>();
+    let (reached, resumed, held) = (Mutex::new(reached), Mutex::new(resumed), Arc::new(AtomicBool::new(false)));
+    let is_held = held.clone();
+    let faults: IoFaults = Arc::new(move |step| {
+        if step == IoStep::Sync && is_held.load(Ordering::SeqCst) {
+            reached.lock().send(()).expect("the test waits");
+            resumed.lock().recv().expect("the test resumes");
+        }
+        Ok(())
+    });
+    let mut settings = settings();
+    settings.log.io.faults = Some(faults);
+    let (log, _) = open(&dir, settings);
+    held.store(true, Ordering::SeqCst);
+    let written = submit(&log, &[(Some("a"), 50)], None);
+    syncing.recv().expect("the group is synced");
+    assert_eq!(log.status(Offset(0), None).head, Offset(0));
+    held.store(false, Ordering::SeqCst);
+    resume.send(()).expect("the writer waits");
+    assert_eq!(receipt(written), Ok(answer(1, 0, 0)));
+    assert_eq!(log.status(Offset(0), None).head, Offset(1));
+}
+
+#[test]
 fn events_of_other_types_are_refused() {
     let dir = TempDir::new().expect("a folder");
     let (log, _) = open(&dir, settings());

@@ -159,7 +159,6 @@ impl Writer {
             self.key_files.hold(&self.store, self.store.head());
         }
         let staged = self.stage(parts, arrived_at);
-        self.live.lock().head = after.head();
         match staged.and_then(|batches| Ok((self.appender.commit(after)?, batches))) {
             Ok((sync_time, batches)) => {
                 self.sequencer.commit(arrived_at);
@@ -176,7 +175,6 @@ impl Writer {
                 self.appender.abandon();
                 self.sequencer.rollback();
                 self.key_files.settle(self.sequencer.keys(), &self.store);
-                self.live.lock().head = self.sequencer.totals().head();
                 Err(exhausted.into())
             }
             Err(fatal) => Err(fatal),

@@ -15,7 +15,7 @@ pub struct PartitionStatus {
     pub partition: Partition,
     /// Oldest offset in the log.
     pub log_start: Offset,
-    /// Next offset to be assigned.
+    /// Offset after the last durable event.
     pub head: Offset,
     /// Everything before it is in the archive.
     pub archived: Offset,
