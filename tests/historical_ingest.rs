@@ -345,7 +345,7 @@ fn rejected_lines_are_listed_and_kept_and_unfit_files_are_refused() {
     let output = refused(&[flights_file()], "events");
     assert!(
         output.contains(
-            "its columns do not fit the stream: id: the primary key is missing; at: the event time is missing"
+            "the columns do not fit the stream: id: the primary key is missing; at: the event time is missing"
         ),
         "{output}"
     );

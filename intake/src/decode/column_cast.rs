@@ -4,6 +4,7 @@
 //! Columns are found by name, in their own spelling or else without case; FROM gives another name, but does not reach into nested
 //! values. FORMAT applies where the table has numbers or texts for a TIMESTAMP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -51,7 +52,7 @@ pub struct CastError(pub Vec<String>);
 pub struct CastRows {
     /// [`Stream::schema`].
     pub rows: RecordBatch,
-    /// Index of each rejected row in the batch, with the reason.
+    /// Index of each rejected row in the batch, with the reason; the first ones, if there are more than were asked for.
     pub rejected: Vec<(usize, String)>,
 }
 
@@ -97,9 +98,9 @@ impl ColumnCast {
         ColumnCast { oldest, ..self }
     }
 
-    /// The events among rows of the table.
-    pub fn apply(&self, batch: &RecordBatch) -> Result<CastRows, ArrowError> {
-        let mut rejections = Rejections { of: vec![None; batch.num_rows()] };
+    /// The events among rows of the table. Gives the reasons against the first `reasons_max` rejected rows.
+    pub fn apply(&self, batch: &RecordBatch, reasons_max: usize) -> Result<CastRows, ArrowError> {
+        let mut rejections = Rejections::new(batch.num_rows(), reasons_max);
         let mut columns = Vec::with_capacity(self.sources.len());
         for (index, (column, source)) in self.stream.columns.iter().zip(&self.sources).enumerate() {
             let Some(source) = source else {
@@ -126,19 +127,17 @@ impl ColumnCast {
             columns.push(plain_zero(values));
         }
         check_lengths(&columns, &mut rejections);
-        let rejected: Vec<(usize, String)> =
-            rejections.of.iter_mut().enumerate().filter_map(|(row, reason)| Some((row, reason.take()?))).collect();
         // The event time is never null in the schema, but may be in rejected rows.
-        let schema = if rejected.is_empty() { self.stream.schema() } else { all_nullable(&self.stream.schema()) };
+        let schema =
+            if rejections.rows.is_empty() { self.stream.schema() } else { all_nullable(&self.stream.schema()) };
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let mut rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        if !rejected.is_empty() {
-            let mut keep = vec![true; batch.num_rows()];
-            rejected.iter().for_each(|(row, _)| keep[*row] = false);
+        if !rejections.rows.is_empty() {
+            let keep: Vec<bool> = rejections.rows.iter().map(|is_rejected| !is_rejected).collect();
             rows = filter_record_batch(&rows, &BooleanArray::from(keep))?;
             rows = RecordBatch::try_new(self.stream.schema(), rows.columns().to_vec())?;
         }
-        Ok(CastRows { rows, rejected })
+        Ok(CastRows { rows, rejected: rejections.reasons.into_iter().collect() })
     }
 
     fn check_age(&self, values: &ArrayRef, column: &Column, rejections: &mut Rejections) {
@@ -165,12 +164,20 @@ fn check_lengths(columns: &[ArrayRef], rejections: &mut Rejections) {
     rejections.add_each(|row| length(row) > EVENT_LINE_BYTES_MAX, reason);
 }
 
-/// The first reason against each row.
+/// The rejected rows, and the first reason against each of the first ones.
 struct Rejections {
-    of: Vec<Option<String>>,
+    rows_all: usize,
+    /// For each row whether it is rejected; empty until one is.
+    rows: Vec<bool>,
+    reasons: BTreeMap<usize, String>,
+    reasons_max: usize,
 }
 
 impl Rejections {
+    fn new(rows_all: usize, reasons_max: usize) -> Rejections {
+        Rejections { rows_all, rows: Vec::new(), reasons: BTreeMap::new(), reasons_max }
+    }
+
     fn add(&mut self, column: &Column, is_wrong: impl Fn(usize) -> bool) {
         self.add_as(column, is_wrong, |column| format!("{}: not a value of {}", column.name, column.data_type));
     }
@@ -180,9 +187,20 @@ impl Rejections {
     }
 
     fn add_each(&mut self, is_wrong: impl Fn(usize) -> bool, reason: impl Fn(usize) -> String) {
-        for row in 0..self.of.len() {
-            if self.of[row].is_none() && is_wrong(row) {
-                self.of[row] = Some(reason(row));
+        for row in 0..self.rows_all {
+            if self.rows.get(row).is_none_or(|is_rejected| !is_rejected) && is_wrong(row) {
+                if self.rows.is_empty() {
+                    self.rows = vec![false; self.rows_all];
+                }
+                self.rows[row] = true;
+                let is_full = self.reasons.len() >= self.reasons_max;
+                if is_full && self.reasons.last_key_value().is_none_or(|(last, _)| *last < row) {
+                    continue;
+                }
+                if is_full {
+                    self.reasons.pop_last();
+                }
+                self.reasons.insert(row, reason(row));
             }
         }
     }
@@ -366,7 +384,7 @@ mod tests {
         ]);
         let fit = ColumnCast::new(&stream(""), &rows.schema()).expect("fits");
         assert_eq!((fit.missing.clone(), fit.unknown.clone()), (vec!["day".to_owned()], vec!["other".to_owned()]));
-        let fitted = fit.apply(&rows).expect("converts");
+        let fitted = fit.apply(&rows, 9).expect("converts");
         let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
         assert_eq!(
             reasons,
@@ -388,7 +406,7 @@ mod tests {
         let at = || Arc::new(TimestampMillisecondArray::from(vec![Some(1), None, Some(3)])) as ArrayRef;
         let rows =
             batch(vec![("at", at()), ("id", Arc::new(StringArray::from(vec![Some("a"), None, None])) as ArrayRef)]);
-        let fitted = ColumnCast::new(&stream(""), &rows.schema()).expect("fits").apply(&rows).expect("converts");
+        let fitted = ColumnCast::new(&stream(""), &rows.schema()).expect("fits").apply(&rows, 9).expect("converts");
         let reasons: Vec<(usize, &str)> = fitted.rejected.iter().map(|(row, why)| (*row, why.as_str())).collect();
         // The first reason of a row counts, in the order of the columns.
         assert_eq!(reasons, [(1, "id: the primary key may not be null"), (2, "id: the primary key may not be null")]);

@@ -16,6 +16,7 @@ mod framing;
 pub mod json_lines;
 mod number;
 mod object;
+mod outcome;
 mod reject_reason;
 mod row;
 mod session;
@@ -32,6 +33,7 @@ use arrow::array::RecordBatch;
 use serde::Serialize;
 use shared::limits::{
     EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX, REJECTIONS_LISTED_MAX,
+    TABLE_COLUMNS_MAX,
 };
 use shared::stream::Stream;
 use shared::time::Micros;
@@ -43,6 +45,10 @@ pub use tables::decode_arrow;
 /// Most values, null or not, that the columns of one body may hold. A body of tiny events for a wide stream would
 /// otherwise grow to a hundred times its size; at 8 to 16 bytes each, this is at most half a gigabyte.
 pub const BODY_VALUES_MAX: usize = 32 * 1024 * 1024;
+
+/// Reasons against the columns of a table that an error lists, and characters of each: the table chooses its names.
+const REASONS_LISTED_MAX: usize = 20;
+const REASON_CHARS_MAX: usize = 200;
 
 /// The bounds of decoding.
 #[derive(Debug, Clone, Copy)]
@@ -139,9 +145,22 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// The error of a table whose columns do not fit, with a reason for each.
+    /// The error of a table whose columns do not fit, with the first reasons.
     fn columns(reasons: &[String]) -> DecodeError {
-        DecodeError::Table { reason: format!("the columns do not fit the stream: {}", reasons.join("; ")) }
+        let short = |reason: &String| match reason.char_indices().nth(REASON_CHARS_MAX) {
+            Some((end, _)) => format!("{}...", &reason[..end]),
+            None => reason.clone(),
+        };
+        let listed: Vec<String> = reasons.iter().take(REASONS_LISTED_MAX).map(short).collect();
+        let more = match reasons.len() - listed.len() {
+            0 => String::new(),
+            more => format!("; and {more} more reasons"),
+        };
+        DecodeError::Table { reason: format!("the columns do not fit the stream: {}{more}", listed.join("; ")) }
+    }
+
+    fn too_many_columns() -> DecodeError {
+        DecodeError::Table { reason: format!("it has more than {TABLE_COLUMNS_MAX} columns") }
     }
 }
 

@@ -1,21 +1,17 @@
 //! Collects a body: the columns, the rejections and the counts; one event at a time.
 
-use std::borrow::Cow;
-
-use arrow::array::{AsArray, PrimitiveArray};
-use arrow::datatypes::TimestampMicrosecondType;
 use shared::explain::duration;
 use shared::stream::Stream;
-use shared::time::{MICROS_PER_SECOND, Micros};
+use shared::time::Micros;
 
 use super::columns::Columns;
 use super::fast_path::FastPath;
 use super::fields::Fields;
 use super::object;
+use super::outcome::{Outcome, oldest};
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
-use super::{DecodeError, Decoded, Options, RejectedEvent, Rejection};
-use crate::event_id;
+use super::{DecodeError, Decoded, Options};
 
 /// Least bytes of JSON assumed per event when memory for the columns is reserved.
 const EVENT_BYTES_GUESS: usize = 128;
@@ -35,10 +31,7 @@ pub(super) struct Session<'a> {
     columns: Columns,
     rows_max: usize,
     valid: usize,
-    lines_read: u64,
-    rejections: Vec<Rejection>,
-    malformed: Vec<RejectedEvent>,
-    unknown_fields: u64,
+    outcome: Outcome,
 }
 
 impl<'a> Session<'a> {
@@ -50,7 +43,7 @@ impl<'a> Session<'a> {
         let rows_guess = body_bytes / EVENT_BYTES_GUESS.max(columns * FIELD_BYTES_GUESS) + 1;
         Session {
             fast_path: fast_path.then(|| FastPath::new(&fields)),
-            oldest: oldest(stream, options.arrived_at),
+            oldest: oldest(stream, options.arrived_at).0,
             row: Row::new(columns, fields.nested),
             fields,
             columns: Columns::new(stream, rows_guess.min(rows_max)),
@@ -58,10 +51,7 @@ impl<'a> Session<'a> {
             options,
             rows_max,
             valid: 0,
-            lines_read: 0,
-            rejections: Vec::new(),
-            malformed: Vec::new(),
-            unknown_fields: 0,
+            outcome: Outcome::new(options),
         }
     }
 
@@ -87,9 +77,13 @@ impl<'a> Session<'a> {
         &mut self.row
     }
 
-    /// Refuses an event that is longer than the options allow.
-    pub(super) fn check_length(&self, text: &[u8]) -> Result<(), RejectReason<'a>> {
-        let max = self.options.event_bytes_max;
+    /// Longest event, in bytes.
+    pub(super) fn event_bytes_max(&self) -> usize {
+        self.options.event_bytes_max
+    }
+
+    fn check_length(&self, text: &[u8]) -> Result<(), RejectReason<'a>> {
+        let max = self.event_bytes_max();
         if text.len() > max { Err(RejectReason::TooLong { max }) } else { Ok(()) }
     }
 
@@ -125,28 +119,21 @@ impl<'a> Session<'a> {
             let column = &self.stream.columns[key];
             return self.reject(line, text(), RejectReason::NoPrimaryKey { column });
         }
-        self.lines_read += 1;
+        self.outcome.lines_read += 1;
         self.valid += 1;
         if self.valid > self.rows_max {
             // The body will be refused; the columns must not grow further.
             return self.row.clear();
         }
-        self.unknown_fields += self.row.unknown_fields;
+        self.outcome.unknown_fields += self.row.unknown_fields;
         self.columns.append(&mut self.row);
     }
 
     /// Counts the event `text` as rejected; lists the reason and keeps the text, while there is room.
     #[cold]
     pub(super) fn reject(&mut self, line: u64, text: &[u8], fault: RejectReason<'_>) {
-        self.lines_read += 1;
-        if self.rejections.len() < self.options.rejections_listed_max {
-            self.rejections.push(Rejection { line, reason: fault.to_string() });
-        }
-        if self.malformed.len() < self.options.malformed_kept_max {
-            let (reason, bytes) = (fault.to_string(), text.len() as u64);
-            let (text, truncated) = beginning(text, self.options.malformed_text_bytes_max);
-            self.malformed.push(RejectedEvent { line, reason, text, bytes, truncated });
-        }
+        self.outcome.lines_read += 1;
+        self.outcome.reject(line, fault, || text.to_vec());
         self.row.clear();
     }
 
@@ -156,36 +143,6 @@ impl<'a> Session<'a> {
             return Err(DecodeError::TooManyEvents { max: self.rows_max });
         }
         let rows = self.columns.finish(self.stream);
-        Ok(Decoded {
-            id_hashes: self.stream.primary_key.map(|column| event_id::hash_ids(rows.column(column))),
-            before_1980: before_1980(rows.column(self.stream.event_time).as_primitive()),
-            rows,
-            lines_read: self.lines_read,
-            rejections: self.rejections,
-            malformed: self.malformed,
-            unknown_fields: self.unknown_fields,
-        })
+        Ok(self.outcome.decoded(self.stream, rows))
     }
-}
-
-/// The oldest event time that is accepted at `arrived_at`.
-pub(super) fn oldest(stream: &Stream, arrived_at: Option<Micros>) -> i64 {
-    stream.max_age.zip(arrived_at).map_or(i64::MIN, |(max_age, arrived_at)| arrived_at.minus(max_age).0)
-}
-
-/// Counts the times before 1980.
-pub(super) fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
-    const JANUARY_1980: i64 = 315_532_800 * MICROS_PER_SECOND;
-    times.values().iter().filter(|time| **time < JANUARY_1980).count() as u64
-}
-
-/// The first bytes of `text`, at most `bytes_max`, and whether more follow. Invalid UTF-8 is replaced.
-pub(super) fn beginning(text: &[u8], bytes_max: usize) -> (String, bool) {
-    let first = match std::str::from_utf8(text) {
-        Ok(text) => Cow::Borrowed(&text[..text.floor_char_boundary(bytes_max)]),
-        Err(_) => String::from_utf8_lossy(&text[..text.len().min(bytes_max)]),
-    };
-    // Replacement characters are longer than what they replace.
-    let end = first.floor_char_boundary(bytes_max);
-    (first[..end].to_owned(), text.len() > bytes_max || end < first.len())
 }

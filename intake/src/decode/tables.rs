@@ -12,16 +12,15 @@ use arrow::compute::{concat, concat_batches};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use bytes::Bytes;
-use shared::limits::TABLE_EVENTS_BYTES_MAX;
+use shared::limits::{TABLE_COLUMNS_MAX, TABLE_EVENTS_BYTES_MAX};
 use shared::retained_bytes::{retained_bytes, row_bytes};
 use shared::stream::Stream;
 use shared::time::Micros;
 
 use super::column_cast::{CastError, CastRows, ColumnCast};
 use super::json_lines;
-use super::session::{before_1980, beginning, oldest};
-use super::{DecodeError, Decoded, Options, RejectedEvent, Rejection};
-use crate::event_id;
+use super::outcome::{Outcome, oldest};
+use super::{DecodeError, Decoded, Options};
 
 /// Memory that a body may keep beyond twice its events.
 const UNUSED_BYTES_MAX: usize = 1024 * 1024;
@@ -41,6 +40,9 @@ pub fn decode_arrow(stream: &Arc<Stream>, body: &Bytes, options: Options) -> Res
         if cast.is_none()
             && let Some(schema) = decoder.schema()
         {
+            if schema.fields().len() > TABLE_COLUMNS_MAX {
+                return Err(DecodeError::too_many_columns());
+            }
             cast = Some(ColumnCast::new(stream, &schema)?.not_before(session.oldest));
         }
         if let (Some(cast), Some(batch)) = (&cast, batch) {
@@ -58,13 +60,10 @@ struct TableSession<'a> {
     /// Event times before this are too old.
     oldest: Micros,
     rows_max: usize,
-    rows_read: u64,
     /// Bytes of the events so far.
     bytes: usize,
     batches: Vec<RecordBatch>,
-    rejections: Vec<Rejection>,
-    malformed: Vec<RejectedEvent>,
-    unknown_fields: u64,
+    outcome: Outcome,
 }
 
 impl<'a> TableSession<'a> {
@@ -72,28 +71,27 @@ impl<'a> TableSession<'a> {
         TableSession {
             stream,
             options,
-            oldest: Micros(oldest(stream, options.arrived_at)),
+            oldest: oldest(stream, options.arrived_at),
             rows_max: options.values_max / stream.columns.len().max(1),
-            rows_read: 0,
             bytes: 0,
             batches: Vec::new(),
-            rejections: Vec::new(),
-            malformed: Vec::new(),
-            unknown_fields: 0,
+            outcome: Outcome::new(options),
         }
     }
 
     /// Adds the events of a batch.
     fn add(&mut self, cast: &ColumnCast, batch: &RecordBatch) -> Result<(), DecodeError> {
-        if self.rows_read + batch.num_rows() as u64 > self.rows_max as u64 {
+        let before = self.outcome.lines_read;
+        if before + batch.num_rows() as u64 > self.rows_max as u64 {
             return Err(DecodeError::TooManyEvents { max: self.rows_max });
         }
-        let CastRows { rows, rejected } = cast.apply(batch)?;
+        let reasons_max = self.options.rejections_listed_max.max(self.options.malformed_kept_max);
+        let CastRows { rows, rejected } = cast.apply(batch, reasons_max)?;
         for (row, reason) in rejected {
-            self.reject(batch, row, reason);
+            self.outcome.reject(before + row as u64 + 1, reason, || json(batch, row));
         }
-        self.rows_read += batch.num_rows() as u64;
-        self.unknown_fields += cast.unknown.len() as u64 * rows.num_rows() as u64;
+        self.outcome.lines_read += batch.num_rows() as u64;
+        self.outcome.unknown_fields += cast.unknown.len() as u64 * rows.num_rows() as u64;
         self.bytes += row_bytes(&rows);
         if self.bytes > TABLE_EVENTS_BYTES_MAX {
             return Err(DecodeError::EventsTooLarge { max: TABLE_EVENTS_BYTES_MAX });
@@ -104,23 +102,6 @@ impl<'a> TableSession<'a> {
         Ok(())
     }
 
-    #[cold]
-    fn reject(&mut self, batch: &RecordBatch, row: usize, reason: String) {
-        let line = self.rows_read + row as u64 + 1;
-        if self.rejections.len() < self.options.rejections_listed_max {
-            self.rejections.push(Rejection { line, reason: reason.clone() });
-        }
-        if self.malformed.len() < self.options.malformed_kept_max {
-            let mut text = Vec::new();
-            // A row of types without a JSON form is kept without its text.
-            let written = json_lines::append(&mut text, &batch.slice(row, 1));
-            let text = if written.is_ok() { text.trim_ascii_end() } else { &[] };
-            let bytes = text.len() as u64;
-            let (text, truncated) = beginning(text, self.options.malformed_text_bytes_max);
-            self.malformed.push(RejectedEvent { line, reason, text, bytes, truncated });
-        }
-    }
-
     fn finish(self) -> Result<Decoded, DecodeError> {
         let rows = match self.batches.as_slice() {
             [] => RecordBatch::new_empty(self.stream.schema()),
@@ -129,16 +110,17 @@ impl<'a> TableSession<'a> {
         };
         let unused = retained_bytes(&rows).saturating_sub(2 * row_bytes(&rows));
         let rows = if unused > UNUSED_BYTES_MAX { copied(&rows)? } else { rows };
-        Ok(Decoded {
-            id_hashes: self.stream.primary_key.map(|column| event_id::hash_ids(rows.column(column))),
-            before_1980: before_1980(rows.column(self.stream.event_time).as_primitive()),
-            rows,
-            lines_read: self.rows_read,
-            rejections: self.rejections,
-            malformed: self.malformed,
-            unknown_fields: self.unknown_fields,
-        })
+        Ok(self.outcome.decoded(self.stream, rows))
     }
+}
+
+/// A row of the body as JSON; empty if its types have no JSON form.
+fn json(batch: &RecordBatch, row: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    let written = json_lines::append(&mut text, &batch.slice(row, 1));
+    let length = if written.is_ok() { text.trim_ascii_end().len() } else { 0 };
+    text.truncate(length);
+    text
 }
 
 /// The same rows in buffers of their own.

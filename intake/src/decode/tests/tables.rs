@@ -243,6 +243,49 @@ fn a_bad_csv_record_is_rejected_alone_with_its_line_and_text() {
 }
 
 #[test]
+fn a_csv_record_is_bounded_in_bytes_and_fields() {
+    let stream = every_type();
+    let mut body = b"\xef\xbb\xbfat,note\n1,\"".to_vec();
+    body.extend(std::iter::repeat_n(b'x', 3 * EVENT_LINE_BYTES_MAX));
+    body.extend(b"\"\n2,");
+    body.extend(std::iter::repeat_n(b',', 500_000));
+    body.extend(b"\n3,c\n4,unfinished \"quote");
+    let decoded = decode_csv(&stream, &body, Options::default()).unwrap();
+    assert_eq!((decoded.lines_read, decoded.rows.num_rows()), (4, 2));
+    let rejections: Vec<(u64, &str)> = decoded.rejections.iter().map(|r| (r.line, r.reason.as_str())).collect();
+    let (long, many) = ("the event is longer than 1048576 bytes", "expected 2 fields, as in the header, found 500002");
+    assert_eq!(rejections, [(2, long), (3, many)]);
+    let names = ",".repeat(2 * shared::limits::TABLE_COLUMNS_MAX);
+    let refused = decode_csv(&stream, names.as_bytes(), Options::default()).unwrap_err();
+    assert_eq!(refused.to_string(), "cannot read the table: it has more than 10000 columns");
+}
+
+#[test]
+fn reasons_against_many_rows_are_bounded_and_of_the_first_rows() {
+    let times: ArrayRef = Arc::new((0..5_000i64).map(|n| (n % 2 == 0).then_some(0)).collect::<Int64Array>());
+    let small: ArrayRef = Arc::new((0..5_000i64).map(|n| if n == 2 { 1 << 40 } else { n }).collect::<Int64Array>());
+    let body = table(vec![("at", times), ("small", small)]);
+    let options = Options { rejections_listed_max: 3, malformed_kept_max: 2, ..Options::default() };
+    let decoded = decode_arrow(&Arc::new(every_type()), &body, options).unwrap();
+    assert_eq!((decoded.rejected(), decoded.malformed.len()), (2_501, 2));
+    let rejections: Vec<(u64, &str)> = decoded.rejections.iter().map(|r| (r.line, r.reason.as_str())).collect();
+    let missing = "at: the event time is missing";
+    assert_eq!(rejections, [(2, missing), (3, "small: not a value of INT"), (4, missing)]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_of_csv_panic(body in prop::collection::vec(prop::sample::select(&b"at,1\"\r\n \xff"[..]), 0..200)) {
+        for header in ["", "at,note\n"] {
+            let body = [header.as_bytes(), &body].concat();
+            if let Ok(decoded) = decode_csv(&every_type(), &body, Options::default()) {
+                prop_assert!(decoded.rows.num_rows() as u64 <= decoded.lines_read);
+            }
+        }
+    }
+}
+
+#[test]
 fn tables_whose_columns_do_not_fit_are_refused_with_every_reason() {
     let strict = Arc::new(Stream { unknown_fields: UnknownFields::Reject, ..every_type() });
     let refused = decode_csv(&strict, b"small,more,more\n1,2,3\n", Options::default()).unwrap_err();

@@ -113,7 +113,7 @@ fn decode_rows(
     first_row: u64,
     rows: &RecordBatch,
 ) -> anyhow::Result<DecodedPiece> {
-    let cast = cast.apply(rows).with_context(|| format!("{}, from row {first_row}", source.name))?;
+    let cast = cast.apply(rows, usize::MAX).with_context(|| format!("{}, from row {first_row}", source.name))?;
     let refused: HashSet<usize> = cast.rejected.iter().map(|(row, _)| *row).collect();
     let (mut cast_rows, mut refusals) = (cast.rows, cast.rejected);
     if let Some((kept, dropped)) = split_dropped(stream, retained_from, &cast_rows)? {
