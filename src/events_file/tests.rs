@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray};
 use proptest::prelude::*;
 
 use super::*;
@@ -63,25 +63,47 @@ fn compressed_files_are_recognized_by_their_first_bytes() {
     assert!(batches(file(b"").path(), 1 << 20).expect("read").is_empty());
 }
 
-#[test]
-fn parquet_rows_become_lines_with_rfc_3339_times_and_without_nulls() {
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("id", Arc::new(StringArray::from(vec![Some("a"), None, Some("c")]))),
-        ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000, 978_307_200_000_000]))),
-        ("n", Arc::new(Int64Array::from(vec![1, 2, 3]))),
-    ];
-    let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).expect("rows");
+fn parquet(rows: &RecordBatch) -> tempfile::NamedTempFile {
     let mut content = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut content, rows.schema(), None).expect("a writer");
-    writer.write(&rows).expect("written");
+    writer.write(rows).expect("written");
     writer.close().expect("written");
-    let parquet = file(&content);
-    let batches = batches(parquet.path(), 1 << 20).expect("read");
-    assert_eq!(batches.len(), 1);
-    assert_eq!((batches[0].first_line, batches[0].lines), (1, 3));
-    let expected = "{\"id\":\"a\",\"at\":\"1970-01-01T00:00:00Z\",\"n\":1}\n\
-                    {\"at\":\"1970-01-01T00:00:01.500Z\",\"n\":2}\n\
-                    {\"id\":\"c\",\"at\":\"2001-01-01T00:00:00Z\",\"n\":3}\n";
+    file(&content)
+}
+
+fn flat_columns() -> Vec<(&'static str, ArrayRef, bool)> {
+    vec![
+        ("id", Arc::new(StringArray::from(vec![Some("a"), None, Some("c")])), true),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000, 978_307_200_000_000])), true),
+        ("n", Arc::new(Int64Array::from(vec![1, 2, 3])), true),
+    ]
+}
+
+#[test]
+fn parquet_rows_become_arrow_streams() {
+    let rows = RecordBatch::try_from_iter_with_nullable(flat_columns()).expect("rows");
+    for batch_bytes in [1, 1 << 20] {
+        let batches = batches(parquet(&rows).path(), batch_bytes).expect("read");
+        assert_eq!(batches.len(), 1);
+        assert_eq!((batches[0].first_line, batches[0].lines, batches[0].format), (1, 3, BatchFormat::Arrow));
+        let reader = arrow::ipc::reader::StreamReader::try_new(&*batches[0].body, None).expect("a stream");
+        let read: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("read");
+        assert_eq!(read, std::slice::from_ref(&rows));
+    }
+}
+
+#[test]
+fn nested_parquet_rows_become_lines_with_rfc_3339_times_and_without_nulls() {
+    let mut columns = flat_columns();
+    let origins: ArrayRef = Arc::new(StringArray::from(vec!["ATL", "ORD", "LAX"]));
+    let field = Arc::new(arrow::datatypes::Field::new("origin", origins.data_type().clone(), true));
+    columns.push(("leg", Arc::new(StructArray::from(vec![(field, origins)])), true));
+    let rows = RecordBatch::try_from_iter_with_nullable(columns).expect("rows");
+    let batches = batches(parquet(&rows).path(), 1 << 20).expect("read");
+    assert_eq!((batches.len(), batches[0].lines, batches[0].format), (1, 3, BatchFormat::Lines));
+    let expected = "{\"id\":\"a\",\"at\":\"1970-01-01T00:00:00Z\",\"n\":1,\"leg\":{\"origin\":\"ATL\"}}\n\
+                    {\"at\":\"1970-01-01T00:00:01.500Z\",\"n\":2,\"leg\":{\"origin\":\"ORD\"}}\n\
+                    {\"id\":\"c\",\"at\":\"2001-01-01T00:00:00Z\",\"n\":3,\"leg\":{\"origin\":\"LAX\"}}\n";
     assert_eq!(std::str::from_utf8(&batches[0].body), Ok(expected));
 }
 
