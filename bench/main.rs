@@ -1,5 +1,5 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|batch|query|serve|soak|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the
+//! [ingest|batch|query|serve|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the
 //! figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
@@ -18,7 +18,6 @@ mod query;
 mod replay;
 mod serve;
 mod server;
-mod soak;
 mod visibility;
 mod years;
 
@@ -42,7 +41,6 @@ fn main() {
         ("batch", batch::measure),
         ("query", query::measure),
         ("serve", serve::measure),
-        ("soak", soak::measure),
         ("visibility", visibility::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),

@@ -70,7 +70,9 @@ struct Listener {
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, settings: ListenSettings) {
     let mut http = hyper::server::conn::http1::Builder::new();
     // A little longer than the wait after which a late first request gets its answer.
-    http.timer(TokioTimer::new()).header_read_timeout(settings.header_wait + settings.header_wait / 20);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(settings.header_wait + settings.header_wait / 20)
+        .max_buf_size(limits::CONNECTION_BUFFER_BYTES_MAX);
     let server = Arc::new(Listener {
         http,
         routes,

@@ -57,7 +57,8 @@ impl MetricsRenderer {
         vitals: &Vitals,
     ) -> MetricsRenderer {
         let states = Arc::default();
-        vitals.spawn_task("state metrics", refresh_states(Arc::downgrade(speed), Arc::clone(&states)));
+        let refresh = refresh_states(recorder.clone(), Arc::downgrade(speed), Arc::clone(&states));
+        vitals.spawn_task("state metrics", refresh);
         MetricsRenderer { recorder, streams, views, states, clock }
     }
 
@@ -131,10 +132,12 @@ impl MetricsRenderer {
     }
 }
 
-/// Refreshes `states` until the speed layer stops.
-async fn refresh_states(speed: Weak<Speed>, states: Arc<Mutex<SpeedStates>>) {
+/// Refreshes `states`, and adds up the samples of histograms, until the speed layer stops.
+async fn refresh_states(recorder: PrometheusHandle, speed: Weak<Speed>, states: Arc<Mutex<SpeedStates>>) {
     loop {
         tokio::time::sleep(STATE_EVERY).await;
+        // The recorder keeps every sample until then, or until a scrape: without one, memory would grow with the queries.
+        recorder.run_upkeep();
         let Some(speed) = speed.upgrade() else { return };
         let status = speed.status().await;
         *states.lock() = status;

@@ -172,7 +172,7 @@ fn bodies_that_are_refused_are_problems() {
     };
     let large = vec![b' '; 3 << 20];
     for path in ["/v1/views/departures/runs", "/v1/views/departures/vacuum", "/v1/streams/flights/compact"] {
-        assert_problem(&post(path, "", &large), 413, "too_large", "2 MiB", path);
+        assert_problem(&post(path, "", &large), 413, "too_large", "64 KiB", path);
         assert_problem(&post(path, "", b"{"), 400, "invalid_body", "expected", path);
     }
     let events = "/v1/events/flights";

@@ -12,7 +12,7 @@ use shared::horizon::Horizon;
 use shared::partial::codec::{WINDOW_END, WINDOW_START};
 use shared::partial::finish::{Bounds, finish_measures_within};
 use shared::partial::merge::{Grain, Layers, MergeError, Merged, merge_onto};
-use shared::partial::query_budget::QueryBudget;
+use shared::partial::query_budget::{Exceeded, QueryBudget};
 use shared::partial::states::{NO_GROUP, States};
 use shared::types::DataType;
 use shared::view::{Precision, View};
@@ -74,6 +74,8 @@ pub enum ExecuteError {
     Measures(#[from] EvaluateError),
     #[error("cannot decode the groups: {0}")]
     Keys(#[from] ArrowError),
+    #[error(transparent)]
+    Response(#[from] Exceeded),
 }
 
 impl ResultColumn {

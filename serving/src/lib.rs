@@ -3,15 +3,17 @@
 //! A query passes through these stages, each with a value of its own:
 //! parameters → [`query::Query`] (checked against the view) → [`pin`] (one version and the generations from its seam on,
 //! and the query bound to them) → [`execute`] (merge, filter, order, finish: columns of a result) → [`formats`] (bytes).
-//! [`admission`] bounds what queries may use, [`response_budget`] the responses being sent, `batch_merge_cache` reuses the batch part of results, [`push`] sends
-//! changes to subscribers. [`http`] holds the endpoints, `page` the dashboard, `routes` maps paths to both. Nothing here
-//! changes a measure.
+//! [`admission`] bounds what queries may use, `bounded_responses` with [`response_budget`] the responses being sent, and
+//! `small_bodies` what requests bring. `batch_merge_cache` reuses the batch part of results, [`push`] sends changes to
+//! subscribers. [`http`] holds the endpoints, `page` the dashboard, `routes` maps paths to both. Nothing here changes a
+//! measure.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod admission;
 mod approximate;
 mod batch_merge_cache;
+mod bounded_responses;
 mod entity_tag;
 pub mod execute;
 pub mod finality;
@@ -28,6 +30,7 @@ pub mod response_budget;
 mod route_scopes;
 mod routes;
 mod session_range;
+mod small_bodies;
 mod state;
 mod window_text;
 

@@ -1,4 +1,4 @@
-//! Maps paths to endpoints and pages, and adds what all of them share: compression, origins, problems for refusals.
+//! Maps paths to endpoints and pages, and adds what all of them share: compression, bounds, origins, problems for refusals.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
+use crate::bounded_responses::{Completion, complete, count};
 use crate::formats::Format;
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
@@ -22,6 +23,7 @@ use crate::http::{Perimeter, drift, health, hosts, live, origins, parameters, ro
 use crate::page::{self, login};
 use crate::push::Feeds;
 use crate::route_scopes::requirement;
+use crate::small_bodies;
 use crate::state::ServingState;
 
 /// Bodies smaller than this many bytes are sent uncompressed: compressing them costs more than it saves.
@@ -34,6 +36,8 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .and(NotForContentType::const_new("application/vnd.apache.parquet"))
         .and(NotForContentType::SSE);
     let checkpoint = Checkpoint { guard: Arc::clone(&perimeter.guard), requirement };
+    let admission = Arc::clone(&state.admission);
+    let counted = middleware::from_fn_with_state(Arc::clone(&admission), count);
     Router::new()
         .route("/v1/views", plain(get(views::list)))
         .route("/v1/views/{view}", plain(get(views::describe)))
@@ -72,8 +76,11 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .layer(Extension(Arc::new(ResponseCache::default())))
         .fallback(unknown_path)
         .with_state(state)
+        .layer(middleware::from_fn(small_bodies::read))
+        .layer(counted.clone())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
-        .merge(others)
+        .layer(middleware::from_fn_with_state(Completion::new(admission), complete))
+        .merge(others.layer(counted))
         .layer(Extension(Arc::clone(&perimeter.guard)))
         .layer(middleware::from_fn_with_state(checkpoint, guard::check))
         .layer(middleware::from_fn(net::catch))

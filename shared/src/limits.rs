@@ -24,6 +24,11 @@ pub const BODY_BYTES_PER_SECOND_MIN: usize = 64 * 1024;
 pub const BODY_PAUSE_MS: u64 = 30_000;
 /// Bytes of all bodies of events being read or decoded. Beyond it a request gets 429.
 pub const BODIES_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most values of a body, its events times the columns of the stream: short events can have many columns. Larger bodies are
+/// refused with 413.
+pub const BODY_VALUES_MAX: usize = 32 * 1024 * 1024;
+/// Memory of the decoded events of a body, in bytes. Larger bodies are refused with 413.
+pub const SUBMISSION_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Rejections described in one response; further ones are only counted.
 pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
@@ -46,6 +51,8 @@ pub const WRITER_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 /// Most bytes written with one fdatasync.
 pub const GROUP_COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Memory of the buffer for frames that a partition's log writer keeps, in bytes; a larger one is returned after use.
+pub const LOG_BUFFER_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Size at which a log segment is closed and the next one started, in bytes.
 pub const LOG_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 /// Memory of the batches that wait for a speed worker or for the archiver of a partition, in bytes. Beyond it they keep
@@ -273,6 +280,13 @@ pub const FAILURE_SHOWN_MS: u64 = 1_000;
 pub const TLS_HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// Connections open at the same time, if the process may open enough files. Further ones get 503.
 pub const CONNECTIONS_MAX: usize = 16_384;
+/// Bytes that a connection buffers of the head of a request, or of a body in transit, before it stops reading; the piece it
+/// reads last may double them. Longer heads get 431, or 414 if the path is too long.
+pub const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of a request that sends no events, in bytes: for a run, a vacuum, a login. Larger ones get 413.
+pub const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Milliseconds that such a body may take. Then the request gets 408.
+pub const REQUEST_BODY_TIME_MS: u64 = 10_000;
 /// File descriptors kept for the log, the lake and the pages: connections never use them. Half of all if there are few.
 pub const DESCRIPTORS_RESERVED: usize = 1_024;
 /// Connections beyond the limit that are answered with 503 at the same time; more are closed without an answer.
@@ -285,8 +299,10 @@ pub const WRITE_PROGRESS_BYTES: usize = 16 * 1024;
 pub const LINGER_MS: u64 = 5_000;
 /// Bytes of responses being sent, over all connections, not counting small ones. Beyond it a request gets 503.
 pub const RESPONSES_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Responses up to this many bytes do not count.
+/// Responses up to this many bytes do not count, nor do files of the pages, which are in memory once.
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 64 * 1024;
+/// Responses that are compressed at the same time, per core: each takes a few MiB. Others wait for them.
+pub const COMPRESSIONS_AT_ONCE_PER_CORE: usize = 2;
 /// Milliseconds after which a session of a browser ends.
 pub const SESSION_MS: u64 = 12 * 3_600_000;
 /// Sessions of browsers open at the same time; beyond it the oldest one ends.
@@ -297,7 +313,7 @@ pub const TOKEN_CLOCK_SKEW_S: u32 = 60;
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Longest request id that a client may choose, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
-/// Bytes of a path that the audit log keeps.
+/// Bytes of a path, and of a method, that the audit log keeps.
 pub const AUDIT_PATH_BYTES_MAX: usize = 512;
 /// Entries that wait for the audit log. Beyond it they are dropped and counted.
 pub const AUDIT_QUEUE_ENTRIES_MAX: usize = 10_000;

@@ -207,7 +207,10 @@ fn own_refusal(written: &[u8]) -> Option<u16> {
 }
 
 fn problem(status: u16, request: &[u8]) -> Problem {
+    // The buffer may be full before hyper sees that the target alone is too long for it.
+    let is_target_long = request.len() == REMEMBERED_BYTES && !request.contains(&b'\n');
     match status {
+        431 if is_target_long => Problem::new(Code::UriTooLong, "the request target is too long"),
         414 => Problem::new(Code::UriTooLong, "the request target is too long"),
         431 => Problem::new(Code::HeadersTooLarge, "the headers are too large or too many"),
         _ => Problem::new(Code::BadRequest, unparsable(request)),

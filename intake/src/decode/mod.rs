@@ -32,8 +32,8 @@ mod tests;
 use arrow::array::RecordBatch;
 use serde::Serialize;
 use shared::limits::{
-    EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX, REJECTIONS_LISTED_MAX,
-    TABLE_COLUMNS_MAX,
+    BODY_VALUES_MAX, EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX,
+    REJECTIONS_LISTED_MAX, TABLE_COLUMNS_MAX,
 };
 use shared::stream::Stream;
 use shared::time::Micros;
@@ -41,10 +41,6 @@ use utoipa::ToSchema;
 
 use session::Session;
 pub use tables::decode_arrow;
-
-/// Most values, null or not, that the columns of one body may hold. A body of tiny events for a wide stream would
-/// otherwise grow to a hundred times its size; at 8 to 16 bytes each, this is at most half a gigabyte.
-pub const BODY_VALUES_MAX: usize = 32 * 1024 * 1024;
 
 /// Reasons against the columns of a table that an error lists, and characters of each: the table chooses its names.
 const REASONS_LISTED_MAX: usize = 20;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures::StreamExt;
 use shared::limits::{BODIES_BYTES_MAX, BODY_BYTES_PER_SECOND_MIN, BODY_PAUSE_MS, BODY_TIME_MS, EVENT_BODY_BYTES_MAX};
@@ -14,6 +14,9 @@ use tokio::time::{Instant, timeout_at};
 
 /// Bytes that one permit of the budget stands for: the semaphore counts permits with 32 bits.
 const PERMIT_BYTES: usize = 1024;
+/// Least memory of a body that comes in pieces, in bytes; it doubles as more arrives. What a client announces reserves
+/// nothing.
+const FIRST_BYTES: usize = 4 * 1024;
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -90,49 +93,71 @@ impl BodyBudget {
         if announced > EVENT_BODY_BYTES_MAX {
             return Err(BodyError::TooLarge);
         }
-        let mut share = None;
-        let mut shared_bytes = 0;
+        let mut share = BodyShare { permits: Arc::clone(&self.permits), held: None, bytes: 0 };
         let mut whole = Vec::new();
         let mut frames = body.into_data_stream();
         let started = Instant::now();
-        loop {
-            let (paused, slow) = (Instant::now() + self.patience.pause, self.patience.until(started, whole.len()));
-            let late = if slow < paused {
-                BodyError::Slow(self.patience.bytes_per_second)
-            } else {
-                BodyError::Stalled(self.patience.pause)
-            };
-            // Data that is there already would always win over the time limit.
-            if slow <= Instant::now() {
-                return Err(late);
-            }
-            let Ok(frame) = timeout_at(slow.min(paused), frames.next()).await else { return Err(late) };
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(BodyError::Broken)?;
+        while let Some(frame) = self.next(&mut frames, started, whole.len()).await? {
             let total = whole.len() + frame.len();
             if total > EVENT_BODY_BYTES_MAX {
                 return Err(BodyError::TooLarge);
             }
-            if total > shared_bytes {
-                let permits = (total - shared_bytes).div_ceil(PERMIT_BYTES);
-                let more =
-                    Arc::clone(&self.permits).try_acquire_many_owned(permits as u32).map_err(|_| BodyError::Busy)?;
-                shared_bytes += permits * PERMIT_BYTES;
-                match &mut share {
-                    None => share = Some(more),
-                    Some(share) => share.merge(more),
-                }
+            if announced > 0 && frame.len() == announced && whole.is_empty() {
+                // A usual small body is a single frame; it is not copied.
+                share.grow(total)?;
+                return Ok(BufferedBody { bytes: frame, _share: share.held });
             }
-            if whole.is_empty() {
-                if announced > 0 && frame.len() == announced {
-                    // A usual small body is a single frame; it is not copied.
-                    return Ok(BufferedBody { bytes: frame, _share: share });
-                }
-                whole.reserve_exact(announced);
+            if total > whole.capacity() {
+                let most = if announced >= total { announced } else { EVENT_BODY_BYTES_MAX };
+                let capacity = (2 * whole.capacity()).clamp(FIRST_BYTES, EVENT_BODY_BYTES_MAX).clamp(total, most);
+                share.grow(capacity)?;
+                whole.reserve_exact(capacity - whole.len());
             }
             whole.extend_from_slice(&frame);
         }
-        Ok(BufferedBody { bytes: whole.into(), _share: share })
+        Ok(BufferedBody { bytes: whole.into(), _share: share.held })
+    }
+
+    /// Waits for the next piece, as long as the patience with this body allows.
+    async fn next(
+        &self,
+        frames: &mut BodyDataStream,
+        started: Instant,
+        received: usize,
+    ) -> Result<Option<Bytes>, BodyError> {
+        let (paused, slow) = (Instant::now() + self.patience.pause, self.patience.until(started, received));
+        let late = if slow < paused {
+            BodyError::Slow(self.patience.bytes_per_second)
+        } else {
+            BodyError::Stalled(self.patience.pause)
+        };
+        // Data that is there already would always win over the time limit.
+        if slow <= Instant::now() {
+            return Err(late);
+        }
+        let Ok(frame) = timeout_at(slow.min(paused), frames.next()).await else { return Err(late) };
+        frame.transpose().map_err(BodyError::Broken)
+    }
+}
+
+/// The part of the budget that one body holds.
+struct BodyShare {
+    permits: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl BodyShare {
+    /// Holds as much as `bytes` need, if the other bodies leave room.
+    fn grow(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let permits = bytes.saturating_sub(self.bytes).div_ceil(PERMIT_BYTES);
+        let more = Arc::clone(&self.permits).try_acquire_many_owned(permits as u32).map_err(|_| BodyError::Busy)?;
+        self.bytes += permits * PERMIT_BYTES;
+        match &mut self.held {
+            None => self.held = Some(more),
+            Some(held) => held.merge(more),
+        }
+        Ok(())
     }
 }
 

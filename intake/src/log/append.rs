@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use shared::ids::Partition;
+use shared::limits::LOG_BUFFER_BYTES_KEPT;
 use shared::stream::Stream;
 use shared::time::Micros;
 
@@ -22,9 +23,6 @@ use super::segment::{self, LogFolder};
 use super::settings::LogSettings;
 use super::store::SegmentStore;
 use super::totals::Totals;
-
-/// Buffers above this size, in bytes, are freed after a group: one large request must not hold its memory for ever.
-const BUFFER_BYTES_KEPT: usize = 64 * 1024 * 1024;
 
 /// The only writer of a partition's log.
 pub(crate) struct Appender {
@@ -187,7 +185,7 @@ impl Appender {
         let written = self.settings.io.write(&mut self.file, &self.group);
         let bytes = self.group.len() as u64;
         self.group.clear();
-        self.group.shrink_to(BUFFER_BYTES_KEPT);
+        self.group.shrink_to(LOG_BUFFER_BYTES_KEPT);
         if let Err(error) = written {
             return Err(self.refuse_group("write to", &error));
         }

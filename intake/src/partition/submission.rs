@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition};
+use shared::limits::SUBMISSION_BYTES_MAX;
 use shared::live_state::LiveStateExceeded;
 use shared::retained_bytes::row_bytes;
 use shared::stream::Stream;
@@ -12,9 +13,6 @@ use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaim;
 use crate::log::{Backlog, Exhausted};
-
-/// Largest submission, in bytes of its columns: a frame and its string offsets stay far below 32 bits.
-const SUBMISSION_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Events of one request for one partition.
 #[derive(Debug)]

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::ids::{Offset, Partition};
+use shared::partial::query_budget::{Exceeded, QueryBudget};
 use shared::published::PublishedView;
 use shared::time::Micros;
 use shared::types::DataType;
 use utoipa::ToSchema;
 
+use super::ResponseSize;
 use super::json_rows::RowWriter;
 use crate::execute::{ColumnRole, QueryResult, ResultColumn};
 use crate::lazy_measures::FailedGroups;
@@ -146,8 +148,14 @@ fn in_words<S: serde::Serializer>(data_type: &DataType, serializer: S) -> Result
     serializer.collect_str(data_type)
 }
 
-/// Writes the result.
-pub fn write(result: &QueryResult, about: &ResponseContext<'_>, shape: Shape) -> Vec<u8> {
+/// Writes the result, within the memory of its query.
+pub fn write(
+    result: &QueryResult,
+    about: &ResponseContext<'_>,
+    shape: Shape,
+    budget: &QueryBudget,
+) -> Result<Vec<u8>, Exceeded> {
+    let mut size = ResponseSize::within(budget);
     let mut rows = RowWriter::new(result);
     let mut out = Vec::with_capacity(rows.bytes_expected() + 2048);
     if shape == Shape::Document {
@@ -168,12 +176,13 @@ pub fn write(result: &QueryResult, about: &ResponseContext<'_>, shape: Shape) ->
             out.push(b',');
         }
         rows.write(row, &mut out);
+        size.check(out.len())?;
     }
     out.push(b']');
     if shape == Shape::Document {
         append_tail(result, about, &mut out);
     }
-    out
+    Ok(out)
 }
 
 /// Writes the changes since an earlier result: new or changed rows, and the keys of rows that disappeared, both as JSON

@@ -13,6 +13,32 @@ pub mod json_rows;
 pub mod ndjson;
 pub mod parquet;
 
+use shared::partial::query_budget::{Exceeded, QueryBudget};
+
+/// Bytes that a response grows by between two checks.
+const CHECKED_EVERY_BYTES: usize = 256 * 1024;
+
+/// Keeps a response that is being written within the memory and the time of its query.
+struct ResponseSize<'a> {
+    budget: &'a QueryBudget,
+    next_check: usize,
+}
+
+impl<'a> ResponseSize<'a> {
+    fn within(budget: &'a QueryBudget) -> ResponseSize<'a> {
+        ResponseSize { budget, next_check: CHECKED_EVERY_BYTES }
+    }
+
+    /// Fails if a response of `bytes` so far is too large, or its query is over.
+    fn check(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        if bytes < self.next_check {
+            return Ok(());
+        }
+        self.next_check = bytes + CHECKED_EVERY_BYTES;
+        self.budget.check(bytes)
+    }
+}
+
 /// A format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -119,8 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn a_response_is_checked_as_it_grows() {
+        let budget = QueryBudget { bytes_max: 1 << 20, ..QueryBudget::unlimited() };
+        let mut size = ResponseSize::within(&budget);
+        let refused = (0..100).map(|n| n * 50_000).find(|bytes| size.check(*bytes).is_err());
+        assert!(refused.is_some_and(|bytes| (1 << 20..2 << 20).contains(&bytes)), "{refused:?}");
+    }
+
+    #[test]
     fn bounds_are_shown_where_values_are_estimated() {
-        let lines = String::from_utf8(ndjson::write(&estimates())).expect("UTF-8");
+        let lines =
+            String::from_utf8(ndjson::write(&estimates(), &QueryBudget::unlimited()).expect("fits")).expect("UTF-8");
         let expected = [
             r#"{"destinations":1,"top":[["a",6]],"median":1.5,"_layer":"speed","_finality":"open","_bounds":{"top":[[["a",5]],[["a",7]]]}}"#,
             r#"{"destinations":2,"top":[],"median":2.0,"_layer":"batch","_finality":"open"}"#,
@@ -131,7 +166,8 @@ mod tests {
 
     #[test]
     fn flat_formats_have_two_more_columns_for_estimated_measures() {
-        let text = String::from_utf8(csv::write(&estimates())).expect("UTF-8");
+        let text =
+            String::from_utf8(csv::write(&estimates(), &QueryBudget::unlimited()).expect("fits")).expect("UTF-8");
         let expected = [
             "destinations,destinations_low,destinations_high,top,top_low,top_high,median,median_low,median_high,_layer,_finality",
             r#"1,,,"[[""a"",6]]","[[""a"",5]]","[[""a"",7]]",1.5,,,speed,open"#,

@@ -12,7 +12,7 @@ pub(crate) mod live;
 pub(crate) mod origins;
 pub(crate) mod parameters;
 pub(crate) mod ranges;
-mod refusal;
+pub(crate) mod refusal;
 pub(crate) mod response_cache;
 pub(crate) mod rows;
 pub(crate) mod runs;

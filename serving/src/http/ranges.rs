@@ -14,8 +14,6 @@ use parking_lot::Mutex;
 use problem::{Code, Problem};
 use shared::limits::{RANGED_RESPONSE_IDLE_MS, RANGED_RESPONSES_BYTES_MAX};
 
-use crate::response_budget::{ResponseBudget, ResponsesExceeded};
-
 /// A complete response: the encoded rows and the headers that describe them.
 #[derive(Debug, Clone)]
 pub struct CompleteResponse {
@@ -64,14 +62,14 @@ impl RangeCache {
 impl CompleteResponse {
     /// Returns the range that the request asks for; everything without a range, or with one of an unknown unit.
     /// Of a range, only its own bytes count as being sent: several requests read the same cached response.
-    pub fn range(self, request: &HeaderMap, responses: &ResponseBudget) -> Result<Response, ResponsesExceeded> {
+    pub fn range(self, request: &HeaderMap) -> Response {
         let length = self.body.len() as u64;
         let header = request.get(header::RANGE).and_then(|value| value.to_str().ok());
         let mut response = match header.map_or(ByteRange::Whole, |header| ByteRange::parse(header, length)) {
-            ByteRange::Whole => Response::new(Body::from(responses.hold(self.body)?)),
+            ByteRange::Whole => Response::new(Body::from(self.body)),
             ByteRange::Part(range) => {
                 let part = self.body.slice(range.start as usize..range.end as usize);
-                let mut response = Response::new(Body::from(responses.hold(part)?));
+                let mut response = Response::new(Body::from(part));
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let extent = format!("bytes {}-{}/{length}", range.start, range.end - 1);
                 response.headers_mut().insert(header::CONTENT_RANGE, extent.try_into().expect("digits"));
@@ -81,12 +79,12 @@ impl CompleteResponse {
                 let detail = format!("no byte of the range is in the response, which has {length} bytes");
                 let extent = HeaderValue::try_from(format!("bytes */{length}")).expect("digits");
                 let problem = Problem::new(Code::RangeNotSatisfiable, detail);
-                return Ok(problem.with_header(header::CONTENT_RANGE, extent).into_response());
+                return problem.with_header(header::CONTENT_RANGE, extent).into_response();
             }
         };
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        Ok(response)
+        response
     }
 }
 

@@ -170,7 +170,7 @@ impl From<&ExecuteError> for Problem {
                 let hint = "days and longer follow the view's time_zone; use fixed lengths such as 24h, or all";
                 invalid_parameter(format!("grain: {crossed}; {hint}"))
             }
-            ExecuteError::Merge(MergeError::Exceeded(error)) => exceeded(*error),
+            ExecuteError::Merge(MergeError::Exceeded(error)) | ExecuteError::Response(error) => exceeded(*error),
             ExecuteError::Merge(MergeError::Filter(cause))
             | ExecuteError::LazyMeasures(MeasuresError::Measures(cause))
             | ExecuteError::Measures(cause) => not_evaluated(cause).unwrap_or_else(|| internal(error)),

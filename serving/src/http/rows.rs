@@ -18,13 +18,12 @@ use super::refusal::invalid_parameter;
 use super::response_cache::ResponseCache;
 use crate::admission::QueryContext;
 use crate::entity_tag::EntityTag;
-use crate::execute::{QueryResult, execute};
+use crate::execute::{ExecuteError, QueryResult, execute};
 use crate::formats::json::ResponseContext;
 use crate::formats::{Format, arrow_stream, csv, json, ndjson, parquet};
 use crate::pin::{Arrival, PinnedQuery, ReadError, ViewPin, pin};
 use crate::query::bound::BoundQuery;
 use crate::query::{Query, Shape};
-use crate::response_budget::ResponseBudget;
 use crate::state::ServingState;
 
 /// Rows and keys that a query may read on the request's own thread: less than a millisecond of work.
@@ -79,9 +78,10 @@ async fn rows(
     request: Parts,
     format: Format,
 ) -> Result<Response, Problem> {
-    let responses = &state.admission.responses;
     if format != Format::Parquet || !ranges::is_ranged(&request.method, &request.headers) {
-        return outcome(state, view, permitted, &request, format).await?.response(&request, format, responses);
+        return outcome(state, view, permitted, &request, format)
+            .await
+            .map(|outcome| outcome.response(&request, format));
     }
     // The cached response of one principal must not be sent to another.
     let url = format!("{:?} {}", permitted, request.uri);
@@ -92,10 +92,10 @@ async fn rows(
                 cache.insert(&url, complete.clone());
                 complete
             }
-            unchanged => return unchanged.response(&request, format, responses),
+            unchanged => return Ok(unchanged.response(&request, format)),
         },
     };
-    Ok(complete.range(&request.headers, responses)?)
+    Ok(complete.range(&request.headers))
 }
 
 /// A complete response, or the tag of the one that the client has.
@@ -105,16 +105,14 @@ enum RowsOutcome {
 }
 
 impl RowsOutcome {
-    fn response(self, request: &Parts, format: Format, responses: &ResponseBudget) -> Result<Response, Problem> {
+    fn response(self, request: &Parts, format: Format) -> Response {
         match self {
-            RowsOutcome::NotModified(tag) => Ok(tag.not_modified()),
-            RowsOutcome::Complete(complete) if format == Format::Parquet => {
-                Ok(complete.range(&request.headers, responses)?)
-            }
+            RowsOutcome::NotModified(tag) => tag.not_modified(),
+            RowsOutcome::Complete(complete) if format == Format::Parquet => complete.range(&request.headers),
             RowsOutcome::Complete(CompleteResponse { headers, body }) => {
-                let mut response = Response::new(Body::from(responses.hold(body)?));
+                let mut response = Response::new(Body::from(body));
                 *response.headers_mut() = headers;
-                Ok(response)
+                response
             }
         }
     }
@@ -185,12 +183,14 @@ fn write(
     as_of: Micros,
 ) -> Result<CompleteResponse, Problem> {
     let result = execute(query, pinned, context)?;
+    let budget = &context.allowance;
     let body = match format {
         Format::Json => {
-            json::write(&result, &ResponseContext { pinned, layer: query.layer, as_of }, query.request.shape)
+            let about = ResponseContext { pinned, layer: query.layer, as_of };
+            json::write(&result, &about, query.request.shape, budget).map_err(ExecuteError::from)?
         }
-        Format::Ndjson => ndjson::write(&result),
-        Format::Csv => csv::write(&result),
+        Format::Ndjson => ndjson::write(&result, budget).map_err(ExecuteError::from)?,
+        Format::Csv => csv::write(&result, budget).map_err(ExecuteError::from)?,
         Format::Parquet => parquet::write(&result)?,
         Format::Arrow => arrow_stream::write(&result)?,
     };

@@ -12,6 +12,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::bounded_responses::SharedBytes;
+
 /// For addresses that contain the version of the files: their content never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
@@ -137,5 +139,6 @@ fn cached(
     }
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    response.extensions_mut().insert(SharedBytes);
     response
 }

@@ -154,6 +154,6 @@ fn compute(
     let (rows, changes) = before.rows.next(&result);
     let is_first = before.layout != layout;
     let change = (!is_first).then(|| json::write_change(&changes.changed, &changes.gone, &result, &about));
-    let snapshot = json::write(&result, &about, Shape::Document);
+    let snapshot = json::write(&result, &about, Shape::Document, &context.allowance)?;
     Ok((LastPoll { tag: Some(tag), rows, layout, share: before.share }, FeedUpdate { snapshot, change }))
 }

@@ -1,13 +1,23 @@
-//! Compares `docs/limits.md` with `shared/src/limits.rs`, from which it is made. `TRUEUP_WRITE=1` writes the page again.
+//! Compares `docs/limits.md` with `shared/src/limits.rs`, from which it is made, and checks that every limit is driven by a
+//! test, which the page names. `TRUEUP_WRITE=1` writes the page again.
+
+mod driven;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
+use driven::{DRIVEN, NOT_DRIVEN};
+
 const HEAD: &str = "# Limits
 
-Every limit of Trueup, with its default and the consequence of reaching it. `tests/limits.rs` makes this page from `shared/src/limits.rs`.
-Where a setting changes a limit, [deployment.md](deployment.md) and `trueup serve --help` name it.
+Every limit of Trueup, with its default and the consequence of reaching it. `tests/limits/main.rs` makes this page from `shared/src/limits.rs`.
+Where a setting changes a limit, [deployment.md](deployment.md) and `trueup serve --help` name it. The last column names the test that reaches the limit, or says why none does.
+
+Resident memory stays below the sum of the budgets that the load can fill, plus 128 MiB for the process without load and 160 KiB for each connection, plus a quarter for the allocator, which keeps freed memory for some seconds.
+`tests/bounds/` measures it with the real server under attack; `tests/bounds/budget.rs` adds up the sums.
 ";
+
+const COLUMNS: &str = "| limit | default | meaning, and consequence of reaching it | test |";
 
 /// One limit: `pub const NAME: type = value;` with the comment before it.
 struct Limit {
@@ -87,14 +97,28 @@ fn sections(source: &str) -> Vec<(String, Vec<Limit>)> {
     sections
 }
 
+/// Returns the file of the test that drives the limit, or the reason why none does.
+///
+/// # Panics
+/// If neither is listed, or both are.
+fn test_of(limit: &str) -> String {
+    let file = DRIVEN.iter().find(|(name, ..)| *name == limit).map(|(_, file, _)| format!("`{file}`"));
+    let reason = NOT_DRIVEN.iter().find(|(name, _)| *name == limit).map(|(_, reason)| (*reason).to_owned());
+    match (file, reason) {
+        (Some(text), None) | (None, Some(text)) => text,
+        (None, None) => panic!("no test drives {limit}: name one in tests/limits/driven.rs, or the reason"),
+        (Some(_), Some(_)) => panic!("{limit} has a test and a reason not to have one"),
+    }
+}
+
 fn page(source: &str) -> String {
     let mut page = HEAD.to_owned();
     for (title, limits) in sections(source) {
-        write!(page, "\n## {title}\n\n| limit | default | meaning, and consequence of reaching it |\n|---|---|---|\n")
-            .expect("text");
+        write!(page, "\n## {title}\n\n{COLUMNS}\n|---|---|---|---|\n").expect("text");
         for Limit { name, value, text } in limits {
             let text = text.replace("[`", "`").replace("`]", "`").replace('|', "\\|");
-            writeln!(page, "| `{name}` | {value} | {text} |").expect("text");
+            let test = test_of(&name);
+            writeln!(page, "| `{name}` | {value} | {text} | {test} |").expect("text");
         }
     }
     page
@@ -109,8 +133,21 @@ fn the_page_of_limits_matches_the_code() {
     }
     assert!(
         read("docs/limits.md") == expected,
-        "docs/limits.md is out of date: run TRUEUP_WRITE=1 cargo test --release --test limits"
+        "docs/limits.md is out of date: run TRUEUP_WRITE=1 cargo test --release -p trueup --test limits"
     );
+}
+
+#[test]
+fn every_test_that_drives_a_limit_exists() {
+    let source = read("shared/src/limits.rs");
+    let is_limit = |name: &str| source.contains(&format!("pub const {name}: "));
+    for (limit, file, test) in DRIVEN {
+        assert!(is_limit(limit), "{limit} is not a limit");
+        assert!(read(file).contains(&format!("fn {test}(")), "{file} has no test {test}, which drives {limit}");
+    }
+    for (limit, _) in NOT_DRIVEN {
+        assert!(is_limit(limit), "{limit} is not a limit");
+    }
 }
 
 #[test]
