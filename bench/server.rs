@@ -87,11 +87,6 @@ impl Server {
         self.mib("VmHWM:")
     }
 
-    /// Memory of the server now, in MiB.
-    pub fn resident_mib(&self) -> f64 {
-        self.mib("VmRSS:")
-    }
-
     fn mib(&self, name: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();

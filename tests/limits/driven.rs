@@ -21,6 +21,12 @@ const LONG_TEXTS: &str = "long_texts_are_refused_at_once";
 pub const DRIVEN: &[Driven] = &[
     ("EVENT_BODY_BYTES_MAX", "tests/bounds/endless_bodies.rs", BOMBS),
     ("EVENT_LINE_BYTES_MAX", "tests/bounds/large_events.rs", LARGE_EVENTS),
+    (
+        "TABLE_EVENTS_BYTES_MAX",
+        "intake/src/decode/tests/tables.rs",
+        "a_dictionary_that_repeats_long_texts_is_bounded_in_bytes",
+    ),
+    ("TABLE_COLUMNS_MAX", "intake/src/decode/tests/tables.rs", "a_csv_record_is_bounded_in_bytes_and_fields"),
     ("BODY_TIME_MS", "intake/src/http/body.rs", "a_dripping_body_is_refused_and_returns_its_share"),
     ("BODY_BYTES_PER_SECOND_MIN", "intake/src/http/body.rs", "every_byte_buys_time"),
     ("BODY_PAUSE_MS", "intake/src/http/body.rs", "a_dripping_body_is_refused_and_returns_its_share"),
@@ -204,6 +210,8 @@ pub const DRIVEN: &[Driven] = &[
     ("SESSION_MS", "auth/src/session.rs", "sessions_end_by_time_by_choice_and_by_number"),
     ("SESSIONS_MAX", "auth/src/session.rs", "sessions_end_by_time_by_choice_and_by_number"),
     ("TOKEN_CLOCK_SKEW_S", "auth/src/token/tests.rs", "claims_have_to_be_there_with_their_types_and_times"),
+    ("TOKEN_REQUESTS_PER_S", "auth/src/rate.rs", "requests_beyond_a_rate_are_refused_until_the_next_window"),
+    ("RATE_COUNTS_MAX", "auth/src/rate.rs", "counts_are_bounded_however_many_subjects_come"),
     ("TOKEN_BYTES_MAX", "auth/src/token/tests.rs", "the_key_decides_the_algorithm_and_every_signature_is_checked"),
     ("REQUEST_ID_BYTES_MAX", "auth/src/trail.rs", "ids_of_clients_are_kept_if_they_are_simple"),
     ("STORE_RETRY_MS", "tests/object_store.rs", "queries_and_ingest_survive_an_outage_of_the_store"),

@@ -171,7 +171,7 @@ impl Load {
     }
 }
 
-/// The text of one request, in which only ids and times change: writing it anew would cost as much as the server.
+/// The text of one request, in which only ids and times change: writing it again would cost as much as the server.
 struct Body {
     text: Vec<u8>,
     /// Where each event starts.
