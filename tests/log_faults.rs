@@ -15,40 +15,32 @@ const DEFINITIONS: &str = "
     CREATE STREAM sales (at TIMESTAMP, amount BIGINT) WITH (event_time = 'at', allowed_lateness = '1 day');
     CREATE VIEW totals AS SELECT COUNT(*) AS n FROM sales;";
 
-/// A server whose log gets an error while a file exists.
+/// A server whose log gets an error while a file names it.
 struct Faulty {
     world: World,
-    switch: PathBuf,
+    fault: String,
+    faults: PathBuf,
 }
 
 impl Faulty {
     fn new(fault: &str, limits: &str) -> Faulty {
-        let switches = tempfile::tempdir().expect("a folder").keep();
-        let switch = switches.join("fault");
-        let path = switch.display().to_string();
-        let mut world = World::with_environment(
-            DEFINITIONS,
-            &[("TRUEUP_LOG_FAULT", fault), ("TRUEUP_LOG_FAULT_WHILE", path.as_str())],
-        );
+        let faults = tempfile::tempdir().expect("a folder").keep().join("faults");
+        let path = faults.display().to_string();
+        let mut world = World::with_environment(DEFINITIONS, &[("TRUEUP_FAULTS", path.as_str())]);
         if !limits.is_empty() {
             world.stop();
             world.set_limits(limits);
             world.start();
         }
-        Faulty { world, switch }
-    }
-
-    fn next_start(&mut self, fault: &str) {
-        let path = self.switch.display().to_string();
-        self.world.set_environment(&[("TRUEUP_LOG_FAULT", fault), ("TRUEUP_LOG_FAULT_WHILE", path.as_str())]);
+        Faulty { world, fault: fault.to_owned(), faults }
     }
 
     fn breaks(&self) {
-        std::fs::write(&self.switch, "").expect("writes");
+        std::fs::write(&self.faults, &self.fault).expect("writes");
     }
 
     fn heals(&self) {
-        std::fs::remove_file(&self.switch).expect("removes");
+        std::fs::remove_file(&self.faults).expect("removes");
     }
 
     /// Sends ten events; returns the status, or 0 without a response.
@@ -66,13 +58,15 @@ impl Faulty {
 
 impl Drop for Faulty {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(self.switch.parent().expect("a folder"));
+        let _ = std::fs::remove_dir_all(self.faults.parent().expect("a folder"));
     }
 }
 
 #[test]
 fn a_full_disk_or_quota_at_a_write_or_a_sync_is_507_and_refused_events_never_count() {
-    for fault in ["write", "sync"].iter().flat_map(|step| [ENOSPC, EDQUOT].map(|errno| format!("{step}:{errno}"))) {
+    for fault in
+        ["log-write", "log-sync"].iter().flat_map(|step| [ENOSPC, EDQUOT].map(|errno| format!("{step}:{errno}")))
+    {
         let mut faulty = Faulty::new(&fault, "");
         assert_eq!(faulty.send(), 200);
         faulty.breaks();
@@ -91,7 +85,7 @@ fn a_full_disk_or_quota_at_a_write_or_a_sync_is_507_and_refused_events_never_cou
 
 #[test]
 fn too_many_open_files_refuse_events_once_the_spare_segment_is_used_and_do_not_end_the_process() {
-    let faulty = Faulty::new(&format!("create:{EMFILE}"), "log_segment_bytes = 1000\n");
+    let faulty = Faulty::new(&format!("log-create:{EMFILE}"), "log_segment_bytes = 1000\n");
     assert_eq!(faulty.send(), 200);
     faulty.breaks();
     let mut accepted = 10;
@@ -109,7 +103,7 @@ fn too_many_open_files_refuse_events_once_the_spare_segment_is_used_and_do_not_e
 
 #[test]
 fn after_a_failed_sync_the_next_start_writes_the_events_in_doubt_again_or_does_not_start() {
-    let mut faulty = Faulty::new(&format!("sync:{EIO}"), "");
+    let mut faulty = Faulty::new(&format!("log-sync:{EIO}"), "");
     assert_eq!(faulty.send(), 200);
     faulty.breaks();
     assert_ne!(faulty.send(), 200);
@@ -118,7 +112,8 @@ fn after_a_failed_sync_the_next_start_writes_the_events_in_doubt_again_or_does_n
     assert!(log.lines().last().is_some_and(|line| line.contains("sync of the log failed")), "{log}");
 
     // The page cache has the events, the disk may not: without a write that succeeds they must not count.
-    faulty.next_start(&format!("write:{EIO}"));
+    faulty.fault = format!("log-write:{EIO}");
+    faulty.breaks();
     let (code, log) = faulty.world.start_refused();
     assert_eq!(code, Some(1), "{log}");
     faulty.heals();

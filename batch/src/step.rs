@@ -1,58 +1,30 @@
-//! Names the steps of a run and of a compaction, in order.
+//! Names the steps of a run, and the other points of the batch layer at which tests inject faults.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A step of a run; the order of the variants is the order of the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Cut the log.
-    Cut,
-    /// Wait until the archive has reached the cut.
-    Archived,
-    /// Decide what to read and what to replace.
-    Plan,
-    /// Compute exact values and write the files of each window date that is complete.
-    Recompute,
-    /// Wait until the last files are durable.
-    Write,
-    /// Compare with what was served.
-    Reconcile,
-    /// Commit the Delta table.
-    Commit,
-    /// Make the new version active.
-    Publish,
-    /// Release what speed and the log no longer need to keep.
-    Retire,
-}
-
-impl Step {
-    /// All steps, in order.
-    pub const ALL: [Step; 9] = [
-        Step::Cut,
-        Step::Archived,
-        Step::Plan,
-        Step::Recompute,
-        Step::Write,
-        Step::Reconcile,
-        Step::Commit,
-        Step::Publish,
-        Step::Retire,
-    ];
-
-    /// Returns the name of the step in lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::Cut => "cut",
-            Step::Archived => "archived",
-            Step::Plan => "plan",
-            Step::Recompute => "recompute",
-            Step::Write => "write",
-            Step::Reconcile => "reconcile",
-            Step::Commit => "commit",
-            Step::Publish => "publish",
-            Step::Retire => "retire",
-        }
+shared::fail_points! {
+    /// A step of a run; the order of the variants is the order of the steps.
+    #[derive(PartialOrd, Ord)]
+    pub enum Step {
+        /// Cut the log.
+        Cut = "cut",
+        /// Wait until the archive has reached the cut.
+        Archived = "archived",
+        /// Decide what to read and what to replace.
+        Plan = "plan",
+        /// Compute exact values and write the files of each window date that is complete.
+        Recompute = "recompute",
+        /// Wait until the last files are durable.
+        Write = "write",
+        /// Compare with what was served.
+        Reconcile = "reconcile",
+        /// Commit the Delta table.
+        Commit = "commit",
+        /// Make the new version active.
+        Publish = "publish",
+        /// Release what speed and the log no longer need to keep.
+        Retire = "retire",
     }
 }
 
@@ -65,29 +37,23 @@ impl fmt::Display for Step {
 impl FromStr for Step {
     type Err = ();
     fn from_str(text: &str) -> Result<Step, ()> {
-        Step::ALL.into_iter().find(|step| step.name() == text).ok_or(())
+        Step::ALL.iter().copied().find(|step| step.name() == text).ok_or(())
     }
 }
 
-/// A step of a compaction; the order of the variants is the order of the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CompactionStep {
-    /// Write a few files in place of many.
-    Write,
-    /// Commit the Delta table.
-    Commit,
-    /// Delete the files that were replaced.
-    Delete,
-}
-
-impl CompactionStep {
-    /// Returns the name of the step in lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            CompactionStep::Write => "compaction-write",
-            CompactionStep::Commit => "compaction-commit",
-            CompactionStep::Delete => "compaction-delete",
-        }
+shared::fail_points! {
+    /// A step of the work on archives, or a change of the run log. All are reached before what they name.
+    pub enum UpkeepStep {
+        /// Write a few files in place of many.
+        CompactionWrite = "compaction-write",
+        /// Commit the Delta table.
+        CompactionCommit = "compaction-commit",
+        /// Delete the files that were replaced.
+        CompactionDelete = "compaction-delete",
+        /// Drop the dates that retention no longer keeps.
+        RetentionCommit = "retention-commit",
+        /// Record the state of a run.
+        RunLog = "run-log",
     }
 }
 

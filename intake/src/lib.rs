@@ -4,13 +4,14 @@
 //! [`submit`] divides a request among the partitions of its stream. [`streams`] hold the [`partition`]s, whose writers
 //! decide order, duplicates and lateness and make the result durable in the [`log`]. [`archive`] copies it to the lake;
 //! [`history`] writes historical events there directly. [`lateness`] measures how late events arrive, and
-//! [`quarantine`] keeps rejected lines.
+//! [`quarantine`] keeps rejected lines. [`fail_points`] lists where tests inject faults.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod archive;
 pub mod decode;
 pub mod event_id;
+pub mod fail_points;
 pub mod history;
 pub mod http;
 pub mod lateness;

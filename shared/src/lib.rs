@@ -18,6 +18,7 @@ pub mod decimal;
 pub mod double;
 pub mod evaluate;
 pub mod explain;
+pub mod fail_points;
 pub mod failed_events;
 pub mod handoff;
 pub mod horizon;

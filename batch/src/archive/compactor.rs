@@ -21,9 +21,8 @@ use crate::archive::compaction::{CompactionTarget, FileGroup, groups, oldest_sea
 use crate::archive::retention::{DatesToDrop, dates_to_drop, first_open};
 use crate::archive::settings::CompactionSettings;
 use crate::deletion_clock::{DeletionClock, newest_event};
-use crate::fail_points::reach_compaction;
 use crate::plan::sessions::latest_end;
-use crate::step::CompactionStep;
+use crate::step::UpkeepStep;
 use crate::watch::Cancel;
 
 /// Attempts to drop dates from an archive that is written to at the same time, before the next compaction tries again.
@@ -113,7 +112,7 @@ impl Compactor {
         self.drop_dates(stream, &table, &mut compacted).await?;
         self.rewrite_all(stream, &table, files_min, &mut compacted).await?;
         if let Some(older_than) = older_than {
-            reach_compaction(CompactionStep::Delete);
+            UpkeepStep::CompactionDelete.reach();
             let clock_ahead = self.clock.ahead(newest_event(&table.snapshot().await?.files));
             let age = VacuumAge { older_than, clock_ahead };
             let vacuumed = vacuum(&table, None, age, self.lake.leases()).await?;
@@ -152,6 +151,7 @@ impl Compactor {
             let info =
                 json!({ "dropped": { "events": events, "dates": dates, "retained_from": retained_from.to_string() } });
             let note = info.as_object().cloned().unwrap_or_default();
+            UpkeepStep::RetentionCommit.reach();
             let commit = Commit::drop_dates(snapshot.version, files, dropped).noting(note);
             match table.commit(commit).await {
                 Ok(_) => {
@@ -279,7 +279,7 @@ async fn rewrite_date(
     groups: &[FileGroup],
     written: &mut Vec<DataFile>,
 ) -> Result<(), CompactionError> {
-    reach_compaction(CompactionStep::Write);
+    UpkeepStep::CompactionWrite.reach();
     for group in groups {
         let mut file = table.rewrite(&group.files, &stream.archive_schema()).await?;
         file.tags = group.tags.to_tags();
@@ -290,7 +290,7 @@ async fn rewrite_date(
             return Err(CompactionError::Rows { date, found, noted });
         }
     }
-    reach_compaction(CompactionStep::Commit);
+    UpkeepStep::CompactionCommit.reach();
     let remove: Vec<DataFile> = groups.iter().flat_map(|group| group.files.iter().cloned()).collect();
     let info = json!({ "compacted": { "files": remove.len(), "into": written.len() } });
     let note = info.as_object().cloned().unwrap_or_default();

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use shared::control::{Run, RunState};
 
+use crate::step::UpkeepStep;
+
 /// The error of a run that was not finished when its process ended.
 const ENDED: &str = "the process ended during the run";
 
@@ -79,6 +81,7 @@ impl LogFile {
     fn append(&mut self, run: &Run) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(run)?;
         line.push(b'\n');
+        UpkeepStep::RunLog.check()?;
         self.file.write_all(&line)?;
         self.count += 1;
         if self.count > self.most {

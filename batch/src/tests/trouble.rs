@@ -15,7 +15,7 @@ use crate::step::Step;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_version_stays_active_whichever_step_fails() {
-    for step in Step::ALL {
+    for step in Step::ALL.iter().copied() {
         let world = World::new(settings());
         let view = view(HOURLY);
         world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);

@@ -25,6 +25,7 @@ use super::pending::PendingRows;
 use super::queue::{ArchiveQueue, QueueNext};
 use super::retry::{ArchiverExit, RetryLoop};
 use super::{ArchiveStatus, ArchiverContext, ArchiverSettings, READER};
+use crate::fail_points::IntakePoint;
 
 /// How long current work may take after the archiver was asked to stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -241,6 +242,7 @@ impl ActiveArchiver<'_> {
                 Err(error) => lost(error),
             }
         })?;
+        IntakePoint::ArchiveRelease.reach();
         self.publish_progress(flush.to, if committed { &files } else { &[] });
         Ok(())
     }
@@ -252,6 +254,7 @@ impl ActiveArchiver<'_> {
         parts: &[ArchiveFileRows],
         files: &mut Vec<DataFile>,
     ) -> Result<(), LakeError> {
+        IntakePoint::ArchiveWrite.reach();
         let write = |part: &ArchiveFileRows| {
             let (date, rows, tags) = (part.date, part.rows.clone(), part.tags.to_tags());
             async move {
@@ -268,6 +271,7 @@ impl ActiveArchiver<'_> {
         let info = json!({"partition": flush.partition, "from": flush.from, "to": flush.to});
         let info = info.as_object().cloned().unwrap_or_else(Map::new);
         let commit = Commit::append(files.clone()).completing(&self.worker.app_id, flush.to.0 as i64).noting(info);
+        IntakePoint::ArchiveCommit.reach();
         match self.table.commit(commit).await {
             Ok(_) => Ok(()),
             Err(error) => {

@@ -15,6 +15,7 @@ use shared::stream::{Stream, system_columns};
 use shared::time::{Day, Micros};
 
 use super::parts::{HistoricalFileRows, parts};
+use crate::fail_points::IntakePoint;
 
 /// The progress of an input file that was ingested completely.
 pub const DONE: i64 = i64::MAX;
@@ -153,11 +154,12 @@ impl HistoryWriter {
             self.check(&changes).await?;
             let present = self.table.txn_version(&self.app_id).await?;
             let from = Offset(present.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0));
+            IntakePoint::HistoryWrite.reach();
             let files = self.write(&rows, &parts, from).await?;
-            fail_point("written");
+            IntakePoint::HistoryWritten.reach();
             match self.commit(&files, &changes, present, from, count).await {
                 Ok(_) => {
-                    fail_point("committed");
+                    IntakePoint::HistoryCommitted.reach();
                     self.write_lost_again(&rows, &parts, from, &files).await?;
                     let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
                     return Ok(CommittedChunk { rows: count, files: files.len() as u64, bytes });
@@ -255,19 +257,6 @@ impl HistoryWriter {
         self.table.commit(commit.noting(note)).await
     }
 }
-
-/// Aborts the process at the step that `TRUEUP_FAIL_AT` names, for tests that kill a real process.
-#[cfg(feature = "fail-points")]
-fn fail_point(step: &str) {
-    if std::env::var("TRUEUP_FAIL_AT").is_ok_and(|at| at.strip_prefix("history-") == Some(step)) {
-        tracing::error!(step, "aborting at the step named by TRUEUP_FAIL_AT");
-        std::process::abort();
-    }
-}
-
-/// Does nothing: fault injection is not compiled in.
-#[cfg(not(feature = "fail-points"))]
-fn fail_point(_: &str) {}
 
 #[cfg(test)]
 mod tests {

@@ -115,40 +115,11 @@ pub(crate) fn create_folder(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The faults that a test injects into a real server by environment variables. `None` unless built with the feature
+/// The faults that a test injects into a real server: see [`shared::fail_points`]. `None` unless built with the feature
 /// `fail-points`.
 pub fn injected_faults() -> Option<IoFaults> {
     #[cfg(feature = "fail-points")]
-    return fail_point::from_environment();
+    return Some(Arc::new(|step| crate::fail_points::IntakePoint::of_call(step).check()));
     #[cfg(not(feature = "fail-points"))]
     None
-}
-
-#[cfg(feature = "fail-points")]
-mod fail_point {
-    use std::path::PathBuf;
-
-    use super::*;
-
-    /// Names a step and the number of the error that it gets, such as `sync:5`.
-    const FAULT_VARIABLE: &str = "TRUEUP_LOG_FAULT";
-    /// Names a file; the steps fail while it exists.
-    const WHILE_VARIABLE: &str = "TRUEUP_LOG_FAULT_WHILE";
-
-    pub(super) fn from_environment() -> Option<IoFaults> {
-        let (fault, path) = (std::env::var(FAULT_VARIABLE).ok()?, PathBuf::from(std::env::var_os(WHILE_VARIABLE)?));
-        let (step, errno) = fault.split_once(':')?;
-        let step = match step {
-            "create" => IoStep::Create,
-            "write" => IoStep::Write,
-            "sync" => IoStep::Sync,
-            _ => return None,
-        };
-        let errno: i32 = errno.parse().ok()?;
-        Some(Arc::new(
-            move |at| {
-                if at == step && path.exists() { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) }
-            },
-        ))
-    }
 }

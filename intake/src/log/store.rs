@@ -11,6 +11,7 @@ use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
 
 use super::segment::Segment;
+use crate::fail_points::IntakePoint;
 
 /// The segment files of one partition's log.
 pub(crate) struct SegmentStore {
@@ -191,6 +192,7 @@ impl SegmentStore {
         // A segment ends where the next one starts. The last one is kept: the writer appends to it.
         while segments.len() > 1 && segments[1].first.0 <= limit && segments[1].first.0 < held_from {
             let oldest = &segments[0];
+            IntakePoint::LogTrim.reach();
             if let Err(error) = fs::remove_file(&oldest.path) {
                 tracing::warn!(path = %oldest.path.display(), %error, "cannot delete a log segment; will retry");
                 return;

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::key_claims::KeyClaims;
 use super::keys::{KeyMemory, StoredKey};
+use crate::fail_points::IntakePoint;
 use crate::log::{Exhausted, LogError, SegmentStore};
 
 /// Files of one partition, above which the next one replaces them all.
@@ -136,7 +137,8 @@ impl KeyFiles {
         let end = memory.mark_saved();
         let oldest = if replaces { u64::MAX } else { memory.oldest() };
         while let Some(file) = self.files.front().filter(|file| file.end <= oldest) {
-            if let Err(error) = fs::remove_file(&file.path) {
+            let removed = IntakePoint::KeysDelete.check().and_then(|()| fs::remove_file(&file.path));
+            if let Err(error) = removed {
                 tracing::warn!(path = %file.path.display(), %error, "cannot delete a key file; will retry");
                 break;
             }
@@ -151,11 +153,15 @@ impl KeyFiles {
 fn write(folder: &Path, path: &Path, content: &Content) -> io::Result<()> {
     let draft = path.with_extension("draft");
     let text = serde_json::to_vec(content)?;
+    IntakePoint::KeysWrite.check()?;
     let mut file = File::create(&draft)?;
     writeln!(file, "{:032x}", xxh3_128(&text))?;
     file.write_all(&text)?;
+    IntakePoint::KeysSync.check()?;
     file.sync_all()?;
+    IntakePoint::KeysRename.check()?;
     fs::rename(&draft, path)?;
+    IntakePoint::KeysSyncFolder.check()?;
     File::open(folder)?.sync_all()
 }
 

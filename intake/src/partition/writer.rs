@@ -21,6 +21,7 @@ use super::queue::{QueueItem, WriterQueue, WriterWork};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
 use super::submission::{PartitionReceipt, SubmitError};
+use crate::fail_points::IntakePoint;
 use crate::log::{Appender, CommitError, SegmentStore, Totals};
 
 /// Everything the thread owns.
@@ -132,11 +133,13 @@ impl Writer {
         let mut parts = group.finish();
         match self.write(&mut parts, arrived_at) {
             Ok(batches) => {
+                IntakePoint::Acknowledge.reach();
                 // I1: the group is durable; only now are its events acknowledged.
                 for (reply, receipt) in replies {
                     // The client may have disconnected; the events are in the log all the same.
                     let _ = reply.send(Ok(receipt));
                 }
+                IntakePoint::HandOver.reach();
                 self.push_all(parts, batches)
             }
             Err(CommitError::Exhausted(exhausted)) => {

@@ -10,6 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::fail_points::LakePoint;
+
 /// Names tried for a hidden file before giving up: a taken name is another writer of the same file, or left by a crash.
 const STAGING_NAMES_MAX: u32 = 10_000;
 
@@ -45,10 +47,14 @@ impl Disk {
     /// Writes a whole file under its final name, in one step for any reader. With `create`, a taken name is
     /// [`ErrorKind::AlreadyExists`]; without, its file is replaced.
     pub fn write<'a>(&self, path: &Path, parts: impl Iterator<Item = &'a Bytes>, create: bool) -> Result<()> {
+        LakePoint::Stage.check()?;
         let (mut file, staged) = stage(path)?;
-        let named = parts.into_iter().try_for_each(|part| file.write_all(part)).and_then(|()| {
+        let write = |part: &Bytes| LakePoint::Write.check().and_then(|()| file.write_all(part));
+        let named = parts.into_iter().try_for_each(write).and_then(|()| {
+            LakePoint::Sync.check()?;
             // Synced before it gets its name: a torn file must never be visible under it.
             file.sync_all()?;
+            LakePoint::Rename.check()?;
             if create { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) }
         });
         if create || named.is_err() {
@@ -131,6 +137,7 @@ pub(super) fn remove_unfinished(folder: &Path, cutoff_ms: i64, is_leftover: &dyn
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
+    LakePoint::SyncFolder.check()?;
     File::open(dir)?.sync_all()
 }
 

@@ -20,6 +20,7 @@ use object_store::{
 };
 
 use super::disk::Disk;
+use super::fail_points::LakePoint;
 
 /// A local directory as an object store whose writes have reached the disk when they return.
 #[derive(Debug)]
@@ -98,16 +99,19 @@ impl ObjectStore for DurableStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         sync_pending(&self.disk).await?;
+        LakePoint::Read.check_store()?;
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
         sync_pending(&self.disk).await?;
+        LakePoint::Read.check_store()?;
         self.inner.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let reached = |location| LakePoint::Delete.check_store().and(location);
+        self.inner.delete_stream(locations.map(reached).boxed())
     }
 
     /// Lists in the order of names, as cloud stores do: the reader of a Delta log relies on it.
@@ -122,6 +126,7 @@ impl ObjectStore for DurableStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         sync_pending(&self.disk).await?;
+        LakePoint::List.check_store()?;
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -200,6 +205,7 @@ fn sorted(disk: &Arc<Disk>, list: BoxStream<'static, Result<ObjectMeta>>) -> Box
     let disk = Arc::clone(disk);
     stream::once(async move {
         sync_pending(&disk).await?;
+        LakePoint::List.check_store()?;
         let mut all: Vec<ObjectMeta> = list.try_collect().await?;
         all.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         Ok::<_, Error>(stream::iter(all).map(Ok))

@@ -5,7 +5,7 @@
 //! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`snapshot`] its content, [`commit`]
 //! changes it; [`data_file`] and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several
 //! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
-//! [`leases`] keep files in use, and [`vacuum`] deletes the others.
+//! [`leases`] keep files in use, and [`vacuum`] deletes the others. [`fail_points`] lists where tests inject faults.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -19,6 +19,7 @@ mod dropped;
 pub mod durable;
 mod encode;
 pub mod error;
+pub mod fail_points;
 mod footer;
 pub mod leases;
 mod log_keys;
@@ -50,6 +51,7 @@ pub use archive_tags::ArchiveTags;
 pub use commit::Commit;
 pub use dropped::{DroppedEvents, DroppedPart};
 pub use error::LakeError;
+pub use fail_points::LakePoint;
 pub use leases::{Leases, VersionLease};
 pub use log_keys::OWNER_TXN;
 pub use lost::{LostEvents, LostPart};

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::delete::delete;
+use super::fail_points::LakePoint;
 use super::{LakeError, Leases, Table};
 use shared::clock::{Clock, SystemClock};
 use shared::limits::VACUUM_STAGED_AGE_MS;
@@ -96,7 +97,9 @@ pub async fn vacuum(
         counts.bytes += file.size;
         unneeded.push(file.location);
     }
+    LakePoint::VacuumFiles.reach();
     delete(table.store().as_ref(), unneeded).await?;
+    LakePoint::VacuumUnfinished.reach();
     if let Some(durable) = &table.inner.durable {
         let (durable, table) = (durable.clone(), table.clone());
         let unfinished = tokio::task::spawn_blocking(move || {
@@ -116,6 +119,7 @@ pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     let keep_from = table.version_of(version)?;
     let log = table.inner.log_store.as_ref();
     let now_ms = SystemClock.now().0.div_euclid(1_000);
+    LakePoint::VacuumLog.reach();
     let deleted = cleanup_expired_logs_for(keep_from, log, now_ms + CLOCKS_APART_MS, None).await?;
     Ok(deleted as u64)
 }
