@@ -1,5 +1,5 @@
 //! Tests the banners of the pages: a drift alarm is shown on every page with figures of the view and links to the
-//! comparison; suspicious event times are shown on the streams page.
+//! comparison; excluded rows are shown on the page of the view, suspicious event times on the streams page.
 
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,27 @@ fn drift_above_the_limit_shows_an_alarm_on_every_page() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(banners(&browser, 0), json!([]));
+}
+
+#[test]
+fn rows_whose_having_fails_are_counted_on_the_page_of_the_view() {
+    let world = World::new(
+        "CREATE STREAM texts (at TIMESTAMP, g STRING, t STRING) WITH (event_time = 'at');
+         CREATE VIEW longest AS SELECT window_start, g, COUNT(*) AS n FROM texts
+             GROUP BY TUMBLE(at, INTERVAL '1' HOUR), g HAVING LENGTH(CONCAT(MAX(t), MAX(t), MAX(t))) > 0;",
+    );
+    let send = |g: &str, bytes: usize| {
+        let event = json!({"at": "2001-01-01T00:10:00Z", "g": g, "t": "x".repeat(bytes)}).to_string();
+        assert_eq!(world.post("/v1/events/texts", event).status, 200);
+    };
+    send("short", 10);
+    let browser = Browser::start();
+    browser.open(&format!("{}/view/longest", world.url()));
+    assert_eq!(banners(&browser, 0), json!([]), "every row is shown");
+    send("long", 400_000);
+    let seen = banners(&browser, 1);
+    let text = seen[0][1].as_str().unwrap_or_default();
+    assert!(text.starts_with("1 row excluded: ") && text.contains("text of more than 1048576 bytes"), "{seen}");
 }
 
 #[test]

@@ -179,6 +179,11 @@ function cell(column) {
   };
 }
 
+/** Shows how many rows of the result the `HAVING` of the view excluded because it could not be computed for them. */
+function showExcluded({ failed_rows: failed }) {
+  setText(find("excluded"), failed ? `${rowCount(failed.count)} excluded: the HAVING of the view cannot be computed: ${failed.reason}.` : "");
+}
+
 function showRows(document) {
   const ends = ["session", "cumulate", "hop", "slide"].includes(context.kind);
   const chosen = state.measures ? new Set(state.measures.split(",")) : null;
@@ -227,6 +232,7 @@ async function round() {
     const drawn = context.measure && state.chart !== "table" && table.body.rows.length > 0 ? await chartData(query, grain, table.body.columns) : undefined;
     // The responses differ in version or time; the next round retries.
     if (stale() || drawn === null) return;
+    showExcluded(table.body);
     showRows(table.body);
     showEmpty(table.body, status);
     if (drawn) await showChart(drawn, grain);
