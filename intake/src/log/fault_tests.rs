@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use shared::ids::Offset;
@@ -145,6 +146,30 @@ fn without_room_for_a_copy_bytes_in_doubt_are_written_again_in_place() {
     disk.heal();
     append(&mut log, &[2]).expect("appends");
     assert_events(&read(&log.store, 0, 6).expect("reads"), 0, 6);
+}
+
+#[test]
+fn a_copy_that_has_its_name_is_not_given_up_for_the_file_that_had_it_before() {
+    for errno in [ENOSPC, EDQUOT, EMFILE] {
+        let dir = TempDir::new().expect("a folder");
+        let mut log = open_at(dir.path(), small(u64::MAX)).expect("a new log");
+        append(&mut log, &[4]).expect("appends");
+        drop(log);
+        let is_renamed = AtomicBool::new(false);
+        let faults: IoFaults = Arc::new(move |step| match step {
+            IoStep::SyncFolder if is_renamed.load(Ordering::SeqCst) => Err(io::Error::from_raw_os_error(errno)),
+            _ => {
+                is_renamed.fetch_or(step == IoStep::Rename, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        // A log that opens here must write to the file that the next start finds.
+        let opened = open_at(dir.path(), LogSettings { io: LogIo { faults: Some(faults) }, ..small(u64::MAX) });
+        let appended = opened.map(|mut log| append(&mut log, &[2]).is_ok());
+        let mut log = open_at(dir.path(), small(u64::MAX)).expect("opens");
+        assert_eq!(log.totals.head(), Offset(if matches!(appended, Ok(true)) { 6 } else { 4 }), "{errno}");
+        append(&mut log, &[3]).expect("appends");
+    }
 }
 
 #[test]

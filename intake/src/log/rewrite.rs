@@ -43,7 +43,8 @@ fn copy(io: &LogIo, folder: &File, path: &Path, segment: &File, end: u64) -> io:
     chunks(segment, 0, end, &mut |_, bytes| io.write(&mut file, bytes))?;
     io.sync(&file)?;
     io.rename(&unfinished, path)?;
-    io.sync_folder(folder)?;
+    // The copy has the name now: after a lack of room here, writing to the old file would write to one that no name leads to.
+    io.sync_folder(folder).map_err(io::Error::other)?;
     Ok(file)
 }
 
