@@ -9,7 +9,7 @@ use anyhow::bail;
 use batch::{BatchSettings, CompactionSettings, RetrySettings};
 use intake::archive::ArchiverSettings;
 use intake::lateness::LatenessSettings;
-use intake::log::{LogIo, LogSettings, injected_faults};
+use intake::log::{LogSettings, local_disk};
 use intake::partition::{KeyRetention, PartitionSettings};
 use intake::quarantine::QuarantineSettings;
 use serving::http::Perimeter;
@@ -65,7 +65,7 @@ impl WiringSettings {
             log: LogSettings {
                 segment_bytes: limits.log_segment_bytes,
                 keep_events: limits.dedup_horizon_events,
-                io: LogIo { faults: injected_faults() },
+                disk: local_disk(),
                 ..LogSettings::default()
             },
             lateness: LatenessSettings {

@@ -8,6 +8,8 @@ mod flush;
 mod pending;
 mod queue;
 mod retry;
+#[cfg(feature = "fail-points")]
+mod stepwise;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -29,6 +31,9 @@ use shared::stream::Stream;
 use shared::vital::Vitals;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+#[cfg(feature = "fail-points")]
+pub use stepwise::StepwiseArchiver;
 
 use queue::ArchiveQueue;
 use worker::ArchiverThread;

@@ -43,8 +43,8 @@ pub(super) struct ArchiverThread {
 }
 
 /// An archiver with an open table.
-struct ActiveArchiver<'a> {
-    worker: &'a ArchiverThread,
+pub(super) struct ActiveArchiver {
+    worker: Arc<ArchiverThread>,
     table: Table,
     pending: PendingRows,
 }
@@ -83,16 +83,26 @@ impl ArchiverThread {
     /// Events can no longer reach the archive, and a retry would not help: the process has to stop.
     pub fn run(self, head: Offset) -> Result<(), String> {
         let _close = CloseOnEnd(self.retry.queue.clone(), self.retry.status.clone());
-        match self.work(head) {
-            Ok(()) | Err(ArchiverExit::Stopped) => Ok(()),
-            Err(ArchiverExit::Broken(error)) => {
-                self.retry.status.lock().last_error = Some(error.clone());
+        let worker = Arc::new(self);
+        let exit = match worker.begin(head) {
+            Ok(mut active) => loop {
+                if let Err(exit) = active.step() {
+                    break exit;
+                }
+            },
+            Err(exit) => exit,
+        };
+        match exit {
+            ArchiverExit::Stopped => Ok(()),
+            ArchiverExit::Broken(error) => {
+                worker.retry.status.lock().last_error = Some(error.clone());
                 Err(error)
             }
         }
     }
 
-    fn work(&self, head: Offset) -> Result<(), ArchiverExit> {
+    /// Opens the archive and catches up with the log to `head`, its end when the queue was opened.
+    pub(super) fn begin(self: &Arc<Self>, head: Offset) -> Result<ActiveArchiver, ArchiverExit> {
         let (table, archived) = self.retry.until_done("opening the archive", || self.open())?;
         if archived > head {
             // Offsets would be assigned a second time, and the archive would mistake new events for old ones.
@@ -101,24 +111,10 @@ impl ArchiverThread {
             )));
         }
         let pending = PendingRows::new(&self.stream, self.partition, archived);
-        let mut active = ActiveArchiver { worker: self, table, pending };
+        let mut active = ActiveArchiver { worker: Arc::clone(self), table, pending };
         active.publish_progress(archived, &[]);
         active.catch_up(head)?;
-        loop {
-            let deadline = active.pending.since().map(|since| since + self.retry.settings.wait);
-            match self.retry.queue.next(deadline) {
-                QueueNext::Item(item) => {
-                    active.catch_up(item.start())?;
-                    match item {
-                        QueuedItem::Batch(batch) => active.accept(&batch)?,
-                        QueuedItem::Cut(_) => active.flush()?,
-                        QueuedItem::Unqueued(_) => {}
-                    }
-                }
-                QueueNext::TimedOut => active.flush()?,
-                QueueNext::Closed => return Err(ArchiverExit::Stopped),
-            }
-        }
+        Ok(active)
     }
 
     /// Opens the table, adds columns that the stream gained, and reads its progress.
@@ -160,7 +156,26 @@ impl ArchiverThread {
     }
 }
 
-impl ActiveArchiver<'_> {
+impl ActiveArchiver {
+    /// Processes the next item, or flushes what has waited long enough. Waits until there is one of both.
+    fn step(&mut self) -> Result<(), ArchiverExit> {
+        let deadline = self.pending.since().map(|since| since + self.worker.retry.settings.wait);
+        match self.worker.retry.queue.next(deadline) {
+            QueueNext::Item(item) => self.process(item),
+            QueueNext::TimedOut => self.flush(),
+            QueueNext::Closed => Err(ArchiverExit::Stopped),
+        }
+    }
+
+    pub(super) fn process(&mut self, item: QueuedItem) -> Result<(), ArchiverExit> {
+        self.catch_up(item.start())?;
+        match item {
+            QueuedItem::Batch(batch) => self.accept(&batch),
+            QueuedItem::Cut(_) => self.flush(),
+            QueuedItem::Unqueued(_) => Ok(()),
+        }
+    }
+
     /// Reads the missing events before `to` from the log.
     fn catch_up(&mut self, to: Offset) -> Result<(), ArchiverExit> {
         let log = self.worker.context.log.clone();
@@ -168,7 +183,8 @@ impl ActiveArchiver<'_> {
         if self.pending.end() >= to {
             return Ok(());
         }
-        self.worker.retry.until_done("replaying the log", || {
+        let worker = Arc::clone(&self.worker);
+        worker.retry.until_done("replaying the log", || {
             let mut outcome = Ok(());
             let replayed = log.replay(partition, self.pending.end(), to, &mut |batch| {
                 if outcome.is_ok() {
@@ -199,7 +215,7 @@ impl ActiveArchiver<'_> {
     }
 
     /// Commits all pending rows, in several commits if they have many dates. Committed rows are kept.
-    fn flush(&mut self) -> Result<(), ArchiverExit> {
+    pub(super) fn flush(&mut self) -> Result<(), ArchiverExit> {
         let Some(flush) = self.pending.take().map_err(cannot_divide)? else { return Ok(()) };
         flush.commits(limits::ARCHIVE_COMMIT_DATES).into_iter().try_for_each(|commit| self.commit(commit))
     }

@@ -1,8 +1,6 @@
 //! Makes a group of frames durable with one write and one fdatasync. The first error that leaves the state of the disk in
 //! doubt ends all writing.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +13,10 @@ use shared::time::Micros;
 
 use super::columns::ColumnWriter;
 use super::cursor::Frame;
+use super::disk::{FolderLock, LogDisk, OpenFile};
 use super::error::{CommitError, LogError};
 use super::frame::{FrameHeader, FramePayload, put_frame};
-use super::io::{self, Exhausted, LogIo};
+use super::io::{self, Exhausted};
 use super::recover::recover;
 use super::segment::{self, LogFolder};
 use super::settings::LogSettings;
@@ -29,9 +28,9 @@ pub(crate) struct Appender {
     dir: LogFolder,
     settings: LogSettings,
     store: Arc<SegmentStore>,
-    file: File,
+    file: OpenFile,
     /// The file of the next segment, opened ahead: a process without free file descriptors can still write its log.
-    spare: Option<File>,
+    spare: Option<OpenFile>,
     salt: u32,
     columns: ColumnWriter,
     /// Frames of the current group.
@@ -45,7 +44,7 @@ pub(crate) struct Appender {
     /// Set by the first error that leaves doubt about what is on disk.
     poisoned: Option<String>,
     /// Held while the log is open, so that no second process writes to it.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// An opened log: its writer, and the state found by recovery.
@@ -64,25 +63,30 @@ pub(crate) fn open(
     settings: LogSettings,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
 ) -> Result<OpenedLog, LogError> {
-    io::create_folder(dir).map_err(LogError::io(dir))?;
-    let lock = lock(dir)?;
-    let dir = LogFolder::open(dir)?;
-    let mut recovered = recover(&dir, &settings.io, partition, &stream, each)?;
+    let dir = LogFolder::open(&settings.disk, dir)?;
+    let lock = lock(settings.disk.as_ref(), &dir.path)?;
+    let mut recovered = recover(&dir, partition, &stream, each)?;
     let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
-    let (header, mut file) = match recovered.last {
+    let (header, file) = match recovered.last {
         Some((header, file)) if header.columns == stream.declared() => (header, file),
         // A new log, or the declared columns changed: their frames need a segment with these columns.
         Some((header, file)) if recovered.segments.last().is_some_and(|s| s.first == totals.head()) => {
             // Replaced in one step: an empty segment with the old columns has the name that the new one needs.
             drop((header, file));
             recovered.segments.pop();
-            start_segment(&dir, &settings.io, partition, totals, &stream, &mut recovered.segments)?
+            start_segment(&dir, partition, totals, &stream, &mut recovered.segments)?
         }
-        _ => start_segment(&dir, &settings.io, partition, totals, &stream, &mut recovered.segments)?,
+        _ => start_segment(&dir, partition, totals, &stream, &mut recovered.segments)?,
     };
-    let durable_bytes = file.seek(SeekFrom::End(0)).map_err(LogError::io(&dir.path))?;
-    let store =
-        Arc::new(SegmentStore::new(stream.clone(), partition, recovered.segments, totals.head(), settings.keep_events));
+    let durable_bytes = recovered.segments.last().map_or(0, |last| last.bytes);
+    let store = Arc::new(SegmentStore::new(
+        stream.clone(),
+        partition,
+        Arc::clone(&dir.disk),
+        recovered.segments,
+        totals.head(),
+        settings.keep_events,
+    ));
     let mut appender = Appender {
         dir,
         settings,
@@ -104,26 +108,21 @@ pub(crate) fn open(
 
 fn start_segment(
     dir: &LogFolder,
-    io: &LogIo,
     partition: Partition,
     totals: Totals,
     stream: &Stream,
     segments: &mut Vec<segment::Segment>,
-) -> Result<(segment::SegmentHeader, File), LogError> {
-    let mut file = io.create(&dir.spare()).map_err(LogError::io(&dir.path))?;
-    let (segment, header) = segment::install(dir, io, &mut file, partition, totals, stream.declared())?;
+) -> Result<(segment::SegmentHeader, OpenFile), LogError> {
+    let file = dir.disk.create(&dir.spare()).map_err(LogError::io(&dir.path))?;
+    let (segment, header) = segment::install(dir, file.as_ref(), partition, totals, stream.declared())?;
     segments.push(segment);
     Ok((header, file))
 }
 
-fn lock(dir: &Path) -> Result<File, LogError> {
+fn lock(disk: &dyn LogDisk, dir: &Path) -> Result<FolderLock, LogError> {
     let path = dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(LogError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LogError::Locked { path: dir.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(LogError::Io { path, source }),
-    }
+    let lock = disk.lock(&path).map_err(LogError::io(&path))?;
+    lock.ok_or_else(|| LogError::Locked { path: dir.to_owned() })
 }
 
 impl Appender {
@@ -182,7 +181,7 @@ impl Appender {
 
     fn write_group(&mut self, after: Totals) -> Result<Duration, CommitError> {
         self.refuse_if_poisoned()?;
-        let written = self.settings.io.write(&mut self.file, &self.group);
+        let written = self.file.write_at(&self.group, self.durable_bytes);
         let bytes = self.group.len() as u64;
         self.group.clear();
         self.group.shrink_to(LOG_BUFFER_BYTES_KEPT);
@@ -191,7 +190,7 @@ impl Appender {
         }
         let sync_started = shared::clock::monotonic_now();
         // I8: after a failed sync the kernel may have dropped the pages and marked them clean; a second sync would lie.
-        if let Err(error) = self.settings.io.sync(&self.file) {
+        if let Err(error) = self.file.sync_data() {
             return Err(self.refuse_group("sync of", &error));
         }
         self.durable_bytes += bytes;
@@ -206,7 +205,7 @@ impl Appender {
         let Some(exhausted) = Exhausted::of(error) else {
             return self.poison(format!("{what} the log failed: {error}"));
         };
-        match self.settings.io.truncate(&mut self.file, self.durable_bytes) {
+        match io::truncate(self.file.as_ref(), self.durable_bytes) {
             Ok(()) => exhausted.into(),
             Err(cut) => self.poison(format!("{what} the log failed ({error}), and it could not be truncated: {cut}")),
         }
@@ -222,14 +221,12 @@ impl Appender {
             return Ok(());
         }
         // Without room for the next segment nothing was lost: the full one is unchanged, and the next group tries again.
-        let mut file = match self.spare.take().map_or_else(|| self.settings.io.create(&self.dir.spare()), Ok) {
+        let file = match self.spare.take().map_or_else(|| self.dir.disk.create(&self.dir.spare()), Ok) {
             Ok(file) => file,
             Err(error) => return Err(self.refuse_segment("create", &error)),
         };
         let (before, columns) = (self.durable, self.store.stream.declared());
-        let installed =
-            segment::install(&self.dir, &self.settings.io, &mut file, self.store.partition, before, columns);
-        match installed {
+        match segment::install(&self.dir, file.as_ref(), self.store.partition, before, columns) {
             Ok((segment, header)) => {
                 self.file = file;
                 self.salt = header.salt;
@@ -257,7 +254,7 @@ impl Appender {
     /// Opens the file of the next segment. If that fails, later groups try again.
     fn open_spare(&mut self) {
         if self.spare.is_none() {
-            match self.settings.io.create(&self.dir.spare()) {
+            match self.dir.disk.create(&self.dir.spare()) {
                 Ok(file) => self.spare = Some(file),
                 Err(error) => {
                     tracing::warn!(dir = %self.dir.path.display(), %error, "cannot open the next log segment")

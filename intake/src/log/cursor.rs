@@ -1,11 +1,10 @@
 //! Reads and checks the frames of one segment file in order. The caller decides what a broken frame means.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use arrow::buffer::{Buffer, MutableBuffer};
 
+use super::disk::OpenFile;
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameLayout, frame_length, parse_frame, parse_frame_with};
 
 /// Bytes read at once: few calls for small frames, and several frames share one aligned buffer.
@@ -85,7 +84,7 @@ impl RangeChecksums {
 
 /// Walks over a segment's frames.
 pub(crate) struct FrameCursor {
-    file: File,
+    file: OpenFile,
     salt: u32,
     /// Position of the next frame, in bytes.
     position: u64,
@@ -97,7 +96,7 @@ pub(crate) struct FrameCursor {
 
 impl FrameCursor {
     /// Creates a cursor over `file` from `position`, a multiple of 16, to `end`.
-    pub fn new(file: File, salt: u32, position: u64, end: u64) -> Self {
+    pub fn new(file: OpenFile, salt: u32, position: u64, end: u64) -> Self {
         FrameCursor { file, salt, position, end, chunk: Buffer::default(), chunk_start: position }
     }
 
@@ -135,7 +134,7 @@ impl FrameCursor {
     /// in the bytes left: clients choose the content of the log, and a tail may be full of texts that look like frames.
     pub fn durable_beyond(&self, position: u64) -> io::Result<bool> {
         let mut rest = vec![0; (self.end - self.position) as usize];
-        self.file.read_exact_at(&mut rest, self.position)?;
+        self.file.read_at(&mut rest, self.position)?;
         let checksums = RangeChecksums::new(&rest);
         let is_witness = |at: usize| {
             let bytes = &rest[at..];
@@ -158,7 +157,7 @@ impl FrameCursor {
         }
         let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
         let mut chunk = MutableBuffer::from_len_zeroed(left.min(len.max(CHUNK_BYTES)));
-        self.file.read_exact_at(chunk.as_slice_mut(), self.position)?;
+        self.file.read_at(chunk.as_slice_mut(), self.position)?;
         self.chunk = chunk.into();
         self.chunk_start = self.position;
         Ok(())

@@ -2,13 +2,13 @@
 //!
 //! Changes nothing and takes no lock, so it is safe while a server writes.
 
-use std::fs::{self, File};
 use std::path::Path;
 
 use shared::ids::{Offset, Partition};
 use shared::stream::Column;
 
 use super::cursor::{CursorStep, FrameCursor};
+use super::disk::{LocalDisk, LogDisk};
 use super::error::LogError;
 use super::segment::{self, Segment};
 
@@ -27,12 +27,11 @@ pub fn inspect(dir: &Path) -> Result<LogContents, LogError> {
     if !dir.exists() {
         return Ok(contents);
     }
-    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
-        let path = entry.map_err(LogError::io(dir))?.path();
+    for path in LocalDisk.list(dir).map_err(LogError::io(dir))? {
         let Some(number) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
             continue;
         };
-        for segment in segment::find(&path)? {
+        for segment in segment::find(&LocalDisk, &path)? {
             let Some(columns) = columns_of(&segment, Partition(number))? else { continue };
             contents.partitions = contents.partitions.max(number + 1);
             for column in columns {
@@ -48,13 +47,13 @@ pub fn inspect(dir: &Path) -> Result<LogContents, LogError> {
 /// The columns of a segment; `None` if neither it nor one before it holds an event.
 fn columns_of(segment: &Segment, partition: Partition) -> Result<Option<Vec<Column>>, LogError> {
     let path = &segment.path;
-    let mut file = match File::open(path) {
+    let file = match LocalDisk.open(path) {
         Ok(file) => file,
         // A running server deleted it meanwhile.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io(path)(error)),
     };
-    let (header, start) = segment::read_header(segment, partition, &mut file)?;
+    let (header, start) = segment::read_header(segment, partition, file.as_ref())?;
     if segment.first > Offset(0) {
         return Ok(Some(header.columns));
     }

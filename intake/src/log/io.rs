@@ -1,11 +1,10 @@
-//! Makes the file calls of the log's writer, which is the one place where tests inject faults, and says which errors pass
-//! when there is room again.
+//! Says which errors of a disk pass when there is room again, and injects errors into the calls of the log for tests.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::disk::{FolderLock, LocalDisk, LogDisk, LogFile, OpenFile};
 
 /// A call that the operating system can refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub enum IoStep {
     Write,
     /// Making what was written durable.
     Sync,
-    /// Truncating a failed group.
+    /// Truncating a failed group or a torn tail, and making that durable.
     Truncate,
     /// Giving a file its name.
     Rename,
@@ -26,13 +25,6 @@ pub enum IoStep {
 
 /// Called before each step; an error replaces the result of the step.
 pub type IoFaults = Arc<dyn Fn(IoStep) -> io::Result<()> + Send + Sync>;
-
-/// The file calls of one log.
-#[derive(Clone, Default)]
-pub struct LogIo {
-    /// Injected faults, for tests.
-    pub faults: Option<IoFaults>,
-}
 
 /// A resource that ran out. The log is unchanged, and later groups may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,70 +48,123 @@ impl Exhausted {
     }
 }
 
-impl LogIo {
-    fn check(&self, step: IoStep) -> io::Result<()> {
-        self.faults.as_ref().map_or(Ok(()), |faults| faults(step))
-    }
-
-    /// Creates an empty file, or empties one.
-    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
-        self.check(IoStep::Create)?;
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
-    }
-
-    pub(crate) fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        self.check(IoStep::Write)?;
-        file.write_all(bytes)
-    }
-
-    pub(crate) fn write_at(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.check(IoStep::Write)?;
-        file.write_all_at(bytes, position)
-    }
-
-    /// Makes the content durable (`fdatasync`).
-    pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
-        self.check(IoStep::Sync)?;
-        file.sync_data()
-    }
-
-    /// Cuts the file to `length` bytes, durably, and moves to its end.
-    pub(crate) fn truncate(&self, file: &mut File, length: u64) -> io::Result<()> {
-        self.check(IoStep::Truncate)?;
-        file.set_len(length)?;
-        file.seek(SeekFrom::Start(length))?;
-        file.sync_all()
-    }
-
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check(IoStep::Rename)?;
-        fs::rename(from, to)
-    }
-
-    /// Makes the names in an open folder durable.
-    pub(crate) fn sync_folder(&self, folder: &File) -> io::Result<()> {
-        self.check(IoStep::SyncFolder)?;
-        folder.sync_all()
-    }
+/// Cuts the file to `length` bytes, durably.
+pub(crate) fn truncate(file: &dyn LogFile, length: u64) -> io::Result<()> {
+    file.set_length(length)?;
+    file.sync_all()
 }
 
 /// Creates `dir` and makes it durable, with the folders up to three levels above it: an acknowledged event must not
 /// disappear with the folder of its partition.
-pub(crate) fn create_folder(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+pub(crate) fn create_folder(disk: &dyn LogDisk, dir: &Path) -> io::Result<()> {
+    disk.create_folder(dir)?;
     // The stream's folder, the log's and the data folder. They may exist without being durable, so all are synced.
     for parent in dir.ancestors().skip(1).take(3) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        File::open(parent)?.sync_all()?;
+        disk.open_folder(parent)?.sync_all()?;
     }
     Ok(())
 }
 
-/// The faults that a test injects into a real server: see [`shared::fail_points`]. `None` unless built with the feature
-/// `fail-points`.
-pub fn injected_faults() -> Option<IoFaults> {
+/// The local file system, with the faults that a test injects into a real server: see [`shared::fail_points`].
+pub fn local_disk() -> Arc<dyn LogDisk> {
+    let disk = Arc::new(LocalDisk);
     #[cfg(feature = "fail-points")]
-    return Some(Arc::new(|step| crate::fail_points::IntakePoint::of_call(step).check()));
+    return with_faults(disk, Arc::new(|step| crate::fail_points::IntakePoint::of_call(step).check()));
     #[cfg(not(feature = "fail-points"))]
-    None
+    disk
+}
+
+/// Returns `disk` with `faults` before its steps.
+pub fn with_faults(disk: Arc<dyn LogDisk>, faults: IoFaults) -> Arc<dyn LogDisk> {
+    Arc::new(FaultyDisk { disk, faults })
+}
+
+/// A disk with injected faults.
+struct FaultyDisk {
+    disk: Arc<dyn LogDisk>,
+    faults: IoFaults,
+}
+
+/// A file or folder of a disk with injected faults.
+struct FaultyFile {
+    file: OpenFile,
+    faults: IoFaults,
+    is_folder: bool,
+}
+
+impl FaultyDisk {
+    fn faulty(&self, file: OpenFile, is_folder: bool) -> OpenFile {
+        Arc::new(FaultyFile { file, faults: Arc::clone(&self.faults), is_folder })
+    }
+}
+
+impl LogDisk for FaultyDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_folder(path)
+    }
+
+    fn open_folder(&self, path: &Path) -> io::Result<OpenFile> {
+        Ok(self.faulty(self.disk.open_folder(path)?, true))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        self.disk.list(folder)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        self.disk.length(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<OpenFile> {
+        (self.faults)(IoStep::Create)?;
+        Ok(self.faulty(self.disk.create(path)?, false))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<OpenFile> {
+        Ok(self.faulty(self.disk.open(path)?, false))
+    }
+
+    fn open_writable(&self, path: &Path) -> io::Result<OpenFile> {
+        Ok(self.faulty(self.disk.open_writable(path)?, false))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        (self.faults)(IoStep::Rename)?;
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<FolderLock>> {
+        self.disk.lock(path)
+    }
+}
+
+impl LogFile for FaultyFile {
+    fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {
+        self.file.read_at(bytes, position)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        (self.faults)(IoStep::Write)?;
+        self.file.write_at(bytes, position)
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        (self.faults)(IoStep::Truncate)?;
+        self.file.set_length(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        (self.faults)(IoStep::Sync)?;
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        (self.faults)(if self.is_folder { IoStep::SyncFolder } else { IoStep::Truncate })?;
+        self.file.sync_all()
+    }
 }

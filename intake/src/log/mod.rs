@@ -2,12 +2,14 @@
 //!
 //! It decides nothing about duplicates, lateness or who may write: `partition` does.
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`columns`] the rows in them; [`append`] writes, [`recover`]
-//! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`io`] makes the file calls, [`store`] is
-//! what they share and deletes old segments; [`mod@inspect`] reads a log that it does not open.
+//! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`disk`] makes the file calls and [`io`]
+//! judges their errors, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a log that it does not
+//! open.
 
 mod append;
 mod columns;
 mod cursor;
+mod disk;
 mod error;
 mod frame;
 mod inspect;
@@ -28,9 +30,10 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use append::{Appender, open};
+pub use disk::{FolderLock, LocalDisk, LogDisk, LogFile, OpenFile};
 pub use error::{CommitError, LogError};
 pub use inspect::{LogContents, inspect};
-pub use io::{Exhausted, IoFaults, IoStep, LogIo, injected_faults};
+pub use io::{Exhausted, IoFaults, IoStep, local_disk, with_faults};
 pub(crate) use replay::{batches, column};
 pub use settings::LogSettings;
 pub use store::Backlog;

@@ -4,7 +4,7 @@
 //! created after all before it are durable; and no valid frame after it may record that its bytes were durable already.
 //! Frames after the last such record may be in the page cache only; `rewrite` makes them durable before they count.
 
-use std::fs::{File, OpenOptions};
+use std::sync::Arc;
 
 use shared::ids::Partition;
 use shared::stream::Stream;
@@ -12,8 +12,9 @@ use shared::time::Micros;
 
 use super::columns::ColumnReader;
 use super::cursor::{CursorStep, Frame, FrameCursor};
+use super::disk::OpenFile;
 use super::error::LogError;
-use super::io::LogIo;
+use super::io;
 use super::rewrite::rewrite_tail;
 use super::segment::{self, LogFolder, Segment, SegmentHeader};
 use super::totals::Totals;
@@ -23,7 +24,7 @@ pub(crate) struct RecoveredLog {
     /// Oldest first; empty if there was no log yet.
     pub segments: Vec<Segment>,
     /// Header and file of the last segment, open for writing.
-    pub last: Option<(SegmentHeader, File)>,
+    pub last: Option<(SegmentHeader, OpenFile)>,
     pub totals: Totals,
     /// When the newest event arrived.
     pub last_arrived_at: Option<Micros>,
@@ -32,26 +33,24 @@ pub(crate) struct RecoveredLog {
 /// Scans the log in `dir`, calls `each` with every frame and makes all frames durable.
 pub(crate) fn recover(
     dir: &LogFolder,
-    io: &LogIo,
     partition: Partition,
     stream: &Stream,
     each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
 ) -> Result<RecoveredLog, LogError> {
-    let mut segments = segment::list(&dir.path)?;
+    let mut segments = segment::list(dir)?;
     let mut recovered = RecoveredLog { segments: Vec::new(), last: None, totals: Totals::START, last_arrived_at: None };
     let count = segments.len();
     for (i, segment) in segments.iter_mut().enumerate() {
         let path = segment.path.clone();
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(LogError::io(&path))?;
-        let (header, start) = segment::read_header(segment, partition, &mut file)?;
+        let file = dir.disk.open_writable(&path).map_err(LogError::io(&path))?;
+        let (header, start) = segment::read_header(segment, partition, file.as_ref())?;
         if i > 0 && header.before.accepted != recovered.totals.accepted {
             let head = recovered.totals.head();
             let reason = format!("the segment does not continue the one before it, which ends at offset {head}");
             return Err(LogError::Misplaced { path, reason });
         }
         recovered.totals = header.before;
-        let frames = file.try_clone().map_err(LogError::io(&path))?;
-        let mut cursor = FrameCursor::new(frames, header.salt, start, segment.bytes);
+        let mut cursor = FrameCursor::new(Arc::clone(&file), header.salt, start, segment.bytes);
         let mut readable = false;
         // Bytes that a frame of this segment records as durable, and the position of the last frame with content.
         let (mut durable, mut last_content) = (start, None);
@@ -86,7 +85,7 @@ pub(crate) fn recover(
                     }
                     let bytes = segment.bytes - position;
                     tracing::warn!(path = %path.display(), position, bytes, reason, "trimmed the torn tail of the log");
-                    file.set_len(position).map_err(LogError::io(&path))?;
+                    file.set_length(position).map_err(LogError::io(&path))?;
                     segment.bytes = position;
                     break;
                 }
@@ -95,17 +94,17 @@ pub(crate) fn recover(
         if i + 1 == count {
             // I1: bytes that a crash or a failed sync left only in the page cache must reach the disk before they count.
             let file = if last_content.is_some_and(|position| position >= durable) {
-                rewrite_tail(io, &dir.handle, &path, file, durable, segment.bytes)?
+                rewrite_tail(dir, &path, file, durable, segment.bytes)?
             } else {
                 // Only records of durability: without them nothing is lost, and the next group takes their place.
                 segment.bytes = segment.bytes.min(durable);
-                io.truncate(&mut file, segment.bytes).map_err(LogError::io(&path))?;
+                io::truncate(file.as_ref(), segment.bytes).map_err(LogError::io(&path))?;
                 file
             };
             recovered.last = Some((header, file));
         }
     }
-    io.sync_folder(&dir.handle).map_err(LogError::io(&dir.path))?;
+    dir.handle.sync_all().map_err(LogError::io(&dir.path))?;
     recovered.segments = segments;
     Ok(recovered)
 }

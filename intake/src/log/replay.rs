@@ -1,7 +1,5 @@
 //! Replays a range of the log from the segment files, with its own file descriptors, while the writer continues.
 
-use std::fs::File;
-
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use shared::handoff::LogBatch;
@@ -89,8 +87,8 @@ fn frames(
     }
     for segment in store.segments(from, to) {
         let path = &segment.path;
-        let mut file = File::open(path).map_err(LogError::io(path))?;
-        let (header, position) = segment::read_header(&segment, store.partition, &mut file)?;
+        let file = store.disk.open(path).map_err(LogError::io(path))?;
+        let (header, position) = segment::read_header(&segment, store.partition, file.as_ref())?;
         let columns = ColumnReader::new(path, &header.columns, &store.stream)?;
         let mut cursor = FrameCursor::new(file, header.salt, position, segment.bytes);
         loop {

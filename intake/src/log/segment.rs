@@ -6,18 +6,18 @@
 //! padded to a multiple of 16. A segment appears under its name only when its header is durable, so a broken header is
 //! always corruption, never a torn write.
 
-use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use shared::ids::{Offset, Partition};
 use shared::stream::Column;
 
+use super::disk::{LogDisk, LogFile, OpenFile};
 use super::error::LogError;
 use super::frame::ALIGNMENT;
-use super::io::LogIo;
+use super::io;
 use super::totals::Totals;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TRUEUPLG";
@@ -51,21 +51,19 @@ pub(crate) struct Segment {
 }
 
 /// Lists the segments in `dir`, oldest first. Removes the remains of one that a crash left unfinished.
-pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, LogError> {
-    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
-        let path = entry.map_err(LogError::io(dir))?.path();
+pub(crate) fn list(dir: &LogFolder) -> Result<Vec<Segment>, LogError> {
+    for path in dir.disk.list(&dir.path).map_err(LogError::io(&dir.path))? {
         if path.extension().is_some_and(|e| e == "new") {
-            fs::remove_file(&path).map_err(LogError::io(&path))?;
+            dir.disk.remove(&path).map_err(LogError::io(&path))?;
         }
     }
-    find(dir)
+    find(dir.disk.as_ref(), &dir.path)
 }
 
 /// Lists the segments in `dir`, oldest first. Changes nothing.
-pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
+pub(crate) fn find(disk: &dyn LogDisk, dir: &Path) -> Result<Vec<Segment>, LogError> {
     let mut segments = Vec::new();
-    for entry in fs::read_dir(dir).map_err(LogError::io(dir))? {
-        let path = entry.map_err(LogError::io(dir))?.path();
+    for path in disk.list(dir).map_err(LogError::io(dir))? {
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
@@ -76,8 +74,8 @@ pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
                 reason: "the file name is not the name of a log segment".to_owned(),
             });
         };
-        let bytes = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
+        let bytes = match disk.length(&path) {
+            Ok(bytes) => bytes,
             // Without the lock, a segment may be deleted while it is listed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(LogError::io(&path)(error)),
@@ -88,15 +86,13 @@ pub(crate) fn find(dir: &Path) -> Result<Vec<Segment>, LogError> {
     Ok(segments)
 }
 
-/// Makes a segment of the empty `file` at `unfinished`, durable under its name together with its header. The file is then
-/// positioned after the header. Opens no file.
+/// Makes a segment of the spare `file`, durable under its name together with its header. Opens no file.
 ///
 /// # Errors
-/// After an error that [`super::io::Exhausted`] names, the file is still at `unfinished`, and may hold a part of the header.
+/// After an error that [`super::io::Exhausted`] names, the file is still the spare one, and may hold a part of the header.
 pub(crate) fn install(
     dir: &LogFolder,
-    io: &LogIo,
-    file: &mut File,
+    file: &dyn LogFile,
     partition: Partition,
     before: Totals,
     columns: &[Column],
@@ -107,13 +103,12 @@ pub(crate) fn install(
     let path = dir.path.join(format!("{:020}.log", before.head().0));
     let installed = (|| {
         // An earlier attempt may have left a part of its header.
-        file.set_len(0)?;
-        file.rewind()?;
-        io.write(file, &bytes)?;
-        io.sync(file)?;
-        io.rename(&dir.spare(), &path)?;
+        file.set_length(0)?;
+        file.write_at(&bytes, 0)?;
+        file.sync_data()?;
+        dir.disk.rename(&dir.spare(), &path)?;
         // The segment has its name: a later error must not look like one that changed nothing.
-        io.sync_folder(&dir.handle).map_err(std::io::Error::other)
+        dir.handle.sync_all().map_err(std::io::Error::other)
     })();
     installed.map_err(LogError::io(&path))?;
     Ok((Segment { first: before.head(), path, bytes: bytes.len() as u64 }, header))
@@ -121,14 +116,17 @@ pub(crate) fn install(
 
 /// The folder of a log, kept open: making a name in it durable must not need one more open file.
 pub(crate) struct LogFolder {
+    pub disk: Arc<dyn LogDisk>,
     pub path: PathBuf,
-    pub handle: File,
+    pub handle: OpenFile,
 }
 
 impl LogFolder {
-    pub fn open(path: &Path) -> Result<LogFolder, LogError> {
-        let handle = File::open(path).map_err(LogError::io(path))?;
-        Ok(LogFolder { path: path.to_owned(), handle })
+    /// Opens the folder at `path`, creating it durably if needed.
+    pub fn open(disk: &Arc<dyn LogDisk>, path: &Path) -> Result<LogFolder, LogError> {
+        io::create_folder(disk.as_ref(), path).map_err(LogError::io(path))?;
+        let handle = disk.open_folder(path).map_err(LogError::io(path))?;
+        Ok(LogFolder { disk: Arc::clone(disk), path: path.to_owned(), handle })
     }
 
     /// Where the file for the next segment is until it has its name. The next start removes it.
@@ -141,7 +139,7 @@ impl LogFolder {
 pub(crate) fn read_header(
     segment: &Segment,
     partition: Partition,
-    file: &mut File,
+    file: &dyn LogFile,
 ) -> Result<(SegmentHeader, u64), LogError> {
     let path = &segment.path;
     let corrupt = |reason| LogError::corrupt(path, 0, reason);
@@ -149,7 +147,7 @@ pub(crate) fn read_header(
     if segment.bytes < FIXED_BYTES as u64 {
         return Err(corrupt("the header of the segment is cut short"));
     }
-    file.read_exact(&mut bytes).map_err(LogError::io(path))?;
+    file.read_at(&mut bytes, 0).map_err(LogError::io(path))?;
     if bytes[..8] != SEGMENT_MAGIC {
         return Err(corrupt("the file is not a log segment"));
     }
@@ -163,7 +161,7 @@ pub(crate) fn read_header(
         return Err(corrupt("the header of the segment has an impossible length"));
     }
     bytes.resize(len, 0);
-    file.read_exact(&mut bytes[FIXED_BYTES..]).map_err(LogError::io(path))?;
+    file.read_at(&mut bytes[FIXED_BYTES..], FIXED_BYTES as u64).map_err(LogError::io(path))?;
     let header = decode(&bytes).ok_or_else(|| corrupt("the checksum of the header of the segment is wrong"))?;
     if header.before.head() != segment.first || header.partition != partition {
         let (at, of) = (header.before.head(), header.partition);

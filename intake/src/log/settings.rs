@@ -1,8 +1,10 @@
 //! Holds the settings of the log.
 
+use std::sync::Arc;
+
 use shared::limits;
 
-use super::io::LogIo;
+use super::disk::{LocalDisk, LogDisk};
 use super::totals::Totals;
 
 /// Settings of one partition's log.
@@ -14,8 +16,8 @@ pub struct LogSettings {
     pub keep_events: u64,
     /// Totals at which a new log starts.
     pub begin: Totals,
-    /// The file calls.
-    pub io: LogIo,
+    /// Where the log is.
+    pub disk: Arc<dyn LogDisk>,
 }
 
 impl Default for LogSettings {
@@ -24,7 +26,7 @@ impl Default for LogSettings {
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             keep_events: limits::DEDUP_HORIZON_EVENTS,
             begin: Totals::START,
-            io: LogIo::default(),
+            disk: Arc::new(LocalDisk),
         }
     }
 }

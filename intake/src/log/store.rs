@@ -2,7 +2,6 @@
 //! that all readers have released.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
 
+use super::disk::LogDisk;
 use super::segment::Segment;
 use crate::fail_points::IntakePoint;
 
@@ -17,6 +17,7 @@ use crate::fail_points::IntakePoint;
 pub(crate) struct SegmentStore {
     pub stream: Arc<Stream>,
     pub partition: Partition,
+    pub disk: Arc<dyn LogDisk>,
     /// Events before this offset are durable.
     head: AtomicU64,
     /// Oldest first, never empty.
@@ -50,6 +51,7 @@ impl SegmentStore {
     pub fn new(
         stream: Arc<Stream>,
         partition: Partition,
+        disk: Arc<dyn LogDisk>,
         segments: Vec<Segment>,
         head: Offset,
         keep_events: u64,
@@ -57,6 +59,7 @@ impl SegmentStore {
         SegmentStore {
             stream,
             partition,
+            disk,
             head: AtomicU64::new(head.0),
             segments: Mutex::new(segments),
             readers: Mutex::default(),
@@ -193,7 +196,7 @@ impl SegmentStore {
         while segments.len() > 1 && segments[1].first.0 <= limit && segments[1].first.0 < held_from {
             let oldest = &segments[0];
             IntakePoint::LogTrim.reach();
-            if let Err(error) = fs::remove_file(&oldest.path) {
+            if let Err(error) = self.disk.remove(&oldest.path) {
                 tracing::warn!(path = %oldest.path.display(), %error, "cannot delete a log segment; will retry");
                 return;
             }

@@ -13,8 +13,7 @@
 //! deleted all the same: room for events matters more, and the keys stay in memory and are written with the next file.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,15 +24,15 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::key_claims::KeyClaims;
 use super::keys::{KeyMemory, StoredKey};
 use crate::fail_points::IntakePoint;
-use crate::log::{Exhausted, LogError, SegmentStore};
+use crate::log::{Exhausted, LogDisk, LogError, SegmentStore};
 
 /// Files of one partition, above which the next one replaces them all.
 const FILES_MAX: usize = 8;
 const EXTENSION: &str = "keys";
 
 /// The key files of one partition's log.
-#[derive(Debug)]
 pub(crate) struct KeyFiles {
+    disk: Arc<dyn LogDisk>,
     folder: PathBuf,
     /// Oldest first.
     files: VecDeque<KeyFile>,
@@ -60,15 +59,19 @@ struct Content {
 
 impl KeyFiles {
     /// Reads the files beside the log in `folder` into `memory`. One that was not finished is ignored, and overwritten later.
-    pub fn open(folder: &Path, memory: &mut KeyMemory, claims: &Arc<KeyClaims>) -> Result<KeyFiles, LogError> {
-        let folder = folder.to_owned();
+    pub fn open(
+        disk: &Arc<dyn LogDisk>,
+        folder: &Path,
+        memory: &mut KeyMemory,
+        claims: &Arc<KeyClaims>,
+    ) -> Result<KeyFiles, LogError> {
+        let (disk, folder) = (Arc::clone(disk), folder.to_owned());
         let mut found = Vec::new();
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            entries => Some(entries.map_err(LogError::io(&folder))?),
+        let paths = match disk.list(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            paths => paths.map_err(LogError::io(&folder))?,
         };
-        for entry in entries.into_iter().flatten() {
-            let path = entry.map_err(LogError::io(&folder))?.path();
+        for path in paths {
             if path.extension().is_some_and(|extension| extension == EXTENSION) {
                 let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
                 let reason = || "the file name is not the number of a key file".to_owned();
@@ -79,7 +82,7 @@ impl KeyFiles {
         let next = found.last().map_or(0, |(number, _)| number + 1);
         let mut files = VecDeque::new();
         for (_, path) in found {
-            let bytes = fs::read(&path).map_err(LogError::io(&path))?;
+            let bytes = read(disk.as_ref(), &path).map_err(LogError::io(&path))?;
             let content = parsed(&bytes).ok_or_else(|| LogError::corrupt(&path, 0, "the key file is damaged"))?;
             // One that replaces others has some of their keys again.
             for StoredKey { record, arrived_at } in content.keys {
@@ -87,7 +90,7 @@ impl KeyFiles {
             }
             files.push_back(KeyFile { path, end: memory.mark_saved() });
         }
-        Ok(KeyFiles { folder, files, next, unsaved_from: None, failed_at: None })
+        Ok(KeyFiles { disk, folder, files, next, unsaved_from: None, failed_at: None })
     }
 
     /// Holds the segments that may have unsaved keys: those from `offset` on, where a group with keys is about to be written.
@@ -133,11 +136,11 @@ impl KeyFiles {
         let keys = if replaces { memory.remembered() } else { memory.unsaved() };
         let path = self.folder.join(format!("{:020}.{EXTENSION}", self.next));
         self.next += 1;
-        write(&self.folder, &path, &Content { keys })?;
+        write(self.disk.as_ref(), &self.folder, &path, &Content { keys })?;
         let end = memory.mark_saved();
         let oldest = if replaces { u64::MAX } else { memory.oldest() };
         while let Some(file) = self.files.front().filter(|file| file.end <= oldest) {
-            let removed = IntakePoint::KeysDelete.check().and_then(|()| fs::remove_file(&file.path));
+            let removed = IntakePoint::KeysDelete.check().and_then(|()| self.disk.remove(&file.path));
             if let Err(error) = removed {
                 tracing::warn!(path = %file.path.display(), %error, "cannot delete a key file; will retry");
                 break;
@@ -150,19 +153,26 @@ impl KeyFiles {
     }
 }
 
-fn write(folder: &Path, path: &Path, content: &Content) -> io::Result<()> {
+fn read(disk: &dyn LogDisk, path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(disk.length(path)?).map_err(io::Error::other)?];
+    disk.open(path)?.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn write(disk: &dyn LogDisk, folder: &Path, path: &Path, content: &Content) -> io::Result<()> {
     let draft = path.with_extension("draft");
     let text = serde_json::to_vec(content)?;
+    let mut bytes = format!("{:032x}\n", xxh3_128(&text)).into_bytes();
+    bytes.extend_from_slice(&text);
     IntakePoint::KeysWrite.check()?;
-    let mut file = File::create(&draft)?;
-    writeln!(file, "{:032x}", xxh3_128(&text))?;
-    file.write_all(&text)?;
+    let file = disk.create(&draft)?;
+    file.write_at(&bytes, 0)?;
     IntakePoint::KeysSync.check()?;
     file.sync_all()?;
     IntakePoint::KeysRename.check()?;
-    fs::rename(&draft, path)?;
+    disk.rename(&draft, path)?;
     IntakePoint::KeysSyncFolder.check()?;
-    File::open(folder)?.sync_all()
+    disk.open_folder(folder)?.sync_all()
 }
 
 fn parsed(bytes: &[u8]) -> Option<Content> {

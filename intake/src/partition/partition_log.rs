@@ -49,6 +49,9 @@ enum WriterState {
     /// Recovered; sinks may still be attached.
     Idle(Box<Writer>),
     Running(JoinHandle<()>),
+    /// Without a thread: the caller makes each step.
+    #[cfg(feature = "fail-points")]
+    Stepwise(Box<Writer>),
     Closed,
 }
 
@@ -77,7 +80,7 @@ impl PartitionLog {
         claims: &Arc<KeyClaims>,
     ) -> Result<Self, LogError> {
         let mut keys = KeyMemory::new(settings.idempotency);
-        let mut key_files = KeyFiles::open(dir, &mut keys, claims)?;
+        let mut key_files = KeyFiles::open(&settings.log.disk, dir, &mut keys, claims)?;
         let opened = log::open(dir, partition, stream.clone(), settings.log.clone(), &mut |frame| {
             if frame.meta().is_empty() {
                 return Ok(());
@@ -153,6 +156,32 @@ impl PartitionLog {
             other => *state = other,
         }
         Ok(())
+    }
+
+    /// Accepts events like [`PartitionLog::start`], but without a thread: [`PartitionLog::step`] does its work.
+    #[cfg(feature = "fail-points")]
+    pub fn start_stepwise(&self) {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, WriterState::Closed) {
+            WriterState::Idle(writer) => {
+                self.queue.open();
+                *state = WriterState::Stepwise(writer);
+            }
+            other => *state = other,
+        }
+    }
+
+    /// Does once what the writer's thread would do next: writes a group of what waits, or if nothing waits, marks the log as
+    /// durable to its end. Returns whether anything waited. Has no effect unless started stepwise.
+    ///
+    /// # Errors
+    /// The log can no longer be written safely: the process has to stop.
+    #[cfg(feature = "fail-points")]
+    pub fn step(&self) -> Result<bool, String> {
+        match &mut *self.state.lock() {
+            WriterState::Stepwise(writer) => writer.step(),
+            _ => Ok(false),
+        }
     }
 
     /// Hands a submission to the writer, which replies through `submission.reply`. Never blocks.

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::event_id::hash_ids;
 use crate::log::testing::{events, stream};
-use crate::log::{Exhausted, IoFaults, IoStep, LogSettings};
+use crate::log::{Exhausted, IoFaults, IoStep, LocalDisk, LogSettings, with_faults};
 
 const P: Partition = Partition(0);
 const ARRIVED: Micros = Micros(1_000);
@@ -500,7 +500,7 @@ fn failing(step: IoStep, kind: std::io::ErrorKind) -> (PartitionSettings, Arc<At
     let faults: IoFaults =
         Arc::new(move |at| if at == step && on.load(Ordering::SeqCst) { Err(kind.into()) } else { Ok(()) });
     let mut settings = settings();
-    settings.log.io.faults = Some(faults);
+    settings.log.disk = with_faults(Arc::new(LocalDisk), faults);
     (settings, switch)
 }
 
@@ -558,7 +558,7 @@ fn the_offsets_of_a_group_are_not_shown_before_it_is_durable() {
         Ok(())
     });
     let mut settings = settings();
-    settings.log.io.faults = Some(faults);
+    settings.log.disk = with_faults(Arc::new(LocalDisk), faults);
     let (log, _) = open(&dir, settings);
     held.store(true, Ordering::SeqCst);
     let written = submit(&log, &[(Some("a"), 50)], None);

@@ -87,6 +87,23 @@ impl Writer {
         }
     }
 
+    /// Does once what the thread would do next: writes a group of what waits, or if nothing waits, marks the log as durable
+    /// to its end. Returns whether anything waited.
+    ///
+    /// # Errors
+    /// The log can no longer be written safely: the process has to stop.
+    #[cfg(feature = "fail-points")]
+    pub fn step(&mut self) -> Result<bool, String> {
+        let stepped = match self.queue.take(self.settings.group_bytes_max, Some(Duration::ZERO)) {
+            WriterWork::Group(items) => self.group(items).map(|()| true),
+            WriterWork::Idle | WriterWork::Closed => self.mark().map(|_| false),
+        };
+        stepped.map_err(|exit| match exit {
+            WriterExit::Fatal(reason) => reason,
+            WriterExit::Stopped => "a reader of the log has stopped".to_owned(),
+        })
+    }
+
     fn work(&mut self) -> Result<(), WriterExit> {
         let mut idle_after = Some(self.settings.mark_after);
         loop {

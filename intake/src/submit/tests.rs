@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::http::routes;
-use crate::log::{IoFaults, IoStep};
+use crate::log::{IoFaults, IoStep, LocalDisk, with_faults};
 use crate::partition::PartitionSettings;
 use crate::quarantine::QuarantineSettings;
 
@@ -158,7 +158,7 @@ async fn a_request_that_only_some_partitions_had_room_for_says_exactly_what_was_
         if hit && is_full.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     });
     let mut settings = PartitionSettings::default();
-    settings.log.io.faults = Some(faults);
+    settings.log.disk = with_faults(Arc::new(LocalDisk), faults);
     let dir = TempDir::new().expect("a folder");
     let server = start_with(&dir, &stream, &settings);
     let event = |id: u32| json!({"id": format!("e{id}"), "at": 0}).to_string() + "\n";

@@ -154,8 +154,9 @@ impl Lake {
         })
     }
 
-    /// Opens a lake over any store, treated as a remote one: for tests without a server.
+    /// Opens a lake over any store, treated as a remote one that retries no request by itself: for tests without a server.
     pub fn over(store: Arc<dyn ObjectStore>) -> Lake {
+        let store = Arc::new(verified_put::VerifiedStore::new(store, std::time::Duration::ZERO));
         let (cloud, base) = (Some(remote::Cloud::S3), "s3://lake".to_owned());
         let (tables, leases) = (Arc::default(), Leases::default());
         Lake { store, durable: None, cloud, base, spool: None, epoch: None, tables, leases }
