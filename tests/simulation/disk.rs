@@ -92,7 +92,7 @@ struct Inode {
     cached: Vec<u8>,
     /// What a power cut leaves.
     durable: Vec<u8>,
-    /// What is on its way to the disk, in order.
+    /// Changes on their way to the disk, in order.
     dirty: Vec<Change>,
 }
 
@@ -177,7 +177,7 @@ impl Disk {
         });
     }
 
-    /// Cuts the power: what is not durable is lost, as far as the disk did not have it by chance.
+    /// Cuts the power: changes that are not durable are lost, but for those that the disk has by chance.
     pub fn cut_power(&self) {
         let mut state = self.state();
         let DiskState { dice, inodes, durable_names, renamings, names, .. } = &mut *state;

@@ -23,7 +23,7 @@ struct ArchivedRow {
     accepted: Accepted,
 }
 
-/// What was found in the archive of a stream.
+/// The contents of the archive of a stream.
 #[derive(Default)]
 pub struct LakeContents {
     /// The rows of each file that was read: no file ever changes.

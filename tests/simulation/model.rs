@@ -222,7 +222,7 @@ impl PartitionModel {
         }
     }
 
-    /// Compares a recovered log with the model: what was known must be there, and after it nothing but whole requests whose
+    /// Compares a recovered log with the model: known events must be there, and after them nothing but whole requests whose
     /// outcome was unknown, in the order in which they were sent.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ pub type OpenFile = Arc<dyn LogFile>;
 
 /// A file system on which logs are.
 pub trait LogDisk: Send + Sync {
-    /// Creates a folder and its missing parents. Existing ones are no error.
+    /// Creates a folder and its missing parents. A folder that exists stays.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
     /// Opens a folder, to make the names in it durable.
