@@ -121,10 +121,12 @@ fn lake_may_pass(error: &LakeError) -> bool {
         | LakeError::Spool { .. }
         | LakeError::Store(_)
         | LakeError::Delta(_)
+        | LakeError::File { .. }
         | LakeError::Parquet(_) => true,
         LakeError::Location { .. }
         | LakeError::NotOwner { .. }
         | LakeError::Schema { .. }
+        | LakeError::Panicked { .. }
         | LakeError::SpoolFull { .. }
         | LakeError::NoSpool { .. }
         | LakeError::Arrow(_) => false,

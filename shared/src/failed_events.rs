@@ -164,7 +164,7 @@ impl FailedSpan {
         FailedSpan {
             first: self.first.min(other.first),
             last: self.last.max(other.last),
-            events: self.events + other.events,
+            events: self.events.saturating_add(other.events),
         }
     }
 }

@@ -110,10 +110,14 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Numbers of another writer may be impossible: then the sum balances with nothing.
 impl Add for Ledger {
     type Output = Ledger;
     fn add(self, other: Ledger) -> Ledger {
-        Ledger { events: self.events + other.events, positions: self.positions.wrapping_add(other.positions) }
+        Ledger {
+            events: self.events.saturating_add(other.events),
+            positions: self.positions.wrapping_add(other.positions),
+        }
     }
 }
 
@@ -127,7 +131,10 @@ impl Sub for Ledger {
     type Output = Ledger;
     /// The ledger of a set without one of its subsets.
     fn sub(self, other: Ledger) -> Ledger {
-        Ledger { events: self.events - other.events, positions: self.positions.wrapping_sub(other.positions) }
+        Ledger {
+            events: self.events.saturating_sub(other.events),
+            positions: self.positions.wrapping_sub(other.positions),
+        }
     }
 }
 

@@ -127,7 +127,7 @@ impl BatchVersion {
     /// Returns the events that the run read per second, if it read any.
     pub fn events_per_second(&self) -> Option<f64> {
         let work = self.work?;
-        let seconds = (self.published_at.0 - work.started_at.0) as f64 / 1e6;
+        let seconds = self.published_at.0.saturating_sub(work.started_at.0) as f64 / 1e6;
         (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
     }
 

@@ -40,11 +40,13 @@ impl ArchiveSource {
         watch: &Watch,
     ) -> Result<(LazyFrame, LocalFiles), RunFailure> {
         let columns: Vec<String> = columns.into_iter().collect();
-        let files: Vec<DataFile> = files.iter().map(|f| f.file.clone()).collect();
+        let tagged = files;
+        let files: Vec<DataFile> = tagged.iter().map(|f| f.file.clone()).collect();
         let held = match self.table.held_in_place(&files, &columns, &watch.bytes) {
-            Some(held) => held,
+            Some(held) => held?,
             None => Handle::current().block_on(self.hold(&files, &columns, watch))?,
         };
+        check_rows(tagged, &held)?;
         let path = |file: &DataFile| PlRefPath::new(held.path(file).expect("every file is held"));
         let paths: Vec<PlRefPath> = files.iter().map(path).collect();
         let arguments = ScanArgsParquet {
@@ -79,6 +81,17 @@ impl ArchiveSource {
     pub fn event_time(&self) -> Expr {
         column(&self.stream.columns[self.stream.event_time].name).to_physical()
     }
+}
+
+/// Checks that files have as many rows as the archive notes, before they are read: another program may have written them.
+fn check_rows(files: &[ArchiveFile], held: &LocalFiles) -> Result<(), RunFailure> {
+    for ArchiveFile { file, tags } in files {
+        if let Some(found) = held.rows(file).filter(|found| *found != tags.rows) {
+            let (path, date, expected) = (file.path.clone(), file.partition.to_string(), tags.rows);
+            return Err(RunFailure::RowsOfFile { path, date, expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// Adds the column [`POSITION`]: a number that identifies an event and orders events by partition, then offset.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use lake::{Commit, DataFile, Lake, LakeError, Table, TablePath};
+use lake::{Commit, DataFile, Lake, LakeError, Table, TablePath, check_footer};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ enum HistoryError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Columns(#[from] ColumnsError),
+    #[error("background task failed: {0}")]
+    Background(#[from] tokio::task::JoinError),
 }
 
 impl ComparisonHistory {
@@ -160,9 +162,14 @@ impl ComparisonHistory {
             found => found?,
         };
         let bytes = found.bytes().await?;
-        // A few kilobytes: not worth a blocking thread.
-        let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<Vec<_>, _>>()?;
-        Ok(columns::read(view, &batches)?)
+        // On a thread of its own, because the library may panic on a file that another program wrote.
+        let batches = tokio::task::spawn_blocking(move || {
+            let size = bytes.len() as u64;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+            check_footer(builder.metadata(), size)?;
+            Ok::<_, HistoryError>(builder.build()?.collect::<Result<Vec<_>, _>>()?)
+        });
+        Ok(columns::read(view, &batches.await??)?)
     }
 
     /// Returns the latest comparisons of a view, newest first, at most `limit` and [`DRIFT_VERSIONS_MAX`], without rows.

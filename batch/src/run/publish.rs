@@ -104,7 +104,7 @@ fn version(
         retained_from: horizon.retained_from(),
         frozen_before: horizon.frozen_before(),
         dropped_sessions_end: horizon.dropped_sessions_end(),
-        past_retention: active.map_or(0, |version| version.past_retention) + plan.excluded_by_retention,
+        past_retention: active.map_or(0, |v| v.past_retention).saturating_add(plan.excluded_by_retention),
         failed: failed_events(attempt, plan, exact),
         files,
     }

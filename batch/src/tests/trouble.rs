@@ -176,3 +176,17 @@ async fn planned_files(world: &World) -> Vec<crate::plan::ArchiveFile> {
     };
     snapshot.files.iter().map(file).collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_notes_impossible_many_historical_events_is_refused_at_once() {
+    let world = World::new(settings());
+    let view = view(HOURLY);
+    world.append(0, [event("a", 1, "ATL")]);
+    let table = archive(&world).await;
+    let app_id = lake::ArchiveTags::app_id(&world.log.stream.name, shared::ids::Partition::HISTORY);
+    table.commit(Commit::empty().completing(app_id, i64::MAX)).await.expect("another program may");
+    let loaded = crate::load_published(&world.lake(), &world.log.stream, &view).await.expect_err("refused").to_string();
+    assert!(loaded.contains("historical events") && loaded.contains("in no file"), "{loaded}");
+    let failure = world.run(&view, false).await.expect_err("refused");
+    assert!(!failure.may_pass(), "{failure}");
+}

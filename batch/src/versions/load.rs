@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lake::{ArchiveTags, Lake, LakeError, Table, TablePath};
+use lake::{ArchiveTags, Lake, LakeError, Table, TablePath, TableSnapshot};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::published::PublishedView;
@@ -13,6 +13,10 @@ use shared::version::{BatchVersion, VersionFile};
 use shared::view::View;
 
 use crate::versions::kept::version_of;
+
+/// Historical events of which an archive may have no trace: the ledger of each position is computed, which takes seconds for
+/// this many, and an archive that another program changed may note any number.
+const UNSEEN_EVENTS_MAX: u64 = 1 << 32;
 
 /// A view as the lake has it.
 #[derive(Debug, Clone)]
@@ -124,6 +128,12 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoin
     let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(known) };
     let txn = table.txn_version(&ArchiveTags::app_id(&stream.name, Partition::HISTORY)).await?;
     let offset = Offset(txn.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(0)).max(known.offset);
+    let unseen = offset.0.saturating_sub(known.offset.0.max(historical_events(table.snapshot().await?.as_ref())));
+    if unseen > UNSEEN_EVENTS_MAX {
+        let reason =
+            format!("it notes {offset} historical events, and {unseen} of them are in no file: restore the table");
+        return Err(LakeError::Schema { table: table.name(), reason });
+    }
     // Computed, not summed from the files, so that a missing file is noticed. Of a new view nothing is known: all views
     // of a process compute it once.
     let accepted = move || match known.offset {
@@ -131,6 +141,16 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoin
         from => known.accepted + Ledger::of_range(Partition::HISTORY, from, offset),
     };
     Ok(CutPoint { offset, accepted: tokio::task::spawn_blocking(accepted).await? })
+}
+
+/// Returns the number of historical events that the files of an archive hold, or held.
+fn historical_events(archive: &TableSnapshot) -> u64 {
+    let tags = archive.files.iter().filter_map(|file| ArchiveTags::from_tags(&file.tags).ok());
+    let present = tags.filter(|tags| tags.partition == Partition::HISTORY).map(|tags| tags.rows);
+    let dropped = archive.dropped.iter().flat_map(|dropped| dropped.partitions.get(&Partition::HISTORY));
+    let lost = archive.lost.iter().flat_map(|lost| lost.partitions.get(&Partition::HISTORY));
+    let gone = dropped.map(|part| part.ledger.events).chain(lost.map(|part| part.ledger.events));
+    present.chain(gone).fold(0, u64::saturating_add)
 }
 
 /// Returns the definition that computed `version`, if today's dialect and stream still give it the same meaning.

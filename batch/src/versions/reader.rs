@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
-use lake::{Lake, Leases, TablePath};
+use lake::{Lake, Leases, TablePath, check_footer};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
@@ -50,6 +50,8 @@ enum ReadError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Codec(#[from] CodecError),
+    #[error("it should hold {expected} rows and holds {found}")]
+    Rows { expected: u64, found: u64 },
     #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
 }
@@ -62,8 +64,13 @@ impl VersionReader {
 
     /// Reads the rows of one file of `view`'s table.
     pub async fn file(&self, view: &Arc<View>, path: &str) -> Result<Arc<Part>, BatchReadError> {
+        self.file_of_rows(view, path, None).await
+    }
+
+    /// Reads the rows of a file that has `rows` rows according to its version; `None`: unknown.
+    async fn file_of_rows(&self, view: &Arc<View>, path: &str, rows: Option<u64>) -> Result<Arc<Part>, BatchReadError> {
         let key = key(view, path);
-        let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned());
+        let load = || load(Arc::clone(&self.store), Arc::clone(view), path.to_owned(), rows);
         self.cache.get(&key, load).await.map_err(|error| match error {
             ReadError::Store(object_store::Error::NotFound { .. }) => {
                 FileGone { view: view.name.clone(), path: path.to_owned() }.into()
@@ -109,7 +116,9 @@ impl BatchReader for VersionReader {
             // Cached files are counted in the cache; a loaded one evicts as many bytes from it.
             let load = |file: &'a VersionFile| async move {
                 let is_new = !self.cache.holds(&key(&published.view, &file.path));
-                Ok::<_, BatchReadError>((self.file(&published.view, &file.path).await?, is_new))
+                // A file without statistics counts as empty.
+                let rows = Some(file.rows).filter(|rows| *rows > 0);
+                Ok::<_, BatchReadError>((self.file_of_rows(&published.view, &file.path, rows).await?, is_new))
             };
             // Boxed: the compiler does not see that a closure over references gives futures that are `Send`.
             let loads: Vec<BoxFuture<'_, Load>> =
@@ -136,10 +145,22 @@ fn least_row_bytes(view: &View) -> u64 {
     window + 4 + 8 * view.aggregates.len() as u64
 }
 
-async fn load(store: Arc<dyn ObjectStore>, view: Arc<View>, path: String) -> Result<Part, ReadError> {
+async fn load(
+    store: Arc<dyn ObjectStore>,
+    view: Arc<View>,
+    path: String,
+    rows: Option<u64>,
+) -> Result<Part, ReadError> {
     let bytes = store.get(&Path::from(format!("{}/{path}", TablePath::view(&view.name)))).await?.bytes().await?;
     let work = move || {
+        let size = bytes.len() as u64;
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+        check_footer(builder.metadata(), size)?;
+        // Before they are read: a query has reserved memory for the rows that its version notes.
+        let found = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
+        if let Some(expected) = rows.filter(|expected| *expected != found) {
+            return Err(ReadError::Rows { expected, found });
+        }
         let states = state_fields(&view);
         let needed = [WINDOW_START, WINDOW_END]
             .into_iter()

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use super::readable::FILE_ROWS_MAX;
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::time::Micros;
@@ -58,6 +59,9 @@ impl ArchiveTags {
     }
 
     /// Reads tags written by [`ArchiveTags::to_tags`].
+    ///
+    /// # Errors
+    /// If another program wrote them: a tag is missing, or says what is not possible.
     pub fn from_tags(tags: &BTreeMap<String, String>) -> Result<ArchiveTags, InvalidTag> {
         fn number<T: FromStr>(tags: &BTreeMap<String, String>, tag: &'static str) -> Result<T, InvalidTag> {
             tags.get(tag).and_then(|text| text.parse().ok()).ok_or(InvalidTag(tag))
@@ -67,7 +71,7 @@ impl ArchiveTags {
             partition: Partition(number(tags, "partition")?),
             from: Offset(number(tags, "from")?),
             to: Offset(number(tags, "to")?),
-            rows: number(tags, "rows")?,
+            rows: number(tags, "rows").ok().filter(|rows| *rows <= FILE_ROWS_MAX as u64).ok_or(InvalidTag("rows"))?,
             ledger,
             latest_watermark: Micros(number(tags, "latest_watermark")?),
         })
@@ -94,5 +98,8 @@ mod tests {
             some.remove(missing);
             assert!(ArchiveTags::from_tags(&some).is_err(), "{missing}");
         }
+        let mut impossible = tags.to_tags();
+        impossible.insert("rows".to_owned(), u64::MAX.to_string());
+        assert_eq!(ArchiveTags::from_tags(&impossible), Err(InvalidTag("rows")), "such numbers could not be added up");
     }
 }

@@ -10,6 +10,9 @@ use shared::date_partition::DatePartition;
 use shared::partial::codec::{WINDOW_DATE, WINDOW_START};
 use shared::time::Day;
 
+use super::LakeError;
+use super::readable::check_file;
+
 /// Returns what a null in the partition column of a table with these columns means. The table of a view without window
 /// starts has one window, over all time.
 pub(crate) fn undated(columns: &Schema, partition_column: &str) -> DatePartition {
@@ -18,20 +21,31 @@ pub(crate) fn undated(columns: &Schema, partition_column: &str) -> DatePartition
 }
 
 /// Reads a file's entry in the Delta log. `undated` is the partition of a file without a day.
-pub(crate) fn from_log(view: &LogicalFileView, partition_column: &str, undated: DatePartition) -> DataFile {
+///
+/// # Errors
+/// If another program wrote an entry that this one would read wrongly.
+pub(crate) fn from_log(
+    view: &LogicalFileView,
+    table: &str,
+    partition_column: &str,
+    undated: DatePartition,
+) -> Result<DataFile, LakeError> {
     // The view keeps its tags private; the action it was read from is the public access to them.
     #[expect(deprecated)]
     let add = view.add_action();
+    // Statistics that another program wrote may be anything; without statistics a file counts as empty.
+    let rows = view.num_records().map_or(0, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
+    check_file(table, &add, rows, partition_column)?;
     let day = add.partition_values.get(partition_column).cloned().flatten();
     let tags = add.tags.unwrap_or_default();
-    DataFile {
+    Ok(DataFile {
         partition: day.as_deref().and_then(Day::parse).map_or(undated, DatePartition::Day),
         size_bytes: add.size,
-        rows: view.num_records().and_then(|rows| i64::try_from(rows).ok()).unwrap_or(0),
+        rows,
         tags: tags.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect(),
         stats_json: add.stats,
         path: add.path,
-    }
+    })
 }
 
 /// Returns the Delta action that adds `file`. `data_change` says whether the table's rows change.

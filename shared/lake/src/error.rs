@@ -21,6 +21,12 @@ pub enum LakeError {
     /// The rows or the columns do not fit the table.
     #[error("{table}: {reason}")]
     Schema { table: String, reason: String },
+    /// A Parquet file of the table cannot be read.
+    #[error("{table}: the file {path} cannot be read: {source}")]
+    File { table: String, path: String, source: parquet::errors::ParquetError },
+    /// The Delta library panicked on the log of the table: another program wrote it, or it is damaged.
+    #[error("{table}: the Delta log cannot be read: {reason}")]
+    Panicked { table: String, reason: String },
     /// A file that was to be deleted is part of the table.
     #[error("{table}: the file {path} is in use")]
     InUse { table: String, path: String },

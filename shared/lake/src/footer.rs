@@ -1,11 +1,12 @@
-//! Reads the size of each column of a file from its footer, with one or two small requests.
+//! Reads the size of each column of a file from its footer, with one or two small requests, and checks footers.
 
 use std::collections::BTreeMap;
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 
 use super::{DataFile, LakeError, Table};
 
@@ -22,11 +23,14 @@ impl Table {
             let end = store.get_range(&path, size - wanted..size).await?;
             let mut reader = ParquetMetaDataReader::new();
             match reader.try_parse_sized(&end, size) {
-                Ok(()) => break reader.finish()?,
+                Ok(()) => {
+                    let footer = reader.finish().and_then(|footer| checked(footer, size));
+                    break footer.map_err(|error| self.file_error(&file.path, error))?;
+                }
                 Err(ParquetError::NeedMoreData(more)) if (wanted..=size).contains(&(more as u64)) => {
                     wanted = more as u64
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.file_error(&file.path, error)),
             }
         };
         let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
@@ -35,5 +39,97 @@ impl Table {
             *bytes.entry(name).or_default() += u64::try_from(column.compressed_size()).unwrap_or(0);
         }
         Ok(bytes)
+    }
+}
+
+impl Table {
+    /// Returns the error for a file of this table that cannot be read.
+    pub(crate) fn file_error(&self, path: &str, source: ParquetError) -> LakeError {
+        LakeError::File { table: self.name(), path: path.to_owned(), source }
+    }
+}
+
+/// Encodings of texts whose readers allocate memory for as many values as a page claims to have, before they read one: a
+/// damaged page would end the process. No program of this product writes them.
+const REFUSED_ENCODINGS: [Encoding; 2] = [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY];
+
+/// Checks a footer before it is relied on: another program may have written it, or it is damaged. Columns lie within the
+/// file, of `size` bytes, and row groups add up to the rows of the file.
+pub fn check_footer(footer: &ParquetMetaData, size: u64) -> Result<(), ParquetError> {
+    let wrong = |reason: &str| Err(ParquetError::General(format!("the footer is wrong: {reason}")));
+    let mut rows = 0_i64;
+    for group in footer.row_groups() {
+        match rows.checked_add(group.num_rows()) {
+            Some(sum) if group.num_rows() >= 0 => rows = sum,
+            _ => return wrong("a row group has an impossible number of rows"),
+        }
+        if group.columns().iter().any(|chunk| range_in(chunk, size).is_none()) {
+            return wrong("a column lies outside the file");
+        }
+        let mut encodings = group.columns().iter().flat_map(ColumnChunkMetaData::encodings);
+        if let Some(encoding) = encodings.find(|encoding| REFUSED_ENCODINGS.contains(encoding)) {
+            let reason = format!(
+                "another program wrote it with the encoding {encoding}, which trueup does not read; write it without it"
+            );
+            return Err(ParquetError::General(reason));
+        }
+    }
+    if rows != footer.file_metadata().num_rows() {
+        return wrong("its row groups have another number of rows than the file");
+    }
+    Ok(())
+}
+
+pub(crate) fn checked(footer: ParquetMetaData, size: u64) -> Result<ParquetMetaData, ParquetError> {
+    check_footer(&footer, size)?;
+    Ok(footer)
+}
+
+/// Returns where a column is in a file of `size` bytes; `None`: not within it.
+fn range_in(chunk: &ColumnChunkMetaData, size: u64) -> Option<std::ops::Range<u64>> {
+    let start = u64::try_from(chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset())).ok()?;
+    let end = start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?;
+    (end <= size).then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+    use crate::encode::encode;
+
+    #[test]
+    fn a_footer_that_points_outside_its_file_is_refused() {
+        let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).expect("rows");
+        let bytes = encode(rows.schema(), &[rows]).expect("encodes").bytes;
+        let size = bytes.len() as u64;
+        let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).expect("a footer");
+        check_footer(&footer, size).expect("its own");
+        let error = check_footer(&footer, 10).expect_err("of a shorter file").to_string();
+        assert!(error.contains("a column lies outside the file"), "{error}");
+        let no_groups = footer.into_builder().set_row_groups(Vec::new()).build();
+        let error = check_footer(&no_groups, size).expect_err("without its rows").to_string();
+        assert!(error.contains("another number of rows"), "{error}");
+    }
+
+    #[test]
+    fn encodings_whose_readers_trust_the_length_of_a_page_are_refused() {
+        let texts = StringArray::from_iter_values(["aaa", "aab"]);
+        let rows = RecordBatch::try_from_iter([("s", Arc::new(texts) as _)]).expect("rows");
+        for encoding in REFUSED_ENCODINGS {
+            let properties = WriterProperties::builder().set_dictionary_enabled(false).set_encoding(encoding).build();
+            let mut bytes = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).expect("memory");
+            writer.write(&rows).and_then(|()| writer.close()).expect("memory");
+            let (size, bytes) = (bytes.len() as u64, bytes::Bytes::from(bytes));
+            let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).expect("a footer");
+            let error = check_footer(&footer, size).expect_err("refused").to_string();
+            assert!(error.contains(&encoding.to_string()), "{error}");
+        }
     }
 }

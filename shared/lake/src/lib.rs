@@ -4,7 +4,8 @@
 //! [`durable`] makes local writes survive a power cut. [`remote`] opens object stores, [`check`] tests them, and
 //! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`snapshot`] its content, [`commit`]
 //! changes it; [`data_file`] and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several
-//! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] reads the sizes of columns.
+//! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] checks footers and reads the sizes of columns.
+//! [`readable`] refuses what another program wrote and this one would read wrongly.
 //! [`leases`] keep files in use, and [`vacuum`] deletes the others. [`fail_points`] lists where tests inject faults.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -25,6 +26,7 @@ pub mod leases;
 mod log_keys;
 mod lost;
 pub mod owner;
+mod readable;
 mod remote;
 mod rewrite;
 mod schema;
@@ -52,6 +54,7 @@ pub use commit::Commit;
 pub use dropped::{DroppedEvents, DroppedPart};
 pub use error::LakeError;
 pub use fail_points::LakePoint;
+pub use footer::check_footer;
 pub use leases::{Leases, VersionLease};
 pub use log_keys::OWNER_TXN;
 pub use lost::{LostEvents, LostPart};

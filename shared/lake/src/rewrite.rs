@@ -12,6 +12,7 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::encode::Encoder;
+use super::footer::check_footer;
 use super::{DataFile, LakeError, Table};
 
 /// Rows decoded at once; as many as are sampled for repeated values.
@@ -35,7 +36,12 @@ impl Table {
             for file in files {
                 let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
                 let columns = Arc::clone(&schema);
-                match tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?? {
+                let appended = tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?;
+                let appended = appended.map_err(|error| match error {
+                    LakeError::Parquet(error) => self.file_error(&file.path, error),
+                    other => other,
+                });
+                match appended? {
                     AppendOutcome::Rows(more) => encoder = Some(more),
                     // Columns that the stream no longer declares are rare, so they are handled when they occur.
                     AppendOutcome::OtherColumns(all) => {
@@ -59,7 +65,9 @@ enum AppendOutcome {
 
 /// Appends the rows of a file. Blocking.
 fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<AppendOutcome, LakeError> {
+    let size = bytes.len() as u64;
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    check_footer(file.metadata(), size)?;
     let others: Vec<Field> = file
         .schema()
         .fields()

@@ -7,6 +7,7 @@ use deltalake_core::DeltaTable;
 use serde::de::DeserializeOwned;
 
 use super::log_keys::{DEDUP_HORIZON_KEY, DROPPED_KEY, LOST_KEY};
+use super::readable::{check_protocol, checked_version, guarded_now};
 use super::{DataFile, DroppedEvents, LakeError, LostEvents, data_file};
 
 /// A table as of one version.
@@ -31,16 +32,25 @@ impl TableSnapshot {
         self.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok()
     }
 
+    /// Reads a loaded state.
+    ///
+    /// # Errors
+    /// If another program wrote what cannot be read: see [`super::readable`].
     pub(super) fn of(delta: &DeltaTable, table: &str, partition_column: &str) -> Result<TableSnapshot, LakeError> {
+        guarded_now(table, || TableSnapshot::read(delta, table, partition_column))
+    }
+
+    fn read(delta: &DeltaTable, table: &str, partition_column: &str) -> Result<TableSnapshot, LakeError> {
         let state = delta.snapshot()?;
+        check_protocol(table, state)?;
         let schema = state.snapshot().arrow_schema();
         let undated = data_file::undated(&schema, partition_column);
-        let from_log = |view| data_file::from_log(&view, partition_column, undated);
-        let mut files: Vec<DataFile> = state.log_data().iter().map(from_log).collect();
+        let from_log = |view| data_file::from_log(&view, table, partition_column, undated);
+        let mut files = state.log_data().iter().map(from_log).collect::<Result<Vec<DataFile>, LakeError>>()?;
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let properties = state.metadata().configuration();
         Ok(TableSnapshot {
-            version: i64::try_from(state.version()).unwrap_or(i64::MAX),
+            version: checked_version(table, Some(state.version()))?,
             schema,
             files,
             dropped: property(properties, table, DROPPED_KEY)?,

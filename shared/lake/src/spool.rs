@@ -22,6 +22,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::Semaphore;
 
+use super::footer::checked;
 use super::{DataFile, LakeError, Table};
 use shared::limits::{SPOOL_FOOTER_BYTES, SPOOL_GAP_BYTES, SPOOL_PIECE_BYTES, SPOOL_REQUESTS};
 
@@ -162,7 +163,7 @@ impl SpooledFile {
                 Ok(()) => {
                     self.reserve(end.len() as u64)?;
                     self.write(from, end).await?;
-                    return Ok(reader.finish()?);
+                    return Ok(checked(reader.finish()?, self.size)?);
                 }
                 Err(ParquetError::NeedMoreData(bytes)) if (bytes as u64) > self.size - from && from > 0 => {
                     from = self.size.saturating_sub(bytes as u64);
@@ -249,6 +250,8 @@ fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 #[derive(Debug, Default)]
 pub struct LocalFiles {
     paths: HashMap<String, String>,
+    /// Rows of the files of a local lake, according to their footers.
+    rows: HashMap<String, i64>,
     brought: HashMap<String, Arc<SpooledFile>>,
 }
 
@@ -262,7 +265,7 @@ impl LocalFiles {
     pub fn rows(&self, file: &DataFile) -> Option<u64> {
         let rows = match self.brought.get(&file.path) {
             Some(brought) => brought.footer.get()?.file_metadata().num_rows(),
-            None => local_footer(self.path(file)?).ok()?.file_metadata().num_rows(),
+            None => *self.rows.get(&file.path)?,
         };
         u64::try_from(rows).ok()
     }
@@ -278,7 +281,7 @@ impl Table {
         columns: &[String],
         read: &AtomicU64,
     ) -> Result<LocalFiles, LakeError> {
-        let Some(remote) = self.remote_spool() else { return Ok(self.hold_local(files, columns, read)) };
+        let Some(remote) = self.remote_spool() else { return self.hold_local(files, columns, read) };
         let spool = remote?;
         let store = self.store();
         // Boxed one by one: the compiler does not see that a closure over references gives futures that are `Send`.
@@ -287,18 +290,27 @@ impl Table {
             let (store, size) = (Arc::clone(&store), u64::try_from(file.size_bytes).unwrap_or(0));
             bring.push(Box::pin(async move {
                 let brought = spool.file(format!("{}/{}", self.name(), file.path), size)?;
-                brought.bring(store.as_ref(), &StorePath::from(file.path.as_str()), columns, read).await?;
+                let location = StorePath::from(file.path.as_str());
+                match brought.bring(store.as_ref(), &location, columns, read).await {
+                    Err(LakeError::Parquet(error)) => return Err(self.file_error(&file.path, error)),
+                    outcome => outcome?,
+                }
                 Ok((file.path.clone(), brought))
             }));
         }
         let brought: HashMap<_, _> = stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect().await?;
         let path = |brought: &Arc<SpooledFile>| brought.path.display().to_string();
         let paths = brought.iter().map(|(name, brought)| (name.clone(), path(brought))).collect();
-        Ok(LocalFiles { paths, brought })
+        Ok(LocalFiles { paths, brought, ..LocalFiles::default() })
     }
 
     /// Does the same for a local lake, without waiting; `None`: the lake is remote.
-    pub fn held_in_place(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Option<LocalFiles> {
+    pub fn held_in_place(
+        &self,
+        files: &[DataFile],
+        columns: &[String],
+        read: &AtomicU64,
+    ) -> Option<Result<LocalFiles, LakeError>> {
         self.remote_spool().is_none().then(|| self.hold_local(files, columns, read))
     }
 
@@ -309,23 +321,25 @@ impl Table {
         self.remote_spool().is_some_and(|spool| spool.is_ok_and(|spool| spool.has_room(bytes)))
     }
 
-    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> LocalFiles {
+    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Result<LocalFiles, LakeError> {
         let mut held = LocalFiles::default();
         for file in files {
             let path = self.url_of(file);
-            // The reader of the file reports that it cannot be read.
-            if let Ok(footer) = local_footer(&path) {
-                let bytes: u64 = chunks_of(&footer, columns).map(|chunk| chunk.end - chunk.start).sum();
-                read.fetch_add(bytes, Ordering::Relaxed);
+            // A file that is not there is reported by its reader.
+            if let Ok(opened) = File::open(&path) {
+                let footer = local_footer(&opened).map_err(|error| self.file_error(&file.path, error))?;
+                let bytes = chunks_of(&footer, columns).map(|chunk| chunk.end - chunk.start);
+                read.fetch_add(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
+                held.rows.insert(file.path.clone(), footer.file_metadata().num_rows());
             }
             held.paths.insert(file.path.clone(), path);
         }
-        held
+        Ok(held)
     }
 }
 
-fn local_footer(path: &str) -> Result<ParquetMetaData, ParquetError> {
-    ParquetMetaDataReader::new().parse_and_finish(&File::open(path)?)
+fn local_footer(file: &File) -> Result<ParquetMetaData, ParquetError> {
+    checked(ParquetMetaDataReader::new().parse_and_finish(file)?, file.metadata()?.len())
 }
 
 #[cfg(test)]

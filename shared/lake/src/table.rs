@@ -27,6 +27,7 @@ use super::delete::delete;
 use super::durable::DurableStore;
 use super::encode::{Encoded, encode};
 use super::log_keys::{CHECKPOINT_COMMITS, DECLARATION_KEY, INFO_KEY};
+use super::readable::{check_protocol, checked_version, guarded};
 use super::schema::{SchemaChange, change, delta_schema};
 use super::{DataFile, Lake, LakeError, Leases, Spool, TablePath, TableSnapshot, VersionLease};
 use shared::date_partition::DatePartition;
@@ -70,6 +71,8 @@ enum FileAccess {
 
 /// The cached state of the table.
 pub(super) struct TableState {
+    /// The table's path in the lake, for errors.
+    table: String,
     pub(super) delta: DeltaTable,
     snapshot: Option<Arc<TableSnapshot>>,
     /// Transaction versions looked up or committed since the state last followed a commit of another writer.
@@ -91,11 +94,18 @@ impl Table {
     /// Opens the table at `path`, if it exists.
     pub(super) async fn open(lake: &Lake, path: &TablePath) -> Result<Option<Table>, LakeError> {
         let log_store = log_store(lake, path);
-        if !log_store.is_delta_table_location().await? {
-            return Ok(None);
-        }
-        let mut delta = DeltaTable::new(log_store.clone());
-        delta.load().await?;
+        let name = path.to_string();
+        let loaded = guarded(&name, async move {
+            if !log_store.is_delta_table_location().await? {
+                return Ok(None);
+            }
+            let mut delta = DeltaTable::new(log_store);
+            delta.load().await?;
+            Ok(Some(delta))
+        });
+        let Some(delta) = loaded.await? else { return Ok(None) };
+        checked_version(&name, delta.version())?;
+        check_protocol(&name, delta.snapshot()?)?;
         let partitions = delta.snapshot()?.metadata().partition_columns().to_vec();
         let [partition_column] = partitions.as_slice() else {
             let reason = format!("expected one partition column, found {partitions:?}");
@@ -131,7 +141,7 @@ impl Table {
 
     fn of(lake: &Lake, path: &TablePath, partition_column: String, delta: DeltaTable) -> Table {
         let log_store = delta.log_store();
-        let state = Mutex::new(TableState { delta, snapshot: None, txns: HashMap::new() });
+        let state = Mutex::new(TableState { table: path.to_string(), delta, snapshot: None, txns: HashMap::new() });
         let uri = lake.uri(&path.to_string());
         let access = match (lake.is_remote(), &lake.spool) {
             (false, _) => FileAccess::InPlace,
@@ -271,9 +281,13 @@ impl Table {
 
     /// Returns the state of the table at `version`.
     pub async fn snapshot_at(&self, version: i64) -> Result<TableSnapshot, LakeError> {
-        let mut delta = DeltaTable::new(self.inner.log_store.clone());
-        delta.load_version(self.version_of(version)?).await?;
-        self.snapshot_of(&delta)
+        let (version, log_store) = (self.version_of(version)?, self.inner.log_store.clone());
+        let load = async move {
+            let mut delta = DeltaTable::new(log_store);
+            delta.load_version(version).await?;
+            Ok(delta)
+        };
+        self.snapshot_of(&guarded(&self.name(), load).await?)
     }
 
     /// Returns the version of the last transaction that `app_id` committed.
@@ -442,12 +456,20 @@ impl fmt::Debug for Table {
 impl TableState {
     /// Follows the log to its end.
     pub(super) async fn refresh(&mut self) -> Result<(), LakeError> {
-        let before = self.delta.version();
-        self.delta.update_incremental(None).await?;
+        let TableState { delta, table, .. } = self;
+        let before = delta.version();
+        let followed = guarded(table, async { Ok(delta.update_incremental(None).await?) }).await;
+        if let Err(error) = followed {
+            // After a panic, the state may be half of one version and half of the next.
+            if matches!(error, LakeError::Panicked { .. }) {
+                self.forget();
+            }
+            return Err(error);
+        }
         if self.delta.version() != before {
             self.txns.clear();
         }
-        Ok(())
+        checked_version(&self.table, self.delta.version()).map(drop)
     }
 
     /// Drops the cached state, so the next use reads the log again.
@@ -465,8 +487,11 @@ impl TableState {
         if let Some(version) = self.txns.get(app_id) {
             return Ok(*version);
         }
-        let log_store = self.delta.log_store();
-        let version = self.delta.snapshot()?.transaction_version(log_store.as_ref(), app_id).await?;
+        let TableState { delta, table, .. } = &*self;
+        let version = guarded(table, async {
+            Ok(delta.snapshot()?.transaction_version(delta.log_store().as_ref(), app_id).await?)
+        });
+        let version = version.await?;
         self.txns.insert(app_id.to_owned(), version);
         Ok(version)
     }

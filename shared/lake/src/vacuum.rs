@@ -15,6 +15,7 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use super::delete::delete;
 use super::fail_points::LakePoint;
+use super::readable::guarded;
 use super::{LakeError, Leases, Table};
 use shared::clock::{Clock, SystemClock};
 use shared::limits::VACUUM_STAGED_AGE_MS;
@@ -120,7 +121,8 @@ pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     let log = table.inner.log_store.as_ref();
     let now_ms = SystemClock.now().0.div_euclid(1_000);
     LakePoint::VacuumLog.reach();
-    let deleted = cleanup_expired_logs_for(keep_from, log, now_ms + CLOCKS_APART_MS, None).await?;
+    let expire = async { Ok(cleanup_expired_logs_for(keep_from, log, now_ms + CLOCKS_APART_MS, None).await?) };
+    let deleted = guarded(&table.name(), expire).await?;
     Ok(deleted as u64)
 }
 
@@ -128,17 +130,26 @@ pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
 /// are not counted. Opening a table lists its log, so the log must not grow for ever.
 pub async fn expire_old_log(table: &Table, age: VacuumAge, leases: &Leases) -> Result<u64, LakeError> {
     let newest = table.newest_version().await?;
-    let young = entries_since(table, age.cutoff_ms()).await?.unwrap_or(newest);
+    let young = first_since(table, age.cutoff_ms()).await?.unwrap_or(newest);
     let oldest = leases.oldest_version(table.path()).map_or(young, |held| held.min(young));
     expire_log(table, oldest.min(newest).max(0)).await
 }
 
-/// Returns the first version written after `cutoff_ms`.
-async fn entries_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, LakeError> {
+/// Returns the versions of which the log has entries, with the times at which they were written, in milliseconds.
+async fn entries(table: &Table) -> Result<Vec<(i64, i64)>, LakeError> {
     let log = Path::from("_delta_log");
-    let entries: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
-    let since = entries.iter().filter(|entry| entry.last_modified.timestamp_millis() > cutoff_ms);
-    Ok(since.filter_map(|entry| entry.location.filename()?.strip_suffix(".json")?.parse::<i64>().ok()).min())
+    let listed: Vec<ObjectMeta> = table.store().list(Some(&log)).try_collect().await?;
+    let entry = |object: &ObjectMeta| {
+        let version: u64 = object.location.filename()?.strip_suffix(".json")?.parse().ok()?;
+        Some((i64::try_from(version).ok()?, object.last_modified.timestamp_millis()))
+    };
+    Ok(listed.iter().filter_map(entry).collect())
+}
+
+/// Returns the first version written after `cutoff_ms`.
+async fn first_since(table: &Table, cutoff_ms: i64) -> Result<Option<i64>, LakeError> {
+    let entries = entries(table).await?;
+    Ok(entries.into_iter().filter(|(_, written_ms)| *written_ms > cutoff_ms).map(|(version, _)| version).min())
 }
 
 /// Returns the common prefix of the paths of a table's files.
@@ -171,9 +182,11 @@ async fn needed_since(table: &Table, from: i64) -> Result<(HashSet<String>, i64)
 /// Returns the files that entries of the log written after `cutoff_ms` name, up to version `newest`. A file that only a later
 /// version names may be needed: another process may have committed it meanwhile.
 async fn named_since(table: &Table, cutoff_ms: i64, newest: i64) -> Result<HashSet<String>, LakeError> {
-    let Some(first) = entries_since(table, cutoff_ms).await? else { return Ok(HashSet::new()) };
+    let Some(first) = first_since(table, cutoff_ms).await? else { return Ok(HashSet::new()) };
     let mut named = HashSet::new();
-    for version in first..=newest {
+    // Only versions that have an entry: another program may have left a gap of any size.
+    let present = entries(table).await?.into_iter().map(|(version, _)| version);
+    for version in present.filter(|version| (first..=newest).contains(version)) {
         named.extend(named_by(table, version).await?.into_iter().flatten());
     }
     Ok(named)
@@ -194,7 +207,7 @@ async fn named_by(table: &Table, version: i64) -> Result<Option<Vec<String>>, La
 /// Returns the files of the version that was the newest at `cutoff_ms`, if it is older than `from` and can still be
 /// loaded. Files added or removed since are protected by their own age.
 async fn needed_at(table: &Table, from: i64, cutoff_ms: i64) -> Result<HashSet<String>, LakeError> {
-    let first = entries_since(table, cutoff_ms).await?;
+    let first = first_since(table, cutoff_ms).await?;
     let Some(version) = first.map(|first| first - 1).filter(|version| (0..from).contains(version)) else {
         return Ok(HashSet::new());
     };

@@ -11,6 +11,7 @@ use super::{Commit, CommitBase, CommitRows, LogEntries, TableProperty, TxnStart,
 use crate::log_keys::{
     CHECKPOINT_COMMITS, DECLARATION_KEY, DEDUP_HORIZON_KEY, DROPPED_KEY, ID_KEY, INFO_KEY, LOST_KEY, OWNER_TXN,
 };
+use crate::readable::{checked_version, guarded};
 use crate::schema::{SchemaChange, change, delta_schema};
 use crate::table::TableState;
 use crate::{LakeError, Table, data_file};
@@ -44,10 +45,10 @@ impl Table {
         self.check_conflicts(&mut state, &commit).await?;
 
         let id = uuid::Uuid::new_v4().to_string();
-        match self.attempt(&mut state, &commit, &id).await {
+        match self.guarded_attempt(&mut state, &commit, &id).await {
             Ok(version) => {
                 self.give_up(&commit.add);
-                let version = i64::try_from(version).unwrap_or(i64::MAX);
+                let version = checked_version(&self.name(), Some(version))?;
                 if version != base + 1 {
                     state.txns.clear();
                 }
@@ -150,6 +151,20 @@ impl Table {
             }
         }
         Ok(changed)
+    }
+
+    /// Does the same as [`Table::attempt`]; a panic of the Delta library leaves the outcome unknown.
+    async fn guarded_attempt(
+        &self,
+        state: &mut TableState,
+        commit: &Commit,
+        id: &str,
+    ) -> Result<Version, AttemptError> {
+        let attempted = guarded(&self.name(), async { Ok(self.attempt(state, commit, id).await) }).await;
+        attempted.unwrap_or_else(|panic| {
+            state.forget();
+            Err(DeltaTableError::Generic(panic.to_string()).into())
+        })
     }
 
     /// Writes the commit to the log and brings the state up to it.
