@@ -1,10 +1,13 @@
-//! Mutates inputs at random, and reports the smallest one found for which a check panics.
+//! Mutates inputs at random, and reports the smallest one found for which a check panics, needs too much memory or does not
+//! return.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -13,8 +16,14 @@ use rand::{Rng, SeedableRng};
 
 /// Seeds and mutants kept at once.
 const POOL_MAX: usize = 2_000;
-/// Longest input, in bytes.
+/// Longest input of most targets, in bytes.
 const INPUT_BYTES_MAX: usize = 4_096;
+/// Address space of the process, in bytes: an allocation beyond it aborts, and its input is in the file of the current one.
+const ADDRESS_SPACE_MAX: u64 = 32 << 30;
+/// Longest time of one input. After it the process aborts.
+const HANG: Duration = Duration::from_secs(90);
+/// Held alone while an input's memory is measured, and together for all other inputs.
+static MEASURED: RwLock<()> = RwLock::new(());
 /// Attempts to make a failing input smaller.
 const SHRINK_STEPS_MAX: usize = 2_000;
 
@@ -27,6 +36,22 @@ pub struct Target<'a> {
     pub tokens: &'a [&'a str],
     /// Number of inputs if no time is set.
     pub inputs: u64,
+    /// Longest input, in bytes.
+    pub bytes_max: usize,
+    /// Bytes by which the memory in use may grow for one input; `None`: unlimited.
+    pub memory_max: Option<u64>,
+    /// Changes an input by what it means; used for a part of the mutants.
+    pub mutate: Option<Mutate>,
+}
+
+/// Changes an input by what it means.
+pub type Mutate = fn(&mut StdRng, &[u8]) -> Vec<u8>;
+
+impl Default for Target<'_> {
+    fn default() -> Self {
+        let (bytes_max, memory_max, mutate) = (INPUT_BYTES_MAX, None, None);
+        Target { name: "", seeds: Vec::new(), tokens: &[], inputs: 0, bytes_max, memory_max, mutate }
+    }
 }
 
 /// Checks inputs until the target's number, or the time of `TRUEUP_FUZZ_SECONDS`, is used up. `check` panics if the
@@ -42,11 +67,24 @@ pub fn fuzz(target: &Target<'_>, check: impl Fn(&[u8]) -> String) {
     // An input that aborts the process, or never returns, is in this file.
     let current = std::env::temp_dir().join(format!("trueup-fuzz-{}-{}", target.name, std::process::id()));
     let current_file = std::fs::File::create(&current).expect("the temporary folder can be written");
+    let _ = rlimit::Resource::AS.get().map(|(_, hard)| rlimit::Resource::AS.set(ADDRESS_SPACE_MAX.min(hard), hard));
+    let watchdog = Watchdog::start(target.name);
     let attempt = |input: &[u8]| {
+        // The memory of the process is that of all targets: one that measures it runs alone.
+        let (_alone, _beside) = match target.memory_max {
+            Some(_) => (Some(MEASURED.write().unwrap_or_else(PoisonError::into_inner)), None),
+            None => (None, Some(MEASURED.read().unwrap_or_else(PoisonError::into_inner))),
+        };
+        let _watched = watchdog.watch();
+        let memory = target.memory_max.and_then(|bytes| Some((bytes, Memory::begin()?)));
         // Not truncated to nothing, which would make some file systems write it to the disk.
         current_file.write_all_at(input, 0).expect("the temporary folder can be written");
         current_file.set_len(input.len() as u64).expect("the temporary folder can be written");
-        catch_unwind(AssertUnwindSafe(|| check(input))).map_err(|panic| message(&*panic))
+        let checked = catch_unwind(AssertUnwindSafe(|| check(input))).map_err(|panic| message(&*panic))?;
+        match memory.map(|(bytes, memory)| (bytes, memory.grown())) {
+            Some((allowed, grown)) if grown > allowed => Err(format!("it needs {grown} bytes of memory")),
+            _ => Ok(checked),
+        }
     };
     let mut pool: Vec<Vec<u8>> = failed_before(target.name);
     pool.extend(target.seeds.iter().cloned());
@@ -60,7 +98,7 @@ pub fn fuzz(target: &Target<'_>, check: impl Fn(&[u8]) -> String) {
     let mut checked = 0;
     while until.map_or(checked < target.inputs, |until| Instant::now() < until) {
         checked += 1;
-        let input = mutant(&mut random, &pool, target.tokens);
+        let input = mutant(&mut random, &pool, target);
         match attempt(&input) {
             Err(message) => report(target, seed, &input, &message, &attempt),
             Ok(summary) if summaries.insert(hash(&summary)) => {
@@ -129,8 +167,14 @@ fn shrunk(input: &[u8], fails: &dyn Fn(&[u8]) -> bool) -> Vec<u8> {
 }
 
 /// Returns an input from the pool with a few random changes.
-fn mutant(random: &mut StdRng, pool: &[Vec<u8>], tokens: &[&str]) -> Vec<u8> {
+fn mutant(random: &mut StdRng, pool: &[Vec<u8>], target: &Target<'_>) -> Vec<u8> {
+    let tokens = target.tokens;
     let mut input = pool.choose(random).cloned().unwrap_or_default();
+    if let Some(mutate) = target.mutate.filter(|_| random.random_bool(0.6)) {
+        input = mutate(random, &input);
+        input.truncate(target.bytes_max);
+        return input;
+    }
     for _ in 0..1 << random.random_range(0..4) {
         let at = random.random_range(0..=input.len());
         match random.random_range(0..10) {
@@ -162,8 +206,71 @@ fn mutant(random: &mut StdRng, pool: &[Vec<u8>], tokens: &[&str]) -> Vec<u8> {
             }
         }
     }
-    input.truncate(INPUT_BYTES_MAX);
+    input.truncate(target.bytes_max);
     input
+}
+
+/// The memory of the process before an input.
+struct Memory {
+    before: u64,
+}
+
+impl Memory {
+    /// Returns the memory in use, and forgets how much it once was. `None` where the system does not say.
+    fn begin() -> Option<Memory> {
+        std::fs::write("/proc/self/clear_refs", "5").ok()?;
+        Some(Memory { before: resident("VmRSS:")? })
+    }
+
+    /// Returns the most bytes in use since then.
+    fn grown(&self) -> u64 {
+        resident("VmHWM:").unwrap_or(0).saturating_sub(self.before)
+    }
+}
+
+fn resident(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Aborts the process if an input takes too long.
+struct Watchdog {
+    begin: Instant,
+    /// When the current input started, in milliseconds after `begin` plus one; 0: there is none.
+    started: Arc<AtomicU64>,
+}
+
+struct Watched<'a>(&'a AtomicU64);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Watchdog {
+    fn start(name: &'static str) -> Watchdog {
+        let (begin, started) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let weak = Arc::downgrade(&started);
+        std::thread::spawn(move || {
+            while let Some(started) = weak.upgrade() {
+                let since = started.load(Ordering::Relaxed);
+                if since > 0 && begin.elapsed() > Duration::from_millis(since) + HANG {
+                    eprintln!("{name}: an input takes more than {} s", HANG.as_secs());
+                    std::process::abort();
+                }
+                drop(started);
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        Watchdog { begin, started }
+    }
+
+    fn watch(&self) -> Watched<'_> {
+        self.started.store(self.begin.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        Watched(&self.started)
+    }
 }
 
 fn interesting_byte(random: &mut StdRng) -> u8 {
@@ -206,7 +313,8 @@ pub fn kind_of(text: &str) -> String {
 
 #[test]
 fn failing_inputs_are_found_and_shrunk() {
-    let target = Target { name: "none", seeds: vec![b"abcdef".to_vec()], tokens: &["xyz"], inputs: 10_000 };
+    let seeds = vec![b"abcdef".to_vec()];
+    let target = Target { name: "none", seeds, tokens: &["xyz"], inputs: 10_000, ..Target::default() };
     let found = catch_unwind(|| {
         fuzz(&target, |input| {
             assert!(!input.windows(3).any(|part| part == b"xyz"), "found it");
@@ -216,4 +324,21 @@ fn failing_inputs_are_found_and_shrunk() {
     let text = message(&*found.expect_err("it must be found"));
     assert!(text.contains("found it") && text.contains("input: xyz\n"), "{text}");
     assert_eq!(shrunk(b"1234567890", &|input| input.contains(&b'3') && input.contains(&b'9')), b"39");
+}
+
+#[test]
+fn inputs_that_need_too_much_memory_are_found() {
+    let (seeds, memory_max) = (vec![b"abcdef".to_vec()], Some(64 << 20));
+    if Memory::begin().is_none() {
+        return;
+    }
+    let target = Target { name: "none", seeds, tokens: &["xyz"], inputs: 10_000, memory_max, ..Target::default() };
+    let found = catch_unwind(|| {
+        fuzz(&target, |input| {
+            let bytes = if input.windows(3).any(|part| part == b"xyz") { 1 << 28 } else { 1 };
+            format!("{}", vec![1_u8; bytes].iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>() > 0)
+        });
+    });
+    let text = message(&*found.expect_err("it must be found"));
+    assert!(text.contains("bytes of memory") && text.contains("input: xyz\n"), "{text}");
 }

@@ -86,7 +86,7 @@ fn bodies_are_accepted_or_refused_with_a_problem() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let routes = routes(Arc::new(Directory(Arc::new(Sink(Arc::new(stream))))));
     let tokens = ["{\"at\":0}\n", "\n", "[", "]", ",", "\u{1f}\u{8b}\u{8}", "(\u{b5}/\u{fd}"];
-    fuzz(&Target { name: "body", seeds: seeds(), tokens: &tokens, inputs: 15_000 }, |input| {
+    fuzz(&Target { name: "body", seeds: seeds(), tokens: &tokens, inputs: 15_000, ..Target::default() }, |input| {
         let (encoding, kind) = (input.first().copied().unwrap_or(0), input.get(1).copied().unwrap_or(0));
         let encoding = ENCODINGS[usize::from(encoding) % ENCODINGS.len()];
         let mut body = input.get(2..).unwrap_or_default().to_vec();

@@ -41,6 +41,7 @@ fn decoder_agrees_with_serde_json() {
             "-0", "0.1", "1E5", "\\u0000", "\\ud800", "\\\"", "\\x", "{\"at\":0}", "\n", "},{", "[", "]", "\u{feff}", "é",
         ],
         inputs: 20_000,
+        ..Target::default()
     };
     let stream = stream();
     fuzz(&target, |body| {

@@ -78,6 +78,7 @@ fn recovery_returns_only_events_that_were_written() {
         seeds: vec![segment.clone(), Vec::new()],
         tokens: &["\0\0\0\0", "\u{1}\0\0\0"],
         inputs: 1_000,
+        ..Target::default()
     };
     fuzz(&target, |bytes| {
         let dir = tempfile::tempdir().expect("a temporary folder");

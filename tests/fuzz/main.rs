@@ -9,9 +9,18 @@
 //!
 //! Inputs that ever failed are in `tests/fuzz/failed/TARGET/` and are checked first.
 
+mod bundle;
+mod delta_log;
+mod foreign_logs;
 mod fuzzer;
 mod http_bodies;
 mod json;
+mod json_mutations;
+mod keys;
 mod log;
+mod notes;
+mod parquet_files;
+mod programs;
 mod query_strings;
+mod recorded_store;
 mod sql;

@@ -90,7 +90,7 @@ fn query_strings_are_accepted_or_refused() {
     ];
     let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();
     let views = views();
-    fuzz(&Target { name: "query", seeds, tokens: TOKENS, inputs: 20_000 }, |input| {
+    fuzz(&Target { name: "query", seeds, tokens: TOKENS, inputs: 20_000, ..Target::default() }, |input| {
         let text: String = input.iter().map(|byte| char::from(byte & 0x7f)).collect();
         let Ok(uri) = format!("/v1/views/v/rows?{text}").parse::<Uri>() else { return "not a URI".to_owned() };
         let parameters = match Parameters::<Vec<(String, String)>>::try_from_uri(&uri) {

@@ -82,7 +82,7 @@ fn definitions_are_accepted_or_refused_and_can_be_read_back() {
     // Parts of the dialect's examples read these.
     let stream = "CREATE STREAM flights (id STRING PRIMARY KEY, at TIMESTAMP, scheduled_at TIMESTAMP, origin STRING, delay_min BIGINT,
         price DECIMAL(9,2), x DOUBLE, ok BOOLEAN) WITH (event_time = 'at');\n";
-    let target = Target { name: "sql", seeds: seeds(), tokens: TOKENS, inputs: 12_000 };
+    let target = Target { name: "sql", seeds: seeds(), tokens: TOKENS, inputs: 12_000, ..Target::default() };
     fuzz(&target, |input| {
         let text = String::from_utf8_lossy(input).into_owned();
         let alone = parse_definitions(&[("a.sql".to_owned(), text.clone())]);
@@ -148,7 +148,7 @@ fn predicates_are_accepted_or_refused_with_a_position() {
         "UPPER(origin) || 'x' <> LOWER(SUBSTR(origin, 1, 2))",
     ];
     let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();
-    fuzz(&Target { name: "predicate", seeds, tokens: TOKENS, inputs: 20_000 }, |input| {
+    fuzz(&Target { name: "predicate", seeds, tokens: TOKENS, inputs: 20_000, ..Target::default() }, |input| {
         let text = String::from_utf8_lossy(input);
         match parse_predicate(&text, &columns) {
             Ok(scalar) => {
