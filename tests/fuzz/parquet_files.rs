@@ -115,7 +115,7 @@ enum TextDeltas {
     None,
     /// The footer says so: the product refuses the file.
     Declared,
-    /// Only the pages do. No reader of the crate can tell without reading them, and the process would abort.
+    /// Only the pages do: a reader of the crate knows it when it is too late, and the process aborts.
     Hidden,
 }
 

@@ -13,7 +13,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What was done to an object.
+/// The kinds of access to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Read,
@@ -28,7 +28,7 @@ pub struct RecordedStore {
 }
 
 impl RecordedStore {
-    /// Returns what was done since the last call.
+    /// Returns the accesses since the last call.
     pub fn take(&self) -> Vec<(Access, Path)> {
         std::mem::take(&mut self.accesses.lock().expect("no panic"))
     }

@@ -95,12 +95,23 @@ impl World {
     }
 
     fn made(definitions: &str, environment: &[(&str, &str)], elsewhere: Option<Elsewhere>) -> World {
+        let mut world = World::prepared(definitions, environment, elsewhere);
+        world.start();
+        world
+    }
+
+    /// A fresh data folder for `definitions`, without a server yet.
+    pub fn stopped(definitions: &str) -> World {
+        World::prepared(definitions, &[], None)
+    }
+
+    fn prepared(definitions: &str, environment: &[(&str, &str)], elsewhere: Option<Elsewhere>) -> World {
         let data = tempfile::tempdir().expect("a temporary folder");
         let file = data.path().join("definitions.sql");
         std::fs::write(&file, definitions).expect("the definitions can be written");
         let limits = elsewhere.as_ref().map_or_else(String::new, |e| format!("[limits]\n{}", e.limits));
         std::fs::write(data.path().join("trueup.toml"), limits).expect("the settings can be written");
-        let mut world = World {
+        World {
             data,
             definitions: file,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -109,9 +120,7 @@ impl World {
             process: None,
             client: reqwest::Client::builder().no_proxy().build().expect("a client"),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
-        };
-        world.start();
-        world
+        }
     }
 
     /// Replaces the definitions of the next start.
