@@ -1,15 +1,16 @@
 //! Encodes rows as a Parquet file, with the statistics that Delta records. CPU work only, without a store.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{max, min};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
@@ -64,9 +65,13 @@ impl Encoder {
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_created_by("trueup".to_owned());
         for (index, field) in schema.fields().iter().enumerate() {
-            if sample.is_some_and(|batch| rarely_repeats(batch.column(index))) {
-                properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
-            }
+            let path = ColumnPath::from(field.name().as_str());
+            properties = match sample.and_then(|batch| encoding_without_dictionary(batch.column(index))) {
+                Some(encoding) => {
+                    properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding)
+                }
+                None => properties,
+            };
         }
         let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options)?;
@@ -97,14 +102,30 @@ impl Encoder {
     }
 }
 
-/// Returns whether a dictionary would only cost time, judged by a sample: event ids and addresses hardly ever repeat.
-/// Numbers keep theirs: it saves zstd work. For a small file, neither the dictionary nor the sample matters.
-fn rarely_repeats(column: &ArrayRef) -> bool {
-    let Some(texts) = column.as_string_view_opt().filter(|texts| texts.len() >= SAMPLE_ROWS * 16) else {
-        return false;
+/// Returns the encoding of a column for which a dictionary would only cost time, judged by a sample: ids and times hardly
+/// ever repeat. Integers and times are then stored as differences; texts as they are. For a small file, neither the
+/// dictionary nor the sample matters.
+fn encoding_without_dictionary(column: &ArrayRef) -> Option<Encoding> {
+    if column.len() < SAMPLE_ROWS * 16 {
+        return None;
+    }
+    if let Some(texts) = column.as_string_view_opt() {
+        return rarely_repeat(texts).then_some(Encoding::PLAIN);
+    }
+    let repeats_rarely = match column.data_type() {
+        DataType::Int32 => rarely_repeat(column.as_primitive::<Int32Type>()),
+        DataType::Int64 => rarely_repeat(column.as_primitive::<Int64Type>()),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            rarely_repeat(column.as_primitive::<TimestampMicrosecondType>())
+        }
+        _ => false,
     };
-    let rows = (0..texts.len()).step_by(texts.len().div_ceil(SAMPLE_ROWS)).filter(|row| texts.is_valid(*row));
-    let sample: Vec<&str> = rows.map(|row| texts.value(row)).collect();
+    repeats_rarely.then_some(Encoding::DELTA_BINARY_PACKED)
+}
+
+fn rarely_repeat<A: ArrayAccessor<Item: Eq + Hash>>(values: A) -> bool {
+    let rows = (0..values.len()).step_by(values.len().div_ceil(SAMPLE_ROWS)).filter(|row| values.is_valid(*row));
+    let sample: Vec<A::Item> = rows.map(|row| values.value(row)).collect();
     sample.iter().collect::<HashSet<_>>().len() > sample.len() * 9 / 10
 }
 
