@@ -9,13 +9,15 @@ mod load;
 mod memory;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use world::World;
 
 use crate::load::{Load, Plan};
 use crate::memory::Samples;
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One interval of runs is a day of event time: a run computes one or two dates, however long the history is.
 fn definitions(plan: &Plan) -> String {
@@ -52,11 +54,24 @@ fn soak(plan: &Plan) -> Outcome {
         let rows = world.rows(view, "&grain=all&group_by=&measures=hits");
         assert_eq!((&rows["rows"][0]["hits"], &rows["complete"]), (&json!(sent), &json!(true)), "{}", rows["ledger"]);
     }
-    let runs = world.get("/v1/runs?limit=1000").json();
-    let runs = runs["runs"].as_array().expect("runs");
+    let runs = finished_runs(&world);
     assert!(runs.iter().all(|run| run["state"] == json!("published")), "a run failed: {runs:?}");
     let folders = ["log", "lake"].map(|name| format!("{name} {} MiB", bytes_below(&world.store().join(name)) >> 20));
     Outcome { load, memory, runs: runs.len(), disk: folders.join(", ") }
+}
+
+/// Waits for the runs that the schedule started meanwhile, and returns all runs.
+fn finished_runs(world: &World) -> Vec<Value> {
+    let begin = Instant::now();
+    loop {
+        let runs = world.get("/v1/runs?limit=1000").json();
+        let runs = runs["runs"].as_array().expect("runs").clone();
+        if runs.iter().all(|run| !run["finished_at"].is_null()) {
+            return runs;
+        }
+        assert!(begin.elapsed() < PATIENCE, "a run does not finish: {runs:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 impl Outcome {
