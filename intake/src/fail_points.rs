@@ -10,7 +10,7 @@ shared::fail_points! {
         LogCreate = "log-create",
         /// Bytes are written to the log.
         LogWrite = "log-write",
-        /// What was written becomes durable.
+        /// Written frames become durable.
         LogSync = "log-sync",
         /// A group without room is cut off.
         LogTruncate = "log-truncate",

@@ -180,7 +180,7 @@ impl<'a> Nemesis<'a> {
         self.note("started");
     }
 
-    /// Declares the other view, if it is not declared yet: the end of a history looks at all views.
+    /// Declares the other view, if it is not declared yet: the end of a history checks every view.
     pub fn add_view(&mut self) {
         if !self.has_added {
             self.restart_with_another_view();

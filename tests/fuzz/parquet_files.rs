@@ -115,7 +115,7 @@ enum TextDeltas {
     None,
     /// The footer says so: the product refuses the file.
     Declared,
-    /// Only the pages do: a reader of the crate knows it when it is too late, and the process aborts.
+    /// The pages alone do: the reader of the crate notices it after it has allocated, and the process aborts.
     Hidden,
 }
 

@@ -85,7 +85,7 @@ fn no_event_is_lost_or_counted_twice_wherever_the_process_is_killed() {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(moments) = worlds.get(number) else { break };
-                    kill_at_all(number, moments, StdRng::seed_from_u64(seed ^ number as u64), &counts);
+                    kill_at_each(number, moments, StdRng::seed_from_u64(seed ^ number as u64), &counts);
                 }
             });
         }
@@ -97,7 +97,7 @@ fn no_event_is_lost_or_counted_twice_wherever_the_process_is_killed() {
 }
 
 /// Kills the processes of one world at `moments`, and checks after each kill.
-fn kill_at_all(world: usize, moments: &[Moment], mut random: StdRng, counts: &Mutex<Counts>) {
+fn kill_at_each(world: usize, moments: &[Moment], mut random: StdRng, counts: &Mutex<Counts>) {
     let mut client = Client::new();
     for (number, moment) in moments.iter().enumerate() {
         let context = format!("world {world}, kill {number}, {moment:?}");

@@ -83,7 +83,7 @@ impl ArchiverThread {
     /// Events can no longer reach the archive, and a retry would not help: the process has to stop.
     pub fn run(self, head: Offset) -> Result<(), String> {
         let worker = Arc::new(self);
-        // Dropped before `worker`: whoever waits for progress learns of the end when the queue is closed.
+        // Dropped before `worker`: the end of progress is seen only when the queue is closed.
         let _close = CloseOnEnd(worker.retry.queue.clone(), worker.retry.status.clone());
         let exit = match worker.begin(head) {
             Ok(mut active) => loop {
