@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
 use arrow::datatypes::{Field, Schema};
-use arrow::error::ArrowError;
+use shared::partial::query_budget::QueryBudget;
 use shared::types::DataType;
 
+use super::parquet::WriteError;
 use crate::execute::{QueryResult, ResultColumn};
 
 /// A column of CSV, Parquet or Arrow.
@@ -41,8 +42,9 @@ pub fn columns(result: &QueryResult) -> Vec<FlatColumn<'_>> {
     flat
 }
 
-/// Returns `result` as one batch: its columns in their own types, then `_layer` and `_finality` as text.
-pub fn batch(result: &QueryResult) -> Result<RecordBatch, ArrowError> {
+/// Returns `result` as one batch: its columns in their own types, then `_layer` and `_finality` as text. A file of the batch
+/// is about as large as its columns, so these have to fit the memory of the query.
+pub fn batch(result: &QueryResult, budget: &QueryBudget) -> Result<RecordBatch, WriteError> {
     let layers: StringViewArray = result.layers.iter().map(|l| Some(l.name())).collect();
     let finality: StringViewArray = result.finality.iter().map(|f| Some(f.name())).collect();
     let flat = columns(result);
@@ -52,5 +54,7 @@ pub fn batch(result: &QueryResult) -> Result<RecordBatch, ArrowError> {
         flat.iter().map(|c| Field::new(c.name.as_ref(), c.values.data_type().clone(), true)).collect();
     fields.extend(["_layer", "_finality"].map(|name| Field::new(name, DataType::String.arrow(), false)));
     let options = RecordBatchOptions::new().with_row_count(Some(result.rows()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+    budget.check(batch.get_array_memory_size())?;
+    Ok(batch)
 }

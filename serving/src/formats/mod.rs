@@ -153,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    fn files_are_refused_before_they_are_written() {
+        let budget = QueryBudget { bytes_max: 100, ..QueryBudget::unlimited() };
+        for written in [parquet::write(&estimates(), &budget), arrow_stream::write(&estimates(), &budget)] {
+            assert!(matches!(written, Err(parquet::WriteError::TooLarge(Exceeded::Bytes { bytes_max: 100 }))));
+        }
+    }
+
+    #[test]
     fn bounds_are_shown_where_values_are_estimated() {
         let lines =
             String::from_utf8(ndjson::write(&estimates(), &QueryBudget::unlimited()).expect("fits")).expect("UTF-8");
@@ -175,10 +183,10 @@ mod tests {
             "38,37,39,,,,3.0,,,merged,open",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-        let file = bytes::Bytes::from(parquet::write(&estimates()).expect("a file"));
+        let file = bytes::Bytes::from(parquet::write(&estimates(), &QueryBudget::unlimited()).expect("a file"));
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file").build().expect("a reader");
         let rows = reader.map(|batch| batch.expect("rows")).next().expect("a batch");
-        let stream = arrow_stream::write(&estimates()).expect("a stream");
+        let stream = arrow_stream::write(&estimates(), &QueryBudget::unlimited()).expect("a stream");
         let mut streamed = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
         assert_eq!(streamed.next().expect("a batch").expect("rows"), rows, "an Arrow stream is the same batch");
         assert!(streamed.next().is_none());

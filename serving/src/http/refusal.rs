@@ -193,7 +193,10 @@ impl From<AdmissionError> for Problem {
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Problem {
-        internal(&error)
+        match error {
+            WriteError::TooLarge(error) => exceeded(error),
+            error => internal(&error),
+        }
     }
 }
 

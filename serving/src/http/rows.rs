@@ -191,8 +191,8 @@ fn write(
         }
         Format::Ndjson => ndjson::write(&result, budget).map_err(ExecuteError::from)?,
         Format::Csv => csv::write(&result, budget).map_err(ExecuteError::from)?,
-        Format::Parquet => parquet::write(&result)?,
-        Format::Arrow => arrow_stream::write(&result)?,
+        Format::Parquet => parquet::write(&result, budget)?,
+        Format::Arrow => arrow_stream::write(&result, budget)?,
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
