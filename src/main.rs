@@ -10,6 +10,7 @@ mod audit;
 mod client;
 mod commands;
 mod cores;
+mod damaged_parquet;
 mod data_dir;
 mod definition_plan;
 mod definitions;

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use intake::decode::json_lines;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::damaged_parquet::{caught, next_rows};
 use crate::line_batch::{BatchFormat, LineBatch};
 
 /// Rows read at a time; they take well under the bytes of a batch.
@@ -27,15 +28,14 @@ pub fn read(
     bar: &ProgressBar,
     each: &mut dyn FnMut(LineBatch) -> bool,
 ) -> anyhow::Result<()> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).context("not a readable Parquet file")?;
+    let builder = caught(|| ParquetRecordBatchReaderBuilder::try_new(file)).context("not a readable Parquet file")?;
     let rows_all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
     let schema = builder.schema().clone();
     let format = if has_nested(&schema) { BatchFormat::Lines } else { BatchFormat::Arrow };
-    let reader = builder.with_batch_size(ROWS_AT_ONCE).build()?;
+    let mut reader = caught(|| builder.with_batch_size(ROWS_AT_ONCE).build())?;
     let mut body = BodyWriter::new(format, &schema)?;
     let (mut number, mut first_line, mut lines) = (0, 1, 0);
-    for rows in reader {
-        let rows = rows?;
+    while let Some(rows) = next_rows(&mut reader)? {
         body.append(&rows)?;
         lines += rows.num_rows() as u64;
         if body.bytes() >= batch_bytes {

@@ -25,7 +25,9 @@ fn run(command: &mut Command) -> Output {
 fn check(output: &Output, expected: &[i32], folder: &Path) -> String {
     let printed = text(output);
     let code = output.status.code().unwrap_or_else(|| panic!("ended by {}: {printed}", output.status));
-    assert!(expected.contains(&code) && !printed.contains("panicked"), "exit code {code}: {printed}");
+    // A panic of the Parquet library is reported as an error of the file; all others are defects.
+    let mut panics = printed.lines().filter(|line| line.contains("panicked"));
+    assert!(expected.contains(&code) && panics.all(|line| line.contains("/parquet-")), "exit code {code}: {printed}");
     assert!(code == 0 || !output.stderr.is_empty(), "exit code {code} without a reason");
     let printed = printed.replace(&folder.display().to_string(), "");
     let last = printed.lines().last().unwrap_or_default();

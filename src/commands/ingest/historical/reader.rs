@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use shared::stream::{Column, Stream};
 use tokio::sync::mpsc::Sender;
 
+use crate::damaged_parquet::{caught, next_rows};
 use crate::events_file::EventsFile;
 use crate::line_batch::LineBatch;
 
@@ -132,7 +133,7 @@ impl FilesReader {
         let bytes = file.metadata()?.len();
         // Without the Arrow schema in the file: no dictionaries, and no string views that keep whole pages in memory.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
+        let builder = caught(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options));
         let builder = builder.context("not a readable Parquet file")?;
         let all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let cast = ColumnCast::new(&self.stream, builder.schema())?;
@@ -146,14 +147,13 @@ impl FilesReader {
         let rows_of_chunk = self.chunk_bytes / (16 * self.stream.columns.len().max(1));
         let piece_rows = PIECE_ROWS.min((rows_of_chunk / PIECES_PER_CHUNK).max(64));
         let reader = builder.with_projection(mask).with_batch_size(piece_rows);
-        let reader = reader.with_offset(usize::try_from(skip).unwrap_or(usize::MAX)).build()?;
+        let mut reader = caught(|| reader.with_offset(usize::try_from(skip).unwrap_or(usize::MAX)).build())?;
         // The projection has moved the columns.
         let cast = Arc::new(ColumnCast::new(&self.stream, &arrow::array::RecordBatchReader::schema(&reader))?);
         let share = |rows: u64| if all == 0 { bytes } else { (bytes as f64 * (rows as f64 / all as f64)) as u64 };
         self.bar.inc(share(skip.min(all)));
         let mut done = skip;
-        for rows in reader {
-            let rows = rows?;
+        while let Some(rows) = next_rows(&mut reader)? {
             let (first, count) = (done + 1, rows.num_rows() as u64);
             self.bar.inc(share(done + count) - share(done));
             done += count;
