@@ -1,31 +1,34 @@
-//! Simulates a machine with the log of one stream and its archivers, which commit to a lake in a simulated store.
+//! Simulates a machine with the log of one stream, its archivers, which commit to a lake in a simulated store, and a view:
+//! live events, runs and versions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use intake::archive::{ArchiverContext, ArchiverSettings, READER, StepwiseArchiver};
 use intake::log::{LogDisk, LogError};
-use lake::Lake;
+use lake::{Lake, Spool};
 use object_store::ObjectStore;
 use shared::clock::ManualClock;
-use shared::handoff::LogRetention;
 use shared::stream::Stream;
 use shared::time::Micros;
-use shared::vital::Vitals;
+use shared::view::View;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::archivers::Archivers;
 use crate::clients::{Clients, SECOND};
 use crate::dice::Dice;
 use crate::disk::{Crash, Disk, Faults};
 use crate::lake_contents::LakeContents;
-use crate::logs::{Logs, stream};
+use crate::logs::{Logs, stream, stream_and_view};
 use crate::scenarios::Machine;
+use crate::served_view::{self, ServedView};
 use crate::store::Store;
 
 const STREAM: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT) WITH (event_time = 'at',
     watermark_delay = '5 seconds', allowed_lateness = '10 seconds', max_ahead = '1 minute', partitions = 2);";
+const VIEW: &str = "CREATE VIEW totals AS SELECT window_start, COUNT(*) AS events, SUM(value) AS total FROM events
+    GROUP BY TUMBLE(at, INTERVAL '10' SECOND);";
 
 /// Carries out the requests of all lakes.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -41,17 +44,24 @@ pub struct LakeMachine {
     clock: ManualClock,
     stream: Arc<Stream>,
     clients: Clients,
+    view: Option<Arc<View>>,
+    /// The version that the last successful run published; -1: none.
+    published: i64,
     contents: LakeContents,
+    spool: Spool,
+    /// Has the spool.
+    _folder: TempDir,
     crashes: u64,
 }
 
 /// What runs on the machine.
 struct Process {
     logs: Arc<Logs>,
-    archivers: Vec<StepwiseArchiver>,
+    archivers: Arc<Archivers>,
+    served: Option<ServedView>,
 }
 
-/// The process cannot start or continue, because calls failed.
+/// The process cannot start or continue, because calls or requests failed.
 struct Failed;
 
 impl Machine for LakeMachine {
@@ -79,22 +89,28 @@ impl Machine for LakeMachine {
         }
         self.disk.note("last process".to_owned());
         let (disk, store) = (self.disk.start_process(Faults::NONE, None), self.store.start_process(0, None));
-        let archived = match self.open(&disk, store) {
-            Ok(mut process) => {
-                self.finish(&mut process);
-                self.archived()
-            }
-            Err(error) => panic!("a log without faults does not open: {error}"),
-        };
+        let Ok(process) = self.open(&disk, store) else { panic!("without faults the process does not start") };
+        self.finish(&process);
         let heads: Vec<u64> = self.clients.partitions.iter().map(|model| model.head()).collect();
-        assert_eq!(archived, heads, "the archive has every event");
+        assert_eq!(self.archived(), heads, "the archive has every event");
     }
 }
 
 impl LakeMachine {
     /// A machine with an empty disk and an empty store.
     pub fn new(seed: u64) -> LakeMachine {
-        let stream = stream(STREAM);
+        LakeMachine::over(seed, stream(STREAM), None)
+    }
+
+    /// A machine that also serves a view.
+    pub fn with_view(seed: u64) -> LakeMachine {
+        let (stream, view) = stream_and_view(STREAM, VIEW);
+        LakeMachine::over(seed, stream, Some(view))
+    }
+
+    fn over(seed: u64, stream: Arc<Stream>, view: Option<Arc<View>>) -> LakeMachine {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
         let clock = ManualClock::at(Micros(1_000_000 * SECOND));
         let disk = Disk::new(seed, Path::new("/data"));
         LakeMachine {
@@ -104,7 +120,11 @@ impl LakeMachine {
             clients: Clients::new(seed, &stream, &clock),
             clock,
             stream,
+            view,
+            published: -1,
             contents: LakeContents::default(),
+            spool,
+            _folder: folder,
             crashes: 0,
         }
     }
@@ -129,90 +149,108 @@ impl LakeMachine {
     }
 
     fn process(&mut self, disk: &Arc<dyn LogDisk>, store: Arc<dyn ObjectStore>) -> Result<(), Failed> {
-        let mut process = match self.open(disk, store) {
-            Ok(process) => process,
-            Err(error) => {
-                assert!(matches!(error, LogError::Io { .. }) && self.disk.failed() > 0, "cannot start: {error}");
-                return Err(Failed);
-            }
-        };
+        let process = self.open(disk, store)?;
+        let Process { logs, archivers, .. } = &process;
         let archives = self.dice.percent(75);
         for _ in 0..self.dice.of(1..120) {
             let partition = self.dice.of(0..u64::from(self.stream.partitions)) as usize;
             match self.dice.of(0..100) {
-                0..35 => self.clients.submit(&process.logs.claims, &process.logs.partitions[partition], partition),
+                0..35 => self.clients.submit(&logs.claims, &logs.partitions[partition], partition),
                 35..65 => {
-                    let stepped = self.clients.step(&self.disk, &process.logs.partitions[partition], partition);
+                    let stepped = self.clients.step(&self.disk, &logs.partitions[partition], partition);
                     stepped.map_err(|_| Failed)?;
                 }
-                65..83 if archives => _ = self.archive(&mut process, partition, StepwiseArchiver::step),
-                83..90 if archives => {
-                    _ = self.archive(&mut process, partition, |archiver| archiver.flush().map(|()| true))
-                }
-                90..94 => RUNTIME.block_on(self.store.deliver()),
+                65..81 if archives => _ = archivers.step(partition),
+                81..87 if archives => archivers.flush(partition),
+                87..90 => self.run_view(&process),
+                90..92 => self.check_view(&process),
+                92..95 => RUNTIME.block_on(self.store.deliver()),
                 _ => self.clients.turn_clock(),
             }
         }
         Ok(())
     }
 
-    /// Opens all partitions, compares log and archive with the model, and creates the archivers.
-    fn open(&mut self, disk: &Arc<dyn LogDisk>, store: Arc<dyn ObjectStore>) -> Result<Process, LogError> {
-        RUNTIME.block_on(self.store.deliver());
-        for (archived, model) in self.archived().into_iter().zip(&mut self.clients.partitions) {
-            model.released = archived;
-        }
-        let logs = Arc::new(Logs::open(&mut self.clients, &self.stream, &self.clock, disk)?);
-        let settings = ArchiverSettings {
-            file_rows: self.dice.one(&[10, 1_000]),
-            queue_bytes_max: self.dice.one(&[1, 1_000_000]),
-            retry_first: Duration::ZERO,
-            retry_max: Duration::ZERO,
-            ..ArchiverSettings::default()
+    /// Opens all partitions, compares log, archive and view with what clients know, and starts archivers and speed.
+    fn open(&mut self, disk: &Arc<dyn LogDisk>, store: Arc<dyn ObjectStore>) -> Result<Process, Failed> {
+        self.find_published();
+        let logs = match Logs::open(&mut self.clients, &self.stream, &self.clock, (&self.disk, disk)) {
+            Ok(logs) => Arc::new(logs),
+            Err(error) => {
+                assert!(matches!(error, LogError::Io { .. }) && self.disk.failed() > 0, "cannot start: {error}");
+                return Err(Failed);
+            }
         };
-        let context = ArchiverContext {
-            lake: Lake::over(store),
-            log: Arc::clone(&logs) as _,
-            retention: Arc::clone(&logs) as Arc<dyn LogRetention>,
-            runtime: RUNTIME.handle().clone(),
-            vitals: Vitals::default(),
+        let lake = Lake::over(store).with_spool(self.spool.clone());
+        let loaded = match &self.view {
+            // The store does not answer.
+            Some(view) => {
+                Some(RUNTIME.block_on(served_view::load(&lake, &self.stream, view, &logs)).map_err(|_| Failed)?)
+            }
+            None => None,
         };
-        let mut archivers = Vec::new();
-        for (model, log) in self.clients.partitions.iter().zip(&logs.partitions) {
-            log.register_live_reader(READER, u64::MAX);
-            let archiver = StepwiseArchiver::new(&self.stream, model.partition, context.clone(), settings);
-            log.attach(archiver.sink());
-            log.start_stepwise();
-            archivers.push(archiver);
-        }
-        let stoppers: Vec<_> = archivers.iter().map(StepwiseArchiver::stopper).collect();
-        self.store.on_crash(move || stoppers.iter().for_each(|stop| stop()));
-        Ok(Process { logs, archivers })
+        let handle = RUNTIME.handle();
+        let parts = (&self.disk, &self.store);
+        let archivers = Arc::new(Archivers::attach(&logs, &self.stream, &lake, handle, &mut self.dice, parts));
+        let served =
+            loaded.map(|loaded| RUNTIME.block_on(ServedView::start(loaded, &lake, &logs, &archivers, &self.clock)));
+        logs.partitions.iter().for_each(|log| log.start_stepwise());
+        let process = Process { logs, archivers, served };
+        self.check_view(&process);
+        Ok(process)
     }
 
-    /// Lets the archiver of a partition work. Returns whether there was something to do.
-    fn archive(
-        &self,
-        process: &mut Process,
-        partition: usize,
-        work: impl FnOnce(&mut StepwiseArchiver) -> Result<bool, String>,
-    ) -> bool {
-        let archiver = &mut process.archivers[partition];
-        let worked = work(archiver);
-        self.disk.note(format!("archiver of {partition}: {worked:?}, archived {:?}", archiver.archived()));
+    /// Lets late puts arrive, and finds out what the lake has.
+    fn find_published(&mut self) {
+        RUNTIME.block_on(self.store.deliver());
+        let archived = self.archived();
+        let lake = Lake::over(self.store.objects());
+        let published =
+            self.view.as_ref().map(|view| RUNTIME.block_on(served_view::published(&lake, &self.stream, view)));
+        let seam = published.as_ref().map(|(version, seam)| {
+            assert!(*version >= self.published, "version {version} is older than {}", self.published);
+            seam
+        });
+        for (archived, model) in archived.into_iter().zip(&mut self.clients.partitions) {
+            model.released = seam.map_or(archived, |seam| archived.min(seam.offset(model.partition).0));
+        }
+    }
+
+    /// Recomputes the view, if the machine has one.
+    fn run_view(&mut self, process: &Process) {
+        let Some(served) = &process.served else { return };
+        let full = self.dice.percent(20);
+        let ended = RUNTIME.block_on(served.run(full));
+        // A text may hold an id.
+        self.disk.note(format!("run, full {full}: {:?}", ended.as_ref().ok()));
         if self.store.has_crashed() {
             resume_unwind(Box::new(Crash));
         }
-        worked.unwrap_or_else(|error| panic!("the archiver of {partition} ended: {error}"))
+        self.clients.read_replies(&self.disk);
+        if let Ok(version) = ended {
+            assert!(version >= self.published, "version {version} was published after {}", self.published);
+            self.published = version;
+        }
+        self.check_view(process);
     }
 
-    /// Writes and archives everything that waits.
-    fn finish(&mut self, process: &mut Process) {
-        for partition in 0..process.archivers.len() {
-            while self.clients.step(&self.disk, &process.logs.partitions[partition], partition).expect("writes") {}
-            while self.archive(process, partition, StepwiseArchiver::step) {}
-            self.archive(process, partition, |archiver| archiver.flush().map(|()| true));
+    /// Compares the view with what clients know.
+    fn check_view(&self, process: &Process) {
+        if let Some(served) = &process.served {
+            RUNTIME.block_on(served.check(&self.clients.partitions));
         }
+    }
+
+    /// Writes, archives and publishes everything that waits.
+    fn finish(&mut self, process: &Process) {
+        let Process { logs, archivers, .. } = process;
+        for (partition, log) in logs.partitions.iter().enumerate() {
+            while self.clients.step(&self.disk, log, partition).expect("writes") {}
+            while archivers.step(partition) {}
+            archivers.flush(partition);
+        }
+        self.run_view(process);
+        self.find_published();
     }
 
     /// Compares the archive with what clients know. Returns the number of its events by partition.

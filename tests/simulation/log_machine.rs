@@ -137,7 +137,7 @@ impl LogMachine {
     }
 
     fn open(&mut self, disk: Arc<dyn LogDisk>) -> Result<Logs, LogError> {
-        let logs = Logs::open(&mut self.clients, &self.stream, &self.clock, &disk)?;
+        let logs = Logs::open(&mut self.clients, &self.stream, &self.clock, (&self.disk, &disk))?;
         for (model, log) in self.clients.partitions.iter().zip(&logs.partitions) {
             log.register_reader(READER);
             log.release(READER, Offset(model.released));

@@ -9,6 +9,7 @@
 //! `TRUEUP_SEED=n cargo test --release -p trueup --test simulation NAME -- --nocapture` repeats it; `TRUEUP_CRASHES=10000`
 //! simulates more.
 
+mod archivers;
 mod clients;
 mod dice;
 mod disk;
@@ -18,5 +19,6 @@ mod log_machine;
 mod logs;
 mod model;
 mod scenarios;
+mod served_view;
 mod store;
 mod trace;

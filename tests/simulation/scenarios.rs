@@ -72,6 +72,7 @@ fn assert_repeatable<M: Machine>(machine: impl Fn(u64) -> M) {
 fn the_same_seed_makes_the_same_calls() {
     assert_repeatable(LogMachine::new);
     assert_repeatable(LakeMachine::new);
+    assert_repeatable(LakeMachine::with_view);
 }
 
 #[test]
@@ -81,5 +82,10 @@ fn a_log_loses_no_acknowledged_event_and_doubles_none() {
 
 #[test]
 fn an_archive_has_every_acknowledged_event_once() {
-    simulate(crashes(40), LakeMachine::new);
+    simulate(crashes(30), LakeMachine::new);
+}
+
+#[test]
+fn a_view_counts_every_acknowledged_event_once() {
+    simulate(crashes(10), LakeMachine::with_view);
 }
