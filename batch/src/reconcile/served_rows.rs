@@ -1,5 +1,6 @@
 //! Collects the rows that were served until now for the windows that a run recomputes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lake::DataFile;
@@ -34,21 +35,28 @@ pub struct ServedRows {
 }
 
 impl ServedRows {
-    /// Returns the rows that `active` and `generations` served for the windows of the plan.
-    pub fn new(active: &PublishedView, window: Window, plan: &Plan, generations: &[Generation]) -> ServedRows {
+    /// Returns the rows that `active`, whose files are `active_files`, and `generations` served for the windows of the plan.
+    pub fn new(
+        active: &PublishedView,
+        active_files: &[DataFile],
+        plan: &Plan,
+        generations: &[Generation],
+    ) -> ServedRows {
         let horizon = Horizon::of(active);
         // Rows that retention takes away are not compared, nor frozen ones unless new events fall into them.
         let first = plan.horizon.first_computed();
         let is_compared =
             |file: &&DataFile| file.partition.day().is_none_or(|day| first.is_none_or(|first| day >= first));
-        let replaced: &[DataFile] = if active.version.is_some() { &plan.remove } else { &[] };
+        // The plan removes the files of the newest version, which nobody was served from if its commit was not confirmed.
+        let kept: HashSet<&str> = plan.keep.iter().map(|file| file.path.as_str()).collect();
+        let replaced = active_files.iter().filter(|file| !kept.contains(file.path.as_str()));
         // Speed's rows of windows that were frozen already were not served.
-        let was_live = |file: &&DataFile| match window {
+        let was_live = |file: &&DataFile| match active.view.window {
             Window::Session { .. } => true,
             _ => !horizon.is_frozen_date(file.partition),
         };
         let frozen: Vec<DataFile> = plan.frozen_touched.iter().filter(was_live).cloned().collect();
-        let files = replaced.iter().filter(is_compared).chain(&frozen).cloned().collect();
+        let files = replaced.filter(is_compared).chain(&frozen).cloned().collect();
         // Speed no longer holds the rows of released panes, so nothing was served for them.
         let released = generations.iter().filter_map(|generation| generation.released).map(|panes| panes.last).max();
         let held_from = released.map(|last| Micros(last.0.saturating_add(1)));

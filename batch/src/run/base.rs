@@ -17,6 +17,9 @@ pub struct Base {
     /// The newest version is the active one. Otherwise another process wrote to the table, or a run whose commit was not
     /// confirmed: then its files are not built upon.
     pub is_active: bool,
+    /// The files of the active version, from which readers are served; `None`: the log of the table does not have them any
+    /// more.
+    pub active_files: Option<Vec<DataFile>>,
     /// The files with the frozen windows, as the active version has them. They cannot be recomputed, so they are kept
     /// whatever happened to the table.
     pub frozen: Vec<DataFile>,
@@ -30,12 +33,23 @@ pub async fn read(attempt: &Attempt<'_>, horizon: Horizon) -> Result<Base, RunFa
     let present = table.snapshot().await?;
     let active = attempt.active.version.as_ref().map(|version| version.version);
     let is_active = active == Some(present.version);
-    let active_files = match active.filter(|_| horizon.frozen_before().is_some() && !attempt.definition_changed()) {
-        Some(_) if is_active => present.files.clone(),
-        Some(version) => table.snapshot_at(version).await?.files,
-        None => Vec::new(),
+    let active_files = match active {
+        Some(_) if is_active => Some(present.files.clone()),
+        Some(version) => match table.snapshot_at(version).await {
+            Ok(snapshot) => Some(snapshot.files),
+            // Without frozen windows they are only compared with.
+            Err(error) if horizon.frozen_before().is_none() => {
+                tracing::warn!(view = %view.name, version, %error, "cannot read the active version; the run is not reconciled");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
+        None => Some(Vec::new()),
     };
     let is_frozen = |file: &DataFile| horizon.is_frozen_date(file.partition);
-    let frozen = active_files.into_iter().filter(is_frozen).collect();
-    Ok(Base { table, version: present.version, files: present.files.clone(), is_active, frozen })
+    let frozen = match attempt.definition_changed() {
+        true => Vec::new(),
+        false => active_files.iter().flatten().filter(|file| is_frozen(file)).cloned().collect(),
+    };
+    Ok(Base { table, version: present.version, files: present.files.clone(), is_active, active_files, frozen })
 }

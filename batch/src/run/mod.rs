@@ -142,7 +142,7 @@ impl Attempt<'_> {
         self.reach(Step::Write)?;
 
         self.reach(Step::Reconcile)?;
-        let served = served::pin(self, cut, &plan).await?;
+        let served = served::pin(self, cut, &base, &plan).await?;
         let reconciliation = match &served.rows {
             Some(rows) if !lost => {
                 let failed = rows.failed.difference(&exact.failed);

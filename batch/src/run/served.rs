@@ -13,6 +13,7 @@ use crate::failure::RunFailure;
 use crate::plan::Plan;
 use crate::reconcile::served_rows::ServedRows;
 use crate::run::Attempt;
+use crate::run::base::Base;
 use crate::run::cut::RunCut;
 
 /// Pause between two checks whether speed has reached the cut.
@@ -23,12 +24,13 @@ const SPEED_PAUSE: Duration = Duration::from_millis(10);
 pub struct Served {
     pub watermark: Option<Micros>,
     pub latest_event: Option<Micros>,
-    /// `None`: the log no longer had all events that are in no version, so there is nothing to compare with.
+    /// `None`: the log no longer had all events that are in no version, or the files of the active version are not known,
+    /// so there is nothing to compare with.
     pub rows: Option<ServedRows>,
 }
 
 /// Pins what was served, once speed has closed its generations at the cut.
-pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, plan: &Plan) -> Result<Served, RunFailure> {
+pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, base: &Base, plan: &Plan) -> Result<Served, RunFailure> {
     let (active, cut) = (attempt.active, &cut.cut);
     let pinned = attempt.cancel().or_cancelled(generations(attempt, active, &active.seam, cut)).await??;
     let SpeedPin { generations, watermark, latest_event } = pinned;
@@ -38,9 +40,12 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, plan: &Plan) -> Result<Ser
         let shadow = PublishedView { seam: cut.clone(), ..nothing };
         attempt.cancel().or_cancelled(self::generations(attempt, &shadow, cut, cut)).await??;
     }
-    let rows = match is_complete(&generations, &active.seam, cut) {
-        true => Some(ServedRows::new(active, attempt.job.view.window, plan, &generations)),
-        false => {
+    let rows = match &base.active_files {
+        Some(files) if is_complete(&generations, &active.seam, cut) => {
+            Some(ServedRows::new(active, files, plan, &generations))
+        }
+        None => None,
+        Some(_) => {
             tracing::info!(view = %attempt.job.view.name, "not reconciled: the log no longer has all events since the seam");
             None
         }
