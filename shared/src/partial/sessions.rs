@@ -11,13 +11,16 @@
 //! for any split of the events: at the seam, at the edge of a date, by partition. [`SessionIndex`] finds the sessions that new
 //! events meet; [`stitch`] joins sorted ones; [`LiveSessions`] decides which events are late.
 
-use std::collections::HashMap;
+use hashbrown::HashTable;
+use smallvec::{SmallVec, smallvec};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The sessions of every key, by time, and the row of each.
 #[derive(Debug)]
 pub struct SessionIndex {
     gap: i64,
-    by_key: Vec<Vec<SessionRow>>,
+    /// By number of the key. Most keys have one session, which needs no memory of its own.
+    by_key: Vec<SmallVec<[SessionRow; 1]>>,
     sessions: usize,
 }
 
@@ -57,7 +60,7 @@ impl SessionIndex {
     pub fn join(&mut self, key: u32, first: i64, last: i64, new_slot: u32) -> JoinedSession {
         let gap = self.gap;
         if self.by_key.len() <= key as usize {
-            self.by_key.resize_with(key as usize + 1, Vec::new);
+            self.by_key.resize_with(key as usize + 1, SmallVec::new);
         }
         let sessions = &mut self.by_key[key as usize];
         let from = sessions.partition_point(|s| s.last.saturating_add(gap) <= first);
@@ -77,7 +80,7 @@ impl SessionIndex {
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.by_key.capacity() * size_of::<Vec<SessionRow>>() + self.sessions * size_of::<SessionRow>()
+        self.by_key.capacity() * size_of::<SmallVec<[SessionRow; 1]>>() + self.sessions * size_of::<SessionRow>()
     }
 }
 
@@ -119,10 +122,20 @@ pub fn stitch(pieces: &mut [SessionPiece], gap: i64, mut each: impl FnMut(&[Sess
 pub struct LiveSessions {
     gap: i64,
     allowed_lateness: i64,
-    by_key: HashMap<Box<[u8]>, Vec<(i64, i64)>>,
+    by_key: HashTable<OpenSessions>,
     watermark: Option<i64>,
     /// Number of keys at which keys without open sessions are removed.
     sweep_at: usize,
+}
+
+/// The open sessions of a key. What is usual, a short key with one session, is in the table itself: one look into memory
+/// for each event.
+#[derive(Debug)]
+struct OpenSessions {
+    hash: u64,
+    key: SmallVec<[u8; 16]>,
+    /// The times of the first and last event, in order.
+    sessions: SmallVec<[(i64, i64); 1]>,
 }
 
 /// Number of keys below which keys are not swept.
@@ -131,7 +144,7 @@ const SWEEP_KEYS_MIN: usize = 1024;
 impl LiveSessions {
     /// No sessions yet; both in microseconds.
     pub fn new(gap: i64, allowed_lateness: i64) -> LiveSessions {
-        LiveSessions { gap, allowed_lateness, by_key: HashMap::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
+        LiveSessions { gap, allowed_lateness, by_key: HashTable::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
     }
 
     /// Adds the next event of the log, of an encoded key at `time`. Returns whether it is late.
@@ -141,12 +154,15 @@ impl LiveSessions {
         let is_over = |last: i64, watermark: Option<i64>| {
             watermark.is_some_and(|w| last.saturating_add(gap).saturating_add(allowed_lateness) <= w)
         };
-        let Some(sessions) = self.by_key.get_mut(key) else {
+        let hash = xxh3_64(key);
+        let found = self.by_key.find_mut(hash, |open| open.hash == hash && open.key.as_slice() == key);
+        let Some(OpenSessions { sessions, .. }) = found else {
             if is_over(time, watermark) {
                 return true;
             }
             self.sweep();
-            self.by_key.insert(Box::from(key), vec![(time, time)]);
+            let open = OpenSessions { hash, key: SmallVec::from_slice(key), sessions: smallvec![(time, time)] };
+            self.by_key.insert_unique(hash, open, |open| open.hash);
             return false;
         };
         sessions.retain(|(_, last)| !is_over(*last, watermark));
@@ -171,7 +187,7 @@ impl LiveSessions {
         }
         let (gap, lateness, watermark) = (self.gap, self.allowed_lateness, self.watermark);
         let is_live = |last: i64| watermark.is_none_or(|w| last.saturating_add(gap).saturating_add(lateness) > w);
-        self.by_key.retain(|_, sessions| sessions.last().is_some_and(|(_, last)| is_live(*last)));
+        self.by_key.retain(|open| open.sessions.last().is_some_and(|(_, last)| is_live(*last)));
         self.sweep_at = (2 * self.by_key.len()).max(SWEEP_KEYS_MIN);
     }
 }
