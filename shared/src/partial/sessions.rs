@@ -128,8 +128,7 @@ pub struct LiveSessions {
     sweep_at: usize,
 }
 
-/// The open sessions of a key. What is usual, a short key with one session, is in the table itself: one look into memory
-/// for each event.
+/// The open sessions of a key. A short key with one session is in the table itself: an event of it reads one place of memory.
 #[derive(Debug)]
 struct OpenSessions {
     hash: u64,
