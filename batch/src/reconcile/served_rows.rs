@@ -47,7 +47,7 @@ impl ServedRows {
         let first = plan.horizon.first_computed();
         let is_compared =
             |file: &&DataFile| file.partition.day().is_none_or(|day| first.is_none_or(|first| day >= first));
-        // The plan removes the files of the newest version, which nobody was served from if its commit was not confirmed.
+        // The plan removes the files of the newest version, from which nothing was served if its commit was not confirmed.
         let kept: HashSet<&str> = plan.keep.iter().map(|file| file.path.as_str()).collect();
         let replaced = active_files.iter().filter(|file| !kept.contains(file.path.as_str()));
         // Speed's rows of windows that were frozen already were not served.
