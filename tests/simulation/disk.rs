@@ -295,7 +295,7 @@ impl Change {
     }
 
     /// The parts of the change that reached the disk.
-    fn some(&self, dice: &mut Dice) -> Vec<Change> {
+    fn some(&self, durable_length: usize, dice: &mut Dice) -> Vec<Change> {
         let Change::Write { position, bytes } = self else {
             return if dice.percent(50) { vec![self.clone()] } else { Vec::new() };
         };
@@ -304,8 +304,11 @@ impl Change {
         match dice.of(0..6) {
             0 => Vec::new(),
             1 => vec![self.clone()],
-            // The size of the file reached the disk, the bytes did not.
-            2 => vec![Change::Write { position: *position, bytes: vec![0; bytes.len()] }],
+            // The size of the file reached the disk, the bytes did not. Where the file had bytes, these are still there.
+            2 => {
+                let from = durable_length.saturating_sub(*position).min(bytes.len());
+                vec![Change::Write { position: position + from, bytes: vec![0; bytes.len() - from] }]
+            }
             3 => vec![part(0, dice.of(0..bytes.len() as u64 + 1) as usize)],
             4 => vec![part(dice.of(0..bytes.len() as u64 + 1) as usize, bytes.len())],
             _ => {
@@ -337,7 +340,7 @@ impl Inode {
     /// Writes some of what is on its way to the disk, and drops the rest.
     fn write_some(&mut self, dice: &mut Dice) {
         for change in std::mem::take(&mut self.dirty) {
-            change.some(dice).iter().for_each(|part| part.apply(&mut self.durable));
+            change.some(self.durable.len(), dice).iter().for_each(|part| part.apply(&mut self.durable));
         }
     }
 }
