@@ -14,8 +14,11 @@ use shared::time::Day;
 const ROWS: i64 = 50_000;
 
 fn rows() -> RecordBatch {
-    // Numbers that do not compress well, so that each column takes its room.
-    let mixed = |i: i64, by: i64| i.wrapping_mul(by).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64);
+    // Numbers that do not compress well, nor do their differences, so that each column takes its room.
+    let mixed = |i: i64, by: i64| {
+        let product = i.wrapping_mul(by).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64);
+        (product ^ (product >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64)
+    };
     let numbers = |by: i64| -> ArrayRef { Arc::new((0..ROWS).map(|i| mixed(i, by)).collect::<Int64Array>()) };
     let texts: ArrayRef = Arc::new((0..ROWS).map(|i| Some(format!("{:x}", mixed(i, 77)))).collect::<StringArray>());
     let field = |name: &str, data_type| Field::new(name, data_type, true);
