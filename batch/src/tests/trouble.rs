@@ -38,7 +38,7 @@ async fn the_old_version_stays_active_whichever_step_fails() {
         world.run(&view, false).await.expect("publishes");
         let folded = world.log.folded(&view, world.log.head(), |_, _| true);
         assert_eq!(world.batch_rows(&view).await, rows(&view, &[&folded]), "{step}");
-        // Nobody was served from a version whose commit was not confirmed: its rows must not count as served.
+        // Nothing was served from a version whose commit was not confirmed: its rows must not count as served.
         let version = world.published(&view).and_then(|published| published.version.clone());
         let comparison = version.and_then(|version| version.comparison.clone()).expect("compared");
         assert_eq!(comparison.causes.unexplained, 0, "{step}: {comparison:?}");
