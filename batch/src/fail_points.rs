@@ -1,4 +1,5 @@
-//! Injects faults at the steps of a run, for tests: beyond what [`shared::fail_points`] does, a run can fail or wait there.
+//! Injects faults at the steps of a run, for tests: beyond what
+//! [`shared::fail_points`](mod@shared::fail_points) does, a run can fail or wait there.
 //! Does nothing unless the crate is built with the feature `fail-points` (or for its own tests).
 
 use crate::failure::RunFailure;

@@ -1,4 +1,5 @@
-//! Lists the points at which tests inject faults into the path of an event: see [`shared::fail_points`].
+//! Lists the points at which tests inject faults into the path of an event: see
+//! [`shared::fail_points`](mod@shared::fail_points).
 
 use crate::log::IoStep;
 

@@ -66,7 +66,8 @@ pub(crate) fn create_folder(disk: &dyn LogDisk, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The local file system, with the faults that a test injects into a real server: see [`shared::fail_points`].
+/// The local file system, with the faults that a test injects into a real server: see
+/// [`shared::fail_points`](mod@shared::fail_points).
 pub fn local_disk() -> Arc<dyn LogDisk> {
     let disk = Arc::new(LocalDisk);
     #[cfg(feature = "fail-points")]

@@ -1,4 +1,4 @@
-//! Lists the points at which tests inject faults into a local lake: see [`shared::fail_points`].
+//! Lists the points at which tests inject faults into a local lake: see [`shared::fail_points`](mod@shared::fail_points).
 
 use object_store::Error;
 
