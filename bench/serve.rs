@@ -44,19 +44,19 @@ fn requests_per_second(server: &Server) {
     }
 }
 
-struct Told {
+struct LoadReport {
     per_second: f64,
     p50: String,
     p99: String,
 }
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.0}/s (p50 {}, p99 {})", self.per_second, self.p50, self.p99)
     }
 }
 
-fn wrk(url: &str, connections: usize) -> Told {
+fn wrk(url: &str, connections: usize) -> LoadReport {
     let output = Command::new("wrk")
         .args(["--latency", "-t1", &format!("-c{connections}"), &format!("-d{SECONDS}s"), url])
         .output()
@@ -67,7 +67,7 @@ fn wrk(url: &str, connections: usize) -> Told {
         let line = text.lines().map(str::trim).find(|line| line.starts_with(name));
         line.and_then(|line| line.split_whitespace().last()).unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
     };
-    Told { per_second: word("Requests/sec").parse().expect("a number"), p50: word("50%"), p99: word("99%") }
+    LoadReport { per_second: word("Requests/sec").parse().expect("a number"), p50: word("50%"), p99: word("99%") }
 }
 
 /// A query over all rows, before each of which an event comes in, so that no answer is repeated.

@@ -55,7 +55,7 @@ fn no_acknowledged_event_is_lost_by_a_power_cut() {
         let threads: Vec<_> = (0..SITES)
             .map(|_| {
                 scope.spawn(|| {
-                    let mut seen = site::Seen::default();
+                    let mut seen = site::Counts::default();
                     while !is_over() {
                         let site_seed = seed.wrapping_add(sites.fetch_add(1, Ordering::Relaxed));
                         let mut site = Site::new(site_seed);
@@ -73,7 +73,7 @@ fn no_acknowledged_event_is_lost_by_a_power_cut() {
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).fold(
-            site::Seen::default(),
+            site::Counts::default(),
             |mut all, seen| {
                 all.add(&seen);
                 all

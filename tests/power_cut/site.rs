@@ -27,7 +27,7 @@ const ROUNDS_TO_RECOMPUTE: u64 = 5;
 
 /// What happened, over all sites.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Counts {
     pub cuts: u64,
     pub cuts_of_starts: u64,
     pub requests: u64,
@@ -38,8 +38,8 @@ pub struct Seen {
     pub sites: u64,
 }
 
-impl Seen {
-    pub fn add(&mut self, other: &Seen) {
+impl Counts {
+    pub fn add(&mut self, other: &Counts) {
         self.cuts += other.cuts;
         self.cuts_of_starts += other.cuts_of_starts;
         self.requests += other.requests;
@@ -51,9 +51,9 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Seen { cuts, cuts_of_starts, requests, repeated, runs, compactions, imports, sites } = self;
+        let Counts { cuts, cuts_of_starts, requests, repeated, runs, compactions, imports, sites } = self;
         write!(
             f,
             "{cuts} power cuts ({cuts_of_starts} during a start) on {sites} sites: {requests} requests acknowledged, \
@@ -134,7 +134,7 @@ pub struct Site {
     reader: Reader,
     importer: Importer,
     rounds: u64,
-    seen: Seen,
+    seen: Counts,
 }
 
 impl Drop for Site {
@@ -175,7 +175,7 @@ impl Site {
         let writer = |(stream, name): (&'static str, &str)| Writer::new(stream, name.to_owned(), random.random());
         let writers = writers.map(writer).into();
         let (operator, importer) = (Operator::new(random.random()), Importer::new(random.random()));
-        let (reader, seen) = (Reader::new(), Seen { sites: 1, ..Seen::default() });
+        let (reader, seen) = (Reader::new(), Counts { sites: 1, ..Counts::default() });
         Site { context, random, world, disks, writers, operator, reader, importer, rounds: 0, seen }
     }
 
@@ -201,7 +201,7 @@ impl Site {
     }
 
     /// Recomputes everything and returns what happened.
-    pub fn finish(mut self) -> Seen {
+    pub fn finish(mut self) -> Counts {
         self.recompute().unwrap_or_else(|error| panic!("{}, at the end: {error}", self.context));
         self.seen.requests = self.writers.iter().map(|writer| writer.acknowledged.len() as u64).sum();
         self.seen.runs = self.operator.runs;

@@ -39,14 +39,14 @@ pub struct Outcome {
 
 /// What readers observe, while they read.
 #[derive(Default)]
-struct Seen {
+struct Observations {
     query_millis: Mutex<Vec<f64>>,
     changes: AtomicU64,
     errors: Mutex<Vec<String>>,
     is_over: AtomicBool,
 }
 
-impl Seen {
+impl Observations {
     fn error(&self, what: &str, error: &dyn std::fmt::Display) {
         if !self.is_over.load(Ordering::SeqCst) {
             self.errors.lock().push(format!("{what}: {error}"));
@@ -58,7 +58,7 @@ impl Seen {
 pub struct Load {
     client: reqwest::Client,
     url: String,
-    seen: Seen,
+    seen: Observations,
 }
 
 impl Load {
@@ -67,7 +67,7 @@ impl Load {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let load = Arc::new(Load { client, url: world.url().to_owned(), seen: Seen::default() });
+        let load = Arc::new(Load { client, url: world.url().to_owned(), seen: Observations::default() });
         let readers: Vec<_> = (0..plan.readers)
             .map(|number| {
                 let load = Arc::clone(&load);
