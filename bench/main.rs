@@ -1,5 +1,5 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|batch|query|serve|visibility|replay|dialect|history|compaction|memory|years|planning]...` prints the
+//! [ingest|batch|query|serve|visibility|replay|dialect|entities|history|compaction|memory|years|planning]...` prints the
 //! figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
@@ -9,6 +9,7 @@ mod archived;
 mod batch;
 mod compaction;
 mod dialect;
+mod entities;
 mod events;
 mod history;
 mod ingest;
@@ -47,6 +48,7 @@ fn main() {
         ("memory", memory::measure),
         ("years", years::measure),
         ("planning", planning::measure),
+        ("entities", entities::measure),
         ("history", history::measure),
         ("compaction", compaction::measure),
     ] {

@@ -27,7 +27,8 @@ pub async fn stored_stream(lake: &Lake, data: &Path, stream: &Stream) -> anyhow:
         add_archive(&mut stored, &table).await?;
     }
     for column in log.columns {
-        if !stored.columns.iter().any(|known| column_name::same(&known.name, &column.name)) {
+        let is_own = !column_name::is_reserved(&column.name);
+        if is_own && !stored.columns.iter().any(|known| column_name::same(&known.name, &column.name)) {
             stored.columns.push(column);
         }
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serving::http::Roles;
 use shared::ids::{StreamName, ViewName};
 use shared::time::{Day, Micros};
 
@@ -182,6 +183,9 @@ pub struct Serve {
     /// Listen on addresses that other machines reach even without keys and TLS
     #[arg(long)]
     pub insecure_open: bool,
+    /// Serve only commands (appending events) or only queries (views, runs and pages) [default: both]
+    #[arg(long, value_name = "commands|queries")]
+    pub roles: Option<Roles>,
     /// Memory limit of a batch run, such as 512MiB or 4GiB; larger runs are computed in passes [default: 2 GiB]
     #[arg(long, value_name = "SIZE", value_parser = batch_memory)]
     pub batch_memory: Option<u64>,

@@ -63,6 +63,7 @@ fn document() -> Value {
             {"name": "queries", "description": "Query the rows of views"},
             {"name": "views", "description": "State of views, and the accuracy of their served figures"},
             {"name": "batch", "description": "Batch runs, versions and files"},
+            {"name": "entities", "description": "Append to entities and read their events and states"},
             {"name": "events", "description": "Send events and inspect streams"},
             {"name": "server", "description": "Health and metrics"}
         ],
@@ -96,7 +97,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     for endpoints::Response { status, text, types, schema } in endpoint.responses {
         responses.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
-    let of_queries = if endpoint.tag == "queries" { QUERY_ERRORS } else { &[] };
+    let of_queries = if ["queries", "entities"].contains(&endpoint.tag) { QUERY_ERRORS } else { &[] };
     for (status, text) in of_queries.iter().chain(COMMON_ERRORS) {
         let problem = json!({"description": text, "content": content(&["application/problem+json"], "Problem")});
         responses.entry(status.to_string()).or_insert(problem);
@@ -144,6 +145,27 @@ fn schemas() -> Value {
                 "stream": {"type": "string"}, "total": {"type": "integer"}, "kept": {"type": "integer"},
                 "kept_max": {"type": "integer"}, "listed": {"type": "integer"},
                 "events": {"type": "array", "items": {"type": "object"}}, "next": {"type": ["string", "null"]}
+            }
+        }),
+    );
+    all.insert(
+        "EntityState".to_owned(),
+        json!({
+            "type": "object", "required": ["stream", "id", "sequence", "as_of", "complete", "views"],
+            "properties": {
+                "stream": {"type": "string"}, "id": {"type": ["string", "integer"]}, "sequence": {"type": "integer"},
+                "as_of": {"type": ["string", "null"]}, "complete": {"type": "boolean"},
+                "views": {"type": "object", "description": "by view: the entity and its measures, or null"}
+            }
+        }),
+    );
+    all.insert(
+        "EntityEvents".to_owned(),
+        json!({
+            "type": "object", "required": ["stream", "id", "sequence", "events", "next_sequence"],
+            "properties": {
+                "stream": {"type": "string"}, "id": {"type": ["string", "integer"]}, "sequence": {"type": "integer"},
+                "events": {"type": "array", "items": {"type": "object"}}, "next_sequence": {"type": ["integer", "null"]}
             }
         }),
     );

@@ -10,7 +10,7 @@ use shared::types::DataType;
 /// Returns one event as JSON, with its fields in the order of the columns and its times at `now`.
 pub fn event(stream: &Stream, now: Micros) -> String {
     let mut event = Members::default();
-    for (index, column) in stream.declared().iter().enumerate() {
+    for (index, column) in stream.read_columns() {
         let value = match column.data_type {
             DataType::String if stream.primary_key == Some(index) => json!("sample-1"),
             _ => value(column, now),

@@ -111,6 +111,8 @@ pub struct Limits {
     pub batch_cache_bytes: u64,
     /// Event ids remembered per partition; about 40 bytes each.
     pub dedup_horizon_events: u64,
+    /// Entities of a partition, for streams with an entity; 28 to 56 bytes each.
+    pub entities_max: u64,
     /// Milliseconds for which an idempotency key is remembered.
     pub idempotency_keep_ms: u64,
     /// Memory of the idempotency keys of a partition, in bytes.
@@ -176,6 +178,7 @@ impl Default for Limits {
         Limits {
             batch_cache_bytes: limits::BATCH_CACHE_BYTES as u64,
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
+            entities_max: limits::ENTITIES_MAX as u64,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             idempotency_bytes_max: limits::IDEMPOTENCY_BYTES_MAX as u64,
             archive_wait_ms: limits::ARCHIVE_WAIT_MS,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use intake::entities::EntityLog;
 use intake::history::HistoryWatch;
 use intake::status::StreamsStatus;
 use intake::submit::EventSubmitter;
@@ -84,6 +85,8 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let intake = layers::open_log(&base, settings.partition(log_starts)).await?;
     log_age::refuse_log_older_than_lake(&base, &intake).await?;
     let (views, loaded) = layers::load_views(&base, &definitions.views).await?;
+    let restored = intake::entities::restore::restore(&intake, &base.lake).await;
+    restored.context("cannot read the sequences of entities from the archive")?;
     let (archives, speed) = layers::start_event_flow(&base, &intake, &loaded, settings.archiver()).await?;
     let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
@@ -147,6 +150,7 @@ fn routes(
         past: Arc::new(batch.past()),
         runs: Arc::clone(batch) as _,
         streams: status,
+        entities: Arc::new(EntityLog::new(Arc::clone(intake), base.lake.clone())),
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,

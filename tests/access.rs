@@ -14,6 +14,7 @@ CREATE STREAM other (at TIMESTAMP) WITH (event_time = 'at');
 CREATE VIEW sales AS SELECT window_start, country, shop, COUNT(*) AS orders, SUM(amount) AS amount
 FROM orders GROUP BY TUMBLE(at, INTERVAL '1' HOUR), country, shop;
 CREATE VIEW others AS SELECT window_start, COUNT(*) AS n FROM other GROUP BY TUMBLE(at, INTERVAL '1' HOUR);
+CREATE STREAM carts (cart STRING, at TIMESTAMP) WITH (event_time = 'at', entity = 'cart'); CREATE VIEW cart_states AS SELECT cart, COUNT(*) AS n FROM carts GROUP BY cart;
 ";
 const EVENTS: &str = r#"{"at":"2024-01-01T10:00:00Z","country":"AT","shop":"a","amount":5}
 {"at":"2024-01-01T10:10:00Z","country":"DE","shop":"zzz","amount":70}
@@ -35,6 +36,9 @@ fn need(method: &str, path: &str) -> Need {
         (_, "/livez" | "/readyz") => Need::Nothing,
         (_, "/metrics") => Need::Scope("read:*"),
         ("POST", "/v1/events/{stream}") => Need::Scope("ingest:orders"),
+        ("POST", "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
+        (_, "/v1/entities/{stream}/{id}/events" | "/v1/entities/{stream}/{id}/live") => Need::Scope("read:carts"),
+        (_, path) if path.starts_with("/v1/entities/") => Need::Credentials,
         (_, "/v1/views" | "/v1/streams" | "/v1/runs" | "/v1/streams/{stream}" | "/v1/runs/{run}") => Need::Credentials,
         ("POST", "/v1/views/{view}/runs") => Need::Scope("run:sales"),
         ("GET", path) if path.starts_with("/v1/views/{view}") => Need::Scope("read:sales"),
@@ -58,6 +62,7 @@ fn status(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> 
 fn every_route_of_the_description_accepts_the_right_credentials_and_no_others() {
     let world = World::new(DEFINITIONS);
     world.post("/v1/events/orders", EVENTS);
+    world.post("/v1/events/carts", "{\"cart\":\"c1\",\"at\":0}");
     assert_eq!(world.run("sales", false)["state"], "published");
     let admin = key(&world, &["--scope", "admin"]);
     let expired = key(&world, &["--scope", "admin", "--expires", "1ms"]);
@@ -67,17 +72,13 @@ fn every_route_of_the_description_accepts_the_right_credentials_and_no_others() 
     let refused = |world: &World, key: &str| with_key(world, key, "GET", "/v1/views", "").code();
     world.wait_for("the revocation", |world| refused(world, &revoked) == "invalid_credentials");
     assert_eq!(refused(&world, &expired), "invalid_credentials");
-    let scopes = ["read:sales", "run:sales", "ingest:orders", "read:*", "admin"];
-    let of_scope = |scope: &str| key(&world, &["--scope", scope]);
-    let right: Vec<(&str, String)> = scopes.iter().map(|scope| (*scope, of_scope(scope))).collect();
+    let scopes = ["read:sales", "run:sales", "ingest:orders", "read:carts", "ingest:carts", "read:*", "admin"];
+    let right: Vec<_> = scopes.iter().map(|scope| (*scope, key(&world, &["--scope", scope]))).collect();
     // Every other view and stream, and every action: all but what a route of `sales` or `orders` needs.
     let wrong = |needed: &str| {
-        let others = ["read:others", "run:others", "ingest:other", "read:sales", "run:sales", "ingest:orders"];
-        let mut arguments = Vec::new();
-        for scope in others.into_iter().filter(|scope| *scope != needed) {
-            arguments.extend(["--scope", scope]);
-        }
-        key(&world, &arguments)
+        let others = ["read:others", "run:others", "ingest:other", "read:cart_states"].iter().chain(&scopes[..5]);
+        let others = others.filter(|scope| **scope != needed);
+        key(&world, &others.flat_map(|scope| ["--scope", scope]).collect::<Vec<_>>())
     };
     let wrong: Vec<(&str, String)> = scopes.iter().map(|scope| (*scope, wrong(scope))).collect();
     let forged = format!("trueup_{}_{}", id(&admin), "0".repeat(64));
@@ -85,7 +86,8 @@ fn every_route_of_the_description_accepts_the_right_credentials_and_no_others() 
     let description = with_key(&world, &admin, "GET", "/openapi.json", "").json();
     let mut checked = 0;
     for (pattern, methods) in description["paths"].as_object().expect("paths") {
-        let path = pattern.replace("{view}", "sales").replace("{stream}", "orders").replace("{run}", "r0");
+        let path = pattern.replace("entities/{stream}", "entities/carts").replace("{id}", "c1");
+        let path = path.replace("{view}", "sales").replace("{stream}", "orders").replace("{run}", "r0");
         for method in methods.as_object().expect("methods").keys().map(|method| method.to_uppercase()) {
             let asked = format!("{method} {path}");
             let with = |key: &str| status(&world, &method, &path, &[("authorization", &format!("Bearer {key}"))]);
@@ -101,9 +103,8 @@ fn every_route_of_the_description_accepts_the_right_credentials_and_no_others() 
                 assert_eq!((reply.status, reply.code()), (401, "invalid_credentials".into()), "{asked}: {bad}");
             }
             for scheme in ["Basic", "bearer", "Token"] {
-                let header = [("authorization", format!("{scheme} {forged}"))];
-                let header = [(header[0].0, header[0].1.as_str())];
-                assert_eq!(status(&world, &method, &path, &header).status, 401, "{asked}: {scheme}");
+                let reply = status(&world, &method, &path, &[("authorization", &format!("{scheme} {forged}"))]);
+                assert_eq!(reply.status, 401, "{asked}: {scheme}");
             }
             if let Need::Scope(scope) = needed {
                 let of = |keys: &[(&str, String)]| keys.iter().find(|(of, _)| *of == scope).expect("a key").1.clone();

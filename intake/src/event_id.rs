@@ -1,9 +1,11 @@
-//! Hashes event ids to 128 bits. Deduplication compares the hashes, not the ids.
+//! Hashes event ids and entities to 128 bits. Deduplication and sequences compare the hashes, not the ids.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
+use shared::entity::EntityId;
+use shared::stream::Stream;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The hash of a null id. Intake rejects events without an id; logs of earlier versions hold some, which are never
@@ -41,6 +43,36 @@ pub fn hash_ids(column: &dyn Array) -> Vec<u128> {
     }
 }
 
+/// Hashes the entity of each event of `stream`, if it has an entity. `column` gives the column at an index.
+pub fn entity_hashes<'a>(stream: &Stream, column: impl Fn(usize) -> &'a dyn Array) -> Option<Vec<u128>> {
+    stream.entity.map(|entity| hash_ids(column(entity)))
+}
+
+/// Hashes the event id of each event of `stream`, if it has one. In a stream with an entity, an id belongs to its entity:
+/// events of two entities are never duplicates. `entities` are the hashes of [`entity_hashes`].
+pub fn event_hashes(stream: &Stream, ids: &dyn Array, entities: Option<&[u128]>) -> Vec<u128> {
+    let mut hashes = hash_ids(ids);
+    debug_assert_eq!(stream.entity.is_some(), entities.is_some());
+    for (hash, entity) in hashes.iter_mut().zip(entities.unwrap_or_default()) {
+        if *hash != NULL_ID {
+            let mut both = [0; 32];
+            both[..16].copy_from_slice(&entity.to_le_bytes());
+            both[16..].copy_from_slice(&hash.to_le_bytes());
+            *hash = xxh3_128(&both).max(1);
+        }
+    }
+    hashes
+}
+
+/// Hashes the id of an entity, as [`entity_hashes`] does.
+pub fn hash_entity(id: &EntityId) -> u128 {
+    match id {
+        EntityId::Text(text) => xxh3_128(text.as_bytes()),
+        EntityId::Integer(number) => xxh3_128(&number.to_le_bytes()),
+    }
+    .max(1)
+}
+
 /// Hashes the bytes that `feed` makes of each value. Null becomes 0, and no value does.
 fn hashes<T>(
     values: impl ExactSizeIterator<Item = Option<T>>,
@@ -73,6 +105,14 @@ mod tests {
         assert_eq!(hashes[1], 0);
         assert_eq!(hashes[2], xxh3_128(b""));
         assert_eq!(hashes[4], xxh3_128(b"an id that is longer than twelve bytes"));
+    }
+
+    #[test]
+    fn an_entity_hashes_as_its_column_does() {
+        let texts: ArrayRef = Arc::new(StringViewArray::from(vec!["o-1"]));
+        assert_eq!(hash_ids(&texts), [hash_entity(&EntityId::Text("o-1".to_owned()))]);
+        let narrow: ArrayRef = Arc::new(Int32Array::from(vec![-7]));
+        assert_eq!(hash_ids(&narrow), [hash_entity(&EntityId::Integer(-7))]);
     }
 
     #[test]

@@ -121,6 +121,8 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
     let role = |index: usize| match index {
         _ if index == stream.event_time => Some("event time".to_owned()),
         _ if Some(index) == stream.primary_key => Some("primary key".to_owned()),
+        _ if Some(index) == stream.entity => Some("entity".to_owned()),
+        _ if Some(index) == stream.sequence() => Some("sequence".to_owned()),
         _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };

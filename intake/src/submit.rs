@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Decoded;
 use crate::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt};
-use crate::partition::{IdempotencyKey, Submission, SubmitError};
+use crate::partition::{EntityAppend, IdempotencyKey, Submission, SubmitError, SubmittedEntities};
 use crate::quarantine::{Quarantine, RejectedLines};
 use crate::rate::Rate;
 use crate::streams::{Intake, StreamLog};
@@ -60,6 +60,7 @@ struct PartitionRows {
     partition: Partition,
     rows: RecordBatch,
     ids: Option<Vec<u128>>,
+    entities: Option<Vec<u128>>,
 }
 
 impl EventSubmitter {
@@ -95,44 +96,63 @@ impl StreamDirectory for EventSubmitter {
     }
 }
 
+/// The partition of the events whose entity, or id, has the hash `place`.
+pub(crate) fn partition_of(place: u128, partitions: u32) -> Partition {
+    Partition((place % u128::from(partitions)) as u32)
+}
+
 impl StreamSubmitter {
-    /// Divides the events among the partitions. Events with an id go where their id says, so that a duplicate meets its
-    /// original. Others go where the request's key says, so that a retry meets its first receipt; without a key, in turn.
+    /// Divides the events among the partitions. Events with an entity go where their entity says, so that one writer numbers
+    /// all of its events; others with an id where their id says, so that a duplicate meets its original. The rest go where
+    /// the request's key says, so that a retry meets its first receipt; without a key, in turn.
     fn divide(&self, decoded: Decoded, key: Option<&IdempotencyKey>) -> Result<Vec<PartitionRows>, ArrowError> {
         let partitions = self.log.stream().partitions;
-        match decoded.id_hashes {
-            Some(ids) if partitions > 1 && !ids.is_empty() => {
+        let Decoded { rows: all, id_hashes: ids, entity_hashes: entities, .. } = decoded;
+        match entities.as_ref().or(ids.as_ref()) {
+            Some(places) if partitions > 1 && !places.is_empty() => {
                 let mut rows: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
-                for (row, id) in ids.iter().enumerate() {
-                    rows[(*id % u128::from(partitions)) as usize].push(row as u32);
+                for (row, place) in places.iter().enumerate() {
+                    rows[partition_of(*place, partitions).0 as usize].push(row as u32);
                 }
                 let part = |(partition, rows): (usize, Vec<u32>)| {
-                    let ids = rows.iter().map(|row| ids[*row as usize]).collect();
-                    let rows = take_record_batch(&decoded.rows, &UInt32Array::from(rows))?;
-                    Ok(PartitionRows { partition: Partition(partition as u32), rows, ids: Some(ids) })
+                    let of_rows = |hashes: &Vec<u128>| rows.iter().map(|row| hashes[*row as usize]).collect();
+                    let (ids, entities) = (ids.as_ref().map(of_rows), entities.as_ref().map(of_rows));
+                    let rows = take_record_batch(&all, &UInt32Array::from(rows))?;
+                    Ok(PartitionRows { partition: Partition(partition as u32), rows, ids, entities })
                 };
                 rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(part).collect()
             }
-            ids => {
+            _ => {
                 let partition = match key {
                     _ if partitions == 1 => 0,
                     Some(key) => (xxh3_64(key.key.as_bytes()) % u64::from(partitions)) as u32,
                     None => self.next_partition.fetch_add(1, Ordering::Relaxed) % partitions,
                 };
-                Ok(vec![PartitionRows { partition: Partition(partition), rows: decoded.rows, ids }])
+                Ok(vec![PartitionRows { partition: Partition(partition), rows: all, ids, entities }])
             }
         }
     }
 
-    async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, WriteError> {
+    fn count(&self, decoded: &Decoded) {
+        self.arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
+        self.arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
+    }
+
+    async fn write(
+        &self,
+        decoded: Decoded,
+        append: Option<EntityAppend>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<WriteReceipt, WriteError> {
         // Decided for the whole request, before any partition receives a part of it.
         let claim = key.as_ref().map(|key| self.log.claim_key(key)).transpose()?;
         let divided = self.divide(decoded, key.as_ref()).map_err(|error| SubmitError::Rows(error.to_string()))?;
         let mut parts = Vec::with_capacity(divided.len());
         let mut replies = Vec::with_capacity(divided.len());
-        for PartitionRows { partition, rows, ids } in divided {
+        for PartitionRows { partition, rows, ids, entities } in divided {
             let (reply, receipt) = oneshot::channel();
-            parts.push((partition, Submission { rows, id_hashes: ids, key: claim.clone(), reply }));
+            let entities = entities.map(|hashes| SubmittedEntities { hashes, append });
+            parts.push((partition, Submission { rows, id_hashes: ids, entities, key: claim.clone(), reply }));
             replies.push((partition, receipt));
         }
         self.log.try_submit(parts)?;
@@ -154,6 +174,7 @@ impl StreamSubmitter {
             total.duplicates += receipt.duplicates;
             total.late += receipt.late;
             total.ahead += receipt.ahead;
+            total.last_sequence = total.last_sequence.max(receipt.last_sequence);
             if let (Some(first), Some(end)) = (receipt.first_offset, receipt.end_offset) {
                 total.offsets.insert(partition, (first, end));
             }
@@ -179,8 +200,17 @@ impl StreamWriter for StreamSubmitter {
     }
 
     fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
-        self.arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
-        self.arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
-        self.write(decoded, key).boxed()
+        self.count(&decoded);
+        self.write(decoded, None, key).boxed()
+    }
+
+    fn append(
+        &self,
+        decoded: Decoded,
+        append: EntityAppend,
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
+        self.count(&decoded);
+        self.write(decoded, Some(append), key).boxed()
     }
 }

@@ -14,6 +14,7 @@ pub mod admission;
 mod approximate;
 mod batch_merge_cache;
 mod bounded_responses;
+mod entity_fold;
 mod entity_tag;
 pub mod execute;
 pub mod finality;

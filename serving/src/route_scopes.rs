@@ -32,6 +32,13 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/v1/runs/{run}", Authenticated),
     ("DELETE", "/v1/runs/{run}", Authenticated),
     ("POST", "/v1/events/{stream}", Scope(Action::Ingest)),
+    // Their views are checked by the endpoint, which applies the row filter.
+    ("GET", "/v1/entities/{stream}", Authenticated),
+    ("GET", "/v1/entities/{stream}/{id}", Authenticated),
+    // Events as they were sent: the scope is one over the stream.
+    ("GET", "/v1/entities/{stream}/{id}/events", READ_ALL_ROWS),
+    ("GET", "/v1/entities/{stream}/{id}/live", READ_ALL_ROWS),
+    ("POST", "/v1/entities/{stream}/{id}/events", Scope(Action::Ingest)),
     ("GET", "/v1/streams", Authenticated),
     ("GET", "/v1/streams/{stream}", Authenticated),
     // Events as they were sent, of all tenants.
@@ -54,6 +61,8 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/compare/{view}", READ_ALL_ROWS),
     ("GET", "/batch", Authenticated),
     ("GET", "/streams", Authenticated),
+    // Shows what its script may read.
+    ("GET", "/entity/{stream}/{id}", Authenticated),
     ("GET", "/login", Public),
     ("POST", "/login", Public),
     ("POST", "/logout", Authenticated),

@@ -17,9 +17,13 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 
 use crate::bounded_responses::{Completion, complete, count};
 use crate::formats::Format;
+use crate::http::entity_events::EntitySubscribers;
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
-use crate::http::{Perimeter, drift, health, hosts, live, origins, parameters, rows, runs, streams, views};
+use crate::http::{
+    Perimeter, drift, entities, entity_events, health, hosts, live, origins, parameters, roles, rows, runs, streams,
+    views,
+};
 use crate::page::{self, login};
 use crate::push::Feeds;
 use crate::route_scopes::requirement;
@@ -65,6 +69,10 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
             "/v1/streams/{stream}/quarantine",
             get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
         )
+        .route("/v1/entities/{stream}", get(entities::list))
+        .route("/v1/entities/{stream}/{id}", get(entities::describe))
+        .route("/v1/entities/{stream}/{id}/events", get(entity_events::events))
+        .route("/v1/entities/{stream}/{id}/live", get(entity_events::live))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
@@ -73,6 +81,7 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .merge(page::routes())
         .layer(Extension(Arc::new(RangeCache::default())))
         .layer(Extension(Arc::new(Feeds::default())))
+        .layer(Extension(EntitySubscribers::default()))
         .layer(Extension(Arc::new(ResponseCache::default())))
         .fallback(unknown_path)
         .with_state(state)
@@ -82,6 +91,7 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .layer(middleware::from_fn_with_state(Completion::new(admission), complete))
         .merge(others.layer(counted))
         .layer(Extension(Arc::clone(&perimeter.guard)))
+        .layer(middleware::from_fn_with_state(perimeter.roles, roles::check))
         .layer(middleware::from_fn_with_state(checkpoint, guard::check))
         .layer(middleware::from_fn(net::catch))
         .layer(middleware::from_fn_with_state(perimeter.clone(), origins::guard))

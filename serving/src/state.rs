@@ -7,6 +7,7 @@ use auth::{Access, Action};
 use problem::{Code, Problem};
 use shared::clock::Clock;
 use shared::control::{Runs, StreamStatus, Streams};
+use shared::entity_reader::EntityReader;
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 use shared::vital::Vitals;
@@ -24,6 +25,7 @@ pub struct ServingState {
     pub past: Arc<dyn PastReader>,
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
+    pub entities: Arc<dyn EntityReader>,
     pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.

@@ -17,6 +17,7 @@ const RESERVED: &[&str] = &[
     "_offset",
     "_arrived_at",
     "_watermark",
+    "_sequence",
     "_event_date",
     "_window_date",
     "_layer",

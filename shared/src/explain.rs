@@ -50,6 +50,10 @@ impl ViewText<'_> {
         line(text, "event time", &self.stream.columns[*event_time].name);
         let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
         line(text, "event id", key);
+        if let Some(entity) = self.stream.entity {
+            let name = &self.stream.columns[entity].name;
+            line(text, "entity", format!("{name}: events of one are in one partition, numbered in _sequence"));
+        }
         line(text, "watermark", format!("{} behind the latest event", duration(self.stream.watermark_delay)));
         let lateness = self.stream.allowed_lateness;
         let late = if lateness.is_zero() { "none".to_owned() } else { duration(lateness) };

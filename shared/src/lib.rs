@@ -16,6 +16,8 @@ pub mod data_file;
 pub mod date_partition;
 pub mod decimal;
 pub mod double;
+pub mod entity;
+pub mod entity_reader;
 pub mod evaluate;
 pub mod explain;
 pub mod fail_points;

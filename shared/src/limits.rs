@@ -34,6 +34,17 @@ pub const REJECTIONS_LISTED_MAX: usize = 100;
 /// Event ids remembered per partition, counted back from the newest event. A duplicate further back enters the log
 /// and is removed by batch. Memory: about 40 bytes each.
 pub const DEDUP_HORIZON_EVENTS: u64 = 1 << 22;
+/// Entities of a partition whose last sequence is kept in memory, for streams with an entity; 28 to 56 bytes each. Beyond
+/// it, events of new entities are refused with 507.
+pub const ENTITIES_MAX: usize = 8 << 20;
+/// Events of one append to an entity. Larger appends are refused with 413.
+pub const ENTITY_APPEND_EVENTS_MAX: usize = 10_000;
+/// Events of an entity in a response, unless the request asks for another number.
+pub const ENTITY_EVENTS_DEFAULT: usize = 1_000;
+/// Most events of an entity in a response; further ones are on the next page.
+pub const ENTITY_EVENTS_MAX: usize = 10_000;
+/// Subscribers of the events of entities. Beyond it a subscription gets 503.
+pub const ENTITY_SUBSCRIBERS_MAX: usize = 10_000;
 /// Milliseconds for which an idempotency key is remembered.
 pub const IDEMPOTENCY_KEEP_MS: u64 = 15 * 60_000;
 /// Newest idempotency keys per partition that are remembered for longer.

@@ -28,6 +28,8 @@ pub mod system_columns {
     pub const ARRIVED_AT: &str = "_arrived_at";
     /// TIMESTAMP, null before the first event: the partition's watermark just before this event.
     pub const WATERMARK: &str = "_watermark";
+    /// BIGINT, only in streams with an entity: the number of the event among those of its entity, from 1.
+    pub const SEQUENCE: &str = "_sequence";
     /// DATE: the UTC day of the event time; the archive's partition column.
     pub const EVENT_DATE: &str = "_event_date";
 }
@@ -101,6 +103,10 @@ pub struct Stream {
     pub declared: usize,
     /// Index of the event id's column, for dedup.
     pub primary_key: Option<usize>,
+    /// Index of the column that names the entity of an event: never null, a STRING, INT or BIGINT. All events of an entity are
+    /// in one partition, numbered in its order in the column `_sequence`, the last declared one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<usize>,
     /// Index of the event time's column (TIMESTAMP, never null).
     pub event_time: usize,
     /// How far the watermark stays behind the latest event time.
@@ -147,9 +153,20 @@ impl Stream {
         Arc::new(Schema::new(fields))
     }
 
-    /// The columns that events may have.
+    /// The columns that new events have: those that were declared, and `_sequence` of a stream with an entity.
     pub fn declared(&self) -> &[Column] {
         &self.columns[..self.declared]
+    }
+
+    /// The columns that are read from events, with their indexes: all declared ones but `_sequence`, which the log assigns.
+    pub fn read_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
+        let sequence = self.sequence();
+        self.declared().iter().enumerate().filter(move |(index, _)| Some(*index) != sequence)
+    }
+
+    /// Index of the column `_sequence`, if the stream has an entity.
+    pub fn sequence(&self) -> Option<usize> {
+        self.entity.map(|_| self.declared - 1)
     }
 
     /// The stream with the columns that only stored events have, NULL in new ones. Definitions that read them stay valid.

@@ -73,7 +73,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         take_over: arguments.take_over,
         batch_memory_bytes,
         schedules: true,
-        perimeter: Perimeter::new(guard, hosts, origins),
+        perimeter: Perimeter { roles: arguments.roles.unwrap_or_default(), ..Perimeter::new(guard, hosts, origins) },
         tls,
     };
     // Before recovery, which may be slow, so that no signal meets the default handler.

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use intake::decode::Decoded;
 use intake::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt, routes};
-use intake::partition::IdempotencyKey;
+use intake::partition::{EntityAppend, IdempotencyKey};
 use intake::quarantine::RejectedLines;
 use problem::{CONTENT_TYPE, Problem};
 use serde_json::Value;
@@ -51,6 +51,15 @@ impl StreamWriter for Sink {
         let accepted = decoded.rows.num_rows() as u64;
         let receipt = WriteReceipt { accepted, offsets: BTreeMap::new(), ..WriteReceipt::default() };
         async move { Ok(receipt) }.boxed()
+    }
+
+    fn append(
+        &self,
+        decoded: Decoded,
+        _: EntityAppend,
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
+        self.submit(decoded, key)
     }
 }
 

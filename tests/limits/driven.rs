@@ -42,6 +42,22 @@ pub const DRIVEN: &[Driven] = &[
         "intake/src/partition/tests.rs",
         "an_id_is_known_inside_the_horizon_and_forgotten_outside_it",
     ),
+    ("ENTITIES_MAX", "tests/entities/appends.rs", "a_partition_with_all_its_entities_refuses_new_ones_only"),
+    (
+        "ENTITY_APPEND_EVENTS_MAX",
+        "tests/entities/appends.rs",
+        "an_append_is_accepted_as_a_whole_or_not_and_holds_events_of_its_entity_only",
+    ),
+    (
+        "ENTITY_EVENTS_DEFAULT",
+        "tests/entities/reading.rs",
+        "an_entity_with_more_events_than_a_page_is_read_and_folded_in_pages",
+    ),
+    (
+        "ENTITY_EVENTS_MAX",
+        "tests/entities/reading.rs",
+        "an_entity_with_more_events_than_a_page_is_read_and_folded_in_pages",
+    ),
     ("IDEMPOTENCY_KEEP_MS", "intake/src/partition/keys.rs", KEYS),
     ("IDEMPOTENCY_KEYS_MIN", "intake/src/partition/keys.rs", KEYS),
     ("IDEMPOTENCY_BYTES_MAX", "intake/src/partition/keys.rs", KEYS),
@@ -229,6 +245,10 @@ const ADVICE: &str = "advice to clients";
 
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
+    (
+        "ENTITY_SUBSCRIBERS_MAX",
+        "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
+    ),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
     ("RETRY_AFTER_SECONDS", ADVICE),
     (

@@ -192,6 +192,7 @@ impl PartitionModel {
                 ahead: self.ahead - ahead,
                 first_offset: (accepted > 0).then_some(Offset(first)),
                 end_offset: (accepted > 0).then_some(Offset(first + accepted)),
+                last_sequence: None,
             }
         });
         if let Some(key) = &request.key {

@@ -1,5 +1,5 @@
 //! Finds events that are in the archive twice: those with the event id of an earlier one (by partition, then offset) of the
-//! same event date. Intake removes all duplicates within its horizon. Of a historical event and one that came through the
+//! same event date, and of the same entity if the stream has one. Intake removes all duplicates within its horizon. Of a historical event and one that came through the
 //! log, the latter stays, whichever came first: the historical partition sorts last.
 //!
 //! Ids that do not fit in their share of the memory limit are searched in several passes, each over the ids whose hash falls
@@ -24,6 +24,7 @@ use crate::watch::Watch;
 
 const DATE: &str = "__date";
 const ID: &str = "__id";
+const ENTITY: &str = "__entity";
 const FIRST: &str = "__first";
 const COUNT: &str = "__count";
 /// Bytes that an id costs at most during the search: the text, its entry in a table, a position, a count.
@@ -48,20 +49,25 @@ pub fn find(
     let id = source.stream.columns[key].name.clone();
     let time = source.stream.columns[source.stream.event_time].name.clone();
     let positions = [system_columns::PARTITION.to_owned(), system_columns::OFFSET.to_owned()];
+    let entity = source.stream.entity.map(|entity| source.stream.columns[entity].name.clone());
     let mut columns = vec![id.clone(), time];
+    columns.extend(entity.clone());
     columns.extend(positions);
     columns.dedup();
     let day = source.event_time().floor_div(lit(MICROS_PER_DAY)).alias(DATE);
     let (rows, _held) = source.scan(files, columns, watch)?;
     let rows = watch.stopping(rows);
     let rows = with_positions(rows.filter(column(&id).is_not_null()));
-    let rows = rows.select([day, column(&id).alias(ID), col(POSITION)]);
+    let entity = entity.map(|entity| column(&entity).alias(ENTITY));
+    let identity: Vec<Expr> = [col(DATE), col(ID)].into_iter().chain(entity.iter().map(|_| col(ENTITY))).collect();
+    let selected = [day, column(&id).alias(ID), col(POSITION)].into_iter().chain(entity);
+    let rows = rows.select(selected.collect::<Vec<_>>());
     let count: u64 = files.iter().map(|file| file.tags.rows).sum();
     let passes = count.saturating_mul(ID_BYTES).div_ceil(ids_bytes as u64).max(1);
     let mut removed: Option<DataFrame> = None;
     for pass in 0..passes {
         let rows = if passes > 1 { of_pass(rows.clone(), pass, passes) } else { rows.clone() };
-        let Some(more) = later_events(rows)? else { continue };
+        let Some(more) = later_events(rows, &identity)? else { continue };
         match &mut removed {
             Some(removed) => _ = removed.vstack_mut(&more)?,
             None => removed = Some(more),
@@ -70,16 +76,15 @@ pub fn find(
     Ok(removed)
 }
 
-/// Returns the positions of all but the first event of each id and date.
-fn later_events(rows: LazyFrame) -> Result<Option<DataFrame>, RunFailure> {
-    let repeated = rows.clone().group_by([col(DATE), col(ID)]);
+/// Returns the positions of all but the first event of each `identity`.
+fn later_events(rows: LazyFrame, identity: &[Expr]) -> Result<Option<DataFrame>, RunFailure> {
+    let repeated = rows.clone().group_by(identity);
     let repeated = repeated.agg([col(POSITION).min().alias(FIRST), len().alias(COUNT)]);
     let repeated = collect(repeated.filter(col(COUNT).gt(lit(1u32))))?;
     if repeated.height() == 0 {
         return Ok(None);
     }
-    let on = [col(DATE), col(ID)];
-    let later = rows.join(repeated.lazy(), &on, &on, JoinArgs::new(JoinType::Inner));
+    let later = rows.join(repeated.lazy(), identity, identity, JoinArgs::new(JoinType::Inner));
     Ok(Some(collect(later.filter(col(POSITION).neq(col(FIRST))).select([col(POSITION)]))?))
 }
 

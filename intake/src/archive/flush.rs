@@ -1,13 +1,15 @@
-//! Divides pending rows into commits, and each commit into files: one per event date, each in order of event time and with
-//! its ledger.
+//! Divides pending rows into commits, and each commit into files: one per event date, each in order of event time, or of the
+//! entity if the stream has one, and with its ledger.
 
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
 use lake::ArchiveTags;
 use shared::date_partition::DatePartition;
 use shared::ids::{Offset, Partition};
@@ -22,6 +24,8 @@ pub(super) struct Flush {
     pub latest_watermark: Micros,
     /// Index of the event time column.
     pub event_time: usize,
+    /// Index of the entity column: readers of one entity find its rows next to each other.
+    pub entity: Option<usize>,
     pub rows: RecordBatch,
 }
 
@@ -82,8 +86,18 @@ impl Flush {
     pub fn parts(&self) -> Result<Vec<ArchiveFileRows>, ArrowError> {
         let times = self.times();
         let mut order: Vec<u32> = (0..times.len() as u32).collect();
-        // Stable, so that equal times stay in log order; and fast where events arrived nearly in order.
-        order.sort_by_key(|row| times[*row as usize]);
+        // Stable, so that equal keys stay in log order; and fast where events arrived nearly in order.
+        match self.entity {
+            None => order.sort_by_key(|row| times[*row as usize]),
+            Some(entity) => {
+                let entities = self.rows.column(entity);
+                let converter = RowConverter::new(vec![SortField::new(entities.data_type().clone())])?;
+                let keys = converter.convert_columns(&[Arc::clone(entities)])?;
+                let day = |row: u32| Micros(times[row as usize]).day();
+                let key = |row: u32| keys.row(row as usize);
+                order.sort_by(|a, b| day(*a).cmp(&day(*b)).then_with(|| key(*a).cmp(&key(*b))));
+            }
+        }
         let date = |row: &u32| date_of(times[*row as usize]);
         order.chunk_by(|a, b| date(a) == date(b)).map(|rows| self.part(date(&rows[0]), rows)).collect()
     }

@@ -23,6 +23,7 @@ pub(super) struct PendingRows {
     partition: Partition,
     schema: SchemaRef,
     event_time: usize,
+    entity: Option<usize>,
     coalescer: BatchCoalescer,
     batches: Vec<RecordBatch>,
     from: Offset,
@@ -44,6 +45,7 @@ impl PendingRows {
             partition,
             schema,
             event_time: stream.event_time,
+            entity: stream.entity,
             coalescer,
             batches: Vec::new(),
             from,
@@ -108,6 +110,7 @@ impl PendingRows {
             to: self.to,
             latest_watermark: self.latest_watermark,
             event_time: self.event_time,
+            entity: self.entity,
             rows,
         };
         self.from = self.to;

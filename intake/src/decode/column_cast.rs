@@ -68,6 +68,10 @@ impl ColumnCast {
         };
         let mut wrong = Vec::new();
         for (index, column) in stream.columns.iter().enumerate() {
+            if Some(index) == stream.sequence() {
+                fit.sources.push(None);
+                continue;
+            }
             let source = column_of(schema, column);
             match source.map(|source| schema.field(source).data_type()) {
                 Some(found) if !takes(column, found) => {
@@ -79,6 +83,7 @@ impl ColumnCast {
                 None if Some(index) == stream.primary_key => {
                     wrong.push(format!("{}: the primary key is missing", column.name));
                 }
+                None if Some(index) == stream.entity => wrong.push(format!("{}: the entity is missing", column.name)),
                 None => fit.missing.push(column.name.clone()),
                 Some(_) => {}
             }
@@ -121,6 +126,11 @@ impl ColumnCast {
                 let missing = |_: &Column| format!("{}: the primary key may not be null", column.name);
                 rejections.add_as(column, |row| found.is_null(row), missing);
             }
+            if Some(index) == self.stream.entity {
+                let missing = |_: &Column| RejectReason::NoEntity { column }.to_string();
+                let is_missing = |row| found.is_null(row) || is_empty_text(&values, row);
+                rejections.add_as(column, is_missing, missing);
+            }
             if index == self.stream.event_time {
                 self.check_age(&values, column, &mut rejections);
             }
@@ -151,6 +161,10 @@ impl ColumnCast {
         };
         rejections.add_each(|row| times.is_valid(row) && times.value(row) < self.oldest.0, reason);
     }
+}
+
+fn is_empty_text(values: &ArrayRef, row: usize) -> bool {
+    values.as_string_view_opt().is_some_and(|texts| texts.is_valid(row) && texts.value(row).is_empty())
 }
 
 /// Rejects rows whose texts are together longer than an event may be.

@@ -128,13 +128,14 @@ impl<'a> Header<'a> {
         let names: Vec<&str> = names.into_iter().map(str::trim).collect();
         let mut columns = vec![None; names.len()];
         let mut wrong = Vec::new();
-        for (index, column) in stream.declared().iter().enumerate() {
+        for (index, column) in stream.read_columns() {
             match place_of(column, &names) {
                 Some(place) => columns[place] = Some((index, column)),
                 None if index == stream.event_time => wrong.push(format!("{}: the event time is missing", column.name)),
                 None if Some(index) == stream.primary_key => {
                     wrong.push(format!("{}: the primary key is missing", column.name));
                 }
+                None if Some(index) == stream.entity => wrong.push(format!("{}: the entity is missing", column.name)),
                 None => {}
             }
         }

@@ -41,7 +41,7 @@ impl<'a> Fields<'a> {
             top: Members::default(),
             nested: 0,
         };
-        for (index, column) in stream.declared().iter().enumerate() {
+        for (index, column) in stream.read_columns() {
             fields.top.insert(column.field().levels(), index, &mut fields.nested);
         }
         fields

@@ -31,6 +31,7 @@ mod tests;
 
 use arrow::array::RecordBatch;
 use serde::Serialize;
+use shared::entity::EntityId;
 use shared::limits::{
     BODY_VALUES_MAX, EVENT_LINE_BYTES_MAX, QUARANTINE_REQUEST_LINES_MAX, QUARANTINE_TEXT_BYTES_MAX,
     REJECTIONS_LISTED_MAX, TABLE_COLUMNS_MAX,
@@ -90,8 +91,10 @@ pub struct Decoded {
     pub unknown_fields: u64,
     /// Valid events whose time lies before 1980: probably seconds that were read as milliseconds.
     pub before_1980: u64,
-    /// Hash of each row's event id ([`crate::event_id::hash_ids`]), if the stream has one.
+    /// Hash of each row's event id ([`crate::event_id::event_hashes`]), if the stream has one.
     pub id_hashes: Option<Vec<u128>>,
+    /// Hash of each row's entity ([`crate::event_id::entity_hashes`]), if the stream has one.
+    pub entity_hashes: Option<Vec<u128>>,
 }
 
 impl Decoded {
@@ -167,6 +170,14 @@ impl DecodeError {
 /// [`Options::values_max`]. All else is a rejection of single events.
 pub fn decode(stream: &Stream, body: &[u8], options: Options) -> Result<Decoded, DecodeError> {
     decode_with(stream, body, options, true)
+}
+
+/// Decodes JSON like [`decode`], for an append to the entity `id`: an event that does not name its entity gets this one, and
+/// one that names another entity is rejected.
+pub fn decode_of_entity(stream: &Stream, body: &[u8], options: Options, id: &EntityId) -> Result<Decoded, DecodeError> {
+    let mut session = Session::new(stream, options, body.len(), true).of_entity(id);
+    framing::read(&mut session, body)?;
+    session.finish()
 }
 
 /// Reads the records of a CSV body with a header.

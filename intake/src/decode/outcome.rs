@@ -41,8 +41,11 @@ impl Outcome {
 
     /// The decoded body with its valid events.
     pub(super) fn decoded(self, stream: &Stream, rows: RecordBatch) -> Decoded {
+        let entity_hashes = event_id::entity_hashes(stream, |index| rows.column(index).as_ref());
+        let hashes = |column: usize| event_id::event_hashes(stream, rows.column(column), entity_hashes.as_deref());
         Decoded {
-            id_hashes: stream.primary_key.map(|column| event_id::hash_ids(rows.column(column))),
+            id_hashes: stream.primary_key.map(hashes),
+            entity_hashes,
             before_1980: before_1980(rows.column(stream.event_time).as_primitive()),
             rows,
             lines_read: self.lines_read,

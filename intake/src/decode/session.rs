@@ -1,5 +1,6 @@
 //! Collects a body: the columns, the rejections and the counts; one event at a time.
 
+use shared::entity::EntityId;
 use shared::explain::duration;
 use shared::stream::Stream;
 use shared::time::Micros;
@@ -27,6 +28,8 @@ pub(super) struct Session<'a> {
     fast_path: Option<FastPath>,
     /// Event times before this are too old.
     oldest: i64,
+    /// The entity of every event, if the body is for one.
+    entity: Option<Cell<'a>>,
     row: Row<'a>,
     columns: Columns,
     rows_max: usize,
@@ -47,12 +50,22 @@ impl<'a> Session<'a> {
             row: Row::new(columns, fields.nested),
             fields,
             columns: Columns::new(stream, rows_guess.min(rows_max)),
+            entity: None,
             stream,
             options,
             rows_max,
             valid: 0,
             outcome: Outcome::new(options),
         }
+    }
+
+    /// Requires every event to be of the entity `id`, which events need not name.
+    pub(super) fn of_entity(self, id: &'a EntityId) -> Session<'a> {
+        let entity = match id {
+            EntityId::Text(text) => Cell::Text(text),
+            EntityId::Integer(number) => Cell::Integer(*number),
+        };
+        Session { entity: Some(entity), ..self }
     }
 
     /// Reads the event that begins at `start` of `text`, if it is of the usual form, and returns where it ends. It counts
@@ -119,6 +132,11 @@ impl<'a> Session<'a> {
             let column = &self.stream.columns[key];
             return self.reject(line, text(), RejectReason::NoPrimaryKey { column });
         }
+        if let Some(entity) = self.stream.entity
+            && let Err(reason) = self.check_entity(entity)
+        {
+            return self.reject(line, text(), reason);
+        }
         self.outcome.lines_read += 1;
         self.valid += 1;
         if self.valid > self.rows_max {
@@ -127,6 +145,27 @@ impl<'a> Session<'a> {
         }
         self.outcome.unknown_fields += self.row.unknown_fields;
         self.columns.append(&mut self.row);
+    }
+
+    /// Checks the entity of the event that was read, and adds the one that the body is for.
+    fn check_entity(&mut self, entity: usize) -> Result<(), RejectReason<'a>> {
+        let column = &self.stream.columns[entity];
+        let (unescaped, cell) = (&self.row.unescaped, &mut self.row.cells[entity]);
+        let text = |cell: &Cell<'a>| match cell {
+            Cell::Text(text) => Some((*text).to_owned()),
+            Cell::Unescaped { start, end } => Some(unescaped[*start..*end].to_owned()),
+            _ => None,
+        };
+        match (*cell, self.entity) {
+            (Cell::Missing, Some(entity)) => *cell = entity,
+            (Cell::Missing | Cell::Null | Cell::Text(""), _) => return Err(RejectReason::NoEntity { column }),
+            (Cell::Unescaped { start, end }, _) if start == end => return Err(RejectReason::NoEntity { column }),
+            (found, Some(entity)) if found != entity && (text(&found).is_none() || text(&found) != text(&entity)) => {
+                return Err(RejectReason::OtherEntity { column });
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Counts the event `text` as rejected; lists the reason and keeps the text, while there is room.

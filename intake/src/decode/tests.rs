@@ -1,7 +1,5 @@
 //! Tests decoding: tables for the rules, properties for every body.
 
-use std::time::Duration;
-
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use proptest::prelude::*;
@@ -50,17 +48,8 @@ fn every_type() -> Stream {
         name: "every_type".parse().unwrap(),
         columns: columns.iter().map(|(name, t)| Column::new(*name, *t)).collect(),
         declared: columns.len(),
-        primary_key: None,
         event_time: 9,
-        watermark_delay: Duration::ZERO,
-        allowed_lateness: Duration::ZERO,
-        max_ahead: Duration::ZERO,
-        max_age: None,
-        idle_timeout: Duration::ZERO,
-        unknown_fields: UnknownFields::Ignore,
-        retention: None,
-        partitions: 1,
-        sql: String::new(),
+        ..crate::testing::stream("CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at')")
     }
 }
 

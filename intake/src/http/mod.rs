@@ -1,10 +1,12 @@
 //! Serves `POST /v1/events/{stream}`: reads, decompresses and decodes the body, submits the events and responds.
+//! [`entities`] serves appends to one entity.
 //!
 //! [`StreamDirectory`] and [`StreamWriter`] hide what happens to decoded events; this module does not know the log.
 
 mod body;
 mod content_type;
 mod encoding;
+mod entities;
 mod refusal;
 pub mod schemas;
 
@@ -24,14 +26,15 @@ use futures::future::BoxFuture;
 use problem::Problem;
 use serde::{Deserialize, Serialize};
 use shared::clock::{Clock, SystemClock};
+use shared::entity::EntityId;
 use shared::ids::{Offset, Partition, StreamName};
 use shared::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use shared::stream::Stream;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::decode::{Decoded, Options, Rejection};
-use crate::partition::{BodyFingerprint, IdempotencyKey, SubmitError};
+use crate::decode::{Decoded, Options, Rejection, decode_of_entity};
+use crate::partition::{BodyFingerprint, EntityAppend, IdempotencyKey, SubmitError};
 use crate::quarantine::RejectedLines;
 use body::{BodyBudget, BufferedBody};
 use content_type::ContentType;
@@ -63,6 +66,15 @@ pub trait StreamWriter: Send + Sync {
     /// # Errors
     /// The error says what was written all the same: of several partitions, one may have had no room.
     fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>>;
+
+    /// Writes events of one entity like [`StreamWriter::submit`], all or none of them, if the entity is at the expected
+    /// sequence.
+    fn append(
+        &self,
+        decoded: Decoded,
+        append: EntityAppend,
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>>;
 }
 
 /// Why not all events of a request were written.
@@ -96,13 +108,18 @@ pub struct WriteReceipt {
     pub ahead: u64,
     /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
+    /// Last sequence of the entity after the request, if it appends to one.
+    pub last_sequence: Option<u64>,
 }
 
-/// The routes of the events endpoint.
+/// The routes of the endpoints for events.
 pub fn routes(streams: Arc<dyn StreamDirectory>) -> Router {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let endpoint = EventsEndpoint { streams, bodies: BodyBudget::default(), decoders: Arc::new(Semaphore::new(cores)) };
-    Router::new().route("/v1/events/{stream}", post(receive)).with_state(endpoint)
+    Router::new()
+        .route("/v1/events/{stream}", post(receive))
+        .route("/v1/entities/{stream}/{id}/events", post(entities::append))
+        .with_state(endpoint)
 }
 
 #[derive(Clone)]
@@ -158,7 +175,7 @@ async fn receive(
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let body = endpoint.bodies.collect(request.into_body(), length).await?;
     let (mut decoded, fingerprint) =
-        endpoint.decode(Arc::clone(writer.stream()), body, (encoding, content), key.is_some()).await?;
+        endpoint.decode(Arc::clone(writer.stream()), body, (encoding, content), None, key.is_some()).await?;
     if parameters.strict && decoded.rejected() > 0 {
         return Err(refusal::rejected(&decoded));
     }
@@ -175,24 +192,32 @@ async fn receive(
     };
     // Only now: the client retries a refused request, and its rejected lines are counted then.
     writer.record_rejected(rejected_lines, unknown_fields);
-    let WriteReceipt { accepted, duplicates, late, ahead, offsets } = written;
+    let WriteReceipt { accepted, duplicates, late, ahead, offsets, .. } = written;
     let result = IngestResult { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields };
     Ok(Json(result).into_response())
 }
 
 impl EventsEndpoint {
-    /// Decompresses and decodes a body, and computes its fingerprint if wanted. Large bodies are decoded away from the
+    /// Decompresses and decodes a body, of one `entity` if given, and computes its fingerprint if wanted. Large bodies are decoded away from the
     /// threads that serve connections.
     async fn decode(
         &self,
         stream: Arc<Stream>,
         body: BufferedBody,
         (encoding, content): (Encoding, ContentType),
+        entity: Option<EntityId>,
         fingerprint: bool,
     ) -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
         let read = move |bytes: &Bytes| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
-            let decoded = content.decode(&stream, bytes, arriving_now())?;
-            Ok((decoded, fingerprint.then(|| BodyFingerprint::of(bytes))))
+            let decoded = match &entity {
+                Some(id) => decode_of_entity(&stream, bytes, arriving_now(), id)?,
+                None => content.decode(&stream, bytes, arriving_now())?,
+            };
+            let fingerprint = fingerprint.then(|| match &entity {
+                Some(id) => BodyFingerprint::of_append(id, bytes),
+                None => BodyFingerprint::of(bytes),
+            });
+            Ok((decoded, fingerprint))
         };
         let is_plain = encoding == Encoding::Identity && content != ContentType::Arrow;
         if is_plain && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {

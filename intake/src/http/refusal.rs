@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, header};
 use problem::{Code, Problem};
+use shared::entity::InvalidEntityId;
 use shared::ids::StreamName;
 use shared::limits::{BACKLOG_RETRY_AFTER_SECONDS, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 use shared::sql::suggest::in_parentheses;
@@ -62,6 +63,38 @@ pub(super) fn contradictory_table() -> Problem {
 /// 500 for a defect of the server.
 pub(super) fn internal(detail: impl Into<String>) -> Problem {
     Problem::new(Code::Internal, detail)
+}
+
+/// 400 for the id of an entity; 404 if the stream has none.
+pub(super) fn invalid_entity(error: &InvalidEntityId) -> Problem {
+    let code = match error {
+        InvalidEntityId::NoEntity(_) => Code::NoEntity,
+        InvalidEntityId::Empty | InvalidEntityId::Type { .. } => Code::InvalidParameter,
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// 400 for the condition of an append.
+pub(super) fn bad_condition(header: &str) -> Problem {
+    let detail = format!(
+        "cannot read {header}: send If-Match: \"7\" with the last sequence of the entity, If-Match: * for an entity with \
+         events, or If-None-Match: * for one without"
+    );
+    Problem::new(Code::InvalidParameter, detail)
+}
+
+/// 422: events of an append that are rejected.
+pub(super) fn rejected_append(decoded: &Decoded) -> Problem {
+    let (rejected, read) = (decoded.rejected(), decoded.lines_read);
+    let detail = format!("{rejected} of {read} events were rejected; an append accepts all or none");
+    Problem::new(Code::Rejected, detail)
+        .with("rejected", rejected)
+        .with("rejections", serde_json::json!(decoded.rejections))
+}
+
+/// The entity tag of an entity at a sequence.
+pub(super) fn sequence_tag(sequence: u64) -> String {
+    format!("\"{sequence}\"")
 }
 
 /// 429 with `Retry-After`.
@@ -139,6 +172,11 @@ impl From<SubmitError> for Problem {
             SubmitError::Exhausted(_) => Problem::new(Code::DiskFull, detail),
             SubmitError::Stopped => Problem::new(Code::Stopping, detail),
             SubmitError::KeyReused => Problem::new(Code::IdempotencyKeyReused, detail),
+            SubmitError::SequenceConflict { current, .. } => {
+                let tag = HeaderValue::try_from(sequence_tag(current)).expect("digits in quotes");
+                Problem::new(Code::SequenceConflict, detail).with("sequence", current).with_header(header::ETAG, tag)
+            }
+            SubmitError::TooManyEntities { .. } => Problem::new(Code::TooManyEntities, detail),
             SubmitError::TooLarge { .. } => Problem::new(Code::TooLarge, detail),
             SubmitError::NoPartition(_) | SubmitError::Mismatch(_) | SubmitError::Rows(_) => internal(detail),
         }

@@ -4,9 +4,10 @@ use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
 use super::IngestResult;
+use super::entities::AppendResult;
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(IngestResult)))]
+#[openapi(components(schemas(IngestResult, AppendResult)))]
 struct Schemas;
 
 /// Returns the schemas, by name.

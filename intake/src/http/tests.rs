@@ -61,9 +61,19 @@ impl StreamWriter for Recorder {
                 late: 3,
                 ahead: 0,
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
+                last_sequence: None,
             }),
         };
         Box::pin(async move { written })
+    }
+
+    fn append(
+        &self,
+        decoded: Decoded,
+        _: EntityAppend,
+        key: Option<IdempotencyKey>,
+    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
+        self.submit(decoded, key)
     }
 }
 

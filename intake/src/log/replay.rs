@@ -1,9 +1,10 @@
 //! Replays a range of the log from the segment files, with its own file descriptors, while the writer continues.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use shared::handoff::LogBatch;
-use shared::ids::Offset;
+use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::time::Micros;
 
@@ -48,18 +49,61 @@ pub(crate) fn batches(
     })
 }
 
-/// Calls `each` with only the column at `index`, for the offsets `from..to`.
-pub(crate) fn column(
+/// Calls `each` with only the columns at `indexes`, for the offsets `from..to`.
+pub(crate) fn columns(
     store: &SegmentStore,
-    index: usize,
+    indexes: &[usize],
     from: Offset,
     to: Offset,
-    each: &mut dyn FnMut(ArrayRef),
+    each: &mut dyn FnMut(&[ArrayRef]),
+) -> Result<(), LogError> {
+    frames(store, from, to, &mut |frame, reader| {
+        let (skip, take) = overlap(frame, from, to);
+        let column = |index: &usize| -> Result<ArrayRef, LogError> {
+            let column = reader.decode_column(*index, frame.rows(), frame.message(), &frame.body())?;
+            Ok(column.slice(skip, take))
+        };
+        each(&indexes.iter().map(column).collect::<Result<Vec<_>, _>>()?);
+        Ok(())
+    })
+}
+
+/// Rows of one frame that were looked for.
+#[derive(Debug)]
+pub struct MatchingRows {
+    pub partition: Partition,
+    /// When they were accepted.
+    pub arrived_at: Micros,
+    /// With the log schema.
+    pub rows: RecordBatch,
+    /// The offset of each.
+    pub offsets: Vec<Offset>,
+}
+
+/// Calls `each` with the rows of the offsets `from..to` for which the predicate holds of the column at its index. Other
+/// columns are decoded only of frames with such rows.
+pub(crate) fn matching(
+    store: &SegmentStore,
+    from: Offset,
+    to: Offset,
+    (index, is_match): (usize, &dyn Fn(&ArrayRef) -> BooleanArray),
+    each: &mut dyn FnMut(MatchingRows),
 ) -> Result<(), LogError> {
     frames(store, from, to, &mut |frame, columns| {
         let (skip, take) = overlap(frame, from, to);
         let column = columns.decode_column(index, frame.rows(), frame.message(), &frame.body())?;
-        each(column.slice(skip, take));
+        let mask = is_match(&column.slice(skip, take));
+        if mask.true_count() == 0 {
+            return Ok(());
+        }
+        let rows = columns.decode(frame.rows(), frame.message(), &frame.body())?;
+        let first = frame.header.first_offset().0 + skip as u64;
+        each(MatchingRows {
+            partition: store.partition,
+            arrived_at: frame.header.arrived_at,
+            rows: filter_record_batch(&rows.slice(skip, take), &mask)?,
+            offsets: mask.values().set_indices().map(|row| Offset(first + row as u64)).collect(),
+        });
         Ok(())
     })
 }

@@ -15,6 +15,7 @@ pub(crate) fn stream() -> Stream {
         allowed_lateness: Duration::from_micros(10),
         max_ahead: Duration::from_micros(1_000),
         max_age: None,
+        entity: None,
         idle_timeout: Duration::from_secs(60),
         ..crate::testing::stream(
             "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT, text STRING, price DECIMAL(20, 2),

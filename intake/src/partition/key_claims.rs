@@ -14,7 +14,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use xxhash_rust::xxh3::xxh3_128;
+use shared::entity::EntityId;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::event_id::hash_entity;
 
 /// XXH3-128 of a request's decompressed body: equal for the same body, however it was encoded. It is not cryptographic:
 /// it detects mistakes, not forgeries.
@@ -25,6 +28,14 @@ impl BodyFingerprint {
     /// The fingerprint of a decompressed body.
     pub fn of(body: &[u8]) -> BodyFingerprint {
         BodyFingerprint(xxh3_128(body))
+    }
+
+    /// The fingerprint of a body that is appended to an entity: the same events for another entity are another request.
+    pub fn of_append(id: &EntityId, body: &[u8]) -> BodyFingerprint {
+        let mut hasher = Xxh3::new();
+        hasher.update(&hash_entity(id).to_le_bytes());
+        hasher.update(body);
+        BodyFingerprint(hasher.digest128())
     }
 }
 

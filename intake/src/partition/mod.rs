@@ -2,10 +2,11 @@
 //! result durable.
 //!
 //! Reading order: a [`submission`] enters through [`queue`]; [`key_claims`] decides first whether its idempotency key may
-//! be used; [`sequence`] decides the rest, with [`dedup`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
+//! be used; [`sequence`] decides the rest, with [`dedup`], [`entities`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
 //! is the thread; [`key_files`] keeps keys that the log no longer has; [`PartitionLog`] is the interface.
 
 mod dedup;
+mod entities;
 mod group;
 mod key_claims;
 mod key_files;
@@ -19,11 +20,15 @@ mod submission;
 mod watermark;
 mod writer;
 
+#[cfg(all(test, feature = "fail-points"))]
+mod entity_tests;
 #[cfg(test)]
 mod tests;
 
+pub use entities::EntityTable;
+pub(crate) use entities::stored_sequences;
 pub use key_claims::{BodyFingerprint, IdempotencyKey, KeyClaim, KeyClaims};
 pub use keys::KeyRetention;
 pub use partition_log::PartitionLog;
 pub use settings::PartitionSettings;
-pub use submission::{PartitionReceipt, Submission, SubmitError};
+pub use submission::{EntityAppend, ExpectedSequence, PartitionReceipt, Submission, SubmitError, SubmittedEntities};

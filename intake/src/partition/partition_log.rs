@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use arrow::array::{ArrayRef, BooleanArray};
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::PartitionStatus;
@@ -16,6 +17,7 @@ use shared::time::Micros;
 use shared::vital::Vitals;
 use tokio::sync::oneshot;
 
+use super::entities::{EntityTable, stored_sequences};
 use super::key_claims::KeyClaims;
 use super::key_files::KeyFiles;
 use super::keys::{FrameMeta, KeyMemory};
@@ -24,7 +26,8 @@ use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
 use super::submission::{Submission, SubmitError};
 use super::writer::Writer;
-use crate::log::{self, LogError, SegmentStore, Totals};
+use crate::event_id::{event_hashes, hash_ids};
+use crate::log::{self, LogError, MatchingRows, SegmentStore, Totals};
 
 /// One partition's log and its writer.
 pub struct PartitionLog {
@@ -33,6 +36,8 @@ pub struct PartitionLog {
     store: Arc<SegmentStore>,
     queue: Arc<WriterQueue>,
     live: Arc<Mutex<LiveFigures>>,
+    /// `None` without an entity.
+    entities: Option<Arc<EntityTable>>,
     state: Mutex<WriterState>,
     vitals: Vitals,
 }
@@ -98,9 +103,8 @@ impl PartitionLog {
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
         let mut sequencer = Sequencer::new(partition, &stream, &settings, keys, totals, ids_from);
-        if let Some(primary_key) = stream.primary_key {
-            log::column(&store, primary_key, ids_from, head, &mut |ids| sequencer.restore(&ids))?;
-        }
+        restore(&store, &stream, (ids_from, head), &mut sequencer)?;
+        let entities = sequencer.entity_table().cloned();
         let last_arrived_at = opened.last_arrived_at;
         let live = Arc::new(Mutex::new(LiveFigures { totals, last_arrived_at }));
         let queue = Arc::new(WriterQueue::new(settings.queue_bytes_max));
@@ -120,7 +124,7 @@ impl PartitionLog {
             name: format!("log-{}-{partition}", stream.name),
         };
         let state = Mutex::new(WriterState::Idle(Box::new(writer)));
-        Ok(PartitionLog { stream, partition, store, queue, live, state, vitals: vitals.clone() })
+        Ok(PartitionLog { stream, partition, store, queue, live, entities, state, vitals: vitals.clone() })
     }
 
     /// Pushes everything after the present head to `sink` before it is acknowledged: the sink holds figures that a client
@@ -204,7 +208,7 @@ impl PartitionLog {
     /// Submits into reserved room.
     pub(crate) fn submit(&self, reservation: Reservation<'_>, submission: Submission) -> Result<(), SubmitError> {
         let item = QueueItem::Submission { submission, bytes: reservation.bytes };
-        self.queue.push(item).map_err(|_| SubmitError::Stopped)?;
+        self.queue.push(item)?;
         // The room is in use now; the writer returns it.
         std::mem::forget(reservation);
         Ok(())
@@ -217,6 +221,11 @@ impl PartitionLog {
         self.queue.push(QueueItem::Cut { view: view.clone(), reply }).ok().map(|()| point)
     }
 
+    /// The last sequences of the entities; `None` if the stream has no entity.
+    pub fn entities(&self) -> Option<&Arc<EntityTable>> {
+        self.entities.as_ref()
+    }
+
     /// The oldest offset in the log and the first that is not durable.
     pub fn range(&self) -> (Offset, Offset) {
         let head = self.store.head();
@@ -226,6 +235,19 @@ impl PartitionLog {
     /// Calls `each` with the durable batches of `from..to`, in order, the first and the last sliced to fit. Blocking.
     pub fn replay(&self, from: Offset, to: Offset, each: &mut dyn FnMut(LogBatch)) -> Result<(), LogError> {
         log::batches(&self.store, from, to, each)
+    }
+
+    /// Calls `each` with the durable rows of `from..to` for which `is_match` holds of the column at `index`, in order.
+    /// Blocking.
+    pub fn replay_where(
+        &self,
+        from: Offset,
+        to: Offset,
+        index: usize,
+        is_match: &dyn Fn(&ArrayRef) -> BooleanArray,
+        each: &mut dyn FnMut(MatchingRows),
+    ) -> Result<(), LogError> {
+        log::matching(&self.store, from, to, (index, is_match), each)
     }
 
     /// Keeps the log for `reader` until it releases.
@@ -294,6 +316,28 @@ impl PartitionLog {
             let _ = thread.join();
         }
     }
+}
+
+/// Restores what the log holds of ids, from `ids_from` on, and of sequences.
+fn restore(
+    store: &SegmentStore,
+    stream: &Stream,
+    (ids_from, head): (Offset, Offset),
+    sequencer: &mut Sequencer,
+) -> Result<(), LogError> {
+    if let Some(primary_key) = stream.primary_key {
+        let columns: Vec<usize> = [primary_key].into_iter().chain(stream.entity).collect();
+        log::columns(store, &columns, ids_from, head, &mut |columns| {
+            let entities = columns.get(1).map(|entities| hash_ids(entities));
+            sequencer.restore(&event_hashes(stream, &columns[0], entities.as_deref()));
+        })?;
+    }
+    if let (Some(table), Some((entity, sequence))) = (sequencer.entity_table(), stream.entity.zip(stream.sequence())) {
+        log::columns(store, &[entity, sequence], store.start(), head, &mut |columns| {
+            table.restore(stored_sequences(&columns[0], &columns[1]));
+        })?;
+    }
+    Ok(())
 }
 
 impl Drop for PartitionLog {

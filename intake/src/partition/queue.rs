@@ -94,11 +94,11 @@ impl WriterQueue {
         self.state.lock().bytes -= bytes;
     }
 
-    /// Adds an item, a submission into its reserved room. Returns the item if the queue is closed.
-    pub fn push(&self, item: QueueItem) -> Result<(), QueueItem> {
+    /// Adds an item, a submission into its reserved room. Drops it if the queue is closed.
+    pub fn push(&self, item: QueueItem) -> Result<(), SubmitError> {
         let mut state = self.state.lock();
         if !state.open {
-            return Err(item);
+            return Err(SubmitError::Stopped);
         }
         state.items.push_back(item);
         drop(state);

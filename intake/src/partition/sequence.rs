@@ -1,11 +1,12 @@
-//! Decides the order and the verdict of events: idempotency, dedup, watermark and offset, one submission at a time.
+//! Decides the order and the verdict of events: idempotency, expected sequence, dedup, sequence, watermark and offset, one
+//! submission at a time.
 //!
 //! The result is a pure function of the submissions, their arrival times and the events accepted before: a replay gives
 //! the same verdicts.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -15,12 +16,12 @@ use shared::stream::Stream;
 use shared::time::Micros;
 
 use super::dedup::DedupWindow;
+use super::entities::{EntitySequences, EntityTable};
 use super::key_claims::KeyClaim;
 use super::keys::{KeyMemory, KeyRecord};
 use super::settings::PartitionSettings;
-use super::submission::PartitionReceipt;
+use super::submission::{PartitionReceipt, Submission, SubmitError, SubmittedEntities};
 use super::watermark::WatermarkRules;
-use crate::event_id::hash_ids;
 use crate::log::Totals;
 
 /// A submission with its receipt, ready to be written.
@@ -38,6 +39,8 @@ pub(crate) struct Sequencer {
     partition: Partition,
     schema: SchemaRef,
     event_time: usize,
+    /// Index of the column `_sequence`, and the last sequences; `None` without an entity.
+    entities: Option<(usize, EntitySequences)>,
     rules: WatermarkRules,
     /// `None` without a primary key.
     dedup: Option<DedupWindow>,
@@ -61,6 +64,7 @@ impl Sequencer {
             partition,
             schema: stream.log_schema(),
             event_time: stream.event_time,
+            entities: stream.sequence().map(|column| (column, EntitySequences::new(settings.entities_max))),
             rules: WatermarkRules::of(stream),
             dedup: stream.primary_key.map(|_| DedupWindow::new(settings.dedup_horizon_events, ids_from)),
             keys,
@@ -69,11 +73,16 @@ impl Sequencer {
         }
     }
 
-    /// Remembers the ids of events that are in the log already; `ids` is a column of the primary key.
-    pub fn restore(&mut self, ids: &dyn Array) {
+    /// Remembers the ids of events that are in the log already, by [`crate::event_id::event_hashes`].
+    pub fn restore(&mut self, ids: &[u128]) {
         if let Some(dedup) = &mut self.dedup {
-            dedup.restore_all(&hash_ids(ids));
+            dedup.restore_all(ids);
         }
+    }
+
+    /// The last sequences of the entities, over durable events; `None` without an entity.
+    pub fn entity_table(&self) -> Option<&Arc<EntityTable>> {
+        self.entities.as_ref().map(|(_, entities)| entities.table())
     }
 
     /// Totals after everything sequenced, durable or not.
@@ -86,29 +95,35 @@ impl Sequencer {
         &mut self.keys
     }
 
-    /// Sequences one submission that arrived at `arrived_at`.
+    /// Sequences one submission that arrived at `arrived_at`, whose `key` it takes. The inner error refuses this submission
+    /// alone, and changes nothing.
     pub fn sequence(
         &mut self,
-        rows: RecordBatch,
-        ids: Option<&[u128]>,
-        claim: Option<Arc<KeyClaim>>,
+        submission: &mut Submission,
         arrived_at: Micros,
-    ) -> Result<SequencedSubmission, ArrowError> {
+    ) -> Result<Result<SequencedSubmission, SubmitError>, ArrowError> {
+        let claim: Option<Arc<KeyClaim>> = submission.key.take();
         if let Some(receipt) = claim.as_ref().and_then(|claim| self.keys.receipt(claim, arrived_at)) {
-            return Ok(SequencedSubmission { receipt, ..SequencedSubmission::default() });
+            return Ok(Ok(SequencedSubmission { receipt, ..SequencedSubmission::default() }));
         }
-        let submitted = rows.num_rows();
-        let rows = self.drop_duplicates(rows, ids)?;
+        // Before anything changes: a refused append leaves no trace, and its key is free.
+        if let Err(refusal) = self.check_entities(submission.entities.as_ref()) {
+            return Ok(Err(refusal));
+        }
+        let is_new = self.new_rows(submission.id_hashes.as_deref());
+        let submitted = submission.rows.num_rows();
+        let rows = self.accepted_rows(submission, is_new.as_ref())?;
         let duplicates = (submitted - rows.num_rows()) as u64;
         let mut receipt = PartitionReceipt { duplicates, ..PartitionReceipt::default() };
         self.totals.duplicates += duplicates;
         let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
+        receipt.last_sequence = self.last_sequence(submission.entities.as_ref());
         let key = claim.map(|claim| {
             let (key, body) = (Arc::clone(claim.key()), claim.body());
             let number = Some(self.keys.remember(claim, receipt, arrived_at));
             KeyRecord { key, body, number, receipt }
         });
-        Ok(SequencedSubmission { receipt, rows, key })
+        Ok(Ok(SequencedSubmission { receipt, rows, key }))
     }
 
     /// Keeps the changes of the group, which arrived at `arrived_at`: it was written.
@@ -117,6 +132,9 @@ impl Sequencer {
         self.keys.commit(arrived_at);
         if let Some(dedup) = &mut self.dedup {
             dedup.commit();
+        }
+        if let Some((_, entities)) = &mut self.entities {
+            entities.commit();
         }
     }
 
@@ -127,15 +145,55 @@ impl Sequencer {
         if let Some(dedup) = &mut self.dedup {
             dedup.rollback();
         }
+        if let Some((_, entities)) = &mut self.entities {
+            entities.rollback();
+        }
     }
 
-    fn drop_duplicates(&mut self, rows: RecordBatch, ids: Option<&[u128]>) -> Result<RecordBatch, ArrowError> {
-        let (Some(dedup), Some(ids)) = (&mut self.dedup, ids) else { return Ok(rows) };
-        let is_new = BooleanArray::new(dedup.admit_all(ids), None);
-        if is_new.true_count() == rows.num_rows() {
-            return Ok(rows);
+    fn check_entities(&self, submitted: Option<&SubmittedEntities>) -> Result<(), SubmitError> {
+        let (Some((_, entities)), Some(submitted)) = (&self.entities, submitted) else { return Ok(()) };
+        if let Some(expected) = submitted.append.and_then(|append| append.expected) {
+            entities.expect(submitted.hashes[0], expected)?;
         }
-        filter_record_batch(&rows, &is_new)
+        entities.check_room(&submitted.hashes)
+    }
+
+    fn last_sequence(&self, submitted: Option<&SubmittedEntities>) -> Option<u64> {
+        let (_, entities) = self.entities.as_ref()?;
+        let SubmittedEntities { hashes, append } = submitted?;
+        append.and(hashes.first()).map(|entity| entities.last(*entity))
+    }
+
+    /// Which rows are not duplicates; `None`: all of them.
+    fn new_rows(&mut self, ids: Option<&[u128]>) -> Option<BooleanArray> {
+        let (dedup, ids) = (self.dedup.as_mut()?, ids?);
+        let is_new = BooleanArray::new(dedup.admit_all(ids), None);
+        (is_new.true_count() < ids.len()).then_some(is_new)
+    }
+
+    /// The rows that are not duplicates, with their sequences.
+    fn accepted_rows(
+        &mut self,
+        submission: &Submission,
+        is_new: Option<&BooleanArray>,
+    ) -> Result<RecordBatch, ArrowError> {
+        let rows = match is_new {
+            Some(is_new) => filter_record_batch(&submission.rows, is_new)?,
+            None => submission.rows.clone(),
+        };
+        let (Some((column, entities)), Some(submitted)) = (&mut self.entities, &submission.entities) else {
+            return Ok(rows);
+        };
+        let sequences = match is_new {
+            Some(is_new) => {
+                let accepted = submitted.hashes.iter().zip(is_new.values()).filter(|(_, is_new)| *is_new);
+                entities.assign(&accepted.map(|(entity, _)| *entity).collect::<Vec<_>>())
+            }
+            None => entities.assign(&submitted.hashes),
+        };
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        columns[*column] = Arc::new(sequences);
+        RecordBatch::try_new(rows.schema(), columns)
     }
 
     /// Gives the rows their offsets and the watermark before each: the record from which lateness is judged (I3).

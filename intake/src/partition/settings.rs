@@ -21,6 +21,8 @@ pub struct PartitionSettings {
     pub lateness: LatenessSettings,
     /// Accepted events whose ids are remembered, counted back from the newest. Less than 2^31.
     pub dedup_horizon_events: u64,
+    /// Entities that a partition may have.
+    pub entities_max: usize,
     /// How long idempotency keys are remembered.
     pub idempotency: KeyRetention,
     /// Event bytes that may wait for the writer.
@@ -40,6 +42,7 @@ impl Default for PartitionSettings {
             begins: Arc::default(),
             lateness: LatenessSettings::default(),
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
+            entities_max: limits::ENTITIES_MAX,
             idempotency: KeyRetention::default(),
             queue_bytes_max: limits::WRITER_QUEUE_BYTES_MAX,
             group_bytes_max: limits::GROUP_COMMIT_BYTES_MAX,

@@ -21,11 +21,38 @@ pub struct Submission {
     pub rows: RecordBatch,
     /// [`crate::event_id::hash_ids`] of the primary key's column; `None` exactly if the stream has no primary key.
     pub id_hashes: Option<Vec<u128>>,
+    /// The entity of each event; `None` exactly if the stream has no entity.
+    pub entities: Option<SubmittedEntities>,
     /// The request's idempotency key: a retry gets the first receipt again and writes nothing.
     pub key: Option<Arc<KeyClaim>>,
     /// Receives the receipt when the events are durable, or the reason why they are not. Dropped without a value only if
     /// the process dies.
     pub reply: oneshot::Sender<Result<PartitionReceipt, SubmitError>>,
+}
+
+/// The entities of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmittedEntities {
+    /// [`crate::event_id::entity_hashes`].
+    pub hashes: Vec<u128>,
+    /// Set if the request appends to one entity: all events are of it, and there is at least one.
+    pub append: Option<EntityAppend>,
+}
+
+/// A request to append events to one entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EntityAppend {
+    /// The condition under which it appends; `None`: in any case.
+    pub expected: Option<ExpectedSequence>,
+}
+
+/// The last sequence of an entity that an append expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedSequence {
+    /// Exactly this one; 0: the entity has no events.
+    Exactly(u64),
+    /// Any but 0.
+    Any,
 }
 
 /// What one partition did with a submission.
@@ -42,6 +69,9 @@ pub struct PartitionReceipt {
     pub first_offset: Option<Offset>,
     /// Offset after the last accepted event; `None` if nothing was accepted.
     pub end_offset: Option<Offset>,
+    /// Last sequence of the entity after the submission, if it appends to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sequence: Option<u64>,
 }
 
 /// Why events were not written, or are not acknowledged.
@@ -65,6 +95,14 @@ pub enum SubmitError {
     /// The idempotency key was used with another body; nothing was written (422).
     #[error("the Idempotency-Key was used with another body; send a new key, or the same body for a retry")]
     KeyReused,
+    /// The entity is at another sequence than the append expects; nothing was written (412).
+    #[error("{}", conflict(.expected, *.current))]
+    SequenceConflict { expected: ExpectedSequence, current: u64 },
+    /// A partition can have no more entities; nothing was written (507).
+    #[error(
+        "a partition of the stream has its {max} entities (entities_max); events of known entities are still accepted"
+    )]
+    TooManyEntities { max: usize },
     /// Larger than any submission may be (413).
     #[error("the request holds {bytes} bytes of events for one partition; at most {max} are possible")]
     TooLarge { bytes: usize, max: usize },
@@ -75,6 +113,18 @@ pub enum SubmitError {
     Mismatch(String),
     #[error("the events could not be divided among the partitions: {0}")]
     Rows(String),
+}
+
+fn conflict(expected: &ExpectedSequence, current: u64) -> String {
+    match expected {
+        ExpectedSequence::Any => "the entity has no events yet".to_owned(),
+        ExpectedSequence::Exactly(0) => {
+            format!("the entity has events already: its last sequence is {current}; read it and decide again")
+        }
+        ExpectedSequence::Exactly(expected) => {
+            format!("the last sequence of the entity is {current}, not {expected}; read it and decide again")
+        }
+    }
 }
 
 fn behind(Backlog { reader, bytes, bytes_max }: &Backlog) -> String {
@@ -107,10 +157,22 @@ impl Submission {
             (Some(ids), Some(_)) if ids.len() == self.rows.num_rows() => {}
             _ => return mismatch("one id hash per row is needed, and none without a primary key".to_owned()),
         }
+        match (&self.entities, stream.entity) {
+            (None, None) => {}
+            (Some(entities), Some(_)) if entities.is_for(self.rows.num_rows()) => {}
+            _ => return mismatch("one entity hash per row is needed, and none without an entity".to_owned()),
+        }
         let bytes = row_bytes(&self.rows);
         match bytes {
             0..=SUBMISSION_BYTES_MAX => Ok(bytes),
             _ => Err(SubmitError::TooLarge { bytes, max: SUBMISSION_BYTES_MAX }),
         }
+    }
+}
+
+impl SubmittedEntities {
+    fn is_for(&self, rows: usize) -> bool {
+        let is_one = || rows > 0 && self.hashes.iter().all(|hash| *hash == self.hashes[0]);
+        self.hashes.len() == rows && (self.append.is_none() || is_one())
     }
 }

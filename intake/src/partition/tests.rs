@@ -96,7 +96,7 @@ fn submission(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>
     let id_hashes = Some(hash_ids(rows.column(0)));
     let key = key.map(|key| IdempotencyKey { key: key.to_owned(), body: BodyFingerprint::of(b"the body") });
     let key = key.map(|key| log.claims.claim(&key).expect("the same body"));
-    (Submission { rows, id_hashes, key, reply }, answer)
+    (Submission { rows, id_hashes, entities: None, key, reply }, answer)
 }
 
 fn submit(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>) -> Receiver {
@@ -114,7 +114,7 @@ fn answer(accepted: u64, duplicates: u64, first: u64) -> PartitionReceipt {
         0 => (None, None),
         _ => (Some(Offset(first)), Some(Offset(first + accepted))),
     };
-    PartitionReceipt { accepted, duplicates, late: 0, ahead: 0, first_offset, end_offset }
+    PartitionReceipt { accepted, duplicates, first_offset, end_offset, ..PartitionReceipt::default() }
 }
 
 /// A model of a partition, made of lists.

@@ -68,7 +68,7 @@ impl Drop for RefuseOnEnd {
     }
 }
 
-type Reply = (oneshot::Sender<Result<PartitionReceipt, SubmitError>>, PartitionReceipt);
+type Reply = (oneshot::Sender<Result<PartitionReceipt, SubmitError>>, Result<PartitionReceipt, SubmitError>);
 
 impl Writer {
     /// Works until the queue is closed and empty.
@@ -139,11 +139,16 @@ impl Writer {
         for item in items {
             match item {
                 QueueItem::Cut { view, reply } => group.cut(PendingCut { view, reply, at: self.sequencer.totals() }),
-                QueueItem::Submission { submission: s, .. } => {
-                    let sequenced = self.sequencer.sequence(s.rows, s.id_hashes.as_deref(), s.key, arrived_at);
-                    let sequenced = sequenced.map_err(|e| WriterExit::Fatal(format!("cannot sequence events: {e}")))?;
-                    replies.push((s.reply, sequenced.receipt));
-                    group.add(sequenced, self.sequencer.totals());
+                QueueItem::Submission { submission: mut s, .. } => {
+                    let sequenced = self.sequencer.sequence(&mut s, arrived_at);
+                    match sequenced.map_err(|e| WriterExit::Fatal(format!("cannot sequence events: {e}")))? {
+                        Ok(sequenced) => {
+                            replies.push((s.reply, Ok(sequenced.receipt)));
+                            group.add(sequenced, self.sequencer.totals());
+                        }
+                        // It may have met a sequence that is not durable yet, so it waits for the group, too.
+                        Err(refusal) => replies.push((s.reply, Err(refusal))),
+                    }
                 }
             }
         }
@@ -152,9 +157,9 @@ impl Writer {
             Ok(batches) => {
                 IntakePoint::Acknowledge.reach();
                 // I1: the group is durable; only now are its events acknowledged.
-                for (reply, receipt) in replies {
+                for (reply, verdict) in replies {
                     // The client may have disconnected; the events are in the log all the same.
-                    let _ = reply.send(Ok(receipt));
+                    let _ = reply.send(verdict);
                 }
                 IntakePoint::HandOver.reach();
                 self.push_all(parts, batches)

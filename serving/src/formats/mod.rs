@@ -4,7 +4,7 @@
 //! [`parquet`] and [`arrow_stream`] write one format each, [`json_events`] the events of a stream.
 
 pub mod arrow_stream;
-mod cells;
+pub(crate) mod cells;
 pub mod csv;
 mod flat;
 pub mod json;

@@ -1,11 +1,13 @@
 //! Implements the HTTP endpoints: reading views, steering runs, watching streams, health. Handlers only translate.
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
-//! [`live`] changes as events. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch
-//! layer and intake. [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins. [`health`]
+//! [`live`] changes as events. [`entities`] returns states of entities, [`entity_events`] their events. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch
+//! layer and intake. [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it serves. [`health`]
 //! serves probes and metrics, [`refusal`] chooses the problem for each error.
 
 pub(crate) mod drift;
+pub(crate) mod entities;
+pub(crate) mod entity_events;
 pub(crate) mod health;
 pub(crate) mod hosts;
 pub(crate) mod live;
@@ -14,6 +16,7 @@ pub(crate) mod parameters;
 pub(crate) mod ranges;
 pub(crate) mod refusal;
 pub(crate) mod response_cache;
+pub(crate) mod roles;
 pub(crate) mod rows;
 pub(crate) mod runs;
 pub mod schemas;
@@ -31,6 +34,7 @@ use shared::clock::SystemClock;
 
 pub use self::hosts::{Hosts, WrongHost};
 pub use self::origins::{Origins, WrongOrigin};
+pub use self::roles::{InvalidRoles, Roles};
 
 /// Decides which requests are admitted before any endpoint sees them.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ pub struct Perimeter {
     pub hosts: Hosts,
     /// The pages that may read and change something.
     pub origins: Origins,
+    /// The sides that this process serves.
+    pub roles: Roles,
     /// Gives requests their ids, and records them.
     pub trail: Trail,
 }
@@ -54,7 +60,7 @@ impl Perimeter {
     /// Joins the parts. Nothing is recorded.
     pub fn new(guard: Guard, hosts: Hosts, origins: Origins) -> Perimeter {
         let trail = Trail { clock: Arc::new(SystemClock), audit: None };
-        Perimeter { guard: Arc::new(guard), hosts, origins, trail }
+        Perimeter { guard: Arc::new(guard), hosts, origins, roles: Roles::default(), trail }
     }
 }
 

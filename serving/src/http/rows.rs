@@ -167,7 +167,7 @@ async fn outcome(
 
 /// Returns true if the query may run on the request's own thread: it is small and evaluates no expression. Polars does not
 /// evaluate on a thread that drives async tasks.
-fn runs_inline(query: &BoundQuery, pinned: &ViewPin) -> bool {
+pub(super) fn runs_inline(query: &BoundQuery, pinned: &ViewPin) -> bool {
     let view = pinned.published.view.as_ref();
     let composed = view.measures.iter().any(|m| m.expression.as_column().is_none());
     let Query { permitted, filter, row_filter, .. } = &query.request;

@@ -180,7 +180,7 @@ fn range(uri: &Uri) -> Result<ListRange, Problem> {
     Ok(ListRange { limit, cursor })
 }
 
-fn problem(state: &ServingState, error: StreamError) -> Problem {
+pub(super) fn problem(state: &ServingState, error: StreamError) -> Problem {
     let detail = error.to_string();
     match error {
         StreamError::UnknownStream(name) => {

@@ -25,7 +25,7 @@ const STYLES: [(&str, &str); 6] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
 ];
-const SCRIPTS: [(&str, &str); 20] = [
+const SCRIPTS: [(&str, &str); 21] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/fetch_json.js", include_str!("../../assets/fetch_json.js")),
@@ -45,6 +45,7 @@ const SCRIPTS: [(&str, &str); 20] = [
     ("/assets/confirm_button.js", include_str!("../../assets/confirm_button.js")),
     ("/assets/compare.js", include_str!("../../assets/compare.js")),
     ("/assets/batch.js", include_str!("../../assets/batch.js")),
+    ("/assets/entity.js", include_str!("../../assets/entity.js")),
     ("/assets/streams.js", include_str!("../../assets/streams.js")),
 ];
 const ICON: &str = include_str!("../../assets/icon.svg");

@@ -2,13 +2,14 @@
 //!
 //! A page is a skeleton; its script uses the same endpoints as every client. Nothing is loaded from elsewhere, and the
 //! headers forbid it. [`base`] holds what all pages share, [`assets`] their files; [`overview`], [`view`], [`compare`],
-//! [`batch`], [`streams`] and [`login`] are one page each.
+//! [`batch`], [`streams`], [`entity`] and [`login`] are one page each.
 
 mod assets;
 mod base;
 mod batch;
 mod charted;
 mod compare;
+mod entity;
 pub mod login;
 mod overview;
 mod streams;
@@ -29,5 +30,6 @@ pub fn routes() -> Router<ServingState> {
         .route("/compare/{view}", get(compare::render))
         .route("/batch", get(batch::render))
         .route("/streams", get(streams::render))
+        .route("/entity/{stream}/{id}", get(entity::render))
         .merge(assets::routes())
 }

@@ -26,9 +26,11 @@ use shared::control::{
     RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams, VacuumReport,
 };
 use shared::date_partition::DatePartition;
+use shared::entity::EntityId;
+use shared::entity_reader::{EntityEvents, EntityReader, EventSelection};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::ids::{Offset, Partition, ViewName};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::block::Part;
@@ -52,6 +54,32 @@ use shared::view::{Precision, View};
 use shared::vital::Vitals;
 use shared::window::{PaneStart, Window};
 use tower::ServiceExt;
+
+/// The streams of this world have no entities.
+struct NoEntities;
+
+impl EntityReader for NoEntities {
+    fn stream(&self, _: &str) -> Option<Arc<Stream>> {
+        None
+    }
+
+    fn last_sequence(&self, _: &StreamName, _: &EntityId) -> u64 {
+        0
+    }
+
+    fn beyond<'a>(&'a self, _: &'a StreamName, _: &'a EntityId, _: u64) -> BoxFuture<'a, Option<u64>> {
+        Box::pin(async { None })
+    }
+
+    fn events<'a>(
+        &'a self,
+        _: &'a StreamName,
+        _: &'a EntityId,
+        _: EventSelection,
+    ) -> BoxFuture<'a, Result<EntityEvents, HandoffError>> {
+        Box::pin(async { Err(HandoffError("no entities".to_owned())) })
+    }
+}
 
 pub const P0: Partition = Partition(0);
 
@@ -529,6 +557,7 @@ impl World {
                 past: Arc::new(FakePast),
                 runs: Arc::clone(&self.runs) as _,
                 streams: Arc::clone(&self.streams) as _,
+                entities: Arc::new(NoEntities),
                 admission: Arc::clone(&self.admission),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),

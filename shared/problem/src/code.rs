@@ -83,6 +83,8 @@ codes! {
     MissingScope, "missing_scope", FORBIDDEN, "Not permitted";
     /// The view, or the version, has no comparison.
     NoComparison, "no_comparison", NOT_FOUND, "Not found";
+    /// The stream has no entity.
+    NoEntity, "no_entity", NOT_FOUND, "Not found";
     /// `Accept` names no format that the server writes.
     NotAcceptable, "not_acceptable", NOT_ACCEPTABLE, "Not acceptable";
     /// The view cannot compute such a query.
@@ -99,6 +101,8 @@ codes! {
     Rejected, "rejected", UNPROCESSABLE_ENTITY, "Events rejected";
     /// The row filter of the principal cannot be applied.
     RowFilter, "row_filter", FORBIDDEN, "Row filter not applicable";
+    /// The entity is at another sequence than the append expects.
+    SequenceConflict, "sequence_conflict", PRECONDITION_FAILED, "Sequence conflict";
     /// The speed layer cannot respond.
     SpeedUnavailable, "speed_unavailable", SERVICE_UNAVAILABLE, "Service unavailable";
     /// The body arrived too slowly.
@@ -109,12 +113,16 @@ codes! {
     TooLarge, "too_large", PAYLOAD_TOO_LARGE, "Too large";
     /// The limit on connections is reached.
     TooManyConnections, "too_many_connections", SERVICE_UNAVAILABLE, "Too many connections";
+    /// The limit on entities of a partition is reached.
+    TooManyEntities, "too_many_entities", INSUFFICIENT_STORAGE, "Too many entities";
     /// The limit on live queries or their subscribers is reached.
     TooManyLiveAnswers, "too_many_live_answers", SERVICE_UNAVAILABLE, "Too many live queries";
     /// The query queue is full.
     TooManyQueries, "too_many_queries", TOO_MANY_REQUESTS, "Too many queries";
     /// Clients do not read the responses being sent.
     TooManyResponses, "too_many_responses", SERVICE_UNAVAILABLE, "Too many responses";
+    /// The entity has no events, or had none then.
+    UnknownEntity, "unknown_entity", NOT_FOUND, "Not found";
     /// `Host` is not a name of this server.
     UnknownHost, "unknown_host", MISDIRECTED_REQUEST, "Unknown host";
     /// The endpoint does not have the parameter.
@@ -137,6 +145,8 @@ codes! {
     UriTooLong, "uri_too_long", URI_TOO_LONG, "URI too long";
     /// The version is no longer kept.
     VersionGone, "version_gone", GONE, "Version no longer kept";
+    /// The process serves the other side only.
+    WrongRole, "wrong_role", MISDIRECTED_REQUEST, "Wrong role";
 }
 
 impl Code {

@@ -57,19 +57,28 @@ impl StoredStream {
             let change = Change::new(DefinitionPart::PrimaryKey, None, text(key(declared)), text(key(stream)));
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
         }
+        let entity = |stream: &Stream| stream.entity.map(|entity| name(&stream.columns[entity]));
+        if folded(entity(declared)) != folded(entity(stream)) {
+            let why = "the entity decides the partition of an event and its sequence, and both are decided for those that \
+                       are stored";
+            let text = |entity: Option<String>| Some(entity.unwrap_or_else(|| "none".to_owned()));
+            let change = Change::new(DefinitionPart::Entity, None, text(entity(declared)), text(entity(stream)));
+            changes.push(refuse_if(bound, change, why, another_stream(stream)));
+        }
         if declared.partitions != stream.partitions {
             changes.push(self.partitions(declared.partitions, stream));
         }
         let plain = options(&declared.sql, &stream.sql).into_iter();
-        // These two have been looked at.
-        changes.extend(plain.filter(|o| !matches!(o.name.as_deref(), Some("event_time" | "partitions"))));
+        // These have been looked at.
+        let is_other = |name: Option<&str>| !matches!(name, Some("event_time" | "entity" | "partitions"));
+        changes.extend(plain.filter(|option| is_other(option.name.as_deref())));
         changes
     }
 
     fn columns(&self, stream: &Stream, bound: bool) -> Vec<Change> {
         let was_declared = |name: &str| self.declaration.as_ref().is_none_or(|d| d.column(name).is_some());
         let mut changes = Vec::new();
-        for column in stream.declared() {
+        for (_, column) in stream.read_columns() {
             let stored = self.columns.iter().find(|stored| same(&stored.name, &column.name));
             let before = self.declaration.as_ref().and_then(|d| Some(&d.columns[d.column(&column.name)?]));
             let change = |before: Option<String>| {
@@ -165,7 +174,7 @@ mod tests {
     fn stored(declared: &Stream, partitions: u32) -> StoredStream {
         StoredStream {
             declaration: Some(declared.clone()),
-            columns: declared.columns.clone(),
+            columns: declared.read_columns().map(|(_, column)| column.clone()).collect(),
             event_time: Some("at".to_owned()),
             partitions,
         }
@@ -200,6 +209,22 @@ mod tests {
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE", "");
         assert!(texts(&stored, &other).iter().all(|(_, refused)| !refused));
         assert_eq!(stored.removed(&stream("at TIMESTAMP", "")), []);
+    }
+
+    #[test]
+    fn the_entity_of_stored_events_cannot_change() {
+        let columns = "id STRING, other STRING, at TIMESTAMP";
+        let (plain, by_id) = (stream(columns, ""), stream(columns, ", entity = 'id'"));
+        let by_other = stream(columns, ", entity = 'other'");
+        for (old, new, text) in [
+            (&plain, &by_id, "entity changed: none → id"),
+            (&by_id, &by_other, "entity changed: id → other"),
+            (&by_id, &plain, "entity changed: id → none"),
+        ] {
+            assert_eq!(texts(&stored(old, 1), new)[0], (text.to_owned(), true));
+            assert_eq!(texts(&stored(old, 0), new)[0], (text.to_owned(), false));
+        }
+        assert_eq!(texts(&stored(&by_id, 1), &stream(columns, ", entity = 'ID'")), []);
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub struct StreamColumn {
     pub name: String,
     #[serde(rename = "type")]
     pub data_type: String,
-    /// `event time`, `primary key`, `removed` (only in stored events, no longer declared) or nothing.
+    /// `event time`, `primary key`, `entity`, `sequence` (of an entity's events), `removed` (only in stored events, no longer declared) or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// Position of the value in an event, as a JSON Pointer; `None`: the field called `name`.

@@ -86,12 +86,18 @@ impl Keys {
         (0..self.len as u32).map(|id| self.get(id))
     }
 
+    /// The number of an encoded key.
+    pub fn position(&self, key: &[u8]) -> Option<u32> {
+        let found = self.iter().position(|known| known == key)?;
+        u32::try_from(found).ok()
+    }
+
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|b| b.bytes.capacity() + b.ends.capacity() * 4).sum()
     }
 
-    fn push(&mut self, key: &[u8]) -> u32 {
+    pub(super) fn push(&mut self, key: &[u8]) -> u32 {
         if self.len.is_multiple_of(BLOCK_KEYS) {
             self.blocks.push(Arc::default());
         }

@@ -16,11 +16,12 @@ use crate::column_name::{self, InvalidColumnName, same};
 use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
-use crate::stream::{Column, FieldPath, InvalidPointer, Stream, TimeFormat, UnknownFields};
+use crate::stream::{Column, FieldPath, InvalidPointer, Stream, TimeFormat, UnknownFields, system_columns};
 use crate::types::DataType;
 
 const OPTIONS: &[&str] = &[
     "event_time",
+    "entity",
     "watermark_delay",
     "allowed_lateness",
     "max_ahead",
@@ -63,7 +64,7 @@ struct Columns {
 /// Reads from behind `CREATE STREAM name` to the end of the statement.
 pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<Stream, SqlError> {
     let source = cursor.source;
-    let Columns { columns, primary_key, not_null, .. } = parse_columns(cursor)?;
+    let Columns { mut columns, primary_key, not_null, .. } = parse_columns(cursor)?;
     if cursor.peek().is_none() {
         let message = "a stream needs an event time";
         return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
@@ -80,18 +81,28 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<St
         return Err(source.error(with, "a stream needs the option `event_time`, a TIMESTAMP column"));
     };
     let event_time = event_time_column(source, event_time, &columns)?;
-    if let Some((_, span)) = not_null.iter().find(|(column, _)| **column != event_time) {
-        let error = source.error(*span, "NOT NULL is only possible for the event time, which is never null");
+    let entity = option("entity").map(|option| entity_column(source, option, &columns, primary_key)).transpose()?;
+    if let (Some(_), Some(retention)) = (entity, option("retention")) {
+        let message = "a stream with an entity keeps all its events: `retention` would leave gaps in their sequences";
+        return Err(retention.error(source, message).help("remove `retention` or `entity`"));
+    }
+    if let Some((_, span)) = not_null.iter().find(|(column, _)| **column != event_time && Some(**column) != entity) {
+        let error =
+            source.error(*span, "NOT NULL is only possible for the event time and the entity, which are never null");
         return Err(error.help("every other column may be null: an event that lacks a field is still an event"));
     }
     if let Some(option) = option("source") {
         check_source(source, option)?;
+    }
+    if entity.is_some() {
+        columns.push(Column::new(system_columns::SEQUENCE, DataType::BigInt));
     }
     Ok(Stream {
         name: StreamName::from_str(&name.name).map_err(|error| source.error(name.span, error.to_string()))?,
         declared: columns.len(),
         columns,
         primary_key,
+        entity,
         event_time,
         watermark_delay: duration("watermark_delay", Duration::ZERO)?,
         allowed_lateness: duration("allowed_lateness", Duration::ZERO)?,
@@ -296,6 +307,31 @@ fn event_time_column(source: &Source, option: &SqlOption, columns: &[Column]) ->
         DataType::Timestamp => Ok(index),
         other => Err(option.error(source, format!("the event time is a TIMESTAMP, but `{}` is {other}", option.value))),
     }
+}
+
+/// The column of the option `entity`: of a type whose values can be a part of a path, and not the event id.
+fn entity_column(
+    source: &Source,
+    option: &SqlOption,
+    columns: &[Column],
+    primary_key: Option<usize>,
+) -> Result<usize, SqlError> {
+    let is_key = |column: &Column| matches!(column.data_type, DataType::String | DataType::Int | DataType::BigInt);
+    let Some(index) = columns.iter().position(|column| same(&column.name, &option.value)) else {
+        let keys = columns.iter().filter(|column| is_key(column)).map(|column| column.name.as_str());
+        let error = option.error(source, format!("the stream has no column `{}`", option.value));
+        return Err(error.maybe_help(did_you_mean(&option.value, keys)));
+    };
+    if !is_key(&columns[index]) {
+        let message =
+            format!("the entity is a STRING, INT or BIGINT, but `{}` is {}", option.value, columns[index].data_type);
+        return Err(option.error(source, message));
+    }
+    if primary_key == Some(index) {
+        let message = format!("`{}` is the PRIMARY KEY: an entity would have one event only", option.value);
+        return Err(option.error(source, message).help("the PRIMARY KEY names the event, the entity what it is about"));
+    }
+    Ok(index)
 }
 
 fn check_source(source: &Source, option: &SqlOption) -> Result<(), SqlError> {

@@ -51,6 +51,14 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
         let error = Failure::new(USAGE, format!("the files do not declare a stream \"{name}\""));
         return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     };
+    if stream.entity.is_some() {
+        let error = format!(
+            "the stream \"{name}\" has an entity, and historical events would have no place in the sequences of entities"
+        );
+        return Err(
+            Failure::new(USAGE, error).next_step("send them to a running server: trueup ingest without --historical")
+        );
+    }
     let stream = Arc::new(stream.clone());
     let files = expand_folders(&files)?;
     let data = historical.data.clone().or(settings.data.clone()).unwrap_or_else(|| "data".to_owned());

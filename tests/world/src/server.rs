@@ -31,6 +31,8 @@ pub struct World {
     pub data: tempfile::TempDir,
     definitions: PathBuf,
     environment: Vec<(String, String)>,
+    /// Further options of the next start.
+    arguments: Vec<String>,
     elsewhere: Option<Elsewhere>,
     /// Address at which the next start listens.
     listen: String,
@@ -115,6 +117,7 @@ impl World {
             data,
             definitions: file,
             environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            arguments: Vec::new(),
             elsewhere,
             listen: "127.0.0.1:0".to_owned(),
             process: None,
@@ -131,6 +134,11 @@ impl World {
     /// Environment of the next start.
     pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
         self.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// Further options of the next start.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
     /// Starts the server and waits until it is ready.
@@ -169,6 +177,7 @@ impl World {
             .arg(&self.definitions)
             .args(["--data", data, "--local", &store, "--listen", &self.listen])
             .args(["--config", &self.settings().display().to_string()])
+            .args(&self.arguments)
             .args(self.elsewhere.iter().flat_map(|elsewhere| &elsewhere.options))
             .envs(variables.map(|(k, v)| (k, v)))
             .envs(self.environment.iter().map(|(k, v)| (k, v)))

@@ -121,7 +121,8 @@ impl ArchiveQuery {
         let mut columns = if self.is_reducible() { self.columns(RowSelection::All) } else { self.event_columns() };
         if dedup {
             let stream = &self.source.stream;
-            columns.extend(stream.primary_key.map(|key| stream.columns[key].name.clone()));
+            let identity = stream.primary_key.into_iter().chain(stream.entity);
+            columns.extend(identity.map(|column| stream.columns[column].name.clone()));
             columns.extend([system_columns::PARTITION.to_owned(), system_columns::OFFSET.to_owned()]);
         }
         columns.sort();

@@ -1,16 +1,20 @@
 //! Compares bodies of CSV and Arrow with the same events as JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
-    Array, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Schema};
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use shared::entity::EntityId;
 
 use super::*;
+use crate::decode::column_cast::ColumnCast;
+use crate::decode::decode_of_entity;
 
 /// An event by the columns of [`every_type`]; values that no column can hold among them.
 #[derive(Debug, Clone)]
@@ -324,4 +328,43 @@ fn a_body_of_which_little_is_read_is_not_kept() {
     let kept = shared::retained_bytes::retained_bytes(&decoded.rows);
     assert!(kept < 64 * 1024, "{kept}");
     assert_eq!(decoded.rows.column(8).data_type(), &ArrowType::Utf8View);
+}
+
+#[test]
+fn an_event_without_its_entity_is_rejected_in_every_form() {
+    let sql = "CREATE STREAM s (order_id STRING, at TIMESTAMP) WITH (event_time = 'at', entity = 'order_id');";
+    let stream = Arc::new(crate::testing::stream(sql));
+    let reasons = |decoded: &Decoded| decoded.rejections.iter().map(|r| r.reason.clone()).collect::<Vec<_>>();
+    let missing = "order_id: the entity may not be null or empty";
+    let json =
+        "{\"order_id\":\"a\",\"at\":0}\n{\"at\":0}\n{\"order_id\":null,\"at\":0}\n{\"order_id\":\"\",\"at\":0}\n";
+    let decoded = decode(&stream, json.as_bytes(), Options::default()).expect("events");
+    assert_eq!((decoded.rows.num_rows(), reasons(&decoded)), (1, vec![missing.to_owned(); 3]));
+    assert_eq!(decoded.entity_hashes.as_ref().map(Vec::len), Some(1));
+    let decoded = decode_csv(&stream, b"order_id,at\na,0\n,0\n\"\",0\n", Options::default()).expect("events");
+    assert_eq!((decoded.rows.num_rows(), reasons(&decoded)), (1, vec![missing.to_owned(); 2]));
+    assert!(matches!(decode_csv(&stream, b"at\n0\n", Options::default()), Err(DecodeError::Table { .. })));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("")]));
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(0), Some(0)]));
+    let batch = RecordBatch::try_from_iter([("order_id", texts), ("_sequence", numbers.clone()), ("at", numbers)]);
+    let batch = batch.expect("a table");
+    let cast = ColumnCast::new(&stream, &batch.schema()).expect("fits");
+    assert_eq!(cast.unknown, ["_sequence"], "only the log assigns sequences");
+    let found = cast.apply(&batch, 10).expect("rows");
+    assert_eq!((found.rows.num_rows(), found.rows.column(2).null_count()), (1, 1));
+    assert_eq!(found.rejected, [(1, missing.to_owned()), (2, missing.to_owned())]);
+}
+
+#[test]
+fn an_append_fills_in_its_entity_and_rejects_events_of_others() {
+    let sql =
+        "CREATE STREAM s (order_id STRING, n BIGINT, at TIMESTAMP) WITH (event_time = 'at', entity = 'order_id');";
+    let stream = crate::testing::stream(sql);
+    let id = EntityId::Text("o-1".to_owned());
+    let body = "{\"at\":0}\n{\"order_id\":\"o-1\",\"at\":0}\n{\"order_id\":\"o\\u002d1\",\"at\":0}\n\
+                {\"order_id\":\"o-2\",\"at\":0}\n{\"order_id\":null,\"at\":0}\n{\"order_id\":7,\"at\":0}\n";
+    let decoded = decode_of_entity(&stream, body.as_bytes(), Options::default(), &id).expect("events");
+    assert_eq!(decoded.entity_hashes, Some(vec![crate::event_id::hash_entity(&id); 3]));
+    assert_eq!(decoded.rejections.iter().map(|r| r.line).collect::<Vec<_>>(), [4, 5, 6]);
+    assert_eq!(decoded.rejections[0].reason, "order_id: the event belongs to another entity than the path names");
 }

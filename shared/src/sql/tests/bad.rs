@@ -65,7 +65,7 @@ fn wrong_statements_are_explained() {
 #[test]
 fn wrong_streams_are_explained() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
-    let options = "the options are event_time, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, unknown_fields, partitions, retention";
+    let options = "the options are event_time, entity, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, unknown_fields, partitions, retention";
     let table = [
         ("CREATE STREAM s (a ^BIGNIT)", "unknown type `BIGNIT`", "did you mean `BIGINT`?"),
         ("CREATE STREAM s (a ^GEOMETRY)", "unknown type `GEOMETRY`", types),
@@ -107,7 +107,7 @@ fn wrong_streams_are_explained() {
         ("CREATE STREAM s (a INT) WITH (event_time = ^'a')", "the event time is a TIMESTAMP, but `a` is INT", ""),
         (
             "CREATE STREAM s (at TIMESTAMP, a INT ^NOT NULL) WITH (event_time = 'at')",
-            "NOT NULL is only possible for the event time, which is never null",
+            "NOT NULL is only possible for the event time and the entity, which are never null",
             "every other column may be null: an event that lacks a field is still an event",
         ),
         (
@@ -480,4 +480,29 @@ fn the_caret_stands_under_the_mistake() {
     for part in ["unknown column `orgin`", "t.sql:3:20", "did you mean `origin`?"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn wrong_entities_are_explained() {
+    let table = [
+        ("^'ordr_id'", "the stream has no column `ordr_id`", "did you mean `order_id`?"),
+        ("^'at'", "the entity is a STRING, INT or BIGINT, but `at` is TIMESTAMP", ""),
+        ("^'ratio'", "the entity is a STRING, INT or BIGINT, but `ratio` is DOUBLE", ""),
+        (
+            "^'id'",
+            "`id` is the PRIMARY KEY: an entity would have one event only",
+            "the PRIMARY KEY names the event, the entity what it is about",
+        ),
+        (
+            "'ORDER_ID', retention = ^'1 year'",
+            "a stream with an entity keeps all its events: `retention` would leave gaps in their sequences",
+            "remove `retention` or `entity`",
+        ),
+    ];
+    check(&table, |entity| {
+        format!(
+            "CREATE STREAM s (id STRING PRIMARY KEY, order_id STRING NOT NULL, ratio DOUBLE, at TIMESTAMP)\n\
+             WITH (event_time = 'at', entity = {entity})"
+        )
+    });
 }

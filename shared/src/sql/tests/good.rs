@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{parse, parse_definitions};
 use crate::scalar::Scalar;
 use crate::sql::{parse_predicate, print};
-use crate::stream::UnknownFields;
+use crate::stream::{Column, UnknownFields};
 use crate::time::{MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
 use crate::view::{AggregateFunction, OutputColumn, View};
@@ -270,4 +270,16 @@ fn plans_are_readable() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+}
+
+#[test]
+fn an_entity_adds_a_column_for_its_sequence_that_views_read_and_events_do_not() {
+    let sql = "CREATE STREAM s (id STRING PRIMARY KEY, order_id STRING NOT NULL, at TIMESTAMP) WITH (event_time = 'at', entity = 'Order_Id');
+        CREATE VIEW v AS SELECT order_id, MAX(_sequence) AS last FROM s GROUP BY order_id;";
+    let definitions = parse_definitions(&[("s.sql".to_owned(), sql.to_owned())]).unwrap_or_else(|e| panic!("{e:?}"));
+    let stream = &definitions.streams[0];
+    assert_eq!((stream.entity, stream.sequence(), stream.declared), (Some(1), Some(3), 4));
+    let read: Vec<&str> = stream.read_columns().map(|(_, column)| column.name.as_str()).collect();
+    assert_eq!(read, ["id", "order_id", "at"]);
+    assert_eq!(stream.columns[3], Column::new("_sequence", DataType::BigInt));
 }

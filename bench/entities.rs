@@ -1,0 +1,112 @@
+//! Measures streams with an entity: appends under a condition, the state now, and the state at a random past instant among
+//! archived events.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+use crate::server::{Server, quantile};
+
+const DEFINITIONS: &str = "
+    CREATE STREAM orders (order_id STRING, at TIMESTAMP, kind STRING, amount BIGINT)
+        WITH (event_time = 'at', entity = 'order_id', partitions = 2);
+    CREATE VIEW states AS SELECT order_id, COUNT(*) AS events, LAST_VALUE(kind) AS kind, SUM(amount) AS total
+        FROM orders GROUP BY order_id;";
+const CONNECTIONS: usize = 16;
+const PROBES: usize = 1_000;
+
+/// Reads a number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+pub fn measure() {
+    // The issue's sizes are 10,000,000 events of 100,000 entities.
+    let (events, entities) = (number("TRUEUP_ENTITY_EVENTS", 10_000_000), number("TRUEUP_ENTITIES", 100_000));
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::with_limits(folder.path(), DEFINITIONS, "archive_wait_ms = 5000\n");
+    appends(&server);
+    let begin = Instant::now();
+    let mut dice = StdRng::seed_from_u64(1);
+    const BATCH: u64 = 20_000;
+    for batch in 0..events / BATCH {
+        let mut lines = String::with_capacity(BATCH as usize * 80);
+        for i in 0..BATCH {
+            let entity = dice.random_range(0..entities);
+            let at = 1_790_000_000_000u64 + (batch * BATCH + i) * 2;
+            lines += &format!(
+                "{{\"order_id\":\"o-{entity}\",\"at\":{at},\"kind\":\"k{}\",\"amount\":{}}}\n",
+                i % 7,
+                i % 100
+            );
+        }
+        server.post("/v1/events/orders", lines.into_bytes());
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("  sent {events} events of {entities} entities in {seconds:.0} s ({:.0}/s)", events as f64 / seconds);
+    states("state now, live", &server, entities, |_| String::new());
+    println!("  a batch run took {:.1} s", server.run("states", false));
+    states("state now, after a run", &server, entities, |_| String::new());
+    let is_archived = |p: &serde_json::Value| p["archived"] == p["head"];
+    while !server.get("/v1/streams/orders")["partitions"].as_array().expect("partitions").iter().all(is_archived) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mean = (events / entities).max(1);
+    states("state at a random past sequence, archived", &server, entities, |dice| {
+        format!("?sequence={}", dice.random_range(1..=(mean / 2).max(1)))
+    });
+    println!("  peak memory {:.0} MiB", server.peak_mib());
+    let begin = Instant::now();
+    server.kill();
+    let server = Server::with_limits(folder.path(), DEFINITIONS, "archive_wait_ms = 5000\n");
+    println!("  a restart took {:.1} s", begin.elapsed().as_secs_f64());
+    drop(server);
+}
+
+/// Latency of reading the state of random entities.
+fn states(what: &str, server: &Server, entities: u64, past: impl Fn(&mut StdRng) -> String) {
+    let mut dice = StdRng::seed_from_u64(2);
+    let mut millis = Vec::with_capacity(PROBES);
+    for _ in 0..PROBES {
+        let path = format!("/v1/entities/orders/o-{}{}", dice.random_range(0..entities), past(&mut dice));
+        let begin = Instant::now();
+        if server.status(&path) == 200 {
+            millis.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    millis.sort_by(f64::total_cmp);
+    let (p50, p99) = (quantile(&millis, 0.5), quantile(&millis, 0.99));
+    println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms ({} probes)", millis.len());
+}
+
+/// Appends one event at a time under `If-Match`, each connection to an entity of its own.
+fn appends(server: &Server) {
+    let time = Duration::from_secs(5);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let appending = |number: usize| {
+        let url = format!("{}/v1/entities/orders/append-{number}/events", server.url);
+        async move {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let body = json!({"at": "2026-01-01T00:00:00Z", "kind": "k", "amount": 1}).to_string();
+            let (begin, mut last) = (Instant::now(), 0u64);
+            while begin.elapsed() < time {
+                let request = client.post(&url).header("if-match", format!("\"{last}\"")).body(body.clone());
+                let response = request.send().await.expect("an answer");
+                assert_eq!(response.status().as_u16(), 200);
+                response.bytes().await.expect("a body");
+                last += 1;
+            }
+            last
+        }
+    };
+    let begin = Instant::now();
+    let tasks: Vec<_> = (0..CONNECTIONS).map(|number| runtime.spawn(appending(number))).collect();
+    let all: u64 = tasks.into_iter().map(|task| runtime.block_on(task).expect("no panic")).sum();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "appends with If-Match, one event each: {:.0}/s over {CONNECTIONS} connections, clients on the same cores",
+        all as f64 / seconds
+    );
+}
