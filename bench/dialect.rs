@@ -15,6 +15,7 @@ use shared::partial::accumulate::Accumulator;
 use shared::sql::{Definitions, parse_definitions};
 use shared::view::Precision;
 use speed::fold::FoldPlan;
+use speed::fold_input::SharedKeys;
 
 const STREAM: &str = "CREATE STREAM e (ts TIMESTAMP, key STRING, n BIGINT, x DOUBLE, s STRING) \
      WITH (event_time = 'ts', watermark_delay = '1 hour');\n";
@@ -89,7 +90,7 @@ fn fold(definitions: &Definitions, batches: &[RecordBatch]) -> (f64, Accumulator
     let mut offset = 0;
     let begin = Instant::now();
     for batch in batches {
-        plan.fold(batch, Partition(0), Offset(offset), &mut accumulator).expect("folds");
+        plan.fold(batch, Partition(0), Offset(offset), &mut SharedKeys::default(), &mut accumulator).expect("folds");
         offset += batch.num_rows() as u64;
     }
     let events: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -151,7 +152,9 @@ fn weigh() {
             for some in keys.chunks(BATCH) {
                 let times = vec![window * 60 * SECOND + repeat; some.len()];
                 let numbers = some.iter().map(|_| random.random_range(0..1_000)).collect();
-                plan.fold(&batch(times, some, numbers), Partition(0), Offset(offset), &mut accumulator).expect("folds");
+                let batch = batch(times, some, numbers);
+                plan.fold(&batch, Partition(0), Offset(offset), &mut SharedKeys::default(), &mut accumulator)
+                    .expect("folds");
                 offset += some.len() as u64;
             }
         }

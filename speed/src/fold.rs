@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
-use arrow::row::Rows;
 use shared::evaluate::EvaluateError;
 use shared::evaluate::events::{EvaluatedEvents, EventExpressions, Needed};
 use shared::evaluate::pieces::FailedRow;
@@ -14,13 +13,17 @@ use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
+use shared::partial::batch_keys::BatchKeys;
 use shared::partial::keys::KeyLayout;
 use shared::partial::sessions::LiveSessions;
 use shared::partial::states::{EventPositions, Offsets};
+use shared::scalar::Scalar;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use shared::view::View;
 use shared::window::{PaneStart, Window};
+
+use crate::fold_input::SharedKeys;
 
 /// Why a batch could not be folded. Batches always match the schema of their stream, so this is a bug, not bad input.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,7 @@ pub struct FoldPlan {
     /// The sessions that are still open; `None` if the windows of the view follow from the clock.
     live: Option<LiveSessions>,
     expressions: Arc<EventExpressions>,
+    dimensions: Arc<[Scalar]>,
     panes: Vec<PaneStart>,
 }
 
@@ -72,24 +76,26 @@ impl FoldPlan {
             allowed_lateness,
             live,
             expressions: Arc::new(EventExpressions::new(&view)),
+            dimensions: view.dimensions.iter().map(|dimension| dimension.expression.clone()).collect(),
             view,
             panes: Vec::new(),
         })
     }
 
-    /// Folds events of one partition; the first one has offset `first`.
+    /// Folds events of one partition; the first one has offset `first`. `keys`: of the same rows, shared with other views.
     pub fn fold(
         &mut self,
         rows: &RecordBatch,
         partition: Partition,
         first: Offset,
+        keys: &mut SharedKeys,
         into: &mut Accumulator,
     ) -> Result<FoldVerdicts, FoldError> {
         let mut verdicts = FoldVerdicts::default();
         let expressions = Arc::clone(&self.expressions);
         expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |events| {
             self.note_failed(rows, &events.failed, (partition, first), &mut verdicts);
-            verdicts.late += self.fold_piece(rows, events, (partition, first), into)?;
+            verdicts.late += self.fold_piece(rows, events, (partition, first), keys, into)?;
             Ok(())
         })?;
         let all = Ledger::of_range(partition, first, Offset(first.0 + rows.num_rows() as u64));
@@ -103,19 +109,24 @@ impl FoldPlan {
         rows: &RecordBatch,
         events: EvaluatedEvents,
         (partition, first): (Partition, Offset),
+        keys: &mut SharedKeys,
         into: &mut Accumulator,
     ) -> Result<Ledger, FoldError> {
         let EvaluatedEvents { rows: range, mut selected, failed, dimensions, arguments, masks } = events;
         let (piece, first) = (&rows.slice(range.start, range.len()), first.0 + range.start as u64);
-        let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(&dimensions)?) };
-        let late = self.judge(piece, keys.as_ref(), &mut selected);
+        // The values of a failed event mean nothing to other views.
+        let keys = match failed.is_empty() {
+            true => keys.of(&self.dimensions, &range, &self.layout, &dimensions)?,
+            false => Arc::new(BatchKeys::new(&self.layout, &dimensions)?),
+        };
+        let late = self.judge(piece, &keys, &mut selected);
         into.fold(&EvaluatedBatch {
             panes: &self.panes,
             places: EventPositions {
                 times: piece.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values(),
                 offsets: Offsets::Run { partition: i64::from(partition.0), first: first as i64 },
             },
-            keys: keys.as_ref(),
+            keys: &keys,
             arguments: &arguments,
             masks: &masks,
             rows: &selected,
@@ -160,8 +171,8 @@ impl FoldPlan {
         let expressions = Arc::clone(&self.expressions);
         expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |events| {
             let EvaluatedEvents { rows: range, mut selected, dimensions, .. } = events;
-            let keys = if dimensions.is_empty() { None } else { Some(self.layout.encode(&dimensions)?) };
-            self.judge(&rows.slice(range.start, range.len()), keys.as_ref(), &mut selected);
+            let keys = BatchKeys::new(&self.layout, &dimensions)?;
+            self.judge(&rows.slice(range.start, range.len()), &keys, &mut selected);
             Ok(())
         })?;
         Ok(true)
@@ -170,16 +181,14 @@ impl FoldPlan {
     /// Assigns a pane to every row, removes the late rows from `selected` and returns them. The verdict depends only on
     /// the event time and the recorded watermark (I3). If the windows follow from the clock, an event counts as late
     /// whether or not it passes the WHERE: the ledger counts events, not rows. Sessions consist of the rows that pass.
-    fn judge(&mut self, rows: &RecordBatch, keys: Option<&Rows>, selected: &mut Vec<u32>) -> Vec<u32> {
+    fn judge(&mut self, rows: &RecordBatch, keys: &BatchKeys, selected: &mut Vec<u32>) -> Vec<u32> {
         let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
         let watermarks = rows.column(self.watermark).as_primitive::<TimestampMicrosecondType>();
         let watermark = |row: usize| watermarks.is_valid(row).then(|| watermarks.value(row));
         let mut late = Vec::new();
         if let Some(live) = &mut self.live {
             for &row in selected.iter() {
-                let key = keys.map(|keys| keys.row(row as usize));
-                let key = key.as_ref().map_or(&[][..], |key| key.as_ref());
-                if live.judge(key, times[row as usize], watermark(row as usize)) {
+                if live.judge(keys.key(row), times[row as usize], watermark(row as usize)) {
                     late.push(row);
                 }
             }

@@ -10,7 +10,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::compute::concat_batches;
 use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition, ViewName};
@@ -24,6 +23,7 @@ use shared::vital;
 use shared::window::PaneStart;
 
 use crate::fold::{FoldError, FoldPlan, FoldVerdicts};
+use crate::fold_input::{FoldInput, SharedKeys, join};
 
 /// Rows below which nothing is released: so few take little memory.
 const RELEASE_ROWS_MIN: usize = BLOCK_ROWS;
@@ -92,9 +92,9 @@ impl Generations {
     /// Folds the next contiguous batches of the log. Batches that the view contains already are not folded again: a replay
     /// starts earlier for another view, or for sessions that were open at the seam. Events that cannot be folded are excluded
     /// from the view and noted; they never stop the worker, so a restart cannot meet them again.
-    pub fn fold(&mut self, batches: &[Arc<LogBatch>]) {
-        let next = self.open.to;
-        let folded = catch_unwind(AssertUnwindSafe(|| self.fold_from(next, batches)));
+    pub fn fold(&mut self, input: &mut FoldInput<'_>) {
+        let (next, batches) = (self.open.to, input.batches);
+        let folded = catch_unwind(AssertUnwindSafe(|| self.fold_from(next, input)));
         let reason = match folded {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
@@ -103,8 +103,9 @@ impl Generations {
         self.exclude_open(batches, &reason);
     }
 
-    fn fold_from(&mut self, next: Offset, batches: &[Arc<LogBatch>]) -> Result<(), FoldError> {
+    fn fold_from(&mut self, next: Offset, input: &mut FoldInput<'_>) -> Result<(), FoldError> {
         vital::reach(self.view.name.as_str());
+        let batches = input.batches;
         let skipped = batches.iter().take_while(|b| b.end_offset() <= next).count();
         for batch in &batches[..skipped] {
             if !self.plan.warm(&batch.rows)? {
@@ -113,17 +114,18 @@ impl Generations {
         }
         let batches = &batches[skipped..];
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return Ok(()) };
-        let rows = match batches {
-            [one] => one.rows.clone(),
-            many => concat_batches(&many[0].rows.schema(), many.iter().map(|b| &b.rows))?,
-        };
+        let mut own_keys = SharedKeys::default();
+        let (rows, keys) = if skipped == 0 { input.whole()? } else { (join(batches)?, &mut own_keys) };
         let behind = (next.0.max(first.first_offset.0) - first.first_offset.0) as usize;
-        if behind > 0 {
+        let mut keys_of_rest = SharedKeys::default();
+        let (rows, keys) = if behind == 0 {
+            (rows, keys)
+        } else {
             self.plan.warm(&rows.slice(0, behind))?;
-        }
-        let rows = if behind == 0 { rows } else { rows.slice(behind, rows.num_rows() - behind) };
+            (rows.slice(behind, rows.num_rows() - behind), &mut keys_of_rest)
+        };
         let offset = Offset(first.first_offset.0 + behind as u64);
-        let verdicts = self.plan.fold(&rows, first.partition, offset, &mut self.open.accumulator)?;
+        let verdicts = self.plan.fold(&rows, first.partition, offset, keys, &mut self.open.accumulator)?;
         self.note(verdicts);
         self.open.to = last.end_offset();
         self.open.accepted = last.accepted;
@@ -324,6 +326,10 @@ mod tests {
         })
     }
 
+    fn fold(generations: &mut Generations, batches: &[Arc<LogBatch>]) {
+        generations.fold(&mut FoldInput::new(batches));
+    }
+
     fn open(generations: &Generations) -> Generation {
         generations.pin(Offset(0)).expect("a pin").pop().expect("the open generation")
     }
@@ -332,7 +338,7 @@ mod tests {
     fn a_failed_event_is_excluded_and_accounted_for() {
         let poison = "A".repeat(1_000);
         let mut generations = generations();
-        generations.fold(&[batch(0, &["x", &poison, "y"], true), batch(3, &["x"], true)]);
+        fold(&mut generations, &[batch(0, &["x", &poison, "y"], true), batch(3, &["x"], true)]);
         let seen = open(&generations);
         assert_eq!((seen.to, seen.part.rows()), (Offset(4), 2));
         assert_eq!(seen.failed, Ledger::of(Partition(0), Offset(1)));
@@ -340,7 +346,7 @@ mod tests {
         let listed: Vec<_> = seen.failed_events.listed().map(|event| (event.offset, event.event_time)).collect();
         assert_eq!(listed, [(Offset(1), Some(Micros(7)))]);
         generations.cut();
-        generations.fold(&[batch(4, &["z"], true)]);
+        fold(&mut generations, &[batch(4, &["z"], true)]);
         generations.cut();
         let closed = generations.pin(Offset(0)).expect("a pin").remove(0);
         assert_eq!((closed.failed.events, closed.failed_events.events()), (1, 1), "kept over cuts");
@@ -349,16 +355,16 @@ mod tests {
     #[test]
     fn a_batch_that_cannot_be_folded_excludes_its_generation_and_no_more() {
         let mut generations = generations();
-        generations.fold(&[batch(0, &["x", "y"], true)]);
-        generations.fold(&[batch(2, &["x"], false)]);
+        fold(&mut generations, &[batch(0, &["x", "y"], true)]);
+        fold(&mut generations, &[batch(2, &["x"], false)]);
         let seen = open(&generations);
         assert_eq!((seen.to, seen.part.rows(), seen.folded), (Offset(3), 0, Ledger::EMPTY));
         assert_eq!((seen.failed, seen.failed_events.events()), (seen.accepted, 3));
-        generations.fold(&[batch(3, &["x"], true)]);
+        fold(&mut generations, &[batch(3, &["x"], true)]);
         let seen = open(&generations);
         assert_eq!((seen.part.rows(), seen.folded + seen.failed), (1, seen.accepted), "later events are folded");
         generations.cut();
-        generations.fold(&[batch(4, &["x"], true)]);
+        fold(&mut generations, &[batch(4, &["x"], true)]);
         let seen = open(&generations);
         assert_eq!((seen.failed, seen.part.rows()), (Ledger::EMPTY, 1), "the next generation is whole");
     }

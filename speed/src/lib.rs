@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod fold;
+pub mod fold_input;
 pub mod generations;
 pub mod mailbox;
 pub mod service;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::fold::FoldError;
+use crate::fold_input::FoldInput;
 use crate::generations::Generations;
 use crate::mailbox::{Mailbox, PartitionPin, ViewStatus, WorkerRequest};
 
@@ -202,7 +203,8 @@ impl SpeedWorker {
         self.watermark = last.watermark;
         self.last_arrival = Some(last.arrived_at);
         self.position = last.end_offset();
-        self.views.iter_mut().for_each(|view| view.fold(batches));
+        let mut input = FoldInput::new(batches);
+        self.views.iter_mut().for_each(|view| view.fold(&mut input));
         Ok(())
     }
 

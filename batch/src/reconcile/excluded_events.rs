@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use arrow::row::Rows as EncodedRows;
 use shared::partial::bucket::Bucket;
-use shared::partial::keys::KeyLayout;
+use shared::partial::keys::{HashedKey, KeyLayout};
 use shared::partial::sessions::LiveSessions;
 use shared::time::{Micros, micros_of};
 use shared::window::{Window, WindowId};
@@ -108,7 +108,7 @@ impl ExcludedEvents {
                     if current.replace(partition) != Some(partition) {
                         live = LiveSessions::new(gap, allowed_lateness);
                     }
-                    if live.judge(&key, time, watermark) {
+                    if live.judge(HashedKey::new(&key), time, watermark) {
                         late.times.entry(key).or_default().push(time);
                     }
                 }

@@ -19,10 +19,11 @@ use shared::handoff::{Archive, Cutter, HandoffError, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
+use shared::partial::batch_keys::BatchKeys;
 use shared::partial::block::Part;
 use shared::partial::codec::{WINDOW_DATE, table_schema};
 use shared::partial::finish::finish_measures;
-use shared::partial::keys::KeyLayout;
+use shared::partial::keys::{HashedKey, KeyLayout};
 use shared::partial::merge::{Layers, MergeSpec, merge};
 use shared::partial::query_budget::QueryBudget;
 use shared::partial::sessions::LiveSessions;
@@ -396,7 +397,7 @@ impl Log {
         let mut live = LiveSessions::new(gap, micros_of(self.stream.allowed_lateness));
         let judged = log.iter().map(|event| {
             let key = format!("{:?}", event.origin);
-            live.judge(key.as_bytes(), event.at, event.watermark)
+            live.judge(HashedKey::new(key.as_bytes()), event.at, event.watermark)
         });
         let is_late: Vec<bool> = judged.collect();
         places.filter(|offset| !is_late[*offset]).map(logged).collect()
@@ -574,7 +575,7 @@ fn fold(stream: &Stream, view: &Arc<View>, logged: Vec<LoggedEvent>) -> Part {
     let value = |scalar: &shared::scalar::Scalar| evaluate(&[scalar], &batch).expect("evaluates").remove(0);
     let mask = |scalar: &shared::scalar::Scalar| BooleanArray::from(value(scalar).to_data());
     let dimensions: Vec<ArrayRef> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
-    let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
+    let keys = BatchKeys::new(&layout, &dimensions).expect("encodes");
     let times: Vec<i64> = events.iter().map(|e| e.at).collect();
     let panes: Vec<PaneStart> = times.iter().map(|time| view.window.pane_of(Micros(*time))).collect();
     let filter = view.filter.as_ref().map(mask);
@@ -584,7 +585,7 @@ fn fold(stream: &Stream, view: &Arc<View>, logged: Vec<LoggedEvent>) -> Part {
             times: &times,
             offsets: Offsets::Listed { partitions: &partitions, offsets: &offsets },
         },
-        keys: keys.as_ref(),
+        keys: &keys,
         arguments: &view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect::<Vec<_>>(),
         masks: &view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect::<Vec<_>>(),
         rows: &selected_rows(events.len(), filter.as_ref()),

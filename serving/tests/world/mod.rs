@@ -33,6 +33,7 @@ use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
+use shared::partial::batch_keys::BatchKeys;
 use shared::partial::block::Part;
 use shared::partial::codec::{decode, encode};
 use shared::partial::keys::KeyLayout;
@@ -153,7 +154,7 @@ fn folded(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset
     let times = events.column(stream.event_time).as_primitive::<TimestampMicrosecondType>();
     let panes: Vec<PaneStart> = times.values().iter().map(|time| view.window.pane_of(Micros(*time))).collect();
     let dimensions: Vec<_> = view.dimensions.iter().map(|d| value(&d.expression)).collect();
-    let keys = (!dimensions.is_empty()).then(|| layout.encode(&dimensions).expect("encodes"));
+    let keys = BatchKeys::new(&layout, &dimensions).expect("encodes");
     let arguments: Vec<_> = view.aggregates.iter().map(|a| a.argument.as_ref().map(value)).collect();
     let masks: Vec<_> = view.aggregates.iter().map(|a| a.filter.as_ref().map(mask)).collect();
     let filter = view.filter.as_ref().map(mask);
@@ -161,7 +162,7 @@ fn folded(view: &Arc<View>, stream: &Stream, events: &RecordBatch, first: Offset
     accumulator.fold(&EvaluatedBatch {
         panes: &panes,
         places: EventPositions { times: times.values(), offsets: Offsets::Run { partition: 0, first: first.0 as i64 } },
-        keys: keys.as_ref(),
+        keys: &keys,
         arguments: &arguments,
         masks: &masks,
         rows: &rows,

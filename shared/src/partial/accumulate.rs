@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::row::Rows;
 use hashbrown::HashTable;
 
+use crate::partial::batch_keys::{BatchKeys, KeyNumbers};
 use crate::partial::block::{BLOCK_ROWS, Block, Part};
 use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout};
-use crate::partial::sessions::SessionIndex;
+use crate::partial::sessions::{SessionIndex, meet};
 use crate::partial::states::{EventPositions, NO_GROUP, Selection, States};
 use crate::view::{Precision, View};
 use crate::window::{PaneStart, Window, WindowId};
@@ -25,8 +25,8 @@ pub struct EvaluatedBatch<'a> {
     pub panes: &'a [PaneStart],
     /// Event time and log position of each row.
     pub places: EventPositions<'a>,
-    /// Encoded dimensions of each row; `None` for a view without dimensions.
-    pub keys: Option<&'a Rows>,
+    /// The dimensions of each row.
+    pub keys: &'a BatchKeys,
     /// One per aggregate: its argument.
     pub arguments: &'a [Option<ArrayRef>],
     /// One per aggregate: its FILTER.
@@ -48,6 +48,7 @@ pub struct EvaluatedBatch<'a> {
 ///
 /// use arrow::array::{ArrayRef, Int64Array};
 /// use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
+/// use shared::partial::batch_keys::BatchKeys;
 /// use shared::partial::finish::finish_measures;
 /// use shared::partial::keys::KeyLayout;
 /// use shared::partial::states::{EventPositions, Offsets};
@@ -64,7 +65,7 @@ pub struct EvaluatedBatch<'a> {
 /// sums.fold(&EvaluatedBatch {
 ///     panes: &[PaneStart(0), PaneStart(0)],
 ///     places: EventPositions { times: &[10, 20], offsets: Offsets::Run { partition: 0, first: 0 } },
-///     keys: None,
+///     keys: &BatchKeys::NONE,
 ///     arguments: &[Some(amounts)],
 ///     masks: &[None],
 ///     rows: &[0, 1],
@@ -79,8 +80,8 @@ pub struct Accumulator {
     layout: Arc<KeyLayout>,
     keys: KeyIndex,
     blocks: Vec<Arc<Block>>,
-    /// Numbers of rows over all blocks, found by (window, key).
-    table: HashTable<u32>,
+    /// The rows by (window, key); unused for sessions.
+    table: HashTable<TableRow>,
     rows: usize,
     precision: Precision,
     /// The sessions of each key; empty for all other views.
@@ -88,9 +89,34 @@ pub struct Accumulator {
     scratch: Scratch,
 }
 
+/// Where the states of a window and key are: the number of their row over all blocks. The table holds window and key itself,
+/// so finding a row does not read the blocks.
+#[derive(Debug, Clone, Copy)]
+struct TableRow {
+    window: WindowId,
+    key: u32,
+    slot: u32,
+}
+
+impl TableRow {
+    const NONE: TableRow = TableRow { window: WindowId::MIN, key: NO_GROUP, slot: NO_GROUP };
+}
+
+/// An event of a view with sessions.
+#[derive(Debug, Clone, Copy)]
+struct SessionEvent {
+    key: u32,
+    time: i64,
+    row: u32,
+}
+
 /// Vectors kept between batches so that folding does not allocate.
 #[derive(Debug, Default)]
 struct Scratch {
+    /// The row in the table that each key of the batch met last.
+    recent: Vec<TableRow>,
+    keys: Vec<u32>,
+    events: Vec<SessionEvent>,
     slots: Vec<u32>,
     starts: Vec<u32>,
     groups: Vec<u32>,
@@ -116,58 +142,59 @@ impl Accumulator {
 
     /// Folds a batch.
     pub fn fold(&mut self, batch: &EvaluatedBatch<'_>) {
-        if matches!(self.view.window, Window::Session { .. }) {
-            return self.fold_sessions(batch);
+        if let Window::Session { gap } = self.view.window {
+            return self.fold_sessions(gap, batch);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.slots.clear();
         scratch.slots.reserve(batch.rows.len());
-        let mut previous: Option<(u32, WindowId, u32, u32)> = None;
-        for &row in batch.rows {
-            let window = batch.panes[row as usize].window();
-            let key = match (batch.keys, previous) {
-                (None, Some((_, _, key, _))) => key,
-                (None, None) => self.keys.id_of(&[]),
-                (Some(keys), Some((before, _, key, _))) if keys.row(before as usize) == keys.row(row as usize) => key,
-                (Some(keys), _) => self.keys.id_of(keys.row(row as usize).as_ref()),
-            };
-            let slot = match previous {
-                Some((_, w, k, slot)) if w == window && k == key => slot,
-                _ => self.slot_of(window, key),
-            };
-            previous = Some((row, window, key, slot));
-            scratch.slots.push(slot);
+        let window = |row: u32| batch.panes[row as usize].window();
+        match batch.keys.numbers() {
+            KeyNumbers::One if batch.rows.is_empty() => {}
+            KeyNumbers::One => {
+                let mut recent = TableRow { key: self.keys.id_of(&[]), ..TableRow::NONE };
+                scratch.slots.extend(batch.rows.iter().map(|&row| self.slot_near(&mut recent, window(row))));
+            }
+            KeyNumbers::Repeated { of_row, first_rows } => {
+                scratch.recent.clear();
+                scratch.recent.resize(first_rows.len(), TableRow::NONE);
+                for &row in batch.rows {
+                    let number = of_row[row as usize] as usize;
+                    let recent = &mut scratch.recent[number];
+                    if recent.key == NO_GROUP {
+                        recent.key = self.keys.id_of_hashed(batch.keys.key(first_rows[number]));
+                    }
+                    scratch.slots.push(self.slot_near(recent, window(row)));
+                }
+            }
+            KeyNumbers::Each => {
+                // One table after the other: short loops wait for several accesses to memory at a time.
+                let keys = &mut self.keys;
+                scratch.keys.clear();
+                scratch.keys.extend(batch.rows.iter().map(|&row| keys.id_of_hashed(batch.keys.key(row))));
+                let of_rows = batch.rows.iter().zip(&scratch.keys);
+                scratch.slots.extend(of_rows.map(|(&row, &key)| self.slot_of(window(row), key)));
+            }
         }
         self.observe(batch, batch.rows, &mut scratch);
         self.scratch = scratch;
     }
 
     /// Finds the sessions of the batch, joins each with those it meets, and observes values when no session moves any more.
-    fn fold_sessions(&mut self, batch: &EvaluatedBatch<'_>) {
-        let mut events: Vec<(u32, i64, u32)> = Vec::with_capacity(batch.rows.len());
-        for &row in batch.rows {
-            let key = match batch.keys {
-                None => self.keys.id_of(&[]),
-                Some(keys) => self.keys.id_of(keys.row(row as usize).as_ref()),
-            };
-            events.push((key, batch.places.times[row as usize], row));
-        }
-        events.sort_unstable();
+    fn fold_sessions(&mut self, gap: i64, batch: &EvaluatedBatch<'_>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.slots.clear();
+        self.session_events(batch, &mut scratch);
         let mut moved: HashMap<u32, u32> = HashMap::new();
-        let mut from = 0;
-        while from < events.len() {
-            let (key, first, _) = events[from];
-            let mut last = first;
-            let mut to = from + 1;
-            while to < events.len() && events[to].0 == key && self.sessions.meet(last, events[to].1) {
-                last = events[to].1;
-                to += 1;
+        for events in scratch.events.chunk_by_mut(|a, b| a.key == b.key) {
+            if !events.is_sorted_by_key(|event| event.time) {
+                events.sort_unstable_by_key(|event| (event.time, event.row));
             }
-            let slot = self.session_slot(key, first, last, &mut moved);
-            scratch.slots.extend(std::iter::repeat_n(slot, to - from));
-            from = to;
+            for session in events.chunk_by(|a, b| meet(gap, a.time, b.time)) {
+                let (first, last) = (session[0], session[session.len() - 1]);
+                let slot = self.session_slot(first.key, first.time, last.time, &mut moved);
+                scratch.slots.extend(std::iter::repeat_n(slot, session.len()));
+            }
         }
         if !moved.is_empty() {
             for slot in &mut scratch.slots {
@@ -176,9 +203,47 @@ impl Accumulator {
                 }
             }
         }
-        let rows: Vec<u32> = events.iter().map(|(_, _, row)| *row).collect();
+        let rows: Vec<u32> = scratch.events.iter().map(|event| event.row).collect();
         self.observe(batch, &rows, &mut scratch);
         self.scratch = scratch;
+    }
+
+    /// Lists the events of the batch. Those of a key follow one another, unless keys rarely repeat.
+    fn session_events(&mut self, batch: &EvaluatedBatch<'_>, scratch: &mut Scratch) {
+        let Scratch { recent, starts, events, .. } = scratch;
+        let event = |key: u32, row: u32| SessionEvent { key, time: batch.places.times[row as usize], row };
+        events.clear();
+        match batch.keys.numbers() {
+            KeyNumbers::One => {
+                let key = if batch.rows.is_empty() { NO_GROUP } else { self.keys.id_of(&[]) };
+                events.extend(batch.rows.iter().map(|&row| event(key, row)));
+            }
+            KeyNumbers::Each => {
+                let keys = &mut self.keys;
+                events.extend(batch.rows.iter().map(|&row| event(keys.id_of_hashed(batch.keys.key(row)), row)));
+            }
+            KeyNumbers::Repeated { of_row, first_rows } => {
+                // A counting sort by key.
+                starts.clear();
+                starts.resize(first_rows.len() + 1, 0);
+                batch.rows.iter().for_each(|row| starts[of_row[*row as usize] as usize + 1] += 1);
+                for i in 1..starts.len() {
+                    starts[i] += starts[i - 1];
+                }
+                recent.clear();
+                recent.resize(first_rows.len(), TableRow::NONE);
+                events.resize(batch.rows.len(), SessionEvent { key: NO_GROUP, time: 0, row: 0 });
+                for &row in batch.rows {
+                    let number = of_row[row as usize] as usize;
+                    let key = &mut recent[number].key;
+                    if *key == NO_GROUP {
+                        *key = self.keys.id_of_hashed(batch.keys.key(first_rows[number]));
+                    }
+                    events[starts[number] as usize] = event(*key, row);
+                    starts[number] += 1;
+                }
+            }
+        }
     }
 
     /// Returns the row of the session of the events of `key` from `first` to `last`. Sessions that these events bridge become
@@ -196,7 +261,10 @@ impl Accumulator {
             return met.slot;
         }
         let changed = Arc::make_mut(&mut self.blocks[block]);
-        changed.set_session(row, met.first, met.last);
+        match met.starts_earlier {
+            true => changed.set_session(row, met.first, met.last),
+            false => changed.lasts[row] = met.last,
+        }
         for other in met.absorbed {
             let theirs = &mut self.blocks[other as usize / BLOCK_ROWS];
             let at = other as usize % BLOCK_ROWS;
@@ -319,7 +387,7 @@ impl Accumulator {
     pub fn bytes(&self) -> usize {
         self.keys.bytes()
             + self.blocks.iter().map(|b| b.bytes()).sum::<usize>()
-            + self.table.capacity() * 5
+            + self.table.capacity() * (size_of::<TableRow>() + 1)
             + self.sessions.bytes()
     }
 
@@ -328,21 +396,27 @@ impl Accumulator {
         u32::try_from(self.rows).ok().filter(|slot| *slot != NO_GROUP).expect("fewer than 2^32 - 1 live rows")
     }
 
+    /// Returns the row of `window` and the key of `recent`, which becomes the row found.
+    #[inline]
+    fn slot_near(&mut self, recent: &mut TableRow, window: WindowId) -> u32 {
+        if recent.slot == NO_GROUP || recent.window != window {
+            *recent = TableRow { window, slot: self.slot_of(window, recent.key), ..*recent };
+        }
+        recent.slot
+    }
+
+    #[inline]
     fn slot_of(&mut self, window: WindowId, key: u32) -> u32 {
         let hash = hash_row(window, key);
-        let blocks = &self.blocks;
-        let at = |slot: u32| {
-            let block = &blocks[slot as usize / BLOCK_ROWS];
-            (block.windows[slot as usize % BLOCK_ROWS], block.keys[slot as usize % BLOCK_ROWS])
-        };
-        if let Some(slot) = self.table.find(hash, |&slot| at(slot) == (window, key)) {
-            return *slot;
+        match self.table.find(hash, |row| row.window == window && row.key == key) {
+            Some(row) => row.slot,
+            None => self.new_slot(hash, window, key),
         }
+    }
+
+    fn new_slot(&mut self, hash: u64, window: WindowId, key: u32) -> u32 {
         let slot = self.next_slot();
-        self.table.insert_unique(hash, slot, |&slot| {
-            let (window, key) = at(slot);
-            hash_row(window, key)
-        });
+        self.table.insert_unique(hash, TableRow { window, key, slot }, |row| hash_row(row.window, row.key));
         if self.rows.is_multiple_of(BLOCK_ROWS) {
             self.blocks.push(Arc::new(Block::empty(&self.view, self.precision)));
         }
@@ -354,7 +428,7 @@ impl Accumulator {
 
     /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
     fn observe(&mut self, batch: &EvaluatedBatch<'_>, of: &[u32], scratch: &mut Scratch) {
-        let Scratch { slots, starts, groups, rows } = scratch;
+        let Scratch { slots, starts, groups, rows, .. } = scratch;
         starts.clear();
         starts.resize(self.blocks.len() + 1, 0);
         slots.iter().for_each(|slot| starts[*slot as usize / BLOCK_ROWS + 1] += 1);

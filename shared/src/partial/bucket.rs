@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use xxhash_rust::xxh3::xxh3_64;
+use crate::partial::keys::HashedKey;
 
 /// The tag of a view's file that names its bucket. A file without it may hold any group.
 pub const BUCKET_TAG: &str = "bucket";
@@ -47,7 +47,13 @@ impl Bucket {
     /// Returns whether the group with this encoded key is in the bucket.
     #[inline]
     pub fn holds(self, key: &[u8]) -> bool {
-        self.bits == 0 || hash(key) >> (64 - self.bits) == u64::from(self.number)
+        self.bits == 0 || self.holds_hashed(HashedKey::new(key))
+    }
+
+    /// Returns whether the group with this encoded key is in the bucket.
+    #[inline]
+    pub fn holds_hashed(self, key: HashedKey<'_>) -> bool {
+        self.bits == 0 || key.hash << BITS_ABOVE >> (64 - self.bits) == u64::from(self.number)
     }
 
     /// Returns whether a group can be in both buckets.
@@ -60,11 +66,6 @@ impl Bucket {
     pub fn of_tag(tag: Option<&String>) -> Bucket {
         tag.and_then(|tag| tag.parse().ok()).unwrap_or(Bucket::ALL)
     }
-}
-
-#[inline]
-fn hash(key: &[u8]) -> u64 {
-    xxh3_64(key) << BITS_ABOVE
 }
 
 /// As a tag: edition, then which of how many.
@@ -126,7 +127,7 @@ mod tests {
             Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a text of more than twelve")]));
         let longs: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(7), None]));
         let rows = layout.encode(&[texts, longs]).expect("encodes");
-        let hashes: Vec<u64> = rows.iter().map(|row| hash(row.as_ref())).collect();
+        let hashes: Vec<u64> = rows.iter().map(|row| HashedKey::new(row.data()).hash << BITS_ABOVE).collect();
         assert_eq!(hashes, [16607691975295416832, 15384990074093682944, 17574130721068918784]);
     }
 }

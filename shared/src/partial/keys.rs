@@ -1,7 +1,7 @@
 //! Encodes the dimension values of groups as comparable bytes and numbers them as they appear.
 //!
 //! The encoding is that of `arrow`'s row format: equal bytes mean equal values (NULL equals NULL), and bytes sort as
-//! the values do, NULL first.
+//! the values do, NULL first. [`BatchKeys`](crate::partial::batch_keys::BatchKeys) has the keys of a batch.
 
 use std::sync::Arc;
 
@@ -110,25 +110,83 @@ impl Keys {
     }
 }
 
+/// An encoded key with its hash, which several tables use.
+#[derive(Debug, Clone, Copy)]
+pub struct HashedKey<'a> {
+    pub bytes: &'a [u8],
+    pub hash: u64,
+}
+
+impl HashedKey<'_> {
+    /// Hashes an encoded key.
+    #[inline]
+    pub fn new(bytes: &[u8]) -> HashedKey<'_> {
+        HashedKey { bytes, hash: xxh3_64(bytes) }
+    }
+}
+
+/// Length of the keys that a table holds itself; one number has 9 bytes.
+const SHORT_KEY_BYTES: usize = 11;
+/// Ends the mark of a longer key.
+const LONG: u8 = u8::MAX;
+
+/// What the table knows of a key: a short key itself, padded, with its length at the end, or the hash of a long one. So a
+/// short key is found with one access to memory instead of four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct KeyMark([u8; SHORT_KEY_BYTES + 1]);
+
+impl KeyMark {
+    #[inline]
+    fn of(key: HashedKey<'_>) -> KeyMark {
+        let mut mark = [0; SHORT_KEY_BYTES + 1];
+        if key.bytes.len() <= SHORT_KEY_BYTES {
+            mark[..key.bytes.len()].copy_from_slice(key.bytes);
+            mark[SHORT_KEY_BYTES] = key.bytes.len() as u8;
+        } else {
+            mark[..8].copy_from_slice(&key.hash.to_le_bytes());
+            mark[SHORT_KEY_BYTES] = LONG;
+        }
+        KeyMark(mark)
+    }
+
+    #[inline]
+    fn is_long(self) -> bool {
+        self.0[SHORT_KEY_BYTES] == LONG
+    }
+
+    fn hash(self) -> u64 {
+        match self.0[SHORT_KEY_BYTES] {
+            LONG => u64::from_le_bytes(std::array::from_fn(|at| self.0[at])),
+            length => xxh3_64(&self.0[..usize::from(length)]),
+        }
+    }
+}
+
 /// Numbers keys as they appear: equal keys get equal numbers.
 #[derive(Debug, Clone, Default)]
 pub struct KeyIndex {
     keys: Keys,
-    table: HashTable<(u32, u32)>,
+    table: HashTable<(KeyMark, u32)>,
 }
 
 impl KeyIndex {
     /// The number of `key`, a new one if it was not seen before.
     #[inline]
     pub fn id_of(&mut self, key: &[u8]) -> u32 {
-        let hash = xxh3_64(key);
+        self.id_of_hashed(HashedKey::new(key))
+    }
+
+    /// The number of `key`, a new one if it was not seen before.
+    #[inline]
+    pub fn id_of_hashed(&mut self, key: HashedKey<'_>) -> u32 {
+        let mark = KeyMark::of(key);
         let keys = &self.keys;
-        if let Some((id, _)) = self.table.find(hash, |&(id, tag)| tag == hash as u32 && keys.get(id) == key) {
+        let is_key = |&(known, id): &(KeyMark, u32)| known == mark && (!mark.is_long() || keys.get(id) == key.bytes);
+        if let Some((_, id)) = self.table.find(key.hash, is_key) {
             return *id;
         }
-        let id = self.keys.push(key);
-        let rehash_keys = &self.keys;
-        self.table.insert_unique(hash, (id, hash as u32), |&(id, _)| xxh3_64(rehash_keys.get(id)));
+        let id = self.keys.push(key.bytes);
+        self.table.insert_unique(key.hash, (mark, id), |(mark, _)| mark.hash());
         id
     }
 
@@ -144,7 +202,7 @@ impl KeyIndex {
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.table.capacity() * 9
+        self.keys.bytes() + self.table.capacity() * (size_of::<(KeyMark, u32)>() + 1)
     }
 }
 
@@ -179,14 +237,26 @@ mod tests {
 
     #[test]
     fn many_keys_keep_their_numbers() {
+        // Of every length around that of keys in the table, and some that differ in their length only.
+        let key = |i: u32| [format!("{i}").into_bytes(), vec![0; i as usize % 13]].concat();
         let mut index = KeyIndex::default();
         for i in 0..5000u32 {
-            assert_eq!(index.id_of(format!("key {i}").as_bytes()), i);
+            assert_eq!(index.id_of(&key(i)), i);
         }
         let shared = index.keys().clone();
         for i in (0..5000u32).rev() {
-            assert_eq!(index.id_of(format!("key {i}").as_bytes()), i);
-            assert_eq!(shared.get(i), format!("key {i}").as_bytes());
+            assert_eq!(index.id_of(&key(i)), i);
+            assert_eq!(shared.get(i), key(i));
+        }
+    }
+
+    #[test]
+    fn long_keys_with_one_hash_have_their_own_numbers() {
+        let mut index = KeyIndex::default();
+        let keys: Vec<Vec<u8>> = (0..4u8).map(|i| vec![i; SHORT_KEY_BYTES + 1]).collect();
+        for _ in 0..2 {
+            let ids = keys.iter().map(|bytes| index.id_of_hashed(HashedKey { bytes, hash: 7 }));
+            assert_eq!(ids.collect::<Vec<_>>(), [0, 1, 2, 3]);
         }
     }
 }

@@ -4,12 +4,14 @@
 //! commutative, with the state of no events as identity; [`states`] states the law. The speed layer, the batch layer and every
 //! query hold the same states, so one merge serves queries, reconciliation and coarser grains.
 //!
-//! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups. [`block`]: rows of
+//! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups, [`batch_keys`]: those of a batch of
+//! events. [`block`]: rows of
 //! (window, key, states), and the immutable [`block::Part`] that readers hold. [`accumulate`]: folding events into blocks.
 //! [`sketch`]: states of measures that need the values themselves. [`merge`]: several parts into one table, within a
 //! [`query_budget`]. [`codec`]: parts as Arrow columns and back.
 
 pub mod accumulate;
+pub mod batch_keys;
 pub mod block;
 pub mod bucket;
 pub mod codec;

@@ -13,7 +13,8 @@
 
 use hashbrown::HashTable;
 use smallvec::{SmallVec, smallvec};
-use xxhash_rust::xxh3::xxh3_64;
+
+use crate::partial::keys::HashedKey;
 
 /// The sessions of every key, by time, and the row of each.
 #[derive(Debug)]
@@ -32,6 +33,12 @@ struct SessionRow {
     slot: u32,
 }
 
+/// Returns whether an event at `next` is in the session whose last event is at `last`.
+#[inline]
+pub fn meet(gap: i64, last: i64, next: i64) -> bool {
+    next < last.saturating_add(gap)
+}
+
 /// The session that some events have joined.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JoinedSession {
@@ -40,6 +47,8 @@ pub struct JoinedSession {
     pub slot: u32,
     /// Whether the events met no session; the new session has the offered row.
     pub is_new: bool,
+    /// Whether the first session that was met began later.
+    pub starts_earlier: bool,
     /// The rows of further sessions that were met, which are now part of this one.
     pub absorbed: Vec<u32>,
 }
@@ -48,12 +57,6 @@ impl SessionIndex {
     /// Returns an index without sessions; `gap` in microseconds.
     pub fn new(gap: i64) -> SessionIndex {
         SessionIndex { gap, by_key: Vec::new(), sessions: 0 }
-    }
-
-    /// Returns whether an event at `next` is in the session whose last event is at `last`.
-    #[inline]
-    pub fn meet(&self, last: i64, next: i64) -> bool {
-        next < last.saturating_add(self.gap)
     }
 
     /// Joins a session of `key` from `first` to `last` with those it meets (I4).
@@ -68,14 +71,22 @@ impl SessionIndex {
         if met == 0 {
             sessions.insert(from, SessionRow { first, last, slot: new_slot });
             self.sessions += 1;
-            return JoinedSession { first, last, slot: new_slot, is_new: true, absorbed: Vec::new() };
+            return JoinedSession {
+                first,
+                last,
+                slot: new_slot,
+                is_new: true,
+                starts_earlier: false,
+                absorbed: Vec::new(),
+            };
         }
         let SessionRow { first: earliest, slot, .. } = sessions[from];
         let (first, last) = (first.min(earliest), last.max(sessions[from + met - 1].last));
+        let starts_earlier = first < earliest;
         let absorbed = sessions.drain(from + 1..from + met).map(|s| s.slot).collect::<Vec<_>>();
         self.sessions -= absorbed.len();
         sessions[from] = SessionRow { first, last, slot };
-        JoinedSession { first, last, slot, is_new: false, absorbed }
+        JoinedSession { first, last, slot, is_new: false, starts_earlier, absorbed }
     }
 
     /// Memory held, in bytes.
@@ -146,21 +157,21 @@ impl LiveSessions {
         LiveSessions { gap, allowed_lateness, by_key: HashTable::new(), watermark: None, sweep_at: SWEEP_KEYS_MIN }
     }
 
-    /// Adds the next event of the log, of an encoded key at `time`. Returns whether it is late.
-    pub fn judge(&mut self, key: &[u8], time: i64, watermark: Option<i64>) -> bool {
+    /// Adds the next event of the log, of `key` at `time`. Returns whether it is late.
+    pub fn judge(&mut self, key: HashedKey<'_>, time: i64, watermark: Option<i64>) -> bool {
         self.watermark = self.watermark.max(watermark);
         let LiveSessions { gap, allowed_lateness, .. } = *self;
         let is_over = |last: i64, watermark: Option<i64>| {
             watermark.is_some_and(|w| last.saturating_add(gap).saturating_add(allowed_lateness) <= w)
         };
-        let hash = xxh3_64(key);
-        let found = self.by_key.find_mut(hash, |open| open.hash == hash && open.key.as_slice() == key);
+        let HashedKey { hash, bytes } = key;
+        let found = self.by_key.find_mut(hash, |open| open.hash == hash && open.key.as_slice() == bytes);
         let Some(OpenSessions { sessions, .. }) = found else {
             if is_over(time, watermark) {
                 return true;
             }
             self.sweep();
-            let open = OpenSessions { hash, key: SmallVec::from_slice(key), sessions: smallvec![(time, time)] };
+            let open = OpenSessions { hash, key: SmallVec::from_slice(bytes), sessions: smallvec![(time, time)] };
             self.by_key.insert_unique(hash, open, |open| open.hash);
             return false;
         };
@@ -253,7 +264,7 @@ mod tests {
                 if expected {
                     before[key].pop();
                 }
-                prop_assert_eq!(live.judge(&[key as u8], time, watermark), expected);
+                prop_assert_eq!(live.judge(HashedKey::new(&[key as u8]), time, watermark), expected);
                 watermark = watermark.max(Some(time - 20));
             }
         }
@@ -261,9 +272,8 @@ mod tests {
 
     #[test]
     fn a_session_ends_a_gap_after_its_last_event() {
-        let index = SessionIndex::new(GAP);
-        assert!(index.meet(0, 9));
-        assert!(!index.meet(0, 10));
+        assert!(meet(GAP, 0, 9));
+        assert!(!meet(GAP, 0, 10));
     }
 
     #[test]
@@ -272,14 +282,17 @@ mod tests {
         index.join(0, 0, 0, 0);
         index.join(0, 15, 16, 1);
         let bridged = index.join(0, 8, 8, 2);
-        assert_eq!(bridged, JoinedSession { first: 0, last: 16, slot: 0, is_new: false, absorbed: vec![1] });
+        assert_eq!(
+            bridged,
+            JoinedSession { first: 0, last: 16, slot: 0, is_new: false, starts_earlier: false, absorbed: vec![1] }
+        );
     }
 
     #[test]
     fn keys_whose_sessions_are_over_are_forgotten() {
         let mut live = LiveSessions::new(GAP, 0);
         for key in 0..100_000i64 {
-            live.judge(&key.to_le_bytes(), key * 100, Some(key * 100 - 1));
+            live.judge(HashedKey::new(&key.to_le_bytes()), key * 100, Some(key * 100 - 1));
         }
         assert!(live.by_key.len() <= SWEEP_KEYS_MIN);
     }

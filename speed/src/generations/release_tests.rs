@@ -129,7 +129,7 @@ proptest! {
             }
             // The clock of the server may be behind the event times.
             let arrived_at = watermark - clock_behind;
-            generations.fold(&[batch(first, &log[first..], watermark, arrived_at)]);
+            generations.fold(&mut FoldInput::new(&[batch(first, &log[first..], watermark, arrived_at)]));
             for (_, published) in cuts.iter().filter(|(at, _)| *at == number) {
                 generations.cut();
                 if *published {
@@ -167,7 +167,7 @@ fn state_of_a_trailing_window_stays_flat_over_a_long_stream() {
         let events: Vec<Event> = (0..2_500)
             .map(|i| Event { at: start + i * 2 / 5, key: ["a", "b", "c"][i as usize % 3], n: i, watermark: start })
             .collect();
-        generations.fold(&[batch(first, &events, start + 1_000, start + 1_000)]);
+        generations.fold(&mut FoldInput::new(&[batch(first, &events, start + 1_000, start + 1_000)]));
         first += events.len();
         let half = usize::from(round >= rounds / 2);
         most[half] = most[half].max(generations.bytes());

@@ -4,18 +4,20 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
+use shared::partial::accumulate::EvaluatedBatch;
+use shared::partial::batch_keys::BatchKeys;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::time::Micros;
-use shared::view::{Precision, View};
+use shared::view::View;
 use shared::window::{PaneStart, Window};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
+use crate::recompute::fold::shards::ShardedFold;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
@@ -40,7 +42,7 @@ pub struct BoundedFold {
     pub bucket: Bucket,
     /// The panes to fold, in microseconds.
     pub panes: Range<PaneStart>,
-    accumulator: Accumulator,
+    states: ShardedFold,
     /// Events to fold before the states are measured again.
     measure_in: usize,
 }
@@ -48,8 +50,8 @@ pub struct BoundedFold {
 impl BoundedFold {
     /// Returns a fold without events.
     pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, bucket: Bucket) -> BoundedFold {
-        let accumulator = empty(&view, &layout);
-        BoundedFold { view, layout, bucket, panes: PaneStart::EVERY, accumulator, measure_in: 0 }
+        let states = ShardedFold::new(Arc::clone(&view), Arc::clone(&layout));
+        BoundedFold { view, layout, bucket, panes: PaneStart::EVERY, states, measure_in: 0 }
     }
 
     /// Folds the events of `files`. When the states exceed `limit_bytes`, `narrow` may make room and let the fold continue.
@@ -77,41 +79,41 @@ impl BoundedFold {
 
     /// Continues with the groups in `bucket` alone.
     pub fn narrow(&mut self, bucket: Bucket) {
-        self.accumulator.retain(bucket);
+        self.states.retain(bucket);
         self.bucket = bucket;
     }
 
     /// Returns the number of rows.
     pub fn rows(&self) -> usize {
-        self.accumulator.rows()
+        self.states.rows()
     }
 
-    /// Returns the number of groups over all windows.
-    pub fn groups(&self) -> usize {
-        self.accumulator.keys()
+    /// Returns whether there are several groups, windows aside.
+    pub fn has_several_groups(&self) -> bool {
+        self.states.has_several_groups()
     }
 
-    /// Returns the states so far.
-    pub fn part(&self) -> Part {
-        self.accumulator.part()
+    /// Returns the states so far; each group is in one part.
+    pub fn parts(&self) -> Vec<Part> {
+        self.states.parts()
     }
 
     /// Returns the states so far and starts again without any.
-    pub fn take(&mut self) -> Part {
-        std::mem::replace(&mut self.accumulator, empty(&self.view, &self.layout)).part()
+    pub fn take(&mut self) -> Vec<Part> {
+        self.states.take()
     }
 
-    /// Continues with other states.
-    pub fn put(&mut self, accumulator: Accumulator) {
-        self.accumulator = accumulator;
+    /// Continues with the states of `parts`, which [`BoundedFold::take`] returned.
+    pub fn put(&mut self, parts: &[Part]) {
+        self.states.absorb(parts);
     }
 
     fn is_above(&mut self, limit_bytes: usize) -> bool {
         if self.measure_in > 0 {
             return false;
         }
-        let bytes = self.accumulator.bytes();
-        self.measure_in = (self.accumulator.rows() / 4).max(MEASURE_EVENTS_MIN.min(limit_bytes / MEASURE_BYTES));
+        let bytes = self.states.bytes();
+        self.measure_in = (self.states.rows() / 4).max(MEASURE_EVENTS_MIN.min(limit_bytes / MEASURE_BYTES));
         bytes > limit_bytes
     }
 
@@ -130,34 +132,27 @@ impl BoundedFold {
                 batch.times.iter().map(pane).collect()
             }
         };
-        let keys = match batch.dimensions.is_empty() {
-            true => None,
-            false => Some(self.layout.encode(&batch.dimensions)?),
-        };
+        let keys = BatchKeys::new(&self.layout, &batch.dimensions)?;
         let wanted = &self.panes;
         let in_panes = |row: &u32| panes.get(*row as usize).is_none_or(|pane| wanted.contains(pane));
         let bucket = self.bucket;
-        let key = |row: &u32| keys.as_ref().map_or(&[][..], |keys| keys.row(*row as usize).data());
-        let in_bucket = |row: &u32| bucket.holds(key(row));
-        let is_free = |row: &u32| frozen.is_none_or(|frozen| !frozen.holds(key(row), batch.times[*row as usize]));
+        let in_bucket = |row: &u32| bucket.holds_hashed(keys.key(*row));
+        let is_free =
+            |row: &u32| frozen.is_none_or(|frozen| !frozen.holds(keys.key(*row).bytes, batch.times[*row as usize]));
         let all = 0..batch.times.len() as u32;
         let rows: Vec<u32> = all.filter(|row| in_panes(row) && in_bucket(row) && is_free(row)).collect();
         self.measure_in = self.measure_in.saturating_sub(rows.len());
-        self.accumulator.fold(&EvaluatedBatch {
+        self.states.fold(&EvaluatedBatch {
             panes: &panes,
             places: EventPositions {
                 times: &batch.times,
                 offsets: Offsets::Listed { partitions: &batch.partitions, offsets: &batch.offsets },
             },
-            keys: keys.as_ref(),
+            keys: &keys,
             arguments: &batch.arguments,
             masks: &batch.masks,
             rows: &rows,
         });
         Ok(())
     }
-}
-
-fn empty(view: &Arc<View>, layout: &Arc<KeyLayout>) -> Accumulator {
-    Accumulator::new(Arc::clone(view), Arc::clone(layout), Precision::Exact)
 }

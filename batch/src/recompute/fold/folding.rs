@@ -7,13 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use shared::date_partition::DatePartition;
-use shared::partial::accumulate::Accumulator;
 use shared::partial::block::Part;
 use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::NO_GROUP;
 use shared::time::{Day, Micros};
-use shared::view::{Precision, View};
+use shared::view::View;
 use shared::window::{PaneStart, Window, WindowId};
 
 use crate::failure::RunFailure;
@@ -101,9 +100,9 @@ impl EventFold {
             Window::All => self.open.extend((self.fold.rows() > 0).then_some(DatePartition::AllTime)),
             Window::Session { .. } => {}
             window => {
-                let part = self.fold.take();
+                let parts = self.fold.take();
                 let mut before = None;
-                for pane in part.blocks.iter().flat_map(|block| &block.windows).copied() {
+                for pane in parts.iter().flat_map(|part| &part.blocks).flat_map(|block| &block.windows).copied() {
                     if before.replace(pane) != Some(pane) {
                         window.for_each_window(pane.pane(), |id| _ = self.open.insert(window_date(window, id)));
                     }
@@ -111,7 +110,7 @@ impl EventFold {
                 if let Some(requested) = &self.requested {
                     self.open.retain(|date| requested.contains(date));
                 }
-                self.parts.push(part);
+                self.parts.extend(parts.into_iter().filter(|part| part.rows() > 0));
             }
         }
         Ok(Capacity::Fits)
@@ -140,7 +139,7 @@ impl EventFold {
 
     fn finish(&mut self, done: Vec<DatePartition>, emit: Emit<'_>) -> Result<Vec<DatePartition>, RunFailure> {
         if self.view.window == Window::All && !done.is_empty() {
-            self.parts = vec![self.fold.part()];
+            self.parts = self.fold.parts();
         }
         for date in &done {
             self.date(*date, emit)?;
@@ -171,10 +170,10 @@ impl EventFold {
         through: Option<Day>,
         emit: Emit<'_>,
     ) -> Result<Vec<DatePartition>, RunFailure> {
-        let part = self.fold.take();
+        let mut parts = self.fold.take();
         let read_to = through.map_or(i64::MAX, |day| Day(day.0 + 1).start().0);
         let (mut days, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
-        for (first, last) in part.sessions() {
+        for (first, last) in parts.iter().flat_map(Part::sessions) {
             let day = window_date(self.view.window, WindowId(first));
             days.insert(day);
             if last.saturating_add(gap) > read_to && through.is_some() {
@@ -187,29 +186,26 @@ impl EventFold {
         let is_requested =
             |day: &DatePartition| self.requested.as_ref().is_none_or(|requested| requested.contains(day));
         let kept: Vec<DatePartition> = done.iter().copied().filter(is_requested).collect();
-        for (first, last) in part.sessions() {
+        for (first, last) in parts.iter().flat_map(Part::sessions) {
             let day = window_date(self.view.window, WindowId(first));
             if day.day().is_some_and(|day| self.retained_from.is_some_and(|kept| day < kept)) && done.contains(&day) {
                 self.dropped_sessions_end = self.dropped_sessions_end.max(Some(Micros(last.saturating_add(gap))));
             }
         }
-        self.parts = vec![part];
+        self.parts = parts;
         for date in &kept {
             self.date(*date, emit)?;
         }
-        let mut rest = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), Precision::Exact);
-        for mut part in std::mem::take(&mut self.parts) {
-            for block in &mut part.blocks {
-                let block = Arc::make_mut(block);
-                for (key, first) in block.keys.iter_mut().zip(&block.windows) {
-                    if done.contains(&window_date(self.view.window, *first)) {
-                        *key = NO_GROUP;
-                    }
+        parts = std::mem::take(&mut self.parts);
+        for block in parts.iter_mut().flat_map(|part| &mut part.blocks) {
+            let block = Arc::make_mut(block);
+            for (key, first) in block.keys.iter_mut().zip(&block.windows) {
+                if done.contains(&window_date(self.view.window, *first)) {
+                    *key = NO_GROUP;
                 }
             }
-            rest.absorb(&part);
         }
-        self.fold.put(rest);
+        self.fold.put(&parts);
         Ok(done.into_iter().collect())
     }
 

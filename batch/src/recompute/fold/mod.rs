@@ -3,4 +3,5 @@
 pub mod bounded_fold;
 pub mod folding;
 pub mod passes;
+pub mod shards;
 pub mod slices;

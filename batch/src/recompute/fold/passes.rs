@@ -73,7 +73,7 @@ impl Passes<'_> {
             for (chunk, removed) in chunks.iter().zip(&removed) {
                 let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);
                 fold.add(self.query, &chunk.files, rows, &watch, &mut |states| {
-                    let halves = states.bucket.halves().filter(|_| states.groups() > 1);
+                    let halves = states.bucket.halves().filter(|_| states.has_several_groups());
                     let [kept, left] = halves.ok_or_else(|| self.too_large(&requested))?;
                     tracing::debug!(view = %self.query.view.name, bucket = %kept, "too many groups for the memory limit; adding a pass");
                     waiting.push((left, requested.clone()));

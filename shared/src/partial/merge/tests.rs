@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::partial::accumulate::{Accumulator, EvaluatedBatch};
+use crate::partial::batch_keys::BatchKeys;
 use crate::partial::codec;
 use crate::partial::finish::finish_measures;
 use crate::partial::states::{EventPositions, Offsets};
@@ -98,14 +99,14 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
         let numbers: ArrayRef = Arc::new(batch.iter().map(|r| r.number).collect::<Int64Array>());
         let prices: ArrayRef = Arc::new(batch.iter().map(|r| Some(r.price)).collect::<Float64Array>());
         let wanted: BooleanArray = batch.iter().map(|r| r.wanted).collect();
-        let keys = layout.encode(&[Arc::clone(&colors), Arc::clone(&numbers)]).expect("encodes");
+        let keys = BatchKeys::new(&layout, &[Arc::clone(&colors), Arc::clone(&numbers)]).expect("encodes");
         let arguments = [None, Some(numbers.clone()), Some(numbers.clone()), Some(prices), Some(numbers), Some(colors)];
         let masks = [None, Some(wanted), None, None, None, None];
         let all: Vec<u32> = (0..batch.len() as u32).collect();
         accumulator.fold(&EvaluatedBatch {
             panes: &panes,
             places: EventPositions { times: &times, offsets: Offsets::Run { partition: 0, first: 0 } },
-            keys: Some(&keys),
+            keys: &keys,
             arguments: &arguments,
             masks: &masks,
             rows: &all,
