@@ -1,6 +1,6 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|batch|query|serve|visibility|replay|dialect|entities|history|compaction|memory|years|planning]...` prints the
-//! figures of `docs/performance.md`; without a name, all of them.
+//! [ingest|workloads|growth|batch|query|serve|visibility|replay|dialect|entities|history|compaction|memory|years|planning]...` prints
+//! the figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
 //! is measured in the same run, because the speed of the machine drifts.
@@ -20,6 +20,7 @@ mod replay;
 mod serve;
 mod server;
 mod visibility;
+mod workloads;
 mod years;
 
 /// The allocator of the program, so that measurements of this process hold for it.
@@ -39,6 +40,8 @@ fn main() {
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
     for (name, measure) in [
         ("ingest", ingest::measure as fn()),
+        ("workloads", workloads::measure),
+        ("growth", workloads::growth),
         ("batch", batch::measure),
         ("query", query::measure),
         ("serve", serve::measure),

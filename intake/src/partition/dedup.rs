@@ -15,7 +15,7 @@ use crate::event_id::NULL_ID;
 const BLOCK: usize = 32;
 
 /// The ids of the newest accepted events.
-pub(crate) struct DedupWindow {
+pub struct DedupWindow {
     /// Number of accepted events whose ids count.
     horizon: u64,
     /// One id per event, the oldest first.

@@ -5,7 +5,7 @@
 //! be used; [`sequence`] decides the rest, with [`dedup`], [`entities`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
 //! is the thread; [`key_files`] keeps keys that the log no longer has; [`PartitionLog`] is the interface.
 
-mod dedup;
+pub mod dedup;
 mod entities;
 mod group;
 mod key_claims;

@@ -25,14 +25,17 @@ const ROW_GROUP_ROWS: usize = 256 * 1024;
 const SAMPLE_ROWS: usize = 1024;
 
 /// A Parquet file and its entry in Delta's log.
-pub(super) struct Encoded {
+pub struct Encoded {
     pub bytes: Bytes,
     pub rows: i64,
     pub stats_json: String,
 }
 
-/// Encodes `batches`, all of `schema`.
-pub(super) fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encoded, LakeError> {
+/// Encodes `batches`, all of `schema`, as one file.
+///
+/// # Errors
+/// A batch is not of `schema`.
+pub fn encode(schema: SchemaRef, batches: &[RecordBatch]) -> Result<Encoded, LakeError> {
     let mut encoder = Encoder::new(schema, batches.first())?;
     for batch in batches {
         encoder.write(batch)?;

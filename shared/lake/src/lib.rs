@@ -18,7 +18,7 @@ mod delete;
 mod disk;
 mod dropped;
 pub mod durable;
-mod encode;
+pub mod encode;
 pub mod error;
 pub mod fail_points;
 mod footer;
