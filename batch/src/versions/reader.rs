@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
-use lake::{Lake, Leases, TablePath, check_footer};
+use lake::{Lake, Leases, TablePath, check_footer, check_footer_lists};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
@@ -154,6 +154,7 @@ async fn load(
     let bytes = store.get(&Path::from(format!("{}/{path}", TablePath::view(&view.name)))).await?.bytes().await?;
     let work = move || {
         let size = bytes.len() as u64;
+        check_footer_lists(&bytes)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
         check_footer(builder.metadata(), size)?;
         // Before they are read: a query has reserved memory for the rows that its version notes.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `framing` splits a body of JSON into events, `fields` knows which member of an event belongs to which column,
 //! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
-//! `csv` reads records into the same session. `tables` reads Arrow, column by column ([`column_cast`]).
+//! `csv` reads records into the same session. `tables` reads Arrow and Parquet, column by column
+//! ([`column_cast`]).
 //! Nothing here speaks HTTP or decompresses.
 //!
 //! An event that has the same field twice is rejected, since it does not say which value counts.
@@ -17,6 +18,7 @@ pub mod json_lines;
 mod number;
 mod object;
 mod outcome;
+mod parquet_pages;
 mod reject_reason;
 mod row;
 mod session;
@@ -41,7 +43,7 @@ use shared::time::Micros;
 use utoipa::ToSchema;
 
 use session::Session;
-pub use tables::decode_arrow;
+pub use tables::{decode_arrow, decode_parquet};
 
 /// Reasons against the columns of a table that an error lists, and characters of each: the table chooses its names.
 const REASONS_LISTED_MAX: usize = 20;

@@ -1,4 +1,4 @@
-//! Decodes bodies that hold tables: Arrow IPC streams. Their columns are cast as a whole, and rows that do not fit are
+//! Decodes bodies that hold tables: Arrow IPC streams and Parquet files. Their columns are cast as a whole, and rows that do not fit are
 //! rejected one by one, as in JSON.
 //!
 //! The events keep the buffers of the body where they can: nothing is copied that is already in its column's form. A body of
@@ -9,9 +9,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute::{concat, concat_batches};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use shared::limits::{TABLE_COLUMNS_MAX, TABLE_EVENTS_BYTES_MAX};
 use shared::retained_bytes::{retained_bytes, row_bytes};
 use shared::stream::Stream;
@@ -20,10 +22,13 @@ use shared::time::Micros;
 use super::column_cast::{CastError, CastRows, ColumnCast};
 use super::json_lines;
 use super::outcome::{Outcome, oldest};
+use super::parquet_pages::checked_footer;
 use super::{DecodeError, Decoded, Options};
 
 /// Memory that a body may keep beyond twice its events.
 const UNUSED_BYTES_MAX: usize = 1024 * 1024;
+/// Rows of a Parquet file that are read at a time.
+const PARQUET_BATCH_ROWS: usize = 16_384;
 
 /// Decodes an Arrow IPC stream. Compressed buffers are not supported; compress the body.
 ///
@@ -53,6 +58,37 @@ pub fn decode_arrow(stream: &Arc<Stream>, body: &Bytes, options: Options) -> Res
     session.finish()
 }
 
+/// Decodes a Parquet file: flat columns, of the encodings and compressions that [`checked_footer`] accepts.
+///
+/// # Errors
+/// [`DecodeError::Table`] for a body that is not such a file or whose columns do not fit, [`DecodeError::TooManyEvents`]
+/// and [`DecodeError::EventsTooLarge`] beyond the limits. All else is a rejection of single events.
+pub fn decode_parquet(stream: &Arc<Stream>, body: &Bytes, options: Options) -> Result<Decoded, DecodeError> {
+    let footer = Arc::new(checked_footer(body)?);
+    let mut session = TableSession::new(stream, options);
+    session.check_room(u64::try_from(footer.file_metadata().num_rows()).unwrap_or(u64::MAX))?;
+    // The schema that other programs add says how they hold columns in memory, which is nothing to this one.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let stored = ArrowReaderMetadata::try_new(Arc::clone(&footer), options.clone())?;
+    if stored.schema().fields().len() > TABLE_COLUMNS_MAX {
+        return Err(DecodeError::too_many_columns());
+    }
+    // Views into the pages, so that a text that rows share is not copied for each of them.
+    let viewed = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        DataType::Binary => Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView)),
+        _ => Arc::clone(field),
+    };
+    let schema = Arc::new(Schema::new(stored.schema().fields().iter().map(viewed).collect::<Fields>()));
+    let cast = ColumnCast::new(stream, &schema)?.not_before(session.oldest);
+    let read = ArrowReaderMetadata::try_new(footer, options.with_schema(schema))?;
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(body.clone(), read);
+    for batch in reader.with_batch_size(PARQUET_BATCH_ROWS).build()? {
+        session.add(&cast, &batch?)?;
+    }
+    session.finish()
+}
+
 /// The decoding of one body.
 struct TableSession<'a> {
     stream: &'a Arc<Stream>,
@@ -79,12 +115,18 @@ impl<'a> TableSession<'a> {
         }
     }
 
+    /// Refuses the body if `more` further events are too many.
+    fn check_room(&self, more: u64) -> Result<(), DecodeError> {
+        match self.outcome.lines_read.saturating_add(more) > self.rows_max as u64 {
+            true => Err(DecodeError::TooManyEvents { max: self.rows_max }),
+            false => Ok(()),
+        }
+    }
+
     /// Adds the events of a batch.
     fn add(&mut self, cast: &ColumnCast, batch: &RecordBatch) -> Result<(), DecodeError> {
         let before = self.outcome.lines_read;
-        if before + batch.num_rows() as u64 > self.rows_max as u64 {
-            return Err(DecodeError::TooManyEvents { max: self.rows_max });
-        }
+        self.check_room(batch.num_rows() as u64)?;
         let reasons_max = self.options.rejections_listed_max.max(self.options.malformed_kept_max);
         let CastRows { rows, rejected } = cast.apply(batch, reasons_max)?;
         for (row, reason) in rejected {

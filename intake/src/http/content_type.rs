@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use shared::stream::Stream;
 
-use crate::decode::{DecodeError, Decoded, Options, decode, decode_arrow, decode_csv};
+use crate::decode::{DecodeError, Decoded, Options, decode, decode_arrow, decode_csv, decode_parquet};
 
 /// Types under which clients send JSON events, or none.
 const JSON_TYPES: [&str; 9] = [
@@ -28,6 +28,7 @@ pub(super) enum ContentType {
     Json,
     Csv,
     Arrow,
+    Parquet,
 }
 
 impl ContentType {
@@ -43,6 +44,8 @@ impl ContentType {
             Ok(ContentType::Csv)
         } else if is("application/vnd.apache.arrow.stream") {
             Ok(ContentType::Arrow)
+        } else if is("application/vnd.apache.parquet") {
+            Ok(ContentType::Parquet)
         } else {
             Err(essence.to_owned())
         }
@@ -54,6 +57,7 @@ impl ContentType {
             ContentType::Json => decode(stream, body, options),
             ContentType::Csv => decode_csv(stream, body, options),
             ContentType::Arrow => decode_arrow(stream, body, options),
+            ContentType::Parquet => decode_parquet(stream, body, options),
         }
     }
 }

@@ -7,6 +7,9 @@ use object_store::path::Path;
 use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::ChunkReader;
+use polars_parquet_format::FileMetaData;
+use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
 
 use super::{DataFile, LakeError, Table};
 
@@ -21,6 +24,7 @@ impl Table {
         let mut wanted = FOOTER_BYTES.min(size);
         let metadata = loop {
             let end = store.get_range(&path, size - wanted..size).await?;
+            check_footer_lists(&end).map_err(|error| self.file_error(&file.path, error))?;
             let mut reader = ParquetMetaDataReader::new();
             match reader.try_parse_sized(&end, size) {
                 Ok(()) => {
@@ -48,6 +52,43 @@ impl Table {
     pub(crate) fn file_error(&self, path: &str, source: ParquetError) -> LakeError {
         LakeError::File { table: self.name(), path: path.to_owned(), source }
     }
+}
+
+/// What ends a file: the length of the footer, and a mark.
+const TAIL_BYTES: usize = 8;
+const MARK: &[u8] = b"PAR1";
+/// Bytes that a byte of a footer may take in memory: structures take several times what they have in the file.
+const FOOTER_GROWTH: usize = 64;
+
+/// Checks that a footer has the row groups and columns that it announces: its reader makes room for them first, so a
+/// damaged footer would end the process. `end`: the last bytes of the file; a footer that begins before them is not checked.
+///
+/// # Errors
+/// The footer is damaged.
+pub fn check_footer_lists(end: &[u8]) -> Result<(), ParquetError> {
+    let Some(rest) = end.len().checked_sub(TAIL_BYTES).filter(|_| end.ends_with(MARK)) else { return Ok(()) };
+    let length = end[rest..].first_chunk().map_or(0, |length| u32::from_le_bytes(*length)) as usize;
+    let Some(start) = rest.checked_sub(length) else { return Ok(()) };
+    let mut protocol = TCompactInputProtocol::new(&end[start..rest], length.saturating_mul(FOOTER_GROWTH));
+    FileMetaData::read_from_in_protocol(&mut protocol)
+        .map_err(|error| ParquetError::General(format!("the footer is wrong: {error}")))?;
+    Ok(())
+}
+
+/// Reads the footer of `file`, of `size` bytes, and checks it.
+///
+/// # Errors
+/// The file cannot be read, or its footer is damaged.
+pub fn read_footer(file: &impl ChunkReader, size: u64) -> Result<ParquetMetaData, ParquetError> {
+    let tail = file.get_bytes(
+        size.saturating_sub(TAIL_BYTES as u64),
+        TAIL_BYTES.min(usize::try_from(size).unwrap_or(usize::MAX)),
+    )?;
+    let length = tail.first_chunk().map_or(0, |length| u32::from_le_bytes(*length)) as usize + TAIL_BYTES;
+    if let Some(start) = size.checked_sub(length as u64) {
+        check_footer_lists(&file.get_bytes(start, length)?)?;
+    }
+    checked(ParquetMetaDataReader::new().parse_and_finish(file)?, size)
 }
 
 /// Encodings of texts whose readers allocate memory for as many values as a page claims to have, before they read one: a
@@ -116,6 +157,23 @@ mod tests {
         let no_groups = footer.into_builder().set_row_groups(Vec::new()).build();
         let error = check_footer(&no_groups, size).expect_err("without its rows").to_string();
         assert!(error.contains("another number of rows"), "{error}");
+    }
+
+    #[test]
+    fn a_footer_that_announces_more_than_it_has_is_refused() {
+        let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as _)]).expect("rows");
+        let mut bytes = encode(rows.schema(), &[rows]).expect("encodes").bytes.to_vec();
+        check_footer_lists(&bytes).expect("its own");
+        let tail = bytes.len() - TAIL_BYTES;
+        let length = u32::from_le_bytes(*bytes[tail..].first_chunk().expect("a length")) as usize;
+        // The list of row groups: one structure. Then 2^31 - 1 of them.
+        let lists = bytes[tail - length..].windows(2).position(|bytes| bytes == [0x19, 0x1c]).expect("a list");
+        bytes.splice(tail - length + lists + 1..tail - length + lists + 2, [0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]);
+        let end = bytes.len() - TAIL_BYTES;
+        bytes[end..end + 4].copy_from_slice(&(length as u32 + 5).to_le_bytes());
+        let size = bytes.len() as u64;
+        let error = read_footer(&bytes::Bytes::from(bytes), size).expect_err("refused").to_string();
+        assert!(error.contains("the footer is wrong"), "{error}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub use commit::Commit;
 pub use dropped::{DroppedEvents, DroppedPart};
 pub use error::LakeError;
 pub use fail_points::LakePoint;
-pub use footer::check_footer;
+pub use footer::{check_footer, check_footer_lists, read_footer};
 pub use leases::{Leases, VersionLease};
 pub use log_keys::OWNER_TXN;
 pub use lost::{LostEvents, LostPart};

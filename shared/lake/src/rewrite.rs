@@ -12,7 +12,7 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::encode::Encoder;
-use super::footer::check_footer;
+use super::footer::{check_footer, check_footer_lists};
 use super::{DataFile, LakeError, Table};
 
 /// Rows decoded at once; as many as are sampled for repeated values.
@@ -66,6 +66,7 @@ enum AppendOutcome {
 /// Appends the rows of a file. Blocking.
 fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<AppendOutcome, LakeError> {
     let size = bytes.len() as u64;
+    check_footer_lists(&bytes)?;
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
     check_footer(file.metadata(), size)?;
     let others: Vec<Field> = file

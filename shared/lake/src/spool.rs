@@ -22,7 +22,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::Semaphore;
 
-use super::footer::checked;
+use super::footer::{check_footer_lists, checked, read_footer};
 use super::{DataFile, LakeError, Table};
 use shared::limits::{SPOOL_FOOTER_BYTES, SPOOL_GAP_BYTES, SPOOL_PIECE_BYTES, SPOOL_REQUESTS};
 
@@ -158,6 +158,7 @@ impl SpooledFile {
         let mut from = self.size.saturating_sub(SPOOL_FOOTER_BYTES);
         loop {
             let end = source.get(from..self.size).await?;
+            check_footer_lists(&end)?;
             let mut reader = ParquetMetaDataReader::new();
             match reader.try_parse_sized(&end, self.size) {
                 Ok(()) => {
@@ -339,7 +340,7 @@ impl Table {
 }
 
 fn local_footer(file: &File) -> Result<ParquetMetaData, ParquetError> {
-    checked(ParquetMetaDataReader::new().parse_and_finish(file)?, file.metadata()?.len())
+    read_footer(file, file.metadata()?.len())
 }
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
-//! Compares bodies of CSV and Arrow with the same events as JSON.
+//! Compares bodies of CSV, Arrow and Parquet with the same events as JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
-    RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int64Array, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Schema};
+use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use shared::entity::EntityId;
+use shared::limits::TABLE_EVENTS_BYTES_MAX;
 
 use super::*;
 use crate::decode::column_cast::ColumnCast;
@@ -144,6 +149,19 @@ fn arrow_body(events: &[Event], batch_rows: usize) -> Bytes {
     writer.into_inner().unwrap().into()
 }
 
+/// The same table as a Parquet file with row groups of at most `batch_rows` rows.
+fn parquet_body(table: &Bytes, batch_rows: usize, compression: Compression) -> Bytes {
+    let mut batches = StreamReader::try_new(table.as_ref(), None).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(batch_rows))
+        .set_data_page_row_count_limit(3)
+        .set_write_batch_size(2)
+        .set_compression(compression);
+    let mut writer = ArrowWriter::try_new(Vec::new(), batches.schema(), Some(properties.build())).unwrap();
+    batches.try_for_each(|batch| writer.write(&batch?)).unwrap();
+    writer.into_inner().unwrap().into()
+}
+
 /// The rows, the number of rejected events, and where the first ones are.
 fn outcome(decoded: &Decoded) -> (Vec<Vec<String>>, u64, u64) {
     (rows(&decoded.rows), decoded.rejected(), decoded.lines_read)
@@ -151,7 +169,7 @@ fn outcome(decoded: &Decoded) -> (Vec<Vec<String>>, u64, u64) {
 
 proptest! {
     #[test]
-    fn csv_and_arrow_mean_what_json_means(
+    fn csv_arrow_and_parquet_mean_what_json_means(
         events in prop::collection::vec(event(), 0..40),
         batch_rows in 1usize..20,
         has_key in any::<bool>(),
@@ -161,6 +179,11 @@ proptest! {
         let json = decode(&stream, json_body(&events).as_bytes(), options).unwrap();
         let csv = decode_csv(&stream, csv_body(&events).as_bytes(), options).unwrap();
         let arrow = decode_arrow(&stream, &arrow_body(&events, batch_rows), options).unwrap();
+        let compression = if has_key { Compression::SNAPPY } else { Compression::LZ4_RAW };
+        let parquet = parquet_body(&arrow_body(&events, batch_rows), batch_rows, compression);
+        let parquet = decode_parquet(&stream, &parquet, options).unwrap();
+        prop_assert_eq!(outcome(&json), outcome(&parquet), "{:?}", parquet.rejections);
+        prop_assert_eq!((&json.id_hashes, json.before_1980), (&parquet.id_hashes, parquet.before_1980));
         prop_assert_eq!(outcome(&json), outcome(&csv), "{:?} {}", csv.rejections, csv_body(&events));
         prop_assert_eq!(outcome(&json), outcome(&arrow), "{:?}", arrow.rejections);
         prop_assert_eq!(&json.id_hashes, &csv.id_hashes);
@@ -190,6 +213,87 @@ proptest! {
             prop_assert!(decoded.rows.num_rows() as u64 <= decoded.lines_read);
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn parquet_bodies_that_were_damaged_are_refused_or_read(
+        events in prop::collection::vec(event(), 1..10),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
+    ) {
+        let mut body = parquet_body(&arrow_body(&events, 5), 4, Compression::UNCOMPRESSED).to_vec();
+        for (place, byte) in damage {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len()));
+        }
+        // The endpoint turns a panic of the reader into a refusal.
+        let decoded = std::panic::catch_unwind(|| decode_parquet(&Arc::new(every_type()), &body.into(), Options::default()));
+        if let Ok(Ok(decoded)) = decoded {
+            prop_assert!(decoded.rows.num_rows() as u64 <= decoded.lines_read);
+        }
+    }
+}
+
+/// A Parquet file of an event time and a text.
+fn stored(text: &str, properties: WriterPropertiesBuilder) -> Vec<u8> {
+    let times: ArrayRef = Arc::new(Int64Array::from(vec![0, 1]));
+    let notes: ArrayRef = Arc::new(StringArray::from(vec![text, text]));
+    let rows = RecordBatch::try_from_iter([("at", times), ("note", notes)]).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties.build())).unwrap();
+    writer.write(&rows).unwrap();
+    writer.into_inner().unwrap()
+}
+
+fn refusal(body: Vec<u8>) -> String {
+    decode_parquet(&Arc::new(every_type()), &body.into(), Options::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_a_parquet_body_claims_is_checked_before_memory_is_allocated() {
+    let plain = || WriterProperties::builder().set_dictionary_enabled(false);
+    let whole = stored("a text", plain());
+    assert_eq!(
+        decode_parquet(&Arc::new(every_type()), &whole.clone().into(), Options::default()).unwrap().lines_read,
+        2
+    );
+    // The first page begins after the mark of the file; its header has a type, then the decompressed size as a zigzag varint.
+    assert_eq!(whole[4..6], [0x15, 0x00]);
+    let mut claim = whole.clone();
+    assert_eq!(claim[6], 0x15);
+    claim.splice(7..8, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+    let error = refusal(claim);
+    assert!(error.contains("damaged") || error.contains("footer"), "{error}");
+    // Of a dictionary: two rows, and pages that decompress to more than a request may hold.
+    let long = "x".repeat(TABLE_EVENTS_BYTES_MAX + 1);
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+    let bomb = stored(&long, WriterProperties::builder().set_compression(zstd));
+    assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+    assert_eq!(refusal(bomb), DecodeError::EventsTooLarge { max: TABLE_EVENTS_BYTES_MAX }.to_string());
+}
+
+#[test]
+fn parquet_bodies_that_are_not_supported_say_what_to_do() {
+    let plain = WriterProperties::builder().set_dictionary_enabled(false);
+    let delta = plain.set_column_encoding("note".into(), Encoding::DELTA_BYTE_ARRAY);
+    assert!(refusal(stored("a", delta)).contains("write it without it"));
+    let lz4 = WriterProperties::builder().set_compression(Compression::LZ4);
+    assert!(refusal(stored("a", lz4)).contains("LZ4 is not supported; write it with one of"));
+    for body in [&b"not Parquet"[..], b"", b"PAR1"] {
+        assert!(refusal(body.to_vec()).contains("cannot read the table: "));
+    }
+    let pair = StructArray::from(vec![(
+        Arc::new(Field::new("b", ArrowType::Int64, false)),
+        Arc::new(Int64Array::from(vec![1])) as ArrayRef,
+    )]);
+    let rows = RecordBatch::try_from_iter([("a", Arc::new(pair) as ArrayRef)]).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    let error = refusal(writer.into_inner().unwrap());
+    assert!(error.contains("the column a.b is nested; send nested events as JSON"), "{error}");
 }
 
 fn table(columns: Vec<(&str, ArrayRef)>) -> Bytes {
