@@ -10,10 +10,10 @@
 pub const EVENT_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest single event, in bytes of JSON. Longer lines are rejected, their neighbours are not.
 pub const EVENT_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// Memory of the events of one body of Arrow, in bytes. Dictionaries can make a small body large: beyond it the request is
+/// Memory of the events of one body of Arrow or Parquet, in bytes. Dictionaries can make a small body large: beyond it the request is
 /// refused with 413.
 pub const TABLE_EVENTS_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Columns of a body of CSV or Arrow. With more of them the request is refused with 400.
+/// Columns of a body of CSV, Arrow or Parquet. With more of them the request is refused with 400.
 pub const TABLE_COLUMNS_MAX: usize = 10_000;
 /// Milliseconds that a body of events may take, however small; larger ones have as much more as
 /// [`BODY_BYTES_PER_SECOND_MIN`] gives them.

@@ -330,8 +330,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
             ("Content-Encoding", "gzip or zstd"),
         ],
         body: Some(RequestBody {
-            types: &["application/x-ndjson", "application/json", "text/csv", "application/vnd.apache.arrow.stream"],
-            text: "one JSON object per line, an array, or a single object; CSV with a header; an Arrow IPC stream",
+            types: &[
+                "application/x-ndjson",
+                "application/json",
+                "text/csv",
+                "application/vnd.apache.arrow.stream",
+                "application/vnd.apache.parquet",
+            ],
+            text: "one JSON object per line, an array, or a single object; CSV with a header; an Arrow IPC stream; a Parquet file",
         }),
         responses: &[
             json(

@@ -23,7 +23,7 @@ pub(super) fn unknown_stream(name: &str, known: &[StreamName]) -> Problem {
 pub(super) fn unsupported_type(content_type: &str) -> Problem {
     let detail = format!(
         "unsupported Content-Type \"{content_type}\"; send application/json, application/x-ndjson, text/csv, \
-         application/vnd.apache.arrow.stream, or no Content-Type"
+         application/vnd.apache.arrow.stream, application/vnd.apache.parquet, or no Content-Type"
     );
     Problem::new(Code::UnsupportedType, detail)
 }

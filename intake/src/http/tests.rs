@@ -149,7 +149,7 @@ async fn arrays_and_objects_are_accepted() {
 }
 
 #[tokio::test]
-async fn csv_and_arrow_are_accepted_and_refused_by_the_same_rules() {
+async fn csv_arrow_and_parquet_are_accepted_and_refused_by_the_same_rules() {
     let csv = [("content-type", "text/csv; charset=utf-8")];
     let body = "scheduled_at,delay_min\n2001-01-01T06:00:00Z,5\n2001-01-01T06:00:00Z,abc\n";
     let reply = post_flights(&csv, body).await;
@@ -173,6 +173,15 @@ async fn csv_and_arrow_are_accepted_and_refused_by_the_same_rules() {
     assert_eq!(reply.json["accepted"], 2, "{}", reply.json);
     assert_problem(&post_flights(&[arrow], body[..body.len() - 20].to_vec()).await, 400, "invalid_table");
     assert_problem(&post_flights(&[arrow], GOOD).await, 400, "invalid_table");
+
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    let body = writer.into_inner().unwrap();
+    let parquet = ("content-type", "application/vnd.apache.parquet");
+    let reply = post_flights(&[parquet], body.clone()).await;
+    assert_eq!((&reply.json["accepted"], &reply.json["rejected"]), (&json!(2), &json!(1)), "{}", reply.json);
+    assert_problem(&post_flights(&[parquet], body[1..].to_vec()).await, 400, "invalid_table");
+    assert_problem(&post_flights(&[parquet], GOOD).await, 400, "invalid_table");
 }
 
 #[tokio::test]
