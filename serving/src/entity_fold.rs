@@ -17,6 +17,7 @@ use serde_json::to_string;
 use shared::evaluate::EvaluateError;
 use shared::evaluate::events::{EvaluatedEvents, EventExpressions, Needed};
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
+use shared::partial::batch_keys::BatchKeys;
 use shared::partial::finish::finish_measures;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::{EventPositions, Offsets};
@@ -93,7 +94,7 @@ impl EntityFold {
             let EvaluatedEvents { rows: range, mut selected, failed: of_piece, dimensions, arguments, masks } = events;
             *failed += of_piece.iter().filter(|row| is_new[row.row]).count() as u64;
             selected.retain(|row| is_new[range.start + *row as usize]);
-            let keys = if dimensions.is_empty() { None } else { Some(layout.encode(&dimensions)?) };
+            let keys = BatchKeys::new(layout, &dimensions)?;
             // The window over all time has one pane.
             let panes = vec![PaneStart(WindowId::ALL_TIME.0); range.len()];
             let partitions = vec![0; range.len()];
@@ -103,7 +104,7 @@ impl EntityFold {
                     times: &times.values()[range.clone()],
                     offsets: Offsets::Listed { partitions: &partitions, offsets: &offsets.values()[range] },
                 },
-                keys: keys.as_ref(),
+                keys: &keys,
                 arguments: &arguments,
                 masks: &masks,
                 rows: &selected,

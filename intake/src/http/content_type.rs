@@ -51,6 +51,11 @@ impl ContentType {
         }
     }
 
+    /// Whether the library that reads such bodies panics on some that contradict themselves.
+    pub(super) fn reader_may_panic(self) -> bool {
+        matches!(self, ContentType::Arrow | ContentType::Parquet)
+    }
+
     /// Decodes a body of this type.
     pub(super) fn decode(self, stream: &Arc<Stream>, body: &Bytes, options: Options) -> Result<Decoded, DecodeError> {
         match self {

@@ -219,7 +219,7 @@ impl EventsEndpoint {
             });
             Ok((decoded, fingerprint))
         };
-        let is_plain = encoding == Encoding::Identity && content != ContentType::Arrow;
+        let is_plain = encoding == Encoding::Identity && !content.reader_may_panic();
         if is_plain && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {
             return read(&body.bytes);
         }
@@ -231,8 +231,7 @@ impl EventsEndpoint {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(decoded) => decoded,
-            // The reader of Arrow panics on some streams that contradict themselves.
-            Err(_) if content == ContentType::Arrow => Err(refusal::contradictory_table()),
+            Err(_) if content.reader_may_panic() => Err(refusal::contradictory_table()),
             Err(error) => Err(refusal::internal(format!("decoding failed: {error}"))),
         }
     }
