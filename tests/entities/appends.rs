@@ -3,8 +3,8 @@
 use serde_json::json;
 use world::{World, program};
 
-use crate::ORDERS;
 use crate::client::{Client, event, members};
+use crate::{ORDERS, SHORT_LOG};
 
 #[test]
 fn an_append_meets_its_condition_or_changes_nothing() {
@@ -104,6 +104,36 @@ fn retries_and_duplicates_get_no_sequence() {
     let causes = world.get("/v1/views/order_states/compare").json()["causes"].clone();
     assert_eq!(causes["unexplained"], json!(0), "{causes}");
     assert_eq!(client.get("/v1/entities/order_events/o-2").body["views"]["order_states"]["events"], json!(2));
+}
+
+#[test]
+fn an_id_belongs_to_its_entity_also_where_batch_removes_duplicates() {
+    let mut world = World::new(&ORDERS.replace("partitions = 3", "partitions = 1"));
+    assert_eq!(world.stop(), Some(0));
+    world.set_limits(SHORT_LOG);
+    world.start();
+    let client = Client::of(&world);
+    let events: Vec<_> = (0..60).map(|i| event(&i.to_string(), "created", i)).collect();
+    assert_eq!(client.append("a", &events, &[]).tag, Some(60));
+    assert_eq!(client.append("b", &events, &[]).tag, Some(60), "the same ids of another entity");
+    // Intake remembers the ids of fifty events.
+    assert_eq!(client.append("a", &events[..2], &[]).tag, Some(62));
+    let states = |client: &Client, past: &str| {
+        ["a", "b"].map(|entity| {
+            let state = client.get(&format!("/v1/entities/order_events/{entity}{past}")).body;
+            let row = &state["views"]["order_states"];
+            (state["sequence"].as_u64(), row["events"].as_u64(), row["total"].as_i64())
+        })
+    };
+    let total = Some(59 * 60 / 2);
+    let exact = [(Some(62), Some(60), total), (Some(60), Some(60), total)];
+    assert_eq!(states(&client, "")[0].1, Some(62), "until a run removes the duplicates");
+    let past = client.get("/v1/entities/order_events/a?sequence=62").body;
+    assert_eq!(past["views"]["order_states"]["events"], json!(60), "a state of the past is exact: {past}");
+    assert_eq!(world.run("order_states", true)["state"], json!("published"));
+    assert_eq!(states(&client, ""), exact);
+    let causes = world.get("/v1/views/order_states/compare").json()["causes"].clone();
+    assert_eq!(causes["unexplained"], json!(0), "{causes}");
 }
 
 #[test]

@@ -64,6 +64,9 @@ fn events_are_read_by_sequence_and_by_time_from_log_and_archive() {
     }
     world.wait_for("the log to be trimmed", |world| partitions(world).iter().any(|p| p["log_start"] != json!(0)));
     check(&world);
+    let compacted = world.post("/v1/streams/order_events/compact", "{\"vacuum_older_than_ms\": 0}").json();
+    assert!(compacted["files_after"].as_u64() < compacted["files_before"].as_u64(), "{compacted}");
+    check(&world);
     world.kill();
     world.start();
     check(&world);
