@@ -150,7 +150,7 @@ fn routes(
         past: Arc::new(batch.past()),
         runs: Arc::clone(batch) as _,
         streams: status,
-        entities: Arc::new(EntityLog::new(Arc::clone(intake), base.lake.clone())),
+        entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,

@@ -58,6 +58,8 @@ class Shop:
             return None, '"0"'
         if status != 200:
             raise RuntimeError(f"{status}: {state['detail']}")
+        if not state["complete"]:
+            raise RuntimeError("the view does not have all events yet: wait for its first run")
         return state["views"]["orders"], tag
 
     def append(self, order, tag, kind, **fields):

@@ -160,6 +160,11 @@ impl StreamArchiver {
         self.partitions.iter().map(|(partition, archiver)| (*partition, status(archiver))).collect()
     }
 
+    /// Every event of `partition` before this offset is in the lake; `None` until the archive is open.
+    pub fn progress(&self, partition: Partition) -> Option<Offset> {
+        self.partitions.get(&partition).and_then(|archiver| *archiver.archived.borrow())
+    }
+
     fn archived(&self, cut: &Cut) -> BoxFuture<'static, Result<(), HandoffError>> {
         let mut waits = Vec::with_capacity(cut.0.len());
         for (partition, point) in &cut.0 {

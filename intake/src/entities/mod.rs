@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use lake::{ArchiveTags, DataFile, Lake, LakeError, TablePath};
+use lake::{ArchiveTags, DataFile, Lake, LakeError, Table, TablePath};
 use shared::entity::EntityId;
 use shared::entity_reader::{EntityEvents, EntityReader, EventSelection};
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition, StreamName};
 use shared::stream::Stream;
 
+use crate::archive::Archives;
 use crate::event_id::hash_entity;
 use crate::log::LogError;
 use crate::streams::{Intake, StreamLog};
@@ -33,13 +34,28 @@ const TRIES: usize = 8;
 /// The events of the entities of all streams.
 pub struct EntityLog {
     intake: Arc<Intake>,
+    archives: Arc<Archives>,
     lake: Lake,
 }
 
 impl EntityLog {
-    /// Reads the logs of `intake` and the archives of `lake`.
-    pub fn new(intake: Arc<Intake>, lake: Lake) -> EntityLog {
-        EntityLog { intake, lake }
+    /// Reads the logs of `intake` and the archives of `lake`, of which `archives` know the progress.
+    pub fn new(intake: Arc<Intake>, archives: Arc<Archives>, lake: Lake) -> EntityLog {
+        EntityLog { intake, archives, lake }
+    }
+
+    /// The offset up to which the archive has the events of a partition.
+    async fn archived(&self, stream: &StreamName, partition: Partition) -> Result<Offset, ReadError> {
+        if let Some(archived) = self.archives.stream(stream).and_then(|archiver| archiver.progress(partition)) {
+            return Ok(archived);
+        }
+        let archived = self.table(stream).await?.txn_version(&ArchiveTags::app_id(stream, partition)).await?;
+        Ok(Offset(archived.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)))
+    }
+
+    async fn table(&self, stream: &StreamName) -> Result<Table, ReadError> {
+        let path = TablePath::events(stream);
+        self.lake.open_table(&path).await?.ok_or_else(|| ReadError::Other(format!("no table {path}")))
     }
 
     /// The log of a stream, and the partition of one of its entities; `None` if the stream has none.
@@ -65,11 +81,8 @@ impl EntityLog {
         if last == 0 || selection.from_sequence > selection.to_sequence {
             return Ok(collected.finish()?);
         }
-        let path = TablePath::events(stream);
-        let table = self.lake.open_table(&path).await?.ok_or_else(|| ReadError::Other(format!("no table {path}")))?;
-        // The progress first: the snapshot then has every event before it, and perhaps later ones, which the log gives.
-        let archived = table.txn_version(&ArchiveTags::app_id(stream, partition)).await?;
-        let archived = Offset(archived.and_then(|version| u64::try_from(version).ok()).unwrap_or(0));
+        // The progress first: a snapshot then has every event before it, and perhaps later ones, which the log gives.
+        let archived = self.archived(stream, partition).await?;
         let in_log = {
             let (log, filter) = (Arc::clone(log), filter.clone());
             tokio::task::spawn_blocking(move || recent(&log, partition, archived, &filter)).await??
@@ -78,6 +91,7 @@ impl EntityLog {
         collected.absorb(in_log)?;
         // Sequences are dense: if the log has the first one, the archive has nothing to add.
         if first_in_log.is_none_or(|first| first > selection.from_sequence) {
+            let table = self.table(stream).await?;
             let (snapshot, _lease) = table.held_snapshot().await?;
             let files = snapshot.files.iter().filter(|file| is_of(file, partition, archived)).cloned().collect();
             archived::read(&table, files, &filter, archived, &mut collected).await?;
