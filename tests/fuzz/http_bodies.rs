@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::ipc::writer::StreamWriter;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use intake::decode::Decoded;
-use intake::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt, routes};
+use intake::http::{self, StreamDirectory, WriteError, WriteReceipt, routes};
 use intake::partition::{EntityAppend, IdempotencyKey};
 use intake::quarantine::RejectedLines;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use problem::{CONTENT_TYPE, Problem};
 use serde_json::Value;
 use shared::ids::StreamName;
@@ -22,8 +27,16 @@ use tower::ServiceExt;
 use crate::fuzzer::{Target, fuzz, kind_of};
 
 const ENCODINGS: [&str; 6] = ["", "identity", "gzip", "x-gzip", "zstd", "br"];
-const TYPES: [&str; 5] =
-    ["", "application/x-ndjson", "application/json", "text/plain", "application/json; charset=utf-8"];
+const TYPES: [&str; 8] = [
+    "",
+    "application/x-ndjson",
+    "application/json",
+    "text/plain",
+    "application/json; charset=utf-8",
+    "text/csv",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+];
 
 /// Accepts every event.
 struct Sink(Arc<Stream>);
@@ -31,8 +44,8 @@ struct Sink(Arc<Stream>);
 struct Directory(Arc<Sink>);
 
 impl StreamDirectory for Directory {
-    fn stream(&self, name: &str) -> Option<Arc<dyn StreamWriter>> {
-        (name == "s").then(|| Arc::clone(&self.0) as Arc<dyn StreamWriter>)
+    fn stream(&self, name: &str) -> Option<Arc<dyn http::StreamWriter>> {
+        (name == "s").then(|| Arc::clone(&self.0) as Arc<dyn http::StreamWriter>)
     }
 
     fn stream_names(&self) -> Vec<StreamName> {
@@ -40,7 +53,7 @@ impl StreamDirectory for Directory {
     }
 }
 
-impl StreamWriter for Sink {
+impl http::StreamWriter for Sink {
     fn stream(&self) -> &Arc<Stream> {
         &self.0
     }
@@ -69,6 +82,22 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
+/// A table of three events as an Arrow stream, and as Parquet files with and without dictionaries.
+fn tables() -> [Vec<u8>; 3] {
+    let times: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), Some(1), None]));
+    let numbers: ArrayRef = Arc::new(StringArray::from(vec![Some("7"), Some("x"), None]));
+    let rows = RecordBatch::try_from_iter_with_nullable([("at", times, true), ("n", numbers, true)]).expect("rows");
+    let mut arrow = StreamWriter::try_new(Vec::new(), &rows.schema()).expect("memory");
+    arrow.write(&rows).expect("memory");
+    let parquet = |properties: WriterPropertiesBuilder| {
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties.build())).expect("memory");
+        writer.write(&rows).expect("memory");
+        writer.into_inner().expect("memory")
+    };
+    let plain = WriterProperties::builder().set_dictionary_enabled(false).set_compression(Compression::SNAPPY);
+    [arrow.into_inner().expect("memory"), parquet(WriterProperties::builder()), parquet(plain)]
+}
+
 /// The first two bytes of an input choose headers and compression.
 fn seeds() -> Vec<Vec<u8>> {
     let events = b"{\"at\":0,\"n\":1}\n{\"at\":\"2001-01-01T00:00:00Z\"}\nnonsense\n".to_vec();
@@ -84,7 +113,11 @@ fn seeds() -> Vec<Vec<u8>> {
         (4, zstd(&vec![b' '; 1_000_000])),
         (0, array),
     ];
-    (0u8..).zip(bodies).map(|(kind, (encoding, body))| [&[encoding, kind], &body[..]].concat()).collect()
+    let [arrow, parquet, plain] = tables();
+    let csv = b"at,n\n0,1\n1,x\n\"2\",\n".to_vec();
+    let typed = [(5, csv), (6, arrow), (7, parquet), (7, plain)].map(|(kind, body)| (0, kind, body));
+    let untyped = (0u8..).zip(bodies).map(|(kind, (encoding, body))| (encoding, kind % 5, body));
+    untyped.chain(typed).map(|(encoding, kind, body)| [&[encoding, kind], &body[..]].concat()).collect()
 }
 
 #[test]
@@ -95,7 +128,10 @@ fn bodies_are_accepted_or_refused_with_a_problem() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let routes = routes(Arc::new(Directory(Arc::new(Sink(Arc::new(stream))))));
     let tokens = ["{\"at\":0}\n", "\n", "[", "]", ",", "\u{1f}\u{8b}\u{8}", "(\u{b5}/\u{fd}"];
-    fuzz(&Target { name: "body", seeds: seeds(), tokens: &tokens, inputs: 15_000, ..Target::default() }, |input| {
+    let memory_max = Some(1 << 30);
+    let target =
+        Target { name: "body", seeds: seeds(), tokens: &tokens, inputs: 15_000, memory_max, ..Target::default() };
+    fuzz(&target, |input| {
         let (encoding, kind) = (input.first().copied().unwrap_or(0), input.get(1).copied().unwrap_or(0));
         let encoding = ENCODINGS[usize::from(encoding) % ENCODINGS.len()];
         let mut body = input.get(2..).unwrap_or_default().to_vec();
