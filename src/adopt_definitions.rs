@@ -99,7 +99,7 @@ pub async fn note_dedup_horizons(lake: &Lake, streams: &[Arc<Stream>], events: u
 /// Checks that the declared streams fit the stored ones and adds new columns to the archives. Returns the streams with the
 /// columns that only stored events still have. Changes nothing if one stream does not fit.
 pub async fn adopt(lake: &Lake, data: &Path, definitions: &Definitions) -> anyhow::Result<Vec<Arc<Stream>>> {
-    let Definitions { streams, views } = definitions;
+    let Definitions { streams, views, .. } = definitions;
     let mut adopted = Vec::with_capacity(streams.len());
     let mut refused = Vec::new();
     for stream in streams {

@@ -59,6 +59,8 @@ impl fmt::Display for Name {
 pub type StreamName = Name;
 /// A view's name.
 pub type ViewName = Name;
+/// An alert's name.
+pub type AlertName = Name;
 
 /// One of a stream's independently ordered sequences of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

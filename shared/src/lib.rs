@@ -6,7 +6,9 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod alert;
 pub mod calendar;
+pub mod changed_rows;
 pub mod changes;
 pub mod clock;
 pub mod column_name;
@@ -25,6 +27,7 @@ pub mod failed_events;
 pub mod handoff;
 pub mod horizon;
 pub mod ids;
+pub mod json_cell;
 pub mod ledger;
 pub mod limits;
 pub mod live_state;

@@ -110,6 +110,30 @@ pub const ARCHIVE_WAIT_MS: u64 = 30_000;
 /// Milliseconds between two heartbeats of a lake's owner, which also check that it still is the owner.
 pub const OWNER_HEARTBEAT_MS: u64 = 2_000;
 
+// == Alerts ==
+
+/// Bytes of changed rows that wait for the evaluation of alerts. Beyond it the evaluator visits every live row of a view.
+pub const ALERT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Changed rows whose alerts are evaluated together.
+pub const ALERT_ROWS_AT_ONCE: usize = 8_192;
+/// Bytes of the indexes by key of batch rows, over all views with alerts, oldest first out.
+pub const ALERT_INDEX_BYTES: usize = 256 * 1024 * 1024;
+/// Records of alerts kept in memory and on disk. Beyond it the oldest one that a batch run has judged is forgotten, or the
+/// oldest of all; the same alert of the same key may then be raised again.
+pub const ALERTS_KEPT: usize = 100_000;
+/// Alerts of a list if the request sets no limit.
+pub const ALERTS_DEFAULT: usize = 100;
+/// Most alerts that a list may have.
+pub const ALERTS_MAX: usize = 10_000;
+/// Milliseconds that a webhook may take to answer.
+pub const WEBHOOK_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds before the first retry of a notice to a webhook; each further delay is twice as long.
+pub const WEBHOOK_RETRY_FIRST_MS: u64 = 500;
+/// Longest such delay.
+pub const WEBHOOK_RETRY_MAX_MS: u64 = 60_000;
+/// Attempts to deliver a notice to a webhook. After that it is a dead letter.
+pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
+
 // == Batch, versions and vacuum ==
 
 /// Batch rows held in memory as columns, in bytes over all views.

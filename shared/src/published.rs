@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::ids::ViewName;
 use crate::ledger::Ledger;
@@ -68,6 +69,7 @@ impl PublishedView {
 #[derive(Debug, Default)]
 pub struct Views {
     views: RwLock<BTreeMap<ViewName, Arc<PublishedView>>>,
+    published: watch::Sender<()>,
 }
 
 impl Views {
@@ -86,5 +88,11 @@ impl Views {
     pub fn publish(&self, published: PublishedView) {
         // I6
         self.views.write().insert(published.view.name.clone(), Arc::new(published));
+        self.published.send_replace(());
+    }
+
+    /// Returns a receiver that is notified after every [`Views::publish`].
+    pub fn publications(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 }

@@ -10,6 +10,7 @@ use crate::ids::{Offset, Partition, ViewName};
 use crate::ledger::Ledger;
 use crate::partial::block::Part;
 use crate::partial::query_budget::{Exceeded, QueryBudget};
+use crate::partial::wanted::WantedRows;
 use crate::published::PublishedView;
 use crate::seam::Cut;
 use crate::time::Micros;
@@ -96,6 +97,18 @@ pub enum SpeedError {
 pub trait SpeedReader: Send + Sync {
     /// Returns the generations of the view with this definition, from `seam` on.
     fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>>;
+
+    /// The same with the wanted rows alone, if the view is watched; ledgers and positions are those of the generations.
+    fn pin_rows<'a>(
+        &'a self,
+        published: &'a PublishedView,
+        seam: &'a Cut,
+        wanted: &'a Arc<WantedRows>,
+    ) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+        // More rows than wanted make no difference to the wanted ones.
+        let _ = wanted;
+        self.pin(published, seam)
+    }
 
     /// Drops generations before `seam`: a published version covers them.
     fn retire(&self, published: &PublishedView, seam: &Cut);

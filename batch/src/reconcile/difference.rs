@@ -11,10 +11,10 @@ use arrow::compute::kernels::cmp::not_distinct;
 use arrow::datatypes::DataType as ArrowType;
 use shared::compare::{Cause, MeasureDrift};
 use shared::double::canonical_column;
+use shared::json_cell::number;
 
 use crate::failure::RunFailure;
 use crate::reconcile::causes::ServedKind;
-use crate::reconcile::json_cell::number;
 
 /// Share of a value by which float sums in different orders may differ.
 const ROUNDING_OF_VALUE: f64 = 1e-9;

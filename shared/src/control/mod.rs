@@ -1,9 +1,12 @@
-//! Defines how batch runs and streams are observed and controlled: plain status values and the traits that provide them.
+//! Defines how batch runs, streams and alerts are observed and controlled: plain status values and the traits that provide them.
 //!
 //! The shapes are those of the HTTP contract. [`runs`]: runs, vacuum, compaction. [`streams`]: partitions, lateness, quarantine.
+//! [`alerts`]: raised alerts.
 
+mod alerts;
 mod runs;
 mod streams;
 
+pub use self::alerts::*;
 pub use self::runs::*;
 pub use self::streams::*;

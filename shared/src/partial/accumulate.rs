@@ -15,6 +15,8 @@ use crate::partial::bucket::Bucket;
 use crate::partial::keys::{KeyIndex, KeyLayout};
 use crate::partial::sessions::{SessionIndex, meet};
 use crate::partial::states::{EventPositions, NO_GROUP, Selection, States};
+use crate::partial::tracking::RowTracking;
+use crate::partial::wanted::{PartIndex, WantedRows};
 use crate::view::{Precision, View};
 use crate::window::{PaneStart, Window, WindowId};
 
@@ -86,6 +88,8 @@ pub struct Accumulator {
     precision: Precision,
     /// The sessions of each key; empty for all other views.
     sessions: SessionIndex,
+    /// Of a view with alerts.
+    tracking: Option<Box<RowTracking>>,
     scratch: Scratch,
 }
 
@@ -136,8 +140,77 @@ impl Accumulator {
             blocks: Vec::new(),
             table: HashTable::new(),
             rows: 0,
+            tracking: None,
             scratch: Scratch::default(),
         }
+    }
+
+    /// Keeps track of changed rows, and finds rows by key, from now on. The accumulator must be empty.
+    pub fn tracked(self) -> Accumulator {
+        Accumulator { tracking: Some(Box::default()), ..self }
+    }
+
+    /// Calls `each` with window (or pane) and key of every row that has changed since the last call. Without tracking there
+    /// are none.
+    pub fn take_changed(&mut self, mut each: impl FnMut(WindowId, &[u8])) {
+        let Some(tracking) = &mut self.tracking else { return };
+        let (keys, blocks) = (self.keys.keys(), &self.blocks);
+        tracking.take_changed(|slot| {
+            let block = &blocks[slot as usize / BLOCK_ROWS];
+            let (window, key) = (block.windows[slot as usize % BLOCK_ROWS], block.keys[slot as usize % BLOCK_ROWS]);
+            if key != NO_GROUP {
+                each(window, keys.get(key));
+            }
+        });
+    }
+
+    /// Returns the wanted rows as a part of their own; `None`: the rows are not tracked.
+    pub fn wanted(&self, wanted: &WantedRows) -> Option<Part> {
+        let tracking = self.tracking.as_ref()?;
+        let mut found = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), Precision::Sketch);
+        for row in wanted.keys() {
+            let Some(key) = self.keys.find(row.key()) else { continue };
+            let slots: &mut dyn Iterator<Item = u32> = match row.single_windows() {
+                // Faster than the rows of a key with many windows.
+                Some(windows) => &mut windows.filter_map(|window| self.find_slot(window, key)),
+                None => &mut tracking.rows_of(key),
+            };
+            for slot in slots {
+                let (block, at) = (&self.blocks[slot as usize / BLOCK_ROWS], slot as usize % BLOCK_ROWS);
+                if block.keys[at] == key && row.wants(block.windows[at], self.view.window.overlaps()) {
+                    found.copy_row(row.key(), block, at);
+                }
+            }
+        }
+        Some(found.part())
+    }
+
+    /// Returns the wanted rows of `part`, whose rows `index` finds, as a part of its own.
+    pub fn wanted_of(view: &Arc<View>, part: &Part, index: &PartIndex, wanted: &WantedRows) -> Part {
+        let mut found = Accumulator::new(Arc::clone(view), Arc::clone(&part.layout), Precision::Sketch);
+        for row in wanted.keys() {
+            for (block, at) in index.rows_of(part, row.key()) {
+                let (block, at) = (&part.blocks[*block as usize], *at as usize);
+                if row.wants(block.windows[at], part.panes) {
+                    found.copy_row(row.key(), block, at);
+                }
+            }
+        }
+        Part { panes: part.panes, ..found.part() }
+    }
+
+    fn copy_row(&mut self, key: &[u8], block: &Block, row: usize) {
+        let (id, window) = (self.keys.id_of(key), block.windows[row]);
+        let slot = match block.lasts.get(row) {
+            Some(last) => self.session_slot(id, window.0, *last, &mut HashMap::new()),
+            None => self.slot_of(window, id),
+        };
+        self.merge_row(slot as usize, block, row);
+    }
+
+    fn find_slot(&self, window: WindowId, key: u32) -> Option<u32> {
+        let found = self.table.find(hash_row(window, key), |row| row.window == window && row.key == key);
+        found.map(|row| row.slot)
     }
 
     /// Folds a batch.
@@ -257,6 +330,7 @@ impl Accumulator {
             }
             let last_block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
             Arc::make_mut(last_block).push_session(first, last, key);
+            self.note_new(met.slot, key);
             self.rows += 1;
             return met.slot;
         }
@@ -330,7 +404,7 @@ impl Accumulator {
         if dropped == 0 || dropped * 2 < self.rows {
             return None;
         }
-        let mut kept = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
+        let mut kept = self.emptied();
         let keys = std::mem::take(&mut self.keys).into_keys();
         (self.table, self.rows) = (HashTable::new(), 0);
         // Keys are numbered again as they are met: those without a row are dropped.
@@ -350,7 +424,7 @@ impl Accumulator {
 
     /// Drops all groups but those in `bucket`. Blocks are dropped one by one, so this needs little more memory.
     pub fn retain(&mut self, bucket: Bucket) {
-        let mut kept = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
+        let mut kept = self.emptied();
         let keys = std::mem::take(&mut self.keys).into_keys();
         (self.table, self.rows) = (HashTable::new(), 0);
         self.sessions = SessionIndex::new(if let Window::Session { gap } = self.view.window { gap } else { 0 });
@@ -389,6 +463,19 @@ impl Accumulator {
             + self.blocks.iter().map(|b| b.bytes()).sum::<usize>()
             + self.table.capacity() * (size_of::<TableRow>() + 1)
             + self.sessions.bytes()
+            + self.tracking.as_ref().map_or(0, |tracking| tracking.bytes())
+    }
+
+    fn note_new(&mut self, slot: u32, key: u32) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.note_new(slot, key);
+        }
+    }
+
+    /// Returns an empty accumulator that is like this one.
+    fn emptied(&self) -> Accumulator {
+        let empty = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), self.precision);
+        if self.tracking.is_some() { empty.tracked() } else { empty }
     }
 
     /// Returns the number of the next new row.
@@ -422,6 +509,7 @@ impl Accumulator {
         }
         let last = self.blocks.last_mut().expect("a block was pushed when the last one was full");
         Arc::make_mut(last).push(window, key);
+        self.note_new(slot, key);
         self.rows += 1;
         slot
     }
@@ -429,6 +517,9 @@ impl Accumulator {
     /// `of`: the row of each slot. Sorts the rows by block (counting sort), then lets every touched block observe its rows, column by column.
     fn observe(&mut self, batch: &EvaluatedBatch<'_>, of: &[u32], scratch: &mut Scratch) {
         let Scratch { slots, starts, groups, rows, .. } = scratch;
+        if let Some(tracking) = &mut self.tracking {
+            tracking.note_changed(slots);
+        }
         starts.clear();
         starts.resize(self.blocks.len() + 1, 0);
         slots.iter().for_each(|slot| starts[*slot as usize / BLOCK_ROWS + 1] += 1);

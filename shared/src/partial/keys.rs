@@ -190,6 +190,15 @@ impl KeyIndex {
         id
     }
 
+    /// The number of `key`; `None`: it was not seen before.
+    pub fn find(&self, key: &[u8]) -> Option<u32> {
+        let key = HashedKey::new(key);
+        let mark = KeyMark::of(key);
+        let is_key =
+            |&(known, id): &(KeyMark, u32)| known == mark && (!mark.is_long() || self.keys.get(id) == key.bytes);
+        self.table.find(key.hash, is_key).map(|(_, id)| *id)
+    }
+
     /// The keys numbered so far.
     pub fn keys(&self) -> &Keys {
         &self.keys

@@ -23,3 +23,5 @@ mod rows;
 pub mod sessions;
 pub mod sketch;
 pub mod states;
+pub mod tracking;
+pub mod wanted;

@@ -57,6 +57,11 @@ impl Lowering<'_, '_, '_> {
             Clause::Argument => {
                 return Err(self.source.error(call.span, "an aggregate cannot stand inside an aggregate"));
             }
+            Clause::Alert => {
+                let error =
+                    self.source.error(call.span, format!("the condition of an alert has no aggregates ({name})"));
+                return Err(error.help("name a measure of the view"));
+            }
             Clause::Rows(name_of_clause) => {
                 let error =
                     self.source.error(call.span, format!("the aggregate {name} cannot stand in {name_of_clause}"));

@@ -182,6 +182,11 @@ impl<'a> Cursor<'a> {
 
     /// Reads the tokens up to the next comma, closing parenthesis or clause of this level as one expression.
     pub(super) fn expression(&mut self) -> Result<ExpressionTree<'a>, SqlError> {
+        self.expression_before(&[])
+    }
+
+    /// The same; the keywords `more` end the expression, too.
+    pub(super) fn expression_before(&mut self, more: &[Keyword]) -> Result<ExpressionTree<'a>, SqlError> {
         let mut depth = 0_usize;
         // `WITHIN GROUP` and `DISTINCT FROM` belong to expressions.
         let mut before: Option<&Token> = None;
@@ -197,7 +202,7 @@ impl<'a> Cursor<'a> {
             (Token::RParen, _) => true,
             (Token::Comma, _) => depth == 0,
             (_, Some(before)) if is_keyword(before, &[Keyword::WITHIN, Keyword::DISTINCT]) => false,
-            (token, _) => depth == 0 && is_keyword(token, CLAUSES),
+            (token, _) => depth == 0 && (is_keyword(token, CLAUSES) || is_keyword(token, more)),
         };
         let rest = &self.tokens[self.at..];
         let length = rest.iter().position(ends).unwrap_or(rest.len());

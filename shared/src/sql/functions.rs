@@ -9,9 +9,11 @@ use super::aggregate;
 use super::coerce::{is_null, settle};
 use super::error::SqlError;
 use super::lower::{Lowering, call};
+use super::scope::{Clause, MeasureFunction};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use super::window;
+use crate::alert::has_previous;
 use crate::scalar::{Function, Literal, Node, Scalar};
 use crate::types::DataType;
 
@@ -95,7 +97,40 @@ impl Lowering<'_, '_, '_> {
             return Err(self.source.error(call.span, message));
         }
         call.refuse_aggregate_clauses(self.source)?;
-        self.scalar_function(&call)
+        match self.measure_function(&call)? {
+            Some(column) => Ok(column),
+            None => self.scalar_function(&call),
+        }
+    }
+
+    /// Lowers `lower(m)`, `upper(m)`, `previous(m)` and `lag(m)` of a measure in the condition of an alert; `None`: another
+    /// function, or another place.
+    fn measure_function(&self, call: &FunctionCall) -> Result<Option<Scalar>, SqlError> {
+        let Some(view) = self.scope.alert_view() else { return Ok(None) };
+        let function = match call.name.as_str() {
+            "lower" => MeasureFunction::Lower,
+            "upper" => MeasureFunction::Upper,
+            "previous" | "lag" => MeasureFunction::Previous,
+            _ => return Ok(None),
+        };
+        let column = match call.arguments.as_slice() {
+            [Expr::Identifier(name)] => self.scope.measure_function(function, &name.value),
+            _ => None,
+        };
+        if function != MeasureFunction::Previous {
+            return Ok(column);
+        }
+        let name = call.name.to_uppercase();
+        if !has_previous(view.window) {
+            let message = format!("{name} needs a view with TUMBLE: `{}` has no previous windows", view.name);
+            return Err(self.source.error(call.span, message));
+        }
+        if column.is_none() {
+            let error = self.source.error(call.span, format!("{name} takes one measure of the view"));
+            let names: Vec<&str> = view.measures.iter().map(|measure| measure.name.as_str()).collect();
+            return Err(error.help(format!("the measures are {}", names.join(", "))));
+        }
+        Ok(column)
     }
 
     /// Takes a call apart; every clause that would be ignored is an error.
@@ -105,7 +140,9 @@ impl Lowering<'_, '_, '_> {
         let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return Err(self.unsupported(expr)) };
         let (name, span) = (ident.value.to_lowercase(), ident.span);
         let error = |message: String| Err(self.source.error(span, message));
-        if let Some(later) = aggregate::later(&name) {
+        // `lag` of a measure is how an alert names the previous window.
+        let is_of_alert = self.scope.clause == Clause::Alert && name == "lag";
+        if let Some(later) = aggregate::later(&name).filter(|_| !is_of_alert) {
             return error(format!("{later} is not supported yet"));
         }
         if over.is_some() {

@@ -1,13 +1,14 @@
-//! Reads the dialect: `CREATE STREAM`, `CREATE VIEW` and the `where` of a query.
+//! Reads the dialect: `CREATE STREAM`, `CREATE VIEW`, `CREATE ALERT` and the `where` of a query.
 //!
 //! Reading order: [`source`] knows the places of a text, [`dialect`] lets `sqlparser` cut it into tokens and read one
-//! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`] and
-//! [`mod@create_view`] read the two statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
+//! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`],
+//! [`mod@create_view`] and [`mod@create_alert`] read the statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
 //! [`query_filter`] the `where` of a query. A form that these modules do not name is an error with its place: nothing is
 //! accepted and then ignored. This module evaluates nothing.
 
 mod aggregate;
 mod coerce;
+mod create_alert;
 mod create_stream;
 mod create_view;
 mod cursor;
@@ -42,11 +43,13 @@ pub use self::print::{print, print_name};
 pub use self::query_filter::{QueryFilter, parse_query_filter};
 pub(crate) use self::window_text::{length_text, window_text};
 
+use self::create_alert::create_alert;
 use self::create_stream::create_stream;
 use self::create_view::{Catalog, ViewError, create_view};
 use self::cursor::{Cursor, Identifier};
 use self::dialect::tokens;
 use self::source::Source;
+use crate::alert::Alert;
 use crate::scalar::Scalar;
 use crate::stream::Stream;
 use crate::types::DataType;
@@ -58,6 +61,7 @@ use crate::window::Window;
 pub struct Definitions {
     pub streams: Vec<Stream>,
     pub views: Vec<View>,
+    pub alerts: Vec<Alert>,
 }
 
 /// Reads definition files, given as pairs of name and text, in order: a view may read a stream of an earlier file.
@@ -109,6 +113,22 @@ fn view_of(stream: &Stream, source: &Source) -> Result<View, SqlError> {
     }
 }
 
+/// Reads the statement of an alert for `view`, which may be another definition of the view than the one it was declared for.
+pub fn parse_alert(view: &View, sql: &str) -> Result<Alert, SqlError> {
+    let source = Source::new("alert", sql);
+    let tokens = tokens(&source)?;
+    let mut cursor = Cursor::new(&source, &tokens);
+    cursor.expect_word(&["CREATE"])?;
+    cursor.expect_word(&["ALERT"])?;
+    let name = cursor.name("the name of the alert")?;
+    let catalog = Catalog { streams: &[], views: std::slice::from_ref(view), failed: &[] };
+    match create_alert(&mut cursor, &name, &catalog) {
+        Ok(alert) => Ok(alert),
+        Err(ViewError::Sql(error)) => Err(error),
+        Err(ViewError::StreamFailed) => unreachable!("no view failed"),
+    }
+}
+
 /// Reads the options of a valid statement, by name. Gives them no meaning.
 pub fn options_of(sql: &str) -> BTreeMap<String, String> {
     let source = Source::new("statement", sql);
@@ -147,29 +167,52 @@ fn parse_statement(
                 "CREATE {} is not supported",
                 if word == "or" { "OR REPLACE".to_owned() } else { word.to_uppercase() }
             );
-            return Err(cursor.source.error(cursor.span(), message).help("write CREATE STREAM or CREATE VIEW").into());
+            return Err(cursor
+                .source
+                .error(cursor.span(), message)
+                .help("write CREATE STREAM, CREATE VIEW or CREATE ALERT")
+                .into());
         }
     }
     if cursor.at_word("table") {
         let error = cursor.source.error(cursor.span(), "there are no tables");
         return Err(error.help("did you mean CREATE STREAM?").into());
     }
-    let is_stream = cursor.expect_word(&["STREAM", "VIEW"])? == 0;
+    let kind = KINDS[cursor.expect_word(&["STREAM", "VIEW", "ALERT"])?];
     if cursor.at_word("if") {
         return Err(cursor.source.error(cursor.span(), "IF NOT EXISTS is not supported").into());
     }
-    let name = cursor.name(if is_stream { "the name of the stream" } else { "the name of the view" })?;
+    let name = cursor.name(&format!("the name of the {kind}"))?;
     check_new(cursor, &name, definitions)?;
-    if is_stream {
-        let stream = create_stream(cursor, &name).inspect_err(|_| failed.push(name.name.clone()))?;
-        definitions.streams.push(stream);
-    } else {
-        let Definitions { streams, views } = definitions;
-        let view = create_view(cursor, &name, &Catalog { streams, views, failed })?;
-        check_whole(cursor, &name, &view, streams)?;
-        views.push(view);
+    let Definitions { streams, views, alerts } = definitions;
+    let catalog = Catalog { streams, views, failed };
+    let read = match kind {
+        "stream" => {
+            create_stream(cursor, &name).map(|stream| Declared::Stream(Box::new(stream))).map_err(ViewError::from)
+        }
+        "view" => create_view(cursor, &name, &catalog).map(|view| Declared::View(Box::new(view))),
+        _ => create_alert(cursor, &name, &catalog).map(|alert| Declared::Alert(Box::new(alert))),
+    };
+    // A name that others refer to: its own error is enough.
+    match read.inspect_err(|_| failed.push(name.name.clone()))? {
+        Declared::Stream(stream) => streams.push(*stream),
+        Declared::View(view) => {
+            check_whole(cursor, &name, &view, streams)?;
+            views.push(*view);
+        }
+        Declared::Alert(alert) => alerts.push(*alert),
     }
     Ok(())
+}
+
+/// The kinds of statements, by the word after CREATE.
+const KINDS: [&str; 3] = ["stream", "view", "alert"];
+
+/// What a statement declares.
+enum Declared {
+    Stream(Box<Stream>),
+    View(Box<View>),
+    Alert(Box<Alert>),
 }
 
 fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> Result<(), SqlError> {
@@ -177,10 +220,13 @@ fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> R
         "stream"
     } else if definitions.views.iter().any(|view| view.name.as_str() == name.name) {
         "view"
+    } else if definitions.alerts.iter().any(|alert| alert.name.as_str() == name.name) {
+        "alert"
     } else {
         return Ok(());
     };
-    Err(cursor.source.error(name.span, format!("there is already a {kind} called `{}`", name.name)))
+    let article = if kind == "alert" { "an" } else { "a" };
+    Err(cursor.source.error(name.span, format!("there is already {article} {kind} called `{}`", name.name)))
 }
 
 /// A view of one window over all time needs all events of its stream.

@@ -8,7 +8,7 @@ use super::suggest::did_you_mean;
 use crate::column_name::same;
 use crate::scalar::Scalar;
 use crate::types::DataType;
-use crate::view::{Aggregate, Measure};
+use crate::view::{Aggregate, Measure, View};
 
 /// The clause of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,23 @@ pub(super) enum Clause {
     Argument,
     /// A condition on measures: their names and aggregates, no columns.
     Having,
+    /// The condition of an alert: columns of a result, and functions of its measures.
+    Alert,
+}
+
+/// A function of a measure that the condition of an alert can call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MeasureFunction {
+    Lower,
+    Upper,
+    Previous,
+}
+
+/// The view of an alert and the place of its measures in the table of a condition ([`crate::alert`]).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AlertScope<'a> {
+    pub(super) view: &'a View,
+    pub(super) first_measure: usize,
 }
 
 /// The names that an expression can use, and those it uses.
@@ -37,17 +54,54 @@ pub(super) struct Scope<'a> {
     measures: &'a [Measure],
     columns: &'a [(String, DataType)],
     owner: Option<&'a str>,
+    alert: Option<AlertScope<'a>>,
 }
 
 impl<'a> Scope<'a> {
     /// `owner` is the stream's name, if the columns are a stream's.
     pub(super) fn new(clause: Clause, columns: &'a [(String, DataType)], owner: Option<&'a str>) -> Scope<'a> {
-        Scope { clause, aggregates: Vec::new(), free_column: None, json: None, measures: &[], columns, owner }
+        Scope {
+            clause,
+            aggregates: Vec::new(),
+            free_column: None,
+            json: None,
+            measures: &[],
+            columns,
+            owner,
+            alert: None,
+        }
     }
 
     /// Adds the measures that HAVING can name.
     pub(super) fn with_measures(self, measures: &'a [Measure]) -> Scope<'a> {
         Scope { measures, ..self }
+    }
+
+    /// The scope of the condition of an alert; `columns` are those of a result, without bounds and previous values.
+    pub(super) fn of_alert(alert: AlertScope<'a>, columns: &'a [(String, DataType)]) -> Scope<'a> {
+        Scope { alert: Some(alert), ..Scope::new(Clause::Alert, columns, None) }
+    }
+
+    /// Finds the column that a function of a measure reads; `None`: no measure of the alert's view has this name, or `lower`
+    /// and `upper` are those of texts.
+    pub(super) fn measure_function(&self, function: MeasureFunction, name: &str) -> Option<Scalar> {
+        let AlertScope { view, first_measure } = self.alert?;
+        let measure = view.measure(name)?;
+        let data_type = view.measures[measure].expression.data_type;
+        if data_type == DataType::Json || (data_type == DataType::String && function != MeasureFunction::Previous) {
+            return None;
+        }
+        let block = match function {
+            MeasureFunction::Lower => 1,
+            MeasureFunction::Upper => 2,
+            MeasureFunction::Previous => 3,
+        };
+        Some(Scalar::column(first_measure + block * view.measures.len() + measure, data_type))
+    }
+
+    /// Returns the alert's view.
+    pub(super) fn alert_view(&self) -> Option<&'a View> {
+        self.alert.map(|alert| alert.view)
     }
 
     pub(super) fn owner(&self) -> Option<&'a str> {
@@ -84,6 +138,9 @@ impl<'a> Scope<'a> {
             return Err(self.no_measure(source, name, span));
         }
         let Some(index) = self.columns.iter().position(|(column, _)| same(column, name)) else {
+            if let Some(view) = self.alert_view().filter(|_| is_window_column(name)) {
+                return Err(source.error(span, format!("the view `{}` has no windows", view.name)));
+            }
             if is_window_column(name) {
                 let error = source.error(span, format!("`{name}` can only be a column of its own in SELECT"));
                 return Err(error.help(match self.owner {

@@ -89,9 +89,13 @@ fn view_of(window: Window) -> Arc<View> {
 }
 
 fn part(view: &Arc<View>, rows: &[Row]) -> Part {
+    accumulated(view, rows, |empty| empty).part()
+}
+
+fn accumulated(view: &Arc<View>, rows: &[Row], start: impl Fn(Accumulator) -> Accumulator) -> Accumulator {
     let types = view.dimensions.iter().map(|d| d.expression.data_type).collect();
     let layout = Arc::new(KeyLayout::new(types).expect("a layout"));
-    let mut accumulator = Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch);
+    let mut accumulator = start(Accumulator::new(Arc::clone(view), Arc::clone(&layout), Precision::Sketch));
     for batch in rows.chunks(7) {
         let times: Vec<i64> = batch.iter().map(|r| r.time).collect();
         let panes: Vec<PaneStart> = times.iter().map(|time| view.window.pane_of(Micros(*time))).collect();
@@ -112,7 +116,7 @@ fn part(view: &Arc<View>, rows: &[Row]) -> Part {
             rows: &all,
         });
     }
-    accumulator.part()
+    accumulator
 }
 
 type Expected = BTreeMap<(i64, Vec<Option<String>>), (i64, i64, Option<i64>, f64, Option<i64>, Option<String>)>;
@@ -367,4 +371,83 @@ fn a_merge_keeps_within_its_budget() {
     assert!(matches!(merged(&late), Err(MergeError::Exceeded(Exceeded::Time))));
     free.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(matches!(merged(&free), Err(MergeError::Exceeded(Exceeded::Abandoned))));
+}
+
+/// The rows of a merged table as text, by window and key.
+fn finished(view: &View, merged: &Merged) -> BTreeMap<(i64, Vec<u8>), Vec<String>> {
+    let measures = finish_measures(view, &merged.states).expect("finishes");
+    let row = |row: usize| {
+        let values = measures.iter().map(|measure| crate::json_cell::json_cell(&measure.column, row).to_string());
+        let key = merged.keys.get(merged.groups[row]).to_vec();
+        ((merged.windows[row].0, key), values.chain(merged.lasts.get(row).map(i64::to_string)).collect())
+    };
+    (0..merged.len()).map(row).collect()
+}
+
+proptest! {
+    #[test]
+    fn wanted_rows_are_those_of_the_whole_merge(
+        pieces in prop::collection::vec(rows(), 3),
+        window in prop::sample::select(vec![
+            Window::All,
+            Window::Tumble(Grid::Fixed { size: 10, offset: 0 }),
+            Window::Hop { panes: Grid::Fixed { size: 5, offset: 0 }, slide: 1, size: 3 },
+            Window::Cumulate { step: crate::window::Step::Fixed(5), outer: Grid::Fixed { size: 20, offset: 0 } },
+            Window::Session { gap: 6 },
+        ]),
+        chosen in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+    ) {
+        let view = view_of(window);
+        let speed: Vec<Accumulator> =
+            pieces[..2].iter().map(|rows| accumulated(&view, rows, Accumulator::tracked)).collect();
+        let batch = part(&view, &pieces[2]);
+        let spec = MergeSpec::whole(&view, &[0, 1], Precision::Sketch);
+        let whole: Vec<Part> = speed.iter().map(Accumulator::part).chain([batch.clone()]).collect();
+        let parts: Vec<(&Part, Layers)> = whole.iter().map(|part| (part, Layers::SPEED)).collect();
+        let expected = finished(&view, &merge(&spec, &parts).expect("merges"));
+        prop_assume!(!expected.is_empty());
+        let rows: Vec<&(i64, Vec<u8>)> = expected.keys().collect();
+        let chosen: std::collections::BTreeSet<&(i64, Vec<u8>)> = chosen.iter().map(|at| *at.get(&rows)).collect();
+        let mut windows: BTreeMap<Box<[u8]>, Vec<Range<WindowId>>> = BTreeMap::new();
+        for (id, key) in &chosen {
+            let of_key = windows.entry(key.as_slice().into()).or_default();
+            match window {
+                Window::Session { .. } if of_key.is_empty() => of_key.push(WindowId::EVERY),
+                Window::Session { .. } => {}
+                _ => of_key.push(WindowId(*id)..WindowId(id + 1)),
+            }
+        }
+        let wanted = crate::partial::wanted::WantedRows::new(window, windows);
+        let index = crate::partial::wanted::PartIndex::new(&batch);
+        let found: Vec<Part> = speed
+            .iter()
+            .map(|rows| rows.wanted(&wanted).expect("tracked"))
+            .chain([Accumulator::wanted_of(&view, &batch, &index, &wanted)])
+            .collect();
+        let parts: Vec<(&Part, Layers)> = found.iter().map(|part| (part, Layers::SPEED)).collect();
+        let hull = MergeSpec { windows: if window == Window::All { WindowId::EVERY } else { wanted.hull() }, ..spec };
+        let merged = finished(&view, &merge(&hull, &parts).expect("merges"));
+        for row in chosen {
+            prop_assert_eq!(merged.get(row), expected.get(row), "{:?} {:?}", window, row);
+        }
+    }
+
+    #[test]
+    fn every_row_that_a_fold_touches_is_reported_once(
+        pieces in prop::collection::vec(rows(), 2),
+        gap in prop::option::of(3_i64..9),
+    ) {
+        let view = view_of(gap.map_or(Window::Tumble(Grid::Fixed { size: 10, offset: 0 }), |gap| Window::Session { gap }));
+        let mut all = accumulated(&view, &pieces[0], Accumulator::tracked);
+        let mut reported = Vec::new();
+        all.take_changed(|window, key| reported.push((window.0, key.to_vec())));
+        let before = finished(&view, &merge(&MergeSpec::whole(&view, &[0, 1], Precision::Sketch), &[(&all.part(), Layers::SPEED)]).expect("merges"));
+        reported.sort();
+        prop_assert_eq!(&reported, &before.keys().cloned().collect::<Vec<_>>());
+        // Rows that another part brings have not changed by an event.
+        all.absorb(&part(&view, &pieces[1]));
+        let mut more = 0;
+        all.take_changed(|_, _| more += 1);
+        prop_assert_eq!(more, 0);
+    }
 }

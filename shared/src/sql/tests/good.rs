@@ -1,5 +1,6 @@
 //! Checks valid texts and their meaning.
 
+mod alerts;
 mod names;
 mod windows_and_measures;
 

@@ -5,9 +5,10 @@ use arrow::datatypes::{
     DataType as ArrowType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 use serde_json::Value;
-use shared::time::{Day, Micros};
 
-/// Returns the value in `row`. Columns are of the types of [`shared::types::DataType`].
+use crate::time::{Day, Micros};
+
+/// Returns the value in `row`. Columns are of the types of [`crate::types::DataType`].
 pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
     if column.is_null(row) {
         return Value::Null;
@@ -18,7 +19,7 @@ pub fn json_cell(column: &ArrayRef, row: usize) -> Value {
         ArrowType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
         ArrowType::Float64 => {
             // Text for what JSON does not have: null would mean that the value is missing.
-            shared::double::to_json(column.as_primitive::<Float64Type>().value(row))
+            crate::double::to_json(column.as_primitive::<Float64Type>().value(row))
         }
         ArrowType::Decimal128(..) => column.as_primitive::<Decimal128Type>().value_as_string(row).into(),
         ArrowType::Date32 => Day(column.as_primitive::<Date32Type>().value(row)).to_string().into(),
