@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serving::http::Roles;
-use shared::ids::{StreamName, ViewName};
+use shared::control::AlertState;
+use shared::ids::{AlertName, StreamName, ViewName};
+use shared::limits::ALERTS_DEFAULT;
 use shared::time::{Day, Micros};
 
 use crate::human_units::parse_bytes;
@@ -76,6 +78,8 @@ pub enum Command {
     Views(Listing),
     /// List the streams of a server, or show one stream and how late its events arrive
     Streams(Streams),
+    /// List the alerts of a server: raised, confirmed, withdrawn and corrected ones
+    Alerts(Alerts),
     /// Compare served figures with the exact ones
     Compare(Compare),
     /// Start and monitor batch runs
@@ -412,6 +416,26 @@ pub struct Streams {
     pub stream: Option<StreamName>,
     #[command(flatten)]
     pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  trueup alerts\n  trueup alerts high_spend --state withdrawn")]
+pub struct Alerts {
+    /// Show only this alert
+    pub alert: Option<AlertName>,
+    /// Show only alerts in this state: raised, confirmed, withdrawn or corrected
+    #[arg(long, value_parser = alert_state)]
+    pub state: Option<AlertState>,
+    /// Maximum number of alerts
+    #[arg(long, default_value_t = ALERTS_DEFAULT)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub listing: Listing,
+}
+
+fn alert_state(text: &str) -> Result<AlertState, String> {
+    AlertState::from_name(text)
+        .ok_or_else(|| format!("not a state: use {}", AlertState::ALL.map(AlertState::name).join(", ")))
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use alerts::book::{KnownAlert, stored_alerts};
+use alerts::rule::Rule;
 use anyhow::Context;
 use batch::{load_published, old_definition};
 use lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
@@ -12,9 +14,10 @@ use shared::changes::Change;
 use shared::changes::view::{changes_results, view_changes};
 use shared::clock::{Clock, SystemClock};
 use shared::column_name::same;
+use shared::control::AlertDeclaration;
 use shared::date_partition::DatePartition;
 use shared::horizon::Horizon;
-use shared::ids::{StreamName, ViewName};
+use shared::ids::{AlertName, StreamName, ViewName};
 use shared::sql::{Definitions, parse_view};
 use shared::stream::Stream;
 use shared::time::Day;
@@ -22,12 +25,14 @@ use shared::version::BatchVersion;
 use shared::view::View;
 
 use crate::adopt_definitions::{needs_dropped_events, stored_stream};
+use crate::wiring::ALERTS_FOLDER;
 
 /// All changes that serving the definitions would make.
 #[derive(Debug, Default, Serialize)]
 pub struct DefinitionPlan {
     pub streams: Vec<StreamPlan>,
     pub views: Vec<ViewPlan>,
+    pub alerts: Vec<AlertPlan>,
     /// Number of changes that `serve` would refuse.
     pub refused: usize,
 }
@@ -44,6 +49,18 @@ pub enum PlanStatus {
     Refused,
     /// Stored, but no longer declared.
     Undeclared,
+}
+
+/// The planned changes of an alert.
+#[derive(Debug, Serialize)]
+pub struct AlertPlan {
+    pub name: AlertName,
+    pub view: ViewName,
+    pub status: PlanStatus,
+    /// Records that it has raised.
+    pub records: usize,
+    /// Condition and `once_per` before and after, if one of them changes.
+    pub changes: Vec<(&'static str, String, String)>,
 }
 
 /// The planned changes of a stream.
@@ -150,6 +167,7 @@ impl DefinitionPlan {
     /// Compares `definitions` with the stored data in `lake` and in the logs under `data`. Without a lake, everything is new.
     pub async fn of(definitions: &Definitions, lake: Option<&Lake>, data: &Path) -> anyhow::Result<DefinitionPlan> {
         let mut plan = DefinitionPlan::default();
+        plan.add_alerts(definitions, data)?;
         let Some(lake) = lake else {
             let new = |s: &Stream| StreamPlan::new(s.name.clone(), PlanStatus::New);
             plan.streams = definitions.streams.iter().map(new).collect();
@@ -167,6 +185,47 @@ impl DefinitionPlan {
         plan.refused = plan.streams.iter().flat_map(|s| &s.changes).filter(|c| c.refused.is_some()).count();
         plan.refused += plan.views.iter().filter(|view| view.refused.is_some()).count();
         Ok(plan)
+    }
+
+    /// Compares the declared alerts with those that the book of the server knows.
+    fn add_alerts(&mut self, definitions: &Definitions, data: &Path) -> anyhow::Result<()> {
+        let (known, records) = stored_alerts(&data.join(ALERTS_FOLDER)).context("cannot read the book of alerts")?;
+        let count = |name: &AlertName| records.get(name).copied().unwrap_or(0);
+        for alert in &definitions.alerts {
+            let Some(view) = definitions.views.iter().find(|view| view.name == alert.view) else { continue };
+            let now = Rule::new(alert.clone(), view).declaration(view);
+            let mut changes = Vec::new();
+            let status = match known.iter().find(|known| known.declaration.name == alert.name) {
+                None => PlanStatus::New,
+                Some(KnownAlert { declaration: before, definition, .. }) => {
+                    let texts = |declared: &AlertDeclaration| {
+                        let to = declared.to.clone().unwrap_or_else(|| "none".to_owned());
+                        [
+                            ("view", declared.view.to_string()),
+                            ("condition", declared.condition.clone()),
+                            ("once_per", declared.once_per.join(", ")),
+                            ("to", to),
+                        ]
+                    };
+                    let pairs = texts(before).into_iter().zip(texts(&now));
+                    changes.extend(pairs.filter(|(a, b)| a != b).map(|((name, a), (_, b))| (name, a, b)));
+                    match () {
+                        () if *definition != alert.definition_hash(view) => PlanStatus::Changed,
+                        () if changes.is_empty() => PlanStatus::Unchanged,
+                        () => PlanStatus::Options,
+                    }
+                }
+            };
+            let (name, view) = (alert.name.clone(), alert.view.clone());
+            self.alerts.push(AlertPlan { records: count(&name), name, view, status, changes });
+        }
+        let is_declared = |name: &AlertName| definitions.alerts.iter().any(|alert| alert.name == *name);
+        for KnownAlert { declaration, .. } in known.iter().filter(|known| !is_declared(&known.declaration.name)) {
+            let (name, view) = (declaration.name.clone(), declaration.view.clone());
+            let (records, status) = (count(&name), PlanStatus::Undeclared);
+            self.alerts.push(AlertPlan { name, view, status, records, changes: Vec::new() });
+        }
+        Ok(())
     }
 
     async fn add_stream(&mut self, lake: &Lake, data: &Path, stream: &Stream, views: &[View]) -> anyhow::Result<()> {

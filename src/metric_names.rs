@@ -236,6 +236,36 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_batch_merge_cache_lookups_total",
         "lookups of the batch part of a query result in the batch merge cache, by outcome",
     ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_alerts_raised_total",
+        "alerts raised by live figures; one that is raised again after it was withdrawn is counted again",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_alerts_judged_total",
+        "alerts that a batch run has judged, by the new state: `confirmed`, `withdrawn` or `corrected`",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_alerts_forgotten_total",
+        "records of alerts forgotten because more were raised than are kept",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_alert_errors_total",
+        "evaluations of alerts that failed and were tried again with the next change",
+    ),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_alert_notices_total",
+        "attempts to deliver notices of alerts, by result: `delivered`, `retried`, or `dead` after the last attempt",
+    ),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "memory of the batch merge cache"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "duration of queries"),
 ];
@@ -283,7 +313,7 @@ mod tests {
     fn every_metric_is_described_here_and_in_the_documentation() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut used = BTreeSet::new();
-        for folder in ["src", "shared/src", "intake/src", "speed/src", "batch/src", "serving/src"] {
+        for folder in ["src", "shared/src", "intake/src", "speed/src", "batch/src", "serving/src", "alerts/src"] {
             walk(&root.join(folder), &mut used);
         }
         let described: BTreeSet<String> = METRICS.iter().map(|(_, _, name, _)| (*name).to_owned()).collect();

@@ -64,6 +64,7 @@ fn document() -> Value {
             {"name": "views", "description": "State of views, and the accuracy of their served figures"},
             {"name": "batch", "description": "Batch runs, versions and files"},
             {"name": "entities", "description": "Append to entities and read their events and states"},
+            {"name": "alerts", "description": "Raised alerts"},
             {"name": "events", "description": "Send events and inspect streams"},
             {"name": "server", "description": "Health and metrics"}
         ],
@@ -87,6 +88,8 @@ fn operation(endpoint: &Endpoint) -> Value {
         let (_, schema, text) =
             PARAMETERS.iter().find(|(known, ..)| known == name).expect("a test checks that it is listed");
         let schema: Value = serde_json::from_str(schema).expect("a test parses it");
+        // Before the point is the list whose parameter it is, if others have one of the same name.
+        let name = name.rsplit('.').next();
         json!({"name": name, "in": "query", "required": false, "description": text, "schema": schema})
     });
     let headers = endpoint.headers.iter().map(|(name, text)| {
@@ -255,7 +258,7 @@ mod tests {
     fn the_document_describes_exactly_the_routed_endpoints() {
         let mut described: BTreeSet<String> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
         // The HTML pages are not part of the API.
-        let pages = ["/", "/view/{view}", "/compare/{view}", "/batch", "/streams", "/login", "/logout"];
+        let pages = ["/", "/view/{view}", "/compare/{view}", "/batch", "/streams", "/alerts", "/login", "/logout"];
         described.extend(pages.map(str::to_owned));
         let routed = routed();
         let missing: Vec<_> = routed.difference(&described).collect();

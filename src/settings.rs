@@ -4,14 +4,17 @@
 
 mod substitution;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use alerts::delivery::Webhook;
 use auth::rate::Rate;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
+use shared::ids::Name;
 use shared::limits;
 
 use self::substitution::{Substituted, substitute};
@@ -39,10 +42,33 @@ pub struct Settings {
     pub jwt: Option<JwtSettings>,
     /// Without it, the server speaks plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// Other systems, by the name under which definitions refer to them.
+    #[serde(default)]
+    pub connections: BTreeMap<Name, Connection>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
     pub batch: BatchResources,
+}
+
+/// Another system that Trueup sends to.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Connection {
+    /// An HTTP endpoint that receives the notices of alerts.
+    Webhook {
+        url: String,
+        /// The key of the signatures of notices.
+        secret: Option<String>,
+    },
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Connection::Webhook { .. } => f.write_str("Webhook { .. }"),
+        }
+    }
 }
 
 /// Access to the server.
@@ -252,6 +278,17 @@ impl Settings {
             let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
             wrong(line, &redacted(error.message()))
         })?;
+        for (name, Connection::Webhook { url, secret }) in &settings.connections {
+            let is_http = url.starts_with("http://") || url.starts_with("https://");
+            let problem = match Webhook::new(url.clone(), secret.as_deref()) {
+                _ if !is_http => "url must start with http:// or https://".to_owned(),
+                Err(error) => error.to_string(),
+                Ok(_) => continue,
+            };
+            let section = format!("[connections.{name}]");
+            let line = 1 + text.lines().position(|line| line.trim() == section).unwrap_or(0);
+            return Err(wrong(line, &format!("connection {name}: {problem}")));
+        }
         for (name, value) in [
             ("batch_cache_bytes", settings.limits.batch_cache_bytes),
             ("archive_file_rows", settings.limits.archive_file_rows),

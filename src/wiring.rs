@@ -3,6 +3,7 @@
 //! The order of a start matters: the logs are recovered first, then archivers and speed workers catch up with them, then
 //! the log accepts events, and at last the server listens.
 
+mod alerts;
 mod layers;
 mod log_age;
 mod settings;
@@ -39,6 +40,8 @@ use crate::listen;
 use crate::metrics::{self, MetricsRenderer};
 use crate::openapi;
 
+pub use self::alerts::FOLDER as ALERTS_FOLDER;
+use self::alerts::{DeclaredAlerts, RunningAlerts};
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
 use self::storage::{Base, Storage};
@@ -53,6 +56,7 @@ pub struct RunningServer {
     pub streams: Vec<Stream>,
     pub views: Vec<ViewName>,
     layers: Layers,
+    alerts: RunningAlerts,
     /// Whether `/readyz` reports the server as ready.
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
@@ -87,8 +91,11 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let (views, loaded) = layers::load_views(&base, &definitions.views).await?;
     let restored = intake::entities::restore::restore(&intake, &base.lake).await;
     restored.context("cannot read the sequences of entities from the archive")?;
-    let (archives, speed) = layers::start_event_flow(&base, &intake, &loaded, settings.archiver()).await?;
+    let declared = DeclaredAlerts::open(&base.local, &definitions)?;
+    let changed = |view: &ViewName| declared.changed_of(view);
+    let (archives, speed) = layers::start_event_flow(&base, &intake, (&loaded, &changed), settings.archiver()).await?;
     let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
+    let alerts = declared.start(&base, &views, &speed, &batch, &settings.webhooks)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch };
 
@@ -96,7 +103,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let submitter = Arc::new(EventSubmitter::new(&layers.intake, &layers.quarantine, &base.clock));
     let audit = AuditLog::start(submitter.as_ref());
     settings.perimeter.trail.audit = audit.as_ref().map(|(log, _)| Arc::clone(log) as _);
-    let routes = routes(&base, &layers, views, recorder, Arc::clone(&ready), submitter, &settings);
+    let routes = routes(&base, (&layers, &alerts), views, recorder, Arc::clone(&ready), submitter, &settings);
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
     let local_addr = listener.local_addr()?;
@@ -109,6 +116,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         streams: definitions.streams,
         views: definitions.views.into_iter().map(|v| v.name).collect(),
         layers,
+        alerts,
         ready,
         stop,
         server,
@@ -123,7 +131,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
 /// Builds the routes of all endpoints and pages.
 fn routes(
     base: &Base,
-    layers: &Layers,
+    (layers, alerts): (&Layers, &RunningAlerts),
     views: Arc<Views>,
     recorder: PrometheusHandle,
     ready: Arc<AtomicBool>,
@@ -151,6 +159,7 @@ fn routes(
         runs: Arc::clone(batch) as _,
         streams: status,
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
+        alerts: alerts.alerts(),
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,
@@ -192,7 +201,11 @@ impl RunningServer {
                 tracing::warn!("the last entries of the audit log were not written");
             }
         }
-        let stopping = self.layers.stop();
+        let (layers, alerts) = (self.layers, self.alerts);
+        let stopping = async {
+            alerts.stop().await;
+            layers.stop().await
+        };
         let stopped = if is_failed {
             // A layer that failed may keep others from stopping; what they have not written is in the log.
             tokio::time::timeout(self.shutdown_wait, stopping).await.context("the layers did not stop").flatten()

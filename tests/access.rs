@@ -39,6 +39,7 @@ fn need(method: &str, path: &str) -> Need {
         ("POST", "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
         (_, "/v1/entities/{stream}/{id}/events" | "/v1/entities/{stream}/{id}/live") => Need::Scope("read:carts"),
         (_, path) if path.starts_with("/v1/entities/") => Need::Credentials,
+        (_, "/v1/alerts" | "/v1/alerts/live" | "/v1/alerts/dead_letters") => Need::Credentials,
         (_, "/v1/views" | "/v1/streams" | "/v1/runs" | "/v1/streams/{stream}" | "/v1/runs/{run}") => Need::Credentials,
         ("POST", "/v1/views/{view}/runs") => Need::Scope("run:sales"),
         ("GET", path) if path.starts_with("/v1/views/{view}") => Need::Scope("read:sales"),

@@ -10,7 +10,7 @@ use world::root;
 const LINES_MAX: usize = 600;
 
 /// The folders of product code.
-const PRODUCT: [&str; 9] = [
+const PRODUCT: [&str; 10] = [
     "auth/src",
     "shared/src",
     "shared/lake/src",
@@ -19,6 +19,7 @@ const PRODUCT: [&str; 9] = [
     "speed/src",
     "batch/src",
     "serving/src",
+    "alerts/src",
     "src",
 ];
 
@@ -62,6 +63,7 @@ fn paths_in_documents_exist() {
         "speed/",
         "batch/",
         "serving/",
+        "alerts/",
         "src/",
         "tests/",
         "bench/",
@@ -183,13 +185,13 @@ fn code_cites_every_invariant() {
 
 #[test]
 fn layers_do_not_name_each_other() {
-    for layer in ["intake", "speed", "batch", "serving"] {
+    for layer in ["intake", "speed", "batch", "serving", "alerts"] {
         let manifest = read(&root().join(layer).join("Cargo.toml"));
-        for other in ["intake", "speed", "batch", "serving"].iter().filter(|other| **other != layer) {
+        for other in ["intake", "speed", "batch", "serving", "alerts"].iter().filter(|other| **other != layer) {
             assert!(!manifest.contains(&format!("\n{other}.workspace")), "{layer} names {other}");
         }
     }
-    for layer in ["speed", "serving"] {
+    for layer in ["speed", "serving", "alerts"] {
         let manifest = read(&root().join(layer).join("Cargo.toml"));
         assert!(!manifest.contains("\nlake.workspace"), "{layer} names the lake");
     }

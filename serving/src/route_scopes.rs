@@ -31,6 +31,10 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/v1/runs", Authenticated),
     ("GET", "/v1/runs/{run}", Authenticated),
     ("DELETE", "/v1/runs/{run}", Authenticated),
+    // Alerts of views that may be read.
+    ("GET", "/v1/alerts", Authenticated),
+    ("GET", "/v1/alerts/live", Authenticated),
+    ("GET", "/v1/alerts/dead_letters", Authenticated),
     ("POST", "/v1/events/{stream}", Scope(Action::Ingest)),
     // Their views are checked by the endpoint, which applies the row filter.
     ("GET", "/v1/entities/{stream}", Authenticated),
@@ -63,6 +67,7 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/streams", Authenticated),
     // Shows what its script may read.
     ("GET", "/entity/{stream}/{id}", Authenticated),
+    ("GET", "/alerts", Authenticated),
     ("GET", "/login", Public),
     ("POST", "/login", Public),
     ("POST", "/logout", Authenticated),

@@ -21,8 +21,8 @@ use crate::http::entity_events::EntitySubscribers;
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
 use crate::http::{
-    Perimeter, drift, entities, entity_events, health, hosts, live, origins, parameters, roles, rows, runs, streams,
-    views,
+    Perimeter, alerts, drift, entities, entity_events, health, hosts, live, origins, parameters, roles, rows, runs,
+    streams, views,
 };
 use crate::page::{self, login};
 use crate::push::Feeds;
@@ -59,6 +59,9 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .route("/v1/views/{view}/vacuum", plain(post(runs::vacuum)))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", plain(get(runs::describe).delete(runs::cancel)))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/live", plain(get(alerts::live)))
+        .route("/v1/alerts/dead_letters", plain(get(alerts::dead_letters)))
         .route("/v1/streams", plain(get(streams::list)))
         .route("/v1/streams/{stream}/compact", plain(post(streams::compact)))
         .route("/v1/streams/{stream}", plain(get(streams::describe)))

@@ -10,12 +10,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use shared::changed_rows::{ChangedRows, ChangedView};
 use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::Accumulator;
-use shared::partial::block::BLOCK_ROWS;
+use shared::partial::block::{BLOCK_ROWS, Part};
+use shared::partial::wanted::WantedRows;
 use shared::readers::{Generation, ReleasedPanes, SpeedError};
 use shared::stream::Stream;
 use shared::view::{Precision, View};
@@ -34,13 +36,23 @@ pub struct Generations {
     pub definition: String,
     pub view: Arc<View>,
     plan: FoldPlan,
-    closed: Option<Generation>,
+    closed: Option<ClosedGeneration>,
     open: OpenGeneration,
+    /// Receives the rows that change; `None`: the view has no alerts.
+    changed: Option<(ChangedView, Arc<ChangedRows>)>,
     /// Everything before it was dropped: a version covers it (I2).
     retired_to: Offset,
     /// The first pane that is still needed; `None`: all are.
     first_pane: Option<PaneStart>,
     release_rows_min: usize,
+}
+
+/// A generation that no event changes any more.
+#[derive(Debug)]
+struct ClosedGeneration {
+    generation: Generation,
+    /// Finds its rows by key, if the view is watched.
+    rows: Option<Accumulator>,
 }
 
 #[derive(Debug)]
@@ -78,10 +90,25 @@ impl Generations {
             plan,
             closed: None,
             open,
+            changed: None,
             retired_to: Offset(0),
             first_pane: None,
             release_rows_min: RELEASE_ROWS_MIN,
         })
+    }
+
+    /// Reports the rows that change to `changed`. Nothing may be folded yet.
+    pub fn watched(mut self, changed: Arc<ChangedRows>) -> Generations {
+        let view = (self.view.name.clone(), Arc::from(self.definition.as_str()));
+        self.changed = Some((view, changed));
+        self.open.accumulator = self.accumulator();
+        self
+    }
+
+    fn accumulator(&self) -> Accumulator {
+        let layout = Arc::clone(&self.plan.layout);
+        let accumulator = Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch);
+        if self.changed.is_some() { accumulator.tracked() } else { accumulator }
     }
 
     /// Whether these are the generations of `view` under this definition.
@@ -126,6 +153,7 @@ impl Generations {
         };
         let offset = Offset(first.first_offset.0 + behind as u64);
         let verdicts = self.plan.fold(&rows, first.partition, offset, keys, &mut self.open.accumulator)?;
+        self.report_changed();
         self.note(verdicts);
         self.open.to = last.end_offset();
         self.open.accepted = last.accepted;
@@ -134,6 +162,13 @@ impl Generations {
             self.open.release(self.first_pane);
         }
         Ok(())
+    }
+
+    /// Queues the rows that the last fold has changed. Never waits.
+    fn report_changed(&mut self) {
+        let Some((view, changed)) = &self.changed else { return };
+        let accumulator = &mut self.open.accumulator;
+        changed.add(view, |each| accumulator.take_changed(each));
     }
 
     fn note(&mut self, verdicts: FoldVerdicts) {
@@ -156,10 +191,10 @@ impl Generations {
     /// Drops what the open generation has, since a failed fold may have left it half-changed, and notes all its events as
     /// failed. The next version has those that batch can compute.
     fn exclude_open(&mut self, batches: &[Arc<LogBatch>], reason: &str) {
+        let empty = self.accumulator();
         let (view, open) = (&self.view.name, &mut self.open);
         tracing::error!(%view, partition = %open.partition, reason, "fold failed; its events are excluded until the next version");
-        let layout = Arc::clone(&self.plan.layout);
-        open.accumulator = Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch);
+        open.accumulator = empty;
         if let Some(last) = batches.last().filter(|last| last.end_offset() > open.to) {
             (open.to, open.accepted) = (last.end_offset(), last.accepted);
         }
@@ -176,11 +211,9 @@ impl Generations {
 
     /// Closes the open generation at the present position of the log and opens the next.
     pub fn cut(&mut self) {
-        let layout = Arc::clone(&self.plan.layout);
-        let accumulator = Accumulator::new(Arc::clone(&self.view), layout, Precision::Sketch);
-        let next = OpenGeneration::new(self.open.partition, self.open.to, accumulator, self.open.accepted);
+        let next = OpenGeneration::new(self.open.partition, self.open.to, self.accumulator(), self.open.accepted);
         let mut closing = std::mem::replace(&mut self.open, next);
-        if let Some(previous) = self.closed.take() {
+        if let Some(ClosedGeneration { generation: previous, .. }) = self.closed.take() {
             closing.accumulator.absorb(&previous.part);
             closing.from = previous.from;
             closing.folded += previous.folded;
@@ -194,34 +227,48 @@ impl Generations {
                 closing.release(self.first_pane);
             }
         }
-        self.closed = Some(closing.generation());
+        let generation = closing.generation();
+        let rows = self.changed.is_some().then_some(closing.accumulator);
+        self.closed = Some(ClosedGeneration { generation, rows });
     }
 
-    /// Returns the generations with events from `from` on (I6).
-    pub fn pin(&self, from: Offset) -> Result<Vec<Generation>, SpeedError> {
+    /// Returns the generations with events from `from` on (I6). Of a watched view with the `wanted` rows alone, if any are named.
+    pub fn pin(&self, from: Offset, wanted: Option<&WantedRows>) -> Result<Vec<Generation>, SpeedError> {
         // I2: a reader whose seam is older than the retired generations must pin again.
         if from < self.retired_to {
             return Err(SpeedError::SeamMoved);
         }
-        let open = self.open.generation();
-        let closed = self.closed.iter().filter(|g| g.to > from);
-        Ok(closed.cloned().chain(std::iter::once(open)).collect())
+        let found = |rows: Option<&Accumulator>| wanted.zip(rows).and_then(|(wanted, rows)| rows.wanted(wanted));
+        let open = self.open.generation_with(found(Some(&self.open.accumulator)));
+        let closed = self.closed.iter().filter(|closed| closed.generation.to > from).map(|closed| {
+            let generation = closed.generation.clone();
+            match found(closed.rows.as_ref()) {
+                Some(part) => Generation { part, ..generation },
+                None => generation,
+            }
+        });
+        Ok(closed.chain(std::iter::once(open)).collect())
     }
 
     /// Drops the closed generation if it ends at or before `before`, and with it what was released of it.
     pub fn retire(&mut self, before: Offset) {
-        self.closed = self.closed.take().filter(|g| g.to > before);
+        self.closed = self.closed.take().filter(|closed| closed.generation.to > before);
         self.retired_to = self.retired_to.max(before);
     }
 
     /// Number of (window, key) rows held.
     pub fn rows(&self) -> usize {
-        self.open.accumulator.rows() + self.closed.as_ref().map_or(0, |g| g.part.rows())
+        self.open.accumulator.rows() + self.closed.as_ref().map_or(0, |closed| closed.generation.part.rows())
     }
 
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        self.open.accumulator.bytes() + self.closed.as_ref().map_or(0, |g| g.part.bytes())
+        let of_closed = |closed: &ClosedGeneration| match &closed.rows {
+            // It shares its blocks with the part.
+            Some(rows) => rows.bytes(),
+            None => closed.generation.part.bytes(),
+        };
+        self.open.accumulator.bytes() + self.closed.as_ref().map_or(0, of_closed)
     }
 
     /// Number of generations held.
@@ -265,11 +312,16 @@ impl OpenGeneration {
     }
 
     fn generation(&self) -> Generation {
+        self.generation_with(None)
+    }
+
+    /// Returns the generation with `part` in place of all rows.
+    fn generation_with(&self, part: Option<Part>) -> Generation {
         Generation {
             partition: self.partition,
             from: self.from,
             to: self.to,
-            part: self.accumulator.part(),
+            part: part.unwrap_or_else(|| self.accumulator.part()),
             folded: self.folded,
             late: self.late,
             failed: self.failed,
@@ -331,7 +383,7 @@ mod tests {
     }
 
     fn open(generations: &Generations) -> Generation {
-        generations.pin(Offset(0)).expect("a pin").pop().expect("the open generation")
+        generations.pin(Offset(0), None).expect("a pin").pop().expect("the open generation")
     }
 
     #[test]
@@ -348,7 +400,7 @@ mod tests {
         generations.cut();
         fold(&mut generations, &[batch(4, &["z"], true)]);
         generations.cut();
-        let closed = generations.pin(Offset(0)).expect("a pin").remove(0);
+        let closed = generations.pin(Offset(0), None).expect("a pin").remove(0);
         assert_eq!((closed.failed.events, closed.failed_events.events()), (1, 1), "kept over cuts");
     }
 

@@ -1,6 +1,7 @@
 //! Queues log items for a worker, bounded in bytes, and the requests of readers. A full mailbox keeps positions, which the
 //! worker reads from the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -8,6 +9,7 @@ use shared::handoff::{LogItem, LogSink, Stopped};
 use shared::ids::{Offset, ViewName};
 use shared::limits;
 use shared::log_queue::{LogQueue, QueuedItem};
+use shared::partial::wanted::WantedRows;
 use shared::readers::{SpeedError, SpeedPin};
 use shared::time::Micros;
 use tokio::sync::oneshot;
@@ -17,7 +19,14 @@ use tokio::sync::oneshot;
 pub enum WorkerRequest {
     /// Returns the generations of the view with this name and definition hash, from an offset on. Two views may share a
     /// definition.
-    Pin { view: ViewName, definition: String, from: u64, reply: oneshot::Sender<Result<PartitionPin, SpeedError>> },
+    Pin {
+        view: ViewName,
+        definition: String,
+        from: u64,
+        /// `None`: all rows.
+        wanted: Option<Arc<WantedRows>>,
+        reply: oneshot::Sender<Result<PartitionPin, SpeedError>>,
+    },
     /// Drops generations before an offset.
     Retire { view: ViewName, definition: String, before: u64 },
     /// Stops folding for the view under this definition.
@@ -193,8 +202,6 @@ impl LogSink for Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use shared::handoff::CutMark;
     use shared::ids::Partition;
     use shared::ledger::Ledger;

@@ -6,12 +6,14 @@ use std::thread::JoinHandle;
 
 use futures::future::{BoxFuture, try_join_all};
 use parking_lot::Mutex;
+use shared::changed_rows::ChangedRows;
 use shared::clock::Clock;
 use shared::handoff::{LogReplay, LogRetention, LogSink};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::limits;
 use shared::live_state::LiveState;
+use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
 use shared::readers::{SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
@@ -33,6 +35,8 @@ use crate::worker::{PartitionSource, SpeedWorker};
 pub struct FoldedView {
     pub view: Arc<View>,
     pub seam: Cut,
+    /// Receives the rows that change; `None`: the view has no alerts.
+    pub changed: Option<Arc<ChangedRows>>,
 }
 
 /// The speed layer: one worker per partition of every stream.
@@ -164,43 +168,66 @@ impl FollowedStream {
         published: &PublishedView,
         partition: Partition,
         from: Offset,
+        wanted: Option<&Arc<WantedRows>>,
     ) -> Result<PartitionPin, SpeedError> {
         let mailbox = self.mailbox(partition).ok_or(SpeedError::UnknownView)?;
         let (reply, pin) = oneshot::channel();
         let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
         // Events before this are acknowledged, so the reader may know of them; they may not be in the mailbox yet.
         let (_, head) = self.log.range(partition);
-        if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, reply }, head) {
+        let wanted = wanted.cloned();
+        // An evaluation of alerts does not wait for events that are on their way: their change is queued when they arrive.
+        let reach = if wanted.is_some() { Offset(0) } else { head };
+        if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, wanted, reply }, reach) {
             return Err(SpeedError::Stopped);
         }
         pin.await.map_err(|_| SpeedError::Stopped)?
     }
 }
 
+impl Speed {
+    /// Pins all rows, or the wanted ones.
+    async fn pin_all(
+        &self,
+        published: &PublishedView,
+        seam: &Cut,
+        wanted: Option<&Arc<WantedRows>>,
+    ) -> Result<SpeedPin, SpeedError> {
+        let stream = &published.stream;
+        let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
+        let partitions = || (0..stream.partitions).map(Partition);
+        // Read before the workers are asked: a partition with events on their way to a worker then is not idle, and all
+        // other events are folded when the worker replies.
+        let now = self.clock.now();
+        let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
+        // I6: every partition is pinned from the seam of the same version.
+        let pins = partitions().map(|p| followed.pin_partition(published, p, seam.offset(p), wanted));
+        let pins = try_join_all(pins).await?;
+        let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
+            watermark: p.pin.watermark,
+            last_arrival: p.last_arrival,
+            caught_up,
+        });
+        let watermark = followed.watermark.advance(progress, stream.idle_timeout, now);
+        let farthest = pins.iter().filter_map(|p| p.pin.watermark).max();
+        let latest_event = farthest.map(|w| Micros(w.0.saturating_add(micros_of(stream.watermark_delay))));
+        let generations = pins.into_iter().flat_map(|p| p.pin.generations).collect();
+        Ok(SpeedPin { generations, watermark, latest_event })
+    }
+}
+
 impl SpeedReader for Speed {
     fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
-        Box::pin(async move {
-            let stream = &published.stream;
-            let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
-            let partitions = || (0..stream.partitions).map(Partition);
-            // Read before the workers are asked: a partition with events on their way to a worker then is not idle, and all
-            // other events are folded when the worker replies.
-            let now = self.clock.now();
-            let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
-            // I6: every partition is pinned from the seam of the same version.
-            let pins = partitions().map(|p| followed.pin_partition(published, p, seam.offset(p)));
-            let pins = try_join_all(pins).await?;
-            let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
-                watermark: p.pin.watermark,
-                last_arrival: p.last_arrival,
-                caught_up,
-            });
-            let watermark = followed.watermark.advance(progress, stream.idle_timeout, now);
-            let farthest = pins.iter().filter_map(|p| p.pin.watermark).max();
-            let latest_event = farthest.map(|w| Micros(w.0.saturating_add(micros_of(stream.watermark_delay))));
-            let generations = pins.into_iter().flat_map(|p| p.pin.generations).collect();
-            Ok(SpeedPin { generations, watermark, latest_event })
-        })
+        Box::pin(self.pin_all(published, seam, None))
+    }
+
+    fn pin_rows<'a>(
+        &'a self,
+        published: &'a PublishedView,
+        seam: &'a Cut,
+        wanted: &'a Arc<WantedRows>,
+    ) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
+        Box::pin(self.pin_all(published, seam, Some(wanted)))
     }
 
     fn retire(&self, published: &PublishedView, seam: &Cut) {
@@ -225,7 +252,7 @@ fn worker(
     let (log_start, head) = source.log.range(partition);
     let mut generations = Vec::new();
     let mut from = head;
-    for FoldedView { view, seam } in views {
+    for FoldedView { view, seam, changed } in views {
         let begin = seam.offset(partition).max(log_start);
         let warm_up = if matches!(view.window, Window::Session { .. }) { limits::SESSION_WARM_UP_EVENTS } else { 0 };
         from = from.min(Offset(begin.0.saturating_sub(warm_up)).max(log_start));
@@ -233,7 +260,11 @@ fn worker(
         // Events that the log no longer has were accepted all the same, even if no event came after them.
         let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
-        generations.push(Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?);
+        let new = Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?;
+        generations.push(match changed {
+            Some(changed) => new.watched(Arc::clone(changed)),
+            None => new,
+        });
     }
     // Without events to replay, only the log knows the progress of the partition.
     let PartitionProgress { watermark, last_arrival, .. } = source.log.progress(partition);
@@ -297,7 +328,7 @@ mod tests {
             log: Arc::clone(&log) as _,
             retention: log,
             live_state: LiveStates::new(u64::MAX).stream(),
-            views: vec![FoldedView { view, seam: seam.clone() }],
+            views: vec![FoldedView { view, seam: seam.clone(), changed: None }],
         };
         let clock = Arc::new(ManualClock::at(second(100)));
         let speed = block_on(Speed::start(vec![folded], clock, &Vitals::default())).expect("starts");

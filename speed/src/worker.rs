@@ -210,9 +210,9 @@ impl SpeedWorker {
 
     fn reply(&mut self, request: WorkerRequest) {
         match request {
-            WorkerRequest::Pin { view, definition, from, reply } => {
+            WorkerRequest::Pin { view, definition, from, wanted, reply } => {
                 let generations = match self.views.iter().find(|v| v.belongs_to(&view, &definition)) {
-                    Some(found) => found.pin(Offset(from)),
+                    Some(found) => found.pin(Offset(from), wanted.as_deref()),
                     // Another definition became active after the reader read the seam.
                     None if self.views.iter().any(|v| v.view.name == view) => Err(SpeedError::SeamMoved),
                     None => Err(SpeedError::UnknownView),

@@ -17,8 +17,16 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
         let stream = stream.ok_or_else(|| Failure::new(NO, format!("view {} has no stream", view.name)))?;
         plans.push(describe(view, stream));
     }
+    for alert in &definitions.alerts {
+        let view = definitions.views.iter().find(|view| view.name == alert.view);
+        plans.extend(view.map(|view| alert.describe(view)));
+    }
     std::io::stdout().write_all(plans.join("\n").as_bytes())?;
     let (streams, views) = (definitions.streams.len(), definitions.views.len());
-    eprintln!("no errors: {}, {}", counted(streams, "stream"), counted(views, "view"));
+    let mut parts = vec![counted(streams, "stream"), counted(views, "view")];
+    if !definitions.alerts.is_empty() {
+        parts.push(counted(definitions.alerts.len(), "alert"));
+    }
+    eprintln!("no errors: {}", parts.join(", "));
     Ok(())
 }

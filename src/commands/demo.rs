@@ -6,6 +6,7 @@
 mod replay;
 mod run_totals;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         data_dir: DataDir::new(&data, arguments.local.as_deref()),
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
+        webhooks: BTreeMap::new(),
         take_over: false,
         schedules: true,
         perimeter: Perimeter::open(),

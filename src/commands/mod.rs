@@ -1,5 +1,6 @@
 //! Runs the commands, each in a file of its own. Every command ends with `Ok` or with a failure and its exit code.
 
+mod alerts;
 mod batch;
 mod check;
 mod compact;
@@ -34,6 +35,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Query(arguments) => query::run(arguments).await,
         Command::Views(arguments) => views::run(arguments).await,
         Command::Streams(arguments) => streams::run(arguments).await,
+        Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Repair(arguments) => repair::run(arguments).await,

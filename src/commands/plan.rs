@@ -10,7 +10,7 @@ use shared::changes::{Change, DefinitionPart};
 use crate::arguments::{ListFormat, Plan};
 use crate::data_dir::DataDir;
 use crate::definition_plan::{
-    DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, StreamPlan, ViewPlan,
+    AlertPlan, DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, StreamPlan, ViewPlan,
 };
 use crate::definitions;
 use crate::exit::{Failure, NO};
@@ -57,6 +57,10 @@ impl PlanPrinter {
         for view in &plan.views {
             self.view(&mut text, view);
         }
+        for alert in &plan.alerts {
+            self.alert(&mut text, alert);
+        }
+        let of_alerts = |status: PlanStatus| plan.alerts.iter().filter(|alert| alert.status == status).count();
         let count = |status: PlanStatus| plan.views.iter().filter(|view| view.status == status).count();
         let of_streams = |status: PlanStatus| plan.streams.iter().filter(|stream| stream.status == status).count();
         let parts = [
@@ -64,6 +68,8 @@ impl PlanPrinter {
             (of_streams(PlanStatus::Changed), "changed stream", "changed streams"),
             (count(PlanStatus::New), "new view", "new views"),
             (count(PlanStatus::Changed), "view to recompute", "views to recompute"),
+            (of_alerts(PlanStatus::New), "new alert", "new alerts"),
+            (of_alerts(PlanStatus::Changed), "changed alert", "changed alerts"),
             (plan.refused, "refused change", "refused changes"),
         ];
         let part = |(n, one, many): &(usize, &str, &str)| {
@@ -137,6 +143,25 @@ impl PlanPrinter {
             for sentence in estimate(recompute) {
                 line(text, 2, &sentence);
             }
+        }
+    }
+
+    fn alert(&self, text: &mut String, alert: &AlertPlan) {
+        let records = counted(alert.records, "record");
+        let what = match alert.status {
+            PlanStatus::New => format!("new on view {}; raised by rows that change from now on", alert.view),
+            PlanStatus::Unchanged => format!("unchanged ({records})"),
+            PlanStatus::Options => format!("only its target changes ({records})"),
+            PlanStatus::Changed | PlanStatus::Refused => {
+                format!(
+                    "starts again; what the earlier definition raised stays listed and is not judged any more ({records})"
+                )
+            }
+            PlanStatus::Undeclared => format!("no longer declared; what it raised stays listed ({records})"),
+        };
+        line(text, 0, &format!("{} {}: {what}", self.bold("alert"), alert.name));
+        for (name, before, after) in &alert.changes {
+            line(text, 2, &format!("{} {name} {before} → {after}", self.yellow("~")));
         }
     }
 

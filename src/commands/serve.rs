@@ -1,16 +1,21 @@
 //! `trueup serve`: runs all layers in one process until a signal stops it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use alerts::delivery::Webhook;
 use auth::Guard;
 use auth::guard::GuardSettings;
 use auth::key_file::KeyFile;
 use auth::keyring::KeyRing;
 use serving::http::{Hosts, Origins, Perimeter};
+use shared::alert::AlertTarget;
 use shared::clock::{Clock, SystemClock};
-use shared::ids::ViewName;
+use shared::ids::{Name, ViewName};
 use shared::limits;
+use shared::sql::Definitions;
+use shared::sql::suggest::in_parentheses as did_you_mean;
 use shared::stream::Stream;
 use shared::time::Micros;
 use tracing_subscriber::EnvFilter;
@@ -25,7 +30,7 @@ use crate::human_units::counted;
 use crate::listen::tls::Tls;
 use crate::sample;
 use crate::secret_files;
-use crate::settings::{AuthSettings, Settings};
+use crate::settings::{AuthSettings, Connection, Settings};
 use crate::signals::StopSignals;
 use crate::token_keys;
 use crate::wiring::{self, RunningServer, WiringSettings};
@@ -44,7 +49,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads),
     );
     let sources = definitions::read(&arguments.files)?;
-    definitions::parse(&sources)?;
+    let webhooks = webhooks(&settings.connections, &definitions::parse(&sources)?)?;
     let batch_memory_bytes =
         arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
@@ -70,6 +75,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         data_dir: data_dir.clone(),
         listen,
         limits: settings.limits,
+        webhooks,
         take_over: arguments.take_over,
         batch_memory_bytes,
         schedules: true,
@@ -86,6 +92,32 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     };
     eprintln!("stopping: finishing requests and syncing the log (a second signal stops immediately)");
     shut_down(running, outcome, signals).await
+}
+
+/// Returns the webhooks of the settings by target. An alert that names another one is wrong usage.
+fn webhooks(
+    connections: &BTreeMap<Name, Connection>,
+    definitions: &Definitions,
+) -> Result<BTreeMap<String, Webhook>, Failure> {
+    let mut webhooks = BTreeMap::new();
+    for (name, Connection::Webhook { url, secret }) in connections {
+        let webhook = Webhook::new(url.clone(), secret.as_deref()).map_err(|error| Failure::new(USAGE, error))?;
+        webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
+    }
+    for alert in &definitions.alerts {
+        if let Some(AlertTarget::Webhook(name)) =
+            alert.target.as_ref().filter(|t| !webhooks.contains_key(&t.to_string()))
+        {
+            let hint = did_you_mean(name.as_str(), connections.keys().map(Name::as_str));
+            let problem = format!(
+                "alert {}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \"webhook\" and \
+                 url to the file of --config",
+                alert.name
+            );
+            return Err(Failure::new(USAGE, problem));
+        }
+    }
+    Ok(webhooks)
 }
 
 /// Makes the guard of a server, with the keys in its data folder.

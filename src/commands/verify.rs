@@ -5,6 +5,7 @@
 
 mod agreement;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         data_dir: DataDir::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
         limits: crate::settings::Limits::default(),
+        webhooks: BTreeMap::new(),
         take_over: false,
         schedules: false,
         perimeter: Perimeter::open(),

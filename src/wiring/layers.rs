@@ -8,8 +8,9 @@ use intake::archive::{ArchiverContext, ArchiverSettings, Archives, READER, Strea
 use intake::partition::PartitionSettings;
 use intake::quarantine::{Quarantine, QuarantineSettings};
 use intake::streams::Intake;
+use shared::changed_rows::ChangedRows;
 use shared::handoff::{LogReplay, LogRetention};
-use shared::ids::{Offset, Partition, StreamName};
+use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::limits;
 use shared::published::Views;
 use shared::readers::SpeedReader;
@@ -67,11 +68,14 @@ pub async fn load_views(base: &Base, views: &[View]) -> anyhow::Result<(Arc<View
     Ok((published, loaded))
 }
 
+/// Returns the queue for the changed rows of a view; `None`: it has no alerts.
+pub type ChangedOf<'a> = &'a dyn Fn(&ViewName) -> Option<Arc<ChangedRows>>;
+
 /// Starts archivers and speed workers, lets them catch up with the log, and then lets the log accept events.
 pub async fn start_event_flow(
     base: &Base,
     intake: &Arc<Intake>,
-    loaded: &[LoadedView],
+    (loaded, changed): (&[LoadedView], ChangedOf<'_>),
     archiver: ArchiverSettings,
 ) -> anyhow::Result<(Arc<Archives>, Arc<Speed>)> {
     // Before the first archiver starts: archivers release what they have archived, and the log would be trimmed.
@@ -80,7 +84,7 @@ pub async fn start_event_flow(
         log.register_live_reader(speed::worker::READER, limits::SPEED_BACKLOG_BYTES_MAX);
     }
     let archives = Arc::new(start_archivers(base, intake, archiver)?);
-    let speed = Arc::new(start_speed(base, intake, loaded).await?);
+    let speed = Arc::new(start_speed(base, intake, loaded, changed).await?);
     for stream in &base.streams {
         for partition in (0..stream.partitions).map(Partition) {
             let log = intake.stream(&stream.name).context("every stream has a log")?;
@@ -111,17 +115,27 @@ fn start_archivers(base: &Base, intake: &Arc<Intake>, settings: ArchiverSettings
     Ok(Archives::new(archivers))
 }
 
-async fn start_speed(base: &Base, intake: &Arc<Intake>, loaded: &[LoadedView]) -> anyhow::Result<Speed> {
+async fn start_speed(
+    base: &Base,
+    intake: &Arc<Intake>,
+    loaded: &[LoadedView],
+    changed: ChangedOf<'_>,
+) -> anyhow::Result<Speed> {
     let mut folded = Vec::new();
     for stream in &base.streams {
         let log = intake.stream(&stream.name).context("every stream has a log")?;
         let mut views = Vec::new();
         for versions in loaded.iter().filter(|l| l.active.stream.name == stream.name) {
             let active = &versions.active;
-            views.push(FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone() });
+            let fold = |view: &Arc<View>| FoldedView {
+                view: Arc::clone(view),
+                seam: active.seam.clone(),
+                changed: changed(&view.name),
+            };
+            views.push(fold(&active.view));
             if let Some(shadow) = &versions.shadow {
                 // Events before the seam will be in its first version.
-                views.push(FoldedView { view: Arc::clone(shadow), seam: active.seam.clone() });
+                views.push(fold(shadow));
             }
         }
         let retention = Arc::clone(intake) as Arc<dyn LogRetention>;

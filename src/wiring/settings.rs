@@ -1,10 +1,12 @@
 //! Defines what a server is started with, and derives the settings of each layer from it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use alerts::delivery::Webhook;
 use anyhow::bail;
 use batch::{BatchSettings, CompactionSettings, RetrySettings};
 use intake::archive::ArchiverSettings;
@@ -30,6 +32,8 @@ pub struct WiringSettings {
     /// Address to listen on; port 0 means any free port.
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// The webhooks of the settings, by target.
+    pub webhooks: BTreeMap<String, Webhook>,
     /// Whether to take over a lake that belongs to another log.
     pub take_over: bool,
     /// Memory limit of a batch run, in bytes.

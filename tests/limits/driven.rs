@@ -16,6 +16,8 @@ const RANGES: &str = "near_ranges_are_joined_and_large_ones_cut";
 const RETRIES: &str = "transient_failures_are_retried_with_growing_delays_up_to_a_limit";
 const NESTING: &str = "nesting_is_limited_and_breadth_is_not";
 const LONG_TEXTS: &str = "long_texts_are_refused_at_once";
+const ALERT_LISTS: &str = "alerts_are_listed_by_alert_and_state_and_pushed_after_an_id";
+const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_given_up";
 
 /// The tests.
 pub const DRIVEN: &[Driven] = &[
@@ -66,6 +68,20 @@ pub const DRIVEN: &[Driven] = &[
         "intake/src/http/tests.rs",
         "idempotency_keys_are_submitted_with_the_fingerprint_of_the_decompressed_body",
     ),
+    (
+        "ALERT_QUEUE_BYTES_MAX",
+        "shared/src/changed_rows.rs",
+        "beyond_the_bound_a_mark_for_all_rows_stays_and_memory_is_released",
+    ),
+    ("ALERT_ROWS_AT_ONCE", "shared/src/changed_rows.rs", "rows_are_queued_once_and_handed_out_in_pieces"),
+    ("ALERT_INDEX_BYTES", "alerts/src/fetch.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
+    ("ALERTS_KEPT", "alerts/src/book.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
+    ("ALERTS_DEFAULT", "tests/alerts/lists.rs", ALERT_LISTS),
+    ("ALERTS_MAX", "tests/alerts/lists.rs", ALERT_LISTS),
+    ("WEBHOOK_TIMEOUT_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
+    ("WEBHOOK_RETRY_FIRST_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
+    ("WEBHOOK_RETRY_MAX_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
+    ("WEBHOOK_ATTEMPTS_MAX", "alerts/src/delivery.rs", DEAD_LETTERS),
     ("WRITER_QUEUE_BYTES_MAX", "intake/src/partition/tests.rs", "a_full_queue_is_busy_until_the_writer_gets_on"),
     ("GROUP_COMMIT_BYTES_MAX", "tests/bounds/large_events.rs", LARGE_EVENTS),
     ("LOG_BUFFER_BYTES_KEPT", "tests/bounds/large_events.rs", LARGE_EVENTS),

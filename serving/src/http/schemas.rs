@@ -8,7 +8,7 @@ use utoipa::openapi::Components;
 
 use super::drift::Drift;
 use super::health::Health;
-use super::{streams, views};
+use super::{alerts, streams, views};
 use crate::formats::json::{DocumentHead, DocumentTail};
 
 #[derive(OpenApi)]
@@ -28,6 +28,8 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     StreamStatus,
     QuarantinePage,
     CompactionReport,
+    alerts::AlertList,
+    alerts::DeadLetterList,
     Health,
     ProblemDocument<'static>,
 )))]

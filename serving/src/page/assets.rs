@@ -17,13 +17,14 @@ use crate::bounded_responses::SharedBytes;
 /// For addresses that contain the version of the files: their content never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-const STYLES: [(&str, &str); 6] = [
+const STYLES: [(&str, &str); 7] = [
     ("/assets/base.css", include_str!("../../assets/base.css")),
     ("/assets/overview.css", include_str!("../../assets/overview.css")),
     ("/assets/view.css", include_str!("../../assets/view.css")),
     ("/assets/compare.css", include_str!("../../assets/compare.css")),
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
+    ("/assets/alerts.css", include_str!("../../assets/alerts.css")),
 ];
 const SCRIPTS: [(&str, &str); 21] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
@@ -47,6 +48,7 @@ const SCRIPTS: [(&str, &str); 21] = [
     ("/assets/batch.js", include_str!("../../assets/batch.js")),
     ("/assets/entity.js", include_str!("../../assets/entity.js")),
     ("/assets/streams.js", include_str!("../../assets/streams.js")),
+    ("/assets/alerts.js", include_str!("../../assets/alerts.js")),
 ];
 const ICON: &str = include_str!("../../assets/icon.svg");
 

@@ -27,6 +27,7 @@ pub enum NavigationEntry {
     Overview,
     Batch,
     Streams,
+    Alerts,
     /// None: a page of one view, reached from the overview.
     View,
 }
@@ -40,10 +41,11 @@ pub struct Base {
 }
 
 impl Base {
-    pub const NAVIGATION: [(NavigationEntry, &'static str, &'static str); 3] = [
+    pub const NAVIGATION: [(NavigationEntry, &'static str, &'static str); 4] = [
         (NavigationEntry::Overview, "/", "Overview"),
         (NavigationEntry::Batch, "/batch", "Batch"),
         (NavigationEntry::Streams, "/streams", "Streams"),
+        (NavigationEntry::Alerts, "/alerts", "Alerts"),
     ];
 
     pub fn new(here: NavigationEntry, title: &str) -> Base {

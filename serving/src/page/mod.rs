@@ -2,8 +2,9 @@
 //!
 //! A page is a skeleton; its script uses the same endpoints as every client. Nothing is loaded from elsewhere, and the
 //! headers forbid it. [`base`] holds what all pages share, [`assets`] their files; [`overview`], [`view`], [`compare`],
-//! [`batch`], [`streams`], [`entity`] and [`login`] are one page each.
+//! [`batch`], [`streams`], [`alerts`], [`entity`] and [`login`] are one page each.
 
+mod alerts;
 mod assets;
 mod base;
 mod batch;
@@ -31,5 +32,6 @@ pub fn routes() -> Router<ServingState> {
         .route("/batch", get(batch::render))
         .route("/streams", get(streams::render))
         .route("/entity/{stream}/{id}", get(entity::render))
+        .route("/alerts", get(alerts::render))
         .merge(assets::routes())
 }

@@ -559,6 +559,7 @@ impl World {
                 runs: Arc::clone(&self.runs) as _,
                 streams: Arc::clone(&self.streams) as _,
                 entities: Arc::new(NoEntities),
+                alerts: Arc::new(shared::control::NoAlerts::default()),
                 admission: Arc::clone(&self.admission),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),

@@ -137,7 +137,7 @@ proptest! {
                     generations.retire(Offset(seam as u64));
                 }
             }
-            let pinned = generations.pin(Offset(seam as u64)).expect("a pin");
+            let pinned = generations.pin(Offset(seam as u64), None).expect("a pin");
             let live = &log[seam..];
             let near = [watermark, arrived_at, arrived_at + 1, watermark - LATENESS.min(clock_behind), watermark + 101];
             for instant in near.into_iter().chain(instants.iter().map(|distance| watermark + distance)) {
@@ -179,7 +179,7 @@ fn state_of_a_trailing_window_stays_flat_over_a_long_stream() {
     println!("1,000,000 events: at most {} bytes in the first half, {} in the second", most[0], most[1]);
     assert!(most[1] <= most[0] + most[0] / 20, "{most:?}");
     assert!(generations.rows() < 40_000, "{} rows", generations.rows());
-    let pinned = generations.pin(Offset(0)).expect("a pin");
+    let pinned = generations.pin(Offset(0), None).expect("a pin");
     assert_eq!(pinned.iter().map(|generation| generation.folded.events).sum::<u64>(), 1_000_000);
 }
 

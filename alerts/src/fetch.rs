@@ -1,0 +1,287 @@
+//! Computes chosen rows of a view as a query does, without merging the others: pins the wanted rows of the speed layer, finds
+//! those of the batch version by key, and merges both.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use shared::handoff::HandoffError;
+use shared::horizon::Horizon;
+use shared::ids::{Offset, Partition};
+use shared::limits::ALERT_INDEX_BYTES;
+use shared::partial::accumulate::Accumulator;
+use shared::partial::block::Part;
+use shared::partial::merge::{Grain, Layers, MergeError, MergeSpec, Merged, merge};
+use shared::partial::query_budget::QueryBudget;
+use shared::partial::wanted::{PartIndex, WantedRows};
+use shared::published::PublishedView;
+use shared::readers::{BatchReadError, BatchReader, SpeedError, SpeedPin, SpeedReader};
+use shared::time::{Day, Micros};
+use shared::time_range::TimeRange;
+use shared::version::BatchVersion;
+use shared::view::{Precision, View};
+use shared::window::{Window, WindowId};
+
+/// Reads rows of both layers.
+pub struct RowReader {
+    pub speed: Arc<dyn SpeedReader>,
+    pub batch: Arc<dyn BatchReader>,
+    indexes: Mutex<IndexCache>,
+}
+
+/// Rows of a view, merged.
+#[derive(Debug)]
+pub struct FetchedRows {
+    pub merged: Merged,
+    /// The positions up to which the rows include the events of the log.
+    pub position: BTreeMap<Partition, Offset>,
+    pub watermark: Option<Micros>,
+    /// The end of the trailing window; `None`: the view has none.
+    pub instant: Option<i64>,
+}
+
+/// The reason why rows could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("speed: {0}")]
+    Speed(#[from] SpeedError),
+    #[error("batch: {0}")]
+    Batch(#[from] BatchReadError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error("{0}")]
+    Handoff(#[from] HandoffError),
+}
+
+/// Indexes of batch parts, kept while the parts are in memory.
+#[derive(Debug)]
+struct IndexCache {
+    /// By address of the part, which the weak reference keeps from being used again.
+    indexes: HashMap<usize, (Weak<Part>, Arc<PartIndex>)>,
+    /// Oldest first.
+    order: VecDeque<usize>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl RowReader {
+    /// Returns a reader without cached indexes.
+    pub fn new(speed: Arc<dyn SpeedReader>, batch: Arc<dyn BatchReader>) -> RowReader {
+        RowReader { speed, batch, indexes: Mutex::new(IndexCache::new(ALERT_INDEX_BYTES)) }
+    }
+
+    /// Returns the `wanted` rows as a query on `published` would compute them now.
+    pub async fn live(&self, published: &Arc<PublishedView>, wanted: &Arc<WantedRows>) -> Result<Fetch, FetchError> {
+        // I6: both sides come from one pointer.
+        let pin = self.speed.pin_rows(published, &published.seam, wanted).await?;
+        let instant = instant_of(published.view.window, pin.latest_event);
+        let batch = match &published.version {
+            Some(version) => self.batch_parts(published, version, wanted, &pin, instant).await?,
+            None => Vec::new(),
+        };
+        Ok(Fetch { published: Arc::clone(published), wanted: Arc::clone(wanted), pin: Some(pin), batch, instant })
+    }
+
+    /// Returns the `wanted` rows of a batch version alone; `instant` is the end of the trailing window.
+    pub async fn exact(
+        &self,
+        published: &Arc<PublishedView>,
+        version: &BatchVersion,
+        wanted: &Arc<WantedRows>,
+        instant: Option<i64>,
+    ) -> Result<Fetch, FetchError> {
+        let nothing = SpeedPin { generations: Vec::new(), watermark: version.watermark, latest_event: None };
+        let batch = self.batch_parts(published, version, wanted, &nothing, instant).await?;
+        Ok(Fetch { published: Arc::clone(published), wanted: Arc::clone(wanted), pin: None, batch, instant })
+    }
+
+    async fn batch_parts(
+        &self,
+        published: &PublishedView,
+        version: &BatchVersion,
+        wanted: &WantedRows,
+        pin: &SpeedPin,
+        instant: Option<i64>,
+    ) -> Result<Vec<Arc<Part>>, FetchError> {
+        let mut parts: Vec<Arc<Part>> = Vec::new();
+        for range in batch_ranges(&published.view, version, wanted, pin, instant) {
+            let found = self.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
+            // Neighbouring ranges may share a file.
+            found.into_iter().for_each(|part| {
+                if !parts.iter().any(|known| Arc::ptr_eq(known, &part)) {
+                    parts.push(part);
+                }
+            });
+        }
+        Ok(parts)
+    }
+
+    /// Returns the index of a part. Blocking if it is not cached.
+    fn index_of(&self, part: &Arc<Part>) -> Arc<PartIndex> {
+        let address = Arc::as_ptr(part) as usize;
+        if let Some((_, index)) = self.indexes.lock().indexes.get(&address) {
+            return Arc::clone(index);
+        }
+        let index = Arc::new(PartIndex::new(part));
+        self.indexes.lock().keep(address, Arc::downgrade(part), Arc::clone(&index));
+        index
+    }
+}
+
+impl IndexCache {
+    fn new(bytes_max: usize) -> IndexCache {
+        IndexCache { indexes: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    fn keep(&mut self, address: usize, part: Weak<Part>, index: Arc<PartIndex>) {
+        let dead: Vec<usize> =
+            self.indexes.iter().filter(|(_, (part, _))| part.strong_count() == 0).map(|(at, _)| *at).collect();
+        dead.into_iter().for_each(|address| self.remove(address));
+        self.bytes += index.bytes();
+        if self.indexes.insert(address, (part, index)).is_none() {
+            self.order.push_back(address);
+        }
+        while self.bytes > self.bytes_max && self.order.len() > 1 {
+            let oldest = self.order[0];
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, address: usize) {
+        if let Some((_, index)) = self.indexes.remove(&address) {
+            self.bytes -= index.bytes();
+        }
+        self.order.retain(|at| *at != address);
+    }
+}
+
+/// Pinned parts of both layers that have wanted rows.
+pub struct Fetch {
+    pub published: Arc<PublishedView>,
+    pub wanted: Arc<WantedRows>,
+    pin: Option<SpeedPin>,
+    batch: Vec<Arc<Part>>,
+    instant: Option<i64>,
+}
+
+impl Fetch {
+    /// Finds and merges the rows. Blocking.
+    pub fn merge(self, reader: &RowReader) -> Result<FetchedRows, FetchError> {
+        let Fetch { published, wanted, pin, batch, instant } = self;
+        let view = &published.view;
+        let found: Vec<Part> =
+            batch.iter().map(|part| Accumulator::wanted_of(view, part, &reader.index_of(part), &wanted)).collect();
+        let generations = pin.iter().flat_map(|pin| &pin.generations);
+        let position = generations.clone().fold(BTreeMap::new(), |mut position, generation| {
+            let reached = position.entry(generation.partition).or_insert(generation.to);
+            *reached = (*reached).max(generation.to);
+            position
+        });
+        let parts: Vec<(&Part, Layers)> = (found.iter().map(|part| (part, Layers::BATCH)))
+            .chain(generations.map(|generation| (&generation.part, Layers::SPEED)))
+            .collect();
+        let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
+        let (windows, grain) = match (view.window, instant) {
+            (Window::Slide { size, .. }, Some(instant)) => {
+                (WindowId(instant.saturating_sub(size))..WindowId(instant), Grain::All)
+            }
+            (Window::Session { .. }, _) => (WindowId::EVERY, Grain::Window),
+            _ => (wanted.hull(), Grain::Window),
+        };
+        let horizon = Horizon::of(&published);
+        let spec = MergeSpec {
+            view,
+            windows,
+            grain,
+            precision: Precision::Sketch,
+            dimensions: &dimensions,
+            horizon,
+            permitted: None,
+            filter: None,
+        };
+        let merged = merge(&spec, &parts)?;
+        let watermark = pin.as_ref().and_then(|pin| pin.watermark);
+        Ok(FetchedRows { merged, position, watermark, instant })
+    }
+}
+
+/// Returns the end of the trailing window that contains the latest event, as `as_of=latest` does.
+pub fn instant_of(window: Window, latest_event: Option<Micros>) -> Option<i64> {
+    let (Window::Slide { pane, .. }, Some(latest)) = (window, latest_event) else { return None };
+    let end = latest.0.saturating_add(pane);
+    Some(end.saturating_sub(end.rem_euclid(pane)))
+}
+
+/// Returns the ranges of window starts for which batch has to be read.
+fn batch_ranges(
+    view: &View,
+    version: &BatchVersion,
+    wanted: &WantedRows,
+    pin: &SpeedPin,
+    instant: Option<i64>,
+) -> Vec<TimeRange> {
+    match view.window {
+        Window::All => vec![TimeRange::ALL],
+        Window::Slide { size, .. } => match instant {
+            Some(instant) => vec![TimeRange::of_micros(instant.saturating_sub(size), instant)],
+            None => Vec::new(),
+        },
+        Window::Session { gap } => {
+            let sessions = pin.generations.iter().flat_map(|generation| generation.part.sessions());
+            let hull = sessions.fold(None, |hull: Option<(i64, i64)>, (first, last)| match hull {
+                Some((from, to)) => Some((from.min(first), to.max(last))),
+                None => Some((first, last)),
+            });
+            let margin = version.longest_session_us.saturating_add(gap);
+            match hull {
+                Some((first, last)) => {
+                    vec![TimeRange::of_micros(first.saturating_sub(margin), last.saturating_add(margin))]
+                }
+                None => vec![TimeRange::ALL],
+            }
+        }
+        _ => {
+            // By date, because rows of early and late windows may be wanted and none in between.
+            let mut days: Vec<Day> =
+                wanted.keys().flat_map(|key| key.windows()).map(|ids| view.window.bounds(ids.start).0.day()).collect();
+            days.sort_unstable();
+            days.dedup();
+            days.into_iter()
+                .map(|day| TimeRange { from: day.start(), to: Day(day.0.saturating_add(1)).start() })
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::partial::keys::{KeyLayout, Keys};
+
+    use super::*;
+
+    fn empty() -> Arc<Part> {
+        let layout = Arc::new(KeyLayout::new(Vec::new()).expect("a layout"));
+        Arc::new(Part { layout, panes: false, keys: Keys::default(), blocks: Vec::new() })
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_index_is_built_again() {
+        let parts: Vec<Arc<Part>> = (0..4).map(|_| empty()).collect();
+        let index = Arc::new(PartIndex::new(&parts[0]));
+        let mut cache = IndexCache::new(2 * index.bytes());
+        let address = |part: &Arc<Part>| Arc::as_ptr(part) as usize;
+        let keep = |cache: &mut IndexCache, part: &Arc<Part>| {
+            cache.keep(address(part), Arc::downgrade(part), Arc::clone(&index));
+        };
+        parts[..3].iter().for_each(|part| keep(&mut cache, part));
+        let kept: Vec<bool> = parts.iter().map(|part| cache.indexes.contains_key(&address(part))).collect();
+        assert_eq!(kept, [false, true, true, false]);
+        assert_eq!(cache.bytes, 2 * index.bytes());
+        // The index of a part that is no longer in memory makes room first.
+        let mut parts = parts;
+        let gone = address(&parts[1]);
+        drop(parts.remove(1));
+        keep(&mut cache, &parts[2]);
+        assert!(!cache.indexes.contains_key(&gone) && cache.indexes.contains_key(&address(&parts[1])));
+    }
+}

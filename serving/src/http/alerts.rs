@@ -1,0 +1,164 @@
+//! Lists raised alerts, and sends their changes as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use auth::{Access, Action};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::response::Response;
+use futures::stream;
+use problem::Problem;
+use serde::Serialize;
+use shared::control::{AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter};
+use shared::limits::{ALERTS_DEFAULT, ALERTS_MAX, LIVE_HEARTBEAT_MS};
+use shared::sql::suggest::in_parentheses as did_you_mean;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::refusal::invalid_parameter;
+use super::{json, parameters};
+use crate::state::ServingState;
+
+/// Changes read from the book at once.
+const CHANGES_AT_ONCE: usize = 256;
+/// Longest time until a stream of events notices that the server is stopping.
+const STOP_CHECK: Duration = Duration::from_millis(500);
+const OPENING: &[u8] = b"retry: 1000\n\n";
+const HEARTBEAT: &[u8] = b": still here\n\n";
+
+/// The response of `GET /v1/alerts`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertList {
+    /// Last changed first.
+    pub alerts: Vec<AlertRecord>,
+    /// The declared alerts.
+    pub declared: Vec<AlertDeclaration>,
+    /// Number of all records that the parameters admit.
+    pub total: usize,
+}
+
+/// The response of `GET /v1/alerts/dead_letters`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadLetterList {
+    /// Newest first.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// `GET /v1/alerts`: raised alerts; `state`, `alert` and `limit`.
+pub async fn list(State(state): State<ServingState>, access: Access, uri: Uri) -> Result<Response, Problem> {
+    let [of_state, alert, limit] = parameters::only(&uri, ["state", "alert", "limit"])?;
+    access.require_all_rows()?;
+    let of_state = of_state.map(|text| parse_state(&text)).transpose()?;
+    let limit = match limit {
+        None => ALERTS_DEFAULT,
+        Some(text) => text.parse().ok().filter(|limit| (1..=ALERTS_MAX).contains(limit)).ok_or_else(|| {
+            invalid_parameter(format!("limit: expected a number from 1 to {ALERTS_MAX}, found \"{text}\""))
+        })?,
+    };
+    let mut declared = state.alerts.declared();
+    declared.retain(|alert| access.may(Action::Read, alert.view.as_str()));
+    let is_visible = |record: &AlertRecord| access.may(Action::Read, record.view.as_str());
+    let (alerts, total) = state.alerts.list(&AlertFilter { alert: alert.clone(), state: of_state }, &is_visible, limit);
+    if let Some(alert) = alert.filter(|name| total == 0 && !declared.iter().any(|d| d.name.as_str() == name)) {
+        let hint = did_you_mean(&alert, declared.iter().map(|declared| declared.name.as_str()));
+        return Err(invalid_parameter(format!("alert: there is no alert called \"{alert}\"{hint}")));
+    }
+    Ok(json(&AlertList { alerts, declared, total }))
+}
+
+fn parse_state(text: &str) -> Result<AlertState, Problem> {
+    AlertState::from_name(text).ok_or_else(|| {
+        let names = AlertState::ALL.map(AlertState::name);
+        let hint = did_you_mean(text, names);
+        invalid_parameter(format!("state: \"{text}\" is not {}{hint}", names.join(", ")))
+    })
+}
+
+/// `GET /v1/alerts/dead_letters`: notices that were given up.
+pub async fn dead_letters(State(state): State<ServingState>, access: Access) -> Result<Response, Problem> {
+    access.require_all_rows()?;
+    let mut dead_letters = state.alerts.dead_letters();
+    dead_letters.retain(|letter| access.may(Action::Read, letter.record.view.as_str()));
+    Ok(json(&DeadLetterList { dead_letters }))
+}
+
+/// `GET /v1/alerts/live`: an event per change of a record, from now on, or after the one in `Last-Event-ID`.
+pub async fn live(State(state): State<ServingState>, access: Access, headers: HeaderMap) -> Result<Response, Problem> {
+    access.require_all_rows()?;
+    let changes = state.alerts.changes();
+    let now = *changes.borrow();
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    // An id that this server has not given yet is one of another data folder: everything is new then.
+    let sent = last.map_or(now, |id| id.trim().parse().ok().filter(|seq| *seq <= now).unwrap_or(0));
+    let mut response = Response::new(Body::from_stream(events(AlertEvents { state, access, changes, sent })));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies must not buffer this response.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// What a subscriber still gets. It has no queue: changes are read from the book when the client reads.
+struct AlertEvents {
+    state: ServingState,
+    access: Access,
+    changes: watch::Receiver<u64>,
+    /// Number of the last change that was sent.
+    sent: u64,
+}
+
+fn events(events: AlertEvents) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
+    let opening = stream::iter([Ok(Bytes::from_static(OPENING))]);
+    futures::StreamExt::chain(
+        opening,
+        stream::unfold(events, |mut events| async move {
+            let bytes = events.next().await?;
+            Some((Ok(bytes), events))
+        }),
+    )
+}
+
+impl AlertEvents {
+    /// Returns the next events; `None` once the server is stopping.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut silence = Duration::ZERO;
+        loop {
+            self.changes.borrow_and_update();
+            let alerts: &Arc<dyn Alerts> = &self.state.alerts;
+            let changed = alerts.since(self.sent, CHANGES_AT_ONCE);
+            let mut bytes = Vec::new();
+            for record in &changed {
+                self.sent = record.seq;
+                if self.access.may(Action::Read, record.view.as_str()) {
+                    bytes.extend_from_slice(
+                        format!("id: {}\nevent: {}\ndata: ", record.seq, record.state.name()).as_bytes(),
+                    );
+                    bytes.extend(serde_json::to_vec(record).expect("plain data has a JSON form"));
+                    bytes.extend_from_slice(b"\n\n");
+                }
+            }
+            if !bytes.is_empty() {
+                return Some(bytes.into());
+            }
+            if !changed.is_empty() {
+                continue;
+            }
+            match tokio::time::timeout(STOP_CHECK, self.changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) if !self.state.ready.load(Ordering::SeqCst) => return None,
+                Err(_) => {
+                    silence += STOP_CHECK;
+                    if silence >= Duration::from_millis(LIVE_HEARTBEAT_MS) {
+                        return Some(Bytes::from_static(HEARTBEAT));
+                    }
+                }
+            }
+        }
+    }
+}
