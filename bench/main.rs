@@ -1,10 +1,11 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|workloads|growth|batch|query|serve|visibility|replay|dialect|entities|history|compaction|memory|years|planning]...` prints
+//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|dialect|entities|history|compaction|memory|years|planning]...` prints
 //! the figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
 //! is measured in the same run, because the speed of the machine drifts.
 
+mod alerts;
 mod archived;
 mod batch;
 mod compaction;
@@ -46,6 +47,7 @@ fn main() {
         ("query", query::measure),
         ("serve", serve::measure),
         ("visibility", visibility::measure),
+        ("alerts", alerts::measure),
         ("replay", replay::measure),
         ("dialect", dialect::measure),
         ("memory", memory::measure),

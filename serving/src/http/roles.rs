@@ -67,7 +67,10 @@ fn side(method: &Method, path: &str) -> Side {
         "/v1/entities/{stream}" if !is_change => Side::Queries,
         _ if begins("/v1/entities") && is_change => Side::Commands,
         "/" => Side::Queries,
-        _ if ["/v1/views", "/v1/runs", "/view", "/compare", "/batch"].iter().any(|prefix| begins(prefix)) => {
+        _ if ["/v1/views", "/v1/runs", "/v1/alerts", "/view", "/compare", "/batch", "/alerts"]
+            .iter()
+            .any(|prefix| begins(prefix)) =>
+        {
             Side::Queries
         }
         _ => Side::Both,

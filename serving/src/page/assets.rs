@@ -26,7 +26,7 @@ const STYLES: [(&str, &str); 7] = [
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
     ("/assets/alerts.css", include_str!("../../assets/alerts.css")),
 ];
-const SCRIPTS: [(&str, &str); 21] = [
+const SCRIPTS: [(&str, &str); 22] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/fetch_json.js", include_str!("../../assets/fetch_json.js")),

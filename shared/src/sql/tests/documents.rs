@@ -32,6 +32,15 @@ fn every_block_of_the_dialect_parses_and_all_windows_and_measures_appear() {
 }
 
 #[test]
+fn the_blocks_of_the_page_about_alerts_parse() {
+    let files = blocks("alerts.md", include_str!("../../../../docs/alerts.md"));
+    let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(definitions.alerts.len(), 2);
+    let example = ("fraud.sql".to_owned(), include_str!("../../../../examples/fraud/fraud.sql").to_owned());
+    assert_eq!(parse_definitions(&[example]).expect("valid").alerts.len(), 2);
+}
+
+#[test]
 fn the_blocks_of_the_readme_parse() {
     let files = blocks("README.md", include_str!("../../../../README.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
