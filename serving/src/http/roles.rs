@@ -114,6 +114,8 @@ mod tests {
                 "/v1/events/{stream}" => Side::Commands,
                 "/v1/entities/{stream}/{id}/events" if method == Method::POST => Side::Commands,
                 "/v1/entities/{stream}" | "/" | "/batch" => Side::Queries,
+                "/alerts" => Side::Queries,
+                path if path.starts_with("/v1/alerts") => Side::Queries,
                 path if path.contains("{view}") || path.contains("/runs") || path == "/v1/views" => Side::Queries,
                 _ => Side::Both,
             };
