@@ -133,11 +133,11 @@ fn base64_of(bytes: &[u8]) -> String {
 #[test]
 fn a_target_without_a_connection_refuses_the_start() {
     let mut world = World::stopped(DEFINITIONS);
-    world.set_limits("\n[connections.opps]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\n");
+    world.set_limits("\n[connections.ops2]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:1/\"\n");
     let (code, output) = world.start_refused();
     assert_eq!(code, Some(2), "{output}");
     assert!(
-        output.contains("alert often: the settings have no connection \"ops\" (did you mean \"opps\"?)"),
+        output.contains("alert often: the settings have no connection \"ops\" (did you mean \"ops2\"?)"),
         "{output}"
     );
     world.set_limits("\n[connections.ops]\nkind = \"webhook\"\nurl = \"ftp://x\"\n");
