@@ -57,7 +57,7 @@ impl Table {
 /// What ends a file: the length of the footer, and a mark.
 const TAIL_BYTES: usize = 8;
 const MARK: &[u8] = b"PAR1";
-/// Bytes that a byte of a footer may take in memory: structures take several times what they have in the file.
+/// Memory that a byte of a footer may become, in bytes: structures are several times larger than in the file.
 const FOOTER_GROWTH: usize = 64;
 
 /// Checks that a footer has the row groups and columns that it announces: its reader makes room for them first, so a
