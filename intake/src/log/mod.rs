@@ -1,7 +1,7 @@
 //! Stores the events of a partition durably: a segmented, checksummed log of Arrow batches with group commit.
 //!
 //! It decides nothing about duplicates, lateness or who may write: `partition` does.
-//! Reading order: [`frame`] and [`segment`] are the bytes, [`columns`] the rows in them; [`append`] writes, [`recover`]
+//! Reading order: [`frame`] and [`segment`] are the bytes, [`mod@columns`] the rows in them; [`append`] writes, [`recover`]
 //! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`disk`] makes the file calls and [`io`]
 //! judges their errors, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a log that it does not
 //! open.

@@ -34,7 +34,7 @@ fn conditions_read_measures_their_bounds_and_the_previous_window() {
         ("LOWER(last) = 'atl'", "LOWER(last) = 'atl'"),
         (
             "n > 3 AND window_start >= '2001-01-01T00:00:00Z' AND origin <> 'ATL'",
-            "n > 3 AND window_start >= TIMESTAMP '2001-01-01 00:00:00' AND origin <> 'ATL'",
+            "n > 3 AND window_start >= TIMESTAMP '2001-01-01T00:00:00Z' AND origin <> 'ATL'",
         ),
     ] {
         let view = if condition.starts_with("total") { "spend" } else { "delays" };
