@@ -1,7 +1,7 @@
 //! Keeps every raised alert: one record per alert and key, durable before anything is sent or listed.
 //!
 //! All changes are entries of [`crate::book_file`], and the state is a fold over them: a restart folds the same entries again.
-//! An entry is written and synced first and applied then, so nobody sees what a crash could take back.
+//! An entry is applied only after it is written and synced, so no reader sees a change that a crash could undo.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;

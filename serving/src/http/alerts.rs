@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use auth::{Access, Action};
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use futures::stream;
 use problem::Problem;
@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use super::refusal::invalid_parameter;
 use super::{json, parameters};
+use crate::http::event_response::{LAST_EVENT_ID, event_response};
 use crate::state::ServingState;
 
 /// Changes read from the book at once.
@@ -91,16 +92,10 @@ pub async fn live(State(state): State<ServingState>, access: Access, headers: He
     access.require_all_rows()?;
     let changes = state.alerts.changes();
     let now = *changes.borrow();
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     // An id that this server has not given yet is one of another data folder: everything is new then.
     let sent = last.map_or(now, |id| id.trim().parse().ok().filter(|seq| *seq <= now).unwrap_or(0));
-    let mut response = Response::new(Body::from_stream(events(AlertEvents { state, access, changes, sent })));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies must not buffer this response.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_response(events(AlertEvents { state, access, changes, sent })))
 }
 
 /// What a subscriber still gets. It has no queue: changes are read from the book when the client reads.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use problem::{Code, Problem};
@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::refusal::{batch_unavailable, invalid_parameter};
 use super::{parameters, streams};
 use crate::formats::json_events::{self, EventWriter};
+use crate::http::event_response::{LAST_EVENT_ID, event_response};
 use crate::state::ServingState;
 
 /// Clients reconnect 1,000 ms after a broken connection.
@@ -180,7 +181,7 @@ pub async fn live(
     let entity = NamedEntity::find(&state, &stream, &id)?;
     let [from_sequence] = parameters::only(&uri, ["from_sequence"])?;
     let from_sequence = from_sequence.map(|text| number("from_sequence", &text, 1, u64::MAX)).transpose()?;
-    let seen = match headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default()) {
+    let seen = match headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or_default()) {
         Some(text) => Some(number("Last-Event-ID", text, 0, u64::MAX)?),
         None => None,
     };
@@ -191,13 +192,7 @@ pub async fn live(
     let after = seen.unwrap_or_else(|| from_sequence.map_or(0, |from| from - 1));
     let subscription =
         Subscription { entities: Arc::clone(&state.entities), entity, after, opened: false, _permit: permit };
-    let mut response = Response::new(Body::from_stream(event_stream(subscription)));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies must not buffer this response.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_response(event_stream(subscription)))
 }
 
 /// A subscriber of one entity.

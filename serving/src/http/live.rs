@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use auth::Access;
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use futures::stream;
 use problem::Problem;
 use shared::limits::LIVE_HEARTBEAT_MS;
 
 use super::parameters;
+use crate::http::event_response::{LAST_EVENT_ID, event_response};
 use crate::push::{Feeds, Frame, LiveQuery, Subscription};
 use crate::state::ServingState;
 
 /// Clients reconnect 1,000 ms after a broken connection.
 const OPENING: &[u8] = b"retry: 1000\n\n";
 const HEARTBEAT: &[u8] = b": still here\n\n";
-const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/views/{view}/live`: the parameters of rows, and `every`.
 pub async fn live(
@@ -36,13 +36,7 @@ pub async fn live(
     let last_id = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let subscription = feeds.subscribe(&state, query, last_id)?;
     subscription.ready().await.map_err(|failure| Problem::from(&failure))?;
-    let mut response = Response::new(Body::from_stream(event_stream(subscription)));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies must not buffer this response.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(event_response(event_stream(subscription)))
 }
 
 /// A subscription and the events still to be sent.

@@ -1,7 +1,7 @@
 //! Implements the HTTP endpoints: reading views, steering runs, watching streams, health. Handlers only translate.
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
-//! [`live`] changes as events, [`alerts`] raised alerts. [`entities`] returns states of entities, [`entity_events`] their
+//! [`live`] changes as events, [`alerts`] raised alerts, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
 //! events. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
 //! [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it
 //! serves. [`health`]
@@ -11,6 +11,7 @@ pub(crate) mod alerts;
 pub(crate) mod drift;
 pub(crate) mod entities;
 pub(crate) mod entity_events;
+pub(crate) mod event_response;
 pub(crate) mod health;
 pub(crate) mod hosts;
 pub(crate) mod live;

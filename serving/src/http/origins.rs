@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
 
 use super::Perimeter;
+use crate::http::event_response::LAST_EVENT_ID;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Time for which a browser may cache the result of a preflight request.
@@ -80,7 +81,7 @@ impl Origins {
         let sent = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::IF_NONE_MATCH, header::RANGE];
         let sent = sent
             .into_iter()
-            .chain([HeaderName::from_static("idempotency-key"), HeaderName::from_static("last-event-id")]);
+            .chain([HeaderName::from_static("idempotency-key"), HeaderName::from_static(LAST_EVENT_ID)]);
         let standard =
             [header::ETAG, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::RETRY_AFTER, header::LOCATION];
         layer

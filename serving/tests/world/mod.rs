@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of the world")]
 
+mod no_entities;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,11 +28,9 @@ use shared::control::{
     RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams, VacuumReport,
 };
 use shared::date_partition::DatePartition;
-use shared::entity::EntityId;
-use shared::entity_reader::{EntityEvents, EntityReader, EventSelection};
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
-use shared::ids::{Offset, Partition, StreamName, ViewName};
+use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch, selected_rows};
 use shared::partial::batch_keys::BatchKeys;
@@ -56,31 +56,7 @@ use shared::vital::Vitals;
 use shared::window::{PaneStart, Window};
 use tower::ServiceExt;
 
-/// The streams of this world have no entities.
-struct NoEntities;
-
-impl EntityReader for NoEntities {
-    fn stream(&self, _: &str) -> Option<Arc<Stream>> {
-        None
-    }
-
-    fn last_sequence(&self, _: &StreamName, _: &EntityId) -> u64 {
-        0
-    }
-
-    fn beyond<'a>(&'a self, _: &'a StreamName, _: &'a EntityId, _: u64) -> BoxFuture<'a, Option<u64>> {
-        Box::pin(async { None })
-    }
-
-    fn events<'a>(
-        &'a self,
-        _: &'a StreamName,
-        _: &'a EntityId,
-        _: EventSelection,
-    ) -> BoxFuture<'a, Result<EntityEvents, HandoffError>> {
-        Box::pin(async { Err(HandoffError("no entities".to_owned())) })
-    }
-}
+use self::no_entities::NoEntities;
 
 pub const P0: Partition = Partition(0);
 
