@@ -19,7 +19,9 @@ use shared::time::{Day, Micros};
 
 use crate::human_units::parse_bytes;
 
-pub use self::batch::{Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions};
+pub use self::batch::{
+    Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions, Checkpoint,
+};
 pub use self::key::{Expiry, Key, KeyCreate, KeyFolder, KeyList, KeyRevoke};
 
 /// Printed by `trueup` without a command.
@@ -85,6 +87,10 @@ pub enum Command {
     /// Start and monitor batch runs
     #[command(subcommand)]
     Batch(Batch),
+    /// Publish the state of a view that the speed layer alone computes
+    #[command(after_help = "Examples:\n  trueup checkpoint orders --wait\n  trueup checkpoint orders --full --wait    replay the archive\n\n\
+        Such a view is declared with layers = 'speed'. A restart replays only the events after its last checkpoint.")]
+    Checkpoint(Checkpoint),
     /// Find archive files that are gone, and give up their events so that runs work again
     Repair(Repair),
     /// Create, list and revoke the keys of a server

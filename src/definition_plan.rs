@@ -7,6 +7,7 @@ use std::sync::Arc;
 use alerts::book::{KnownAlert, stored_alerts};
 use alerts::rule::Rule;
 use anyhow::Context;
+use batch::versions::load::versions;
 use batch::{load_published, old_definition};
 use lake::{ArchiveTags, DataFile, Lake, Table, TablePath};
 use serde::Serialize;
@@ -21,8 +22,8 @@ use shared::ids::{AlertName, StreamName, ViewName};
 use shared::sql::{Definitions, parse_view};
 use shared::stream::Stream;
 use shared::time::Day;
-use shared::version::BatchVersion;
-use shared::view::View;
+use shared::version::{BatchVersion, Origin};
+use shared::view::{View, ViewLayers};
 
 use crate::adopt_definitions::{needs_dropped_events, stored_stream};
 use crate::wiring::ALERTS_FOLDER;
@@ -125,6 +126,8 @@ pub struct ViewPlan {
     pub version: Option<i64>,
     /// Rows of the active version.
     pub rows: u64,
+    /// `both`, or `speed`: checkpoints publish versions, and a changed definition replays the archive.
+    pub layers: &'static str,
     /// Whether the active version stays active until the new one is complete. It does not if its definition can no longer
     /// be read.
     pub stays_active: bool,
@@ -154,6 +157,9 @@ pub struct RecomputeEstimate {
     /// Approximate duration, at the rate of the last run of the view or of another view.
     pub seconds: Option<f64>,
 }
+
+/// Versions of a view among which a measured rate is looked for.
+const VERSIONS_LOOKED_AT: usize = 100;
 
 /// The archive of a stream.
 struct Archive {
@@ -294,6 +300,7 @@ impl ViewPlan {
             status,
             version: None,
             rows: 0,
+            layers: ViewLayers::Both.name(),
             stays_active: true,
             changes: Vec::new(),
             recompute: None,
@@ -341,6 +348,7 @@ async fn plan_view(
         .await
         .with_context(|| format!("cannot read the published versions of view {}", view.name))?;
     let mut plan = ViewPlan::new(view.name.clone(), PlanStatus::New);
+    plan.layers = view.layers.name();
     let version = loaded.active.version.as_deref();
     plan.set_active_version(version);
     plan.stays_active = !loaded.version_lost;
@@ -361,6 +369,11 @@ async fn plan_view(
     } else if loaded.version_lost {
         plan.status = PlanStatus::Changed;
     }
+    // Batch replaces what the speed layer alone has computed.
+    let becomes_exact = view.layers == ViewLayers::Both && version.is_some_and(BatchVersion::has_rows_of_speed);
+    if plan.status == PlanStatus::Options && becomes_exact {
+        plan.status = PlanStatus::Changed;
+    }
     if let (PlanStatus::New | PlanStatus::Changed, Some(archive)) = (plan.status, archive) {
         if let Some(dropped) = archive.dropped {
             plan.refused = needs_dropped_events(&view, dropped);
@@ -372,11 +385,27 @@ async fn plan_view(
             plan.data_loss = Some(DataLoss { first_date, dates: dates.len() as u64, rows });
         }
         let mut recompute = recompute(archive, stream, &view).await?;
-        let rate = version.and_then(BatchVersion::events_per_second);
+        let rate = measured_rate(lake, &view).await?;
         recompute.seconds = rate.map(|rate| recompute.events as f64 / rate);
         plan.recompute = Some(recompute);
     }
     Ok(plan)
+}
+
+/// Returns the events per second of the latest version of the view that was made as the next one will be: by a batch run, or by
+/// a replay; else that of any version. `None`: none of them read events.
+async fn measured_rate(lake: &Lake, view: &View) -> anyhow::Result<Option<f64>> {
+    let Some(table) = lake.open_table(&TablePath::view(&view.name)).await? else { return Ok(None) };
+    let versions = versions(&table, VERSIONS_LOOKED_AT).await?;
+    let origin = match view.layers {
+        ViewLayers::Both => Origin::Batch,
+        ViewLayers::Speed => Origin::Speed,
+    };
+    let of = |wanted: Option<Origin>| {
+        let mut versions = versions.iter().filter(|version| wanted.is_none_or(|origin| version.origin == origin));
+        versions.find_map(BatchVersion::events_per_second)
+    };
+    Ok(of(Some(origin)).or_else(|| of(None)))
 }
 
 async fn recompute(archive: &Archive, stream: &Stream, view: &View) -> anyhow::Result<RecomputeEstimate> {

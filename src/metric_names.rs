@@ -169,6 +169,12 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_view_drift_ratio",
         "drift of a measure: mean relative error over all rows of the last comparison",
     ),
+    (
+        Kind::Gauge,
+        Unit::Count,
+        "trueup_replay_events_left",
+        "events that a checkpoint has still to replay from the archive; 0 while none replays",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_view_drift_alarm", "1 while the drift of a view exceeds its max_drift"),
     (
         Kind::Counter,

@@ -19,7 +19,7 @@ use shared::readers::{Moment, PastVersion};
 use shared::seam::Cut;
 use shared::time::Day;
 use shared::time_range::TimeRange;
-use shared::version::BatchVersion;
+use shared::version::{BatchVersion, Origin};
 use shared::view::View;
 use shared::window::{Window, WindowId};
 
@@ -40,7 +40,9 @@ impl Evaluator {
         rules: &Arc<ViewRules>,
         published: &Arc<PublishedView>,
     ) -> Result<(), EvaluationError> {
-        let Some(version) = &published.version else { return Ok(()) };
+        // A checkpoint has what speed has: it confirms and corrects nothing.
+        let of_batch = published.version.as_ref().filter(|version| version.origin == Origin::Batch);
+        let Some(version) = of_batch else { return Ok(()) };
         for rule in rules.bound_to(published).iter() {
             let known = self.book.known(&rule.alert.name);
             let judged = known.and_then(|known| known.judged);

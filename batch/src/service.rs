@@ -19,6 +19,7 @@ use shared::ledger::Ledger;
 use shared::schedule::{Schedule, ScheduleError};
 use shared::time::{MICROS_PER_SECOND, Micros};
 use shared::version::BatchVersion;
+use shared::view::{View, ViewLayers};
 use shared::vital;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -69,7 +70,7 @@ impl Batch {
         let mut schedules = Vec::with_capacity(loaded.len());
         for LoadedView { view, .. } in &loaded {
             let in_zone = |line: &str| Schedule::parse(line).map(|schedule| schedule.in_zone(view.schedule_zone));
-            let parsed = view.schedule.as_deref().map(in_zone).transpose();
+            let parsed = view.version_schedule().map(in_zone).transpose();
             schedules.push(parsed.map_err(|problem| StartError::Schedule { view: view.name.clone(), problem })?);
         }
         let (clock, vitals) = (Arc::clone(&layers.clock), layers.vitals.clone());
@@ -149,6 +150,11 @@ impl Batch {
         }
     }
 
+    /// Returns the definition of a view as declared; `None`: it is not known.
+    fn declared(&self, view: &str) -> Option<Arc<View>> {
+        Some(Arc::clone(self.executor.layers.views.get(view)?.declared()))
+    }
+
     fn name(view: &str) -> Result<ViewName, HandoffError> {
         view.parse().map_err(|e| HandoffError(format!("{e}")))
     }
@@ -156,6 +162,9 @@ impl Batch {
 
 impl Runs for Batch {
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError> {
+        if let Some(declared) = self.declared(view).filter(|view| view.layers == ViewLayers::Speed) {
+            return Err(RunError::SpeedAlone(declared.name.clone()));
+        }
         // The run itself refuses dates that were dropped since the last version.
         let horizon = self.executor.layers.views.get(view).map_or(Horizon::NONE, |published| Horizon::of(&published));
         if let (Some(range), Some(retained_from)) = (scope.range, horizon.frozen_before())
@@ -164,6 +173,13 @@ impl Runs for Batch {
             return Err(RunError::Dropped { from: range.from, retained_from });
         }
         self.queue.request(view, scope, if scope.range.is_some() { "backfill" } else { "request" })
+    }
+
+    fn checkpoint(&self, view: &str, full: bool) -> Result<Run, RunError> {
+        if let Some(declared) = self.declared(view).filter(|view| view.layers == ViewLayers::Both) {
+            return Err(RunError::HasBatch(declared.name.clone()));
+        }
+        self.queue.request(view, RunScope { full, range: None }, "checkpoint")
     }
 
     fn list(&self, filter: &RunFilter) -> Result<RunPage, RunError> {
@@ -246,6 +262,10 @@ impl Runs for Batch {
 fn first_run(loaded: &LoadedView, schedule: Option<&Schedule>, layers: &LayerHandles) -> Option<(bool, &'static str)> {
     if loaded.shadow.is_some() || loaded.version_lost {
         return Some((true, "definition"));
+    }
+    let of_speed = loaded.active.version.as_ref().is_some_and(|version| version.has_rows_of_speed());
+    if loaded.view.layers == ViewLayers::Both && of_speed {
+        return Some((true, "layers"));
     }
     let seam = &loaded.active.seam;
     let of_stream = layers.log_starts.iter().filter(|(stream, ..)| *stream == loaded.stream.name);

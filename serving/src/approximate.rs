@@ -1,6 +1,6 @@
 //! Finds the measures that speed estimates and batch computes exactly: distinct counts, rankings and quantiles.
 
-use shared::view::{AggregateFunction, View};
+use shared::view::{AggregateFunction, View, ViewLayers};
 
 /// Returns true if the measure with this index reads an aggregate that speed keeps as a sketch once its group is large.
 pub fn reads_estimates(view: &View, measure: usize) -> bool {
@@ -15,7 +15,12 @@ pub fn reads_estimates(view: &View, measure: usize) -> bool {
     reads
 }
 
-/// Returns the layer in which the measure is exact, as responses show it; `None` if it is exact in all.
+/// Returns the layer in which the measure is exact, as responses show it: `none` of a view of the speed layer alone. `None` if it is
+/// exact in all.
 pub fn exact_in(view: &View, measure: usize) -> Option<&'static str> {
-    reads_estimates(view, measure).then_some("batch")
+    let layer = match view.layers {
+        ViewLayers::Both => "batch",
+        ViewLayers::Speed => "none",
+    };
+    reads_estimates(view, measure).then_some(layer)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use shared::limits::BATCH_MERGE_CACHE_BYTES;
-use shared::partial::merge::{Layers, MergeBase, MergeError, MergeSpec, merge_base};
+use shared::partial::merge::{MergeBase, MergeError, MergeSpec, merge_base};
 use shared::partial::query_budget::QueryBudget;
 use shared::window::Window;
 use xxhash_rust::xxh3::xxh3_128;
@@ -65,7 +65,7 @@ impl BatchMergeCache {
         if matches!(view.window, Window::Session { .. }) || query.layer == LayerChoice::Speed {
             return Ok(None);
         }
-        let rows: usize = pinned.batch.iter().map(|part| rows_to_merge(view, query, part)).sum();
+        let rows: usize = pinned.batch.iter().map(|of| rows_to_merge(view, query, &of.part)).sum();
         if rows < ROWS_MIN {
             return Ok(None);
         }
@@ -76,7 +76,7 @@ impl BatchMergeCache {
         let mut is_new = false;
         let merge = self.0.get_or_insert_with(&xxh3_128(key.as_bytes()), || {
             is_new = true;
-            let parts: Vec<_> = pinned.batch.iter().map(|part| (part.as_ref(), Layers::BATCH)).collect();
+            let parts: Vec<_> = pinned.batch.iter().map(|of| (of.part.as_ref(), of.layers)).collect();
             let base = merge_base(spec, &parts, allowance)?;
             Ok::<CachedMerge, MergeError>((base.rows() <= rows / 2).then(|| Arc::new(base)))
         })?;

@@ -106,7 +106,7 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
     let merged = match context.merge_cache.of(query, pinned, &spec, allowance)? {
         Some(base) => {
             let mut rest = pinned.parts(query.layer);
-            rest.retain(|(_, layer)| *layer != Layers::BATCH);
+            rest.retain(|(_, layer)| !layer.is_of_version());
             merge_onto(&spec, Some(&base), &rest, allowance)?
         }
         None => merge_onto(&spec, None, &pinned.parts(query.layer), allowance)?,
@@ -139,7 +139,8 @@ pub fn execute(query: &BoundQuery, pinned: &ViewPin, context: &QueryContext) -> 
     };
     let layers: Vec<Layers> = rows.iter().map(|row| merged.layers[*row as usize]).collect();
     let finality = rows.iter().zip(&bounds).map(|(row, bounds)| {
-        let is_live = merged.layers[*row as usize].0 & Layers::SPEED.0 != 0;
+        // Of a checkpoint too: late events are missing, and nothing adds them.
+        let is_live = !merged.layers[*row as usize].is_exact();
         judge.judge(*bounds, is_live || live.as_ref().is_some_and(|live| live.touch(&merged, *row as usize)))
     });
     let finality = finality.collect();

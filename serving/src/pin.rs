@@ -143,12 +143,19 @@ impl Balance {
     }
 }
 
+/// Rows of a version, and the layer that computed them.
+#[derive(Debug, Clone)]
+pub struct VersionPart {
+    pub part: Arc<Part>,
+    pub layers: Layers,
+}
+
 /// The state of a view at one moment: one version, and the generations from its seam on.
 #[derive(Debug)]
 pub struct ViewPin {
     pub published: Arc<PublishedView>,
     /// Rows of the batch version that may lie in the query's range; empty if the query excludes batch.
-    pub batch: Vec<Arc<Part>>,
+    pub batch: Vec<VersionPart>,
     /// The generations, even if the query excludes speed: they decide finality.
     pub speed: Arc<SpeedPin>,
     pub balance: Balance,
@@ -161,7 +168,7 @@ pub struct ViewPin {
 impl ViewPin {
     /// Returns the parts of the layers in `layer`.
     pub fn parts(&self, layer: LayerChoice) -> Vec<(&Part, Layers)> {
-        let batch = self.batch.iter().map(|part| (part.as_ref(), Layers::BATCH));
+        let batch = self.batch.iter().map(|VersionPart { part, layers }| (part.as_ref(), *layers));
         let speed = self.speed.generations.iter().map(|g| (&g.part, Layers::SPEED));
         match layer {
             LayerChoice::Merged => batch.chain(speed).collect(),
@@ -346,7 +353,7 @@ async fn load(
     (published, version): (&PublishedView, &BatchVersion),
     range: TimeRange,
     arrival: Arrival<'_>,
-) -> Result<(Vec<Arc<Part>>, Option<AdmittedQuery>), ReadError> {
+) -> Result<(Vec<VersionPart>, Option<AdmittedQuery>), ReadError> {
     // A run replaces the files of the active version; nothing brings back those of one before it.
     let is_past = !is_active(layers, published, version);
     let unavailable = |error: BatchReadError| match error {
@@ -355,14 +362,19 @@ async fn load(
         }
         error => error.into(),
     };
+    // One part for each file, in their order.
+    let origins = version.files_touching(range).map(|file| Layers::of_version(file.origin));
+    let with_origins = |parts: Vec<Arc<Part>>| {
+        let layers = origins.chain(std::iter::repeat(Layers::BATCH));
+        parts.into_iter().zip(layers).map(|(part, layers)| VersionPart { part, layers }).collect()
+    };
     if layers.batch.bytes_to_load(published, version, range) == 0 {
-        let batch =
-            layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await.map_err(unavailable)?;
-        return Ok((batch, None));
+        let batch = layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await;
+        return Ok((with_origins(batch.map_err(unavailable)?), None));
     }
     let admitted = arrival.admit().await?;
     let batch = layers.batch.parts(published, version, range, admitted.allowance()).await.map_err(unavailable)?;
-    Ok((batch, Some(admitted)))
+    Ok((with_origins(batch), Some(admitted)))
 }
 
 /// Returns whether `version` is the active one of its view.

@@ -27,6 +27,7 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/v1/views/{view}/drift", READ_ALL_ROWS),
     ("GET", "/v1/views/{view}/versions", READ_ALL_ROWS),
     ("POST", "/v1/views/{view}/runs", Scope(Action::Run)),
+    ("POST", "/v1/views/{view}/checkpoints", Scope(Action::Run)),
     ("POST", "/v1/views/{view}/vacuum", Admin),
     ("GET", "/v1/runs", Authenticated),
     ("GET", "/v1/runs/{run}", Authenticated),

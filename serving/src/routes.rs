@@ -56,6 +56,7 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .route("/v1/views/{view}/drift", get(drift::drift))
         .route("/v1/views/{view}/versions", plain(get(views::versions)))
         .route("/v1/views/{view}/runs", plain(post(runs::request)))
+        .route("/v1/views/{view}/checkpoints", plain(post(runs::checkpoint)))
         .route("/v1/views/{view}/vacuum", plain(post(runs::vacuum)))
         .route("/v1/runs", get(runs::list))
         .route("/v1/runs/{run}", plain(get(runs::describe).delete(runs::cancel)))

@@ -47,6 +47,11 @@ impl FailedEvents {
         self.spans.is_empty()
     }
 
+    /// Returns whether the time of some of the events is not known: a fold failed as a whole.
+    pub fn have_unknown_times(&self) -> bool {
+        self.spans.first().is_some_and(|span| span.first == Micros::MIN)
+    }
+
     /// Returns some of the events, by position.
     pub fn listed(&self) -> impl Iterator<Item = &FailedEvent> {
         self.listed.iter()

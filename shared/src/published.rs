@@ -49,6 +49,11 @@ impl PublishedView {
         }
     }
 
+    /// Returns the definition as declared, which may not be served yet.
+    pub fn declared(&self) -> &Arc<View> {
+        self.shadow.as_ref().unwrap_or(&self.view)
+    }
+
     /// Returns `view` served from `version` and speed.
     pub fn version(view: Arc<View>, stream: Arc<Stream>, version: BatchVersion) -> PublishedView {
         let seam = version.seam.clone();

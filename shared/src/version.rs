@@ -32,6 +32,12 @@ pub struct BatchVersion {
     pub ledger: Ledger,
     /// Whether the run recomputed everything.
     pub full: bool,
+    /// The layer that computed what the run wrote. Files that it kept may be of the other one.
+    #[serde(default, skip_serializing_if = "Origin::is_batch")]
+    pub origin: Origin,
+    /// Events that are in no row because speed excluded them as late: the ledger counts them. 0 if batch computed all rows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late: u64,
     /// Rows of the version in all.
     pub rows: u64,
     /// No session of the version is longer, from its first event to its end; 0 for views without sessions.
@@ -79,6 +85,44 @@ pub struct BatchVersion {
     pub files: Vec<VersionFile>,
 }
 
+/// The layer that computed rows of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Exact, with late events.
+    #[default]
+    Batch,
+    /// A checkpoint of the speed layer: estimates keep their bounds, late events are excluded.
+    Speed,
+}
+
+impl Origin {
+    /// The tag of a file in a view's table that holds its origin; a file without it is of batch.
+    pub const TAG: &'static str = "origin";
+
+    /// Returns the name in responses and tags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Batch => "batch",
+            Origin::Speed => "speed",
+        }
+    }
+
+    /// Returns the origin of a file with these tags.
+    pub fn of_tags(tags: &BTreeMap<String, String>) -> Origin {
+        let is_speed = tags.get(Origin::TAG).is_some_and(|origin| origin == Origin::Speed.name());
+        if is_speed { Origin::Speed } else { Origin::Batch }
+    }
+
+    fn is_batch(&self) -> bool {
+        *self == Origin::Batch
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The work of a run and its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunWork {
@@ -96,6 +140,7 @@ pub struct VersionFile {
     pub date: DatePartition,
     pub rows: u64,
     pub size_bytes: u64,
+    pub origin: Origin,
 }
 
 impl BatchVersion {
@@ -129,6 +174,14 @@ impl BatchVersion {
         let work = self.work?;
         let seconds = self.published_at.0.saturating_sub(work.started_at.0) as f64 / 1e6;
         (work.events > 0 && seconds > 0.0).then(|| work.events as f64 / seconds)
+    }
+
+    /// Returns whether rows that can be recomputed are of the speed layer. Frozen ones stay as they are.
+    pub fn has_rows_of_speed(&self) -> bool {
+        let is_frozen = |file: &VersionFile| {
+            file.date.day().is_some_and(|day| self.frozen_before.is_some_and(|frozen| day < frozen))
+        };
+        self.files.iter().any(|file| file.origin == Origin::Speed && !is_frozen(file))
     }
 
     /// Returns the files that may hold windows starting in `range`.
@@ -224,6 +277,8 @@ mod tests {
                 frozen_before: None,
                 dropped_sessions_end: watermark,
                 past_retention: count,
+                origin: if count % 2 == 0 { Origin::Speed } else { Origin::Batch },
+                late: count,
                 failed: FailedEvents::default(),
                 files: Vec::new(),
             }

@@ -33,8 +33,12 @@ pub struct View {
     pub output: Vec<OutputColumn>,
     /// `HAVING`, over the aggregates like a measure: rows where it is not true are not shown.
     pub having: Option<Scalar>,
-    /// Five-field cron line; `None`: runs only on request.
+    /// Whether batch runs compute it. Not part of the definition.
+    pub layers: ViewLayers,
+    /// Five-field cron line of batch runs; `None`: runs only on request.
     pub schedule: Option<String>,
+    /// The same for the checkpoints of a view of the speed layer alone.
+    pub checkpoint_schedule: Option<String>,
     /// The drift above which a reconciliation raises an alarm, as a share; `None`: never.
     pub max_drift: Option<f64>,
     /// Names of the stream's columns that its expressions read, by index.
@@ -47,6 +51,27 @@ pub struct View {
     pub schedule_zone: Zone,
     /// The statement that declared the view.
     pub sql: String,
+}
+
+/// The layers that compute a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewLayers {
+    /// Speed since the seam, and batch runs before it.
+    #[default]
+    Both,
+    /// Speed alone: checkpoints publish its state as versions.
+    Speed,
+}
+
+impl ViewLayers {
+    /// Returns the value of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            ViewLayers::Both => "both",
+            ViewLayers::Speed => "speed",
+        }
+    }
 }
 
 /// One output column.
@@ -212,6 +237,14 @@ impl View {
         self.aggregates
             .iter()
             .for_each(|aggregate| aggregate.argument.iter().chain(&aggregate.filter).for_each(&mut *each));
+    }
+
+    /// Returns the schedule on which versions are published: of runs, or of checkpoints.
+    pub fn version_schedule(&self) -> Option<&str> {
+        match self.layers {
+            ViewLayers::Both => self.schedule.as_deref(),
+            ViewLayers::Speed => self.checkpoint_schedule.as_deref(),
+        }
     }
 
     /// Index of the dimension called `name`, in any case.

@@ -117,6 +117,20 @@ pub struct BatchRun {
 }
 
 #[derive(Debug, Args)]
+pub struct Checkpoint {
+    /// View
+    pub view: ViewName,
+    /// Replay the archive instead of publishing the state in memory
+    #[arg(long)]
+    pub full: bool,
+    /// Wait for the checkpoint to finish, with a progress bar; exits with 1 if it fails
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Debug, Args)]
 pub struct BatchRuns {
     /// List only runs of this view
     #[arg(value_name = "VIEW")]

@@ -13,7 +13,7 @@ use shared::control::{Run, RunState};
 use shared::ids::ViewName;
 use shared::time::{Day, Micros};
 
-use crate::arguments::{Backfill, Batch, BatchRun, Server};
+use crate::arguments::{Backfill, Batch, BatchRun, Checkpoint, Server};
 use crate::client::Client;
 use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::{bytes, grouped};
@@ -27,7 +27,9 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(arguments: Batch) -> Result<(), Failure> {
     match arguments {
-        Batch::Run(BatchRun { view, full, wait, server }) => start(&view, json!({ "full": full }), wait, &server).await,
+        Batch::Run(BatchRun { view, full, wait, server }) => {
+            start(&view, "runs", json!({ "full": full }), wait, &server).await
+        }
         Batch::Backfill(Backfill { view, from, to, wait, server }) => {
             if from >= to {
                 let error = Failure::new(USAGE, format!("--from {from} --to {to} is an empty range"));
@@ -35,7 +37,7 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
                 let from = from.min(to);
                 return Err(error.next_step(format!("--to is exclusive; use --from {from} --to {step}")));
             }
-            start(&view, json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
+            start(&view, "runs", json!({ "from": from.to_string(), "to": to.to_string() }), wait, &server).await
         }
         Batch::Status(arguments) => status::run(arguments).await,
         Batch::Runs(arguments) => runs::list(arguments).await,
@@ -46,9 +48,21 @@ pub async fn run(arguments: Batch) -> Result<(), Failure> {
     }
 }
 
-async fn start(view: &ViewName, scope: Value, wait_for_end: bool, server: &Server) -> Result<(), Failure> {
+/// Publishes the state of a view that the speed layer alone computes.
+pub async fn checkpoint(arguments: Checkpoint) -> Result<(), Failure> {
+    let Checkpoint { view, full, wait, server } = arguments;
+    start(&view, "checkpoints", json!({ "full": full }), wait, &server).await
+}
+
+async fn start(
+    view: &ViewName,
+    kind: &str,
+    scope: Value,
+    wait_for_end: bool,
+    server: &Server,
+) -> Result<(), Failure> {
     let client = Client::new(&server.url)?;
-    let path = format!("/v1/views/{view}/runs");
+    let path = format!("/v1/views/{view}/{kind}");
     let mut run: Run = client.json(client.request(Method::POST, &path).json(&scope)).await?;
     if wait_for_end {
         run = wait(&client, run).await?;
@@ -77,7 +91,12 @@ async fn wait(client: &Client, mut run: Run) -> Result<Run, Failure> {
 }
 
 fn sentence(run: &Run) -> String {
-    let kind = if run.full { "full run" } else { "run" };
+    let kind = match (run.trigger.as_str(), run.full) {
+        ("checkpoint", true) => "full checkpoint",
+        ("checkpoint", false) => "checkpoint",
+        (_, true) => "full run",
+        (_, false) => "run",
+    };
     let ranges: Vec<String> = run.ranges.iter().map(|range| format!("{} to {}", range.from, range.to)).collect();
     let ranges = if ranges.is_empty() { String::new() } else { format!(" with {}", ranges.join(", ")) };
     let begin = format!("{kind} {} of {}{ranges}", run.id, run.view);

@@ -38,6 +38,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
+        Command::Checkpoint(arguments) => batch::checkpoint(arguments).await,
         Command::Repair(arguments) => repair::run(arguments).await,
         Command::Key(command) => key::run(command),
         Command::Completions { shell } => completions::run(shell),

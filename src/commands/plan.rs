@@ -113,6 +113,9 @@ impl PlanPrinter {
             PlanStatus::New => "new".to_owned(),
             PlanStatus::Unchanged => format!("unchanged ({version})"),
             PlanStatus::Options => format!("only options change, nothing to recompute ({version})"),
+            PlanStatus::Changed if view.stays_active && view.layers == "speed" => {
+                format!("replay; {version} stays active until the replay has caught up")
+            }
             PlanStatus::Changed if view.stays_active => {
                 format!("recompute; {version} stays active until the new version is complete")
             }
@@ -140,7 +143,7 @@ impl PlanPrinter {
             }
         }
         if let Some(recompute) = view.recompute.as_ref().filter(|recompute| recompute.events > 0) {
-            for sentence in estimate(recompute) {
+            for sentence in estimate(recompute, if view.layers == "speed" { "replays" } else { "computes" }) {
                 line(text, 2, &sentence);
             }
         }
@@ -207,7 +210,7 @@ impl PlanPrinter {
 }
 
 /// Describes the cost of recomputing a view.
-fn estimate(recompute: &RecomputeEstimate) -> [String; 2] {
+fn estimate(recompute: &RecomputeEstimate, verb: &str) -> [String; 2] {
     let dates = counted(usize::try_from(recompute.dates).unwrap_or(usize::MAX), "date");
     let span = match (&recompute.first, &recompute.last) {
         (Some(first), Some(last)) if first != last => format!(" ({first} to {last})"),
@@ -215,9 +218,15 @@ fn estimate(recompute: &RecomputeEstimate) -> [String; 2] {
         (None, None) => String::new(),
     };
     let files = counted(usize::try_from(recompute.files).unwrap_or(usize::MAX), "file");
-    let takes = recompute.seconds.map_or_else(String::new, |s| format!("; takes about {}", length(s * 1000.0)));
+    let takes = match recompute.seconds.filter(|seconds| *seconds > 0.0) {
+        Some(seconds) => {
+            let rate = grouped((recompute.events as f64 / seconds) as u64);
+            format!("; takes about {}, at the measured {rate} events/s", length(seconds * 1000.0))
+        }
+        None => String::new(),
+    };
     [
-        format!("computes {} events of {dates}{span}", grouped(recompute.events)),
+        format!("{verb} {} events of {dates}{span}", grouped(recompute.events)),
         format!("reads about {} of the {} in {files}{takes}", bytes(recompute.read_bytes), bytes(recompute.file_bytes)),
     ]
 }

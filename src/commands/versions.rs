@@ -14,11 +14,12 @@ use crate::table::{Align, draw};
 
 use super::listing::{Entries, dash, show};
 
-const HEADER: [(&str, Align); 9] = [
+const HEADER: [(&str, Align); 10] = [
     ("version", Align::Right),
     ("published", Align::Left),
     ("run", Align::Left),
     ("full", Align::Left),
+    ("origin", Align::Left),
     ("events", Align::Right),
     ("rows", Align::Right),
     ("files", Align::Right),
@@ -44,6 +45,7 @@ fn table(versions: &[Value], width: Option<u16>) -> String {
             text("published_at"),
             text("run"),
             if version["full"] == json!(true) { "yes" } else { "no" }.to_owned(),
+            version["origin"].as_str().unwrap_or("batch").to_owned(),
             number("events"),
             number("rows"),
             number("files"),
@@ -88,7 +90,7 @@ mod tests {
     #[test]
     fn versions_are_printed_as_a_table() {
         let versions = [
-            json!({"version": 3, "published_at": "2024-01-01T00:00:00Z", "run": "v-1-3", "full": false, "events": 41200,
+            json!({"version": 3, "published_at": "2024-01-01T00:00:00Z", "run": "v-1-3", "full": false, "origin": "speed", "events": 41200,
                    "rows": 812, "files": 3, "bytes": 2048, "kept": true, "kept_for": 2}),
             json!({"version": 2, "published_at": "2023-12-31T00:00:00Z", "run": "v-1-2", "full": true, "events": 40000,
                    "rows": 800, "files": null, "bytes": null, "kept": true, "kept_for": 1}),
@@ -96,11 +98,11 @@ mod tests {
                    "rows": 1, "files": 1, "bytes": 900, "kept": false, "kept_for": 0}),
         ];
         insta::assert_snapshot!(table(&versions, Some(140)), @r#"
-         version   published              run     full   events   rows   files      size   kept for
-        ───────────────────────────────────────────────────────────────────────────────────────────────────
-               3   2024-01-01T00:00:00Z   v-1-3   no     41,200    812       3   2.0 KiB   2 more versions
-               2   2023-12-31T00:00:00Z   v-1-2   yes    40,000    800       -         -   1 more version
-               1   2023-12-30T00:00:00Z   v-1-1   yes         7      1       1     900 B   dropped
+         version   published              run     full   origin   events   rows   files      size   kept for
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+               3   2024-01-01T00:00:00Z   v-1-3   no     speed    41,200    812       3   2.0 KiB   2 more versions
+               2   2023-12-31T00:00:00Z   v-1-2   yes    batch    40,000    800       -         -   1 more version
+               1   2023-12-30T00:00:00Z   v-1-1   yes    batch         7      1       1     900 B   dropped
         "#);
     }
 

@@ -299,6 +299,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
         &[
             Response { status: 202, text: "the queued run", types: JSON, schema: "Run" },
             problem(403, "request from a page of another origin"),
+            problem(409, "the speed layer alone computes the view"),
+        ],
+    ),
+    send(
+        "/v1/views/{view}/checkpoints",
+        "start_checkpoint",
+        "Publish the state of a view that the speed layer alone computes",
+        "{\"full\": true} to replay the archive, or an empty body",
+        &[
+            Response { status: 202, text: "the queued run", types: JSON, schema: "Run" },
+            problem(403, "request from a page of another origin"),
+            problem(409, "batch runs compute the view"),
         ],
     ),
     send(

@@ -16,6 +16,7 @@ use intake::partition::{KeyRetention, PartitionSettings};
 use intake::quarantine::QuarantineSettings;
 use serving::http::Perimeter;
 use shared::sql::Definitions;
+use shared::view::ViewLayers;
 
 use crate::data_dir::DataDir;
 use crate::listen::tls::Tls;
@@ -38,7 +39,7 @@ pub struct WiringSettings {
     pub take_over: bool,
     /// Memory limit of a batch run, in bytes.
     pub batch_memory_bytes: u64,
-    /// Whether the schedules of the views start batch runs. Otherwise runs start only on request.
+    /// Whether views have their schedules and layers. Otherwise every view has batch runs, which start only on request.
     pub schedules: bool,
     /// Decides which requests are admitted.
     pub perimeter: Perimeter,
@@ -47,7 +48,7 @@ pub struct WiringSettings {
 }
 
 impl WiringSettings {
-    /// Parses the definitions. Removes the schedules of the views if [`WiringSettings::schedules`] is off.
+    /// Parses the definitions. If [`WiringSettings::schedules`] is off, the views have no schedules, and all of them have batch runs.
     pub fn parse_definitions(&self) -> anyhow::Result<Definitions> {
         let texts: Vec<(String, String)> =
             self.definitions.iter().map(|(file, text)| (file.display().to_string(), text.clone())).collect();
@@ -56,7 +57,9 @@ impl WiringSettings {
             Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
         };
         if !self.schedules {
-            definitions.views.iter_mut().for_each(|view| view.schedule = None);
+            for view in &mut definitions.views {
+                (view.schedule, view.checkpoint_schedule, view.layers) = (None, None, ViewLayers::Both);
+            }
         }
         Ok(definitions)
     }

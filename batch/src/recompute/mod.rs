@@ -3,8 +3,9 @@
 //!
 //! 1. [`scan`] reads archive files; [`duplicates`] finds events that are in them twice, and [`frozen_sessions`] those that
 //!    belong to sessions that cannot be recomputed.
-//! 2. [`reduce`] lets Polars group what it can; [`fold`] folds all other views, in passes if memory is short ([`budget`]).
-//! 3. [`staging`] writes the rows of each complete window date.
+//! 2. [`verdicts`] finds the events that the speed layer excludes, if the archive is to be folded as that layer does.
+//! 3. [`reduce`] lets Polars group what it can; [`fold`] folds all other views, in passes if memory is short ([`budget`]).
+//! 4. [`staging`] writes the rows of each complete window date.
 
 pub mod budget;
 pub mod duplicates;
@@ -12,9 +13,11 @@ pub mod events;
 pub mod failed;
 pub mod fold;
 pub mod frozen_sessions;
+pub mod generations;
 pub mod reduce;
 pub mod scan;
 pub mod staging;
+pub mod verdicts;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,7 +80,7 @@ pub struct ExactFiles {
 }
 
 /// What the computing thread reports.
-enum Progress {
+pub(crate) enum Progress {
     Finished(FinishedDate),
     /// A number of window dates have become complete.
     Done(u64),
@@ -124,7 +127,7 @@ pub async fn recompute(
 }
 
 /// Writes finished dates as they come, a few at a time, until the computing thread ends or a write fails.
-async fn write_all(
+pub(crate) async fn write_all(
     mut progress: mpsc::Receiver<Progress>,
     bounds: Bounds,
     staging: &Arc<Staging>,
@@ -192,7 +195,7 @@ impl DateBuilder {
         match work.query.is_reducible() && most <= budget.grouped_rows() {
             true => DateBuilder::Reduce(PartialRows::new(view, layout, requested)),
             false => {
-                let fold = EventFold::new(view, layout, budget, requested, Bucket::ALL);
+                let fold = EventFold::new(view, layout, work.query.precision(), budget, requested, Bucket::ALL);
                 DateBuilder::Fold(Box::new(fold.dropping_before(work.retained_from)))
             }
         }
@@ -286,7 +289,7 @@ impl Recomputation {
             };
             if !chunk.files.is_empty() {
                 let before = watch.rows.load(Ordering::SeqCst);
-                let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);
+                let rows = query.without(removed.as_ref());
                 if dates.add(query, &chunk.files, rows, watch, bounds.budget)? == Capacity::Full {
                     return Ok(Capacity::Full);
                 }
@@ -347,7 +350,7 @@ async fn fetch_ahead(query: ArchiveQuery, files: Vec<DataFile>, dedup: bool, wat
 }
 
 /// Sends a report. Fails only if writing has failed, which is the better reason.
-fn send(progress: &mpsc::Sender<Progress>, report: Progress) -> Result<(), RunFailure> {
+pub(crate) fn send(progress: &mpsc::Sender<Progress>, report: Progress) -> Result<(), RunFailure> {
     progress.blocking_send(report).map_err(|_| RunFailure::Cancelled)
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use lake::{DataFile, LakeError, Table};
 use parking_lot::Mutex;
 use shared::partial::bucket::{BUCKET_TAG, Bucket};
+use shared::version::Origin;
 use shared::view::View;
 use shared::window::Window;
 
@@ -18,14 +19,16 @@ pub struct Staging {
     /// Keeps the rows in memory, so that they need not be read again.
     reader: Arc<VersionReader>,
     view: Arc<View>,
+    /// The layer that computed the rows.
+    origin: Origin,
     files: Mutex<Vec<DataFile>>,
     longest_session_us: AtomicI64,
 }
 
 impl Staging {
     /// Returns a staging area without files.
-    pub fn new(table: Table, reader: Arc<VersionReader>, view: Arc<View>) -> Staging {
-        Staging { table, reader, view, files: Mutex::default(), longest_session_us: AtomicI64::new(0) }
+    pub fn new(table: Table, reader: Arc<VersionReader>, view: Arc<View>, origin: Origin) -> Staging {
+        Staging { table, reader, view, origin, files: Mutex::default(), longest_session_us: AtomicI64::new(0) }
     }
 
     /// Returns the files so far, by path.
@@ -54,6 +57,9 @@ impl Staging {
         let mut file = self.table.write_parquet(date.date, &[date.rows]).await?;
         if date.bucket != Bucket::ALL {
             file.tags.insert(BUCKET_TAG.to_owned(), date.bucket.to_string());
+        }
+        if self.origin == Origin::Speed {
+            file.tags.insert(Origin::TAG.to_owned(), self.origin.name().to_owned());
         }
         self.reader.keep(&self.view, &file.path, Arc::new(date.part));
         self.files.lock().push(file);

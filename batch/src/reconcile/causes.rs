@@ -24,6 +24,8 @@ pub struct CauseLookup {
     pub query: ArchiveQuery,
     /// Files with events since the old seam, of dates that the archive still has.
     new_files: Vec<ArchiveFile>,
+    /// Files that may have late events of one side alone: those with events since the old seam, unless one side excludes all.
+    late_files: Vec<ArchiveFile>,
     /// Files with events since the old seam, of dates that the archive has dropped.
     dropped_date_files: Vec<ArchiveFile>,
     /// Every file that the run read.
@@ -74,6 +76,7 @@ impl CauseLookup {
         CauseLookup {
             query,
             new_files: plan.new_files.clone(),
+            late_files: plan.new_files.clone(),
             dropped_date_files: plan.dropped_date_files.clone(),
             read_files: plan.read.iter().flat_map(|date| date.files.clone()).collect(),
             horizon: plan.horizon,
@@ -85,6 +88,11 @@ impl CauseLookup {
         }
     }
 
+    /// Returns a lookup for two sides one of which excludes every late event, not only those since the old seam.
+    pub fn with_late_events_of_all(self) -> CauseLookup {
+        CauseLookup { late_files: self.read_files.clone(), ..self }
+    }
+
     /// Returns a lookup for the groups in `bucket` alone; drops what was found for others.
     pub fn within(self, bucket: Bucket) -> CauseLookup {
         CauseLookup { bucket, found: Found::default(), ..self }
@@ -94,7 +102,7 @@ impl CauseLookup {
     pub fn rows(&self) -> u64 {
         let files = match self.query.view.window {
             Window::Session { .. } => &self.read_files,
-            _ => &self.new_files,
+            _ => &self.late_files,
         };
         files.iter().chain(&self.dropped_date_files).map(|file| file.tags.rows).sum()
     }
@@ -162,7 +170,7 @@ impl CauseLookup {
     }
 
     fn late(&self) -> Result<ExcludedEvents, RunFailure> {
-        ExcludedEvents::late(&self.query, &self.new_files, &self.read_files, self.bucket, &self.watch)
+        ExcludedEvents::late(&self.query, &self.late_files, &self.read_files, self.bucket, &self.watch)
     }
 
     fn historical(&self) -> Result<ExcludedEvents, RunFailure> {

@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray};
 use lake::DataFile;
 use shared::compare::{Cause, Causes, Comparison, DefinitionChange, Difference, MeasureDrift};
 use shared::horizon::Horizon;
@@ -278,9 +278,17 @@ impl Tally {
                 }
                 None => None,
             };
+            let estimated = match &exact_columns[measure.exact].bounds {
+                Some(bounds) => Some(aligned.rows.exact(&bounds.low)?),
+                None => None,
+            };
             let cause = |row: usize, kind: ServedKind| {
                 if !measure.same {
                     return Ok(Cause::Definition);
+                }
+                // The rows of a replay have estimates too.
+                if estimated.as_ref().is_some_and(|low| low.is_valid(row)) {
+                    return Ok(Cause::Sketch);
                 }
                 let (table, row) = aligned.find(row);
                 let (window, key) = (table.windows[row], table.keys.get(table.groups[row]));

@@ -8,16 +8,19 @@
 //! 1. [`cut`] cuts the log and waits until the archive has every event before the cut.
 //! 2. [`Horizon`] says what retention takes away from the new version.
 //! 3. [`base`] reads the view's table that the new version builds upon.
-//! 4. [`crate::plan`] decides what to read and what to replace.
-//! 5. [`crate::recompute`] writes exact files for the window dates of the plan.
-//! 6. [`served`] pins what was served for them until now.
-//! 7. [`crate::reconcile`] compares both.
-//! 8. [`publish`] commits the version, makes it active and releases what it covers.
+//! 4. [`source`] decides what the rows are made of: a run of a view of the speed layer alone is a checkpoint.
+//! 5. [`crate::plan`] decides what to read and what to replace.
+//! 6. [`crate::recompute`] writes files for the window dates of the plan.
+//! 7. [`served`] pins what was served for them until now.
+//! 8. [`crate::reconcile`] compares both.
+//! 9. [`publish`] commits the version, makes it active and releases what it covers.
 
 pub mod base;
 pub mod cut;
 pub mod publish;
+pub mod replay_gauge;
 pub mod served;
+pub mod source;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,27 +28,31 @@ use std::sync::Arc;
 use lake::DataFile;
 use shared::horizon::{Horizon, HorizonInput};
 use shared::published::PublishedView;
-use shared::version::BatchVersion;
-use shared::view::View;
+use shared::version::{BatchVersion, Origin};
+use shared::view::{View, ViewLayers};
 use tokio::sync::Semaphore;
 
+use crate::blocking::blocking;
 use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
-use crate::plan::Plan;
+use crate::plan::{ArchiveFile, Plan};
 use crate::plan::planner::{PlanInput, plan};
 use crate::recompute::budget::Budget;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::ArchiveQuery;
 use crate::recompute::scan::ArchiveSource;
 use crate::recompute::staging::Staging;
-use crate::recompute::{Bounds, duplicates, recompute};
+use crate::recompute::verdicts::SpeedVerdicts;
+use crate::recompute::{Bounds, ExactFiles, duplicates, generations, recompute};
 use crate::reconcile::causes::CauseLookup;
 use crate::reconcile::history::ComparisonHistory;
 use crate::reconcile::{Limits, Reconciliation, reconcile};
 use crate::run::base::Base;
 use crate::run::cut::RunCut;
 use crate::run::publish::{Committed, RunResult};
+use crate::run::replay_gauge::ReplayGauge;
+use crate::run::source::RowSource;
 use crate::runs::queue::RunEntry;
 use crate::settings::BatchSettings;
 use crate::step::Step;
@@ -102,12 +109,18 @@ impl Executor {
         let _one_at_a_time = permit.expect("the semaphore is never closed");
         attempt.reach(Step::Plan)?;
         let base = base::read(&attempt, horizon).await?;
-        let mut plan = attempt.plan(&cut, horizon, &base)?;
-        let lost = attempt.give_up_missing(&base, &mut plan).await?;
+        let source = source::choose(&attempt, &cut, &base, horizon).await?;
+        let mut plan = attempt.plan(&cut, horizon, &base, &source)?;
+        let lost = match &source {
+            // Their rows are needed: nothing computes them again.
+            RowSource::Generations(_) => false,
+            RowSource::Events | RowSource::Replay => attempt.give_up_missing(&base, &mut plan).await?,
+        };
         entry.set_plan(plan.window_dates.len() as u64, plan.bytes);
 
-        let staging = Arc::new(Staging::new(base.table.clone(), Arc::clone(&self.reader), Arc::clone(&job.view)));
-        match attempt.compute(&cut, base, plan, lost, &staging).await {
+        let (reader, view) = (Arc::clone(&self.reader), Arc::clone(&job.view));
+        let staging = Arc::new(Staging::new(base.table.clone(), reader, view, source.origin()));
+        match attempt.compute(&cut, base, (plan, source), lost, &staging).await {
             Ok(committed) => publish::swap(&attempt, committed).await,
             // The commit may still arrive and needs the files. If it never does, vacuum deletes them.
             Err(failure @ RunFailure::Undecided(_)) => Err(failure),
@@ -130,23 +143,33 @@ impl Attempt<'_> {
         &self,
         cut: &RunCut,
         base: Base,
-        plan: Plan,
+        (plan, source): (Plan, RowSource),
         lost: bool,
         staging: &Arc<Staging>,
     ) -> Result<Committed, RunFailure> {
         self.reach(Step::Recompute)?;
-        let query = self.archive_query(cut, &plan).await?;
+        let query = self.archive_query(cut, &plan, &source).await?;
         let bounds = self.bounds(cut);
-        let dates_done = |more| self.entry.dates_done(more);
-        let exact = recompute(&query, &plan, bounds, &self.entry.watch, staging, &dates_done).await?;
+        let exact = self.rows(&query, (&plan, &source), bounds, staging).await?;
         self.reach(Step::Write)?;
 
         self.reach(Step::Reconcile)?;
-        let served = served::pin(self, cut, &base, &plan).await?;
+        let served = served::pin(self, cut, &base, &plan, &source).await?;
+        let late = match (&query.verdicts, &source) {
+            (Some(verdicts), _) => verdicts.late,
+            (None, RowSource::Generations(generations)) => {
+                let before = self.previous().map_or(0, |version| version.late);
+                generations.iter().map(|generation| generation.late.events).fold(before, u64::saturating_add)
+            }
+            (None, _) => 0,
+        };
         let reconciliation = match &served.rows {
             Some(rows) if !lost => {
                 let failed = rows.failed.difference(&exact.failed);
                 let causes = CauseLookup::new(query, &plan, &exact, failed, self.entry.watch.clone());
+                // One side is without late events of any time.
+                let of_speed = source.origin() == Origin::Speed || self.has_rows_of_speed();
+                let causes = if of_speed { causes.with_late_events_of_all() } else { causes };
                 let limits = Limits { rows: self.executor.settings.reconcile_rows, budget: bounds.budget };
                 let compared: Vec<_> = exact.files.iter().chain(&rows.frozen).cloned().collect();
                 Some(reconcile(&self.executor.reader, rows, &compared, causes, limits).await?)
@@ -159,7 +182,34 @@ impl Attempt<'_> {
         if self.cancel().is_set() {
             return Err(RunFailure::Cancelled);
         }
-        publish::commit(self, RunResult { cut, base, plan, exact, served }, reconciliation).await
+        publish::commit(self, RunResult { cut, base, plan, source, late, exact, served }, reconciliation).await
+    }
+
+    /// Writes the rows of the plan's window dates.
+    async fn rows(
+        &self,
+        query: &ArchiveQuery,
+        (plan, source): (&Plan, &RowSource),
+        bounds: Bounds,
+        staging: &Arc<Staging>,
+    ) -> Result<ExactFiles, RunFailure> {
+        let (watch, replayed) = (&self.entry.watch, ReplayGauge::new(self, plan, source));
+        let dates_done = |more| {
+            self.entry.dates_done(more);
+            replayed.set();
+        };
+        let RowSource::Generations(generations) = source else {
+            return recompute(query, plan, bounds, watch, staging, &dates_done).await;
+        };
+        let of = (&self.executor.reader, &self.job.view);
+        generations::merge(of, plan, generations, (bounds, watch), staging, &dates_done).await?;
+        Ok(ExactFiles {
+            files: staging.files(),
+            longest_session_us: staging.longest_session_us(),
+            duplicates: Vec::new(),
+            dropped_sessions_end: None,
+            failed: source::failed_events(generations),
+        })
     }
 
     /// Takes files out of the plan that the view's table lists and the store does not have, and returns whether there are any.
@@ -221,6 +271,16 @@ impl Attempt<'_> {
         self.active.version.as_deref().filter(|_| !self.definition_changed())
     }
 
+    /// Returns whether the active version has rows that the speed layer computed and batch could compute.
+    fn has_rows_of_speed(&self) -> bool {
+        self.active.version.as_ref().is_some_and(|version| version.has_rows_of_speed())
+    }
+
+    /// Returns whether batch has to replace rows of the speed layer, which the view had alone before.
+    fn becomes_exact(&self) -> bool {
+        self.job.view.layers == ViewLayers::Both && self.has_rows_of_speed()
+    }
+
     fn horizon(&self, cut: &RunCut) -> Horizon {
         Horizon::for_run(&HorizonInput {
             window: self.job.view.window,
@@ -234,16 +294,24 @@ impl Attempt<'_> {
     /// Returns the active version if the run has nothing to do.
     fn unchanged(&self, cut: &RunCut, horizon: Horizon) -> Option<&BatchVersion> {
         let run = self.entry.run();
-        let is_requested = run.full || !run.ranges.is_empty();
+        let is_requested = run.full || !run.ranges.is_empty() || self.becomes_exact();
         let version = self.previous().filter(|_| !is_requested)?;
         let has_new_events = cut.cut.offsets() != self.active.seam.offsets();
         (!has_new_events && !horizon.differs_from(version, self.job.view.window)).then_some(version)
     }
 
-    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base) -> Result<Plan, RunFailure> {
+    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base, source: &RowSource) -> Result<Plan, RunFailure> {
         let run = self.entry.run();
         let restores = horizon.restores(Horizon::of(self.active));
-        Ok(plan(&PlanInput {
+        // I5: whatever makes an incremental run unsafe makes it a full one.
+        let everything = match source {
+            RowSource::Events => {
+                run.full || self.definition_changed() || !base.is_active || restores || self.becomes_exact()
+            }
+            RowSource::Replay => true,
+            RowSource::Generations(_) => false,
+        };
+        let mut plan = plan(&PlanInput {
             window: self.job.view.window,
             seam: &self.active.seam,
             cut: &cut.cut,
@@ -252,19 +320,37 @@ impl Attempt<'_> {
             lost: cut.archive.lost.as_ref(),
             present: &base.files,
             frozen: &base.frozen,
-            // I5: whatever makes an incremental run unsafe makes it a full one.
-            everything: run.full || self.definition_changed() || !base.is_active || restores,
+            everything,
             ranges: &run.ranges,
             horizon,
-        })?)
+        })?;
+        if let RowSource::Generations(generations) = source {
+            generations::limit(&mut plan, &self.job.view, generations);
+            // The events come from memory.
+            (plan.rows, plan.bytes) = (0, 0);
+        }
+        Ok(plan)
     }
 
     /// Returns the view over the archive, without the events that belong to frozen sessions.
-    async fn archive_query(&self, cut: &RunCut, plan: &Plan) -> Result<ArchiveQuery, RunFailure> {
+    async fn archive_query(
+        &self,
+        cut: &RunCut,
+        plan: &Plan,
+        source: &RowSource,
+    ) -> Result<ArchiveQuery, RunFailure> {
         let view = Arc::clone(&self.job.view);
         let frozen = FrozenSessions::of(&self.executor.reader, &view, &plan.keep, plan.horizon).await?;
-        let source = ArchiveSource { table: cut.table.clone(), stream: Arc::clone(&self.job.stream) };
-        Ok(ArchiveQuery { source, view, frozen })
+        let archive = ArchiveSource { table: cut.table.clone(), stream: Arc::clone(&self.job.stream) };
+        let query = ArchiveQuery { source: archive, view, frozen, verdicts: None };
+        if !matches!(source, RowSource::Replay) {
+            return Ok(query);
+        }
+        let (budget, watch) = (self.bounds(cut).budget, self.entry.watch.clone());
+        let files: Vec<ArchiveFile> = plan.read.iter().flat_map(|date| date.files.clone()).collect();
+        let of = query.clone();
+        let verdicts = blocking(move || SpeedVerdicts::read(&of, &files, budget, &watch)).await?;
+        Ok(ArchiveQuery { verdicts: Some(Arc::new(verdicts)), ..query })
     }
 
     fn bounds(&self, cut: &RunCut) -> Bounds {

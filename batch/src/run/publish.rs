@@ -21,6 +21,7 @@ use crate::run::Attempt;
 use crate::run::base::Base;
 use crate::run::cut::RunCut;
 use crate::run::served::Served;
+use crate::run::source::RowSource;
 use crate::step::Step;
 use crate::versions::load::version_files;
 
@@ -29,6 +30,9 @@ pub struct RunResult<'a> {
     pub cut: &'a RunCut,
     pub base: Base,
     pub plan: Plan,
+    pub source: RowSource,
+    /// Events that are in no row because speed excluded them as late.
+    pub late: u64,
     pub exact: ExactFiles,
     pub served: Served,
 }
@@ -74,7 +78,7 @@ fn version(
     comparison: Option<&Comparison>,
     comparison_file: Option<DataFile>,
 ) -> BatchVersion {
-    let RunResult { cut, base, plan, exact, served, .. } = result;
+    let RunResult { cut, base, plan, source, late, exact, served } = result;
     let (view, run) = (&attempt.job.view, attempt.entry.run());
     let files: Vec<DataFile> = plan.keep.iter().chain(&exact.files).cloned().collect();
     let files = version_files(&files);
@@ -91,7 +95,9 @@ fn version(
         published_at: attempt.executor.layers.clock.now(),
         seam: cut.cut.clone(),
         ledger: plan.ledger,
-        full: plan.everything,
+        full: plan.everything && !matches!(source, RowSource::Generations(_)),
+        origin: source.origin(),
+        late: *late,
         rows: files.iter().map(|f| f.rows).sum(),
         longest_session_us: exact.longest_session_us.max(longest_before),
         comparison: comparison.map(|comparison| Box::new(comparison.summary())),
@@ -105,18 +111,19 @@ fn version(
         frozen_before: horizon.frozen_before(),
         dropped_sessions_end: horizon.dropped_sessions_end(),
         past_retention: active.map_or(0, |v| v.past_retention).saturating_add(plan.excluded_by_retention),
-        failed: failed_events(attempt, plan, exact),
+        failed: failed_events(attempt, (plan, source), exact),
         files,
     }
 }
 
 /// Returns the events that the version excludes because an expression failed for them: those of the dates that the run read,
 /// and of other dates those of the previous version.
-fn failed_events(attempt: &Attempt<'_>, plan: &Plan, exact: &ExactFiles) -> FailedEvents {
-    let previous = attempt.previous().filter(|_| !plan.everything);
+fn failed_events(attempt: &Attempt<'_>, (plan, source): (&Plan, &RowSource), exact: &ExactFiles) -> FailedEvents {
+    let adds = matches!(source, RowSource::Generations(_));
+    let previous = attempt.previous().filter(|_| adds || !plan.everything);
     let read: BTreeSet<Day> = plan.read.iter().filter_map(|read| read.date.day()).collect();
     let mut failed = previous.map_or_else(FailedEvents::default, |version| version.failed.clone());
-    failed = failed.without_days(|day| read.contains(&day));
+    failed = failed.without_days(|day| !adds && read.contains(&day));
     failed.extend(&exact.failed);
     failed
 }

@@ -15,6 +15,7 @@ use crate::reconcile::served_rows::ServedRows;
 use crate::run::Attempt;
 use crate::run::base::Base;
 use crate::run::cut::RunCut;
+use crate::run::source::RowSource;
 
 /// Pause between two checks whether speed has reached the cut.
 const SPEED_PAUSE: Duration = Duration::from_millis(10);
@@ -24,13 +25,19 @@ const SPEED_PAUSE: Duration = Duration::from_millis(10);
 pub struct Served {
     pub watermark: Option<Micros>,
     pub latest_event: Option<Micros>,
-    /// `None`: the log no longer had all events that are in no version, or the files of the active version are not known,
+    /// `None`: they are the rows of the new version, or the log no longer had all events that are in no version, or the files of the active version are not known,
     /// so there is nothing to compare with.
     pub rows: Option<ServedRows>,
 }
 
 /// Pins what was served, once speed has closed its generations at the cut.
-pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, base: &Base, plan: &Plan) -> Result<Served, RunFailure> {
+pub async fn pin(
+    attempt: &Attempt<'_>,
+    cut: &RunCut,
+    base: &Base,
+    plan: &Plan,
+    source: &RowSource,
+) -> Result<Served, RunFailure> {
     let (active, cut) = (attempt.active, &cut.cut);
     let pinned = attempt.cancel().or_cancelled(generations(attempt, active, &active.seam, cut)).await??;
     let SpeedPin { generations, watermark, latest_event } = pinned;
@@ -41,6 +48,8 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, base: &Base, plan: &Plan) 
         attempt.cancel().or_cancelled(self::generations(attempt, &shadow, cut, cut)).await??;
     }
     let rows = match &base.active_files {
+        // What was served is what is published.
+        _ if matches!(source, RowSource::Generations(_)) => None,
         Some(files) if is_complete(&generations, &active.seam, cut) => {
             Some(ServedRows::new(active, files, plan, &generations))
         }
@@ -54,7 +63,7 @@ pub async fn pin(attempt: &Attempt<'_>, cut: &RunCut, base: &Base, plan: &Plan) 
 }
 
 /// Returns the generations up to the cut, once speed has closed them there.
-async fn generations(
+pub async fn generations(
     attempt: &Attempt<'_>,
     published: &PublishedView,
     seam: &Cut,
@@ -77,7 +86,7 @@ async fn generations(
 }
 
 /// Returns whether the generations cover everything from `seam` to `cut`.
-fn is_complete(generations: &[Generation], seam: &Cut, cut: &Cut) -> bool {
+pub fn is_complete(generations: &[Generation], seam: &Cut, cut: &Cut) -> bool {
     for (partition, point) in cut.of_log() {
         let mut reached = seam.offset(partition);
         for generation in generations.iter().filter(|g| g.partition == partition) {

@@ -2,6 +2,7 @@
 
 mod any_split;
 mod byte_equal;
+mod checkpoints;
 mod clocks;
 mod compaction;
 mod dropped_dates;

@@ -382,6 +382,15 @@ impl Log {
         fold(&self.stream, view, events)
     }
 
+    /// The events before `cut` that speed counts, folded at once: an oracle of checkpoints. And the number of late events.
+    pub fn counted(&self, view: &Arc<View>, cut: [u64; 2]) -> (Part, u64) {
+        let state = self.state.lock();
+        let of = |p: usize| self.taken(view, p, &state.partitions[p], 0..cut[p] as usize);
+        let events: Vec<LoggedEvent> = (0..2).flat_map(of).collect();
+        let late = cut.iter().sum::<u64>() - events.len() as u64;
+        (fold(&self.stream, view, events), late)
+    }
+
     /// Whether speed counts the event.
     pub fn in_time(&self, view: &View, event: &Event) -> bool {
         let lateness = micros_of(self.stream.allowed_lateness);
@@ -506,17 +515,18 @@ impl SpeedReader for Log {
                 for (from, to) in [(seam, cut), (cut, head)].into_iter().filter(|(from, to)| from < to || *to == head) {
                     let in_time = self.taken(view, p, &state.partitions[p], from as usize..to as usize);
                     let partition = Partition(p as u32);
+                    let folded = in_time.iter().map(|logged| Ledger::of(partition, Offset(logged.offset as u64))).sum();
                     generations.push(Generation {
                         released: None,
                         partition,
                         from: Offset(from),
                         to: Offset(to),
                         part: fold(&self.stream, view, in_time),
-                        folded: Ledger::EMPTY,
-                        late: Ledger::EMPTY,
+                        folded,
+                        late: Ledger::of_range(partition, Offset(from), Offset(to)) - folded,
                         failed: Ledger::EMPTY,
                         failed_events: Arc::default(),
-                        accepted: Ledger::EMPTY,
+                        accepted: Ledger::of_range(partition, Offset(0), Offset(to)),
                     });
                 }
             }

@@ -9,7 +9,7 @@ use shared::published::PublishedView;
 use shared::seam::{Cut, CutPoint};
 use shared::sql::{parse_folded_view, parse_view};
 use shared::stream::Stream;
-use shared::version::{BatchVersion, VersionFile};
+use shared::version::{BatchVersion, Origin, VersionFile};
 use shared::view::View;
 
 use crate::versions::kept::version_of;
@@ -174,6 +174,7 @@ pub fn version_files(files: &[lake::DataFile]) -> Vec<VersionFile> {
         date: f.partition,
         rows: u64::try_from(f.rows).unwrap_or(0),
         size_bytes: u64::try_from(f.size_bytes).unwrap_or(0),
+        origin: Origin::of_tags(&f.tags),
     };
     files.iter().map(file).collect()
 }

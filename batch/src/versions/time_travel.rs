@@ -165,6 +165,8 @@ mod tests {
             seam: Cut::start(1),
             ledger: Ledger::EMPTY,
             full: false,
+            origin: Default::default(),
+            late: 0,
             rows: 0,
             longest_session_us: 0,
             file_count: None,

@@ -8,6 +8,7 @@ use shared::partial::query_budget::{Exceeded, QueryBudget};
 use shared::published::PublishedView;
 use shared::time::Micros;
 use shared::types::DataType;
+use shared::version::Origin;
 use utoipa::ToSchema;
 
 use super::ResponseSize;
@@ -66,6 +67,9 @@ pub struct DocumentTail<'a> {
 pub struct Seam {
     pub version: Option<i64>,
     pub published_at: Option<Micros>,
+    /// `speed` if the version is a checkpoint of the speed layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<&'static str>,
     #[schema(value_type = BTreeMap<String, Offset>)]
     pub offsets: BTreeMap<Partition, Offset>,
 }
@@ -93,6 +97,7 @@ impl Seam {
         Seam {
             version: version.map(|v| v.version),
             published_at: version.map(|v| v.published_at),
+            origin: version.map(|v| v.origin).filter(|origin| *origin == Origin::Speed).map(Origin::name),
             offsets: published.seam.offsets(),
         }
     }

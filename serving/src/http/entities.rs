@@ -33,7 +33,7 @@ use crate::admission::QueryContext;
 use crate::entity_fold::EntityFold;
 use crate::execute::{QueryResult, execute};
 use crate::formats::json_rows::RowWriter;
-use crate::pin::{Arrival, PinnedQuery, ViewPin, pin};
+use crate::pin::{Arrival, PinnedQuery, VersionPart, ViewPin, pin};
 use crate::query::LayerChoice;
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
@@ -264,7 +264,8 @@ impl EntityKey {
         let of_key = |part: &Part| part.of_key(&self.view, &self.encoded);
         let mut speed = SpeedPin::clone(&pinned.speed);
         speed.generations.iter_mut().for_each(|generation| generation.part = of_key(&generation.part));
-        let batch = pinned.batch.iter().map(|part| Arc::new(of_key(part))).collect();
+        let of_version = pinned.batch.iter();
+        let batch = of_version.map(|of| VersionPart { part: Arc::new(of_key(&of.part)), layers: of.layers }).collect();
         ViewPin { batch, speed: Arc::new(speed), ..pinned }
     }
 }

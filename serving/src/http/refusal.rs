@@ -88,6 +88,7 @@ pub fn run_refused(error: RunError) -> Problem {
         RunError::UnknownRun(_) => Code::UnknownRun,
         RunError::Dropped { .. } => Code::EventsDropped,
         RunError::Stopping => Code::Stopping,
+        RunError::SpeedAlone(_) | RunError::HasBatch(_) => Code::OtherLayers,
     };
     Problem::new(code, error.to_string())
 }

@@ -69,6 +69,25 @@ pub async fn request(
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct CheckpointRequest {
+    full: bool,
+}
+
+/// `POST /v1/views/{view}/checkpoints`: 202 with the run. An empty body publishes what the speed layer holds.
+pub async fn checkpoint(
+    State(state): State<ServingState>,
+    Path(view): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    state.view(&view)?;
+    let CheckpointRequest { full } = json_body(&body, "{\"full\": true or false}")?;
+    let run = state.runs.checkpoint(&view, full).map_err(run_refused)?;
+    let location = [(header::LOCATION, format!("/v1/runs/{}", run.id))];
+    Ok((StatusCode::ACCEPTED, location, json(&run)).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct VacuumRequest {
     older_than_ms: Option<u64>,
 }

@@ -19,7 +19,7 @@ use shared::readers::SpeedPin;
 use shared::time::{MICROS_PER_DAY, Micros};
 use shared::types::DataType;
 use shared::version::BatchVersion;
-use shared::view::{OutputColumn, View};
+use shared::view::{OutputColumn, View, ViewLayers};
 use shared::window::{Grid, Step, Window, WindowId};
 use utoipa::ToSchema;
 
@@ -44,8 +44,13 @@ pub(super) struct ViewStatus<'a> {
     columns: Vec<ColumnHead<'a>>,
     /// `null`: one window over all time.
     window: Option<WindowShape>,
+    /// `both`, or `speed`: there are no batch runs, and checkpoints publish versions.
+    layers: &'static str,
     schedule: Option<&'a str>,
-    /// The time zone of the schedule.
+    /// The schedule of checkpoints, of a view of the speed layer alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_schedule: Option<&'a str>,
+    /// The time zone of the schedules.
     schedule_time_zone: &'static str,
     next_run: Option<Micros>,
     /// When a failed run is retried.
@@ -150,6 +155,10 @@ struct BatchState<'a> {
     rows: u64,
     run: &'a str,
     full: bool,
+    /// The layer that computed it: a checkpoint is of `speed`.
+    origin: &'static str,
+    /// Events that are in no row because speed excluded them as late.
+    late: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -173,6 +182,10 @@ struct VersionStatus<'a> {
     run: &'a str,
     published_at: Micros,
     full: bool,
+    /// The layer that computed it: `batch`, or `speed` for a checkpoint.
+    origin: &'static str,
+    /// Events that are in no row because speed excluded them as late.
+    late: u64,
     #[schema(value_type = BTreeMap<String, Offset>)]
     cut: BTreeMap<Partition, Offset>,
     events: u64,
@@ -229,6 +242,8 @@ fn version_status(version: &BatchVersion, kept_for: usize, drift: Option<Compari
         run: &version.run,
         published_at: version.published_at,
         full: version.full,
+        origin: version.origin.name(),
+        late: version.late,
         cut: version.seam.offsets(),
         events: version.ledger.events,
         rows: version.rows,
@@ -298,6 +313,7 @@ async fn status<'a>(state: &ServingState, published: &'a PublishedView, access: 
     let watermark = pin.as_ref().and_then(|(_, pin)| pin.watermark);
     let version = published.version.as_deref();
     let ends = state.runs.ends(name);
+    let declared = published.declared();
     ViewStatus {
         name,
         stream: view.stream.as_str(),
@@ -305,8 +321,10 @@ async fn status<'a>(state: &ServingState, published: &'a PublishedView, access: 
         definition_hash: &published.definition_hash,
         columns: columns(view),
         window: window(view.window),
-        schedule: published.shadow.as_deref().unwrap_or(view).schedule.as_deref(),
-        schedule_time_zone: published.shadow.as_deref().unwrap_or(view).schedule_zone.name(),
+        layers: declared.layers.name(),
+        schedule: declared.schedule.as_deref().filter(|_| declared.layers == ViewLayers::Both),
+        checkpoint_schedule: declared.checkpoint_schedule.as_deref().filter(|_| declared.layers == ViewLayers::Speed),
+        schedule_time_zone: declared.schedule_zone.name(),
         next_run: state.runs.next_run(name),
         retry_at: ends.retry_at,
         last_success: ends.last_success.map(RunEnd::from),
@@ -316,7 +334,7 @@ async fn status<'a>(state: &ServingState, published: &'a PublishedView, access: 
         watermark,
         lag_ms: watermark.map(|w| state.clock.now().0.saturating_sub(w.0).max(0) / 1000),
         state: pin.as_ref().map(|(_, pin)| live_state(pin)),
-        batch: version.map(|v| BatchState { rows: v.rows, run: &v.run, full: v.full }),
+        batch: version.map(|v| BatchState { rows: v.rows, run: &v.run, full: v.full, origin: v.origin.name(), late: v.late }),
         versions_kept: view.versions_kept,
         retention: view.retention.map(|retention| retention.to_string()),
         retained_from: version.and_then(|v| v.retained_from).map(|day| day.to_string()),

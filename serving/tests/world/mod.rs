@@ -297,6 +297,10 @@ impl Runs for FakeRuns {
         })
     }
 
+    fn checkpoint(&self, view: &str, full: bool) -> Result<Run, RunError> {
+        self.request(view, RunScope { full, range: None })
+    }
+
     fn request(&self, view: &str, RunScope { full, .. }: RunScope) -> Result<Run, RunError> {
         let mut runs = self.runs.lock();
         let run = a_run(&format!("run-{}", runs.len() + 1), view, full);
@@ -459,6 +463,8 @@ impl World {
                 seam: seam.clone(),
                 ledger: accepted,
                 full: true,
+                origin: Default::default(),
+                late: 0,
                 rows: parts.iter().map(|(_, part)| part.rows() as u64).sum(),
                 longest_session_us: longest,
                 comparison: None,

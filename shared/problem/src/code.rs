@@ -89,6 +89,8 @@ codes! {
     NotAcceptable, "not_acceptable", NOT_ACCEPTABLE, "Not acceptable";
     /// The view cannot compute such a query.
     NotSupported, "not_supported", NOT_IMPLEMENTED, "Not supported";
+    /// Other layers compute the view than the request is for.
+    OtherLayers, "other_layers", CONFLICT, "View of other layers";
     /// The query took longer than its time limit.
     QueryTimeout, "query_timeout", GATEWAY_TIMEOUT, "Query timed out";
     /// The query exceeded its memory limit.

@@ -75,7 +75,7 @@ pub struct Run {
     /// Days whose windows are recomputed even if their events have not changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<DateRange>,
-    /// The trigger: `schedule`, `request`, `backfill`, `definition`, `start`, `retry`.
+    /// The trigger: `schedule`, `request`, `backfill`, `checkpoint`, `definition`, `layers`, `start`, `retry`.
     pub trigger: String,
     /// Number of the attempt, from 1.
     #[serde(default = "first_attempt")]
@@ -286,6 +286,16 @@ pub enum RunError {
     #[error("the batch layer is stopping")]
     Stopping,
     #[error(
+        "{0} has no batch runs: it is declared with layers = 'speed'. To publish its state: trueup checkpoint {0}. To have \
+         exact figures: layers = 'both'"
+    )]
+    SpeedAlone(ViewName),
+    #[error(
+        "{0} has no checkpoints: batch runs publish its versions. To start one: trueup batch run {0}. To have checkpoints \
+         instead: layers = 'speed'"
+    )]
+    HasBatch(ViewName),
+    #[error(
         "windows from {from} on cannot be recomputed: the stream's retention has dropped the events before \
          {retained_from}, and the windows that start before it are frozen. Ask for days from {retained_from} on"
     )]
@@ -296,6 +306,8 @@ pub enum RunError {
 pub trait Runs: Send + Sync {
     /// Requests a run. A waiting run of the view is returned instead of a second one.
     fn request(&self, view: &str, scope: RunScope) -> Result<Run, RunError>;
+    /// Requests a checkpoint of a view of the speed layer alone; `full`: replays the archive.
+    fn checkpoint(&self, view: &str, full: bool) -> Result<Run, RunError>;
     /// Lists runs, newest first, including those of earlier processes.
     ///
     /// Errors: the filter names an unknown view or run.

@@ -25,10 +25,19 @@ use crate::schedule::Schedule;
 use crate::stream::Stream;
 use crate::time::{MICROS_PER_DAY, Micros};
 use crate::types::DataType;
-use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
+use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View, ViewLayers};
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["schedule", "schedule_time_zone", "time_zone", "max_drift", "versions_kept", "retention"];
+const OPTIONS: &[&str] = &[
+    "schedule",
+    "schedule_time_zone",
+    "time_zone",
+    "max_drift",
+    "versions_kept",
+    "retention",
+    "layers",
+    "checkpoint_schedule",
+];
 
 /// Why a view could not be defined.
 pub(super) enum ViewError {
@@ -80,7 +89,9 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
         measures: measures.measures,
         output: measures.output,
         having,
+        layers: options.layers,
         schedule: options.schedule,
+        checkpoint_schedule: options.checkpoint_schedule,
         schedule_zone: options.schedule_zone.unwrap_or(zone),
         max_drift: options.max_drift,
         versions_kept: options.versions_kept,
@@ -96,7 +107,9 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
 
 /// The options of a view.
 struct ViewOptions {
+    layers: ViewLayers,
     schedule: Option<String>,
+    checkpoint_schedule: Option<String>,
     schedule_zone: Option<Zone>,
     zone: Zone,
     max_drift: Option<f64>,
@@ -108,7 +121,9 @@ struct ViewOptions {
 impl Default for ViewOptions {
     fn default() -> ViewOptions {
         ViewOptions {
+            layers: ViewLayers::Both,
             schedule: None,
+            checkpoint_schedule: None,
             schedule_zone: None,
             zone: Zone::UTC,
             max_drift: None,
@@ -124,10 +139,9 @@ fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError> {
     let mut zone_without_schedule = None;
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
-            "schedule" => {
-                Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
-                options.schedule = Some(option.value);
-            }
+            "schedule" => options.schedule = Some(schedule(source, option)?),
+            "checkpoint_schedule" => options.checkpoint_schedule = Some(schedule(source, option)?),
+            "layers" => options.layers = layers(source, &option)?,
             "max_drift" => {
                 let share = option.value.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
                 let mistake = || format!("`{}` is not a share such as 0.01, which is 1 %", option.value);
@@ -142,12 +156,26 @@ fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError> {
             _ => options.zone = zone_of(source, &option)?,
         }
     }
-    match zone_without_schedule.filter(|_| options.schedule.is_none()) {
+    let has_schedule = options.schedule.is_some() || options.checkpoint_schedule.is_some();
+    match zone_without_schedule.filter(|_| !has_schedule) {
         Some(option) => Err(option
             .error(source, "`schedule_time_zone` without a schedule")
             .help("add schedule = '0 2 * * *', or leave it out")),
         None => Ok(options),
     }
+}
+
+fn schedule(source: &Source, option: SqlOption) -> Result<String, SqlError> {
+    Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
+    Ok(option.value)
+}
+
+fn layers(source: &Source, option: &SqlOption) -> Result<ViewLayers, SqlError> {
+    let known = [ViewLayers::Both, ViewLayers::Speed];
+    known.into_iter().find(|layers| layers.name() == option.value).ok_or_else(|| {
+        let message = format!("`{}` is not `both` or `speed`", option.value);
+        option.error(source, message).help("both: batch runs make the figures exact; speed: there are no batch runs")
+    })
 }
 
 fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {

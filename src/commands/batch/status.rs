@@ -31,6 +31,15 @@ const FETCHED: usize = 200;
 struct ViewSchedule {
     name: String,
     schedule: Option<String>,
+    /// Of a view that the speed layer alone computes.
+    #[serde(default)]
+    checkpoint_schedule: Option<String>,
+    /// The declared definition, while an earlier one is active.
+    #[serde(default)]
+    shadow: Option<Value>,
+    /// `speed`: the view has checkpoints and no batch runs.
+    #[serde(default)]
+    layers: Option<String>,
     #[serde(default)]
     schedule_time_zone: Option<String>,
     next_run: Option<Micros>,
@@ -90,7 +99,7 @@ fn table(views: &[ViewSchedule], runs: &[Run], now: Micros, width: Option<u16>) 
     runs.iter().for_each(|run| of_view.entry(run.view.as_str()).or_default().push(run));
     let rows = views.iter().map(|view| {
         let runs = of_view.get(view.name.as_str()).map_or(&[][..], Vec::as_slice);
-        vec![view.name.clone(), current(runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
+        vec![view.name.clone(), current(view, runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
     });
     let mut text = draw(&header, rows, width);
     if runs.is_empty() {
@@ -100,11 +109,13 @@ fn table(views: &[ViewSchedule], runs: &[Run], now: Micros, width: Option<u16>) 
 }
 
 /// Describes the running and queued runs.
-fn current(runs: &[&Run]) -> String {
+fn current(view: &ViewSchedule, runs: &[&Run]) -> String {
     let open = runs.iter().rev().filter(|run| !run.state.is_over());
+    let replays = view.shadow.is_some() && view.layers.as_deref() == Some("speed");
+    let verb = if replays { "replaying a changed definition" } else { "running" };
     let words = open.map(|run| match (run.state, run.progress.dates) {
         (RunState::Running, 1..) => {
-            format!("running, {} of {} dates", grouped(run.progress.dates_done), grouped(run.progress.dates))
+            format!("{verb}, {} of {} dates", grouped(run.progress.dates_done), grouped(run.progress.dates))
         }
         (state, _) => word(state).to_owned(),
     });
@@ -120,9 +131,10 @@ fn next(view: &ViewSchedule, now: Micros) -> String {
         let wall = wall.get(11..16).map_or(wall.clone(), str::to_owned);
         format!("in {}, at {wall} {}", span(now, time), zone.name())
     };
+    let schedule = view.schedule.as_deref().or(view.checkpoint_schedule.as_deref());
     match (view.retry_at, view.next_run) {
         (Some(retry), next) if next.is_none_or(|next| retry < next) => format!("retry {}", at(retry)),
-        (_, Some(next)) if view.schedule.as_deref().is_some_and(|line| line.starts_with("@every")) => {
+        (_, Some(next)) if schedule.is_some_and(|line| line.starts_with("@every")) => {
             format!("in {}", span(now, next))
         }
         (_, Some(next)) => at(next),

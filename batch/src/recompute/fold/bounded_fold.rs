@@ -11,14 +11,13 @@ use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::{EventPositions, Offsets};
 use shared::time::Micros;
-use shared::view::View;
+use shared::view::{Precision, View};
 use shared::window::{PaneStart, Window};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
 use crate::recompute::fold::shards::ShardedFold;
-use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
 
@@ -49,8 +48,8 @@ pub struct BoundedFold {
 
 impl BoundedFold {
     /// Returns a fold without events.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, bucket: Bucket) -> BoundedFold {
-        let states = ShardedFold::new(Arc::clone(&view), Arc::clone(&layout));
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, precision: Precision, bucket: Bucket) -> BoundedFold {
+        let states = ShardedFold::new(Arc::clone(&view), Arc::clone(&layout), precision);
         BoundedFold { view, layout, bucket, panes: PaneStart::EVERY, states, measure_in: 0 }
     }
 
@@ -65,7 +64,7 @@ impl BoundedFold {
         narrow: &mut dyn FnMut(&mut BoundedFold) -> Result<Capacity, RunFailure>,
     ) -> Result<Capacity, RunFailure> {
         let read = query.for_each_batch(files, rows, watch, true, &mut |batch| {
-            self.fold(&batch, query.frozen.as_deref())?;
+            self.fold(&batch, query)?;
             while self.is_above(limit_bytes) {
                 if narrow(self)? == Capacity::Full {
                     return Ok(ControlFlow::Break(()));
@@ -117,7 +116,8 @@ impl BoundedFold {
         bytes > limit_bytes
     }
 
-    fn fold(&mut self, batch: &EventBatch, frozen: Option<&FrozenSessions>) -> Result<(), RunFailure> {
+    fn fold(&mut self, batch: &EventBatch, query: &ArchiveQuery) -> Result<(), RunFailure> {
+        let (frozen, verdicts) = (query.frozen.as_deref(), query.verdicts.as_deref());
         let panes: Vec<PaneStart> = match self.view.window {
             Window::Session { .. } => Vec::new(),
             window => {
@@ -140,7 +140,9 @@ impl BoundedFold {
         let is_free =
             |row: &u32| frozen.is_none_or(|frozen| !frozen.holds(keys.key(*row).bytes, batch.times[*row as usize]));
         let all = 0..batch.times.len() as u32;
-        let rows: Vec<u32> = all.filter(|row| in_panes(row) && in_bucket(row) && is_free(row)).collect();
+        let in_time = |row: &u32| verdicts.is_none_or(|verdicts| !verdicts.exclude(batch, *row as usize));
+        let rows: Vec<u32> =
+            all.filter(|row| in_panes(row) && in_bucket(row) && is_free(row) && in_time(row)).collect();
         self.measure_in = self.measure_in.saturating_sub(rows.len());
         self.states.fold(&EvaluatedBatch {
             panes: &panes,

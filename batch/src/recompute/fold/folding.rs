@@ -12,7 +12,7 @@ use shared::partial::bucket::Bucket;
 use shared::partial::keys::KeyLayout;
 use shared::partial::states::NO_GROUP;
 use shared::time::{Day, Micros};
-use shared::view::View;
+use shared::view::{Precision, View};
 use shared::window::{PaneStart, Window, WindowId};
 
 use crate::failure::RunFailure;
@@ -28,6 +28,7 @@ use crate::watch::Watch;
 pub struct EventFold {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
+    precision: Precision,
     budget: Budget,
     /// The window dates to keep; `None`: all.
     requested: Option<BTreeSet<DatePartition>>,
@@ -47,14 +48,16 @@ impl EventFold {
     pub fn new(
         view: Arc<View>,
         layout: Arc<KeyLayout>,
+        precision: Precision,
         budget: Budget,
         requested: Option<BTreeSet<DatePartition>>,
         bucket: Bucket,
     ) -> EventFold {
-        let fold = BoundedFold::new(Arc::clone(&view), Arc::clone(&layout), bucket);
+        let fold = BoundedFold::new(Arc::clone(&view), Arc::clone(&layout), precision, bucket);
         EventFold {
             view,
             layout,
+            precision,
             budget,
             requested,
             parts: Vec::new(),
@@ -212,7 +215,7 @@ impl EventFold {
     /// Emits the rows of one window date from all parts.
     fn date(&self, date: DatePartition, emit: Emit<'_>) -> Result<(), RunFailure> {
         let slice_bytes = self.budget.slice_bytes();
-        let slicing = Slices { view: &self.view, layout: &self.layout, slice_bytes };
+        let slicing = Slices { view: &self.view, layout: &self.layout, precision: self.precision, slice_bytes };
         slicing.finish(date, &self.parts, self.fold.bucket, emit)
     }
 }

@@ -20,7 +20,7 @@ use crate::recompute::duplicates;
 use crate::recompute::fold::bounded_fold::Capacity;
 use crate::recompute::fold::folding::EventFold;
 use crate::recompute::fold::slices::Emit;
-use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::recompute::reduce::group_by::ArchiveQuery;
 use crate::watch::Watch;
 
 /// Files read together.
@@ -67,11 +67,11 @@ impl Passes<'_> {
         let mut dropped_sessions_end = None;
         while let Some((bucket, mut requested)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
-            let mut fold = EventFold::new(view, layout, self.budget, Some(requested.clone()), bucket)
+            let mut fold = EventFold::new(view, layout, self.query.precision(), self.budget, Some(requested.clone()), bucket)
                 .of_panes(panes.clone())
                 .dropping_before(self.retained_from);
             for (chunk, removed) in chunks.iter().zip(&removed) {
-                let rows = removed.as_ref().map_or(RowSelection::All, RowSelection::Without);
+                let rows = self.query.without(removed.as_ref());
                 fold.add(self.query, &chunk.files, rows, &watch, &mut |states| {
                     let halves = states.bucket.halves().filter(|_| states.has_several_groups());
                     let [kept, left] = halves.ok_or_else(|| self.too_large(&requested))?;

@@ -21,6 +21,7 @@ const SHARDS_MAX: usize = 16;
 pub struct ShardedFold {
     view: Arc<View>,
     layout: Arc<KeyLayout>,
+    precision: Precision,
     shards: Vec<Accumulator>,
     /// The rows of a batch that each shard folds; kept between batches.
     rows: Vec<Vec<u32>>,
@@ -28,15 +29,15 @@ pub struct ShardedFold {
 
 impl ShardedFold {
     /// Returns a fold without events, of a shard for each core.
-    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>) -> ShardedFold {
+    pub fn new(view: Arc<View>, layout: Arc<KeyLayout>, precision: Precision) -> ShardedFold {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        ShardedFold::with_shards(view, layout, cores.min(SHARDS_MAX))
+        ShardedFold::with_shards(view, layout, precision, cores.min(SHARDS_MAX))
     }
 
-    fn with_shards(view: Arc<View>, layout: Arc<KeyLayout>, shards: usize) -> ShardedFold {
-        let empty = || Accumulator::new(Arc::clone(&view), Arc::clone(&layout), Precision::Exact);
+    fn with_shards(view: Arc<View>, layout: Arc<KeyLayout>, precision: Precision, shards: usize) -> ShardedFold {
+        let empty = || Accumulator::new(Arc::clone(&view), Arc::clone(&layout), precision);
         let shards = (0..shards).map(|_| empty()).collect::<Vec<_>>();
-        ShardedFold { rows: vec![Vec::new(); shards.len()], view, layout, shards }
+        ShardedFold { rows: vec![Vec::new(); shards.len()], view, layout, precision, shards }
     }
 
     /// Folds the rows of a batch.
@@ -97,7 +98,8 @@ impl ShardedFold {
 
     /// Returns the states so far and starts again without any.
     pub fn take(&mut self) -> Vec<Part> {
-        let empty = ShardedFold::with_shards(Arc::clone(&self.view), Arc::clone(&self.layout), self.shards.len());
+        let (view, layout) = (Arc::clone(&self.view), Arc::clone(&self.layout));
+        let empty = ShardedFold::with_shards(view, layout, self.precision, self.shards.len());
         std::mem::replace(self, empty).parts()
     }
 
@@ -133,7 +135,7 @@ mod tests {
         let parsed = parse_definitions(&[("s.sql".to_owned(), sql)]).unwrap_or_else(|errors| panic!("{}", errors[0]));
         let view = Arc::new(parsed.views[0].clone());
         let layout = Arc::new(KeyLayout::new(vec![view.dimensions[0].expression.data_type]).expect("a layout"));
-        let mut fold = ShardedFold::with_shards(Arc::clone(&view), Arc::clone(&layout), 3);
+        let mut fold = ShardedFold::with_shards(Arc::clone(&view), Arc::clone(&layout), Precision::Exact, 3);
         let events: Vec<i64> = (0..EVENTS).collect();
         let (large, small) = events.split_at(EVENTS as usize / 2);
         for events in large.chunks(PARALLEL_EVENTS_MIN).chain(small.chunks(100)) {

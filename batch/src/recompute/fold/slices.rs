@@ -1,6 +1,7 @@
 //! Turns states into the rows of a window date: merged, finished and sorted, in slices where all at once would use too much
 //! memory. A slice is a bucket of the groups and becomes a file of its own.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -55,16 +56,17 @@ pub fn windows_of_date(window: Window, date: DatePartition) -> Range<WindowId> {
 pub struct Slices<'a> {
     pub view: &'a View,
     pub layout: &'a Arc<KeyLayout>,
+    pub precision: Precision,
     /// Largest size of the states of one slice, in bytes.
     pub slice_bytes: usize,
 }
 
 impl Slices<'_> {
     /// Emits the rows of a window date that `parts` make, of the groups in `bucket`.
-    pub fn finish(
+    pub fn finish<P: Borrow<Part>>(
         &self,
         date: DatePartition,
-        parts: &[Part],
+        parts: &[P],
         bucket: Bucket,
         emit: Emit<'_>,
     ) -> Result<(), RunFailure> {
@@ -80,10 +82,10 @@ impl Slices<'_> {
     }
 
     /// Estimates the memory of the states of the windows in `ids`; too much where groups are in several parts.
-    fn bytes(&self, parts: &[Part], ids: &Range<WindowId>) -> usize {
+    fn bytes<P: Borrow<Part>>(&self, parts: &[P], ids: &Range<WindowId>) -> usize {
         let window = self.view.window;
         let mut bytes = 0;
-        for part in parts {
+        for part in parts.iter().map(Borrow::borrow) {
             let rows = |block: &Block| -> usize {
                 if !part.panes {
                     return block.windows.iter().filter(|id| ids.contains(id)).count();
@@ -104,16 +106,16 @@ impl Slices<'_> {
         bytes
     }
 
-    fn slice(
+    fn slice<P: Borrow<Part>>(
         &self,
         date: DatePartition,
-        parts: &[Part],
+        parts: &[P],
         windows: Range<WindowId>,
         bucket: Bucket,
     ) -> Result<FinishedDate, RunFailure> {
         let view = self.view;
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
-        let (grain, precision) = (Grain::Window, Precision::Exact);
+        let (grain, precision) = (Grain::Window, self.precision);
         let spec = MergeSpec {
             view,
             windows,
@@ -124,7 +126,7 @@ impl Slices<'_> {
             permitted: None,
             filter: None,
         };
-        let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part, Layers::BATCH)).collect();
+        let parts: Vec<(&Part, Layers)> = parts.iter().map(|part| (part.borrow(), Layers::BATCH)).collect();
         let merged = merge_within(&spec, &parts, bucket)?;
         let mut order = merged.sorted_rows();
         if date == DatePartition::Undated {

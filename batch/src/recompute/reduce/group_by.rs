@@ -18,7 +18,7 @@ use shared::partial::codec::{WINDOW_START, integer_sum_columns, state_fields};
 use shared::partial::states::integer_sums::IntegerSums;
 use shared::stream::system_columns;
 use shared::types::{DataType, timestamp_type};
-use shared::view::{Aggregate, View};
+use shared::view::{Aggregate, Precision, View};
 use shared::window::{Grid, Window, WindowId};
 
 use crate::failure::RunFailure;
@@ -28,6 +28,7 @@ use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::column_stats::column_facts;
 use crate::recompute::reduce::reductions::{HALF, IntegerSum, Reductions, StateSource, is_reduced};
 use crate::recompute::scan::{ArchiveSource, collect, with_positions};
+use crate::recompute::verdicts::SpeedVerdicts;
 use crate::watch::Watch;
 
 const WINDOW: &str = "__window";
@@ -39,6 +40,8 @@ pub struct ArchiveQuery {
     pub view: Arc<View>,
     /// The frozen sessions that reach into the dates to read, if any: their events are excluded.
     pub frozen: Option<Arc<FrozenSessions>>,
+    /// The events that the speed layer excludes, if the archive is to be folded as that layer does; `None`: exactly.
+    pub verdicts: Option<Arc<SpeedVerdicts>>,
 }
 
 /// The rows of the files that a query reads.
@@ -56,7 +59,21 @@ impl ArchiveQuery {
     pub fn is_reducible(&self) -> bool {
         let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
         // Polars cannot exclude the events for which an expression fails.
-        by_polars && self.view.aggregates.iter().all(is_reduced) && !EventExpressions::new(&self.view).may_outgrow()
+        let is_reduced = by_polars && self.view.aggregates.iter().all(is_reduced);
+        self.verdicts.is_none() && is_reduced && !EventExpressions::new(&self.view).may_outgrow()
+    }
+
+    /// Returns how much of the values the states keep.
+    pub fn precision(&self) -> Precision {
+        if self.verdicts.is_some() { Precision::Sketch } else { Precision::Exact }
+    }
+
+    /// Returns all rows but those at the positions of duplicates. The speed layer has these too.
+    pub fn without<'a>(&self, duplicates: Option<&'a DataFrame>) -> RowSelection<'a> {
+        match duplicates.filter(|_| self.verdicts.is_none()) {
+            Some(positions) => RowSelection::Without(positions),
+            None => RowSelection::All,
+        }
     }
 
     /// Returns states per window and group, sorted by window, then group: the columns `window_start` (not for a window over

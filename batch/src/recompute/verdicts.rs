@@ -1,0 +1,127 @@
+//! Finds the events of an archive that the speed layer excludes as late, so that a replay of the archive makes the state that
+//! the speed layer made of the log. The verdicts are pure functions of the events' records (I3).
+//!
+//! Historical events have no watermark, so a replay has them all.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use shared::partial::bucket::Bucket;
+use shared::partial::keys::{HashedKey, KeyLayout};
+use shared::partial::sessions::LiveSessions;
+use shared::time::{Micros, micros_of};
+use shared::view::View;
+use shared::window::Window;
+
+use crate::failure::RunFailure;
+use crate::plan::ArchiveFile;
+use crate::recompute::budget::Budget;
+use crate::recompute::events::EventBatch;
+use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
+use crate::watch::Watch;
+
+/// The events that the speed layer excludes from a view.
+#[derive(Debug)]
+pub struct SpeedVerdicts {
+    window: Window,
+    /// In microseconds.
+    allowed_lateness: i64,
+    /// Partitions and offsets of the late events of sessions, whose verdict depends on the events before them.
+    late_of_sessions: HashSet<(i64, i64)>,
+    /// Number of late events.
+    pub late: u64,
+}
+
+/// An event of a view with sessions. The order of the fields makes positions sort first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct SessionEvent {
+    partition: i64,
+    offset: i64,
+    time: i64,
+    /// The watermark just before the event.
+    watermark: Option<i64>,
+    key: Box<[u8]>,
+}
+
+impl SpeedVerdicts {
+    /// Judges the events of `files`, all that there are of the stream. Blocking.
+    pub fn read(
+        query: &ArchiveQuery,
+        files: &[ArchiveFile],
+        budget: Budget,
+        watch: &Watch,
+    ) -> Result<SpeedVerdicts, RunFailure> {
+        let (window, allowed_lateness) = (query.view.window, micros_of(query.source.stream.allowed_lateness));
+        let mut verdicts = SpeedVerdicts { window, allowed_lateness, late_of_sessions: HashSet::new(), late: 0 };
+        if let Window::Session { gap } = window {
+            let events: u64 = files.iter().map(|file| file.tags.rows).sum();
+            // A verdict depends only on events of the same group.
+            for bucket in Bucket::each_of(events.div_ceil(budget.explained_rows()).max(1).next_power_of_two()) {
+                verdicts.judge_sessions(query, files, gap, (bucket, watch))?;
+            }
+            verdicts.late = verdicts.late_of_sessions.len() as u64;
+            return Ok(verdicts);
+        }
+        // Late events count whether or not they pass the WHERE, as in the speed layer.
+        let all = ArchiveQuery { view: Arc::new(without_expressions(&query.view)), ..query.clone() };
+        let mut late = 0;
+        let _ = all.for_each_batch(files, RowSelection::All, watch, false, &mut |batch| {
+            late += (0..batch.times.len()).filter(|row| verdicts.exclude(&batch, *row)).count() as u64;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        verdicts.late = late;
+        Ok(verdicts)
+    }
+
+    /// Returns whether the speed layer excludes an event of a batch.
+    pub fn exclude(&self, batch: &EventBatch, row: usize) -> bool {
+        match self.window {
+            Window::Session { .. } => {
+                self.late_of_sessions.contains(&(batch.partitions[row], batch.offsets[row]))
+            }
+            window => batch.watermarks[row].is_some_and(|watermark| {
+                window.is_late(Micros(batch.times[row]), Micros(watermark), self.allowed_lateness)
+            }),
+        }
+    }
+
+    fn judge_sessions(
+        &mut self,
+        query: &ArchiveQuery,
+        files: &[ArchiveFile],
+        gap: i64,
+        (bucket, watch): (Bucket, &Watch),
+    ) -> Result<(), RunFailure> {
+        let types = query.view.dimensions.iter().map(|dimension| dimension.expression.data_type).collect();
+        let layout = KeyLayout::new(types)?;
+        let mut events: Vec<SessionEvent> = Vec::new();
+        let _ = query.for_each_batch(files, RowSelection::All, watch, false, &mut |batch| {
+            let keys = if batch.dimensions.is_empty() { None } else { Some(layout.encode(&batch.dimensions)?) };
+            for row in 0..batch.times.len() {
+                let key: &[u8] = keys.as_ref().map_or(&[], |keys| keys.row(row).data());
+                if bucket.holds(key) {
+                    let (partition, offset) = (batch.partitions[row], batch.offsets[row]);
+                    let (time, watermark) = (batch.times[row], batch.watermarks[row]);
+                    events.push(SessionEvent { partition, offset, time, watermark, key: Box::from(key) });
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        events.sort_unstable();
+        for of_partition in events.chunk_by(|a, b| a.partition == b.partition) {
+            let mut live = LiveSessions::new(gap, self.allowed_lateness);
+            for SessionEvent { partition, offset, time, watermark, key } in of_partition {
+                if live.judge(HashedKey::new(key), *time, *watermark) {
+                    self.late_of_sessions.insert((*partition, *offset));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the view without what it reads of events beside their times.
+fn without_expressions(view: &View) -> View {
+    View { filter: None, dimensions: Vec::new(), aggregates: Vec::new(), ..view.clone() }
+}
