@@ -1,5 +1,5 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|dialect|entities|history|compaction|memory|years|planning]...` prints
+//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|layers|dialect|entities|history|compaction|memory|years|planning]...` prints
 //! the figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
@@ -14,6 +14,7 @@ mod entities;
 mod events;
 mod history;
 mod ingest;
+mod layers;
 mod memory;
 mod planning;
 mod query;
@@ -49,6 +50,7 @@ fn main() {
         ("visibility", visibility::measure),
         ("alerts", alerts::measure),
         ("replay", replay::measure),
+        ("layers", layers::measure),
         ("dialect", dialect::measure),
         ("memory", memory::measure),
         ("years", years::measure),

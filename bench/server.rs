@@ -116,8 +116,13 @@ impl Server {
 
     /// Runs a batch run to its end; gives its seconds from start to end.
     pub fn run(&self, view: &str, full: bool) -> f64 {
+        self.publish(view, "runs", full)
+    }
+
+    /// The same for `runs` or `checkpoints`.
+    pub fn publish(&self, view: &str, kind: &str, full: bool) -> f64 {
         let begin = Instant::now();
-        let run = self.post(&format!("/v1/views/{view}/runs"), json!({ "full": full }).to_string().into_bytes());
+        let run = self.post(&format!("/v1/views/{view}/{kind}"), json!({ "full": full }).to_string().into_bytes());
         let id = run["id"].as_str().expect("an id").to_owned();
         loop {
             let run = self.get(&format!("/v1/runs/{id}"));

@@ -88,8 +88,10 @@ pub enum Command {
     #[command(subcommand)]
     Batch(Batch),
     /// Publish the state of a view that the speed layer alone computes
-    #[command(after_help = "Examples:\n  trueup checkpoint orders --wait\n  trueup checkpoint orders --full --wait    replay the archive\n\n\
-        Such a view is declared with layers = 'speed'. A restart replays only the events after its last checkpoint.")]
+    #[command(
+        after_help = "Examples:\n  trueup checkpoint orders --wait\n  trueup checkpoint orders --full --wait    replay the archive\n\n\
+        Such a view is declared with layers = 'speed'. A restart replays only the events after its last checkpoint."
+    )]
     Checkpoint(Checkpoint),
     /// Find archive files that are gone, and give up their events so that runs work again
     Repair(Repair),

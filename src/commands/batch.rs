@@ -54,13 +54,7 @@ pub async fn checkpoint(arguments: Checkpoint) -> Result<(), Failure> {
     start(&view, "checkpoints", json!({ "full": full }), wait, &server).await
 }
 
-async fn start(
-    view: &ViewName,
-    kind: &str,
-    scope: Value,
-    wait_for_end: bool,
-    server: &Server,
-) -> Result<(), Failure> {
+async fn start(view: &ViewName, kind: &str, scope: Value, wait_for_end: bool, server: &Server) -> Result<(), Failure> {
     let client = Client::new(&server.url)?;
     let path = format!("/v1/views/{view}/{kind}");
     let mut run: Run = client.json(client.request(Method::POST, &path).json(&scope)).await?;

@@ -42,8 +42,10 @@ fn expected(flights: &DataFrame) -> Hours {
         ])
         .collect()
         .expect("Polars answers");
-    let text = |name: &str, row: usize| hours.column(name).expect("there").str().expect("texts").get(row).map(str::to_owned);
-    let long = |name: &str, row: usize| hours.column(name).expect("there").i64().expect("numbers").get(row).expect("one");
+    let text =
+        |name: &str, row: usize| hours.column(name).expect("there").str().expect("texts").get(row).map(str::to_owned);
+    let long =
+        |name: &str, row: usize| hours.column(name).expect("there").i64().expect("numbers").get(row).expect("one");
     let row = |row: usize| {
         let key = (format!("{}:00:00Z", text("hour", row).expect("an hour")), text("origin", row).expect("an origin"));
         (key, (long("n", row), long("longest", row), long("places", row)))
@@ -67,15 +69,24 @@ fn lines(flights: &DataFrame) -> Vec<String> {
     (0..flights.height()).map(line).collect()
 }
 
-fn found(answer: &Value) -> Hours {
+/// Checks that the rows are of the speed layer and what the file says; an estimate lies within its bounds.
+fn check(answer: &Value, whole: &Hours) {
     assert_eq!(answer["complete"], json!(true), "{}", answer["ledger"]);
-    let row = |row: &Value| {
-        let text = |name: &str| row[name].as_str().expect("a text").to_owned();
-        let long = |name: &str| row[name].as_i64().expect("a number");
+    let rows = answer["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), whole.len());
+    for row in rows {
         assert!(row["_layer"] == "speed" && row["_finality"] != "final", "{row}");
-        ((text("window_start"), text("origin")), (long("flights"), long("longest"), long("destinations")))
-    };
-    answer["rows"].as_array().expect("rows").iter().map(row).collect()
+        let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+        let (flights, longest, places) = whole[&(text("window_start"), text("origin"))];
+        assert_eq!((&row["flights"], &row["longest"]), (&json!(flights), &json!(longest)), "{row}");
+        let bounds = &row["_bounds"]["destinations"];
+        let is_right = match (bounds[0].as_i64(), bounds[1].as_i64()) {
+            (Some(low), Some(high)) => (low..=high).contains(&places),
+            _ => row["destinations"] == json!(places),
+        };
+        assert!(is_right, "{places} destinations: {row}");
+    }
+    assert_eq!(answer["columns"][4]["exact_in"], json!("none"), "{}", answer["columns"]);
 }
 
 /// The first offset that the log of a partition still has.
@@ -107,16 +118,16 @@ fn flights_survive_checkpoints_kills_and_a_trimmed_log() {
             _ => {}
         }
     }
-    assert_eq!(found(&world.rows("departures", "")), whole);
+    check(&world.rows("departures", ""), &whole);
     let run = checkpoint(&world, "departures", false);
     let published = world.rows("departures", "&layer=batch");
-    assert_eq!(found(&published), whole);
+    check(&published, &whole);
     assert_eq!((&published["seam"]["version"], &published["seam"]["origin"]), (&run["version"], &json!("speed")));
     // The last event is in the seam; a restart replays nothing of the flights and shows all of them.
     world.wait_for("the log to be trimmed", |world| (0..2).all(|partition| log_start(world, partition) > 10_000));
     world.kill();
     world.start();
-    assert_eq!(found(&world.rows("departures", "")), whole);
+    check(&world.rows("departures", ""), &whole);
     assert_eq!(status(&world, "departures")["state"]["rows"], json!(0));
 
     let status = status(&world, "departures");
@@ -146,8 +157,11 @@ fn requests_for_the_other_layers_are_refused_with_the_way_out() {
         (output.status.code(), world::program::text(&output))
     };
     let (code, text) = command(&["batch", "run", "departures"]);
-    assert!(code == Some(1) && text.contains("layers = 'speed'"), "{code:?} {text}");
-    assert_eq!(world.post("/v1/events/flights", r#"{"flight_id": "a", "scheduled_at": "2001-01-01T00:00:00Z"}"#).status, 200);
+    assert!(code == Some(3) && text.contains("layers = 'speed'"), "{code:?} {text}");
+    assert_eq!(
+        world.post("/v1/events/flights", r#"{"flight_id": "a", "scheduled_at": "2001-01-01T00:00:00Z"}"#).status,
+        200
+    );
     let (code, text) = command(&["checkpoint", "departures", "--wait"]);
     assert!(code == Some(0) && text.contains("published version 1"), "{code:?} {text}");
     let (_, text) = command(&["batch", "versions", "departures"]);
@@ -159,7 +173,10 @@ fn requests_for_the_other_layers_are_refused_with_the_way_out() {
 #[test]
 fn a_schedule_publishes_checkpoints() {
     let world = World::new(&DEFINITIONS.replace("@every 1h", "@every 1s"));
-    assert_eq!(world.post("/v1/events/flights", r#"{"flight_id": "a", "scheduled_at": "2001-01-01T00:00:00Z"}"#).status, 200);
+    assert_eq!(
+        world.post("/v1/events/flights", r#"{"flight_id": "a", "scheduled_at": "2001-01-01T00:00:00Z"}"#).status,
+        200
+    );
     world.wait_for("a checkpoint", |world| status(world, "departures")["seam"]["version"] == json!(1));
     assert_eq!(status(&world, "departures")["last_success"]["version"], json!(1));
 }

@@ -28,7 +28,8 @@ fn definitions(layers: &str, measure: &str) -> String {
 fn orders(from: i64, to: i64) -> String {
     let line = |i: i64| {
         let country = COUNTRIES[(i % 3) as usize];
-        json!({"id": format!("o{i}"), "at": 978_307_200_000 + i * 60_000, "country": country, "amount": i}).to_string() + "\n"
+        json!({"id": format!("o{i}"), "at": 978_307_200_000 + i * 60_000, "country": country, "amount": i}).to_string()
+            + "\n"
     };
     (from..to).map(line).collect()
 }
@@ -73,7 +74,10 @@ fn a_replay_swaps_under_load_without_a_gap() {
     let (code, text) = plan(&world, &changed, &[]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("replay; version 2 stays active until the replay has caught up"), "{text}");
-    assert!(text.contains("replays 3,000 events") && text.contains("; takes about ") && text.contains(" events/s"), "{text}");
+    assert!(
+        text.contains("replays 3,000 events") && text.contains("; takes about ") && text.contains(" events/s"),
+        "{text}"
+    );
 
     let go_on = world.data.path().join("go-on");
     world.set_environment(&[("TRUEUP_HOLD_AT", "commit"), ("TRUEUP_HOLD_UNTIL", &go_on.display().to_string())]);
@@ -81,7 +85,8 @@ fn a_replay_swaps_under_load_without_a_gap() {
     world.redefine(&changed);
     world.start();
     // Orders and queries, while the replay is held just before its commit and after.
-    let (stop, posted, url) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(3_000)), world.url().to_owned());
+    let (stop, posted, url) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(3_000)), world.url().to_owned());
     let load = {
         let (stop, posted) = (Arc::clone(&stop), Arc::clone(&posted));
         std::thread::spawn(move || {
@@ -193,7 +198,12 @@ fn switched_layers_keep_history_both_ways() {
     assert_eq!(totals(&world, "total"), (3_100, sums(3_100).0));
     let answer = world.rows("sales", "");
     let of = |layer: &str| answer["rows"].as_array().expect("rows").iter().filter(|row| row["_layer"] == layer).count();
-    assert!(of("batch") > 100 && of("speed") > 0 && of("merged") == 0, "whole dates stay exact: {} {}", of("batch"), of("speed"));
+    assert!(
+        of("batch") > 100 && of("speed") > 0 && of("merged") == 0,
+        "whole dates stay exact: {} {}",
+        of("batch"),
+        of("speed")
+    );
 
     assert_eq!(world.stop(), Some(0));
     let (code, text) = plan(&world, &definitions("both", "SUM(amount) AS total"), &[]);

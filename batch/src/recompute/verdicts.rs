@@ -77,9 +77,7 @@ impl SpeedVerdicts {
     /// Returns whether the speed layer excludes an event of a batch.
     pub fn exclude(&self, batch: &EventBatch, row: usize) -> bool {
         match self.window {
-            Window::Session { .. } => {
-                self.late_of_sessions.contains(&(batch.partitions[row], batch.offsets[row]))
-            }
+            Window::Session { .. } => self.late_of_sessions.contains(&(batch.partitions[row], batch.offsets[row])),
             window => batch.watermarks[row].is_some_and(|watermark| {
                 window.is_late(Micros(batch.times[row]), Micros(watermark), self.allowed_lateness)
             }),

@@ -36,8 +36,8 @@ use crate::blocking::blocking;
 use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
-use crate::plan::{ArchiveFile, Plan};
 use crate::plan::planner::{PlanInput, plan};
+use crate::plan::{ArchiveFile, Plan};
 use crate::recompute::budget::Budget;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::ArchiveQuery;
@@ -333,12 +333,7 @@ impl Attempt<'_> {
     }
 
     /// Returns the view over the archive, without the events that belong to frozen sessions.
-    async fn archive_query(
-        &self,
-        cut: &RunCut,
-        plan: &Plan,
-        source: &RowSource,
-    ) -> Result<ArchiveQuery, RunFailure> {
+    async fn archive_query(&self, cut: &RunCut, plan: &Plan, source: &RowSource) -> Result<ArchiveQuery, RunFailure> {
         let view = Arc::clone(&self.job.view);
         let frozen = FrozenSessions::of(&self.executor.reader, &view, &plan.keep, plan.horizon).await?;
         let archive = ArchiveSource { table: cut.table.clone(), stream: Arc::clone(&self.job.stream) };

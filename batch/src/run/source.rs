@@ -80,7 +80,9 @@ fn gap(attempt: &Attempt<'_>, cut: &RunCut, generations: &[Generation]) -> Optio
     let covered = active.version.as_ref().map_or(Ledger::EMPTY, |version| version.ledger);
     let since: Ledger = generations.iter().map(|g| g.folded + g.late + g.failed).sum();
     match () {
-        () if !is_complete(generations, &active.seam, &cut.cut) => Some("the log no longer has all events since the seam"),
+        () if !is_complete(generations, &active.seam, &cut.cut) => {
+            Some("the log no longer has all events since the seam")
+        }
         () if generations.iter().any(|generation| generation.released.is_some()) => {
             Some("the speed layer has released panes")
         }

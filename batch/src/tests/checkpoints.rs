@@ -253,7 +253,8 @@ async fn a_long_checkpointed_late_event_is_named_when_batch_includes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_definition_replays_while_the_old_one_answers_and_is_compared() {
-    let other = HOURLY.replace("COUNT(*) AS flights", "COUNT(*) FILTER (WHERE delay IS NULL) AS flights, MAX(fare) AS top");
+    let other =
+        HOURLY.replace("COUNT(*) AS flights", "COUNT(*) FILTER (WHERE delay IS NULL) AS flights, MAX(fare) AS top");
     for step in [None].into_iter().chain(Step::ALL.iter().copied().map(Some)) {
         let world = World::new(settings());
         let (old, new) = (speed(HOURLY), speed(&other));
@@ -283,4 +284,18 @@ async fn a_changed_definition_replays_while_the_old_one_answers_and_is_compared(
             assert!(compared.definition.is_some_and(|change| change.changes.len() == 2));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_that_lack_events_are_replaced_by_a_replay() {
+    let world = World::new(settings());
+    let view = speed(HOURLY);
+    world.append(0, [event("a", 1, "ATL"), event("b", 30, "ATL")]);
+    world.run(&view, false).await.expect("publishes");
+    world.append(0, [event("c", 31, "ATL"), event("late", 1, "ATL")]);
+    world.append(1, [event("d", 31, "ORD")]);
+    *world.log.folds_nothing.lock() = true;
+    world.run(&view, false).await.expect("publishes");
+    assert!(version(&world, &view).full, "replayed");
+    check(&world, &view, "replayed").await;
 }

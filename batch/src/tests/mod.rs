@@ -6,6 +6,7 @@ mod checkpoints;
 mod clocks;
 mod compaction;
 mod dropped_dates;
+mod log_rows;
 mod runs;
 mod service;
 mod trouble;

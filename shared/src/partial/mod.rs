@@ -17,6 +17,7 @@ pub mod bucket;
 pub mod codec;
 pub mod finish;
 pub mod keys;
+pub mod layers;
 pub mod merge;
 pub mod query_budget;
 mod rows;

@@ -8,36 +8,21 @@ use sqlparser::tokenizer::Span;
 use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
-use super::options::{SqlOption, parse_options};
 use super::scope::{Clause, Scope, is_window_column};
 use super::select::{Select, SelectItem, parse_select};
 use super::source::Source;
 use super::suggest::did_you_mean;
+use super::view_options::{ViewOptions, has_dates, view_options};
 use super::window::{WindowCall, parse_window};
-use crate::calendar::{UnknownZone, Zone};
+use crate::calendar::Zone;
 use crate::column_name::{is_reserved, reserved_names, same};
 use crate::explain::sketch;
 use crate::ids::ViewName;
-use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
-use crate::retention::Retention;
 use crate::scalar::Scalar;
-use crate::schedule::Schedule;
 use crate::stream::Stream;
-use crate::time::{MICROS_PER_DAY, Micros};
 use crate::types::DataType;
-use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View, ViewLayers};
+use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
 use crate::window::Window;
-
-const OPTIONS: &[&str] = &[
-    "schedule",
-    "schedule_time_zone",
-    "time_zone",
-    "max_drift",
-    "versions_kept",
-    "retention",
-    "layers",
-    "checkpoint_schedule",
-];
 
 /// Why a view could not be defined.
 pub(super) enum ViewError {
@@ -103,121 +88,6 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     view.for_each_expression(&mut |expression| expression.for_each_column(&mut |index| read.push(index)));
     view.reads = read.into_iter().map(|index| (index, stream.columns[index].name.clone())).collect();
     Ok(view)
-}
-
-/// The options of a view.
-struct ViewOptions {
-    layers: ViewLayers,
-    schedule: Option<String>,
-    checkpoint_schedule: Option<String>,
-    schedule_zone: Option<Zone>,
-    zone: Zone,
-    max_drift: Option<f64>,
-    versions_kept: u32,
-    /// With its place.
-    retention: Option<(Retention, SqlOption)>,
-}
-
-impl Default for ViewOptions {
-    fn default() -> ViewOptions {
-        ViewOptions {
-            layers: ViewLayers::Both,
-            schedule: None,
-            checkpoint_schedule: None,
-            schedule_zone: None,
-            zone: Zone::UTC,
-            max_drift: None,
-            versions_kept: VERSIONS_KEPT,
-            retention: None,
-        }
-    }
-}
-
-fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError> {
-    let source = cursor.source;
-    let mut options = ViewOptions::default();
-    let mut zone_without_schedule = None;
-    for option in parse_options(cursor, OPTIONS)? {
-        match option.name.as_str() {
-            "schedule" => options.schedule = Some(schedule(source, option)?),
-            "checkpoint_schedule" => options.checkpoint_schedule = Some(schedule(source, option)?),
-            "layers" => options.layers = layers(source, &option)?,
-            "max_drift" => {
-                let share = option.value.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
-                let mistake = || format!("`{}` is not a share such as 0.01, which is 1 %", option.value);
-                options.max_drift = Some(share.ok_or_else(|| option.error(source, mistake()))?);
-            }
-            "retention" => options.retention = Some((option.retention(source)?, option)),
-            "versions_kept" => options.versions_kept = versions_kept(source, &option)?,
-            "schedule_time_zone" => {
-                options.schedule_zone = Some(zone_of(source, &option)?);
-                zone_without_schedule = Some(option);
-            }
-            _ => options.zone = zone_of(source, &option)?,
-        }
-    }
-    let has_schedule = options.schedule.is_some() || options.checkpoint_schedule.is_some();
-    match zone_without_schedule.filter(|_| !has_schedule) {
-        Some(option) => Err(option
-            .error(source, "`schedule_time_zone` without a schedule")
-            .help("add schedule = '0 2 * * *', or leave it out")),
-        None => Ok(options),
-    }
-}
-
-fn schedule(source: &Source, option: SqlOption) -> Result<String, SqlError> {
-    Schedule::parse(&option.value).map_err(|mistake| option.error(source, mistake.to_string()))?;
-    Ok(option.value)
-}
-
-fn layers(source: &Source, option: &SqlOption) -> Result<ViewLayers, SqlError> {
-    let known = [ViewLayers::Both, ViewLayers::Speed];
-    known.into_iter().find(|layers| layers.name() == option.value).ok_or_else(|| {
-        let message = format!("`{}` is not `both` or `speed`", option.value);
-        option.error(source, message).help("both: batch runs make the figures exact; speed: there are no batch runs")
-    })
-}
-
-fn zone_of(source: &Source, option: &SqlOption) -> Result<Zone, SqlError> {
-    let unknown = |error: UnknownZone| option.error(source, error.to_string()).maybe_help(zone_meant(&option.value));
-    option.value.parse().map_err(unknown)
-}
-
-/// Checks that the view has window dates, which retention drops, and that those of the trailing window stay.
-fn has_dates(source: &Source, retention: Retention, option: &SqlOption, window: Window) -> Result<Retention, SqlError> {
-    match window {
-        Window::All => {
-            let error = option.error(source, "the view has one window over all time, which cannot be dropped in part");
-            Err(error.help("leave retention out, or add a window to GROUP BY"))
-        }
-        Window::Slide { size, .. }
-            if retention.first_day(Micros(0)).start().0.saturating_add(size) > -MICROS_PER_DAY =>
-        {
-            Err(option.error(source, "retention must be longer than the trailing window by at least a day"))
-        }
-        _ => Ok(retention),
-    }
-}
-
-fn versions_kept(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {
-    match option.value.trim().parse() {
-        Ok(kept) if (1..=VERSIONS_KEPT_MAX).contains(&kept) => Ok(kept),
-        _ => {
-            let message = format!("`{}` is not a number from 1 to {VERSIONS_KEPT_MAX}", option.value);
-            Err(option.error(source, message).help("1 keeps only the version that answers"))
-        }
-    }
-}
-
-/// The time zone that a city alone or a misspelt name may mean.
-fn zone_meant(name: &str) -> Option<String> {
-    let names = || Zone::all().map(Zone::name);
-    let city = name.trim().replace(' ', "_");
-    let of_city = |zone: &&str| zone.rsplit_once('/').is_some_and(|(_, last)| last.eq_ignore_ascii_case(&city));
-    match names().find(of_city) {
-        Some(zone) => Some(format!("did you mean `{zone}`?")),
-        None => did_you_mean(name, names()),
-    }
 }
 
 fn find_stream<'a>(source: &Source, name: &Identifier, catalog: &Catalog<'a>) -> Result<&'a Stream, ViewError> {

@@ -30,6 +30,7 @@ mod source;
 pub mod suggest;
 #[cfg(test)]
 mod tests;
+mod view_options;
 mod window;
 mod window_text;
 

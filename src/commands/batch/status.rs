@@ -99,7 +99,14 @@ fn table(views: &[ViewSchedule], runs: &[Run], now: Micros, width: Option<u16>) 
     runs.iter().for_each(|run| of_view.entry(run.view.as_str()).or_default().push(run));
     let rows = views.iter().map(|view| {
         let runs = of_view.get(view.name.as_str()).map_or(&[][..], Vec::as_slice);
-        vec![view.name.clone(), current(view, runs), next(view, now), success(view, now), durations(runs), failure(view, now)]
+        vec![
+            view.name.clone(),
+            current(view, runs),
+            next(view, now),
+            success(view, now),
+            durations(runs),
+            failure(view, now),
+        ]
     });
     let mut text = draw(&header, rows, width);
     if runs.is_empty() {

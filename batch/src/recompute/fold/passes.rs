@@ -67,9 +67,10 @@ impl Passes<'_> {
         let mut dropped_sessions_end = None;
         while let Some((bucket, mut requested)) = waiting.pop() {
             let (view, layout) = (Arc::clone(&self.query.view), Arc::clone(self.layout));
-            let mut fold = EventFold::new(view, layout, self.query.precision(), self.budget, Some(requested.clone()), bucket)
-                .of_panes(panes.clone())
-                .dropping_before(self.retained_from);
+            let mut fold =
+                EventFold::new(view, layout, self.query.precision(), self.budget, Some(requested.clone()), bucket)
+                    .of_panes(panes.clone())
+                    .dropping_before(self.retained_from);
             for (chunk, removed) in chunks.iter().zip(&removed) {
                 let rows = self.query.without(removed.as_ref());
                 fold.add(self.query, &chunk.files, rows, &watch, &mut |states| {

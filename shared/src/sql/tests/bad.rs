@@ -314,6 +314,11 @@ fn wrong_views_are_explained() {
             "1 keeps only the version that answers",
         ),
         (
+            "CREATE VIEW v WITH (layers = ^'batch') AS SELECT 1",
+            "`batch` is not `both` or `speed`",
+            "both: batch runs make the figures exact; speed: there are no batch runs",
+        ),
+        (
             "CREATE VIEW v WITH (^version_kept = 3) AS SELECT 1",
             "unknown option `version_kept`",
             "did you mean `versions_kept`?",

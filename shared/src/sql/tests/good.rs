@@ -12,7 +12,7 @@ use crate::sql::{parse_predicate, print};
 use crate::stream::{Column, UnknownFields};
 use crate::time::{MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
-use crate::view::{AggregateFunction, OutputColumn, View};
+use crate::view::{AggregateFunction, OutputColumn, View, ViewLayers};
 use crate::window::{Grid, Window};
 
 const HOUR: i64 = 3600 * MICROS_PER_SECOND;
@@ -152,6 +152,17 @@ fn the_number_of_kept_versions_is_not_part_of_the_definition() {
     let kept = view(&format!("CREATE VIEW v WITH (versions_kept = 30, retention = '1 year 2 weeks') {body}"));
     assert_eq!((kept.versions_kept, kept.retention), (30, Some(crate::retention::Retention { months: 12, days: 14 })));
     assert_eq!(plain.definition_hash(), kept.definition_hash());
+}
+
+#[test]
+fn the_layers_of_a_view_choose_its_schedule_and_are_not_part_of_the_definition() {
+    let view = |options: &str| view(&format!("CREATE VIEW v {options} AS SELECT COUNT(*) AS n FROM flights"));
+    let (plain, both) =
+        (view(""), view("WITH (layers = 'both', schedule = '@hourly', checkpoint_schedule = '@daily')"));
+    let speed = view("WITH (layers = 'speed', schedule = '@hourly', checkpoint_schedule = '@daily')");
+    assert_eq!((plain.layers, plain.version_schedule()), (ViewLayers::Both, None));
+    assert_eq!((both.version_schedule(), speed.version_schedule()), (Some("@hourly"), Some("@daily")));
+    assert_eq!((plain.definition_hash(), both.definition_hash()), (both.definition_hash(), speed.definition_hash()));
 }
 
 #[test]
