@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::events::{STREAM, bids};
 use crate::server::{Server, quantile};
 
-const EVENTS: u64 = 2_000_000;
+const EVENTS: u64 = 1_000_000;
 const PARTS: u64 = 8;
 const BODY_EVENTS: u64 = 25_000;
 const ROUNDS: usize = 3;
