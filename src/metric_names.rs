@@ -122,6 +122,13 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     ),
     (Kind::Gauge, Unit::Count, "trueup_state_rows", "groups that the speed layer holds for a view"),
     (Kind::Gauge, Unit::Bytes, "trueup_state_bytes", "memory that the speed layer holds for a view"),
+    (Kind::Gauge, Unit::Bytes, "trueup_memory_allocated_bytes", "memory that the process uses"),
+    (
+        Kind::Gauge,
+        Unit::Bytes,
+        "trueup_memory_resident_bytes",
+        "memory that the allocator holds: what the process uses, and what it freed and will use again",
+    ),
     (Kind::Gauge, Unit::Count, "trueup_batch_version", "active batch version of a view"),
     (
         Kind::Gauge,

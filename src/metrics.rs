@@ -15,6 +15,7 @@ use shared::time::MICROS_PER_SECOND;
 use shared::vital::Vitals;
 use speed::mailbox::ViewStatus;
 use speed::service::Speed;
+use tikv_jemalloc_ctl::{epoch, stats};
 
 use crate::metric_names;
 
@@ -68,6 +69,7 @@ impl MetricsRenderer {
         self.set_stream_metrics();
         self.set_version_metrics();
         self.set_state_metrics();
+        set_memory_metrics();
         self.recorder.render()
     }
 
@@ -128,6 +130,22 @@ impl MetricsRenderer {
                 gauge!("trueup_state_rows", &labels).set(rows as f64);
                 gauge!("trueup_state_bytes", &labels).set(bytes as f64);
             }
+        }
+    }
+}
+
+/// Sets what the allocator says of the memory of this process.
+fn set_memory_metrics() {
+    // The statistics are those of the last advance.
+    if epoch::advance().is_err() {
+        return;
+    }
+    for (name, bytes) in [
+        ("trueup_memory_allocated_bytes", stats::allocated::read()),
+        ("trueup_memory_resident_bytes", stats::resident::read()),
+    ] {
+        if let Ok(bytes) = bytes {
+            gauge!(name).set(bytes as f64);
         }
     }
 }
