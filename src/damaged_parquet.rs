@@ -1,9 +1,14 @@
-//! Reads Parquet files that may be damaged: the library panics on some of them, which becomes an error here.
+//! Reads Parquet files that may be damaged: the library panics on some of them, which becomes an error here, and would allocate
+//! whatever memory others claim to need, which is checked before.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use lake::{PageBounds, check_pages};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 
 /// Calls the library. A panic becomes [`ParquetError::General`].
@@ -13,6 +18,26 @@ pub fn caught<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Pa
         let reason = text.unwrap_or("no reason given");
         Err(ParquetError::General(format!("the file is damaged: {reason}")))
     })
+}
+
+/// Opens a file, and checks its footer.
+pub fn open(file: File, options: ArrowReaderOptions) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+    caught(|| {
+        let footer = lake::read_footer(&file, file.metadata()?.len())?;
+        let metadata = ArrowReaderMetadata::try_new(footer.into(), options)?;
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
+    })
+}
+
+/// Checks the pages of the columns that `is_read` selects by name, in a second handle of the file.
+pub fn check_columns(
+    file: &File,
+    builder: &ParquetRecordBatchReaderBuilder<File>,
+    is_read: impl Fn(&str) -> bool,
+) -> Result<(), ParquetError> {
+    let root = |parts: &[String]| parts.first().is_some_and(|root| is_read(root));
+    let check = || check_pages(file, builder.metadata(), PageBounds::IMPORT, |chunk| root(chunk.column_path().parts()));
+    caught(|| Ok(check()?))
 }
 
 /// Returns the next rows of a file; `None`: there are no more.

@@ -11,9 +11,9 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use intake::decode::json_lines;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 
-use crate::damaged_parquet::{caught, next_rows};
+use crate::damaged_parquet::{caught, check_columns, next_rows, open};
 use crate::line_batch::{BatchFormat, LineBatch};
 
 /// Rows read at a time; they take well under the bytes of a batch.
@@ -28,7 +28,9 @@ pub fn read(
     bar: &ProgressBar,
     each: &mut dyn FnMut(LineBatch) -> bool,
 ) -> anyhow::Result<()> {
-    let builder = caught(|| ParquetRecordBatchReaderBuilder::try_new(file)).context("not a readable Parquet file")?;
+    let pages = file.try_clone()?;
+    let builder = open(file, ArrowReaderOptions::new()).context("not a readable Parquet file")?;
+    check_columns(&pages, &builder, |_| true)?;
     let rows_all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0).max(1);
     let schema = builder.schema().clone();
     let format = if has_nested(&schema) { BatchFormat::Lines } else { BatchFormat::Arrow };

@@ -368,6 +368,11 @@ pub const STORE_REQUEST_TIMEOUT_MS: u64 = 30_000;
 pub const STORE_RETRY_MS: u64 = 20_000;
 /// Most attempts after the first within that time.
 pub const STORE_RETRIES_MAX: usize = 8;
+/// Largest page of a Parquet file in a table or an import, in bytes once it is decompressed. Writers make pages of about a megabyte; a
+/// file with a larger one is refused.
+pub const PARQUET_PAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Local files of a table whose checked pages are remembered. With more of them, old ones are checked again when they are read.
+pub const CHECKED_FILES_MAX: usize = 10_000;
 /// Size of the parts in which large objects are sent to a remote store, in bytes. Smaller objects are sent whole.
 pub const STORE_PART_BYTES: usize = 16 * 1024 * 1024;
 /// Parts of one object sent at the same time.

@@ -111,13 +111,14 @@ impl Reference {
     }
 }
 
-/// Whether columns have an encoding for which the `parquet` crate allocates as much memory as a page asks for.
+/// Whether columns have an encoding for which the `parquet` crate allocates as much memory as a page asks for: then the crate
+/// cannot be the reference. The product refuses such pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TextDeltas {
     None,
-    /// The footer says so: the product refuses the file.
+    /// The footer says so.
     Declared,
-    /// The pages alone do: the reader of the crate notices it after it has allocated, and the process aborts.
+    /// The pages alone do.
     Hidden,
 }
 
@@ -223,9 +224,6 @@ impl Readers {
     fn check(&self, input: &[u8]) -> String {
         let bytes = Bytes::copy_from_slice(input);
         let deltas = TextDeltas::in_file(&bytes);
-        if deltas == TextDeltas::Hidden {
-            return "hidden text deltas".to_owned();
-        }
         let reference = Reference::of(&bytes, deltas);
         let expected = reference.batches.as_deref();
         let rows = expected.map(|batches| batches.iter().map(RecordBatch::num_rows).sum::<usize>());

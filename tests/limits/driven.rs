@@ -250,6 +250,11 @@ pub const DRIVEN: &[Driven] = &[
     ("STORE_RETRIES_MAX", "tests/object_store.rs", "queries_and_ingest_survive_an_outage_of_the_store"),
     ("STORE_PART_BYTES", "shared/lake/src/verified_put/tests.rs", "large_objects_go_in_parts_and_arrive_whole"),
     ("STORE_PARTS_AT_ONCE", "shared/lake/src/verified_put/tests.rs", "large_objects_go_in_parts_and_arrive_whole"),
+    (
+        "PARQUET_PAGE_BYTES_MAX",
+        "shared/lake/src/pages.rs",
+        "a_page_that_would_take_more_memory_than_a_page_may_is_refused",
+    ),
     ("SPOOL_BYTES", "shared/lake/src/spool/tests.rs", "a_file_beyond_the_limit_is_refused_and_leaves_nothing"),
     ("SPOOL_GAP_BYTES", "shared/lake/src/spool/tests.rs", RANGES),
     ("SPOOL_PIECE_BYTES", "shared/lake/src/spool/tests.rs", RANGES),
@@ -266,6 +271,7 @@ pub const NOT_DRIVEN: &[(&str, &str)] = &[
         "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
     ),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
+    ("CHECKED_FILES_MAX", "a cache: beyond it files are checked again"),
     ("RETRY_AFTER_SECONDS", ADVICE),
     (
         "SPEED_BACKLOG_BYTES_MAX",

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
-use lake::{Lake, Leases, TablePath, check_footer, check_footer_lists};
+use lake::{Lake, Leases, PageBounds, TablePath, check_footer, check_footer_lists, check_pages};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use shared::handoff::HandoffError;
 use shared::partial::block::Part;
 use shared::partial::codec::{CodecError, PartDecoder, WINDOW_END, WINDOW_START, state_fields};
@@ -155,7 +157,7 @@ async fn load(
     let work = move || {
         let size = bytes.len() as u64;
         check_footer_lists(&bytes)?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
         check_footer(builder.metadata(), size)?;
         // Before they are read: a query has reserved memory for the rows that its version notes.
         let found = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(u64::MAX);
@@ -171,6 +173,10 @@ async fn load(
         let needed: HashSet<&str> = needed.collect();
         let fields = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
         let roots = fields.filter(|(_, field)| needed.contains(field.name())).map(|(root, _)| root);
+        let is_read = |chunk: &ColumnChunkMetaData| {
+            chunk.column_path().parts().first().is_some_and(|root| needed.contains(root.as_str()))
+        };
+        check_pages(&bytes, builder.metadata(), PageBounds::TABLE, is_read).map_err(ParquetError::from)?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let layout = Arc::new(KeyLayout::new(view.dimensions.iter().map(|d| d.expression.data_type).collect())?);
         let mut decoder = PartDecoder::new(&view, &layout);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::ChunkReader;
@@ -91,10 +90,6 @@ pub fn read_footer(file: &impl ChunkReader, size: u64) -> Result<ParquetMetaData
     checked(ParquetMetaDataReader::new().parse_and_finish(file)?, size)
 }
 
-/// Encodings of texts whose readers allocate memory for as many values as a page claims to have, before they read one: a
-/// damaged page would end the process. No program of this product writes them.
-const REFUSED_ENCODINGS: [Encoding; 2] = [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY];
-
 /// Checks a footer before it is relied on: another program may have written it, or it is damaged. Columns lie within the
 /// file, of `size` bytes, and row groups add up to the rows of the file.
 pub fn check_footer(footer: &ParquetMetaData, size: u64) -> Result<(), ParquetError> {
@@ -107,13 +102,6 @@ pub fn check_footer(footer: &ParquetMetaData, size: u64) -> Result<(), ParquetEr
         }
         if group.columns().iter().any(|chunk| range_in(chunk, size).is_none()) {
             return wrong("a column lies outside the file");
-        }
-        let mut encodings = group.columns().iter().flat_map(ColumnChunkMetaData::encodings);
-        if let Some(encoding) = encodings.find(|encoding| REFUSED_ENCODINGS.contains(encoding)) {
-            let reason = format!(
-                "another program wrote it with the encoding {encoding}, which trueup does not read; write it without it"
-            );
-            return Err(ParquetError::General(reason));
         }
     }
     if rows != footer.file_metadata().num_rows() {
@@ -138,9 +126,7 @@ fn range_in(chunk: &ColumnChunkMetaData, size: u64) -> Option<std::ops::Range<u6
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Int64Array, RecordBatch, StringArray};
-    use parquet::arrow::ArrowWriter;
-    use parquet::file::properties::WriterProperties;
+    use arrow::array::{Int64Array, RecordBatch};
 
     use super::*;
     use crate::encode::encode;
@@ -174,21 +160,5 @@ mod tests {
         let size = bytes.len() as u64;
         let error = read_footer(&bytes::Bytes::from(bytes), size).expect_err("refused").to_string();
         assert!(error.contains("the footer is wrong"), "{error}");
-    }
-
-    #[test]
-    fn encodings_whose_readers_trust_the_length_of_a_page_are_refused() {
-        let texts = StringArray::from_iter_values(["aaa", "aab"]);
-        let rows = RecordBatch::try_from_iter([("s", Arc::new(texts) as _)]).expect("rows");
-        for encoding in REFUSED_ENCODINGS {
-            let properties = WriterProperties::builder().set_dictionary_enabled(false).set_encoding(encoding).build();
-            let mut bytes = Vec::new();
-            let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).expect("memory");
-            writer.write(&rows).and_then(|()| writer.close()).expect("memory");
-            let (size, bytes) = (bytes.len() as u64, bytes::Bytes::from(bytes));
-            let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).expect("a footer");
-            let error = check_footer(&footer, size).expect_err("refused").to_string();
-            assert!(error.contains(&encoding.to_string()), "{error}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! [`durable`] makes local writes survive a power cut. [`remote`] opens object stores, [`check`] tests them, and
 //! [`verified_put`] finds the outcome of a write. [`table`] is one Delta table, [`snapshot`] its content, [`commit`]
 //! changes it; [`data_file`] and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several
-//! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] checks footers and reads the sizes of columns.
+//! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] checks footers and reads the sizes of columns, [`pages`] checks pages, and [`checked_files`] remembers which.
 //! [`readable`] refuses what another program wrote and this one would read wrongly.
 //! [`leases`] keep files in use, and [`vacuum`] deletes the others. [`fail_points`] lists where tests inject faults.
 
@@ -12,6 +12,7 @@
 
 pub mod archive_tags;
 mod check;
+mod checked_files;
 pub mod commit;
 mod data_file;
 mod delete;
@@ -26,6 +27,7 @@ pub mod leases;
 mod log_keys;
 mod lost;
 pub mod owner;
+mod pages;
 mod readable;
 mod remote;
 mod rewrite;
@@ -59,6 +61,7 @@ pub use leases::{Leases, VersionLease};
 pub use log_keys::OWNER_TXN;
 pub use lost::{LostEvents, LostPart};
 pub use owner::{Heartbeat, OwnerClaim};
+pub use pages::{PageBounds, PageError, check_pages};
 pub use remote::StorePatience;
 pub use schema::SchemaChange;
 pub use shared::data_file::DataFile;

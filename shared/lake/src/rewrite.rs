@@ -10,10 +10,11 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 
 use super::encode::Encoder;
 use super::footer::{check_footer, check_footer_lists};
-use super::{DataFile, LakeError, Table};
+use super::{DataFile, LakeError, PageBounds, Table, check_pages};
 
 /// Rows decoded at once; as many as are sampled for repeated values.
 const READ_ROWS: usize = 32 * 1024;
@@ -67,8 +68,9 @@ enum AppendOutcome {
 fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<AppendOutcome, LakeError> {
     let size = bytes.len() as u64;
     check_footer_lists(&bytes)?;
-    let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let file = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
     check_footer(file.metadata(), size)?;
+    check_pages(&bytes, file.metadata(), PageBounds::TABLE, |_| true).map_err(ParquetError::from)?;
     let others: Vec<Field> = file
         .schema()
         .fields()

@@ -22,8 +22,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::Semaphore;
 
+use super::checked_files::{CheckedFiles, start_of};
 use super::footer::{check_footer_lists, checked, read_footer};
-use super::{DataFile, LakeError, Table};
+use super::table::FileAccess;
+use super::{DataFile, LakeError, PageBounds, Table, check_pages};
 use shared::limits::{SPOOL_FOOTER_BYTES, SPOOL_GAP_BYTES, SPOOL_PIECE_BYTES, SPOOL_REQUESTS};
 
 /// The folder on this machine for parts of files of a remote lake. Clones share it.
@@ -103,7 +105,7 @@ struct SpooledFile {
     size: u64,
     /// Bytes on this machine.
     bytes: AtomicU64,
-    footer: OnceLock<ParquetMetaData>,
+    footer: OnceLock<Arc<ParquetMetaData>>,
     /// Starts of the column chunks that are present.
     chunks: tokio::sync::Mutex<HashSet<u64>>,
 }
@@ -135,7 +137,7 @@ impl SpooledFile {
         let source = RemoteFile { store, location, read, requests: &self.folder.requests };
         if self.footer.get().is_none() {
             let footer = self.bring_footer(&source).await?;
-            self.footer.get_or_init(|| footer);
+            self.footer.get_or_init(|| Arc::new(footer));
         }
         let footer = self.footer.get().expect("it was just brought");
         let missing: Vec<Range<u64>> =
@@ -149,8 +151,22 @@ impl SpooledFile {
             });
             stream::iter(bring).buffer_unordered(SPOOL_REQUESTS).try_collect::<()>().await?;
         }
-        chunks.extend(missing.iter().map(|chunk| chunk.start));
+        let starts: HashSet<u64> = missing.iter().map(|chunk| chunk.start).collect();
+        self.check_pages(Arc::clone(footer), starts.clone()).await?;
+        chunks.extend(starts);
         Ok(())
+    }
+
+    /// Checks the pages of the columns that begin at `starts`.
+    async fn check_pages(&self, footer: Arc<ParquetMetaData>, starts: HashSet<u64>) -> Result<(), LakeError> {
+        let path = self.path.clone();
+        let check = move || {
+            let file =
+                File::open(&path).map_err(|source| LakeError::Spool { path: path.display().to_string(), source })?;
+            let is_new = |chunk: &ColumnChunkMetaData| starts.contains(&start_of(chunk));
+            Ok(check_pages(&file, &footer, PageBounds::TABLE, is_new).map_err(ParquetError::from)?)
+        };
+        tokio::task::spawn_blocking(check).await?
     }
 
     /// Loads the end of the file; a small file is loaded as a whole.
@@ -217,16 +233,17 @@ impl RemoteFile<'_> {
 
 /// Returns the byte ranges of the named columns' chunks, in order.
 fn chunks_of<'a>(footer: &'a ParquetMetaData, columns: &'a [String]) -> impl Iterator<Item = Range<u64>> + 'a {
-    let is_wanted = |chunk: &&ColumnChunkMetaData| {
-        let root = chunk.column_path().parts().first();
-        root.is_some_and(|root| columns.contains(root))
-    };
     footer.row_groups().iter().flat_map(move |group| {
-        group.columns().iter().filter(is_wanted).map(|chunk| {
+        group.columns().iter().filter(|chunk| is_of(chunk, columns)).map(|chunk| {
             let (start, length) = chunk.byte_range();
             start..start + length
         })
     })
+}
+
+/// Returns whether a chunk is one of the named columns.
+fn is_of(chunk: &ColumnChunkMetaData, columns: &[String]) -> bool {
+    chunk.column_path().parts().first().is_some_and(|root| columns.contains(root))
 }
 
 /// Returns the ranges to request: ranges with small gaps become one, large ones several.
@@ -282,8 +299,11 @@ impl Table {
         columns: &[String],
         read: &AtomicU64,
     ) -> Result<LocalFiles, LakeError> {
-        let Some(remote) = self.remote_spool() else { return self.hold_local(files, columns, read) };
-        let spool = remote?;
+        let spool = match self.access() {
+            FileAccess::InPlace(checked) => return self.hold_local(files, columns, read, checked),
+            FileAccess::Spooled(spool) => spool,
+            FileAccess::NoSpool => return Err(LakeError::NoSpool { table: self.name() }),
+        };
         let store = self.store();
         // Boxed one by one: the compiler does not see that a closure over references gives futures that are `Send`.
         let mut bring: Vec<BoxFuture<'_, Result<_, LakeError>>> = Vec::with_capacity(files.len());
@@ -312,23 +332,33 @@ impl Table {
         columns: &[String],
         read: &AtomicU64,
     ) -> Option<Result<LocalFiles, LakeError>> {
-        self.remote_spool().is_none().then(|| self.hold_local(files, columns, read))
+        match self.access() {
+            FileAccess::InPlace(checked) => Some(self.hold_local(files, columns, read, checked)),
+            FileAccess::Spooled(_) | FileAccess::NoSpool => None,
+        }
     }
 
     /// Returns whether all of `files` would fit into the spool as well. Files of a local lake are not loaded, so there
     /// is nothing to prefetch.
     pub fn has_room_for(&self, files: &[DataFile]) -> bool {
         let bytes = files.iter().map(|file| u64::try_from(file.size_bytes).unwrap_or(0)).sum();
-        self.remote_spool().is_some_and(|spool| spool.is_ok_and(|spool| spool.has_room(bytes)))
+        matches!(self.access(), FileAccess::Spooled(spool) if spool.has_room(bytes))
     }
 
-    fn hold_local(&self, files: &[DataFile], columns: &[String], read: &AtomicU64) -> Result<LocalFiles, LakeError> {
+    fn hold_local(
+        &self,
+        files: &[DataFile],
+        columns: &[String],
+        read: &AtomicU64,
+        checked: &CheckedFiles,
+    ) -> Result<LocalFiles, LakeError> {
         let mut held = LocalFiles::default();
         for file in files {
             let path = self.url_of(file);
             // A file that is not there is reported by its reader.
             if let Ok(opened) = File::open(&path) {
-                let footer = local_footer(&opened).map_err(|error| self.file_error(&file.path, error))?;
+                let footer = checked_footer(&opened, checked, columns);
+                let footer = footer.map_err(|error| self.file_error(&file.path, error))?;
                 let bytes = chunks_of(&footer, columns).map(|chunk| chunk.end - chunk.start);
                 read.fetch_add(bytes.fold(0, u64::saturating_add), Ordering::Relaxed);
                 held.rows.insert(file.path.clone(), footer.file_metadata().num_rows());
@@ -339,8 +369,11 @@ impl Table {
     }
 }
 
-fn local_footer(file: &File) -> Result<ParquetMetaData, ParquetError> {
-    read_footer(file, file.metadata()?.len())
+/// Reads the footer, and checks it and the pages of the named columns.
+fn checked_footer(file: &File, checked: &CheckedFiles, columns: &[String]) -> Result<ParquetMetaData, ParquetError> {
+    let footer = read_footer(file, file.metadata()?.len())?;
+    checked.check(file, &footer, |chunk| is_of(chunk, columns))?;
+    Ok(footer)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
+use super::checked_files::CheckedFiles;
 use super::delete::delete;
 use super::durable::DurableStore;
 use super::encode::{Encoded, encode};
@@ -60,9 +61,9 @@ pub(super) struct Inner {
 }
 
 /// How readers that need a path get at the files of the table.
-enum FileAccess {
+pub(super) enum FileAccess {
     /// The lake is local: files have paths.
-    InPlace,
+    InPlace(CheckedFiles),
     /// The lake is remote: files are copied to this machine.
     Spooled(Spool),
     /// The lake is remote, and there is nowhere to copy files to.
@@ -74,6 +75,8 @@ pub(super) struct TableState {
     /// The table's path in the lake, for errors.
     table: String,
     pub(super) delta: DeltaTable,
+    /// The version up to which the state was loaded from the log's newest checkpoint; it followed the log from there.
+    pub(super) loaded: i64,
     snapshot: Option<Arc<TableSnapshot>>,
     /// Transaction versions looked up or committed since the state last followed a commit of another writer.
     pub(super) txns: HashMap<String, Option<i64>>,
@@ -141,10 +144,12 @@ impl Table {
 
     fn of(lake: &Lake, path: &TablePath, partition_column: String, delta: DeltaTable) -> Table {
         let log_store = delta.log_store();
-        let state = Mutex::new(TableState { table: path.to_string(), delta, snapshot: None, txns: HashMap::new() });
+        let mut state = TableState { table: path.to_string(), delta, loaded: 0, snapshot: None, txns: HashMap::new() };
+        state.loaded = state.version();
+        let state = Mutex::new(state);
         let uri = lake.uri(&path.to_string());
         let access = match (lake.is_remote(), &lake.spool) {
-            (false, _) => FileAccess::InPlace,
+            (false, _) => FileAccess::InPlace(CheckedFiles::new()),
             (true, Some(spool)) => FileAccess::Spooled(spool.clone()),
             (true, None) => FileAccess::NoSpool,
         };
@@ -391,13 +396,9 @@ impl Table {
         TableSnapshot::of(delta, &self.name(), self.partition_column())
     }
 
-    /// Returns the spool of a remote lake; `None`: the lake is local.
-    pub(super) fn remote_spool(&self) -> Option<Result<&Spool, LakeError>> {
-        match &self.inner.access {
-            FileAccess::InPlace => None,
-            FileAccess::Spooled(spool) => Some(Ok(spool)),
-            FileAccess::NoSpool => Some(Err(LakeError::NoSpool { table: self.name() })),
-        }
+    /// Returns how readers that need a path get at the files.
+    pub(super) fn access(&self) -> &FileAccess {
+        &self.inner.access
     }
 
     /// Releases files that were written and will not be committed; vacuum deletes them when they are old enough.
@@ -456,6 +457,12 @@ impl fmt::Debug for Table {
 impl TableState {
     /// Follows the log to its end.
     pub(super) async fn refresh(&mut self) -> Result<(), LakeError> {
+        if self.version() / CHECKPOINT_COMMITS > self.loaded / CHECKPOINT_COMMITS {
+            // Following the log keeps the columns of each commit apart, tens of kilobytes for one file; a checkpoint has them
+            // together.
+            self.delta.state = None;
+        }
+        let is_loaded = self.delta.state.is_some();
         let TableState { delta, table, .. } = self;
         let before = delta.version();
         let followed = guarded(table, async { Ok(delta.update_incremental(None).await?) }).await;
@@ -468,6 +475,9 @@ impl TableState {
         }
         if self.delta.version() != before {
             self.txns.clear();
+        }
+        if !is_loaded {
+            self.loaded = self.version();
         }
         checked_version(&self.table, self.delta.version()).map(drop)
     }

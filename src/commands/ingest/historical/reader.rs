@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 use intake::decode::column_cast::{ColumnCast, column_of};
 use intake::history::{FileProgress, HistoryWriter, identity};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use shared::stream::{Column, Stream};
 use tokio::sync::mpsc::Sender;
 
-use crate::damaged_parquet::{caught, next_rows};
+use crate::damaged_parquet::{caught, check_columns, next_rows, open};
 use crate::events_file::EventsFile;
 use crate::line_batch::LineBatch;
 
@@ -133,8 +133,8 @@ impl FilesReader {
         let bytes = file.metadata()?.len();
         // Without the Arrow schema in the file: no dictionaries, and no string views that keep whole pages in memory.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = caught(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options));
-        let builder = builder.context("not a readable Parquet file")?;
+        let pages = file.try_clone()?;
+        let builder = open(file, options).context("not a readable Parquet file")?;
         let all = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         let cast = ColumnCast::new(&self.stream, builder.schema())?;
         if !cast.missing.is_empty() {
@@ -143,6 +143,8 @@ impl FilesReader {
         }
         let root = |column: &Column| column_of(builder.schema(), column);
         let roots: Vec<usize> = self.stream.columns.iter().filter_map(root).collect();
+        let names: HashSet<&str> = roots.iter().map(|root| builder.schema().field(*root).name().as_str()).collect();
+        check_columns(&pages, &builder, |name| names.contains(name))?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let rows_of_chunk = self.chunk_bytes / (16 * self.stream.columns.len().max(1));
         let piece_rows = PIECE_ROWS.min((rows_of_chunk / PIECES_PER_CHUNK).max(64));
