@@ -103,6 +103,7 @@ impl History {
                 partition: Partition(0),
                 from: Offset(from),
                 to: Offset(from + rows),
+                erased: 0,
                 rows,
                 ledger,
                 latest_watermark: Micros::MIN,

@@ -82,6 +82,10 @@ pub enum Command {
     Streams(Streams),
     /// List the alerts of a server: raised, confirmed, withdrawn and corrected ones
     Alerts(Alerts),
+    /// Erase an entity: all of its events, in every layer. It cannot be undone
+    Erase(Erase),
+    /// List the erasures of a server
+    Erasures(Listing),
     /// Compare served figures with the exact ones
     Compare(Compare),
     /// Start and monitor batch runs
@@ -439,6 +443,22 @@ pub struct Alerts {
     pub limit: usize,
     #[command(flatten)]
     pub listing: Listing,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  trueup erase order_events o-1\n  trueup erase order_events o-1 --reference ticket-4711"
+)]
+pub struct Erase {
+    /// Stream of the entity
+    pub stream: StreamName,
+    /// Id of the entity
+    pub id: String,
+    /// A name for the request, kept with the erasure
+    #[arg(long, value_name = "TEXT")]
+    pub reference: Option<String>,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 fn alert_state(text: &str) -> Result<AlertState, String> {

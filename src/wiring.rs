@@ -4,6 +4,7 @@
 //! the log accepts events, and at last the server listens.
 
 mod alerts;
+mod erasure;
 mod layers;
 mod log_age;
 mod settings;
@@ -42,6 +43,7 @@ use crate::openapi;
 
 pub use self::alerts::FOLDER as ALERTS_FOLDER;
 use self::alerts::{DeclaredAlerts, RunningAlerts};
+use self::erasure::{Deletion, Eraser};
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
 use self::storage::{Base, Storage};
@@ -62,6 +64,8 @@ pub struct RunningServer {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     ownership_watch: AbortOnDrop,
+    /// Every step of an erasure can stop anywhere: the next start goes on.
+    erasing: Vec<AbortOnDrop>,
     audit: Option<(Arc<AuditLog>, JoinHandle<()>)>,
     vitals: Vitals,
     /// Longest wait for the layers to stop after a failure.
@@ -78,6 +82,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let Storage { base, ownership, log_starts, lock } = Storage::open(&settings, &definitions, clock).await?;
     let batch_settings = settings.batch(&base.local, ownership.is_succession());
 
+    let deletion = Deletion { age: batch_settings.vacuum_age, every: batch_settings.vacuum_every };
     let vitals = base.vitals.clone();
     let ownership_watch = {
         let (clock, vitals) = (Arc::clone(&base.clock), base.vitals.clone());
@@ -98,12 +103,14 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let alerts = declared.start(&base, &views, &speed, &batch, &settings.webhooks)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch };
+    let eraser = Eraser::new(&layers, (alerts.book(), &views), &base.clock, deletion);
+    let erasing = eraser.start(&vitals).into_iter().map(AbortOnDrop).collect();
 
     let ready = Arc::new(AtomicBool::new(true));
     let submitter = Arc::new(EventSubmitter::new(&layers.intake, &layers.quarantine, &base.clock));
     let audit = AuditLog::start(submitter.as_ref());
     settings.perimeter.trail.audit = audit.as_ref().map(|(log, _)| Arc::clone(log) as _);
-    let routes = routes(&base, (&layers, &alerts), views, recorder, Arc::clone(&ready), submitter, &settings);
+    let routes = routes(&base, (&layers, &alerts, eraser), views, recorder, Arc::clone(&ready), submitter, &settings);
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
     let local_addr = listener.local_addr()?;
@@ -121,6 +128,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         stop,
         server,
         ownership_watch,
+        erasing,
         audit,
         vitals,
         shutdown_wait,
@@ -131,7 +139,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
 /// Builds the routes of all endpoints and pages.
 fn routes(
     base: &Base,
-    (layers, alerts): (&Layers, &RunningAlerts),
+    (layers, alerts, eraser): (&Layers, &RunningAlerts, Eraser),
     views: Arc<Views>,
     recorder: PrometheusHandle,
     ready: Arc<AtomicBool>,
@@ -160,6 +168,7 @@ fn routes(
         streams: status,
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
         alerts: alerts.alerts(),
+        erasures: Arc::new(eraser),
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,
@@ -201,6 +210,7 @@ impl RunningServer {
                 tracing::warn!("the last entries of the audit log were not written");
             }
         }
+        drop(self.erasing);
         let (layers, alerts) = (self.layers, self.alerts);
         let stopping = async {
             alerts.stop().await;

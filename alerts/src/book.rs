@@ -39,6 +39,8 @@ pub enum Entry {
     Delivered { seq: u64 },
     /// The notice of the change `seq` was given up.
     Dead { seq: u64, letter: Box<DeadLetter> },
+    /// There were changes up to `seq`, whose records are erased.
+    Changes { seq: u64 },
 }
 
 /// A record, and what is needed to judge it.
@@ -111,6 +113,7 @@ impl BookState {
                     known.judged = Some(version);
                 }
             }
+            Entry::Changes { seq } => self.last_seq = self.last_seq.max(seq),
             Entry::Record { record, definition, place, target } => self.put(*record, definition, place, target),
             Entry::Delivered { seq } => {
                 self.notices.remove(&seq);
@@ -176,7 +179,8 @@ impl BookState {
             }
         }
         let dead = self.dead.iter().rev().map(|letter| Entry::Dead { seq: 0, letter: Box::new(letter.clone()) });
-        alerts.chain(changes.into_values()).chain(dead).collect()
+        let last = Entry::Changes { seq: self.last_seq };
+        alerts.chain(changes.into_values()).chain(dead).chain([last]).collect()
     }
 
     fn size(&self) -> usize {
@@ -250,6 +254,25 @@ impl Book {
             self.due.send_replace(());
         }
         Ok(())
+    }
+
+    /// Erases the records for which `is_erased` holds, with their notices, from the file too: what is left is written again.
+    /// Returns their number. Blocking.
+    pub fn erase(&self, is_erased: &dyn Fn(&AlertRecord) -> bool) -> io::Result<usize> {
+        let mut file = self.file.lock();
+        let (entries, erased) = {
+            let mut state = self.state.write();
+            let before = state.records.len();
+            state.records.retain(|_, stored| !is_erased(&stored.record));
+            let erased = before - state.records.len();
+            state.notices.retain(|_, notice| !is_erased(&notice.record));
+            state.dead.retain(|letter| !is_erased(&letter.record));
+            let BookState { by_seq, records, .. } = &mut *state;
+            by_seq.retain(|_, id| records.contains_key(id));
+            (state.entries(), erased)
+        };
+        file.replace(&entries)?;
+        Ok(erased)
     }
 
     /// Returns the number of the last change of a record.
@@ -430,6 +453,20 @@ pub(crate) mod tests {
         book.file.lock().replace(&entries).expect("writes");
         drop(book);
         assert_eq!(seen(&Book::open(folder.path()).expect("opens")), expected);
+    }
+
+    #[test]
+    fn an_erased_record_is_in_no_list_and_no_file_and_changes_are_numbered_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let book = Book::open(folder.path()).expect("opens");
+        book.write(vec![record("a", 1, AlertState::Raised), record("bob", 2, AlertState::Raised)]).expect("writes");
+        book.write(vec![record("bob", 3, AlertState::Confirmed)]).expect("writes");
+        assert_eq!(book.erase(&|record| record.key["user"] == "bob").expect("erases"), 1);
+        assert!(!std::fs::read_to_string(folder.path().join("alerts.log")).expect("the file").contains("bob"));
+        drop(book);
+        let book = Book::open(folder.path()).expect("opens");
+        assert_eq!(states(&book), [("a".to_owned(), AlertState::Raised, 1)]);
+        assert_eq!((book.last_seq(), book.notices("webhook:ops", 9).len()), (3, 1));
     }
 
     #[test]

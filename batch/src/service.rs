@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use lake::TablePath;
+use lake::vacuum::oldest_leftover;
+use lake::{LakeError, TablePath};
 use parking_lot::Mutex;
 use shared::compare::Comparison;
 use shared::control::{
     CompactionReport, Run, RunEnds, RunError, RunFilter, RunPage, RunScope, RunState, Runs, VacuumReport,
 };
+use shared::entity::EntityId;
 use shared::handoff::HandoffError;
 use shared::horizon::Horizon;
-use shared::ids::{StreamName, ViewName};
+use shared::ids::{Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::schedule::{Schedule, ScheduleError};
 use shared::time::{MICROS_PER_SECOND, Micros};
@@ -25,6 +27,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::archive::compactor::Compactor;
+use crate::archive::erasure::ErasedFromArchive;
 use crate::deletion_clock::{DeletionClock, LakeEvidence};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
@@ -136,6 +139,54 @@ impl Batch {
     pub fn past(&self) -> TimeTravel {
         let layers = &self.executor.layers;
         TimeTravel::new(&layers.lake, &layers.views, &self.kept)
+    }
+
+    /// Erases the events of entities, each with its partition, from the archive of a stream. The next run of each view
+    /// excludes them from its figures.
+    pub async fn erase(
+        &self,
+        stream: &StreamName,
+        entities: &[(Partition, EntityId)],
+    ) -> Result<ErasedFromArchive, HandoffError> {
+        let erased = self.compactor.erase(stream, entities).await;
+        erased.map_err(|error| HandoffError(format!("stream {stream}: {error}")))
+    }
+
+    /// Deletes files of a stream's archive that have been unused for `older_than`; rewrites nothing.
+    pub async fn vacuum_archive(&self, stream: &StreamName, older_than: Duration) -> Result<(), HandoffError> {
+        let vacuumed = self.compactor.compact(stream, usize::MAX, Some(older_than)).await;
+        vacuumed.map(|_| ()).map_err(|error| HandoffError(format!("stream {stream}: {error}")))
+    }
+
+    /// Removes the rows from all comparisons before the active version of a view: they may be of erased entities.
+    pub async fn forget_compared(&self, view: &ViewName) -> Result<(), HandoffError> {
+        let published = self.executor.layers.views.get(view.as_str());
+        match published.and_then(|published| published.version.clone()) {
+            Some(version) => self.executor.comparisons.forget_rows(view, version.version).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when the oldest file of a stream's archive, its views and their comparisons was written that no version has any
+    /// more; `None`: there is none.
+    pub async fn oldest_leftover(&self, stream: &StreamName) -> Result<Option<Micros>, HandoffError> {
+        let counted = async {
+            let lake = &self.executor.layers.lake;
+            let mut tables = vec![(TablePath::events(stream), None)];
+            for published in self.executor.layers.views.all().iter().filter(|view| view.stream.name == *stream) {
+                let view = &published.view.name;
+                tables.push((TablePath::view(view), self.kept.of(view).await?.from()));
+                tables.push((TablePath::reconciliations(view), None));
+            }
+            let mut oldest: Option<i64> = None;
+            for (path, kept_from) in tables {
+                if let Some(table) = lake.open_table(&path).await? {
+                    oldest = oldest.into_iter().chain(oldest_leftover(&table, kept_from).await?).min();
+                }
+            }
+            Ok::<_, LakeError>(oldest.map(|ms| Micros(ms.saturating_mul(1_000))))
+        };
+        counted.await.map_err(|error| HandoffError(format!("stream {stream}: {error}")))
     }
 
     /// Stops all runs and waits for their tasks. Nothing a stopped run did is visible.

@@ -52,6 +52,10 @@ shared::fail_points! {
         CompactionDelete = "compaction-delete",
         /// Drop the dates that retention no longer keeps.
         RetentionCommit = "retention-commit",
+        /// Write files of an archive without erased events.
+        ErasureWrite = "erase-files",
+        /// Commit the Delta table.
+        ErasureCommit = "erase-commit",
         /// Record the state of a run.
         RunLog = "run-log",
     }

@@ -29,6 +29,14 @@ shared::fail_points! {
         KeysSyncFolder = "keys-sync-folder",
         /// A file is deleted whose keys are in another one, or forgotten.
         KeysDelete = "keys-delete",
+        /// The tombstone of an entity is written.
+        TombstoneWrite = "erase-tombstone",
+        /// It becomes durable.
+        TombstoneSync = "erase-sync",
+        /// A segment without erased events takes the place of the one with them.
+        LogScrub = "erase-segment",
+        /// The tombstones of complete erasures forget the ids.
+        TombstoneComplete = "erase-complete",
         /// A durable group is acknowledged.
         Acknowledge = "acknowledge",
         /// An acknowledged group reaches the readers of the log.

@@ -174,6 +174,7 @@ impl StreamSubmitter {
             total.duplicates += receipt.duplicates;
             total.late += receipt.late;
             total.ahead += receipt.ahead;
+            total.erased += receipt.erased;
             total.last_sequence = total.last_sequence.max(receipt.last_sequence);
             if let (Some(first), Some(end)) = (receipt.first_offset, receipt.end_offset) {
                 total.offsets.insert(partition, (first, end));

@@ -18,6 +18,7 @@ const CAUSES = {
   definition: ["definition", "the definition of the view changed"],
   retention: ["retention", "retention deleted the events"],
   failed: ["failed", "an expression of the view failed for an event in one layer"],
+  erased: ["erased", "events of erased entities"],
   unexplained: ["unexplained", "no known cause; please report it as a bug"],
 };
 
@@ -117,7 +118,7 @@ function showDrift(current, measures, maxDrift) {
 /** Returns the colour of each cause. */
 const causeColours = (colour) => ({
   unexplained: colour.bad, late: colour.series[0], sketch: colour.series[2], duplicate: colour.series[1], historical: colour.series[3],
-  rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6], failed: colour.series[5],
+  rounding: colour.series[7], definition: colour.series[4], retention: colour.series[6], failed: colour.series[5], erased: colour.series[8] ?? colour.series[6],
 });
 
 function showCauses(current) {

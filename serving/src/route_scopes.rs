@@ -40,6 +40,9 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     // Their views are checked by the endpoint, which applies the row filter.
     ("GET", "/v1/entities/{stream}", Authenticated),
     ("GET", "/v1/entities/{stream}/{id}", Authenticated),
+    // It cannot be undone.
+    ("DELETE", "/v1/entities/{stream}/{id}", Admin),
+    ("GET", "/v1/erasures", Admin),
     // Events as they were sent: the scope is one over the stream.
     ("GET", "/v1/entities/{stream}/{id}/events", READ_ALL_ROWS),
     ("GET", "/v1/entities/{stream}/{id}/live", READ_ALL_ROWS),

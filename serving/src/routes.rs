@@ -21,8 +21,8 @@ use crate::http::entity_events::EntitySubscribers;
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
 use crate::http::{
-    Perimeter, alerts, drift, entities, entity_events, health, hosts, live, origins, parameters, roles, rows, runs,
-    streams, views,
+    Perimeter, alerts, drift, entities, entity_events, erasures, health, hosts, live, origins, parameters, roles, rows,
+    runs, streams, views,
 };
 use crate::page::{self, login};
 use crate::push::Feeds;
@@ -74,7 +74,8 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
             get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
         )
         .route("/v1/entities/{stream}", get(entities::list))
-        .route("/v1/entities/{stream}/{id}", get(entities::describe))
+        .route("/v1/entities/{stream}/{id}", get(entities::describe).delete(erasures::erase))
+        .route("/v1/erasures", plain(get(erasures::list)))
         .route("/v1/entities/{stream}/{id}/events", get(entity_events::events))
         .route("/v1/entities/{stream}/{id}/live", get(entity_events::live))
         .route("/livez", get(health::livez))

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use auth::{Access, Action};
 use problem::{Code, Problem};
 use shared::clock::Clock;
-use shared::control::{Alerts, Runs, StreamStatus, Streams};
+use shared::control::{Alerts, Erasures, Runs, StreamStatus, Streams};
 use shared::entity_reader::EntityReader;
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
@@ -27,6 +27,7 @@ pub struct ServingState {
     pub streams: Arc<dyn Streams>,
     pub entities: Arc<dyn EntityReader>,
     pub alerts: Arc<dyn Alerts>,
+    pub erasures: Arc<dyn Erasures>,
     pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.

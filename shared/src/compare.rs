@@ -118,7 +118,7 @@ pub struct MeasureDrift {
     #[serde(with = "crate::double")]
     pub mean_rel_error: f64,
     /// Mean error of served values over all compared rows, as a share: the relative error, or 1 for values without one (not
-    /// served, without an exact value, or not numbers). Changes by another definition, historical events or retention count 0.
+    /// served, without an exact value, or not numbers). Changes by another definition, historical events, retention or erasure count 0.
     #[serde(default, with = "crate::double")]
     pub drift: f64,
     /// Served estimates where nothing else was off (no late events, no duplicates).
@@ -146,6 +146,9 @@ pub struct Causes {
     /// Events for which an expression of the view, or the fold of the speed layer, failed in one layer and not in the other.
     #[serde(default)]
     pub failed: u64,
+    /// Events of erased entities: they are in no figure any more. Rows with this cause are counted, never listed.
+    #[serde(default)]
+    pub erased: u64,
     /// A bug: nothing known explains the difference.
     pub unexplained: u64,
 }
@@ -162,6 +165,7 @@ pub enum Cause {
     Definition,
     Retention,
     Failed,
+    Erased,
     Unexplained,
 }
 
@@ -177,14 +181,26 @@ impl Causes {
             Cause::Definition => self.definition += 1,
             Cause::Retention => self.retention += 1,
             Cause::Failed => self.failed += 1,
+            Cause::Erased => self.erased += 1,
             Cause::Unexplained => self.unexplained += 1,
         }
     }
 
     /// Every cause with its name and count, in the order in which reports list them.
-    pub fn named(self) -> [(&'static str, u64); 9] {
+    pub fn named(self) -> [(&'static str, u64); 10] {
         // No `..`: a new cause does not compile until it is listed here.
-        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, failed, unexplained } = self;
+        let Causes {
+            late,
+            historical,
+            duplicate,
+            sketch,
+            rounding,
+            definition,
+            retention,
+            failed,
+            erased,
+            unexplained,
+        } = self;
         [
             ("late", late),
             ("historical", historical),
@@ -194,6 +210,7 @@ impl Causes {
             ("definition", definition),
             ("retention", retention),
             ("failed", failed),
+            ("erased", erased),
             ("unexplained", unexplained),
         ]
     }
@@ -201,7 +218,18 @@ impl Causes {
 
 impl AddAssign for Causes {
     fn add_assign(&mut self, more: Causes) {
-        let Causes { late, historical, duplicate, sketch, rounding, definition, retention, failed, unexplained } = more;
+        let Causes {
+            late,
+            historical,
+            duplicate,
+            sketch,
+            rounding,
+            definition,
+            retention,
+            failed,
+            erased,
+            unexplained,
+        } = more;
         self.late += late;
         self.historical += historical;
         self.duplicate += duplicate;
@@ -210,6 +238,7 @@ impl AddAssign for Causes {
         self.definition += definition;
         self.retention += retention;
         self.failed += failed;
+        self.erased += erased;
         self.unexplained += unexplained;
     }
 }
@@ -260,6 +289,7 @@ mod tests {
             Cause::Definition,
             Cause::Retention,
             Cause::Failed,
+            Cause::Erased,
             Cause::Unexplained,
         ];
         let mut causes = Causes::default();
@@ -269,7 +299,7 @@ mod tests {
         causes += causes;
         let names = all.map(|cause| serde_json::to_value(cause).expect("a name"));
         assert_eq!(causes.named().map(|(name, _)| serde_json::Value::from(name)), names);
-        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16, 18]);
+        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType as ArrowType, Int32Type, Int64Type};
+use serde::{Deserialize, Serialize};
 
 use crate::stream::Stream;
 use crate::types::DataType;
 
 /// The id of an entity.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum EntityId {
     /// Of a STRING column; never empty.
     Text(String),

@@ -56,8 +56,18 @@ pub trait EntityReader: Send + Sync {
     /// Returns the entity's last sequence, over the durable events; 0 if it has none, or if the stream has no entity.
     fn last_sequence(&self, stream: &StreamName, id: &EntityId) -> u64;
 
-    /// Returns the entity's last sequence as soon as it is beyond `after`; `None` if the log stops first.
+    /// Returns the entity's last sequence as soon as it is beyond `after`; `None` if the log stops, or the entity is erased.
     fn beyond<'a>(&'a self, stream: &'a StreamName, id: &'a EntityId, after: u64) -> BoxFuture<'a, Option<u64>>;
+
+    /// Returns when the entity was erased; `None`: it was not.
+    fn erased_at(&self, _stream: &StreamName, _id: &EntityId) -> Option<Micros> {
+        None
+    }
+
+    /// Returns the erased entities of which figures may still have rows.
+    fn erased_ids(&self, _stream: &StreamName) -> Vec<EntityId> {
+        Vec::new()
+    }
 
     /// Reads events of an entity: all durable ones of the selection when the call starts, and none twice.
     fn events<'a>(

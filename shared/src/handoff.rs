@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
 use futures::future::BoxFuture;
 
 use crate::ids::{Offset, Partition, StreamName, ViewName};
@@ -123,6 +123,12 @@ pub trait LogReplay: Send + Sync {
         to: Offset,
         each: &mut dyn FnMut(LogBatch),
     ) -> Result<(), HandoffError>;
+
+    /// Returns which rows of a partition, with the stream's columns first, are of erased entities: those that were read before
+    /// the erasure are whole, others are blank. `None`: none is.
+    fn erased(&self, _partition: Partition, _rows: &RecordBatch) -> Option<BooleanArray> {
+        None
+    }
 }
 
 /// Cuts a stream's log for a run.

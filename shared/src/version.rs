@@ -80,6 +80,9 @@ pub struct BatchVersion {
     /// Events that are in no row because an expression of the view failed for them: the ledger counts them.
     #[serde(default, skip_serializing_if = "FailedEvents::is_empty")]
     pub failed: FailedEvents,
+    /// Events of erased entities that it excludes, by event date: the ledger counts them, no row does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub erased: BTreeMap<String, u64>,
     /// Files by window date. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
@@ -167,6 +170,11 @@ impl BatchVersion {
             Ok(version) => Ok((version, Some(unreadable))),
             Err(_) => Err(unreadable),
         }
+    }
+
+    /// Returns whether no event has been erased since this version that `newer` excludes.
+    pub fn excludes_all_erased(&self, newer: &BatchVersion) -> bool {
+        newer.erased.iter().all(|(date, events)| self.erased.get(date).is_some_and(|known| known >= events))
     }
 
     /// Returns the events that the run read per second, if it read any.
@@ -280,6 +288,7 @@ mod tests {
                 origin: if count % 2 == 0 { Origin::Speed } else { Origin::Batch },
                 late: count,
                 failed: FailedEvents::default(),
+                erased: BTreeMap::from([("2001-01-01".to_owned(), count)]),
                 files: Vec::new(),
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use shared::evaluate::EvaluateError;
 use shared::evaluate::events::{EvaluatedEvents, EventExpressions, Needed};
@@ -51,6 +51,8 @@ pub struct FoldPlan {
     pub view: Arc<View>,
     pub layout: Arc<KeyLayout>,
     event_time: usize,
+    /// Index of the sequence, which is 0 for erased events; `None` without an entity.
+    sequence: Option<usize>,
     watermark: usize,
     allowed_lateness: i64,
     /// The sessions that are still open; `None` if the windows of the view follow from the clock.
@@ -72,6 +74,7 @@ impl FoldPlan {
         Ok(FoldPlan {
             layout: Arc::new(KeyLayout::new(types)?),
             event_time: stream.event_time,
+            sequence: stream.sequence(),
             watermark: stream.columns.len(),
             allowed_lateness,
             live,
@@ -92,8 +95,10 @@ impl FoldPlan {
         into: &mut Accumulator,
     ) -> Result<FoldVerdicts, FoldError> {
         let mut verdicts = FoldVerdicts::default();
+        let erased = self.erased(rows);
         let expressions = Arc::clone(&self.expressions);
-        expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |events| {
+        expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |mut events| {
+            without_erased(&mut events, erased);
             self.note_failed(rows, &events.failed, (partition, first), &mut verdicts);
             verdicts.late += self.fold_piece(rows, events, (partition, first), keys, into)?;
             Ok(())
@@ -101,6 +106,12 @@ impl FoldPlan {
         let all = Ledger::of_range(partition, first, Offset(first.0 + rows.num_rows() as u64));
         verdicts.folded = all - verdicts.late - verdicts.failed;
         Ok(verdicts)
+    }
+
+    /// The sequences of the rows, if one of them is erased.
+    fn erased<'a>(&self, rows: &'a RecordBatch) -> Option<&'a [i64]> {
+        let sequences = rows.column(self.sequence?).as_primitive::<Int64Type>().values();
+        sequences.contains(&0).then_some(sequences)
     }
 
     /// Folds the events of one piece and returns those that are late.
@@ -169,7 +180,9 @@ impl FoldPlan {
             return Ok(false);
         }
         let expressions = Arc::clone(&self.expressions);
-        expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |events| {
+        let erased = self.erased(rows);
+        expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |mut events| {
+            without_erased(&mut events, erased);
             let EvaluatedEvents { rows: range, mut selected, dimensions, .. } = events;
             let keys = BatchKeys::new(&self.layout, &dimensions)?;
             self.judge(&rows.slice(range.start, range.len()), &keys, &mut selected);
@@ -216,4 +229,12 @@ impl FoldPlan {
         }
         late
     }
+}
+
+/// Removes erased events, those with sequence 0, from the ones that count: the ledger has them, no row does.
+fn without_erased(events: &mut EvaluatedEvents, sequences: Option<&[i64]>) {
+    let Some(sequences) = sequences else { return };
+    let first = events.rows.start;
+    events.selected.retain(|row| sequences[first + *row as usize] != 0);
+    events.failed.retain(|failed| sequences[failed.row] != 0);
 }

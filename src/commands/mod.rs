@@ -7,6 +7,7 @@ mod compact;
 mod compare;
 mod completions;
 mod demo;
+mod erase;
 mod ingest;
 mod key;
 mod listing;
@@ -36,6 +37,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Views(arguments) => views::run(arguments).await,
         Command::Streams(arguments) => streams::run(arguments).await,
         Command::Alerts(arguments) => alerts::run(arguments).await,
+        Command::Erase(arguments) => erase::run(arguments).await,
+        Command::Erasures(arguments) => erase::list(arguments).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Checkpoint(arguments) => batch::checkpoint(arguments).await,

@@ -80,6 +80,7 @@ pub const PARAMETERS: &[(&str, &str, &str)] = &[
     ("before", r#"{"type": "string"}"#, "return only runs older than this run"),
     ("sequence", r#"{"type": "integer", "minimum": 1}"#, "the state after the event with this sequence"),
     ("from_sequence", r#"{"type": "integer", "minimum": 1}"#, "return events from this sequence on"),
+    ("reference", r#"{"type": "string"}"#, "a name for the request, kept with the erasure"),
     ("strict", r#"{"type": "boolean"}"#, "accept either all events or none"),
 ];
 
@@ -431,6 +432,30 @@ pub const ENDPOINTS: &[Endpoint] = &[
         body: None,
         responses: &[json("the measures of each view with a row per entity", "EntityState"), UNCHANGED],
     },
+    Endpoint {
+        path: "/v1/entities/{stream}/{id}",
+        method: "delete",
+        id: "erase_entity",
+        tag: "entities",
+        summary: "Erase an entity: from now on nothing of it can be read, and its events leave all files",
+        parameters: &["reference"],
+        headers: &[],
+        body: None,
+        responses: &[
+            json("the erasure, which is complete", "Erasure"),
+            Response { status: 202, text: "the erasure; files follow", types: JSON, schema: "Erasure" },
+            problem(403, "request from a page of another origin"),
+            problem(429, "too many erasures wait for their figures"),
+        ],
+    },
+    get(
+        "/v1/erasures",
+        "erasures",
+        "entities",
+        "List erasures, newest first; they do not name the entities",
+        &[],
+        &[json("erasures with their states", "ErasureList")],
+    ),
     get(
         "/v1/entities/{stream}/{id}/events",
         "entity_events",

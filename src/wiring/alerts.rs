@@ -41,6 +41,8 @@ pub struct DeclaredAlerts {
 /// The running evaluation.
 pub struct RunningAlerts {
     alerts: Arc<dyn Alerts>,
+    /// `None`: no alert is declared, or was.
+    book: Option<Arc<Book>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -75,7 +77,7 @@ impl DeclaredAlerts {
     ) -> anyhow::Result<RunningAlerts> {
         let (stop, stopped) = watch::channel(false);
         let Some(book) = self.book else {
-            return Ok(RunningAlerts { alerts: Arc::new(NoAlerts::default()), stop, tasks: Vec::new() });
+            return Ok(RunningAlerts { alerts: Arc::new(NoAlerts::default()), book: None, stop, tasks: Vec::new() });
         };
         let layers = LayerHandles {
             views: Arc::clone(views),
@@ -85,7 +87,7 @@ impl DeclaredAlerts {
             runs: Arc::clone(batch) as _,
             clock: Arc::clone(&base.clock),
         };
-        let alerts = Arc::clone(&book) as Arc<dyn Alerts>;
+        let (alerts, kept) = (Arc::clone(&book) as Arc<dyn Alerts>, Some(Arc::clone(&book)));
         let declared = self.rules.values().flat_map(|rules| rules.declared());
         let declared = declared.filter_map(|rule| rule.alert.target.as_ref().map(ToString::to_string));
         let deliveries = targets(webhooks, declared, &book).into_iter().map(|(target, webhook)| {
@@ -97,7 +99,7 @@ impl DeclaredAlerts {
         let evaluator = Evaluator::new(layers, book, self.rules, &self.views, self.changed);
         let evaluator = evaluator.context("cannot write the book of alerts")?;
         tasks.push(base.vitals.spawn_task("alerts", evaluator.run(stopped)));
-        Ok(RunningAlerts { alerts, stop, tasks })
+        Ok(RunningAlerts { alerts, book: kept, stop, tasks })
     }
 }
 
@@ -105,6 +107,11 @@ impl RunningAlerts {
     /// Returns the raised alerts.
     pub fn alerts(&self) -> Arc<dyn Alerts> {
         Arc::clone(&self.alerts)
+    }
+
+    /// Returns the book, if there is one.
+    pub fn book(&self) -> Option<Arc<Book>> {
+        self.book.clone()
     }
 
     /// Stops the evaluation. The next process evaluates the rest.

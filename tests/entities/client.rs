@@ -45,6 +45,12 @@ impl Client {
         Client::send(self.http.get(format!("{}{path}", self.url))).await
     }
 
+    /// DELETE; the status, or `None` without an answer.
+    pub fn try_delete(&self, path: &str) -> Option<u16> {
+        let request = self.http.delete(format!("{}{path}", self.url));
+        runtime().block_on(Client::send(request)).map(|reply| reply.status)
+    }
+
     pub fn get(&self, path: &str) -> Reply {
         runtime().block_on(self.try_get(path)).expect("an answer")
     }

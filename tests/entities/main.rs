@@ -2,6 +2,7 @@
 
 mod appends;
 mod client;
+mod erasures;
 mod histories;
 mod page;
 mod reading;

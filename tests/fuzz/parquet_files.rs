@@ -243,6 +243,7 @@ impl Readers {
             partition: Partition(0),
             from: Offset(0),
             to: Offset(rows as u64),
+            erased: 0,
             rows: rows as u64,
             ledger: Ledger::EMPTY,
             latest_watermark: Micros::MIN,

@@ -190,6 +190,7 @@ impl PartitionModel {
                 duplicates: request.events.len() as u64 - accepted,
                 late: self.late - late,
                 ahead: self.ahead - ahead,
+                erased: 0,
                 first_offset: (accepted > 0).then_some(Offset(first)),
                 end_offset: (accepted > 0).then_some(Offset(first + accepted)),
                 last_sequence: None,

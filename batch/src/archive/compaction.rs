@@ -102,6 +102,7 @@ fn group(date: DatePartition, mut files: Vec<TaggedFile<'_>>, target: Compaction
         from: first.from,
         to: files.iter().map(|(tags, _)| tags.to).max()?,
         rows: files.iter().map(|(tags, _)| tags.rows).sum(),
+        erased: files.iter().map(|(tags, _)| tags.erased).sum(),
         ledger: files.iter().map(|(tags, _)| tags.ledger).sum::<Ledger>(),
         latest_watermark: last.latest_watermark,
     };
@@ -121,6 +122,7 @@ mod tests {
             from: Offset(from),
             to: Offset(to),
             rows: to - from,
+            erased: 0,
             ledger: Ledger::of_range(partition, Offset(from), Offset(to)),
             latest_watermark: Micros(to as i64),
         };

@@ -15,7 +15,7 @@ use shared::published::{PublishedView, Views};
 use shared::stream::Stream;
 use shared::time::{Day, Micros, micros_of};
 use shared::window::Window;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::archive::compaction::{CompactionTarget, FileGroup, groups, oldest_seam};
 use crate::archive::retention::{DatesToDrop, dates_to_drop, first_open};
@@ -68,6 +68,16 @@ impl Compactor {
         self.streams.keys()
     }
 
+    /// Returns a stream, and the right to be the only one that rewrites its archive.
+    pub(super) async fn alone(&self, stream: &StreamName) -> Option<(&Arc<Stream>, MutexGuard<'_, ()>)> {
+        let (stream, alone) = self.streams.get(stream)?;
+        Some((stream, alone.lock().await))
+    }
+
+    pub(super) fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
     /// Compacts the archive of `stream` on schedule until stopped.
     pub async fn watch(self: Arc<Compactor>, stream: StreamName, stopping: Cancel) {
         let CompactionSettings { every, vacuum_every, vacuum_age, files_min, .. } = self.settings;
@@ -103,8 +113,7 @@ impl Compactor {
         files_min: usize,
         older_than: Option<Duration>,
     ) -> Result<Option<CompactionReport>, CompactionError> {
-        let Some((stream, alone)) = self.streams.get(stream) else { return Ok(None) };
-        let _alone = alone.lock().await;
+        let Some((stream, _alone)) = self.alone(stream).await else { return Ok(None) };
         let mut compacted = CompactionReport::nothing(stream.name.clone());
         let Some(table) = self.lake.open_table(&TablePath::events(&stream.name)).await? else {
             return Ok(Some(compacted));

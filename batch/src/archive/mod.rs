@@ -2,5 +2,6 @@
 
 pub mod compaction;
 pub mod compactor;
+pub mod erasure;
 pub mod retention;
 pub mod settings;

@@ -52,7 +52,7 @@ pub fn dates_to_drop(
     to_drop.iter().for_each(|(_, tags, _)| dropped.add(tags));
     Ok(Some(DatesToDrop {
         dates: to_drop.iter().map(|(date, ..)| *date).collect::<BTreeSet<_>>().len() as u64,
-        events: to_drop.iter().map(|(_, tags, _)| tags.rows).sum(),
+        events: to_drop.iter().map(|(_, tags, _)| tags.ledger.events).sum(),
         files: to_drop.into_iter().map(|(_, _, file)| file).collect(),
         dropped,
     }))
@@ -99,6 +99,7 @@ mod tests {
             from: Offset(from),
             to: Offset(to),
             rows: to - from,
+            erased: 0,
             ledger: Ledger::of_range(Partition(0), Offset(from), Offset(to)),
             latest_watermark: Micros::MIN,
         };

@@ -6,7 +6,7 @@
 pub mod planner;
 pub mod sessions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lake::{ArchiveTags, DataFile};
 use shared::date_partition::DatePartition;
@@ -55,6 +55,10 @@ pub struct Plan {
     pub horizon: Horizon,
     /// New events that are in no row, because all their windows are dropped or frozen.
     pub excluded_by_retention: u64,
+    /// Events of erased entities that the new version excludes, by event date.
+    pub erased: BTreeMap<String, u64>,
+    /// Event dates with events that were erased since the active version.
+    pub newly_erased: BTreeSet<DatePartition>,
     /// All events before the cut.
     pub ledger: Ledger,
     /// Rows of the files to read.

@@ -37,6 +37,8 @@ pub struct PlanInput<'a> {
     pub present: &'a [DataFile],
     /// The files with the frozen windows. A version of another definition has none.
     pub frozen: &'a [DataFile],
+    /// The erased events that the active version excludes.
+    pub erased: &'a BTreeMap<String, u64>,
     /// Recompute everything, whatever is new.
     pub everything: bool,
     /// Windows to recompute whether or not anything is new.
@@ -79,11 +81,14 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     }
     let files = before_cut(input)?;
     let ledger = checked_ledger(input, &files)?;
+    let erased = erased_by_date(files.iter().map(|file| (file.file.partition, &file.tags)));
+    let newly_erased = newly_erased(&erased, input.erased);
     let ArchiveSplit { new_files, dropped_date_files, dates } = ArchiveSplit::new(input, files);
-    let scope = Scope::new(input, &new_files, &dates);
+    let scope = Scope::new(input, (&new_files, &newly_erased), &dates);
     let change = TableChange::new(input, &scope);
 
-    let days = new_files.iter().filter_map(|file| file.file.partition.day()).collect();
+    let days = new_files.iter().map(|file| file.file.partition).chain(newly_erased.iter().copied());
+    let days = days.filter_map(DatePartition::day).collect();
     let dropped_sessions = sessions::dropped_after(input, scope.everything, &days);
     let excluded = new_files.iter().filter(|file| input.horizon.excludes_events_of(input.window, file.file.partition));
     let excluded_by_retention = excluded.chain(&dropped_date_files).map(|file| file.tags.rows).sum();
@@ -104,8 +109,28 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
         frozen_touched,
         horizon: input.horizon.with_dropped_sessions(dropped_sessions),
         excluded_by_retention,
+        erased: erased.into_iter().map(|(date, events)| (date.to_string(), events)).collect(),
+        newly_erased,
         ledger,
     })
+}
+
+/// Returns the erased events of files with these dates and tags, by date.
+pub fn erased_by_date<'a>(
+    files: impl Iterator<Item = (DatePartition, &'a ArchiveTags)>,
+) -> BTreeMap<DatePartition, u64> {
+    let mut erased = BTreeMap::new();
+    for (date, tags) in files.filter(|(_, tags)| tags.erased > 0) {
+        *erased.entry(date).or_insert(0) += tags.erased;
+    }
+    erased
+}
+
+/// Returns the dates with more erased events than are known.
+pub fn newly_erased(erased: &BTreeMap<DatePartition, u64>, known: &BTreeMap<String, u64>) -> BTreeSet<DatePartition> {
+    let is_new =
+        |(date, events): &(&DatePartition, &u64)| known.get(&date.to_string()).is_none_or(|known| known < *events);
+    erased.iter().filter(is_new).map(|(date, _)| *date).collect()
 }
 
 /// Checks that the run is possible without the dropped events.
@@ -137,9 +162,12 @@ fn before_cut(input: &PlanInput<'_>) -> Result<Vec<ArchiveFile>, PlanError> {
             let ArchiveTags { partition, from, to, .. } = tags;
             return Err(PlanError::Straddles { path: file.path.clone(), partition, from, to, cut });
         }
-        if tags.ledger.events != tags.rows {
-            let date = file.partition;
-            return Err(wrong(format!("{} events of {date} are noted as {} rows", tags.ledger.events, tags.rows)));
+        if tags.ledger.events != tags.rows + tags.erased {
+            let (date, ArchiveTags { rows, erased, .. }) = (file.partition, tags);
+            let events = tags.ledger.events;
+            return Err(wrong(format!(
+                "{events} events of {date} are noted as {rows} rows and {erased} erased events"
+            )));
         }
         files.push(ArchiveFile { file: file.clone(), tags });
     }
@@ -209,10 +237,12 @@ fn united(mut ranges: Vec<RangeInclusive<i32>>) -> Vec<RangeInclusive<i32>> {
 impl Scope {
     fn new(
         input: &PlanInput<'_>,
-        new_files: &[ArchiveFile],
+        (new_files, newly_erased): (&[ArchiveFile], &BTreeSet<DatePartition>),
         dates: &BTreeMap<DatePartition, Vec<ArchiveFile>>,
     ) -> Scope {
-        let new_dates: BTreeSet<DatePartition> = new_files.iter().map(|f| f.file.partition).collect();
+        let is_open = |date: &&DatePartition| !input.horizon.is_frozen_date(**date);
+        let touched = new_files.iter().map(|f| f.file.partition).chain(newly_erased.iter().filter(is_open).copied());
+        let new_dates: BTreeSet<DatePartition> = touched.collect();
         let unknown_reach = input.horizon.dropped_sessions() == DroppedSessions::Unknown;
         let everything = input.everything
             || unknown_reach

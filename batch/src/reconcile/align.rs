@@ -61,6 +61,11 @@ impl RowAlignment {
         self.served.is_valid(row) && self.exact.is_valid(row)
     }
 
+    /// Returns whether only the served table has the row.
+    pub fn is_served_only(&self, row: usize) -> bool {
+        self.exact.is_null(row)
+    }
+
     /// Returns a table that has the row, the exact one if both do.
     pub fn find(&self, row: usize) -> AlignedRow {
         if self.exact.is_valid(row) {

@@ -1,13 +1,15 @@
 //! Explains why a served value was not the exact one: looks up which rows late events, historical events, duplicates,
-//! retention or failed events changed. Each lookup reads the archive once, when it is first needed.
+//! retention, failed or erased events changed. Each lookup reads the archive once, when it is first needed.
 
 use std::cell::OnceCell;
 
 use shared::compare::Cause;
+use shared::date_partition::DatePartition;
 use shared::failed_events::FailedDifference;
 use shared::horizon::Horizon;
 use shared::ids::Partition;
 use shared::partial::bucket::Bucket;
+use shared::time::MICROS_PER_DAY;
 use shared::window::Window;
 
 use crate::failure::RunFailure;
@@ -34,6 +36,8 @@ pub struct CauseLookup {
     horizon: Horizon,
     /// Positions of duplicates, with the files they are in.
     duplicates: Duplicates,
+    /// The spans of event time on whose dates events have been erased, both ends included.
+    erased: Vec<(i64, i64)>,
     /// When events happened that failed in one layer and not in the other.
     failed: FailedDifference,
     watch: Watch,
@@ -81,6 +85,7 @@ impl CauseLookup {
             read_files: plan.read.iter().flat_map(|date| date.files.clone()).collect(),
             horizon: plan.horizon,
             duplicates: exact.duplicates.clone(),
+            erased: plan.newly_erased.iter().map(|date| span_of(*date)).collect(),
             failed,
             watch,
             bucket: Bucket::ALL,
@@ -125,6 +130,7 @@ impl CauseLookup {
         Ok(match served {
             _ if is_duplicate => Cause::Duplicate,
             _ if self.has_failed_in_one_layer(row) => Cause::Failed,
+            _ if self.has_erased_events(row) => Cause::Erased,
             // An interval holds the exact value most of the time, not always.
             ServedKind::OutsideBounds => Cause::Sketch,
             _ => Cause::Unexplained,
@@ -148,16 +154,32 @@ impl CauseLookup {
     /// Returns whether an event may belong to `row` that failed in one layer alone: in speed, whose fold of a generation may
     /// fail as a whole, or in a version by an earlier program. Only its time is known, not its group.
     fn has_failed_in_one_layer(&self, row: RowId<'_>) -> bool {
+        let (from, to) = self.reach(row);
+        self.failed.touches(from, to)
+    }
+
+    /// Returns whether events have been erased since the active version, so that rows may have gone altogether.
+    pub fn has_erased(&self) -> bool {
+        !self.erased.is_empty()
+    }
+
+    /// Returns whether an erased event may have belonged to `row`: the archive no longer has it, so only its date is known.
+    fn has_erased_events(&self, row: RowId<'_>) -> bool {
+        let (from, to) = self.reach(row);
+        self.erased.iter().any(|(first, last)| *first < to && *last >= from)
+    }
+
+    /// Returns the span of event time of the events that can belong to `row`, half-open.
+    fn reach(&self, row: RowId<'_>) -> (i64, i64) {
         let window = self.query.view.window;
-        let (from, to) = match (window, row.last) {
+        match (window, row.last) {
             (Window::All, _) => (i64::MIN, i64::MAX),
             (Window::Session { gap }, Some(last)) => (row.window.0.saturating_sub(gap), last.saturating_add(gap)),
             _ => {
                 let (start, end) = window.bounds(row.window);
                 (start.0, end.map_or(i64::MAX, |end| end.0))
             }
-        };
-        self.failed.touches(from, to)
+        }
     }
 
     /// Returns whether `row` has events that belong to a dropped session.
@@ -201,6 +223,14 @@ impl CauseLookup {
         let mut events = ExcludedEvents::new(self.query.view.window, self.bucket);
         events.add_all(&self.query, files, RowSelection::All, &self.watch)?;
         Ok(events)
+    }
+}
+
+/// Returns the event times that a date can have, both ends included.
+fn span_of(date: DatePartition) -> (i64, i64) {
+    match date.day() {
+        Some(day) => (day.start().0, day.start().0.saturating_add(MICROS_PER_DAY - 1)),
+        None => (i64::MIN, i64::MAX),
     }
 }
 

@@ -120,7 +120,7 @@ pub fn compare(
             sum.estimates += 1;
             sum.inside += u64::from(kind == ServedKind::InsideBounds);
         }
-        if !matches!(cause, Cause::Definition | Cause::Historical | Cause::Retention) {
+        if !matches!(cause, Cause::Definition | Cause::Historical | Cause::Retention | Cause::Erased) {
             sum.off += if error.is_finite() { error } else { 1.0 };
         }
         each(ValueDifference { row, cause, error });

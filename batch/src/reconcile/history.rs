@@ -134,6 +134,33 @@ impl ComparisonHistory {
         self.lake.table(&TablePath::reconciliations(view), columns::schema(), COMPARED_DATE).await
     }
 
+    /// Removes the rows from the comparisons of all versions before `version`: they may be of erased entities. Counts stay.
+    pub async fn forget_rows(&self, view: &ViewName, version: i64) -> Result<(), HandoffError> {
+        self.rewrite(view, version).await.map_err(|error| failed(view, &error))?;
+        let mut all = self.latest.lock();
+        if let Some(latest) = all.get_mut(view).filter(|latest| latest.version < version) {
+            *latest = Arc::new(latest.summary());
+        }
+        Ok(())
+    }
+
+    async fn rewrite(&self, view: &ViewName, version: i64) -> Result<(), HistoryError> {
+        let Some(table) = self.lake.open_table(&TablePath::reconciliations(view)).await? else { return Ok(()) };
+        let (mut remove, mut add) = (Vec::new(), Vec::new());
+        for file in &table.snapshot().await?.files {
+            let is_older = version_of(file).is_none_or(|of_file| of_file < version);
+            let Some(comparison) = (if is_older { self.read(view, file).await? } else { None }) else { continue };
+            if !comparison.rows.is_empty() {
+                add.push(self.write(&comparison.summary()).await?);
+                remove.push(file.clone());
+            }
+        }
+        if !remove.is_empty() {
+            table.commit(Commit::erase(remove, add)).await?;
+        }
+        Ok(())
+    }
+
     /// Returns the comparison of a version, if there was one.
     pub async fn get(&self, view: &ViewName, version: i64) -> Result<Option<Comparison>, HandoffError> {
         if let Some(latest) = self.latest.lock().get(view).filter(|c| c.version == version) {

@@ -298,6 +298,11 @@ impl Tally {
             let each = |difference: ValueDifference| {
                 causes.count(difference.cause);
                 *differing += 1;
+                // A row of an erased entity must not live on in a list.
+                let is_gone = lookup.has_erased() && aligned.rows.is_served_only(difference.row);
+                if is_gone || difference.cause == Cause::Erased {
+                    return;
+                }
                 candidates.push(Candidate { measure: number, difference });
                 if candidates.len() >= CANDIDATES_MAX {
                     keep_worst(&mut candidates);

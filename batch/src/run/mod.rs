@@ -22,10 +22,10 @@ pub mod replay_gauge;
 pub mod served;
 pub mod source;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lake::DataFile;
+use lake::{ArchiveTags, DataFile};
 use shared::horizon::{Horizon, HorizonInput};
 use shared::published::PublishedView;
 use shared::version::{BatchVersion, Origin};
@@ -36,8 +36,13 @@ use crate::blocking::blocking;
 use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
+<<<<<<< HEAD
 use crate::plan::planner::{PlanInput, plan};
 use crate::plan::{ArchiveFile, Plan};
+=======
+use crate::plan::Plan;
+use crate::plan::planner::{PlanInput, erased_by_date, newly_erased, plan};
+>>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
 use crate::recompute::budget::Budget;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::ArchiveQuery;
@@ -296,11 +301,23 @@ impl Attempt<'_> {
         let run = self.entry.run();
         let is_requested = run.full || !run.ranges.is_empty() || self.becomes_exact();
         let version = self.previous().filter(|_| !is_requested)?;
-        let has_new_events = cut.cut.offsets() != self.active.seam.offsets();
+        let has_new_events = cut.cut.offsets() != self.active.seam.offsets() || self.has_newly_erased(cut, version);
         (!has_new_events && !horizon.differs_from(version, self.job.view.window)).then_some(version)
     }
 
+<<<<<<< HEAD
     fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base, source: &RowSource) -> Result<Plan, RunFailure> {
+=======
+    /// Returns whether events have been erased from the archive since `version`.
+    fn has_newly_erased(&self, cut: &RunCut, version: &BatchVersion) -> bool {
+        let tags = |file: &DataFile| Some((file.partition, ArchiveTags::from_tags(&file.tags).ok()?));
+        let tagged: Vec<_> = cut.archive.files.iter().filter_map(tags).collect();
+        let erased = erased_by_date(tagged.iter().map(|(date, tags)| (*date, tags)));
+        !newly_erased(&erased, &version.erased).is_empty()
+    }
+
+    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base) -> Result<Plan, RunFailure> {
+>>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
         let run = self.entry.run();
         let restores = horizon.restores(Horizon::of(self.active));
         // I5: whatever makes an incremental run unsafe makes it a full one.
@@ -320,7 +337,13 @@ impl Attempt<'_> {
             lost: cut.archive.lost.as_ref(),
             present: &base.files,
             frozen: &base.frozen,
+<<<<<<< HEAD
             everything,
+=======
+            erased: self.previous().map_or(&BTreeMap::new(), |version| &version.erased),
+            // I5: whatever makes an incremental run unsafe makes it a full one.
+            everything: run.full || self.definition_changed() || !base.is_active || restores,
+>>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
             ranges: &run.ranges,
             horizon,
         })?;

@@ -440,6 +440,7 @@ impl Log {
                     from: Offset(from),
                     to: Offset(to),
                     rows: chunk.len() as u64,
+                    erased: 0,
                     ledger,
                     latest_watermark: self.watermark(partition, to),
                 };

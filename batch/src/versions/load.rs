@@ -146,7 +146,7 @@ pub async fn history(lake: &Lake, stream: &Stream, seam: &Cut) -> Result<CutPoin
 /// Returns the number of historical events that the files of an archive hold, or held.
 fn historical_events(archive: &TableSnapshot) -> u64 {
     let tags = archive.files.iter().filter_map(|file| ArchiveTags::from_tags(&file.tags).ok());
-    let present = tags.filter(|tags| tags.partition == Partition::HISTORY).map(|tags| tags.rows);
+    let present = tags.filter(|tags| tags.partition == Partition::HISTORY).map(|tags| tags.ledger.events);
     let dropped = archive.dropped.iter().flat_map(|dropped| dropped.partitions.get(&Partition::HISTORY));
     let lost = archive.lost.iter().flat_map(|lost| lost.partitions.get(&Partition::HISTORY));
     let gone = dropped.map(|part| part.ledger.events).chain(lost.map(|part| part.ledger.events));

@@ -178,6 +178,7 @@ mod tests {
             dropped_sessions_end: None,
             past_retention: 0,
             failed: Default::default(),
+            erased: Default::default(),
             files: Vec::new(),
         })
     }

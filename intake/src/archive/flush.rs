@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
@@ -28,6 +28,9 @@ pub(super) struct Flush {
     pub entity: Option<usize>,
     pub rows: RecordBatch,
 }
+
+/// Says which rows are of erased entities; `None`: none is.
+pub(super) type ErasedRows<'a> = &'a dyn Fn(&RecordBatch) -> Option<BooleanArray>;
 
 /// The rows of one file, and its tags.
 pub(super) struct ArchiveFileRows {
@@ -82,8 +85,9 @@ impl Flush {
         self.rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values()
     }
 
-    /// Divides the rows into files, by date.
-    pub fn parts(&self) -> Result<Vec<ArchiveFileRows>, ArrowError> {
+    /// Divides the rows into files, by date. Erased ones are in none: only the ledgers of their files have them.
+    pub fn parts(&self, erased: ErasedRows<'_>) -> Result<Vec<ArchiveFileRows>, ArrowError> {
+        let erased = erased(&self.rows);
         let times = self.times();
         let mut order: Vec<u32> = (0..times.len() as u32).collect();
         // Stable, so that equal keys stay in log order; and fast where events arrived nearly in order.
@@ -99,20 +103,28 @@ impl Flush {
             }
         }
         let date = |row: &u32| date_of(times[*row as usize]);
-        order.chunk_by(|a, b| date(a) == date(b)).map(|rows| self.part(date(&rows[0]), rows)).collect()
+        order.chunk_by(|a, b| date(a) == date(b)).map(|rows| self.part(date(&rows[0]), rows, erased.as_ref())).collect()
     }
 
-    fn part(&self, date: DatePartition, rows: &[u32]) -> Result<ArchiveFileRows, ArrowError> {
+    fn part(
+        &self,
+        date: DatePartition,
+        rows: &[u32],
+        erased: Option<&BooleanArray>,
+    ) -> Result<ArchiveFileRows, ArrowError> {
+        let is_kept = |row: &u32| !erased.is_some_and(|erased| erased.value(*row as usize));
+        let kept: Vec<u32> = rows.iter().copied().filter(is_kept).collect();
         let ledger = rows.iter().map(|row| Ledger::of(self.partition, Offset(self.from.0 + u64::from(*row)))).sum();
         let tags = ArchiveTags {
             partition: self.partition,
             from: self.from,
             to: self.to,
-            rows: rows.len() as u64,
+            rows: kept.len() as u64,
+            erased: (rows.len() - kept.len()) as u64,
             ledger,
             latest_watermark: self.latest_watermark,
         };
-        let rows = take_record_batch(&self.rows, &UInt32Array::from_iter_values(rows.iter().copied()))?;
+        let rows = take_record_batch(&self.rows, &UInt32Array::from(kept))?;
         Ok(ArchiveFileRows { date, rows, tags })
     }
 }

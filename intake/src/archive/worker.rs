@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use futures::StreamExt;
 use lake::{ArchiveTags, Commit, DataFile, LakeError, SchemaChange, Table, TablePath};
@@ -223,7 +224,9 @@ impl ActiveArchiver {
 
     /// Writes the files of one commit, and commits them.
     fn commit(&self, mut flush: Flush) -> Result<(), ArchiverExit> {
-        let mut parts = flush.parts().map_err(cannot_divide)?;
+        let worker = &self.worker;
+        let erased = |rows: &RecordBatch| worker.context.log.erased(worker.partition, rows);
+        let mut parts = flush.parts(&erased).map_err(cannot_divide)?;
         // Written, but not known to be committed: a later attempt reuses them.
         let mut files: Vec<DataFile> = Vec::with_capacity(parts.len());
         let lost = |error: LakeError| match error {
@@ -249,7 +252,7 @@ impl ActiveArchiver {
                 tracing::info!(%present, unused = ?unused.err(), "the archive is ahead of this archiver");
                 flush = flush.after(present);
                 files.clear();
-                parts = flush.parts().map_err(cannot_divide)?;
+                parts = flush.parts(&erased).map_err(cannot_divide)?;
             }
             if parts.is_empty() {
                 return Ok(Ok(false));

@@ -19,8 +19,10 @@ use shared::entity_reader::{EntityEvents, EntityReader, EventSelection};
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition, StreamName};
 use shared::stream::Stream;
+use shared::time::Micros;
 
 use crate::archive::Archives;
+use crate::erasure;
 use crate::event_id::hash_entity;
 use crate::log::LogError;
 use crate::streams::{Intake, StreamLog};
@@ -137,9 +139,22 @@ impl EntityReader for EntityLog {
         let entity = hash_entity(id);
         async move {
             let (log, partition) = self.place(stream, entity)?;
-            log.partition(partition)?.entities()?.beyond(entity, after).await
+            let partition = log.partition(partition)?;
+            let is_erased = || partition.tombstones().contains(entity);
+            partition.entities()?.beyond(entity, after, is_erased).await
         }
         .boxed()
+    }
+
+    fn erased_at(&self, stream: &StreamName, id: &EntityId) -> Option<Micros> {
+        let entity = hash_entity(id);
+        let (log, partition) = self.place(stream, entity)?;
+        log.partition(partition)?.tombstones().get(entity).map(|tombstone| tombstone.erased_at)
+    }
+
+    fn erased_ids(&self, stream: &StreamName) -> Vec<EntityId> {
+        let log = self.intake.stream(stream);
+        log.map_or_else(Vec::new, |log| erasure::shown(log))
     }
 
     fn events<'a>(

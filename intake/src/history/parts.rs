@@ -101,6 +101,7 @@ impl HistoricalFileRows {
             from: Offset(position(self.covers.0)),
             to: Offset(position(self.covers.1)),
             rows: count as u64,
+            erased: 0,
             ledger,
             latest_watermark: Micros::MIN,
         };

@@ -106,6 +106,8 @@ pub struct WriteReceipt {
     pub late: u64,
     /// Accepted events too far ahead of their arrival to move the watermark.
     pub ahead: u64,
+    /// Events of erased entities; they were not written.
+    pub erased: u64,
     /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
     /// Last sequence of the entity after the request, if it appends to one.
@@ -148,6 +150,9 @@ struct IngestResult {
     ahead: u64,
     rejected: u64,
     rejections: Vec<Rejection>,
+    /// Events of erased entities; they were not accepted.
+    #[serde(skip_serializing_if = "is_zero")]
+    erased: u64,
     #[schema(value_type = BTreeMap<String, (Offset, Offset)>)]
     offsets: BTreeMap<Partition, (Offset, Offset)>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -192,8 +197,9 @@ async fn receive(
     };
     // Only now: the client retries a refused request, and its rejected lines are counted then.
     writer.record_rejected(rejected_lines, unknown_fields);
-    let WriteReceipt { accepted, duplicates, late, ahead, offsets, .. } = written;
-    let result = IngestResult { accepted, duplicates, late, ahead, rejected, rejections, offsets, unknown_fields };
+    let WriteReceipt { accepted, duplicates, late, ahead, erased, offsets, .. } = written;
+    let result =
+        IngestResult { accepted, duplicates, late, ahead, rejected, rejections, erased, offsets, unknown_fields };
     Ok(Json(result).into_response())
 }
 

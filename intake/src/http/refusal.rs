@@ -176,6 +176,7 @@ impl From<SubmitError> for Problem {
                 let tag = HeaderValue::try_from(sequence_tag(current)).expect("digits in quotes");
                 Problem::new(Code::SequenceConflict, detail).with("sequence", current).with_header(header::ETAG, tag)
             }
+            SubmitError::Erased { .. } => Problem::new(Code::EntityErased, detail),
             SubmitError::TooManyEntities { .. } => Problem::new(Code::TooManyEntities, detail),
             SubmitError::TooLarge { .. } => Problem::new(Code::TooLarge, detail),
             SubmitError::NoPartition(_) | SubmitError::Mismatch(_) | SubmitError::Rows(_) => internal(detail),

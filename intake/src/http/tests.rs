@@ -58,6 +58,7 @@ impl StreamWriter for Recorder {
             None => Ok(WriteReceipt {
                 accepted: rows as u64,
                 duplicates: 1,
+                erased: 0,
                 late: 3,
                 ahead: 0,
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),

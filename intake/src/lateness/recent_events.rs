@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use parking_lot::Mutex;
@@ -105,6 +105,28 @@ impl RecentEvents {
         let bytes = own.get_array_memory_size();
         let (arrived_at, partition) = (batch.arrived_at, batch.partition);
         self.keep(EventGroup { arrived_at, partition, offsets, rows: own, from: 0, bytes });
+        Ok(())
+    }
+
+    /// Forgets the events for which `is_erased` holds of their rows, with the columns of the log.
+    pub fn forget(&self, is_erased: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<(), ArrowError> {
+        let mut kept = self.kept.lock();
+        for group in std::mem::take(&mut kept.groups) {
+            let Some(erased) = is_erased(&group.rows) else {
+                kept.groups.push_back(group);
+                continue;
+            };
+            let rows: Vec<u32> =
+                (group.from..group.offsets.len()).filter(|row| !erased.value(*row)).map(|row| row as u32).collect();
+            if !rows.is_empty() {
+                let offsets = rows.iter().map(|row| group.offsets[*row as usize]).collect();
+                let own = copied(&group.rows, &rows)?;
+                let bytes = own.get_array_memory_size();
+                kept.groups.push_back(EventGroup { offsets, rows: own, from: 0, bytes, ..group });
+            }
+        }
+        kept.events = kept.groups.iter().map(EventGroup::len).sum();
+        kept.bytes = kept.groups.iter().map(|group| group.bytes).sum();
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use shared::control::{EventKind, EventPage, Lateness, ListRange, StreamError};
@@ -102,6 +104,12 @@ impl StreamLateness {
         let (lateness_us, marks) = (self.lateness_us, marks.values());
         // Only the first events have no watermark: it never goes back.
         rows_where(times, |row, time| row >= unset && time.saturating_add(lateness_us) <= marks[row])
+    }
+
+    /// Forgets listed events for which `is_erased` holds of their rows, with the columns of the log.
+    pub fn forget(&self, is_erased: impl Fn(&RecordBatch) -> Option<BooleanArray>) -> Result<(), ArrowError> {
+        self.late.forget(&is_erased)?;
+        self.ahead.forget(&is_erased)
     }
 
     /// The distribution and the suggested settings; `None` before the first event.

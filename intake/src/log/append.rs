@@ -21,6 +21,7 @@ use super::recover::recover;
 use super::segment::{self, LogFolder};
 use super::settings::LogSettings;
 use super::store::SegmentStore;
+use super::tombstones::Tombstones;
 use super::totals::Totals;
 
 /// The only writer of a partition's log.
@@ -65,6 +66,7 @@ pub(crate) fn open(
 ) -> Result<OpenedLog, LogError> {
     let dir = LogFolder::open(&settings.disk, dir)?;
     let lock = lock(settings.disk.as_ref(), &dir.path)?;
+    let tombstones = Arc::new(Tombstones::open(&dir.disk, &dir.path)?);
     let mut recovered = recover(&dir, partition, &stream, each)?;
     let totals = if recovered.segments.is_empty() { settings.begin } else { recovered.totals };
     let (header, file) = match recovered.last {
@@ -82,7 +84,7 @@ pub(crate) fn open(
     let store = Arc::new(SegmentStore::new(
         stream.clone(),
         partition,
-        Arc::clone(&dir.disk),
+        (Arc::clone(&dir.disk), tombstones),
         recovered.segments,
         totals.head(),
         settings.keep_events,
@@ -215,9 +217,17 @@ impl Appender {
     fn roll_if_full(&mut self) -> Result<(), CommitError> {
         self.refuse_if_poisoned()?;
         self.open_spare();
+        if self.durable_bytes < self.settings.segment_bytes {
+            return Ok(());
+        }
+        self.roll()
+    }
+
+    /// Starts the next segment, unless the last one has no events. Nothing may be staged.
+    pub fn roll(&mut self) -> Result<(), CommitError> {
+        self.refuse_if_poisoned()?;
         // A segment without events has the name that the next one would get.
-        let empty = self.store.last_first() == self.durable.head();
-        if self.durable_bytes < self.settings.segment_bytes || empty {
+        if self.store.last_first() == self.durable.head() {
             return Ok(());
         }
         // Without room for the next segment nothing was lost: the full one is unchanged, and the next group tries again.

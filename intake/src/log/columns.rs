@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+};
 use arrow::buffer::Buffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
@@ -16,8 +18,10 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::ipc::{MetadataVersion, reader, root_as_message};
 use shared::stream::{Column, Stream, system_columns};
+use shared::time::Micros;
 use shared::types::timestamp_type;
 
+use super::blank::blank;
 use super::error::LogError;
 use super::frame::{ALIGNMENT, FramePayload};
 
@@ -57,7 +61,12 @@ impl ColumnWriter {
         let written = written.iter().chain(rest.last());
         let columns = written.map(on_wire).collect::<Result<Vec<_>, ArrowError>>()?;
         let rows = RecordBatch::try_new(self.wire.clone(), columns)?;
-        let (_, encoded) = self.generator.encode(&rows, &mut self.dictionaries, &self.options, &mut self.context)?;
+        self.encode_wire(&rows)
+    }
+
+    /// Encodes rows as they are on the wire.
+    pub fn encode_wire(&mut self, rows: &RecordBatch) -> Result<FramePayload, LogError> {
+        let (_, encoded) = self.generator.encode(rows, &mut self.dictionaries, &self.options, &mut self.context)?;
         Ok(FramePayload { message: encoded.ipc_message, body: encoded.arrow_data })
     }
 }
@@ -122,6 +131,27 @@ impl ColumnReader {
         match self.sources[index] {
             Some(at) if rows > 0 => Ok(from_wire(self.read(message, body, Some(&[at]))?.column(0))),
             _ => Ok(new_null_array(self.log.field(index).data_type(), rows)),
+        }
+    }
+
+    /// Decodes a frame as it is on the wire, with the rows blank that `erased` finds by their entities and sequences, and their
+    /// number; `None`: there are none. They were accepted at `accepted_at`.
+    pub fn blanked(
+        &self,
+        message: &[u8],
+        body: &Buffer,
+        stream: &Stream,
+        accepted_at: Micros,
+        erased: &dyn Fn(&ArrayRef, &ArrayRef) -> Option<BooleanArray>,
+    ) -> Result<Option<(RecordBatch, u64)>, ArrowError> {
+        let rows = self.read(message, body, None)?;
+        let Some(entity) = stream.entity.and_then(|entity| rows.column_by_name(&stream.columns[entity].name)) else {
+            return Ok(None);
+        };
+        let Some(sequences) = rows.column_by_name(system_columns::SEQUENCE) else { return Ok(None) };
+        match erased(entity, sequences) {
+            Some(erased) => Ok(Some((blank(&rows, stream, &erased, accepted_at)?, erased.true_count() as u64))),
+            None => Ok(None),
         }
     }
 

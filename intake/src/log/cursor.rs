@@ -25,6 +25,11 @@ impl Frame {
         self.header.rows as usize
     }
 
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.layout.len
+    }
+
     pub fn meta(&self) -> &[u8] {
         &self.bytes[self.layout.meta.0..self.layout.meta.1]
     }

@@ -4,9 +4,10 @@
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`mod@columns`] the rows in them; [`append`] writes, [`recover`]
 //! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`disk`] makes the file calls and [`io`]
 //! judges their errors, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a log that it does not
-//! open.
+//! open. [`tombstones`] says which entities are erased: [`blank`] takes their events out of rows, [`scrub`] out of segments.
 
 mod append;
+mod blank;
 mod columns;
 mod cursor;
 mod disk;
@@ -17,9 +18,11 @@ mod io;
 mod recover;
 mod replay;
 mod rewrite;
+mod scrub;
 mod segment;
 mod settings;
 mod store;
+mod tombstones;
 mod totals;
 
 #[cfg(test)]
@@ -36,7 +39,9 @@ pub use inspect::{LogContents, inspect};
 pub use io::{Exhausted, IoFaults, IoStep, local_disk, with_faults};
 pub use replay::MatchingRows;
 pub(crate) use replay::{batches, columns, matching};
+pub(crate) use scrub::scrub;
 pub use settings::LogSettings;
 pub use store::Backlog;
 pub(crate) use store::SegmentStore;
+pub use tombstones::{EntityHash, Tombstone, Tombstones};
 pub use totals::Totals;

@@ -8,6 +8,7 @@ use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::time::Micros;
 
+use super::blank::blank;
 use super::columns::ColumnReader;
 use super::cursor::{CursorStep, Frame, FrameCursor};
 use super::error::LogError;
@@ -15,7 +16,7 @@ use super::segment;
 use super::store::SegmentStore;
 
 /// Calls `each` with the durable batches of the offsets `from..to`, in order, the first and the last sliced to fit.
-/// Each carries the ledger and the watermark just after its own last row.
+/// Each carries the ledger and the watermark just after its own last row. Events of erased entities are blank.
 pub(crate) fn batches(
     store: &SegmentStore,
     from: Offset,
@@ -26,6 +27,7 @@ pub(crate) fn batches(
         let first = frame.header.first_offset();
         let (skip, take) = overlap(frame, from, to);
         let mut rows = columns.decode(frame.rows(), frame.message(), &frame.body())?;
+        rows = without_erased(store, rows, frame.header.arrived_at)?;
         let mut watermark = frame.header.after.watermark;
         if skip + take < frame.rows() {
             let before_each = rows.column(rows.num_columns() - 1).as_primitive::<TimestampMicrosecondType>();
@@ -47,6 +49,15 @@ pub(crate) fn batches(
         });
         Ok(())
     })
+}
+
+/// The rows with those of erased entities blank.
+fn without_erased(store: &SegmentStore, rows: RecordBatch, accepted_at: Micros) -> Result<RecordBatch, LogError> {
+    let Some((entity, sequence)) = store.stream.entity.zip(store.stream.sequence()) else { return Ok(rows) };
+    match store.tombstones.rows(rows.column(entity), rows.column(sequence)) {
+        Some(erased) => Ok(blank(&rows, &store.stream, &erased, accepted_at)?),
+        None => Ok(rows),
+    }
 }
 
 /// Calls `each` with only the columns at `indexes`, for the offsets `from..to`.

@@ -39,7 +39,7 @@ pub(crate) fn rewrite_tail(
 fn copy(folder: &LogFolder, path: &Path, segment: &dyn LogFile, end: u64) -> io::Result<OpenFile> {
     let unfinished = path.with_extension("new");
     let file = folder.disk.create(&unfinished)?;
-    chunks(segment, 0, end, &mut |position, bytes| file.write_at(bytes, position))?;
+    copy_to(segment, file.as_ref(), end)?;
     file.sync_data()?;
     folder.disk.rename(&unfinished, path)?;
     // The copy has the name now: after a lack of room here, writing to the old file would write to one that no name leads to.
@@ -50,6 +50,11 @@ fn copy(folder: &LogFolder, path: &Path, segment: &dyn LogFile, end: u64) -> io:
 fn in_place(segment: &dyn LogFile, durable: u64, end: u64) -> io::Result<()> {
     chunks(segment, durable, end, &mut |position, bytes| segment.write_at(bytes, position))?;
     segment.sync_data()
+}
+
+/// Copies the first `end` bytes of a file to another one.
+pub(crate) fn copy_to(from: &dyn LogFile, to: &dyn LogFile, end: u64) -> io::Result<()> {
+    chunks(from, 0, end, &mut |position, bytes| to.write_at(bytes, position))
 }
 
 /// Calls `each` with the bytes `from..to` of a file, in order, with their positions.

@@ -11,6 +11,7 @@ use shared::stream::Stream;
 
 use super::disk::LogDisk;
 use super::segment::Segment;
+use super::tombstones::Tombstones;
 use crate::fail_points::IntakePoint;
 
 /// The segment files of one partition's log.
@@ -18,6 +19,8 @@ pub(crate) struct SegmentStore {
     pub stream: Arc<Stream>,
     pub partition: Partition,
     pub disk: Arc<dyn LogDisk>,
+    /// The erased entities.
+    pub tombstones: Arc<Tombstones>,
     /// Events before this offset are durable.
     head: AtomicU64,
     /// Oldest first, never empty.
@@ -51,7 +54,7 @@ impl SegmentStore {
     pub fn new(
         stream: Arc<Stream>,
         partition: Partition,
-        disk: Arc<dyn LogDisk>,
+        (disk, tombstones): (Arc<dyn LogDisk>, Arc<Tombstones>),
         segments: Vec<Segment>,
         head: Offset,
         keep_events: u64,
@@ -60,6 +63,7 @@ impl SegmentStore {
             stream,
             partition,
             disk,
+            tombstones,
             head: AtomicU64::new(head.0),
             segments: Mutex::new(segments),
             readers: Mutex::default(),
@@ -94,6 +98,19 @@ impl SegmentStore {
         let segments = self.segments.lock();
         let first = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
         segments[first..].iter().take_while(|segment| segment.first < to).cloned().collect()
+    }
+
+    /// Returns the segments that begin before `before`, but the last, which the writer appends to.
+    pub fn finished(&self, before: Offset) -> Vec<Segment> {
+        let segments = self.segments.lock();
+        let finished = &segments[..segments.len() - 1];
+        finished.iter().take_while(|segment| segment.first < before).cloned().collect()
+    }
+
+    /// Calls `work` while the segment cannot be trimmed; `None`: it has been.
+    pub fn while_kept<T>(&self, segment: &Segment, work: impl FnOnce() -> T) -> Option<T> {
+        let segments = self.segments.lock();
+        segments.iter().any(|kept| kept.path == segment.path).then(work)
     }
 
     /// Records that the last segment has `bytes` durable bytes and the log ends before `head`.

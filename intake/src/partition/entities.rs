@@ -50,12 +50,16 @@ impl EntityTable {
         find(&self.last.read(), entity)
     }
 
-    /// The last sequence of the entity, as soon as it is beyond `after`; `None` if the writer ends first.
-    pub async fn beyond(&self, entity: u128, after: u64) -> Option<u64> {
+    /// The last sequence of the entity, as soon as it is beyond `after`; `None` if the writer ends first, or as soon as
+    /// `is_over`.
+    pub async fn beyond(&self, entity: u128, after: u64, is_over: impl Fn() -> bool) -> Option<u64> {
         let mut commits = self.commits.subscribe();
         loop {
             let is_ended = *commits.borrow_and_update() == ENDED;
             let last = self.last(entity);
+            if is_over() {
+                return None;
+            }
             if last > after {
                 return Some(last);
             }
@@ -63,6 +67,11 @@ impl EntityTable {
                 return None;
             }
         }
+    }
+
+    /// Wakes those who wait for events: the entity may have been erased.
+    pub(crate) fn notify(&self) {
+        self.commits.send_modify(|commits| *commits += 1);
     }
 
     /// Number of entities.

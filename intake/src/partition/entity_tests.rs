@@ -138,7 +138,9 @@ fn a_reader_waits_for_a_sequence_until_the_writer_ends() {
     let a = hash_entity(&EntityId::Text("a".to_owned()));
     let waiting = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(async { (table.beyond(a, 0).await, table.beyond(a, 1).await, table.beyond(a, 2).await) })
+        runtime.block_on(async {
+            (table.beyond(a, 0, || false).await, table.beyond(a, 1, || false).await, table.beyond(a, 2, || false).await)
+        })
     });
     for (id, entity) in [("1", "b"), ("2", "a"), ("3", "b"), ("4", "a")] {
         let reply = log.submit(&[(id, entity)], None);

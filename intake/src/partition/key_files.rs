@@ -126,6 +126,19 @@ impl KeyFiles {
         }
     }
 
+    /// Writes all keys of `memory` to one file in place of the others, which have keys that `memory` has forgotten.
+    pub fn replace(&mut self, memory: &mut KeyMemory) -> io::Result<()> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let keys = memory.remembered();
+        self.write(memory, keys, u64::MAX)?;
+        match self.files.len() {
+            1 => Ok(()),
+            _ => Err(io::Error::other("a file of forgotten idempotency keys could not be deleted")),
+        }
+    }
+
     fn release(&mut self, store: &SegmentStore) {
         self.unsaved_from = None;
         store.hold(None);
@@ -134,11 +147,16 @@ impl KeyFiles {
     fn save(&mut self, memory: &mut KeyMemory) -> io::Result<()> {
         let replaces = self.files.len() >= FILES_MAX;
         let keys = if replaces { memory.remembered() } else { memory.unsaved() };
+        let oldest = if replaces { u64::MAX } else { memory.oldest() };
+        self.write(memory, keys, oldest)
+    }
+
+    /// Writes `keys` to the next file, and deletes those whose keys are all before `oldest`.
+    fn write(&mut self, memory: &mut KeyMemory, keys: Vec<StoredKey>, oldest: u64) -> io::Result<()> {
         let path = self.folder.join(format!("{:020}.{EXTENSION}", self.next));
         self.next += 1;
         write(self.disk.as_ref(), &self.folder, &path, &Content { keys })?;
         let end = memory.mark_saved();
-        let oldest = if replaces { u64::MAX } else { memory.oldest() };
         while let Some(file) = self.files.front().filter(|file| file.end <= oldest) {
             let removed = IntakePoint::KeysDelete.check().and_then(|()| self.disk.remove(&file.path));
             if let Err(error) = removed {

@@ -13,6 +13,7 @@ use shared::time::{Micros, micros_of};
 
 use super::key_claims::{BodyFingerprint, KeyClaim, KeyClaims};
 use super::submission::PartitionReceipt;
+use crate::log::EntityHash;
 
 /// A key with its body and receipt, as the meta of a frame stores them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) struct KeyRecord {
     /// their format version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyFingerprint>,
+    /// The entity that the request appended to; absent from other requests, and from frames of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<EntityHash>,
     /// Counts the keys of the partition; absent from frames of earlier programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
@@ -74,6 +78,8 @@ struct KeyEntry {
     /// When its request arrived.
     arrived_at: Micros,
     receipt: PartitionReceipt,
+    /// The entity that the request appended to.
+    entity: Option<EntityHash>,
     /// Keeps the key for its body, in all partitions.
     claim: Arc<KeyClaim>,
 }
@@ -104,7 +110,7 @@ impl KeyMemory {
     /// Remembers the keys recorded in a frame of the log, and claims them. Frames are restored in order. Keys that a key file
     /// had are not remembered twice.
     pub fn restore(&mut self, records: Vec<KeyRecord>, arrived_at: Micros, claims: &Arc<KeyClaims>) {
-        for KeyRecord { key, body, number, receipt } in records {
+        for KeyRecord { key, body, entity, number, receipt } in records {
             let is_same = |entry: &KeyEntry| entry.arrived_at == arrived_at && entry.receipt == receipt;
             let is_saved = match number {
                 Some(number) => number < self.saved,
@@ -112,7 +118,7 @@ impl KeyMemory {
             };
             if !is_saved {
                 self.next = self.next.max(number.unwrap_or(0));
-                self.remember(claims.restore(key, body), receipt, arrived_at);
+                self.remember(claims.restore(key, body), receipt, entity, arrived_at);
             }
         }
         self.commit(arrived_at);
@@ -125,11 +131,17 @@ impl KeyMemory {
     }
 
     /// Remembers a key that has no receipt yet, and returns its number; its request arrived at `now`.
-    pub fn remember(&mut self, claim: Arc<KeyClaim>, receipt: PartitionReceipt, now: Micros) -> u64 {
+    pub fn remember(
+        &mut self,
+        claim: Arc<KeyClaim>,
+        receipt: PartitionReceipt,
+        entity: Option<EntityHash>,
+        now: Micros,
+    ) -> u64 {
         let key = Arc::clone(claim.key());
         self.bytes += KEY_BYTES + key.len();
         self.order.push_back((Arc::clone(&key), self.next));
-        let entry = KeyEntry { number: self.next, arrived_at: now, receipt, claim };
+        let entry = KeyEntry { number: self.next, arrived_at: now, receipt, entity, claim };
         let replaced = self.by_key.insert(Arc::clone(&key), entry);
         self.staged.push((key, replaced));
         self.next += 1;
@@ -153,6 +165,20 @@ impl KeyMemory {
                 self.by_key.remove(&key);
             }
         }
+    }
+
+    /// Forgets the keys of requests that appended to these entities; returns whether there were any. Nothing may be staged.
+    pub fn forget(&mut self, is_erased: impl Fn(EntityHash) -> bool) -> bool {
+        let before = self.by_key.len();
+        self.by_key.retain(|_, entry| !entry.entity.is_some_and(&is_erased));
+        let (by_key, mut freed) = (&self.by_key, 0);
+        self.order.retain(|(key, number)| {
+            let is_kept = by_key.get(key).is_some_and(|entry| entry.number == *number);
+            freed += if is_kept { 0 } else { KEY_BYTES + key.len() };
+            is_kept
+        });
+        self.bytes -= freed;
+        self.by_key.len() < before
     }
 
     /// Returns whether a key is in no key file yet.
@@ -185,9 +211,9 @@ impl KeyMemory {
         let from = self.order.partition_point(|(_, number)| *number < first);
         let entries = self.order.iter().skip(from).filter_map(|(key, number)| {
             let entry = self.by_key.get(key).filter(|entry| entry.number == *number)?;
-            let KeyEntry { claim, receipt, arrived_at, .. } = entry;
+            let KeyEntry { claim, receipt, arrived_at, entity, .. } = entry;
             let (key, body, number) = (Arc::clone(key), claim.body(), Some(*number));
-            let record = KeyRecord { key, body, number, receipt: *receipt };
+            let record = KeyRecord { key, body, entity: *entity, number, receipt: *receipt };
             Some(StoredKey { record, arrived_at: *arrived_at })
         });
         entries.collect()
@@ -250,7 +276,7 @@ mod tests {
                     }
                     prop_assert_eq!(memory.receipt(&claim, now).map(|r| r.accepted), known.map(|(_, accepted)| accepted));
                     if known.is_none() {
-                        memory.remember(claim, PartitionReceipt { accepted: i as u64, ..PartitionReceipt::default() }, now);
+                        memory.remember(claim, PartitionReceipt { accepted: i as u64, ..PartitionReceipt::default() }, None, now);
                         list.push((text, body, i as u64));
                     }
                 }
@@ -277,7 +303,7 @@ mod tests {
         let mut memory = KeyMemory::new(KeyRetention { keep: minute, keys_min: 2, bytes_max: usize::MAX });
         for k in 0..5 {
             let at = Micros(i64::from(k) * 30_000_000);
-            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), at);
+            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), None, at);
             memory.commit(at);
         }
         assert_eq!(known(&memory, 0..5, 120_000_000), [3, 4], "the request of key 2 is a minute old");
@@ -287,7 +313,7 @@ mod tests {
         let two = 2 * (KEY_BYTES + 2);
         let mut memory = KeyMemory::new(KeyRetention { keep: minute, keys_min: 100, bytes_max: two });
         for k in 10..15 {
-            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), Micros(0));
+            memory.remember(claims.claim(&key(k, 0)).expect("new"), PartitionReceipt::default(), None, Micros(0));
         }
         assert_eq!(known(&memory, 10..15, 0).len(), 5, "a group keeps its keys until it is committed");
         memory.commit(Micros(0));
@@ -296,12 +322,27 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_of_an_erased_entity_are_forgotten_and_no_others() {
+        let claims = Arc::new(KeyClaims::default());
+        let mut memory = KeyMemory::new(KeyRetention::default());
+        for (k, entity) in [(0, Some(7)), (1, Some(8)), (2, None), (3, Some(7))] {
+            let claim = claims.claim(&key(k, 0)).expect("new");
+            memory.remember(claim, PartitionReceipt::default(), entity.map(EntityHash), Micros(0));
+        }
+        memory.commit(Micros(0));
+        assert!(memory.forget(|entity| entity.0 == 7) && !memory.forget(|entity| entity.0 == 7));
+        let kept: Vec<_> = memory.remembered().into_iter().map(|stored| stored.record.key.to_string()).collect();
+        assert_eq!((kept, memory.bytes), (vec!["1".to_owned(), "2".to_owned()], 2 * (KEY_BYTES + 1)));
+    }
+
+    #[test]
     fn records_of_earlier_programs_are_read_and_they_read_ours() {
         let old = r#"{"keys":[{"key":"k","answer":{"accepted":3,"duplicates":1,"late":0,"first_offset":7,"end_offset":10}}]}"#;
         let meta: FrameMeta = serde_json::from_str(old).expect("reads");
         assert_eq!((meta.keys[0].body, meta.keys[0].receipt.accepted), (None, 3));
         let body = Some(BodyFingerprint::of(b"body"));
-        let record = KeyRecord { key: "k".into(), body, number: Some(7), receipt: PartitionReceipt::default() };
+        let record =
+            KeyRecord { key: "k".into(), body, entity: None, number: Some(7), receipt: PartitionReceipt::default() };
         let written = serde_json::to_value(FrameMeta { keys: vec![record.clone()] }).expect("JSON");
         assert_eq!(written["keys"][0]["answer"]["accepted"], 0);
         assert_eq!(serde_json::from_value::<FrameMeta>(written).expect("reads").keys, [record]);

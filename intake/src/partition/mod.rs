@@ -31,4 +31,6 @@ pub use key_claims::{BodyFingerprint, IdempotencyKey, KeyClaim, KeyClaims};
 pub use keys::KeyRetention;
 pub use partition_log::PartitionLog;
 pub use settings::PartitionSettings;
-pub use submission::{EntityAppend, ExpectedSequence, PartitionReceipt, Submission, SubmitError, SubmittedEntities};
+pub use submission::{
+    EntityAppend, Erasure, ExpectedSequence, PartitionReceipt, Submission, SubmitError, SubmittedEntities,
+};

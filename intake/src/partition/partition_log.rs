@@ -24,10 +24,10 @@ use super::keys::{FrameMeta, KeyMemory};
 use super::queue::{QueueItem, WriterQueue};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
-use super::submission::{Submission, SubmitError};
+use super::submission::{Erasure, Submission, SubmitError};
 use super::writer::Writer;
 use crate::event_id::{event_hashes, hash_ids};
-use crate::log::{self, LogError, MatchingRows, SegmentStore, Totals};
+use crate::log::{self, LogError, MatchingRows, SegmentStore, Tombstones, Totals};
 
 /// One partition's log and its writer.
 pub struct PartitionLog {
@@ -95,6 +95,10 @@ impl PartitionLog {
             keys.restore(meta.keys, frame.header.arrived_at, claims);
             Ok(())
         })?;
+        let tombstones = Arc::clone(&opened.store.tombstones);
+        if keys.forget(|entity| tombstones.contains(entity.0)) {
+            key_files.replace(&mut keys).map_err(LogError::io(dir))?;
+        }
         let (store, totals) = (opened.store, opened.totals);
         if keys.has_unsaved() {
             key_files.hold(&store, store.start());
@@ -102,7 +106,7 @@ impl PartitionLog {
         }
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
-        let mut sequencer = Sequencer::new(partition, &stream, &settings, keys, totals, ids_from);
+        let mut sequencer = Sequencer::new(partition, &stream, &settings, (keys, tombstones), totals, ids_from);
         restore(&store, &stream, (ids_from, head), &mut sequencer)?;
         let entities = sequencer.entity_table().cloned();
         let last_arrived_at = opened.last_arrived_at;
@@ -219,6 +223,28 @@ impl PartitionLog {
     pub fn cut(&self, view: &ViewName) -> Option<oneshot::Receiver<CutPoint>> {
         let (reply, point) = oneshot::channel();
         self.queue.push(QueueItem::Cut { view: view.clone(), reply }).ok().map(|()| point)
+    }
+
+    /// Queues an erasure behind everything submitted so far.
+    pub fn erase(&self, erasure: Erasure) -> Result<(), SubmitError> {
+        self.queue.push(QueueItem::Erasure(Box::new(erasure)))
+    }
+
+    /// The erased entities.
+    pub fn tombstones(&self) -> &Arc<Tombstones> {
+        &self.store.tombstones
+    }
+
+    /// Takes the events of erased entities, and their idempotency keys, out of the segments that begin before `before`.
+    /// Returns the number of events. The last segment stays: an erasure has ended the one with its events. Blocking.
+    pub fn scrub(&self, before: Offset) -> Result<u64, LogError> {
+        let tombstones = self.tombstones();
+        log::scrub(&self.store, before, &|meta| {
+            let mut parsed: FrameMeta = serde_json::from_slice(meta).ok()?;
+            let count = parsed.keys.len();
+            parsed.keys.retain(|key| !key.entity.is_some_and(|entity| tombstones.contains(entity.0)));
+            (parsed.keys.len() < count).then(|| serde_json::to_vec(&parsed).ok()).flatten()
+        })
     }
 
     /// The last sequences of the entities; `None` if the stream has no entity.

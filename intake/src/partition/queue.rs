@@ -8,13 +8,14 @@ use shared::ids::ViewName;
 use shared::seam::CutPoint;
 use tokio::sync::oneshot;
 
-use super::submission::{Submission, SubmitError};
+use super::submission::{Erasure, Submission, SubmitError};
 
 /// One item of work for the writer.
 #[derive(Debug)]
 pub(crate) enum QueueItem {
     Submission { submission: Submission, bytes: usize },
     Cut { view: ViewName, reply: oneshot::Sender<CutPoint> },
+    Erasure(Box<Erasure>),
 }
 
 /// What the writer receives from the queue.
@@ -22,6 +23,8 @@ pub(crate) enum QueueItem {
 pub(crate) enum WriterWork {
     /// Everything that waited, up to the limit; at least one item.
     Group(Vec<QueueItem>),
+    /// An erasure: everything before it is written.
+    Erasure(Box<Erasure>),
     /// No item came within the given time.
     Idle,
     /// The queue is closed and empty.
@@ -128,6 +131,17 @@ impl WriterQueue {
         let mut group = Vec::new();
         let mut group_bytes = 0;
         while let Some(item) = state.items.pop_front() {
+            let item = match item {
+                QueueItem::Erasure(erasure) if group.is_empty() => {
+                    state.writing = true;
+                    return WriterWork::Erasure(erasure);
+                }
+                QueueItem::Erasure(_) => {
+                    state.items.push_front(item);
+                    break;
+                }
+                item => item,
+            };
             if let QueueItem::Submission { bytes, .. } = &item {
                 group_bytes += bytes;
             }

@@ -22,7 +22,7 @@ use super::keys::{KeyMemory, KeyRecord};
 use super::settings::PartitionSettings;
 use super::submission::{PartitionReceipt, Submission, SubmitError, SubmittedEntities};
 use super::watermark::WatermarkRules;
-use crate::log::Totals;
+use crate::log::{EntityHash, Tombstones, Totals};
 
 /// A submission with its receipt, ready to be written.
 #[derive(Debug, Default)]
@@ -45,6 +45,8 @@ pub(crate) struct Sequencer {
     /// `None` without a primary key.
     dedup: Option<DedupWindow>,
     keys: KeyMemory,
+    /// The erased entities, whose events are not accepted.
+    tombstones: Arc<Tombstones>,
     totals: Totals,
     /// Totals at the last commit.
     committed: Totals,
@@ -56,7 +58,7 @@ impl Sequencer {
         partition: Partition,
         stream: &Stream,
         settings: &PartitionSettings,
-        keys: KeyMemory,
+        (keys, tombstones): (KeyMemory, Arc<Tombstones>),
         totals: Totals,
         ids_from: Offset,
     ) -> Self {
@@ -68,6 +70,7 @@ impl Sequencer {
             rules: WatermarkRules::of(stream),
             dedup: stream.primary_key.map(|_| DedupWindow::new(settings.dedup_horizon_events, ids_from)),
             keys,
+            tombstones,
             totals,
             committed: totals,
         }
@@ -90,6 +93,11 @@ impl Sequencer {
         self.totals
     }
 
+    /// The erased entities.
+    pub fn tombstones(&self) -> &Arc<Tombstones> {
+        &self.tombstones
+    }
+
     /// The idempotency keys.
     pub fn keys(&mut self) -> &mut KeyMemory {
         &mut self.keys
@@ -106,6 +114,7 @@ impl Sequencer {
         if let Some(receipt) = claim.as_ref().and_then(|claim| self.keys.receipt(claim, arrived_at)) {
             return Ok(Ok(SequencedSubmission { receipt, ..SequencedSubmission::default() }));
         }
+        let erased = self.remove_erased(submission)?;
         // Before anything changes: a refused append leaves no trace, and its key is free.
         if let Err(refusal) = self.check_entities(submission.entities.as_ref()) {
             return Ok(Err(refusal));
@@ -114,14 +123,16 @@ impl Sequencer {
         let submitted = submission.rows.num_rows();
         let rows = self.accepted_rows(submission, is_new.as_ref())?;
         let duplicates = (submitted - rows.num_rows()) as u64;
-        let mut receipt = PartitionReceipt { duplicates, ..PartitionReceipt::default() };
+        let mut receipt = PartitionReceipt { duplicates, erased, ..PartitionReceipt::default() };
         self.totals.duplicates += duplicates;
         let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
         receipt.last_sequence = self.last_sequence(submission.entities.as_ref());
+        let appended = submission.entities.as_ref().filter(|submitted| submitted.append.is_some());
+        let entity = appended.and_then(|submitted| submitted.hashes.first()).copied().map(EntityHash);
         let key = claim.map(|claim| {
             let (key, body) = (Arc::clone(claim.key()), claim.body());
-            let number = Some(self.keys.remember(claim, receipt, arrived_at));
-            KeyRecord { key, body, number, receipt }
+            let number = Some(self.keys.remember(claim, receipt, entity, arrived_at));
+            KeyRecord { key, body, entity, number, receipt }
         });
         Ok(Ok(SequencedSubmission { receipt, rows, key }))
     }
@@ -152,10 +163,37 @@ impl Sequencer {
 
     fn check_entities(&self, submitted: Option<&SubmittedEntities>) -> Result<(), SubmitError> {
         let (Some((_, entities)), Some(submitted)) = (&self.entities, submitted) else { return Ok(()) };
+        if let Some(erased) =
+            submitted.append.and(submitted.hashes.first()).and_then(|entity| self.tombstones.get(*entity))
+        {
+            return Err(SubmitError::Erased { at: erased.erased_at });
+        }
         if let Some(expected) = submitted.append.and_then(|append| append.expected) {
             entities.expect(submitted.hashes[0], expected)?;
         }
         entities.check_room(&submitted.hashes)
+    }
+
+    /// Removes the events of erased entities from a submission that is not an append, and returns their number. A batch of
+    /// many entities must not fail because of one.
+    fn remove_erased(&self, submission: &mut Submission) -> Result<u64, ArrowError> {
+        let Some(submitted) = submission.entities.as_mut().filter(|_| !self.tombstones.is_empty()) else {
+            return Ok(0);
+        };
+        let kept: BooleanArray =
+            submitted.hashes.iter().map(|entity| Some(!self.tombstones.contains(*entity))).collect();
+        let erased = kept.false_count() as u64;
+        if submitted.append.is_some() || erased == 0 {
+            return Ok(0);
+        }
+        let retain = |hashes: &mut Vec<u128>| {
+            let mut rows = kept.values().iter();
+            hashes.retain(|_| rows.next() == Some(true));
+        };
+        retain(&mut submitted.hashes);
+        submission.id_hashes.iter_mut().for_each(retain);
+        submission.rows = filter_record_batch(&submission.rows, &kept)?;
+        Ok(erased)
     }
 
     fn last_sequence(&self, submitted: Option<&SubmittedEntities>) -> Option<u64> {

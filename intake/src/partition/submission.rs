@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use serde::{Deserialize, Serialize};
+use shared::entity::EntityId;
 use shared::ids::{Offset, Partition};
 use shared::limits::SUBMISSION_BYTES_MAX;
 use shared::live_state::LiveStateExceeded;
 use shared::retained_bytes::row_bytes;
 use shared::stream::Stream;
+use shared::time::Micros;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaim;
-use crate::log::{Backlog, Exhausted};
+use crate::log::{Backlog, EntityHash, Exhausted, Tombstone};
 
 /// Events of one request for one partition.
 #[derive(Debug)]
@@ -28,6 +30,19 @@ pub struct Submission {
     /// Receives the receipt when the events are durable, or the reason why they are not. Dropped without a value only if
     /// the process dies.
     pub reply: oneshot::Sender<Result<PartitionReceipt, SubmitError>>,
+}
+
+/// A request to erase an entity.
+#[derive(Debug)]
+pub struct Erasure {
+    pub entity: EntityHash,
+    pub id: EntityId,
+    /// Who asked for it.
+    pub by: String,
+    /// What the client calls the request.
+    pub reference: Option<String>,
+    /// Receives the tombstone when it is durable: the present one, if the entity was erased before.
+    pub reply: oneshot::Sender<Result<Tombstone, SubmitError>>,
 }
 
 /// The entities of a submission.
@@ -65,6 +80,9 @@ pub struct PartitionReceipt {
     /// Accepted events too far ahead of their arrival to move the watermark.
     #[serde(default)]
     pub ahead: u64,
+    /// Events of erased entities; they were not written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub erased: u64,
     /// Offset of the first accepted event; `None` if nothing was accepted.
     pub first_offset: Option<Offset>,
     /// Offset after the last accepted event; `None` if nothing was accepted.
@@ -72,6 +90,10 @@ pub struct PartitionReceipt {
     /// Last sequence of the entity after the submission, if it appends to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sequence: Option<u64>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why events were not written, or are not acknowledged.
@@ -98,6 +120,9 @@ pub enum SubmitError {
     /// The entity is at another sequence than the append expects; nothing was written (412).
     #[error("{}", conflict(.expected, *.current))]
     SequenceConflict { expected: ExpectedSequence, current: u64 },
+    /// The entity of the append is erased; nothing was written (410).
+    #[error("the entity was erased at {at}; an id is never used again: create another one")]
+    Erased { at: Micros },
     /// A partition can have no more entities; nothing was written (507).
     #[error(
         "a partition of the stream has its {max} entities (entities_max); events of known entities are still accepted"

@@ -20,9 +20,9 @@ use super::partition_log::LiveFigures;
 use super::queue::{QueueItem, WriterQueue, WriterWork};
 use super::sequence::Sequencer;
 use super::settings::PartitionSettings;
-use super::submission::{PartitionReceipt, SubmitError};
+use super::submission::{Erasure, PartitionReceipt, SubmitError};
 use crate::fail_points::IntakePoint;
-use crate::log::{Appender, CommitError, SegmentStore, Totals};
+use crate::log::{Appender, CommitError, Exhausted, SegmentStore, Tombstone, Totals};
 
 /// Everything the thread owns.
 pub(crate) struct Writer {
@@ -58,11 +58,17 @@ struct RefuseOnEnd(Arc<WriterQueue>);
 impl Drop for RefuseOnEnd {
     fn drop(&mut self) {
         self.0.close();
-        while let WriterWork::Group(items) = self.0.take(usize::MAX, None) {
-            for item in items {
-                if let QueueItem::Submission { submission, .. } = item {
-                    let _ = submission.reply.send(Err(SubmitError::Stopped));
+        loop {
+            match self.0.take(usize::MAX, None) {
+                WriterWork::Group(items) => {
+                    for item in items {
+                        if let QueueItem::Submission { submission, .. } = item {
+                            let _ = submission.reply.send(Err(SubmitError::Stopped));
+                        }
+                    }
                 }
+                WriterWork::Erasure(erasure) => _ = erasure.reply.send(Err(SubmitError::Stopped)),
+                WriterWork::Idle | WriterWork::Closed => return,
             }
         }
     }
@@ -96,6 +102,7 @@ impl Writer {
     pub fn step(&mut self) -> Result<bool, String> {
         let stepped = match self.queue.take(self.settings.group_bytes_max, Some(Duration::ZERO)) {
             WriterWork::Group(items) => self.group(items).map(|()| true),
+            WriterWork::Erasure(erasure) => self.erase(*erasure).map(|()| true),
             WriterWork::Idle | WriterWork::Closed => self.mark().map(|_| false),
         };
         stepped.map_err(|exit| match exit {
@@ -110,6 +117,10 @@ impl Writer {
             match self.queue.take(self.settings.group_bytes_max, idle_after) {
                 WriterWork::Group(items) => {
                     self.group(items)?;
+                    idle_after = Some(self.settings.mark_after);
+                }
+                WriterWork::Erasure(erasure) => {
+                    self.erase(*erasure)?;
                     idle_after = Some(self.settings.mark_after);
                 }
                 WriterWork::Idle if self.mark()? => idle_after = None,
@@ -138,6 +149,7 @@ impl Writer {
         let mut replies: Vec<Reply> = Vec::with_capacity(items.len());
         for item in items {
             match item {
+                QueueItem::Erasure(_) => unreachable!("the queue hands them over alone"),
                 QueueItem::Cut { view, reply } => group.cut(PendingCut { view, reply, at: self.sequencer.totals() }),
                 QueueItem::Submission { submission: mut s, .. } => {
                     let sequenced = self.sequencer.sequence(&mut s, arrived_at);
@@ -175,6 +187,51 @@ impl Writer {
                 Err(WriterExit::Fatal(reason))
             }
         }
+    }
+
+    /// Erases an entity: from the moment its tombstone is durable, its events are neither read nor accepted. The segment ends
+    /// before, so that every event of it is in a finished one, from which it can be taken out.
+    fn erase(&mut self, Erasure { entity, id, by, reference, reply }: Erasure) -> Result<(), WriterExit> {
+        let tombstones = Arc::clone(self.sequencer.tombstones());
+        let outcome = match tombstones.get(entity.0) {
+            Some(tombstone) => Ok(tombstone),
+            None => {
+                let events = self.sequencer.entity_table().map_or(0, |table| table.last(entity.0));
+                let (erased_at, head) = (self.clock.now(), self.sequencer.totals().head());
+                let (id, completed_at) = (Some(id), None);
+                let tombstone = Tombstone { entity, id, erased_at, by, reference, events, head, completed_at };
+                self.appender.roll().and_then(|()| match tombstones.add(tombstone.clone()) {
+                    Ok(()) => Ok(tombstone),
+                    Err(error) => Err(match Exhausted::of(&error) {
+                        Some(exhausted) => exhausted.into(),
+                        None => CommitError::Fatal(format!("cannot write a tombstone: {error}")),
+                    }),
+                })
+            }
+        };
+        let tombstone = match outcome {
+            Ok(tombstone) => tombstone,
+            Err(CommitError::Exhausted(exhausted)) => {
+                let _ = reply.send(Err(SubmitError::Exhausted(exhausted)));
+                return Ok(());
+            }
+            Err(CommitError::Fatal(reason)) => {
+                let _ = reply.send(Err(SubmitError::Stopped));
+                return Err(WriterExit::Fatal(reason));
+            }
+        };
+        if let Some(table) = self.sequencer.entity_table() {
+            table.notify();
+        }
+        let keys = self.sequencer.keys();
+        keys.forget(|entity| tombstones.contains(entity.0));
+        let replaced = self.key_files.replace(keys);
+        let _ = reply.send(match replaced {
+            Ok(()) => Ok(tombstone),
+            // The entity is erased; its keys are forgotten by the next attempt.
+            Err(error) => Err(SubmitError::Rows(format!("cannot write the remaining idempotency keys: {error}"))),
+        });
+        Ok(())
     }
 
     /// Makes the parts durable and updates the figures of the partition. Returns the batches for its readers.

@@ -9,6 +9,7 @@ use shared::control::Quarantined;
 
 const NEWER: &str = "newer.ndjson";
 const OLDER: &str = "older.ndjson";
+const DRAFT: &str = "draft.ndjson";
 
 /// The two files of a stream, created with the first line.
 pub(super) struct QuarantineFiles {
@@ -71,6 +72,29 @@ impl QuarantineFiles {
             }
         }
         Ok(())
+    }
+
+    /// Replaces the content of both files with `lines`, durably.
+    pub fn replace(&mut self, lines: &[Arc<Quarantined>]) -> io::Result<()> {
+        if !self.dir.exists() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut bytes, line.as_ref())?;
+            bytes.push(b'\n');
+        }
+        self.open = None;
+        let draft = self.dir.join(DRAFT);
+        let mut file = File::create(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, self.dir.join(NEWER))?;
+        match fs::remove_file(self.dir.join(OLDER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        File::open(&self.dir)?.sync_all()
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

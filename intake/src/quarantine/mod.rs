@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use shared::control::{ListRange, QuarantineCounts, QuarantinePage, StreamError};
+use shared::entity::EntityId;
 use shared::ids::StreamName;
 use shared::limits;
 use shared::time::Micros;
@@ -121,6 +122,21 @@ impl Quarantine {
         self.stream_quarantine(stream)?.empty().map_err(|error| StreamError::Failed(error.to_string()))
     }
 
+    /// Deletes the lines of a stream that name one of these entities, on disk too, and returns their number. A line that merely
+    /// has the same word goes, too: nobody needs it. Blocking.
+    pub fn forget(&self, stream: &StreamName, entities: &[EntityId]) -> std::io::Result<u64> {
+        let Some(stream_quarantine) = self.streams.get(stream) else { return Ok(0) };
+        let names: Vec<String> = entities
+            .iter()
+            .flat_map(|id| {
+                let plain = id.to_string();
+                let escaped = serde_json::to_string(&plain).unwrap_or_default();
+                [escaped.trim_matches('"').to_owned(), plain]
+            })
+            .collect();
+        stream_quarantine.forget(|text| names.iter().any(|name| names_entity(text, name)))
+    }
+
     /// Writes the lines that wait and ends the thread. Blocking.
     pub fn close(&self) {
         self.signal.state.lock().closed = true;
@@ -134,6 +150,13 @@ impl Quarantine {
         let name = stream.parse::<StreamName>().ok();
         name.and_then(|name| self.streams.get(&name)).ok_or_else(|| StreamError::UnknownStream(stream.to_owned()))
     }
+}
+
+/// Whether `text` has `name` as a word: without a letter or digit directly before or after it.
+fn names_entity(text: &str, name: &str) -> bool {
+    let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    text.match_indices(name)
+        .any(|(at, _)| !is_word(text[..at].chars().next_back()) && !is_word(text[at + name.len()..].chars().next()))
 }
 
 impl Drop for Quarantine {

@@ -103,6 +103,25 @@ impl StreamQuarantine {
         Ok(deleted.lines.len() as u64)
     }
 
+    /// Deletes the lines for which `is_erased` holds of their texts, on disk too, and returns their number. The others keep
+    /// their numbers.
+    pub fn forget(&self, is_erased: impl Fn(&str) -> bool) -> io::Result<u64> {
+        let mut files = self.files.lock();
+        let (kept, written, deleted) = {
+            let mut kept = self.kept.lock();
+            let before = kept.lines.len();
+            let mut lines = std::mem::take(&mut kept.lines);
+            lines.retain(|line| !is_erased(&line.text));
+            kept.bytes = lines.iter().map(|line| bytes_of(line)).sum();
+            kept.lines = lines;
+            (kept.lines.iter().cloned().collect::<Vec<_>>(), kept.total, before - kept.lines.len())
+        };
+        // The older file may have lines that memory no longer has.
+        files.replace(&kept)?;
+        self.kept.lock().written = written;
+        Ok(deleted as u64)
+    }
+
     /// Writes new lines to disk.
     pub fn write(&self) {
         let mut files = self.files.lock();

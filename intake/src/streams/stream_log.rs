@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::{BooleanArray, RecordBatch};
 use shared::clock::Clock;
 use shared::control::PartitionStatus;
 use shared::handoff::{HandoffError, LogBatch, LogReplay, LogSink};
@@ -163,6 +164,11 @@ impl StreamLog {
         let _ = self.live_state.set(live_state);
     }
 
+    /// Its partitions, in order.
+    pub fn partitions(&self) -> &[PartitionLog] {
+        &self.partitions
+    }
+
     /// The lateness of its events.
     pub fn lateness(&self) -> &StreamLateness {
         &self.lateness
@@ -215,6 +221,11 @@ impl LogReplay for StreamLog {
             || HandoffError(format!("stream {} does not have a partition {partition}", self.stream.name));
         let log = self.partition(partition).ok_or_else(no_partition)?;
         log.replay(from, to, each).map_err(|e| HandoffError(e.to_string()))
+    }
+
+    fn erased(&self, partition: Partition, rows: &RecordBatch) -> Option<BooleanArray> {
+        let (entity, sequence) = self.stream.entity.zip(self.stream.sequence())?;
+        self.partition(partition)?.tombstones().rows(rows.column(entity), rows.column(sequence))
     }
 }
 

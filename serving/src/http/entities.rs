@@ -340,6 +340,10 @@ pub async fn list(
         _ => return Err(invalid_parameter("view: must be given only once")),
     };
     let views = views_of(&state, &stream, &access, name)?;
+    let mut rest = rest;
+    if let [view] = views.as_slice() {
+        leave_out(&view.view, &state.entities.erased_ids(&stream.name), &mut rest);
+    }
     let view = match views.as_slice() {
         [view] => view.view.name.to_string(),
         [] => {
@@ -355,6 +359,20 @@ pub async fn list(
     };
     request.uri = with_parameters(&request.uri, &rest)?;
     rows::negotiated(state, Path(view), access, ranges, request).await
+}
+
+/// Adds to `where` that rows are not of these entities: their erasure has not reached the figures yet.
+fn leave_out(view: &View, erased: &[EntityId], parameters: &mut Vec<(String, String)>) {
+    if erased.is_empty() {
+        return;
+    }
+    let name = print_name(&view.dimensions[0].name);
+    let ids: Vec<String> = erased.iter().map(EntityId::sql).collect();
+    let others = format!("{name} NOT IN ({})", ids.join(", "));
+    match parameters.iter_mut().find(|(name, _)| name == "where") {
+        Some((_, condition)) => *condition = format!("({condition}) AND {others}"),
+        None => parameters.push(("where".to_owned(), others)),
+    }
 }
 
 /// The URI with these parameters only.

@@ -51,8 +51,22 @@ pub(super) struct NamedEntity {
 }
 
 impl NamedEntity {
-    /// Finds the stream and reads the id.
+    /// Finds the stream and reads the id; the problem `entity_erased` if the entity was erased.
     pub fn find(state: &ServingState, stream: &str, id: &str) -> Result<NamedEntity, Problem> {
+        let entity = NamedEntity::parse(state, stream, id)?;
+        entity.check_erased(state)?;
+        Ok(entity)
+    }
+
+    /// Refuses if the entity was erased.
+    pub fn check_erased(&self, state: &ServingState) -> Result<(), Problem> {
+        let Some(at) = state.entities.erased_at(&self.stream.name, &self.id) else { return Ok(()) };
+        let detail = format!("the entity \"{}\" of stream {} was erased at {at}", self.id, self.stream.name);
+        Err(Problem::new(Code::EntityErased, detail))
+    }
+
+    /// Finds the stream and reads the id, erased or not.
+    pub fn parse(state: &ServingState, stream: &str, id: &str) -> Result<NamedEntity, Problem> {
         let stream = find_stream(state, stream)?;
         let id = EntityId::parse(&stream, id).map_err(|error| match error {
             InvalidEntityId::NoEntity(_) => Problem::new(Code::NoEntity, error.to_string()),
@@ -63,6 +77,7 @@ impl NamedEntity {
 
     /// The last sequence; the problem `unknown_entity` if there is none.
     pub fn last_sequence(&self, state: &ServingState) -> Result<u64, Problem> {
+        self.check_erased(state)?;
         match state.entities.last_sequence(&self.stream.name, &self.id) {
             0 => Err(self.unknown("has no events")),
             last => Ok(last),
@@ -151,7 +166,10 @@ pub(super) async fn read(
     entity: &NamedEntity,
     selection: EventSelection,
 ) -> Result<EntityEvents, Problem> {
-    state.entities.events(&entity.stream.name, &entity.id, selection).await.map_err(batch_unavailable)
+    let events = state.entities.events(&entity.stream.name, &entity.id, selection).await.map_err(batch_unavailable)?;
+    // It may have been erased while they were read.
+    entity.check_erased(state)?;
+    Ok(events)
 }
 
 /// The sequence of the last of some events.
@@ -206,7 +224,7 @@ struct Subscription {
 }
 
 impl Subscription {
-    /// The next events, or a heartbeat if none came for a while; `None`: the log has stopped.
+    /// The next events, or a heartbeat if none came for a while; `None`: the log has stopped, or the entity was erased.
     async fn next(&mut self) -> Result<Option<Bytes>, HandoffError> {
         if !self.opened {
             self.opened = true;
@@ -221,7 +239,9 @@ impl Subscription {
         }
         let selection = EventSelection { from_sequence: self.after + 1, ..EventSelection::all(CHUNK_EVENTS) };
         let events = self.entities.events(&stream.name, id, selection).await?;
-        // Events that were erased have left a gap; the subscriber is beyond it.
+        if self.entities.erased_at(&stream.name, id).is_some() {
+            return Ok(None);
+        }
         let last = last_of(stream, &events.rows);
         let mut text = Vec::new();
         let writer = EventWriter::new(&events.rows);

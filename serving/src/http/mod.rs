@@ -2,7 +2,7 @@
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
 //! [`live`] changes as events, [`alerts`] raised alerts, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
-//! events. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
+//! events, and [`erasures`] erases them. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
 //! [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it
 //! serves. [`health`]
 //! serves probes and metrics, [`refusal`] chooses the problem for each error.
@@ -11,6 +11,7 @@ pub(crate) mod alerts;
 pub(crate) mod drift;
 pub(crate) mod entities;
 pub(crate) mod entity_events;
+pub(crate) mod erasures;
 pub(crate) mod event_response;
 pub(crate) mod health;
 pub(crate) mod hosts;

@@ -113,6 +113,7 @@ mod tests {
             let expected = match *path {
                 "/v1/events/{stream}" => Side::Commands,
                 "/v1/entities/{stream}/{id}/events" if method == Method::POST => Side::Commands,
+                "/v1/entities/{stream}/{id}" if method == Method::DELETE => Side::Commands,
                 "/v1/entities/{stream}" | "/" | "/batch" => Side::Queries,
                 "/alerts" => Side::Queries,
                 path if path.starts_with("/v1/alerts") => Side::Queries,

@@ -2,13 +2,13 @@
 
 use problem::ProblemDocument;
 use shared::compare::Comparison;
-use shared::control::{CompactionReport, QuarantinePage, Run, RunPage, StreamStatus, VacuumReport};
+use shared::control::{CompactionReport, ErasureRecord, QuarantinePage, Run, RunPage, StreamStatus, VacuumReport};
 use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
 use super::drift::Drift;
 use super::health::Health;
-use super::{alerts, streams, views};
+use super::{alerts, erasures, streams, views};
 use crate::formats::json::{DocumentHead, DocumentTail};
 
 #[derive(OpenApi)]
@@ -30,6 +30,8 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     CompactionReport,
     alerts::AlertList,
     alerts::DeadLetterList,
+    ErasureRecord,
+    erasures::ErasureList,
     Health,
     ProblemDocument<'static>,
 )))]

@@ -57,6 +57,7 @@ impl Base {
 #[template(path = "not_found.html")]
 struct NotFoundPage {
     base: Base,
+    heading: &'static str,
     detail: String,
     views: Vec<String>,
 }
@@ -77,7 +78,21 @@ pub fn html(page: &impl Template) -> Response {
 
 /// Returns a 404 page with links to the other pages; `detail` is a sentence without a full stop.
 pub fn not_found(state: &ServingState, access: &Access, detail: String) -> Response {
+    missing(state, access, (StatusCode::NOT_FOUND, "Page not found"), detail)
+}
+
+/// Returns the same as a 410 page.
+pub fn gone(state: &ServingState, access: &Access, detail: String) -> Response {
+    missing(state, access, (StatusCode::GONE, "Gone"), detail)
+}
+
+fn missing(
+    state: &ServingState,
+    access: &Access,
+    (status, heading): (StatusCode, &'static str),
+    detail: String,
+) -> Response {
     let views = state.visible_views(access).iter().map(|published| published.view.name.to_string()).collect();
-    let page = NotFoundPage { base: Base::new(NavigationEntry::View, "Not found"), detail, views };
-    (StatusCode::NOT_FOUND, html(&page)).into_response()
+    let page = NotFoundPage { base: Base::new(NavigationEntry::View, "Not found"), heading, detail, views };
+    (status, html(&page)).into_response()
 }

@@ -5,7 +5,10 @@ use auth::Access;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
-use super::base::{Base, NavigationEntry, html, not_found};
+use shared::entity::EntityId;
+use shared::stream::Stream;
+
+use super::base::{Base, NavigationEntry, gone, html, not_found};
 use crate::state::ServingState;
 
 #[derive(Template)]
@@ -24,7 +27,14 @@ pub async fn render(
 ) -> Response {
     let is_visible = state.visible_streams(&access).iter().any(|visible| visible.name.as_str() == stream);
     match state.entities.stream(&stream).filter(|stream| is_visible && stream.entity.is_some()) {
+        Some(of) if is_erased(&state, &of, &id) => {
+            gone(&state, &access, format!("The entity {id} of {stream} was erased"))
+        }
         Some(_) => html(&EntityPage { base: Base::new(NavigationEntry::Streams, &id), stream, id }),
         None => not_found(&state, &access, format!("There is no stream {stream} with an entity")),
     }
+}
+
+fn is_erased(state: &ServingState, stream: &Stream, id: &str) -> bool {
+    EntityId::parse(stream, id).is_ok_and(|id| state.entities.erased_at(&stream.name, &id).is_some())
 }

@@ -479,6 +479,7 @@ impl World {
                 dropped_sessions_end: None,
                 past_retention: 0,
                 failed: Default::default(),
+                erased: Default::default(),
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);
@@ -542,6 +543,7 @@ impl World {
                 streams: Arc::clone(&self.streams) as _,
                 entities: Arc::new(NoEntities),
                 alerts: Arc::new(shared::control::NoAlerts::default()),
+                erasures: Arc::new(shared::control::NoErasures),
                 admission: Arc::clone(&self.admission),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),

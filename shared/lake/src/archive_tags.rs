@@ -22,7 +22,9 @@ pub struct ArchiveTags {
     pub to: Offset,
     /// Rows of this file.
     pub rows: u64,
-    /// Ledger of exactly the rows of this file.
+    /// Events of erased entities that were taken out of this file, or never came into it. They are in its ledger.
+    pub erased: u64,
+    /// Ledger of the rows of this file and of its erased events.
     pub ledger: Ledger,
     /// The partition's watermark after the last event of the commit.
     pub latest_watermark: Micros,
@@ -48,14 +50,18 @@ impl ArchiveTags {
     /// Converts to Delta tags: numbers in decimal, the ledger as JSON, the watermark in microseconds.
     pub fn to_tags(&self) -> BTreeMap<String, String> {
         let ledger = serde_json::to_string(&self.ledger).expect("a ledger is two plain fields");
-        BTreeMap::from([
+        let mut tags = BTreeMap::from([
             ("partition".to_owned(), self.partition.to_string()),
             ("from".to_owned(), self.from.to_string()),
             ("to".to_owned(), self.to.to_string()),
             ("rows".to_owned(), self.rows.to_string()),
             ("ledger".to_owned(), ledger),
             ("latest_watermark".to_owned(), self.latest_watermark.0.to_string()),
-        ])
+        ]);
+        if self.erased > 0 {
+            tags.insert("erased".to_owned(), self.erased.to_string());
+        }
+        tags
     }
 
     /// Reads tags written by [`ArchiveTags::to_tags`].
@@ -72,6 +78,13 @@ impl ArchiveTags {
             from: Offset(number(tags, "from")?),
             to: Offset(number(tags, "to")?),
             rows: number(tags, "rows").ok().filter(|rows| *rows <= FILE_ROWS_MAX as u64).ok_or(InvalidTag("rows"))?,
+            erased: match tags.contains_key("erased") {
+                true => number(tags, "erased")
+                    .ok()
+                    .filter(|rows| *rows <= FILE_ROWS_MAX as u64)
+                    .ok_or(InvalidTag("erased"))?,
+                false => 0,
+            },
             ledger,
             latest_watermark: Micros(number(tags, "latest_watermark")?),
         })
@@ -88,16 +101,19 @@ mod tests {
             partition: Partition(7),
             from: Offset(10),
             to: Offset(u64::MAX),
-            rows: 3,
+            rows: 2,
+            erased: 1,
             ledger: Ledger::of_range(Partition(7), Offset(10), Offset(13)),
             latest_watermark: Micros::MIN,
         };
         assert_eq!(ArchiveTags::from_tags(&tags.to_tags()), Ok(tags));
-        for missing in tags.to_tags().keys() {
+        for missing in tags.to_tags().keys().filter(|tag| *tag != "erased") {
             let mut some = tags.to_tags();
             some.remove(missing);
             assert!(ArchiveTags::from_tags(&some).is_err(), "{missing}");
         }
+        let none = ArchiveTags { erased: 0, ..tags };
+        assert!(!none.to_tags().contains_key("erased") && ArchiveTags::from_tags(&none.to_tags()) == Ok(none));
         let mut impossible = tags.to_tags();
         impossible.insert("rows".to_owned(), u64::MAX.to_string());
         assert_eq!(ArchiveTags::from_tags(&impossible), Err(InvalidTag("rows")), "such numbers could not be added up");

@@ -22,6 +22,7 @@ pub struct Commit {
     properties: Vec<TableProperty>,
     base: CommitBase,
     rows: CommitRows,
+    replaced: ReplacedFiles,
     log: LogEntries,
 }
 
@@ -71,6 +72,15 @@ enum CommitRows {
     Stay,
 }
 
+/// What a commit asks of the files that it removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReplacedFiles {
+    Any,
+    /// All of them are part of the table: the added files have rows of theirs, which would be there twice otherwise, or
+    /// again after another writer removed them.
+    Present,
+}
+
 /// What happens to old entries of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LogEntries {
@@ -90,6 +100,7 @@ impl Commit {
             properties: Vec::new(),
             base: CommitBase::Newest,
             rows: CommitRows::Change,
+            replaced: ReplacedFiles::Any,
             log: LogEntries::Expire,
         }
     }
@@ -121,7 +132,12 @@ impl Commit {
 
     /// Replaces files by others with the same rows. Conflicts with every commit that removed one of them.
     pub fn compact(remove: Vec<DataFile>, add: Vec<DataFile>) -> Commit {
-        Commit { rows: CommitRows::Stay, ..Commit::new(add, remove) }
+        Commit { rows: CommitRows::Stay, replaced: ReplacedFiles::Present, ..Commit::new(add, remove) }
+    }
+
+    /// Replaces files by others without some of their rows. Conflicts with every commit that removed one of them.
+    pub fn erase(remove: Vec<DataFile>, add: Vec<DataFile>) -> Commit {
+        Commit { replaced: ReplacedFiles::Present, ..Commit::new(add, remove) }
     }
 
     /// Drops the files of dates that retention no longer keeps. `dropped` is everything that is dropped then; a commit that

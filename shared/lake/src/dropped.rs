@@ -65,6 +65,7 @@ mod tests {
             from: Offset(from),
             to: Offset(to),
             rows: to - from,
+            erased: 0,
             ledger: Ledger::of_range(Partition(partition), Offset(from), Offset(to)),
             latest_watermark: Micros::MIN,
         };

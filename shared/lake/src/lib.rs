@@ -63,6 +63,7 @@ pub use lost::{LostEvents, LostPart};
 pub use owner::{Heartbeat, OwnerClaim};
 pub use pages::{PageBounds, PageError, check_pages};
 pub use remote::StorePatience;
+pub use rewrite::{IsLeftOut, LeftOut};
 pub use schema::SchemaChange;
 pub use shared::data_file::DataFile;
 pub use snapshot::TableSnapshot;

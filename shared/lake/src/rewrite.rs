@@ -1,14 +1,15 @@
 //! Merges several files of a table into one, in their order, decoded and encoded batch by batch. Memory holds the bytes
-//! of one source file and of the new file, and some rows.
+//! of one source file and of the new file, and some rows. A file can also be written again without some of its rows.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, not};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
@@ -19,11 +20,51 @@ use super::{DataFile, LakeError, PageBounds, Table, check_pages};
 /// Rows decoded at once; as many as are sampled for repeated values.
 const READ_ROWS: usize = 32 * 1024;
 
+/// Says of each value of a column whether its row is left out.
+pub type IsLeftOut = Arc<dyn Fn(&ArrayRef) -> BooleanArray + Send + Sync>;
+
+/// The rows that a rewrite leaves out, by their values in one column.
+#[derive(Clone)]
+pub struct LeftOut {
+    pub column: String,
+    pub is_left_out: IsLeftOut,
+}
+
 impl Table {
     /// Writes the rows of `files`, all of one date, as one file; see [`Table::write_parquet`] for its status. Its
     /// columns are those of `schema`, followed by any further columns of the files: nothing is lost. A column that a
     /// file does not have is null. Tags are left to the caller.
     pub async fn rewrite(&self, files: &[DataFile], schema: &SchemaRef) -> Result<DataFile, LakeError> {
+        self.rewrite_all(files, schema, None).await
+    }
+
+    /// Writes the rows of `file` but for those left out as another file, as [`Table::rewrite`] does; `None`: it has none of
+    /// those.
+    pub async fn rewrite_without(
+        &self,
+        file: &DataFile,
+        schema: &SchemaRef,
+        left_out: &LeftOut,
+    ) -> Result<Option<DataFile>, LakeError> {
+        let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
+        let of_file = left_out.clone();
+        let found = tokio::task::spawn_blocking(move || has_left_out(bytes, &of_file)).await?;
+        let found = found.map_err(|error| match error {
+            LakeError::Parquet(error) => self.file_error(&file.path, error),
+            other => other,
+        });
+        match found? {
+            false => Ok(None),
+            true => self.rewrite_all(std::slice::from_ref(file), schema, Some(left_out)).await.map(Some),
+        }
+    }
+
+    async fn rewrite_all(
+        &self,
+        files: &[DataFile],
+        schema: &SchemaRef,
+        left_out: Option<&LeftOut>,
+    ) -> Result<DataFile, LakeError> {
         let wrong = |reason: String| LakeError::Schema { table: self.name(), reason };
         let date = files.first().ok_or_else(|| wrong("a file made of no files".to_owned()))?.partition;
         if let Some(other) = files.iter().find(|file| file.partition != date) {
@@ -36,8 +77,9 @@ impl Table {
             let mut encoder = None;
             for file in files {
                 let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
-                let columns = Arc::clone(&schema);
-                let appended = tokio::task::spawn_blocking(move || append(bytes, columns, encoder)).await?;
+                let (columns, left_out) = (Arc::clone(&schema), left_out.cloned());
+                let append = move || append(bytes, columns, encoder, left_out.as_ref());
+                let appended = tokio::task::spawn_blocking(append).await?;
                 let appended = appended.map_err(|error| match error {
                     LakeError::Parquet(error) => self.file_error(&file.path, error),
                     other => other,
@@ -64,8 +106,30 @@ enum AppendOutcome {
     OtherColumns(SchemaRef),
 }
 
+/// Returns whether a file has rows that are left out. Blocking.
+fn has_left_out(bytes: Bytes, left_out: &LeftOut) -> Result<bool, LakeError> {
+    let size = bytes.len() as u64;
+    check_footer_lists(&bytes)?;
+    let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    check_footer(file.metadata(), size)?;
+    let mask = ProjectionMask::columns(file.parquet_schema(), [left_out.column.as_str()]);
+    for batch in file.with_projection(mask).with_batch_size(READ_ROWS).build()? {
+        let batch = batch?;
+        let column = batch.column_by_name(&left_out.column);
+        if column.is_some_and(|column| (left_out.is_left_out)(column).true_count() > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Appends the rows of a file. Blocking.
-fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) -> Result<AppendOutcome, LakeError> {
+fn append(
+    bytes: Bytes,
+    schema: SchemaRef,
+    mut encoder: Option<Box<Encoder>>,
+    left_out: Option<&LeftOut>,
+) -> Result<AppendOutcome, LakeError> {
     let size = bytes.len() as u64;
     check_footer_lists(&bytes)?;
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
@@ -84,7 +148,12 @@ fn append(bytes: Bytes, schema: SchemaRef, mut encoder: Option<Box<Encoder>>) ->
         return Ok(AppendOutcome::OtherColumns(Arc::new(Schema::new(all))));
     }
     for batch in file.with_batch_size(READ_ROWS).build()? {
-        let rows = fitted(&batch?, &schema)?;
+        let mut rows = fitted(&batch?, &schema)?;
+        if let Some(LeftOut { column, is_left_out }) = left_out
+            && let Some(column) = rows.column_by_name(column)
+        {
+            rows = filter_record_batch(&rows, &not(&is_left_out(column))?)?;
+        }
         let mut open = match encoder.take() {
             Some(open) => open,
             None => Box::new(Encoder::new(Arc::clone(&schema), Some(&rows))?),

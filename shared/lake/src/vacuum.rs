@@ -115,6 +115,16 @@ pub async fn vacuum(
     Ok(counts)
 }
 
+/// Returns when the oldest file in the store was written that no version from `keep_versions_from` on (`None`: only the newest)
+/// has, in milliseconds; `None`: there is none.
+pub async fn oldest_leftover(table: &Table, keep_versions_from: Option<i64>) -> Result<Option<i64>, LakeError> {
+    let listed = files_in_store(table).await?;
+    let newest = table.newest_version().await?;
+    let (needed, _) = needed_since(table, keep_versions_from.unwrap_or(newest).clamp(0, newest.max(0))).await?;
+    let left = listed.iter().filter(|file| !needed.contains(file.location.as_ref()));
+    Ok(left.map(|file| file.last_modified.timestamp_millis()).min())
+}
+
 /// Deletes entries and checkpoints of the log from which no version from `version` on is made. Returns their number.
 pub async fn expire_log(table: &Table, version: i64) -> Result<u64, LakeError> {
     let keep_from = table.version_of(version)?;

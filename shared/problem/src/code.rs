@@ -55,6 +55,8 @@ codes! {
     DefinitionNotUnderstood, "definition_not_understood", CONFLICT, "Definition no longer valid";
     /// The disk of the log is full.
     DiskFull, "disk_full", INSUFFICIENT_STORAGE, "Disk full";
+    /// The entity was erased.
+    EntityErased, "entity_erased", GONE, "Entity erased";
     /// The stream's retention has dropped the events of the requested range.
     EventsDropped, "events_dropped", CONFLICT, "Events dropped";
     /// The headers of the request are larger than the server reads.

@@ -1,12 +1,14 @@
 //! Defines how batch runs, streams and alerts are observed and controlled: plain status values and the traits that provide them.
 //!
 //! The shapes are those of the HTTP contract. [`runs`]: runs, vacuum, compaction. [`streams`]: partitions, lateness, quarantine.
-//! [`alerts`]: raised alerts.
+//! [`alerts`]: raised alerts. [`erasures`]: erased entities.
 
 mod alerts;
+mod erasures;
 mod runs;
 mod streams;
 
 pub use self::alerts::*;
+pub use self::erasures::*;
 pub use self::runs::*;
 pub use self::streams::*;

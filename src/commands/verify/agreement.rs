@@ -170,8 +170,12 @@ impl ViewAgreement {
     fn holds(&self) -> bool {
         let live = &self.live;
         // A full recomputation may round differently, and cannot restore events that retention dropped.
-        let mut forbidden =
-            self.full.causes.named().into_iter().filter(|(cause, _)| !["rounding", "retention"].contains(cause));
+        let mut forbidden = self
+            .full
+            .causes
+            .named()
+            .into_iter()
+            .filter(|(cause, _)| !["rounding", "retention", "erased"].contains(cause));
         let full_agrees = forbidden.all(|(_, count)| count == 0);
         live.causes.unexplained == 0 && live.measures.values().all(MeasureSum::keeps_its_promise) && full_agrees
     }

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use shared::seam::CutPoint;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::plan::window_date;
 use shared::calendar::{Calendar, CalendarUnit};
@@ -16,6 +18,7 @@ fn file(path: &str, day: i32, partition: u32, from: u64, to: u64) -> DataFile {
         from: Offset(from),
         to: Offset(to),
         rows: to - from,
+        erased: 0,
         ledger: Ledger::of_range(partition, Offset(from), Offset(to)),
         latest_watermark: Micros::MIN,
     };
@@ -48,6 +51,7 @@ fn planned(window: Window, seam: &Cut, cut: &Cut, archive: &[DataFile], everythi
         lost: None,
         present: &present,
         frozen: &[],
+        erased: &BTreeMap::new(),
         everything,
         ranges: &[],
         horizon: Horizon::NONE,
@@ -167,6 +171,7 @@ fn a_requested_range_is_recomputed_as_well_as_new_dates() {
     let present = [view_file(Some(1)), view_file(Some(4)), view_file(Some(5)), view_file(Some(6))];
     let ranges = [DateRange { from: Day(4), to: Day(6) }, DateRange { from: Day(20), to: Day(2_000_000) }];
     let (seam, end) = (cut(&[9]), cut(&[12]));
+    let none_erased = BTreeMap::new();
     let input = |window, present, ranges| PlanInput {
         window,
         seam: &seam,
@@ -176,6 +181,7 @@ fn a_requested_range_is_recomputed_as_well_as_new_dates() {
         lost: None,
         present,
         frozen: &[],
+        erased: &none_erased,
         everything: false,
         ranges,
         horizon: Horizon::NONE,
@@ -218,4 +224,43 @@ proptest! {
             prop_assert_eq!(is_in(&united), is_in(&ranges));
         }
     }
+}
+
+#[test]
+fn dates_with_newly_erased_events_are_recomputed_and_ledgers_balance() {
+    let hourly = Window::Tumble(Grid::Fixed { size: HOUR, offset: 0 });
+    let with_erased = |name: &str, day: i32, from: u64, to: u64, erased: u64| {
+        let mut file = file(name, day, 0, from, to);
+        let tags = ArchiveTags::from_tags(&file.tags).expect("tags");
+        file.tags = ArchiveTags { rows: tags.rows - erased, erased, ..tags }.to_tags();
+        file
+    };
+    let archive = [with_erased("a", 1, 0, 5, 2), file("b", 2, 0, 5, 7), with_erased("c", 3, 7, 9, 2)];
+    let known = BTreeMap::from([(DatePartition::of_day(Day(3)).to_string(), 2)]);
+    let (seam, end) = (cut(&[9]), cut(&[9]));
+    let present = [view_file(Some(1)), view_file(Some(3))];
+    let input = PlanInput {
+        window: hourly,
+        seam: &seam,
+        cut: &end,
+        archive: &archive,
+        dropped: None,
+        lost: None,
+        present: &present,
+        frozen: &[],
+        erased: &known,
+        everything: false,
+        ranges: &[],
+        horizon: Horizon::NONE,
+    };
+    let plan = super::plan(&input).expect("a plan");
+    assert_eq!(days(&plan), (vec![1], vec![1], vec!["Some(1)"]));
+    assert_eq!((plan.ledger, plan.rows), (end.accepted(), 3));
+    assert_eq!(plan.newly_erased, BTreeSet::from([DatePartition::of_day(Day(1))]));
+    assert_eq!(plan.erased.values().copied().collect::<Vec<_>>(), [2, 2]);
+    let mut wrong = archive.clone();
+    wrong[1] = with_erased("b", 2, 5, 7, 1);
+    let tags = ArchiveTags::from_tags(&wrong[1].tags).expect("tags");
+    wrong[1].tags = ArchiveTags { rows: 2, ..tags }.to_tags();
+    assert!(matches!(super::plan(&PlanInput { archive: &wrong, ..input }), Err(PlanError::Tags { .. })));
 }

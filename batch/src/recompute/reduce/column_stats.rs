@@ -47,6 +47,7 @@ mod tests {
             from: Offset(0),
             to: Offset(1),
             rows: 1,
+            erased: 0,
             ledger: Ledger::EMPTY,
             latest_watermark: Micros::MIN,
         };

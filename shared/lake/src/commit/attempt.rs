@@ -7,7 +7,7 @@ use deltalake_core::kernel::{Action, Metadata, MetadataExt, StructType, Transact
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use serde_json::Value;
 
-use super::{Commit, CommitBase, CommitRows, LogEntries, TableProperty, TxnStart, TxnStep};
+use super::{Commit, CommitBase, CommitRows, LogEntries, ReplacedFiles, TableProperty, TxnStart, TxnStep};
 use crate::log_keys::{
     CHECKPOINT_COMMITS, DECLARATION_KEY, DEDUP_HORIZON_KEY, DROPPED_KEY, ID_KEY, INFO_KEY, LOST_KEY, OWNER_TXN,
 };
@@ -36,8 +36,8 @@ impl Table {
             });
         }
         let mut state = self.locked().await;
-        let is_rearrangement = commit.rows == CommitRows::Stay;
-        if is_rearrangement || commit.depends_on_txns() || state.version() < commit.base_version().unwrap_or(0) {
+        let is_replacement = commit.replaced == ReplacedFiles::Present;
+        if is_replacement || commit.depends_on_txns() || state.version() < commit.base_version().unwrap_or(0) {
             state.refresh().await?;
         }
         self.check_owner(&mut state).await?;
@@ -90,7 +90,7 @@ impl Table {
                 return conflict(format!("\"{app_id}\" is at {found:?}, not at {expected:?}"));
             }
         }
-        if commit.rows == CommitRows::Stay {
+        if commit.replaced == ReplacedFiles::Present {
             // Files that other writers removed must not be added back under another name.
             let snapshot = self.snapshot_of(&state.delta)?;
             if let Some(file) = commit.remove.iter().find(|file| !snapshot.holds(&file.path)) {

@@ -29,7 +29,7 @@ fn exists(table: &Table, file: &DataFile) -> bool {
 fn tagged(mut file: DataFile, from: u64, to: u64) -> DataFile {
     let (partition, from, to) = (Partition(0), Offset(from), Offset(to));
     let (rows, ledger) = (to.0 - from.0, Ledger::of_range(partition, from, to));
-    file.tags = ArchiveTags { partition, from, to, rows, ledger, latest_watermark: Micros::MIN }.to_tags();
+    file.tags = ArchiveTags { partition, from, to, rows, erased: 0, ledger, latest_watermark: Micros::MIN }.to_tags();
     file
 }
 
