@@ -45,9 +45,9 @@ pub const ENTITY_EVENTS_DEFAULT: usize = 1_000;
 pub const ENTITY_EVENTS_MAX: usize = 10_000;
 /// Subscribers of the events of entities. Beyond it a subscription gets 503.
 pub const ENTITY_SUBSCRIBERS_MAX: usize = 10_000;
-/// Erasures of a stream whose figures have not been recomputed, in entities: lists leave them out one by one.
+/// Erased entities of a stream whose figures have not been recomputed. Beyond it, further erasures get 429.
 pub const ERASURES_AT_ONCE_MAX: usize = 500;
-/// Length of the reference of an erasure, in bytes.
+/// Longest reference of an erasure.
 pub const ERASURE_REFERENCE_BYTES_MAX: usize = 200;
 /// Milliseconds for which an idempotency key is remembered.
 pub const IDEMPOTENCY_KEEP_MS: u64 = 15 * 60_000;

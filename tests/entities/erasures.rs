@@ -188,6 +188,8 @@ fn an_erased_entity_is_nowhere_and_figures_are_those_without_it() {
         alerts["alerts"].as_array().is_some_and(|all| all.iter().any(|alert| alert["key"]["order_id"] == SUBJECT))
     });
     assert_ne!(files_with_subject(&world.store()), Vec::<String>::new());
+    let long = format!("/v1/entities/order_events/{SUBJECT}?reference={}", "r".repeat(201));
+    assert_eq!(ask(&world, "DELETE", &long, &[], "").status, 400);
     let erased = erase(&world, SUBJECT);
     assert_eq!(
         (&erased["events"], &erased["by"], &erased["reference"]),

@@ -21,6 +21,11 @@ const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_giv
 
 /// The tests.
 pub const DRIVEN: &[Driven] = &[
+    (
+        "ERASURE_REFERENCE_BYTES_MAX",
+        "tests/entities/erasures.rs",
+        "an_erased_entity_is_nowhere_and_figures_are_those_without_it",
+    ),
     ("EVENT_BODY_BYTES_MAX", "tests/bounds/endless_bodies.rs", BOMBS),
     ("EVENT_LINE_BYTES_MAX", "tests/bounds/large_events.rs", LARGE_EVENTS),
     (
@@ -266,6 +271,7 @@ const ADVICE: &str = "advice to clients";
 
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
+    ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
     (
         "ENTITY_SUBSCRIBERS_MAX",
         "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
