@@ -28,6 +28,9 @@ const AT_ONCE: &str = "archive_wait_ms = 20\nvacuum_age_ms = 1\nvacuum_every_ms 
 const SUBJECT: &str = "ann-4711";
 const SECRET: &str = "ann-lives-here";
 
+/// Events and sums by order, and by day and kind.
+type Figures = (BTreeMap<String, (i64, i64)>, BTreeMap<(u32, String), (i64, i64)>);
+
 /// Events as the test knows them: id, order, day, kind, amount.
 type Known = (String, String, u32, String, i64);
 
@@ -74,7 +77,7 @@ fn fill(world: &World) -> Vec<Known> {
 }
 
 /// The figures of a fold without the events of some orders.
-fn expected(known: &[Known], erased: &[&str]) -> (BTreeMap<String, (i64, i64)>, BTreeMap<(u32, String), (i64, i64)>) {
+fn expected(known: &[Known], erased: &[&str]) -> Figures {
     let (mut states, mut daily) = (BTreeMap::new(), BTreeMap::new());
     for (_, order, day, kind, amount) in known.iter().filter(|(_, order, ..)| !erased.contains(&order.as_str())) {
         let state: &mut (i64, i64) = states.entry(order.clone()).or_default();
@@ -86,7 +89,7 @@ fn expected(known: &[Known], erased: &[&str]) -> (BTreeMap<String, (i64, i64)>, 
 }
 
 /// The figures that are served.
-fn served(world: &World) -> (BTreeMap<String, (i64, i64)>, BTreeMap<(u32, String), (i64, i64)>) {
+fn served(world: &World) -> Figures {
     let rows = |view: &str| -> Vec<Value> {
         let answer = world.rows(view, "");
         assert_eq!(answer["complete"], json!(true), "{answer}");

@@ -36,13 +36,8 @@ use crate::blocking::blocking;
 use crate::deletion_clock::{DeletionClock, newest_event};
 use crate::failure::RunFailure;
 use crate::layers::{Job, LayerHandles};
-<<<<<<< HEAD
-use crate::plan::planner::{PlanInput, plan};
-use crate::plan::{ArchiveFile, Plan};
-=======
-use crate::plan::Plan;
 use crate::plan::planner::{PlanInput, erased_by_date, newly_erased, plan};
->>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
+use crate::plan::{ArchiveFile, Plan};
 use crate::recompute::budget::Budget;
 use crate::recompute::frozen_sessions::FrozenSessions;
 use crate::recompute::reduce::group_by::ArchiveQuery;
@@ -301,23 +296,21 @@ impl Attempt<'_> {
         let run = self.entry.run();
         let is_requested = run.full || !run.ranges.is_empty() || self.becomes_exact();
         let version = self.previous().filter(|_| !is_requested)?;
-        let has_new_events = cut.cut.offsets() != self.active.seam.offsets() || self.has_newly_erased(cut, version);
+        let has_new_events = cut.cut.offsets() != self.active.seam.offsets() || self.has_newly_erased(cut);
         (!has_new_events && !horizon.differs_from(version, self.job.view.window)).then_some(version)
     }
 
-<<<<<<< HEAD
-    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base, source: &RowSource) -> Result<Plan, RunFailure> {
-=======
-    /// Returns whether events have been erased from the archive since `version`.
-    fn has_newly_erased(&self, cut: &RunCut, version: &BatchVersion) -> bool {
+    /// Returns whether events have been erased from the archive since the active version.
+    pub fn has_newly_erased(&self, cut: &RunCut) -> bool {
         let tags = |file: &DataFile| Some((file.partition, ArchiveTags::from_tags(&file.tags).ok()?));
         let tagged: Vec<_> = cut.archive.files.iter().filter_map(tags).collect();
         let erased = erased_by_date(tagged.iter().map(|(date, tags)| (*date, tags)));
-        !newly_erased(&erased, &version.erased).is_empty()
+        let none = BTreeMap::new();
+        let known = self.previous().map_or(&none, |version| &version.erased);
+        !newly_erased(&erased, known).is_empty()
     }
 
-    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base) -> Result<Plan, RunFailure> {
->>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
+    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base, source: &RowSource) -> Result<Plan, RunFailure> {
         let run = self.entry.run();
         let restores = horizon.restores(Horizon::of(self.active));
         // I5: whatever makes an incremental run unsafe makes it a full one.
@@ -337,13 +330,8 @@ impl Attempt<'_> {
             lost: cut.archive.lost.as_ref(),
             present: &base.files,
             frozen: &base.frozen,
-<<<<<<< HEAD
-            everything,
-=======
             erased: self.previous().map_or(&BTreeMap::new(), |version| &version.erased),
-            // I5: whatever makes an incremental run unsafe makes it a full one.
-            everything: run.full || self.definition_changed() || !base.is_active || restores,
->>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
+            everything,
             ranges: &run.ranges,
             horizon,
         })?;

@@ -111,12 +111,8 @@ fn version(
         frozen_before: horizon.frozen_before(),
         dropped_sessions_end: horizon.dropped_sessions_end(),
         past_retention: active.map_or(0, |v| v.past_retention).saturating_add(plan.excluded_by_retention),
-<<<<<<< HEAD
         failed: failed_events(attempt, (plan, source), exact),
-=======
-        failed: failed_events(attempt, plan, exact),
         erased: plan.erased.clone(),
->>>>>>> 7e88130 (Erase entities: tombstones in the log, files written again, figures recomputed)
         files,
     }
 }

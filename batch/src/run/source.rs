@@ -54,6 +54,8 @@ pub async fn choose(
         () if !base.is_active && active.version.is_some() => Some("the active version is not the newest of its table"),
         () if !base.is_active && !base.files.is_empty() => Some("its table has a version that is not active"),
         () if horizon.restores(Horizon::of(active)) => Some("its retention is longer than before"),
+        // The generations may still have them.
+        () if attempt.has_newly_erased(cut) => Some("events were erased"),
         // Which events belong to dropped sessions only the archive tells.
         () if matches!(view.window, Window::Session { .. }) && horizon != Horizon::NONE => {
             Some("retention has dropped sessions")
