@@ -110,8 +110,9 @@ enum AppendOutcome {
 fn has_left_out(bytes: Bytes, left_out: &LeftOut) -> Result<bool, LakeError> {
     let size = bytes.len() as u64;
     check_footer_lists(&bytes)?;
-    let file = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let file = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
     check_footer(file.metadata(), size)?;
+    check_pages(&bytes, file.metadata(), PageBounds::TABLE, |_| true).map_err(ParquetError::from)?;
     let mask = ProjectionMask::columns(file.parquet_schema(), [left_out.column.as_str()]);
     for batch in file.with_projection(mask).with_batch_size(READ_ROWS).build()? {
         let batch = batch?;
