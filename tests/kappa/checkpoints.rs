@@ -86,7 +86,7 @@ fn check(answer: &Value, whole: &Hours) {
         };
         assert!(is_right, "{places} destinations: {row}");
     }
-    assert_eq!(answer["columns"][4]["exact_in"], json!("none"), "{}", answer["columns"]);
+    assert_eq!(answer["columns"][5]["exact_in"], json!("none"), "{}", answer["columns"]);
 }
 
 /// The first offset that the log of a partition still has.

@@ -45,7 +45,7 @@ struct SessionEvent {
 }
 
 impl SpeedVerdicts {
-    /// Judges the events of `files`, all that there are of the stream. Blocking.
+    /// Judges the events of `files`, which are all files of the stream. Blocking.
     pub fn read(
         query: &ArchiveQuery,
         files: &[ArchiveFile],

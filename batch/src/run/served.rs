@@ -48,7 +48,7 @@ pub async fn pin(
         attempt.cancel().or_cancelled(self::generations(attempt, &shadow, cut, cut)).await??;
     }
     let rows = match &base.active_files {
-        // What was served is what is published.
+        // The served rows are published as they are.
         _ if matches!(source, RowSource::Generations(_)) => None,
         Some(files) if is_complete(&generations, &active.seam, cut) => {
             Some(ServedRows::new(active, files, plan, &generations))

@@ -1,5 +1,5 @@
 //! Decides what the rows of a new version are made of: the exact results of batch, or, for a view of the speed layer alone, the
-//! generations that this layer holds up to the cut. Where these do not tell all, the archive is replayed with the verdicts and
+//! generations that this layer holds up to the cut. Where these lack events, the archive is replayed with the verdicts and
 //! states of the speed layer.
 
 use shared::failed_events::FailedEvents;
@@ -56,7 +56,7 @@ pub async fn choose(
         () if horizon.restores(Horizon::of(active)) => Some("its retention is longer than before"),
         // The generations may still have them.
         () if attempt.has_newly_erased(cut) => Some("events were erased"),
-        // Which events belong to dropped sessions only the archive tells.
+        // Only the archive shows which events belong to dropped sessions.
         () if matches!(view.window, Window::Session { .. }) && horizon != Horizon::NONE => {
             Some("retention has dropped sessions")
         }

@@ -177,7 +177,7 @@ async fn a_checkpoint_releases_speed_and_log_and_leaves_other_dates_alone() {
     assert_eq!(world.parquet_files(&view).len(), files.len() + 1, "one date was written again");
     let released = world.log.released();
     assert_eq!(released[&("speed/departures".to_owned(), shared::ids::Partition(0))].0, 4);
-    // Nothing is compared: what was served is what was published.
+    // Nothing is compared: the served rows are published as they are.
     assert!(version(&world, &view).comparison.is_none());
     assert!(!version(&world, &view).full);
     assert_eq!(world.run(&view, false).await.expect("nothing to do"), 2);
