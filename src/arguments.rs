@@ -86,6 +86,9 @@ pub enum Command {
     Erase(Erase),
     /// List the erasures of a server
     Erasures(Listing),
+    /// Make, list and end times in which notices of alerts are not sent
+    #[command(subcommand)]
+    Silence(SilenceCommand),
     /// Compare served figures with the exact ones
     Compare(Compare),
     /// Start and monitor batch runs
@@ -457,6 +460,54 @@ pub struct Erase {
     /// A name for the request, kept with the erasure
     #[arg(long, value_name = "TEXT")]
     pub reference: Option<String>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SilenceCommand {
+    /// Send no notices of an alert for some time
+    #[command(
+        after_help = "Examples:\n  trueup silence add high_spend --for 2h --reason 'known test account' --key user_id=test-*\n  \
+        trueup silence add --all --for 30m\n\nAlerts are raised, judged and listed all the same. `*` stands for any text."
+    )]
+    Add(SilenceAdd),
+    /// List the silences that are not over
+    List(Listing),
+    /// End a silence
+    End(SilenceEnd),
+}
+
+#[derive(Debug, Args)]
+pub struct SilenceAdd {
+    /// Alert to silence
+    #[arg(required_unless_present = "all")]
+    pub alert: Option<AlertName>,
+    /// Silence all alerts
+    #[arg(long, conflicts_with = "alert")]
+    pub all: bool,
+    /// How long, such as 30m or 2h
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Silence only records with this value; may be repeated
+    #[arg(long, value_name = "COLUMN=VALUE", value_parser = column_and_value)]
+    pub key: Vec<(String, String)>,
+    /// Why, for the list of silences
+    #[arg(long)]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub server: Server,
+}
+
+fn column_and_value(text: &str) -> Result<(String, String), String> {
+    let (column, value) = text.split_once('=').ok_or_else(|| "expected COLUMN=VALUE".to_owned())?;
+    Ok((column.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Args)]
+pub struct SilenceEnd {
+    /// Id of the silence, from `trueup silence list`
+    pub silence: String,
     #[command(flatten)]
     pub server: Server,
 }

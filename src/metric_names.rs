@@ -277,7 +277,7 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         Kind::Counter,
         Unit::Count,
         "trueup_alert_notices_total",
-        "attempts to deliver notices of alerts, by result: `delivered`, `retried`, or `dead` after the last attempt",
+        "notices of alerts, by result: `delivered`, `retried`, `dead` after the last attempt, `silenced`, or `limited` by the rate of the alert",
     ),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "memory of the batch merge cache"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "duration of queries"),

@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alerts::delivery::Webhook;
+use alerts::delivery::{Webhook, WebhookError};
+use alerts::template::NoticeTemplate;
 use auth::rate::Rate;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
@@ -60,7 +61,22 @@ pub enum Connection {
         url: String,
         /// The key of the signatures of notices.
         secret: Option<String>,
+        /// The body of notices, as a template of JSON; usually `"file:PATH"`.
+        template: Option<String>,
+        /// What the template calls `values.NAME`, for instance a key of the receiver.
+        #[serde(default)]
+        values: BTreeMap<String, String>,
     },
+}
+
+impl Connection {
+    /// Returns the webhook of the entry.
+    pub fn webhook(&self) -> Result<Webhook, WebhookError> {
+        let Connection::Webhook { url, secret, template, values } = self;
+        let webhook = Webhook::new(url.clone(), secret.as_deref())?;
+        let template = template.as_ref().map(|text| NoticeTemplate::new(text, values.clone())).transpose()?;
+        Ok(Webhook { template, ..webhook })
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -278,9 +294,10 @@ impl Settings {
             let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
             wrong(line, &redacted(error.message()))
         })?;
-        for (name, Connection::Webhook { url, secret }) in &settings.connections {
+        for (name, connection) in &settings.connections {
+            let Connection::Webhook { url, .. } = connection;
             let is_http = url.starts_with("http://") || url.starts_with("https://");
-            let problem = match Webhook::new(url.clone(), secret.as_deref()) {
+            let problem = match connection.webhook() {
                 _ if !is_http => "url must start with http:// or https://".to_owned(),
                 Err(error) => error.to_string(),
                 Ok(_) => continue,

@@ -10,13 +10,17 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use shared::control::{AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter};
+use shared::control::{
+    AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter, Silence, SilenceError,
+};
 use shared::ids::AlertName;
 use shared::limits::ALERTS_KEPT;
+use shared::time::Micros;
 use tokio::sync::watch;
 
 use crate::book_file::{self, BookError, BookFile};
 use crate::condition::RowPlace;
+use crate::quiet::Quiet;
 
 /// Dead letters that are listed; older ones are forgotten.
 const DEAD_LETTERS_KEPT: usize = 1_000;
@@ -28,19 +32,52 @@ const REWRITE_MIN: usize = 10_000;
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     /// An alert is declared with this definition. Versions up to `judged` are not evaluated for it.
-    Declared { declaration: AlertDeclaration, definition: String, judged: Option<i64> },
+    Declared {
+        declaration: AlertDeclaration,
+        definition: String,
+        judged: Option<i64>,
+    },
     /// An alert is no longer declared.
-    Removed { alert: AlertName },
+    Removed {
+        alert: AlertName,
+    },
     /// A record was made or has changed; a notice of it is due if there is a target.
-    Record { record: Box<AlertRecord>, definition: String, place: RowPlace, target: Option<String> },
+    Record {
+        record: Box<AlertRecord>,
+        definition: String,
+        place: RowPlace,
+        target: Option<String>,
+    },
     /// The records of an alert agree with a batch version of its view.
-    Judged { alert: AlertName, version: i64 },
+    Judged {
+        alert: AlertName,
+        version: i64,
+    },
     /// The notice of the change `seq` was delivered.
-    Delivered { seq: u64 },
+    Delivered {
+        seq: u64,
+    },
     /// The notice of the change `seq` was given up.
-    Dead { seq: u64, letter: Box<DeadLetter> },
+    Dead {
+        seq: u64,
+        letter: Box<DeadLetter>,
+    },
+    /// The notice of the change `seq` was not sent; `count` notices of the alert in all.
+    Suppressed {
+        seq: u64,
+        alert: AlertName,
+        count: u64,
+    },
+    Silenced {
+        silence: Silence,
+    },
+    Unsilenced {
+        id: String,
+    },
     /// There were changes up to `seq`, whose records are erased.
-    Changes { seq: u64 },
+    Changes {
+        seq: u64,
+    },
 }
 
 /// A record, and what is needed to judge it.
@@ -78,6 +115,7 @@ struct BookState {
     /// By the change they are about.
     notices: BTreeMap<u64, Notice>,
     dead: VecDeque<DeadLetter>,
+    quiet: Quiet,
 }
 
 /// The book of one server.
@@ -116,13 +154,21 @@ impl BookState {
             Entry::Changes { seq } => self.last_seq = self.last_seq.max(seq),
             Entry::Record { record, definition, place, target } => self.put(*record, definition, place, target),
             Entry::Delivered { seq } => {
-                self.notices.remove(&seq);
+                if let Some(notice) = self.notices.remove(&seq) {
+                    self.quiet.sent(&notice.record.alert);
+                }
             }
             Entry::Dead { seq, letter } => {
                 self.notices.remove(&seq);
                 self.dead.push_front(*letter);
                 self.dead.truncate(DEAD_LETTERS_KEPT);
             }
+            Entry::Suppressed { seq, alert, count } => {
+                self.notices.remove(&seq);
+                self.quiet.suppress(alert, count);
+            }
+            Entry::Silenced { silence } => self.quiet.silence(silence),
+            Entry::Unsilenced { id } => self.quiet.unsilence(&id),
         }
     }
 
@@ -180,7 +226,10 @@ impl BookState {
         }
         let dead = self.dead.iter().rev().map(|letter| Entry::Dead { seq: 0, letter: Box::new(letter.clone()) });
         let last = Entry::Changes { seq: self.last_seq };
-        alerts.chain(changes.into_values()).chain(dead).chain([last]).collect()
+        let (silences, suppressed) = self.quiet.parts();
+        let silences = silences.map(|silence| Entry::Silenced { silence: silence.clone() });
+        let suppressed = suppressed.map(|(alert, count)| Entry::Suppressed { seq: 0, alert: alert.clone(), count });
+        alerts.chain(changes.into_values()).chain(dead).chain([last]).chain(silences).chain(suppressed).collect()
     }
 
     fn size(&self) -> usize {
@@ -313,6 +362,16 @@ impl Book {
         targets.into_iter().collect()
     }
 
+    /// Returns whether a silence covers a record.
+    pub fn is_silenced(&self, record: &AlertRecord, now: Micros) -> bool {
+        self.state.read().quiet.covers(record, now)
+    }
+
+    /// Returns how many notices of an alert were not sent since the last one that was.
+    pub fn suppressed(&self, alert: &AlertName) -> u64 {
+        self.state.read().quiet.suppressed(alert)
+    }
+
     /// Returns a receiver that is notified when a notice is due.
     pub fn due(&self) -> watch::Receiver<()> {
         self.due.subscribe()
@@ -376,15 +435,30 @@ impl Alerts for Book {
     fn dead_letters(&self) -> Vec<DeadLetter> {
         self.state.read().dead.iter().cloned().collect()
     }
+
+    fn silences(&self, now: Micros) -> Vec<Silence> {
+        let mut silences: Vec<Silence> = self.state.read().quiet.active(now).cloned().collect();
+        silences.sort_by_key(|silence| silence.until);
+        silences
+    }
+
+    fn silence(&self, silence: Silence) -> Result<(), SilenceError> {
+        if self.state.read().quiet.is_full(silence.created_at) {
+            return Err(SilenceError::TooMany);
+        }
+        Ok(self.write(vec![Entry::Silenced { silence }])?)
+    }
+
+    fn unsilence(&self, id: &str) -> Result<(), SilenceError> {
+        Ok(self.write(vec![Entry::Unsilenced { id: id.to_owned() }])?)
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::*;
     use serde_json::{Map, json};
     use shared::ids::{Offset, Partition};
-    use shared::time::Micros;
-
-    use super::*;
 
     pub(crate) fn record(id: &str, seq: u64, state: AlertState) -> Entry {
         let record = AlertRecord {
@@ -436,17 +510,41 @@ pub(crate) mod tests {
         };
         book.write(vec![Entry::Dead { seq: 9, letter: letter(9) }, Entry::Dead { seq: 10, letter: letter(10) }])
             .expect("writes");
+        let silence = |id: &str, until| Silence {
+            id: id.to_owned(),
+            alert: None,
+            key: BTreeMap::new(),
+            created_at: Micros(0),
+            until: Micros(until),
+            by: "everyone".to_owned(),
+            reason: None,
+        };
+        book.silence(silence("s1", 10)).expect("writes");
+        book.silence(silence("s2", 10)).expect("writes");
+        book.silence(silence("s3", 5)).expect("writes");
+        book.unsilence("s1").expect("writes");
+        let alert = "often".parse().expect("a name");
+        book.write(vec![record("c", 4, AlertState::Raised), Entry::Suppressed { seq: 4, alert, count: 1 }])
+            .expect("writes");
         let seen = |book: &Book| {
             let due: Vec<(u64, AlertState)> =
                 book.notices("webhook:ops", 10).into_iter().map(|(seq, notice)| (seq, notice.record.state)).collect();
             let dead: Vec<String> = book.dead_letters().into_iter().map(|letter| letter.key).collect();
-            (states(book), due, dead, book.last_seq())
+            let silences: Vec<String> = book.silences(Micros(5)).into_iter().map(|silence| silence.id).collect();
+            let alert = "often".parse().expect("a name");
+            (states(book), due, dead, book.last_seq(), silences, book.suppressed(&alert))
         };
         let expected = (
-            vec![("b".to_owned(), AlertState::Raised, 2), ("a".to_owned(), AlertState::Confirmed, 3)],
+            vec![
+                ("b".to_owned(), AlertState::Raised, 2),
+                ("a".to_owned(), AlertState::Confirmed, 3),
+                ("c".to_owned(), AlertState::Raised, 4),
+            ],
             vec![(1, AlertState::Raised), (3, AlertState::Confirmed)],
             vec!["k10".to_owned(), "k9".to_owned()],
-            3,
+            4,
+            vec!["s2".to_owned()],
+            1,
         );
         assert_eq!(seen(&book), expected);
         let entries = book.state.read().entries();
@@ -493,6 +591,7 @@ pub(crate) mod tests {
                 condition: condition.to_owned(),
                 once_per: Vec::new(),
                 to: None,
+                notices_per_minute: None,
             },
             definition: definition.to_owned(),
             version,

@@ -2,7 +2,8 @@
 //!
 //! Every change of a record is one notice, and the notices of a target are sent one after the other. A notice is marked as
 //! delivered, durably, after the receiver has answered with 2xx: one may be sent again after a crash, under the same id, and
-//! none is lost. Failures are retried with growing pauses; after the last attempt a notice becomes a dead letter.
+//! none is lost. Failures are retried with growing pauses; after the last attempt a notice becomes a dead letter. Notices
+//! that are silenced or beyond the rate of their alert are not sent: see [`crate::quiet`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,8 @@ use shared::limits::{WEBHOOK_ATTEMPTS_MAX, WEBHOOK_RETRY_FIRST_MS, WEBHOOK_RETRY
 use tokio::sync::watch;
 
 use crate::book::{Book, Entry, Notice};
+use crate::quiet::Rates;
+use crate::template::{NoticeTemplate, TemplateError};
 
 /// Notices read from the book at once.
 const NOTICES_AT_ONCE: usize = 256;
@@ -29,6 +32,8 @@ pub struct Webhook {
     pub url: String,
     /// The key of the signatures; without one, notices are not signed.
     pub secret: Option<Vec<u8>>,
+    /// The form of the body; `None`: that of Standard Webhooks.
+    pub template: Option<NoticeTemplate>,
     /// Longest wait for an answer.
     pub timeout: Duration,
     /// Pause before the first retry.
@@ -43,10 +48,14 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// The secret of a webhook cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the secret begins with whsec_ but the rest is not base64")]
-pub struct WrongSecret;
+/// A webhook cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    #[error("the secret begins with whsec_ but the rest is not base64")]
+    Secret,
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
 
 /// The body of a notice.
 #[derive(Debug, Serialize)]
@@ -55,22 +64,31 @@ struct Body<'a> {
     r#type: String,
     /// When the state changed.
     timestamp: String,
+    /// Notices of the alert that were not sent since the last one that was.
+    #[serde(skip_serializing_if = "is_zero")]
+    suppressed: u64,
     data: &'a AlertRecord,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Webhook {
     /// Returns a webhook with the usual limits. A secret that begins with `whsec_` is base64, any other is used as it is.
-    pub fn new(url: String, secret: Option<&str>) -> Result<Webhook, WrongSecret> {
+    pub fn new(url: String, secret: Option<&str>) -> Result<Webhook, WebhookError> {
         let secret = match secret {
             None => None,
             Some(text) => Some(match text.strip_prefix("whsec_") {
-                Some(encoded) => STANDARD.decode(encoded).map_err(|_| WrongSecret)?,
+                Some(encoded) => STANDARD.decode(encoded).map_err(|_| WebhookError::Secret)?,
                 None => text.as_bytes().to_vec(),
             }),
         };
         Ok(Webhook {
             url,
             secret,
+            template: None,
             timeout: Duration::from_millis(WEBHOOK_TIMEOUT_MS),
             first_pause: Duration::from_millis(WEBHOOK_RETRY_FIRST_MS),
             attempts_max: WEBHOOK_ATTEMPTS_MAX,
@@ -103,7 +121,7 @@ pub struct Delivery {
 impl Delivery {
     /// Runs the delivery.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut due = self.book.due();
+        let (mut due, mut rates) = (self.book.due(), Rates::default());
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         let client = match client {
             Ok(client) => client,
@@ -114,6 +132,12 @@ impl Delivery {
             let notices = self.book.notices(&self.target, NOTICES_AT_ONCE);
             let is_idle = notices.is_empty();
             for (seq, notice) in notices {
+                if let Some(reason) = self.suppression(&notice, &mut rates) {
+                    self.count(reason);
+                    let alert = notice.record.alert.clone();
+                    self.note(Entry::Suppressed { seq, alert, count: 1 }).await;
+                    continue;
+                }
                 tokio::select! {
                     () = self.deliver(&client, seq, &notice) => {}
                     _ = stop.wait_for(|stop| *stop) => return,
@@ -126,6 +150,16 @@ impl Delivery {
                 }
             }
         }
+    }
+
+    /// Returns why a notice is not sent: it is `silenced`, or beyond the rate of its alert, `limited`.
+    fn suppression(&self, notice: &Notice, rates: &mut Rates) -> Option<&'static str> {
+        let (record, now) = (&notice.record, self.clock.now());
+        if self.book.is_silenced(record, now) {
+            return Some("silenced");
+        }
+        let rate = self.book.known(&record.alert).and_then(|known| known.declaration.notices_per_minute)?;
+        (!rates.admit(&record.alert, rate, now)).then_some("limited")
     }
 
     /// Sends one notice until it is delivered or given up.
@@ -160,12 +194,7 @@ impl Delivery {
     }
 
     async fn send(&self, client: &reqwest::Client, webhook: &Webhook, record: &AlertRecord) -> Result<(), String> {
-        let body = Body {
-            r#type: format!("alert.{}", record.state.name()),
-            timestamp: record.changed_at.to_string(),
-            data: record,
-        };
-        let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
+        let body = body(webhook, record, self.book.suppressed(&record.alert))?;
         let (id, seconds) = (notice_id(record), self.clock.now().0.div_euclid(1_000_000));
         let mut request = client
             .post(&webhook.url)
@@ -199,6 +228,20 @@ impl Delivery {
         metrics::counter!("trueup_alert_notices_total", "target" => self.target.clone(), "result" => result)
             .increment(1);
     }
+}
+
+/// Returns the body of a notice.
+fn body(webhook: &Webhook, record: &AlertRecord, suppressed: u64) -> Result<Vec<u8>, String> {
+    if let Some(template) = &webhook.template {
+        return template.render(record, suppressed).map_err(|error| error.to_string());
+    }
+    let body = Body {
+        r#type: format!("alert.{}", record.state.name()),
+        timestamp: record.changed_at.to_string(),
+        suppressed,
+        data: record,
+    };
+    serde_json::to_vec(&body).map_err(|error| error.to_string())
 }
 
 /// Returns the webhook of each target: those of the connections, and those of which only notices are left.

@@ -2,7 +2,7 @@
 //!
 //! [`affected`] says which rows a change affects; [`fetch`] computes exactly these as a query does, from one batch version and
 //! the generations since its seam; [`condition`] evaluates the conditions over them. [`evaluator`] is the task that does so,
-//! and [`judge`] what it does with a new version. [`book`] keeps every raised alert durably, [`delivery`] sends notices. This
+//! and [`judge`] what it does with a new version. [`book`] keeps every raised alert durably, [`delivery`] sends notices: [`quiet`] says which not, [`template`] in which form. This
 //! crate names no other layer: it meets them in the traits of `shared`.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -15,4 +15,6 @@ pub mod delivery;
 pub mod evaluator;
 pub mod fetch;
 pub mod judge;
+pub mod quiet;
 pub mod rule;
+pub mod template;

@@ -47,6 +47,7 @@ impl Rule {
             condition: self.alert.condition_sql.clone(),
             once_per: self.alert.once_per.iter().map(|column| column.name(view).to_owned()).collect(),
             to: self.alert.target.as_ref().map(ToString::to_string),
+            notices_per_minute: self.alert.notices_per_minute,
         }
     }
 }

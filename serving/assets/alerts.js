@@ -1,4 +1,4 @@
-// The alerts page: a timeline of raised alerts, the list by state, the declared alerts, and notices that were given up.
+// The alerts page: a timeline of raised alerts, the list by state, the declared alerts, silences, and notices that were given up.
 // Events of /v1/alerts/live request the lists again; without them the page polls.
 
 import { errorText, getJson, queryString } from "./fetch_json.js";
@@ -66,6 +66,7 @@ async function round() {
     const all = (await getJson(`/v1/alerts${queryString({ limit: CHARTED })}`)).body;
     const chosen = state ? (await getJson(`/v1/alerts${queryString({ state, limit: LISTED })}`)).body : { ...all, alerts: all.alerts.slice(0, LISTED) };
     const { dead_letters: letters } = (await getJson("/v1/alerts/dead_letters")).body;
+    const { silences } = (await getJson("/v1/alerts/silences")).body;
     showTimeline(all.alerts);
     showRecords(chosen);
     find("undeclared").hidden = all.declared.length > 0;
@@ -75,8 +76,16 @@ async function round() {
       { name: "view" },
       { name: "condition" },
       { name: "once_per", heading: "once per", cell: (alert) => alert.once_per.join(", ") || "–" },
-      { name: "to", cell: (alert) => alert.to ?? "–" },
+      { name: "to", cell: (alert) => (alert.to ? alert.to + (alert.notices_per_minute ? `, at most ${alert.notices_per_minute} per minute` : "") : "–") },
     ], all.declared, { caption: "Declared alerts" });
+    find("silenced").hidden = silences.length === 0;
+    fillTable(find("silences"), [
+      { name: "alert", cell: (silence) => silence.alert ?? "all" },
+      { name: "key", cell: (silence) => Object.entries(silence.key).map(([column, pattern]) => `${column} = ${pattern}`).join(", ") || "–" },
+      { name: "until", cell: (silence) => time(silence.until) },
+      { name: "by" },
+      { name: "reason", cell: (silence) => silence.reason ?? "–" },
+    ], silences, { caption: "Silences" });
     find("dead").hidden = letters.length === 0;
     fillTable(find("letters"), [
       { name: "alert", cell: (letter) => letter.record.alert },

@@ -36,6 +36,10 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/v1/alerts", Authenticated),
     ("GET", "/v1/alerts/live", Authenticated),
     ("GET", "/v1/alerts/dead_letters", Authenticated),
+    ("GET", "/v1/alerts/silences", Authenticated),
+    // Of the alert's view, or of all: checked by the endpoint.
+    ("POST", "/v1/alerts/silences", Authenticated),
+    ("DELETE", "/v1/alerts/silences/{silence}", Authenticated),
     ("POST", "/v1/events/{stream}", Scope(Action::Ingest)),
     // Their views are checked by the endpoint, which applies the row filter.
     ("GET", "/v1/entities/{stream}", Authenticated),

@@ -26,6 +26,8 @@ pub struct Alert {
     pub once_per: Vec<KeyColumn>,
     /// The receiver of notices; `None`: the alert is only listed.
     pub target: Option<AlertTarget>,
+    /// Most notices in a minute; `None`: any number.
+    pub notices_per_minute: Option<u32>,
     /// The statement that declared the alert.
     pub sql: String,
 }
@@ -153,7 +155,8 @@ impl Alert {
         let condition = crate::sql::print(&self.condition, &|index| columns[index].name(view));
         let names: Vec<&str> = self.once_per.iter().map(|column| column.name(view)).collect();
         let once = if names.is_empty() { "once".to_owned() } else { format!("once per {}", names.join(", ")) };
-        let target = self.target.as_ref().map_or_else(|| "none: listed only".to_owned(), ToString::to_string);
+        let rate = self.notices_per_minute.map_or_else(String::new, |n| format!(", at most {n} notices per minute"));
+        let target = self.target.as_ref().map_or_else(|| "none: listed only".to_owned(), |to| format!("{to}{rate}"));
         format!(
             "alert {} on view {}\n  {:<16} {condition}\n  {:<16} {once}\n  {:<16} {target}\n",
             self.name, self.view, "condition", "raised", "to"

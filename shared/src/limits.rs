@@ -125,6 +125,12 @@ pub const ALERT_INDEX_BYTES: usize = 256 * 1024 * 1024;
 /// Records of alerts kept in memory and on disk. Beyond it the oldest one that a batch run has judged is forgotten, or the
 /// oldest of all; the same alert of the same key may then be raised again.
 pub const ALERTS_KEPT: usize = 100_000;
+/// Silences of alerts at the same time. Another one is refused with 400.
+pub const SILENCES_MAX: usize = 1_000;
+/// Longest silence, in seconds: 90 days. A longer one is refused with 400.
+pub const SILENCE_SECONDS_MAX: u64 = 90 * 24 * 60 * 60;
+/// Subscribers of alerts at the same time. Further ones are refused with 503.
+pub const ALERT_SUBSCRIBERS_MAX: usize = 1_000;
 /// Alerts of a list if the request sets no limit.
 pub const ALERTS_DEFAULT: usize = 100;
 /// Most alerts that a list may have.

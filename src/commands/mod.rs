@@ -16,6 +16,7 @@ mod plan;
 mod query;
 mod repair;
 mod serve;
+mod silence;
 mod streams;
 mod verify;
 mod versions;
@@ -39,6 +40,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Alerts(arguments) => alerts::run(arguments).await,
         Command::Erase(arguments) => erase::run(arguments).await,
         Command::Erasures(arguments) => erase::list(arguments).await,
+        Command::Silence(command) => silence::run(command).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Checkpoint(arguments) => batch::checkpoint(arguments).await,

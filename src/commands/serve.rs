@@ -100,8 +100,8 @@ fn webhooks(
     definitions: &Definitions,
 ) -> Result<BTreeMap<String, Webhook>, Failure> {
     let mut webhooks = BTreeMap::new();
-    for (name, Connection::Webhook { url, secret }) in connections {
-        let webhook = Webhook::new(url.clone(), secret.as_deref()).map_err(|error| Failure::new(USAGE, error))?;
+    for (name, connection) in connections {
+        let webhook = connection.webhook().map_err(|error| Failure::new(USAGE, error))?;
         webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
     }
     for alert in &definitions.alerts {

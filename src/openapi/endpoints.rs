@@ -369,6 +369,38 @@ pub const ENDPOINTS: &[Endpoint] = &[
         &[],
         &[json("notices with their last error", "DeadLetterList")],
     ),
+    get(
+        "/v1/alerts/silences",
+        "silences",
+        "alerts",
+        "List the silences that are not over",
+        &[],
+        &[json("silences, the first to end first", "SilenceList")],
+    ),
+    Endpoint {
+        path: "/v1/alerts/silences",
+        method: "post",
+        id: "silence",
+        tag: "alerts",
+        summary: "Send no notices of some alerts for some time",
+        parameters: &[],
+        headers: &[],
+        body: Some(RequestBody {
+            types: JSON,
+            text: "{\"for_seconds\": number, \"alert\": name, \"key\": {column: value}, \"reason\": text}; all but the first may be left out",
+        }),
+        responses: &[
+            Response { status: 201, text: "the silence", types: JSON, schema: "Silence" },
+            problem(403, "request from a page of another origin"),
+        ],
+    },
+    remove(
+        "/v1/alerts/silences/{silence}",
+        "end_silence",
+        "alerts",
+        "End a silence",
+        &[json("the silence", "Silence"), problem(403, "request from a page of another origin")],
+    ),
     Endpoint {
         path: "/v1/events/{stream}",
         method: "post",

@@ -16,19 +16,19 @@ const DEFINITIONS: &str = "
 
 /// A notice as it arrived.
 #[derive(Debug, Clone)]
-struct Received {
-    headers: BTreeMap<String, String>,
-    body: String,
+pub struct Received {
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
 }
 
 /// A webhook that refuses its first requests.
-struct Receiver {
-    port: u16,
+pub struct Receiver {
+    pub port: u16,
     received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Receiver {
-    fn start(refusals: usize) -> Receiver {
+    pub fn start(refusals: usize) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -49,6 +49,11 @@ impl Receiver {
             }
         });
         Receiver { port, received }
+    }
+
+    /// What has arrived.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("no panic").clone()
     }
 
     fn ids(&self) -> Vec<String> {

@@ -7,6 +7,8 @@ mod fold;
 mod fraud;
 mod lists;
 mod page;
+mod quiet;
+mod recipes;
 mod windows;
 
 use std::collections::BTreeMap;

@@ -260,6 +260,8 @@ pub const DRIVEN: &[Driven] = &[
         "shared/lake/src/pages.rs",
         "a_page_that_would_take_more_memory_than_a_page_may_is_refused",
     ),
+    ("SILENCES_MAX", "alerts/src/quiet.rs", "there_is_room_for_so_many_silences"),
+    ("SILENCE_SECONDS_MAX", "tests/alerts/quiet.rs", "silences_that_mean_nothing_are_refused"),
     ("SPOOL_BYTES", "shared/lake/src/spool/tests.rs", "a_file_beyond_the_limit_is_refused_and_leaves_nothing"),
     ("SPOOL_GAP_BYTES", "shared/lake/src/spool/tests.rs", RANGES),
     ("SPOOL_PIECE_BYTES", "shared/lake/src/spool/tests.rs", RANGES),
@@ -277,6 +279,10 @@ pub const NOT_DRIVEN: &[(&str, &str)] = &[
         "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
     ),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
+    (
+        "ALERT_SUBSCRIBERS_MAX",
+        "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
+    ),
     ("CHECKED_FILES_MAX", "a cache: beyond it files are checked again"),
     ("RETRY_AFTER_SECONDS", ADVICE),
     (

@@ -1,25 +1,31 @@
-//! Lists raised alerts, and sends their changes as server-sent events.
+//! Lists raised alerts, sends their changes as server-sent events, and makes silences.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use auth::{Access, Action};
+use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
-use axum::response::Response;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use futures::stream;
-use problem::Problem;
-use serde::Serialize;
-use shared::control::{AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter};
-use shared::limits::{ALERTS_DEFAULT, ALERTS_MAX, LIVE_HEARTBEAT_MS};
+use problem::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use shared::control::{
+    AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter, Silence, SilenceError,
+};
+use shared::ids::AlertName;
+use shared::limits::{ALERT_SUBSCRIBERS_MAX, ALERTS_DEFAULT, ALERTS_MAX, LIVE_HEARTBEAT_MS, SILENCE_SECONDS_MAX};
 use shared::sql::suggest::in_parentheses as did_you_mean;
-use tokio::sync::watch;
+use shared::time::{MICROS_PER_SECOND, Micros};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::ToSchema;
 
-use super::refusal::invalid_parameter;
+use super::refusal::{invalid_parameter, json_body};
 use super::{json, parameters};
 use crate::http::event_response::{LAST_EVENT_ID, event_response};
 use crate::state::ServingState;
@@ -47,6 +53,36 @@ pub struct AlertList {
 pub struct DeadLetterList {
     /// Newest first.
     pub dead_letters: Vec<DeadLetter>,
+}
+
+/// The response of `GET /v1/alerts/silences`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SilenceList {
+    /// The first to end first.
+    pub silences: Vec<Silence>,
+}
+
+/// The body of a request for a silence.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SilenceRequest {
+    for_seconds: u64,
+    alert: Option<String>,
+    #[serde(default)]
+    key: BTreeMap<String, String>,
+    reason: Option<String>,
+}
+
+const SILENCE_FORM: &str = "{\"for_seconds\": number, \"alert\": name, \"key\": {column: value}, \"reason\": text}";
+
+/// Room for subscribers.
+#[derive(Clone)]
+pub struct AlertSubscribers(Arc<Semaphore>);
+
+impl Default for AlertSubscribers {
+    fn default() -> AlertSubscribers {
+        AlertSubscribers(Arc::new(Semaphore::new(ALERT_SUBSCRIBERS_MAX)))
+    }
 }
 
 /// `GET /v1/alerts`: raised alerts; `state`, `alert` and `limit`.
@@ -87,15 +123,107 @@ pub async fn dead_letters(State(state): State<ServingState>, access: Access) -> 
     Ok(json(&DeadLetterList { dead_letters }))
 }
 
-/// `GET /v1/alerts/live`: an event per change of a record, from now on, or after the one in `Last-Event-ID`.
-pub async fn live(State(state): State<ServingState>, access: Access, headers: HeaderMap) -> Result<Response, Problem> {
+/// `GET /v1/alerts/silences`: those that are not over.
+pub async fn silences(State(state): State<ServingState>, access: Access) -> Result<Response, Problem> {
     access.require_all_rows()?;
+    let mut silences = state.alerts.silences(state.clock.now());
+    silences.retain(|silence| require_control(&state, &access, silence.alert.as_ref(), Action::Read).is_ok());
+    Ok(json(&SilenceList { silences }))
+}
+
+/// `POST /v1/alerts/silences`: 201 with the silence.
+pub async fn silence(State(state): State<ServingState>, access: Access, body: Bytes) -> Result<Response, Problem> {
+    let wanted: SilenceRequest = json_body(&body, SILENCE_FORM)?;
+    let name = |text: &str| {
+        let declared = state.alerts.declared();
+        let found = declared.iter().find(|alert| alert.name.as_str() == text).map(|alert| alert.name.clone());
+        found.ok_or_else(|| {
+            let hint = did_you_mean(text, declared.iter().map(|declared| declared.name.as_str()));
+            invalid_parameter(format!("alert: there is no alert called \"{text}\"{hint}"))
+        })
+    };
+    let alert = wanted.alert.as_deref().map(name).transpose()?;
+    require_control(&state, &access, alert.as_ref(), Action::Run)?;
+    if !(1..=SILENCE_SECONDS_MAX).contains(&wanted.for_seconds) {
+        let found = wanted.for_seconds;
+        return Err(invalid_parameter(format!(
+            "for_seconds: expected a number from 1 to {SILENCE_SECONDS_MAX}, found {found}"
+        )));
+    }
+    let now = state.clock.now();
+    let silence = Silence {
+        id: uuid::Uuid::new_v4().simple().to_string(),
+        alert,
+        key: wanted.key,
+        created_at: now,
+        until: Micros(now.0 + wanted.for_seconds as i64 * MICROS_PER_SECOND),
+        by: access.to_string(),
+        reason: wanted.reason,
+    };
+    let (alerts, made) = (Arc::clone(&state.alerts), silence.clone());
+    written(tokio::task::spawn_blocking(move || alerts.silence(made)).await)?;
+    Ok((StatusCode::CREATED, json(&silence)).into_response())
+}
+
+/// `DELETE /v1/alerts/silences/{silence}`: ends it; 200 with what it was.
+pub async fn unsilence(
+    State(state): State<ServingState>,
+    access: Access,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let found = state.alerts.silences(state.clock.now()).into_iter().find(|silence| silence.id == id);
+    let Some(silence) = found else {
+        return Err(Problem::new(Code::UnknownSilence, format!("there is no silence \"{id}\", or it is over")));
+    };
+    require_control(&state, &access, silence.alert.as_ref(), Action::Run)?;
+    let alerts = Arc::clone(&state.alerts);
+    written(tokio::task::spawn_blocking(move || alerts.unsilence(&id)).await)?;
+    Ok(json(&silence))
+}
+
+/// Refuses a principal that may not do `action` with the view of an alert, or with all views.
+fn require_control(
+    state: &ServingState,
+    access: &Access,
+    alert: Option<&AlertName>,
+    action: Action,
+) -> Result<(), Problem> {
+    access.require_all_rows()?;
+    let declared = state.alerts.declared();
+    match alert.and_then(|name| declared.iter().find(|declared| declared.name == *name)) {
+        Some(declared) => access.require(action, declared.view.as_str()),
+        None => access.require_all(action),
+    }
+}
+
+/// Returns the problem of a change of the silences that was not written.
+fn written(outcome: Result<Result<(), SilenceError>, tokio::task::JoinError>) -> Result<(), Problem> {
+    match outcome {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ (SilenceError::TooMany | SilenceError::NoAlerts))) => Err(invalid_parameter(error.to_string())),
+        Ok(Err(error @ SilenceError::Write(_))) => Err(Problem::new(Code::DiskFull, error.to_string())),
+        Err(error) => Err(Problem::new(Code::Internal, error.to_string())),
+    }
+}
+
+/// `GET /v1/alerts/live`: an event per change of a record, from now on, or after the one in `Last-Event-ID`.
+pub async fn live(
+    State(state): State<ServingState>,
+    access: Access,
+    Extension(subscribers): Extension<AlertSubscribers>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    access.require_all_rows()?;
+    let permit = Arc::clone(&subscribers.0).try_acquire_owned().map_err(|_| {
+        let detail = format!("the limit of {ALERT_SUBSCRIBERS_MAX} subscribers of alerts is reached; retry later");
+        Problem::new(Code::TooManyLiveAnswers, detail)
+    })?;
     let changes = state.alerts.changes();
     let now = *changes.borrow();
     let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     // An id that this server has not given yet is one of another data folder: everything is new then.
     let sent = last.map_or(now, |id| id.trim().parse().ok().filter(|seq| *seq <= now).unwrap_or(0));
-    Ok(event_response(events(AlertEvents { state, access, changes, sent })))
+    Ok(event_response(events(AlertEvents { state, access, changes, sent, _permit: permit })))
 }
 
 /// What a subscriber still gets. It has no queue: changes are read from the book when the client reads.
@@ -105,6 +233,7 @@ struct AlertEvents {
     changes: watch::Receiver<u64>,
     /// Number of the last change that was sent.
     sent: u64,
+    _permit: OwnedSemaphorePermit,
 }
 
 fn events(events: AlertEvents) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {

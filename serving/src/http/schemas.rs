@@ -32,6 +32,7 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     alerts::DeadLetterList,
     ErasureRecord,
     erasures::ErasureList,
+    alerts::SilenceList,
     Health,
     ProblemDocument<'static>,
 )))]

@@ -1,4 +1,4 @@
-//! Renders the page of the alerts: a timeline, the raised alerts and the declared ones.
+//! Renders the page of the alerts: a timeline, the raised alerts, the declared ones and silences.
 
 use askama::Template;
 use axum::response::Response;

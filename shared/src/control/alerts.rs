@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::ids::{AlertName, Offset, Partition, ViewName};
+use crate::limits::SILENCES_MAX;
 use crate::time::Micros;
 
 /// The state of a raised alert.
@@ -127,6 +128,35 @@ pub struct AlertDeclaration {
     /// Names of columns.
     pub once_per: Vec<String>,
     pub to: Option<String>,
+    /// Most notices in a minute; further ones are not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notices_per_minute: Option<u32>,
+}
+
+/// A time in which notices of some alerts are not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Silence {
+    pub id: String,
+    /// The silenced alert; `null`: all of them.
+    pub alert: Option<AlertName>,
+    /// The values of columns that a record must have to be silenced; `*` stands for any text.
+    pub key: BTreeMap<String, String>,
+    pub created_at: Micros,
+    pub until: Micros,
+    /// Who made it.
+    pub by: String,
+    pub reason: Option<String>,
+}
+
+/// Why a silence cannot be made or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SilenceError {
+    #[error("there are {SILENCES_MAX} silences already; end one")]
+    TooMany,
+    #[error("no alert is declared")]
+    NoAlerts,
+    #[error("cannot write the book of alerts: {0}")]
+    Write(#[from] std::io::Error),
 }
 
 /// The alerts to list.
@@ -160,6 +190,18 @@ impl Alerts for NoAlerts {
     fn dead_letters(&self) -> Vec<DeadLetter> {
         Vec::new()
     }
+
+    fn silences(&self, _: Micros) -> Vec<Silence> {
+        Vec::new()
+    }
+
+    fn silence(&self, _: Silence) -> Result<(), SilenceError> {
+        Err(SilenceError::NoAlerts)
+    }
+
+    fn unsilence(&self, _: &str) -> Result<(), SilenceError> {
+        Err(SilenceError::NoAlerts)
+    }
 }
 
 /// Raised alerts.
@@ -181,4 +223,10 @@ pub trait Alerts: Send + Sync {
     fn changes(&self) -> watch::Receiver<u64>;
     /// Returns the notices that were given up, newest first.
     fn dead_letters(&self) -> Vec<DeadLetter>;
+    /// Returns the silences that are not over, the first to end first.
+    fn silences(&self, now: Micros) -> Vec<Silence>;
+    /// Adds a silence, durably. Blocks.
+    fn silence(&self, silence: Silence) -> Result<(), SilenceError>;
+    /// Ends a silence, durably. Blocks.
+    fn unsilence(&self, id: &str) -> Result<(), SilenceError>;
 }

@@ -18,7 +18,7 @@ use crate::types::DataType;
 use crate::view::View;
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["to", "once_per"];
+const OPTIONS: &[&str] = &["to", "once_per", "notices_per_minute"];
 const TARGETS: &str = "write to = 'webhook:NAME', with [connections.NAME] in trueup.toml";
 
 /// Reads from behind `CREATE ALERT name` to the end of the statement.
@@ -48,11 +48,12 @@ pub(super) fn create_alert(cursor: &mut Cursor, name: &Identifier, catalog: &Cat
     if cursor.peek().is_some() {
         return Err(cursor.expected("WITH or the end of the statement", &["WITH"]).into());
     }
-    let mut target = None;
+    let (mut target, mut notices_per_minute) = (None, None);
     let mut once_per = default_key(view);
     for option in &options {
         match option.name.as_str() {
             "to" => target = Some(parse_target(source, option)?),
+            "notices_per_minute" => notices_per_minute = Some(parse_rate(source, option)?),
             _ => once_per = parse_once_per(source, option, view)?,
         }
     }
@@ -63,6 +64,7 @@ pub(super) fn create_alert(cursor: &mut Cursor, name: &Identifier, catalog: &Cat
         condition_sql,
         once_per,
         target,
+        notices_per_minute,
         sql: cursor.text().to_owned(),
     })
 }
@@ -122,6 +124,13 @@ fn parse_target(source: &Source, option: &SqlOption) -> Result<AlertTarget, SqlE
             Err(option.error(source, format!("unknown kind of target `{kind}`")).help(help))
         }
     }
+}
+
+fn parse_rate(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {
+    option.value.parse().ok().filter(|rate| *rate > 0).ok_or_else(|| {
+        let error = option.error(source, format!("`{}` is not a number of notices", option.value));
+        error.help("write a whole number from 1 on, such as 10")
+    })
 }
 
 /// Reads names of key columns; they are put into the order of the view's key, so that their order does not matter.

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod oracle;
 pub mod oracle_check;
 pub mod program;
+pub mod recipes;
 pub mod requests;
 pub mod s3;
 pub mod scenarios;
