@@ -64,7 +64,7 @@ pub struct RunningServer {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     ownership_watch: AbortOnDrop,
-    /// Every step of an erasure can stop anywhere: the next start goes on.
+    /// Every step of an erasure can stop anywhere: the next start continues.
     erasing: Vec<AbortOnDrop>,
     audit: Option<(Arc<AuditLog>, JoinHandle<()>)>,
     vitals: Vitals,

@@ -1,4 +1,4 @@
-//! Erases entities in all layers, one step after the other, and goes on after a restart:
+//! Erases entities in all layers, one step after the other, and continues after a restart:
 //!
 //! 1. a tombstone in the log: from then on nothing of the entity is read or accepted;
 //! 2. rejected lines, listed events and raised alerts;

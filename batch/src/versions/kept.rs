@@ -84,7 +84,7 @@ impl VersionIndex {
         }
         are_all &= versions.len() <= of_view.count;
         versions.truncate(of_view.count);
-        // Versions with events that were erased since are not kept: nobody reads them, and vacuum deletes their files.
+        // Versions with events that were erased since are not kept: they are not read, and vacuum deletes their files.
         let all = versions.len();
         if let Some(newest) = versions.first().cloned() {
             versions.retain(|version: &Arc<BatchVersion>| version.excludes_all_erased(&newest));

@@ -65,7 +65,7 @@ pub struct Tombstone {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<EntityId>,
     pub erased_at: Micros,
-    /// Who asked for it.
+    /// The caller that asked for it.
     pub by: String,
     /// What the client calls the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,7 @@ impl Tombstones {
             }
         }
         let (disk, folder, count) = (Arc::clone(disk), folder.to_owned(), AtomicUsize::new(known.len()));
-        // The erasure goes on where it was, and finds out.
+        // The erasure continues where it was and finds out.
         let pending = known.values().filter(|tombstone: &&Tombstone| tombstone.completed_at.is_none());
         let shown = RwLock::new(pending.map(|tombstone| tombstone.entity).collect());
         Ok(Tombstones { disk, folder, file: Mutex::new(length), known: RwLock::new(known), shown, count })
@@ -197,7 +197,7 @@ impl Tombstones {
             self.disk.open_folder(&self.folder)?.sync_all()
         });
         if let Err(error) = written {
-            // What may be there of it must not be followed by others, and must not count after a restart.
+            // The part of it that is written must not be followed by others, and must not count after a restart.
             truncate(file.as_ref(), *length).map_err(io::Error::other)?;
             return Err(error);
         }

@@ -37,7 +37,7 @@ pub struct Submission {
 pub struct Erasure {
     pub entity: EntityHash,
     pub id: EntityId,
-    /// Who asked for it.
+    /// The caller that asked for it.
     pub by: String,
     /// What the client calls the request.
     pub reference: Option<String>,

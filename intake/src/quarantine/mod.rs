@@ -123,7 +123,7 @@ impl Quarantine {
     }
 
     /// Deletes the lines of a stream that name one of these entities, on disk too, and returns their number. A line that merely
-    /// has the same word goes, too: nobody needs it. Blocking.
+    /// has the same word goes, too: it is not needed. Blocking.
     pub fn forget(&self, stream: &StreamName, entities: &[EntityId]) -> std::io::Result<u64> {
         let Some(stream_quarantine) = self.streams.get(stream) else { return Ok(0) };
         let names: Vec<String> = entities

@@ -20,7 +20,7 @@ use super::{DataFile, LakeError, PageBounds, Table, check_pages};
 /// Rows decoded at once; as many as are sampled for repeated values.
 const READ_ROWS: usize = 32 * 1024;
 
-/// Says of each value of a column whether its row is left out.
+/// Says of each value of a column whether its row is omitted.
 pub type IsLeftOut = Arc<dyn Fn(&ArrayRef) -> BooleanArray + Send + Sync>;
 
 /// The rows that a rewrite leaves out, by their values in one column.
@@ -38,7 +38,7 @@ impl Table {
         self.rewrite_all(files, schema, None).await
     }
 
-    /// Writes the rows of `file` but for those left out as another file, as [`Table::rewrite`] does; `None`: it has none of
+    /// Writes the rows of `file` but for the omitted ones as another file, as [`Table::rewrite`] does; `None`: it has none of
     /// those.
     pub async fn rewrite_without(
         &self,
@@ -48,7 +48,7 @@ impl Table {
     ) -> Result<Option<DataFile>, LakeError> {
         let bytes = self.store().get(&Path::from(file.path.as_str())).await?.bytes().await?;
         let of_file = left_out.clone();
-        let found = tokio::task::spawn_blocking(move || has_left_out(bytes, &of_file)).await?;
+        let found = tokio::task::spawn_blocking(move || has_omitted(bytes, &of_file)).await?;
         let found = found.map_err(|error| match error {
             LakeError::Parquet(error) => self.file_error(&file.path, error),
             other => other,
@@ -106,8 +106,8 @@ enum AppendOutcome {
     OtherColumns(SchemaRef),
 }
 
-/// Returns whether a file has rows that are left out. Blocking.
-fn has_left_out(bytes: Bytes, left_out: &LeftOut) -> Result<bool, LakeError> {
+/// Returns whether a file has rows that are omitted. Blocking.
+fn has_omitted(bytes: Bytes, left_out: &LeftOut) -> Result<bool, LakeError> {
     let size = bytes.len() as u64;
     check_footer_lists(&bytes)?;
     let file = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;

@@ -27,7 +27,7 @@ pub struct ErasureRecord {
     pub entity: String,
     pub state: ErasureState,
     pub erased_at: Micros,
-    /// Who asked for it: a key, a token, or everyone.
+    /// The caller that asked for it: a key, a token, or everyone.
     pub by: String,
     /// What the client called the request.
     pub reference: Option<String>,
