@@ -28,6 +28,7 @@ use serving::admission::Admission;
 use shared::clock::{Clock, SystemClock};
 use shared::ids::ViewName;
 use shared::limits;
+use shared::partial::index_cache::PartIndexes;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
 use shared::stream::Stream;
@@ -169,6 +170,7 @@ fn routes(
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
         alerts: alerts.alerts(),
         erasures: Arc::new(eraser),
+        indexes: Arc::new(PartIndexes::new(limits::ENTITY_INDEX_BYTES)),
         admission: Arc::new(Admission::new(settings.limits.queries())),
         clock: Arc::clone(clock),
         ready,

@@ -1,19 +1,19 @@
 //! Computes chosen rows of a view as a query does, without merging the others: pins the wanted rows of the speed layer, finds
 //! those of the batch version by key, and merges both.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use shared::handoff::HandoffError;
 use shared::horizon::Horizon;
 use shared::ids::{Offset, Partition};
 use shared::limits::ALERT_INDEX_BYTES;
 use shared::partial::accumulate::Accumulator;
 use shared::partial::block::Part;
+use shared::partial::index_cache::PartIndexes;
 use shared::partial::merge::{Grain, Layers, MergeError, MergeSpec, Merged, merge};
 use shared::partial::query_budget::QueryBudget;
-use shared::partial::wanted::{PartIndex, WantedRows};
+use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
 use shared::readers::{BatchReadError, BatchReader, SpeedError, SpeedPin, SpeedReader};
 use shared::time::{Day, Micros};
@@ -26,7 +26,7 @@ use shared::window::{Window, WindowId};
 pub struct RowReader {
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
-    indexes: Mutex<IndexCache>,
+    indexes: PartIndexes,
 }
 
 /// Rows of a view, merged.
@@ -53,21 +53,10 @@ pub enum FetchError {
     Handoff(#[from] HandoffError),
 }
 
-/// Indexes of batch parts, kept while the parts are in memory.
-#[derive(Debug)]
-struct IndexCache {
-    /// By address of the part, which the weak reference keeps from being used again.
-    indexes: HashMap<usize, (Weak<Part>, Arc<PartIndex>)>,
-    /// Oldest first.
-    order: VecDeque<usize>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
 impl RowReader {
     /// Returns a reader without cached indexes.
     pub fn new(speed: Arc<dyn SpeedReader>, batch: Arc<dyn BatchReader>) -> RowReader {
-        RowReader { speed, batch, indexes: Mutex::new(IndexCache::new(ALERT_INDEX_BYTES)) }
+        RowReader { speed, batch, indexes: PartIndexes::new(ALERT_INDEX_BYTES) }
     }
 
     /// Returns the `wanted` rows as a query on `published` would compute them now.
@@ -115,44 +104,6 @@ impl RowReader {
         }
         Ok(parts)
     }
-
-    /// Returns the index of a part. Blocking if it is not cached.
-    fn index_of(&self, part: &Arc<Part>) -> Arc<PartIndex> {
-        let address = Arc::as_ptr(part) as usize;
-        if let Some((_, index)) = self.indexes.lock().indexes.get(&address) {
-            return Arc::clone(index);
-        }
-        let index = Arc::new(PartIndex::new(part));
-        self.indexes.lock().keep(address, Arc::downgrade(part), Arc::clone(&index));
-        index
-    }
-}
-
-impl IndexCache {
-    fn new(bytes_max: usize) -> IndexCache {
-        IndexCache { indexes: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
-    }
-
-    fn keep(&mut self, address: usize, part: Weak<Part>, index: Arc<PartIndex>) {
-        let dead: Vec<usize> =
-            self.indexes.iter().filter(|(_, (part, _))| part.strong_count() == 0).map(|(at, _)| *at).collect();
-        dead.into_iter().for_each(|address| self.remove(address));
-        self.bytes += index.bytes();
-        if self.indexes.insert(address, (part, index)).is_none() {
-            self.order.push_back(address);
-        }
-        while self.bytes > self.bytes_max && self.order.len() > 1 {
-            let oldest = self.order[0];
-            self.remove(oldest);
-        }
-    }
-
-    fn remove(&mut self, address: usize) {
-        if let Some((_, index)) = self.indexes.remove(&address) {
-            self.bytes -= index.bytes();
-        }
-        self.order.retain(|at| *at != address);
-    }
 }
 
 /// Pinned parts of both layers that have wanted rows.
@@ -170,7 +121,7 @@ impl Fetch {
         let Fetch { published, wanted, pin, batch, instant } = self;
         let view = &published.view;
         let found: Vec<Part> =
-            batch.iter().map(|part| Accumulator::wanted_of(view, part, &reader.index_of(part), &wanted)).collect();
+            batch.iter().map(|part| Accumulator::wanted_of(view, part, &reader.indexes.of(part), &wanted)).collect();
         let generations = pin.iter().flat_map(|pin| &pin.generations);
         let position = generations.clone().fold(BTreeMap::new(), |mut position, generation| {
             let reached = position.entry(generation.partition).or_insert(generation.to);
@@ -250,38 +201,5 @@ fn batch_ranges(
                 .map(|day| TimeRange { from: day.start(), to: Day(day.0.saturating_add(1)).start() })
                 .collect()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use shared::partial::keys::{KeyLayout, Keys};
-
-    use super::*;
-
-    fn empty() -> Arc<Part> {
-        let layout = Arc::new(KeyLayout::new(Vec::new()).expect("a layout"));
-        Arc::new(Part { layout, panes: false, keys: Keys::default(), blocks: Vec::new() })
-    }
-
-    #[test]
-    fn beyond_the_bound_the_oldest_index_is_built_again() {
-        let parts: Vec<Arc<Part>> = (0..4).map(|_| empty()).collect();
-        let index = Arc::new(PartIndex::new(&parts[0]));
-        let mut cache = IndexCache::new(2 * index.bytes());
-        let address = |part: &Arc<Part>| Arc::as_ptr(part) as usize;
-        let keep = |cache: &mut IndexCache, part: &Arc<Part>| {
-            cache.keep(address(part), Arc::downgrade(part), Arc::clone(&index));
-        };
-        parts[..3].iter().for_each(|part| keep(&mut cache, part));
-        let kept: Vec<bool> = parts.iter().map(|part| cache.indexes.contains_key(&address(part))).collect();
-        assert_eq!(kept, [false, true, true, false]);
-        assert_eq!(cache.bytes, 2 * index.bytes());
-        // The index of a part that is no longer in memory makes room first.
-        let mut parts = parts;
-        let gone = address(&parts[1]);
-        drop(parts.remove(1));
-        keep(&mut cache, &parts[2]);
-        assert!(!cache.indexes.contains_key(&gone) && cache.indexes.contains_key(&address(&parts[1])));
     }
 }

@@ -40,7 +40,7 @@ function showTimeline(alerts) {
       hoverinfo: "text",
     };
   }).filter((trace) => trace.x.length > 0);
-  draw(chart, traces, layout(colour, { showlegend: true, xaxis: axis(colour, { type: "date" }), yaxis: axis(colour, { type: "category", automargin: true }) }));
+  draw(chart, traces, layout(colour, { showlegend: true, legend: { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom" }, xaxis: axis(colour, { type: "date" }), yaxis: axis(colour, { type: "category", automargin: true }) }));
   const counts = STATES.map((name) => [name, alerts.filter((alert) => alert.state === name).length]).filter(([, n]) => n > 0);
   chart.setAttribute("aria-label", `Timeline of alerts: ${counts.map(([name, n]) => `${count(n)} ${name}`).join(", ")}`);
 }

@@ -15,6 +15,7 @@ mod approximate;
 mod batch_merge_cache;
 mod bounded_responses;
 mod entity_fold;
+mod entity_rows;
 mod entity_tag;
 pub mod execute;
 pub mod finality;

@@ -8,6 +8,7 @@ use problem::{Code, Problem};
 use shared::clock::Clock;
 use shared::control::{Alerts, Erasures, Runs, StreamStatus, Streams};
 use shared::entity_reader::EntityReader;
+use shared::partial::index_cache::PartIndexes;
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
 use shared::vital::Vitals;
@@ -28,6 +29,8 @@ pub struct ServingState {
     pub entities: Arc<dyn EntityReader>,
     pub alerts: Arc<dyn Alerts>,
     pub erasures: Arc<dyn Erasures>,
+    /// Indexes of batch rows by entity.
+    pub indexes: Arc<PartIndexes>,
     pub admission: Arc<Admission>,
     pub clock: Arc<dyn Clock>,
     /// True once recovery is done, and false again when the server begins to stop.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use serving::admission::{Admission, QueryLimits};
+use shared::limits::{ALERT_SUBSCRIBERS_MAX, ENTITY_SUBSCRIBERS_MAX};
 use shared::time::Micros;
+use tower::ServiceExt;
 use world::World;
 
 const SQL: &str = "
@@ -141,5 +143,29 @@ async fn an_endpoint_without_parameters_refuses_any() {
     for path in ["/v1/views", "/v1/views/departures", "/v1/views/departures/versions", "/v1/streams", "/v1/runs/x"] {
         let refused = world.get(&format!("{path}?limit=3")).await;
         assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::BAD_REQUEST, &json!("unknown_parameter")));
+    }
+}
+
+#[tokio::test]
+async fn subscribers_of_entities_and_alerts_are_refused_beyond_their_numbers_and_leave_room() {
+    let world = World::new(SQL);
+    let entities = Arc::new(world::no_entities::OneEntity::new());
+    for (path, most) in
+        [("/v1/alerts/live", ALERT_SUBSCRIBERS_MAX), ("/v1/entities/orders/o-1/live", ENTITY_SUBSCRIBERS_MAX)]
+    {
+        let routes = world.routes_with(Arc::clone(&entities) as _);
+        let open = || async {
+            let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("a request");
+            routes.clone().oneshot(request).await.expect("a router does not fail")
+        };
+        let mut subscribed = Vec::with_capacity(most);
+        for _ in 0..most {
+            let response = open().await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            subscribed.push(response);
+        }
+        assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        subscribed.pop();
+        assert_eq!(open().await.status(), StatusCode::OK, "{path}: one has left");
     }
 }

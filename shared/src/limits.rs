@@ -45,6 +45,8 @@ pub const ENTITY_EVENTS_DEFAULT: usize = 1_000;
 pub const ENTITY_EVENTS_MAX: usize = 10_000;
 /// Subscribers of the events of entities. Beyond it a subscription gets 503.
 pub const ENTITY_SUBSCRIBERS_MAX: usize = 10_000;
+/// Bytes of the indexes by key of batch rows, over all views with a row per entity, oldest first out.
+pub const ENTITY_INDEX_BYTES: usize = 256 * 1024 * 1024;
 /// Erased entities of a stream whose figures have not been recomputed. Beyond it, further erasures get 429.
 pub const ERASURES_AT_ONCE_MAX: usize = 500;
 /// Longest reference of an erasure.

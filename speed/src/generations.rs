@@ -228,7 +228,7 @@ impl Generations {
             }
         }
         let generation = closing.generation();
-        let rows = self.changed.is_some().then_some(closing.accumulator);
+        let rows = closing.accumulator.finds_rows().then_some(closing.accumulator);
         self.closed = Some(ClosedGeneration { generation, rows });
     }
 

@@ -16,6 +16,7 @@ const RANGES: &str = "near_ranges_are_joined_and_large_ones_cut";
 const RETRIES: &str = "transient_failures_are_retried_with_growing_delays_up_to_a_limit";
 const NESTING: &str = "nesting_is_limited_and_breadth_is_not";
 const LONG_TEXTS: &str = "long_texts_are_refused_at_once";
+const SUBSCRIPTIONS: &str = "subscribers_of_entities_and_alerts_are_refused_beyond_their_numbers_and_leave_room";
 const ALERT_LISTS: &str = "alerts_are_listed_by_alert_and_state_and_pushed_after_an_id";
 const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_given_up";
 
@@ -79,7 +80,10 @@ pub const DRIVEN: &[Driven] = &[
         "beyond_the_bound_a_mark_for_all_rows_stays_and_memory_is_released",
     ),
     ("ALERT_ROWS_AT_ONCE", "shared/src/changed_rows.rs", "rows_are_queued_once_and_handed_out_in_pieces"),
-    ("ALERT_INDEX_BYTES", "alerts/src/fetch.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
+    ("ENTITY_INDEX_BYTES", "shared/src/partial/index_cache.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
+    ("ALERT_INDEX_BYTES", "shared/src/partial/index_cache.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
+    ("ALERT_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
+    ("ENTITY_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
     ("ALERTS_KEPT", "alerts/src/book.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
     ("ALERTS_DEFAULT", "tests/alerts/lists.rs", ALERT_LISTS),
     ("ALERTS_MAX", "tests/alerts/lists.rs", ALERT_LISTS),
@@ -274,15 +278,7 @@ const ADVICE: &str = "advice to clients";
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
-    (
-        "ENTITY_SUBSCRIBERS_MAX",
-        "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
-    ),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
-    (
-        "ALERT_SUBSCRIBERS_MAX",
-        "a number of permits; `tests/bounds/live_subscribers.rs` drives the same refusal by the subscribers of live queries",
-    ),
     ("CHECKED_FILES_MAX", "a cache: beyond it files are checked again"),
     ("RETRY_AFTER_SECONDS", ADVICE),
     (

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use arrow::error::ArrowError;
 use auth::{Access, Action};
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -15,10 +14,7 @@ use serde_json::json;
 use shared::entity::EntityId;
 use shared::entity_reader::EventSelection;
 use shared::limits::ENTITY_EVENTS_MAX;
-use shared::partial::block::Part;
-use shared::partial::keys::KeyLayout;
 use shared::published::PublishedView;
-use shared::readers::SpeedPin;
 use shared::sql::print_name;
 use shared::stream::Stream;
 use shared::time::Micros;
@@ -31,15 +27,13 @@ use super::refusal::{internal, invalid_parameter};
 use super::{parameters, rows};
 use crate::admission::QueryContext;
 use crate::entity_fold::EntityFold;
+use crate::entity_rows::readers_of;
 use crate::execute::{QueryResult, execute};
 use crate::formats::json_rows::RowWriter;
-use crate::pin::{Arrival, PinnedQuery, VersionPart, ViewPin, pin};
-use crate::query::LayerChoice;
+use crate::pin::{Arrival, PinnedQuery, ViewPin, pin};
 use crate::query::bound::BoundQuery;
 use crate::state::ServingState;
 
-/// Keys that are compared on the request's own thread: less than a millisecond of work.
-const KEYS_INLINE_MAX: usize = 200_000;
 /// Attempts to read a state between two events of the entity. After the last, the tag is that of an earlier sequence, and an
 /// append under it is refused.
 const TRIES: usize = 5;
@@ -203,10 +197,13 @@ async fn query(
     let filter = format!("{} = {}", print_name(&view.dimensions[0].name), id.sql());
     let parameters = permitted.map(|_| ("where".to_owned(), filter));
     let arrival = Arrival { admission: &state.admission, since: started, is_live: false };
+    let readers = match permitted {
+        Some(_) => state.readers(),
+        None => readers_of(state.readers(), view, id, &state.indexes).map_err(|error| internal(&error))?,
+    };
     let pinned =
-        pin(&state.readers(), view.name.as_str(), parameters.as_slice(), permitted, state.clock.now(), arrival).await?;
+        pin(&readers, view.name.as_str(), parameters.as_slice(), permitted, state.clock.now(), arrival).await?;
     let PinnedQuery { query, pinned, admitted } = pinned;
-    let key = if permitted.is_none() { Some(EntityKey::of(id, view).map_err(|error| internal(&error))?) } else { None };
     let run = move |query: &BoundQuery, pinned: &ViewPin, context: &QueryContext| -> Result<(Vec<u8>, bool), Problem> {
         let result = execute(query, pinned, context)?;
         let mut row = Vec::new();
@@ -216,58 +213,14 @@ async fn query(
         }
         Ok((row, QueryResult::is_complete(&result, pinned)))
     };
-    if let (Some(key), None) = (&key, &admitted)
-        && key.count(&pinned) <= KEYS_INLINE_MAX
-    {
-        let pinned = key.rows(pinned);
-        if rows::runs_inline(&query, &pinned) {
-            return run(&query, &pinned, &state.admission.inline());
-        }
-        let work = move |context: &QueryContext| run(&query, &pinned, context);
-        return state.admission.run(started, work).await?;
+    if admitted.is_none() && rows::runs_inline(&query, &pinned) {
+        return run(&query, &pinned, &state.admission.inline());
     }
     let admitted = match admitted {
         Some(admitted) => admitted,
         None => state.admission.admit(started).await?,
     };
-    let work = move |context: &QueryContext| {
-        let pinned = match key {
-            Some(key) => key.rows(pinned),
-            None => pinned,
-        };
-        run(&query, &pinned, context)
-    };
-    admitted.run(work).await?
-}
-
-/// An entity as the parts of a view encode it.
-struct EntityKey {
-    view: Arc<View>,
-    encoded: Vec<u8>,
-}
-
-impl EntityKey {
-    /// Encodes the id for the only dimension of `view`.
-    fn of(id: &EntityId, view: &Arc<View>) -> Result<EntityKey, ArrowError> {
-        let layout = KeyLayout::new(vec![view.dimensions[0].expression.data_type])?;
-        let rows = layout.encode(&[id.column(view.dimensions[0].expression.data_type)])?;
-        Ok(EntityKey { view: Arc::clone(view), encoded: rows.row(0).as_ref().to_vec() })
-    }
-
-    /// Number of keys among which the entity has to be found.
-    fn count(&self, pinned: &ViewPin) -> usize {
-        pinned.parts(LayerChoice::Merged).iter().map(|(part, _)| part.keys.len()).sum()
-    }
-
-    /// The same pinned state, with the rows of the entity alone.
-    fn rows(&self, pinned: ViewPin) -> ViewPin {
-        let of_key = |part: &Part| part.of_key(&self.view, &self.encoded);
-        let mut speed = SpeedPin::clone(&pinned.speed);
-        speed.generations.iter_mut().for_each(|generation| generation.part = of_key(&generation.part));
-        let of_version = pinned.batch.iter();
-        let batch = of_version.map(|of| VersionPart { part: Arc::new(of_key(&of.part)), layers: of.layers }).collect();
-        ViewPin { batch, speed: Arc::new(speed), ..pinned }
-    }
+    admitted.run(move |context: &QueryContext| run(&query, &pinned, context)).await?
 }
 
 /// A state of the past: the fold of the entity's events up to it, with exact measures.

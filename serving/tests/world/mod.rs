@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of the world")]
 
-mod no_entities;
+pub mod no_entities;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use shared::control::{
     RunProgress, RunScope, RunState, Runs, StreamError, StreamStatus, Streams, VacuumReport,
 };
 use shared::date_partition::DatePartition;
+use shared::entity_reader::EntityReader;
 use shared::evaluate::evaluate;
 use shared::handoff::HandoffError;
 use shared::ids::{Offset, Partition, ViewName};
@@ -533,6 +534,10 @@ impl World {
     }
 
     pub fn routes(&self) -> Router {
+        self.routes_with(Arc::new(NoEntities))
+    }
+
+    pub fn routes_with(&self, entities: Arc<dyn EntityReader>) -> Router {
         routes(
             ServingState {
                 views: Arc::clone(&self.views),
@@ -541,9 +546,10 @@ impl World {
                 past: Arc::new(FakePast),
                 runs: Arc::clone(&self.runs) as _,
                 streams: Arc::clone(&self.streams) as _,
-                entities: Arc::new(NoEntities),
+                entities,
                 alerts: Arc::new(shared::control::NoAlerts::default()),
                 erasures: Arc::new(shared::control::NoErasures),
+                indexes: Arc::new(shared::partial::index_cache::PartIndexes::new(1 << 20)),
                 admission: Arc::clone(&self.admission),
                 clock: Arc::new(self.clock.clone()),
                 ready: Arc::clone(&self.ready),

@@ -164,16 +164,23 @@ impl Accumulator {
         });
     }
 
-    /// Returns the wanted rows as a part of their own; `None`: the rows are not tracked.
+    /// Returns whether rows are found by key: they are tracked, or each key has one.
+    pub fn finds_rows(&self) -> bool {
+        self.tracking.is_some() || self.view.window == Window::All
+    }
+
+    /// Returns the wanted rows as a part of their own; `None`: rows are not found by key.
     pub fn wanted(&self, wanted: &WantedRows) -> Option<Part> {
-        let tracking = self.tracking.as_ref()?;
+        if !self.finds_rows() {
+            return None;
+        }
         let mut found = Accumulator::new(Arc::clone(&self.view), Arc::clone(&self.layout), Precision::Sketch);
         for row in wanted.keys() {
             let Some(key) = self.keys.find(row.key()) else { continue };
             let slots: &mut dyn Iterator<Item = u32> = match row.single_windows() {
                 // Faster than the rows of a key with many windows.
                 Some(windows) => &mut windows.filter_map(|window| self.find_slot(window, key)),
-                None => &mut tracking.rows_of(key),
+                None => &mut self.tracking.iter().flat_map(|tracking| tracking.rows_of(key)),
             };
             for slot in slots {
                 let (block, at) = (&self.blocks[slot as usize / BLOCK_ROWS], slot as usize % BLOCK_ROWS);

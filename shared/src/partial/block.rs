@@ -109,28 +109,6 @@ impl Part {
         self.blocks.iter().map(|b| b.len()).sum()
     }
 
-    /// Returns the rows of one encoded key alone, as a part of `view`. Reads all keys, but only the states of these rows.
-    pub fn of_key(&self, view: &View, key: &[u8]) -> Part {
-        let mut rows = Part { keys: Keys::default(), blocks: Vec::new(), ..self.clone() };
-        let Some(number) = self.keys.position(key) else { return rows };
-        let id = rows.keys.push(key);
-        let mut found = Block::empty(view, Precision::Sketch);
-        for block in &self.blocks {
-            for row in block.keys.iter().enumerate().filter(|(_, k)| **k == number).map(|(row, _)| row) {
-                let at = found.len() as u32;
-                match block.lasts.get(row) {
-                    Some(last) => found.push_session(block.windows[row].0, *last, id),
-                    None => found.push(block.windows[row], id),
-                }
-                for (state, theirs) in found.states.iter_mut().zip(&block.states) {
-                    state.merge(&[at], theirs, row);
-                }
-            }
-        }
-        rows.blocks.push(Arc::new(found));
-        rows
-    }
-
     /// Returns the times of the first and the last event of each session.
     pub fn sessions(&self) -> impl Iterator<Item = (i64, i64)> {
         let of_block = |block: &Arc<Block>| {

@@ -86,12 +86,6 @@ impl Keys {
         (0..self.len as u32).map(|id| self.get(id))
     }
 
-    /// The number of an encoded key.
-    pub fn position(&self, key: &[u8]) -> Option<u32> {
-        let found = self.iter().position(|known| known == key)?;
-        u32::try_from(found).ok()
-    }
-
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         self.blocks.iter().map(|b| b.bytes.capacity() + b.ends.capacity() * 4).sum()

@@ -7,6 +7,7 @@
 //! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups, [`batch_keys`]: those of a batch of
 //! events. [`block`]: rows of
 //! (window, key, states), and the immutable [`block::Part`] that readers hold. [`accumulate`]: folding events into blocks.
+//! [`wanted`] finds rows by key, and [`index_cache`] keeps what finds them.
 //! [`sketch`]: states of measures that need the values themselves. [`merge`]: several parts into one table, within a
 //! [`query_budget`]. [`codec`]: parts as Arrow columns and back.
 
@@ -16,6 +17,7 @@ pub mod block;
 pub mod bucket;
 pub mod codec;
 pub mod finish;
+pub mod index_cache;
 pub mod keys;
 pub mod layers;
 pub mod merge;
