@@ -522,16 +522,21 @@ fn alert_state(text: &str) -> Result<AlertState, String> {
     long_about = "Run both layers over the same file of events and compare their values.\n\n\
     Starts a temporary server and sends the events in file order, so events that are out of order in the file arrive \
     out of order. Starts batch runs at several points: each compares the figures served live so far with the exact \
-    ones and counts every difference by its cause. At the end a full recompute must change nothing. Exits with 1 if a \
-    difference has no cause, or if estimates miss their intervals more often than allowed.",
+    ones and counts every difference by its cause. At the end a full recompute must change nothing.\n\n\
+    Alerts over these views are evaluated as the server does: how many were raised live, and which of them the runs \
+    confirmed, withdrew, or found to be missed. An independent fold of the accepted events says which they should be. \
+    Nothing is sent to their receivers.\n\n\
+    Exits with 1 if a difference has no cause, if estimates miss their intervals more often than allowed, or if alerts \
+    differ from the fold.",
     after_help = "Examples:\n  trueup verify examples/flights/flights.sql --stream flights --events examples/flights/flights.parquet\n  \
-    trueup verify shop.sql --stream orders --events orders.ndjson.gz --cuts 10"
+    trueup verify shop.sql --stream orders --events orders.ndjson.gz --cuts 10\n  \
+    trueup verify examples/fraud/fraud.sql --stream transactions --events transactions.ndjson"
 )]
 pub struct Verify {
-    /// SQL files with CREATE STREAM and CREATE VIEW
+    /// SQL files with CREATE STREAM, CREATE VIEW and CREATE ALERT
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
-    /// Stream of the events; all its views are compared
+    /// Stream of the events; all its views and their alerts are compared
     #[arg(long, value_name = "NAME")]
     pub stream: StreamName,
     /// File of events: NDJSON (plain, gzip or zstd) or Parquet
@@ -540,6 +545,9 @@ pub struct Verify {
     /// Number of points within the file at which batch runs are started
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub cuts: u32,
+    /// Settings file whose limits apply, such as dedup_horizon_events
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ::alerts::book::Book;
 use anyhow::{Context, bail};
 use axum::Router;
 use intake::entities::EntityLog;
@@ -26,7 +27,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serving::ServingState;
 use serving::admission::Admission;
 use shared::clock::{Clock, SystemClock};
-use shared::ids::ViewName;
+use shared::handoff::LogReplay;
+use shared::ids::{StreamName, ViewName};
 use shared::limits;
 use shared::partial::index_cache::PartIndexes;
 use shared::published::Views;
@@ -194,6 +196,16 @@ impl RunningServer {
     /// Waits until a layer fails, and returns the failure as the error. Cancel safe.
     pub async fn failed(&mut self) -> anyhow::Result<()> {
         bail!("{}", self.vitals.failed().await)
+    }
+
+    /// Returns the log of a stream.
+    pub fn log(&self, stream: &StreamName) -> Option<Arc<dyn LogReplay>> {
+        self.layers.intake.stream(stream).map(|log| Arc::clone(log) as Arc<dyn LogReplay>)
+    }
+
+    /// Returns the book of raised alerts; `None`: no alert is declared or was.
+    pub fn alert_book(&self) -> Option<Arc<Book>> {
+        self.alerts.book()
     }
 
     /// Stops accepting connections, finishes requests in progress and syncs the log. After a failure, `/readyz` still

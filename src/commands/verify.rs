@@ -1,9 +1,13 @@
 //! `trueup verify`: checks that both layers agree over a file of events.
 //!
 //! Starts a temporary server, sends it the events with batch runs in between, and runs a full recompute at the end.
-//! [`agreement`] adds up the comparisons of all runs.
+//! [`agreement`] adds up the comparisons of all runs, [`alert_check`] compares alerts with an independent fold of the events.
 
 mod agreement;
+mod alert_agreement;
+mod alert_check;
+mod alert_fold;
+mod naive_sums;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,12 +30,14 @@ use crate::events_file::EventsFile;
 use crate::exit::{Failure, NO, USAGE};
 use crate::line_batch::LineBatch;
 use crate::sender::{Receipt, RetryLimits, Sender};
+use crate::settings::Settings;
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
 use serving::http::Perimeter;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::Agreement;
+use alert_check::AlertCheck;
 
 /// Size of a request in bytes. Requests are sent one after another, so that the log has the order of the file.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -42,16 +48,20 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     log_to_stderr("error");
     let sources = definitions::read(&arguments.files)?;
     let definitions = definitions::parse(&sources)?;
-    if !definitions.streams.iter().any(|stream| stream.name == arguments.stream) {
+    let Some(stream) = definitions.streams.iter().find(|stream| stream.name == arguments.stream) else {
         let names: Vec<&str> = definitions.streams.iter().map(|stream| stream.name.as_str()).collect();
         let error = Failure::new(USAGE, format!("the files do not declare a stream \"{}\"", arguments.stream));
         return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
-    }
+    };
     let of_stream = definitions.views.iter().filter(|view| view.stream == arguments.stream);
     let views: Vec<ViewName> = of_stream.map(|view| view.name.clone()).collect();
     if views.is_empty() {
         return Err(Failure::new(USAGE, format!("no view reads the stream \"{}\"", arguments.stream)));
     }
+    let limits = match &arguments.config {
+        Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?.limits,
+        None => crate::settings::Limits::default(),
+    };
     let name = arguments.events.display().to_string();
     let file = EventsFile::open(&arguments.events).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
 
@@ -62,7 +72,8 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         definitions: sources,
         data_dir: DataDir::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
-        limits: crate::settings::Limits::default(),
+        limits,
+        // Nothing is sent: the alerts are of the past.
         webhooks: BTreeMap::new(),
         take_over: false,
         schedules: false,
@@ -71,7 +82,14 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let client = Client::new(&addresses(running.local_addr, false).0)?;
-    let verification = Verification { client, views, agreement: Agreement::default(), bar: progress_bar(file.size()) };
+    let log = running.log(&arguments.stream).context("the server does not have the stream")?;
+    let verification = Verification {
+        client,
+        views,
+        alerts: AlertCheck::new(&definitions, stream, (running.alert_book(), log)),
+        agreement: Agreement::default(),
+        bar: progress_bar(file.size()),
+    };
     let sender = Sender::new(verification.client.clone(), &arguments.stream, RetryLimits::default());
     let (outcome, server) = tokio::select! {
         outcome = verification.run(file, sender, arguments.cuts) => (outcome, Ok(())),
@@ -98,6 +116,7 @@ struct Step {
 struct Verification {
     client: Client,
     views: Vec<ViewName>,
+    alerts: AlertCheck,
     agreement: Agreement,
     bar: ProgressBar,
 }
@@ -128,6 +147,7 @@ impl Verification {
         self.true_up(false).await?;
         self.true_up(true).await?;
         self.bar.finish_and_clear();
+        self.agreement.alerts = self.alerts.into_agreements();
         Ok(self.agreement)
     }
 
@@ -140,6 +160,8 @@ impl Verification {
 
     /// Starts a run of every view and adds its comparison. A `full` run must find no difference.
     async fn true_up(&mut self, full: bool) -> Result<(), Failure> {
+        self.alerts.before_runs().await?;
+        let mut versions = BTreeMap::new();
         for view in self.views.clone() {
             self.bar.set_message(format!("{} {view}", if full { "recomputing" } else { "truing up" }));
             let path = format!("/v1/views/{view}/runs");
@@ -154,6 +176,7 @@ impl Verification {
                 let reason = run.error.unwrap_or_else(|| "cancelled".to_owned());
                 return Err(Failure::new(NO, format!("the run of {view} failed: {reason}")));
             }
+            versions.extend(run.version.map(|version| (view.clone(), version)));
             let version = run.version.unwrap_or_default();
             let path = format!("/v1/views/{view}/compare?version={version}");
             match self.client.get::<Comparison>(&path).await {
@@ -163,6 +186,7 @@ impl Verification {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.alerts.after_runs(&versions).await;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod lists;
 mod page;
 mod quiet;
 mod recipes;
+mod verify;
 mod windows;
 
 use std::collections::BTreeMap;

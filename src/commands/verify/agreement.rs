@@ -1,12 +1,13 @@
-//! Adds up the comparisons of many runs by view and measure, and judges whether the layers agree.
+//! Adds up the comparisons of many runs by view and measure, and judges whether the layers agree, alerts included.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 use shared::compare::{Causes, Comparison, MeasureDrift};
-use shared::ids::ViewName;
+use shared::ids::{AlertName, ViewName};
 
+use super::alert_agreement::{self, AlertAgreement};
 use crate::human_units::grouped;
 use crate::sender::Receipt;
 use crate::table::{Align, draw};
@@ -41,6 +42,7 @@ pub struct Agreement {
     pub sent: SentEvents,
     pub cuts: u64,
     views: BTreeMap<ViewName, ViewAgreement>,
+    pub alerts: BTreeMap<AlertName, AlertAgreement>,
 }
 
 /// The agreement of both layers over one view.
@@ -80,10 +82,11 @@ impl Agreement {
         if full { viewed.full.add(comparison) } else { viewed.live.add(comparison) }
     }
 
-    /// Returns whether every difference has a cause, estimates are inside their intervals as often as promised, and a full
-    /// recompute changes nothing.
+    /// Returns whether every difference has a cause, estimates are inside their intervals as often as promised, a full
+    /// recompute changes nothing, and alerts are as an independent fold expects.
     pub fn holds(&self) -> bool {
-        !self.views.is_empty() && self.views.values().all(ViewAgreement::holds)
+        let alerts_hold = self.alerts.values().all(AlertAgreement::holds);
+        !self.views.is_empty() && self.views.values().all(ViewAgreement::holds) && alerts_hold
     }
 
     /// Returns all figures as JSON.
@@ -93,7 +96,7 @@ impl Agreement {
         serde_json::to_string_pretty(&value).expect("plain data has a JSON form")
     }
 
-    /// Returns a table with a row per view and measure, followed by the causes and the verdict.
+    /// Returns a table with a row per view and measure, followed by the causes, a table of alerts and the verdict.
     pub fn table(&self, width: Option<u16>) -> String {
         let header = [
             ("view", Align::Left),
@@ -160,6 +163,9 @@ impl Agreement {
             for example in viewed.live.example.iter().chain(&viewed.full.example) {
                 put(&mut text, format_args!("  unexplained: {example}"));
             }
+        }
+        if !self.alerts.is_empty() {
+            put(&mut text, format_args!("\n{}", alert_agreement::table(&self.alerts, width).trim_end()));
         }
         put(&mut text, format_args!("{}", if self.holds() { "the layers agree" } else { "the layers DO NOT agree" }));
         text
@@ -259,6 +265,13 @@ mod tests {
         sketchy.causes.sketch = 1;
         assert!(!verdict(fine(), sketchy), "a full recompute is exact");
         assert!(!Agreement::default().holds(), "no comparison proves nothing");
+        let mut agreement = Agreement::default();
+        let view = fine().view;
+        agreement.add(&view, fine(), false);
+        let mut alert = AlertAgreement::default();
+        alert.differ("lost");
+        agreement.alerts.insert("often".parse().expect("a name"), alert);
+        assert!(!agreement.holds() && agreement.table(None).contains("1 DIFFER"), "{}", agreement.table(None));
     }
 
     #[test]
