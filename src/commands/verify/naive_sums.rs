@@ -1,5 +1,5 @@
 //! Accumulates values one after the other, in the simplest way: COUNT, SUM, AVG, MIN and MAX. It shares no state with the
-//! layers, so that it can tell when they are wrong.
+//! layers, so that it shows when they are wrong.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
