@@ -223,6 +223,9 @@ pub struct Check {
     /// SQL files, in the order in which `serve` reads them
     #[arg(required = true, value_name = "FILE.sql")]
     pub files: Vec<PathBuf>,
+    /// Settings file; checks that it has the connections that streams name
+    #[arg(long, value_name = "trueup.toml")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

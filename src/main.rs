@@ -9,6 +9,7 @@ mod arguments;
 mod audit;
 mod client;
 mod commands;
+mod connections;
 mod cores;
 mod damaged_parquet;
 mod data_dir;

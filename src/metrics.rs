@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use shared::clock::Clock;
-use shared::control::Streams;
+use shared::control::{SourceState, SourceStatus, Streams};
 use shared::ids::{Partition, StreamName, ViewName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
@@ -100,6 +100,9 @@ impl MetricsRenderer {
                 let labels = [("stream", stream.name.to_string()), ("q", quantile.clone())];
                 gauge!("trueup_disorder_seconds", &labels).set(ms / 1000.0);
             }
+            if let Some(source) = &stream.source {
+                set_source_metrics(&stream.name, source);
+            }
             counter!("trueup_events_rejected_total", "stream" => stream.name.to_string()).absolute(stream.rejected);
         }
     }
@@ -146,6 +149,22 @@ fn set_memory_metrics() {
     ] {
         if let Ok(bytes) = bytes {
             gauge!(name).set(bytes as f64);
+        }
+    }
+}
+
+/// Sets the gauges of a stream that reads a topic.
+fn set_source_metrics(stream: &StreamName, source: &SourceStatus) {
+    let is_reading = matches!(source.state, SourceState::Reading | SourceState::Paused);
+    gauge!("trueup_source_connected", "stream" => stream.to_string()).set(f64::from(u8::from(is_reading)));
+    counter!("trueup_source_missed_total", "stream" => stream.to_string()).absolute(source.missed);
+    for partition in &source.partitions {
+        let labels = [("stream", stream.to_string()), ("partition", partition.partition.to_string())];
+        if let Some(position) = partition.position {
+            gauge!("trueup_source_position", &labels).set(position as f64);
+        }
+        if let Some(lag) = partition.lag {
+            gauge!("trueup_source_lag", &labels).set(lag as f64);
         }
     }
 }

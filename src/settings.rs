@@ -13,6 +13,7 @@ use std::time::Duration;
 use alerts::delivery::{Webhook, WebhookError};
 use alerts::template::NoticeTemplate;
 use auth::rate::Rate;
+use kafka::ConnectionSettings;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
 use shared::ids::Name;
@@ -52,7 +53,7 @@ pub struct Settings {
     pub batch: BatchResources,
 }
 
-/// Another system that Trueup sends to.
+/// Another system that Trueup sends to or reads.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Connection {
@@ -67,15 +68,32 @@ pub enum Connection {
         #[serde(default)]
         values: BTreeMap<String, String>,
     },
+    /// A Kafka cluster whose topics streams read.
+    Kafka(Box<ConnectionSettings>),
 }
 
 impl Connection {
-    /// Returns the webhook of the entry.
-    pub fn webhook(&self) -> Result<Webhook, WebhookError> {
-        let Connection::Webhook { url, secret, template, values } = self;
+    /// Returns the webhook of the entry, if it is one.
+    pub fn webhook(&self) -> Result<Option<Webhook>, WebhookError> {
+        let Connection::Webhook { url, secret, template, values } = self else { return Ok(None) };
         let webhook = Webhook::new(url.clone(), secret.as_deref())?;
         let template = template.as_ref().map(|text| NoticeTemplate::new(text, values.clone())).transpose()?;
-        Ok(Webhook { template, ..webhook })
+        Ok(Some(Webhook { template, ..webhook }))
+    }
+
+    /// Returns what is wrong with the entry, if anything is.
+    fn problem(&self) -> Option<String> {
+        match self {
+            Connection::Webhook { url, .. } => {
+                let is_http = url.starts_with("http://") || url.starts_with("https://");
+                match self.webhook() {
+                    _ if !is_http => Some("url must start with http:// or https://".to_owned()),
+                    Err(error) => Some(error.to_string()),
+                    Ok(_) => None,
+                }
+            }
+            Connection::Kafka(settings) => settings.check().err(),
+        }
     }
 }
 
@@ -83,6 +101,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Connection::Webhook { .. } => f.write_str("Webhook { .. }"),
+            Connection::Kafka(settings) => settings.fmt(f),
         }
     }
 }
@@ -295,13 +314,7 @@ impl Settings {
             wrong(line, &redacted(error.message()))
         })?;
         for (name, connection) in &settings.connections {
-            let Connection::Webhook { url, .. } = connection;
-            let is_http = url.starts_with("http://") || url.starts_with("https://");
-            let problem = match connection.webhook() {
-                _ if !is_http => "url must start with http:// or https://".to_owned(),
-                Err(error) => error.to_string(),
-                Ok(_) => continue,
-            };
+            let Some(problem) = connection.problem() else { continue };
             let section = format!("[connections.{name}]");
             let line = 1 + text.lines().position(|line| line.trim() == section).unwrap_or(0);
             return Err(wrong(line, &format!("connection {name}: {problem}")));
@@ -391,6 +404,17 @@ mod tests {
             ("[limits]\narchive_wait_ms = -1\n", "trueup.toml:2: ", "-1"),
             ("[limits]\narchive_wait_ms = 5\narchive_file_rows = 0\n", "trueup.toml:3: ", "greater than 0"),
             ("data = \n", "trueup.toml:1: ", ""),
+            ("\n[connections.main]\nkind = \"kafka\"\nbrokers = [\"x\"]\n", "trueup.toml:2: ", "HOST:PORT"),
+            (
+                "[connections.main]\nkind = \"kafka\"\nbrokers = [\"x:1\"]\nsasl = {mechanism = \"X\"}\n",
+                "trueup.toml:",
+                "X",
+            ),
+            (
+                "[connections.main]\nkind = \"kafka\"\nbrokers = [\"x:1\"]\ntls = {cert = \"X\"}\n",
+                "trueup.toml:",
+                "cert",
+            ),
         ] {
             let message = Settings::parse("trueup.toml", text).expect_err(text).to_string();
             assert!(message.starts_with(place) && message.contains(word), "{text:?}: {message}");

@@ -21,6 +21,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use intake::entities::EntityLog;
 use intake::history::HistoryWatch;
+use intake::sources::{SourceContext, SourceReaders, SourceStatuses};
 use intake::status::StreamsStatus;
 use intake::submit::EventSubmitter;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -62,6 +63,7 @@ pub struct RunningServer {
     pub views: Vec<ViewName>,
     layers: Layers,
     alerts: RunningAlerts,
+    sources: SourceReaders,
     /// Whether `/readyz` reports the server as ready.
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
@@ -111,9 +113,11 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
 
     let ready = Arc::new(AtomicBool::new(true));
     let submitter = Arc::new(EventSubmitter::new(&layers.intake, &layers.quarantine, &base.clock));
+    let sources = start_sources(&base, &layers, &submitter, &settings);
     let audit = AuditLog::start(submitter.as_ref());
     settings.perimeter.trail.audit = audit.as_ref().map(|(log, _)| Arc::clone(log) as _);
-    let routes = routes(&base, (&layers, &alerts, eraser), views, recorder, Arc::clone(&ready), submitter, &settings);
+    let running = (&layers, &alerts, eraser, sources.statuses());
+    let routes = routes(&base, running, views, recorder, Arc::clone(&ready), submitter, &settings);
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
     let local_addr = listener.local_addr()?;
@@ -127,6 +131,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         views: definitions.views.into_iter().map(|v| v.name).collect(),
         layers,
         alerts,
+        sources,
         ready,
         stop,
         server,
@@ -139,10 +144,27 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     })
 }
 
+/// Starts the readers of topics.
+fn start_sources(
+    base: &Base,
+    layers: &Layers,
+    submitter: &Arc<EventSubmitter>,
+    settings: &WiringSettings,
+) -> SourceReaders {
+    let context = SourceContext {
+        intake: Arc::clone(&layers.intake),
+        submitter: Arc::clone(submitter),
+        lake: base.lake.clone(),
+        opener: Arc::new(settings.topics.clone()),
+        clock: Arc::clone(&base.clock),
+    };
+    SourceReaders::start(&context, &base.vitals)
+}
+
 /// Builds the routes of all endpoints and pages.
 fn routes(
     base: &Base,
-    (layers, alerts, eraser): (&Layers, &RunningAlerts, Eraser),
+    (layers, alerts, eraser, sources): (&Layers, &RunningAlerts, Eraser, SourceStatuses),
     views: Arc<Views>,
     recorder: PrometheusHandle,
     ready: Arc<AtomicBool>,
@@ -159,6 +181,7 @@ fn routes(
         submitter: Arc::clone(&submitter),
         quarantine: Arc::clone(quarantine),
         clock: Arc::clone(clock),
+        sources,
     });
     let streams = Arc::clone(&status) as _;
     let metrics = MetricsRenderer::new(recorder, streams, Arc::clone(&views), speed, Arc::clone(clock), &base.vitals);
@@ -208,6 +231,11 @@ impl RunningServer {
         self.alerts.book()
     }
 
+    /// Becomes `true` when the server should be started again: a topic has more partitions than its stream.
+    pub fn grown(&self) -> watch::Receiver<bool> {
+        self.sources.grown()
+    }
+
     /// Stops accepting connections, finishes requests in progress and syncs the log. After a failure, `/readyz` still
     /// reports the reason for a moment, and no layer is waited for without end.
     pub async fn shutdown(self) -> anyhow::Result<()> {
@@ -225,8 +253,9 @@ impl RunningServer {
             }
         }
         drop(self.erasing);
-        let (layers, alerts) = (self.layers, self.alerts);
+        let (layers, alerts, sources) = (self.layers, self.alerts, self.sources);
         let stopping = async {
+            sources.stop().await;
             alerts.stop().await;
             layers.stop().await
         };

@@ -34,6 +34,7 @@ fn sources() -> Vec<String> {
         "shared/lake/src",
         "shared/problem/src",
         "intake/src",
+        "intake/kafka/src",
         "speed/src",
         "batch/src",
         "serving/src",

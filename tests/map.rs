@@ -10,12 +10,13 @@ use world::root;
 const LINES_MAX: usize = 600;
 
 /// The folders of product code.
-const PRODUCT: [&str; 10] = [
+const PRODUCT: [&str; 11] = [
     "auth/src",
     "shared/src",
     "shared/lake/src",
     "shared/problem/src",
     "intake/src",
+    "intake/kafka/src",
     "speed/src",
     "batch/src",
     "serving/src",

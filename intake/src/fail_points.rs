@@ -58,6 +58,20 @@ shared::fail_points! {
     }
 }
 
+shared::fail_points! {
+    /// A point on the path of a record of a topic to the log. All are reached before what they name.
+    pub enum SourcePoint {
+        /// The position at which reading starts becomes durable.
+        Start = "source-start",
+        /// A batch of records is submitted to the log.
+        Submit = "source-submit",
+        /// A batch that is durable is counted, and its rejected records are kept.
+        Settled = "source-settled",
+        /// Durable positions are reported to the group.
+        Report = "source-report",
+    }
+}
+
 impl IntakePoint {
     /// Returns the point of a call of the log's writer.
     pub fn of_call(step: IoStep) -> IntakePoint {

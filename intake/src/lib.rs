@@ -4,7 +4,7 @@
 //! [`submit`] divides a request among the partitions of its stream. [`streams`] hold the [`partition`]s, whose writers
 //! decide order, duplicates and lateness and make the result durable in the [`log`]. [`archive`] copies it to the lake;
 //! [`history`] writes historical events there directly, and [`entities`] reads the events of an entity from both; [`erasure`] erases one from the log. [`lateness`] measures how late events arrive, and
-//! [`quarantine`] keeps rejected lines. [`fail_points`] lists where tests inject faults.
+//! [`quarantine`] keeps rejected lines. [`sources`] reads topics, record by record, into the same partitions. [`fail_points`] lists where tests inject faults.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -21,6 +21,7 @@ pub mod log;
 pub mod partition;
 pub mod quarantine;
 pub mod rate;
+pub mod sources;
 pub mod status;
 pub mod streams;
 pub mod submit;

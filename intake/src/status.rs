@@ -16,6 +16,7 @@ use crate::archive::Archives;
 use crate::history::HistoryWatch;
 use crate::log::Totals;
 use crate::quarantine::Quarantine;
+use crate::sources::SourceStatuses;
 use crate::streams::{Intake, StreamLog};
 use crate::submit::{ArrivalCounters, EventSubmitter};
 
@@ -27,6 +28,7 @@ pub struct StreamsStatus {
     pub quarantine: Arc<Quarantine>,
     pub clock: Arc<dyn Clock>,
     pub history: Arc<HistoryWatch>,
+    pub sources: SourceStatuses,
 }
 
 impl StreamsStatus {
@@ -51,6 +53,7 @@ impl StreamsStatus {
             settings: time_settings(stream),
             lateness: log.lateness().summary(),
             quarantine: self.quarantine.counts(&stream.name),
+            source: self.sources.status(&stream.name),
         }
     }
 }
@@ -123,6 +126,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         _ if Some(index) == stream.primary_key => Some("primary key".to_owned()),
         _ if Some(index) == stream.entity => Some("entity".to_owned()),
         _ if Some(index) == stream.sequence() => Some("sequence".to_owned()),
+        _ if Some(index) == stream.source_offset() => Some("source offset".to_owned()),
         _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };
@@ -132,6 +136,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         role: role(index),
         field: column.field.as_ref().map(ToString::to_string),
         format: column.format.as_ref().map(ToString::to_string),
+        metadata: column.metadata.map(|part| part.to_string()),
     };
     stream.columns.iter().enumerate().map(column).collect()
 }

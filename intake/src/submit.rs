@@ -17,7 +17,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::decode::Decoded;
 use crate::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt};
-use crate::partition::{EntityAppend, IdempotencyKey, Submission, SubmitError, SubmittedEntities};
+use crate::partition::{
+    EntityAppend, IdempotencyKey, PartitionReceipt, SourceStep, Submission, SubmitError, SubmittedEntities,
+};
 use crate::quarantine::{Quarantine, RejectedLines};
 use crate::rate::Rate;
 use crate::streams::{Intake, StreamLog};
@@ -43,6 +45,38 @@ pub struct ArrivalCounters {
 /// Submits events to all streams.
 pub struct EventSubmitter {
     streams: BTreeMap<StreamName, Arc<StreamSubmitter>>,
+}
+
+/// Submits events that were read from a topic to the stream that reads it.
+pub(crate) struct RecordSubmitter(Arc<StreamSubmitter>);
+
+impl RecordSubmitter {
+    /// No events, to move the position in the topic alone.
+    pub fn empty(&self) -> Decoded {
+        Decoded::empty(self.0.log.stream())
+    }
+
+    /// Submits events of one partition of the topic, which move the position in it. Never waits. The receiver gets the
+    /// receipt when both are durable.
+    pub fn try_submit_records(
+        &self,
+        partition: Partition,
+        decoded: &Decoded,
+        step: SourceStep,
+    ) -> Result<oneshot::Receiver<Result<PartitionReceipt, SubmitError>>, SubmitError> {
+        let (reply, receipt) = oneshot::channel();
+        let (rows, id_hashes) = (decoded.rows.clone(), decoded.id_hashes.clone());
+        let submission = Submission { rows, id_hashes, entities: None, key: None, source: Some(step), reply };
+        self.0.log.try_submit(vec![(partition, submission)])?;
+        self.0.count(decoded);
+        Ok(receipt)
+    }
+
+    /// Counts a written batch, and keeps the records that were rejected.
+    pub fn record(&self, receipt: &PartitionReceipt, rejected: RejectedLines, unknown_fields: u64) {
+        self.0.arrivals.accepted.count(self.0.clock.now(), receipt.accepted);
+        self.0.record_rejected(rejected, unknown_fields);
+    }
 }
 
 /// Submits events to one stream.
@@ -77,6 +111,11 @@ impl EventSubmitter {
             (log.stream().name.clone(), Arc::new(submitter))
         };
         EventSubmitter { streams: intake.streams().map(submitter).collect() }
+    }
+
+    /// The submitter of records of the topic that `stream` reads.
+    pub(crate) fn records(&self, stream: &StreamName) -> Option<Arc<RecordSubmitter>> {
+        self.streams.get(stream).map(|submitter| Arc::new(RecordSubmitter(Arc::clone(submitter))))
     }
 
     /// The counters of `stream`.
@@ -152,7 +191,10 @@ impl StreamSubmitter {
         for PartitionRows { partition, rows, ids, entities } in divided {
             let (reply, receipt) = oneshot::channel();
             let entities = entities.map(|hashes| SubmittedEntities { hashes, append });
-            parts.push((partition, Submission { rows, id_hashes: ids, entities, key: claim.clone(), reply }));
+            parts.push((
+                partition,
+                Submission { rows, id_hashes: ids, entities, key: claim.clone(), source: None, reply },
+            ));
             replies.push((partition, receipt));
         }
         self.log.try_submit(parts)?;

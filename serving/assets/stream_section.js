@@ -20,12 +20,23 @@ export function showStream(section, stream, now) {
     ...(sum(partitions, "ahead") ? [["ahead", count(sum(partitions, "ahead")), "too far in the future to advance the watermark"]] : []),
     ["duplicates", count(sum(partitions, "duplicates")), "event ids that were seen before; each counts once"],
     ["rejected", count(stream.rejected), "lines that intake refused; kept in the quarantine"],
+    ...(stream.source ? sourceFacts(stream.source) : []),
   ]);
   showRate(section, stream);
   const hint = section.querySelector(".hint");
   hint.hidden = events > 0;
   if (!hint.hidden && !hint.hasChildNodes()) hint.append(...firstEvent(stream));
   section.dataset.updated = Number(section.dataset.updated) + 1;
+}
+
+/** Returns the counters of the topic that a stream reads. */
+function sourceFacts({ topic, connection, state, error, lag, missed }) {
+  return [
+    ["topic", topic, `read from the connection ${connection}; each record counts once`],
+    ["reader", error ? `${state}: ${error}` : state, "what the reader of the topic does"],
+    ["unread", lag === null ? "–" : count(lag), "offsets that the topic has and the stream has not read"],
+    ...(missed ? [["missed", count(missed), "offsets that the brokers deleted before they were read"]] : []),
+  ];
 }
 
 /** Draws the event rate since the page was opened as a sparkline. */
@@ -76,6 +87,7 @@ export function exampleCommand(stream) {
 }
 
 function firstEvent(stream) {
+  if (stream.source) return [element("p", { text: `No events yet. They come from the topic ${stream.source.topic}.` })];
   const command = exampleCommand(stream);
   return [element("p", { text: "No events yet. Send the first one:" }), element("pre", { tabindex: "0", role: "region", "aria-label": "Command that sends an event" }, element("code", { text: command }))];
 }

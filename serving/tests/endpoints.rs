@@ -212,7 +212,7 @@ async fn streams_are_described_as_intake_reports_them() {
         archive_error: None,
     };
     let (name, data_type, role) = ("at".into(), "TIMESTAMP".into(), Some("event time".into()));
-    let column = StreamColumn { name, data_type, role, field: None, format: None };
+    let column = StreamColumn { name, data_type, role, field: None, format: None, metadata: None };
     let stream = StreamStatus {
         historical: 0,
         name: "flights".parse().expect("a name"),
@@ -228,6 +228,7 @@ async fn streams_are_described_as_intake_reports_them() {
         lateness: Some(Lateness { measured: 7, late_share: 0.25, ..Lateness::default() }),
         quarantine: QuarantineCounts { total: 3, kept: 2, dropped: 1 },
         suspicious_times: None,
+        source: None,
     };
     world.streams.all.lock().push(stream.clone());
     let expected = serde_json::to_value(&stream).expect("JSON");
@@ -278,6 +279,7 @@ async fn rejected_lines_are_listed_and_removed() {
         bytes: 1,
         truncated: false,
         idempotency_key: None,
+        record: None,
     };
     let counts = QuarantineCounts { total: 3, kept: 1, dropped: 2 };
     let page = QuarantinePage { counts, kept_max: 10, kept_bytes_max: 99, lines: vec![line], next: None };

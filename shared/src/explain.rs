@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
-use crate::stream::{Column, Stream, UnknownFields};
+use crate::stream::{Column, KafkaTopic, Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -63,13 +63,21 @@ impl ViewText<'_> {
             line(text, "max age", format!("{} on arrival; older events are rejected", duration(max_age)));
         }
         line(text, "idle after", duration(self.stream.idle_timeout));
-        line(text, "partitions", partitions);
+        match self.stream.topic() {
+            None => line(text, "partitions", partitions),
+            Some(topic) => {
+                let KafkaTopic { topic, connection, format, .. } = topic;
+                line(text, "source", format!("topic {topic} of connection {connection}, {format}, each record once"));
+                line(text, "partitions", "those of the topic");
+            }
+        }
         let unknown = match unknown_fields {
             UnknownFields::Ignore => "ignored and counted",
             UnknownFields::Reject => "reject the event",
         };
         line(text, "unknown fields", unknown);
-        let elsewhere = |column: &&Column| column.field.is_some() || column.format.is_some();
+        let elsewhere =
+            |column: &&Column| column.field.is_some() || column.format.is_some() || column.metadata.is_some();
         for column in self.stream.declared().iter().filter(elsewhere) {
             line(text, "field", format!("{} {column}", print_name(&column.name)));
         }

@@ -60,6 +60,21 @@ pub const IDEMPOTENCY_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
+// == Topics ==
+
+/// Records of a topic that are decoded and written together, per partition.
+pub const SOURCE_BATCH_RECORDS: usize = 10_000;
+/// Bytes of records that are decoded and written together, per partition. A longer record is a batch of its own.
+pub const SOURCE_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Milliseconds before the first retry of a reader that failed; the pause doubles with every further one.
+pub const SOURCE_RETRY_FIRST_MS: u64 = 100;
+/// Longest pause before a retry, in milliseconds.
+pub const SOURCE_RETRY_MAX_MS: u64 = 10_000;
+/// Milliseconds between two reports of positions to the consumer group.
+pub const SOURCE_COMMIT_EVERY_MS: u64 = 5_000;
+/// Milliseconds between two looks for new partitions of a topic.
+pub const SOURCE_TOPIC_CHECK_MS: u64 = 5_000;
+
 // == Log, speed layer and archive ==
 
 /// Event bytes waiting for a partition's log writer. Beyond it a request gets 429.

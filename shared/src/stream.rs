@@ -1,5 +1,6 @@
 //! Describes a declared stream: its columns and where events hold their values, the event time, the event id, the options.
 
+pub mod event_source;
 mod field_path;
 pub mod time_format;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+pub use self::event_source::{EventSource, KafkaTopic, RecordFormat, RecordPart, TopicStart};
 pub use self::field_path::{FieldPath, InvalidPointer};
 pub use self::time_format::{TimeFormat, UnixUnit};
 use crate::column_name;
@@ -30,6 +32,9 @@ pub mod system_columns {
     pub const WATERMARK: &str = "_watermark";
     /// BIGINT, only in streams with an entity: the number of the event among those of its entity, from 1.
     pub const SEQUENCE: &str = "_sequence";
+    /// BIGINT, only in streams that read a topic: the offset of the event's record in its partition of the topic. Those of the
+    /// stream are dense, those of a topic have holes.
+    pub const SOURCE_OFFSET: &str = "_source_offset";
     /// DATE: the UTC day of the event time; the archive's partition column.
     pub const EVENT_DATE: &str = "_event_date";
 }
@@ -46,12 +51,15 @@ pub struct Column {
     /// How events write a TIMESTAMP; `None`: as RFC 3339 or as milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<TimeFormat>,
+    /// The part of a record that the column holds, instead of a part of the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<RecordPart>,
 }
 
 impl Column {
     /// A column that is read from the member of its own name.
     pub fn new(name: impl Into<String>, data_type: DataType) -> Column {
-        Column { name: name.into(), data_type, field: None, format: None }
+        Column { name: name.into(), data_type, field: None, format: None, metadata: None }
     }
 
     /// Where the JSON of an event holds the value.
@@ -64,7 +72,7 @@ impl Column {
 
     /// The column under the spelling `stored`, still read from the same member.
     fn spelled(self, stored: &str) -> Column {
-        let field = Some(self.field().into_owned());
+        let field = self.metadata.is_none().then(|| self.field().into_owned());
         Column { name: stored.to_owned(), field, ..self }
     }
 }
@@ -74,6 +82,9 @@ impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: String| text.replace('\'', "''");
         write!(f, "{}", self.data_type)?;
+        if let Some(part) = self.metadata {
+            write!(f, " METADATA FROM '{part}'")?;
+        }
         if let Some(field) = &self.field {
             write!(f, " FROM '{}'", quoted(field.to_string()))?;
         }
@@ -99,6 +110,9 @@ pub struct Stream {
     pub name: StreamName,
     /// The declared columns, then columns of an earlier declaration that stored events still have.
     pub columns: Vec<Column>,
+    /// Where its events come from.
+    #[serde(default)]
+    pub source: EventSource,
     /// How many of the columns are declared; only these are read from events.
     pub declared: usize,
     /// Index of the event id's column, for dedup.
@@ -124,7 +138,7 @@ pub struct Stream {
     /// How far back, by event time, the archive keeps events; `None`: for ever.
     #[serde(default)]
     pub retention: Option<Retention>,
-    /// Number of partitions; at least 1.
+    /// Number of partitions; at least 1. If it reads a topic, those of the topic, which may become more; as declared it is 1.
     pub partitions: u32,
     /// The statement that declared the stream.
     pub sql: String,
@@ -158,10 +172,28 @@ impl Stream {
         &self.columns[..self.declared]
     }
 
-    /// The columns that are read from events, with their indexes: all declared ones but `_sequence`, which the log assigns.
+    /// The columns of the declaration, with their indexes: not `_sequence` and `_source_offset`, which the system adds.
+    pub fn own_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
+        let added = self.sequence().or(self.source_offset());
+        self.declared().iter().enumerate().filter(move |(index, _)| Some(*index) != added)
+    }
+
+    /// The columns that are read from events, with their indexes: those of the declaration that hold no part of a record.
     pub fn read_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
-        let sequence = self.sequence();
-        self.declared().iter().enumerate().filter(move |(index, _)| Some(*index) != sequence)
+        self.own_columns().filter(|(_, column)| column.metadata.is_none())
+    }
+
+    /// The topic that the stream reads, if it does.
+    pub fn topic(&self) -> Option<&KafkaTopic> {
+        match &self.source {
+            EventSource::Http => None,
+            EventSource::Kafka(topic) => Some(topic),
+        }
+    }
+
+    /// Index of the column `_source_offset`, if the stream reads a topic.
+    pub fn source_offset(&self) -> Option<usize> {
+        self.topic().map(|_| self.declared - 1)
     }
 
     /// Index of the column `_sequence`, if the stream has an entity.

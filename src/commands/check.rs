@@ -5,12 +5,18 @@ use std::io::Write;
 use shared::explain::describe;
 
 use crate::arguments::Check;
+use crate::connections;
 use crate::definitions;
-use crate::exit::{Failure, NO};
+use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::counted;
+use crate::settings::Settings;
 
 pub fn run(arguments: Check) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
+    if let Some(path) = &arguments.config {
+        let settings = Settings::read(path).map_err(|error| Failure::new(USAGE, error))?;
+        connections::of_topics(&settings.connections, &definitions)?;
+    }
     let mut plans = Vec::with_capacity(definitions.views.len());
     for view in &definitions.views {
         let stream = definitions.streams.iter().find(|stream| stream.name == view.stream);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use intake::sources::Connections;
 use tokio::sync::watch;
 
 use crate::arguments::Demo;
@@ -60,6 +61,7 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
         webhooks: BTreeMap::new(),
+        topics: Connections::default(),
         take_over: false,
         schedules: true,
         perimeter: Perimeter::open(),

@@ -21,6 +21,7 @@ use shared::time::Micros;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Serve;
+use crate::connections;
 use crate::cores::default_threads;
 use crate::data_dir::DataDir;
 use crate::definitions;
@@ -49,7 +50,9 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         arguments.batch_threads.or(settings.batch.threads).unwrap_or_else(default_threads),
     );
     let sources = definitions::read(&arguments.files)?;
-    let webhooks = webhooks(&settings.connections, &definitions::parse(&sources)?)?;
+    let parsed = definitions::parse(&sources)?;
+    let webhooks = webhooks(&settings.connections, &parsed)?;
+    let topics = connections::of_topics(&settings.connections, &parsed)?;
     let batch_memory_bytes =
         arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
@@ -76,6 +79,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         listen,
         limits: settings.limits,
         webhooks,
+        topics,
         take_over: arguments.take_over,
         batch_memory_bytes,
         schedules: true,
@@ -86,12 +90,25 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     let mut signals = StopSignals::install()?;
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     eprint!("{}", greeting(addresses(running.local_addr, has_tls), &running.streams, &running.views, &data_dir, now()));
+    let mut grown = running.grown();
+    let mut starts_again = false;
     let outcome = tokio::select! {
         failed = running.failed() => failed,
         () = signals.next() => Ok(()),
+        Ok(_) = grown.wait_for(|grown| *grown) => {
+            starts_again = true;
+            Ok(())
+        }
     };
-    eprintln!("stopping: finishing requests and syncing the log (a second signal stops immediately)");
-    shut_down(running, outcome, signals).await
+    match starts_again {
+        true => eprintln!("starting again: a topic has new partitions"),
+        false => eprintln!("stopping: finishing requests and syncing the log (a second signal stops immediately)"),
+    }
+    shut_down(running, outcome, signals).await?;
+    match starts_again {
+        true => Err(crate::cores::start_again()),
+        false => Ok(()),
+    }
 }
 
 /// Returns the webhooks of the settings by target. An alert that names another one is wrong usage.
@@ -102,6 +119,7 @@ fn webhooks(
     let mut webhooks = BTreeMap::new();
     for (name, connection) in connections {
         let webhook = connection.webhook().map_err(|error| Failure::new(USAGE, error))?;
+        let Some(webhook) = webhook else { continue };
         webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
     }
     for alert in &definitions.alerts {
@@ -150,8 +168,8 @@ pub async fn shut_down(
 }
 
 /// Log levels of libraries. The Delta library logs every snapshot that it reads, the object store every request that it
-/// retries, neither of which is useful to operators.
-const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn,object_store=warn";
+/// retries, the client of Kafka every attempt to connect, none of which is useful to operators.
+const QUIET_LIBRARIES: &str = "buoyant_kernel=warn,deltalake_core=warn,object_store=warn,krafka=error";
 
 /// Logs to stderr, at the level of `TRUEUP_LOG` or else at `default`.
 pub fn log_to_stderr(default: &str) {
@@ -189,7 +207,8 @@ fn greeting(
         counted(views.len(), "view"),
         data_dir.lines().iter().map(|(label, location)| format!("  {label:<5} {location}\n")).collect::<String>(),
     );
-    let mut steps: Vec<String> = streams.first().map(|stream| post(stream, &url, now)).into_iter().collect();
+    let sent = streams.iter().find(|stream| stream.topic().is_none());
+    let mut steps: Vec<String> = sent.map(|stream| post(stream, &url, now)).into_iter().collect();
     if let Some(view) = views.first() {
         steps.push(format!("trueup query {view}{option}"));
         steps.push(format!("trueup batch run {view} --wait{option}"));

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use shared::control::{Lateness, PartitionStatus, StreamStatus};
+use shared::control::{Lateness, PartitionStatus, SourcePartitionStatus, SourceState, SourceStatus, StreamStatus};
 
 use crate::arguments::Streams;
 use crate::exit::Failure;
@@ -58,6 +58,9 @@ fn describe(stream: &StreamStatus) -> String {
         ("duplicates", grouped(sum(|p| p.duplicates))),
         ("quarantine", format!("keeps {} of {} rejected lines", grouped(quarantine.kept), grouped(quarantine.total))),
     ];
+    if let Some(source) = &stream.source {
+        lines.extend(topic(source));
+    }
     if let Some(hint) = &stream.suspicious_times {
         lines.push(("hint", hint.clone()));
     }
@@ -69,6 +72,34 @@ fn describe(stream: &StreamStatus) -> String {
         writeln!(text, "  {name:<12}{value}").expect("a String takes any text");
     }
     text
+}
+
+/// Describes the topic that a stream reads, and how far.
+fn topic(source: &SourceStatus) -> Vec<(&'static str, String)> {
+    let state = match source.state {
+        SourceState::Connecting => "connecting",
+        SourceState::Reading => "reading",
+        SourceState::Paused => "paused",
+        SourceState::Failing => "failing",
+    };
+    let lag = source.lag.map_or("unknown".to_owned(), grouped);
+    let mut lines = vec![
+        ("topic", format!("{} of connection {}, {state}", source.topic, source.connection)),
+        ("lag", format!("{lag} records (positions are reported to the group {})", source.group)),
+    ];
+    let partition = |p: &SourcePartitionStatus| {
+        let known = |value: Option<i64>| value.map_or("-".to_owned(), |value| value.to_string());
+        ("", format!("partition {} at offset {} of {}", p.partition, known(p.position), known(p.end)))
+    };
+    lines.extend(source.partitions.iter().map(partition));
+    if source.missed > 0 {
+        lines.push((
+            "missed",
+            format!("{} offsets were deleted by the brokers before they were read", grouped(source.missed)),
+        ));
+    }
+    lines.extend(source.error.clone().map(|error| ("error", error)));
+    lines
 }
 
 /// Describes how long events are kept, and from which date on.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use intake::sources::Connections;
 use reqwest::Method;
 use serde_json::json;
 use shared::compare::Comparison;
@@ -53,6 +54,11 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         let error = Failure::new(USAGE, format!("the files do not declare a stream \"{}\"", arguments.stream));
         return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     };
+    if definitions.streams.iter().any(|stream| stream.name == arguments.stream && stream.topic().is_some()) {
+        let problem =
+            format!("the stream \"{}\" reads a topic; verify a stream whose events come from files", arguments.stream);
+        return Err(Failure::new(USAGE, problem));
+    }
     let of_stream = definitions.views.iter().filter(|view| view.stream == arguments.stream);
     let views: Vec<ViewName> = of_stream.map(|view| view.name.clone()).collect();
     if views.is_empty() {
@@ -75,6 +81,7 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         limits,
         // Nothing is sent: the alerts are of the past.
         webhooks: BTreeMap::new(),
+        topics: Connections::default(),
         take_over: false,
         schedules: false,
         perimeter: Perimeter::open(),

@@ -14,6 +14,7 @@ use intake::lateness::LatenessSettings;
 use intake::log::{LogSettings, local_disk};
 use intake::partition::{KeyRetention, PartitionSettings};
 use intake::quarantine::QuarantineSettings;
+use intake::sources::Connections;
 use serving::http::Perimeter;
 use shared::sql::Definitions;
 use shared::view::ViewLayers;
@@ -35,6 +36,8 @@ pub struct WiringSettings {
     pub limits: Limits,
     /// The webhooks of the settings, by target.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// The clusters of the settings whose topics streams read.
+    pub topics: Connections,
     /// Whether to take over a lake that belongs to another log.
     pub take_over: bool,
     /// Memory limit of a batch run, in bytes.

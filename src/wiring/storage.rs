@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use intake::sources::topic_partitions::with_topic_partitions;
 use lake::Lake;
 use shared::clock::Clock;
 use shared::live_state::LiveStates;
@@ -54,6 +55,7 @@ impl Storage {
         let ownership = Ownership::obtain(lake, &local, settings.take_over, clock.as_ref()).await?;
         let lake = ownership.lake.clone();
         let streams = adopt_definitions::adopt(&lake, &local, definitions).await?;
+        let streams = with_topic_partitions(streams, &local, &settings.topics).await.context("cannot read the log")?;
         let log_starts = ownership.log_starts(&streams, &local).await?;
         adopt_definitions::note_dedup_horizons(&lake, &streams, settings.limits.dedup_horizon_events).await?;
         let live_states = LiveStates::new(settings.limits.live_state_bytes_max);

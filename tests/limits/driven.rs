@@ -34,6 +34,7 @@ pub const DRIVEN: &[Driven] = &[
         "intake/src/decode/tests/tables.rs",
         "a_dictionary_that_repeats_long_texts_is_bounded_in_bytes",
     ),
+    ("SOURCE_BATCH_BYTES", "intake/src/sources/batches.rs", "batches_hold_records_of_one_partition_in_order"),
     ("TABLE_COLUMNS_MAX", "intake/src/decode/tests/tables.rs", "a_csv_record_is_bounded_in_bytes_and_fields"),
     ("BODY_TIME_MS", "intake/src/http/body.rs", "a_dripping_body_is_refused_and_returns_its_share"),
     ("BODY_BYTES_PER_SECOND_MIN", "intake/src/http/body.rs", "every_byte_buys_time"),
@@ -278,6 +279,11 @@ const ADVICE: &str = "advice to clients";
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
+    ("SOURCE_BATCH_RECORDS", "`SOURCE_BATCH_BYTES` drives the same division"),
+    ("SOURCE_RETRY_FIRST_MS", "a pause"),
+    ("SOURCE_RETRY_MAX_MS", "a pause"),
+    ("SOURCE_COMMIT_EVERY_MS", "an interval of reports"),
+    ("SOURCE_TOPIC_CHECK_MS", "an interval; `tests/services/reading.rs` waits for it"),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
     ("CHECKED_FILES_MAX", "a cache: beyond it files are checked again"),
     ("RETRY_AFTER_SECONDS", ADVICE),

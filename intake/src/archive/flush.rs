@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use lake::ArchiveTags;
@@ -26,6 +26,8 @@ pub(super) struct Flush {
     pub event_time: usize,
     /// Index of the entity column: readers of one entity find its rows next to each other.
     pub entity: Option<usize>,
+    /// Index of the column `_source_offset`, if the stream reads a topic.
+    pub source_offset: Option<usize>,
     pub rows: RecordBatch,
 }
 
@@ -79,6 +81,13 @@ impl Flush {
         }
         let before_each = self.rows.column(self.rows.num_columns() - 1).as_primitive::<TimestampMicrosecondType>();
         if before_each.is_null(rows) { Micros::MIN } else { Micros(before_each.value(rows)) }
+    }
+
+    /// The offset after that of the last record, if the rows are of a topic: what a log that is lost continues from.
+    pub fn source_next(&self) -> Option<i64> {
+        let offsets = self.rows.column(self.source_offset?).as_primitive::<Int64Type>();
+        let last = offsets.len().checked_sub(1)?;
+        offsets.is_valid(last).then(|| offsets.value(last) + 1)
     }
 
     fn times(&self) -> &[i64] {

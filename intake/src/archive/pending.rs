@@ -24,6 +24,7 @@ pub(super) struct PendingRows {
     schema: SchemaRef,
     event_time: usize,
     entity: Option<usize>,
+    source_offset: Option<usize>,
     coalescer: BatchCoalescer,
     batches: Vec<RecordBatch>,
     from: Offset,
@@ -46,6 +47,7 @@ impl PendingRows {
             schema,
             event_time: stream.event_time,
             entity: stream.entity,
+            source_offset: stream.source_offset(),
             coalescer,
             batches: Vec::new(),
             from,
@@ -111,6 +113,7 @@ impl PendingRows {
             latest_watermark: self.latest_watermark,
             event_time: self.event_time,
             entity: self.entity,
+            source_offset: self.source_offset,
             rows,
         };
         self.from = self.to;

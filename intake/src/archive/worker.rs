@@ -290,7 +290,11 @@ impl ActiveArchiver {
         }
         let info = json!({"partition": flush.partition, "from": flush.from, "to": flush.to});
         let info = info.as_object().cloned().unwrap_or_else(Map::new);
-        let commit = Commit::append(files.clone()).completing(&self.worker.app_id, flush.to.0 as i64).noting(info);
+        let mut commit = Commit::append(files.clone()).completing(&self.worker.app_id, flush.to.0 as i64).noting(info);
+        if let Some(next) = flush.source_next() {
+            let app_id = ArchiveTags::source_app_id(&self.worker.stream.name, self.worker.partition);
+            commit = commit.completing(app_id, next);
+        }
         IntakePoint::ArchiveCommit.reach();
         match self.table.commit(commit).await {
             Ok(_) => Ok(()),

@@ -68,7 +68,7 @@ impl ColumnCast {
         };
         let mut wrong = Vec::new();
         for (index, column) in stream.columns.iter().enumerate() {
-            if Some(index) == stream.sequence() {
+            if Some(index) == stream.sequence() || Some(index) == stream.source_offset() {
                 fit.sources.push(None);
                 continue;
             }

@@ -100,7 +100,8 @@ impl FastPath {
         fields: &Fields<'_>,
     ) -> Option<FieldReader> {
         let expected = self.next[place];
-        if scanner.take_all(&self.members[expected].1) {
+        // No column may be read from events: all hold parts of records.
+        if self.members.get(expected).is_some_and(|(_, name)| scanner.take_all(name)) {
             return Some(FieldReader::Member(expected));
         }
         let name = scanner.string()?;

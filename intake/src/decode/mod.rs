@@ -2,12 +2,13 @@
 //!
 //! Reading order: `framing` splits a body of JSON into events, `fields` knows which member of an event belongs to which column,
 //! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
-//! `csv` reads records into the same session. `tables` reads Arrow and Parquet, column by column
+//! `csv` reads records into the same session, and `records` those of a topic. `tables` reads Arrow and Parquet, column by column
 //! ([`column_cast`]).
 //! Nothing here speaks HTTP or decompresses.
 //!
 //! An event that has the same field twice is rejected, since it does not say which value counts.
 
+pub mod avro;
 pub mod column_cast;
 mod columns;
 mod csv;
@@ -19,6 +20,7 @@ mod number;
 mod object;
 mod outcome;
 mod parquet_pages;
+mod records;
 mod reject_reason;
 mod row;
 mod session;
@@ -42,6 +44,7 @@ use shared::stream::Stream;
 use shared::time::Micros;
 use utoipa::ToSchema;
 
+pub use records::{TextFormat, decode_records};
 use session::Session;
 pub use tables::{decode_arrow, decode_parquet};
 
@@ -100,6 +103,20 @@ pub struct Decoded {
 }
 
 impl Decoded {
+    /// No events of `stream`.
+    pub fn empty(stream: &Stream) -> Decoded {
+        Decoded {
+            rows: RecordBatch::new_empty(stream.schema()),
+            lines_read: 0,
+            rejections: Vec::new(),
+            malformed: Vec::new(),
+            unknown_fields: 0,
+            before_1980: 0,
+            id_hashes: stream.primary_key.map(|_| Vec::new()),
+            entity_hashes: stream.entity.map(|_| Vec::new()),
+        }
+    }
+
     /// Events rejected, listed or not.
     pub fn rejected(&self) -> u64 {
         self.lines_read - self.rows.num_rows() as u64
@@ -117,7 +134,7 @@ pub struct Rejection {
 /// The text of a rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedEvent {
-    /// Line of the body, or number of the array's element, from 1.
+    /// Line of the body, or number of the array's element, from 1. Of a topic, the number of the record in its batch, from 0.
     pub line: u64,
     pub reason: String,
     /// Its first bytes, with replacement characters for invalid UTF-8.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use shared::stream::Column;
+use shared::stream::{Column, RecordPart};
 use shared::time::Micros;
 
 /// Characters of a value quoted in a reason; the rest is cut.
@@ -46,6 +46,10 @@ pub(super) enum RejectReason<'a> {
     NoEntity { column: &'a Column },
     #[error("{}: the event belongs to another entity than the path names", column.name)]
     OtherEntity { column: &'a Column },
+    #[error("the record has no value (a tombstone)")]
+    NoValue,
+    #[error("{}: the {part} of the record is not UTF-8", column.name)]
+    PartNotUtf8 { column: &'a Column, part: RecordPart },
     #[error("the stream has no field {}", Quoted(name))]
     UnknownField { name: String },
 }

@@ -112,6 +112,27 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Reads and settles the event `text` of a record. `complete` adds to the row what the record holds beside the event.
+    pub(super) fn read_record(
+        &mut self,
+        line: u64,
+        text: &'a str,
+        complete: impl FnOnce(&mut Row<'a>) -> Result<(), RejectReason<'a>>,
+    ) {
+        let trimmed = text.trim_matches(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
+        let read = match self.read_usual(trimmed, 0, true) {
+            Some(end) if end == trimmed.len() => Ok(()),
+            _ => {
+                self.row.clear();
+                self.check_length(trimmed.as_bytes()).and_then(|()| object::read(trimmed, &self.fields, &mut self.row))
+            }
+        };
+        match read.and_then(|()| complete(&mut self.row)) {
+            Ok(()) => self.settle(line, || text.as_bytes()),
+            Err(reason) => self.reject(line, text.as_bytes(), reason),
+        }
+    }
+
     /// Appends the event that was read to the columns, unless it lacks its event time or its primary key, or is too old. `text`
     /// is the event as it stands in the body.
     #[inline]

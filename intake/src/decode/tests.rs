@@ -10,6 +10,7 @@ use shared::types::DataType;
 
 use super::*;
 
+mod avro;
 mod fields;
 mod tables;
 #[test]

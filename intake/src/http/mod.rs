@@ -171,6 +171,9 @@ async fn receive(
     let Some(writer) = endpoint.streams.stream(&name) else {
         return Err(refusal::unknown_stream(&name, &endpoint.streams.stream_names()));
     };
+    if let Some(topic) = writer.stream().topic() {
+        return Err(refusal::reads_topic(&writer.stream().name, topic));
+    }
     let Query(parameters) = Query::<IngestParameters>::try_from_uri(request.uri())
         .map_err(|error| refusal::bad_query(&error.body_text()))?;
     let content = ContentType::of(request.headers()).map_err(|name| refusal::unsupported_type(&name))?;
@@ -188,7 +191,7 @@ async fn receive(
     let (rejected, unknown_fields) = (decoded.rejected(), decoded.unknown_fields);
     let rejections = std::mem::take(&mut decoded.rejections);
     let lines = std::mem::take(&mut decoded.malformed);
-    let rejected_lines = RejectedLines { lines, count: rejected, idempotency_key: key.clone() };
+    let rejected_lines = RejectedLines { lines, count: rejected, idempotency_key: key.clone(), records: Vec::new() };
     let key = key.zip(fingerprint).map(|(key, body)| IdempotencyKey { key, body });
     // Without events the key is written all the same: it is used from now on.
     let written = match decoded.rows.num_rows() {

@@ -6,6 +6,7 @@ use shared::entity::InvalidEntityId;
 use shared::ids::StreamName;
 use shared::limits::{BACKLOG_RETRY_AFTER_SECONDS, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 use shared::sql::suggest::in_parentheses;
+use shared::stream::KafkaTopic;
 
 use super::body::BodyError;
 use super::encoding::UnpackError;
@@ -17,6 +18,16 @@ use crate::partition::SubmitError;
 pub(super) fn unknown_stream(name: &str, known: &[StreamName]) -> Problem {
     let meant = in_parentheses(name, known.iter().map(StreamName::as_str));
     Problem::new(Code::UnknownStream, format!("there is no stream called \"{name}\"{meant}"))
+}
+
+/// 409: the events of the stream come from a topic.
+pub(super) fn reads_topic(stream: &StreamName, topic: &KafkaTopic) -> Problem {
+    let KafkaTopic { topic, connection, .. } = topic;
+    let detail = format!(
+        "stream {stream} reads the topic \"{topic}\" of the connection \"{connection}\": write events to the topic, or declare \
+         a stream without `source`"
+    );
+    Problem::new(Code::StreamReadsTopic, detail)
 }
 
 /// 415 for a `Content-Type`.
@@ -179,7 +190,10 @@ impl From<SubmitError> for Problem {
             SubmitError::Erased { .. } => Problem::new(Code::EntityErased, detail),
             SubmitError::TooManyEntities { .. } => Problem::new(Code::TooManyEntities, detail),
             SubmitError::TooLarge { .. } => Problem::new(Code::TooLarge, detail),
-            SubmitError::NoPartition(_) | SubmitError::Mismatch(_) | SubmitError::Rows(_) => internal(detail),
+            SubmitError::SourceMoved { .. }
+            | SubmitError::NoPartition(_)
+            | SubmitError::Mismatch(_)
+            | SubmitError::Rows(_) => internal(detail),
         }
     }
 }

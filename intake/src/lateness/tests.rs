@@ -23,6 +23,7 @@ fn a_stream(partitions: u32) -> Arc<Stream> {
     Arc::new(Stream {
         watermark_delay: Duration::from_millis(5),
         allowed_lateness: Duration::from_millis(10),
+        source: Default::default(),
         max_ahead: Duration::from_secs(1),
         max_age: None,
         partitions,

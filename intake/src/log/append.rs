@@ -12,14 +12,14 @@ use shared::stream::Stream;
 use shared::time::Micros;
 
 use super::columns::ColumnWriter;
-use super::cursor::Frame;
 use super::disk::{FolderLock, LogDisk, OpenFile};
 use super::error::{CommitError, LogError};
 use super::frame::{FrameHeader, FramePayload, put_frame};
 use super::io::{self, Exhausted};
-use super::recover::recover;
+use super::recover::{FrameVisitor, RecoveredLog, recover};
 use super::segment::{self, LogFolder};
 use super::settings::LogSettings;
+use super::source_position::SourcePosition;
 use super::store::SegmentStore;
 use super::tombstones::Tombstones;
 use super::totals::Totals;
@@ -40,6 +40,8 @@ pub(crate) struct Appender {
     durable_bytes: u64,
     /// Totals after the last durable frame.
     durable: Totals,
+    /// The position in the topic after the last durable frame.
+    source: Option<SourcePosition>,
     /// Whether a frame records that the whole log is durable.
     marked: bool,
     /// Set by the first error that leaves doubt about what is on disk.
@@ -53,6 +55,7 @@ pub(crate) struct OpenedLog {
     pub appender: Appender,
     pub store: Arc<SegmentStore>,
     pub totals: Totals,
+    pub source: Option<SourcePosition>,
     pub last_arrived_at: Option<Micros>,
 }
 
@@ -62,7 +65,7 @@ pub(crate) fn open(
     partition: Partition,
     stream: Arc<Stream>,
     settings: LogSettings,
-    each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
+    each: &mut FrameVisitor<'_>,
 ) -> Result<OpenedLog, LogError> {
     let dir = LogFolder::open(&settings.disk, dir)?;
     let lock = lock(settings.disk.as_ref(), &dir.path)?;
@@ -76,16 +79,16 @@ pub(crate) fn open(
             // Replaced in one step: an empty segment with the old columns has the name that the new one needs.
             drop((header, file));
             recovered.segments.pop();
-            start_segment(&dir, partition, totals, &stream, &mut recovered.segments)?
+            start_segment(&dir, partition, totals, &stream, &recovered.source, &mut recovered.segments)?
         }
-        _ => start_segment(&dir, partition, totals, &stream, &mut recovered.segments)?,
+        _ => start_segment(&dir, partition, totals, &stream, &recovered.source, &mut recovered.segments)?,
     };
     let durable_bytes = recovered.segments.last().map_or(0, |last| last.bytes);
     let store = Arc::new(SegmentStore::new(
         stream.clone(),
         partition,
         (Arc::clone(&dir.disk), tombstones),
-        recovered.segments,
+        std::mem::take(&mut recovered.segments),
         totals.head(),
         settings.keep_events,
     ));
@@ -100,12 +103,14 @@ pub(crate) fn open(
         group: Vec::new(),
         durable_bytes,
         durable: totals,
+        source: recovered.source.clone(),
         marked: false,
         poisoned: None,
         _lock: lock,
     };
     appender.open_spare();
-    Ok(OpenedLog { appender, store, totals, last_arrived_at: recovered.last_arrived_at })
+    let RecoveredLog { source, last_arrived_at, .. } = recovered;
+    Ok(OpenedLog { appender, store, totals, source, last_arrived_at })
 }
 
 fn start_segment(
@@ -113,10 +118,12 @@ fn start_segment(
     partition: Partition,
     totals: Totals,
     stream: &Stream,
+    source: &Option<SourcePosition>,
     segments: &mut Vec<segment::Segment>,
 ) -> Result<(segment::SegmentHeader, OpenFile), LogError> {
     let file = dir.disk.create(&dir.spare()).map_err(LogError::io(&dir.path))?;
-    let (segment, header) = segment::install(dir, file.as_ref(), partition, totals, stream.declared())?;
+    let columns = stream.declared();
+    let (segment, header) = segment::install(dir, file.as_ref(), partition, totals, columns, source.clone())?;
     segments.push(segment);
     Ok((header, file))
 }
@@ -143,12 +150,16 @@ impl Appender {
         self.put(&payload, rows.num_rows(), arrived_at, meta, after)
     }
 
-    /// Writes the group and makes it durable (I1). Returns the duration of the sync; `None` if the group was empty.
-    pub fn commit(&mut self, after: Totals) -> Result<Option<Duration>, CommitError> {
+    /// Writes the group and makes it durable (I1). `source` is the position in the topic after it, as its frames hold it.
+    /// Returns the duration of the sync; `None` if the group was empty.
+    pub fn commit(&mut self, after: Totals, source: Option<&SourcePosition>) -> Result<Option<Duration>, CommitError> {
         if self.group.is_empty() {
             return Ok(None);
         }
         let sync_time = self.write_group(after)?;
+        if self.source.as_ref() != source {
+            self.source = source.cloned();
+        }
         self.marked = false;
         Ok(Some(sync_time))
     }
@@ -236,7 +247,8 @@ impl Appender {
             Err(error) => return Err(self.refuse_segment("create", &error)),
         };
         let (before, columns) = (self.durable, self.store.stream.declared());
-        match segment::install(&self.dir, file.as_ref(), self.store.partition, before, columns) {
+        let source = self.source.clone();
+        match segment::install(&self.dir, file.as_ref(), self.store.partition, before, columns, source) {
             Ok((segment, header)) => {
                 self.file = file;
                 self.salt = header.salt;

@@ -17,6 +17,7 @@ use super::error::LogError;
 use super::io;
 use super::rewrite::rewrite_tail;
 use super::segment::{self, LogFolder, Segment, SegmentHeader};
+use super::source_position::SourcePosition;
 use super::totals::Totals;
 
 /// A log whose frames were checked.
@@ -26,19 +27,25 @@ pub(crate) struct RecoveredLog {
     /// Header and file of the last segment, open for writing.
     pub last: Option<(SegmentHeader, OpenFile)>,
     pub totals: Totals,
+    /// The last position in the topic that the stream reads.
+    pub source: Option<SourcePosition>,
     /// When the newest event arrived.
     pub last_arrived_at: Option<Micros>,
 }
+
+/// Is called with every frame; returns the position in a topic that the frame's meta holds, or why the frame cannot be read.
+pub(crate) type FrameVisitor<'a> = dyn FnMut(&Frame) -> Result<Option<SourcePosition>, &'static str> + 'a;
 
 /// Scans the log in `dir`, calls `each` with every frame and makes all frames durable.
 pub(crate) fn recover(
     dir: &LogFolder,
     partition: Partition,
     stream: &Stream,
-    each: &mut dyn FnMut(&Frame) -> Result<(), &'static str>,
+    each: &mut FrameVisitor<'_>,
 ) -> Result<RecoveredLog, LogError> {
     let mut segments = segment::list(dir)?;
-    let mut recovered = RecoveredLog { segments: Vec::new(), last: None, totals: Totals::START, last_arrived_at: None };
+    let mut recovered =
+        RecoveredLog { segments: Vec::new(), last: None, totals: Totals::START, source: None, last_arrived_at: None };
     let count = segments.len();
     for (i, segment) in segments.iter_mut().enumerate() {
         let path = segment.path.clone();
@@ -50,6 +57,8 @@ pub(crate) fn recover(
             return Err(LogError::Misplaced { path, reason });
         }
         recovered.totals = header.before;
+        // Segments before it may have been deleted.
+        recovered.source = header.source.clone().or(recovered.source);
         let mut cursor = FrameCursor::new(Arc::clone(&file), header.salt, start, segment.bytes);
         let mut readable = false;
         // Bytes that a frame of this segment records as durable, and the position of the last frame with content.
@@ -74,7 +83,8 @@ pub(crate) fn recover(
                         }
                         recovered.last_arrived_at = Some(frame.header.arrived_at);
                     }
-                    each(&frame).map_err(|reason| LogError::corrupt(&path, frame.position, reason))?;
+                    let source = each(&frame).map_err(|reason| LogError::corrupt(&path, frame.position, reason))?;
+                    recovered.source = source.or(recovered.source);
                 }
                 CursorStep::End => break,
                 CursorStep::Broken(reason) => {

@@ -1,9 +1,10 @@
 //! Defines a segment file: its name, its header and its creation. `frame` defines what follows the header.
 //!
 //! ```text
-//! 0 magic  8 version  12 length  16 crc32c  20 salt  24 partition  28 columns length  32 totals before it  88 columns (JSON)
+//! 0 magic  8 version  12 length  16 crc32c  20 salt  24 partition  28 content length  32 totals before it  88 content (JSON)
 //! ```
-//! padded to a multiple of 16. A segment appears under its name only when its header is durable, so a broken header is
+//! padded to a multiple of 16. In version 1 the content is the list of columns. In version 2, of a stream that reads a topic,
+//! it is an object with the columns and the position before the segment's first frame. A segment appears under its name only when its header is durable, so a broken header is
 //! always corruption, never a torn write.
 
 use std::hash::{BuildHasher, Hasher};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
+use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition};
 use shared::stream::Column;
 
@@ -18,11 +20,14 @@ use super::disk::{LogDisk, LogFile, OpenFile};
 use super::error::LogError;
 use super::frame::ALIGNMENT;
 use super::io;
+use super::source_position::SourcePosition;
 use super::totals::Totals;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"TRUEUPLG";
 /// Raised with every change that an older program would misread. Fields that it skips do not count.
-const FORMAT_VERSION: u32 = 1;
+const PLAIN_VERSION: u32 = 1;
+/// The version of segments that have a position in a topic: a program that does not know it would read the topic again.
+const POSITION_VERSION: u32 = 2;
 const FIXED_BYTES: usize = 32 + Totals::BYTES;
 /// Far above any declaration; keeps a corrupt length from asking for memory.
 const HEADER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -39,6 +44,15 @@ pub(crate) struct SegmentHeader {
     pub before: Totals,
     /// The columns of the stream when the segment was created.
     pub columns: Vec<Column>,
+    /// The position in the topic before the segment's first frame, if the stream reads one and has started to.
+    pub source: Option<SourcePosition>,
+}
+
+/// The content of a header of [`POSITION_VERSION`].
+#[derive(Serialize, Deserialize)]
+struct PositionContent {
+    columns: Vec<Column>,
+    source: SourcePosition,
 }
 
 /// One file of the log.
@@ -96,9 +110,10 @@ pub(crate) fn install(
     partition: Partition,
     before: Totals,
     columns: &[Column],
+    source: Option<SourcePosition>,
 ) -> Result<(Segment, SegmentHeader), LogError> {
     let salt = std::hash::RandomState::new().build_hasher().finish() as u32;
-    let header = SegmentHeader { salt, partition, before, columns: columns.to_vec() };
+    let header = SegmentHeader { salt, partition, before, columns: columns.to_vec(), source };
     let bytes = encode(&header);
     let path = dir.path.join(format!("{:020}.log", before.head().0));
     let installed = (|| {
@@ -153,8 +168,8 @@ pub(crate) fn read_header(
     }
     let mut from = &bytes[8..];
     let version = from.get_u32_le();
-    if version != FORMAT_VERSION {
-        return Err(LogError::UnknownVersion { path: path.clone(), found: version, known: FORMAT_VERSION });
+    if !(PLAIN_VERSION..=POSITION_VERSION).contains(&version) {
+        return Err(LogError::UnknownVersion { path: path.clone(), found: version, known: POSITION_VERSION });
     }
     let len = from.get_u32_le() as usize;
     if !(FIXED_BYTES..=HEADER_BYTES_MAX).contains(&len) || len as u64 > segment.bytes {
@@ -162,7 +177,8 @@ pub(crate) fn read_header(
     }
     bytes.resize(len, 0);
     file.read_at(&mut bytes[FIXED_BYTES..], FIXED_BYTES as u64).map_err(LogError::io(path))?;
-    let header = decode(&bytes).ok_or_else(|| corrupt("the checksum of the header of the segment is wrong"))?;
+    let header =
+        decode(&bytes, version).ok_or_else(|| corrupt("the checksum of the header of the segment is wrong"))?;
     if header.before.head() != segment.first || header.partition != partition {
         let (at, of) = (header.before.head(), header.partition);
         let reason = format!("its header belongs to offset {at} of partition {of}");
@@ -172,33 +188,45 @@ pub(crate) fn read_header(
 }
 
 fn encode(header: &SegmentHeader) -> Vec<u8> {
-    let columns = serde_json::to_vec(&header.columns).expect("names and types always have a JSON form");
-    let len = (FIXED_BYTES + columns.len()).next_multiple_of(ALIGNMENT);
+    let columns = header.columns.clone();
+    let (version, content) = match header.source.clone() {
+        None => (PLAIN_VERSION, serde_json::to_vec(&columns)),
+        Some(source) => (POSITION_VERSION, serde_json::to_vec(&PositionContent { columns, source })),
+    };
+    let content = content.expect("names, types and numbers always have a JSON form");
+    let len = (FIXED_BYTES + content.len()).next_multiple_of(ALIGNMENT);
     let mut out = Vec::with_capacity(len);
     out.put_slice(&SEGMENT_MAGIC);
-    out.put_u32_le(FORMAT_VERSION);
+    out.put_u32_le(version);
     out.put_u32_le(len as u32);
     out.put_u32_le(0);
     out.put_u32_le(header.salt);
     out.put_u32_le(header.partition.0);
-    out.put_u32_le(columns.len() as u32);
+    out.put_u32_le(content.len() as u32);
     header.before.put(&mut out);
-    out.put_slice(&columns);
+    out.put_slice(&content);
     out.resize(len, 0);
     let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
     out[16..20].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<SegmentHeader> {
+fn decode(bytes: &[u8], version: u32) -> Option<SegmentHeader> {
     let mut from = &bytes[16..];
     if from.get_u32_le() != crc32c::crc32c(&bytes[CHECKED_FROM..]) {
         return None;
     }
     let salt = from.get_u32_le();
     let partition = Partition(from.get_u32_le());
-    let columns_len = from.get_u32_le() as usize;
+    let content_len = from.get_u32_le() as usize;
     let before = Totals::get(&mut from);
-    let columns = serde_json::from_slice(from.get(..columns_len)?).ok()?;
-    Some(SegmentHeader { salt, partition, before, columns })
+    let content = from.get(..content_len)?;
+    let (columns, source) = match version {
+        PLAIN_VERSION => (serde_json::from_slice(content).ok()?, None),
+        _ => {
+            let PositionContent { columns, source } = serde_json::from_slice(content).ok()?;
+            (columns, Some(source))
+        }
+    };
+    Some(SegmentHeader { salt, partition, before, columns, source })
 }

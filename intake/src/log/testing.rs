@@ -13,6 +13,7 @@ pub(crate) fn stream() -> Stream {
     Stream {
         watermark_delay: Duration::from_micros(5),
         allowed_lateness: Duration::from_micros(10),
+        source: Default::default(),
         max_ahead: Duration::from_micros(1_000),
         max_age: None,
         entity: None,

@@ -23,7 +23,7 @@ pub(super) fn small(segment_bytes: u64) -> LogSettings {
 }
 
 pub(super) fn open_at(dir: &Path, settings: LogSettings) -> Result<OpenedLog, LogError> {
-    open(dir, P, Arc::new(stream()), settings, &mut |_| Ok(()))
+    open(dir, P, Arc::new(stream()), settings, &mut |_| Ok(None))
 }
 
 fn plus(totals: Totals, events: usize) -> Totals {
@@ -42,7 +42,7 @@ pub(super) fn append(log: &mut OpenedLog, frames: &[usize]) -> Result<Totals, Co
         totals = plus(totals, *rows_of_frame);
         log.appender.stage(&rows(first, &of), Micros(first), b"{}", totals)?;
     }
-    log.appender.commit(totals)?;
+    log.appender.commit(totals, None)?;
     log.totals = totals;
     Ok(totals)
 }
@@ -252,7 +252,7 @@ fn columns_may_be_added_between_two_openings() {
     wider.declared += 1;
     let wider = Arc::new(wider);
     for _ in 0..2 {
-        let log = open(dir.path(), P, wider.clone(), small(u64::MAX), &mut |_| Ok(())).expect("opens");
+        let log = open(dir.path(), P, wider.clone(), small(u64::MAX), &mut |_| Ok(None)).expect("opens");
         let found = read(&log.store, 0, 3).expect("reads");
         assert_eq!(found[0].rows.schema(), wider.log_schema());
         assert_eq!(files(dir.path()).len(), 2);

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::keys::{FrameMeta, KeyRecord};
 use super::sequence::SequencedSubmission;
-use crate::log::Totals;
+use crate::log::{SourcePosition, Totals};
 
 /// A frame to be written.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct FrameDraft {
     batches: Vec<RecordBatch>,
     rows: usize,
     keys: Vec<KeyRecord>,
+    /// The position in the topic after the frame, if one of its submissions moved it.
+    source: Option<SourcePosition>,
     /// Totals after the frame.
     pub after: Totals,
 }
@@ -31,12 +33,12 @@ impl FrameDraft {
         }
     }
 
-    /// The meta of the frame: empty without idempotency keys.
+    /// The meta of the frame: empty without idempotency keys and position.
     pub fn meta(&mut self) -> Vec<u8> {
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.source.is_none() {
             return Vec::new();
         }
-        let meta = FrameMeta { keys: std::mem::take(&mut self.keys) };
+        let meta = FrameMeta { keys: std::mem::take(&mut self.keys), source: self.source.take() };
         serde_json::to_vec(&meta).expect("keys and numbers always have a JSON form")
     }
 }
@@ -73,18 +75,19 @@ impl GroupBuilder {
 
     /// Adds the submission sequenced last; `after` are the totals after it.
     pub fn add(&mut self, sequenced: SequencedSubmission, after: Totals) {
-        if sequenced.rows.is_none() && sequenced.key.is_none() {
+        if sequenced.rows.is_none() && sequenced.key.is_none() && sequenced.source.is_none() {
             return;
         }
         let rows = sequenced.rows.as_ref().map_or(0, RecordBatch::num_rows);
         if self.open.as_ref().is_some_and(|open| open.rows > 0 && open.rows + rows > self.rows_max) {
             self.close();
         }
-        let open =
-            self.open.get_or_insert_with(|| FrameDraft { batches: Vec::new(), rows: 0, keys: Vec::new(), after });
+        let empty = || FrameDraft { batches: Vec::new(), rows: 0, keys: Vec::new(), source: None, after };
+        let open = self.open.get_or_insert_with(empty);
         open.batches.extend(sequenced.rows);
         open.rows += rows;
         open.keys.extend(sequenced.key);
+        open.source = sequenced.source.or(open.source.take());
         open.after = after;
     }
 

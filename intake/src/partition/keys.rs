@@ -13,7 +13,7 @@ use shared::time::{Micros, micros_of};
 
 use super::key_claims::{BodyFingerprint, KeyClaim, KeyClaims};
 use super::submission::PartitionReceipt;
-use crate::log::EntityHash;
+use crate::log::{EntityHash, SourcePosition};
 
 /// A key with its body and receipt, as the meta of a frame stores them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +42,13 @@ pub(crate) struct StoredKey {
     pub arrived_at: Micros,
 }
 
-/// The meta of a frame; a frame without keys has none.
+/// The meta of a frame; a frame without keys and position has none.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct FrameMeta {
     pub keys: Vec<KeyRecord>,
+    /// The position in the topic that the stream reads, after the frame's events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourcePosition>,
 }
 
 /// How long idempotency keys are remembered.
@@ -343,7 +346,7 @@ mod tests {
         let body = Some(BodyFingerprint::of(b"body"));
         let record =
             KeyRecord { key: "k".into(), body, entity: None, number: Some(7), receipt: PartitionReceipt::default() };
-        let written = serde_json::to_value(FrameMeta { keys: vec![record.clone()] }).expect("JSON");
+        let written = serde_json::to_value(FrameMeta { keys: vec![record.clone()], source: None }).expect("JSON");
         assert_eq!(written["keys"][0]["answer"]["accepted"], 0);
         assert_eq!(serde_json::from_value::<FrameMeta>(written).expect("reads").keys, [record]);
     }

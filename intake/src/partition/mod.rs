@@ -23,6 +23,8 @@ mod writer;
 #[cfg(all(test, feature = "fail-points"))]
 mod entity_tests;
 #[cfg(test)]
+mod source_tests;
+#[cfg(test)]
 mod tests;
 
 pub use entities::EntityTable;
@@ -32,5 +34,5 @@ pub use keys::KeyRetention;
 pub use partition_log::PartitionLog;
 pub use settings::PartitionSettings;
 pub use submission::{
-    EntityAppend, Erasure, ExpectedSequence, PartitionReceipt, Submission, SubmitError, SubmittedEntities,
+    EntityAppend, Erasure, ExpectedSequence, PartitionReceipt, SourceStep, Submission, SubmitError, SubmittedEntities,
 };

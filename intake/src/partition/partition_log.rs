@@ -27,7 +27,7 @@ use super::settings::PartitionSettings;
 use super::submission::{Erasure, Submission, SubmitError};
 use super::writer::Writer;
 use crate::event_id::{event_hashes, hash_ids};
-use crate::log::{self, LogError, MatchingRows, SegmentStore, Tombstones, Totals};
+use crate::log::{self, LogError, MatchingRows, SegmentStore, SourcePosition, Tombstones, Totals};
 
 /// One partition's log and its writer.
 pub struct PartitionLog {
@@ -43,11 +43,13 @@ pub struct PartitionLog {
 }
 
 /// The figures that the writer updates.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LiveFigures {
     /// Totals after the last durable group.
     pub totals: Totals,
     pub last_arrived_at: Option<Micros>,
+    /// The position in the topic that the stream reads.
+    pub source: Option<SourcePosition>,
 }
 
 enum WriterState {
@@ -88,12 +90,12 @@ impl PartitionLog {
         let mut key_files = KeyFiles::open(&settings.log.disk, dir, &mut keys, claims)?;
         let opened = log::open(dir, partition, stream.clone(), settings.log.clone(), &mut |frame| {
             if frame.meta().is_empty() {
-                return Ok(());
+                return Ok(None);
             }
             let meta: FrameMeta =
                 serde_json::from_slice(frame.meta()).map_err(|_| "the meta of a frame is not readable")?;
             keys.restore(meta.keys, frame.header.arrived_at, claims);
-            Ok(())
+            Ok(meta.source)
         })?;
         let tombstones = Arc::clone(&opened.store.tombstones);
         if keys.forget(|entity| tombstones.contains(entity.0)) {
@@ -106,11 +108,13 @@ impl PartitionLog {
         }
         let head = totals.head();
         let ids_from = Offset(head.0.saturating_sub(settings.dedup_horizon_events)).max(store.start());
-        let mut sequencer = Sequencer::new(partition, &stream, &settings, (keys, tombstones), totals, ids_from);
+        let source = opened.source;
+        let mut sequencer =
+            Sequencer::new(partition, &stream, &settings, (keys, tombstones), totals, ids_from).at(source.clone());
         restore(&store, &stream, (ids_from, head), &mut sequencer)?;
         let entities = sequencer.entity_table().cloned();
         let last_arrived_at = opened.last_arrived_at;
-        let live = Arc::new(Mutex::new(LiveFigures { totals, last_arrived_at }));
+        let live = Arc::new(Mutex::new(LiveFigures { totals, last_arrived_at, source }));
         let queue = Arc::new(WriterQueue::new(settings.queue_bytes_max));
         let writer = Writer {
             partition,
@@ -296,9 +300,14 @@ impl PartitionLog {
     pub fn progress(&self) -> PartitionProgress {
         // Read before the figures: they contain every event that is no longer on its way.
         let caught_up = self.queue.is_clear();
-        let live = *self.live.lock();
+        let live = self.live.lock().clone();
         let watermark = (live.totals.watermark != Micros::MIN).then_some(live.totals.watermark);
         PartitionProgress { watermark, last_arrival: live.last_arrived_at, caught_up }
+    }
+
+    /// The durable position in the topic that the stream reads; `None` before it has started to.
+    pub fn source(&self) -> Option<SourcePosition> {
+        self.live.lock().source.clone()
     }
 
     /// Totals after the last durable group.
@@ -308,7 +317,7 @@ impl PartitionLog {
 
     /// The present figures, together with those of the partition's archiver.
     pub fn status(&self, archived: Offset, archive_error: Option<String>) -> PartitionStatus {
-        let LiveFigures { totals, last_arrived_at } = *self.live.lock();
+        let LiveFigures { totals, last_arrived_at, .. } = self.live.lock().clone();
         PartitionStatus {
             partition: self.partition,
             log_start: self.store.start(),

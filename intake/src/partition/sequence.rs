@@ -20,9 +20,9 @@ use super::entities::{EntitySequences, EntityTable};
 use super::key_claims::KeyClaim;
 use super::keys::{KeyMemory, KeyRecord};
 use super::settings::PartitionSettings;
-use super::submission::{PartitionReceipt, Submission, SubmitError, SubmittedEntities};
+use super::submission::{PartitionReceipt, SourceStep, Submission, SubmitError, SubmittedEntities};
 use super::watermark::WatermarkRules;
-use crate::log::{EntityHash, Tombstones, Totals};
+use crate::log::{EntityHash, SourcePosition, Tombstones, Totals};
 
 /// A submission with its receipt, ready to be written.
 #[derive(Debug, Default)]
@@ -32,6 +32,8 @@ pub(crate) struct SequencedSubmission {
     pub rows: Option<RecordBatch>,
     /// The key to store with them.
     pub key: Option<KeyRecord>,
+    /// The position in the topic to store with them.
+    pub source: Option<SourcePosition>,
 }
 
 /// Assigns offsets and verdicts to the events of one partition.
@@ -50,6 +52,10 @@ pub(crate) struct Sequencer {
     totals: Totals,
     /// Totals at the last commit.
     committed: Totals,
+    /// The position in the topic that the stream reads.
+    source: Option<SourcePosition>,
+    /// The same at the last commit, if it has moved since.
+    committed_source: Option<Option<SourcePosition>>,
 }
 
 impl Sequencer {
@@ -73,7 +79,19 @@ impl Sequencer {
             tombstones,
             totals,
             committed: totals,
+            source: None,
+            committed_source: None,
         }
+    }
+
+    /// Continues from `source`, the recovered position in the topic.
+    pub fn at(self, source: Option<SourcePosition>) -> Self {
+        Sequencer { source, ..self }
+    }
+
+    /// The position in the topic after what was sequenced last.
+    pub fn source(&self) -> Option<&SourcePosition> {
+        self.source.as_ref()
     }
 
     /// Remembers the ids of events that are in the log already, by [`crate::event_id::event_hashes`].
@@ -119,6 +137,9 @@ impl Sequencer {
         if let Err(refusal) = self.check_entities(submission.entities.as_ref()) {
             return Ok(Err(refusal));
         }
+        if let Err(refusal) = self.check_source(submission.source.as_ref()) {
+            return Ok(Err(refusal));
+        }
         let is_new = self.new_rows(submission.id_hashes.as_deref());
         let submitted = submission.rows.num_rows();
         let rows = self.accepted_rows(submission, is_new.as_ref())?;
@@ -134,12 +155,18 @@ impl Sequencer {
             let number = Some(self.keys.remember(claim, receipt, entity, arrived_at));
             KeyRecord { key, body, entity, number, receipt }
         });
-        Ok(Ok(SequencedSubmission { receipt, rows, key }))
+        let source = submission.source.take().map(|step| step.to);
+        if let Some(to) = &source {
+            let before = self.source.replace(to.clone());
+            self.committed_source.get_or_insert(before);
+        }
+        Ok(Ok(SequencedSubmission { receipt, rows, key, source }))
     }
 
     /// Keeps the changes of the group, which arrived at `arrived_at`: it was written.
     pub fn commit(&mut self, arrived_at: Micros) {
         self.committed = self.totals;
+        self.committed_source = None;
         self.keys.commit(arrived_at);
         if let Some(dedup) = &mut self.dedup {
             dedup.commit();
@@ -152,6 +179,9 @@ impl Sequencer {
     /// Reverts the changes of the group: it was not written.
     pub fn rollback(&mut self) {
         self.totals = self.committed;
+        if let Some(source) = self.committed_source.take() {
+            self.source = source;
+        }
         self.keys.rollback();
         if let Some(dedup) = &mut self.dedup {
             dedup.rollback();
@@ -159,6 +189,13 @@ impl Sequencer {
         if let Some((_, entities)) = &mut self.entities {
             entities.rollback();
         }
+    }
+
+    /// Refuses a step that does not start where the position is: an earlier one was not written, or another reader moved it.
+    fn check_source(&self, step: Option<&SourceStep>) -> Result<(), SubmitError> {
+        let Some(step) = step else { return Ok(()) };
+        let current = self.source.as_ref().map(|source| source.next);
+        if step.from == current { Ok(()) } else { Err(SubmitError::SourceMoved { from: step.from, current }) }
     }
 
     fn check_entities(&self, submitted: Option<&SubmittedEntities>) -> Result<(), SubmitError> {

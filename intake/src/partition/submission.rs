@@ -14,7 +14,7 @@ use shared::time::Micros;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaim;
-use crate::log::{Backlog, EntityHash, Exhausted, Tombstone};
+use crate::log::{Backlog, EntityHash, Exhausted, SourcePosition, Tombstone};
 
 /// Events of one request for one partition.
 #[derive(Debug)]
@@ -27,9 +27,20 @@ pub struct Submission {
     pub entities: Option<SubmittedEntities>,
     /// The request's idempotency key: a retry gets the first receipt again and writes nothing.
     pub key: Option<Arc<KeyClaim>>,
+    /// Set if the rows were read from a topic: they move the position in it.
+    pub source: Option<SourceStep>,
     /// Receives the receipt when the events are durable, or the reason why they are not. Dropped without a value only if
     /// the process dies.
     pub reply: oneshot::Sender<Result<PartitionReceipt, SubmitError>>,
+}
+
+/// A move of the position in a topic. It is written only if the position is where the reader believes it to be: records
+/// can be neither skipped nor written twice, whatever became of an earlier submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStep {
+    /// The offset of the first record that was read; `None`: the stream starts to read.
+    pub from: Option<i64>,
+    pub to: SourcePosition,
 }
 
 /// A request to erase an entity.
@@ -123,6 +134,9 @@ pub enum SubmitError {
     /// The entity of the append is erased; nothing was written (410).
     #[error("the entity was erased at {at}; an id is never used again: create another one")]
     Erased { at: Micros },
+    /// The position in the topic is not where the submission starts; nothing was written.
+    #[error("the position in the topic is {current:?}, not {from:?}")]
+    SourceMoved { from: Option<i64>, current: Option<i64> },
     /// A partition can have no more entities; nothing was written (507).
     #[error(
         "a partition of the stream has its {max} entities (entities_max); events of known entities are still accepted"

@@ -241,7 +241,7 @@ impl Writer {
             self.key_files.hold(&self.store, self.store.head());
         }
         let staged = self.stage(parts, arrived_at);
-        match staged.and_then(|batches| Ok((self.appender.commit(after)?, batches))) {
+        match staged.and_then(|batches| Ok((self.appender.commit(after, self.sequencer.source())?, batches))) {
             Ok((sync_time, batches)) => {
                 self.sequencer.commit(arrived_at);
                 self.key_files.settle(self.sequencer.keys(), &self.store);
@@ -297,6 +297,9 @@ impl Writer {
         let mut live = self.live.lock();
         live.totals = totals;
         live.last_arrived_at = arrived_at.or(live.last_arrived_at);
+        if live.source.as_ref() != self.sequencer.source() {
+            live.source = self.sequencer.source().cloned();
+        }
         drop(live);
         if let Some(sync_time) = sync_time {
             metrics::histogram!("trueup_log_sync_duration_seconds").record(sync_time.as_secs_f64());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
-use shared::control::{ListRange, QuarantineCounts, QuarantinePage, StreamError};
+use shared::control::{ListRange, QuarantineCounts, QuarantinePage, RecordAddress, StreamError};
 use shared::entity::EntityId;
 use shared::ids::StreamName;
 use shared::limits;
@@ -49,6 +49,8 @@ pub struct RejectedLines {
     /// Number of all rejected lines.
     pub count: u64,
     pub idempotency_key: Option<String>,
+    /// The records that the lines were, if they are of a topic: one for each line.
+    pub records: Vec<RecordAddress>,
 }
 
 /// The rejected lines of all streams.

@@ -47,8 +47,9 @@ impl StreamQuarantine {
 
     /// Adds the lines of one request. Those of a retry under the same key are added once.
     pub fn add(&self, rejected: RejectedLines, now: Micros) {
-        let RejectedLines { lines, count, idempotency_key } = rejected;
-        let entries = lines.into_iter().map(|line| Quarantined {
+        let RejectedLines { lines, count, idempotency_key, records } = rejected;
+        let records = records.into_iter().map(Some).chain(std::iter::repeat(None));
+        let entries = lines.into_iter().zip(records).map(|(line, record)| Quarantined {
             number: 0,
             arrived_at: now,
             line: line.line,
@@ -57,6 +58,7 @@ impl StreamQuarantine {
             bytes: line.bytes,
             truncated: line.truncated,
             idempotency_key: idempotency_key.clone(),
+            record,
         });
         let entries: Vec<Quarantined> = entries.collect();
         let mut kept = self.kept.lock();
@@ -157,5 +159,6 @@ impl StoredLines {
 /// Bytes of a line in memory.
 fn bytes_of(line: &Quarantined) -> usize {
     let key = line.idempotency_key.as_ref().map_or(0, String::len);
-    size_of::<Quarantined>() + line.reason.len() + line.text.len() + key
+    let topic = line.record.as_ref().map_or(0, |record| record.topic.len());
+    size_of::<Quarantined>() + line.reason.len() + line.text.len() + key + topic
 }

@@ -28,7 +28,7 @@ fn rejected(texts: &[&str], key: Option<&str>) -> RejectedLines {
         truncated: false,
     };
     let lines: Vec<_> = (1..).zip(texts).map(line).collect();
-    RejectedLines { count: lines.len() as u64, lines, idempotency_key: key.map(str::to_owned) }
+    RejectedLines { count: lines.len() as u64, lines, idempotency_key: key.map(str::to_owned), records: Vec::new() }
 }
 
 fn all(quarantine: &Quarantine) -> QuarantinePage {
@@ -45,7 +45,7 @@ fn a_line_is_kept_completely_also_after_a_restart() {
     let quarantine = open(&dir, 10, 100_000);
     let long =
         RejectedEvent { line: 9, reason: "r".into(), text: "\u{fffd}\n\"".into(), bytes: 5_000, truncated: true };
-    let lines = RejectedLines { lines: vec![long], count: 1, idempotency_key: Some("key".into()) };
+    let lines = RejectedLines { lines: vec![long], count: 1, idempotency_key: Some("key".into()), records: Vec::new() };
     quarantine.add(&name(), lines, NOW);
     quarantine.add(&name(), rejected(&["x"], None), Micros(2_000_000));
     let first = Quarantined {
@@ -57,6 +57,7 @@ fn a_line_is_kept_completely_also_after_a_restart() {
         bytes: 5_000,
         truncated: true,
         idempotency_key: Some("key".into()),
+        record: None,
     };
     let before = all(&quarantine);
     assert_eq!((before.lines[0].number, &before.lines[1]), (2, &first), "newest first");

@@ -2,7 +2,7 @@
 //! partitions, and each partition is replayed by itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -25,6 +25,8 @@ use crate::partition::{IdempotencyKey, KeyClaim, KeyClaims, PartitionLog, Partit
 /// The log of one stream.
 pub struct StreamLog {
     stream: Arc<Stream>,
+    /// Holds a folder for each partition.
+    dir: PathBuf,
     partitions: Vec<PartitionLog>,
     claims: Arc<KeyClaims>,
     lateness: Arc<StreamLateness>,
@@ -75,12 +77,20 @@ impl StreamLog {
         let lateness = Arc::new(lateness);
         Ok(StreamLog {
             stream,
+            dir,
             partitions,
             claims,
             lateness,
             watermark: StreamWatermark::default(),
             live_state: OnceLock::new(),
         })
+    }
+
+    /// Creates the folders of `partitions` partitions, so that the next start opens as many of a stream that reads a topic.
+    pub(crate) fn make_folders(&self, partitions: u32) -> std::io::Result<()> {
+        let make = |partition: u32| std::fs::create_dir_all(self.dir.join(partition.to_string()));
+        (self.stream.partitions..partitions).try_for_each(make)?;
+        std::fs::File::open(&self.dir)?.sync_all()
     }
 
     /// The stream's declaration.

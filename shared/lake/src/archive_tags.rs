@@ -42,6 +42,12 @@ impl ArchiveTags {
         format!("{stream}/{partition}")
     }
 
+    /// Returns the application of the table's transactions for one partition of a stream that reads a topic; their version is
+    /// the offset in the topic after the last archived record.
+    pub fn source_app_id(stream: &shared::ids::StreamName, partition: Partition) -> String {
+        format!("{stream}/{partition}/source")
+    }
+
     /// Returns the application of the table's transactions for one file of historical events, named by its content.
     pub fn history_file_app_id(stream: &shared::ids::StreamName, identity: &str) -> String {
         format!("{stream}/history/{identity}")

@@ -113,6 +113,8 @@ codes! {
     Stalled, "stalled", REQUEST_TIMEOUT, "Request timed out";
     /// The server is stopping.
     Stopping, "stopping", SERVICE_UNAVAILABLE, "Service unavailable";
+    /// The events of the stream come from a topic, not from clients.
+    StreamReadsTopic, "stream_reads_topic", CONFLICT, "Stream reads a topic";
     /// The body, a line or an event is larger than its limit.
     TooLarge, "too_large", PAYLOAD_TOO_LARGE, "Too large";
     /// The limit on connections is reached.

@@ -22,7 +22,11 @@ impl StoredStream {
     /// stored events have.
     pub fn adopted(&self, stream: &Stream) -> Stream {
         let spelling = if self.partitions > 0 { self.columns.as_slice() } else { &[] };
-        stream.clone().with_stored_spelling(spelling).with_removed(self.removed(stream))
+        let mut stream = stream.clone().with_stored_spelling(spelling).with_removed(self.removed(stream));
+        if stream.topic().is_some() {
+            stream.partitions = stream.partitions.max(self.partitions);
+        }
+        stream
     }
 
     /// The stored columns that `stream` does not declare.
@@ -68,9 +72,11 @@ impl StoredStream {
         if declared.partitions != stream.partitions {
             changes.push(self.partitions(declared.partitions, stream));
         }
+        changes.extend(self.source(declared, stream));
         let plain = options(&declared.sql, &stream.sql).into_iter();
         // These have been looked at.
-        let is_other = |name: Option<&str>| !matches!(name, Some("event_time" | "entity" | "partitions"));
+        let is_other =
+            |name: Option<&str>| !matches!(name, Some("event_time" | "entity" | "partitions" | "source" | "topic"));
         changes.extend(plain.filter(|option| is_other(option.name.as_deref())));
         changes
     }
@@ -78,7 +84,7 @@ impl StoredStream {
     fn columns(&self, stream: &Stream, bound: bool) -> Vec<Change> {
         let was_declared = |name: &str| self.declaration.as_ref().is_none_or(|d| d.column(name).is_some());
         let mut changes = Vec::new();
-        for (_, column) in stream.read_columns() {
+        for (_, column) in stream.own_columns() {
             let stored = self.columns.iter().find(|stored| same(&stored.name, &column.name));
             let before = self.declaration.as_ref().and_then(|d| Some(&d.columns[d.column(&column.name)?]));
             let change = |before: Option<String>| {
@@ -123,6 +129,20 @@ impl StoredStream {
         let (before, after) = (before.to_string(), stream.partitions.to_string());
         let change = Change::new(DefinitionPart::Partitions, None, Some(before), Some(after));
         refuse_if(self.partitions > 0, change, why, another_stream(stream))
+    }
+
+    /// The position in a topic is that of this topic, and partition k of the stream has the events of its partition k.
+    fn source(&self, declared: &Stream, stream: &Stream) -> Option<Change> {
+        let text = |stream: &Stream| match stream.topic() {
+            None => "http".to_owned(),
+            Some(topic) => format!("kafka topic {}", topic.topic),
+        };
+        let (before, after) = (text(declared), text(stream));
+        let why = "the stored events came from another source, and the position in it would be lost";
+        (before != after).then(|| {
+            let change = Change::new(DefinitionPart::Source, None, Some(before), Some(after));
+            refuse_if(self.partitions > 0, change, why, another_stream(stream))
+        })
     }
 
     /// Without the old declaration only the least number of partitions is known.
@@ -174,7 +194,7 @@ mod tests {
     fn stored(declared: &Stream, partitions: u32) -> StoredStream {
         StoredStream {
             declaration: Some(declared.clone()),
-            columns: declared.read_columns().map(|(_, column)| column.clone()).collect(),
+            columns: declared.own_columns().map(|(_, column)| column.clone()).collect(),
             event_time: Some("at".to_owned()),
             partitions,
         }
@@ -209,6 +229,25 @@ mod tests {
         let other = stream("id STRING, at TIMESTAMP, a DOUBLE", "");
         assert!(texts(&stored, &other).iter().all(|(_, refused)| !refused));
         assert_eq!(stored.removed(&stream("at TIMESTAMP", "")), []);
+    }
+
+    #[test]
+    fn the_topic_of_stored_events_cannot_change() {
+        let columns = "at TIMESTAMP METADATA FROM 'timestamp', a BIGINT";
+        let topic = |topic: &str, more: &str| {
+            stream(columns, &format!(", source = 'kafka', connection = 'main', topic = '{topic}'{more}"))
+        };
+        let (http, orders, others) = (stream("at TIMESTAMP, a BIGINT", ""), topic("orders", ""), topic("others", ""));
+        for (old, new, text) in [
+            (&http, &orders, "source changed: http → kafka topic orders"),
+            (&orders, &others, "source changed: kafka topic orders → kafka topic others"),
+            (&orders, &http, "source changed: kafka topic orders → http"),
+        ] {
+            assert!(texts(&stored(old, 1), new).contains(&(text.to_owned(), true)));
+            assert!(texts(&stored(old, 0), new).contains(&(text.to_owned(), false)));
+        }
+        let later = topic("orders", ", start = 'latest'");
+        assert_eq!(texts(&stored(&orders, 1), &later), [("option start added: 'latest'".to_owned(), false)]);
     }
 
     #[test]

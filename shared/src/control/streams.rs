@@ -70,6 +70,9 @@ pub struct StreamStatus {
     /// A hint if most events lie before 1980 or far ahead of their arrival.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicious_times: Option<String>,
+    /// The topic that the stream reads; `None`: clients send its events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
 }
 
 /// The time settings of a stream's declaration, each written as in the option: `90 minutes`.
@@ -150,6 +153,60 @@ pub struct Quarantined {
     pub truncated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// The record that it was, if the stream reads a topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordAddress>,
+}
+
+/// The place of a record in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecordAddress {
+    pub topic: String,
+    pub partition: u32,
+    pub offset: i64,
+}
+
+/// The present state of a stream's source, if it reads a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SourceStatus {
+    /// `kafka`.
+    pub kind: String,
+    /// The connection of the settings.
+    pub connection: String,
+    pub topic: String,
+    /// The consumer group under which positions are reported.
+    pub group: String,
+    /// `connecting`, `reading`, `paused` (events arrive faster than they can be written) or `failing`.
+    pub state: SourceState,
+    /// The last error, until reading succeeds again; or why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Records that the topic has and the stream has not read, as of the last response of the brokers; `None`: unknown.
+    pub lag: Option<u64>,
+    /// Offsets that the brokers had deleted before they were read, since the process started.
+    pub missed: u64,
+    pub partitions: Vec<SourcePartitionStatus>,
+}
+
+/// What a reader of a topic does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    Connecting,
+    Reading,
+    Paused,
+    Failing,
+}
+
+/// The position in one partition of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SourcePartitionStatus {
+    pub partition: Partition,
+    /// The next offset to read; everything before it is durable. `None`: reading has not started.
+    pub position: Option<i64>,
+    /// The offset after the newest record, as of the last response of its broker.
+    pub end: Option<i64>,
+    pub lag: Option<u64>,
 }
 
 /// A page of rejected lines, newest first.
@@ -197,7 +254,7 @@ pub struct StreamColumn {
     pub name: String,
     #[serde(rename = "type")]
     pub data_type: String,
-    /// `event time`, `primary key`, `entity`, `sequence` (of an entity's events), `removed` (only in stored events, no longer declared) or nothing.
+    /// `event time`, `primary key`, `entity`, `sequence` (of an entity's events), `source offset`, `removed` (only in stored events, no longer declared) or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// Position of the value in an event, as a JSON Pointer; `None`: the field called `name`.
@@ -206,6 +263,9 @@ pub struct StreamColumn {
     /// Declared format of a TIMESTAMP in events, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// The part of a record that the column holds instead, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
 }
 
 /// Observation of intake.

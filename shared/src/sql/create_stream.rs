@@ -9,6 +9,7 @@ use sqlparser::tokenizer::{Span, Token};
 use super::cursor::{Cursor, Identifier};
 use super::data_type::parse_data_type;
 use super::error::SqlError;
+use super::event_source::event_source;
 use super::options::{SqlOption, parse_options};
 use super::source::Source;
 use super::suggest::did_you_mean;
@@ -16,7 +17,9 @@ use crate::column_name::{self, InvalidColumnName, same};
 use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
-use crate::stream::{Column, FieldPath, InvalidPointer, Stream, TimeFormat, UnknownFields, system_columns};
+use crate::stream::{
+    Column, EventSource, FieldPath, InvalidPointer, RecordPart, Stream, TimeFormat, UnknownFields, system_columns,
+};
 use crate::types::DataType;
 
 const OPTIONS: &[&str] = &[
@@ -28,6 +31,11 @@ const OPTIONS: &[&str] = &[
     "max_age",
     "idle_timeout",
     "source",
+    "connection",
+    "topic",
+    "format",
+    "start",
+    "group",
     "unknown_fields",
     "partitions",
     "retention",
@@ -64,7 +72,7 @@ struct Columns {
 /// Reads from behind `CREATE STREAM name` to the end of the statement.
 pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<Stream, SqlError> {
     let source = cursor.source;
-    let Columns { mut columns, primary_key, not_null, .. } = parse_columns(cursor)?;
+    let Columns { mut columns, primary_key, not_null, spans } = parse_columns(cursor)?;
     if cursor.peek().is_none() {
         let message = "a stream needs an event time";
         return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
@@ -91,14 +99,20 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<St
             source.error(*span, "NOT NULL is only possible for the event time and the entity, which are never null");
         return Err(error.help("every other column may be null: an event that lacks a field is still an event"));
     }
-    if let Some(option) = option("source") {
-        check_source(source, option)?;
+    let events = event_source(source, name, &options)?;
+    if let (Some(column), EventSource::Http) = (columns.iter().position(|c| c.metadata.is_some()), &events) {
+        let error = source.error(spans[column], "METADATA is of records of a topic, and this stream reads none");
+        return Err(error.help("add source = 'kafka' with connection and topic, or remove METADATA"));
+    }
+    if events != EventSource::Http {
+        columns.push(Column::new(system_columns::SOURCE_OFFSET, DataType::BigInt));
     }
     if entity.is_some() {
         columns.push(Column::new(system_columns::SEQUENCE, DataType::BigInt));
     }
     Ok(Stream {
         name: StreamName::from_str(&name.name).map_err(|error| source.error(name.span, error.to_string()))?,
+        source: events,
         declared: columns.len(),
         columns,
         primary_key,
@@ -136,8 +150,8 @@ fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {
         }
     }
     if !cursor.mark(&Token::RParen) {
-        let words = ["PRIMARY", "FROM", "FORMAT"];
-        return Err(cursor.expected("`,`, `)`, PRIMARY KEY, FROM or FORMAT", &words));
+        let words = ["PRIMARY", "FROM", "METADATA", "FORMAT"];
+        return Err(cursor.expected("`,`, `)`, PRIMARY KEY, FROM, METADATA FROM or FORMAT", &words));
     }
     check_fields(source, &declared)?;
     Ok(declared)
@@ -181,7 +195,7 @@ fn check_new(source: &Source, name: &Identifier, columns: &[Column]) -> Result<(
 /// Every field of an event is read by one column at most, as a whole or in parts.
 fn check_fields(source: &Source, declared: &Columns) -> Result<(), SqlError> {
     let mut known: Vec<(&Column, FieldPath)> = Vec::with_capacity(declared.columns.len());
-    for (column, span) in declared.columns.iter().zip(&declared.spans) {
+    for (column, span) in declared.columns.iter().zip(&declared.spans).filter(|(c, _)| c.metadata.is_none()) {
         let field = column.field().into_owned();
         let overlaps =
             |(_, other): &&(&Column, FieldPath)| other.levels().iter().zip(field.levels()).all(|(a, b)| a == b);
@@ -227,7 +241,7 @@ fn column_type(cursor: &mut Cursor) -> Result<DataType, SqlError> {
         .map_err(|(message, help)| cursor.source.error(Span::new(from.start, to.end), message).maybe_help(help))
 }
 
-/// Reads what may follow the type: PRIMARY KEY, NOT NULL, FROM and FORMAT, in any order.
+/// Reads what may follow the type: PRIMARY KEY, NOT NULL, FROM, METADATA FROM and FORMAT, in any order.
 fn column_clauses(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), SqlError> {
     let source = cursor.source;
     let column = declared.columns.len() - 1;
@@ -243,6 +257,9 @@ fn column_clauses(cursor: &mut Cursor, declared: &mut Columns) -> Result<(), Sql
         } else if cursor.word("not") {
             cursor.expect_word(&["NULL"])?;
             declared.not_null.insert(column, span);
+        } else if cursor.word("metadata") {
+            cursor.expect_word(&["FROM"])?;
+            read_metadata(cursor, span, declared)?;
         } else if cursor.word("from") {
             read_from(cursor, span, declared)?;
         } else if cursor.word("format") {
@@ -260,6 +277,9 @@ fn read_from(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Result<
     if declared.columns[column].field.is_some() {
         return Err(cursor.source.error(from, "FROM is given twice"));
     }
+    if declared.columns[column].metadata.is_some() {
+        return Err(cursor.source.error(from, "a column has either METADATA FROM, or FROM and FORMAT, once"));
+    }
     let (pointer, span) = cursor.quoted_text("a JSON Pointer in single quotes, such as '/user/id'")?;
     let field = FieldPath::parse(&pointer).map_err(|error| {
         // `user.id` and `$.user.id` are how other systems write it.
@@ -272,6 +292,28 @@ fn read_from(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Result<
     Ok(())
 }
 
+fn read_metadata(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Result<(), SqlError> {
+    let index = declared.columns.len() - 1;
+    let source = cursor.source;
+    let (name, span) = cursor.quoted_text("a part of a record in single quotes, such as 'key'")?;
+    let column = &mut declared.columns[index];
+    if column.metadata.is_some() || column.field.is_some() || column.format.is_some() {
+        return Err(source.error(from, "a column has either METADATA FROM, or FROM and FORMAT, once"));
+    }
+    let Some(part) = RecordPart::named(&name) else {
+        let help = did_you_mean(&name, RecordPart::NAMES)
+            .unwrap_or_else(|| format!("the parts of a record are {}", RecordPart::NAMES.join(", ")));
+        return Err(source.error(span, format!("unknown part of a record '{name}'")).help(help));
+    };
+    if let Some(expected) = part.refuses(column.data_type) {
+        let message = format!("the {part} of a record is {expected}, but `{}` is {}", column.name, column.data_type);
+        return Err(source.error(span, message));
+    }
+    column.metadata = Some(part);
+    declared.spans[index] = span;
+    Ok(())
+}
+
 fn read_format(cursor: &mut Cursor, from: Span, column: &mut Column) -> Result<(), SqlError> {
     if column.data_type != DataType::Timestamp {
         let message = format!("FORMAT says how a TIMESTAMP is written, but `{}` is {}", column.name, column.data_type);
@@ -279,6 +321,9 @@ fn read_format(cursor: &mut Cursor, from: Span, column: &mut Column) -> Result<(
     }
     if column.format.is_some() {
         return Err(cursor.source.error(from, "FORMAT is given twice"));
+    }
+    if column.metadata.is_some() {
+        return Err(cursor.source.error(from, "FORMAT is for times in events; METADATA needs none"));
     }
     let (text, span) = cursor.quoted_text("a format in single quotes, such as 'unix_s'")?;
     let format = TimeFormat::parse(&text).map_err(|error| {
@@ -332,16 +377,6 @@ fn entity_column(
         return Err(option.error(source, message).help("the PRIMARY KEY names the event, the entity what it is about"));
     }
     Ok(index)
-}
-
-fn check_source(source: &Source, option: &SqlOption) -> Result<(), SqlError> {
-    match option.value.as_str() {
-        "http" => Ok(()),
-        later @ ("kafka" | "postgres outbox" | "debezium") => {
-            Err(option.error(source, format!("the source '{later}' is not supported yet")).help("use 'http'"))
-        }
-        other => Err(option.error(source, format!("unknown source '{other}'")).help("the source is 'http'")),
-    }
 }
 
 fn unknown_fields(source: &Source, option: &SqlOption) -> Result<UnknownFields, SqlError> {

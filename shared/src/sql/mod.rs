@@ -16,6 +16,7 @@ mod data_type;
 mod dialect;
 mod duration;
 mod error;
+mod event_source;
 mod functions;
 mod length;
 mod literal;

@@ -215,6 +215,11 @@ impl World {
         std::fs::write(self.settings(), format!("[limits]\n{limits}")).expect("the settings can be written");
     }
 
+    /// Sets the settings file of the next start.
+    pub fn set_settings(&self, text: &str) {
+        std::fs::write(self.settings(), text).expect("the settings can be written");
+    }
+
     /// The definitions of the next start.
     pub fn definitions(&self) -> &Path {
         &self.definitions

@@ -139,8 +139,73 @@ fn wrong_streams_are_explained() {
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'kafka')",
-            "the source 'kafka' is not supported yet",
-            "use 'http'",
+            "a stream that reads Kafka needs `connection`",
+            "name a [connections.NAME] of trueup.toml with kind = \"kafka\"",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'kafka', connection = 'main')",
+            "a stream that reads Kafka needs `topic`",
+            "add topic = '..'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'kafak')",
+            "unknown source 'kafak'",
+            "did you mean `kafka`?",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'debezium')",
+            "the source 'debezium' is not supported yet",
+            "use 'http' or 'kafka'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', topic = ^'orders')",
+            "`topic` is an option of streams that read a topic",
+            "add source = 'kafka', or remove `topic`",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = ^'a b')",
+            "'a b' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = ^'jsn')",
+            "unknown format 'jsn'",
+            "did you mean `json`?",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', start = ^'newest')",
+            "cannot start at 'newest'",
+            "write 'earliest', 'latest', a time such as '2026-11-01T00:00:00Z', or offsets such as '0:42,1:7'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', partitions = ^3)",
+            "the partitions of the stream are those of the topic; remove `partitions`",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, k STRING) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', entity = ^'k')",
+            "`entity` is not supported for streams that read a topic: its partitions need not follow the entity",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP METADATA FROM ^'timestmp') WITH (event_time = 'at')",
+            "unknown part of a record 'timestmp'",
+            "did you mean `timestamp`?",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, o INT METADATA FROM ^'offset') WITH (event_time = 'at')",
+            "the offset of a record is BIGINT, but `o` is INT",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP METADATA FROM ^'timestamp') WITH (event_time = 'at')",
+            "METADATA is of records of a topic, and this stream reads none",
+            "add source = 'kafka' with connection and topic, or remove METADATA",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp' ^FORMAT 'unix_s') WITH (event_time = 'at')",
+            "FORMAT is for times in events; METADATA needs none",
+            "",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', unknown_fields = ^'rejct')",

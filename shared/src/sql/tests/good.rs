@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{parse, parse_definitions};
 use crate::scalar::Scalar;
 use crate::sql::{parse_predicate, print};
-use crate::stream::{Column, UnknownFields};
+use crate::stream::{Column, RecordFormat, TopicStart, UnknownFields};
 use crate::time::{MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
 use crate::view::{AggregateFunction, OutputColumn, View, ViewLayers};
@@ -294,4 +294,23 @@ fn an_entity_adds_a_column_for_its_sequence_that_views_read_and_events_do_not() 
     let read: Vec<&str> = stream.read_columns().map(|(_, column)| column.name.as_str()).collect();
     assert_eq!(read, ["id", "order_id", "at"]);
     assert_eq!(stream.columns[3], Column::new("_sequence", DataType::BigInt));
+}
+
+#[test]
+fn a_stream_reads_a_topic_with_columns_for_parts_of_its_records() {
+    let sql = "CREATE STREAM s (written TIMESTAMP METADATA FROM 'timestamp', k STRING METADATA FROM 'key', a BIGINT)
+        WITH (event_time = 'written', source = 'kafka', connection = 'main', topic = 'Orders.v1', start = '2:7');";
+    let definitions = parse_definitions(&[("s.sql".to_owned(), sql.to_owned())]).unwrap_or_else(|e| panic!("{e:?}"));
+    let stream = &definitions.streams[0];
+    let read: Vec<&str> = stream.read_columns().map(|(_, column)| column.name.as_str()).collect();
+    assert_eq!((read, stream.own_columns().count(), stream.partitions), (vec!["a"], 3, 1));
+    assert_eq!(stream.source_offset(), Some(3));
+    assert_eq!(stream.columns[3], Column::new("_source_offset", DataType::BigInt));
+    assert_eq!(stream.columns[1].to_string(), "STRING METADATA FROM 'key'");
+    let topic = stream.topic().expect("a topic");
+    assert_eq!(
+        (topic.topic.as_str(), topic.group.as_str(), topic.format),
+        ("Orders.v1", "trueup-s", RecordFormat::Json)
+    );
+    assert_eq!(topic.start, TopicStart::Offsets([(2, 7)].into()));
 }

@@ -1,0 +1,231 @@
+//! Decodes records of a topic whose values are Avro in the wire format of Confluent: a zero byte, the id of the writer's
+//! schema, the body. Records of one schema are decoded together, and cast to the columns of the stream as a table is.
+//!
+//! A body that cannot be read spoils the decoder of its batch, so that batch is decoded again record by record.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
+use arrow_avro::reader::{Decoder, ReaderBuilder};
+use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
+use kafka::TopicRecord;
+use shared::column_name::same;
+use shared::stream::Stream;
+
+use super::column_cast::{CastRows, ColumnCast};
+use super::columns::Builder;
+use super::outcome::{Outcome, oldest};
+use super::records::RecordParts;
+use super::row::Row;
+use super::{DecodeError, Decoded, Options};
+
+/// The first byte of a value, and the bytes before its body.
+const MAGIC: u8 = 0;
+const PREFIX_BYTES: usize = 5;
+
+/// Schemas of writers by id; an error says why records with the id cannot be read.
+pub type WriterSchemas = HashMap<u32, Result<Arc<str>, String>>;
+
+/// The id of the writer's schema; `None` if the value is not in the wire format.
+pub fn schema_id(value: &[u8]) -> Option<u32> {
+    match value {
+        [MAGIC, id @ ..] => id.first_chunk::<4>().map(|id| u32::from_be_bytes(*id)),
+        _ => None,
+    }
+}
+
+/// Rows of some records, and the index of the record of each.
+struct RecordRows {
+    records: Vec<usize>,
+    rows: RecordBatch,
+}
+
+/// Reads the events of `records`, in their order. A rejected one has its index in `records` as its line.
+///
+/// # Errors
+/// Defects only: every record that cannot be read is a rejection.
+pub fn decode_avro(
+    stream: &Arc<Stream>,
+    schemas: &WriterSchemas,
+    records: &[TopicRecord],
+    options: Options,
+) -> Result<Decoded, DecodeError> {
+    let mut reader = AvroRecords { stream, records, parts: RecordParts::new(stream), outcome: Outcome::new(options) };
+    let mut pieces: Vec<RecordRows> = Vec::new();
+    for (id, (schema, indexes)) in reader.by_schema(schemas) {
+        let Some(read) = reader.read(id, &schema, indexes)? else { continue };
+        pieces.extend(reader.cast(read, options)?);
+    }
+    let rows = in_order(stream, &pieces)?;
+    reader.outcome.lines_read = records.len() as u64;
+    Ok(reader.outcome.decoded(stream, rows))
+}
+
+/// All rows in the order of their records.
+fn in_order(stream: &Stream, pieces: &[RecordRows]) -> Result<RecordBatch, ArrowError> {
+    let all = match pieces {
+        [] => return Ok(RecordBatch::new_empty(stream.schema())),
+        [one] => return Ok(one.rows.clone()),
+        pieces => concat_batches(&stream.schema(), pieces.iter().map(|piece| &piece.rows))?,
+    };
+    let records: Vec<usize> = pieces.iter().flat_map(|piece| piece.records.iter().copied()).collect();
+    let mut order: Vec<u32> = (0..records.len() as u32).collect();
+    order.sort_by_key(|row| records[*row as usize]);
+    take_record_batch(&all, &UInt32Array::from(order))
+}
+
+struct AvroRecords<'a> {
+    stream: &'a Arc<Stream>,
+    records: &'a [TopicRecord],
+    parts: RecordParts<'a>,
+    outcome: Outcome,
+}
+
+impl AvroRecords<'_> {
+    fn reject(&mut self, index: usize, reason: &str) {
+        let value = self.records[index].value.as_deref().unwrap_or_default();
+        self.outcome.reject(index as u64, reason, || value.to_vec());
+    }
+
+    /// Divides the records by their schema, and rejects those that have none.
+    fn by_schema(&mut self, schemas: &WriterSchemas) -> BTreeMap<u32, (Arc<str>, Vec<usize>)> {
+        let mut groups: BTreeMap<u32, (Arc<str>, Vec<usize>)> = BTreeMap::new();
+        let mut row = Row::new(self.stream.columns.len(), 0);
+        for (index, record) in self.records.iter().enumerate() {
+            row.clear();
+            let schema = match (&record.value, self.parts.add(record, &mut row)) {
+                (None, _) => Err("the record has no value (a tombstone)".to_owned()),
+                (Some(_), Err(reason)) => Err(reason.to_string()),
+                (Some(value), Ok(())) => match schema_id(value).map(|id| (id, schemas.get(&id))) {
+                    Some((id, Some(Ok(schema)))) => Ok((id, schema)),
+                    Some((_, Some(Err(reason)))) => Err(reason.clone()),
+                    Some((id, None)) => Err(format!("schema {id}: it was not fetched")),
+                    None => Err("the value does not begin with a zero byte and the id of a schema".to_owned()),
+                },
+            };
+            match schema {
+                Ok((id, schema)) => groups.entry(id).or_insert_with(|| (Arc::clone(schema), Vec::new())).1.push(index),
+                Err(reason) => self.reject(index, &reason),
+            }
+        }
+        groups
+    }
+
+    /// Decodes records of one schema. Rejects those whose body cannot be read.
+    fn read(&mut self, id: u32, schema: &str, indexes: Vec<usize>) -> Result<Option<RecordRows>, ArrowError> {
+        let records = self.records;
+        let body = |index: &usize| records[*index].value.as_deref().unwrap_or_default();
+        let mut decoder = match decoder(id, schema, indexes.len()) {
+            Ok(decoder) => decoder,
+            Err(error) => {
+                indexes.iter().for_each(|index| self.reject(*index, &format!("schema {id}: {error}")));
+                return Ok(None);
+            }
+        };
+        if indexes.iter().all(|index| append(&mut decoder, body(index)).is_ok())
+            && let Ok(Some(rows)) = decoder.flush()
+            && rows.num_rows() == indexes.len()
+        {
+            return Ok(Some(RecordRows { records: indexes, rows }));
+        }
+        let (mut kept, mut batches) = (Vec::new(), Vec::new());
+        let mut single: Option<Decoder> = None;
+        for index in indexes {
+            let mut fresh = match single.take() {
+                Some(decoder) => decoder,
+                None => self::decoder(id, schema, 1)?,
+            };
+            let read = append(&mut fresh, body(&index)).and_then(|()| fresh.flush().map_err(|error| error.to_string()));
+            match read {
+                Ok(Some(rows)) => {
+                    kept.push(index);
+                    batches.push(rows);
+                    single = Some(fresh);
+                }
+                Ok(None) => self.reject(index, "the body is empty"),
+                Err(reason) => self.reject(index, &format!("cannot read the body with schema {id}: {reason}")),
+            }
+        }
+        let Some(first) = batches.first() else { return Ok(None) };
+        Ok(Some(RecordRows { rows: concat_batches(&first.schema(), &batches)?, records: kept }))
+    }
+
+    /// Casts decoded rows to the columns of the stream. Rejects those that do not fit.
+    fn cast(&mut self, read: RecordRows, options: Options) -> Result<Option<RecordRows>, ArrowError> {
+        let RecordRows { records, rows } = read;
+        let rows = self.with_parts(&records, rows)?;
+        let cast = match ColumnCast::new(self.stream, &rows.schema()) {
+            Ok(cast) => cast.not_before(oldest(self.stream, options.arrived_at)),
+            Err(error) => {
+                records.iter().for_each(|index| self.reject(*index, &error.to_string()));
+                return Ok(None);
+            }
+        };
+        let CastRows { rows, rejected } = cast.apply(&rows, usize::MAX)?;
+        self.outcome.unknown_fields += cast.unknown.len() as u64 * rows.num_rows() as u64;
+        let mut is_kept = vec![true; records.len()];
+        for (row, reason) in rejected {
+            is_kept[row] = false;
+            self.reject(records[row], &reason);
+        }
+        let kept: Vec<usize> =
+            records.into_iter().zip(is_kept).filter(|(_, kept)| *kept).map(|(index, _)| index).collect();
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        if let Some(column) = self.stream.source_offset() {
+            columns[column] = Arc::new(Int64Array::from_iter_values(kept.iter().map(|i| self.records[*i].offset)));
+        }
+        Ok(Some(RecordRows { records: kept, rows: RecordBatch::try_new(self.stream.schema(), columns)? }))
+    }
+
+    /// Adds columns for the parts of records, in place of fields of the same name.
+    fn with_parts(&self, records: &[usize], rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<_> = self.parts.columns().collect();
+        if columns.is_empty() {
+            return Ok(rows);
+        }
+        let mut builders: Vec<Builder> =
+            columns.iter().map(|(_, column)| Builder::new(column.data_type, records.len())).collect();
+        let mut row = Row::new(self.stream.columns.len(), 0);
+        for index in records {
+            row.clear();
+            // It was accepted before.
+            let _ = self.parts.add(&self.records[*index], &mut row);
+            for (builder, (column, _)) in builders.iter_mut().zip(&columns) {
+                builder.append(&row.cells[*column], &row.unescaped);
+            }
+        }
+        let schema = rows.schema();
+        let is_other = |name: &str| columns.iter().all(|(_, column)| !same(&column.name, name));
+        let own = schema.fields().iter().zip(rows.columns()).filter(|(field, _)| is_other(field.name()));
+        let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) =
+            own.map(|(field, array)| (field.as_ref().clone(), Arc::clone(array))).unzip();
+        for (builder, (_, column)) in builders.into_iter().zip(&columns) {
+            fields.push(Field::new(&column.name, column.data_type.arrow(), true));
+            arrays.push(builder.finish());
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+    }
+}
+
+/// A decoder of up to `rows` records of one schema.
+fn decoder(id: u32, schema: &str, rows: usize) -> Result<Decoder, ArrowError> {
+    let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
+    store.set(Fingerprint::Id(id), AvroSchema::new(schema.to_owned()))?;
+    // Room for one more, so that a value that holds two bodies is noticed.
+    ReaderBuilder::new().with_batch_size(rows + 1).with_writer_schema_store(store).with_utf8_view(true).build_decoder()
+}
+
+/// Decodes one value: exactly one body, to its end.
+fn append(decoder: &mut Decoder, value: &[u8]) -> Result<(), String> {
+    let before = decoder.capacity();
+    let read = decoder.decode(value).map_err(|error| error.to_string())?;
+    match (read == value.len() && read >= PREFIX_BYTES, before - decoder.capacity()) {
+        (true, 1) => Ok(()),
+        (false, 0 | 1) => Err("it ends early, or bytes follow it".to_owned()),
+        _ => Err("it holds more than one record".to_owned()),
+    }
+}

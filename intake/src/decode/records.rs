@@ -1,0 +1,187 @@
+//! Decodes records of a topic: each value is one event, accepted or rejected by itself, and columns may hold other parts of
+//! the record: its key, its timestamp, its headers, its partition and its offset.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use csv_core::{ReadRecordResult, Reader};
+use kafka::TopicRecord;
+use serde_json::{Map, Value};
+use shared::stream::{Column, RecordPart, Stream};
+
+use super::reject_reason::RejectReason;
+use super::row::{Cell, Row};
+use super::session::Session;
+use super::{DecodeError, Decoded, Options, text_value};
+
+/// Marks the bytes of a header that are not UTF-8.
+const BASE64_PREFIX: &str = "base64:";
+const MICROS_PER_MILLI: i64 = 1_000;
+
+/// How a text holds an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextFormat {
+    /// One JSON object.
+    Json,
+    /// One line of CSV without a header.
+    Csv,
+}
+
+/// Reads the events of `records` with values of text, in their order. A rejected one has its index in `records` as its line.
+///
+/// # Errors
+/// [`DecodeError::TooManyEvents`] beyond [`Options::values_max`]. All else is a rejection of single records.
+pub fn decode_records<'a>(
+    stream: &'a Stream,
+    format: TextFormat,
+    records: &'a [TopicRecord],
+    options: Options,
+) -> Result<Decoded, DecodeError> {
+    let bytes = records.iter().map(TopicRecord::bytes).sum();
+    let mut session = Session::new(stream, options, bytes, true);
+    let parts = RecordParts::new(stream);
+    let mut line = CsvLine::new(stream);
+    for (index, record) in (0..).zip(records) {
+        let Some(value) = &record.value else {
+            session.reject(index, record.key.as_deref().unwrap_or_default(), RejectReason::NoValue);
+            continue;
+        };
+        let text = match simdutf8::compat::from_utf8(value) {
+            Ok(text) => text,
+            Err(error) => {
+                session.reject(index, value, RejectReason::NotUtf8 { column: error.valid_up_to() + 1 });
+                continue;
+            }
+        };
+        match format {
+            TextFormat::Json => session.read_record(index, text, |row| parts.add(record, row)),
+            TextFormat::Csv => {
+                let max = session.event_bytes_max();
+                let row = session.row();
+                let read = line.read(text, max, row);
+                match read.and_then(|()| parts.add(record, row)) {
+                    Ok(()) => session.settle(index, || value),
+                    Err(reason) => session.reject(index, value, reason),
+                }
+            }
+        }
+    }
+    session.finish()
+}
+
+/// The columns of a stream that hold parts of records.
+pub(super) struct RecordParts<'a> {
+    columns: Vec<(usize, &'a Column, RecordPart)>,
+    source_offset: Option<usize>,
+}
+
+impl<'a> RecordParts<'a> {
+    pub(super) fn new(stream: &'a Stream) -> RecordParts<'a> {
+        let columns = stream.own_columns().filter_map(|(index, column)| Some((index, column, column.metadata?)));
+        RecordParts { columns: columns.collect(), source_offset: stream.source_offset() }
+    }
+
+    /// The columns, with their indexes.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (usize, &'a Column)> {
+        self.columns.iter().map(|(index, column, _)| (*index, *column))
+    }
+
+    /// Adds the parts of `record` to the row.
+    pub(super) fn add<'r>(&self, record: &'r TopicRecord, row: &mut Row<'r>) -> Result<(), RejectReason<'a>> {
+        for (index, column, part) in &self.columns {
+            row.cells[*index] = match part {
+                RecordPart::Timestamp => Cell::Integer(record.timestamp_ms.saturating_mul(MICROS_PER_MILLI)),
+                RecordPart::Partition => Cell::Integer(record.partition.into()),
+                RecordPart::Offset => Cell::Integer(record.offset),
+                RecordPart::Key => key(column, record)?,
+                RecordPart::Headers => {
+                    let start = row.unescaped.len();
+                    row.unescaped.push_str(&headers(record).to_string());
+                    Cell::Unescaped { start, end: row.unescaped.len() }
+                }
+            };
+        }
+        if let Some(index) = self.source_offset {
+            row.cells[index] = Cell::Integer(record.offset);
+        }
+        Ok(())
+    }
+}
+
+fn key<'r, 'a>(column: &'a Column, record: &'r TopicRecord) -> Result<Cell<'r>, RejectReason<'a>> {
+    let Some(key) = &record.key else { return Ok(Cell::Null) };
+    let not_utf8 = |_| RejectReason::PartNotUtf8 { column, part: RecordPart::Key };
+    let text = std::str::from_utf8(key).map_err(not_utf8)?;
+    text_value::read(column, text).map_err(|_| RejectReason::NotValue { column, text: text.to_owned() })
+}
+
+/// The headers as an object.
+fn headers(record: &TopicRecord) -> Value {
+    let value = |value: &Option<bytes::Bytes>| match value {
+        None => Value::Null,
+        Some(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::from(text),
+            Err(_) => Value::from(format!("{BASE64_PREFIX}{}", STANDARD.encode(bytes))),
+        },
+    };
+    Value::Object(record.headers.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect::<Map<_, _>>())
+}
+
+/// Reads values that are one line of CSV, into buffers that are used again.
+struct CsvLine<'a> {
+    columns: Vec<(usize, &'a Column)>,
+    fields: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl<'a> CsvLine<'a> {
+    fn new(stream: &'a Stream) -> CsvLine<'a> {
+        let columns: Vec<_> = stream.read_columns().collect();
+        // One more field than are valid.
+        CsvLine { ends: vec![0; columns.len() + 2], columns, fields: Vec::new() }
+    }
+
+    /// Reads `text` into an empty row.
+    fn read<'r>(&mut self, text: &str, bytes_max: usize, row: &mut Row<'r>) -> Result<(), RejectReason<'a>> {
+        if text.len() > bytes_max {
+            return Err(RejectReason::TooLong { max: bytes_max });
+        }
+        let expected = self.columns.len();
+        let count = self.split(text.as_bytes());
+        if count != expected {
+            return Err(RejectReason::FieldCount { expected, found: count });
+        }
+        let mut start = 0;
+        for ((index, column), end) in self.columns.iter().zip(&self.ends) {
+            let field = std::str::from_utf8(&self.fields[start..*end]).unwrap_or_default();
+            start = *end;
+            row.cells[*index] = match field {
+                "" => Cell::Null,
+                field => match text_value::read(column, field) {
+                    Ok(cell) => cell.detached(&mut row.unescaped),
+                    Err(_) => return Err(RejectReason::NotValue { column, text: field.to_owned() }),
+                },
+            };
+        }
+        Ok(())
+    }
+
+    /// Splits `text` into fields and returns how many it has, as far as they fit. Text behind its first line counts as one more.
+    fn split(&mut self, text: &[u8]) -> usize {
+        self.fields.resize(self.fields.len().max(text.len() + 1), 0);
+        let (mut reader, mut rest, mut bytes, mut ends) = (Reader::new(), text, 0, 0);
+        loop {
+            let (result, read, written, ended) =
+                reader.read_record(rest, &mut self.fields[bytes..], &mut self.ends[ends..]);
+            (rest, bytes, ends) = (&rest[read..], bytes + written, ends + ended);
+            match result {
+                // The next call, without input, ends the record.
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::Record if rest.trim_ascii().is_empty() => return ends,
+                ReadRecordResult::Record | ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
+                    return ends + 1;
+                }
+                ReadRecordResult::End => return ends,
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Divides polled records into batches of one partition and decodes them, partitions at the same time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use kafka::TopicRecord;
+use shared::control::RecordAddress;
+use shared::limits::{SOURCE_BATCH_BYTES, SOURCE_BATCH_RECORDS};
+use shared::stream::Stream;
+use shared::time::Micros;
+
+use super::error::SourceError;
+use crate::decode::avro::{WriterSchemas, decode_avro};
+use crate::decode::{Decoded, Options, TextFormat, decode_records};
+use crate::quarantine::RejectedLines;
+
+/// Decoded records of one partition, in their order.
+pub(super) struct RecordBatch {
+    pub partition: u32,
+    /// The offset after the last record.
+    pub next: i64,
+    pub decoded: Decoded,
+    pub rejected: RejectedLines,
+}
+
+/// How values hold events, with what is needed to read them.
+#[derive(Clone)]
+pub(super) enum ValueFormat {
+    Text(TextFormat),
+    /// Avro, with the schemas of all ids that occur.
+    Avro(Arc<WriterSchemas>),
+}
+
+/// Decodes the records that are not before the position `next` of their partition.
+pub(super) async fn decode(
+    stream: &Arc<Stream>,
+    format: &ValueFormat,
+    topic: &Arc<str>,
+    records: Vec<TopicRecord>,
+    next: &BTreeMap<u32, i64>,
+    arrived_at: Micros,
+) -> Result<Vec<RecordBatch>, SourceError> {
+    // A client that found its position truncated reads some records again.
+    let is_new = |record: &TopicRecord| next.get(&record.partition).is_some_and(|next| record.offset >= *next);
+    let decoded = divided(records.into_iter().filter(is_new)).into_iter().map(|records| {
+        let (stream, topic, format) = (Arc::clone(stream), Arc::clone(topic), format.clone());
+        async move {
+            let work = move || batch(&stream, &format, &topic, &records, arrived_at);
+            tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::Decode(error.to_string()))?
+        }
+    });
+    try_join_all(decoded).await
+}
+
+/// Batches of one partition each, in order, within the limits.
+fn divided(records: impl Iterator<Item = TopicRecord>) -> Vec<Vec<TopicRecord>> {
+    let mut full: Vec<Vec<TopicRecord>> = Vec::new();
+    let mut open: BTreeMap<u32, (Vec<TopicRecord>, usize)> = BTreeMap::new();
+    for record in records {
+        let (batch, bytes) = open.entry(record.partition).or_default();
+        if batch.len() >= SOURCE_BATCH_RECORDS || (*bytes >= SOURCE_BATCH_BYTES) {
+            full.push(std::mem::take(batch));
+            *bytes = 0;
+        }
+        *bytes += record.bytes();
+        batch.push(record);
+    }
+    full.extend(open.into_values().map(|(batch, _)| batch));
+    full
+}
+
+fn batch(
+    stream: &Arc<Stream>,
+    format: &ValueFormat,
+    topic: &str,
+    records: &[TopicRecord],
+    arrived_at: Micros,
+) -> Result<RecordBatch, SourceError> {
+    let options = Options { arrived_at: Some(arrived_at), values_max: usize::MAX, ..Options::default() };
+    let decoded = match format {
+        ValueFormat::Text(format) => decode_records(stream, *format, records, options),
+        ValueFormat::Avro(schemas) => decode_avro(stream, schemas, records, options),
+    };
+    let mut decoded = decoded.map_err(|error| SourceError::Decode(error.to_string()))?;
+    let count = decoded.rejected();
+    let lines = std::mem::take(&mut decoded.malformed);
+    let address = |line: u64| {
+        let record = &records[line as usize];
+        RecordAddress { topic: topic.to_owned(), partition: record.partition, offset: record.offset }
+    };
+    let addresses = lines.iter().map(|line| address(line.line)).collect();
+    let rejected = RejectedLines { lines, count, idempotency_key: None, records: addresses };
+    let (partition, next) = records.last().map_or((0, 0), |last| (last.partition, last.offset + 1));
+    Ok(RecordBatch { partition, next, decoded, rejected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_records_of_one_partition_in_order() {
+        let record = |partition: u32, offset: i64, bytes: usize| TopicRecord {
+            partition,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: Some(vec![b' '; bytes].into()),
+            headers: Vec::new(),
+        };
+        let records =
+            [record(0, 1, 1), record(1, 5, SOURCE_BATCH_BYTES), record(0, 4, 1), record(1, 6, 1), record(1, 9, 1)];
+        let batches = divided(records.into_iter());
+        let offsets = |batch: &Vec<TopicRecord>| batch.iter().map(|r| (r.partition, r.offset)).collect::<Vec<_>>();
+        let divided: Vec<_> = batches.iter().map(offsets).collect();
+        assert_eq!(divided, [vec![(1, 5)], vec![(0, 1), (0, 4)], vec![(1, 6), (1, 9)]]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Lists the reasons why the reader of a topic pauses, in the words that an operator reads.
+
+use kafka::{RegistryError, TopicError};
+use shared::limits::PARTITIONS_MAX;
+
+use crate::partition::SubmitError;
+
+/// Why a topic is not read at present. Nothing is lost: reading continues at the durable position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error("cannot write to the log: {0}")]
+    Submit(#[from] SubmitError),
+    #[error("the definitions name the connection \"{0}\", which the settings do not have; add it and start again")]
+    NoConnection(String),
+    #[error("the connection \"{0}\" has no schema_registry, which format = 'avro' needs; add it and start again")]
+    NoRegistry(String),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(
+        "the topic \"{0}\" was deleted and created again, so the position of the stream is not one in it; declare a stream of \
+         another name to read it"
+    )]
+    Recreated(String),
+    #[error(
+        "partition {partition} of the topic ends at {end}, before the position {position} of the stream: the brokers have lost \
+         records that were read; will retry until they are back"
+    )]
+    BehindPosition { partition: u32, position: i64, end: i64 },
+    #[error("the topic has {0} partitions, a stream has at most {PARTITIONS_MAX}")]
+    TooManyPartitions(u32),
+    #[error("cannot read the archive's position in the topic: {0}")]
+    Lake(String),
+    #[error("cannot make room for the new partitions of the topic: {0}")]
+    Partitions(String),
+    #[error("cannot decode records: {0}")]
+    Decode(String),
+}
+
+impl SourceError {
+    /// Whether waiting alone may help.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            SourceError::Topic(error) => error.is_transient(),
+            SourceError::Submit(_)
+            | SourceError::Registry(_)
+            | SourceError::Lake(_)
+            | SourceError::BehindPosition { .. } => true,
+            _ => false,
+        }
+    }
+}

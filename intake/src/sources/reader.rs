@@ -1,0 +1,255 @@
+//! Runs the task that reads the topic of one stream: it connects, reads from the durable positions until something fails,
+//! waits, and connects again. It never ends by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka::{TopicDescription, TopicReader, TopicRecord};
+use lake::Lake;
+use shared::clock::{Clock, monotonic_now};
+use shared::control::SourceState;
+use shared::ids::Partition;
+use shared::limits::{
+    PARTITIONS_MAX, SOURCE_COMMIT_EVERY_MS, SOURCE_RETRY_FIRST_MS, SOURCE_RETRY_MAX_MS, SOURCE_TOPIC_CHECK_MS,
+};
+use shared::stream::KafkaTopic;
+use tokio::sync::watch;
+
+use super::batches::{self, RecordBatch};
+use super::error::SourceError;
+use super::flight::{Flight, InFlight};
+use super::opener::TopicOpener;
+use super::schemas::ValueSchemas;
+use super::status::ReaderStatus;
+use crate::fail_points::SourcePoint;
+use crate::log::SourcePosition;
+use crate::partition::{SourceStep, SubmitError};
+use crate::streams::StreamLog;
+use crate::submit::RecordSubmitter;
+
+/// Wait for the next records, beside the work on those before them.
+const POLL_WAIT: Duration = Duration::from_millis(500);
+/// Pauses of a reader whose records have no room in the log.
+const ROOM_PAUSE_FIRST: Duration = Duration::from_millis(5);
+const ROOM_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Longest wait for a request that is not needed: the report to the group, and the end of the connections.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+
+/// The reader of one stream.
+pub(super) struct StreamReader {
+    pub topic: KafkaTopic,
+    pub log: Arc<StreamLog>,
+    pub submitter: Arc<RecordSubmitter>,
+    pub lake: Lake,
+    pub opener: Arc<dyn TopicOpener>,
+    pub clock: Arc<dyn Clock>,
+    pub status: Arc<ReaderStatus>,
+    pub stopped: watch::Receiver<bool>,
+    /// Set when the topic has more partitions than the stream.
+    pub grow: Arc<watch::Sender<bool>>,
+}
+
+/// The state of reading from the durable positions on.
+struct Session<'a> {
+    reader: &'a dyn TopicReader,
+    /// The positions after what was submitted, by partition.
+    next: BTreeMap<u32, i64>,
+    /// Any of the positions: what all have in common.
+    sample: Option<SourcePosition>,
+    flight: Flight,
+    values: ValueSchemas,
+    topic: Arc<str>,
+    checked_at: Instant,
+    reported_at: Instant,
+    /// The positions that the group has.
+    reported: Vec<(u32, i64)>,
+}
+
+impl StreamReader {
+    /// Reads until stopped.
+    pub async fn run(self) {
+        let first = Duration::from_millis(SOURCE_RETRY_FIRST_MS);
+        let mut pause = first;
+        while !self.is_stopped() {
+            let before = self.status.positions();
+            let Err(error) = self.connect_and_read().await else { return };
+            // Something was read, so this is a new failure.
+            if self.status.positions() != before {
+                pause = first;
+            }
+            tracing::warn!(stream = %self.log.stream().name, topic = %self.topic.topic, %error, "reading the topic failed; will retry");
+            self.status.set(SourceState::Failing, Some(error.to_string()));
+            // What an operator has to change is not changed within milliseconds.
+            let wait =
+                if error.is_transient() { pause } else { Duration::from_millis(SOURCE_RETRY_MAX_MS).min(pause * 4) };
+            self.sleep(wait).await;
+            pause = (pause * 2).min(Duration::from_millis(SOURCE_RETRY_MAX_MS));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
+    /// Waits, unless the readers are stopped.
+    async fn sleep(&self, wait: Duration) {
+        let mut stopped = self.stopped.clone();
+        let _ = tokio::time::timeout(wait, stopped.wait_for(|stopped| *stopped)).await;
+    }
+
+    async fn connect_and_read(&self) -> Result<(), SourceError> {
+        let mut stopped = self.stopped.clone();
+        let stopping = async {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let connect = self.opener.open(&self.log.stream().name, &self.topic);
+        let reader = tokio::select! {
+            reader = connect => reader?,
+            () = stopping => return Ok(()),
+        };
+        let ended = self.read(reader.as_ref()).await;
+        let _ = tokio::time::timeout(FAREWELL_WAIT, reader.close()).await;
+        ended
+    }
+
+    /// Reads from the durable positions on, until stopped.
+    async fn read(&self, reader: &dyn TopicReader) -> Result<(), SourceError> {
+        let description = reader.describe().await?;
+        self.notice_growth(&description)?;
+        let positions = self.positions(reader, &description).await?;
+        let starts: Vec<(u32, i64)> = (0..).zip(positions.iter().map(|position| position.next)).collect();
+        reader.assign(&starts).await?;
+        let now = monotonic_now();
+        let mut session = Session {
+            reader,
+            next: starts.into_iter().collect(),
+            sample: positions.into_iter().next(),
+            flight: Flight::new(Arc::clone(&self.submitter)),
+            values: ValueSchemas::new(self.opener.as_ref(), &self.topic)?,
+            topic: Arc::from(self.topic.topic.as_str()),
+            checked_at: now,
+            reported_at: now,
+            reported: Vec::new(),
+        };
+        self.status.set(SourceState::Reading, None);
+        let ended = self.follow(&mut session).await;
+        // Positions are read again only when nothing that moves them is under way.
+        let settled = session.flight.settle().await;
+        if ended.is_ok() {
+            let _ = tokio::time::timeout(FAREWELL_WAIT, self.report(&mut session)).await;
+        }
+        ended.and(settled)
+    }
+
+    async fn follow(&self, session: &mut Session<'_>) -> Result<(), SourceError> {
+        let mut records: Vec<TopicRecord> = Vec::new();
+        while !self.is_stopped() {
+            let reader = session.reader;
+            let (polled, accepted) =
+                tokio::join!(reader.poll(POLL_WAIT), self.accept(session, std::mem::take(&mut records)));
+            accepted?;
+            records = polled?;
+            self.status.observe(&reader.progress().await, records.is_empty());
+            self.maintain(session).await?;
+        }
+        // Polled, but not submitted: they are read again.
+        Ok(())
+    }
+
+    /// Decodes records, submits them, in their order within each partition, and waits until they are durable.
+    async fn accept(&self, session: &mut Session<'_>, records: Vec<TopicRecord>) -> Result<(), SourceError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        session.values.prepare(&records).await?;
+        let (stream, format) = (self.log.stream(), session.values.format());
+        let now = self.clock.now();
+        let batches = batches::decode(stream, &format, &session.topic, records, &session.next, now).await?;
+        for batch in batches {
+            self.submit(session, batch).await?;
+        }
+        session.flight.settle().await
+    }
+
+    async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
+        let RecordBatch { partition, next, decoded, rejected } = batch;
+        let (Some(from), Some(sample)) = (session.next.get(&partition).copied(), &session.sample) else {
+            return Ok(());
+        };
+        let to = SourcePosition { next, ..sample.clone() };
+        let mut pause = ROOM_PAUSE_FIRST;
+        loop {
+            SourcePoint::Submit.reach();
+            let step = SourceStep { from: Some(from), to: to.clone() };
+            match self.submitter.try_submit_records(Partition(partition), &decoded, step) {
+                Ok(receipt) => {
+                    let unknown_fields = decoded.unknown_fields;
+                    session.flight.push(InFlight { receipt, rejected, unknown_fields });
+                    session.next.insert(partition, next);
+                    self.status.set(SourceState::Reading, None);
+                    return Ok(());
+                }
+                // I9: the topic keeps what has no room here; nothing more is fetched meanwhile.
+                Err(full @ (SubmitError::Busy | SubmitError::Behind(_) | SubmitError::LiveState(_))) => {
+                    self.status.set(SourceState::Paused, Some(full.to_string()));
+                    if self.is_stopped() {
+                        return Err(full.into());
+                    }
+                    self.sleep(pause).await;
+                    pause = (pause * 2).min(ROOM_PAUSE_MAX);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Looks for new partitions, and reports positions to the group, each from time to time.
+    async fn maintain(&self, session: &mut Session<'_>) -> Result<(), SourceError> {
+        if session.checked_at.elapsed() > Duration::from_millis(SOURCE_TOPIC_CHECK_MS) {
+            session.checked_at = monotonic_now();
+            let description = session.reader.describe().await?;
+            self.check_topic(session.sample.iter(), &description)?;
+            self.notice_growth(&description)?;
+        }
+        if session.reported_at.elapsed() > Duration::from_millis(SOURCE_COMMIT_EVERY_MS) {
+            session.reported_at = monotonic_now();
+            self.report(session).await;
+        }
+        Ok(())
+    }
+
+    /// Reports durable positions to the group, for tools that watch its lag. They are never read back.
+    async fn report(&self, session: &mut Session<'_>) {
+        let positions = self.status.positions();
+        if positions == session.reported {
+            return;
+        }
+        SourcePoint::Report.reach();
+        match session.reader.commit(&self.topic.group, &positions).await {
+            Ok(()) => session.reported = positions,
+            Err(error) => {
+                let stream = &self.log.stream().name;
+                tracing::warn!(%stream, group = %self.topic.group, %error, "cannot report positions to the group; will retry");
+            }
+        }
+    }
+
+    /// Makes room for new partitions of the topic, and asks for the start that opens them.
+    fn notice_growth(&self, description: &TopicDescription) -> Result<(), SourceError> {
+        let stream = self.log.stream();
+        if description.partitions <= stream.partitions {
+            return Ok(());
+        }
+        if description.partitions > PARTITIONS_MAX {
+            return Err(SourceError::TooManyPartitions(description.partitions));
+        }
+        if !*self.grow.borrow() {
+            let failed = |error: std::io::Error| SourceError::Partitions(error.to_string());
+            self.log.make_folders(description.partitions).map_err(failed)?;
+            tracing::info!(stream = %stream.name, partitions = description.partitions, "the topic has new partitions");
+            self.grow.send_replace(true);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Shows how far the reader of a topic is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kafka::PartitionProgress;
+use parking_lot::Mutex;
+use shared::control::{SourcePartitionStatus, SourceState, SourceStatus};
+use shared::ids::{Partition, StreamName};
+use shared::stream::KafkaTopic;
+
+use crate::streams::StreamLog;
+
+/// The states of all readers.
+#[derive(Clone, Default)]
+pub struct SourceStatuses(Arc<BTreeMap<StreamName, Arc<ReaderStatus>>>);
+
+impl SourceStatuses {
+    pub(super) fn new(statuses: BTreeMap<StreamName, Arc<ReaderStatus>>) -> SourceStatuses {
+        SourceStatuses(Arc::new(statuses))
+    }
+
+    /// The state of the reader of `stream`, if it reads a topic.
+    pub fn status(&self, stream: &StreamName) -> Option<SourceStatus> {
+        self.0.get(stream).map(|status| status.show())
+    }
+}
+
+/// The state of one reader.
+pub(super) struct ReaderStatus {
+    topic: KafkaTopic,
+    log: Arc<StreamLog>,
+    live: Mutex<LiveStatus>,
+    missed: AtomicU64,
+}
+
+struct LiveStatus {
+    state: SourceState,
+    error: Option<String>,
+    /// By partition: the end of the topic's, and the position of the client while nothing is in flight, which is ahead of the
+    /// durable one by a hole.
+    ends: BTreeMap<u32, (Option<i64>, Option<i64>)>,
+}
+
+impl ReaderStatus {
+    pub fn new(topic: KafkaTopic, log: Arc<StreamLog>) -> ReaderStatus {
+        let live = LiveStatus { state: SourceState::Connecting, error: None, ends: BTreeMap::new() };
+        ReaderStatus { topic, log, live: Mutex::new(live), missed: AtomicU64::new(0) }
+    }
+
+    /// Notes the state, and the reason for it.
+    pub fn set(&self, state: SourceState, error: Option<String>) {
+        let mut live = self.live.lock();
+        (live.state, live.error) = (state, error);
+    }
+
+    /// Notes offsets that the brokers deleted before they were read.
+    pub fn count_missed(&self, offsets: u64) {
+        self.missed.fetch_add(offsets, Ordering::Relaxed);
+    }
+
+    /// Notes how far the client is. `is_idle`: everything it has handed out is durable.
+    pub fn observe(&self, progress: &[PartitionProgress], is_idle: bool) {
+        let mut live = self.live.lock();
+        for PartitionProgress { partition, position, end } in progress {
+            let before = live.ends.get(partition).copied().unwrap_or_default();
+            let position = if is_idle { Some(*position) } else { before.1 };
+            live.ends.insert(*partition, (end.or(before.0), position));
+        }
+    }
+
+    /// The next offset to read of each partition that has one: behind the holes after the durable position.
+    pub fn positions(&self) -> Vec<(u32, i64)> {
+        let of = |status: &SourcePartitionStatus| Some((status.partition.0, status.position?));
+        self.partitions().iter().filter_map(of).collect()
+    }
+
+    fn partitions(&self) -> Vec<SourcePartitionStatus> {
+        let ends = self.live.lock().ends.clone();
+        let partition = |partition: u32| {
+            let (end, read) = ends.get(&partition).copied().unwrap_or_default();
+            let durable = self.log.partition(Partition(partition)).and_then(|log| log.source());
+            let position = durable.map(|durable| durable.next.max(read.unwrap_or(durable.next)));
+            let lag = position.zip(end).map(|(position, end)| (end - position).max(0) as u64);
+            SourcePartitionStatus { partition: Partition(partition), position, end, lag }
+        };
+        (0..self.log.stream().partitions).map(partition).collect()
+    }
+
+    fn show(&self) -> SourceStatus {
+        let partitions = self.partitions();
+        let (state, error) = {
+            let live = self.live.lock();
+            (live.state, live.error.clone())
+        };
+        SourceStatus {
+            kind: "kafka".to_owned(),
+            connection: self.topic.connection.to_string(),
+            topic: self.topic.topic.clone(),
+            group: self.topic.group.clone(),
+            state,
+            error,
+            lag: partitions.iter().map(|partition| partition.lag).sum(),
+            missed: self.missed.load(Ordering::Relaxed),
+            partitions,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Reads the options of a stream that say where its events come from, and refuses those that belong to another source.
+
+use super::cursor::Identifier;
+use super::error::SqlError;
+use super::options::SqlOption;
+use super::source::Source;
+use super::suggest::did_you_mean;
+use crate::ids::Name;
+use crate::stream::event_source::is_topic_name;
+use crate::stream::{EventSource, KafkaTopic, RecordFormat, TopicStart};
+
+/// Options that only a stream that reads a topic has.
+const OF_TOPIC: [&str; 5] = ["connection", "topic", "format", "start", "group"];
+/// Longest name of a consumer group, in bytes: the protocol's limit of a short text is far above.
+const GROUP_BYTES_MAX: usize = 255;
+
+/// The source of the stream `name`.
+pub(super) fn event_source(source: &Source, name: &Identifier, options: &[SqlOption]) -> Result<EventSource, SqlError> {
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    let Some(kind) = option("source").filter(|kind| kind.value != "http") else {
+        return match OF_TOPIC.iter().find_map(|name| option(name)) {
+            Some(stray) => {
+                let message = format!("`{}` is an option of streams that read a topic", stray.name);
+                Err(stray.error(source, message).help(format!("add source = 'kafka', or remove `{}`", stray.name)))
+            }
+            None => Ok(EventSource::Http),
+        };
+    };
+    match kind.value.as_str() {
+        "kafka" => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
+        later @ ("postgres outbox" | "debezium") => {
+            let error = kind.error(source, format!("the source '{later}' is not supported yet"));
+            Err(error.help("use 'http' or 'kafka'"))
+        }
+        other => {
+            let help =
+                did_you_mean(other, ["http", "kafka"]).unwrap_or("the sources are 'http' and 'kafka'".to_owned());
+            Err(kind.error(source, format!("unknown source '{other}'")).help(help))
+        }
+    }
+}
+
+fn kafka_topic<'o>(
+    source: &Source,
+    kind: &SqlOption,
+    name: &Identifier,
+    option: &dyn Fn(&str) -> Option<&'o SqlOption>,
+) -> Result<KafkaTopic, SqlError> {
+    let required = |name: &str, help: &str| {
+        option(name).ok_or_else(|| kind.error(source, format!("a stream that reads Kafka needs `{name}`")).help(help))
+    };
+    for (other, reason) in [
+        ("partitions", "the partitions of the stream are those of the topic; remove `partitions`"),
+        (
+            "entity",
+            "`entity` is not supported for streams that read a topic: its partitions need not follow the entity",
+        ),
+    ] {
+        if let Some(option) = option(other) {
+            return Err(option.error(source, reason));
+        }
+    }
+    let connection = required("connection", "name a [connections.NAME] of trueup.toml with kind = \"kafka\"")?;
+    let topic = required("topic", "add topic = '..'")?;
+    if !is_topic_name(&topic.value) {
+        let message =
+            format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
+        return Err(topic.error(source, message));
+    }
+    let format = match option("format") {
+        None => RecordFormat::Json,
+        Some(option) => RecordFormat::named(&option.value).ok_or_else(|| unknown_format(source, option))?,
+    };
+    let start = match option("start") {
+        None => TopicStart::Earliest,
+        Some(option) => TopicStart::parse(&option.value).ok_or_else(|| {
+            let error = option.error(source, format!("cannot start at '{}'", option.value));
+            error.help(
+                "write 'earliest', 'latest', a time such as '2026-11-01T00:00:00Z', or offsets such as '0:42,1:7'",
+            )
+        })?,
+    };
+    let group = match option("group") {
+        None => format!("trueup-{}", name.name),
+        Some(option) if (1..=GROUP_BYTES_MAX).contains(&option.value.len()) => option.value.clone(),
+        Some(option) => {
+            return Err(option.error(source, format!("the name of a group has 1 to {GROUP_BYTES_MAX} bytes")));
+        }
+    };
+    Ok(KafkaTopic {
+        connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
+        topic: topic.value.clone(),
+        format,
+        start,
+        group,
+    })
+}
+
+fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
+    let value = option.value.as_str();
+    if matches!(value, "protobuf" | "debezium-json" | "debezium-avro") {
+        return option.error(source, format!("the format '{value}' is not supported yet"));
+    }
+    let help = did_you_mean(value, RecordFormat::NAMES)
+        .unwrap_or_else(|| format!("the formats are {}", RecordFormat::NAMES.join(", ")));
+    option.error(source, format!("unknown format '{value}'")).help(help)
+}

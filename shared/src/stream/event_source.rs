@@ -1,0 +1,196 @@
+//! Describes where the events of a stream come from: clients that send them over HTTP, or a topic that Trueup reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Name;
+use crate::time::Micros;
+use crate::types::DataType;
+
+/// Where the events of a stream come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EventSource {
+    /// Clients send them.
+    #[default]
+    Http,
+    /// Each record of a topic is an event.
+    Kafka(KafkaTopic),
+}
+
+/// A topic of Kafka whose partition k becomes the partition k of the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaTopic {
+    /// The connection of the settings.
+    pub connection: Name,
+    pub topic: String,
+    pub format: RecordFormat,
+    pub start: TopicStart,
+    /// The consumer group under which positions are reported to the broker. They are never read back.
+    pub group: String,
+}
+
+/// How the value of a record holds an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordFormat {
+    /// One JSON object.
+    Json,
+    /// One line of CSV without a header: the columns in the order of their declaration.
+    Csv,
+    /// Avro behind the id of its schema in a schema registry (the wire format of Confluent).
+    Avro,
+}
+
+impl RecordFormat {
+    /// The values of the option `format`.
+    pub const NAMES: [&str; 3] = ["json", "csv", "avro"];
+
+    /// The format with this name.
+    pub fn named(name: &str) -> Option<RecordFormat> {
+        match name {
+            "json" => Some(RecordFormat::Json),
+            "csv" => Some(RecordFormat::Csv),
+            "avro" => Some(RecordFormat::Avro),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for RecordFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RecordFormat::Json => "json",
+            RecordFormat::Csv => "csv",
+            RecordFormat::Avro => "avro",
+        })
+    }
+}
+
+/// Where reading starts, if the stream has no position yet. Partitions that the topic gains later start at their beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopicStart {
+    /// The oldest record that the broker still has.
+    Earliest,
+    /// The first record written after reading has started.
+    Latest,
+    /// The first record whose timestamp is not before this one.
+    Timestamp(Micros),
+    /// By partition; those that are not listed start at their beginning.
+    Offsets(BTreeMap<u32, i64>),
+}
+
+impl TopicStart {
+    /// Reads the value of the option `start`; `None` if it is none of the forms.
+    pub fn parse(text: &str) -> Option<TopicStart> {
+        match text {
+            "earliest" => return Some(TopicStart::Earliest),
+            "latest" => return Some(TopicStart::Latest),
+            _ => {}
+        }
+        if let Some(time) = Micros::parse(text) {
+            return Some(TopicStart::Timestamp(time));
+        }
+        let mut offsets = BTreeMap::new();
+        for pair in text.split(',') {
+            let (partition, offset) = pair.split_once(':')?;
+            let (partition, offset) = (partition.trim().parse::<u32>().ok()?, offset.trim().parse::<i64>().ok()?);
+            if offset < 0 || offsets.insert(partition, offset).is_some() {
+                return None;
+            }
+        }
+        Some(TopicStart::Offsets(offsets))
+    }
+}
+
+/// A part of a record beside its value, which a column can hold: `METADATA FROM 'key'`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordPart {
+    /// When the record was written, by its producer's clock or the broker's.
+    Timestamp,
+    /// The key, as text.
+    Key,
+    Partition,
+    Offset,
+    /// The headers as a JSON object. The last of equal names counts; values that are not UTF-8 are `base64:` and their bytes.
+    Headers,
+}
+
+impl RecordPart {
+    /// The names of all parts.
+    pub const NAMES: [&str; 5] = ["timestamp", "key", "partition", "offset", "headers"];
+
+    /// The part with this name.
+    pub fn named(name: &str) -> Option<RecordPart> {
+        match name {
+            "timestamp" => Some(RecordPart::Timestamp),
+            "key" => Some(RecordPart::Key),
+            "partition" => Some(RecordPart::Partition),
+            "offset" => Some(RecordPart::Offset),
+            "headers" => Some(RecordPart::Headers),
+            _ => None,
+        }
+    }
+
+    /// The types that a column of this part may have, in words; `None` if it may have `data_type`.
+    pub fn refuses(self, data_type: DataType) -> Option<&'static str> {
+        let (fits, expected) = match self {
+            RecordPart::Timestamp => (data_type == DataType::Timestamp, "TIMESTAMP"),
+            RecordPart::Key => {
+                (matches!(data_type, DataType::String | DataType::Int | DataType::BigInt), "STRING, INT or BIGINT")
+            }
+            RecordPart::Partition => (matches!(data_type, DataType::Int | DataType::BigInt), "INT or BIGINT"),
+            RecordPart::Offset => (data_type == DataType::BigInt, "BIGINT"),
+            RecordPart::Headers => (data_type == DataType::String, "STRING"),
+        };
+        (!fits).then_some(expected)
+    }
+}
+
+impl fmt::Display for RecordPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RecordPart::Timestamp => "timestamp",
+            RecordPart::Key => "key",
+            RecordPart::Partition => "partition",
+            RecordPart::Offset => "offset",
+            RecordPart::Headers => "headers",
+        })
+    }
+}
+
+/// Whether Kafka allows this name of a topic.
+pub fn is_topic_name(name: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_legal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_words_times_or_offsets() {
+        assert_eq!(TopicStart::parse("latest"), Some(TopicStart::Latest));
+        assert_eq!(TopicStart::parse("1970-01-01T00:00:01Z"), Some(TopicStart::Timestamp(Micros(1_000_000))));
+        assert_eq!(TopicStart::parse("0:42, 3:7"), Some(TopicStart::Offsets(BTreeMap::from([(0, 42), (3, 7)]))));
+        for bad in ["", "newest", "0:42,0:43", "0:-1", "a:1", "1"] {
+            assert_eq!(TopicStart::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_lead_to_their_values_and_back() {
+        assert!(RecordPart::NAMES.iter().all(|name| RecordPart::named(name).is_some_and(|p| p.to_string() == *name)));
+        assert!(RecordFormat::NAMES.iter().all(|n| RecordFormat::named(n).is_some_and(|f| f.to_string() == *n)));
+    }
+
+    #[test]
+    fn topic_names_are_those_of_kafka() {
+        assert!(is_topic_name("orders.v1_x-2"));
+        for bad in ["", ".", "..", "a b", "ü", &"x".repeat(250)] {
+            assert!(!is_topic_name(bad), "{bad}");
+        }
+    }
+}

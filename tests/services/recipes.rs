@@ -1,0 +1,57 @@
+//! Runs the recipes of `docs/kafka.md` as written, with the address of the broker and the name of the topic of this test.
+
+use std::process::Command;
+
+use serde_json::json;
+use world::{World, program, root};
+
+use crate::broker::shared;
+use crate::topic::{Topic, read_all};
+
+/// The first block of a language on the page.
+fn block(page: &str, language: &str) -> String {
+    let start = page.find(&format!("```{language}\n")).expect("a block") + language.len() + 4;
+    page[start..].split("```").next().expect("its text").to_owned()
+}
+
+#[test]
+fn the_recipes_of_the_page_work() {
+    let Some(broker) = shared() else { return };
+    let page = std::fs::read_to_string(root().join("docs/kafka.md")).expect("the page");
+    let topic = Topic::create(broker, 2);
+    let settings = block(&page, "toml").replace("127.0.0.1:9092", &broker.address());
+    let definitions = block(&page, "sql").replace("topic = 'orders'", &format!("topic = '{}'", topic.name));
+    let mut world = World::stopped(&definitions);
+    world.set_settings(&settings);
+    world.start();
+    let order = |country: &str, amount: &str| format!("{{\"country\":\"{country}\",\"amount\":\"{amount}\"}}");
+    topic.write([("AT", "10.50"), ("AT", "2.00"), ("DE", "1.00")].map(|(c, a)| topic.record(0, order(c, a)).key("c1")));
+    read_all(&world, "orders");
+    world.wait_for("the rows", |world| world.rows("revenue", "")["rows"].as_array().map(Vec::len) == Some(2));
+    std::fs::copy(world.definitions(), world.data.path().join("orders.sql")).expect("copied");
+    let program = program::path();
+    let path =
+        format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &block(&page, "sh")])
+        .env("PATH", path)
+        .env("TRUEUP_URL", world.url())
+        .current_dir(world.data.path())
+        .output()
+        .expect("bash runs");
+    let text = program::text(&output);
+    assert!(
+        output.status.success() && text.contains("\"country\":\"AT\",\"orders\":2,\"revenue\":\"12.50\""),
+        "{text}"
+    );
+    let wrong =
+        "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main2', topic = 't')";
+    std::fs::write(world.data.path().join("wrong.sql"), wrong).expect("written");
+    let output = world.trueup().args(["check", "wrong.sql", "--config", "trueup.toml"]).output().expect("trueup runs");
+    let text = program::text(&output);
+    assert!(
+        output.status.code() == Some(2) && text.contains("the settings have no connection \"main2\" (did you mean"),
+        "{text}"
+    );
+    assert_eq!(world.rows("revenue", "")["complete"], json!(true));
+}

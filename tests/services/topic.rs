@@ -1,0 +1,162 @@
+//! Writes topics, and runs servers whose streams read them.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use krafka::admin::{
+    CreatePartitionsOptions, CreateTopicsOptions, DeleteRecordsOptions, DeleteTopicsOptions, NewTopic,
+};
+use krafka::consumer::TopicPartition;
+use krafka::producer::{Producer, TransactionalProducer};
+use krafka::{Kafka, Record};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use world::World;
+
+use crate::broker::Broker;
+
+static TOPICS: AtomicU32 = AtomicU32::new(0);
+
+/// A topic of its own, and a client that writes it.
+pub struct Topic {
+    pub name: String,
+    address: String,
+    runtime: Runtime,
+    kafka: Kafka,
+    producer: Producer,
+}
+
+impl Topic {
+    /// Creates a topic. A broker that has just started may need a moment.
+    pub fn create(broker: &Broker, partitions: i32) -> Topic {
+        Topic::create_with(broker, partitions, &[])
+    }
+
+    pub fn create_with(broker: &Broker, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let name = format!("topic.{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
+        let address = broker.address();
+        let (kafka, producer) = runtime.block_on(async {
+            let kafka = Kafka::builder(address.as_str()).connect().await.expect("the broker answers");
+            let mut topic = NewTopic::new(name.as_str(), partitions, 1).expect("a topic");
+            for (key, value) in configuration {
+                topic = topic.with_config(*key, *value);
+            }
+            let created =
+                kafka.admin().create_topics([topic], CreateTopicsOptions::default()).await.expect("an answer");
+            created.into_values().for_each(|result| result.expect("created"));
+            let producer = kafka.producer().linger(Duration::from_millis(1)).build().await.expect("a producer");
+            (kafka, producer)
+        });
+        Topic { name, address, runtime, kafka, producer }
+    }
+
+    /// The options of a stream that reads it through the connection `main`.
+    pub fn options(&self) -> String {
+        format!("source = 'kafka', connection = 'main', topic = '{}'", self.name)
+    }
+
+    /// A record of this topic.
+    pub fn record(&self, partition: i32, value: impl Into<Vec<u8>>) -> Record {
+        Record::new(self.name.as_str(), value.into()).partition(partition)
+    }
+
+    /// Writes records and waits until all are acknowledged.
+    pub fn write(&self, records: impl IntoIterator<Item = Record>) {
+        self.runtime.block_on(async {
+            let mut handles = Vec::new();
+            for record in records {
+                handles.push(self.producer.enqueue(record).await.expect("queued"));
+            }
+            for handle in handles {
+                let _ = handle.await.expect("acknowledged");
+            }
+        });
+    }
+
+    /// Writes records in one transaction, which is committed or aborted.
+    pub fn transact(&self, id: &str, records: impl IntoIterator<Item = Record>, commit: bool) {
+        self.runtime.block_on(async {
+            let producer: TransactionalProducer = self
+                .kafka
+                .producer()
+                .transaction_timeout(Duration::from_secs(60))
+                .delivery_timeout(Duration::from_secs(45))
+                .build_transactional(id)
+                .await
+                .expect("a producer");
+            producer.begin().expect("begins");
+            for record in records {
+                let _ = producer.send(record).await.expect("sent");
+            }
+            match commit {
+                true => producer.commit().await.expect("commits"),
+                false => producer.abort().await.expect("aborts"),
+            }
+            producer.close().await.expect("closes");
+        });
+    }
+
+    pub fn grow(&self, partitions: i32) {
+        self.runtime.block_on(async {
+            let totals = [(self.name.as_str(), partitions)];
+            let grown = self.kafka.admin().create_partitions(totals, CreatePartitionsOptions::default()).await;
+            grown.expect("an answer").into_values().for_each(|result| result.expect("grown"));
+            // The producer learns about them when it writes to one.
+            while self.producer.partitions_for(&self.name).await.is_ok_and(|known| known.len() < partitions as usize) {
+                self.kafka.rebootstrap().await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+
+    /// Deletes the records of a partition before `offset`.
+    pub fn delete_before(&self, partition: i32, offset: i64) {
+        let before = [(TopicPartition::new(self.name.as_str(), partition), offset)];
+        let deleted = self.runtime.block_on(self.kafka.admin().delete_records(before, DeleteRecordsOptions::default()));
+        deleted.expect("an answer").into_values().for_each(|result| {
+            result.expect("deleted");
+        });
+    }
+
+    pub fn delete(&self) {
+        let deleted =
+            self.runtime.block_on(self.kafka.admin().delete_topics([&self.name], DeleteTopicsOptions::default()));
+        deleted.expect("an answer").into_values().for_each(|result| result.expect("deleted"));
+    }
+
+    /// The offsets that a group has reported, by partition.
+    pub fn committed(&self, group: &str) -> Vec<(i32, Option<i64>)> {
+        let listed = self.runtime.block_on(self.kafka.admin().list_consumer_group_offsets(group, Default::default()));
+        let offsets = listed.expect("an answer").into_iter().filter(|(partition, _)| partition.topic == self.name);
+        let mut offsets: Vec<_> = offsets.map(|(p, o)| (p.partition, o.expect("an offset").offset)).collect();
+        offsets.sort_unstable();
+        offsets
+    }
+
+    /// The settings file of a server that reads the topic.
+    pub fn settings(&self) -> String {
+        format!("[connections.main]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", self.address)
+    }
+
+    /// A server for `definitions`, with the connection `main`.
+    pub fn world(&self, definitions: &str) -> World {
+        let mut world = World::stopped(definitions);
+        world.set_settings(&self.settings());
+        world.start();
+        world
+    }
+}
+
+/// The state of the source of a stream.
+pub fn source(world: &World, stream: &str) -> Value {
+    world.get(&format!("/v1/streams/{stream}")).json()["source"].clone()
+}
+
+/// Waits until everything in the topic is read.
+pub fn read_all(world: &World, stream: &str) {
+    world.wait_for("the end of the topic", |world| {
+        world.try_get(&format!("/v1/streams/{stream}")).is_some_and(|answer| answer.json()["source"]["lag"] == 0)
+    });
+}
