@@ -66,7 +66,7 @@ fn wrong_statements_are_explained() {
 #[test]
 fn wrong_streams_are_explained() {
     let types = "the types are BOOLEAN, BOOL, INT, INTEGER, BIGINT, DOUBLE, DECIMAL, NUMERIC, STRING, TEXT, VARCHAR, DATE, TIMESTAMP";
-    let options = "the options are event_time, entity, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, unknown_fields, partitions, retention";
+    let options = "the options are event_time, entity, watermark_delay, allowed_lateness, max_ahead, max_age, idle_timeout, source, connection, topic, format, start, group, unknown_fields, partitions, retention";
     let table = [
         ("CREATE STREAM s (a ^BIGNIT)", "unknown type `BIGNIT`", "did you mean `BIGINT`?"),
         ("CREATE STREAM s (a ^GEOMETRY)", "unknown type `GEOMETRY`", types),
@@ -82,7 +82,7 @@ fn wrong_streams_are_explained() {
         ("CREATE STREAM s (a INT ^DEFAULT 1)", "DEFAULT is not supported", ""),
         (
             "CREATE STREAM s (a INT ^PRIMAY KEY)",
-            "expected `,`, `)`, PRIMARY KEY, FROM or FORMAT, found `PRIMAY`",
+            "expected `,`, `)`, PRIMARY KEY, FROM, METADATA FROM or FORMAT, found `PRIMAY`",
             "did you mean `PRIMARY`?",
         ),
         (
