@@ -89,11 +89,15 @@ impl EntityTable {
     }
 }
 
-/// Returns the entities and sequences of stored events, from their two columns.
+/// Returns the entities and sequences of stored events, from their two columns. Blank rows, of erased entities, have none.
 pub(crate) fn stored_sequences(entities: &ArrayRef, sequences: &ArrayRef) -> impl Iterator<Item = (u128, u64)> {
     let sequences = sequences.as_primitive::<Int64Type>().clone();
     let number = move |row: usize| if sequences.is_valid(row) { sequences.value(row).max(0) as u64 } else { 0 };
-    hash_ids(entities).into_iter().enumerate().map(move |(row, entity)| (entity, number(row)))
+    hash_ids(entities)
+        .into_iter()
+        .enumerate()
+        .map(move |(row, entity)| (entity, number(row)))
+        .filter(|(_, sequence)| *sequence > 0)
 }
 
 fn words(entity: u128) -> [u64; 2] {
@@ -273,5 +277,14 @@ mod tests {
         assert_eq!(sequences.expect(1, exactly(0)), Ok(()));
         sequences.table().restore([(1, 4), (1, 3)].into_iter());
         assert_eq!(sequences.expect(1, exactly(4)), Ok(()));
+    }
+
+    #[test]
+    fn blank_rows_of_erased_entities_are_no_entity() {
+        let ids: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![Some(7), None]));
+        let sequences: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1, 0]));
+        let table = EntityTable::default();
+        table.restore(stored_sequences(&ids, &sequences));
+        assert_eq!(table.entities(), 1);
     }
 }
