@@ -370,7 +370,7 @@ impl AlertFold {
                     times(snapshots.rows.iter().map(|row| bounds(row).1.map(|end| end.0)))
                 }
                 AlertColumn::Key(KeyColumn::Dimension(index)) => take(&dimensions[index], &events, None)?,
-                // What is folded here is exact: a value is its own bounds.
+                // Folded values are exact: each is its own bounds.
                 AlertColumn::Measure(m) | AlertColumn::Lower(m) | AlertColumn::Upper(m) => {
                     canonical_column(evaluated(&self.view.measures[m].expression, aggregates)?)
                 }

@@ -59,7 +59,7 @@ pub fn is_simple(aggregate: &Aggregate) -> Result<(), &'static str> {
     }
 }
 
-/// Returns the value in `row`; of a text only that there is one.
+/// Returns the value in `row`; `None`: NULL. A text stands for 0.
 pub fn number(column: &ArrayRef, row: usize) -> Option<Number> {
     if column.is_null(row) {
         return None;
