@@ -82,11 +82,11 @@ pub enum Command {
     Streams(Streams),
     /// List the alerts of a server: raised, confirmed, withdrawn and corrected ones
     Alerts(Alerts),
-    /// Erase an entity: all of its events, in every layer. It cannot be undone
+    /// Permanently erase an entity and all of its events, in every layer; this cannot be undone
     Erase(Erase),
     /// List the erasures of a server
     Erasures(Listing),
-    /// Make, list and end times in which notices of alerts are not sent
+    /// Create, list and end silences: times in which notices of alerts are not sent
     #[command(subcommand)]
     Silence(SilenceCommand),
     /// Compare served figures with the exact ones
@@ -94,10 +94,10 @@ pub enum Command {
     /// Start and monitor batch runs
     #[command(subcommand)]
     Batch(Batch),
-    /// Publish the state of a view that the speed layer alone computes
+    /// Publish the state of a view that only the speed layer computes
     #[command(
         after_help = "Examples:\n  trueup checkpoint orders --wait\n  trueup checkpoint orders --full --wait    replay the archive\n\n\
-        Such a view is declared with layers = 'speed'. A restart replays only the events after its last checkpoint."
+        The view must have layers = 'speed'. A restart replays only the events after the last checkpoint."
     )]
     Checkpoint(Checkpoint),
     /// Find archive files that are gone, and give up their events so that runs work again
@@ -460,7 +460,7 @@ pub struct Erase {
     pub stream: StreamName,
     /// Id of the entity
     pub id: String,
-    /// A name for the request, kept with the erasure
+    /// Reference to the request, such as a ticket number; kept with the erasure
     #[arg(long, value_name = "TEXT")]
     pub reference: Option<String>,
     #[command(flatten)]
@@ -469,13 +469,13 @@ pub struct Erase {
 
 #[derive(Debug, Subcommand)]
 pub enum SilenceCommand {
-    /// Send no notices of an alert for some time
+    /// Suppress the notices of an alert for a given time
     #[command(
         after_help = "Examples:\n  trueup silence add high_spend --for 2h --reason 'known test account' --key user_id=test-*\n  \
-        trueup silence add --all --for 30m\n\nAlerts are raised, judged and listed all the same. `*` stands for any text."
+        trueup silence add --all --for 30m\n\nAlerts are still raised, judged and listed. In a value, `*` stands for any text."
     )]
     Add(SilenceAdd),
-    /// List the silences that are not over
+    /// List the silences that have not ended
     List(Listing),
     /// End a silence
     End(SilenceEnd),
@@ -489,13 +489,13 @@ pub struct SilenceAdd {
     /// Silence all alerts
     #[arg(long, conflicts_with = "alert")]
     pub all: bool,
-    /// How long, such as 30m or 2h
+    /// Duration of the silence, such as 30m or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// Silence only records with this value; may be repeated
     #[arg(long, value_name = "COLUMN=VALUE", value_parser = column_and_value)]
     pub key: Vec<(String, String)>,
-    /// Why, for the list of silences
+    /// Reason, shown in the list of silences
     #[arg(long)]
     pub reason: Option<String>,
     #[command(flatten)]
@@ -526,9 +526,9 @@ fn alert_state(text: &str) -> Result<AlertState, String> {
     Starts a temporary server and sends the events in file order, so events that are out of order in the file arrive \
     out of order. Starts batch runs at several points: each compares the figures served live so far with the exact \
     ones and counts every difference by its cause. At the end a full recompute must change nothing.\n\n\
-    Alerts over these views are evaluated as the server does: how many were raised live, and which of them the runs \
-    confirmed, withdrew, or found to be missed. An independent fold of the accepted events says which they should be. \
-    Nothing is sent to their receivers.\n\n\
+    Evaluates the alerts over these views as the server does, and counts those that were raised live, and those that \
+    the runs confirmed, withdrew or found missed. An independent fold of the accepted events determines the expected \
+    alerts. No notices are sent.\n\n\
     Exits with 1 if a difference has no cause, if estimates miss their intervals more often than allowed, or if alerts \
     differ from the fold.",
     after_help = "Examples:\n  trueup verify examples/flights/flights.sql --stream flights --events examples/flights/flights.parquet\n  \
