@@ -5,6 +5,7 @@
 
 mod batch;
 mod key;
+mod silence;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use self::batch::{
     Backfill, Batch, BatchCancel, BatchCompact, BatchRun, BatchRuns, BatchVacuum, BatchVersions, Checkpoint,
 };
 pub use self::key::{Expiry, Key, KeyCreate, KeyFolder, KeyList, KeyRevoke};
+pub use self::silence::{SilenceAdd, SilenceCommand, SilenceEnd};
 
 /// Printed by `trueup` without a command.
 pub const FIRST_STEPS: &str = "\
@@ -463,54 +465,6 @@ pub struct Erase {
     /// Reference to the request, such as a ticket number; kept with the erasure
     #[arg(long, value_name = "TEXT")]
     pub reference: Option<String>,
-    #[command(flatten)]
-    pub server: Server,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SilenceCommand {
-    /// Suppress the notices of an alert for a given time
-    #[command(
-        after_help = "Examples:\n  trueup silence add high_spend --for 2h --reason 'known test account' --key user_id=test-*\n  \
-        trueup silence add --all --for 30m\n\nAlerts are still raised, judged and listed. In a value, `*` stands for any text."
-    )]
-    Add(SilenceAdd),
-    /// List the silences that have not ended
-    List(Listing),
-    /// End a silence
-    End(SilenceEnd),
-}
-
-#[derive(Debug, Args)]
-pub struct SilenceAdd {
-    /// Alert to silence
-    #[arg(required_unless_present = "all")]
-    pub alert: Option<AlertName>,
-    /// Silence all alerts
-    #[arg(long, conflicts_with = "alert")]
-    pub all: bool,
-    /// Duration of the silence, such as 30m or 2h
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub duration: Duration,
-    /// Silence only records with this value; may be repeated
-    #[arg(long, value_name = "COLUMN=VALUE", value_parser = column_and_value)]
-    pub key: Vec<(String, String)>,
-    /// Reason, shown in the list of silences
-    #[arg(long)]
-    pub reason: Option<String>,
-    #[command(flatten)]
-    pub server: Server,
-}
-
-fn column_and_value(text: &str) -> Result<(String, String), String> {
-    let (column, value) = text.split_once('=').ok_or_else(|| "expected COLUMN=VALUE".to_owned())?;
-    Ok((column.to_owned(), value.to_owned()))
-}
-
-#[derive(Debug, Args)]
-pub struct SilenceEnd {
-    /// Id of the silence, from `trueup silence list`
-    pub silence: String,
     #[command(flatten)]
     pub server: Server,
 }

@@ -1,8 +1,9 @@
 //! Serves the OpenAPI 3.1 document of all endpoints at `/openapi.json`, and a page to read and try them at `/docs`.
 //!
-//! [`endpoints`] lists the endpoints; a test compares the list with the routes of intake and serving.
+//! [`endpoints`] lists the endpoints and [`parameters`] their query parameters; a test compares the list with the routes of intake and serving.
 
 mod endpoints;
+mod parameters;
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -10,7 +11,8 @@ use axum::{Router, middleware};
 use serde_json::{Map, Value, json};
 use utoipa_swagger_ui::SwaggerUi;
 
-use self::endpoints::{ENDPOINTS, Endpoint, PARAMETERS, RequestBody};
+use self::endpoints::{ENDPOINTS, Endpoint, RequestBody};
+use self::parameters::PARAMETERS;
 
 /// Content policy of the page: it loads scripts, styles and data from this server only.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'";

@@ -8,7 +8,7 @@ pub struct Endpoint {
     pub id: &'static str,
     pub tag: &'static str,
     pub summary: &'static str,
-    /// Names in [`PARAMETERS`].
+    /// Names in [`super::parameters::PARAMETERS`].
     pub parameters: &'static [&'static str],
     /// Request headers: name and description.
     pub headers: &'static [(&'static str, &'static str)],
@@ -43,46 +43,6 @@ const fn json(text: &'static str, schema: &'static str) -> Response {
 const fn problem(status: u16, text: &'static str) -> Response {
     Response { status, text, types: PROBLEM, schema: "Problem" }
 }
-
-/// Query parameters: name, schema, description.
-pub const PARAMETERS: &[(&str, &str, &str)] = &[
-    ("from", r#"{"type": "string", "format": "date-time"}"#, "return rows whose window starts at or after this time"),
-    ("to", r#"{"type": "string", "format": "date-time"}"#, "return rows whose window starts before this time"),
-    ("where", r#"{"type": "string"}"#, "SQL condition over dimensions and measures"),
-    ("group_by", r#"{"type": "string"}"#, "dimensions to group by, comma-separated; empty for none; default: all"),
-    ("grain", r#"{"type": "string"}"#, "coarser windows: a multiple of the view's window, such as 1h, 1d, 1mo or all"),
-    ("measures", r#"{"type": "string"}"#, "measures to return, comma-separated; default: all"),
-    ("order_by", r#"{"type": "string"}"#, "columns to sort by, comma-separated; prefix with - for descending order"),
-    ("limit", r#"{"type": "integer", "minimum": 1}"#, "maximum number of entries"),
-    ("cursor", r#"{"type": "string"}"#, "the `next` value of the previous page"),
-    ("layer", r#"{"type": "string", "enum": ["merged", "batch", "speed"]}"#, "layer to query; default: merged"),
-    (
-        "shape",
-        r#"{"type": "string", "enum": ["document", "rows"]}"#,
-        "`document`: rows with their provenance; `rows`: the bare array",
-    ),
-    ("as_of", r#"{"type": "string"}"#, "query a past state: a time or the number of a batch version"),
-    ("version", r#"{"type": "integer"}"#, "number of a batch version"),
-    ("every", r#"{"type": "string"}"#, "interval between updates: 100ms to 60m; default: 1s"),
-    ("measure", r#"{"type": "string"}"#, "return only this measure"),
-    ("view", r#"{"type": "string"}"#, "return only runs of this view"),
-    (
-        "state",
-        r#"{"type": "string", "enum": ["queued", "running", "published", "failed", "cancelled"]}"#,
-        "return only runs in this state",
-    ),
-    (
-        "alerts.state",
-        r#"{"type": "string", "enum": ["raised", "confirmed", "withdrawn", "corrected"]}"#,
-        "return only alerts in this state",
-    ),
-    ("alert", r#"{"type": "string"}"#, "return only this alert"),
-    ("before", r#"{"type": "string"}"#, "return only runs older than this run"),
-    ("sequence", r#"{"type": "integer", "minimum": 1}"#, "the state after the event with this sequence"),
-    ("from_sequence", r#"{"type": "integer", "minimum": 1}"#, "return events from this sequence on"),
-    ("reference", r#"{"type": "string"}"#, "a name for the request, kept with the erasure"),
-    ("strict", r#"{"type": "boolean"}"#, "accept either all events or none"),
-];
 
 const ROWS: &[&str] = &[
     "from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "as_of", "version",
@@ -136,12 +96,13 @@ const fn get(
 const fn send(
     path: &'static str,
     id: &'static str,
+    tag: &'static str,
     summary: &'static str,
     text: &'static str,
     responses: &'static [Response],
 ) -> Endpoint {
     let body = Some(RequestBody { types: JSON, text });
-    Endpoint { path, method: "post", id, tag: "batch", summary, parameters: &[], headers: &[], body, responses }
+    Endpoint { path, method: "post", id, tag, summary, parameters: &[], headers: &[], body, responses }
 }
 
 const fn remove(
@@ -295,6 +256,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     send(
         "/v1/views/{view}/runs",
         "start_run",
+        "batch",
         "Start a batch run",
         "{\"full\": true}, {\"from\": date, \"to\": date} or an empty body",
         &[
@@ -306,6 +268,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     send(
         "/v1/views/{view}/checkpoints",
         "start_checkpoint",
+        "batch",
         "Publish the state of a view that the speed layer alone computes",
         "{\"full\": true} to replay the archive, or an empty body",
         &[
@@ -317,6 +280,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     send(
         "/v1/views/{view}/vacuum",
         "vacuum",
+        "batch",
         "Delete files that no kept version needs",
         "{\"older_than_ms\": number} or an empty body",
         &[json("counts of the deleted files", "Cleaned"), problem(403, "request from a page of another origin")],
@@ -377,23 +341,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
         &[],
         &[json("silences, the first to end first", "SilenceList")],
     ),
-    Endpoint {
-        path: "/v1/alerts/silences",
-        method: "post",
-        id: "silence",
-        tag: "alerts",
-        summary: "Send no notices of some alerts for some time",
-        parameters: &[],
-        headers: &[],
-        body: Some(RequestBody {
-            types: JSON,
-            text: "{\"for_seconds\": number, \"alert\": name, \"key\": {column: value}, \"reason\": text}; all but the first may be left out",
-        }),
-        responses: &[
+    send(
+        "/v1/alerts/silences",
+        "silence",
+        "alerts",
+        "Send no notices of some alerts for some time",
+        "{\"for_seconds\": number, \"alert\": name, \"key\": {column: value}, \"reason\": text}; only the first is required",
+        &[
             Response { status: 201, text: "the silence", types: JSON, schema: "Silence" },
             problem(403, "request from a page of another origin"),
         ],
-    },
+    ),
     remove(
         "/v1/alerts/silences/{silence}",
         "end_silence",
@@ -587,6 +545,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     send(
         "/v1/streams/{stream}/compact",
         "compact",
+        "batch",
         "Compact the archive: merge its small files",
         "{\"vacuum_older_than_ms\": number} or an empty body",
         &[

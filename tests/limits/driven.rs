@@ -85,7 +85,7 @@ pub const DRIVEN: &[Driven] = &[
     ("ALERT_INDEX_BYTES", "shared/src/partial/index_cache.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
     ("ALERT_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
     ("ENTITY_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
-    ("ALERTS_KEPT", "alerts/src/book.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
+    ("ALERTS_KEPT", "alerts/src/book/tests.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
     ("ALERTS_DEFAULT", "tests/alerts/lists.rs", ALERT_LISTS),
     ("ALERTS_MAX", "tests/alerts/lists.rs", ALERT_LISTS),
     ("WEBHOOK_TIMEOUT_MS", "alerts/src/delivery.rs", DEAD_LETTERS),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of the world")]
 
 pub mod no_entities;
+mod reply;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use arrow::json::ReaderBuilder;
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{Request, StatusCode};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -58,6 +59,8 @@ use shared::window::{PaneStart, Window};
 use tower::ServiceExt;
 
 use self::no_entities::NoEntities;
+
+pub use self::reply::Reply;
 
 pub const P0: Partition = Partition(0);
 
@@ -588,24 +591,4 @@ pub fn encoded(path: &str) -> String {
         .replace('<', "%3C")
         .replace('>', "%3E")
         .replace('+', "%2B")
-}
-
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-}
-
-impl Reply {
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
 }
