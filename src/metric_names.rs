@@ -116,6 +116,7 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "dates that compaction skipped because another process changed the archive at the same time",
     ),
     (Kind::Counter, Unit::Count, "trueup_archive_vacuumed_files_total", "unneeded archive files that were deleted"),
+    (Kind::Counter, Unit::Count, "trueup_erasures_completed_total", "erased entities of which no file is left"),
     (
         Kind::Counter,
         Unit::Count,

@@ -38,6 +38,7 @@ fn need(method: &str, path: &str) -> Need {
         ("POST", "/v1/events/{stream}") => Need::Scope("ingest:orders"),
         ("POST", "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
         (_, "/v1/entities/{stream}/{id}/events" | "/v1/entities/{stream}/{id}/live") => Need::Scope("read:carts"),
+        ("DELETE", "/v1/entities/{stream}/{id}") | (_, "/v1/erasures") => Need::Scope("admin"),
         (_, path) if ["/v1/entities/", "/v1/alerts"].iter().any(|p| path.starts_with(p)) => Need::Credentials,
         (_, "/v1/views" | "/v1/streams" | "/v1/runs" | "/v1/streams/{stream}" | "/v1/runs/{run}") => Need::Credentials,
         ("POST", "/v1/views/{view}/runs") => Need::Scope("run:sales"),

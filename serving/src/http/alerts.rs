@@ -143,13 +143,13 @@ pub async fn silence(State(state): State<ServingState>, access: Access, body: By
         })
     };
     let alert = wanted.alert.as_deref().map(name).transpose()?;
-    require_control(&state, &access, alert.as_ref(), Action::Run)?;
     if !(1..=SILENCE_SECONDS_MAX).contains(&wanted.for_seconds) {
         let found = wanted.for_seconds;
         return Err(invalid_parameter(format!(
             "for_seconds: expected a number from 1 to {SILENCE_SECONDS_MAX}, found {found}"
         )));
     }
+    require_control(&state, &access, alert.as_ref(), Action::Run)?;
     let now = state.clock.now();
     let silence = Silence {
         id: uuid::Uuid::new_v4().simple().to_string(),

@@ -136,8 +136,8 @@ codes! {
     /// No endpoint has the path.
     UnknownPath, "unknown_path", NOT_FOUND, "Not found";
     /// The run does not exist, or no longer.
-    UnknownSilence, "unknown_silence", NOT_FOUND, "Not found";
     UnknownRun, "unknown_run", NOT_FOUND, "Not found";
+    UnknownSilence, "unknown_silence", NOT_FOUND, "Not found";
     /// The stream does not exist.
     UnknownStream, "unknown_stream", NOT_FOUND, "Not found";
     /// The version does not exist.
