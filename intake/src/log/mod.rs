@@ -4,7 +4,7 @@
 //! Reading order: [`frame`] and [`segment`] are the bytes, [`mod@columns`] the rows in them; [`append`] writes, [`recover`]
 //! opens after a crash, [`rewrite`] repeats writes in doubt, [`replay`] reads; [`disk`] makes the file calls and [`io`]
 //! judges their errors, [`store`] is what they share and deletes old segments; [`mod@inspect`] reads a log that it does not
-//! open. [`tombstones`] says which entities are erased: [`blank`] takes their events out of rows, [`scrub`] out of segments.
+//! open. [`tombstones`] says which entities are erased: [`blank`] takes their events out of rows, [`mod@scrub`] out of segments.
 
 mod append;
 mod blank;
