@@ -51,7 +51,7 @@ impl Receiver {
         Receiver { port, received }
     }
 
-    /// What has arrived.
+    /// Every notice so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().expect("no panic").clone()
     }

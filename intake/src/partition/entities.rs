@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_rows_of_erased_entities_are_no_entity() {
+    fn blank_rows_of_erased_entities_restore_nothing() {
         let ids: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![Some(7), None]));
         let sequences: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1, 0]));
         let table = EntityTable::default();

@@ -143,7 +143,7 @@ pub struct Silence {
     pub key: BTreeMap<String, String>,
     pub created_at: Micros,
     pub until: Micros,
-    /// Who made it.
+    /// The principal that made it.
     pub by: String,
     pub reason: Option<String>,
 }

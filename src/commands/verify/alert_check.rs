@@ -96,7 +96,7 @@ impl AlertCheck {
                 changes.borrow_and_update();
                 let records = seen(&records(&book, &alert.name));
                 let is_raised = |key: &&String| records.get(*key).is_some_and(|seen| seen.state == AlertState::Raised);
-                // What is missing is found when the run has judged the alert.
+                // A missing one is found when the run has judged the alert.
                 if expected.iter().all(is_raised) || timeout_at(deadline, changes.changed()).await.is_err() {
                     break;
                 }
