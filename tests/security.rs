@@ -53,13 +53,19 @@ fn every_endpoint_asks_for_the_scope_of_the_table() {
                 // A stream without an end; it sends only what the list shows (`tests/alerts/lists.rs`).
                 continue;
             }
-            let other = with_key(&world, &nothing, &method, &path, "");
+            // Its body says which alert.
+            let body = if path == "/v1/alerts/silences" { "{\"for_seconds\": 60}" } else { "" };
+            let other = with_key(&world, &nothing, &method, &path, body);
             match path.as_str() {
                 "/v1/views" => assert_eq!(other.json()["views"], serde_json::json!([])),
                 "/v1/streams" => assert_eq!(other.json()["streams"], serde_json::json!([])),
                 "/v1/runs" => assert_eq!(other.json()["runs"], serde_json::json!([])),
                 "/v1/alerts" => assert_eq!(other.json()["alerts"], serde_json::json!([])),
                 "/v1/alerts/dead_letters" => assert_eq!(other.json()["dead_letters"], serde_json::json!([])),
+                "/v1/alerts/silences" if method == "GET" => {
+                    assert_eq!(other.json()["silences"], serde_json::json!([]));
+                }
+                "/v1/alerts/silences/{silence}" => assert_eq!(other.status, 404),
                 "/v1/runs/r0" => assert_eq!(other.status, 404),
                 _ => {
                     assert_eq!((other.status, other.code()), (403, "missing_scope".into()), "{method} {path}");
