@@ -41,7 +41,7 @@ fn need(method: &str, path: &str) -> Need {
         ("DELETE", "/v1/entities/{stream}/{id}") | (_, "/v1/erasures") => Need::Scope("admin"),
         (_, path) if ["/v1/entities/", "/v1/alerts"].iter().any(|p| path.starts_with(p)) => Need::Credentials,
         (_, "/v1/views" | "/v1/streams" | "/v1/runs" | "/v1/streams/{stream}" | "/v1/runs/{run}") => Need::Credentials,
-        ("POST", "/v1/views/{view}/runs") => Need::Scope("run:sales"),
+        ("POST", "/v1/views/{view}/runs" | "/v1/views/{view}/checkpoints") => Need::Scope("run:sales"),
         ("GET", path) if path.starts_with("/v1/views/{view}") => Need::Scope("read:sales"),
         (_, path) if path.starts_with("/v1/") => {
             assert!(["vacuum", "compact", "late", "ahead", "failed", "quarantine"].contains(&last), "{method} {path}");
