@@ -83,7 +83,6 @@ fn every_route_of_the_description_accepts_the_right_credentials_and_no_others() 
     };
     let wrong: Vec<(&str, String)> = scopes.iter().map(|scope| (*scope, wrong(scope))).collect();
     let forged = format!("trueup_{}_{}", id(&admin), "0".repeat(64));
-
     let description = with_key(&world, &admin, "GET", "/openapi.json", "").json();
     let mut checked = 0;
     for (pattern, methods) in description["paths"].as_object().expect("paths") {
