@@ -51,7 +51,7 @@ impl Quiet {
         *self.suppressed.entry(alert).or_default() += count;
     }
 
-    /// Notes that a notice of the alert was sent, which told how many were not.
+    /// Resets the count of an alert: the notice that was just sent reported it.
     pub fn sent(&mut self, alert: &AlertName) {
         self.suppressed.remove(alert);
     }

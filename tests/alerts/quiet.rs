@@ -62,7 +62,7 @@ fn silenced_notices_are_not_sent_but_counted_also_after_a_restart() {
     assert_eq!((over.status, &over.json()["code"]), (404, &json!("unknown_silence")));
     send(&world, "test-3");
     world.wait_for("the notice after the silence", |_| receiver.received().len() == 2);
-    assert_eq!(bodies(&receiver)[1]["suppressed"], json!(null), "the notice before has told");
+    assert_eq!(bodies(&receiver)[1]["suppressed"], json!(null), "the previous notice reported them");
 }
 
 #[test]

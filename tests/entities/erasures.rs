@@ -219,7 +219,7 @@ fn an_erased_entity_is_nowhere_and_figures_are_those_without_it() {
     assert_eq!((records.len(), &records[0]["state"], &records[0]["events"]), (1, &json!("complete"), &json!(19)));
     assert!(!records[0].to_string().contains(SUBJECT), "{}", records[0]);
     assert_eq!(erase(&world, SUBJECT)["state"], json!("complete"), "once more changes nothing");
-    let unknown = ask(&world, "DELETE", "/v1/entities/order_events/nobody", &[], "");
+    let unknown = ask(&world, "DELETE", "/v1/entities/order_events/no-such-order", &[], "");
     assert_eq!((unknown.status, unknown.code()), (404, "unknown_entity".to_owned()));
     world.kill();
     world.start();

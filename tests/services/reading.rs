@@ -151,7 +151,7 @@ fn a_log_that_is_lost_is_rebuilt_from_the_archive_and_the_topic() {
 
 /// Figures for docs: the same events over HTTP and from a topic.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "takes minutes: docs/testing.md has the command"]
 fn throughput_beside_http() {
     let Some(broker) = shared() else { return };
     let count: usize = std::env::var("TRUEUP_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000_000);

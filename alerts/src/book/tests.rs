@@ -1,4 +1,4 @@
-//! Tests that a book is the fold of its entries, whatever is written again, forgotten or declared anew.
+//! Tests the book of alerts: its state after a restart and a rewrite, its limit of records, and changed declarations.
 
 use super::*;
 use serde_json::{Map, json};
