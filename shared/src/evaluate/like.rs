@@ -1,4 +1,26 @@
-//! Translates a LIKE pattern to a regular expression over the whole text.
+//! Evaluates LIKE: translates a pattern to a regular expression over the whole text.
+
+use std::sync::Arc;
+
+use polars::prelude::arity::unary_elementwise;
+use polars::prelude::{BooleanChunked, Expr, IntoSeries, PolarsError};
+use regex::Regex;
+
+use super::kernel::metered;
+use super::meter::Meter;
+use crate::types::DataType;
+
+/// Tests whether a text matches `regex`. The regular expression is compiled here and dropped with the expression: Polars would
+/// keep it in each thread that evaluates it, and patterns come from queries.
+pub(super) fn like(meter: &Arc<Meter>, text: Expr, regex: &str) -> Expr {
+    let compiled = Regex::new(regex).map_err(|error| error.to_string());
+    metered(meter, vec![text], DataType::Boolean, move |_, texts| {
+        let compiled = compiled.as_ref().map_err(|error| PolarsError::ComputeError(error.clone().into()))?;
+        let matches: BooleanChunked =
+            unary_elementwise(texts[0].str()?, |text: Option<&str>| text.map(|text| compiled.is_match(text)));
+        Ok(matches.into_series())
+    })
+}
 
 /// `%` is any text, `_` any character, also a line's end; everything else stands for itself.
 pub(super) fn regex_of(pattern: &str, escape: Option<char>, ignore_case: bool) -> String {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, lit, when};
+use polars::prelude::{AnyValue, Expr, LiteralValue, Scalar as PolarsScalar, coalesce, when};
 
 use super::arithmetic::{arithmetic, negate, of_double, of_doubles, of_number, round};
 use super::cast::cast;
 use super::choose::{extreme, is_in, null_if};
-use super::kernel::{metered, polars_type};
-use super::like::regex_of;
+use super::kernel::polars_type;
+use super::like::{like, regex_of};
 use super::meter::Meter;
 use super::text::of_text;
 use super::timestamp::{of_moment, shift};
@@ -55,8 +55,7 @@ pub(super) fn translated(scalar: &Scalar, columns: &[String], meter: &Arc<Meter>
         Node::Cast(a) => cast(to(a), a.data_type, scalar.data_type),
         Node::In(a, list) => is_in(to(a), list, a.data_type),
         Node::Like { text, pattern, escape, ignore_case } => {
-            let text = metered(meter, vec![to(text)], DataType::String, |_, texts| Ok(texts[0].clone()));
-            text.str().contains(lit(regex_of(pattern, *escape, *ignore_case)), true)
+            like(meter, to(text), &regex_of(pattern, *escape, *ignore_case))
         }
         Node::Coalesce(items) => coalesce(&items.iter().map(to).collect::<Vec<_>>()),
         Node::Shift(a, by) => shift(to(a), *by),
