@@ -3,15 +3,14 @@
 use std::process::Command;
 
 use serde_json::json;
-use world::{World, program, root};
+use world::{World, program, recipes, root};
 
 use crate::broker::shared;
 use crate::topic::{Topic, read_all};
 
 /// The first block of a language on the page.
 fn block(page: &str, language: &str) -> String {
-    let start = page.find(&format!("```{language}\n")).expect("a block") + language.len() + 4;
-    page[start..].split("```").next().expect("its text").to_owned()
+    recipes::blocks(page).into_iter().find(|(kind, _)| kind == language).expect("a block").1
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! 1. [`scan`] reads archive files; [`duplicates`] finds events that are in them twice, and [`frozen_sessions`] those that
 //!    belong to sessions that cannot be recomputed.
-//! 2. [`verdicts`] finds the events that the speed layer excludes, if the archive is to be folded as that layer does.
+//! 2. [`verdicts`] finds the events that the speed layer excludes, if the archive is to be folded as that layer does; [`late_sessions`]
+//!    judges those of sessions.
 //! 3. [`reduce`] lets Polars group what it can; [`fold`] folds all other views, in passes if memory is short ([`budget`]).
 //! 4. [`staging`] writes the rows of each complete window date.
 
@@ -14,6 +15,7 @@ pub mod failed;
 pub mod fold;
 pub mod frozen_sessions;
 pub mod generations;
+pub mod late_sessions;
 pub mod reduce;
 pub mod scan;
 pub mod staging;

@@ -8,8 +8,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use shared::partial::bucket::Bucket;
-use shared::partial::keys::{HashedKey, KeyLayout};
-use shared::partial::sessions::LiveSessions;
 use shared::time::{Micros, micros_of};
 use shared::view::View;
 use shared::window::Window;
@@ -18,6 +16,7 @@ use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 use crate::recompute::budget::Budget;
 use crate::recompute::events::EventBatch;
+use crate::recompute::late_sessions::late_events_of_sessions;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
 
@@ -31,17 +30,6 @@ pub struct SpeedVerdicts {
     late_of_sessions: HashSet<(i64, i64)>,
     /// Number of late events.
     pub late: u64,
-}
-
-/// An event of a view with sessions. The order of the fields makes positions sort first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct SessionEvent {
-    partition: i64,
-    offset: i64,
-    time: i64,
-    /// The watermark just before the event.
-    watermark: Option<i64>,
-    key: Box<[u8]>,
 }
 
 impl SpeedVerdicts {
@@ -58,7 +46,8 @@ impl SpeedVerdicts {
             let events: u64 = files.iter().map(|file| file.tags.rows).sum();
             // A verdict depends only on events of the same group.
             for bucket in Bucket::each_of(events.div_ceil(budget.explained_rows()).max(1).next_power_of_two()) {
-                verdicts.judge_sessions(query, files, gap, (bucket, watch))?;
+                let late = late_events_of_sessions(query, files, gap, bucket, watch)?;
+                verdicts.late_of_sessions.extend(late.into_iter().map(|event| (event.partition, event.offset)));
             }
             verdicts.late = verdicts.late_of_sessions.len() as u64;
             return Ok(verdicts);
@@ -82,40 +71,6 @@ impl SpeedVerdicts {
                 window.is_late(Micros(batch.times[row]), Micros(watermark), self.allowed_lateness)
             }),
         }
-    }
-
-    fn judge_sessions(
-        &mut self,
-        query: &ArchiveQuery,
-        files: &[ArchiveFile],
-        gap: i64,
-        (bucket, watch): (Bucket, &Watch),
-    ) -> Result<(), RunFailure> {
-        let types = query.view.dimensions.iter().map(|dimension| dimension.expression.data_type).collect();
-        let layout = KeyLayout::new(types)?;
-        let mut events: Vec<SessionEvent> = Vec::new();
-        let _ = query.for_each_batch(files, RowSelection::All, watch, false, &mut |batch| {
-            let keys = if batch.dimensions.is_empty() { None } else { Some(layout.encode(&batch.dimensions)?) };
-            for row in 0..batch.times.len() {
-                let key: &[u8] = keys.as_ref().map_or(&[], |keys| keys.row(row).data());
-                if bucket.holds(key) {
-                    let (partition, offset) = (batch.partitions[row], batch.offsets[row]);
-                    let (time, watermark) = (batch.times[row], batch.watermarks[row]);
-                    events.push(SessionEvent { partition, offset, time, watermark, key: Box::from(key) });
-                }
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        events.sort_unstable();
-        for of_partition in events.chunk_by(|a, b| a.partition == b.partition) {
-            let mut live = LiveSessions::new(gap, self.allowed_lateness);
-            for SessionEvent { partition, offset, time, watermark, key } in of_partition {
-                if live.judge(HashedKey::new(key), *time, *watermark) {
-                    self.late_of_sessions.insert((*partition, *offset));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

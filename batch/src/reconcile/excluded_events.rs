@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 
 use arrow::row::Rows as EncodedRows;
 use shared::partial::bucket::Bucket;
-use shared::partial::keys::{HashedKey, KeyLayout};
-use shared::partial::sessions::LiveSessions;
+use shared::partial::keys::KeyLayout;
 use shared::time::{Micros, micros_of};
 use shared::window::{Window, WindowId};
 
 use crate::failure::RunFailure;
 use crate::plan::ArchiveFile;
 use crate::recompute::events::EventBatch;
+use crate::recompute::late_sessions::late_events_of_sessions;
 use crate::recompute::reduce::group_by::{ArchiveQuery, RowSelection};
 use crate::watch::Watch;
 
@@ -35,17 +35,6 @@ pub struct RowId<'a> {
     /// Of a session the time of its last event, in microseconds.
     pub last: Option<i64>,
     pub key: &'a [u8],
-}
-
-/// An event of a view with sessions. The order of the fields makes positions sort first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SessionEvent {
-    partition: i64,
-    offset: i64,
-    time: i64,
-    /// The watermark just before the event.
-    watermark: Option<i64>,
-    key: Box<[u8]>,
 }
 
 impl ExcludedEvents {
@@ -83,34 +72,8 @@ impl ExcludedEvents {
         match query.view.window {
             Window::All => {}
             Window::Session { gap } => {
-                let mut events: Vec<SessionEvent> = Vec::new();
-                let _ = query.for_each_batch(context, RowSelection::All, watch, false, &mut |batch| {
-                    let keys = encoded(&layout, &batch)?;
-                    for row in 0..batch.times.len() {
-                        let key = key_of(keys.as_ref(), row);
-                        if !bucket.holds(key) {
-                            continue;
-                        }
-                        events.push(SessionEvent {
-                            partition: batch.partitions[row],
-                            offset: batch.offsets[row],
-                            time: batch.times[row],
-                            watermark: batch.watermarks[row],
-                            key: Box::from(key),
-                        });
-                    }
-                    Ok(ControlFlow::Continue(()))
-                })?;
-                events.sort_unstable();
-                let mut live = LiveSessions::new(gap, allowed_lateness);
-                let mut current = None;
-                for SessionEvent { partition, time, watermark, key, .. } in events {
-                    if current.replace(partition) != Some(partition) {
-                        live = LiveSessions::new(gap, allowed_lateness);
-                    }
-                    if live.judge(HashedKey::new(&key), time, watermark) {
-                        late.times.entry(key).or_default().push(time);
-                    }
+                for event in late_events_of_sessions(query, context, gap, bucket, watch)? {
+                    late.times.entry(event.key).or_default().push(event.time);
                 }
             }
             window => {
