@@ -15,7 +15,7 @@ use shared::partial::merge::{Grain, Layers, MergeError, MergeSpec, Merged, merge
 use shared::partial::query_budget::QueryBudget;
 use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
-use shared::readers::{BatchReadError, BatchReader, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{BatchReadError, BatchReader, Reach, SpeedError, SpeedPin, SpeedReader};
 use shared::time::{Day, Micros};
 use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
@@ -62,7 +62,8 @@ impl RowReader {
     /// Returns the `wanted` rows as a query on `published` would compute them now.
     pub async fn live(&self, published: &Arc<PublishedView>, wanted: &Arc<WantedRows>) -> Result<Fetch, FetchError> {
         // I6: both sides come from one pointer.
-        let pin = self.speed.pin_rows(published, &published.seam, wanted).await?;
+        // Events that are on their way are evaluated when they arrive.
+        let pin = self.speed.pin_rows(published, &published.seam, wanted, Reach::Received).await?;
         let instant = instant_of(published.view.window, pin.latest_event);
         let batch = match &published.version {
             Some(version) => self.batch_parts(published, version, wanted, &pin, instant).await?,

@@ -15,7 +15,7 @@ use shared::partial::keys::KeyLayout;
 use shared::partial::query_budget::QueryBudget;
 use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
-use shared::readers::{BatchReadError, BatchReader, SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{BatchReadError, BatchReader, Reach, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
@@ -51,7 +51,7 @@ struct SpeedRows {
 
 impl SpeedReader for SpeedRows {
     fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
-        self.speed.pin_rows(published, seam, &self.wanted)
+        self.speed.pin_rows(published, seam, &self.wanted, Reach::Acknowledged)
     }
 
     fn retire(&self, published: &PublishedView, seam: &Cut) {

@@ -81,6 +81,15 @@ pub enum SpeedError {
     Stopped,
 }
 
+/// The events that a pin has to include.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All that are acknowledged when it is asked for: it waits for those that the workers have not received.
+    Acknowledged,
+    /// Those that the workers have received: for a reader that hears of each later event.
+    Received,
+}
+
 /// The speed layer, as its readers see it.
 ///
 /// ```
@@ -98,15 +107,17 @@ pub trait SpeedReader: Send + Sync {
     /// Returns the generations of the view with this definition, from `seam` on.
     fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>>;
 
-    /// The same with the wanted rows alone, if the view is watched; ledgers and positions are those of the generations.
+    /// Returns the same with the wanted rows alone, if the view is watched, and with the events that `reach` says; ledgers
+    /// and positions are those of the generations.
     fn pin_rows<'a>(
         &'a self,
         published: &'a PublishedView,
         seam: &'a Cut,
         wanted: &'a Arc<WantedRows>,
+        reach: Reach,
     ) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
-        // More rows than wanted make no difference to the wanted ones.
-        let _ = wanted;
+        // More rows than wanted make no difference to the wanted ones, and neither do later events.
+        let _ = (wanted, reach);
         self.pin(published, seam)
     }
 

@@ -15,7 +15,7 @@ use shared::limits;
 use shared::live_state::LiveState;
 use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
-use shared::readers::{SpeedError, SpeedPin, SpeedReader};
+use shared::readers::{Reach, SpeedError, SpeedPin, SpeedReader};
 use shared::seam::Cut;
 use shared::stream::Stream;
 use shared::stream_watermark::{PartitionProgress, StreamWatermark};
@@ -169,15 +169,17 @@ impl FollowedStream {
         partition: Partition,
         from: Offset,
         wanted: Option<&Arc<WantedRows>>,
+        reach: Reach,
     ) -> Result<PartitionPin, SpeedError> {
         let mailbox = self.mailbox(partition).ok_or(SpeedError::UnknownView)?;
         let (reply, pin) = oneshot::channel();
         let (view, definition) = (published.view.name.clone(), published.definition_hash.to_string());
-        // Events before this are acknowledged, so the reader may know of them; they may not be in the mailbox yet.
-        let (_, head) = self.log.range(partition);
+        let reach = match reach {
+            // Events before this are acknowledged, so the reader may know of them; they may not be in the mailbox yet.
+            Reach::Acknowledged => self.log.range(partition).1,
+            Reach::Received => Offset(0),
+        };
         let wanted = wanted.cloned();
-        // An evaluation of alerts does not wait for events that are on their way: their change is queued when they arrive.
-        let reach = if wanted.is_some() { Offset(0) } else { head };
         if !mailbox.send(WorkerRequest::Pin { view, definition, from: from.0, wanted, reply }, reach) {
             return Err(SpeedError::Stopped);
         }
@@ -192,6 +194,7 @@ impl Speed {
         published: &PublishedView,
         seam: &Cut,
         wanted: Option<&Arc<WantedRows>>,
+        reach: Reach,
     ) -> Result<SpeedPin, SpeedError> {
         let stream = &published.stream;
         let followed = self.streams.get(&stream.name).ok_or(SpeedError::UnknownView)?;
@@ -201,7 +204,7 @@ impl Speed {
         let now = self.clock.now();
         let caught_up: Vec<bool> = partitions().map(|p| followed.log.progress(p).caught_up).collect();
         // I6: every partition is pinned from the seam of the same version.
-        let pins = partitions().map(|p| followed.pin_partition(published, p, seam.offset(p), wanted));
+        let pins = partitions().map(|p| followed.pin_partition(published, p, seam.offset(p), wanted, reach));
         let pins = try_join_all(pins).await?;
         let progress = pins.iter().zip(caught_up).map(|(p, caught_up)| PartitionProgress {
             watermark: p.pin.watermark,
@@ -218,7 +221,7 @@ impl Speed {
 
 impl SpeedReader for Speed {
     fn pin<'a>(&'a self, published: &'a PublishedView, seam: &'a Cut) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
-        Box::pin(self.pin_all(published, seam, None))
+        Box::pin(self.pin_all(published, seam, None, Reach::Acknowledged))
     }
 
     fn pin_rows<'a>(
@@ -226,8 +229,9 @@ impl SpeedReader for Speed {
         published: &'a PublishedView,
         seam: &'a Cut,
         wanted: &'a Arc<WantedRows>,
+        reach: Reach,
     ) -> BoxFuture<'a, Result<SpeedPin, SpeedError>> {
-        Box::pin(self.pin_all(published, seam, Some(wanted)))
+        Box::pin(self.pin_all(published, seam, Some(wanted), reach))
     }
 
     fn retire(&self, published: &PublishedView, seam: &Cut) {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use world::{World, program};
 
-use crate::client::{Client, event, members};
+use crate::client::{Client, event, members, runtime};
 use crate::{ORDERS, SHORT_LOG};
 
 #[test]
@@ -134,6 +134,30 @@ fn an_id_belongs_to_its_entity_also_where_batch_removes_duplicates() {
     assert_eq!(states(&client, ""), exact);
     let causes = world.get("/v1/views/order_states/compare").json()["causes"].clone();
     assert_eq!(causes["unexplained"], json!(0), "{causes}");
+}
+
+#[test]
+fn a_state_after_an_append_includes_it() {
+    let world = World::new(ORDERS);
+    let client = Client::of(&world);
+    let appending = |entity: usize| {
+        let client = client.clone();
+        async move {
+            let entity = format!("o-{entity}");
+            for i in 1..=100 {
+                let appended = client.try_append(&entity, &[event(&format!("{i}"), "created", 1)], &[]).await;
+                assert_eq!(appended.expect("an answer").tag, Some(i));
+                let state = client.try_get(&format!("/v1/entities/order_events/{entity}")).await.expect("an answer");
+                // The tag is what the next append has to match: a state from before it would break the rules of a command.
+                let events = &state.body["views"]["order_states"]["events"];
+                assert_eq!((state.tag, events), (Some(i), &json!(i)), "{}", state.body);
+            }
+        }
+    };
+    let all: Vec<_> = (0..8).map(|entity| runtime().spawn(appending(entity))).collect();
+    for one in all {
+        runtime().block_on(one).expect("no panic");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ the events in the NDJSON file EVENTS. Exits with a traceback where they disagree
 """
 
 import json
+import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -151,3 +152,7 @@ def main(table_path, events_path):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+# Threads of the libraries that still run at the end can abort the interpreter.
+sys.stdout.flush()
+os._exit(0)
