@@ -169,6 +169,8 @@ pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Least memory that a batch run can be given, in bytes.
 pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Characters of the query that Spark is given for a view. Views with a longer one are refused for Spark.
+pub const SPARK_QUERY_CHARS_MAX: usize = 1_000_000;
 /// Versions of a view that can be queried, the newest included, unless its `versions_kept` says otherwise.
 pub const VERSIONS_KEPT: u32 = 10;
 /// Most versions a view may keep: their notes are held in memory after a query for an old one.

@@ -134,6 +134,7 @@ pub const DRIVEN: &[Driven] = &[
     ("BATCH_CACHE_BYTES", "tests/bounds/heavy_queries.rs", HEAVY),
     ("BATCH_MEMORY_BYTES", "tests/memory_limit.rs", "a_run_within_a_low_limit_gives_the_same_rows"),
     ("BATCH_MEMORY_BYTES_MIN", "src/settings.rs", "batch_memory_and_threads_are_limited"),
+    ("SPARK_QUERY_CHARS_MAX", "batch/spark/src/tests.rs", "a_query_that_grows_too_long_is_refused"),
     ("VERSIONS_KEPT", "tests/versions.rs", "kept_versions_return_the_same_bytes_and_others_are_refused"),
     (
         "VACUUM_STAGED_AGE_MS",

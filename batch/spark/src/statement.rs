@@ -1,0 +1,129 @@
+//! Writes the whole query of a view, stage by stage: events, windows, groups, places of percentiles, the most
+//! frequent values, rows.
+
+use shared::evaluate::events::EventExpressions;
+use shared::limits::SPARK_QUERY_CHARS_MAX;
+use shared::scalar::Scalar;
+use shared::stream::Stream;
+use shared::view::{OutputColumn, View, ViewLayers};
+use shared::window::Window;
+
+use crate::aggregates::{self, Aggregates};
+use crate::calendar::CalendarTables;
+use crate::events::{self, Inputs};
+use crate::quote;
+use crate::refusal::{Refusal, Unsupported};
+use crate::scalar;
+use crate::windows::{self, END, START};
+
+/// The name under which the query reads the events: the columns of the archive's files.
+pub const EVENTS: &str = "trueup_events";
+
+/// The settings of the session that give the query its meaning.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("spark.sql.session.timeZone", "UTC"),
+    ("spark.sql.ansi.enabled", "true"),
+    ("spark.sql.caseSensitive", "false"),
+    ("spark.sql.decimalOperations.allowPrecisionLoss", "false"),
+    ("spark.sql.legacy.statisticalAggregate", "false"),
+    ("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED"),
+    ("spark.sql.parser.escapedStringLiterals", "false"),
+];
+
+/// What Spark is asked for.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// The query, over the table [`EVENTS`] and those of the calendar.
+    pub query: String,
+    /// The tables of the calendar; `None`: the view needs none.
+    pub calendar: Option<CalendarTables>,
+}
+
+/// Writes the query of `view`, whose stream is `stream`. HAVING is its last condition.
+pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
+    let of_view = |reason| Refusal { part: format!("view {}", view.name), reason };
+    if view.layers == ViewLayers::Speed {
+        return Err(of_view(Unsupported::SpeedAlone));
+    }
+    if EventExpressions::new(view).may_outgrow() {
+        return Err(of_view(Unsupported::LongTexts));
+    }
+    events::check_exactness(view)?;
+    let keys = events::keys(view);
+    let has_windows = view.window != Window::All;
+    let bounds = has_windows.then(|| [START.to_owned(), END.to_owned()]).into_iter().flatten();
+    let groups: Vec<String> = bounds.chain(keys.iter().cloned()).collect();
+    let mut inputs = Inputs::default();
+    let aggregates = aggregates::write(view, &mut inputs, &groups)?;
+
+    let mut stages = vec![("__events".to_owned(), events::stage(view, stream, &inputs)?)];
+    stages.extend(windows::stages(view.window, &keys).into_iter().map(|(name, stage)| (name.to_owned(), stage)));
+    stages.push(("__groups".to_owned(), groups_stage(&groups, &aggregates)));
+    if !aggregates.places.is_empty() {
+        let stage = format!("SELECT *, {} FROM __groups", aggregates.places.join(", "));
+        stages.push(("__places".to_owned(), stage));
+    }
+    for (index, stage) in &aggregates.tops {
+        stages.push((format!("__top{index}"), stage.clone()));
+    }
+    stages.push(("__rows".to_owned(), rows_stage(&groups, &aggregates)));
+    let stages: Vec<String> = stages.into_iter().map(|(name, stage)| format!("{name} AS (\n  {stage}\n)")).collect();
+    let query = format!("WITH {}\n{}", stages.join(",\n"), last_stage(view)?);
+    if query.len() > SPARK_QUERY_CHARS_MAX {
+        return Err(of_view(Unsupported::TooLong));
+    }
+    Ok(Statement { query, calendar: CalendarTables::of(view.window) })
+}
+
+fn groups_stage(groups: &[String], aggregates: &Aggregates) -> String {
+    let columns: Vec<&str> = groups.iter().chain(&aggregates.columns).map(String::as_str).collect();
+    let columns = if columns.is_empty() { "count(*) AS __all".to_owned() } else { columns.join(", ") };
+    match groups.is_empty() {
+        // Without groups there would be a row without events.
+        true => format!("SELECT {columns} FROM __placed HAVING count(*) > 0"),
+        false => format!("SELECT {columns} FROM __placed GROUP BY {}", groups.join(", ")),
+    }
+}
+
+/// Writes one row per group, with every aggregate as `__a<i>`.
+fn rows_stage(groups: &[String], aggregates: &Aggregates) -> String {
+    let finished = aggregates.finished.iter().enumerate();
+    let finished = finished.filter_map(|(index, value)| value.as_ref().map(|value| format!("{value} AS __a{index}")));
+    let tops = aggregates.tops.iter().map(|(index, _)| format!("__top{index}.__top AS __a{index}"));
+    let columns: Vec<String> = std::iter::once("g.*".to_owned()).chain(finished).chain(tops).collect();
+    let joins = aggregates.tops.iter().map(|(index, _)| {
+        let equal = |column: &String| format!("g.{column} <=> __top{index}.{column}");
+        let on: Vec<String> = groups.iter().map(equal).collect();
+        let on = if on.is_empty() { "true".to_owned() } else { on.join(" AND ") };
+        format!(" LEFT JOIN __top{index} ON {on}")
+    });
+    let source = if aggregates.places.is_empty() { "__groups" } else { "__places" };
+    format!("SELECT {} FROM {source} g{}", columns.join(", "), joins.collect::<String>())
+}
+
+fn last_stage(view: &View) -> Result<String, Refusal> {
+    let aggregate = |index: usize| format!("__a{index}");
+    let of = |scalar: &Scalar, part: &dyn Fn() -> String| {
+        scalar::write(scalar, &aggregate).map_err(|reason| Refusal { part: part(), reason })
+    };
+    let mut columns = Vec::new();
+    for column in &view.output {
+        columns.push(match *column {
+            OutputColumn::WindowStart => format!("timestamp_micros({START}) AS window_start"),
+            OutputColumn::WindowEnd => format!("timestamp_micros({END}) AS window_end"),
+            OutputColumn::Dimension(index) => {
+                format!("__d{index} AS {}", quote::name(&view.dimensions[index].name))
+            }
+            OutputColumn::Measure(index) => {
+                let measure = &view.measures[index];
+                let value = of(&measure.expression, &|| format!("measure {}", measure.name))?;
+                format!("{value} AS {}", quote::name(&measure.name))
+            }
+        });
+    }
+    let having = match &view.having {
+        Some(having) => format!("\nWHERE {}", of(having, &|| "HAVING".to_owned())?),
+        None => String::new(),
+    };
+    Ok(format!("SELECT\n  {}\nFROM __rows{having}", columns.join(",\n  ")))
+}

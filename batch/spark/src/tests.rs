@@ -1,0 +1,75 @@
+//! Tests what needs no Spark: the shape of queries, and the views that are refused.
+
+use shared::sql::parse_definitions;
+
+use crate::{Refusal, Statement, statement};
+
+const STREAM: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, region STRING, amount BIGINT, price DOUBLE, \
+                      cost DECIMAL(30,2)) WITH (event_time = 'at');\n";
+
+fn of(view: &str) -> Result<Statement, Refusal> {
+    let text = format!("{STREAM}CREATE VIEW v AS {view};\n");
+    let definitions = parse_definitions(&[("test.sql".to_owned(), text)]).expect("a definition");
+    statement(&definitions.views[0], &definitions.streams[0])
+}
+
+fn refused(view: &str) -> String {
+    of(view).expect_err("refused").to_string()
+}
+
+#[test]
+fn every_stage_is_written_once() {
+    let query = of(
+        "SELECT region, COUNT(*) AS n, MEDIAN(price) AS m, PERCENTILE_DISC(0.9) WITHIN GROUP (ORDER BY price) AS p, \
+                    TOP_K(amount, 3) AS t FROM events WHERE amount > 0 GROUP BY TUMBLE(at, INTERVAL '1' HOUR), region \
+                    HAVING n > 1",
+    )
+    .expect("possible")
+    .query;
+    for stage in
+        ["__events AS", "__placed AS", "__groups AS", "__top3 AS", "__rows AS", "AS __l0", "ORDER BY `_partition`"]
+    {
+        assert_eq!(query.matches(stage).count(), 1, "{stage} in {query}");
+    }
+    assert!(!query.contains("__l1") && query.ends_with("WHERE (__a0 > 1L)"), "{query}");
+}
+
+#[test]
+fn views_that_would_differ_are_refused_with_the_part_and_the_reason() {
+    for (view, part, reason) in [
+        ("SELECT MIN(CAST(price AS STRING)) AS m FROM events", "measure m", "writes a DOUBLE as another text"),
+        ("SELECT MIN(CAST(region AS TIMESTAMP)) AS m FROM events", "measure m", "reads times in other formats"),
+        ("SELECT SUM(cost) AS m FROM events", "measure m", "may overflow on the way"),
+        ("SELECT MAX(CAST(price AS DECIMAL(20,2))) AS m FROM events", "measure m", "more than 18 digits"),
+        ("SELECT COUNT(*) AS n FROM events WHERE EXP(price) > 2", "WHERE", "in the last digit"),
+        ("SELECT COUNT(DISTINCT LN(price)) AS m FROM events", "measure m", "in the last digit"),
+        (
+            "SELECT SUM(CASE WHEN EXP(price) > 2 THEN 1e0 ELSE 0e0 END) AS m FROM events",
+            "measure m",
+            "in the last digit",
+        ),
+        ("SELECT LN(price) AS d, COUNT(*) AS n FROM events GROUP BY d", "dimension d", "in the last digit"),
+        ("SELECT MIN(REPLACE(region, 'a', region)) AS m FROM events", "view v", "has no limit for the length of texts"),
+    ] {
+        let message = refused(view);
+        assert!(message.contains(&format!("cannot compute {part} ")) && message.contains(reason), "{view}: {message}");
+    }
+    assert!(of("SELECT AVG(LN(price)) AS m FROM events").is_ok(), "an average passes the last digit through");
+}
+
+#[test]
+fn a_query_that_grows_too_long_is_refused() {
+    // Each division writes its divisor three times.
+    let mut expression = "amount".to_owned();
+    for _ in 0..14 {
+        expression = format!("amount / ({expression} + 1)");
+    }
+    let message = refused(&format!("SELECT SUM({expression}) AS m FROM events"));
+    assert!(message.contains("longer than 1000000 characters"), "{message}");
+}
+
+#[test]
+fn texts_of_a_definition_stay_within_their_quotes() {
+    let query = of("SELECT COUNT(*) AS n FROM events WHERE region = '''; DROP TABLE x; --\\'").expect("possible").query;
+    assert!(query.contains("'\\u0027; DROP TABLE x; --\\u005C'"), "{query}");
+}
