@@ -219,7 +219,8 @@ pub struct Serve {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  trueup check examples/flights/flights.sql\n\n\
+#[command(after_help = "Examples:\n  trueup check examples/flights/flights.sql\n  \
+    trueup check examples/flights/flights.sql --engine spark > flights-spark.sql\n\n\
     Exits with 1 if there are errors. Starts nothing and touches no data.")]
 pub struct Check {
     /// SQL files, in the order in which `serve` reads them
@@ -228,6 +229,18 @@ pub struct Check {
     /// Settings file; checks that it has the connections that streams name
     #[arg(long, value_name = "trueup.toml")]
     pub config: Option<PathBuf>,
+    /// Engine whose plan to print; `spark` prints the query of each view and refuses views that Spark cannot compute
+    #[arg(long, value_enum, default_value_t = PlanEngine::Polars)]
+    pub engine: PlanEngine,
+}
+
+/// The engine of batch whose plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanEngine {
+    /// In the process of the server
+    Polars,
+    /// Apache Spark 4
+    Spark,
 }
 
 #[derive(Debug, Args)]

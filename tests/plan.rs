@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use world::World;
 use world::changing_view::{Declared, FIRST, History, NAME, events, plan};
+use world::program;
 
 #[test]
 fn refused_changes_have_no_effect() {
@@ -166,6 +167,37 @@ fn a_plan_lists_changes_and_costs() {
         [json!([NAME, "changed"]), json!(["same", "options"]), json!(["fresh", "new"]), json!(["gone", "undeclared"])]
     );
     assert_eq!(document["views"][0]["recompute"]["events"], json!(60), "{document}");
+}
+
+#[test]
+fn check_prints_the_query_of_each_view_for_spark_or_refuses_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |views: &str| {
+        let file = folder.path().join("views.sql");
+        let stream =
+            "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, price DOUBLE) WITH (event_time = 'at');\n";
+        std::fs::write(&file, format!("{stream}{views}")).expect("written");
+        program::trueup(&["check", file.to_str().expect("UTF-8"), "--engine", "spark"])
+    };
+    let (code, text) = check(
+        "CREATE VIEW hourly AS SELECT window_start, SUM(price) AS total FROM events GROUP BY TUMBLE(at, INTERVAL '1' HOUR);
+         CREATE VIEW live WITH (layers = 'speed') AS SELECT COUNT(*) AS n FROM events;",
+    );
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "-- view hourly on Apache Spark 4\n-- trueup_events: the Parquet files of events/events at one version\n",
+        "SET spark.sql.session.timeZone=UTC;\n",
+        "FROM trueup_events) WHERE (__copy = 1 OR `id` IS NULL)",
+        "-- view live: no batch runs (layers = 'speed')\n",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (code, text) = check("CREATE VIEW texts AS SELECT MIN(CAST(price AS STRING)) AS least FROM events;");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("Spark cannot compute measure least with the same result: it writes a DOUBLE as another text"),
+        "{text}"
+    );
 }
 
 /// Masks values that vary between runs: file sizes and durations.

@@ -3,8 +3,11 @@
 use std::io::Write;
 
 use shared::explain::describe;
+use shared::sql::Definitions;
+use shared::stream::Stream;
+use shared::view::{View, ViewLayers};
 
-use crate::arguments::Check;
+use crate::arguments::{Check, PlanEngine};
 use crate::connections;
 use crate::definitions;
 use crate::exit::{Failure, NO, USAGE};
@@ -21,12 +24,22 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
     for view in &definitions.views {
         let stream = definitions.streams.iter().find(|stream| stream.name == view.stream);
         let stream = stream.ok_or_else(|| Failure::new(NO, format!("view {} has no stream", view.name)))?;
-        plans.push(describe(view, stream));
+        plans.push(match arguments.engine {
+            PlanEngine::Polars => describe(view, stream),
+            PlanEngine::Spark => spark_plan(view, stream)?,
+        });
+    }
+    if arguments.engine == PlanEngine::Spark {
+        return print(&plans, &definitions);
     }
     for alert in &definitions.alerts {
         let view = definitions.views.iter().find(|view| view.name == alert.view);
         plans.extend(view.map(|view| alert.describe(view)));
     }
+    print(&plans, &definitions)
+}
+
+fn print(plans: &[String], definitions: &Definitions) -> Result<(), Failure> {
     std::io::stdout().write_all(plans.join("\n").as_bytes())?;
     let (streams, views) = (definitions.streams.len(), definitions.views.len());
     let mut parts = vec![counted(streams, "stream"), counted(views, "view")];
@@ -35,4 +48,24 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
     }
     eprintln!("no errors: {}", parts.join(", "));
     Ok(())
+}
+
+/// Returns the query that computes the view on Spark, with the settings it needs. Views without batch have none.
+fn spark_plan(view: &View, stream: &Stream) -> Result<String, Failure> {
+    if view.layers == ViewLayers::Speed {
+        return Ok(format!("-- view {}: no batch runs (layers = 'speed')\n", view.name));
+    }
+    let statement = spark::statement(view, stream).map_err(|error| Failure::new(NO, error))?;
+    let settings: String = spark::SETTINGS.iter().map(|(name, value)| format!("SET {name}={value};\n")).collect();
+    let calendar = match statement.calendar {
+        Some(_) => "-- trueup_cells, trueup_windows: the calendar's cells and windows, for the days of the events\n",
+        None => "",
+    };
+    Ok(format!(
+        "-- view {} on Apache Spark 4\n-- {}: the Parquet files of events/{} at one version\n{calendar}{settings}{};\n",
+        view.name,
+        spark::EVENTS,
+        stream.name,
+        statement.query
+    ))
 }

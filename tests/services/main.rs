@@ -1,5 +1,6 @@
-//! Streams that read topics, against a real Apache Kafka: end to end, kills, restarts of the broker, aborted transactions,
-//! added partitions, rejected records, logins, and the recipes of `docs/kafka.md`.
+//! Tests against other systems. Streams that read topics, against a real Apache Kafka: end to end, kills, restarts of the
+//! broker, aborted transactions, added partitions, rejected records, logins, and the recipes of `docs/kafka.md`. Queries on a real
+//! Apache Spark.
 
 mod broker;
 mod faults;
@@ -7,4 +8,5 @@ mod formats;
 mod kills;
 mod reading;
 mod recipes;
+mod spark;
 mod topic;
