@@ -26,6 +26,8 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("spark.sql.caseSensitive", "false"),
     ("spark.sql.decimalOperations.allowPrecisionLoss", "false"),
     ("spark.sql.legacy.statisticalAggregate", "false"),
+    // It moves the constants of a sum together, so that the sums on the way no longer overflow, or others do.
+    ("spark.sql.optimizer.excludedRules", "org.apache.spark.sql.catalyst.optimizer.ReorderAssociativeOperator"),
     ("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED"),
     ("spark.sql.parser.escapedStringLiterals", "false"),
 ];
