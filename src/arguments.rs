@@ -249,7 +249,8 @@ pub enum PlanEngine {
     Compares the definitions with the stored data and lists added and removed columns, views that `serve` would \
     recompute, how much data that reads and roughly how long it takes, and changes that `serve` would refuse. Works \
     with or without a running server and changes nothing.",
-    after_help = "Examples:\n  trueup plan flights.sql --data data\n  trueup plan streams.sql views.sql --data /var/lib/trueup -o json\n\n\
+    after_help = "Examples:\n  trueup plan flights.sql --data data\n  trueup plan streams.sql views.sql --data /var/lib/trueup -o json\n  \
+    trueup plan flights.sql --data data --engine spark > flights-spark.json\n\n\
     Exits with 1 if `serve` would refuse a change, otherwise with 0."
 )]
 pub struct Plan {
@@ -265,6 +266,9 @@ pub struct Plan {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,
+    /// Engine to plan for; `spark` prints, as JSON, the query of each view and the files of the archive that it reads
+    #[arg(long, value_enum, default_value_t = PlanEngine::Polars)]
+    pub engine: PlanEngine,
 }
 
 #[derive(Debug, Args)]

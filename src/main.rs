@@ -31,6 +31,7 @@ mod secret_files;
 mod sender;
 mod settings;
 mod signals;
+mod spark_plan;
 mod sparkline;
 mod table;
 mod token_keys;

@@ -7,7 +7,7 @@ use std::path::Path;
 use lake::{Lake, is_remote};
 use shared::changes::{Change, DefinitionPart};
 
-use crate::arguments::{ListFormat, Plan};
+use crate::arguments::{ListFormat, Plan, PlanEngine};
 use crate::data_dir::DataDir;
 use crate::definition_plan::{
     AlertPlan, DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, StreamPlan, ViewPlan,
@@ -15,6 +15,7 @@ use crate::definition_plan::{
 use crate::definitions;
 use crate::exit::{Failure, NO};
 use crate::human_units::{bytes, counted, grouped, length};
+use crate::spark_plan::SparkPlans;
 
 pub async fn run(arguments: Plan) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
@@ -29,6 +30,11 @@ pub async fn run(arguments: Plan) -> Result<(), Failure> {
         }
     };
     let plan = DefinitionPlan::of(&definitions, lake.as_ref(), data_dir.local_folder()).await?;
+    if arguments.engine == PlanEngine::Spark && plan.refused == 0 {
+        let plans = SparkPlans::of(&definitions, lake.as_ref()).await.map_err(|error| Failure::new(NO, error))?;
+        let text = serde_json::to_string_pretty(&plans).expect("a plan is plain data");
+        return Ok(writeln!(std::io::stdout(), "{text}")?);
+    }
     let text = match arguments.output {
         ListFormat::Json => format!("{}\n", serde_json::to_string_pretty(&plan).expect("a plan is plain data")),
         ListFormat::Table => {

@@ -34,4 +34,4 @@ mod windows;
 
 pub use self::calendar::CalendarTables;
 pub use self::refusal::Refusal;
-pub use self::statement::{EVENTS, SETTINGS, Statement, statement};
+pub use self::statement::{EVENTS, SETTINGS, Statement, schema, statement};

@@ -4,7 +4,8 @@
 use shared::evaluate::events::EventExpressions;
 use shared::limits::SPARK_QUERY_CHARS_MAX;
 use shared::scalar::Scalar;
-use shared::stream::Stream;
+use shared::stream::{Stream, system_columns};
+use shared::types::DataType;
 use shared::view::{OutputColumn, View, ViewLayers};
 use shared::window::Window;
 
@@ -31,6 +32,19 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED"),
     ("spark.sql.parser.escapedStringLiterals", "false"),
 ];
+
+/// Returns the columns of the archive's files, as Spark declares a schema.
+pub fn schema(stream: &Stream) -> String {
+    let system = [
+        (system_columns::PARTITION, DataType::Int),
+        (system_columns::OFFSET, DataType::BigInt),
+        (system_columns::ARRIVED_AT, DataType::Timestamp),
+        (system_columns::WATERMARK, DataType::Timestamp),
+    ];
+    let own = stream.columns.iter().map(|column| (column.name.as_str(), column.data_type));
+    let column = |(name, data_type)| format!("{} {}", quote::name(name), quote::data_type(data_type));
+    own.chain(system).map(column).collect::<Vec<_>>().join(", ")
+}
 
 /// What Spark is asked for.
 #[derive(Debug, Clone)]

@@ -39,10 +39,10 @@ def shown(value):
 
 
 def answer(spark, request):
-    for name, value in request["settings"]:
+    for name, value in request["settings"].items():
         spark.conf.set(name, value)
     reader = spark.read.schema(request["schema"])
-    reader.parquet(*request["files"]).createOrReplaceTempView(request["events"])
+    reader.parquet(*request["files"]).createOrReplaceTempView(request["table"])
     for statement in request["statements"]:
         spark.sql(statement)
     found = spark.sql(request["query"])

@@ -11,7 +11,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use serde_json::{Value, json};
 use shared::stream::Stream;
 use shared::time::Day;
-use shared::types::DataType;
 use shared::view::View;
 use world::root;
 
@@ -69,17 +68,24 @@ impl Driver {
     pub fn rows(&mut self, view: &View, stream: &Stream, files: &[PathBuf], days: &[Day]) -> Result<Value, String> {
         let statement = spark::statement(view, stream).map_err(|refusal| refusal.to_string())?;
         let calendar = statement.calendar.map(|tables| tables.statements(days.iter().copied())).unwrap_or_default();
-        let request = json!({
-            "settings": spark::SETTINGS, "schema": schema(stream), "files": files, "events": spark::EVENTS,
+        let settings: serde_json::Map<String, Value> =
+            spark::SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let plan = json!({
+            "settings": settings, "schema": spark::schema(stream), "files": files, "table": spark::EVENTS,
             "statements": calendar, "query": statement.query,
         });
+        self.execute(&plan)
+    }
+
+    /// Executes a plan as `trueup plan --engine spark` prints it, and returns its rows in the form of responses.
+    pub fn execute(&mut self, plan: &Value) -> Result<Value, String> {
         let input = self.input.as_mut().expect("open until the end");
-        writeln!(input, "{request}").and_then(|()| input.flush()).expect("Spark reads");
+        writeln!(input, "{plan}").and_then(|()| input.flush()).expect("Spark reads");
         let mut line = String::new();
         self.output.read_line(&mut line).expect("Spark answers");
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
         match answer["error"].as_str() {
-            Some(error) => Err(format!("{error}\n{}", statement.query)),
+            Some(error) => Err(format!("{error}\n{}", plan["query"].as_str().unwrap_or_default())),
             None => Ok(answer),
         }
     }
@@ -90,13 +96,4 @@ impl Drop for Driver {
         drop(self.input.take());
         let _ = self.child.wait();
     }
-}
-
-/// The columns of the archive's files as Spark names their types.
-fn schema(stream: &Stream) -> String {
-    let column = |field: &arrow::datatypes::FieldRef| {
-        let data_type = DataType::of_arrow(field.data_type()).expect("a type of the dialect");
-        format!("`{}` {data_type}", field.name())
-    };
-    stream.archive_schema().fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }

@@ -4,4 +4,5 @@
 mod archive;
 mod driver;
 mod expressions;
+mod recipes;
 mod views;
