@@ -27,7 +27,9 @@ pub fn measure() {
     let (events, entities) = (number("TRUEUP_ENTITY_EVENTS", 10_000_000), number("TRUEUP_ENTITIES", 100_000));
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::with_limits(folder.path(), DEFINITIONS, "archive_wait_ms = 5000\n");
-    appends(&server);
+    for requests in [1, 8, 32] {
+        appends(&server, requests);
+    }
     let begin = Instant::now();
     let mut dice = StdRng::seed_from_u64(1);
     const BATCH: u64 = 20_000;
@@ -81,32 +83,43 @@ fn states(what: &str, server: &Server, entities: u64, past: impl Fn(&mut StdRng)
     println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms ({} probes)", millis.len());
 }
 
-/// Appends one event at a time under `If-Match`, each connection to an entity of its own.
-fn appends(server: &Server) {
+/// Appends one event at a time under `If-Match`, `requests` at the same time over each of the connections, each to an entity
+/// of its own. Over HTTP/1.1 a connection has one request at a time.
+fn appends(server: &Server, requests: usize) {
     let time = Duration::from_secs(5);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let appending = |number: usize| {
-        let url = format!("{}/v1/entities/orders/append-{number}/events", server.url);
-        async move {
-            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-            let body = json!({"at": "2026-01-01T00:00:00Z", "kind": "k", "amount": 1}).to_string();
-            let (begin, mut last) = (Instant::now(), 0u64);
-            while begin.elapsed() < time {
-                let request = client.post(&url).header("if-match", format!("\"{last}\"")).body(body.clone());
-                let response = request.send().await.expect("an answer");
-                assert_eq!(response.status().as_u16(), 200);
-                response.bytes().await.expect("a body");
-                last += 1;
-            }
-            last
-        }
-    };
     let begin = Instant::now();
-    let tasks: Vec<_> = (0..CONNECTIONS).map(|number| runtime.spawn(appending(number))).collect();
+    let mut tasks = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let mut client = reqwest::Client::builder().no_proxy();
+        if requests > 1 {
+            client = client.http2_prior_knowledge();
+        }
+        let client = client.build().expect("a client");
+        for request in 0..requests {
+            let url = format!("{}/v1/entities/orders/append-{requests}-{connection}-{request}/events", server.url);
+            tasks.push(runtime.spawn(append(client.clone(), url, time)));
+        }
+    }
     let all: u64 = tasks.into_iter().map(|task| runtime.block_on(task).expect("no panic")).sum();
     let seconds = begin.elapsed().as_secs_f64();
     println!(
-        "appends with If-Match, one event each: {:.0}/s over {CONNECTIONS} connections, clients on the same cores",
+        "appends with If-Match, one event each: {:.0}/s over {CONNECTIONS} connections with {requests} requests each, \
+         clients on the same cores",
         all as f64 / seconds
     );
+}
+
+/// Appends to one entity until `time` is over; returns the number of events.
+async fn append(client: reqwest::Client, url: String, time: Duration) -> u64 {
+    let body = json!({"at": "2026-01-01T00:00:00Z", "kind": "k", "amount": 1}).to_string();
+    let (begin, mut last) = (Instant::now(), 0u64);
+    while begin.elapsed() < time {
+        let request = client.post(&url).header("if-match", format!("\"{last}\"")).body(body.clone());
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200);
+        response.bytes().await.expect("a body");
+        last += 1;
+    }
+    last
 }

@@ -1,12 +1,16 @@
-//! Serves HTTP/1.1 connections: bounded in number, with time limits for headers and for clients that do not read, and with
-//! a shutdown that lets requests finish.
+//! Serves HTTP/1.1 and HTTP/2 connections: bounded in number, with time limits for headers and for clients that do not read,
+//! and with a shutdown that lets requests finish.
 //!
-//! [`descriptors`] decides how many connections may be open, [`paced_stream`] ends those that make no progress,
-//! [`parse_problems`] gives a body to the refusals of hyper, [`tls`] encrypts.
+//! [`descriptors`] decides how many connections may be open, [`preface`] tells the protocols apart, [`paced_stream`] ends
+//! connections that make no progress, [`parse_problems`] gives a body to the refusals of hyper over HTTP/1.1, [`http2`] holds
+//! HTTP/2 to the same bounds, [`tls`] encrypts.
 
 pub mod descriptors;
+mod http2;
+mod paced_body;
 mod paced_stream;
 mod parse_problems;
+mod preface;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -26,11 +30,14 @@ use shared::limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use self::http2::Http2;
 use self::paced_stream::PacedStream;
 use self::parse_problems::ParseProblems;
+use self::preface::{Protocol, detect};
 use self::tls::Tls;
 
 /// How a listener accepts connections.
@@ -56,7 +63,8 @@ impl ListenSettings {
 
 /// Accepts connections for one router.
 struct Listener {
-    http: hyper::server::conn::http1::Builder,
+    http1: hyper::server::conn::http1::Builder,
+    http2: Http2,
     routes: Router,
     stop: watch::Receiver<bool>,
     connections: Arc<Semaphore>,
@@ -68,13 +76,15 @@ struct Listener {
 
 /// Serves `routes` until `stop` becomes true, then waits for requests in progress.
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>, settings: ListenSettings) {
-    let mut http = hyper::server::conn::http1::Builder::new();
+    let mut http1 = hyper::server::conn::http1::Builder::new();
     // A little longer than the wait after which a late first request gets its answer.
-    http.timer(TokioTimer::new())
+    http1
+        .timer(TokioTimer::new())
         .header_read_timeout(settings.header_wait + settings.header_wait / 20)
         .max_buf_size(limits::CONNECTION_BUFFER_BYTES_MAX);
     let server = Arc::new(Listener {
-        http,
+        http1,
+        http2: Http2::new(settings.header_wait),
         routes,
         stop: stop.clone(),
         connections: Arc::new(Semaphore::new(settings.connections)),
@@ -167,10 +177,28 @@ impl Listener {
             }
             response
         });
-        let stream = TokioIo::new(ParseProblems::new(stream, self.header_wait));
-        if let Err(problem) = watcher.watch(self.http.serve_connection(stream, TowerToHyperService::new(service))).await
-        {
-            debug!(%problem, "connection closed early");
+        let due = Instant::now() + self.header_wait;
+        let mut stop = self.stop.clone();
+        let detected = tokio::select! {
+            detected = detect(stream, due) => detected,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match detected {
+            Ok(Some((Protocol::Http1, stream))) => {
+                let stream = TokioIo::new(ParseProblems::new(stream, due));
+                let connection = self.http1.serve_connection(stream, TowerToHyperService::new(service));
+                if let Err(problem) = watcher.watch(connection).await {
+                    debug!(%problem, "connection closed early");
+                }
+            }
+            Ok(Some((Protocol::Http2, stream))) => {
+                match Arc::clone(&self.connections).try_acquire_many_owned(limits::HTTP2_CONNECTION_PLACES - 1) {
+                    Ok(_places) => self.http2.serve(stream, service, watcher).await,
+                    Err(_) => counter!("trueup_connections_refused_total").increment(1),
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => debug!(%problem, "connection closed before a request"),
         }
     }
 

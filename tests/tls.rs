@@ -59,6 +59,7 @@ impl TlsWorld {
             // Also on a response without a page: a browser takes it from any.
             let header = response.headers().get("strict-transport-security").expect("a header");
             assert_eq!(header, "max-age=31536000");
+            assert_eq!(response.version(), reqwest::Version::HTTP_2, "chosen by ALPN");
             response.status().as_u16()
         };
         sent.map(status).map_err(|error| format!("{error:?}"))

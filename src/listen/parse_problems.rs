@@ -13,7 +13,6 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use problem::{CONTENT_TYPE, Code, Problem};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -87,9 +86,9 @@ impl FirstHead {
 }
 
 impl<S> ParseProblems<S> {
-    /// Wraps a connection, whose first request has to arrive within `header_wait`.
-    pub fn new(inner: S, header_wait: Duration) -> ParseProblems<S> {
-        let first_head = FirstHead { due: Instant::now() + header_wait, timer: None, state: HeadState::Silent };
+    /// Wraps a connection, whose first request has to arrive before `due`.
+    pub fn new(inner: S, due: Instant) -> ParseProblems<S> {
+        let first_head = FirstHead { due, timer: None, state: HeadState::Silent };
         ParseProblems { inner, request: Vec::new(), has_written: false, sending: None, first_head }
     }
 

@@ -124,7 +124,7 @@ fn config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
     let pair = builder.with_single_cert(certificates(&settings.certificate)?, key);
     let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
     let mut config = pair.map_err(|cause| TlsError::Pair { certificate, key, cause })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -9,6 +9,7 @@ mod compressed_responses;
 mod dripping_senders;
 mod endless_bodies;
 mod heavy_queries;
+mod http2;
 mod lake_away;
 mod large_events;
 mod live_subscribers;

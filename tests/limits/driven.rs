@@ -4,6 +4,7 @@
 type Driven = (&'static str, &'static str, &'static str);
 
 const DRIPPING: &str = "dripping_senders_hold_what_they_sent_for_a_while_and_others_are_served";
+const HTTP2: &str = "streams_that_are_not_read_stay_within_the_budgets_of_their_connections";
 const BOMBS: &str = "bombs_and_endless_bodies_are_refused_within_the_budgets";
 const LARGE_EVENTS: &str = "events_of_1_mib_on_many_connections_stay_within_the_budgets";
 const UNREAD: &str = "a_thousand_readers_that_do_not_read_stay_within_the_budgets_and_others_are_served";
@@ -228,6 +229,20 @@ pub const DRIVEN: &[Driven] = &[
     ("HEADER_READ_TIMEOUT_MS", "tests/bounds/dripping_senders.rs", DRIPPING),
     ("CONNECTIONS_MAX", "src/listen/tests.rs", "connections_beyond_the_limit_are_refused_and_others_continue"),
     ("CONNECTION_BUFFER_BYTES_MAX", "tests/bounds/endless_bodies.rs", BOMBS),
+    ("HTTP2_STREAMS_MAX", "tests/bounds/http2.rs", HTTP2),
+    ("HTTP2_STREAM_WINDOW_BYTES", "src/listen/tests.rs", "a_request_that_is_not_read_leaves_room_for_others"),
+    ("HTTP2_CONNECTION_WINDOW_BYTES", "src/listen/tests.rs", "a_request_that_is_not_read_leaves_room_for_others"),
+    (
+        "HTTP2_PIECE_BYTES",
+        "src/listen/paced_body.rs",
+        "a_client_that_takes_no_piece_is_stalled_and_one_that_takes_some_is_not",
+    ),
+    ("HTTP2_HEADERS_BYTES_MAX", "src/listen/tests.rs", "headers_over_http2_that_are_too_long_get_431"),
+    (
+        "HTTP2_CONNECTION_PLACES",
+        "src/listen/tests.rs",
+        "an_http2_connection_takes_the_places_of_many_and_is_closed_without_them",
+    ),
     ("REQUEST_BODY_BYTES_MAX", "tests/bounds/endless_bodies.rs", BOMBS),
     ("REQUEST_BODY_TIME_MS", "serving/src/small_bodies.rs", "bodies_are_bounded_in_bytes_and_in_time"),
     ("DESCRIPTORS_RESERVED", "tests/descriptors.rs", "idle_readers_leave_the_files_that_the_log_needs"),
