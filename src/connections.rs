@@ -6,7 +6,6 @@ use intake::sources::Connections;
 use shared::ids::Name;
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
-use shared::stream::RecordFormat;
 
 use crate::exit::{Failure, USAGE};
 use crate::settings::Connection;
@@ -20,11 +19,13 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
         }
     }
     for stream in &definitions.streams {
-        let avro = stream.topic().filter(|topic| topic.format == RecordFormat::Avro);
-        if let Some(topic) = avro.filter(|t| clusters.get(&t.connection).is_some_and(|c| c.schema_registry.is_none())) {
+        let needing = stream.topic().filter(|topic| topic.format.needs_registry());
+        if let Some(topic) =
+            needing.filter(|t| clusters.get(&t.connection).is_some_and(|c| c.schema_registry.is_none()))
+        {
             let problem = format!(
-                "stream {}: format = 'avro' needs a schema registry; add schema_registry = {{ url = \"..\" }} to [connections.{}]",
-                stream.name, topic.connection
+                "stream {}: format = '{}' needs a schema registry; add schema_registry = {{ url = \"..\" }} to [connections.{}]",
+                stream.name, topic.format, topic.connection
             );
             return Err(Failure::new(USAGE, problem));
         }

@@ -41,13 +41,9 @@ fn a_value_may_be_a_line_of_csv() {
     world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(2));
 }
 
-/// A schema registry with two schemas, on a port of loopback; it also counts requests.
-fn registry() -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
+/// A schema registry that answers these paths, on a port of loopback; it also counts requests.
+fn registry(answers: Vec<(&'static str, Value)>) -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
     use std::io::{Read, Write};
-    let schemas = [
-        r#"{"type":"record","name":"r","fields":[{"name":"name","type":"string"},{"name":"v","type":"double"}]}"#,
-        r#"{"type":"record","name":"r","fields":[{"name":"v","type":"double"},{"name":"more","type":"long"},{"name":"name","type":"string"}]}"#,
-    ];
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -59,10 +55,9 @@ fn registry() -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
             let read = stream.read(&mut request).unwrap_or(0);
             let text = String::from_utf8_lossy(&request[..read]).into_owned();
             requests.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let id =
-                text.strip_prefix("GET /schemas/ids/").and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
-            let (status, body) = match id.and_then(|id| schemas.get(id.wrapping_sub(1))) {
-                Some(schema) => ("200 OK", json!({"schema": schema}).to_string()),
+            let path = text.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let (status, body) = match answers.iter().find(|(answered, _)| *answered == path) {
+                Some((_, answer)) => ("200 OK", answer.to_string()),
                 None => ("404 Not Found", json!({"error_code": 40403}).to_string()),
             };
             let _ = write!(
@@ -75,10 +70,30 @@ fn registry() -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
     (url, count)
 }
 
+/// A value in the wire format of Confluent.
+fn framed(id: u32, body: &[&[u8]]) -> Vec<u8> {
+    [&[0][..], &id.to_be_bytes(), &body.concat()].concat()
+}
+
 #[test]
 fn values_of_avro_have_schemas_of_the_registry_that_change_from_record_to_record() {
     let Some(broker) = shared() else { return };
-    let (topic, (url, requests)) = (Topic::create(broker, 1), registry());
+    let record =
+        |fields: Value| json!({"schema": json!({"type": "record", "name": "r", "fields": fields}).to_string()});
+    let (name, v) = (json!({"name": "name", "type": "string"}), json!({"name": "v", "type": "double"}));
+    let mut referring = record(json!([name, v, {"name": "paid", "type": "shop.Amount"}]));
+    referring["references"] = json!([{"name": "shop.Amount", "subject": "shop/amount", "version": 3}]);
+    let amount = json!({"type": "record", "name": "Amount", "namespace": "shop", "fields": [{"name": "euros", "type": "double"}]});
+    let (topic, (url, requests)) = (
+        Topic::create(broker, 1),
+        registry(vec![
+            ("/schemas/ids/1", record(json!([name, v]))),
+            ("/schemas/ids/2", record(json!([v, {"name": "more", "type": "long"}, name]))),
+            ("/schemas/ids/3", referring),
+            ("/schemas/ids/4", json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"})),
+            ("/subjects/shop%2Famount/versions/3", json!({"schema": amount.to_string()})),
+        ]),
+    );
     let mut world = World::stopped(&format!(
         "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp', name STRING, v DOUBLE)
              WITH (event_time = 'at', format = 'avro', {});
@@ -87,18 +102,77 @@ fn values_of_avro_have_schemas_of_the_registry_that_change_from_record_to_record
     ));
     world.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", topic.settings()));
     world.start();
-    let framed = |id: u32, body: &[&[u8]]| [&[0][..], &id.to_be_bytes(), &body.concat()].concat();
     let (a, one, two) = (&[2, b'a'][..], 1.0_f64.to_le_bytes(), 2.0_f64.to_le_bytes());
     let first = || topic.record(0, framed(1, &[a, &one]));
     let second = || topic.record(0, framed(2, &[&two, &[14], a]));
-    let bad = [framed(1, &[a]), framed(7, &[a, &one]), b"{}".to_vec()].map(|value| topic.record(0, value));
-    topic.write([first(), second(), first()].into_iter().chain(bad).chain([second()]));
+    let third = topic.record(0, framed(3, &[a, &one, &two]));
+    let bad =
+        [framed(1, &[a]), framed(7, &[a, &one]), framed(4, &[a]), b"{}".to_vec()].map(|value| topic.record(0, value));
+    topic.write([first(), second(), first()].into_iter().chain(bad).chain([second(), third]));
     read_all(&world, "s");
-    assert_eq!(sums(&world), [("a".to_owned(), 4, 6.0)]);
-    world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(3));
+    assert_eq!(sums(&world), [("a".to_owned(), 5, 7.0)]);
+    world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(4));
     let lines = world.get("/v1/streams/s/quarantine").json()["lines"].clone();
     let offsets: Vec<_> = lines.as_array().expect("lines").iter().map(|l| l["record"]["offset"].clone()).collect();
-    assert_eq!(offsets.len(), 3, "{lines}");
+    assert_eq!(offsets.len(), 4, "{lines}");
     assert!(lines.to_string().contains("schema 7: the registry does not have it"), "{lines}");
-    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 3, "each id is fetched once");
+    assert!(lines.to_string().contains("schema 4: it is of PROTOBUF, and the stream expects AVRO"), "{lines}");
+    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 6, "each schema is fetched once");
+}
+
+#[test]
+fn values_of_protobuf_have_schemas_with_imports_of_the_registry() {
+    let Some(broker) = shared() else { return };
+    let event = "syntax = \"proto3\"; import \"amounts/v1.proto\";
+        message Event { string name = 1; amounts.Amount amount = 2; }";
+    let amount = "syntax = \"proto3\"; package amounts; message Amount { double euros = 1; }";
+    let (topic, (url, requests)) = (
+        Topic::create(broker, 1),
+        registry(vec![
+            (
+                "/schemas/ids/1",
+                json!({
+                    "schema": event, "schemaType": "PROTOBUF",
+                    "references": [{"name": "amounts/v1.proto", "subject": "amounts", "version": 1}]
+                }),
+            ),
+            ("/subjects/amounts/versions/1", json!({"schema": amount, "schemaType": "PROTOBUF"})),
+            ("/schemas/ids/2", json!({"schema": "no schema", "schemaType": "PROTOBUF"})),
+        ]),
+    );
+    let mut world = World::stopped(&format!(
+        "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp', name STRING, v DOUBLE FROM '/amount/euros')
+             WITH (event_time = 'at', format = 'protobuf', {});
+         CREATE VIEW sums AS SELECT name, COUNT(*) AS n, SUM(v) AS total FROM s GROUP BY name;",
+        topic.options()
+    ));
+    world.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", topic.settings()));
+    world.start();
+    let message = |id: u32, euros: f64| {
+        let amount = [&[0x12, 9, 0x09][..], &euros.to_le_bytes()].concat();
+        framed(id, &[&[0], &[0x0a, 1, b'a'], &amount])
+    };
+    let values = [message(1, 1.5), message(2, 1.0), b"{}".to_vec(), message(1, 2.5), framed(1, &[&[0], &[0x0a, 9]])];
+    topic.write(values.map(|value| topic.record(0, value)));
+    read_all(&world, "s");
+    assert_eq!(sums(&world), [("a".to_owned(), 2, 4.0)]);
+    world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(3));
+    let lines = world.get("/v1/streams/s/quarantine").json()["lines"].to_string();
+    assert!(lines.contains("schema 2: ") && lines.contains("cannot read the message with schema 1"), "{lines}");
+    assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 3, "each schema is fetched once");
+}
+
+#[test]
+fn a_value_of_json_may_begin_with_the_id_of_a_schema() {
+    let Some(broker) = shared() else { return };
+    let topic = Topic::create(broker, 1);
+    let world = topic.world(&format!(
+        "CREATE STREAM s (at TIMESTAMP, name STRING, v DOUBLE) WITH (event_time = 'at', {});
+         CREATE VIEW sums AS SELECT name, COUNT(*) AS n, SUM(v) AS total FROM s GROUP BY name;",
+        topic.options()
+    ));
+    let event = br#"{"at":"2026-01-01T00:00:00Z","name":"a","v":2}"#;
+    topic.write([event.to_vec(), framed(258, &[event])].map(|value| topic.record(0, value)));
+    read_all(&world, "s");
+    assert_eq!(sums(&world), [("a".to_owned(), 2, 4.0)]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use crate::settings::RegistrySettings;
@@ -14,12 +14,39 @@ use crate::settings::RegistrySettings;
 const REGISTRY_WAIT: Duration = Duration::from_secs(10);
 /// Schemas that are kept. Beyond it all are fetched again.
 const SCHEMAS_KEPT: usize = 10_000;
+/// Schemas that one schema may refer to, directly or not.
+const REFERENCES_MAX: usize = 100;
+
+/// The language of a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SchemaKind {
+    Avro,
+    Protobuf,
+}
+
+impl SchemaKind {
+    /// The name that registries use. They omit that of Avro.
+    fn name(self) -> &'static str {
+        match self {
+            SchemaKind::Avro => "AVRO",
+            SchemaKind::Protobuf => "PROTOBUF",
+        }
+    }
+}
+
+/// A schema, with all schemas that it refers to, directly or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredSchema {
+    pub text: String,
+    /// By the names under which schemas refer to them: the name of a type in Avro, the path of an import in Protobuf.
+    pub references: HashMap<String, String>,
+}
 
 /// A schema registry with the REST API of Confluent.
 pub struct SchemaRegistry {
     settings: RegistrySettings,
     client: reqwest::Client,
-    known: Mutex<HashMap<u32, Arc<str>>>,
+    known: Mutex<HashMap<(u32, SchemaKind), Arc<RegisteredSchema>>>,
 }
 
 /// Why there is no schema for an id.
@@ -39,7 +66,14 @@ struct SchemaAnswer {
     #[serde(rename = "schemaType")]
     schema_type: Option<String>,
     #[serde(default)]
-    references: Vec<serde_json::Value>,
+    references: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: u32,
 }
 
 impl SchemaRegistry {
@@ -52,46 +86,64 @@ impl SchemaRegistry {
         Ok(SchemaRegistry { settings, client, known: Mutex::default() })
     }
 
-    /// The Avro schema with this id, as JSON.
+    /// Returns the schema with this id.
     ///
     /// # Errors
-    /// [`RegistryError::Unusable`] if the registry has no such id, or the schema is not one of Avro alone.
-    pub async fn avro(&self, id: u32) -> Result<Arc<str>, RegistryError> {
-        if let Some(known) = self.known.lock().get(&id) {
+    /// [`RegistryError::Unusable`] if the registry has no such id, or the schema is of another language.
+    pub async fn schema(&self, id: u32, kind: SchemaKind) -> Result<Arc<RegisteredSchema>, RegistryError> {
+        if let Some(known) = self.known.lock().get(&(id, kind)) {
             return Ok(Arc::clone(known));
         }
-        let unusable = |reason: &str| RegistryError::Unusable(format!("schema {id}: {reason}"));
-        let answer = self.fetch(id).await?;
-        if answer.schema_type.is_some_and(|kind| kind != "AVRO") {
-            return Err(unusable("it is not of Avro"));
+        let unusable = |reason: String| RegistryError::Unusable(format!("schema {id}: {reason}"));
+        let answer = self.fetch(&["schemas", "ids", &id.to_string()]).await?;
+        let answer = answer.ok_or_else(|| unusable("the registry does not have it".to_owned()))?;
+        let found = answer.schema_type.as_deref().unwrap_or(SchemaKind::Avro.name());
+        if found != kind.name() {
+            return Err(unusable(format!("it is of {found}, and the stream expects {}", kind.name())));
         }
-        if !answer.references.is_empty() {
-            return Err(unusable("it refers to other schemas, which is not supported yet"));
+        let (mut references, mut wanted) = (HashMap::new(), answer.references);
+        while let Some(Reference { name, subject, version }) = wanted.pop() {
+            if references.contains_key(&name) {
+                continue;
+            }
+            if references.len() == REFERENCES_MAX {
+                return Err(unusable(format!("it refers to more than {REFERENCES_MAX} other schemas")));
+            }
+            let answer = self.fetch(&["subjects", &subject, "versions", &version.to_string()]).await?;
+            let gone =
+                || unusable(format!("it refers to version {version} of {subject}, which the registry does not have"));
+            let answer = answer.ok_or_else(gone)?;
+            wanted.extend(answer.references);
+            references.insert(name, answer.schema);
         }
-        let schema: Arc<str> = answer.schema.into();
+        let schema = Arc::new(RegisteredSchema { text: answer.schema, references });
         let mut known = self.known.lock();
         if known.len() >= SCHEMAS_KEPT {
             known.clear();
         }
-        known.insert(id, Arc::clone(&schema));
+        known.insert((id, kind), Arc::clone(&schema));
         Ok(schema)
     }
 
-    async fn fetch(&self, id: u32) -> Result<SchemaAnswer, RegistryError> {
+    /// Asks for a path; `None` if the registry does not have it.
+    async fn fetch(&self, path: &[&str]) -> Result<Option<SchemaAnswer>, RegistryError> {
         let RegistrySettings { url, username, password } = &self.settings;
-        let unreachable = |error: reqwest::Error| RegistryError::Unreachable {
-            url: url.clone(),
-            reason: error.without_url().to_string(),
-        };
-        let mut request = self.client.get(format!("{}/schemas/ids/{id}", url.trim_end_matches('/')));
+        let unreachable = |reason: String| RegistryError::Unreachable { url: url.clone(), reason };
+        let failed = |error: reqwest::Error| unreachable(error.without_url().to_string());
+        let mut target = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
+        match target.path_segments_mut() {
+            Ok(mut segments) => _ = segments.pop_if_empty().extend(path),
+            Err(()) => return Err(unreachable("it is not the address of a server".to_owned())),
+        }
+        let mut request = self.client.get(target);
         if let Some(username) = username {
             request = request.basic_auth(username, password.as_ref());
         }
-        let response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(failed)?;
         if response.status() == StatusCode::NOT_FOUND {
-            return Err(RegistryError::Unusable(format!("schema {id}: the registry does not have it")));
+            return Ok(None);
         }
-        let response = response.error_for_status().map_err(unreachable)?;
-        response.json().await.map_err(unreachable)
+        let response = response.error_for_status().map_err(failed)?;
+        response.json().await.map(Some).map_err(failed)
     }
 }

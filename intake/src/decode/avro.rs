@@ -25,7 +25,7 @@ use super::{DecodeError, Decoded, Options};
 
 /// The first byte of a value, and the bytes before its body.
 const MAGIC: u8 = 0;
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Schemas of writers by id; an error says why records with the id cannot be read.
 pub type WriterSchemas = HashMap<u32, Result<Arc<str>, String>>;

@@ -20,6 +20,7 @@ mod number;
 mod object;
 mod outcome;
 mod parquet_pages;
+pub mod protobuf;
 mod records;
 mod reject_reason;
 mod row;

@@ -8,6 +8,7 @@ use kafka::TopicRecord;
 use serde_json::{Map, Value};
 use shared::stream::{Column, RecordPart, Stream};
 
+use super::avro::{PREFIX_BYTES, schema_id};
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
 use super::session::Session;
@@ -45,6 +46,10 @@ pub fn decode_records<'a>(
             session.reject(index, record.key.as_deref().unwrap_or_default(), RejectReason::NoValue);
             continue;
         };
+        let value = match format {
+            TextFormat::Json => without_schema_id(value),
+            TextFormat::Csv => value,
+        };
         let text = match simdutf8::compat::from_utf8(value) {
             Ok(text) => text,
             Err(error) => {
@@ -66,6 +71,14 @@ pub fn decode_records<'a>(
         }
     }
     session.finish()
+}
+
+/// A value without the zero byte and the id that serializers with a schema registry write in front of JSON.
+fn without_schema_id(value: &[u8]) -> &[u8] {
+    match schema_id(value) {
+        Some(_) => &value[PREFIX_BYTES..],
+        None => value,
+    }
 }
 
 /// The columns of a stream that hold parts of records.

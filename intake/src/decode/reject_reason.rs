@@ -48,6 +48,8 @@ pub(super) enum RejectReason<'a> {
     OtherEntity { column: &'a Column },
     #[error("the record has no value (a tombstone)")]
     NoValue,
+    #[error("{reason}")]
+    Message { reason: &'a str },
     #[error("{}: the {part} of the record is not UTF-8", column.name)]
     PartNotUtf8 { column: &'a Column, part: RecordPart },
     #[error("the stream has no field {}", Quoted(name))]

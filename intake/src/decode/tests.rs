@@ -12,6 +12,7 @@ use super::*;
 
 mod avro;
 mod fields;
+mod protobuf;
 mod tables;
 #[test]
 fn a_column_that_was_removed_is_null_and_its_field_unknown() {

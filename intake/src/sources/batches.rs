@@ -12,6 +12,7 @@ use shared::time::Micros;
 
 use super::error::SourceError;
 use crate::decode::avro::{WriterSchemas, decode_avro};
+use crate::decode::protobuf::{MessageSchemas, decode_protobuf};
 use crate::decode::{Decoded, Options, TextFormat, decode_records};
 use crate::quarantine::RejectedLines;
 
@@ -30,6 +31,8 @@ pub(super) enum ValueFormat {
     Text(TextFormat),
     /// Avro, with the schemas of all ids that occur.
     Avro(Arc<WriterSchemas>),
+    /// Protobuf, likewise.
+    Protobuf(Arc<MessageSchemas>),
 }
 
 /// Decodes the records that are not before the position `next` of their partition.
@@ -81,6 +84,7 @@ fn batch(
     let decoded = match format {
         ValueFormat::Text(format) => decode_records(stream, *format, records, options),
         ValueFormat::Avro(schemas) => decode_avro(stream, schemas, records, options),
+        ValueFormat::Protobuf(schemas) => decode_protobuf(stream, schemas, records, options),
     };
     let mut decoded = decoded.map_err(|error| SourceError::Decode(error.to_string()))?;
     let count = decoded.rejected();

@@ -98,7 +98,7 @@ fn kafka_topic<'o>(
 
 fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
     let value = option.value.as_str();
-    if matches!(value, "protobuf" | "debezium-json" | "debezium-avro") {
+    if matches!(value, "debezium-json" | "debezium-avro") {
         return option.error(source, format!("the format '{value}' is not supported yet"));
     }
     let help = did_you_mean(value, RecordFormat::NAMES)

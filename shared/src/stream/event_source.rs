@@ -40,11 +40,13 @@ pub enum RecordFormat {
     Csv,
     /// Avro behind the id of its schema in a schema registry (the wire format of Confluent).
     Avro,
+    /// Protobuf behind the id of its schema, likewise.
+    Protobuf,
 }
 
 impl RecordFormat {
     /// The values of the option `format`.
-    pub const NAMES: [&str; 3] = ["json", "csv", "avro"];
+    pub const NAMES: [&str; 4] = ["json", "csv", "avro", "protobuf"];
 
     /// The format with this name.
     pub fn named(name: &str) -> Option<RecordFormat> {
@@ -52,8 +54,16 @@ impl RecordFormat {
             "json" => Some(RecordFormat::Json),
             "csv" => Some(RecordFormat::Csv),
             "avro" => Some(RecordFormat::Avro),
+            "protobuf" => Some(RecordFormat::Protobuf),
             _ => None,
         }
+    }
+}
+
+impl RecordFormat {
+    /// Whether values name their schema in a registry.
+    pub fn needs_registry(self) -> bool {
+        matches!(self, RecordFormat::Avro | RecordFormat::Protobuf)
     }
 }
 
@@ -63,6 +73,7 @@ impl fmt::Display for RecordFormat {
             RecordFormat::Json => "json",
             RecordFormat::Csv => "csv",
             RecordFormat::Avro => "avro",
+            RecordFormat::Protobuf => "protobuf",
         })
     }
 }
