@@ -86,26 +86,32 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))
         .merge(page::routes())
-        .layer(Extension(Arc::new(RangeCache::default())))
-        .layer(Extension(Arc::new(Feeds::default())))
-        .layer(Extension(EntitySubscribers::default()))
-        .layer(Extension(alerts::AlertSubscribers::default()))
-        .layer(Extension(Arc::new(ResponseCache::default())))
         .fallback(unknown_path)
         .with_state(state)
-        .layer(middleware::from_fn(small_bodies::read))
-        .layer(counted.clone())
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed))
-        .layer(middleware::from_fn_with_state(Completion::new(admission), complete))
+        // A request passes the layers of a tuple from first to last. As calls of their own, each layer would put the route into a
+        // box, and every layer copies all boxes inside it for each request.
+        .layer((
+            middleware::from_fn_with_state(Completion::new(admission), complete),
+            CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressed),
+            counted.clone(),
+            middleware::from_fn(small_bodies::read),
+            Extension(Arc::new(ResponseCache::default())),
+            Extension(alerts::AlertSubscribers::default()),
+            Extension(EntitySubscribers::default()),
+            Extension(Arc::new(Feeds::default())),
+            Extension(Arc::new(RangeCache::default())),
+        ))
         .merge(others.layer(counted))
-        .layer(Extension(Arc::clone(&perimeter.guard)))
-        .layer(middleware::from_fn_with_state(perimeter.roles, roles::check))
-        .layer(middleware::from_fn_with_state(checkpoint, guard::check))
-        .layer(middleware::from_fn(net::catch))
-        .layer(middleware::from_fn_with_state(perimeter.clone(), origins::guard))
-        .layer(perimeter.origins.layer())
-        .layer(middleware::from_fn_with_state(perimeter.clone(), hosts::guard))
-        .layer(middleware::from_fn_with_state(perimeter.trail.clone(), trail::follow))
+        .layer((
+            middleware::from_fn_with_state(perimeter.trail.clone(), trail::follow),
+            middleware::from_fn_with_state(perimeter.clone(), hosts::guard),
+            perimeter.origins.layer(),
+            middleware::from_fn_with_state(perimeter.clone(), origins::guard),
+            middleware::from_fn(net::catch),
+            middleware::from_fn_with_state(checkpoint, guard::check),
+            middleware::from_fn_with_state(perimeter.roles, roles::check),
+            Extension(Arc::clone(&perimeter.guard)),
+        ))
 }
 
 /// An endpoint without parameters.
