@@ -1,7 +1,7 @@
 //! Serves HTTP/1.1 and HTTP/2 connections: bounded in number, with time limits for headers and for clients that do not read,
 //! and with a shutdown that lets requests finish.
 //!
-//! [`descriptors`] decides how many connections may be open, [`preface`] tells the protocols apart, [`paced_stream`] ends
+//! [`descriptors`] decides how many connections may be open, [`preface`] distinguishes the protocols, [`paced_stream`] ends
 //! connections that make no progress, [`parse_problems`] gives a body to the refusals of hyper over HTTP/1.1, [`http2`] holds
 //! HTTP/2 to the same bounds, [`tls`] encrypts.
 

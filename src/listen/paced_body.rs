@@ -100,7 +100,7 @@ impl Drop for Entered {
 /// A body in pieces of at most [`HTTP2_PIECE_BYTES`].
 struct PacedBody {
     inner: Body,
-    /// What is left of the last frame of `inner`.
+    /// The rest of the last frame of `inner`.
     rest: Bytes,
     taken: Option<Arc<Taken>>,
     /// It is one piece, which hyper takes at once.

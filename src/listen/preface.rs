@@ -1,4 +1,4 @@
-//! Tells HTTP/2 from HTTP/1.1 by the first bytes of a connection, and gives those bytes back to whichever reads it next.
+//! Distinguishes HTTP/2 from HTTP/1.1 by the first bytes of a connection, and gives those bytes back to whichever reads it next.
 //!
 //! Does not negotiate: with TLS the client chooses by ALPN, without it by what it sends ("prior knowledge", RFC 9113 §3.3).
 
