@@ -71,8 +71,8 @@ impl SparkPlan {
                     files.iter().map(|file| file.partition.day()).collect();
                 let Some(days) = days else {
                     bail!(
-                        "view {}: stream {} has events outside of the years 1 to 9999, which the tables of the calendar do not list; \
-                         use a window of hours or less for Spark",
+                        "view {}: stream {} has events outside the years 1 to 9999, which the calendar tables do not list; \
+                         for Spark, use a window of hours or less",
                         view.name,
                         stream.name
                     )

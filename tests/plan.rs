@@ -195,7 +195,7 @@ fn check_prints_the_query_of_each_view_for_spark_or_refuses_it() {
     let (code, text) = check("CREATE VIEW texts AS SELECT MIN(CAST(price AS STRING)) AS least FROM events;");
     assert_eq!(code, Some(1), "{text}");
     assert!(
-        text.contains("Spark cannot compute measure least with the same result: it writes a DOUBLE as another text"),
+        text.contains("Spark cannot compute measure least with the same result: it formats a DOUBLE differently"),
         "{text}"
     );
 }

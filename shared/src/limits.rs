@@ -347,19 +347,19 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 /// Bytes that a connection buffers of the head of a request, or of a body in transit, before it stops reading; the piece it
 /// reads last may double them. Longer heads get 431, or 414 if the path is too long.
 pub const CONNECTION_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Requests at the same time over one HTTP/2 connection. Clients let further ones wait.
+/// Concurrent requests over one HTTP/2 connection. Further ones wait at the client.
 pub const HTTP2_STREAMS_MAX: u32 = 32;
 /// Bytes of one request's body that an HTTP/2 connection buffers before the client has to wait.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-/// The same for all requests of the connection together, in bytes.
+/// Bytes of the bodies of all requests together that an HTTP/2 connection buffers before the client has to wait.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Bytes of one response that an HTTP/2 connection buffers, and of a piece of it beyond them. A client that does not take a
-/// piece for [`WRITE_STALL_MS`] loses its connection.
+/// Bytes of one response that an HTTP/2 connection buffers, and of the next piece of the response. If a client takes no
+/// piece for [`WRITE_STALL_MS`], its connection is closed.
 pub const HTTP2_PIECE_BYTES: usize = 16 * 1024;
-/// Bytes of the headers of a request over HTTP/2. Longer ones get 431.
+/// Bytes of the headers of an HTTP/2 request. Longer ones get 431.
 pub const HTTP2_HEADERS_BYTES_MAX: u32 = 16 * 1024;
-/// An HTTP/2 connection counts as so many connections, because it buffers as much as they do. Without as many places it is
-/// closed.
+/// Connections that an HTTP/2 connection counts as, because it buffers as much as they do. If fewer places are free, it
+/// is closed.
 pub const HTTP2_CONNECTION_PLACES: u32 = 16;
 /// Largest body of a request that sends no events, in bytes: for a run, a vacuum, a login. Larger ones get 413.
 pub const REQUEST_BODY_BYTES_MAX: usize = 64 * 1024;

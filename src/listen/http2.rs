@@ -1,6 +1,7 @@
-//! Serves HTTP/2 connections within the bounds of HTTP/1.1: memory per connection, time for clients that send or read nothing.
+//! Serves HTTP/2 connections within the bounds of HTTP/1.1: on memory per connection, and on the time for which a
+//! client may send or read nothing.
 //!
-//! An HTTP/2 connection carries many requests at the same time and buffers more, so it takes the places of
+//! An HTTP/2 connection carries many concurrent requests and buffers more, so it takes the places of
 //! [`shared::limits::HTTP2_CONNECTION_PLACES`] connections.
 
 use std::convert::Infallible;

@@ -1,11 +1,11 @@
-//! Gives the bodies of HTTP/2 responses away in pieces, and notices clients that do not read them.
+//! Passes the bodies of HTTP/2 responses to hyper in pieces, and detects clients that do not read them.
 //!
-//! Over HTTP/2 a client that does not read stops its own streams; the socket stays writable, so
-//! [`super::paced_stream`] sees nothing. hyper takes the next piece of a body only when the client can receive some of it. A
-//! body from which no piece was taken for a while, although it has one, belongs to such a client.
+//! Over HTTP/2, a client that does not read stalls only its own streams; the socket stays writable, so
+//! [`super::paced_stream`] detects nothing. hyper takes the next piece of a body only when the client can receive some
+//! of it. If hyper takes no piece for a while although the body has one, the client does not read.
 //!
-//! hyper keeps what it has taken until it is sent. So a large body is cut into copied pieces: its memory, and what counts it,
-//! live as long as the body itself.
+//! hyper keeps each piece until it is sent. A large body is therefore cut into copied pieces: its memory, and the
+//! accounting of that memory, live only as long as the body itself.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

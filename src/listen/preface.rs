@@ -1,6 +1,7 @@
-//! Distinguishes HTTP/2 from HTTP/1.1 by the first bytes of a connection, and gives those bytes back to whichever reads it next.
+//! Distinguishes HTTP/2 from HTTP/1.1 by the first bytes of a connection, and replays those bytes to its next reader.
 //!
-//! Does not negotiate: with TLS the client chooses by ALPN, without it by what it sends ("prior knowledge", RFC 9113 §3.3).
+//! Does not negotiate: over TLS, ALPN does; without TLS, the client decides by its first bytes ("prior knowledge",
+//! RFC 9113 §3.3).
 
 use std::io;
 use std::pin::Pin;

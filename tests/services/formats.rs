@@ -116,7 +116,7 @@ fn values_of_avro_have_schemas_of_the_registry_that_change_from_record_to_record
     let offsets: Vec<_> = lines.as_array().expect("lines").iter().map(|l| l["record"]["offset"].clone()).collect();
     assert_eq!(offsets.len(), 4, "{lines}");
     assert!(lines.to_string().contains("schema 7: the registry does not have it"), "{lines}");
-    assert!(lines.to_string().contains("schema 4: it is of PROTOBUF, and the stream expects AVRO"), "{lines}");
+    assert!(lines.to_string().contains("schema 4: its type is PROTOBUF, but the stream expects AVRO"), "{lines}");
     assert_eq!(requests.load(std::sync::atomic::Ordering::SeqCst), 6, "each schema is fetched once");
 }
 

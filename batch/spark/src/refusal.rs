@@ -13,28 +13,28 @@ pub struct Refusal {
 /// An operation that Spark cannot compute with the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    #[error("it writes a DOUBLE as another text; compare numbers instead of texts")]
+    #[error("it formats a DOUBLE differently; compare numbers instead of texts")]
     DoubleAsText,
-    #[error("it reads times in other formats; declare the column as TIMESTAMP")]
+    #[error("it accepts other time formats; declare the column as TIMESTAMP")]
     TextAsTime,
-    #[error("it rounds a DOUBLE to a DECIMAL of more than 18 digits by other rules; cast to at most DECIMAL(18,s)")]
+    #[error("it rounds a DOUBLE to a DECIMAL of more than 18 digits differently; cast to at most DECIMAL(18,s)")]
     WideDecimalOfDouble,
     #[error(
-        "a sum of a DECIMAL with more than 28 digits may overflow on the way; cast the argument to at most DECIMAL(28,s)"
+        "an intermediate sum of a DECIMAL with more than 28 digits may overflow; cast the argument to at most DECIMAL(28,s)"
     )]
     WideDecimalSum,
     #[error(
-        "EXP, LN and POWER differ in the last digit there, which may change the group or the condition; they are possible in \
-         SUM, AVG, variances, MIN, MAX and percentiles"
+        "EXP, LN and POWER may differ in the last digit, which may change the group or the condition; use them only in SUM, \
+         AVG, variances, MIN, MAX and percentiles"
     )]
     LastDigits,
-    #[error("it has no limit for the length of texts; use fewer or shorter CONCAT and REPLACE")]
+    #[error("it does not limit the length of texts; use fewer or shorter CONCAT and REPLACE")]
     LongTexts,
     #[error(
         "the query would be longer than {} characters; use smaller expressions",
         shared::limits::SPARK_QUERY_CHARS_MAX
     )]
     TooLong,
-    #[error("checkpoints of the speed layer compute it (layers = 'speed')")]
+    #[error("the view has no batch runs (layers = 'speed')")]
     SpeedAlone,
 }

@@ -37,9 +37,9 @@ fn every_stage_is_written_once() {
 #[test]
 fn views_that_would_differ_are_refused_with_the_part_and_the_reason() {
     for (view, part, reason) in [
-        ("SELECT MIN(CAST(price AS STRING)) AS m FROM events", "measure m", "writes a DOUBLE as another text"),
-        ("SELECT MIN(CAST(region AS TIMESTAMP)) AS m FROM events", "measure m", "reads times in other formats"),
-        ("SELECT SUM(cost) AS m FROM events", "measure m", "may overflow on the way"),
+        ("SELECT MIN(CAST(price AS STRING)) AS m FROM events", "measure m", "formats a DOUBLE differently"),
+        ("SELECT MIN(CAST(region AS TIMESTAMP)) AS m FROM events", "measure m", "accepts other time formats"),
+        ("SELECT SUM(cost) AS m FROM events", "measure m", "digits may overflow"),
         ("SELECT MAX(CAST(price AS DECIMAL(20,2))) AS m FROM events", "measure m", "more than 18 digits"),
         ("SELECT COUNT(*) AS n FROM events WHERE EXP(price) > 2", "WHERE", "in the last digit"),
         ("SELECT COUNT(DISTINCT LN(price)) AS m FROM events", "measure m", "in the last digit"),
@@ -49,7 +49,7 @@ fn views_that_would_differ_are_refused_with_the_part_and_the_reason() {
             "in the last digit",
         ),
         ("SELECT LN(price) AS d, COUNT(*) AS n FROM events GROUP BY d", "dimension d", "in the last digit"),
-        ("SELECT MIN(REPLACE(region, 'a', region)) AS m FROM events", "view v", "has no limit for the length of texts"),
+        ("SELECT MIN(REPLACE(region, 'a', region)) AS m FROM events", "view v", "does not limit the length of texts"),
     ] {
         let message = refused(view);
         assert!(message.contains(&format!("cannot compute {part} ")) && message.contains(reason), "{view}: {message}");

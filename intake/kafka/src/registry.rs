@@ -99,7 +99,7 @@ impl SchemaRegistry {
         let answer = answer.ok_or_else(|| unusable("the registry does not have it".to_owned()))?;
         let found = answer.schema_type.as_deref().unwrap_or(SchemaKind::Avro.name());
         if found != kind.name() {
-            return Err(unusable(format!("it is of {found}, and the stream expects {}", kind.name())));
+            return Err(unusable(format!("its type is {found}, but the stream expects {}", kind.name())));
         }
         let (mut references, mut wanted) = (HashMap::new(), answer.references);
         while let Some(Reference { name, subject, version }) = wanted.pop() {

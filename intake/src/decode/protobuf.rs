@@ -124,7 +124,7 @@ fn json(schemas: &MessageSchemas, value: &[u8]) -> Result<String, String> {
     };
     let (message, body) = schema
         .message(&value[PREFIX_BYTES..])
-        .ok_or_else(|| format!("schema {id} has no message where the value says that it is"))?;
+        .ok_or_else(|| format!("schema {id} has no message at the position that the value gives"))?;
     let event = DynamicMessage::decode(message, body)
         .map_err(|error| format!("cannot read the message with schema {id}: {error}"))?;
     let options =
@@ -132,6 +132,6 @@ fn json(schemas: &MessageSchemas, value: &[u8]) -> Result<String, String> {
     let mut text = Vec::with_capacity(2 * body.len() + 64);
     event
         .serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)
-        .map_err(|error| format!("the message has no form in JSON: {error}"))?;
+        .map_err(|error| format!("cannot convert the message to JSON: {error}"))?;
     String::from_utf8(text).map_err(|error| error.to_string())
 }

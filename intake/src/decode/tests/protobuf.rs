@@ -107,7 +107,7 @@ fn what_cannot_be_read_is_rejected_alone_with_its_reason() {
         decoded.rejections.iter().map(|rejection| (rejection.line, rejection.reason.as_str())).collect();
     assert_eq!(rejected.len(), 10, "{rejected:?}");
     assert!(rejected[0].1.starts_with("cannot read the message with schema 2: "), "{rejected:?}");
-    let no_message = "schema 2 has no message where the value says that it is";
+    let no_message = "schema 2 has no message at the position that the value gives";
     let no_frame = "the value does not begin with a zero byte and the id of a schema";
     let reasons: Vec<_> = rejected[1..].iter().map(|(_, reason)| *reason).collect();
     let gone = "schema 7: it was not fetched";
