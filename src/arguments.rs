@@ -6,6 +6,7 @@
 mod batch;
 mod key;
 mod silence;
+mod sinks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use self::batch::{
 };
 pub use self::key::{Expiry, Key, KeyCreate, KeyFolder, KeyList, KeyRevoke};
 pub use self::silence::{SilenceAdd, SilenceCommand, SilenceEnd};
+pub use self::sinks::{SinkCommand, SinkPause, SinkResume, Sinks};
 
 /// Printed by `trueup` without a command.
 pub const FIRST_STEPS: &str = "\
@@ -91,6 +93,8 @@ pub enum Command {
     /// Create, list and end silences: times in which notices of alerts are not sent
     #[command(subcommand)]
     Silence(SilenceCommand),
+    /// List the sinks of a server, and pause or resume them
+    Sinks(Sinks),
     /// Compare served figures with the exact ones
     Compare(Compare),
     /// Start and monitor batch runs

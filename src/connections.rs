@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use intake::sources::Connections;
+use kafka::ConnectionSettings;
 use shared::ids::Name;
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
@@ -10,7 +11,7 @@ use shared::sql::suggest::in_parentheses as did_you_mean;
 use crate::exit::{Failure, USAGE};
 use crate::settings::Connection;
 
-/// Returns the clusters of the settings. A stream that reads a topic of another connection is wrong usage.
+/// Returns the clusters of the settings. A stream or a sink that names another connection is wrong usage.
 pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definitions) -> Result<Connections, Failure> {
     let mut clusters = BTreeMap::new();
     for (name, connection) in connections {
@@ -30,18 +31,39 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
             return Err(Failure::new(USAGE, problem));
         }
         let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) else { continue };
-        let (stream, name) = (&stream.name, &topic.connection);
-        let problem = match connections.contains_key(name) {
-            true => format!("stream {stream}: the connection \"{name}\" is not of kind = \"kafka\""),
-            false => {
-                let hint = did_you_mean(name.as_str(), clusters.keys().map(Name::as_str));
-                format!(
-                    "stream {stream}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \
-                     \"kafka\" and brokers to the file of --config"
-                )
-            }
-        };
-        return Err(Failure::new(USAGE, problem));
+        return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &clusters));
     }
+    check_sinks(connections, &clusters, definitions)?;
     Ok(Connections(clusters))
+}
+
+/// A sink that writes through another connection than one of Kafka is wrong usage.
+fn check_sinks(
+    connections: &BTreeMap<Name, Connection>,
+    clusters: &BTreeMap<Name, ConnectionSettings>,
+    definitions: &Definitions,
+) -> Result<(), Failure> {
+    let unknown = definitions.sinks.iter().find(|sink| !clusters.contains_key(&sink.connection));
+    let Some(sink) = unknown else { return Ok(()) };
+    Err(missing(&format!("sink {}", sink.name), &sink.connection, connections, clusters))
+}
+
+/// Describes a connection that is missing, or not one of Kafka.
+fn missing(
+    of: &str,
+    name: &Name,
+    connections: &BTreeMap<Name, Connection>,
+    clusters: &BTreeMap<Name, ConnectionSettings>,
+) -> Failure {
+    let problem = match connections.contains_key(name) {
+        true => format!("{of}: the connection \"{name}\" is not of kind = \"kafka\""),
+        false => {
+            let hint = did_you_mean(name.as_str(), clusters.keys().map(Name::as_str));
+            format!(
+                "{of}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \"kafka\" and \
+                 brokers to the file of --config"
+            )
+        }
+    };
+    Failure::new(USAGE, problem)
 }

@@ -294,6 +294,23 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
         "trueup_alert_notices_total",
         "notices of alerts, by result: `delivered`, `retried`, `dead` after the last attempt, `silenced`, or `limited` by the rate of the alert",
     ),
+    (Kind::Gauge, Unit::Count, "trueup_sink_running", "1 while the sink writes its topic, 0 otherwise"),
+    (Kind::Gauge, Unit::Count, "trueup_sink_epoch", "number of the last committed epoch of the sink"),
+    (
+        Kind::Gauge,
+        Unit::Seconds,
+        "trueup_sink_committed_timestamp_seconds",
+        "time of the last transaction of the sink that changed its topic",
+    ),
+    (Kind::Gauge, Unit::Count, "trueup_sink_lag_events", "events of the log after the last epoch of the sink"),
+    (Kind::Gauge, Unit::Count, "trueup_sink_rows", "rows that the topic of the sink has"),
+    (Kind::Counter, Unit::Count, "trueup_sink_records_total", "records that the sink has committed"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_sink_errors_total",
+        "epochs of the sink that failed; all but stopped sinks retry",
+    ),
     (Kind::Gauge, Unit::Bytes, "trueup_batch_merge_cache_bytes", "memory of the batch merge cache"),
     (Kind::Histogram, Unit::Seconds, "trueup_query_duration_seconds", "duration of queries"),
 ];
@@ -341,7 +358,9 @@ mod tests {
     fn every_metric_is_described_here_and_in_the_documentation() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut used = BTreeSet::new();
-        for folder in ["src", "shared/src", "intake/src", "speed/src", "batch/src", "serving/src", "alerts/src"] {
+        for folder in
+            ["src", "shared/src", "intake/src", "speed/src", "batch/src", "serving/src", "alerts/src", "sinks/src"]
+        {
             walk(&root.join(folder), &mut used);
         }
         let described: BTreeSet<String> = METRICS.iter().map(|(_, _, name, _)| (*name).to_owned()).collect();

@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use shared::clock::Clock;
-use shared::control::{SourceState, SourceStatus, Streams};
+use shared::control::{NoSinks, SinkState, Sinks, SourceState, SourceStatus, Streams};
 use shared::ids::{Partition, StreamName, ViewName};
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
@@ -32,6 +32,7 @@ pub struct MetricsRenderer {
     views: Arc<Views>,
     states: Arc<Mutex<SpeedStates>>,
     clock: Arc<dyn Clock>,
+    sinks: Arc<dyn Sinks>,
 }
 
 /// Installs the process-wide recorder of metrics. Call this before any layer starts. If a recorder is installed already (by
@@ -60,7 +61,12 @@ impl MetricsRenderer {
         let states = Arc::default();
         let refresh = refresh_states(recorder.clone(), Arc::downgrade(speed), Arc::clone(&states));
         vitals.spawn_task("state metrics", refresh);
-        MetricsRenderer { recorder, streams, views, states, clock }
+        MetricsRenderer { recorder, streams, views, states, clock, sinks: Arc::new(NoSinks) }
+    }
+
+    /// Shows the sinks as well.
+    pub fn with_sinks(self, sinks: Arc<dyn Sinks>) -> MetricsRenderer {
+        MetricsRenderer { sinks, ..self }
     }
 
     /// Renders all metrics.
@@ -68,6 +74,7 @@ impl MetricsRenderer {
         gauge!("trueup_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         self.set_stream_metrics();
         self.set_version_metrics();
+        self.set_sink_metrics();
         self.set_state_metrics();
         set_memory_metrics();
         self.recorder.render()
@@ -114,6 +121,21 @@ impl MetricsRenderer {
                 gauge!("trueup_batch_version", "view" => view.clone()).set(version.version as f64);
                 let age = (self.clock.now().0 - version.published_at.0) as f64 / MICROS_PER_SECOND as f64;
                 gauge!("trueup_batch_age_seconds", "view" => view).set(age);
+            }
+        }
+    }
+
+    fn set_sink_metrics(&self) {
+        for sink in self.sinks.list() {
+            let name = sink.name.to_string();
+            let is_running = f64::from(u8::from(sink.state == SinkState::Running));
+            gauge!("trueup_sink_running", "sink" => name.clone()).set(is_running);
+            gauge!("trueup_sink_epoch", "sink" => name.clone()).set(sink.epoch as f64);
+            gauge!("trueup_sink_rows", "sink" => name.clone()).set(sink.rows as f64);
+            gauge!("trueup_sink_lag_events", "sink" => name.clone()).set(sink.lag as f64);
+            if let Some(at) = sink.committed_at {
+                let seconds = at.0 as f64 / MICROS_PER_SECOND as f64;
+                gauge!("trueup_sink_committed_timestamp_seconds", "sink" => name).set(seconds);
             }
         }
     }

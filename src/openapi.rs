@@ -67,6 +67,7 @@ fn document() -> Value {
             {"name": "batch", "description": "Batch runs, versions and files"},
             {"name": "entities", "description": "Append to entities and read their events and states"},
             {"name": "alerts", "description": "Raised alerts"},
+            {"name": "sinks", "description": "Views written to topics"},
             {"name": "events", "description": "Send events and inspect streams"},
             {"name": "server", "description": "Health and metrics"}
         ],

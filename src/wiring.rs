@@ -8,6 +8,7 @@ mod erasure;
 mod layers;
 mod log_age;
 mod settings;
+mod sinks;
 mod storage;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serving::ServingState;
 use serving::admission::Admission;
 use shared::clock::{Clock, SystemClock};
+use shared::control::Sinks;
 use shared::handoff::LogReplay;
 use shared::ids::{StreamName, ViewName};
 use shared::limits;
@@ -50,6 +52,7 @@ use self::alerts::{DeclaredAlerts, RunningAlerts};
 use self::erasure::{Deletion, Eraser};
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
+use self::sinks::{DeclaredSinks, ReadLayers, RunningSinks};
 use self::storage::{Base, Storage};
 
 /// Longest wait for the last entries of the audit log.
@@ -63,6 +66,7 @@ pub struct RunningServer {
     pub views: Vec<ViewName>,
     layers: Layers,
     alerts: RunningAlerts,
+    sinks: RunningSinks,
     sources: SourceReaders,
     /// Whether `/readyz` reports the server as ready.
     ready: Arc<AtomicBool>,
@@ -102,10 +106,14 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let restored = intake::entities::restore::restore(&intake, &base.lake).await;
     restored.context("cannot read the sequences of entities from the archive")?;
     let declared = DeclaredAlerts::open(&base.local, &definitions)?;
-    let changed = |view: &ViewName| declared.changed_of(view);
+    let declared_sinks = DeclaredSinks::open(&base.local, &definitions)?;
+    let changed =
+        |view: &ViewName| declared.changed_of(view).into_iter().chain(declared_sinks.queues_of(view)).collect();
     let (archives, speed) = layers::start_event_flow(&base, &intake, (&loaded, &changed), settings.archiver()).await?;
     let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
     let alerts = declared.start(&base, &views, &speed, &batch, &settings.webhooks)?;
+    let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch };
+    let sinks = declared_sinks.start(&base, &read, &settings.topics)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch };
     let eraser = Eraser::new(&layers, (alerts.book(), &views), &base.clock, deletion);
@@ -116,7 +124,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let sources = start_sources(&base, &layers, &submitter, &settings);
     let audit = AuditLog::start(submitter.as_ref());
     settings.perimeter.trail.audit = audit.as_ref().map(|(log, _)| Arc::clone(log) as _);
-    let running = (&layers, &alerts, eraser, sources.statuses());
+    let running = (&layers, &alerts, sinks.sinks(), eraser, sources.statuses());
     let routes = routes(&base, running, views, recorder, Arc::clone(&ready), submitter, &settings);
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
@@ -131,6 +139,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         views: definitions.views.into_iter().map(|v| v.name).collect(),
         layers,
         alerts,
+        sinks,
         sources,
         ready,
         stop,
@@ -164,7 +173,7 @@ fn start_sources(
 /// Builds the routes of all endpoints and pages.
 fn routes(
     base: &Base,
-    (layers, alerts, eraser, sources): (&Layers, &RunningAlerts, Eraser, SourceStatuses),
+    (layers, alerts, sinks, eraser, sources): (&Layers, &RunningAlerts, Arc<dyn Sinks>, Eraser, SourceStatuses),
     views: Arc<Views>,
     recorder: PrometheusHandle,
     ready: Arc<AtomicBool>,
@@ -184,7 +193,8 @@ fn routes(
         sources,
     });
     let streams = Arc::clone(&status) as _;
-    let metrics = MetricsRenderer::new(recorder, streams, Arc::clone(&views), speed, Arc::clone(clock), &base.vitals);
+    let metrics = MetricsRenderer::new(recorder, streams, Arc::clone(&views), speed, Arc::clone(clock), &base.vitals)
+        .with_sinks(Arc::clone(&sinks));
     let state = ServingState {
         views,
         speed: Arc::clone(speed) as Arc<dyn SpeedReader>,
@@ -194,6 +204,7 @@ fn routes(
         streams: status,
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
         alerts: alerts.alerts(),
+        sinks,
         erasures: Arc::new(eraser),
         indexes: Arc::new(PartIndexes::new(limits::ENTITY_INDEX_BYTES)),
         admission: Arc::new(Admission::new(settings.limits.queries())),
@@ -253,10 +264,11 @@ impl RunningServer {
             }
         }
         drop(self.erasing);
-        let (layers, alerts, sources) = (self.layers, self.alerts, self.sources);
+        let (layers, alerts, sinks, sources) = (self.layers, self.alerts, self.sinks, self.sources);
         let stopping = async {
             sources.stop().await;
             alerts.stop().await;
+            sinks.stop().await;
             layers.stop().await
         };
         let stopped = if is_failed {

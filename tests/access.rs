@@ -39,7 +39,7 @@ fn need(method: &str, path: &str) -> Need {
         ("POST", "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
         (_, "/v1/entities/{stream}/{id}/events" | "/v1/entities/{stream}/{id}/live") => Need::Scope("read:carts"),
         ("DELETE", "/v1/entities/{stream}/{id}") | (_, "/v1/erasures") => Need::Scope("admin"),
-        (_, path) if ["/v1/entities/", "/v1/alerts"].iter().any(|p| path.starts_with(p)) => Need::Credentials,
+        (_, p) if ["/v1/entities/", "/v1/alerts", "/v1/sinks"].iter().any(|of| p.starts_with(of)) => Need::Credentials,
         (_, "/v1/views" | "/v1/streams" | "/v1/runs" | "/v1/streams/{stream}" | "/v1/runs/{run}") => Need::Credentials,
         ("POST", "/v1/views/{view}/runs" | "/v1/views/{view}/checkpoints") => Need::Scope("run:sales"),
         ("GET", path) if path.starts_with("/v1/views/{view}") => Need::Scope("read:sales"),

@@ -66,6 +66,8 @@ fn every_endpoint_asks_for_the_scope_of_the_table() {
                 "/v1/alerts/silences" if method == "GET" => {
                     assert_eq!(other.json()["silences"], serde_json::json!([]));
                 }
+                "/v1/sinks" => assert_eq!(other.json()["sinks"], serde_json::json!([])),
+                path if path.starts_with("/v1/sinks/") => assert_eq!(other.status, 404),
                 "/v1/alerts/silences/{silence}" => assert_eq!(other.status, 404),
                 "/v1/runs/r0" => assert_eq!(other.status, 404),
                 _ => {

@@ -71,6 +71,11 @@ impl AffectedRows {
         AffectedRows { wanted: Arc::new(wanted), rows }
     }
 
+    /// Returns the rows to evaluate; nothing if they are every row of the keys.
+    pub fn named(&self) -> impl Iterator<Item = &ChangedRow> {
+        self.rows.iter().flatten()
+    }
+
     /// Returns whether the row has to be evaluated.
     pub fn has(&self, window: WindowId, key: &[u8]) -> bool {
         // The set owns its keys; a lookup of a borrowed one would need a key of its own.

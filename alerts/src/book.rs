@@ -245,7 +245,7 @@ impl Book {
 
     fn open_with(folder: &Path, records_max: usize) -> Result<Book, BookError> {
         let mut state = BookState { records_max, ..BookState::default() };
-        let file = BookFile::open(folder, |entry| state.apply(entry))?;
+        let file = BookFile::open(folder, book_file::OF_ALERTS, |entry| state.apply(entry))?;
         let (changes, due) = (watch::Sender::new(state.last_seq), watch::Sender::new(()));
         Ok(Book { file: Mutex::new(file), state: RwLock::new(state), changes, due })
     }
@@ -387,7 +387,7 @@ impl Book {
 /// Returns the alerts that the book in `folder` knows, and the number of records of each alert, declared or not.
 pub fn stored_alerts(folder: &Path) -> Result<(Vec<KnownAlert>, BTreeMap<AlertName, usize>), BookError> {
     let mut state = BookState { records_max: ALERTS_KEPT, ..BookState::default() };
-    book_file::read::<Entry>(folder)?.into_iter().for_each(|entry| state.apply(entry));
+    book_file::read::<Entry>(folder, book_file::OF_ALERTS)?.into_iter().for_each(|entry| state.apply(entry));
     let mut counts = BTreeMap::new();
     state.records.values().for_each(|stored| *counts.entry(stored.record.alert.clone()).or_insert(0) += 1);
     Ok((state.alerts.into_values().collect(), counts))

@@ -1,4 +1,4 @@
-//! Stores the entries of the book: a file of lines, each a checksum and an entry as JSON, appended and synced.
+//! Stores the entries of a book, of alerts or of a sink: a file of lines, each a checksum and an entry as JSON, appended and synced.
 //!
 //! `crc32c of the JSON in hexadecimal, space, JSON, line feed`. A line at the end that was not finished is removed at the next
 //! start; any other damaged line refuses the start. From time to time the file is replaced with one of the present state.
@@ -9,6 +9,20 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// The name of a file of entries, and what it means to lose it.
+#[derive(Debug, Clone, Copy)]
+pub struct BookKind<'a> {
+    pub name: &'a str,
+    /// Follows the advice to move a damaged file away.
+    pub consequence: &'static str,
+}
+
+/// The book of raised alerts.
+pub const OF_ALERTS: BookKind<'_> = BookKind {
+    name: "alerts.log",
+    consequence: "alerts that were raised before are then raised again when their rows change",
+};
 
 /// An open file of entries.
 #[derive(Debug)]
@@ -26,17 +40,18 @@ pub struct BookFile {
 pub enum BookError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    #[error(
-        "{path}: line {line} is damaged: restore the file from a backup, or move it away; alerts that were raised before are \
-         then raised again when their rows change"
-    )]
-    Damaged { path: PathBuf, line: usize },
+    #[error("{path}: line {line} is damaged: restore the file from a backup, or move it away; {consequence}")]
+    Damaged { path: PathBuf, line: usize, consequence: &'static str },
 }
 
 impl BookFile {
     /// Opens the file in `folder`, creating both if needed, and passes its entries to `each`.
-    pub fn open<T: DeserializeOwned>(folder: &Path, mut each: impl FnMut(T)) -> Result<BookFile, BookError> {
-        let path = folder.join("alerts.log");
+    pub fn open<T: DeserializeOwned>(
+        folder: &Path,
+        kind: BookKind<'_>,
+        mut each: impl FnMut(T),
+    ) -> Result<BookFile, BookError> {
+        let path = folder.join(kind.name);
         let failed = |error: io::Error| BookError::Io { path: path.clone(), error };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let bytes = match std::fs::read(&path) {
@@ -52,7 +67,9 @@ impl BookFile {
                     tracing::warn!(path = %path.display(), "removed an unfinished entry at the end of the file");
                     break;
                 }
-                None => return Err(BookError::Damaged { path, line: entries + 1 }),
+                None => {
+                    return Err(BookError::Damaged { path, line: entries + 1, consequence: kind.consequence });
+                }
             }
             (length, entries) = (length + line.len() as u64, entries + 1);
         }
@@ -77,6 +94,11 @@ impl BookFile {
         self.length += bytes.len() as u64;
         self.entries += entries.len();
         Ok(())
+    }
+
+    /// Returns the length of the file, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.length
     }
 
     /// Returns the number of entries.
@@ -105,8 +127,8 @@ impl BookFile {
 }
 
 /// Reads the entries of the file in `folder`, if there is one, without changing it.
-pub fn read<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, BookError> {
-    let path = folder.join("alerts.log");
+pub fn read<T: DeserializeOwned>(folder: &Path, kind: BookKind<'_>) -> Result<Vec<T>, BookError> {
+    let path = folder.join(kind.name);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -115,7 +137,10 @@ pub fn read<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, BookError> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate();
     let whole = lines.filter(|(_, line)| line.last() == Some(&b'\n'));
     whole
-        .map(|(at, line)| parsed(line).ok_or_else(|| BookError::Damaged { path: path.clone(), line: at + 1 }))
+        .map(|(at, line)| {
+            let damaged = || BookError::Damaged { path: path.clone(), line: at + 1, consequence: kind.consequence };
+            parsed(line).ok_or_else(damaged)
+        })
         .collect()
 }
 
@@ -143,13 +168,13 @@ mod tests {
 
     fn entries(folder: &Path) -> Result<Vec<u64>, BookError> {
         let mut found = Vec::new();
-        BookFile::open(folder, |entry| found.push(entry)).map(|_| found)
+        BookFile::open(folder, OF_ALERTS, |entry| found.push(entry)).map(|_| found)
     }
 
     #[test]
     fn entries_survive_and_an_unfinished_one_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = BookFile::open(folder.path(), |_: u64| {}).expect("opens");
+        let mut file = BookFile::open(folder.path(), OF_ALERTS, |_: u64| {}).expect("opens");
         file.append(&[1_u64, 2]).expect("appends");
         file.append(&[3_u64]).expect("appends");
         drop(file);
@@ -157,20 +182,20 @@ mod tests {
         let mut raw = OpenOptions::new().append(true).open(&path).expect("the file");
         raw.write_all(b"0000").expect("writes");
         assert_eq!(entries(folder.path()).expect("opens"), [1, 2, 3]);
-        let mut file = BookFile::open(folder.path(), |_: u64| {}).expect("opens");
+        let mut file = BookFile::open(folder.path(), OF_ALERTS, |_: u64| {}).expect("opens");
         file.append(&[4_u64]).expect("appends");
         file.replace(&[9_u64]).expect("replaces");
         file.append(&[10_u64]).expect("appends");
         assert_eq!(file.entries(), 2);
         drop(file);
         assert_eq!(entries(folder.path()).expect("opens"), [9, 10]);
-        assert_eq!(read::<u64>(folder.path()).expect("reads"), [9, 10]);
+        assert_eq!(read::<u64>(folder.path(), OF_ALERTS).expect("reads"), [9, 10]);
     }
 
     #[test]
     fn a_damaged_entry_refuses_the_start() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = BookFile::open(folder.path(), |_: u64| {}).expect("opens");
+        let mut file = BookFile::open(folder.path(), OF_ALERTS, |_: u64| {}).expect("opens");
         file.append(&[1_u64, 2, 3]).expect("appends");
         drop(file);
         let path = folder.path().join("alerts.log");

@@ -3,22 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
-    new_null_array,
-};
+use arrow::array::{Array, ArrayRef, TimestampMicrosecondArray, UInt32Array, new_null_array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{is_not_null, take};
-use arrow::datatypes::{Field, Schema};
-use arrow::error::ArrowError;
 use serde_json::{Map, Value};
 use shared::alert::{AlertColumn, KeyColumn, key_columns};
 use shared::control::AlertFigure;
-use shared::evaluate::EvaluateError;
 use shared::evaluate::pieces::evaluate_or_null;
 use shared::json_cell::json_cell;
-use shared::partial::codec::window_bounds;
-use shared::partial::finish::{MeasureColumn, finish, finish_measures};
+use shared::partial::finish::MeasureColumn;
 use shared::partial::query_budget::QueryBudget;
 use shared::scalar::Scalar;
 use shared::time::Micros;
@@ -28,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::affected::{AffectedRows, previous};
 use crate::fetch::FetchedRows;
+use crate::finished::{FinishError, FinishedRows, is_true, table};
 use crate::rule::Rule;
 
 /// A row that satisfies the condition of an alert.
@@ -54,15 +48,6 @@ pub struct RowPlace {
     pub instant: Option<i64>,
 }
 
-/// The reason why conditions could not be evaluated.
-#[derive(Debug, thiserror::Error)]
-pub enum ConditionError {
-    #[error("cannot compute the measures: {0}")]
-    Evaluate(#[from] EvaluateError),
-    #[error("cannot read the columns: {0}")]
-    Columns(#[from] ArrowError),
-}
-
 /// The table that conditions read, and the rows that may raise.
 pub struct ConditionTable<'a> {
     view: &'a View,
@@ -84,46 +69,35 @@ impl<'a> ConditionTable<'a> {
         rows: &'a FetchedRows,
         affected: &AffectedRows,
         reads_previous: bool,
-    ) -> Result<ConditionTable<'a>, ConditionError> {
+    ) -> Result<ConditionTable<'a>, FinishError> {
         let merged = &rows.merged;
         let key = |row: u32| merged.keys.get(merged.groups[row as usize]);
         let mut candidates: Vec<u32> =
             (0..merged.len() as u32).filter(|row| affected.has(merged.windows[*row as usize], key(*row))).collect();
-        if let Some(having) = &view.having {
-            let shown = shown(view, rows, having)?;
+        let FinishedRows { measures, bounds, dimensions, shown } = FinishedRows::new(view, rows)?;
+        if let Some(shown) = shown {
             candidates.retain(|row| is_true(&shown, *row as usize));
         }
-        let bounds = match (view.window, rows.instant) {
-            (Window::Slide { size, .. }, Some(instant)) => {
-                vec![(Some(instant.saturating_sub(size)), Some(instant)); merged.len()]
-            }
-            _ => {
-                let of = |(start, end): (Micros, Option<Micros>)| {
-                    ((view.window != Window::All).then_some(start.0), end.map(|end| end.0))
-                };
-                window_bounds(view, &merged.windows, &merged.lasts).into_iter().map(of).collect()
-            }
-        };
         Ok(ConditionTable {
             view,
             rows,
-            measures: finish_measures(view, &merged.states)?,
+            measures,
             columns: AlertColumn::all(view),
             bounds,
-            dimensions: if view.dimensions.is_empty() { Vec::new() } else { merged.dimension_columns()? },
+            dimensions,
             previous: reads_previous.then(|| previous_rows(view, rows)).flatten(),
             candidates,
         })
     }
 
     /// Returns the rows that satisfy the condition of `rule`.
-    pub fn matches(&self, rule: &Rule) -> Result<Vec<Match>, ConditionError> {
+    pub fn matches(&self, rule: &Rule) -> Result<Vec<Match>, FinishError> {
         let satisfied = self.satisfied(&rule.alert.condition)?;
         let rows = self.candidates.iter().filter(|row| is_true(&satisfied, **row as usize));
         rows.map(|row| self.describe(rule, *row as usize)).collect()
     }
 
-    fn satisfied(&self, condition: &Scalar) -> Result<ArrayRef, ConditionError> {
+    fn satisfied(&self, condition: &Scalar) -> Result<ArrayRef, FinishError> {
         let mut reads = vec![false; self.columns.len()];
         condition.for_each_column(&mut |index| reads[index] = true);
         let columns = self.columns.iter().zip(&reads).map(|(column, read)| match read {
@@ -136,7 +110,7 @@ impl<'a> ConditionTable<'a> {
         Ok(evaluate_or_null(&[condition], &table, &QueryBudget::unlimited(), 0)?.remove(0).column)
     }
 
-    fn column(&self, column: AlertColumn) -> Result<ArrayRef, ConditionError> {
+    fn column(&self, column: AlertColumn) -> Result<ArrayRef, FinishError> {
         let bound = |measure: usize, upper: bool| match &self.measures[measure].bounds {
             Some(bounds) => {
                 let bound = if upper { &bounds.high } else { &bounds.low };
@@ -159,7 +133,7 @@ impl<'a> ConditionTable<'a> {
         }
     }
 
-    fn describe(&self, rule: &Rule, row: usize) -> Result<Match, ConditionError> {
+    fn describe(&self, rule: &Rule, row: usize) -> Result<Match, FinishError> {
         let merged = &self.rows.merged;
         let value = |column: KeyColumn| match column {
             KeyColumn::WindowStart => self.bounds[row].0.map_or(Value::Null, |at| Micros(at).to_string().into()),
@@ -208,12 +182,7 @@ impl<'a> ConditionTable<'a> {
 
     /// Returns the exact values of the measures called `names` in the row with this place, and whether the condition holds there;
     /// `None`: there is no such row.
-    pub fn at(
-        &self,
-        rule: &Rule,
-        place: &RowPlace,
-        names: &[&str],
-    ) -> Result<Option<(bool, Vec<Value>)>, ConditionError> {
+    pub fn at(&self, rule: &Rule, place: &RowPlace, names: &[&str]) -> Result<Option<(bool, Vec<Value>)>, FinishError> {
         let merged = &self.rows.merged;
         let is_there = |row: &u32| {
             let row = *row as usize;
@@ -244,28 +213,9 @@ fn record_id(rule: &Rule, key: &Map<String, Value>) -> String {
     format!("{:032x}", xxh3_128(&text))
 }
 
-fn is_true(column: &ArrayRef, row: usize) -> bool {
-    column.is_valid(row) && column.as_any().downcast_ref::<BooleanArray>().is_some_and(|column| column.value(row))
-}
-
 fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     let values: TimestampMicrosecondArray = values.collect();
     Arc::new(values.with_timezone("UTC"))
-}
-
-fn table(columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
-    let fields =
-        columns.iter().enumerate().map(|(at, column)| Field::new(format!("c{at}"), column.data_type().clone(), true));
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns, &options)
-}
-
-/// Returns which rows satisfy the HAVING of the view.
-fn shown(view: &View, rows: &FetchedRows, having: &Scalar) -> Result<ArrayRef, ConditionError> {
-    let finished = view.aggregates.iter().zip(&rows.merged.states);
-    let columns = finished.map(|(aggregate, states)| finish(aggregate, states).column).collect();
-    let table = table(columns, rows.merged.len())?;
-    Ok(evaluate_or_null(&[having], &table, &QueryBudget::unlimited(), 0)?.remove(0).column)
 }
 
 /// Returns for each row that of the same group in the window before; `None`: the view has no such windows.

@@ -22,8 +22,9 @@ use tokio::sync::watch;
 
 use crate::affected::{AffectedRows, rows_of};
 use crate::book::{Adopted, Book, Entry};
-use crate::condition::{ConditionError, ConditionTable, Match};
+use crate::condition::{ConditionTable, Match};
 use crate::fetch::{Fetch, FetchError, RowReader};
+use crate::finished::FinishError;
 use crate::rule::{Rule, ViewRules};
 
 /// Attempts before a moving seam is given up on until the next change.
@@ -55,7 +56,7 @@ pub enum EvaluationError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
-    Condition(#[from] ConditionError),
+    Condition(#[from] FinishError),
     #[error("cannot write the book of alerts: {0}")]
     Book(#[from] io::Error),
     #[error("the evaluation ended: {0}")]

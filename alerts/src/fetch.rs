@@ -1,6 +1,7 @@
 //! Computes chosen rows of a view as a query does, without merging the others: pins the wanted rows of the speed layer, finds
 //! those of the batch version by key, and merges both.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use shared::partial::block::Part;
 use shared::partial::index_cache::PartIndexes;
 use shared::partial::merge::{Grain, Layers, MergeError, MergeSpec, Merged, merge};
 use shared::partial::query_budget::QueryBudget;
-use shared::partial::wanted::WantedRows;
+use shared::partial::wanted::{PartIndex, WantedRows};
 use shared::published::PublishedView;
 use shared::readers::{BatchReadError, BatchReader, Reach, SpeedError, SpeedPin, SpeedReader};
 use shared::time::{Day, Micros};
@@ -64,12 +65,30 @@ impl RowReader {
         // I6: both sides come from one pointer.
         // Events that are on their way are evaluated when they arrive.
         let pin = self.speed.pin_rows(published, &published.seam, wanted, Reach::Received).await?;
+        let fetch = self.pinned(published, wanted, pin).await?;
+        Ok(Fetch { has_others: false, ..fetch })
+    }
+
+    /// Returns the `wanted` rows as of `pin`, which was made for `published` and may have others.
+    pub async fn pinned(
+        &self,
+        published: &Arc<PublishedView>,
+        wanted: &Arc<WantedRows>,
+        pin: SpeedPin,
+    ) -> Result<Fetch, FetchError> {
         let instant = instant_of(published.view.window, pin.latest_event);
         let batch = match &published.version {
             Some(version) => self.batch_parts(published, version, wanted, &pin, instant).await?,
             None => Vec::new(),
         };
-        Ok(Fetch { published: Arc::clone(published), wanted: Arc::clone(wanted), pin: Some(pin), batch, instant })
+        Ok(Fetch {
+            published: Arc::clone(published),
+            wanted: Arc::clone(wanted),
+            pin: Some(pin),
+            has_others: true,
+            batch,
+            instant,
+        })
     }
 
     /// Returns the `wanted` rows of a batch version alone; `instant` is the end of the trailing window.
@@ -82,7 +101,14 @@ impl RowReader {
     ) -> Result<Fetch, FetchError> {
         let nothing = SpeedPin { generations: Vec::new(), watermark: version.watermark, latest_event: None };
         let batch = self.batch_parts(published, version, wanted, &nothing, instant).await?;
-        Ok(Fetch { published: Arc::clone(published), wanted: Arc::clone(wanted), pin: None, batch, instant })
+        Ok(Fetch {
+            published: Arc::clone(published),
+            wanted: Arc::clone(wanted),
+            pin: None,
+            has_others: false,
+            batch,
+            instant,
+        })
     }
 
     async fn batch_parts(
@@ -112,6 +138,8 @@ pub struct Fetch {
     pub published: Arc<PublishedView>,
     pub wanted: Arc<WantedRows>,
     pin: Option<SpeedPin>,
+    /// Whether the pin has rows that are not wanted.
+    has_others: bool,
     batch: Vec<Arc<Part>>,
     instant: Option<i64>,
 }
@@ -119,18 +147,24 @@ pub struct Fetch {
 impl Fetch {
     /// Finds and merges the rows. Blocking.
     pub fn merge(self, reader: &RowReader) -> Result<FetchedRows, FetchError> {
-        let Fetch { published, wanted, pin, batch, instant } = self;
+        let Fetch { published, wanted, pin, has_others, batch, instant } = self;
         let view = &published.view;
         let found: Vec<Part> =
             batch.iter().map(|part| Accumulator::wanted_of(view, part, &reader.indexes.of(part), &wanted)).collect();
         let generations = pin.iter().flat_map(|pin| &pin.generations);
+        let live: Vec<Cow<'_, Part>> = (generations.clone())
+            .map(|generation| match &generation.part {
+                part if has_others => Cow::Owned(Accumulator::wanted_of(view, part, &PartIndex::new(part), &wanted)),
+                part => Cow::Borrowed(part),
+            })
+            .collect();
         let position = generations.clone().fold(BTreeMap::new(), |mut position, generation| {
             let reached = position.entry(generation.partition).or_insert(generation.to);
             *reached = (*reached).max(generation.to);
             position
         });
         let parts: Vec<(&Part, Layers)> = (found.iter().map(|part| (part, Layers::BATCH)))
-            .chain(generations.map(|generation| (&generation.part, Layers::SPEED)))
+            .chain(live.iter().map(|part| (part.as_ref(), Layers::SPEED)))
             .collect();
         let dimensions: Vec<usize> = (0..view.dimensions.len()).collect();
         let (windows, grain) = match (view.window, instant) {

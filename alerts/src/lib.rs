@@ -1,7 +1,7 @@
 //! Evaluates alerts over the rows that the speed layer changes, and judges them when a batch run has published.
 //!
 //! [`affected`] says which rows a change affects; [`fetch`] computes exactly these as a query does, from one batch version and
-//! the generations since its seam; [`condition`] evaluates the conditions over them. [`evaluator`] is the task that does so,
+//! the generations since its seam, and [`finished`] the values of their columns; [`condition`] evaluates the conditions over them. [`evaluator`] is the task that does so,
 //! and [`judge`] what it does with a new version. [`book`] keeps every raised alert durably, [`delivery`] sends notices: [`quiet`] says which not, [`template`] in which form. This
 //! crate names no other layer: it meets them in the traits of `shared`.
 
@@ -9,11 +9,12 @@
 
 pub mod affected;
 pub mod book;
-mod book_file;
+pub mod book_file;
 pub mod condition;
 pub mod delivery;
 pub mod evaluator;
 pub mod fetch;
+pub mod finished;
 pub mod judge;
 pub mod quiet;
 pub mod rule;

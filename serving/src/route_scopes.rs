@@ -40,6 +40,11 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     // Of the alert's view, or of all: checked by the endpoint.
     ("POST", "/v1/alerts/silences", Authenticated),
     ("DELETE", "/v1/alerts/silences/{silence}", Authenticated),
+    // Sinks of views that may be read; changes need the scope of a run of the view. Checked by the endpoint.
+    ("GET", "/v1/sinks", Authenticated),
+    ("GET", "/v1/sinks/{sink}", Authenticated),
+    ("POST", "/v1/sinks/{sink}/pause", Authenticated),
+    ("POST", "/v1/sinks/{sink}/resume", Authenticated),
     ("POST", "/v1/events/{stream}", Scope(Action::Ingest)),
     // Their views are checked by the endpoint, which applies the row filter.
     ("GET", "/v1/entities/{stream}", Authenticated),
@@ -122,9 +127,10 @@ mod tests {
     #[test]
     fn every_route_that_changes_something_needs_a_scope() {
         for (method, path, requirement) in ROUTES.iter().filter(|(method, ..)| *method != "GET") {
-            // The first two are about the session itself; a run is checked by its view, a silence by that of its alert.
-            let is_exempt =
-                ["/login", "/logout", "/v1/runs/{run}"].contains(path) || path.starts_with("/v1/alerts/silences");
+            // The first two are about the session itself; a run or a sink is checked by its view, a silence by that of its alert.
+            let of_others = ["/v1/alerts/silences", "/v1/sinks/"];
+            let is_exempt = ["/login", "/logout", "/v1/runs/{run}"].contains(path)
+                || of_others.iter().any(|prefix| path.starts_with(prefix));
             assert!(is_exempt || !matches!(requirement, Public | Authenticated), "{method} {path}");
         }
     }

@@ -22,7 +22,7 @@ use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
 use crate::http::{
     Perimeter, alerts, drift, entities, entity_events, erasures, health, hosts, live, origins, parameters, roles, rows,
-    runs, streams, views,
+    runs, sinks, streams, views,
 };
 use crate::page::{self, login};
 use crate::push::Feeds;
@@ -65,6 +65,10 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         .route("/v1/alerts/dead_letters", plain(get(alerts::dead_letters)))
         .route("/v1/alerts/silences", plain(get(alerts::silences).post(alerts::silence)))
         .route("/v1/alerts/silences/{silence}", plain(delete(alerts::unsilence)))
+        .route("/v1/sinks", plain(get(sinks::list)))
+        .route("/v1/sinks/{sink}", plain(get(sinks::describe)))
+        .route("/v1/sinks/{sink}/pause", plain(post(sinks::pause)))
+        .route("/v1/sinks/{sink}/resume", plain(post(sinks::resume)))
         .route("/v1/streams", plain(get(streams::list)))
         .route("/v1/streams/{stream}/compact", plain(post(streams::compact)))
         .route("/v1/streams/{stream}", plain(get(streams::describe)))

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use auth::{Access, Action};
 use problem::{Code, Problem};
 use shared::clock::Clock;
-use shared::control::{Alerts, Erasures, Runs, StreamStatus, Streams};
+use shared::control::{Alerts, Erasures, Runs, Sinks, StreamStatus, Streams};
 use shared::entity_reader::EntityReader;
 use shared::partial::index_cache::PartIndexes;
 use shared::published::{PublishedView, Views};
@@ -28,6 +28,7 @@ pub struct ServingState {
     pub streams: Arc<dyn Streams>,
     pub entities: Arc<dyn EntityReader>,
     pub alerts: Arc<dyn Alerts>,
+    pub sinks: Arc<dyn Sinks>,
     pub erasures: Arc<dyn Erasures>,
     /// Indexes of batch rows by entity.
     pub indexes: Arc<PartIndexes>,

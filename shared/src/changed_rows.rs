@@ -1,8 +1,8 @@
-//! Queues which rows of views have changed, from the threads that fold to the task that evaluates alerts.
+//! Queues which rows of views have changed, from the threads that fold to the task that evaluates alerts, or to a sink.
 //!
 //! A row is queued once, however often it changes before it is taken, and adding never waits. Beyond the bound in bytes the
-//! rows of a view are replaced with one mark, *all of them*: the evaluator then visits every live row of the view. So a slow
-//! evaluator costs granularity, never memory, a missed row, or the speed of folding.
+//! rows of a view are replaced with one mark, *all of them*: the reader then visits every live row of the view. So a slow
+//! reader costs granularity, never memory, a missed row, or the speed of folding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,7 +157,7 @@ impl ChangedRows {
 }
 
 fn metrics_overflow(view: &ViewName) {
-    tracing::debug!(%view, "more changed rows than the queue holds; every live row of the view will be evaluated");
+    tracing::debug!(%view, "more changed rows than the queue holds; every live row of the view will be visited");
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub type StreamName = Name;
 pub type ViewName = Name;
 /// An alert's name.
 pub type AlertName = Name;
+/// A sink's name.
+pub type SinkName = Name;
 
 /// One of a stream's independently ordered sequences of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

@@ -40,6 +40,7 @@ pub mod retention;
 pub mod scalar;
 pub mod schedule;
 pub mod seam;
+pub mod sink;
 pub mod sql;
 pub mod stream;
 pub mod stream_watermark;

@@ -161,6 +161,24 @@ pub const WEBHOOK_RETRY_MAX_MS: u64 = 60_000;
 /// Attempts to deliver a notice to a webhook. After that it is a dead letter.
 pub const WEBHOOK_ATTEMPTS_MAX: u32 = 10;
 
+// == Sinks ==
+
+/// Milliseconds between two epochs of a sink without `every`.
+pub const SINK_EVERY_MS: u64 = 1_000;
+/// Least such time.
+pub const SINK_EVERY_MS_MIN: u64 = 20;
+/// Bytes of changed rows that wait for the next epoch of a sink. Beyond it the sink visits every live row of its view.
+pub const SINK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Rows of a batch version that a sink compares and writes in one transaction.
+pub const SINK_ROWS_AT_ONCE: usize = 8_192;
+/// Rows of a topic that a sink remembers, to write only changes: about 16 bytes each, and 100 per group. Beyond it the sink
+/// stops with an error.
+pub const SINK_ROWS_MAX: usize = 2_000_000;
+/// Milliseconds before the first retry of a sink whose brokers failed; each further delay is twice as long.
+pub const SINK_RETRY_FIRST_MS: u64 = 200;
+/// Longest such delay.
+pub const SINK_RETRY_MAX_MS: u64 = 10_000;
+
 // == Batch, versions and vacuum ==
 
 /// Batch rows held in memory as columns, in bytes over all views.

@@ -38,8 +38,8 @@ pub struct Generations {
     plan: FoldPlan,
     closed: Option<ClosedGeneration>,
     open: OpenGeneration,
-    /// Receives the rows that change; `None`: the view has no alerts.
-    changed: Option<(ChangedView, Arc<ChangedRows>)>,
+    /// The queues that receive the rows that change; `None`: the view has neither alerts nor sinks.
+    changed: Option<(ChangedView, Vec<Arc<ChangedRows>>)>,
     /// Everything before it was dropped: a version covers it (I2).
     retired_to: Offset,
     /// The first pane that is still needed; `None`: all are.
@@ -97,8 +97,8 @@ impl Generations {
         })
     }
 
-    /// Reports the rows that change to `changed`. Nothing may be folded yet.
-    pub fn watched(mut self, changed: Arc<ChangedRows>) -> Generations {
+    /// Reports the rows that change to every queue of `changed`. Nothing may be folded yet.
+    pub fn watched(mut self, changed: Vec<Arc<ChangedRows>>) -> Generations {
         let view = (self.view.name.clone(), Arc::from(self.definition.as_str()));
         self.changed = Some((view, changed));
         self.open.accumulator = self.accumulator();
@@ -167,8 +167,10 @@ impl Generations {
     /// Queues the rows that the last fold has changed. Never waits.
     fn report_changed(&mut self) {
         let Some((view, changed)) = &self.changed else { return };
+        let Some((last, others)) = changed.split_last() else { return };
         let accumulator = &mut self.open.accumulator;
-        changed.add(view, |each| accumulator.take_changed(each));
+        others.iter().for_each(|queue| queue.add(view, |each| accumulator.for_each_changed(each)));
+        last.add(view, |each| accumulator.take_changed(each));
     }
 
     fn note(&mut self, verdicts: FoldVerdicts) {

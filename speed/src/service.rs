@@ -35,8 +35,8 @@ use crate::worker::{PartitionSource, SpeedWorker};
 pub struct FoldedView {
     pub view: Arc<View>,
     pub seam: Cut,
-    /// Receives the rows that change; `None`: the view has no alerts.
-    pub changed: Option<Arc<ChangedRows>>,
+    /// The queues that receive the rows that change; none if the view has neither alerts nor sinks.
+    pub changed: Vec<Arc<ChangedRows>>,
 }
 
 /// The speed layer: one worker per partition of every stream.
@@ -265,10 +265,7 @@ fn worker(
         let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
         let new = Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?;
-        generations.push(match changed {
-            Some(changed) => new.watched(Arc::clone(changed)),
-            None => new,
-        });
+        generations.push(if changed.is_empty() { new } else { new.watched(changed.clone()) });
     }
     // Without events to replay, only the log knows the progress of the partition.
     let PartitionProgress { watermark, last_arrival, .. } = source.log.progress(partition);
@@ -332,7 +329,7 @@ mod tests {
             log: Arc::clone(&log) as _,
             retention: log,
             live_state: LiveStates::new(u64::MAX).stream(),
-            views: vec![FoldedView { view, seam: seam.clone(), changed: None }],
+            views: vec![FoldedView { view, seam: seam.clone(), changed: Vec::new() }],
         };
         let clock = Arc::new(ManualClock::at(second(100)));
         let speed = block_on(Speed::start(vec![folded], clock, &Vitals::default())).expect("starts");

@@ -36,6 +36,10 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
         let view = definitions.views.iter().find(|view| view.name == alert.view);
         plans.extend(view.map(|view| alert.describe(view)));
     }
+    for sink in &definitions.sinks {
+        let view = definitions.views.iter().find(|view| view.name == sink.view);
+        plans.extend(view.map(|view| sink.describe(view)));
+    }
     print(&plans, &definitions)
 }
 
@@ -45,6 +49,9 @@ fn print(plans: &[String], definitions: &Definitions) -> Result<(), Failure> {
     let mut parts = vec![counted(streams, "stream"), counted(views, "view")];
     if !definitions.alerts.is_empty() {
         parts.push(counted(definitions.alerts.len(), "alert"));
+    }
+    if !definitions.sinks.is_empty() {
+        parts.push(counted(definitions.sinks.len(), "sink"));
     }
     eprintln!("no errors: {}", parts.join(", "));
     Ok(())

@@ -17,6 +17,7 @@ mod query;
 mod repair;
 mod serve;
 mod silence;
+mod sinks;
 mod streams;
 mod verify;
 mod versions;
@@ -41,6 +42,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Erase(arguments) => erase::run(arguments).await,
         Command::Erasures(arguments) => erase::list(arguments).await,
         Command::Silence(command) => silence::run(command).await,
+        Command::Sinks(arguments) => sinks::run(arguments).await,
         Command::Compare(arguments) => compare::run(arguments).await,
         Command::Batch(arguments) => batch::run(arguments).await,
         Command::Checkpoint(arguments) => batch::checkpoint(arguments).await,

@@ -68,8 +68,8 @@ pub async fn load_views(base: &Base, views: &[View]) -> anyhow::Result<(Arc<View
     Ok((published, loaded))
 }
 
-/// Returns the queue for the changed rows of a view; `None`: it has no alerts.
-pub type ChangedOf<'a> = &'a dyn Fn(&ViewName) -> Option<Arc<ChangedRows>>;
+/// Returns the queues for the changed rows of a view; none if it has neither alerts nor sinks.
+pub type ChangedOf<'a> = &'a dyn Fn(&ViewName) -> Vec<Arc<ChangedRows>>;
 
 /// Starts archivers and speed workers, lets them catch up with the log, and then lets the log accept events.
 pub async fn start_event_flow(

@@ -19,6 +19,7 @@ const NESTING: &str = "nesting_is_limited_and_breadth_is_not";
 const LONG_TEXTS: &str = "long_texts_are_refused_at_once";
 const SUBSCRIPTIONS: &str = "subscribers_of_entities_and_alerts_are_refused_beyond_their_numbers_and_leave_room";
 const ALERT_LISTS: &str = "alerts_are_listed_by_alert_and_state_and_pushed_after_an_id";
+const SINK_RETRIES: &str = "brokers_that_are_away_and_topics_that_do_not_exist_are_reported_and_retried";
 const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_given_up";
 
 /// The tests.
@@ -89,6 +90,15 @@ pub const DRIVEN: &[Driven] = &[
     ("ALERTS_KEPT", "alerts/src/book/tests.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
     ("ALERTS_DEFAULT", "tests/alerts/lists.rs", ALERT_LISTS),
     ("ALERTS_MAX", "tests/alerts/lists.rs", ALERT_LISTS),
+    ("SINK_EVERY_MS", "shared/src/sql/tests/good/sinks.rs", "options_have_defaults_and_the_key_is_that_of_the_row"),
+    ("SINK_EVERY_MS_MIN", "shared/src/sql/tests/bad/sinks.rs", "wrong_sinks_are_explained"),
+    (
+        "SINK_QUEUE_BYTES_MAX",
+        "shared/src/changed_rows.rs",
+        "beyond_the_bound_a_mark_for_all_rows_stays_and_memory_is_released",
+    ),
+    ("SINK_RETRY_FIRST_MS", "tests/services/sinks.rs", SINK_RETRIES),
+    ("SINK_RETRY_MAX_MS", "tests/services/sinks.rs", SINK_RETRIES),
     ("WEBHOOK_TIMEOUT_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
     ("WEBHOOK_RETRY_FIRST_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
     ("WEBHOOK_RETRY_MAX_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
@@ -296,6 +306,8 @@ const ADVICE: &str = "advice to clients";
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
     ("SOURCE_BATCH_RECORDS", "`SOURCE_BATCH_BYTES` drives the same division"),
+    ("SINK_ROWS_AT_ONCE", "a size of pieces: a version with more changed rows is written in several transactions"),
+    ("SINK_ROWS_MAX", "two million rows in a topic"),
     ("SOURCE_RETRY_FIRST_MS", "a pause"),
     ("SOURCE_RETRY_MAX_MS", "a pause"),
     ("SOURCE_COMMIT_EVERY_MS", "an interval of reports"),

@@ -6,11 +6,37 @@ use serde_json::json;
 use world::{World, program, recipes, root};
 
 use crate::broker::shared;
+use crate::sinks::written;
 use crate::topic::{Topic, read_all};
 
 /// The first block of a language on the page.
 fn block(page: &str, language: &str) -> String {
     recipes::blocks(page).into_iter().find(|(kind, _)| kind == language).expect("a block").1
+}
+
+/// Runs the recipes of the section about sinks.
+fn sinks(page: &str, world: &mut World, input: &Topic, definitions: &str) {
+    let section = &page[page.find("## Sinks").expect("the section")..];
+    let output = input.beside(1);
+    let statement = block(section, "sql").replace("topic = 'revenue'", &format!("topic = '{}'", output.name));
+    world.redefine(&format!("{definitions}\n{statement}"));
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    written(world, "revenue_table");
+    let example = section.split("```text\n").nth(1).expect("an example");
+    let part = |name: &str| example.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned();
+    let read = || output.read().into_iter().filter(|record| record.key == part("key")).collect::<Vec<_>>();
+    let value: serde_json::Value = serde_json::from_str(&part("value")).expect("JSON");
+    assert_eq!(read().first().expect("the record of the example").value, Some(value));
+    let kinds = &read()[0].headers;
+    assert_eq!(part("headers"), format!("_kind: {}   _layer: {}", kinds["_kind"], kinds["_layer"]));
+    let commands = block(section, "sh");
+    for line in commands.lines() {
+        let arguments: Vec<&str> = line.split(' ').skip(1).collect();
+        let output = world.trueup().args(arguments).env("TRUEUP_URL", world.url()).output().expect("trueup runs");
+        assert!(output.status.success(), "{line}: {}", program::text(&output));
+    }
+    world.wait_for("the rows again", |_| read().len() == 2);
 }
 
 #[test]
@@ -43,6 +69,7 @@ fn the_recipes_of_the_page_work() {
         output.status.success() && text.contains("\"country\":\"AT\",\"orders\":2,\"revenue\":\"12.50\""),
         "{text}"
     );
+    sinks(&page, &mut world, &topic, &definitions);
     let wrong =
         "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main2', topic = 't')";
     std::fs::write(world.data.path().join("wrong.sql"), wrong).expect("written");

@@ -1,12 +1,13 @@
 //! Writes topics, and runs servers whose streams read them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use krafka::admin::{
     CreatePartitionsOptions, CreateTopicsOptions, DeleteRecordsOptions, DeleteTopicsOptions, NewTopic,
 };
-use krafka::consumer::TopicPartition;
+use krafka::consumer::{IsolationLevel, TopicPartition};
 use krafka::producer::{Producer, TransactionalProducer};
 use krafka::{Kafka, Record};
 use serde_json::Value;
@@ -33,10 +34,14 @@ impl Topic {
     }
 
     pub fn create_with(broker: &Broker, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
+        Topic::at(&broker.address(), partitions, configuration)
+    }
+
+    fn at(address: &str, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let name = format!("topic.{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
-        let address = broker.address();
+        let address = address.to_owned();
         let (kafka, producer) = runtime.block_on(async {
             let kafka = Kafka::builder(address.as_str()).connect().await.expect("the broker answers");
             let mut topic = NewTopic::new(name.as_str(), partitions, 1).expect("a topic");
@@ -50,6 +55,11 @@ impl Topic {
             (kafka, producer)
         });
         Topic { name, address, runtime, kafka, producer }
+    }
+
+    /// Another topic of the same broker.
+    pub fn beside(&self, partitions: i32) -> Topic {
+        Topic::at(&self.address, partitions, &[])
     }
 
     /// The options of a stream that reads it through the connection `main`.
@@ -146,6 +156,67 @@ impl Topic {
         world.set_settings(&self.settings());
         world.start();
         world
+    }
+}
+
+/// A committed record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadRecord {
+    pub partition: i32,
+    pub key: String,
+    /// `None`: a tombstone.
+    pub value: Option<Value>,
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// Reads all committed records, in order within each partition. Waits for transactions in progress.
+    pub fn read(&self) -> Vec<ReadRecord> {
+        let text = |bytes: Option<bytes::Bytes>| bytes.map(|b| String::from_utf8(b.to_vec()).expect("UTF-8"));
+        self.runtime.block_on(async {
+            let partitions = self.producer.partitions_for(&self.name).await.expect("the topic").len() as i32;
+            let consumer = self.kafka.consumer_without_group().isolation_level(IsolationLevel::ReadCommitted);
+            let consumer = consumer.enable_auto_commit(false).metrics_push(false).build().await.expect("a consumer");
+            consumer.assign(&self.name, (0..partitions).collect()).await.expect("assigned");
+            let mut ends = BTreeMap::new();
+            for partition in 0..partitions {
+                let (low, high) = consumer.fetch_watermarks(&self.name, partition).await.expect("watermarks");
+                consumer.seek(&self.name, partition, low).await.expect("sought");
+                ends.insert(partition, high);
+            }
+            let mut read = Vec::new();
+            let begin = Instant::now();
+            loop {
+                let lag = consumer.lag().await;
+                let position =
+                    |p: &i32| lag.iter().find(|(of, _)| of.partition == *p).and_then(|(_, lag)| lag.position);
+                if ends.iter().all(|(p, end)| *end == 0 || position(p).is_some_and(|position| position >= *end)) {
+                    break;
+                }
+                assert!(begin.elapsed() < Duration::from_secs(100), "the topic does not end");
+                for record in consumer.poll(Duration::from_millis(50)).await.expect("records") {
+                    let value = record.value.map(|value| serde_json::from_slice(&value).expect("JSON"));
+                    let headers =
+                        record.headers.into_iter().map(|(name, value)| (name, text(value).unwrap_or_default()));
+                    let (partition, key) = (record.partition, text(record.key).unwrap_or_default());
+                    read.push(ReadRecord { partition, key, value, headers: headers.collect() });
+                }
+            }
+            let _ = consumer.close().await;
+            read
+        })
+    }
+
+    /// The last value of each key that is not deleted.
+    pub fn table(&self) -> BTreeMap<String, Value> {
+        let mut table = BTreeMap::new();
+        for record in self.read() {
+            match record.value {
+                Some(value) => table.insert(record.key, value),
+                None => table.remove(&record.key),
+            };
+        }
+        table
     }
 }
 

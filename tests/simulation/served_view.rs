@@ -101,7 +101,7 @@ impl ServedView {
             log: Arc::clone(logs) as _,
             retention: Arc::new(KeepsLog),
             live_state: LiveStates::new(u64::MAX).stream(),
-            views: vec![FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone(), changed: None }],
+            views: vec![FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone(), changed: Vec::new() }],
         };
         let views = Arc::new(Views::default());
         views.publish(active);

@@ -19,8 +19,8 @@ use crate::security::security;
 use crate::settings::ConnectionSettings;
 
 /// Longest wait for a connection, and for the response to a request.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
-const REQUEST_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(5);
 /// Records handed out at once.
 const POLL_RECORDS_MAX: i32 = 20_000;
 /// Bytes that a broker sends at once, in all and per partition. A record that is longer comes all the same.
@@ -168,7 +168,7 @@ impl TopicReader for KrafkaReader {
 }
 
 /// The error in the words of Trueup.
-fn of_krafka(error: KrafkaError, brokers: &str, topic: &str) -> TopicError {
+pub(crate) fn of_krafka(error: KrafkaError, brokers: &str, topic: &str) -> TopicError {
     let (brokers, text) = (brokers.to_owned(), error.to_string());
     match error {
         KrafkaError::Network(_) | KrafkaError::Timeout { .. } | KrafkaError::Closed { .. } => {

@@ -1,20 +1,25 @@
-//! Reads topics of Kafka: connections, and a small trait behind which the client library can be exchanged.
+//! Reads and writes topics of Kafka: connections, and small traits behind which the client library can be exchanged.
 //!
-//! It knows nothing about streams or the log. [`TopicReader`] is what a reader of a topic needs; [`settings`] describes how
-//! brokers are reached, and [`krafka_reader`] implements the trait.
+//! It knows nothing about streams, sinks or the log. [`TopicReader`] is what a reader of a topic needs, [`TopicWriter`] and
+//! [`TopicCluster`] what a writer of transactions needs; [`settings`] describes how brokers are reached, and [`krafka_reader`]
+//! and [`krafka_writer`] implement the traits.
 
 mod avro_references;
 mod error;
 mod krafka_reader;
+mod krafka_writer;
 mod oauth;
 mod reader;
 mod registry;
 mod security;
 pub mod settings;
+mod writer;
 
 pub use avro_references::without_references;
 pub use error::TopicError;
 pub use krafka_reader::KrafkaReader;
+pub use krafka_writer::KafkaCluster;
 pub use reader::{PartitionProgress, TopicDescription, TopicReader, TopicRecord, Watermarks};
 pub use registry::{RegisteredSchema, RegistryError, SchemaKind, SchemaRegistry};
 pub use settings::ConnectionSettings;
+pub use writer::{OutgoingRecord, TopicCluster, TopicWriter, WriteError};

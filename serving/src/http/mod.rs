@@ -1,7 +1,7 @@
 //! Implements the HTTP endpoints: reading views, steering runs, watching streams, health. Handlers only translate.
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
-//! [`live`] changes as events, [`alerts`] raised alerts, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
+//! [`live`] changes as events, [`alerts`] raised alerts, [`sinks`] what is written to topics, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
 //! events, and [`erasures`] erases them. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
 //! [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it
 //! serves. [`health`]
@@ -25,6 +25,7 @@ pub(crate) mod roles;
 pub(crate) mod rows;
 pub(crate) mod runs;
 pub mod schemas;
+pub(crate) mod sinks;
 pub(crate) mod streams;
 pub(crate) mod views;
 

@@ -67,7 +67,7 @@ fn side(method: &Method, path: &str) -> Side {
         "/v1/entities/{stream}" if !is_change => Side::Queries,
         _ if begins("/v1/entities") && is_change => Side::Commands,
         "/" => Side::Queries,
-        _ if ["/v1/views", "/v1/runs", "/v1/alerts", "/view", "/compare", "/batch", "/alerts"]
+        _ if ["/v1/views", "/v1/runs", "/v1/alerts", "/v1/sinks", "/view", "/compare", "/batch", "/alerts"]
             .iter()
             .any(|prefix| begins(prefix)) =>
         {
@@ -116,7 +116,7 @@ mod tests {
                 "/v1/entities/{stream}/{id}" if method == Method::DELETE => Side::Commands,
                 "/v1/entities/{stream}" | "/" | "/batch" => Side::Queries,
                 "/alerts" => Side::Queries,
-                path if path.starts_with("/v1/alerts") => Side::Queries,
+                path if path.starts_with("/v1/alerts") || path.starts_with("/v1/sinks") => Side::Queries,
                 path if path.contains("{view}") || path.contains("/runs") || path == "/v1/views" => Side::Queries,
                 _ => Side::Both,
             };

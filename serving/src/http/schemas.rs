@@ -2,13 +2,15 @@
 
 use problem::ProblemDocument;
 use shared::compare::Comparison;
-use shared::control::{CompactionReport, ErasureRecord, QuarantinePage, Run, RunPage, StreamStatus, VacuumReport};
+use shared::control::{
+    CompactionReport, ErasureRecord, QuarantinePage, Run, RunPage, SinkStatus, StreamStatus, VacuumReport,
+};
 use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
 use super::drift::Drift;
 use super::health::Health;
-use super::{alerts, erasures, streams, views};
+use super::{alerts, erasures, sinks, streams, views};
 use crate::formats::json::{DocumentHead, DocumentTail};
 
 #[derive(OpenApi)]
@@ -33,6 +35,8 @@ use crate::formats::json::{DocumentHead, DocumentTail};
     ErasureRecord,
     erasures::ErasureList,
     alerts::SilenceList,
+    sinks::SinkList,
+    SinkStatus,
     Health,
     ProblemDocument<'static>,
 )))]

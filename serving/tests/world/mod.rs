@@ -551,6 +551,7 @@ impl World {
                 streams: Arc::clone(&self.streams) as _,
                 entities,
                 alerts: Arc::new(shared::control::NoAlerts::default()),
+                sinks: Arc::new(shared::control::NoSinks),
                 erasures: Arc::new(shared::control::NoErasures),
                 indexes: Arc::new(shared::partial::index_cache::PartIndexes::new(1 << 20)),
                 admission: Arc::clone(&self.admission),

@@ -138,6 +138,8 @@ codes! {
     /// The run does not exist, or no longer.
     UnknownRun, "unknown_run", NOT_FOUND, "Not found";
     UnknownSilence, "unknown_silence", NOT_FOUND, "Not found";
+    /// The sink does not exist.
+    UnknownSink, "unknown_sink", NOT_FOUND, "Not found";
     /// The stream does not exist.
     UnknownStream, "unknown_stream", NOT_FOUND, "Not found";
     /// The version does not exist.

@@ -88,7 +88,7 @@ pub struct Accumulator {
     precision: Precision,
     /// The sessions of each key; empty for all other views.
     sessions: SessionIndex,
-    /// Of a view with alerts.
+    /// Of a view with alerts or sinks.
     tracking: Option<Box<RowTracking>>,
     scratch: Scratch,
 }
@@ -150,18 +150,26 @@ impl Accumulator {
         Accumulator { tracking: Some(Box::default()), ..self }
     }
 
-    /// Calls `each` with window (or pane) and key of every row that has changed since the last call. Without tracking there
-    /// are none.
-    pub fn take_changed(&mut self, mut each: impl FnMut(WindowId, &[u8])) {
-        let Some(tracking) = &mut self.tracking else { return };
-        let (keys, blocks) = (self.keys.keys(), &self.blocks);
-        tracking.take_changed(|slot| {
-            let block = &blocks[slot as usize / BLOCK_ROWS];
-            let (window, key) = (block.windows[slot as usize % BLOCK_ROWS], block.keys[slot as usize % BLOCK_ROWS]);
-            if key != NO_GROUP {
-                each(window, keys.get(key));
-            }
-        });
+    /// Calls `each` with window (or pane) and key of every row that has changed since the last call of
+    /// [`Accumulator::take_changed`]. Without tracking there are none.
+    pub fn for_each_changed(&self, mut each: impl FnMut(WindowId, &[u8])) {
+        let Some(tracking) = &self.tracking else { return };
+        tracking.changed().iter().for_each(|slot| self.call_with_row(*slot, &mut each));
+    }
+
+    /// The same, and forgets that they have changed.
+    pub fn take_changed(&mut self, each: impl FnMut(WindowId, &[u8])) {
+        self.for_each_changed(each);
+        if let Some(tracking) = &mut self.tracking {
+            tracking.clear_changed();
+        }
+    }
+
+    fn call_with_row(&self, slot: u32, each: &mut impl FnMut(WindowId, &[u8])) {
+        let (block, row) = (&self.blocks[slot as usize / BLOCK_ROWS], slot as usize % BLOCK_ROWS);
+        if block.keys[row] != NO_GROUP {
+            each(block.windows[row], self.keys.keys().get(block.keys[row]));
+        }
     }
 
     /// Returns whether rows are found by key: they are tracked, or each key has one.

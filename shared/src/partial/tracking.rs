@@ -1,17 +1,17 @@
-//! Keeps track of the rows of an accumulator for alerts: which rows each key has, and which have changed.
+//! Keeps track of the rows of an accumulator for alerts and sinks: which rows each key has, and which have changed.
 //!
-//! Costs 8 bytes per row and a little per key, and one comparison per folded event. Only views with alerts pay it.
+//! Costs 8 bytes per row and a little per key, and one comparison per folded event. Only views with alerts or sinks pay it.
 
 use smallvec::SmallVec;
 
-/// The rows of each key, and those that have changed since they were last taken.
+/// The rows of each key, and those that have changed since that was last forgotten.
 #[derive(Debug, Default)]
 pub struct RowTracking {
     /// By number of the key. Most keys of a view without windows have one row.
     by_key: Vec<SmallVec<[u32; 2]>>,
     /// By row: the epoch in which it changed last.
     changed_in: Vec<u32>,
-    /// Changes when the changed rows are taken.
+    /// Changes when the changed rows are forgotten.
     epoch: u32,
     changed: Vec<u32>,
 }
@@ -38,9 +38,14 @@ impl RowTracking {
         }
     }
 
-    /// Calls `each` with every changed row once, and forgets that they have changed.
-    pub fn take_changed(&mut self, each: impl FnMut(u32)) {
-        self.changed.drain(..).for_each(each);
+    /// Returns every changed row once.
+    pub fn changed(&self) -> &[u32] {
+        &self.changed
+    }
+
+    /// Forgets that rows have changed.
+    pub fn clear_changed(&mut self) {
+        self.changed.clear();
         self.epoch = self.epoch.wrapping_add(1);
     }
 
@@ -63,8 +68,8 @@ mod tests {
     use super::*;
 
     fn taken(tracking: &mut RowTracking) -> Vec<u32> {
-        let mut rows = Vec::new();
-        tracking.take_changed(|row| rows.push(row));
+        let rows = tracking.changed().to_vec();
+        tracking.clear_changed();
         rows
     }
 

@@ -26,7 +26,7 @@ pub(super) fn create_alert(cursor: &mut Cursor, name: &Identifier, catalog: &Cat
     let source = cursor.source;
     cursor.expect_word(&["ON"])?;
     let view = cursor.name("the name of a view")?;
-    let view = find_view(source, &view, catalog)?;
+    let view = find_view(source, &view, catalog, "an alert is on a view", "alerts")?;
     cursor.expect_word(&["WHEN"])?;
     let condition = cursor.expression_before(&[Keyword::WITH])?;
     let condition_sql = match (condition.tokens.first(), condition.tokens.last()) {
@@ -69,7 +69,14 @@ pub(super) fn create_alert(cursor: &mut Cursor, name: &Identifier, catalog: &Cat
     })
 }
 
-fn find_view<'a>(source: &Source, name: &Identifier, catalog: &Catalog<'a>) -> Result<&'a View, ViewError> {
+/// Finds the view `name`. `rule` and `kind` say in messages what needs one.
+pub(super) fn find_view<'a>(
+    source: &Source,
+    name: &Identifier,
+    catalog: &Catalog<'a>,
+    rule: &str,
+    kind: &str,
+) -> Result<&'a View, ViewError> {
     if let Some(view) = catalog.views.iter().find(|view| view.name.as_str() == name.name) {
         return Ok(view);
     }
@@ -77,11 +84,13 @@ fn find_view<'a>(source: &Source, name: &Identifier, catalog: &Catalog<'a>) -> R
         return Err(ViewError::StreamFailed);
     }
     if catalog.streams.iter().any(|stream| stream.name.as_str() == name.name) {
-        let error = source.error(name.span, format!("`{}` is a stream; an alert is on a view", name.name));
-        return Err(error.help("declare a view over the stream, and the alert on it").into());
+        let error = source.error(name.span, format!("`{}` is a stream; {rule}", name.name));
+        return Err(error
+            .help(format!("declare a view over the stream, and the {} on it", kind.trim_end_matches('s')))
+            .into());
     }
     let names = catalog.views.iter().map(|view| view.name.as_str());
-    let help = did_you_mean(&name.name, names).or_else(|| Some("a view is declared before its alerts".to_owned()));
+    let help = did_you_mean(&name.name, names).or_else(|| Some(format!("a view is declared before its {kind}")));
     Err(source.error(name.span, format!("unknown view `{}`", name.name)).maybe_help(help).into())
 }
 

@@ -1,14 +1,15 @@
-//! Reads the dialect: `CREATE STREAM`, `CREATE VIEW`, `CREATE ALERT` and the `where` of a query.
+//! Reads the dialect: `CREATE STREAM`, `CREATE VIEW`, `CREATE ALERT`, `CREATE SINK` and the `where` of a query.
 //!
 //! Reading order: [`source`] knows the places of a text, [`dialect`] lets `sqlparser` cut it into tokens and read one
 //! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`],
-//! [`mod@create_view`] and [`mod@create_alert`] read the statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
+//! [`mod@create_view`], [`mod@create_alert`] and [`mod@create_sink`] read the statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
 //! [`query_filter`] the `where` of a query. A form that these modules do not name is an error with its place: nothing is
 //! accepted and then ignored. This module evaluates nothing.
 
 mod aggregate;
 mod coerce;
 mod create_alert;
+mod create_sink;
 mod create_stream;
 mod create_view;
 mod cursor;
@@ -46,6 +47,7 @@ pub use self::query_filter::{QueryFilter, parse_query_filter};
 pub(crate) use self::window_text::{length_text, window_text};
 
 use self::create_alert::create_alert;
+use self::create_sink::create_sink;
 use self::create_stream::create_stream;
 use self::create_view::{Catalog, ViewError, create_view};
 use self::cursor::{Cursor, Identifier};
@@ -53,6 +55,7 @@ use self::dialect::tokens;
 use self::source::Source;
 use crate::alert::Alert;
 use crate::scalar::Scalar;
+use crate::sink::Sink;
 use crate::stream::Stream;
 use crate::types::DataType;
 use crate::view::View;
@@ -64,6 +67,7 @@ pub struct Definitions {
     pub streams: Vec<Stream>,
     pub views: Vec<View>,
     pub alerts: Vec<Alert>,
+    pub sinks: Vec<Sink>,
 }
 
 /// Reads definition files, given as pairs of name and text, in order: a view may read a stream of an earlier file.
@@ -172,7 +176,7 @@ fn parse_statement(
             return Err(cursor
                 .source
                 .error(cursor.span(), message)
-                .help("write CREATE STREAM, CREATE VIEW or CREATE ALERT")
+                .help("write CREATE STREAM, CREATE VIEW, CREATE ALERT or CREATE SINK")
                 .into());
         }
     }
@@ -180,20 +184,21 @@ fn parse_statement(
         let error = cursor.source.error(cursor.span(), "there are no tables");
         return Err(error.help("did you mean CREATE STREAM?").into());
     }
-    let kind = KINDS[cursor.expect_word(&["STREAM", "VIEW", "ALERT"])?];
+    let kind = KINDS[cursor.expect_word(&["STREAM", "VIEW", "ALERT", "SINK"])?];
     if cursor.at_word("if") {
         return Err(cursor.source.error(cursor.span(), "IF NOT EXISTS is not supported").into());
     }
     let name = cursor.name(&format!("the name of the {kind}"))?;
     check_new(cursor, &name, definitions)?;
-    let Definitions { streams, views, alerts } = definitions;
+    let Definitions { streams, views, alerts, sinks } = definitions;
     let catalog = Catalog { streams, views, failed };
     let read = match kind {
         "stream" => {
             create_stream(cursor, &name).map(|stream| Declared::Stream(Box::new(stream))).map_err(ViewError::from)
         }
         "view" => create_view(cursor, &name, &catalog).map(|view| Declared::View(Box::new(view))),
-        _ => create_alert(cursor, &name, &catalog).map(|alert| Declared::Alert(Box::new(alert))),
+        "alert" => create_alert(cursor, &name, &catalog).map(|alert| Declared::Alert(Box::new(alert))),
+        _ => create_sink(cursor, &name, &catalog).map(|sink| Declared::Sink(Box::new(sink))),
     };
     // A name that others refer to: its own error is enough.
     match read.inspect_err(|_| failed.push(name.name.clone()))? {
@@ -203,18 +208,23 @@ fn parse_statement(
             views.push(*view);
         }
         Declared::Alert(alert) => alerts.push(*alert),
+        Declared::Sink(sink) => {
+            check_alone(cursor, &name, &sink, sinks)?;
+            sinks.push(*sink);
+        }
     }
     Ok(())
 }
 
 /// The kinds of statements, by the word after CREATE.
-const KINDS: [&str; 3] = ["stream", "view", "alert"];
+const KINDS: [&str; 4] = ["stream", "view", "alert", "sink"];
 
 /// What a statement declares.
 enum Declared {
     Stream(Box<Stream>),
     View(Box<View>),
     Alert(Box<Alert>),
+    Sink(Box<Sink>),
 }
 
 fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> Result<(), SqlError> {
@@ -224,11 +234,22 @@ fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> R
         "view"
     } else if definitions.alerts.iter().any(|alert| alert.name.as_str() == name.name) {
         "alert"
+    } else if definitions.sinks.iter().any(|sink| sink.name.as_str() == name.name) {
+        "sink"
     } else {
         return Ok(());
     };
     let article = if kind == "alert" { "an" } else { "a" };
     Err(cursor.source.error(name.span, format!("there is already {article} {kind} called `{}`", name.name)))
+}
+
+/// Two sinks with one transactional id would fence each other.
+fn check_alone(cursor: &Cursor, name: &Identifier, sink: &Sink, sinks: &[Sink]) -> Result<(), SqlError> {
+    let same_id =
+        |other: &&Sink| (&other.connection, &other.transactional_id) == (&sink.connection, &sink.transactional_id);
+    let Some(other) = sinks.iter().find(same_id) else { return Ok(()) };
+    let message = format!("the sink `{}` has the same transactional id", other.name);
+    Err(cursor.source.error(name.span, message).help("set another `transactional_id`"))
 }
 
 /// A view of one window over all time needs all events of its stream.

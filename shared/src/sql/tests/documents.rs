@@ -41,6 +41,13 @@ fn the_blocks_of_the_page_about_alerts_parse() {
 }
 
 #[test]
+fn the_blocks_of_the_page_about_kafka_parse() {
+    let files = blocks("kafka.md", include_str!("../../../../docs/kafka.md"));
+    let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!((definitions.streams.len(), definitions.sinks.len()), (1, 1));
+}
+
+#[test]
 fn the_blocks_of_the_readme_parse() {
     let files = blocks("README.md", include_str!("../../../../README.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));

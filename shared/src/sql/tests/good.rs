@@ -2,6 +2,7 @@
 
 mod alerts;
 mod names;
+mod sinks;
 mod windows_and_measures;
 
 use std::time::Duration;

@@ -1,0 +1,99 @@
+//! Defines a sink: the rows of a view, written to a topic whenever they change. It writes nothing.
+//!
+//! The topic of a sink with `emit = 'changes'` is a table: after every epoch, the last committed record of each key is the row
+//! of the view with this key, or a tombstone if the view has no such row.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::alert::{KeyColumn, key_columns};
+use crate::ids::{Name, SinkName, ViewName};
+use crate::view::View;
+use crate::window::Window;
+
+/// A declared sink, checked against its view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sink {
+    pub name: SinkName,
+    pub view: ViewName,
+    /// The `[connections.NAME]` of the settings with `kind = "kafka"`.
+    pub connection: Name,
+    pub topic: String,
+    pub emit: Emit,
+    /// Shortest time between two epochs.
+    pub every: Duration,
+    /// The columns that are the key of a record, in the order of the view's key.
+    pub key: Vec<KeyColumn>,
+    /// Names the sink to the brokers: of two processes with the same one, the older is fenced.
+    pub transactional_id: String,
+    /// The statement that declared the sink.
+    pub sql: String,
+}
+
+/// When a row is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Emit {
+    /// Whenever it has changed.
+    Changes,
+}
+
+impl Emit {
+    /// The values of the option `emit`.
+    pub const NAMES: [&str; 1] = ["changes"];
+
+    /// Returns the value of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Emit::Changes => "changes",
+        }
+    }
+
+    /// Returns what the option's value `name` means.
+    pub fn named(name: &str) -> Option<Emit> {
+        match name {
+            "changes" => Some(Emit::Changes),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the columns that identify a row of `view`; the end of a window only where several have the same start.
+pub fn row_key(view: &View) -> Vec<KeyColumn> {
+    let is_key = |column: &KeyColumn| match column {
+        KeyColumn::WindowEnd => matches!(view.window, Window::Cumulate { .. }),
+        KeyColumn::WindowStart | KeyColumn::Dimension(_) => true,
+    };
+    key_columns(view).into_iter().filter(is_key).collect()
+}
+
+impl Sink {
+    /// Returns the identity of the keys of the topic: where it differs, records of one definition do not replace those of
+    /// another.
+    pub fn key_hash(&self, view: &View) -> String {
+        let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
+        let types: Vec<String> = view.dimensions.iter().map(|d| d.expression.data_type.to_string()).collect();
+        let text = serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit));
+        format!("{:032x}", xxh3_128(&text.expect("a definition is plain data")))
+    }
+
+    /// Describes the sink in lines, for `trueup check`.
+    pub fn describe(&self, view: &View) -> String {
+        let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
+        let key = if names.is_empty() { "one record".to_owned() } else { names.join(", ") };
+        format!(
+            "sink {} from view {}\n  {:<16} {} of connection {}\n  {:<16} {} every {}\n  {:<16} {key}\n",
+            self.name,
+            self.view,
+            "topic",
+            self.topic,
+            self.connection,
+            "emit",
+            self.emit.name(),
+            crate::sql::interval(i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX)),
+            "key"
+        )
+    }
+}

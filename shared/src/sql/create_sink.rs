@@ -1,0 +1,150 @@
+//! Reads `CREATE SINK`: checks its options against its view.
+
+use std::time::Duration;
+
+use super::create_alert::find_view;
+use super::create_view::{Catalog, ViewError};
+use super::cursor::{Cursor, Identifier};
+use super::error::SqlError;
+use super::options::{SqlOption, parse_options};
+use super::source::Source;
+use super::suggest::did_you_mean;
+use crate::alert::KeyColumn;
+use crate::column_name::same;
+use crate::ids::{Name, SinkName};
+use crate::limits::{SINK_EVERY_MS, SINK_EVERY_MS_MIN};
+use crate::sink::{Emit, Sink, row_key};
+use crate::stream::event_source::is_topic_name;
+use crate::view::View;
+use crate::window::Window;
+
+const OPTIONS: &[&str] = &["connection", "topic", "format", "emit", "every", "key", "transactional_id"];
+/// Longest transactional id, in bytes.
+const ID_BYTES_MAX: usize = 255;
+
+/// Reads from behind `CREATE SINK name` to the end of the statement.
+pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Catalog) -> Result<Sink, ViewError> {
+    let source = cursor.source;
+    if cursor.at_word("as") {
+        let error = source.error(cursor.span(), "sinks of a SELECT are not supported yet");
+        return Err(error.help("declare a view, and the sink FROM it").into());
+    }
+    cursor.expect_word(&["FROM"])?;
+    cursor.word("view");
+    let of = cursor.name("the name of a view")?;
+    let view = find_view(source, &of, catalog, "a sink is from a view", "sinks")?;
+    if let Some(window) = unsupported_window(view.window) {
+        let message = format!("`{}` has windows of {window}, which sinks do not support yet", view.name);
+        return Err(source.error(of.span, message).help("use TUMBLE, HOP, CUMULATE or no window").into());
+    }
+    if !cursor.word("with") {
+        return Err(cursor.expected("WITH", &["WITH"]).into());
+    }
+    let options = parse_options(cursor, OPTIONS)?;
+    if cursor.peek().is_some() {
+        return Err(cursor.expected("the end of the statement", &[]).into());
+    }
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    let required = |wanted: &str, help: &str| {
+        option(wanted).ok_or_else(|| source.error(name.span, format!("a sink needs `{wanted}`")).help(help))
+    };
+    let connection = required("connection", "name a [connections.NAME] of trueup.toml with kind = \"kafka\"")?;
+    let topic = required("topic", "add topic = '..'")?;
+    if !is_topic_name(&topic.value) {
+        let message =
+            format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
+        return Err(topic.error(source, message).into());
+    }
+    if let Some(format) = option("format").filter(|format| format.value != "json") {
+        return Err(unknown_format(source, format).into());
+    }
+    let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option))?;
+    let every =
+        option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
+    let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
+    let transactional_id = match option("transactional_id") {
+        None => format!("trueup-{}-{}", name.name, topic.value),
+        Some(option) if (1..=ID_BYTES_MAX).contains(&option.value.len()) => option.value.clone(),
+        Some(option) => {
+            let message = format!("a transactional id has 1 to {ID_BYTES_MAX} bytes");
+            return Err(option.error(source, message).into());
+        }
+    };
+    Ok(Sink {
+        name: name.name.parse::<SinkName>().map_err(|error| source.error(name.span, error.to_string()))?,
+        view: view.name.clone(),
+        connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
+        topic: topic.value.clone(),
+        emit,
+        every,
+        key,
+        transactional_id,
+        sql: cursor.text().to_owned(),
+    })
+}
+
+/// Returns the name of windows whose rows sinks cannot follow.
+fn unsupported_window(window: Window) -> Option<&'static str> {
+    match window {
+        Window::Session { .. } => Some("SESSION"),
+        Window::Slide { .. } => Some("SLIDE"),
+        _ => None,
+    }
+}
+
+fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
+    let value = option.value.as_str();
+    if matches!(value, "avro" | "protobuf" | "debezium-json" | "debezium-avro") {
+        return option.error(source, format!("sinks of the format '{value}' are not supported yet"));
+    }
+    let help = did_you_mean(value, ["json"]).unwrap_or_else(|| "the format is json".to_owned());
+    option.error(source, format!("unknown format '{value}'")).help(help)
+}
+
+fn parse_emit(source: &Source, option: &SqlOption) -> Result<Emit, SqlError> {
+    let value = option.value.as_str();
+    Emit::named(value).ok_or_else(|| {
+        if value == "final" {
+            return option.error(source, "emit = 'final' is not supported yet");
+        }
+        let help =
+            did_you_mean(value, Emit::NAMES).unwrap_or_else(|| format!("write '{}'", Emit::NAMES.join("' or '")));
+        option.error(source, format!("unknown value '{value}' of emit")).help(help)
+    })
+}
+
+fn parse_every(source: &Source, option: &SqlOption) -> Result<Duration, SqlError> {
+    let every = option.duration(source)?;
+    if every < Duration::from_millis(SINK_EVERY_MS_MIN) {
+        let error = option.error(source, format!("an epoch takes at least {SINK_EVERY_MS_MIN} milliseconds"));
+        return Err(error.help("write '1 second'"));
+    }
+    Ok(every)
+}
+
+/// Reads names of key columns; they are put into the order of the view's key.
+fn parse_key(source: &Source, option: &SqlOption, view: &View) -> Result<Vec<KeyColumn>, SqlError> {
+    let known = row_key(view);
+    let mut key = Vec::new();
+    for name in option.value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let Some(column) = known.iter().copied().find(|column| same(column.name(view), name)) else {
+            let names = known.iter().map(|column| column.name(view));
+            let listed = format!("the columns are {}", names.clone().collect::<Vec<_>>().join(", "));
+            let help = did_you_mean(name, names).unwrap_or(listed);
+            return Err(option.error(source, format!("`{name}` does not identify rows of `{}`", view.name)).help(help));
+        };
+        if key.contains(&column) {
+            return Err(option.error(source, format!("`{name}` is given twice")));
+        }
+        key.push(column);
+    }
+    if let Some(missing) = known.iter().find(|column| !key.contains(column)) {
+        let message = format!(
+            "with emit = 'changes' the key has every column that identifies a row: `{}` is missing",
+            missing.name(view)
+        );
+        return Err(option.error(source, message).help("leave the option out, or list all of them"));
+    }
+    key.sort_unstable();
+    Ok(key)
+}

@@ -1,0 +1,121 @@
+use super::*;
+use crate::sent::ValueHash;
+
+fn name() -> SinkName {
+    "s".parse().expect("a name")
+}
+
+fn open(folder: &Path) -> SinkBook {
+    SinkBook::open(folder, &name(), "keys").expect("opens")
+}
+
+fn change(key: u8, value: Option<u8>) -> SentChange {
+    SentChange { window: WindowId(0), key: [key].into(), value: value.map(|value| ValueHash::of(&[value])) }
+}
+
+fn cut(offset: u64) -> EpochCut {
+    EpochCut { position: BTreeMap::from([(Partition(0), Offset(offset))]), version: None }
+}
+
+fn marker(book: &str, epoch: u64) -> EpochMarker<'_> {
+    EpochMarker { book, epoch, writer: "p" }
+}
+
+fn rows(book: &SinkBook) -> Vec<u8> {
+    let mut keys: Vec<u8> = book.sent(|sent| sent.rows_of(|_| true)).iter().map(|(_, key)| key[0]).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn an_epoch_in_doubt_counts_only_with_its_marker() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    assert_eq!(book.prepare("p", cut(1), vec![change(1, Some(1))]).expect("writes"), 1);
+    book.commit().expect("commits");
+    book.prepare("p", cut(2), vec![change(2, Some(1)), change(1, None)]).expect("writes");
+    let id = book.id();
+    drop(book);
+    // The brokers do not have it.
+    let book = open(folder.path());
+    assert_eq!(book.settle(Some(marker(&id, 1))).expect("writes"), Ok(()));
+    assert_eq!((rows(&book), book.committed()), (vec![1], (1, cut(1))));
+    // The number is not used again.
+    assert_eq!(book.prepare("p", cut(3), vec![change(3, Some(1))]).expect("writes"), 3);
+    drop(book);
+    let book = open(folder.path());
+    assert_eq!(book.settle(Some(marker(&id, 3))).expect("writes"), Ok(()));
+    assert_eq!((rows(&book), book.committed()), (vec![1, 3], (3, cut(3))));
+    drop(book);
+    assert_eq!(rows(&open(folder.path())), [1], "in doubt again: only the marker decides");
+}
+
+#[test]
+fn a_marker_of_another_book_is_refused_until_all_rows_are_written_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    book.prepare("p", cut(1), vec![change(1, Some(1))]).expect("writes");
+    book.commit().expect("commits");
+    let id = book.id();
+    assert_eq!(book.settle(Some(marker("other", 9))).expect("reads"), Err(MarkerError::Foreign));
+    assert_eq!(book.settle(Some(marker(&id, 9))).expect("reads"), Err(MarkerError::Ahead { found: 9, known: 1 }));
+    assert_eq!(book.settle(None).expect("reads"), Err(MarkerError::Lost(1)));
+    // A copy of the book in another process wrote an epoch with the same number.
+    book.prepare("q", cut(2), vec![change(2, Some(1))]).expect("writes");
+    assert_eq!(book.settle(Some(marker(&id, 2))).expect("reads"), Err(MarkerError::Foreign));
+    assert_eq!(book.settle(Some(marker(&id, 1))).expect("writes"), Ok(()));
+    book.write_again(None).expect("writes");
+    drop(book);
+    let book = open(folder.path());
+    assert!(book.adopts() && book.sent(SentRows::has_stale));
+    assert_eq!(book.settle(Some(marker("other", 9))).expect("reads"), Ok(()));
+    assert_eq!(book.prepare("p", cut(1), vec![change(1, Some(1))]).expect("writes"), 10);
+    book.commit().expect("commits");
+    assert!(!book.adopts() && !book.sent(SentRows::has_stale));
+}
+
+#[test]
+fn rows_of_an_epoch_in_doubt_are_written_again_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    book.prepare("p", cut(1), vec![change(1, Some(1))]).expect("writes");
+    book.commit().expect("commits");
+    let id = book.id();
+    drop(book);
+    let book = open(folder.path());
+    book.write_again(Some(WindowId(0)..WindowId::MAX)).expect("writes");
+    drop(book);
+    let book = open(folder.path());
+    assert_eq!(book.settle(Some(marker(&id, 1))).expect("reads"), Ok(()));
+    assert!(rows(&book) == [1] && book.sent(SentRows::has_stale));
+}
+
+#[test]
+fn a_rewritten_file_has_the_same_state() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    let many = |value: u8| -> Vec<SentChange> {
+        let change = |at: u32| SentChange {
+            window: WindowId(i64::from(at)),
+            key: at.to_le_bytes().into(),
+            value: Some(ValueHash::of(&[value])),
+        };
+        (0..20_000).map(change).collect()
+    };
+    let length = || std::fs::metadata(folder.path().join("s.log")).expect("a file").len();
+    let mut longest = 0;
+    for value in 0..20 {
+        book.prepare("p", cut(u64::from(value)), many(value)).expect("writes");
+        longest = longest.max(length());
+        book.commit().expect("commits");
+    }
+    book.set_paused(true).expect("writes");
+    assert!(longest > REWRITE_BYTES_MIN && length() < longest, "{longest}");
+    let (id, expected) = (book.id(), book.committed());
+    drop(book);
+    let book = open(folder.path());
+    assert_eq!(book.settle(Some(marker(&id, 20))).expect("reads"), Ok(()));
+    assert_eq!((book.committed(), book.is_paused(), book.id()), (expected, true, id));
+    let (key, hash) = (7_u32.to_le_bytes(), ValueHash::of(&[19]));
+    assert_eq!(book.sent(|sent| (sent.len(), sent.get(WindowId(7), &key))), (20_000, Some(hash)));
+}

@@ -1,0 +1,236 @@
+//! Writes epochs to a topic exactly once, each in one transaction with its marker, and finds out after a failure which epoch
+//! was the last.
+//!
+//! ```text
+//! prepare N in the book (synced) → write records and marker N → commit
+//! after a crash or an error: open a writer, which ends the transaction before it; read the marker M
+//!     N ≤ M: N is in the topic, its changes count as written      N > M: N was aborted, its rows are visited again
+//! ```
+//!
+//! Markers are records of a compacted topic, keyed by the transactional id. A marker also names the process that wrote it: one
+//! that has lost its writer and finds the marker of another process stops, instead of fencing that one in turn.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka::{OutgoingRecord, TopicCluster, TopicError, TopicWriter, WriteError};
+use serde::{Deserialize, Serialize};
+use shared::ids::{Offset, Partition};
+use shared::sink::Sink;
+use uuid::Uuid;
+
+use crate::book::{EpochCut, EpochMarker, MarkerError, SinkBook};
+use crate::fail_points::SinkPoint;
+use crate::view_changes::EpochBatch;
+
+/// The topic of markers.
+pub const EPOCHS_TOPIC: &str = "trueup-sink-epochs";
+/// How long a publisher waits.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
+    /// After which the marker of a process that has taken over is there.
+    take_over: Duration,
+    /// Between two attempts of a commit whose outcome is unknown.
+    commit: Duration,
+}
+
+const PAUSES: Pauses = Pauses { take_over: Duration::from_secs(1), commit: Duration::from_millis(500) };
+
+/// The value of a marker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    epoch: u64,
+    /// The id of the book that the epoch is in.
+    book: String,
+    /// The process that wrote it.
+    writer: String,
+    /// The process that writes from now on.
+    process: String,
+    position: BTreeMap<Partition, Offset>,
+    version: Option<i64>,
+}
+
+/// The reason why an epoch was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("another process has taken over the transactional id \"{0}\"; stop one of them, or set transactional_id")]
+    TakenOver(String),
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
+    #[error("the marker of epochs in the topic {EPOCHS_TOPIC} cannot be read: {0}")]
+    Unreadable(String),
+    #[error("cannot write the state of the sink: {0}")]
+    Book(#[from] io::Error),
+    #[error("writing the state of the sink failed: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+impl From<TopicError> for PublishError {
+    fn from(error: TopicError) -> PublishError {
+        PublishError::Write(error.into())
+    }
+}
+
+impl PublishError {
+    /// Returns whether only an operator can help: no retry does.
+    pub fn is_final(&self) -> bool {
+        matches!(self, PublishError::TakenOver(_) | PublishError::Marker(_))
+    }
+}
+
+/// Writes the epochs of one sink.
+pub struct Publisher {
+    sink: Arc<Sink>,
+    book: Arc<SinkBook>,
+    cluster: Arc<dyn TopicCluster>,
+    /// This process, in markers.
+    process: String,
+    writer: Option<Box<dyn TopicWriter>>,
+    /// Whether the newest marker is of this process, unless another one has taken over.
+    has_claimed: bool,
+    pauses: Pauses,
+}
+
+impl Publisher {
+    /// Returns a publisher that has not connected yet.
+    pub fn new(sink: Arc<Sink>, book: Arc<SinkBook>, cluster: Arc<dyn TopicCluster>) -> Publisher {
+        let process = Uuid::new_v4().simple().to_string();
+        Publisher { sink, book, cluster, process, writer: None, has_claimed: false, pauses: PAUSES }
+    }
+
+    /// Returns whether a writer is open.
+    pub fn is_open(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Lets this process fence another one: an operator has said that it is the one to write.
+    pub fn take_over(&mut self) {
+        self.has_claimed = false;
+    }
+
+    /// Opens a writer, and settles the epoch in doubt.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached or refuse, or their marker is not of this book.
+    pub async fn open(&mut self) -> Result<(), PublishError> {
+        let _ = self.cluster.partitions(&self.sink.topic).await?;
+        self.cluster.create_compacted(EPOCHS_TOPIC).await?;
+        if self.has_claimed {
+            // The last writer failed, perhaps because another process has just fenced it.
+            tokio::time::sleep(self.pauses.take_over).await;
+        }
+        // Before the writer is opened, which would fence the right one.
+        let marker = self.marker().await?;
+        if self.has_claimed && marker.as_ref().is_some_and(|marker| marker.process != self.process) {
+            return Err(PublishError::TakenOver(self.sink.transactional_id.clone()));
+        }
+        if marker.is_some_and(|marker| marker.book != self.book.id()) && !self.book.adopts() {
+            return Err(MarkerError::Foreign.into());
+        }
+        let writer = self.cluster.writer(&self.sink.transactional_id).await?;
+        let marker = self.marker().await?;
+        let book = Arc::clone(&self.book);
+        let of_epoch = marker.as_ref().map_or_else(|| self.process.clone(), |marker| marker.writer.clone());
+        let settled = move || {
+            let marker = marker.as_ref();
+            book.settle(marker.map(|marker| EpochMarker {
+                book: &marker.book,
+                epoch: marker.epoch,
+                writer: &marker.writer,
+            }))
+        };
+        tokio::task::spawn_blocking(settled).await???;
+        self.writer = Some(writer);
+        let (epoch, cut) = self.book.committed();
+        // Says that this process writes from now on.
+        let marker = self.marker_record(epoch, of_epoch, &cut);
+        self.transact(vec![marker]).await?;
+        self.has_claimed = true;
+        Ok(())
+    }
+
+    /// Writes a batch as the next epoch. A batch that changes nothing is no epoch.
+    ///
+    /// # Errors
+    /// Whether the epoch is in the topic may be unknown; [`Publisher::open`] finds out.
+    pub async fn publish(&mut self, batch: EpochBatch) -> Result<(), PublishError> {
+        let EpochBatch { mut records, changes, cut } = batch;
+        if records.is_empty() && cut.version == self.book.committed().1.version {
+            self.book.advance(cut);
+            return Ok(());
+        }
+        let (book, process, of_epoch) = (Arc::clone(&self.book), self.process.clone(), cut.clone());
+        let epoch = tokio::task::spawn_blocking(move || book.prepare(&process, of_epoch, changes)).await??;
+        SinkPoint::Prepared.reach();
+        records.push(self.marker_record(epoch, self.process.clone(), &cut));
+        self.transact(records).await?;
+        SinkPoint::Committed.reach();
+        let book = Arc::clone(&self.book);
+        if let Err(error) = tokio::task::spawn_blocking(move || book.commit()).await? {
+            tracing::warn!(sink = %self.sink.name, %error, "the state of the sink was not rewritten; will retry");
+        }
+        Ok(())
+    }
+
+    /// Ends the connections.
+    pub async fn close(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.close().await;
+        }
+    }
+
+    async fn transact(&mut self, records: Vec<OutgoingRecord>) -> Result<(), PublishError> {
+        let Some(writer) = &self.writer else {
+            return Err(WriteError::Aborted("the writer is closed".to_owned()).into());
+        };
+        let outcome = async {
+            writer.write(records).await?;
+            SinkPoint::Written.reach();
+            loop {
+                match writer.commit().await {
+                    Err(WriteError::CommitUnknown(reason)) => {
+                        tracing::debug!(sink = %self.sink.name, reason, "the outcome of a commit is unknown; will retry");
+                        tokio::time::sleep(self.pauses.commit).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        if let Err(error) = outcome.await {
+            self.close().await;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    async fn marker(&self) -> Result<Option<Marker>, PublishError> {
+        let value = self.cluster.latest(EPOCHS_TOPIC, self.sink.transactional_id.as_bytes()).await?;
+        let read = |value: Bytes| serde_json::from_slice(&value);
+        value.map(read).transpose().map_err(|error| PublishError::Unreadable(error.to_string()))
+    }
+
+    fn marker_record(&self, epoch: u64, writer: String, cut: &EpochCut) -> OutgoingRecord {
+        let marker = Marker {
+            epoch,
+            book: self.book.id(),
+            writer,
+            process: self.process.clone(),
+            position: cut.position.clone(),
+            version: cut.version,
+        };
+        OutgoingRecord {
+            topic: EPOCHS_TOPIC.to_owned(),
+            key: Bytes::copy_from_slice(self.sink.transactional_id.as_bytes()),
+            value: Some(serde_json::to_vec(&marker).expect("a marker is plain data").into()),
+            headers: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Writes rows of a view as records: JSON keys and values, and headers with kind, layer, version and bounds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alerts::fetch::FetchedRows;
+use alerts::finished::{FinishError, FinishedRows};
+use arrow::array::{Array, ArrayRef};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use kafka::OutgoingRecord;
+use serde_json::Value;
+use shared::alert::KeyColumn;
+use shared::changed_rows::ChangedRow;
+use shared::json_cell::json_cell;
+use shared::partial::keys::KeyLayout;
+use shared::sink::Sink;
+use shared::time::Micros;
+use shared::view::{OutputColumn, View};
+use shared::window::Window;
+
+/// The name of the header that says why a record was written.
+const KIND: &str = "_kind";
+
+/// Why a record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// The row is new, or its value has changed.
+    Upsert,
+    /// The view does not have the row any more.
+    Delete,
+}
+
+impl RecordKind {
+    fn name(self) -> &'static [u8] {
+        match self {
+            RecordKind::Upsert => b"upsert",
+            RecordKind::Delete => b"delete",
+        }
+    }
+}
+
+/// Writes the records of one sink under one definition of its view.
+#[derive(Debug)]
+pub struct RecordWriter<'a> {
+    sink: &'a Sink,
+    view: &'a View,
+    layout: KeyLayout,
+    /// The active batch version.
+    version: Option<i64>,
+}
+
+/// The values and bounds of fetched rows.
+pub struct RowValues<'a> {
+    view: &'a View,
+    rows: &'a FetchedRows,
+    finished: FinishedRows,
+}
+
+impl<'a> RecordWriter<'a> {
+    /// Returns a writer of records under `version`.
+    ///
+    /// # Errors
+    /// The types of the dimensions cannot be keys, which does not happen for a view that folds.
+    pub fn new(sink: &'a Sink, view: &'a View, version: Option<i64>) -> Result<RecordWriter<'a>, ArrowError> {
+        let types = view.dimensions.iter().map(|dimension| dimension.expression.data_type).collect();
+        Ok(RecordWriter { sink, view, layout: KeyLayout::new(types)?, version })
+    }
+
+    /// Returns the keys of the records of `rows`.
+    ///
+    /// # Errors
+    /// An encoded key is not one of the view.
+    pub fn keys(&self, rows: &[ChangedRow]) -> Result<Vec<Bytes>, ArrowError> {
+        let dimensions = match self.view.dimensions.is_empty() {
+            true => Vec::new(),
+            false => self.layout.decode(rows.iter().map(|(_, key)| &**key))?,
+        };
+        let key = |(at, (window, _)): (usize, &ChangedRow)| {
+            let (start, end) = self.view.window.bounds(*window);
+            let mut json = JsonObject::default();
+            for column in &self.sink.key {
+                let value = match column {
+                    KeyColumn::WindowStart => Value::from(start.to_string()),
+                    KeyColumn::WindowEnd => end.map_or(Value::Null, |end| end.to_string().into()),
+                    KeyColumn::Dimension(index) => json_cell(&dimensions[*index], at),
+                };
+                json.add(column.name(self.view), &value);
+            }
+            json.finish()
+        };
+        Ok(rows.iter().enumerate().map(key).collect())
+    }
+
+    /// Returns the record that says that a row is deleted.
+    pub fn deleted(&self, key: Bytes) -> OutgoingRecord {
+        self.record(RecordKind::Delete, key, None, Vec::new())
+    }
+
+    /// Returns the record of a row with this value.
+    pub fn upserted(&self, key: Bytes, value: Bytes, values: &RowValues<'_>, row: usize) -> OutgoingRecord {
+        let layer = values.rows.merged.layers[row].name();
+        let mut headers = vec![("_layer", Bytes::from_static(layer.as_bytes()))];
+        headers.extend(values.bounds(row).map(|bounds| ("_bounds", bounds)));
+        self.record(RecordKind::Upsert, key, Some(value), headers)
+    }
+
+    fn record(
+        &self,
+        kind: RecordKind,
+        key: Bytes,
+        value: Option<Bytes>,
+        more: Vec<(&'static str, Bytes)>,
+    ) -> OutgoingRecord {
+        let mut headers = vec![(KIND, Bytes::from_static(kind.name()))];
+        headers.extend(self.version.map(|version| ("_version", Bytes::from(version.to_string()))));
+        headers.extend(more);
+        OutgoingRecord { topic: self.sink.topic.clone(), key, value, headers }
+    }
+}
+
+impl<'a> RowValues<'a> {
+    /// Finishes the measures of `rows`.
+    ///
+    /// # Errors
+    /// A measure cannot be computed.
+    pub fn new(view: &'a View, rows: &'a FetchedRows) -> Result<RowValues<'a>, FinishError> {
+        Ok(RowValues { view, rows, finished: FinishedRows::new(view, rows)? })
+    }
+
+    /// Returns whether a query shows the row.
+    pub fn is_shown(&self, row: usize) -> bool {
+        self.finished.is_shown(row)
+    }
+
+    /// Returns the value of the record of a row: the columns of the view, in their order.
+    pub fn value(&self, row: usize) -> Bytes {
+        let time = |time: Option<i64>| time.map_or(Value::Null, |time| Micros(time).to_string().into());
+        let mut json = JsonObject::default();
+        for column in &self.view.output {
+            let (start, end) = self.finished.bounds[row];
+            match *column {
+                OutputColumn::WindowStart => json.add("window_start", &time(start)),
+                OutputColumn::WindowEnd => json.add("window_end", &time(end)),
+                OutputColumn::Dimension(index) => {
+                    json.add(&self.view.dimensions[index].name, &json_cell(&self.finished.dimensions[index], row));
+                }
+                OutputColumn::Measure(index) => {
+                    json.add(&self.view.measures[index].name, &json_cell(&self.finished.measures[index].column, row));
+                }
+            }
+        }
+        json.finish()
+    }
+
+    /// Returns the 95 % intervals of the estimated measures of a row, as a JSON object; `None`: all are exact.
+    fn bounds(&self, row: usize) -> Option<Bytes> {
+        let mut bounds = BTreeMap::new();
+        for (measure, finished) in self.view.measures.iter().zip(&self.finished.measures) {
+            let Some(found) = finished.bounds.as_ref().filter(|bounds| bounds.low.is_valid(row)) else { continue };
+            let ends = [&found.low, &found.high].map(|end: &ArrayRef| json_cell(end, row));
+            bounds.insert(measure.name.as_str(), ends);
+        }
+        (!bounds.is_empty()).then(|| serde_json::to_vec(&bounds).expect("plain data has a JSON form").into())
+    }
+}
+
+/// A JSON object whose members stay in the order in which they are added.
+#[derive(Debug, Default)]
+struct JsonObject(Vec<u8>);
+
+impl JsonObject {
+    fn add(&mut self, name: &str, value: &Value) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut self.0, name).expect("a text has a JSON form");
+        self.0.push(b':');
+        serde_json::to_writer(&mut self.0, value).expect("a value has a JSON form");
+    }
+
+    fn finish(mut self) -> Bytes {
+        if self.0.is_empty() {
+            self.0.push(b'{');
+        }
+        self.0.push(b'}');
+        self.0.into()
+    }
+}
+
+/// Returns whether rows of `view` are in windows.
+pub fn has_windows(view: &Arc<View>) -> bool {
+    view.window != Window::All
+}

@@ -1,0 +1,179 @@
+//! Runs one sink: an epoch whenever its time has come, retries after failures, and pauses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use shared::clock::Clock;
+use shared::control::SinkState;
+use shared::limits::{SINK_RETRY_FIRST_MS, SINK_RETRY_MAX_MS};
+use shared::sink::Sink;
+use shared::time::Micros;
+use tokio::sync::{Notify, watch};
+
+use crate::book::SinkBook;
+use crate::publisher::{PublishError, Publisher};
+use crate::view_changes::{ChangesError, EpochBatch, ViewChanges};
+
+/// What a sink shows of itself, and what an operator asks of it.
+#[derive(Debug)]
+pub struct SinkWatch {
+    pub(crate) progress: Mutex<SinkProgress>,
+    /// An operator has changed the book.
+    pub(crate) changed: Notify,
+}
+
+/// How a sink is doing.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkProgress {
+    pub(crate) state: SinkState,
+    pub(crate) error: Option<String>,
+    pub(crate) committed_at: Option<Micros>,
+    /// Committed by this process.
+    pub(crate) records: u64,
+    /// Whether an operator has resumed the sink since its task looked.
+    pub(crate) is_resumed: bool,
+    /// Whether rows are to be written again.
+    pub(crate) visits_all: bool,
+}
+
+impl Default for SinkWatch {
+    fn default() -> SinkWatch {
+        let progress = SinkProgress {
+            state: SinkState::Starting,
+            error: None,
+            committed_at: None,
+            records: 0,
+            is_resumed: false,
+            visits_all: true,
+        };
+        SinkWatch { progress: Mutex::new(progress), changed: Notify::new() }
+    }
+}
+
+/// The task of one sink.
+pub struct SinkTask {
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) book: Arc<SinkBook>,
+    pub(crate) publisher: Publisher,
+    pub(crate) changes: ViewChanges,
+    pub(crate) watch: Arc<SinkWatch>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The reason why an epoch failed.
+#[derive(Debug, thiserror::Error)]
+enum EpochError {
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
+}
+
+impl EpochError {
+    fn is_final(&self) -> bool {
+        match self {
+            EpochError::Publish(error) => error.is_final(),
+            EpochError::Changes(error) => matches!(error, ChangesError::TooManyRows | ChangesError::OtherKeys),
+        }
+    }
+}
+
+impl SinkTask {
+    /// Runs the sink until `stop` is true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let wait = match self.turn(&mut stop, &mut pause).await {
+                Some(wait) => wait,
+                None => break,
+            };
+            let watch = Arc::clone(&self.watch);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = watch.changed.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        self.publisher.close().await;
+    }
+
+    /// Writes an epoch, unless the sink is paused or stopped. Returns the wait until the next turn; `None`: the server stops.
+    async fn turn(&mut self, stop: &mut watch::Receiver<bool>, pause: &mut Duration) -> Option<Duration> {
+        let (is_resumed, visits_all) = {
+            let mut progress = self.watch.progress.lock();
+            (std::mem::take(&mut progress.is_resumed), std::mem::take(&mut progress.visits_all))
+        };
+        if visits_all {
+            self.changes.visit_all();
+        }
+        if is_resumed {
+            self.publisher.take_over();
+            *pause = Duration::ZERO;
+        }
+        if self.book.is_paused() {
+            self.publisher.close().await;
+            self.show(SinkState::Paused, None);
+            return Some(Duration::MAX);
+        }
+        let is_stopped = self.watch.progress.lock().state == SinkState::Stopped;
+        if is_stopped && !is_resumed {
+            return Some(Duration::MAX);
+        }
+        let outcome = tokio::select! {
+            outcome = self.epoch() => outcome,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        match outcome {
+            Ok(()) => {
+                *pause = Duration::ZERO;
+                self.show(SinkState::Running, None);
+                let is_busy = self.changes.is_comparing();
+                Some(if is_busy { Duration::ZERO } else { self.sink.every })
+            }
+            Err(error) => {
+                self.changes.retry();
+                let state = if error.is_final() { SinkState::Stopped } else { SinkState::Failing };
+                metrics::counter!("trueup_sink_errors_total", "sink" => self.sink.name.to_string()).increment(1);
+                tracing::warn!(sink = %self.sink.name, %error, "an epoch was not written");
+                self.show(state, Some(error.to_string()));
+                let (first, most) =
+                    (Duration::from_millis(SINK_RETRY_FIRST_MS), Duration::from_millis(SINK_RETRY_MAX_MS));
+                *pause = (*pause * 2).clamp(first, most);
+                Some(if error.is_final() { Duration::MAX } else { *pause })
+            }
+        }
+    }
+
+    /// Writes what has changed: some rows of a new version, and then all rows that folds have changed.
+    async fn epoch(&mut self) -> Result<(), EpochError> {
+        if !self.publisher.is_open() {
+            self.publisher.open().await?;
+        }
+        if let Some(batch) = self.changes.compare(&self.book).await? {
+            self.publish(batch).await?;
+        }
+        let batch = self.changes.live(&self.book).await?;
+        self.publish(batch).await?;
+        self.changes.settle();
+        Ok(())
+    }
+
+    async fn publish(&mut self, batch: EpochBatch) -> Result<(), EpochError> {
+        let records = batch.records.len() as u64;
+        self.publisher.publish(batch).await?;
+        if records > 0 {
+            let name = self.sink.name.to_string();
+            metrics::counter!("trueup_sink_records_total", "sink" => name).increment(records);
+            let mut progress = self.watch.progress.lock();
+            progress.records += records;
+            progress.committed_at = Some(self.clock.now());
+        }
+        Ok(())
+    }
+
+    fn show(&self, state: SinkState, error: Option<String>) {
+        let mut progress = self.watch.progress.lock();
+        (progress.state, progress.error) = (state, error);
+    }
+}
