@@ -51,7 +51,7 @@ fn wrong_sinks_are_explained() {
             "did you mean `changes`?",
         ),
         (
-            "CREATE SINK s FROM delays WITH (connection = 'c', topic = 't', every = ^'1 ms')",
+            "CREATE SINK s FROM delays WITH (connection = 'c', topic = 't', every = ^'1 millisecond')",
             "an epoch takes at least 20 milliseconds",
             "write '1 second'",
         ),
