@@ -6,7 +6,7 @@
 //!
 //! | module | writes |
 //! |---|---|
-//! | [`statement`] | the whole query, stage by stage |
+//! | [`mod@statement`] | the whole query, stage by stage |
 //! | [`events`] | the columns that the query reads, without duplicates |
 //! | [`windows`], [`calendar`] | the windows of each event; cells of calendars as tables, by our own rules of time zones |
 //! | [`aggregates`], [`percentiles`], [`top`] | values per window and group |
