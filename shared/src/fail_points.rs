@@ -1,4 +1,4 @@
-//! Injects faults at named points, for tests with a real process: the process aborts, or a call of the system fails. Does
+//! Injects faults at named points, for tests with a real process: it aborts or waits, or a call of the system fails. Does
 //! nothing unless built with the feature `fail-points`: a release binary reads none of the variables.
 //!
 //! Each crate lists its points in an enum made by [`fail_points!`](crate::fail_points!), so that a test can drive every one.
@@ -61,15 +61,20 @@ mod enabled {
     use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     /// Names the point at which the process aborts, as `name`, or as `name:n` for the n-th time it is reached.
     const FAIL_AT_VARIABLE: &str = "TRUEUP_FAIL_AT";
+    /// Names the point at which a thread waits each time, as `name:milliseconds`.
+    const WAIT_AT_VARIABLE: &str = "TRUEUP_WAIT_AT";
     /// Names a file that holds the faults of the moment, one per line: `name:errno`, or `name:abort`. A name that ends
     /// with `*` stands for all points that begin like it.
     const FAULTS_VARIABLE: &str = "TRUEUP_FAULTS";
 
     static ABORT: LazyLock<Option<Abort>> =
         LazyLock::new(|| std::env::var(FAIL_AT_VARIABLE).ok().map(|text| Abort::parse(&text)));
+    static WAIT: LazyLock<Option<(String, Duration)>> =
+        LazyLock::new(|| std::env::var(WAIT_AT_VARIABLE).ok().and_then(|text| parse_wait(&text)));
     static FAULTS: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(FAULTS_VARIABLE).map(PathBuf::from));
 
     /// The point at which the process aborts.
@@ -92,7 +97,15 @@ mod enabled {
         }
     }
 
+    fn parse_wait(text: &str) -> Option<(String, Duration)> {
+        let (point, wait_ms) = text.split_once(':')?;
+        Some((point.to_owned(), Duration::from_millis(wait_ms.parse().ok()?)))
+    }
+
     pub(super) fn reach(point: &'static str) {
+        if let Some((_, wait)) = WAIT.as_ref().filter(|(at, _)| at == point) {
+            std::thread::sleep(*wait);
+        }
         if ABORT.as_ref().is_some_and(|abort| abort.is_due(point)) || fault(point).as_deref() == Some("abort") {
             tracing::error!(point, "aborting at an injected fault");
             std::process::abort();

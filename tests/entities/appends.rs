@@ -138,13 +138,14 @@ fn an_id_belongs_to_its_entity_also_where_batch_removes_duplicates() {
 
 #[test]
 fn a_state_after_an_append_includes_it() {
-    let world = World::new(ORDERS);
+    // Long enough for a read between the acknowledgement and the speed layer.
+    let world = World::with_environment(ORDERS, &[("TRUEUP_WAIT_AT", "hand-over:20")]);
     let client = Client::of(&world);
     let appending = |entity: usize| {
         let client = client.clone();
         async move {
             let entity = format!("o-{entity}");
-            for i in 1..=100 {
+            for i in 1..=20 {
                 let appended = client.try_append(&entity, &[event(&format!("{i}"), "created", 1)], &[]).await;
                 assert_eq!(appended.expect("an answer").tag, Some(i));
                 let state = client.try_get(&format!("/v1/entities/order_events/{entity}")).await.expect("an answer");
