@@ -6,12 +6,14 @@
 //! presence is absent.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use kafka::{RegisteredSchema, TopicRecord};
 use prost_reflect::prost::encoding::decode_varint;
 use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+use shared::limits::SOURCE_BATCH_BYTES;
 use shared::stream::Stream;
 
 use super::avro::{PREFIX_BYTES, schema_id};
@@ -24,6 +26,9 @@ use super::{DecodeError, Decoded, Options};
 const MAIN_FILE: &str = "schema-of-the-record.proto";
 /// Depth of messages in messages.
 const DEPTH_MAX: u64 = 100;
+
+/// Bytes of the JSON of records that are decoded together.
+pub const TEXT_BYTES_MAX: usize = 8 * SOURCE_BATCH_BYTES;
 
 /// Schemas by id; an error says why records with the id cannot be read.
 pub type MessageSchemas = HashMap<u32, Result<MessageSchema, String>>;
@@ -87,6 +92,7 @@ fn zigzag(bytes: &mut &[u8]) -> Option<u64> {
 /// Reads the events of `records`, in their order. A rejected one has its index in `records` as its line.
 ///
 /// # Errors
+/// [`DecodeError::EventsTooLarge`] if several records are longer than [`TEXT_BYTES_MAX`] as JSON: decode fewer at once.
 /// [`DecodeError::TooManyEvents`] beyond [`Options::values_max`]. All else is a rejection of single records.
 pub fn decode_protobuf(
     stream: &Stream,
@@ -94,8 +100,16 @@ pub fn decode_protobuf(
     records: &[TopicRecord],
     options: Options,
 ) -> Result<Decoded, DecodeError> {
-    let texts: Vec<Option<Result<String, String>>> =
-        records.iter().map(|record| record.value.as_deref().map(|value| json(schemas, value))).collect();
+    let mut texts: Vec<Option<Result<String, String>>> = Vec::with_capacity(records.len());
+    let mut length = 0;
+    for record in records {
+        let text = record.value.as_deref().map(|value| json(schemas, value, options.event_bytes_max));
+        length += text.as_ref().and_then(|text| text.as_ref().ok()).map_or(0, String::len);
+        if length > TEXT_BYTES_MAX && records.len() > 1 {
+            return Err(DecodeError::EventsTooLarge { max: TEXT_BYTES_MAX });
+        }
+        texts.push(text);
+    }
     let bytes = texts.iter().flatten().flatten().map(String::len).sum();
     let mut session = Session::new(stream, options, bytes, true);
     let parts = RecordParts::new(stream);
@@ -114,8 +128,28 @@ pub fn decode_protobuf(
     session.finish()
 }
 
+/// Text that ends with an error where it becomes too long: a message of two bytes can have thousands of fields with defaults.
+struct BoundedText {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl io::Write for BoundedText {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + piece.len() > self.bytes_max {
+            return Err(io::Error::other(format!("it is longer than {} bytes", self.bytes_max)));
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Returns the event as JSON.
-fn json(schemas: &MessageSchemas, value: &[u8]) -> Result<String, String> {
+fn json(schemas: &MessageSchemas, value: &[u8], bytes_max: usize) -> Result<String, String> {
     let id = schema_id(value).ok_or("the value does not begin with a zero byte and the id of a schema")?;
     let schema = match schemas.get(&id) {
         Some(Ok(schema)) => schema,
@@ -129,9 +163,9 @@ fn json(schemas: &MessageSchemas, value: &[u8]) -> Result<String, String> {
         .map_err(|error| format!("cannot read the message with schema {id}: {error}"))?;
     let options =
         SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false).stringify_64_bit_integers(false);
-    let mut text = Vec::with_capacity(2 * body.len() + 64);
+    let mut text = BoundedText { bytes: Vec::with_capacity((2 * body.len() + 64).min(bytes_max)), bytes_max };
     event
         .serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)
         .map_err(|error| format!("cannot convert the message to JSON: {error}"))?;
-    String::from_utf8(text).map_err(|error| error.to_string())
+    String::from_utf8(text.bytes).map_err(|error| error.to_string())
 }

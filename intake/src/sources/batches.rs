@@ -13,7 +13,7 @@ use shared::time::Micros;
 use super::error::SourceError;
 use crate::decode::avro::{WriterSchemas, decode_avro};
 use crate::decode::protobuf::{MessageSchemas, decode_protobuf};
-use crate::decode::{Decoded, Options, TextFormat, decode_records};
+use crate::decode::{DecodeError, Decoded, Options, TextFormat, decode_records};
 use crate::quarantine::RejectedLines;
 
 /// Decoded records of one partition, in their order.
@@ -49,11 +49,11 @@ pub(super) async fn decode(
     let decoded = divided(records.into_iter().filter(is_new)).into_iter().map(|records| {
         let (stream, topic, format) = (Arc::clone(stream), Arc::clone(topic), format.clone());
         async move {
-            let work = move || batch(&stream, &format, &topic, &records, arrived_at);
+            let work = move || batches(&stream, &format, &topic, &records, arrived_at);
             tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::Decode(error.to_string()))?
         }
     });
-    try_join_all(decoded).await
+    Ok(try_join_all(decoded).await?.into_iter().flatten().collect())
 }
 
 /// Batches of one partition each, in order, within the limits.
@@ -73,20 +73,33 @@ fn divided(records: impl Iterator<Item = TopicRecord>) -> Vec<Vec<TopicRecord>> 
     full
 }
 
-fn batch(
+/// Decodes records of one partition; in halves, if their events would take too much memory together.
+fn batches(
     stream: &Arc<Stream>,
     format: &ValueFormat,
     topic: &str,
     records: &[TopicRecord],
     arrived_at: Micros,
-) -> Result<RecordBatch, SourceError> {
+) -> Result<Vec<RecordBatch>, SourceError> {
     let options = Options { arrived_at: Some(arrived_at), values_max: usize::MAX, ..Options::default() };
     let decoded = match format {
         ValueFormat::Text(format) => decode_records(stream, *format, records, options),
         ValueFormat::Avro(schemas) => decode_avro(stream, schemas, records, options),
         ValueFormat::Protobuf(schemas) => decode_protobuf(stream, schemas, records, options),
     };
-    let mut decoded = decoded.map_err(|error| SourceError::Decode(error.to_string()))?;
+    match decoded {
+        Ok(decoded) => Ok(vec![batch(topic, records, decoded)]),
+        Err(DecodeError::EventsTooLarge { .. }) if records.len() > 1 => {
+            let (first, second) = records.split_at(records.len() / 2);
+            let mut all = batches(stream, format, topic, first, arrived_at)?;
+            all.extend(batches(stream, format, topic, second, arrived_at)?);
+            Ok(all)
+        }
+        Err(error) => Err(SourceError::Decode(error.to_string())),
+    }
+}
+
+fn batch(topic: &str, records: &[TopicRecord], mut decoded: Decoded) -> RecordBatch {
     let count = decoded.rejected();
     let lines = std::mem::take(&mut decoded.malformed);
     let address = |line: u64| {
@@ -96,7 +109,7 @@ fn batch(
     let addresses = lines.iter().map(|line| address(line.line)).collect();
     let rejected = RejectedLines { lines, count, idempotency_key: None, records: addresses };
     let (partition, next) = records.last().map_or((0, 0), |last| (last.partition, last.offset + 1));
-    Ok(RecordBatch { partition, next, decoded, rejected })
+    RecordBatch { partition, next, decoded, rejected }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kafka::{RegisteredSchema, TopicRecord};
 
 use super::super::protobuf::{MessageSchema, MessageSchemas, decode_protobuf};
-use super::super::{Decoded, Options, json_lines};
+use super::super::{DecodeError, Decoded, Options, json_lines};
 use crate::testing::stream;
 
 const FIRST: &str = r#"syntax = "proto3"; package shop;
@@ -124,4 +124,31 @@ fn a_schema_that_does_not_compile_says_why() {
     assert!(missing.contains("nowhere.proto"), "{missing}");
     assert!(compiled("no schema").is_err());
     assert!(compiled(r#"syntax = "proto3";"#).is_ok(), "a schema without messages rejects every record");
+}
+
+#[test]
+fn messages_that_grow_with_their_defaults_are_bounded() {
+    let fields: String = (1..=1_000).map(|n| format!("int64 a_field_with_a_long_name_{n} = {n};")).collect();
+    let schema = format!("syntax = \"proto3\"; message A {{ repeated B b = 1; }} message B {{ {fields} }}");
+    let schemas: MessageSchemas = [(1, compiled(&schema))].into();
+    let declared = stream(
+        "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp', x STRING)
+         WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = 'protobuf')",
+    );
+    // Each empty message has some 33 KB of defaults.
+    let record = |count: usize| TopicRecord {
+        partition: 0,
+        offset: 0,
+        timestamp_ms: 0,
+        key: None,
+        value: value(1, &[0], &[&[0x0a, 0].repeat(count)]).map(Into::into),
+        headers: Vec::new(),
+    };
+    let decode = |records: &[TopicRecord]| decode_protobuf(&declared, &schemas, records, Options::default());
+    let long = decode(&[record(1_000)]).expect("decodes");
+    assert!(long.rejections[0].reason.contains("it is longer than"), "{:?}", long.rejections);
+    let many = vec![record(20); 100];
+    let max = super::super::protobuf::TEXT_BYTES_MAX;
+    assert_eq!(decode(&many).expect_err("too long together"), DecodeError::EventsTooLarge { max });
+    assert_eq!(decode(&many[..10]).expect("decodes").rows.num_rows(), 10);
 }
