@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use lake::{ArchiveTags, DataFile, Lake, TablePath, is_remote};
+use lake::{ArchiveTags, DataFile, Lake, TablePath, with_scheme};
 use serde::Serialize;
 use shared::ids::ViewName;
 use shared::sql::Definitions;
@@ -62,7 +62,7 @@ impl SparkPlan {
             let snapshot = table.snapshot().await?;
             version = Some(snapshot.version);
             files.extend(snapshot.files.iter().cloned());
-            urls.extend(files.iter().map(|file| url(&table.url_of(file))));
+            urls.extend(files.iter().map(|file| with_scheme(&table.url_of(file))));
         }
         let statements = match &statement.calendar {
             None => Vec::new(),
@@ -94,9 +94,4 @@ impl SparkPlan {
             query: statement.query,
         })
     }
-}
-
-/// Returns a location with its scheme, so that Spark does not look for it on its default file system.
-fn url(location: &str) -> String {
-    if is_remote(location) { location.to_owned() } else { format!("file://{location}") }
 }

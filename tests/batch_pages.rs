@@ -121,8 +121,8 @@ fn runs_are_started_watched_and_listed() {
     let shown = fixture.run("return [...document.querySelectorAll('#runs tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent));");
     for (run, row) in runs.as_array().expect("runs").iter().zip(shown.as_array().expect("rows")) {
         assert_eq!((&row[1], &row[2], &row[3]), (&run["view"], &run["state"], &run["trigger"]));
-        assert_eq!(row[4], json!(run["version"].to_string()));
-        let rows = row[7].as_str().expect("a text").replace(',', "");
+        assert_eq!((&row[4], &row[5]), (&run["engine"], &json!(run["version"].to_string())));
+        let rows = row[8].as_str().expect("a text").replace(',', "");
         assert_eq!(rows, run["progress"]["rows"].to_string());
     }
     let points = fixture.run("return document.getElementById('chart').data.map((trace) => trace.x.length);");

@@ -8,6 +8,7 @@ use shared::handoff::HandoffError;
 use shared::partial::codec::CodecError;
 use shared::partial::merge::MergeError;
 use shared::readers::{BatchReadError, SpeedError};
+use spark_connect::SparkError;
 
 use crate::plan::planner::PlanError;
 
@@ -63,6 +64,19 @@ pub enum RunFailure {
     SpeedBehind,
     #[error("cannot read the previously published version: {0}")]
     Served(BatchReadError),
+    #[error("{0}")]
+    Spark(#[from] SparkError),
+    #[error(
+        "Spark cannot read {url}: {reason}; the lake must be where every machine of the cluster has it at the same place"
+    )]
+    SparkCannotRead { url: String, reason: String },
+    #[error(
+        "Spark reported {written} rows written to {url}, and {found} are there: the lake must be where every machine of the \
+         cluster has it at the same place"
+    )]
+    SparkRows { url: String, written: u64, found: u64 },
+    #[error("Spark cannot compute this run: {0}; set engine = 'polars'")]
+    NotOnSpark(String),
     #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
     #[error("internal error: {0}")]
@@ -84,6 +98,7 @@ impl RunFailure {
             | RunFailure::Served(BatchReadError::Unavailable(_) | BatchReadError::Exceeded(_)) => true,
             RunFailure::Lake(error) => lake_may_pass(error),
             RunFailure::Polars(error) => polars_may_pass(error),
+            RunFailure::Spark(error) => error.may_pass(),
             // A panic is a defect; otherwise the task was cancelled from outside.
             RunFailure::Background(error) => !error.is_panic(),
             // Until the folder is back or the archive is repaired.
@@ -100,6 +115,9 @@ impl RunFailure {
             | RunFailure::RowsOfDates { .. }
             | RunFailure::MemoryLimit { .. }
             | RunFailure::DateTooLarge(_)
+            | RunFailure::SparkCannotRead { .. }
+            | RunFailure::SparkRows { .. }
+            | RunFailure::NotOnSpark(_)
             | RunFailure::Panicked(_) => false,
         }
     }

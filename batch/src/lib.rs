@@ -22,6 +22,7 @@
 pub mod archive;
 pub mod blocking;
 pub mod deletion_clock;
+pub mod engines;
 pub mod fail_points;
 pub mod failure;
 pub mod layers;
@@ -37,6 +38,7 @@ pub mod versions;
 pub mod watch;
 
 pub use archive::settings::CompactionSettings;
+pub use engines::{Engines, SparkUse};
 pub use fail_points::FailPoints;
 pub use layers::{LayerHandles, log_reader};
 pub use runs::retry::RetrySettings;

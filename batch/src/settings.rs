@@ -8,6 +8,7 @@ use shared::limits::{
 };
 
 use crate::archive::settings::CompactionSettings;
+use crate::engines::Engines;
 use crate::fail_points::FailPoints;
 use crate::runs::retry::RetrySettings;
 
@@ -43,6 +44,8 @@ pub struct BatchSettings {
     pub clock_note: Option<PathBuf>,
     /// When failed runs are retried.
     pub retry: RetrySettings,
+    /// The views whose runs Spark may compute.
+    pub engines: Engines,
     pub fail_points: FailPoints,
 }
 
@@ -64,6 +67,7 @@ impl Default for BatchSettings {
             runs_file: None,
             clock_note: None,
             retry: RetrySettings::default(),
+            engines: Engines::default(),
             fail_points: FailPoints::from_environment(),
         }
     }

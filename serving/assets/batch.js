@@ -109,6 +109,7 @@ async function showRuns(now) {
     { name: "view" },
     { name: "state", cell: (run) => badge(run.state) },
     { name: "trigger", cell: (run) => (run.attempt > 1 ? `${run.trigger}, attempt ${run.attempt}` : run.trigger) },
+    { name: "engine", cell: (run) => run.engine ?? "" },
     { name: "version", number: true, cell: (run) => (run.version === null ? "–" : String(run.version)) },
     { name: "duration_ms", heading: "duration", number: true, cell: (run) => (run.duration_ms === null || run.duration_ms === undefined ? "–" : duration(run.duration_ms)) },
     { name: "dates", number: true, cell: (run) => `${count(run.progress.dates_done)}/${count(run.progress.dates)}` },

@@ -118,7 +118,7 @@ fn value(aggregate: &Aggregate, of: DataType, input: &str, filter: Option<&str>)
 }
 
 /// Writes a sum of whole numbers or DECIMALs that cannot overflow on the way.
-fn sum(of: DataType, input: &str, clause: &str) -> Result<String, Unsupported> {
+pub(crate) fn sum(of: DataType, input: &str, clause: &str) -> Result<String, Unsupported> {
     Ok(match of {
         DataType::Decimal { precision, .. } if precision > DIGITS_OF_TERMS => return Err(Unsupported::WideDecimalSum),
         DataType::Decimal { .. } => format!("sum({input}){clause}"),

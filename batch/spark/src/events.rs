@@ -11,6 +11,7 @@ use crate::quote;
 use crate::refusal::{Refusal, Unsupported};
 use crate::scalar::{is_inexact, is_unstable, write};
 use crate::statement::EVENTS;
+use crate::states::DATE;
 
 /// The values that aggregates read, each once.
 #[derive(Debug, Default)]
@@ -35,8 +36,8 @@ pub fn keys(view: &View) -> Vec<String> {
     (0..view.dimensions.len()).map(|index| format!("__d{index}")).collect()
 }
 
-/// Writes the stage.
-pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>) -> Result<String, Refusal> {
+/// Writes the stage. Without `dedup`, no event is a copy of another.
+pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>, dedup: bool) -> Result<String, Refusal> {
     let column = |index: usize| quote::name(&stream.columns[index].name);
     let time = column(stream.event_time);
     let mut columns = vec![
@@ -57,15 +58,8 @@ pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>) -> Result<String
     }
     let mut conditions = Vec::new();
     let mut source = EVENTS.to_owned();
-    if let Some(key) = stream.primary_key {
-        // Of events with one id and one date the first counts; those that came through the log are before historical ones.
-        let entity = stream.entity.map_or_else(String::new, |entity| format!(", {}", column(entity)));
-        let (partition, offset) = (quote::name(system_columns::PARTITION), quote::name(system_columns::OFFSET));
-        source = format!(
-            "(SELECT *, row_number() OVER (PARTITION BY CAST({time} AS DATE), {}{entity} ORDER BY {partition}, {offset}) AS __copy \
-             FROM {EVENTS})",
-            column(key)
-        );
+    if let Some(key) = stream.primary_key.filter(|_| dedup) {
+        source = format!("({})", numbered_copies(stream, key));
         conditions.push(format!("(__copy = 1 OR {} IS NULL)", column(key)));
     }
     if let Some(filter) = &view.filter {
@@ -73,6 +67,32 @@ pub fn stage(view: &View, stream: &Stream, inputs: &Inputs<'_>) -> Result<String
     }
     let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok(format!("SELECT {} FROM {source}{conditions}", columns.join(", ")))
+}
+
+/// Writes the events with the number of each among those with its id and its date. Of these the first counts; those that came
+/// through the log are before historical ones.
+fn numbered_copies(stream: &Stream, key: usize) -> String {
+    let column = |index: usize| quote::name(&stream.columns[index].name);
+    let entity = stream.entity.map_or_else(String::new, |entity| format!(", {}", column(entity)));
+    let (partition, offset) = (quote::name(system_columns::PARTITION), quote::name(system_columns::OFFSET));
+    format!(
+        "SELECT *, row_number() OVER (PARTITION BY CAST({} AS DATE), {}{entity} ORDER BY {partition}, {offset}) AS __copy \
+         FROM {EVENTS}",
+        column(stream.event_time),
+        column(key)
+    )
+}
+
+/// Writes the partitions and offsets of the events that are copies of others, as `__p` and `__o`; `None`: the stream has no ids.
+pub fn copies(stream: &Stream) -> Option<String> {
+    let key = stream.primary_key?;
+    let name = |index: usize| quote::name(&stream.columns[index].name);
+    let (partition, offset) = (quote::name(system_columns::PARTITION), quote::name(system_columns::OFFSET));
+    Some(format!(
+        "SELECT CAST({partition} AS BIGINT) AS __p, {offset} AS __o, 0L AS {DATE} FROM ({}) WHERE __copy > 1 AND {} IS NOT NULL",
+        numbered_copies(stream, key),
+        name(key)
+    ))
 }
 
 /// Writes an expression that decides about rows: it must be exact.

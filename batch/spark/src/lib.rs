@@ -7,6 +7,7 @@
 //! | module | writes |
 //! |---|---|
 //! | [`mod@statement`] | the whole query, stage by stage |
+//! | [`mod@states`] | the query of a batch run, whose rows are mergeable states |
 //! | [`events`] | the columns that the query reads, without duplicates |
 //! | [`windows`], [`calendar`] | the windows of each event; cells of calendars as tables, by our own rules of time zones |
 //! | [`aggregates`], [`percentiles`], [`top`] | values per window and group |
@@ -26,6 +27,7 @@ mod quote;
 mod refusal;
 mod scalar;
 mod statement;
+mod states;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -35,3 +37,4 @@ mod windows;
 pub use self::calendar::CalendarTables;
 pub use self::refusal::Refusal;
 pub use self::statement::{EVENTS, SETTINGS, Statement, schema, statement};
+pub use self::states::{DATE, RUN_SETTINGS, Scope, copies, states};

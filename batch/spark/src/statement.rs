@@ -57,24 +57,13 @@ pub struct Statement {
 
 /// Writes the query of `view`, whose stream is `stream`. HAVING is its last condition.
 pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
-    let of_view = |reason| Refusal { part: format!("view {}", view.name), reason };
-    if view.layers == ViewLayers::Speed {
-        return Err(of_view(Unsupported::SpeedAlone));
-    }
-    if EventExpressions::new(view).may_outgrow() {
-        return Err(of_view(Unsupported::LongTexts));
-    }
-    events::check_exactness(view)?;
-    let keys = events::keys(view);
-    let has_windows = view.window != Window::All;
-    let bounds = has_windows.then(|| [START.to_owned(), END.to_owned()]).into_iter().flatten();
-    let groups: Vec<String> = bounds.chain(keys.iter().cloned()).collect();
+    check(view)?;
+    let groups = group_columns(view);
     let mut inputs = Inputs::default();
     let aggregates = aggregates::write(view, &mut inputs, &groups)?;
 
-    let mut stages = vec![("__events".to_owned(), events::stage(view, stream, &inputs)?)];
-    stages.extend(windows::stages(view.window, &keys).into_iter().map(|(name, stage)| (name.to_owned(), stage)));
-    stages.push(("__groups".to_owned(), groups_stage(&groups, &aggregates)));
+    let mut stages = placed_stages(view, stream, &inputs, true)?;
+    stages.push(("__groups".to_owned(), groups_stage(&groups, &aggregates.columns, "__placed")));
     if !aggregates.places.is_empty() {
         let stage = format!("SELECT *, {} FROM __groups", aggregates.places.join(", "));
         stages.push(("__places".to_owned(), stage));
@@ -83,21 +72,58 @@ pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
         stages.push((format!("__top{index}"), stage.clone()));
     }
     stages.push(("__rows".to_owned(), rows_stage(&groups, &aggregates)));
-    let stages: Vec<String> = stages.into_iter().map(|(name, stage)| format!("{name} AS (\n  {stage}\n)")).collect();
-    let query = format!("WITH {}\n{}", stages.join(",\n"), last_stage(view)?);
+    finish(view, &stages, &last_stage(view)?)
+}
+
+/// Refuses views that no query of Spark computes with the same result.
+pub(crate) fn check(view: &View) -> Result<(), Refusal> {
+    let of_view = |reason| Refusal { part: format!("view {}", view.name), reason };
+    if view.layers == ViewLayers::Speed {
+        return Err(of_view(Unsupported::SpeedAlone));
+    }
+    if EventExpressions::new(view).may_outgrow() {
+        return Err(of_view(Unsupported::LongTexts));
+    }
+    events::check_exactness(view)
+}
+
+/// Returns the columns that identify a group: the bounds of its window, and the dimensions.
+pub(crate) fn group_columns(view: &View) -> Vec<String> {
+    let bounds = (view.window != Window::All).then(|| [START.to_owned(), END.to_owned()]);
+    bounds.into_iter().flatten().chain(events::keys(view)).collect()
+}
+
+/// Writes the stages up to `__placed`: each event once per window that covers it.
+pub(crate) fn placed_stages(
+    view: &View,
+    stream: &Stream,
+    inputs: &Inputs<'_>,
+    dedup: bool,
+) -> Result<Vec<(String, String)>, Refusal> {
+    let mut stages = vec![("__events".to_owned(), events::stage(view, stream, inputs, dedup)?)];
+    let placed = windows::stages(view.window, &events::keys(view));
+    stages.extend(placed.into_iter().map(|(name, stage)| (name.to_owned(), stage)));
+    Ok(stages)
+}
+
+/// Joins stages to a query.
+pub(crate) fn finish(view: &View, stages: &[(String, String)], last: &str) -> Result<Statement, Refusal> {
+    let stages: Vec<String> = stages.iter().map(|(name, stage)| format!("{name} AS (\n  {stage}\n)")).collect();
+    let query = format!("WITH {}\n{last}", stages.join(",\n"));
     if query.len() > SPARK_QUERY_CHARS_MAX {
-        return Err(of_view(Unsupported::TooLong));
+        return Err(Refusal { part: format!("view {}", view.name), reason: Unsupported::TooLong });
     }
     Ok(Statement { query, calendar: CalendarTables::of(view.window) })
 }
 
-fn groups_stage(groups: &[String], aggregates: &Aggregates) -> String {
-    let columns: Vec<&str> = groups.iter().chain(&aggregates.columns).map(String::as_str).collect();
+/// Writes one row per group of the rows of `source`.
+pub(crate) fn groups_stage(groups: &[String], columns: &[String], source: &str) -> String {
+    let columns: Vec<&str> = groups.iter().chain(columns).map(String::as_str).collect();
     let columns = if columns.is_empty() { "count(*) AS __all".to_owned() } else { columns.join(", ") };
     match groups.is_empty() {
         // Without groups there would be a row without events.
-        true => format!("SELECT {columns} FROM __placed HAVING count(*) > 0"),
-        false => format!("SELECT {columns} FROM __placed GROUP BY {}", groups.join(", ")),
+        true => format!("SELECT {columns} FROM {source} HAVING count(*) > 0"),
+        false => format!("SELECT {columns} FROM {source} GROUP BY {}", groups.join(", ")),
     }
 }
 
@@ -107,14 +133,17 @@ fn rows_stage(groups: &[String], aggregates: &Aggregates) -> String {
     let finished = finished.filter_map(|(index, value)| value.as_ref().map(|value| format!("{value} AS __a{index}")));
     let tops = aggregates.tops.iter().map(|(index, _)| format!("__top{index}.__top AS __a{index}"));
     let columns: Vec<String> = std::iter::once("g.*".to_owned()).chain(finished).chain(tops).collect();
-    let joins = aggregates.tops.iter().map(|(index, _)| {
-        let equal = |column: &String| format!("g.{column} <=> __top{index}.{column}");
-        let on: Vec<String> = groups.iter().map(equal).collect();
-        let on = if on.is_empty() { "true".to_owned() } else { on.join(" AND ") };
-        format!(" LEFT JOIN __top{index} ON {on}")
-    });
+    let joins = aggregates.tops.iter().map(|(index, _)| join(groups, &format!("__top{index}")));
     let source = if aggregates.places.is_empty() { "__groups" } else { "__places" };
     format!("SELECT {} FROM {source} g{}", columns.join(", "), joins.collect::<String>())
+}
+
+/// Joins groups `g` with values of some of them.
+pub(crate) fn join(groups: &[String], stage: &str) -> String {
+    let equal = |column: &String| format!("g.{column} <=> {stage}.{column}");
+    let on: Vec<String> = groups.iter().map(equal).collect();
+    let on = if on.is_empty() { "true".to_owned() } else { on.join(" AND ") };
+    format!(" LEFT JOIN {stage} ON {on}")
 }
 
 fn last_stage(view: &View) -> Result<String, Refusal> {

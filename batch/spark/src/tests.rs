@@ -2,7 +2,7 @@
 
 use shared::sql::parse_definitions;
 
-use crate::{Refusal, Statement, statement};
+use crate::{Refusal, Scope, Statement, copies, statement, states};
 
 const STREAM: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, region STRING, amount BIGINT, price DOUBLE, \
                       cost DECIMAL(30,2)) WITH (event_time = 'at');\n";
@@ -72,4 +72,62 @@ fn a_query_that_grows_too_long_is_refused() {
 fn texts_of_a_definition_stay_within_their_quotes() {
     let query = of("SELECT COUNT(*) AS n FROM events WHERE region = '''; DROP TABLE x; --\\'").expect("possible").query;
     assert!(query.contains("'\\u0027; DROP TABLE x; --\\u005C'"), "{query}");
+}
+
+fn states_of(view: &str, scope: &Scope) -> Result<String, Refusal> {
+    let text = format!("{STREAM}CREATE VIEW v AS {view};\n");
+    let definitions = parse_definitions(&[("test.sql".to_owned(), text)]).expect("a definition");
+    states(&definitions.views[0], &definitions.streams[0], scope).map(|statement| statement.query)
+}
+
+#[test]
+fn a_run_asks_for_every_part_of_a_state_once_and_only_for_its_windows() {
+    let view = "SELECT region, COUNT(*) AS n, AVG(price) AS a, FIRST_VALUE(amount) AS f, MEDIAN(price) AS m, \
+                COUNT(DISTINCT region) AS d, TOP_K(amount, 3) AS t FROM events GROUP BY TUMBLE(at, INTERVAL '1' HOUR), region \
+                HAVING n > 1";
+    let query = states_of(view, &Scope { dedup: false, starts: Some(vec![(0, 10), (20, 30)]) }).expect("possible");
+    let (_, last) = query.rsplit_once("\nSELECT\n").expect("a last stage");
+    for part in [
+        "_state_0_count",
+        "_state_1_sum",
+        "_state_1_correction",
+        "_state_1_count",
+        "_state_2_time",
+        "_state_2_offset",
+        "_state_2_partition",
+        "_state_2_value",
+        "_state_3_kll",
+        "_state_3_exact",
+        "_state_4_hll",
+        "_state_4_few",
+        "_state_4_exact",
+        "_state_5_top",
+        "_state_5_total",
+    ] {
+        assert_eq!(last.matches(part).count(), 1, "{part} in {last}");
+    }
+    assert!(query.contains("WHERE (__s >= 0L AND __s < 10L) OR (__s >= 20L AND __s < 30L)"), "{query}");
+    assert!(!query.contains("__copy"), "no event is a copy: {query}");
+    assert!(!last.contains("WHERE"), "HAVING is for rows that are shown: {last}");
+    assert!(states_of(view, &Scope { dedup: true, starts: None }).expect("possible").contains("__copy = 1"));
+    let none = states_of(view, &Scope { dedup: false, starts: Some(Vec::new()) }).expect("possible");
+    assert!(none.contains("FROM __placed WHERE false"), "{none}");
+}
+
+#[test]
+fn a_run_over_all_time_has_one_date_and_needs_no_windows() {
+    let scope = Scope { dedup: false, starts: Some(vec![(0, 1)]) };
+    let query = states_of("SELECT SUM(amount) AS s FROM events", &scope).expect("possible");
+    assert!(query.contains("0L AS __date") && !query.contains("__s "), "{query}");
+    let definitions = parse_definitions(&[("test.sql".to_owned(), STREAM.to_owned())]).expect("a definition");
+    let copies = copies(&definitions.streams[0]).expect("the stream has ids");
+    assert!(copies.contains("__copy > 1") && copies.contains("`id` IS NOT NULL"), "{copies}");
+}
+
+#[test]
+fn runs_refuse_sums_that_may_overflow_on_the_way_and_variances() {
+    for (measure, reason) in [("SUM(cost)", "digits may overflow"), ("STDDEV(amount)", "loses digits of variances")] {
+        let refusal = states_of(&format!("SELECT {measure} AS m FROM events"), &Scope::default()).expect_err("refused");
+        assert!(refusal.to_string().contains(reason), "{measure}: {refusal}");
+    }
 }

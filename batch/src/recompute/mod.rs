@@ -7,6 +7,8 @@
 //!    judges those of sessions.
 //! 3. [`reduce`] lets Polars group what it can; [`fold`] folds all other views, in passes if memory is short ([`budget`]).
 //! 4. [`staging`] writes the rows of each complete window date.
+//!
+//! [`on_spark`] lets Apache Spark compute the states instead, and makes the same rows from them.
 
 pub mod budget;
 pub mod duplicates;
@@ -16,6 +18,7 @@ pub mod fold;
 pub mod frozen_sessions;
 pub mod generations;
 pub mod late_sessions;
+pub mod on_spark;
 pub mod reduce;
 pub mod scan;
 pub mod staging;

@@ -94,6 +94,11 @@ fn check_rows(files: &[ArchiveFile], held: &LocalFiles) -> Result<(), RunFailure
     Ok(())
 }
 
+/// Returns the position of an event: see [`with_positions`].
+pub fn position(partition: i64, offset: i64) -> i64 {
+    (partition.min(i64::from(PARTITIONS_MAX)) << OFFSET_BITS) + offset
+}
+
 /// Adds the column [`POSITION`]: a number that identifies an event and orders events by partition, then offset.
 pub fn with_positions(frame: LazyFrame) -> LazyFrame {
     let partition = col(system_columns::PARTITION).cast(PolarsType::Int64);

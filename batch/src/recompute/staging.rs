@@ -31,6 +31,11 @@ impl Staging {
         Staging { table, reader, view, origin, files: Mutex::default(), longest_session_us: AtomicI64::new(0) }
     }
 
+    /// Returns the table that the files are for.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// Returns the files so far, by path.
     pub fn files(&self) -> Vec<DataFile> {
         let mut files = self.files.lock().clone();

@@ -26,11 +26,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lake::{ArchiveTags, DataFile};
+use shared::engine::Engine;
 use shared::horizon::{Horizon, HorizonInput};
 use shared::published::PublishedView;
 use shared::version::{BatchVersion, Origin};
 use shared::view::{View, ViewLayers};
-use tokio::sync::Semaphore;
+use spark_connect::ConnectionSettings;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blocking::blocking;
 use crate::deletion_clock::{DeletionClock, newest_event};
@@ -40,6 +42,7 @@ use crate::plan::planner::{PlanInput, erased_by_date, newly_erased, plan};
 use crate::plan::{ArchiveFile, Plan};
 use crate::recompute::budget::Budget;
 use crate::recompute::frozen_sessions::FrozenSessions;
+use crate::recompute::on_spark::SparkRun;
 use crate::recompute::reduce::group_by::ArchiveQuery;
 use crate::recompute::scan::ArchiveSource;
 use crate::recompute::staging::Staging;
@@ -105,8 +108,7 @@ impl Executor {
         if let Some(version) = attempt.unchanged(&cut, horizon) {
             return Ok(version.version);
         }
-        let permit = attempt.cancel().or_cancelled(self.recomputing.acquire()).await?;
-        let _one_at_a_time = permit.expect("the semaphore is never closed");
+        let turn = attempt.turn().await?;
         attempt.reach(Step::Plan)?;
         let base = base::read(&attempt, horizon).await?;
         let source = source::choose(&attempt, &cut, &base, horizon).await?;
@@ -120,7 +122,7 @@ impl Executor {
 
         let (reader, view) = (Arc::clone(&self.reader), Arc::clone(&job.view));
         let staging = Arc::new(Staging::new(base.table.clone(), reader, view, source.origin()));
-        match attempt.compute(&cut, base, (plan, source), lost, &staging).await {
+        match attempt.compute((&cut, turn), base, (plan, source), lost, &staging).await {
             Ok(committed) => publish::swap(&attempt, committed).await,
             // The commit may still arrive and needs the files. If it never does, vacuum deletes them.
             Err(failure @ RunFailure::Undecided(_)) => Err(failure),
@@ -141,7 +143,7 @@ impl Attempt<'_> {
     /// Recomputes, reconciles and commits. Nothing is visible before the commit.
     async fn compute(
         &self,
-        cut: &RunCut,
+        (cut, turn): (&RunCut, SemaphorePermit<'_>),
         base: Base,
         (plan, source): (Plan, RowSource),
         lost: bool,
@@ -150,7 +152,7 @@ impl Attempt<'_> {
         self.reach(Step::Recompute)?;
         let query = self.archive_query(cut, &plan, &source).await?;
         let bounds = self.bounds(cut);
-        let exact = self.rows(&query, (&plan, &source), bounds, staging).await?;
+        let (exact, _one_at_a_time) = self.rows(&query, (&plan, &source), (bounds, turn), staging).await?;
         self.reach(Step::Write)?;
 
         self.reach(Step::Reconcile)?;
@@ -185,31 +187,58 @@ impl Attempt<'_> {
         publish::commit(self, RunResult { cut, base, plan, source, late, exact, served }, reconciliation).await
     }
 
-    /// Writes the rows of the plan's window dates.
-    async fn rows(
-        &self,
+    /// Waits until no other run computes.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, RunFailure> {
+        let turn = self.cancel().or_cancelled(self.executor.recomputing.acquire()).await?;
+        Ok(turn.expect("the semaphore is never closed"))
+    }
+
+    /// Writes the rows of the plan's window dates. While Spark computes, other runs may compute here.
+    async fn rows<'t>(
+        &'t self,
         query: &ArchiveQuery,
         (plan, source): (&Plan, &RowSource),
-        bounds: Bounds,
+        (bounds, turn): (Bounds, SemaphorePermit<'t>),
         staging: &Arc<Staging>,
-    ) -> Result<ExactFiles, RunFailure> {
+    ) -> Result<(ExactFiles, SemaphorePermit<'t>), RunFailure> {
         let (watch, replayed) = (&self.entry.watch, ReplayGauge::new(self, plan, source));
         let dates_done = |more| {
             self.entry.dates_done(more);
             replayed.set();
         };
         let RowSource::Generations(generations) = source else {
-            return recompute(query, plan, bounds, watch, staging, &dates_done).await;
+            let Some(connection) = self.spark(plan, source) else {
+                self.entry.set_engine(Engine::Polars);
+                return Ok((recompute(query, plan, bounds, watch, staging, &dates_done).await?, turn));
+            };
+            self.entry.set_engine(Engine::Spark);
+            drop(turn);
+            let run = SparkRun::new(query, plan, bounds, watch, staging)?;
+            let computed = run.compute(connection).await?;
+            return match self.turn().await {
+                Ok(turn) => Ok((computed.collect(&dates_done).await?, turn)),
+                Err(cancelled) => {
+                    computed.discard().await;
+                    Err(cancelled)
+                }
+            };
         };
         let of = (&self.executor.reader, &self.job.view);
         generations::merge(of, plan, generations, (bounds, watch), staging, &dates_done).await?;
-        Ok(ExactFiles {
+        let exact = ExactFiles {
             files: staging.files(),
             longest_session_us: staging.longest_session_us(),
             duplicates: Vec::new(),
             dropped_sessions_end: None,
             failed: source::failed_events(generations),
-        })
+        };
+        Ok((exact, turn))
+    }
+
+    /// Returns the connection to Spark, if it computes the run.
+    fn spark(&self, plan: &Plan, source: &RowSource) -> Option<&ConnectionSettings> {
+        let exactly = matches!(source, RowSource::Events);
+        self.executor.settings.engines.spark_for(&self.job.view.name, plan.bytes).filter(|_| exactly)
     }
 
     /// Takes files out of the plan that the view's table lists and the store does not have, and returns whether there are any.
@@ -236,7 +265,11 @@ impl Attempt<'_> {
 
     /// Returns the failure, or that files of the archive are gone, if it may have failed for that.
     async fn explained(&self, cut: &RunCut, failure: RunFailure) -> RunFailure {
-        if !matches!(failure, RunFailure::Polars(_) | RunFailure::Lake(_) | RunFailure::Arrow(_)) {
+        let may_miss_files = matches!(
+            failure,
+            RunFailure::Polars(_) | RunFailure::Lake(_) | RunFailure::Arrow(_) | RunFailure::Spark(_)
+        );
+        if !may_miss_files {
             return failure;
         }
         let Ok(missing) = cut.table.missing(&cut.archive.files).await else { return failure };

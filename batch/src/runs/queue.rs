@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::{DateRange, Run, RunEnds, RunError, RunFilter, RunPage, RunProgress, RunScope, RunState};
+use shared::engine::Engine;
 use shared::ids::ViewName;
 use shared::seam::Cut;
 use shared::time::Micros;
@@ -66,6 +67,11 @@ impl RunEntry {
     pub fn set_plan(&self, dates: u64, bytes: u64) {
         self.dates.store(dates, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Sets which engine computes the run.
+    pub fn set_engine(&self, engine: Engine) {
+        self.run.lock().engine = Some(engine);
     }
 
     /// Adds `more` completed dates.
@@ -265,6 +271,7 @@ impl RunQueue {
             finished_at: None,
             duration_ms: None,
             progress: RunProgress::default(),
+            engine: None,
             error: None,
         });
         queue.waiting = Some(Arc::clone(&entry));

@@ -6,6 +6,7 @@
 //! changes it; [`data_file`] and [`encode`] are its files, [`archive_tags`] their tags, [`rewrite`] merges several
 //! files, [`dropped`] records what retention removed, and [`lost`] what the store has lost. [`spool`] makes remote files readable by path, [`footer`] checks footers and reads the sizes of columns, [`pages`] checks pages, and [`checked_files`] remembers which.
 //! [`readable`] refuses what another program wrote and this one would read wrongly.
+//! [`mod@exchange`] holds what another engine leaves for this program to read.
 //! [`leases`] keep files in use, and [`vacuum`] deletes the others. [`fail_points`] lists where tests inject faults.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -21,6 +22,7 @@ mod dropped;
 pub mod durable;
 pub mod encode;
 pub mod error;
+mod exchange;
 pub mod fail_points;
 mod footer;
 pub mod leases;
@@ -55,6 +57,7 @@ pub use archive_tags::ArchiveTags;
 pub use commit::Commit;
 pub use dropped::{DroppedEvents, DroppedPart};
 pub use error::LakeError;
+pub use exchange::{Exchange, ExchangedFile, with_scheme};
 pub use fail_points::LakePoint;
 pub use footer::{check_footer, check_footer_lists, read_footer};
 pub use leases::{Leases, VersionLease};

@@ -48,7 +48,7 @@ pub struct Table {
 
 pub(super) struct Inner {
     pub(super) path: TablePath,
-    uri: String,
+    pub(super) uri: String,
     pub(super) partition_column: String,
     /// The epoch of commits; see [`super::owner`].
     pub(super) epoch: Option<i64>,

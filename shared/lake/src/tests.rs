@@ -1,5 +1,6 @@
 //! Tests that a table holds every commit exactly once, beside other writers and after reopening.
 
+mod exchanges;
 mod missing_files;
 mod vacuum_race;
 

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::delete::delete;
+use super::exchange::{exchange_of, remove_empty};
 use super::fail_points::LakePoint;
 use super::readable::guarded;
 use super::{LakeError, Leases, Table};
@@ -86,7 +87,8 @@ pub async fn vacuum(
     for file in listed {
         let path = file.location.as_ref();
         // I10: files that a kept version, a lease or a staged commit needs are not deleted.
-        if needed.contains(path) || kept.staged.contains(path) {
+        let is_exchanged = exchange_of(path).is_some_and(|exchange| kept.staged.contains(exchange));
+        if needed.contains(path) || kept.staged.contains(path) || is_exchanged {
             continue;
         }
         let written_ms = file.last_modified.timestamp_millis();
@@ -99,6 +101,8 @@ pub async fn vacuum(
         unneeded.push(file.location);
     }
     LakePoint::VacuumFiles.reach();
+    let exchanges: HashSet<String> =
+        unneeded.iter().filter_map(|path| exchange_of(path.as_ref())).map(str::to_owned).collect();
     delete(table.store().as_ref(), unneeded).await?;
     LakePoint::VacuumUnfinished.reach();
     if let Some(durable) = &table.inner.durable {
@@ -107,6 +111,7 @@ pub async fn vacuum(
             let data = |path: &str| path.starts_with(&data_prefix(&table)) && !kept.staged.contains(path);
             let folder = durable.root().join(table.name());
             let files = super::disk::remove_unfinished(&folder, staged_cutoff_ms, &data);
+            exchanges.iter().for_each(|exchange| remove_empty(&folder.join(exchange)));
             let log = |path: &str| path.starts_with("_delta_log/");
             files + super::disk::remove_unfinished(&folder, staged_cutoff_ms, &log)
         });
@@ -169,7 +174,10 @@ fn data_prefix(table: &Table) -> String {
 
 async fn files_in_store(table: &Table) -> Result<Vec<ObjectMeta>, LakeError> {
     let prefix = data_prefix(table);
-    let is_data = |file: &ObjectMeta| file.location.as_ref().starts_with(&prefix);
+    let is_data = |file: &ObjectMeta| {
+        let path = file.location.as_ref();
+        path.starts_with(&prefix) || exchange_of(path).is_some()
+    };
     let listed: Vec<ObjectMeta> = table.store().list(None).try_collect().await?;
     Ok(listed.into_iter().filter(is_data).collect())
 }

@@ -3,6 +3,7 @@
 //! `window_start, window_end, dimensions.., measures..`, then per aggregate `i` the columns `_state_<i>_<part>`.
 //! External readers use the first; Trueup merges the second. Writing and reading are the two directions of one mapping.
 
+mod gathered;
 mod state_columns;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
+pub use self::gathered::gathered;
 use self::state_columns::state_columns;
 pub use self::state_columns::{decode_states, integer_sum_columns, state_fields};
 use crate::evaluate::EvaluateError;
@@ -39,6 +41,8 @@ pub enum CodecError {
     Evaluate(#[from] EvaluateError),
     #[error("the view's table does not have a column {0}")]
     MissingColumn(String),
+    #[error("the column {0} does not have the expected type")]
+    WrongType(String),
     #[error("could not read the states of aggregate {index}")]
     Sketch { index: usize, source: SketchError },
 }

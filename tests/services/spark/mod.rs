@@ -1,8 +1,11 @@
 //! The queries that views become on Apache Spark, run by a real one: every window with every measure against the oracle, and every
-//! expression against the values of Trueup's own batch layer.
+//! expression against the values of Trueup's own batch layer. Batch runs that Spark computes, with faults in between.
 
 mod archive;
+mod connect;
 mod driver;
 mod expressions;
+mod faults;
 mod recipes;
+mod runs;
 mod views;

@@ -1,6 +1,10 @@
-//! Runs the recipe of `docs/spark.md` as written, over a view with days of a time zone, in a Spark of its own.
+//! Runs the recipes of `docs/spark.md` as written, each in a Spark of its own: the first run, and the script that executes a plan
+//! over a view with days of a time zone.
 
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -17,6 +21,66 @@ const DEFINITIONS: &str =
 CREATE VIEW weekly WITH (time_zone = 'Europe/Vienna') AS
 SELECT window_start, country, COUNT(*) AS orders, SUM(amount) AS total FROM orders
 GROUP BY HOP(at, INTERVAL '1' DAY, INTERVAL '1' WEEK), country;\n";
+
+/// Runs a script in a process group of its own, which ends when the input of this guard ends.
+const GUARD: &str = r#"set -m; bash -c "$1" </dev/null >"$2/server.log" 2>&1 & child=$!; read _; kill -9 -- -$child"#;
+
+/// The block of the page in this language that contains a text.
+fn block(language: &str, text: &str) -> String {
+    let page = std::fs::read_to_string(root().join("docs/spark.md")).expect("the page");
+    let found = recipes::blocks(&page).into_iter().find(|(kind, block)| kind == language && block.contains(text));
+    found.unwrap_or_else(|| panic!("no block of {language} with {text}")).1
+}
+
+/// The search path with an interpreter and the program under test.
+fn path(python: &Path) -> String {
+    let folder = |program: &Path| program.parent().expect("a folder").display().to_string();
+    let rest = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{}:{rest}", folder(python), folder(&program::path()))
+}
+
+#[test]
+fn a_newcomer_gets_a_run_on_spark() {
+    let Some(python) = python() else { return };
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let port = free.port().to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = block("sh", "start-connect-server.sh").replace("15002", &port);
+    let start: Vec<&str> = start.lines().filter(|line| !line.starts_with("pip install")).collect();
+    let mut server = Command::new("bash")
+        .args(["-c", GUARD, "guard", &format!("{}\nwait", start.join("\n"))])
+        .arg(folder.path())
+        .env("PATH", path(&python))
+        .env("SPARK_LOG_DIR", folder.path())
+        .env("SPARK_PID_DIR", folder.path())
+        .env("SPARK_LOCAL_IP", "127.0.0.1")
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("bash runs");
+    let begin = Instant::now();
+    while TcpStream::connect(free).is_err() {
+        let log = || std::fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
+        assert!(begin.elapsed() < Duration::from_secs(120), "Spark did not start:\n{}", log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let mut world = World::stopped(&block("sql", "CREATE VIEW weekly"));
+    world.set_settings(&block("toml", "[connections.spark]").replace("15002", &port));
+    world.start();
+    let commands = block("sh", "curl").replace("http://127.0.0.1:8080", world.url());
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &commands])
+        .env("PATH", path(&python))
+        .env("TRUEUP_URL", world.url())
+        .current_dir(folder.path())
+        .output()
+        .expect("bash runs");
+    let printed = program::text(&output);
+    assert!(output.status.success() && printed.contains("on Spark"), "{printed}\n{}", world.log());
+    assert_eq!(world.rows("weekly", "")["rows"].as_array().map(Vec::len), Some(7), "{printed}");
+    drop(server.stdin.take());
+    server.wait().expect("the guard ends");
+}
 
 /// The counts and totals of the rows that Spark has written, in order.
 fn written(folder: &std::path::Path) -> Vec<(i64, i64)> {
@@ -39,11 +103,6 @@ fn written(folder: &std::path::Path) -> Vec<(i64, i64)> {
 #[test]
 fn the_recipe_of_the_page_gives_the_rows_of_batch() {
     let Some(python) = python() else { return };
-    let page = std::fs::read_to_string(root().join("docs/spark.md")).expect("the page");
-    let block = |language: &str| {
-        let found = recipes::blocks(&page).into_iter().find(|(kind, _)| kind == language);
-        found.unwrap_or_else(|| panic!("no block of {language}")).1
-    };
     let world = World::new(DEFINITIONS);
     let event = |i: i64| {
         let country = if i % 2 == 0 { "AT" } else { "DE" };
@@ -54,14 +113,12 @@ fn the_recipe_of_the_page_gives_the_rows_of_batch() {
     assert_eq!(answer.json()["accepted"], json!(200), "{}", answer.text);
     published(&world.run("weekly", false));
     let folder = world.data.path();
-    std::fs::write(folder.join("spark.py"), block("python")).expect("written");
-    let commands = block("sh").replace("orders.sql --data data", "definitions.sql --data store");
+    std::fs::write(folder.join("spark.py"), block("python", "spark.read")).expect("written");
+    let commands = block("sh", "python spark.py").replace("orders.sql --data data", "definitions.sql --data store");
     let commands: Vec<&str> = commands.lines().filter(|line| !line.starts_with("pip install")).collect();
-    let path = |program: &std::path::Path| program.parent().expect("a folder").display().to_string();
-    let rest = std::env::var("PATH").unwrap_or_default();
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &commands.join("\n")])
-        .env("PATH", format!("{}:{}:{rest}", path(&python), path(&program::path())))
+        .env("PATH", path(&python))
         .env("PYSPARK_SUBMIT_ARGS", "--master local[1] --driver-memory 1g --conf spark.ui.enabled=false pyspark-shell")
         .current_dir(folder)
         .output()

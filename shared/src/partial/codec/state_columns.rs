@@ -53,7 +53,7 @@ pub fn state_fields(view: &View) -> Vec<Field> {
 }
 
 /// The part of a sum that may be missing in tables of earlier versions.
-const WIDE: &str = "wide";
+pub(super) const WIDE: &str = "wide";
 
 /// Returns whether fewer than 2^63 values of a type can have a sum of more than 38 digits.
 fn has_wide_sums(argument: DataType) -> bool {
@@ -112,7 +112,7 @@ fn double_sums(columns: &[ArrayRef]) -> DoubleSums {
     all
 }
 
-fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
+pub(super) fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
     let field = |part: &str, data_type: ArrowType, nullable: bool| {
         Field::new(format!("_state_{index}_{part}"), data_type, nullable)
     };
@@ -225,7 +225,7 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
     })
 }
 
-fn images<T>(groups: &[T], image: impl Fn(&T) -> Option<Vec<u8>>) -> ArrayRef {
+pub(super) fn images<T>(groups: &[T], image: impl Fn(&T) -> Option<Vec<u8>>) -> ArrayRef {
     Arc::new(groups.iter().map(image).collect::<BinaryArray>())
 }
 
@@ -352,7 +352,7 @@ fn ordered_value(column: &ArrayRef, row: usize) -> i64 {
     ordered_values(&column.slice(row, 1))[0]
 }
 
-fn ordered_values(column: &ArrayRef) -> Vec<i64> {
+pub(super) fn ordered_values(column: &ArrayRef) -> Vec<i64> {
     match column.data_type() {
         ArrowType::Boolean => column.as_boolean().iter().map(|b| i64::from(b == Some(true))).collect(),
         ArrowType::Int32 => column.as_primitive::<Int32Type>().values().iter().map(|v| i64::from(*v)).collect(),

@@ -35,6 +35,8 @@ fn view(measures: Vec<Scalar>) -> View {
         max_drift: None,
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
+        engine: None,
+        connection: None,
         retention: None,
         schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),

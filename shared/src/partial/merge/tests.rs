@@ -84,6 +84,8 @@ fn view_of(window: Window) -> Arc<View> {
         max_drift: None,
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
+        engine: None,
+        connection: None,
         retention: None,
         schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),

@@ -20,6 +20,8 @@ pub const LIST_MAX: usize = 64;
 /// EventPositions of the sketch: three quarters of them are used, so that many different values are still counted exactly; beyond, a
 /// count is off by at most 3.5 / 512 = 0.7 % of all values seen. 13 KiB for integers, 17 KiB and the texts for texts.
 const SKETCH_PLACES: usize = 512;
+/// Different values that the sketch keeps.
+pub const SKETCH_ITEMS_MAX: usize = SKETCH_PLACES / 4 * 3;
 
 /// A value that is counted.
 pub trait Item: FrequentItemValue + Clone + Ord + Hash + Debug {
@@ -89,6 +91,21 @@ impl<T: Item> Default for TopK<T> {
 }
 
 impl<T: Item> TopK<T> {
+    /// Returns the state of a group of `total` values, given the different ones and their counts: all of them, or
+    /// [`SKETCH_ITEMS_MAX`] and one more of the most frequent. `exact` lists them, to keep beside a sketch.
+    pub fn of_most_frequent(items: Vec<(T, u64)>, total: u64, exact: impl Fn(&TopK<T>) -> Arc<str>) -> TopK<T> {
+        let known: u64 = items.iter().map(|(_, count)| count).sum();
+        if items.len() <= LIST_MAX && known == total {
+            let mut items = items;
+            items.sort_unstable();
+            return TopK::List(items);
+        }
+        let counts = items.into_iter().collect();
+        let sketch = sketch_of_total(&counts, total);
+        let whole = TopK::Whole(Box::new(counts));
+        TopK::Large(Arc::new(Large::new(sketch, Some(exact(&whole)))))
+    }
+
     /// Returns whether the group has no values.
     pub fn is_empty(&self) -> bool {
         matches!(self, TopK::List(items) if items.is_empty())
@@ -308,6 +325,11 @@ fn new_sketch<T: Item>() -> FrequentItemsSketch<T> {
 /// The sketch of values whose counts are all known: the most frequent with their counts, and the count of the next as
 /// the error. That is the best that fits, where taking in the values one by one gives the best that one pass can.
 fn sketch_of<T: Item>(counts: &HashMap<T, u64>) -> FrequentItemsSketch<T> {
+    sketch_of_total(counts, counts.values().sum())
+}
+
+/// The same for the most frequent values, one more than fit, of `total` ones.
+fn sketch_of_total<T: Item>(counts: &HashMap<T, u64>, total: u64) -> FrequentItemsSketch<T> {
     let mut items: Vec<(&T, u64)> = counts.iter().map(|(item, count)| (item, *count)).collect();
     items.sort_unstable_by_key(|(item, count)| (Reverse(*count), *item));
     let mut sketch = new_sketch();
@@ -324,7 +346,6 @@ fn sketch_of<T: Item>(counts: &HashMap<T, u64>) -> FrequentItemsSketch<T> {
     }
     // The image has the number of all values and the error behind its first 16 bytes.
     let mut image = sketch.serialize();
-    let total: u64 = counts.values().sum();
     image[16..24].copy_from_slice(&total.to_le_bytes());
     image[24..32].copy_from_slice(&error.to_le_bytes());
     FrequentItemsSketch::deserialize(&image).expect("an image with another error can be read")

@@ -157,6 +157,8 @@ pub(super) fn view(aggregates: Vec<Aggregate>) -> View {
         max_drift: None,
         reads: Default::default(),
         versions_kept: crate::limits::VERSIONS_KEPT,
+        engine: None,
+        connection: None,
         retention: None,
         schedule_zone: crate::calendar::Zone::UTC,
         sql: String::new(),
