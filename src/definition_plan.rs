@@ -1,4 +1,6 @@
-//! Plans what serving definitions would change in the stored data, without changing anything.
+//! Plans what serving definitions would change in the stored data and in topics, without changing anything.
+
+mod sinks;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -26,7 +28,9 @@ use shared::version::{BatchVersion, Origin};
 use shared::view::{View, ViewLayers};
 
 use crate::adopt_definitions::{needs_dropped_events, stored_stream};
-use crate::wiring::ALERTS_FOLDER;
+use crate::wiring::{ALERTS_FOLDER, SINKS_FOLDER};
+
+pub use self::sinks::{SinkEffect, SinkPlan};
 
 /// All changes that serving the definitions would make.
 #[derive(Debug, Default, Serialize)]
@@ -34,6 +38,7 @@ pub struct DefinitionPlan {
     pub streams: Vec<StreamPlan>,
     pub views: Vec<ViewPlan>,
     pub alerts: Vec<AlertPlan>,
+    pub sinks: Vec<SinkPlan>,
     /// Number of changes that `serve` would refuse.
     pub refused: usize,
 }
@@ -174,6 +179,7 @@ impl DefinitionPlan {
     pub async fn of(definitions: &Definitions, lake: Option<&Lake>, data: &Path) -> anyhow::Result<DefinitionPlan> {
         let mut plan = DefinitionPlan::default();
         plan.add_alerts(definitions, data)?;
+        plan.sinks = sinks::sink_plans(definitions, &data.join(SINKS_FOLDER))?;
         let Some(lake) = lake else {
             let new = |s: &Stream| StreamPlan::new(s.name.clone(), PlanStatus::New);
             plan.streams = definitions.streams.iter().map(new).collect();

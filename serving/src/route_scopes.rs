@@ -49,6 +49,7 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     // Their views are checked by the endpoint, which applies the row filter.
     ("GET", "/v1/entities/{stream}", Authenticated),
     ("GET", "/v1/entities/{stream}/{id}", Authenticated),
+    ("POST", "/v1/entities/{stream}", Scope(Action::Ingest)),
     // It cannot be undone.
     ("DELETE", "/v1/entities/{stream}/{id}", Admin),
     ("GET", "/v1/erasures", Admin),
@@ -81,6 +82,7 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     // Shows what its script may read.
     ("GET", "/entity/{stream}/{id}", Authenticated),
     ("GET", "/alerts", Authenticated),
+    ("GET", "/sinks", Authenticated),
     ("GET", "/login", Public),
     ("POST", "/login", Public),
     ("POST", "/logout", Authenticated),

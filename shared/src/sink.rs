@@ -1,7 +1,9 @@
-//! Defines a sink: the rows of a view, written to a topic whenever they change. It writes nothing.
+//! Defines a sink: the rows of a view, written to a topic whenever they change, or once their windows are closed. It writes
+//! nothing.
 //!
 //! The topic of a sink with `emit = 'changes'` is a table: after every epoch, the last committed record of each key is the row
-//! of the view with this key, or a tombstone if the view has no such row.
+//! of the view with this key, or a tombstone if the view has no such row. With `emit = 'final'` the same holds for the rows of
+//! windows that the watermark has passed, and for no others.
 
 use std::time::Duration;
 
@@ -38,16 +40,19 @@ pub struct Sink {
 pub enum Emit {
     /// Whenever it has changed.
     Changes,
+    /// Once the watermark has passed the end of its window, and again whenever it has changed after that.
+    Final,
 }
 
 impl Emit {
     /// The values of the option `emit`.
-    pub const NAMES: [&str; 1] = ["changes"];
+    pub const NAMES: [&str; 2] = ["changes", "final"];
 
     /// Returns the value of the option.
     pub fn name(self) -> &'static str {
         match self {
             Emit::Changes => "changes",
+            Emit::Final => "final",
         }
     }
 
@@ -55,6 +60,7 @@ impl Emit {
     pub fn named(name: &str) -> Option<Emit> {
         match name {
             "changes" => Some(Emit::Changes),
+            "final" => Some(Emit::Final),
             _ => None,
         }
     }
@@ -79,12 +85,23 @@ impl Sink {
         format!("{:032x}", xxh3_128(&text.expect("a definition is plain data")))
     }
 
+    /// Returns the shortest time between two epochs, as the option `every` has it.
+    pub fn every_text(&self) -> String {
+        let ms = self.every.as_millis();
+        let (count, unit) = if ms.is_multiple_of(1_000) { (ms / 1_000, "second") } else { (ms, "millisecond") };
+        format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    }
+
     /// Describes the sink in lines, for `trueup check`.
     pub fn describe(&self, view: &View) -> String {
         let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
         let key = if names.is_empty() { "one record".to_owned() } else { names.join(", ") };
+        let writes = match self.emit {
+            Emit::Changes => "whenever the value of a row changes; a tombstone when the view loses it",
+            Emit::Final => "once the watermark has passed the window; a correction when the row changes later",
+        };
         format!(
-            "sink {} from view {}\n  {:<16} {} of connection {}\n  {:<16} {} every {}\n  {:<16} {key}\n",
+            "sink {} from view {}\n  {:<16} {} of connection {}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
             self.name,
             self.view,
             "topic",
@@ -92,7 +109,7 @@ impl Sink {
             self.connection,
             "emit",
             self.emit.name(),
-            crate::sql::interval(i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX)),
+            self.every_text(),
             "key"
         )
     }

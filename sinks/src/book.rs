@@ -13,10 +13,12 @@ use alerts::book_file::{BookError, BookFile, BookKind};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition, SinkName};
+use shared::time::Micros;
 use shared::window::WindowId;
 use uuid::Uuid;
 
 use crate::sent::{SentChange, SentRows, StoredChange, ValueHash};
+use crate::stored::SinkDeclaration;
 
 /// Bytes below which the file is not rewritten.
 const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -33,6 +35,9 @@ pub struct EpochCut {
     pub position: BTreeMap<Partition, Offset>,
     /// The batch version whose rows are all written.
     pub version: Option<i64>,
+    /// With `emit = 'final'`: every row of windows that end at or before it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Micros>,
 }
 
 /// A line of the file.
@@ -43,6 +48,10 @@ enum Entry {
     Opened {
         book: String,
         keys: String,
+    },
+    /// The options of the sink, whenever they change.
+    Declared {
+        declaration: SinkDeclaration,
     },
     /// Rows of the topic, in a rewritten file.
     Rows {
@@ -84,6 +93,7 @@ struct Prepared {
 struct BookState {
     book: String,
     keys: String,
+    declaration: Option<SinkDeclaration>,
     sent: SentRows,
     /// The last committed epoch; 0 before the first.
     committed: u64,
@@ -100,6 +110,7 @@ impl BookState {
     fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Opened { book, keys } => (self.book, self.keys) = (book, keys),
+            Entry::Declared { declaration } => self.declaration = Some(declaration),
             Entry::Rows { rows } => rows.iter().filter_map(StoredChange::change).for_each(|row| self.sent.apply(row)),
             Entry::Committed { epoch, cut } => (self.committed, self.used, self.cut) = (epoch, epoch, cut),
             Entry::Prepared { epoch, process, cut, rows } => {
@@ -190,6 +201,19 @@ impl SinkBook {
             state.apply(opened);
         }
         Ok(SinkBook { file: Mutex::new(file), state: Mutex::new(state) })
+    }
+
+    /// Notes the options of the sink, if they are others than before. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing changes.
+    pub fn declare(&self, declaration: &SinkDeclaration) -> io::Result<()> {
+        if self.state.lock().declaration.as_ref() == Some(declaration) {
+            return Ok(());
+        }
+        self.file.lock().append(&[Entry::Declared { declaration: declaration.clone() }])?;
+        self.state.lock().declaration = Some(declaration.clone());
+        Ok(())
     }
 
     /// Returns the id of the book, which markers carry.
@@ -318,13 +342,26 @@ impl SinkBook {
 
     /// Replaces the file with one of the present state if it is several times as long.
     fn rewrite(&self) -> io::Result<()> {
+        let needed = self.state.lock().sent.len() as u64 * ROW_BYTES;
+        let length = self.file.lock().bytes();
+        if length >= REWRITE_BYTES_MIN.max(4 * needed) {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the file with one of the present state, unless an epoch is in doubt. Returns whether it did. Blocking.
+    ///
+    /// # Errors
+    /// The file cannot be replaced; it stays as it is.
+    pub fn compact(&self) -> io::Result<bool> {
         let mut file = self.file.lock();
         let state = self.state.lock();
-        let needed = state.sent.len() as u64 * ROW_BYTES;
-        if file.bytes() < REWRITE_BYTES_MIN.max(4 * needed) || state.prepared.is_some() || state.adopts {
-            return Ok(());
+        if state.prepared.is_some() {
+            return Ok(false);
         }
         let mut entries = vec![Entry::Opened { book: state.book.clone(), keys: state.keys.clone() }];
+        entries.extend(state.declaration.clone().map(|declaration| Entry::Declared { declaration }));
         let mut rows = Vec::new();
         state.sent.for_each(|row| {
             rows.push(StoredChange::from(&row));
@@ -335,7 +372,38 @@ impl SinkBook {
         entries.push(Entry::Rows { rows });
         entries.push(Entry::Committed { epoch: state.committed.max(state.used), cut: state.cut.clone() });
         entries.push(Entry::Paused { paused: state.is_paused });
-        file.replace(&entries)
+        // All rows are stale in any case: the first epoch that is committed ends it.
+        entries.extend(state.adopts.then_some(Entry::Again { windows: None }));
+        file.replace(&entries)?;
+        Ok(true)
+    }
+}
+
+/// What a book has, read without changing it.
+#[derive(Debug)]
+pub struct StoredBook {
+    /// The options when the sink ran last; `None`: the program that wrote the book did not note them.
+    pub declaration: Option<SinkDeclaration>,
+    /// Identifies the keys of its records.
+    pub keys: String,
+    /// The last epoch that is known to be committed.
+    pub epoch: u64,
+    /// Rows that the topic has.
+    pub rows: usize,
+    pub is_paused: bool,
+}
+
+impl StoredBook {
+    /// Reads the book of a sink in `folder`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn read(folder: &Path, sink: &SinkName) -> Result<StoredBook, BookError> {
+        let mut state = BookState::default();
+        let kind = BookKind { name: &format!("{sink}.log"), consequence: CONSEQUENCE };
+        alerts::book_file::read::<Entry>(folder, kind)?.into_iter().for_each(|entry| state.apply(entry));
+        let BookState { declaration, keys, committed: epoch, sent, is_paused, .. } = state;
+        Ok(StoredBook { declaration, keys, epoch, rows: sent.len(), is_paused })
     }
 }
 

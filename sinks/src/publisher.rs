@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka::{OutgoingRecord, TopicCluster, TopicError, TopicWriter, WriteError};
+use kafka::{OutgoingRecord, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition};
 use shared::sink::Sink;
 use uuid::Uuid;
 
 use crate::book::{EpochCut, EpochMarker, MarkerError, SinkBook};
+use crate::differences::EpochBatch;
 use crate::fail_points::SinkPoint;
-use crate::view_changes::EpochBatch;
 
 /// The topic of markers.
 pub const EPOCHS_TOPIC: &str = "trueup-sink-epochs";
@@ -154,13 +154,13 @@ impl Publisher {
         Ok(())
     }
 
-    /// Writes a batch as the next epoch. A batch that changes nothing is no epoch.
+    /// Writes a batch as the next epoch. A batch that changes nothing is not one.
     ///
     /// # Errors
     /// Whether the epoch is in the topic may be unknown; [`Publisher::open`] finds out.
     pub async fn publish(&mut self, batch: EpochBatch) -> Result<(), PublishError> {
-        let EpochBatch { mut records, changes, cut } = batch;
-        if records.is_empty() && cut.version == self.book.committed().1.version {
+        let EpochBatch { mut records, changes, cut, .. } = batch;
+        if changes.is_empty() && cut.version == self.book.committed().1.version {
             self.book.advance(cut);
             return Ok(());
         }
@@ -191,15 +191,7 @@ impl Publisher {
         let outcome = async {
             writer.write(records).await?;
             SinkPoint::Written.reach();
-            loop {
-                match writer.commit().await {
-                    Err(WriteError::CommitUnknown(reason)) => {
-                        tracing::debug!(sink = %self.sink.name, reason, "the outcome of a commit is unknown; will retry");
-                        tokio::time::sleep(self.pauses.commit).await;
-                    }
-                    outcome => return outcome,
-                }
-            }
+            commit_certainly(writer.as_ref(), self.pauses.commit).await
         };
         if let Err(error) = outcome.await {
             self.close().await;

@@ -1,7 +1,6 @@
 //! Writes rows of a view as records: JSON keys and values, and headers with kind, layer, version and bounds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use alerts::fetch::FetchedRows;
 use alerts::finished::{FinishError, FinishedRows};
@@ -14,10 +13,11 @@ use shared::alert::KeyColumn;
 use shared::changed_rows::ChangedRow;
 use shared::json_cell::json_cell;
 use shared::partial::keys::KeyLayout;
-use shared::sink::Sink;
+use shared::sink::{Emit, Sink};
 use shared::time::Micros;
 use shared::view::{OutputColumn, View};
-use shared::window::Window;
+
+use crate::sent::ValueHash;
 
 /// The name of the header that says why a record was written.
 const KIND: &str = "_kind";
@@ -27,14 +27,29 @@ const KIND: &str = "_kind";
 pub enum RecordKind {
     /// The row is new, or its value has changed.
     Upsert,
+    /// The window of the row is closed, and the topic does not have the row yet.
+    Final,
+    /// The value of a row that the topic has was changed afterwards, by a late event or a batch run.
+    Correction,
     /// The view does not have the row any more.
     Delete,
 }
 
 impl RecordKind {
+    /// Returns the kind of a record with the value of a row that the topic has as `sent`.
+    pub fn of_row(emit: Emit, sent: Option<ValueHash>) -> RecordKind {
+        match (emit, sent) {
+            (Emit::Changes, _) => RecordKind::Upsert,
+            (Emit::Final, None | Some(ValueHash::STALE)) => RecordKind::Final,
+            (Emit::Final, Some(_)) => RecordKind::Correction,
+        }
+    }
+
     fn name(self) -> &'static [u8] {
         match self {
             RecordKind::Upsert => b"upsert",
+            RecordKind::Final => b"final",
+            RecordKind::Correction => b"correction",
             RecordKind::Delete => b"delete",
         }
     }
@@ -98,11 +113,18 @@ impl<'a> RecordWriter<'a> {
     }
 
     /// Returns the record of a row with this value.
-    pub fn upserted(&self, key: Bytes, value: Bytes, values: &RowValues<'_>, row: usize) -> OutgoingRecord {
+    pub fn upserted(
+        &self,
+        kind: RecordKind,
+        key: Bytes,
+        value: Bytes,
+        values: &RowValues<'_>,
+        row: usize,
+    ) -> OutgoingRecord {
         let layer = values.rows.merged.layers[row].name();
         let mut headers = vec![("_layer", Bytes::from_static(layer.as_bytes()))];
         headers.extend(values.bounds(row).map(|bounds| ("_bounds", bounds)));
-        self.record(RecordKind::Upsert, key, Some(value), headers)
+        self.record(kind, key, Some(value), headers)
     }
 
     fn record(
@@ -184,9 +206,4 @@ impl JsonObject {
         self.0.push(b'}');
         self.0.into()
     }
-}
-
-/// Returns whether rows of `view` are in windows.
-pub fn has_windows(view: &Arc<View>) -> bool {
-    view.window != Window::All
 }

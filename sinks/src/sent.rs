@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use shared::changed_rows::ChangedRow;
 use shared::window::WindowId;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -115,14 +114,16 @@ impl SentRows {
         self.groups.values().flatten().any(|row| row.1 == ValueHash::STALE)
     }
 
-    /// Returns the rows whose windows satisfy `is_wanted`.
-    pub fn rows_of(&self, is_wanted: impl Fn(WindowId) -> bool) -> Vec<ChangedRow> {
-        let mut wanted = Vec::new();
+    /// Calls `each` with the rows whose windows satisfy `is_wanted`.
+    pub fn for_each_of(&self, is_wanted: impl Fn(WindowId) -> bool, mut each: impl FnMut(WindowId, &[u8])) {
         for (key, rows) in &self.groups {
-            let windows = rows.iter().map(|row| WindowId(row.0)).filter(|window| is_wanted(*window));
-            wanted.extend(windows.map(|window| (window, key.clone())));
+            rows.iter().map(|row| WindowId(row.0)).filter(|id| is_wanted(*id)).for_each(|id| each(id, key));
         }
-        wanted
+    }
+
+    /// Returns the encoded keys of the rows, each once.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.groups.keys().map(|key| &**key)
     }
 
     /// Calls `each` with every row, as the change that made it.
@@ -167,7 +168,8 @@ mod tests {
                     prop_assert_eq!(sent.get(WindowId(window), &[key]), plain.get(&(key, window)).copied());
                 }
             }
-            let mut listed: Vec<(u8, i64)> = sent.rows_of(|window| window.0 >= 0).iter().map(|(w, key)| (key[0], w.0)).collect();
+            let mut listed: Vec<(u8, i64)> = Vec::new();
+            sent.for_each_of(|window| window.0 >= 0, |window, key| listed.push((key[0], window.0)));
             listed.sort_unstable();
             let expected: Vec<(u8, i64)> = plain.keys().filter(|(_, window)| *window >= 0).copied().collect();
             prop_assert_eq!(listed, expected);

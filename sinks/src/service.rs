@@ -19,7 +19,10 @@ use shared::view::View;
 use shared::window::{Window, WindowId};
 
 use crate::book::SinkBook;
+use crate::erasure::ErasableBook;
 use crate::publisher::Publisher;
+use crate::sizes::EpochSizes;
+use crate::stored::SinkDeclaration;
 use crate::task::{SinkTask, SinkWatch};
 use crate::view_changes::{SinkLayers, ViewChanges};
 
@@ -61,6 +64,8 @@ impl DeclaredSink {
     /// The book cannot be read, or is damaged.
     pub fn open(folder: &Path, sink: &Sink, view: &View) -> Result<DeclaredSink, BookError> {
         let book = SinkBook::open(folder, &sink.name, &sink.key_hash(view))?;
+        let failed = |error| BookError::Io { path: folder.join(format!("{}.log", sink.name)), error };
+        book.declare(&SinkDeclaration::of(sink, view)).map_err(failed)?;
         Ok(DeclaredSink {
             sink: Arc::new(sink.clone()),
             view: view.clone(),
@@ -72,6 +77,13 @@ impl DeclaredSink {
     /// Returns the queue for the changed rows of a view; `None`: the sink is of another one.
     pub fn queue_of(&self, view: &ViewName) -> Option<Arc<ChangedRows>> {
         (self.sink.view == *view).then(|| Arc::clone(&self.queue))
+    }
+
+    /// Returns the book, for erasures.
+    pub fn erasable(&self) -> ErasableBook {
+        let Sink { name, view, topic, .. } = &*self.sink;
+        let book = Arc::clone(&self.book);
+        ErasableBook { sink: name.clone(), view: view.clone(), topic: topic.clone(), book }
     }
 
     /// Returns the sink.
@@ -91,7 +103,7 @@ impl SinkSet {
                 sink: Arc::clone(&sink),
                 book: Arc::clone(&book),
                 publisher: Publisher::new(Arc::clone(&sink), Arc::clone(&book), cluster),
-                changes: ViewChanges::new(Arc::clone(&sink), layers, queue),
+                changes: ViewChanges::new(Arc::clone(&sink), layers, queue, EpochSizes::default()),
                 watch: Arc::clone(&watch),
                 clock,
             });
@@ -128,6 +140,7 @@ impl ListedSink {
             lag: lag.sum(),
             position: cut.position,
             version: cut.version,
+            watermark: cut.watermark,
             rows: self.book.sent(|sent| sent.len() as u64),
             records: progress.records,
         }

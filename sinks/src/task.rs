@@ -12,8 +12,9 @@ use shared::time::Micros;
 use tokio::sync::{Notify, watch};
 
 use crate::book::SinkBook;
+use crate::differences::EpochBatch;
 use crate::publisher::{PublishError, Publisher};
-use crate::view_changes::{ChangesError, EpochBatch, ViewChanges};
+use crate::view_changes::{ChangesError, ViewChanges};
 
 /// What a sink shows of itself, and what an operator asks of it.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Default for SinkWatch {
             committed_at: None,
             records: 0,
             is_resumed: false,
-            visits_all: true,
+            visits_all: false,
         };
         SinkWatch { progress: Mutex::new(progress), changed: Notify::new() }
     }
@@ -125,14 +126,12 @@ impl SinkTask {
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         match outcome {
-            Ok(()) => {
+            Ok(is_busy) => {
                 *pause = Duration::ZERO;
                 self.show(SinkState::Running, None);
-                let is_busy = self.changes.is_comparing();
                 Some(if is_busy { Duration::ZERO } else { self.sink.every })
             }
             Err(error) => {
-                self.changes.retry();
                 let state = if error.is_final() { SinkState::Stopped } else { SinkState::Failing };
                 metrics::counter!("trueup_sink_errors_total", "sink" => self.sink.name.to_string()).increment(1);
                 tracing::warn!(sink = %self.sink.name, %error, "an epoch was not written");
@@ -145,18 +144,26 @@ impl SinkTask {
         }
     }
 
-    /// Writes what has changed: some rows of a new version, and then all rows that folds have changed.
-    async fn epoch(&mut self) -> Result<(), EpochError> {
+    /// Writes what has changed: a page of the walk, and then the rows that folds have changed. Returns whether more is to be
+    /// written at once.
+    async fn epoch(&mut self) -> Result<bool, EpochError> {
         if !self.publisher.is_open() {
             self.publisher.open().await?;
         }
-        if let Some(batch) = self.changes.compare(&self.book).await? {
+        if let Some(batch) = self.changes.walk(&self.book).await? {
+            let is_partial = batch.is_partial;
             self.publish(batch).await?;
+            if !is_partial {
+                self.changes.walked();
+            }
         }
         let batch = self.changes.live(&self.book).await?;
+        let is_partial = batch.is_partial;
         self.publish(batch).await?;
-        self.changes.settle();
-        Ok(())
+        if !is_partial {
+            self.changes.settle();
+        }
+        Ok(is_partial || self.changes.is_walking())
     }
 
     async fn publish(&mut self, batch: EpochBatch) -> Result<(), EpochError> {

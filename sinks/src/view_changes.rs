@@ -1,5 +1,5 @@
-//! Finds what has changed in a view since the last epoch, as records: rows that folds have changed, and rows of new batch
-//! versions.
+//! Finds what has changed in a view since the last epoch, as records: rows that folds have changed, rows of new batch versions,
+//! and, with `emit = 'final'`, rows of windows that the watermark has passed.
 //!
 //! An epoch is a cut of the log. Each worker of the speed layer answers between two folds, so the rows it returns are those of
 //! all events before its position and of no others. A row is in the epoch if it changed before the cut:
@@ -7,36 +7,41 @@
 //! ```text
 //! take A from the queue → pin A → take B      the cut is that of the pin
 //! B ⊆ A: every row that changed before the cut is in A, so the epoch is A; B waits for the next one
-//! otherwise: pin A ∪ B and take again; after some attempts, pin every row
+//! otherwise: pin A ∪ B and take again; after some attempts, pin all generations
 //! ```
 //!
 //! A row is written if its value is not the one that the topic has, so a row that is visited twice is written once, and the
-//! order of visits does not matter. A new version is compared by the dates of the files that it changed, some rows at a time.
+//! order of visits does not matter. Too many rows for one epoch, all live rows and the rows of a new version are visited in
+//! pages ([`Walk`]), each in a transaction of its own; the epoch ends, and its cut counts, when no page is left.
+//!
+//! With `emit = 'final'`, a row that the topic does not have waits until the watermark has passed its window. The watermark is
+//! always one that was shown before the pin: so the pin has every event that moved it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use alerts::affected::{AffectedRows, rows_of};
+use alerts::affected::AffectedRows;
 use alerts::fetch::{Fetch, FetchError, RowReader};
 use alerts::finished::FinishError;
 use arrow::error::ArrowError;
-use kafka::OutgoingRecord;
 use shared::changed_rows::{ChangedRow, ChangedRows, ChangedView, Changes};
 use shared::date_partition::DatePartition;
-use shared::horizon::Horizon;
-use shared::limits::{SINK_ROWS_AT_ONCE, SINK_ROWS_MAX};
-use shared::partial::query_budget::QueryBudget;
+use shared::limits::{SINK_READ_BYTES_MAX, SINK_ROWS_MAX};
+use shared::partial::query_budget::Exceeded;
 use shared::published::{PublishedView, Views};
-use shared::readers::{BatchReader, Moment, PastReader, SpeedError, SpeedReader};
-use shared::sink::Sink;
-use shared::time::Day;
+use shared::readers::{BatchReadError, BatchReader, Moment, PastReader, SpeedError, SpeedReader};
+use shared::sink::{Emit, Sink};
+use shared::time::{Day, Micros};
 use shared::time_range::TimeRange;
 use shared::version::BatchVersion;
-use shared::window::WindowId;
+use shared::window::{Window, WindowId};
 
 use crate::book::{EpochCut, SinkBook};
-use crate::record::{RecordWriter, RowValues};
-use crate::sent::{SentChange, ValueHash};
+use crate::differences::{EpochBatch, differences};
+use crate::page::Page;
+use crate::sizes::EpochSizes;
+use crate::waiting::WaitingRows;
+use crate::walk::{Comparison, Walk, changed_dates, open_dates};
 
 /// Attempts to find a cut with some rows alone, and attempts before a moving seam is given up on until the next epoch.
 const TRIES: usize = 4;
@@ -50,20 +55,16 @@ pub struct SinkLayers {
     pub past: Arc<dyn PastReader>,
 }
 
-/// What an epoch writes.
-#[derive(Debug, Default)]
-pub struct EpochBatch {
-    pub records: Vec<OutgoingRecord>,
-    /// What the records change.
-    pub changes: Vec<SentChange>,
-    pub cut: EpochCut,
-}
-
 /// The reason why changes were not found.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangesError {
     #[error("cannot read the view: {0}")]
-    Fetch(#[from] FetchError),
+    Fetch(FetchError),
+    #[error(
+        "cannot read the view: a date of its version has more than {SINK_READ_BYTES_MAX} bytes of rows (SINK_READ_BYTES_MAX); \
+         declare the sink on a view with coarser groups"
+    )]
+    TooLarge,
     #[error("{0}")]
     Finish(#[from] FinishError),
     #[error("cannot read the keys of rows: {0}")]
@@ -75,41 +76,18 @@ pub enum ChangesError {
     )]
     TooManyRows,
     #[error(
-        "the rows of the view are no longer named by the same columns: declare the sink under another name and topic"
+        "the records of the topic have other keys or were written with another emit: declare the sink under another name and topic"
     )]
     OtherKeys,
 }
 
-/// Rows to visit.
-#[derive(Debug, Default)]
-struct RowSet {
-    rows: HashSet<ChangedRow>,
-    /// Every row of the live generations.
-    all: bool,
-}
-
-impl RowSet {
-    fn add(&mut self, changes: Option<Changes>) {
-        match changes {
-            Some(Changes::Rows(rows)) => self.rows.extend(rows),
-            Some(Changes::All) => self.all = true,
-            None => {}
+impl From<FetchError> for ChangesError {
+    fn from(error: FetchError) -> ChangesError {
+        match error {
+            FetchError::Batch(BatchReadError::Exceeded(Exceeded::Bytes { .. })) => ChangesError::TooLarge,
+            error => ChangesError::Fetch(error),
         }
     }
-
-    fn extend(&mut self, other: RowSet) {
-        self.all |= other.all;
-        self.rows.extend(other.rows);
-    }
-}
-
-/// Rows of a version that are still to be compared.
-#[derive(Debug)]
-struct Comparison {
-    version: Arc<BatchVersion>,
-    dates: VecDeque<DatePartition>,
-    /// Of the date that is being compared.
-    rows: VecDeque<Vec<ChangedRow>>,
 }
 
 /// Finds the changes of one sink.
@@ -118,47 +96,69 @@ pub struct ViewChanges {
     layers: SinkLayers,
     reader: Arc<RowReader>,
     queue: Arc<ChangedRows>,
+    sizes: EpochSizes,
     /// Rows that the epoch in progress visits, and those that may have changed after its cut.
-    visited: RowSet,
-    next: RowSet,
-    /// What was served in the last epoch.
+    visited: HashSet<ChangedRow>,
+    next: HashSet<ChangedRow>,
+    /// The version that the last epoch served.
     served: Option<ChangedView>,
     /// The version that the topic has; the outer `None`: not known yet.
     compared: Option<Option<Arc<BatchVersion>>>,
-    comparison: Option<Comparison>,
+    walk: Walk,
+    /// Of a sink with `emit = 'final'`: rows of open windows, and the watermark that decides which windows are closed.
+    waiting: WaitingRows,
+    watermark: Option<Micros>,
+    /// Whether rows of the version may be missing in `waiting`.
+    has_lost_waiting: bool,
 }
 
 impl ViewChanges {
-    /// Returns the changes of `sink`, whose view reports the rows that change to `queue`.
-    pub fn new(sink: Arc<Sink>, layers: SinkLayers, queue: Arc<ChangedRows>) -> ViewChanges {
-        let reader = Arc::new(RowReader::new(Arc::clone(&layers.speed), Arc::clone(&layers.batch)));
-        let (visited, next) = (RowSet::default(), RowSet::default());
-        ViewChanges { sink, layers, reader, queue, visited, next, served: None, compared: None, comparison: None }
+    /// Returns the changes of `sink`, whose view reports the rows that change to `queue`. Visits every row first.
+    pub fn new(sink: Arc<Sink>, layers: SinkLayers, queue: Arc<ChangedRows>, sizes: EpochSizes) -> ViewChanges {
+        let reader = RowReader::new(Arc::clone(&layers.speed), Arc::clone(&layers.batch)).within(SINK_READ_BYTES_MAX);
+        let mut changes = ViewChanges {
+            has_lost_waiting: sink.emit == Emit::Final,
+            sink,
+            layers,
+            reader: Arc::new(reader),
+            queue,
+            sizes,
+            visited: HashSet::new(),
+            next: HashSet::new(),
+            served: None,
+            compared: None,
+            walk: Walk::new(sizes.page_rows),
+            waiting: WaitingRows::new(sizes.waiting_bytes),
+            watermark: None,
+        };
+        changes.walk.visit_live();
+        changes
     }
 
     /// Visits every row again in the next epochs.
     pub fn visit_all(&mut self) {
-        self.retry();
-        self.visited.all = true;
+        self.walk.visit_live();
+        (self.compared, self.walk.comparison) = (None, None);
+        self.has_lost_waiting = self.sink.emit == Emit::Final;
     }
 
-    /// Forgets which rows of versions have been compared: the last batch is not in the topic. Rows that folds have changed are
-    /// visited again in any case.
-    pub fn retry(&mut self) {
-        (self.compared, self.comparison) = (None, None);
+    /// Returns whether more rows are to be visited at once.
+    pub fn is_walking(&self) -> bool {
+        self.walk.is_pending()
     }
 
-    /// Notes that the last batch is in the topic.
+    /// Notes that the topic has the last batch of [`ViewChanges::walk`].
+    pub fn walked(&mut self) {
+        self.walk.written();
+    }
+
+    /// Notes that the topic has the last batch of [`ViewChanges::live`].
     pub fn settle(&mut self) {
         self.visited = std::mem::take(&mut self.next);
     }
 
-    /// Returns whether rows of a version are still to be compared.
-    pub fn is_comparing(&self) -> bool {
-        self.comparison.is_some()
-    }
-
-    /// Returns the changes of rows that folds have changed, as of a new cut. Call [`ViewChanges::settle`] once they are written.
+    /// Returns the changes of rows that folds have changed, as of a new cut. Call [`ViewChanges::settle`] once they are
+    /// written, unless the batch is partial.
     ///
     /// # Errors
     /// A layer cannot be read. The same rows are visited the next time.
@@ -176,138 +176,231 @@ impl ViewChanges {
     async fn try_live(&mut self, book: &Arc<SinkBook>) -> Result<EpochBatch, ChangesError> {
         let left = std::mem::take(&mut self.next);
         self.visited.extend(left);
-        let Some(published) = self.layers.views.get(self.sink.view.as_str()) else { return Ok(EpochBatch::default()) };
-        if book.has_other_keys(&self.sink.key_hash(&published.view)) {
-            return Err(ChangesError::OtherKeys);
-        }
+        let Some(published) = self.published(book)? else {
+            return Ok(EpochBatch { cut: book.committed().1, ..EpochBatch::default() });
+        };
         let view: ChangedView = (published.view.name.clone(), Arc::clone(&published.definition_hash));
-        if self.served.as_ref() != Some(&view) {
-            self.visited.all = true;
+        if self.served.as_ref().is_some_and(|served| *served != view) {
+            self.walk.visit_live();
         }
         // A changed definition reports its rows as well while it is being computed.
         self.queue.retain(std::slice::from_ref(&view));
-        self.visited.add(self.queue.take(&view, usize::MAX));
-        let (fetch, affected) = self.cut(&published, &view).await?;
+        let changed = self.take_changed(&published, &view, book);
+        self.visited.extend(changed);
+        let due = self.take_due();
+        self.visited.extend(due);
+        let (fetch, affected, watermark) = self.cut(&published, &view, book).await?;
         self.served = Some(view);
-        let version = book.committed().1.version;
         let mut batch = self.evaluate(book, fetch, affected).await?;
-        batch.cut.version = version;
+        let EpochCut { position, version, watermark: before } = book.committed().1;
+        if batch.is_partial || self.walk.holds_cut() {
+            batch.cut.position = position;
+        }
+        let is_complete = !batch.is_partial && !self.walk.is_pending() && !self.has_lost_waiting;
+        batch.cut.watermark = if is_complete { watermark } else { before };
+        let compared = self.compared.as_ref().filter(|_| self.walk.comparison.is_none());
+        batch.cut.version = compared.map_or(version, |compared| compared.as_ref().map(|version| version.version));
         Ok(batch)
     }
 
-    /// Reads the visited rows as of a cut, before which no other row has changed.
+    /// Reads the visited rows as of a cut, before which no other row has changed or become final. Returns the watermark whose
+    /// windows count as closed as well.
     async fn cut(
         &mut self,
         published: &Arc<PublishedView>,
         view: &ChangedView,
-    ) -> Result<(Fetch, AffectedRows), ChangesError> {
+        book: &SinkBook,
+    ) -> Result<(Fetch, AffectedRows, Option<Micros>), ChangesError> {
         let window = published.view.window;
         for _ in 0..TRIES {
-            if self.visited.all {
-                break;
+            if self.visited.len() > self.sizes.epoch_rows {
+                // I9: the rows are visited in pages, and the cut is the one after the last.
+                self.walk.visit_changed(self.visited.drain());
             }
-            let affected = AffectedRows::of_changes(window, self.visited.rows.iter().cloned().collect(), false);
+            let affected = AffectedRows::of_rows(window, self.visited.iter().cloned(), false);
             let fetch = self.reader.live(published, &affected.wanted).await?;
-            let mut later = RowSet::default();
-            later.add(self.queue.take(view, usize::MAX));
-            if !later.all && later.rows.is_subset(&self.visited.rows) {
-                self.next = later;
-                return Ok((fetch, affected));
+            let later = self.take_changed(published, view, book);
+            let closed = self.watermark;
+            if self.sink.emit == Emit::Final {
+                self.watermark = self.watermark.max(fetch.watermark());
             }
-            self.visited.extend(later);
+            let due = self.take_due();
+            if due.is_empty() && later.is_subset(&self.visited) {
+                self.next = later;
+                return Ok((fetch, affected, closed));
+            }
+            self.visited.extend(later.into_iter().chain(due));
         }
+        let closed = self.watermark;
         let pin = self.layers.speed.pin(published, &published.seam).await.map_err(FetchError::from)?;
-        let mut later = RowSet::default();
-        later.add(self.queue.take(view, usize::MAX));
-        let mut rows: Vec<ChangedRow> = match self.visited.all || later.all {
-            true => pin.generations.iter().flat_map(|g| rows_of(&g.part, usize::MAX)).flatten().collect(),
-            false => self.visited.rows.iter().cloned().collect(),
-        };
-        rows.extend(later.rows.iter().cloned());
+        let later = self.take_changed(published, view, book);
+        self.visited.extend(later.iter().cloned());
         self.next = later;
-        let affected = AffectedRows::of_changes(window, rows, false);
-        let fetch = self.reader.pinned(published, &affected.wanted, pin).await?;
-        Ok((fetch, affected))
+        let affected = AffectedRows::of_rows(window, self.visited.iter().cloned(), false);
+        Ok((self.reader.pinned(published, &affected.wanted, pin).await?, affected, closed))
     }
 
-    /// Returns the changes of the next rows of a version that the topic does not have yet; `None`: it has the active version.
+    /// Takes what folds have changed. Returns the rows that can be written, of every window that the changes belong to.
+    fn take_changed(&mut self, published: &PublishedView, view: &ChangedView, book: &SinkBook) -> HashSet<ChangedRow> {
+        match self.queue.take(view, usize::MAX) {
+            Some(Changes::Rows(panes)) => {
+                self.closed_rows(rows_of_panes(published.view.window, panes), published, book)
+            }
+            Some(Changes::All) => {
+                self.walk.visit_live();
+                HashSet::new()
+            }
+            None => HashSet::new(),
+        }
+    }
+
+    /// Takes the waiting rows of windows that the watermark has passed.
+    fn take_due(&mut self) -> Vec<ChangedRow> {
+        let Some(watermark) = self.watermark else { return Vec::new() };
+        if self.waiting.take_lost(watermark) {
+            self.walk.visit_live();
+            self.has_lost_waiting = true;
+        }
+        self.waiting.take_due(watermark)
+    }
+
+    /// Returns the rows that the topic has, or whose windows are closed; the others wait. Without `emit = 'final'`, all rows.
+    fn closed_rows<R: FromIterator<ChangedRow>>(
+        &mut self,
+        rows: impl IntoIterator<Item = ChangedRow>,
+        published: &PublishedView,
+        book: &SinkBook,
+    ) -> R {
+        if self.sink.emit == Emit::Changes {
+            return rows.into_iter().collect();
+        }
+        let watermark = self.watermark;
+        book.sent(|sent| {
+            let is_closed = |row: &ChangedRow| {
+                let Some(end) = published.view.window.bounds(row.0).1 else { return false };
+                let is_closed =
+                    watermark.is_some_and(|watermark| end <= watermark) || sent.get(row.0, &row.1).is_some();
+                if !is_closed {
+                    self.waiting.add(end, row.clone());
+                }
+                is_closed
+            };
+            rows.into_iter().filter(is_closed).collect()
+        })
+    }
+
+    /// Returns the changes of a page of rows that are visited besides those that folds report; `None`: there is no page. Call
+    /// [`ViewChanges::walked`] once they are written, unless the batch is partial.
     ///
     /// # Errors
-    /// A layer cannot be read. The same rows are compared the next time.
-    pub async fn compare(&mut self, book: &Arc<SinkBook>) -> Result<Option<EpochBatch>, ChangesError> {
-        let Some(published) = self.layers.views.get(self.sink.view.as_str()) else { return Ok(None) };
-        if book.has_other_keys(&self.sink.key_hash(&published.view)) {
-            return Err(ChangesError::OtherKeys);
-        }
-        if !self.plan(&published, book).await {
-            return Ok(None);
-        }
-        let rows = loop {
-            let Some(comparison) = &mut self.comparison else { return Ok(None) };
-            if let Some(rows) = comparison.rows.front() {
-                break rows.clone();
+    /// A layer cannot be read. The same rows are visited the next time.
+    pub async fn walk(&mut self, book: &Arc<SinkBook>) -> Result<Option<EpochBatch>, ChangesError> {
+        let Some(published) = self.published(book)? else { return Ok(None) };
+        // The workers have the events that moved it: they read the log before they answer.
+        self.watermark = self.watermark.max(book.committed().1.watermark);
+        let page = loop {
+            if let Some(page) = self.walk.page() {
+                break page.clone();
             }
-            let Some(date) = comparison.dates.front().copied() else { break Vec::new() };
-            let version = Arc::clone(&comparison.version);
-            let rows = self.rows_of_date(&published, &version, date, book).await?;
-            if let Some(comparison) = &mut self.comparison {
-                comparison.rows = rows.chunks(SINK_ROWS_AT_ONCE).map(<[ChangedRow]>::to_vec).collect();
-                comparison.dates.pop_front();
+            match self.read_page(&published, book).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                // Another version was published: its rows are visited in the next epoch.
+                Err(ChangesError::Fetch(FetchError::Speed(SpeedError::SeamMoved))) => return Ok(None),
+                Err(error) => return Err(error),
             }
         };
-        let affected = AffectedRows::of_rows(published.view.window, rows, false);
+        let affected = AffectedRows::of_rows(published.view.window, page, false);
         let fetch = match self.reader.live(&published, &affected.wanted).await {
-            // The newer version is compared instead.
-            Err(FetchError::Speed(SpeedError::SeamMoved)) => return Ok(Some(EpochBatch::default())),
+            Err(FetchError::Speed(SpeedError::SeamMoved)) => return Ok(None),
             fetch => fetch?,
         };
-        let mut batch = self.evaluate(book, fetch, affected).await?;
-        batch.cut = book.committed().1;
-        if let Some(comparison) = &mut self.comparison {
-            comparison.rows.pop_front();
-            if comparison.rows.is_empty() && comparison.dates.is_empty() {
-                batch.cut.version = Some(comparison.version.version);
-                self.compared = Some(Some(Arc::clone(&comparison.version)));
-                self.comparison = None;
-            }
-        }
-        Ok(Some(batch))
+        let batch = self.evaluate(book, fetch, affected).await?;
+        Ok(Some(EpochBatch { cut: book.committed().1, ..batch }))
     }
 
-    /// Plans which dates of the active version have to be compared. Returns whether any row has to be.
+    /// Reads the next page of live rows, or else of the version. Returns whether the walk may have another page.
+    async fn read_page(&mut self, published: &Arc<PublishedView>, book: &Arc<SinkBook>) -> Result<bool, ChangesError> {
+        if let Some(live) = self.walk.live() {
+            let after = live.after.clone();
+            let mut page = Page::new(after.as_ref(), self.sizes.page_rows, self.sizes.page_bytes);
+            let pin = self.layers.speed.pin(published, &published.seam).await.map_err(FetchError::from)?;
+            pin.generations.iter().for_each(|generation| page.offer_part(&generation.part, |_| true));
+            let panes = page.into_rows();
+            let last = panes.last().cloned();
+            let rows = rows_of_panes(published.view.window, panes);
+            let rows = self.closed_rows(rows, published, book);
+            self.walk.live_page(rows, last);
+            return Ok(true);
+        }
+        if !self.plan(published, book).await {
+            return Ok(false);
+        }
+        let Some(comparison) = &self.walk.comparison else { return Ok(false) };
+        let version = Arc::clone(&comparison.version);
+        let Some(date) = comparison.dates.front().copied() else {
+            self.compared = Some(Some(version));
+            self.walk.comparison = None;
+            return Ok(false);
+        };
+        let after = comparison.after.clone();
+        let page = self.page_of_date(published, &version, (date, after.as_ref()), book).await?;
+        let last = page.last().cloned();
+        let rows = self.closed_rows(page, published, book);
+        self.walk.date_page(rows, last);
+        Ok(true)
+    }
+
+    /// Plans which dates of the active version have to be visited. Returns whether any row has to be.
     async fn plan(&mut self, published: &Arc<PublishedView>, book: &Arc<SinkBook>) -> bool {
-        let Some(version) = &published.version else { return false };
-        if self.comparison.as_ref().is_some_and(|comparison| comparison.version.version == version.version) {
+        let Some(version) = &published.version else {
+            self.has_lost_waiting = false;
+            return false;
+        };
+        let replaced = self.walk.comparison.as_ref();
+        if replaced.is_some_and(|comparison| comparison.version.version == version.version) && !self.has_lost_waiting {
             return true;
         }
+        let reads_open = self.has_lost_waiting || (replaced.is_some() && self.sink.emit == Emit::Final);
         let before = match &self.compared {
             Some(before) => before.clone(),
             None => self.version_of_topic(book).await,
         };
-        if before.as_ref().is_some_and(|before| before.version == version.version) {
-            self.compared = Some(before);
+        let is_same = before.as_ref().is_some_and(|before| before.version == version.version);
+        let window = published.view.window;
+        let mut dates = if is_same { Vec::new() } else { changed_dates(version, before.as_deref()) };
+        if before.is_none() {
+            // The version may have no file of them.
+            book.sent(|sent| sent.for_each_of(|_| true, |id, _| dates.push(date_of(window, id))));
+        }
+        if reads_open {
+            dates.extend(open_dates(version, window, book.committed().1.watermark));
+        }
+        dates.sort_unstable();
+        dates.dedup();
+        self.has_lost_waiting = false;
+        // If the walk is interrupted, the next one starts from the same version.
+        self.compared = Some(before);
+        if is_same && dates.is_empty() {
             return false;
         }
-        let dates = changed_dates(version, before.as_deref()).into();
-        self.comparison = Some(Comparison { version: Arc::clone(version), dates, rows: VecDeque::new() });
-        // If the comparison is interrupted, the next one starts from the same version.
-        self.compared = Some(before);
+        self.walk.comparison = Some(Comparison { version: Arc::clone(version), dates: dates.into(), after: None });
         true
     }
 
-    /// Returns the version whose rows the topic has; `None`: every row has to be compared.
+    /// Returns the version whose rows the topic has; `None`: every row has to be visited.
     async fn version_of_topic(&self, book: &Arc<SinkBook>) -> Option<Arc<BatchVersion>> {
         let version = book.committed().1.version.filter(|_| !book.sent(|sent| sent.has_stale()))?;
         let past = self.layers.past.at(&self.sink.view, Moment::Version(version)).await.ok()?;
         Some(Arc::clone(&past.version))
     }
 
-    /// Returns the rows of a date: those of the version and those of the topic.
-    async fn rows_of_date(
+    /// Returns the next rows of a date: those of the version and those of the topic.
+    async fn page_of_date(
         &self,
         published: &Arc<PublishedView>,
         version: &BatchVersion,
-        date: DatePartition,
+        (date, after): (DatePartition, Option<&ChangedRow>),
         book: &Arc<SinkBook>,
     ) -> Result<Vec<ChangedRow>, ChangesError> {
         let range = date
@@ -315,12 +408,20 @@ impl ViewChanges {
             .map_or(TimeRange::ALL, |day| TimeRange { from: day.start(), to: Day(day.0.saturating_add(1)).start() });
         let window = published.view.window;
         let is_of_date = |id: WindowId| date.day().is_none() || range.contains(window.bounds(id).0);
-        let parts = self.layers.batch.parts(published, version, range, &QueryBudget::unlimited()).await;
-        let parts = parts.map_err(FetchError::from)?;
-        let of_parts = parts.iter().flat_map(|part| rows_of(part, usize::MAX)).flatten();
-        let mut rows: HashSet<ChangedRow> = of_parts.filter(|(id, _)| is_of_date(*id)).collect();
-        rows.extend(book.sent(|sent| sent.rows_of(is_of_date)));
-        Ok(rows.into_iter().collect())
+        let parts = self.reader.parts(published, version, range).await.map_err(FetchError::from)?;
+        let mut page = Page::new(after, self.sizes.page_rows, self.sizes.page_bytes);
+        parts.iter().for_each(|part| page.offer_part(part, is_of_date));
+        book.sent(|sent| sent.for_each_of(is_of_date, |window, key| page.offer(window, key)));
+        Ok(page.into_rows())
+    }
+
+    /// Returns the view as it is served; `None`: it is not.
+    fn published(&self, book: &SinkBook) -> Result<Option<Arc<PublishedView>>, ChangesError> {
+        let Some(published) = self.layers.views.get(self.sink.view.as_str()) else { return Ok(None) };
+        match book.has_other_keys(&self.sink.key_hash(&published.view)) {
+            true => Err(ChangesError::OtherKeys),
+            false => Ok(Some(published)),
+        }
     }
 
     /// Compares rows with those that the topic has.
@@ -331,71 +432,45 @@ impl ViewChanges {
         affected: AffectedRows,
     ) -> Result<EpochBatch, ChangesError> {
         let (sink, reader, book) = (Arc::clone(&self.sink), Arc::clone(&self.reader), Arc::clone(book));
-        let evaluated = tokio::task::spawn_blocking(move || differences(&sink, &reader, &book, fetch, &affected));
+        let bytes_max = self.sizes.transaction_bytes;
+        let evaluated =
+            tokio::task::spawn_blocking(move || differences(&sink, &reader, &book, fetch, &affected, bytes_max));
         evaluated.await?
     }
 }
 
-/// Returns the records that make the topic equal to the view in the affected rows. Blocking.
-fn differences(
-    sink: &Sink,
-    reader: &RowReader,
-    book: &SinkBook,
-    fetch: Fetch,
-    affected: &AffectedRows,
-) -> Result<EpochBatch, ChangesError> {
-    let published = Arc::clone(&fetch.published);
-    let view = &*published.view;
-    let first_shown = Horizon::of(&published).first_shown();
-    let rows = fetch.merge(reader)?;
-    let values = RowValues::new(view, &rows)?;
-    let merged = &rows.merged;
-    let (mut upserted, mut bodies, mut present) = (Vec::new(), Vec::new(), HashSet::new());
-    for row in 0..merged.len() {
-        let (window, key) = (merged.windows[row], merged.keys.get(merged.groups[row]));
-        let is_dropped = first_shown.is_some_and(|first| view.window.bounds(window).0 < first);
-        if is_dropped || !affected.has(window, key) || !values.is_shown(row) {
-            continue;
-        }
-        let place: ChangedRow = (window, key.into());
-        let value = values.value(row);
-        let hash = ValueHash::of(&value);
-        if book.sent(|sent| sent.get(window, key)) != Some(hash) {
-            upserted.push(place.clone());
-            bodies.push((row, value, hash));
-        }
-        present.insert(place);
+/// Returns the date of the files that have a row.
+fn date_of(window: Window, id: WindowId) -> DatePartition {
+    match window {
+        Window::All => DatePartition::AllTime,
+        _ => DatePartition::of_day(window.bounds(id).0.day()),
     }
-    let is_sent = |(window, key): &ChangedRow| book.sent(|sent| sent.get(*window, key)).is_some();
-    let deleted: Vec<ChangedRow> =
-        affected.named().filter(|place| !present.contains(*place) && is_sent(place)).cloned().collect();
-    if book.sent(|sent| sent.len()) + upserted.len() > SINK_ROWS_MAX {
-        return Err(ChangesError::TooManyRows);
-    }
-    let writer = RecordWriter::new(sink, view, published.version.as_ref().map(|version| version.version))?;
-    let mut batch =
-        EpochBatch { cut: EpochCut { position: rows.position.clone(), version: None }, ..EpochBatch::default() };
-    for ((key, (window, encoded)), (row, value, hash)) in writer.keys(&upserted)?.into_iter().zip(upserted).zip(bodies)
-    {
-        batch.records.push(writer.upserted(key, value, &values, row));
-        batch.changes.push(SentChange { window, key: encoded, value: Some(hash) });
-    }
-    for (key, (window, encoded)) in writer.keys(&deleted)?.into_iter().zip(deleted) {
-        batch.records.push(writer.deleted(key));
-        batch.changes.push(SentChange { window, key: encoded, value: None });
-    }
-    Ok(batch)
 }
 
-/// Returns the dates of files that only one of two versions has; without an earlier one, of all files.
-fn changed_dates(version: &BatchVersion, before: Option<&BatchVersion>) -> Vec<DatePartition> {
-    let paths =
-        |version: &BatchVersion| version.files.iter().map(|file| file.path.clone()).collect::<HashSet<String>>();
-    let (now, earlier) = (paths(version), before.map(paths).unwrap_or_default());
-    let files = version.files.iter().chain(before.iter().flat_map(|before| &before.files));
-    let changed = files.filter(|file| now.contains(&file.path) != earlier.contains(&file.path)).map(|file| file.date);
-    let mut dates: Vec<DatePartition> = changed.collect();
-    dates.sort_unstable();
-    dates.dedup();
-    dates
+/// Returns the rows of the windows that cover these panes.
+fn rows_of_panes(window: Window, panes: Vec<ChangedRow>) -> HashSet<ChangedRow> {
+    if !window.overlaps() {
+        return panes.into_iter().collect();
+    }
+    let mut rows = HashSet::new();
+    for (pane, key) in panes {
+        window.for_each_window(pane.pane(), |id| {
+            rows.insert((id, key.clone()));
+        });
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_that_is_too_large_is_explained() {
+        let exceeded = BatchReadError::Exceeded(Exceeded::Bytes { bytes_max: 7 });
+        let error = ChangesError::from(FetchError::from(exceeded)).to_string();
+        assert!(error.contains("SINK_READ_BYTES_MAX") && error.contains("coarser groups"), "{error}");
+        let other = BatchReadError::Exceeded(Exceeded::Time);
+        assert!(matches!(ChangesError::from(FetchError::from(other)), ChangesError::Fetch(_)));
+    }
 }

@@ -18,7 +18,7 @@ fn rounds() -> u64 {
     std::env::var("TRUEUP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12)
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("TRUEUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7)
 }
 

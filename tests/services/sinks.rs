@@ -172,6 +172,67 @@ fn a_server_with_another_data_folder_writes_the_topic_only_on_request() {
 }
 
 #[test]
+fn an_epoch_with_many_rows_is_written_in_several_transactions() {
+    let Some(broker) = shared() else { return };
+    let output = Topic::create(broker, 2);
+    let world = output.world(&definitions(&output, ""));
+    written(&world, "out");
+    assert_eq!(world.post("/v1/sinks/out/pause", "").status, 200);
+    // More rows than one epoch has.
+    let rows = 101_000;
+    for part in 0..10 {
+        let ids = (0..rows / 10).map(|at| part * rows / 10 + at);
+        let body: String = ids
+            .flat_map(|id| [order(2 * id, 0, &format!("s{id}"), 1), order(2 * id + 1, 0, &format!("s{id}"), 2)])
+            .collect();
+        assert_eq!(world.post("/v1/events/orders", body).status, 200);
+    }
+    assert_eq!(world.post("/v1/sinks/out/resume", "").status, 200);
+    world.wait_for("the first transaction", |world| sink(world, "out")["records"].as_u64() > Some(0));
+    written(&world, "out");
+    let status = sink(&world, "out");
+    assert_eq!(
+        (status["rows"].as_u64(), status["records"].as_u64()),
+        (Some(rows as u64), Some(rows as u64)),
+        "{status}"
+    );
+    assert!(status["epoch"].as_u64() >= Some(12), "{status}");
+    assert_eq!(output.table().len(), rows);
+}
+
+#[test]
+fn the_keys_of_an_erased_entity_are_deleted_from_the_topic_and_forgotten() {
+    let Some(broker) = shared() else { return };
+    let output = Topic::create(broker, 1);
+    let sql = format!(
+        "CREATE STREAM events (id STRING PRIMARY KEY, who STRING, at TIMESTAMP) WITH (event_time = 'at', entity = 'who');
+         CREATE VIEW visits AS SELECT who, COUNT(*) AS n FROM events GROUP BY who;
+         CREATE SINK out FROM visits WITH (connection = 'main', topic = '{}', every = '50 milliseconds');",
+        output.name
+    );
+    let world = output.world(&sql);
+    let event =
+        |id: usize, who: &str| format!("{{\"id\":\"e{id}\",\"who\":\"{who}\",\"at\":\"2026-01-05T10:00:00Z\"}}\n");
+    assert_eq!(world.post("/v1/events/events", event(1, "alice") + &event(2, "bob")).status, 200);
+    written(&world, "out");
+    assert_eq!(world.post("/v1/sinks/out/pause", "").status, 200);
+    assert_eq!(world.delete("/v1/entities/events/alice").status, 202);
+    let waits =
+        |world: &World| world.get("/v1/erasures").json()["erasures"][0]["waits_for"].as_str().map(str::to_owned);
+    world.wait_for("the sink", |world| waits(world).is_some_and(|waits| waits.contains("trueup sinks resume out")));
+    assert_eq!(world.post("/v1/sinks/out/resume", "").status, 200);
+    let is_done = |world: &World| waits(world).is_none_or(|waits| waits.contains("vacuum"));
+    world.wait_for("the rest", is_done);
+    let records = output.read();
+    let of_alice: Vec<bool> =
+        records.iter().filter(|r| r.key == "{\"who\":\"alice\"}").map(|r| r.value.is_some()).collect();
+    assert_eq!((of_alice, output.table().len()), (vec![true, false], 1), "{records:?}");
+    let book = std::fs::read_to_string(world.store().join("sinks/out.log")).expect("the book");
+    let hex = |who: &str| who.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert!(book.contains(&hex("bob")) && !book.contains(&hex("alice")), "{book}");
+}
+
+#[test]
 fn brokers_that_are_away_and_topics_that_do_not_exist_are_reported_and_retried() {
     let Some(mut broker) = Broker::start() else { return };
     let output = Topic::create(&broker, 2);

@@ -20,15 +20,22 @@ use crate::clients::{Clients, SECOND};
 use crate::dice::Dice;
 use crate::disk::{Crash, Disk, Faults};
 use crate::lake_contents::LakeContents;
-use crate::logs::{Logs, stream, stream_and_view};
+use crate::logs::{Logs, declared_sinks, stream, stream_and_view};
 use crate::scenarios::Machine;
 use crate::served_view::{self, ServedView};
+use crate::sinks::{RunningSink, SinkTopic};
 use crate::store::Store;
 
 const STREAM: &str = "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT) WITH (event_time = 'at',
     watermark_delay = '5 seconds', allowed_lateness = '10 seconds', max_ahead = '1 minute', partitions = 2);";
 const VIEW: &str = "CREATE VIEW totals AS SELECT window_start, COUNT(*) AS events, SUM(value) AS total FROM events
     GROUP BY TUMBLE(at, INTERVAL '10' SECOND);";
+const SINKS: &str = "CREATE SINK changes FROM totals WITH (connection = 'c', topic = 't');
+    CREATE SINK finals FROM totals WITH (connection = 'c', topic = 'u', emit = 'final');";
+
+/// The same without batch runs: its versions are checkpoints.
+const VIEW_OF_SPEED: &str = "CREATE VIEW totals WITH (layers = 'speed') AS SELECT window_start, COUNT(*) AS events,
+    SUM(value) AS total FROM events GROUP BY TUMBLE(at, INTERVAL '10' SECOND);";
 
 /// Carries out the requests of all lakes.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -45,6 +52,7 @@ pub struct LakeMachine {
     stream: Arc<Stream>,
     clients: Clients,
     view: Option<Arc<View>>,
+    topics: Vec<SinkTopic>,
     /// The version that the last successful run published; -1: none.
     published: i64,
     contents: LakeContents,
@@ -59,6 +67,8 @@ struct Process {
     logs: Arc<Logs>,
     archivers: Arc<Archivers>,
     served: Option<ServedView>,
+    /// One per topic.
+    sinks: Vec<RunningSink>,
 }
 
 /// The process cannot start or continue, because calls or requests failed.
@@ -89,8 +99,9 @@ impl Machine for LakeMachine {
         }
         self.disk.note("last process".to_owned());
         let (disk, store) = (self.disk.start_process(Faults::NONE, None), self.store.start_process(0, None));
-        let Ok(process) = self.open(&disk, store) else { panic!("without faults the process does not start") };
+        let Ok(mut process) = self.open(&disk, store) else { panic!("without faults the process does not start") };
         self.finish(&process);
+        self.finish_sinks(&mut process);
         let heads: Vec<u64> = self.clients.partitions.iter().map(|model| model.head()).collect();
         assert_eq!(self.archived(), heads, "the archive has every event");
     }
@@ -108,6 +119,20 @@ impl LakeMachine {
         LakeMachine::over(seed, stream, Some(view))
     }
 
+    /// A machine that also serves a view of the speed layer alone.
+    pub fn with_checkpoints(seed: u64) -> LakeMachine {
+        let (stream, view) = stream_and_view(STREAM, VIEW_OF_SPEED);
+        LakeMachine::over(seed, stream, Some(view))
+    }
+
+    /// A machine that also writes the view to topics.
+    pub fn with_sinks(seed: u64) -> LakeMachine {
+        let (stream, view) = stream_and_view(STREAM, VIEW);
+        let topics = declared_sinks(STREAM, &format!("{VIEW}{SINKS}"));
+        let topics = topics.iter().map(|sink| SinkTopic::new(seed, sink, &view)).collect();
+        LakeMachine { topics, ..LakeMachine::over(seed, stream, Some(view)) }
+    }
+
     fn over(seed: u64, stream: Arc<Stream>, view: Option<Arc<View>>) -> LakeMachine {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(&folder.path().join("spool"), u64::MAX).expect("a spool");
@@ -121,6 +146,7 @@ impl LakeMachine {
             clock,
             stream,
             view,
+            topics: Vec::new(),
             published: -1,
             contents: LakeContents::default(),
             spool,
@@ -149,11 +175,11 @@ impl LakeMachine {
     }
 
     fn process(&mut self, disk: &Arc<dyn LogDisk>, store: Arc<dyn ObjectStore>) -> Result<(), Failed> {
-        let process = self.open(disk, store)?;
-        let Process { logs, archivers, .. } = &process;
+        let mut process = self.open(disk, store)?;
         let archives = self.dice.percent(75);
         for _ in 0..self.dice.of(1..120) {
             let partition = self.dice.of(0..u64::from(self.stream.partitions)) as usize;
+            let Process { logs, archivers, .. } = &process;
             match self.dice.of(0..100) {
                 0..35 => self.clients.submit(&logs.claims, &logs.partitions[partition], partition),
                 35..65 => {
@@ -165,6 +191,7 @@ impl LakeMachine {
                 87..90 => self.run_view(&process),
                 90..92 => self.check_view(&process),
                 92..95 => RUNTIME.block_on(self.store.deliver()),
+                95..98 if !self.topics.is_empty() => self.step_sinks(&mut process),
                 _ => self.clients.turn_clock(),
             }
         }
@@ -192,10 +219,14 @@ impl LakeMachine {
         let handle = RUNTIME.handle();
         let parts = (&self.disk, &self.store);
         let archivers = Arc::new(Archivers::attach(&logs, &self.stream, &lake, handle, &mut self.dice, parts));
-        let served =
-            loaded.map(|loaded| RUNTIME.block_on(ServedView::start(loaded, &lake, &logs, &archivers, &self.clock)));
+        let queues = self.topics.iter_mut().map(SinkTopic::new_queue).collect();
+        let served = loaded
+            .map(|loaded| RUNTIME.block_on(ServedView::start(loaded, &lake, &logs, &archivers, &self.clock, queues)));
         logs.partitions.iter().for_each(|log| log.start_stepwise());
-        let process = Process { logs, archivers, served };
+        let layers = served.as_ref().map(ServedView::sink_layers);
+        let start = |topic: &SinkTopic| layers.clone().map(|layers| topic.start(layers));
+        let sinks = self.topics.iter().filter_map(start).collect();
+        let process = Process { logs, archivers, served, sinks };
         self.check_view(&process);
         Ok(process)
     }
@@ -216,7 +247,7 @@ impl LakeMachine {
         }
     }
 
-    /// Recomputes the view, if the machine has one.
+    /// Recomputes the view, or makes a checkpoint of it, if the machine has one.
     fn run_view(&mut self, process: &Process) {
         let Some(served) = &process.served else { return };
         let full = self.dice.percent(20);
@@ -232,6 +263,31 @@ impl LakeMachine {
             self.published = version;
         }
         self.check_view(process);
+    }
+
+    /// Lets each sink write an epoch.
+    fn step_sinks(&mut self, process: &mut Process) {
+        let Process { served: Some(served), sinks, .. } = process else { return };
+        let layers = served.sink_layers();
+        for (topic, running) in self.topics.iter_mut().zip(sinks) {
+            RUNTIME.block_on(topic.step(running, &layers, &self.clients.partitions));
+        }
+        if self.store.has_crashed() {
+            resume_unwind(Box::new(Crash));
+        }
+    }
+
+    /// Compares the topics with the view.
+    fn finish_sinks(&mut self, process: &mut Process) {
+        let Process { served: Some(served), sinks, .. } = process else { return };
+        for (topic, running) in self.topics.iter_mut().zip(sinks) {
+            RUNTIME.block_on(topic.finish(running, served, &self.clients.partitions));
+        }
+    }
+
+    /// Records and corrections of all topics.
+    pub fn written(&self) -> (u64, u64) {
+        self.topics.iter().map(SinkTopic::counts).fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1))
     }
 
     /// Compares the view with what clients know.

@@ -13,6 +13,7 @@ use shared::clock::ManualClock;
 use shared::handoff::{Cutter, HandoffError, LogBatch, LogReplay, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::seam::Cut;
+use shared::sink::Sink;
 use shared::sql::Definitions;
 use shared::stream::Stream;
 use shared::stream_watermark::PartitionProgress;
@@ -114,6 +115,11 @@ pub fn stream(sql: &str) -> Arc<Stream> {
 pub fn stream_and_view(stream: &str, view: &str) -> (Arc<Stream>, Arc<View>) {
     let mut definitions = definitions(&[stream, view]);
     (Arc::new(definitions.streams.remove(0)), Arc::new(definitions.views.remove(0)))
+}
+
+/// The sinks that two texts declare.
+pub fn declared_sinks(stream: &str, view_and_sinks: &str) -> Vec<Sink> {
+    definitions(&[stream, view_and_sinks]).sinks
 }
 
 fn definitions(texts: &[&str]) -> Definitions {

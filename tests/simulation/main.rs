@@ -1,4 +1,4 @@
-//! Simulates crashes of log, archiver, lake, runs and seam: every call of disk and store is made by code of this test, in
+//! Simulates crashes of log, archiver, lake, runs, seam and sinks: every call of disk and store is made by code of this test, in
 //! an order that a seed decides.
 //!
 //! A scenario is a machine on which processes live and crash: its [`disk`] loses, tears and reorders what was not synced,
@@ -20,5 +20,6 @@ mod logs;
 mod model;
 mod scenarios;
 mod served_view;
+mod sinks;
 mod store;
 mod trace;

@@ -126,6 +126,11 @@ impl PartitionModel {
         self.accepted.len() as u64
     }
 
+    /// The watermark after the accepted events; `i64::MIN` before the first that moves it.
+    pub fn watermark(&self) -> i64 {
+        self.watermark
+    }
+
     /// Records that `request` is about to be sent.
     pub fn send(&mut self, request: Request, reply: Reply) {
         self.pending.push_back((request, Some(reply)));

@@ -73,6 +73,7 @@ fn the_same_seed_makes_the_same_calls() {
     assert_repeatable(LogMachine::new);
     assert_repeatable(LakeMachine::new);
     assert_repeatable(LakeMachine::with_view);
+    assert_repeatable(LakeMachine::with_checkpoints);
 }
 
 #[test]
@@ -82,10 +83,28 @@ fn a_log_loses_no_acknowledged_event_and_doubles_none() {
 
 #[test]
 fn an_archive_has_every_acknowledged_event_once() {
-    simulate(crashes(30), LakeMachine::new);
+    simulate(crashes(25), LakeMachine::new);
+}
+
+#[test]
+fn topics_of_sinks_are_the_view_and_each_change_is_written_once() {
+    simulate(crashes(10), LakeMachine::with_sinks);
+    let (mut records, mut corrections) = (0, 0);
+    for seed in first_seed()..first_seed() + 3 {
+        let mut machine = LakeMachine::with_sinks(seed);
+        machine.run(CRASHES);
+        let written = machine.written();
+        (records, corrections) = (records + written.0, corrections + written.1);
+    }
+    assert!(records > 100 && corrections > 5, "{records} records, {corrections} corrections");
 }
 
 #[test]
 fn a_view_counts_every_acknowledged_event_once() {
     simulate(crashes(10), LakeMachine::with_view);
+}
+
+#[test]
+fn a_view_of_speed_counts_every_acknowledged_event_once() {
+    simulate(crashes(5), LakeMachine::with_checkpoints);
 }

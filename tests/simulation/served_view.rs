@@ -12,11 +12,14 @@ use batch::deletion_clock::{DeletionClock, LakeEvidence};
 use batch::layers::Job;
 use batch::run::Executor;
 use batch::runs::queue::RunQueue;
+use batch::versions::kept::VersionIndex;
 use batch::versions::load::LoadError;
+use batch::versions::time_travel::TimeTravel;
 use batch::{BatchSettings, LayerHandles, LoadedView, RetrySettings, load_published, log_reader};
 use lake::Lake;
 use serving::pin::Balance;
 use serving::query::LayerChoice;
+use shared::changed_rows::ChangedRows;
 use shared::clock::ManualClock;
 use shared::control::RunScope;
 use shared::handoff::LogRetention;
@@ -32,8 +35,9 @@ use shared::seam::Cut;
 use shared::stream::Stream;
 use shared::time::{Micros, micros_of};
 use shared::time_range::TimeRange;
-use shared::view::{Precision, View};
+use shared::view::{Precision, View, ViewLayers};
 use shared::vital::Vitals;
+use sinks::view_changes::SinkLayers;
 use speed::service::{FoldedStream, FoldedView, Speed};
 
 use crate::archivers::Archivers;
@@ -94,6 +98,7 @@ impl ServedView {
         logs: &Arc<Logs>,
         archivers: &Arc<Archivers>,
         clock: &ManualClock,
+        changed: Vec<Arc<ChangedRows>>,
     ) -> ServedView {
         let LoadedView { stream, view, active, .. } = loaded;
         let folded = FoldedStream {
@@ -101,7 +106,7 @@ impl ServedView {
             log: Arc::clone(logs) as _,
             retention: Arc::new(KeepsLog),
             live_state: LiveStates::new(u64::MAX).stream(),
-            views: vec![FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone(), changed: Vec::new() }],
+            views: vec![FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone(), changed }],
         };
         let views = Arc::new(Views::default());
         views.publish(active);
@@ -176,7 +181,25 @@ impl ServedView {
         };
         let batch = batch.iter().map(|part| (part.as_ref(), Layers::BATCH));
         let parts: Vec<_> = batch.chain(pin.generations.iter().map(|g| (&g.part, Layers::SPEED))).collect();
-        assert_eq!(self.totals(&parts), self.expected(&published.seam, models), "seam {:?}", published.seam);
+        assert_eq!(self.totals(&parts), self.expected(models), "seam {:?}", published.seam);
+    }
+
+    /// What sinks read.
+    pub fn sink_layers(&self) -> SinkLayers {
+        let lake = &self.executor.layers.lake;
+        let kept = Arc::new(VersionIndex::new(lake, std::iter::once((self.view.name.clone(), KEPT))));
+        SinkLayers {
+            views: Arc::clone(&self.views),
+            speed: Arc::clone(&self.speed) as _,
+            batch: Arc::clone(&self.executor.reader) as _,
+            past: Arc::new(TimeTravel::new(lake, &self.views, &kept)),
+        }
+    }
+
+    /// The number of the active version.
+    pub fn version(&self) -> Option<i64> {
+        let published = self.views.get(self.view.name.as_str()).expect("the view");
+        published.version.as_ref().map(|version| version.version)
     }
 
     fn totals(&self, parts: &[(&Part, Layers)]) -> Totals {
@@ -189,15 +212,18 @@ impl ServedView {
         (0..merged.len()).map(|row| (merged.windows[row].0, (value(&events, row), value(&totals, row)))).collect()
     }
 
-    /// All events before the seam, and those after it that are not late.
-    fn expected(&self, seam: &Cut, models: &[PartitionModel]) -> Totals {
+    /// The events that are not late, and of a view with batch runs all before the seam.
+    pub fn expected(&self, models: &[PartitionModel]) -> Totals {
+        let published = self.views.get(self.view.name.as_str()).expect("the view");
         let lateness = micros_of(self.stream.allowed_lateness);
         let mut totals = Totals::new();
         for model in models {
             for (known, offset) in model.accepted.iter().zip(0..) {
                 let (at, watermark) = (Micros(known.event.at), Micros(known.watermark));
                 let is_late = self.view.window.is_late(at, watermark, lateness);
-                if offset < seam.offset(model.partition).0 || !is_late {
+                let offset_of_seam = published.seam.offset(model.partition).0;
+                let is_recomputed = self.view.layers == ViewLayers::Both && offset < offset_of_seam;
+                if is_recomputed || !is_late {
                     let (events, total) = totals.entry(at.0.div_euclid(WINDOW) * WINDOW).or_default();
                     *events += 1;
                     *total += known.event.value();
@@ -215,4 +241,6 @@ impl Drop for ServedView {
 }
 
 /// The length of a window of the view, in microseconds.
-const WINDOW: i64 = 10_000_000;
+pub const WINDOW: i64 = 10_000_000;
+/// Versions that are kept.
+const KEPT: u32 = 10;

@@ -58,6 +58,10 @@ impl FromStr for Roles {
     }
 }
 
+/// The beginnings of paths that only a process with queries serves.
+const QUERIES: [&str; 9] =
+    ["/v1/views", "/v1/runs", "/v1/alerts", "/v1/sinks", "/view", "/compare", "/batch", "/alerts", "/sinks"];
+
 /// The side of a method and the pattern of a path.
 fn side(method: &Method, path: &str) -> Side {
     let is_change = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -67,12 +71,7 @@ fn side(method: &Method, path: &str) -> Side {
         "/v1/entities/{stream}" if !is_change => Side::Queries,
         _ if begins("/v1/entities") && is_change => Side::Commands,
         "/" => Side::Queries,
-        _ if ["/v1/views", "/v1/runs", "/v1/alerts", "/v1/sinks", "/view", "/compare", "/batch", "/alerts"]
-            .iter()
-            .any(|prefix| begins(prefix)) =>
-        {
-            Side::Queries
-        }
+        _ if QUERIES.iter().any(|prefix| begins(prefix)) => Side::Queries,
         _ => Side::Both,
     }
 }
@@ -112,10 +111,12 @@ mod tests {
             let method: Method = method.parse().expect("a method");
             let expected = match *path {
                 "/v1/events/{stream}" => Side::Commands,
-                "/v1/entities/{stream}/{id}/events" if method == Method::POST => Side::Commands,
+                "/v1/entities/{stream}" | "/v1/entities/{stream}/{id}/events" if method == Method::POST => {
+                    Side::Commands
+                }
                 "/v1/entities/{stream}/{id}" if method == Method::DELETE => Side::Commands,
                 "/v1/entities/{stream}" | "/" | "/batch" => Side::Queries,
-                "/alerts" => Side::Queries,
+                "/alerts" | "/sinks" => Side::Queries,
                 path if path.starts_with("/v1/alerts") || path.starts_with("/v1/sinks") => Side::Queries,
                 path if path.contains("{view}") || path.contains("/runs") || path == "/v1/views" => Side::Queries,
                 _ => Side::Both,

@@ -17,7 +17,7 @@ use crate::bounded_responses::SharedBytes;
 /// For addresses that contain the version of the files: their content never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-const STYLES: [(&str, &str); 7] = [
+const STYLES: [(&str, &str); 8] = [
     ("/assets/base.css", include_str!("../../assets/base.css")),
     ("/assets/overview.css", include_str!("../../assets/overview.css")),
     ("/assets/view.css", include_str!("../../assets/view.css")),
@@ -25,8 +25,9 @@ const STYLES: [(&str, &str); 7] = [
     ("/assets/batch.css", include_str!("../../assets/batch.css")),
     ("/assets/streams.css", include_str!("../../assets/streams.css")),
     ("/assets/alerts.css", include_str!("../../assets/alerts.css")),
+    ("/assets/sinks.css", include_str!("../../assets/sinks.css")),
 ];
-const SCRIPTS: [(&str, &str); 22] = [
+const SCRIPTS: [(&str, &str); 23] = [
     ("/assets/theme.js", include_str!("../../assets/theme.js")),
     ("/assets/shell.js", include_str!("../../assets/shell.js")),
     ("/assets/fetch_json.js", include_str!("../../assets/fetch_json.js")),
@@ -49,6 +50,7 @@ const SCRIPTS: [(&str, &str); 22] = [
     ("/assets/entity.js", include_str!("../../assets/entity.js")),
     ("/assets/streams.js", include_str!("../../assets/streams.js")),
     ("/assets/alerts.js", include_str!("../../assets/alerts.js")),
+    ("/assets/sinks.js", include_str!("../../assets/sinks.js")),
 ];
 const ICON: &str = include_str!("../../assets/icon.svg");
 

@@ -28,6 +28,7 @@ pub enum NavigationEntry {
     Batch,
     Streams,
     Alerts,
+    Sinks,
     /// None: a page of one view, reached from the overview.
     View,
 }
@@ -41,11 +42,12 @@ pub struct Base {
 }
 
 impl Base {
-    pub const NAVIGATION: [(NavigationEntry, &'static str, &'static str); 4] = [
+    pub const NAVIGATION: [(NavigationEntry, &'static str, &'static str); 5] = [
         (NavigationEntry::Overview, "/", "Overview"),
         (NavigationEntry::Batch, "/batch", "Batch"),
         (NavigationEntry::Streams, "/streams", "Streams"),
         (NavigationEntry::Alerts, "/alerts", "Alerts"),
+        (NavigationEntry::Sinks, "/sinks", "Sinks"),
     ];
 
     pub fn new(here: NavigationEntry, title: &str) -> Base {

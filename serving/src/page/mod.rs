@@ -2,7 +2,7 @@
 //!
 //! A page is a skeleton; its script uses the same endpoints as every client. Nothing is loaded from elsewhere, and the
 //! headers forbid it. [`base`] holds what all pages share, [`assets`] their files; [`overview`], [`view`], [`compare`],
-//! [`batch`], [`streams`], [`alerts`], [`entity`] and [`login`] are one page each.
+//! [`batch`], [`streams`], [`alerts`], [`sinks`], [`entity`] and [`login`] are one page each.
 
 mod alerts;
 mod assets;
@@ -13,6 +13,7 @@ mod compare;
 mod entity;
 pub mod login;
 mod overview;
+mod sinks;
 mod streams;
 mod view;
 mod view_head;
@@ -33,5 +34,6 @@ pub fn routes() -> Router<ServingState> {
         .route("/streams", get(streams::render))
         .route("/entity/{stream}/{id}", get(entity::render))
         .route("/alerts", get(alerts::render))
+        .route("/sinks", get(sinks::render))
         .merge(assets::routes())
 }

@@ -259,6 +259,7 @@ pub fn a_run(id: &str, view: &str, full: bool) -> Run {
         finished_at: None,
         duration_ms: None,
         progress: RunProgress::default(),
+        engine: None,
         error: None,
     }
 }

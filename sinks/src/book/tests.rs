@@ -14,7 +14,7 @@ fn change(key: u8, value: Option<u8>) -> SentChange {
 }
 
 fn cut(offset: u64) -> EpochCut {
-    EpochCut { position: BTreeMap::from([(Partition(0), Offset(offset))]), version: None }
+    EpochCut { position: BTreeMap::from([(Partition(0), Offset(offset))]), ..EpochCut::default() }
 }
 
 fn marker(book: &str, epoch: u64) -> EpochMarker<'_> {
@@ -22,7 +22,7 @@ fn marker(book: &str, epoch: u64) -> EpochMarker<'_> {
 }
 
 fn rows(book: &SinkBook) -> Vec<u8> {
-    let mut keys: Vec<u8> = book.sent(|sent| sent.rows_of(|_| true)).iter().map(|(_, key)| key[0]).collect();
+    let mut keys: Vec<u8> = book.sent(|sent| sent.keys().map(|key| key[0]).collect());
     keys.sort_unstable();
     keys
 }
@@ -118,4 +118,28 @@ fn a_rewritten_file_has_the_same_state() {
     assert_eq!((book.committed(), book.is_paused(), book.id()), (expected, true, id));
     let (key, hash) = (7_u32.to_le_bytes(), ValueHash::of(&[19]));
     assert_eq!(book.sent(|sent| (sent.len(), sent.get(WindowId(7), &key))), (20_000, Some(hash)));
+}
+
+#[test]
+fn a_compacted_file_has_only_rows_that_the_topic_has_and_what_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = open(folder.path());
+    let erased = SentChange { key: (*b"entity 42").into(), ..change(0, Some(1)) };
+    book.prepare("p", cut(1), vec![erased.clone(), change(1, Some(1))]).expect("writes");
+    book.commit().expect("commits");
+    book.prepare("p", cut(2), vec![SentChange { value: None, ..erased }]).expect("writes");
+    let has_key = || {
+        let text = std::fs::read_to_string(folder.path().join("s.log")).expect("a file");
+        text.contains(&alerts::condition::to_hex(b"entity 42"))
+    };
+    assert!(!book.compact().expect("reads") && has_key(), "the epoch may not be in the topic");
+    book.commit().expect("commits");
+    book.write_again(None).expect("writes");
+    assert!(has_key());
+    assert!(book.compact().expect("writes") && !has_key());
+    let (id, committed) = (book.id(), book.committed());
+    drop(book);
+    let book = open(folder.path());
+    assert_eq!((rows(&book), book.id(), book.committed()), (vec![1], id, committed));
+    assert!(book.adopts() && book.sent(SentRows::has_stale));
 }

@@ -174,8 +174,13 @@ fn batch(keys: &[(u8, bool)], number: u8) -> EpochBatch {
         key: [*key].into(),
         value: (!deletes).then(|| ValueHash::of(&[number])),
     };
-    let cut = EpochCut { position: BTreeMap::from([(Partition(0), Offset(u64::from(number)))]), version: None };
-    EpochBatch { records: keys.iter().map(record).collect(), changes: keys.iter().map(change).collect(), cut }
+    let position = BTreeMap::from([(Partition(0), Offset(u64::from(number)))]);
+    EpochBatch {
+        records: keys.iter().map(record).collect(),
+        changes: keys.iter().map(change).collect(),
+        cut: EpochCut { position, ..EpochCut::default() },
+        is_partial: false,
+    }
 }
 
 /// The topic as its readers see it: the last value of each key, and which batches it has.
@@ -230,8 +235,8 @@ proptest! {
                         publisher.book.sent(|sent| sent.get(change.window, &change.key)) != change.value
                     };
                     let (records, changes): (Vec<_>, Vec<_>) =
-                        due.records.into_iter().zip(due.changes).filter(|(_, change)| is_new(change)).unzip();
-                    if publisher.publish(EpochBatch { records, changes, cut: due.cut }).await.is_ok() {
+                        due.records.clone().into_iter().zip(due.changes.clone()).filter(|(_, change)| is_new(change)).unzip();
+                    if publisher.publish(EpochBatch { records, changes, ..due }).await.is_ok() {
                         break;
                     }
                 }
@@ -241,8 +246,8 @@ proptest! {
                     let times = all.iter().filter(|record| **record == (*key, number)).count();
                     assert_eq!(times, usize::from(!deletes), "batch {number}, key {key}");
                 }
-                let of_book = publisher.book.sent(|sent| sent.rows_of(|_| true));
-                let mut of_book: Vec<u8> = of_book.iter().map(|(_, key)| key[0]).collect();
+                let mut of_book: Vec<u8> = Vec::new();
+                publisher.book.sent(|sent| sent.for_each_of(|_| true, |_, key| of_book.push(key[0])));
                 of_book.sort_unstable();
                 assert_eq!(of_book, last.keys().copied().collect::<Vec<_>>());
             }

@@ -1,0 +1,103 @@
+//! Compares rows of a view with those that the topic has, and returns the records that make both equal.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use alerts::affected::AffectedRows;
+use alerts::fetch::{Fetch, RowReader};
+use kafka::OutgoingRecord;
+use shared::changed_rows::ChangedRow;
+use shared::horizon::Horizon;
+use shared::limits::SINK_ROWS_MAX;
+use shared::sink::{Emit, Sink};
+use shared::time::Micros;
+use shared::window::WindowId;
+
+use crate::book::{EpochCut, SinkBook};
+use crate::record::{RecordKind, RecordWriter, RowValues};
+use crate::sent::{SentChange, ValueHash};
+use crate::view_changes::ChangesError;
+
+/// What an epoch writes.
+#[derive(Debug, Default)]
+pub struct EpochBatch {
+    pub records: Vec<OutgoingRecord>,
+    /// What the topic has after it.
+    pub changes: Vec<SentChange>,
+    pub cut: EpochCut,
+    /// Whether the rows have further differences, which had no room.
+    pub is_partial: bool,
+}
+
+/// A row whose value the topic does not have.
+struct Difference {
+    place: ChangedRow,
+    row: usize,
+    value: bytes::Bytes,
+    hash: ValueHash,
+    kind: RecordKind,
+}
+
+/// Returns the records that make the topic equal to the view in the affected rows, at most `bytes_max` bytes of them, but at
+/// least one. Blocking.
+///
+/// # Errors
+/// The rows cannot be merged, or the topic would have more rows than a sink remembers.
+pub fn differences(
+    sink: &Sink,
+    reader: &RowReader,
+    book: &SinkBook,
+    fetch: Fetch,
+    affected: &AffectedRows,
+    bytes_max: usize,
+) -> Result<EpochBatch, ChangesError> {
+    let published = Arc::clone(&fetch.published);
+    let view = &*published.view;
+    let first_shown = Horizon::of(&published).first_shown();
+    let is_dropped = |window: WindowId| first_shown.is_some_and(|first: Micros| view.window.bounds(window).0 < first);
+    let rows = fetch.merge(reader)?;
+    let values = RowValues::new(view, &rows)?;
+    let merged = &rows.merged;
+    let (mut found, mut present, mut bytes, mut is_partial) = (Vec::new(), HashSet::new(), 0, false);
+    for row in 0..merged.len() {
+        let (window, key) = (merged.windows[row], merged.keys.get(merged.groups[row]));
+        if is_dropped(window) || !affected.has(window, key) || !values.is_shown(row) {
+            continue;
+        }
+        let place: ChangedRow = (window, key.into());
+        present.insert(place.clone());
+        let value = values.value(row);
+        let hash = ValueHash::of(&value);
+        let sent = book.sent(|sent| sent.get(window, key));
+        if sent == Some(hash) {
+            continue;
+        }
+        is_partial |= !found.is_empty() && bytes + value.len() > bytes_max;
+        if !is_partial {
+            bytes += value.len() + key.len();
+            let kind = RecordKind::of_row(sink.emit, sent);
+            found.push(Difference { place, row, value, hash, kind });
+        }
+    }
+    let is_sent = |(window, key): &ChangedRow| book.sent(|sent| sent.get(*window, key)).is_some();
+    let gone = affected.named().filter(|place| !present.contains(*place) && is_sent(place)).cloned();
+    // Rows that were final are not taken back because the view keeps them no longer.
+    let (forgotten, deleted): (Vec<ChangedRow>, Vec<ChangedRow>) =
+        gone.partition(|(window, _)| sink.emit == Emit::Final && is_dropped(*window));
+    if book.sent(|sent| sent.len()) + found.len() > SINK_ROWS_MAX {
+        return Err(ChangesError::TooManyRows);
+    }
+    let writer = RecordWriter::new(sink, view, published.version.as_ref().map(|version| version.version))?;
+    let mut batch = EpochBatch { is_partial, ..EpochBatch::default() };
+    batch.cut.position.clone_from(&rows.position);
+    let upserted: Vec<ChangedRow> = found.iter().map(|difference| difference.place.clone()).collect();
+    for (key, difference) in writer.keys(&upserted)?.into_iter().zip(found) {
+        let Difference { place: (window, encoded), row, value, hash, kind } = difference;
+        batch.records.push(writer.upserted(kind, key, value, &values, row));
+        batch.changes.push(SentChange { window, key: encoded, value: Some(hash) });
+    }
+    batch.records.extend(writer.keys(&deleted)?.into_iter().map(|key| writer.deleted(key)));
+    let gone = deleted.into_iter().chain(forgotten);
+    batch.changes.extend(gone.map(|(window, key)| SentChange { window, key, value: None }));
+    Ok(batch)
+}

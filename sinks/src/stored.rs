@@ -1,0 +1,71 @@
+//! Describes sinks as they were declared last, and reads from their books what is stored of them, without changing it.
+
+use std::io;
+use std::path::Path;
+
+use alerts::book_file::BookError;
+use serde::{Deserialize, Serialize};
+use shared::ids::{Name, SinkName, ViewName};
+use shared::sink::{Emit, Sink};
+use shared::view::View;
+
+use crate::book::StoredBook;
+
+/// The options of a sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkDeclaration {
+    pub view: ViewName,
+    pub connection: Name,
+    pub topic: String,
+    pub emit: Emit,
+    /// The columns of the key of records.
+    pub key: Vec<String>,
+    /// The shortest time between two epochs.
+    pub every: String,
+    pub transactional_id: String,
+}
+
+impl SinkDeclaration {
+    /// Describes a declared sink.
+    pub fn of(sink: &Sink, view: &View) -> SinkDeclaration {
+        SinkDeclaration {
+            view: sink.view.clone(),
+            connection: sink.connection.clone(),
+            topic: sink.topic.clone(),
+            emit: sink.emit,
+            key: sink.key.iter().map(|column| column.name(view).to_owned()).collect(),
+            every: sink.every_text(),
+            transactional_id: sink.transactional_id.clone(),
+        }
+    }
+}
+
+/// The stored state of a sink, declared or not.
+#[derive(Debug)]
+pub struct StoredSink {
+    pub name: SinkName,
+    pub book: StoredBook,
+}
+
+/// Returns the sinks whose books are in `folder`.
+///
+/// # Errors
+/// A book cannot be read, or is damaged.
+pub fn stored_sinks(folder: &Path) -> Result<Vec<StoredSink>, BookError> {
+    let failed = |error: io::Error| BookError::Io { path: folder.to_owned(), error };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut stored = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(failed)?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".log")?.parse::<SinkName>().ok());
+        if let Some(name) = name {
+            stored.push(StoredSink { book: StoredBook::read(folder, &name)?, name });
+        }
+    }
+    stored.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(stored)
+}
