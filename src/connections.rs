@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use intake::sources::Connections;
 use kafka::ConnectionSettings;
+use shared::alert::AlertTarget;
 use shared::ids::Name;
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
@@ -11,7 +12,7 @@ use shared::sql::suggest::in_parentheses as did_you_mean;
 use crate::exit::{Failure, USAGE};
 use crate::settings::Connection;
 
-/// Returns the clusters of the settings. A stream or a sink that names another connection is wrong usage.
+/// Returns the clusters of the settings. A stream, a sink or an alert that names another connection is wrong usage.
 pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definitions) -> Result<Connections, Failure> {
     let mut clusters = BTreeMap::new();
     for (name, connection) in connections {
@@ -33,19 +34,25 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
         let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) else { continue };
         return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &clusters));
     }
-    check_sinks(connections, &clusters, definitions)?;
+    check_writers(connections, &clusters, definitions)?;
     Ok(Connections(clusters))
 }
 
-/// A sink that writes through another connection than one of Kafka is wrong usage.
-fn check_sinks(
+/// A sink or an alert that writes through another connection than one of Kafka is wrong usage.
+fn check_writers(
     connections: &BTreeMap<Name, Connection>,
     clusters: &BTreeMap<Name, ConnectionSettings>,
     definitions: &Definitions,
 ) -> Result<(), Failure> {
-    let unknown = definitions.sinks.iter().find(|sink| !clusters.contains_key(&sink.connection));
-    let Some(sink) = unknown else { return Ok(()) };
-    Err(missing(&format!("sink {}", sink.name), &sink.connection, connections, clusters))
+    let sinks = definitions.sinks.iter().map(|sink| (format!("sink {}", sink.name), &sink.connection));
+    let alerts = definitions.alerts.iter().filter_map(|alert| match &alert.target {
+        Some(AlertTarget::Topic { connection, .. }) => Some((format!("alert {}", alert.name), connection)),
+        _ => None,
+    });
+    match sinks.chain(alerts).find(|(_, connection)| !clusters.contains_key(*connection)) {
+        None => Ok(()),
+        Some((of, connection)) => Err(missing(&of, connection, connections, clusters)),
+    }
 }
 
 /// Describes a connection that is missing, or not one of Kafka.

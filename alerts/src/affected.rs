@@ -13,7 +13,7 @@ use shared::window::{Grid, Window, WindowId};
 /// The rows to evaluate.
 #[derive(Debug)]
 pub struct AffectedRows {
-    /// What has to be read for them.
+    /// The rows to read for them.
     pub wanted: Arc<WantedRows>,
     /// The rows themselves; `None`: every row of the keys.
     rows: Option<HashSet<(WindowId, Box<[u8]>)>>,

@@ -305,7 +305,7 @@ impl Book {
         Ok(())
     }
 
-    /// Erases the records for which `is_erased` holds, with their notices, from the file too: what is left is written again.
+    /// Erases the records for which `is_erased` holds, with their notices, and writes the file again without them.
     /// Returns their number. Blocking.
     pub fn erase(&self, is_erased: &dyn Fn(&AlertRecord) -> bool) -> io::Result<usize> {
         let mut file = self.file.lock();

@@ -87,7 +87,7 @@ impl BookFile {
         }
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // What may be there of them must not be followed by others.
+            // A part of them may be in the file, and other entries must not follow it.
             self.file.set_len(self.length)?;
             return Err(error);
         }

@@ -1,60 +1,46 @@
-//! Delivers notices to webhooks, signed as Standard Webhooks says (<https://www.standardwebhooks.com>).
+//! Delivers notices to their receivers: webhooks ([`crate::webhook`]) and Kafka topics ([`crate::notice_topic`]).
 //!
-//! Every change of a record is one notice, and the notices of a target are sent one after the other. A notice is marked as
-//! delivered, durably, after the receiver has answered with 2xx: one may be sent again after a crash, under the same id, and
-//! none is lost. Failures are retried with growing pauses; after the last attempt a notice becomes a dead letter. Notices
-//! that are silenced or beyond the rate of their alert are not sent: see [`crate::quiet`].
+//! Every change of a record is one notice, and the notices of a target are sent in order: to a webhook one by one, to a
+//! topic in transactions of all that are waiting. A notice is marked as delivered, durably, after the receiver has
+//! accepted it: one may be sent again after a crash, under the same id, and none is lost. Failures are retried with
+//! growing pauses. After the last attempt a notice to a webhook becomes a dead letter; one to a topic is retried until
+//! the brokers accept it. Notices that are silenced or beyond the rate of their alert are not sent: see
+//! [`crate::quiet`].
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use kafka::TopicWriter;
 use serde::Serialize;
 use shared::clock::Clock;
 use shared::control::{AlertRecord, DeadLetter};
-use shared::limits::{WEBHOOK_ATTEMPTS_MAX, WEBHOOK_RETRY_FIRST_MS, WEBHOOK_RETRY_MAX_MS, WEBHOOK_TIMEOUT_MS};
+use shared::ids::AlertName;
+use shared::limits::{WEBHOOK_RETRY_FIRST_MS, WEBHOOK_RETRY_MAX_MS};
 use tokio::sync::watch;
 
 use crate::book::{Book, Entry, Notice};
+use crate::notice_topic::NoticeTopic;
 use crate::quiet::Rates;
-use crate::template::{NoticeTemplate, TemplateError};
+use crate::webhook::Webhook;
 
-/// Notices read from the book at once.
+/// Maximum number of notices read from the book, or written to a topic, at once.
 const NOTICES_AT_ONCE: usize = 256;
 
-/// A webhook that receives notices.
-#[derive(Clone)]
-pub struct Webhook {
-    pub url: String,
-    /// The key of the signatures; without one, notices are not signed.
-    pub secret: Option<Vec<u8>>,
-    /// The form of the body; `None`: that of Standard Webhooks.
-    pub template: Option<NoticeTemplate>,
-    /// Longest wait for an answer.
-    pub timeout: Duration,
-    /// Pause before the first retry.
-    pub first_pause: Duration,
-    pub attempts_max: u32,
+/// The receiver of the notices of a target.
+#[derive(Debug, Clone)]
+pub enum Receiver {
+    Webhook(Webhook),
+    Topic(NoticeTopic),
 }
 
-impl fmt::Debug for Webhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the secret nor the URL, which may have one in it.
-        f.debug_struct("Webhook").field("is_signed", &self.secret.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// A webhook cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
-    #[error("the secret begins with whsec_ but the rest is not base64")]
-    Secret,
-    #[error(transparent)]
-    Template(#[from] TemplateError),
+/// A notice to send.
+#[derive(Debug)]
+pub(crate) struct DueNotice {
+    pub seq: u64,
+    pub record: Arc<AlertRecord>,
+    /// Number of notices of the alert that were suppressed since the last one was sent.
+    pub suppressed: u64,
 }
 
 /// The body of a notice.
@@ -64,7 +50,7 @@ struct Body<'a> {
     r#type: String,
     /// When the state changed.
     timestamp: String,
-    /// Notices of the alert that were not sent since the last one that was.
+    /// Number of notices of the alert that were suppressed since the last one was sent.
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
     data: &'a AlertRecord,
@@ -75,81 +61,118 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-impl Webhook {
-    /// Returns a webhook with the usual limits. A secret that begins with `whsec_` is base64, any other is used as it is.
-    pub fn new(url: String, secret: Option<&str>) -> Result<Webhook, WebhookError> {
-        let secret = match secret {
-            None => None,
-            Some(text) => Some(match text.strip_prefix("whsec_") {
-                Some(encoded) => STANDARD.decode(encoded).map_err(|_| WebhookError::Secret)?,
-                None => text.as_bytes().to_vec(),
-            }),
-        };
-        Ok(Webhook {
-            url,
-            secret,
-            template: None,
-            timeout: Duration::from_millis(WEBHOOK_TIMEOUT_MS),
-            first_pause: Duration::from_millis(WEBHOOK_RETRY_FIRST_MS),
-            attempts_max: WEBHOOK_ATTEMPTS_MAX,
-        })
-    }
-}
-
 /// Returns the id of the notice of a record: the same for every attempt, another for every change.
 pub fn notice_id(record: &AlertRecord) -> String {
     format!("{}-{}-{}", record.id, record.state.name(), record.times)
 }
 
-/// Returns the signature of a notice: `v1,` and the HMAC-SHA256 of id, time (seconds) and body, joined with points.
-pub fn signature(secret: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
-    context.update(format!("{id}.{timestamp}.").as_bytes());
-    context.update(body);
-    format!("v1,{}", STANDARD.encode(context.sign()))
+/// Returns a notice as JSON.
+pub(crate) fn notice_json(record: &AlertRecord, suppressed: u64) -> Vec<u8> {
+    let body = Body {
+        r#type: format!("alert.{}", record.state.name()),
+        timestamp: record.changed_at.to_string(),
+        suppressed,
+        data: record,
+    };
+    serde_json::to_vec(&body).expect("a record always has a JSON form")
 }
 
 /// Sends the notices of one target until `stop` is true.
 pub struct Delivery {
     pub target: String,
     /// `None`: the settings have no such connection; its notices become dead letters.
-    pub webhook: Option<Webhook>,
+    pub receiver: Option<Receiver>,
     pub book: Arc<Book>,
     pub clock: Arc<dyn Clock>,
+}
+
+/// The connections that a delivery keeps open.
+struct Links {
+    http: reqwest::Client,
+    topic: Option<Box<dyn TopicWriter>>,
+}
+
+impl Receiver {
+    /// Returns the maximum number of notices to send together.
+    fn at_once(&self) -> usize {
+        match self {
+            Receiver::Webhook(_) => 1,
+            Receiver::Topic(_) => NOTICES_AT_ONCE,
+        }
+    }
+
+    fn first_pause(&self) -> Duration {
+        match self {
+            Receiver::Webhook(webhook) => webhook.first_pause,
+            Receiver::Topic(_) => Duration::from_millis(WEBHOOK_RETRY_FIRST_MS),
+        }
+    }
+
+    /// Returns whether to give up a notice after this number of attempts.
+    fn gives_up_after(&self, attempts: u32) -> bool {
+        match self {
+            Receiver::Webhook(webhook) => attempts >= webhook.attempts_max,
+            Receiver::Topic(_) => false,
+        }
+    }
 }
 
 impl Delivery {
     /// Runs the delivery.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (mut due, mut rates) = (self.book.due(), Rates::default());
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-        let client = match client {
-            Ok(client) => client,
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
+        let mut links = match http {
+            Ok(http) => Links { http, topic: None },
             Err(error) => return tracing::error!(target = self.target, %error, "cannot send notices of alerts"),
         };
+        let at_once = self.receiver.as_ref().map_or(1, Receiver::at_once);
         loop {
             due.borrow_and_update();
             let notices = self.book.notices(&self.target, NOTICES_AT_ONCE);
             let is_idle = notices.is_empty();
-            for (seq, notice) in notices {
-                if let Some(reason) = self.suppression(&notice, &mut rates) {
-                    self.count(reason);
-                    let alert = notice.record.alert.clone();
-                    self.note(Entry::Suppressed { seq, alert, count: 1 }).await;
+            for notices in notices.chunks(at_once) {
+                let sent = self.due(notices, &mut rates).await;
+                if sent.is_empty() {
                     continue;
                 }
                 tokio::select! {
-                    () = self.deliver(&client, seq, &notice) => {}
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = self.deliver(&mut links, &sent) => {}
+                    _ = stop.wait_for(|stop| *stop) => break,
                 }
             }
             if is_idle {
                 tokio::select! {
-                    changed = due.changed() => if changed.is_err() { return },
-                    _ = stop.wait_for(|stop| *stop) => return,
+                    changed = due.changed() => if changed.is_err() { break },
+                    _ = stop.wait_for(|stop| *stop) => {}
                 }
             }
+            if *stop.borrow() {
+                break;
+            }
         }
+        if let Some(writer) = links.topic {
+            writer.close().await;
+        }
+    }
+
+    /// Returns the notices to send, and notes the others as suppressed.
+    async fn due(&self, notices: &[(u64, Notice)], rates: &mut Rates) -> Vec<DueNotice> {
+        let (mut due, mut counted) = (Vec::new(), BTreeSet::<AlertName>::new());
+        for (seq, notice) in notices {
+            let (seq, record) = (*seq, Arc::clone(&notice.record));
+            if let Some(reason) = self.suppression(notice, rates) {
+                self.count(reason, 1);
+                let alert = record.alert.clone();
+                self.note(vec![Entry::Suppressed { seq, alert, count: 1 }]).await;
+                continue;
+            }
+            // Of several notices of an alert that are sent together, only the first one has the number.
+            let is_first = counted.insert(record.alert.clone());
+            let suppressed = if is_first { self.book.suppressed(&record.alert) } else { 0 };
+            due.push(DueNotice { seq, record, suppressed });
+        }
+        due
     }
 
     /// Returns why a notice is not sent: it is `silenced`, or beyond the rate of its alert, `limited`.
@@ -162,61 +185,59 @@ impl Delivery {
         (!rates.admit(&record.alert, rate, now)).then_some("limited")
     }
 
-    /// Sends one notice until it is delivered or given up.
-    async fn deliver(&self, client: &reqwest::Client, seq: u64, notice: &Notice) {
-        let mut pause = self.webhook.as_ref().map_or(Duration::ZERO, |webhook| webhook.first_pause);
+    /// Sends notices until they are delivered or given up.
+    async fn deliver(&self, links: &mut Links, notices: &[DueNotice]) {
+        let mut pause = self.receiver.as_ref().map_or(Duration::ZERO, Receiver::first_pause);
         let mut attempts = 0;
         let error = loop {
-            let Some(webhook) = &self.webhook else {
+            let Some(receiver) = &self.receiver else {
                 break format!("the settings have no connection for {}", self.target);
             };
             attempts += 1;
-            match self.send(client, webhook, &notice.record).await {
+            match self.send(receiver, links, notices).await {
                 Ok(()) => {
-                    self.count("delivered");
-                    return self.note(Entry::Delivered { seq }).await;
+                    self.count("delivered", notices.len());
+                    return self
+                        .note(notices.iter().map(|notice| Entry::Delivered { seq: notice.seq }).collect())
+                        .await;
                 }
-                Err(error) if attempts >= webhook.attempts_max => break error,
+                Err(error) if receiver.gives_up_after(attempts) => break error,
                 Err(error) => {
-                    self.count("retried");
-                    tracing::debug!(target = self.target, error, attempts, "a notice was not accepted; will retry");
+                    self.count("retried", notices.len());
+                    if attempts == 1 {
+                        tracing::warn!(target = self.target, error, "a notice was not accepted; will retry");
+                    }
                 }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(WEBHOOK_RETRY_MAX_MS));
         };
-        self.count("dead");
-        let record = notice.record.as_ref().clone();
-        tracing::warn!(target = self.target, alert = %record.alert, error, attempts, "a notice was given up");
-        let (key, target, failed_at) = (notice_id(&record), self.target.clone(), self.clock.now());
-        let letter = DeadLetter { key, target, failed_at, attempts, error, record };
-        self.note(Entry::Dead { seq, letter: Box::new(letter) }).await;
+        self.count("dead", notices.len());
+        let dead = |notice: &DueNotice| {
+            let record = notice.record.as_ref().clone();
+            tracing::warn!(target = self.target, alert = %record.alert, error, attempts, "a notice was given up");
+            let (key, target, failed_at) = (notice_id(&record), self.target.clone(), self.clock.now());
+            let letter = DeadLetter { key, target, failed_at, attempts, error: error.clone(), record };
+            Entry::Dead { seq: notice.seq, letter: Box::new(letter) }
+        };
+        self.note(notices.iter().map(dead).collect()).await;
     }
 
-    async fn send(&self, client: &reqwest::Client, webhook: &Webhook, record: &AlertRecord) -> Result<(), String> {
-        let body = body(webhook, record, self.book.suppressed(&record.alert))?;
-        let (id, seconds) = (notice_id(record), self.clock.now().0.div_euclid(1_000_000));
-        let mut request = client
-            .post(&webhook.url)
-            .timeout(webhook.timeout)
-            .header("content-type", "application/json")
-            .header("webhook-id", &id)
-            .header("idempotency-key", &id)
-            .header("webhook-timestamp", seconds);
-        if let Some(secret) = &webhook.secret {
-            request = request.header("webhook-signature", signature(secret, &id, seconds, &body));
-        }
-        // The URL may have a secret in it.
-        let response = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(format!("the receiver answered with {status}")),
+    async fn send(&self, receiver: &Receiver, links: &mut Links, notices: &[DueNotice]) -> Result<(), String> {
+        match receiver {
+            Receiver::Topic(topic) => topic.send(&mut links.topic, notices).await.map_err(|error| error.to_string()),
+            Receiver::Webhook(webhook) => {
+                for notice in notices {
+                    webhook.send(&links.http, notice, self.clock.now()).await?;
+                }
+                Ok(())
+            }
         }
     }
 
-    async fn note(&self, entry: Entry) {
+    async fn note(&self, entries: Vec<Entry>) {
         let book = Arc::clone(&self.book);
-        let written = tokio::task::spawn_blocking(move || book.write(vec![entry])).await;
+        let written = tokio::task::spawn_blocking(move || book.write(entries)).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(target = self.target, %error, "cannot note a delivery; the notice may be sent again");
             // A full disk must not become a flood of the same notice.
@@ -224,34 +245,10 @@ impl Delivery {
         }
     }
 
-    fn count(&self, result: &'static str) {
+    fn count(&self, result: &'static str, notices: usize) {
         metrics::counter!("trueup_alert_notices_total", "target" => self.target.clone(), "result" => result)
-            .increment(1);
+            .increment(notices as u64);
     }
-}
-
-/// Returns the body of a notice.
-fn body(webhook: &Webhook, record: &AlertRecord, suppressed: u64) -> Result<Vec<u8>, String> {
-    if let Some(template) = &webhook.template {
-        return template.render(record, suppressed).map_err(|error| error.to_string());
-    }
-    let body = Body {
-        r#type: format!("alert.{}", record.state.name()),
-        timestamp: record.changed_at.to_string(),
-        suppressed,
-        data: record,
-    };
-    serde_json::to_vec(&body).map_err(|error| error.to_string())
-}
-
-/// Returns the webhook of each target: those of the connections, and those of which only notices are left.
-pub fn targets(
-    connections: &BTreeMap<String, Webhook>,
-    declared: impl IntoIterator<Item = String>,
-    book: &Book,
-) -> BTreeMap<String, Option<Webhook>> {
-    let targets = declared.into_iter().chain(book.targets());
-    targets.map(|target| (target.clone(), connections.get(&target).cloned())).collect()
 }
 
 #[cfg(test)]
@@ -259,21 +256,6 @@ mod tests {
     use shared::control::Alerts;
 
     use super::*;
-
-    #[test]
-    fn signatures_are_those_of_standard_webhooks() {
-        // The example of the specification's reference libraries.
-        let webhook = Webhook::new(String::new(), Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).expect("base64");
-        let signed = signature(
-            webhook.secret.as_deref().expect("a secret"),
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            br#"{"test": 2432232314}"#,
-        );
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-        assert!(Webhook::new(String::new(), Some("whsec_###")).is_err());
-        assert!(!format!("{webhook:?}").contains("MfKQ"));
-    }
 
     /// A receiver that does not answer, and counts the connections.
     fn silent() -> (String, Arc<std::sync::atomic::AtomicU32>) {
@@ -308,7 +290,7 @@ mod tests {
         };
         let delivery = Delivery {
             target: "webhook:ops".to_owned(),
-            webhook: Some(webhook),
+            receiver: Some(Receiver::Webhook(webhook)),
             book: Arc::clone(&book),
             clock: Arc::new(shared::clock::SystemClock),
         };

@@ -195,7 +195,7 @@ impl Evaluator {
         }
     }
 
-    /// Returns the rows that satisfy the conditions. What was to be evaluated is returned for further use.
+    /// Returns the rows that satisfy the conditions. Returns the evaluated rows for further use, too.
     pub(crate) async fn matches(
         &self,
         fetch: Fetch,

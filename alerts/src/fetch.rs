@@ -28,6 +28,8 @@ pub struct RowReader {
     pub speed: Arc<dyn SpeedReader>,
     pub batch: Arc<dyn BatchReader>,
     indexes: PartIndexes,
+    /// Of one read of batch rows.
+    budget: QueryBudget,
 }
 
 /// Rows of a view, merged.
@@ -57,7 +59,23 @@ pub enum FetchError {
 impl RowReader {
     /// Returns a reader without cached indexes.
     pub fn new(speed: Arc<dyn SpeedReader>, batch: Arc<dyn BatchReader>) -> RowReader {
-        RowReader { speed, batch, indexes: PartIndexes::new(ALERT_INDEX_BYTES) }
+        let budget = QueryBudget::unlimited();
+        RowReader { speed, batch, indexes: PartIndexes::new(ALERT_INDEX_BYTES), budget }
+    }
+
+    /// Lets a read of batch rows load at most `bytes_max` bytes.
+    pub fn within(self, bytes_max: usize) -> RowReader {
+        RowReader { budget: QueryBudget { bytes_max, ..self.budget }, ..self }
+    }
+
+    /// Returns the rows of a batch version with windows starting in `range`; others may be among them.
+    pub async fn parts(
+        &self,
+        published: &PublishedView,
+        version: &BatchVersion,
+        range: TimeRange,
+    ) -> Result<Vec<Arc<Part>>, BatchReadError> {
+        self.batch.parts(published, version, range, &self.budget).await
     }
 
     /// Returns the `wanted` rows as a query on `published` would compute them now.
@@ -121,7 +139,7 @@ impl RowReader {
     ) -> Result<Vec<Arc<Part>>, FetchError> {
         let mut parts: Vec<Arc<Part>> = Vec::new();
         for range in batch_ranges(&published.view, version, wanted, pin, instant) {
-            let found = self.batch.parts(published, version, range, &QueryBudget::unlimited()).await?;
+            let found = self.parts(published, version, range).await?;
             // Neighbouring ranges may share a file.
             found.into_iter().for_each(|part| {
                 if !parts.iter().any(|known| Arc::ptr_eq(known, &part)) {
@@ -145,6 +163,11 @@ pub struct Fetch {
 }
 
 impl Fetch {
+    /// Returns the watermark of the stream when the rows were pinned.
+    pub fn watermark(&self) -> Option<Micros> {
+        self.pin.as_ref().and_then(|pin| pin.watermark)
+    }
+
     /// Finds and merges the rows. Blocking.
     pub fn merge(self, reader: &RowReader) -> Result<FetchedRows, FetchError> {
         let Fetch { published, wanted, pin, has_others, batch, instant } = self;

@@ -2,7 +2,8 @@
 //!
 //! [`affected`] says which rows a change affects; [`fetch`] computes exactly these as a query does, from one batch version and
 //! the generations since its seam, and [`finished`] the values of their columns; [`condition`] evaluates the conditions over them. [`evaluator`] is the task that does so,
-//! and [`judge`] what it does with a new version. [`book`] keeps every raised alert durably, [`delivery`] sends notices: [`quiet`] says which not, [`template`] in which form. This
+//! and [`judge`] what it does with a new version. [`book`] keeps every raised alert durably, [`delivery`] sends notices
+//! to a [`webhook`] or a topic ([`notice_topic`]): [`quiet`] says which are not sent, [`template`] in which form. This
 //! crate names no other layer: it meets them in the traits of `shared`.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -16,6 +17,8 @@ pub mod evaluator;
 pub mod fetch;
 pub mod finished;
 pub mod judge;
+pub mod notice_topic;
 pub mod quiet;
 pub mod rule;
 pub mod template;
+pub mod webhook;

@@ -1,5 +1,5 @@
-//! Decides which notices are not sent: those that a silence covers, and those beyond the rate of their alert. What is not
-//! sent is counted, and the next notice of the alert says how many there were.
+//! Decides which notices are not sent: those that a silence covers, and those beyond the rate of their alert. Notices that are not
+//! sent are counted, and the next notice of the alert says how many there were.
 
 use std::collections::{BTreeMap, HashMap};
 

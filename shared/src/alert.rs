@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::ids::{AlertName, Name, ViewName};
 use crate::scalar::Scalar;
+use crate::stream::event_source::is_topic_name;
 use crate::types::DataType;
 use crate::view::View;
 use crate::window::Window;
@@ -46,12 +47,52 @@ pub enum KeyColumn {
 pub enum AlertTarget {
     /// The `[connections.NAME]` of the settings with `kind = "webhook"`.
     Webhook(Name),
+    /// A topic of the `[connections.NAME]` with `kind = "kafka"`.
+    Topic { connection: Name, topic: String },
+}
+
+/// Why a text does not name a receiver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTarget {
+    #[error("`{0}` is not a target")]
+    NoKind(String),
+    #[error("unknown kind of target `{0}`")]
+    Kind(String),
+    #[error("{0}")]
+    Name(String),
+    #[error("`{0}` does not name a topic")]
+    NoTopic(String),
+    #[error("'{0}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`")]
+    Topic(String),
+}
+
+impl std::str::FromStr for AlertTarget {
+    type Err = InvalidTarget;
+
+    fn from_str(text: &str) -> Result<AlertTarget, InvalidTarget> {
+        let (kind, place) = text.split_once(':').ok_or_else(|| InvalidTarget::NoKind(text.to_owned()))?;
+        let name = |name: &str| name.parse::<Name>().map_err(|error| InvalidTarget::Name(error.to_string()));
+        match kind {
+            "webhook" => Ok(AlertTarget::Webhook(name(place)?)),
+            "kafka" => {
+                let (connection, topic) =
+                    place.split_once('/').ok_or_else(|| InvalidTarget::NoTopic(place.to_owned()))?;
+                let connection = name(connection)?;
+                match is_topic_name(topic) {
+                    true => Ok(AlertTarget::Topic { connection, topic: topic.to_owned() }),
+                    false => Err(InvalidTarget::Topic(topic.to_owned())),
+                }
+            }
+            kind => Err(InvalidTarget::Kind(kind.to_owned())),
+        }
+    }
 }
 
 impl std::fmt::Display for AlertTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             AlertTarget::Webhook(name) => write!(f, "webhook:{name}"),
+            AlertTarget::Topic { connection, topic } => write!(f, "kafka:{connection}/{topic}"),
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Starts the evaluation of alerts, with handles to the other layers.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alerts::book::Book;
-use alerts::delivery::{Delivery, Webhook, targets};
+use alerts::delivery::{Delivery, Receiver};
 use alerts::evaluator::{Evaluator, LayerHandles, rules};
+use alerts::notice_topic::{NoticeTopic, writer_id};
 use alerts::rule::ViewRules;
+use alerts::webhook::Webhook;
 use anyhow::Context;
 use batch::Batch;
+use intake::sources::Connections;
+use kafka::KafkaCluster;
+use shared::alert::AlertTarget;
 use shared::changed_rows::ChangedRows;
 use shared::control::{Alerts, NoAlerts};
 use shared::ids::ViewName;
@@ -36,6 +41,32 @@ pub struct DeclaredAlerts {
     book: Option<Arc<Book>>,
     changed: Arc<ChangedRows>,
     views: Vec<View>,
+    /// The folder of the book.
+    folder: PathBuf,
+}
+
+/// The connections of the settings that can receive notices.
+pub struct AlertReceivers<'a> {
+    /// By target.
+    pub webhooks: &'a BTreeMap<String, Webhook>,
+    pub topics: &'a Connections,
+}
+
+impl AlertReceivers<'_> {
+    /// Returns the receiver of a target, if the settings have its connection. `folder` is that of the book.
+    fn of(&self, target: &str, folder: &Path) -> std::io::Result<Option<Receiver>> {
+        match target.parse() {
+            Ok(AlertTarget::Webhook(_)) => Ok(self.webhooks.get(target).cloned().map(Receiver::Webhook)),
+            Ok(AlertTarget::Topic { connection, topic }) => {
+                let Some(settings) = self.topics.0.get(&connection) else { return Ok(None) };
+                // One for each target, because each has a writer of its own.
+                let transactional_id = format!("trueup-alerts-{}-{connection}-{topic}", writer_id(folder)?);
+                let cluster = Arc::new(KafkaCluster::new(settings.clone(), "trueup-alerts"));
+                Ok(Some(Receiver::Topic(NoticeTopic { cluster, topic, transactional_id })))
+            }
+            Err(_) => Ok(None),
+        }
+    }
 }
 
 /// The running evaluation.
@@ -58,6 +89,7 @@ impl DeclaredAlerts {
             book: book.map(Arc::new),
             changed: Arc::new(ChangedRows::new(ALERT_QUEUE_BYTES_MAX)),
             views: definitions.views.clone(),
+            folder,
         })
     }
 
@@ -73,7 +105,7 @@ impl DeclaredAlerts {
         views: &Arc<Views>,
         speed: &Arc<Speed>,
         batch: &Arc<Batch>,
-        webhooks: &BTreeMap<String, Webhook>,
+        receivers: &AlertReceivers<'_>,
     ) -> anyhow::Result<RunningAlerts> {
         let (stop, stopped) = watch::channel(false);
         let Some(book) = self.book else {
@@ -90,12 +122,15 @@ impl DeclaredAlerts {
         let (alerts, kept) = (Arc::clone(&book) as Arc<dyn Alerts>, Some(Arc::clone(&book)));
         let declared = self.rules.values().flat_map(|rules| rules.declared());
         let declared = declared.filter_map(|rule| rule.alert.target.as_ref().map(ToString::to_string));
-        let deliveries = targets(webhooks, declared, &book).into_iter().map(|(target, webhook)| {
+        // Includes targets that no alert declares any more, but that still have notices.
+        let all: BTreeSet<String> = declared.chain(book.targets()).collect();
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        for target in all {
+            let receiver = receivers.of(&target, &self.folder).context("cannot prepare the receivers of alerts")?;
             let (book, clock) = (Arc::clone(&book), Arc::clone(&base.clock));
-            let delivery = Delivery { target, webhook, book, clock };
-            base.vitals.spawn_task("alert delivery", delivery.run(stopped.clone()))
-        });
-        let mut tasks: Vec<JoinHandle<()>> = deliveries.collect();
+            let delivery = Delivery { target, receiver, book, clock };
+            tasks.push(base.vitals.spawn_task("alert delivery", delivery.run(stopped.clone())));
+        }
         let evaluator = Evaluator::new(layers, book, self.rules, &self.views, self.changed);
         let evaluator = evaluator.context("cannot write the book of alerts")?;
         tasks.push(base.vitals.spawn_task("alerts", evaluator.run(stopped)));

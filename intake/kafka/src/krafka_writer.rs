@@ -55,6 +55,30 @@ impl KafkaCluster {
     }
 }
 
+impl KafkaCluster {
+    /// Creates a topic with the default settings of the cluster, unless it exists.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or refuse.
+    pub async fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), TopicError> {
+        self.create(topic, partitions, &[]).await
+    }
+
+    /// Creates a topic, unless it exists, with the default replication factor of the cluster.
+    async fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), TopicError> {
+        let brokers = self.settings.bootstrap();
+        let failed = |error: KrafkaError| of_krafka(error, &brokers, topic);
+        let admin = self.connect().await?.admin();
+        let new = NewTopic::new(topic, partitions, -1).map_err(failed)?;
+        let new = settings.iter().fold(new, |new, (name, value)| new.with_config(*name, *value));
+        let created = admin.create_topics([new], CreateTopicsOptions::default()).await.map_err(failed)?;
+        match created.into_values().next() {
+            Some(Err(KrafkaError::Broker { code: ErrorCode::TopicAlreadyExists, .. })) | Some(Ok(())) | None => Ok(()),
+            Some(Err(error)) => Err(failed(error)),
+        }
+    }
+}
+
 #[async_trait]
 impl TopicCluster for KafkaCluster {
     async fn partitions(&self, topic: &str) -> Result<u32, TopicError> {
@@ -68,17 +92,8 @@ impl TopicCluster for KafkaCluster {
     }
 
     async fn create_compacted(&self, topic: &str) -> Result<(), TopicError> {
-        let brokers = self.settings.bootstrap();
-        let failed = |error: KrafkaError| of_krafka(error, &brokers, topic);
-        let admin = self.connect().await?.admin();
-        // One partition, and as many replicas as the cluster gives by default.
-        let new = NewTopic::new(topic, 1, -1).map_err(failed)?;
-        let new = new.with_config("cleanup.policy", "compact").with_config("segment.bytes", MARKER_SEGMENT_BYTES);
-        let created = admin.create_topics([new], CreateTopicsOptions::default()).await.map_err(failed)?;
-        match created.into_values().next() {
-            Some(Err(KrafkaError::Broker { code: ErrorCode::TopicAlreadyExists, .. })) | Some(Ok(())) | None => Ok(()),
-            Some(Err(error)) => Err(failed(error)),
-        }
+        let settings = [("cleanup.policy", "compact"), ("segment.bytes", MARKER_SEGMENT_BYTES)];
+        self.create(topic, 1, &settings).await
     }
 
     async fn latest(&self, topic: &str, key: &[u8]) -> Result<Option<Bytes>, TopicError> {

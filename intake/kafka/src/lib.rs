@@ -22,4 +22,4 @@ pub use krafka_writer::KafkaCluster;
 pub use reader::{PartitionProgress, TopicDescription, TopicReader, TopicRecord, Watermarks};
 pub use registry::{RegisteredSchema, RegistryError, SchemaKind, SchemaRegistry};
 pub use settings::ConnectionSettings;
-pub use writer::{OutgoingRecord, TopicCluster, TopicWriter, WriteError};
+pub use writer::{OutgoingRecord, TopicCluster, TopicWriter, WriteError, commit_certainly};

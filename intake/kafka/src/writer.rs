@@ -1,5 +1,7 @@
 //! Defines what Trueup needs of a client library to write: transactions, and the newest committed record of a key.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -80,4 +82,20 @@ pub trait TopicCluster: Send + Sync {
     /// # Errors
     /// The brokers cannot be reached, or refuse.
     async fn writer(&self, transactional_id: &str) -> Result<Box<dyn TopicWriter>, WriteError>;
+}
+
+/// Commits the transaction of a writer. While the outcome is unknown, it tries again after each `pause`.
+///
+/// # Errors
+/// The transaction is lost: the writer can only be closed.
+pub async fn commit_certainly(writer: &dyn TopicWriter, pause: Duration) -> Result<(), WriteError> {
+    loop {
+        match writer.commit().await {
+            Err(WriteError::CommitUnknown(reason)) => {
+                tracing::debug!(reason, "the outcome of a commit is unknown; will retry");
+                tokio::time::sleep(pause).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }

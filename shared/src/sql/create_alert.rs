@@ -11,15 +11,15 @@ use super::options::{SqlOption, parse_options};
 use super::scope::{AlertScope, Scope};
 use super::source::Source;
 use super::suggest::did_you_mean;
-use crate::alert::{Alert, AlertTarget, KeyColumn, key_columns};
+use crate::alert::{Alert, AlertTarget, InvalidTarget, KeyColumn, key_columns};
 use crate::column_name::same;
-use crate::ids::{AlertName, Name};
+use crate::ids::AlertName;
 use crate::types::DataType;
 use crate::view::View;
 use crate::window::Window;
 
 const OPTIONS: &[&str] = &["to", "once_per", "notices_per_minute"];
-const TARGETS: &str = "write to = 'webhook:NAME', with [connections.NAME] in trueup.toml";
+const TARGETS: &str = "write to = 'webhook:NAME' or 'kafka:NAME/TOPIC', with [connections.NAME] in trueup.toml";
 
 /// Reads from behind `CREATE ALERT name` to the end of the statement.
 pub(super) fn create_alert(cursor: &mut Cursor, name: &Identifier, catalog: &Catalog) -> Result<Alert, ViewError> {
@@ -119,20 +119,13 @@ fn default_key(view: &View) -> Vec<KeyColumn> {
 }
 
 fn parse_target(source: &Source, option: &SqlOption) -> Result<AlertTarget, SqlError> {
-    let Some((kind, name)) = option.value.split_once(':') else {
-        return Err(option.error(source, format!("`{}` is not a target", option.value)).help(TARGETS));
-    };
-    match kind {
-        "webhook" => match name.parse::<Name>() {
-            Ok(name) => Ok(AlertTarget::Webhook(name)),
-            Err(error) => Err(option.error(source, error.to_string()).help(TARGETS)),
-        },
-        "kafka" => Err(option.error(source, "alerts to Kafka are not supported yet").help(TARGETS)),
-        kind => {
-            let help = did_you_mean(kind, ["webhook"]).unwrap_or_else(|| TARGETS.to_owned());
-            Err(option.error(source, format!("unknown kind of target `{kind}`")).help(help))
-        }
-    }
+    option.value.parse().map_err(|error: InvalidTarget| {
+        let help = match &error {
+            InvalidTarget::Kind(kind) => did_you_mean(kind, ["webhook", "kafka"]),
+            _ => None,
+        };
+        option.error(source, error.to_string()).help(help.unwrap_or_else(|| TARGETS.to_owned()))
+    })
 }
 
 fn parse_rate(source: &Source, option: &SqlOption) -> Result<u32, SqlError> {

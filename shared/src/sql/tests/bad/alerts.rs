@@ -12,7 +12,7 @@ CREATE VIEW recent AS SELECT origin, COUNT(*) AS n FROM flights GROUP BY SLIDE(s
 #[test]
 fn wrong_alerts_are_explained() {
     let columns = "the columns are window_start, window_end, origin";
-    let targets = "write to = 'webhook:NAME', with [connections.NAME] in trueup.toml";
+    let targets = "write to = 'webhook:NAME' or 'kafka:NAME/TOPIC', with [connections.NAME] in trueup.toml";
     let table = [
         ("CREATE ALERT a ^WHEN n > 1", "expected ON, found `WHEN`", ""),
         ("CREATE ALERT a ON ^delay WHEN n > 1", "unknown view `delay`", "did you mean `delays`?"),
@@ -74,9 +74,10 @@ fn wrong_alerts_are_explained() {
             "unknown kind of target `webhok`",
             "did you mean `webhook`?",
         ),
+        ("CREATE ALERT a ON sums WHEN n > 1 WITH (to = ^'kafka:main')", "`main` does not name a topic", targets),
         (
-            "CREATE ALERT a ON sums WHEN n > 1 WITH (to = ^'kafka:main/x')",
-            "alerts to Kafka are not supported yet",
+            "CREATE ALERT a ON sums WHEN n > 1 WITH (to = ^'kafka:main/a b')",
+            "'a b' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`",
             targets,
         ),
         ("CREATE ALERT a ON sums WHEN n > 1 WITH (^two = 'x')", "unknown option `two`", "did you mean `to`?"),
