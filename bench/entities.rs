@@ -30,6 +30,9 @@ pub fn measure() {
     for requests in [1, 8, 32] {
         appends(&server, requests);
     }
+    for appends in [1, 10, 100] {
+        appends_in_one_request(&server, appends);
+    }
     let begin = Instant::now();
     let mut dice = StdRng::seed_from_u64(1);
     const BATCH: u64 = 20_000;
@@ -122,4 +125,44 @@ async fn append(client: reqwest::Client, url: String, time: Duration) -> u64 {
         last += 1;
     }
     last
+}
+
+/// Appends one event at a time under `if_match`, each to an entity of its own, `appends` in each request.
+fn appends_in_one_request(server: &Server, appends: usize) {
+    let time = Duration::from_secs(5);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let begin = Instant::now();
+    let mut tasks = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let url = format!("{}/v1/entities/orders", server.url);
+        tasks.push(runtime.spawn(append_each(client, url, format!("each-{appends}-{connection}"), appends, time)));
+    }
+    let all: u64 = tasks.into_iter().map(|task| runtime.block_on(task).expect("no panic")).sum();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "appends with if_match, one event each: {:.0}/s over {CONNECTIONS} connections with {appends} appends per request, \
+         clients on the same cores",
+        all as f64 / seconds
+    );
+}
+
+/// Sends requests of `appends` appends until `time` is over; returns the number of events.
+async fn append_each(client: reqwest::Client, url: String, name: String, appends: usize, time: Duration) -> u64 {
+    let (begin, mut last) = (Instant::now(), 0u64);
+    while begin.elapsed() < time {
+        let line = |number: usize| {
+            format!(
+                "{{\"id\":\"{name}-{number}\",\"if_match\":{last},\"events\":[{{\"at\":\"2026-01-01T00:00:00Z\",\
+                 \"kind\":\"k\",\"amount\":1}}]}}\n"
+            )
+        };
+        let request = client.post(&url).body((0..appends).map(line).collect::<String>());
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200);
+        let body: serde_json::Value = response.json().await.expect("a body");
+        assert_eq!(body["succeeded"], json!(appends));
+        last += 1;
+    }
+    last * appends as u64
 }

@@ -2,6 +2,7 @@
 //!
 //! [`endpoints`] lists the endpoints and [`parameters`] their query parameters; a test compares the list with the routes of intake and serving.
 
+mod endpoint;
 mod endpoints;
 mod parameters;
 
@@ -11,7 +12,8 @@ use axum::{Router, middleware};
 use serde_json::{Map, Value, json};
 use utoipa_swagger_ui::SwaggerUi;
 
-use self::endpoints::{ENDPOINTS, Endpoint, RequestBody};
+use self::endpoint::{Endpoint, RequestBody};
+use self::endpoints::ENDPOINTS;
 use self::parameters::PARAMETERS;
 
 /// Content policy of the page: it loads scripts, styles and data from this server only.
@@ -100,7 +102,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     });
     let parameters: Vec<Value> = of_path.chain(of_query).chain(headers).collect();
     let mut responses: Map<String, Value> = Map::new();
-    for endpoints::Response { status, text, types, schema } in endpoint.responses {
+    for endpoint::Response { status, text, types, schema } in endpoint.responses {
         responses.insert(status.to_string(), json!({"description": text, "content": content(types, schema)}));
     }
     let of_queries = if ["queries", "entities"].contains(&endpoint.tag) { QUERY_ERRORS } else { &[] };
@@ -261,7 +263,8 @@ mod tests {
     fn the_document_describes_exactly_the_routed_endpoints() {
         let mut described: BTreeSet<String> = ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).collect();
         // The HTML pages are not part of the API.
-        let pages = ["/", "/view/{view}", "/compare/{view}", "/batch", "/streams", "/alerts", "/login", "/logout"];
+        let pages =
+            ["/", "/view/{view}", "/compare/{view}", "/batch", "/streams", "/alerts", "/sinks", "/login", "/logout"];
         described.extend(pages.map(str::to_owned));
         let routed = routed();
         let missing: Vec<_> = routed.difference(&described).collect();

@@ -36,7 +36,7 @@ fn need(method: &str, path: &str) -> Need {
         (_, "/livez" | "/readyz") => Need::Nothing,
         (_, "/metrics") => Need::Scope("read:*"),
         ("POST", "/v1/events/{stream}") => Need::Scope("ingest:orders"),
-        ("POST", "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
+        ("POST", "/v1/entities/{stream}" | "/v1/entities/{stream}/{id}/events") => Need::Scope("ingest:carts"),
         (_, "/v1/entities/{stream}/{id}/events" | "/v1/entities/{stream}/{id}/live") => Need::Scope("read:carts"),
         ("DELETE", "/v1/entities/{stream}/{id}") | (_, "/v1/erasures") => Need::Scope("admin"),
         (_, p) if ["/v1/entities/", "/v1/alerts", "/v1/sinks"].iter().any(|of| p.starts_with(of)) => Need::Credentials,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 use futures::FutureExt;
@@ -15,8 +15,8 @@ use shared::stream::Stream;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::decode::Decoded;
-use crate::http::{StreamDirectory, StreamWriter, WriteError, WriteReceipt};
+use crate::decode::{Decoded, before_1980};
+use crate::http::{AppendVerdict, EntityEvents, StreamDirectory, StreamWriter, WriteError, WriteReceipt};
 use crate::partition::{
     EntityAppend, IdempotencyKey, PartitionReceipt, SourceStep, Submission, SubmitError, SubmittedEntities,
 };
@@ -68,7 +68,7 @@ impl RecordSubmitter {
         let (rows, id_hashes) = (decoded.rows.clone(), decoded.id_hashes.clone());
         let submission = Submission { rows, id_hashes, entities: None, key: None, source: Some(step), reply };
         self.0.log.try_submit(vec![(partition, submission)])?;
-        self.0.count(decoded);
+        self.0.count(&decoded.rows);
         Ok(receipt)
     }
 
@@ -172,17 +172,13 @@ impl StreamSubmitter {
         }
     }
 
-    fn count(&self, decoded: &Decoded) {
-        self.arrivals.valid.fetch_add(decoded.rows.num_rows() as u64, Ordering::Relaxed);
-        self.arrivals.before_1980.fetch_add(decoded.before_1980, Ordering::Relaxed);
+    fn count(&self, rows: &RecordBatch) {
+        let times = rows.column(self.log.stream().event_time).as_primitive();
+        self.arrivals.valid.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        self.arrivals.before_1980.fetch_add(before_1980(times), Ordering::Relaxed);
     }
 
-    async fn write(
-        &self,
-        decoded: Decoded,
-        append: Option<EntityAppend>,
-        key: Option<IdempotencyKey>,
-    ) -> Result<WriteReceipt, WriteError> {
+    async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, WriteError> {
         // Decided for the whole request, before any partition receives a part of it.
         let claim = key.as_ref().map(|key| self.log.claim_key(key)).transpose()?;
         let divided = self.divide(decoded, key.as_ref()).map_err(|error| SubmitError::Rows(error.to_string()))?;
@@ -190,7 +186,7 @@ impl StreamSubmitter {
         let mut replies = Vec::with_capacity(divided.len());
         for PartitionRows { partition, rows, ids, entities } in divided {
             let (reply, receipt) = oneshot::channel();
-            let entities = entities.map(|hashes| SubmittedEntities { hashes, append });
+            let entities = entities.map(|hashes| SubmittedEntities { hashes, append: None });
             parts.push((
                 partition,
                 Submission { rows, id_hashes: ids, entities, key: claim.clone(), source: None, reply },
@@ -217,7 +213,6 @@ impl StreamSubmitter {
             total.late += receipt.late;
             total.ahead += receipt.ahead;
             total.erased += receipt.erased;
-            total.last_sequence = total.last_sequence.max(receipt.last_sequence);
             if let (Some(first), Some(end)) = (receipt.first_offset, receipt.end_offset) {
                 total.offsets.insert(partition, (first, end));
             }
@@ -228,6 +223,39 @@ impl StreamSubmitter {
             None => Ok(total),
             Some((_, cause)) => Err(WriteError { cause, written: total, refused: partitions }),
         }
+    }
+
+    async fn write_appends(&self, appends: Vec<EntityEvents>) -> Result<Vec<AppendVerdict>, SubmitError> {
+        let partitions = self.log.stream().partitions;
+        let mut parts = Vec::with_capacity(appends.len());
+        let mut replies = Vec::with_capacity(appends.len());
+        for EntityEvents { rows, id_hashes, entity, expected, key } in appends {
+            let claim = match key.as_ref().map(|key| self.log.claim_key(key)).transpose() {
+                Ok(claim) => claim,
+                Err(refusal) => {
+                    replies.push(Err(refusal));
+                    continue;
+                }
+            };
+            let (reply, receipt) = oneshot::channel();
+            self.count(&rows);
+            let hashes = vec![entity; rows.num_rows()];
+            let entities = Some(SubmittedEntities { hashes, append: Some(EntityAppend { expected }) });
+            let submission = Submission { rows, id_hashes, entities, key: claim, source: None, reply };
+            parts.push((partition_of(entity, partitions), submission));
+            replies.push(Ok(receipt));
+        }
+        self.log.try_submit(parts)?;
+        let mut verdicts = Vec::with_capacity(replies.len());
+        for reply in replies {
+            verdicts.push(match reply {
+                Ok(receipt) => receipt.await.unwrap_or(Err(SubmitError::Stopped)),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        let accepted = verdicts.iter().flatten().map(|receipt| receipt.accepted).sum();
+        self.arrivals.accepted.count(self.clock.now(), accepted);
+        Ok(verdicts)
     }
 }
 
@@ -243,17 +271,11 @@ impl StreamWriter for StreamSubmitter {
     }
 
     fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
-        self.count(&decoded);
-        self.write(decoded, None, key).boxed()
+        self.count(&decoded.rows);
+        self.write(decoded, key).boxed()
     }
 
-    fn append(
-        &self,
-        decoded: Decoded,
-        append: EntityAppend,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
-        self.count(&decoded);
-        self.write(decoded, Some(append), key).boxed()
+    fn append_each(&self, appends: Vec<EntityEvents>) -> BoxFuture<'_, Result<Vec<AppendVerdict>, SubmitError>> {
+        self.write_appends(appends).boxed()
     }
 }

@@ -1,48 +1,6 @@
 //! Lists every endpoint with its parameters, bodies and responses. Computes nothing; [`super`] makes the document of it.
 
-/// An endpoint: a path and a method.
-pub struct Endpoint {
-    pub path: &'static str,
-    pub method: &'static str,
-    /// The operation id, unique among all endpoints.
-    pub id: &'static str,
-    pub tag: &'static str,
-    pub summary: &'static str,
-    /// Names in [`super::parameters::PARAMETERS`].
-    pub parameters: &'static [&'static str],
-    /// Request headers: name and description.
-    pub headers: &'static [(&'static str, &'static str)],
-    pub body: Option<RequestBody>,
-    pub responses: &'static [Response],
-}
-
-/// A request body.
-pub struct RequestBody {
-    /// Media types.
-    pub types: &'static [&'static str],
-    pub text: &'static str,
-}
-
-/// A response with one status.
-pub struct Response {
-    pub status: u16,
-    pub text: &'static str,
-    pub types: &'static [&'static str],
-    /// The name of the schema of a JSON body; empty for other types.
-    pub schema: &'static str,
-}
-
-const JSON: &[&str] = &["application/json"];
-const PROBLEM: &[&str] = &["application/problem+json"];
-const NOTHING: &[&str] = &[];
-
-const fn json(text: &'static str, schema: &'static str) -> Response {
-    Response { status: 200, text, types: JSON, schema }
-}
-
-const fn problem(status: u16, text: &'static str) -> Response {
-    Response { status, text, types: PROBLEM, schema: "Problem" }
-}
+use super::endpoint::{Endpoint, JSON, NOTHING, RequestBody, Response, get, json, problem, remove, send};
 
 const ROWS: &[&str] = &[
     "from", "to", "where", "group_by", "grain", "measures", "order_by", "limit", "cursor", "layer", "as_of", "version",
@@ -80,39 +38,6 @@ const fn rows(
         body: None,
         responses,
     }
-}
-
-const fn get(
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    parameters: &'static [&'static str],
-    responses: &'static [Response],
-) -> Endpoint {
-    Endpoint { path, method: "get", id, tag, summary, parameters, headers: &[], body: None, responses }
-}
-
-const fn send(
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    text: &'static str,
-    responses: &'static [Response],
-) -> Endpoint {
-    let body = Some(RequestBody { types: JSON, text });
-    Endpoint { path, method: "post", id, tag, summary, parameters: &[], headers: &[], body, responses }
-}
-
-const fn remove(
-    path: &'static str,
-    id: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    responses: &'static [Response],
-) -> Endpoint {
-    Endpoint { path, method: "delete", id, tag, summary, parameters: &[], headers: &[], body: None, responses }
 }
 
 /// Every endpoint, by path.
@@ -427,6 +352,28 @@ pub const ENDPOINTS: &[Endpoint] = &[
             GONE,
             problem(406, "no format in Accept is available"),
             problem(501, "no view has a row per entity"),
+        ],
+    },
+    Endpoint {
+        path: "/v1/entities/{stream}",
+        method: "post",
+        id: "append_each",
+        tag: "entities",
+        summary: "Append to many entities; each append succeeds, and is then durable, or is refused on its own",
+        parameters: &[],
+        headers: &[("Content-Encoding", "gzip or zstd")],
+        body: Some(RequestBody {
+            types: &["application/x-ndjson", "application/json"],
+            text: "one append per line: an object with the members id and events (an array), and optionally if_match (a \
+                   sequence or \"*\"), if_none_match (\"*\") and idempotency_key",
+        }),
+        responses: &[
+            json("the outcome of each append, in the order of the body", "AppendsResult"),
+            problem(403, "request from a page of another origin"),
+            problem(408, "the body arrived too slowly"),
+            problem(413, "the body is too large, or has too many appends or events"),
+            problem(415, "unsupported content type or encoding"),
+            problem(429, "too many events; retry after the time in Retry-After"),
         ],
     },
     Endpoint {

@@ -69,6 +69,17 @@ impl Client {
         runtime().block_on(self.try_append(entity, events, headers)).expect("an answer")
     }
 
+    /// Sends a body of appends; `None` without an answer.
+    pub async fn try_append_each(&self, body: String) -> Option<Reply> {
+        Client::send(self.http.post(format!("{}/v1/entities/order_events", self.url)).body(body)).await
+    }
+
+    /// Appends to several entities, one append per line.
+    pub fn append_each(&self, appends: &[Value]) -> Reply {
+        let body = appends.iter().map(|append| format!("{append}\n")).collect();
+        runtime().block_on(self.try_append_each(body)).expect("an answer")
+    }
+
     /// All events of an entity, in pages of `limit`.
     pub fn events(&self, entity: &str, limit: usize) -> Vec<Value> {
         let (mut from, mut all) = (1, Vec::new());

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use world::World;
 
-use crate::client::{Client, event, members, runtime};
+use crate::client::{Client, Reply, event, members, runtime};
 use crate::states::{folded, measures};
 use crate::{ORDERS, SHORT_LOG};
 
@@ -38,54 +38,122 @@ enum Outcome {
     Unknown,
 }
 
+/// An append that is about to be sent.
+struct Draft {
+    entity: usize,
+    ids: Vec<String>,
+    events: Vec<Value>,
+    expected: Option<u64>,
+    key: Option<String>,
+}
+
+impl Draft {
+    /// Sends the append in a request of its own.
+    async fn send(&self, client: &Client) -> Option<Reply> {
+        let tag = self.expected.map(|sequence| format!("\"{sequence}\""));
+        let mut headers: Vec<(&str, &str)> = Vec::new();
+        headers.extend(tag.as_deref().map(|tag| ("if-match", tag)));
+        headers.extend(self.key.as_deref().map(|key| ("idempotency-key", key)));
+        client.try_append(&format!("e{}", self.entity), &self.events, &headers).await
+    }
+
+    /// The append as a line of a request with several.
+    fn line(&self) -> String {
+        let mut line = json!({"id": format!("e{}", self.entity), "events": self.events});
+        if let Some(sequence) = self.expected {
+            line["if_match"] = json!(sequence);
+        }
+        if let Some(key) = &self.key {
+            line["idempotency_key"] = json!(key);
+        }
+        format!("{line}\n")
+    }
+}
+
+/// Sends appends, by themselves or in one request; returns what became of each. `None`: the request had no answer.
+async fn send(client: &Client, drafts: &[Draft], in_one: bool) -> Vec<Option<Reply>> {
+    if !in_one {
+        let mut replies = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            replies.push(draft.send(client).await);
+        }
+        return replies;
+    }
+    let Some(reply) = client.try_append_each(drafts.iter().map(Draft::line).collect()).await else {
+        return drafts.iter().map(|_| None).collect();
+    };
+    if reply.status != 200 {
+        return drafts.iter().map(|_| Some(reply.clone())).collect();
+    }
+    let outcomes = reply.body["appends"].as_array().expect("outcomes").clone();
+    assert_eq!(outcomes.len(), drafts.len());
+    let outcome = |outcome: Value| {
+        let status = outcome["status"].as_u64().expect("a status") as u16;
+        let tag = outcome[if status == 200 { "last_sequence" } else { "sequence" }].as_u64();
+        Some(Reply { status, tag, body: outcome })
+    };
+    outcomes.into_iter().map(outcome).collect()
+}
+
 /// Appends until `stop`, and returns what was sent. `last` is what the client believes of each entity.
 async fn appending(client: Client, number: u64, seed: u64, sent: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Append> {
     let mut dice = StdRng::seed_from_u64(seed * 1_000 + number);
     let (mut all, mut last) = (Vec::new(), BTreeMap::<usize, u64>::new());
     while !stop.load(Ordering::SeqCst) {
-        let entity = dice.random_range(0..ENTITIES);
-        let ids: Vec<String> =
-            (0..dice.random_range(1..4)).map(|i| format!("{seed}-{number}-{}-{i}", all.len())).collect();
-        let events: Vec<Value> = ids
-            .iter()
-            .map(|id| event(id, ["created", "paid", "shipped"][dice.random_range(0..3)], dice.random_range(-9..10)))
-            .collect();
-        let expected = dice.random_bool(0.7).then(|| last.get(&entity).copied().unwrap_or(0));
-        let tag = expected.map(|sequence| format!("\"{sequence}\""));
-        let key = dice.random_bool(0.3).then(|| format!("key {}", ids[0]));
-        let mut headers: Vec<(&str, &str)> = Vec::new();
-        headers.extend(tag.as_deref().map(|tag| ("if-match", tag)));
-        headers.extend(key.as_deref().map(|key| ("idempotency-key", key)));
-        let mut reply = client.try_append(&format!("e{entity}"), &events, &headers).await;
-        if key.is_some() && dice.random_bool(0.5) {
+        let in_one = dice.random_bool(0.5);
+        let with_keys = dice.random_bool(0.3);
+        let mut believed = last.clone();
+        let mut draft = |place: usize| {
+            let entity = dice.random_range(0..ENTITIES);
+            let events = dice.random_range(1..4);
+            let ids: Vec<String> = (0..events).map(|i| format!("{seed}-{number}-{}-{i}", all.len() + place)).collect();
+            let kinds = ["created", "paid", "shipped"];
+            let event = |id: &String| event(id, kinds[dice.random_range(0..3)], dice.random_range(-9..10));
+            let events: Vec<Value> = ids.iter().map(event).collect();
+            let sequence = believed.entry(entity).or_default();
+            let expected = dice.random_bool(0.7).then_some(*sequence);
+            *sequence += ids.len() as u64;
+            let key = with_keys.then(|| format!("key {}", ids[0]));
+            Draft { entity, ids, events, expected, key }
+        };
+        let drafts: Vec<Draft> = (0..if in_one { 5 } else { 1 }).map(&mut draft).collect();
+        let mut replies = send(&client, &drafts, in_one).await;
+        if with_keys && dice.random_bool(0.5) {
             // A retry of the same request: the same answer, or the first one if that was lost.
-            let again = client.try_append(&format!("e{entity}"), &events, &headers).await;
-            match (&reply, again) {
-                (Some(first), Some(again)) if first.status == 200 => assert_eq!(first.body, again.body, "{ids:?}"),
-                (_, Some(again)) => reply = Some(again),
-                _ => {}
+            let again = send(&client, &drafts, in_one).await;
+            for ((reply, again), draft) in replies.iter_mut().zip(again).zip(&drafts) {
+                match (reply.as_ref(), again) {
+                    (Some(first), Some(again)) if first.status == 200 && again.status != 503 => {
+                        assert_eq!(first.body, again.body, "{:?}", draft.ids);
+                    }
+                    (_, Some(again)) => *reply = Some(again),
+                    _ => {}
+                }
             }
         }
         sent.fetch_add(1, Ordering::SeqCst);
-        let outcome = match reply {
-            None => Outcome::Unknown,
-            Some(reply) => match reply.status {
-                200 => {
-                    last.insert(entity, reply.tag.expect("a tag"));
-                    assert_eq!(reply.body["accepted"], json!(ids.len()), "{ids:?}: {}", reply.body);
-                    Outcome::Accepted(reply.body["first_sequence"].as_u64().expect("a sequence"))
-                }
-                412 => {
-                    last.insert(entity, reply.tag.expect("a tag"));
-                    Outcome::Refused
-                }
-                // The server is being stopped.
-                503 => Outcome::Unknown,
-                other => panic!("{other}: {}", reply.body),
-            },
-        };
-        let is_over = outcome == Outcome::Unknown;
-        all.push(Append { entity, ids, expected, outcome });
+        let mut is_over = false;
+        for (Draft { entity, ids, expected, .. }, reply) in drafts.into_iter().zip(replies) {
+            let outcome = match reply {
+                None => Outcome::Unknown,
+                Some(reply) => match reply.status {
+                    200 => {
+                        last.insert(entity, reply.tag.expect("a tag"));
+                        assert_eq!(reply.body["accepted"], json!(ids.len()), "{ids:?}: {}", reply.body);
+                        Outcome::Accepted(reply.body["first_sequence"].as_u64().expect("a sequence"))
+                    }
+                    412 => {
+                        last.insert(entity, reply.tag.expect("a tag"));
+                        Outcome::Refused
+                    }
+                    // The server is being stopped.
+                    503 => Outcome::Unknown,
+                    other => panic!("{other}: {}", reply.body),
+                },
+            };
+            is_over |= outcome == Outcome::Unknown;
+            all.push(Append { entity, ids, expected, outcome });
+        }
         if is_over {
             break;
         }

@@ -4,6 +4,7 @@ mod appends;
 mod client;
 mod erasures;
 mod histories;
+mod many_appends;
 mod page;
 mod reading;
 mod recipes;

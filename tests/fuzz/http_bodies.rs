@@ -12,8 +12,8 @@ use axum::http::{Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use intake::decode::Decoded;
-use intake::http::{self, StreamDirectory, WriteError, WriteReceipt, routes};
-use intake::partition::{EntityAppend, IdempotencyKey};
+use intake::http::{self, AppendVerdict, EntityEvents, StreamDirectory, WriteError, WriteReceipt, routes};
+use intake::partition::{IdempotencyKey, SubmitError};
 use intake::quarantine::RejectedLines;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -66,13 +66,8 @@ impl http::StreamWriter for Sink {
         async move { Ok(receipt) }.boxed()
     }
 
-    fn append(
-        &self,
-        decoded: Decoded,
-        _: EntityAppend,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
-        self.submit(decoded, key)
+    fn append_each(&self, _: Vec<EntityEvents>) -> BoxFuture<'_, Result<Vec<AppendVerdict>, SubmitError>> {
+        unreachable!("the stream has no entity")
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Inputs that ever failed are in `tests/fuzz/failed/TARGET/` and are checked first.
 
+mod appends;
 mod bundle;
 mod delta_log;
 mod foreign_logs;

@@ -5,6 +5,7 @@
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
 use problem::{Code, Problem};
 use serde::Serialize;
 use shared::entity::EntityId;
@@ -14,8 +15,10 @@ use utoipa::ToSchema;
 
 use super::content_type::ContentType;
 use super::encoding::Encoding;
-use super::{EventsEndpoint, WriteReceipt, idempotency_key, is_zero, refusal};
-use crate::partition::{EntityAppend, ExpectedSequence, IdempotencyKey};
+use super::{EntityEvents, EventsEndpoint, arriving_now, idempotency_key, is_zero, refusal};
+use crate::decode::{Decoded, decode_of_entity};
+use crate::event_id::hash_entity;
+use crate::partition::{BodyFingerprint, ExpectedSequence, IdempotencyKey, PartitionReceipt};
 
 /// The response to appended events.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,6 +36,15 @@ pub(super) struct AppendResult {
     unknown_fields: u64,
 }
 
+impl AppendResult {
+    pub(super) fn new(receipt: PartitionReceipt, unknown_fields: u64) -> AppendResult {
+        let PartitionReceipt { accepted, duplicates, late, last_sequence, .. } = receipt;
+        let last_sequence = last_sequence.unwrap_or_default();
+        let first_sequence = (accepted > 0).then(|| last_sequence + 1 - accepted);
+        AppendResult { accepted, duplicates, first_sequence, last_sequence, late, unknown_fields }
+    }
+}
+
 /// `POST /v1/entities/{stream}/{id}/events`.
 pub(super) async fn append(
     State(endpoint): State<EventsEndpoint>,
@@ -47,6 +59,7 @@ pub(super) async fn append(
     if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {
         return Err(refusal::bad_query(&format!("an append has no parameters, found \"{query}\"")));
     }
+    let entity = hash_entity(&id);
     let content = ContentType::of(request.headers()).map_err(|name| refusal::unsupported_type(&name))?;
     if content != ContentType::Json {
         return Err(Problem::new(Code::UnsupportedType, "an append is JSON: one event, an array, or one per line"));
@@ -56,7 +69,12 @@ pub(super) async fn append(
     let key = idempotency_key(request.headers())?;
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let body = endpoint.bodies.collect(request.into_body(), length).await?;
-    let (decoded, fingerprint) = endpoint.decode(stream, body, (encoding, content), Some(id), key.is_some()).await?;
+    let of_key = key.is_some();
+    let read = move |bytes: &Bytes| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
+        let decoded = decode_of_entity(&stream, bytes, arriving_now(), &id)?;
+        Ok((decoded, of_key.then(|| BodyFingerprint::of_append(&id, [&bytes[..]]))))
+    };
+    let (decoded, fingerprint) = endpoint.read(body, (encoding, content), read).await?;
     if decoded.rejected() > 0 {
         return Err(refusal::rejected_append(&decoded));
     }
@@ -68,13 +86,12 @@ pub(super) async fn append(
             return Err(Problem::new(Code::TooLarge, detail));
         }
     }
-    let unknown_fields = decoded.unknown_fields;
+    let Decoded { rows, id_hashes, unknown_fields, .. } = decoded;
     let key = key.zip(fingerprint).map(|(key, body)| IdempotencyKey { key, body });
-    let WriteReceipt { accepted, duplicates, late, last_sequence, .. } =
-        writer.append(decoded, EntityAppend { expected }, key).await?;
-    let last_sequence = last_sequence.unwrap_or_default();
-    let first_sequence = (accepted > 0).then(|| last_sequence + 1 - accepted);
-    let result = AppendResult { accepted, duplicates, first_sequence, last_sequence, late, unknown_fields };
+    let mut verdicts = writer.append_each(vec![EntityEvents { rows, id_hashes, entity, expected, key }]).await?;
+    let receipt = verdicts.pop().expect("one verdict per append")?;
+    let result = AppendResult::new(receipt, unknown_fields);
+    let last_sequence = result.last_sequence;
     let tag = HeaderValue::try_from(refusal::sequence_tag(last_sequence)).expect("digits in quotes");
     Ok(([(header::ETAG, tag)], Json(result)).into_response())
 }

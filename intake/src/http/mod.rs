@@ -1,8 +1,9 @@
 //! Serves `POST /v1/events/{stream}`: reads, decompresses and decodes the body, submits the events and responds.
-//! [`entities`] serves appends to one entity.
+//! [`entities`] serves appends to one entity, [`appends`] those to many.
 //!
 //! [`StreamDirectory`] and [`StreamWriter`] hide what happens to decoded events; this module does not know the log.
 
+mod appends;
 mod body;
 mod content_type;
 mod encoding;
@@ -16,6 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, header};
@@ -26,15 +28,14 @@ use futures::future::BoxFuture;
 use problem::Problem;
 use serde::{Deserialize, Serialize};
 use shared::clock::{Clock, SystemClock};
-use shared::entity::EntityId;
 use shared::ids::{Offset, Partition, StreamName};
 use shared::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use shared::stream::Stream;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::decode::{Decoded, Options, Rejection, decode_of_entity};
-use crate::partition::{BodyFingerprint, EntityAppend, IdempotencyKey, SubmitError};
+use crate::decode::{Decoded, Options, Rejection};
+use crate::partition::{BodyFingerprint, ExpectedSequence, IdempotencyKey, PartitionReceipt, SubmitError};
 use crate::quarantine::RejectedLines;
 use body::{BodyBudget, BufferedBody};
 use content_type::ContentType;
@@ -67,15 +68,30 @@ pub trait StreamWriter: Send + Sync {
     /// The error says what was written all the same: of several partitions, one may have had no room.
     fn submit(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> BoxFuture<'_, Result<WriteReceipt, WriteError>>;
 
-    /// Writes events of one entity like [`StreamWriter::submit`], all or none of them, if the entity is at the expected
-    /// sequence.
-    fn append(
-        &self,
-        decoded: Decoded,
-        append: EntityAppend,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>>;
+    /// Writes appends in order, each on its own: all of its events if its entity is at the expected sequence, else
+    /// none. Returns the outcome of each; those that succeeded are durable.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    fn append_each(&self, appends: Vec<EntityEvents>) -> BoxFuture<'_, Result<Vec<AppendVerdict>, SubmitError>>;
 }
+
+/// Events to append to one entity; at least one.
+#[derive(Debug)]
+pub struct EntityEvents {
+    /// Columns of [`Stream::schema`].
+    pub rows: RecordBatch,
+    /// As in [`Decoded`], of these rows.
+    pub id_hashes: Option<Vec<u128>>,
+    /// [`crate::event_id::hash_entity`].
+    pub entity: u128,
+    /// The sequence that the entity must be at; `None`: any.
+    pub expected: Option<ExpectedSequence>,
+    pub key: Option<IdempotencyKey>,
+}
+
+/// The outcome of an append: its receipt, or why nothing of it was written.
+pub type AppendVerdict = Result<PartitionReceipt, SubmitError>;
 
 /// Why not all events of a request were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +126,6 @@ pub struct WriteReceipt {
     pub erased: u64,
     /// First offset written and the one after the last, per partition.
     pub offsets: BTreeMap<Partition, (Offset, Offset)>,
-    /// Last sequence of the entity after the request, if it appends to one.
-    pub last_sequence: Option<u64>,
 }
 
 /// The routes of the endpoints for events.
@@ -120,6 +134,7 @@ pub fn routes(streams: Arc<dyn StreamDirectory>) -> Router {
     let endpoint = EventsEndpoint { streams, bodies: BodyBudget::default(), decoders: Arc::new(Semaphore::new(cores)) };
     Router::new()
         .route("/v1/events/{stream}", post(receive))
+        .route("/v1/entities/{stream}", post(appends::append_each))
         .route("/v1/entities/{stream}/{id}/events", post(entities::append))
         .with_state(endpoint)
 }
@@ -183,7 +198,7 @@ async fn receive(
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let body = endpoint.bodies.collect(request.into_body(), length).await?;
     let (mut decoded, fingerprint) =
-        endpoint.decode(Arc::clone(writer.stream()), body, (encoding, content), None, key.is_some()).await?;
+        endpoint.decode(Arc::clone(writer.stream()), body, (encoding, content), key.is_some()).await?;
     if parameters.strict && decoded.rejected() > 0 {
         return Err(refusal::rejected(&decoded));
     }
@@ -207,27 +222,28 @@ async fn receive(
 }
 
 impl EventsEndpoint {
-    /// Decompresses and decodes a body, of one `entity` if given, and computes its fingerprint if wanted. Large bodies are decoded away from the
-    /// threads that serve connections.
+    /// Decompresses and decodes a body of events, and computes its fingerprint if wanted.
     async fn decode(
         &self,
         stream: Arc<Stream>,
         body: BufferedBody,
         (encoding, content): (Encoding, ContentType),
-        entity: Option<EntityId>,
         fingerprint: bool,
     ) -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
-        let read = move |bytes: &Bytes| -> Result<(Decoded, Option<BodyFingerprint>), Problem> {
-            let decoded = match &entity {
-                Some(id) => decode_of_entity(&stream, bytes, arriving_now(), id)?,
-                None => content.decode(&stream, bytes, arriving_now())?,
-            };
-            let fingerprint = fingerprint.then(|| match &entity {
-                Some(id) => BodyFingerprint::of_append(id, bytes),
-                None => BodyFingerprint::of(bytes),
-            });
-            Ok((decoded, fingerprint))
+        let read = move |bytes: &Bytes| {
+            let decoded = content.decode(&stream, bytes, arriving_now())?;
+            Ok((decoded, fingerprint.then(|| BodyFingerprint::of(bytes))))
         };
+        self.read(body, (encoding, content), read).await
+    }
+
+    /// Decompresses a body and reads it, away from the threads that serve connections if it is large.
+    async fn read<T: Send + 'static>(
+        &self,
+        body: BufferedBody,
+        (encoding, content): (Encoding, ContentType),
+        read: impl FnOnce(&Bytes) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let is_plain = encoding == Encoding::Identity && !content.reader_may_panic();
         if is_plain && body.bytes.len() <= DECODED_INLINE_BYTES_MAX {
             return read(&body.bytes);

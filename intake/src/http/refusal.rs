@@ -95,10 +95,14 @@ pub(super) fn bad_condition(header: &str) -> Problem {
 }
 
 /// 422: events of an append that are rejected.
+pub(super) fn rejected_events(rejected: u64, read: u64) -> Problem {
+    Problem::new(Code::Rejected, format!("{rejected} of {read} events were rejected; an append accepts all or none"))
+}
+
+/// 422: events of an append that are rejected, with the reasons.
 pub(super) fn rejected_append(decoded: &Decoded) -> Problem {
-    let (rejected, read) = (decoded.rejected(), decoded.lines_read);
-    let detail = format!("{rejected} of {read} events were rejected; an append accepts all or none");
-    Problem::new(Code::Rejected, detail)
+    let rejected = decoded.rejected();
+    rejected_events(rejected, decoded.lines_read)
         .with("rejected", rejected)
         .with("rejections", serde_json::json!(decoded.rejections))
 }

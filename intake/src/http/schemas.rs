@@ -4,10 +4,11 @@ use utoipa::OpenApi;
 use utoipa::openapi::Components;
 
 use super::IngestResult;
+use super::appends::AppendsResult;
 use super::entities::AppendResult;
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(IngestResult, AppendResult)))]
+#[openapi(components(schemas(IngestResult, AppendResult, AppendsResult)))]
 struct Schemas;
 
 /// Returns the schemas, by name.

@@ -62,19 +62,13 @@ impl StreamWriter for Recorder {
                 late: 3,
                 ahead: 0,
                 offsets: BTreeMap::from([(Partition(0), (Offset(41_200), Offset(41_199 + rows as u64)))]),
-                last_sequence: None,
             }),
         };
         Box::pin(async move { written })
     }
 
-    fn append(
-        &self,
-        decoded: Decoded,
-        _: EntityAppend,
-        key: Option<IdempotencyKey>,
-    ) -> BoxFuture<'_, Result<WriteReceipt, WriteError>> {
-        self.submit(decoded, key)
+    fn append_each(&self, _: Vec<EntityEvents>) -> BoxFuture<'_, Result<Vec<AppendVerdict>, SubmitError>> {
+        unreachable!("the stream has no entity")
     }
 }
 

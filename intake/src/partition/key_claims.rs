@@ -30,11 +30,12 @@ impl BodyFingerprint {
         BodyFingerprint(xxh3_128(body))
     }
 
-    /// The fingerprint of a body that is appended to an entity: the same events for another entity are another request.
-    pub fn of_append(id: &EntityId, body: &[u8]) -> BodyFingerprint {
+    /// Returns the fingerprint of the `parts` of a body that is appended to an entity: the same events for another
+    /// entity are another request.
+    pub fn of_append<'a>(id: &EntityId, parts: impl IntoIterator<Item = &'a [u8]>) -> BodyFingerprint {
         let mut hasher = Xxh3::new();
         hasher.update(&hash_entity(id).to_le_bytes());
-        hasher.update(body);
+        parts.into_iter().for_each(|part| hasher.update(part));
         BodyFingerprint(hasher.digest128())
     }
 }
