@@ -136,7 +136,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         role: role(index),
         field: column.field.as_ref().map(ToString::to_string),
         format: column.format.as_ref().map(ToString::to_string),
-        metadata: column.metadata.map(|part| part.to_string()),
+        metadata: column.metadata.as_ref().map(|part| part.to_string()),
     };
     stream.columns.iter().enumerate().map(column).collect()
 }

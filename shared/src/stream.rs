@@ -82,8 +82,8 @@ impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: String| text.replace('\'', "''");
         write!(f, "{}", self.data_type)?;
-        if let Some(part) = self.metadata {
-            write!(f, " METADATA FROM '{part}'")?;
+        if let Some(part) = &self.metadata {
+            write!(f, " METADATA FROM '{}'", quoted(part.to_string()))?;
         }
         if let Some(field) = &self.field {
             write!(f, " FROM '{}'", quoted(field.to_string()))?;
@@ -189,6 +189,13 @@ impl Stream {
             EventSource::Http => None,
             EventSource::Kafka(topic) => Some(topic),
         }
+    }
+
+    /// Makes the stream accept events from clients instead of reading a topic. Columns that hold parts of records are
+    /// then read from the fields of the same names.
+    pub fn detach(&mut self) {
+        self.source = EventSource::Http;
+        self.columns.iter_mut().for_each(|column| column.metadata = None);
     }
 
     /// Index of the column `_source_offset`, if the stream reads a topic.

@@ -3,15 +3,17 @@
 //! Reading order: `framing` splits a body of JSON into events, `fields` knows which member of an event belongs to which column,
 //! `fast_path` reads flat events and `object` all others, `value` converts a JSON value for its column, `session` collects.
 //! `csv` reads records into the same session, and `records` those of a topic. `tables` reads Arrow and Parquet, column by column
-//! ([`column_cast`]).
+//! ([`column_cast`]), and `appends` a body of appends to entities.
 //! Nothing here speaks HTTP or decompresses.
 //!
 //! An event that has the same field twice is rejected, since it does not say which value counts.
 
+mod appends;
 pub mod avro;
 pub mod column_cast;
 mod columns;
 mod csv;
+mod debezium;
 mod fast_path;
 mod fields;
 mod framing;
@@ -45,6 +47,8 @@ use shared::stream::Stream;
 use shared::time::Micros;
 use utoipa::ToSchema;
 
+pub use appends::{AppendsError, DecodedAppend, DecodedAppends, decode_appends};
+pub(crate) use outcome::before_1980;
 pub use records::{TextFormat, decode_records};
 use session::Session;
 pub use tables::{decode_arrow, decode_parquet};
@@ -95,8 +99,6 @@ pub struct Decoded {
     pub malformed: Vec<RejectedEvent>,
     /// Fields of the valid events that the stream does not declare.
     pub unknown_fields: u64,
-    /// Valid events whose time lies before 1980: probably seconds that were read as milliseconds.
-    pub before_1980: u64,
     /// Hash of each row's event id ([`crate::event_id::event_hashes`]), if the stream has one.
     pub id_hashes: Option<Vec<u128>>,
     /// Hash of each row's entity ([`crate::event_id::entity_hashes`]), if the stream has one.
@@ -112,7 +114,6 @@ impl Decoded {
             rejections: Vec::new(),
             malformed: Vec::new(),
             unknown_fields: 0,
-            before_1980: 0,
             id_hashes: stream.primary_key.map(|_| Vec::new()),
             entity_hashes: stream.entity.map(|_| Vec::new()),
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 
-use arrow::array::{AsArray, PrimitiveArray, RecordBatch};
+use arrow::array::{PrimitiveArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use shared::stream::Stream;
 use shared::time::{MICROS_PER_SECOND, Micros};
@@ -26,6 +26,11 @@ impl Outcome {
         Outcome { options, lines_read: 0, unknown_fields: 0, rejections: Vec::new(), malformed: Vec::new() }
     }
 
+    /// Returns the number of rejections listed.
+    pub(super) fn listed(&self) -> usize {
+        self.rejections.len()
+    }
+
     /// Lists the event of `line` as rejected and keeps its text, while there is room.
     pub(super) fn reject(&mut self, line: u64, reason: impl Display, text: impl FnOnce() -> Vec<u8>) {
         if self.rejections.len() < self.options.rejections_listed_max {
@@ -46,7 +51,6 @@ impl Outcome {
         Decoded {
             id_hashes: stream.primary_key.map(hashes),
             entity_hashes,
-            before_1980: before_1980(rows.column(stream.event_time).as_primitive()),
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,
@@ -61,7 +65,8 @@ pub(super) fn oldest(stream: &Stream, arrived_at: Option<Micros>) -> Micros {
     stream.max_age.zip(arrived_at).map_or(Micros(i64::MIN), |(max_age, arrived_at)| arrived_at.minus(max_age))
 }
 
-fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
+/// Counts the events whose time lies before 1980: probably seconds that were read as milliseconds.
+pub(crate) fn before_1980(times: &PrimitiveArray<TimestampMicrosecondType>) -> u64 {
     const JANUARY_1980: i64 = 315_532_800 * MICROS_PER_SECOND;
     times.values().iter().filter(|time| **time < JANUARY_1980).count() as u64
 }

@@ -1,5 +1,5 @@
 //! Decodes records of a topic: each value is one event, accepted or rejected by itself, and columns may hold other parts of
-//! the record: its key, its timestamp, its headers, its partition and its offset.
+//! the record: its key, its timestamp, its headers, its partition and its offset. [`super::debezium`] reads changes of rows.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use shared::stream::{Column, RecordPart, Stream};
 
 use super::avro::{PREFIX_BYTES, schema_id};
+use super::debezium::RowChange;
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
 use super::session::Session;
@@ -25,6 +26,8 @@ pub enum TextFormat {
     Json,
     /// One line of CSV without a header.
     Csv,
+    /// A row change as Debezium writes it.
+    Change,
 }
 
 /// Reads the events of `records` with values of text, in their order. A rejected one has its index in `records` as its line.
@@ -43,11 +46,15 @@ pub fn decode_records<'a>(
     let mut line = CsvLine::new(stream);
     for (index, record) in (0..).zip(records) {
         let Some(value) = &record.value else {
+            // Debezium writes a tombstone after each deletion, for compaction.
+            if format == TextFormat::Change {
+                continue;
+            }
             session.reject(index, record.key.as_deref().unwrap_or_default(), RejectReason::NoValue);
             continue;
         };
         let value = match format {
-            TextFormat::Json => without_schema_id(value),
+            TextFormat::Json | TextFormat::Change => without_schema_id(value),
             TextFormat::Csv => value,
         };
         let text = match simdutf8::compat::from_utf8(value) {
@@ -59,6 +66,13 @@ pub fn decode_records<'a>(
         };
         match format {
             TextFormat::Json => session.read_record(index, text, |row| parts.add(record, row)),
+            TextFormat::Change => match RowChange::read(text) {
+                Ok(change) => session.read_record(index, change.row, |row| {
+                    parts.add_change(&change, row);
+                    parts.add(record, row)
+                }),
+                Err(reason) => session.reject(index, value, reason),
+            },
             TextFormat::Csv => {
                 let max = session.event_bytes_max();
                 let row = session.row();
@@ -83,19 +97,34 @@ fn without_schema_id(value: &[u8]) -> &[u8] {
 
 /// The columns of a stream that hold parts of records.
 pub(super) struct RecordParts<'a> {
-    columns: Vec<(usize, &'a Column, RecordPart)>,
+    columns: Vec<(usize, &'a Column, &'a RecordPart)>,
     source_offset: Option<usize>,
 }
 
 impl<'a> RecordParts<'a> {
     pub(super) fn new(stream: &'a Stream) -> RecordParts<'a> {
-        let columns = stream.own_columns().filter_map(|(index, column)| Some((index, column, column.metadata?)));
+        let columns =
+            stream.own_columns().filter_map(|(index, column)| Some((index, column, column.metadata.as_ref()?)));
         RecordParts { columns: columns.collect(), source_offset: stream.source_offset() }
     }
 
     /// The columns, with their indexes.
     pub(super) fn columns(&self) -> impl Iterator<Item = (usize, &'a Column)> {
         self.columns.iter().map(|(index, column, _)| (*index, *column))
+    }
+
+    /// Adds the parts that only row changes have.
+    fn add_change<'r>(&self, change: &RowChange<'r>, row: &mut Row<'r>) {
+        for (index, _, part) in &self.columns {
+            row.cells[*index] = match part {
+                RecordPart::Operation => Cell::Text(change.operation),
+                RecordPart::SourceTimestamp => match change.source_ms {
+                    Some(ms) => Cell::Integer(ms.saturating_mul(MICROS_PER_MILLI)),
+                    None => Cell::Null,
+                },
+                _ => continue,
+            };
+        }
     }
 
     /// Adds the parts of `record` to the row.
@@ -105,7 +134,12 @@ impl<'a> RecordParts<'a> {
                 RecordPart::Timestamp => Cell::Integer(record.timestamp_ms.saturating_mul(MICROS_PER_MILLI)),
                 RecordPart::Partition => Cell::Integer(record.partition.into()),
                 RecordPart::Offset => Cell::Integer(record.offset),
-                RecordPart::Key => key(column, record)?,
+                RecordPart::Key => text(column, part, record.key.as_deref())?,
+                RecordPart::Header(name) => {
+                    let last = record.headers.iter().rev().find(|(header, _)| header == name);
+                    text(column, part, last.and_then(|(_, value)| value.as_deref()))?
+                }
+                RecordPart::Operation | RecordPart::SourceTimestamp => continue,
                 RecordPart::Headers => {
                     let start = row.unescaped.len();
                     row.unescaped.push_str(&headers(record).to_string());
@@ -120,10 +154,14 @@ impl<'a> RecordParts<'a> {
     }
 }
 
-fn key<'r, 'a>(column: &'a Column, record: &'r TopicRecord) -> Result<Cell<'r>, RejectReason<'a>> {
-    let Some(key) = &record.key else { return Ok(Cell::Null) };
-    let not_utf8 = |_| RejectReason::PartNotUtf8 { column, part: RecordPart::Key };
-    let text = std::str::from_utf8(key).map_err(not_utf8)?;
+/// Reads a part that is text.
+fn text<'r, 'a>(
+    column: &'a Column,
+    part: &'a RecordPart,
+    bytes: Option<&'r [u8]>,
+) -> Result<Cell<'r>, RejectReason<'a>> {
+    let Some(bytes) = bytes else { return Ok(Cell::Null) };
+    let text = std::str::from_utf8(bytes).map_err(|_| RejectReason::PartNotUtf8 { column, part })?;
     text_value::read(column, text).map_err(|_| RejectReason::NotValue { column, text: text.to_owned() })
 }
 

@@ -46,12 +46,14 @@ pub(super) enum RejectReason<'a> {
     NoEntity { column: &'a Column },
     #[error("{}: the event belongs to another entity than the path names", column.name)]
     OtherEntity { column: &'a Column },
+    #[error("the value is not a row change: {reason}")]
+    NoChange { reason: &'static str },
     #[error("the record has no value (a tombstone)")]
     NoValue,
     #[error("{reason}")]
     Message { reason: &'a str },
     #[error("{}: the {part} of the record is not UTF-8", column.name)]
-    PartNotUtf8 { column: &'a Column, part: RecordPart },
+    PartNotUtf8 { column: &'a Column, part: &'a RecordPart },
     #[error("the stream has no field {}", Quoted(name))]
     UnknownField { name: String },
 }

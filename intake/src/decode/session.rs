@@ -37,6 +37,24 @@ pub(super) struct Session<'a> {
     outcome: Outcome,
 }
 
+/// Counts of a body of which a part was read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// Valid events.
+    pub rows: usize,
+    pub rejected: u64,
+    /// Rejections that are listed.
+    pub listed: usize,
+    pub unknown_fields: u64,
+}
+
+fn cell(id: &EntityId) -> Cell<'_> {
+    match id {
+        EntityId::Text(text) => Cell::Text(text),
+        EntityId::Integer(number) => Cell::Integer(*number),
+    }
+}
+
 impl<'a> Session<'a> {
     /// Begins a body of `body_bytes` bytes.
     pub(super) fn new(stream: &'a Stream, options: Options, body_bytes: usize, fast_path: bool) -> Session<'a> {
@@ -61,11 +79,22 @@ impl<'a> Session<'a> {
 
     /// Requires every event to be of the entity `id`, which events need not name.
     pub(super) fn of_entity(self, id: &'a EntityId) -> Session<'a> {
-        let entity = match id {
-            EntityId::Text(text) => Cell::Text(text),
-            EntityId::Integer(number) => Cell::Integer(*number),
-        };
-        Session { entity: Some(entity), ..self }
+        Session { entity: Some(cell(id)), ..self }
+    }
+
+    /// Requires the events that follow to be of the entity `id`.
+    pub(super) fn switch_entity(&mut self, id: &'a EntityId) {
+        self.entity = Some(cell(id));
+    }
+
+    /// Returns the counts of the part read so far.
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            rows: self.valid,
+            rejected: self.outcome.lines_read - self.valid as u64,
+            listed: self.outcome.listed(),
+            unknown_fields: self.outcome.unknown_fields,
+        }
     }
 
     /// Reads the event that begins at `start` of `text`, if it is of the usual form, and returns where it ends. It counts

@@ -11,6 +11,7 @@ use shared::types::DataType;
 use super::*;
 
 mod avro;
+mod changes;
 mod fields;
 mod protobuf;
 mod tables;

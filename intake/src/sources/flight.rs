@@ -13,6 +13,7 @@ use crate::submit::RecordSubmitter;
 
 /// One submitted batch.
 pub(super) struct InFlight {
+    pub partition: u32,
     pub receipt: oneshot::Receiver<Result<PartitionReceipt, SubmitError>>,
     pub rejected: RejectedLines,
     pub unknown_fields: u64,
@@ -33,14 +34,29 @@ impl Flight {
         self.batches.push_back(batch);
     }
 
+    /// Returns the partitions of the batches whose outcome is not known yet.
+    pub fn partitions(&self) -> impl Iterator<Item = u32> {
+        self.batches.iter().map(|batch| batch.partition)
+    }
+
     /// Waits until no batch is in flight.
     ///
     /// # Errors
     /// The first batch that was not written. Later batches of its partition were not written either.
     pub async fn settle(&mut self) -> Result<(), SourceError> {
+        self.settle_to(0).await
+    }
+
+    /// Waits until at most the newest `most` batches are in flight.
+    ///
+    /// # Errors
+    /// As for [`Flight::settle`], among the batches that it waited for.
+    pub async fn settle_to(&mut self, most: usize) -> Result<(), SourceError> {
         let mut first = None;
-        while let Some(batch) = self.batches.pop_front() {
-            let InFlight { receipt, rejected, unknown_fields } = batch;
+        while self.batches.len() > most
+            && let Some(batch) = self.batches.pop_front()
+        {
+            let InFlight { receipt, rejected, unknown_fields, .. } = batch;
             match receipt.await {
                 Ok(Ok(receipt)) => {
                     SourcePoint::Settled.reach();

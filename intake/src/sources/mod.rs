@@ -21,7 +21,7 @@ mod tests;
 pub mod topic_partitions;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use lake::Lake;
 use shared::clock::Clock;
@@ -72,6 +72,8 @@ impl SourceReaders {
                 continue;
             };
             let status = Arc::new(ReaderStatus::new(topic.clone(), Arc::clone(log)));
+            let backlog: Weak<ReaderStatus> = Arc::downgrade(&status);
+            log.watch_backlog(backlog);
             statuses.insert(stream.name.clone(), Arc::clone(&status));
             let reader = StreamReader {
                 topic: topic.clone(),

@@ -1,7 +1,7 @@
 //! Runs the task that reads the topic of one stream: it connects, reads from the durable positions until something fails,
 //! waits, and connects again. It never ends by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,26 +150,31 @@ impl StreamReader {
                 tokio::join!(reader.poll(POLL_WAIT), self.accept(session, std::mem::take(&mut records)));
             accepted?;
             records = polled?;
-            self.status.observe(&reader.progress().await, records.is_empty());
+            // Before they are submitted: until then, a partition with many records must not look idle.
+            let polled = records.iter().map(|record| record.partition);
+            let in_flight: BTreeSet<u32> = polled.chain(session.flight.partitions()).collect();
+            self.status.observe(&reader.progress().await, &in_flight);
             self.maintain(session).await?;
         }
         // Polled, but not submitted: they are read again.
         Ok(())
     }
 
-    /// Decodes records, submits them, in their order within each partition, and waits until they are durable.
+    /// Decodes records, submits them in their order within each partition, and waits until the earlier ones are
+    /// durable: a sync and the decoding of the next records happen at the same time. Without records, it waits for all.
     async fn accept(&self, session: &mut Session<'_>, records: Vec<TopicRecord>) -> Result<(), SourceError> {
         if records.is_empty() {
-            return Ok(());
+            return session.flight.settle().await;
         }
         session.values.prepare(&records).await?;
         let (stream, format) = (self.log.stream(), session.values.format());
         let now = self.clock.now();
         let batches = batches::decode(stream, &format, &session.topic, records, &session.next, now).await?;
+        let submitted = batches.len();
         for batch in batches {
             self.submit(session, batch).await?;
         }
-        session.flight.settle().await
+        session.flight.settle_to(submitted).await
     }
 
     async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
@@ -185,7 +190,7 @@ impl StreamReader {
             match self.submitter.try_submit_records(Partition(partition), &decoded, step) {
                 Ok(receipt) => {
                     let unknown_fields = decoded.unknown_fields;
-                    session.flight.push(InFlight { receipt, rejected, unknown_fields });
+                    session.flight.push(InFlight { partition, receipt, rejected, unknown_fields });
                     session.next.insert(partition, next);
                     self.status.set(SourceState::Reading, None);
                     return Ok(());

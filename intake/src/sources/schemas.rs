@@ -23,6 +23,7 @@ impl ValueSchemas {
     pub fn new(opener: &dyn TopicOpener, topic: &KafkaTopic) -> Result<ValueSchemas, SourceError> {
         Ok(match topic.format {
             RecordFormat::Json => ValueSchemas::Text(TextFormat::Json),
+            RecordFormat::DebeziumJson => ValueSchemas::Text(TextFormat::Change),
             RecordFormat::Csv => ValueSchemas::Text(TextFormat::Csv),
             RecordFormat::Avro => ValueSchemas::Avro { registry: opener.registry(topic)?, known: Arc::default() },
             RecordFormat::Protobuf => {

@@ -1,6 +1,6 @@
 //! Shows how far the reader of a topic is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use shared::control::{SourcePartitionStatus, SourceState, SourceStatus};
 use shared::ids::{Partition, StreamName};
 use shared::stream::KafkaTopic;
 
-use crate::streams::StreamLog;
+use crate::streams::{Backlog, StreamLog};
 
 /// The states of all readers.
 #[derive(Clone, Default)]
@@ -38,8 +38,8 @@ pub(super) struct ReaderStatus {
 struct LiveStatus {
     state: SourceState,
     error: Option<String>,
-    /// By partition: the end of the topic's, and the position of the client while nothing is in flight, which is ahead of the
-    /// durable one by a hole.
+    /// By partition: the end of the topic's, and the position of the client while nothing of it is in flight, which is ahead of
+    /// the durable one by a hole.
     ends: BTreeMap<u32, (Option<i64>, Option<i64>)>,
 }
 
@@ -60,12 +60,12 @@ impl ReaderStatus {
         self.missed.fetch_add(offsets, Ordering::Relaxed);
     }
 
-    /// Notes how far the client is. `is_idle`: everything it has handed out is durable.
-    pub fn observe(&self, progress: &[PartitionProgress], is_idle: bool) {
+    /// Notes how far the client is. `in_flight` are the partitions of records that it has handed out and that are not durable.
+    pub fn observe(&self, progress: &[PartitionProgress], in_flight: &BTreeSet<u32>) {
         let mut live = self.live.lock();
         for PartitionProgress { partition, position, end } in progress {
             let before = live.ends.get(partition).copied().unwrap_or_default();
-            let position = if is_idle { Some(*position) } else { before.1 };
+            let position = if in_flight.contains(partition) { before.1 } else { Some(*position) };
             live.ends.insert(*partition, (end.or(before.0), position));
         }
     }
@@ -105,5 +105,15 @@ impl ReaderStatus {
             missed: self.missed.load(Ordering::Relaxed),
             partitions,
         }
+    }
+}
+
+impl Backlog for ReaderStatus {
+    fn waits(&self, partition: Partition) -> bool {
+        let Some((end, read)) = self.live.lock().ends.get(&partition.0).copied() else { return false };
+        // Before the first response of its broker, a partition may have any number of records.
+        let Some(end) = end else { return true };
+        let durable = self.log.partition(partition).and_then(|log| log.source());
+        durable.is_none_or(|durable| durable.next.max(read.unwrap_or(durable.next)) < end)
     }
 }

@@ -9,4 +9,4 @@ mod stream_log;
 mod tests;
 
 pub use intake::Intake;
-pub use stream_log::StreamLog;
+pub use stream_log::{Backlog, StreamLog};

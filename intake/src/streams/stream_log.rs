@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use shared::clock::Clock;
@@ -22,6 +22,12 @@ use crate::lateness::StreamLateness;
 use crate::log::{self, LogError, Totals};
 use crate::partition::{IdempotencyKey, KeyClaim, KeyClaims, PartitionLog, PartitionSettings, Submission, SubmitError};
 
+/// Knows which partitions have records in their source that are not in the log yet.
+pub trait Backlog: Send + Sync {
+    /// Returns whether records of the partition wait.
+    fn waits(&self, partition: Partition) -> bool;
+}
+
 /// The log of one stream.
 pub struct StreamLog {
     stream: Arc<Stream>,
@@ -33,6 +39,8 @@ pub struct StreamLog {
     watermark: StreamWatermark,
     /// The live state that the stream's events add to, if it is bounded.
     live_state: OnceLock<Arc<LiveState>>,
+    /// Of a stream that reads a topic. Weak: it looks at the log.
+    backlog: OnceLock<Weak<dyn Backlog>>,
 }
 
 impl StreamLog {
@@ -83,6 +91,7 @@ impl StreamLog {
             lateness,
             watermark: StreamWatermark::default(),
             live_state: OnceLock::new(),
+            backlog: OnceLock::new(),
         })
     }
 
@@ -174,6 +183,12 @@ impl StreamLog {
         let _ = self.live_state.set(live_state);
     }
 
+    /// Lets partitions whose source has further records count as active, whenever the last event arrived. Only the first call
+    /// counts.
+    pub fn watch_backlog(&self, backlog: Weak<dyn Backlog>) {
+        let _ = self.backlog.set(backlog);
+    }
+
     /// Its partitions, in order.
     pub fn partitions(&self) -> &[PartitionLog] {
         &self.partitions
@@ -186,7 +201,7 @@ impl StreamLog {
 
     /// The watermark of the stream at `now`, over the durable events; never goes back.
     pub fn watermark(&self, now: Micros) -> Option<Micros> {
-        let progress = self.partitions.iter().map(PartitionLog::progress);
+        let progress = (0..self.stream.partitions).map(|partition| self.progress(Partition(partition)));
         self.watermark.advance(progress, self.stream.idle_timeout, now)
     }
 
@@ -217,7 +232,10 @@ impl LogReplay for StreamLog {
 
     fn progress(&self, partition: Partition) -> PartitionProgress {
         let unknown = PartitionProgress { watermark: None, last_arrival: None, caught_up: true };
-        self.partition(partition).map_or(unknown, PartitionLog::progress)
+        // Read before the figures, as the events on their way to the writer are.
+        let waits = self.backlog.get().and_then(Weak::upgrade).is_some_and(|backlog| backlog.waits(partition));
+        let progress = self.partition(partition).map_or(unknown, PartitionLog::progress);
+        PartitionProgress { caught_up: progress.caught_up && !waits, ..progress }
     }
 
     fn replay(

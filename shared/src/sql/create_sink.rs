@@ -33,8 +33,8 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     cursor.word("view");
     let of = cursor.name("the name of a view")?;
     let view = find_view(source, &of, catalog, "a sink is from a view", "sinks")?;
-    if let Some(window) = unsupported_window(view.window) {
-        let message = format!("`{}` has windows of {window}, which sinks do not support yet", view.name);
+    if let Some(reason) = unsupported_window(view.window) {
+        let message = format!("`{}` has windows of {reason}", view.name);
         return Err(source.error(of.span, message).help("use TUMBLE, HOP, CUMULATE or no window").into());
     }
     if !cursor.word("with") {
@@ -58,7 +58,7 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     if let Some(format) = option("format").filter(|format| format.value != "json") {
         return Err(unknown_format(source, format).into());
     }
-    let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option))?;
+    let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view))?;
     let every =
         option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
     let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
@@ -83,11 +83,13 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     })
 }
 
-/// Returns the name of windows whose rows sinks cannot follow.
+/// Returns the name of windows whose rows sinks cannot follow, with the reason.
 fn unsupported_window(window: Window) -> Option<&'static str> {
     match window {
-        Window::Session { .. } => Some("SESSION"),
-        Window::Slide { .. } => Some("SLIDE"),
+        Window::Session { .. } => {
+            Some("SESSION: an earlier event moves the start of a session, which would be the key of its record")
+        }
+        Window::Slide { .. } => Some("SLIDE: its rows change as time passes, without an event, and never become final"),
         _ => None,
     }
 }
@@ -101,16 +103,18 @@ fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
     option.error(source, format!("unknown format '{value}'")).help(help)
 }
 
-fn parse_emit(source: &Source, option: &SqlOption) -> Result<Emit, SqlError> {
+fn parse_emit(source: &Source, option: &SqlOption, view: &View) -> Result<Emit, SqlError> {
     let value = option.value.as_str();
-    Emit::named(value).ok_or_else(|| {
-        if value == "final" {
-            return option.error(source, "emit = 'final' is not supported yet");
-        }
+    let emit = Emit::named(value).ok_or_else(|| {
         let help =
             did_you_mean(value, Emit::NAMES).unwrap_or_else(|| format!("write '{}'", Emit::NAMES.join("' or '")));
         option.error(source, format!("unknown value '{value}' of emit")).help(help)
-    })
+    })?;
+    if emit == Emit::Final && view.window == Window::All {
+        let message = format!("`{}` has no windows, so no row of it is ever final", view.name);
+        return Err(option.error(source, message).help("write 'changes', or declare a view with TUMBLE"));
+    }
+    Ok(emit)
 }
 
 fn parse_every(source: &Source, option: &SqlOption) -> Result<Duration, SqlError> {
@@ -139,10 +143,7 @@ fn parse_key(source: &Source, option: &SqlOption, view: &View) -> Result<Vec<Key
         key.push(column);
     }
     if let Some(missing) = known.iter().find(|column| !key.contains(column)) {
-        let message = format!(
-            "with emit = 'changes' the key has every column that identifies a row: `{}` is missing",
-            missing.name(view)
-        );
+        let message = format!("the key has every column that identifies a row: `{}` is missing", missing.name(view));
         return Err(option.error(source, message).help("leave the option out, or list all of them"));
     }
     key.sort_unstable();

@@ -18,7 +18,8 @@ use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
 use crate::stream::{
-    Column, EventSource, FieldPath, InvalidPointer, RecordPart, Stream, TimeFormat, UnknownFields, system_columns,
+    Column, EventSource, FieldPath, InvalidPointer, RecordFormat, RecordPart, Stream, TimeFormat, UnknownFields,
+    system_columns,
 };
 use crate::types::DataType;
 
@@ -103,6 +104,13 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<St
     if let (Some(column), EventSource::Http) = (columns.iter().position(|c| c.metadata.is_some()), &events) {
         let error = source.error(spans[column], "METADATA is of records of a topic, and this stream reads none");
         return Err(error.help("add source = 'kafka' with connection and topic, or remove METADATA"));
+    }
+    let is_of_change = |column: &Column| column.metadata.as_ref().is_some_and(RecordPart::is_of_change);
+    if let (Some(column), EventSource::Kafka(topic)) = (columns.iter().position(is_of_change), &events)
+        && topic.format != RecordFormat::DebeziumJson
+    {
+        let error = source.error(spans[column], "only row changes have this part, and the topic has another format");
+        return Err(error.help("set format = 'debezium-json', or remove the column"));
     }
     if events != EventSource::Http {
         columns.push(Column::new(system_columns::SOURCE_OFFSET, DataType::BigInt));
@@ -302,7 +310,7 @@ fn read_metadata(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Res
     }
     let Some(part) = RecordPart::named(&name) else {
         let help = did_you_mean(&name, RecordPart::NAMES)
-            .unwrap_or_else(|| format!("the parts of a record are {}", RecordPart::NAMES.join(", ")));
+            .unwrap_or_else(|| format!("the parts of a record are {}NAME", RecordPart::NAMES.join(", ")));
         return Err(source.error(span, format!("unknown part of a record '{name}'")).help(help));
     };
     if let Some(expected) = part.refuses(column.data_type) {

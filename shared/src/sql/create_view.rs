@@ -75,6 +75,8 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
         output: measures.output,
         having,
         layers: options.layers,
+        engine: options.engine,
+        connection: options.connection,
         schedule: options.schedule,
         checkpoint_schedule: options.checkpoint_schedule,
         schedule_zone: options.schedule_zone.unwrap_or(zone),

@@ -28,7 +28,11 @@ pub(super) fn event_source(source: &Source, name: &Identifier, options: &[SqlOpt
     };
     match kind.value.as_str() {
         "kafka" => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
-        later @ ("postgres outbox" | "debezium") => {
+        "debezium" => {
+            let error = kind.error(source, "'debezium' is a record format, not a source");
+            Err(error.help("write source = 'kafka' and format = 'debezium-json'"))
+        }
+        later @ "postgres outbox" => {
             let error = kind.error(source, format!("the source '{later}' is not supported yet"));
             Err(error.help("use 'http' or 'kafka'"))
         }
@@ -98,8 +102,8 @@ fn kafka_topic<'o>(
 
 fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
     let value = option.value.as_str();
-    if matches!(value, "debezium-json" | "debezium-avro") {
-        return option.error(source, format!("the format '{value}' is not supported yet"));
+    if value == "debezium-avro" {
+        return option.error(source, format!("the format '{value}' is not supported yet")).help("use 'debezium-json'");
     }
     let help = did_you_mean(value, RecordFormat::NAMES)
         .unwrap_or_else(|| format!("the formats are {}", RecordFormat::NAMES.join(", ")));

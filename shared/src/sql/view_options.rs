@@ -6,6 +6,8 @@ use super::options::{SqlOption, parse_options};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::calendar::{UnknownZone, Zone};
+use crate::engine::EngineChoice;
+use crate::ids::Name;
 use crate::limits::{VERSIONS_KEPT, VERSIONS_KEPT_MAX};
 use crate::retention::Retention;
 use crate::schedule::Schedule;
@@ -22,11 +24,15 @@ const OPTIONS: &[&str] = &[
     "retention",
     "layers",
     "checkpoint_schedule",
+    "engine",
+    "connection",
 ];
 
 /// The options of a view.
 pub(super) struct ViewOptions {
     pub(super) layers: ViewLayers,
+    pub(super) engine: Option<EngineChoice>,
+    pub(super) connection: Option<Name>,
     pub(super) schedule: Option<String>,
     pub(super) checkpoint_schedule: Option<String>,
     pub(super) schedule_zone: Option<Zone>,
@@ -41,6 +47,8 @@ impl Default for ViewOptions {
     fn default() -> ViewOptions {
         ViewOptions {
             layers: ViewLayers::Both,
+            engine: None,
+            connection: None,
             schedule: None,
             checkpoint_schedule: None,
             schedule_zone: None,
@@ -56,12 +64,21 @@ impl Default for ViewOptions {
 pub(super) fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError> {
     let source = cursor.source;
     let mut options = ViewOptions::default();
-    let mut zone_without_schedule = None;
+    let (mut zone_without_schedule, mut of_batch) = (None, None);
     for option in parse_options(cursor, OPTIONS)? {
         match option.name.as_str() {
             "schedule" => options.schedule = Some(schedule(source, option)?),
             "checkpoint_schedule" => options.checkpoint_schedule = Some(schedule(source, option)?),
             "layers" => options.layers = layers(source, &option)?,
+            "engine" => {
+                options.engine = Some(engine(source, &option)?);
+                of_batch = of_batch.or(Some(option));
+            }
+            "connection" => {
+                let name = option.value.parse::<Name>();
+                options.connection = Some(name.map_err(|error| option.error(source, error.to_string()))?);
+                of_batch = of_batch.or(Some(option));
+            }
             "max_drift" => {
                 let share = option.value.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
                 let mistake = || format!("`{}` is not a share such as 0.01, which is 1 %", option.value);
@@ -75,6 +92,10 @@ pub(super) fn view_options(cursor: &mut Cursor) -> Result<ViewOptions, SqlError>
             }
             _ => options.zone = zone_of(source, &option)?,
         }
+    }
+    if let Some(option) = of_batch.filter(|_| options.layers == ViewLayers::Speed) {
+        let error = option.error(source, format!("`{}` is for batch runs, which the view does not have", option.name));
+        return Err(error.help("leave it out, or remove layers = 'speed'"));
     }
     let has_schedule = options.schedule.is_some() || options.checkpoint_schedule.is_some();
     match zone_without_schedule.filter(|_| !has_schedule) {
@@ -95,6 +116,14 @@ fn layers(source: &Source, option: &SqlOption) -> Result<ViewLayers, SqlError> {
     known.into_iter().find(|layers| layers.name() == option.value).ok_or_else(|| {
         let message = format!("`{}` is not `both` or `speed`", option.value);
         option.error(source, message).help("both: batch runs make the figures exact; speed: there are no batch runs")
+    })
+}
+
+fn engine(source: &Source, option: &SqlOption) -> Result<EngineChoice, SqlError> {
+    let known = [EngineChoice::Polars, EngineChoice::Spark, EngineChoice::Auto];
+    known.into_iter().find(|engine| engine.name() == option.value).ok_or_else(|| {
+        let message = format!("`{}` is not `polars`, `spark` or `auto`", option.value);
+        option.error(source, message).help("auto: Spark for runs that read much, Polars for others")
     })
 }
 

@@ -42,11 +42,13 @@ pub enum RecordFormat {
     Avro,
     /// Protobuf behind the id of its schema, likewise.
     Protobuf,
+    /// A row change as Debezium writes it in JSON: the event is the row after the change or, for a deletion, before it.
+    DebeziumJson,
 }
 
 impl RecordFormat {
     /// The values of the option `format`.
-    pub const NAMES: [&str; 4] = ["json", "csv", "avro", "protobuf"];
+    pub const NAMES: [&str; 5] = ["json", "csv", "avro", "protobuf", "debezium-json"];
 
     /// The format with this name.
     pub fn named(name: &str) -> Option<RecordFormat> {
@@ -55,6 +57,7 @@ impl RecordFormat {
             "csv" => Some(RecordFormat::Csv),
             "avro" => Some(RecordFormat::Avro),
             "protobuf" => Some(RecordFormat::Protobuf),
+            "debezium-json" => Some(RecordFormat::DebeziumJson),
             _ => None,
         }
     }
@@ -74,6 +77,7 @@ impl fmt::Display for RecordFormat {
             RecordFormat::Csv => "csv",
             RecordFormat::Avro => "avro",
             RecordFormat::Protobuf => "protobuf",
+            RecordFormat::DebeziumJson => "debezium-json",
         })
     }
 }
@@ -115,7 +119,7 @@ impl TopicStart {
 }
 
 /// A part of a record beside its value, which a column can hold: `METADATA FROM 'key'`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordPart {
     /// When the record was written, by its producer's clock or the broker's.
@@ -126,11 +130,21 @@ pub enum RecordPart {
     Offset,
     /// The headers as a JSON object. The last of equal names counts; values that are not UTF-8 are `base64:` and their bytes.
     Headers,
+    /// The header with this name, as text. The last of equal names counts.
+    Header(String),
+    /// The operation of a row change: `c` (created), `u` (updated), `d` (deleted) or `r` (read in a snapshot).
+    Operation,
+    /// Time at which the database changed the row.
+    SourceTimestamp,
 }
 
+/// Prefix of the name of a header.
+const HEADER: &str = "header:";
+
 impl RecordPart {
-    /// The names of all parts.
-    pub const NAMES: [&str; 5] = ["timestamp", "key", "partition", "offset", "headers"];
+    /// The names of all parts. The last one is a prefix: the name of a header follows.
+    pub const NAMES: [&str; 8] =
+        ["timestamp", "key", "partition", "offset", "headers", "op", "source.timestamp", HEADER];
 
     /// The part with this name.
     pub fn named(name: &str) -> Option<RecordPart> {
@@ -140,20 +154,30 @@ impl RecordPart {
             "partition" => Some(RecordPart::Partition),
             "offset" => Some(RecordPart::Offset),
             "headers" => Some(RecordPart::Headers),
-            _ => None,
+            "op" => Some(RecordPart::Operation),
+            "source.timestamp" => Some(RecordPart::SourceTimestamp),
+            name => {
+                let header = name.strip_prefix(HEADER).filter(|header| !header.is_empty())?;
+                Some(RecordPart::Header(header.to_owned()))
+            }
         }
     }
 
+    /// Whether only row changes have the part.
+    pub fn is_of_change(&self) -> bool {
+        matches!(self, RecordPart::Operation | RecordPart::SourceTimestamp)
+    }
+
     /// The types that a column of this part may have, in words; `None` if it may have `data_type`.
-    pub fn refuses(self, data_type: DataType) -> Option<&'static str> {
+    pub fn refuses(&self, data_type: DataType) -> Option<&'static str> {
         let (fits, expected) = match self {
-            RecordPart::Timestamp => (data_type == DataType::Timestamp, "TIMESTAMP"),
-            RecordPart::Key => {
+            RecordPart::Timestamp | RecordPart::SourceTimestamp => (data_type == DataType::Timestamp, "TIMESTAMP"),
+            RecordPart::Key | RecordPart::Header(_) => {
                 (matches!(data_type, DataType::String | DataType::Int | DataType::BigInt), "STRING, INT or BIGINT")
             }
             RecordPart::Partition => (matches!(data_type, DataType::Int | DataType::BigInt), "INT or BIGINT"),
             RecordPart::Offset => (data_type == DataType::BigInt, "BIGINT"),
-            RecordPart::Headers => (data_type == DataType::String, "STRING"),
+            RecordPart::Headers | RecordPart::Operation => (data_type == DataType::String, "STRING"),
         };
         (!fits).then_some(expected)
     }
@@ -167,6 +191,9 @@ impl fmt::Display for RecordPart {
             RecordPart::Partition => "partition",
             RecordPart::Offset => "offset",
             RecordPart::Headers => "headers",
+            RecordPart::Header(name) => return write!(f, "{HEADER}{name}"),
+            RecordPart::Operation => "op",
+            RecordPart::SourceTimestamp => "source.timestamp",
         })
     }
 }
@@ -193,7 +220,11 @@ mod tests {
 
     #[test]
     fn names_lead_to_their_values_and_back() {
-        assert!(RecordPart::NAMES.iter().all(|name| RecordPart::named(name).is_some_and(|p| p.to_string() == *name)));
+        for name in RecordPart::NAMES {
+            let name = if name == HEADER { "header:trace id" } else { name };
+            assert!(RecordPart::named(name).is_some_and(|part| part.to_string() == name), "{name}");
+        }
+        assert_eq!(RecordPart::named(HEADER), None);
         assert!(RecordFormat::NAMES.iter().all(|n| RecordFormat::named(n).is_some_and(|f| f.to_string() == *n)));
     }
 

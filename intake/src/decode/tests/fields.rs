@@ -1,5 +1,6 @@
 //! Tests where values lie in an event and how times are written.
 
+use arrow::array::AsArray;
 use proptest::prelude::*;
 use serde_json::Value;
 use shared::stream::{Column, FieldPath, Stream};
@@ -7,7 +8,7 @@ use shared::time::Micros;
 use shared::types::DataType;
 
 use super::{any_value, every_type, read, rows, same, shown};
-use crate::decode::{Options, Rejection, decode, decode_with};
+use crate::decode::{Options, Rejection, before_1980, decode, decode_with};
 
 /// A stream of `columns`, as SQL declares them, and the event time `at`.
 fn declared(columns: &str, options: &str) -> Stream {
@@ -143,7 +144,7 @@ fn events_that_are_too_old_are_rejected() {
 #[test]
 fn events_before_1980_are_counted() {
     let body = "{\"at\":1764324900}\n{\"at\":\"1980-01-01T00:00:00Z\"}\n{\"at\":\"1979-12-31T23:59:59.999999Z\"}";
-    assert_eq!(read(body).before_1980, 2);
+    assert_eq!(before_1980(read(body).rows.column_by_name("at").unwrap().as_primitive()), 2);
 }
 
 /// A stream whose columns lie in the fields of [`every_type`], some of them deeper.

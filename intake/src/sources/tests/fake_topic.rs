@@ -28,6 +28,8 @@ struct FakeState {
     partitions: Vec<FakePartition>,
     /// Polls that fail before one succeeds.
     failing: u64,
+    /// A partition whose broker hands out nothing.
+    held: Option<u32>,
 }
 
 #[derive(Default, Clone)]
@@ -51,7 +53,7 @@ fn random(state: &mut u64) -> u64 {
 impl FakeTopic {
     pub fn empty(partitions: u32) -> Arc<FakeTopic> {
         let partitions = vec![FakePartition::default(); partitions as usize];
-        Arc::new(FakeTopic { state: Arc::new(Mutex::new(FakeState { id: 1, partitions, failing: 0 })) })
+        Arc::new(FakeTopic { state: Arc::new(Mutex::new(FakeState { id: 1, partitions, failing: 0, held: None })) })
     }
 
     /// A topic with random records, some of them rejected, and holes.
@@ -84,6 +86,16 @@ impl FakeTopic {
             TopicRecord { partition, offset: of.end, timestamp_ms: of.end, key: None, value, headers: Vec::new() };
         of.records.push(record);
         of.end += 1;
+    }
+
+    /// Adds an offset without a record, such as the marker of a transaction.
+    pub fn append_hole(&self, partition: u32) {
+        self.state.lock().partitions[partition as usize].end += 1;
+    }
+
+    /// Hands out no records of this partition, but says where it ends.
+    pub fn hold(&self, partition: Option<u32>) {
+        self.state.lock().held = partition;
     }
 
     pub fn add_partition(&self) {
@@ -168,7 +180,7 @@ impl TopicReader for FakeReader {
                 return Err(TopicError::Other("a fault of the test".to_owned()));
             }
             let mut polled = Vec::new();
-            for (partition, position) in self.positions.lock().iter_mut() {
+            for (partition, position) in self.positions.lock().iter_mut().filter(|(p, _)| state.held != Some(*p)) {
                 let of = &state.partitions[*partition as usize];
                 let next = of.records.iter().filter(|record| record.offset >= *position).take(POLL_MAX);
                 let records: Vec<TopicRecord> = next.cloned().collect();

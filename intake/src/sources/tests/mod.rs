@@ -16,6 +16,7 @@ use shared::control::{ListRange, SourceState, SourceStatus};
 use shared::handoff::LogReplay;
 use shared::ids::{Offset, Partition};
 use shared::stream::Stream;
+use shared::time::Micros;
 use shared::vital::Vitals;
 use tempfile::TempDir;
 
@@ -213,6 +214,31 @@ async fn reading_starts_once_where_the_declaration_says() {
         assert_eq!(process.logged(), expected, "{options}");
         process.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_whose_records_wait_in_the_topic_is_not_idle() {
+    let (dir, topic) = (TempDir::new().expect("a folder"), FakeTopic::empty(2));
+    (0..6).for_each(|i| topic.append(i % 2, Some(b"{\"v\":1}")));
+    topic.hold(Some(1));
+    let process = Process::start(&dir, &declared(2, ""), &topic);
+    process.wait_for("the first partition", |status| status.partitions[0].lag == Some(0)).await;
+    let log = process.intake.stream(&process.stream.name).expect("the stream");
+    let progress = |partition: u32| log.progress(Partition(partition));
+    let later = Micros(SystemClock.now().0 + 3_600_000_000);
+    process.wait_for("the writer", |_| progress(0).caught_up).await;
+    assert!(!progress(1).caught_up);
+    assert_eq!(log.watermark(later), None, "a partition that holds has no event yet");
+    topic.hold(None);
+    process.wait_for("the end of the topic", |status| status.lag == Some(0)).await;
+    process.wait_for("the writers", |_| progress(0).caught_up && progress(1).caught_up).await;
+    assert!(log.watermark(later).is_some());
+    // A hole at the end is not a record, also while other partitions are never at their end.
+    (0..5_000).for_each(|_| topic.append(1, Some(b"{\"v\":1}")));
+    topic.append_hole(0);
+    let is_busy = |status: &SourceStatus| status.partitions[1].lag > Some(0);
+    process.wait_for("the hole", |s| s.partitions[0].position == Some(4) && progress(0).caught_up && is_busy(s)).await;
+    process.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -159,13 +159,28 @@ fn wrong_streams_are_explained() {
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'debezium')",
-            "the source 'debezium' is not supported yet",
-            "use 'http' or 'kafka'",
+            "'debezium' is a record format, not a source",
+            "write source = 'kafka' and format = 'debezium-json'",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', topic = ^'orders')",
             "`topic` is an option of streams that read a topic",
             "add source = 'kafka', or remove `topic`",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, op STRING METADATA FROM ^'op') WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't')",
+            "only row changes have this part, and the topic has another format",
+            "set format = 'debezium-json', or remove the column",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, h STRING METADATA FROM ^'header:') WITH (event_time = 'at')",
+            "unknown part of a record 'header:'",
+            "the parts of a record are timestamp, key, partition, offset, headers, op, source.timestamp, header:NAME",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = ^'debezium-avro')",
+            "the format 'debezium-avro' is not supported yet",
+            "use 'debezium-json'",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = ^'a b')",

@@ -4,6 +4,8 @@ use super::check;
 
 const VIEWS: &str = "CREATE VIEW delays AS SELECT window_start, origin, COUNT(*) AS n FROM flights
     GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;
+CREATE VIEW total AS SELECT COUNT(*) AS n FROM flights;
+CREATE VIEW visits AS SELECT origin, COUNT(*) AS n FROM flights GROUP BY SESSION(scheduled_at, INTERVAL '1' HOUR), origin;
 CREATE VIEW recent AS SELECT origin, COUNT(*) AS n FROM flights GROUP BY SLIDE(scheduled_at, INTERVAL '1' HOUR), origin;
 ";
 
@@ -25,8 +27,18 @@ fn wrong_sinks_are_explained() {
         ),
         (
             "CREATE SINK s FROM ^recent WITH (topic = 't')",
-            "`recent` has windows of SLIDE, which sinks do not support yet",
+            "`recent` has windows of SLIDE: its rows change as time passes, without an event, and never become final",
             "use TUMBLE, HOP, CUMULATE or no window",
+        ),
+        (
+            "CREATE SINK s FROM ^visits WITH (topic = 't', emit = 'final')",
+            "`visits` has windows of SESSION: an earlier event moves the start of a session, which would be the key of its record",
+            "use TUMBLE, HOP, CUMULATE or no window",
+        ),
+        (
+            "CREATE SINK s FROM total WITH (connection = 'c', topic = 't', emit = ^'final')",
+            "`total` has no windows, so no row of it is ever final",
+            "write 'changes', or declare a view with TUMBLE",
         ),
         (
             "CREATE SINK ^s FROM delays WITH (topic = 't')",
@@ -62,7 +74,7 @@ fn wrong_sinks_are_explained() {
         ),
         (
             "CREATE SINK s FROM delays WITH (connection = 'c', topic = 't', key = ^'origin')",
-            "with emit = 'changes' the key has every column that identifies a row: `window_start` is missing",
+            "the key has every column that identifies a row: `window_start` is missing",
             "leave the option out, or list all of them",
         ),
         (

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::parse;
 use crate::alert::KeyColumn;
-use crate::sink::Sink;
+use crate::sink::{Emit, Sink};
 
 const VIEWS: &str = "CREATE VIEW delays AS SELECT window_start, origin, COUNT(*) AS n FROM flights
         GROUP BY TUMBLE(scheduled_at, INTERVAL '1' HOUR), origin;
@@ -30,9 +30,12 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
     );
     assert_eq!((sink.every, sink.transactional_id.as_str()), (Duration::from_millis(50), "id"));
     assert_eq!(sink.key, [KeyColumn::WindowStart, KeyColumn::Dimension(0)]);
+    let of_final = declared("CREATE SINK out FROM delays WITH (connection = 'main', topic = 't', emit = 'final')");
+    assert_eq!((sink.emit, of_final.emit), (Emit::Changes, Emit::Final));
     let key =
         |view: &str| declared(&format!("CREATE SINK out FROM {view} WITH (connection = 'main', topic = 't')")).key;
     // Windows of CUMULATE share their start.
     assert_eq!(key("daily"), [KeyColumn::WindowStart, KeyColumn::WindowEnd]);
     assert_eq!(key("total"), []);
+    assert_eq!((sink.every_text(), of_final.every_text()), ("50 milliseconds".to_owned(), "1 second".to_owned()));
 }

@@ -1,0 +1,130 @@
+//! Finds the row in a Debezium change event, with or without the schema around it.
+//!
+//! ```text
+//! {"before": {..}, "after": {..}, "op": "u", "source": {"ts_ms": 1790000000000, ..}, ..}    or that as "payload", beside "schema"
+//! ```
+//!
+//! The event of a stream is the row after the change or, for a deletion, the row before it. Decimals and times are read
+//! as Debezium writes them: `decimal.handling.mode = 'string'` for decimals, and the column's FORMAT for times.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::reject_reason::RejectReason;
+
+/// A change of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowChange<'a> {
+    /// The row as JSON.
+    pub row: &'a str,
+    /// `c`, `u`, `d` or `r`.
+    pub operation: &'static str,
+    /// Time at which the database changed the row, in milliseconds since 1970.
+    pub source_ms: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
+    #[serde(default)]
+    op: Option<Operation>,
+    #[serde(default)]
+    source: Option<Source>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum Operation {
+    #[serde(rename = "c")]
+    Create,
+    #[serde(rename = "u")]
+    Update,
+    #[serde(rename = "d")]
+    Delete,
+    #[serde(rename = "r")]
+    Read,
+    #[serde(rename = "t")]
+    Truncate,
+    #[serde(rename = "m")]
+    Message,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    #[serde(default)]
+    ts_ms: Option<i64>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(text: &'a str) -> Result<Envelope<'a>, RejectReason<'a>> {
+        // Serde would read the elements of an array as members.
+        if !text.trim_start().starts_with('{') {
+            return Err(RejectReason::NoChange { reason: "expected an object" });
+        }
+        serde_json::from_str(text).map_err(|error| RejectReason::syntax(&error))
+    }
+}
+
+impl<'a> RowChange<'a> {
+    /// Reads the value of a record.
+    pub fn read(text: &'a str) -> Result<RowChange<'a>, RejectReason<'a>> {
+        let no = |reason: &'static str| Err(RejectReason::NoChange { reason });
+        let mut envelope = Envelope::read(text)?;
+        if envelope.op.is_none()
+            && let Some(payload) = envelope.payload
+        {
+            envelope = Envelope::read(payload.get())?;
+        }
+        let Envelope { before, after, op, source, .. } = envelope;
+        let Some(op) = op else { return no("it has no `op`") };
+        let (operation, row) = match op {
+            Operation::Create => ("c", after),
+            Operation::Update => ("u", after),
+            Operation::Read => ("r", after),
+            Operation::Delete => ("d", before),
+            Operation::Truncate => return no("a TRUNCATE names no rows"),
+            Operation::Message => return no("it is a logical decoding message"),
+        };
+        match row {
+            Some(row) => Ok(RowChange { row: row.get(), operation, source_ms: source.and_then(|source| source.ts_ms) }),
+            None if operation == "d" => {
+                no("a deletion without `before`: give the table a primary key, or set REPLICA IDENTITY FULL")
+            }
+            None => no("it has no `after`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_is_after_the_change_or_before_a_deletion() {
+        let row = |text: &'static str| RowChange::read(text).map_err(|reason| reason.to_string());
+        let change = |row, operation, source_ms| Ok(RowChange { row, operation, source_ms });
+        let update =
+            r#"{"before":{"id":1,"v":2},"after":{"id":1,"v":3},"source":{"ts_ms":7,"lsn":9},"op":"u","ts_ms":8}"#;
+        assert_eq!(row(update), change(r#"{"id":1,"v":3}"#, "u", Some(7)));
+        let delete = r#"{"schema":{"type":"struct","fields":[]},"payload":{"before":{"id":1},"after":null,"op":"d"}}"#;
+        assert_eq!(row(delete), change(r#"{"id":1}"#, "d", None));
+        assert_eq!(row(r#"{"op":"r","after":{},"source":null}"#), change("{}", "r", None));
+        for (text, reason) in [
+            (r#"{"after":{}}"#, "it has no `op`"),
+            (r#"{"schema":{},"payload":null}"#, "it has no `op`"),
+            (r#"{"op":"c","after":null}"#, "it has no `after`"),
+            (r#"{"op":"d","before":null}"#, "a deletion without `before`"),
+            (r#"{"op":"t"}"#, "a TRUNCATE names no rows"),
+            (r#"{"op":"x","after":{}}"#, "unknown variant `x`"),
+            (r#"[null,null,{},"c"]"#, "expected an object"),
+            (r#"{"payload":[null,null,{},"c"]}"#, "expected an object"),
+            ("{", "invalid JSON"),
+        ] {
+            assert!(row(text).is_err_and(|error| error.contains(reason)), "{text}: {:?}", row(text));
+        }
+    }
+}
