@@ -73,6 +73,34 @@ fn the_log_is_trimmed_up_to_the_events_that_speed_replays() {
 }
 
 #[test]
+fn a_start_keeps_the_log_for_the_view_that_is_furthest_behind() {
+    // In both orders: the views are loaded one after the other.
+    let view = |name: &str| format!("CREATE VIEW {name} AS SELECT COUNT(*) AS n FROM orders;");
+    let mut world = World::new(&format!("{DEFINITIONS}{}", view("total")));
+    assert_eq!(world.stop(), Some(0));
+    let stream = DEFINITIONS.split_once("CREATE VIEW").expect("a view").0;
+    let hourly = DEFINITIONS.split_once("CREATE VIEW").expect("a view").1;
+    world.set_limits(LIMITS);
+    world.start();
+    for i in 0..40u64 {
+        assert_eq!(world.post("/v1/events/orders", orders(i * 50, (i + 1) * 50)).status, 200);
+    }
+    world.wait_for("the archive", |world| partition(world)["archived"] == json!(2000));
+    // Only `total` has a seam; `hourly` needs the whole log.
+    assert_eq!(world.run("total", false)["state"], json!("published"));
+    for definitions in [
+        format!("{stream}{} CREATE VIEW{hourly}", view("total")),
+        format!("{stream} CREATE VIEW{hourly}{}", view("total")),
+    ] {
+        world.kill();
+        world.redefine(&definitions);
+        world.start();
+        assert_eq!(totals(&world), (2000, 1999 * 2000 / 2), "{definitions}");
+        assert_eq!(partition(&world)["log_start"], json!(0));
+    }
+}
+
+#[test]
 fn a_duplicate_beyond_the_horizon_is_removed_by_batch_and_named() {
     let world = small();
     assert_eq!(world.post("/v1/events/orders", orders(0, 500)).json()["accepted"], json!(500));

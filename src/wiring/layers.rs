@@ -154,13 +154,20 @@ async fn start_speed(
 
 /// Makes the log keep everything that the speed layer replays after a restart: all events from the seam of each view on.
 fn keep_what_speed_replays(intake: &Intake, loaded: &[LoadedView]) {
-    for versions in loaded {
-        let (stream, view): (&StreamName, &View) = (&versions.active.stream.name, &versions.active.view);
-        let reader = batch::log_reader(&view.name);
+    let views = || {
+        loaded.iter().map(|versions| {
+            let (stream, view): (&StreamName, &View) = (&versions.active.stream.name, &versions.active.view);
+            (stream, batch::log_reader(&view.name), &versions.active.seam)
+        })
+    };
+    // All of them first: a release deletes what no registered reader needs, and the seam of another view may be before it.
+    for (stream, reader, _) in views() {
         if let Some(log) = intake.stream(stream) {
             log.register_reader(&reader);
         }
-        for (partition, point) in versions.active.seam.of_log() {
+    }
+    for (stream, reader, seam) in views() {
+        for (partition, point) in seam.of_log() {
             intake.release(stream, partition, &reader, point.offset);
         }
     }

@@ -11,8 +11,12 @@ use world::{Answer, World};
 const BATCH: u64 = 20;
 /// Number of the first batch of historical events.
 const FIRST_HISTORICAL: u64 = 1_000_000;
-/// The streams that get live batches, with the view of each.
-const STREAMS: [(&str, &str); 2] = [("with_id", "ids"), ("without_id", "no_ids")];
+/// The streams that get live batches.
+const STREAMS: [&str; 2] = ["with_id", "without_id"];
+/// The views of these streams that have batch runs.
+const VIEWS_WITH_RUNS: [&str; 2] = ["ids", "no_ids"];
+/// All views of these streams, with the stream of each. `live` has checkpoints instead of runs.
+const VIEWS: [(&str, &str); 3] = [("with_id", "ids"), ("without_id", "no_ids"), ("without_id", "live")];
 /// Time of the first event of the first batch: 2001-09-09.
 const BEGIN_MS: u64 = 1_000_000_000_000;
 const DAY_MS: u64 = 86_400_000;
@@ -28,6 +32,7 @@ const DEFINITIONS: &str = "
         WITH (event_time = 'at', watermark_delay = '100 days', retention = '30 days');
     CREATE VIEW ids AS SELECT window_start, batch, COUNT(*) AS n, SUM(amount) AS total FROM with_id GROUP BY TUMBLE(at, INTERVAL '1' DAY), batch;
     CREATE VIEW no_ids AS SELECT batch, COUNT(*) AS n, SUM(amount) AS total FROM without_id GROUP BY batch;
+    CREATE VIEW live WITH (layers = 'speed') AS SELECT batch, COUNT(*) AS n, SUM(amount) AS total FROM without_id GROUP BY batch;
     CREATE VIEW aged AS SELECT window_start, COUNT(*) AS n, SUM(amount) AS total FROM aging GROUP BY TUMBLE(at, INTERVAL '1' DAY);";
 
 /// Segments, archive files and the dedup horizon are small, so that every kind of work is frequent; deletions are due at
@@ -117,7 +122,7 @@ impl Client {
     pub fn send(&mut self) -> [Reply; 2] {
         let batch = self.next_batch;
         self.next_batch += 1;
-        STREAMS.map(|(stream, _)| self.send_batch(stream, batch))
+        STREAMS.map(|stream| self.send_batch(stream, batch))
     }
 
     /// Sends batches again until all have an answer.
@@ -146,8 +151,17 @@ impl Client {
 
     /// Requests a run of a view; returns its id, or `None` if there was no answer.
     pub fn request_run(&self, view: &str, full: bool) -> Option<String> {
+        self.request(&format!("/v1/views/{view}/runs"), full)
+    }
+
+    /// Requests a checkpoint of a view like [`Client::request_run`].
+    pub fn request_checkpoint(&self, view: &str, full: bool) -> Option<String> {
+        self.request(&format!("/v1/views/{view}/checkpoints"), full)
+    }
+
+    fn request(&self, path: &str, full: bool) -> Option<String> {
         let body = json!({ "full": full }).to_string().into_bytes();
-        let answer = self.world.try_post(&format!("/v1/views/{view}/runs"), body, &[])?;
+        let answer = self.world.try_post(path, body, &[])?;
         assert_eq!(answer.status, 202, "{}", answer.text);
         answer.json()["id"].as_str().map(str::to_owned)
     }
@@ -212,7 +226,7 @@ impl Client {
     /// Checks that every acknowledged batch is counted once, and nothing else is.
     pub fn check(&mut self, context: &str) {
         assert!(self.unanswered.is_empty(), "{context}: a batch has no answer");
-        for (stream, view) in STREAMS {
+        for (stream, view) in VIEWS {
             let answer = self.world.rows(view, "");
             assert_eq!(answer["complete"], json!(true), "{context}: {view}: {}", answer["ledger"]);
             let mut expected: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
@@ -238,7 +252,10 @@ impl Client {
     /// Runs the views, which must publish, and checks again.
     pub fn run_and_check(&mut self, full: bool, context: &str) {
         let imported = self.imported.len();
-        for (_, view) in STREAMS {
+        let checkpoint = self.request_checkpoint("live", full).expect("an answer");
+        let checkpoint = self.world.finished(&checkpoint);
+        assert_eq!(checkpoint["state"], json!("published"), "{context}: {checkpoint}\n{}", self.world.log());
+        for view in VIEWS_WITH_RUNS {
             let run = self.world.run(view, full);
             assert_eq!(run["state"], json!("published"), "{context}: {run}\n{}", self.world.log());
             let drift = self.world.get(&format!("/v1/views/{view}/compare"));
@@ -255,10 +272,10 @@ impl Client {
     /// Recomputes everything from the archive, deletes every unneeded file, and checks.
     pub fn check_exact(&mut self, context: &str) {
         self.run_and_check(true, context);
-        for stream in ["with_id", "without_id"] {
+        for stream in STREAMS {
             assert_eq!(self.compact(stream), Reply::Status(200), "{context}: {stream}");
         }
-        for (_, view) in STREAMS {
+        for (_, view) in VIEWS {
             assert_eq!(self.vacuum(view), Reply::Status(200), "{context}: {view}");
         }
         self.run_and_check(true, context);

@@ -26,6 +26,8 @@ const RANDOM_SHARE: usize = 5;
 enum Moment {
     /// When the point is reached at work.
     Working(&'static str),
+    /// When a checkpoint reaches the point.
+    Checkpointing(&'static str),
     /// When the point is reached while the process starts.
     Starting(&'static str),
     /// Some milliseconds after the last start.
@@ -36,7 +38,8 @@ enum Moment {
 fn plan(random: &mut StdRng, kills: Option<u64>) -> Vec<Vec<Moment>> {
     let (first, often): (Vec<_>, Vec<_>) = points::all().into_iter().partition(|name| *name == "retention-commit");
     let starting = points::of_a_start().into_iter().map(Moment::Starting);
-    let kinds: Vec<Moment> = often.into_iter().map(Moment::Working).chain(starting).collect();
+    let checkpointing = points::of_a_checkpoint().map(Moment::Checkpointing);
+    let kinds: Vec<Moment> = often.into_iter().map(Moment::Working).chain(checkpointing).chain(starting).collect();
     let count = kills.map_or(kinds.len() + RANDOM_KILLS, |kills| kills as usize);
     let (mut moments, mut deck) = (Vec::new(), Vec::new());
     while moments.len() < count {
@@ -116,7 +119,7 @@ fn kill_at_each(world: usize, moments: &[Moment], mut random: StdRng, counts: &M
 fn kill(client: &mut Client, random: &mut StdRng, moment: Moment) -> bool {
     let point = match moment {
         Moment::Random => return kill_after_a_while(client, random),
-        Moment::Working(point) | Moment::Starting(point) => point,
+        Moment::Working(point) | Moment::Checkpointing(point) | Moment::Starting(point) => point,
     };
     // Some other work comes first, so that the state differs from kill to kill.
     for _ in 0..random.random_range(0..3) {
@@ -132,7 +135,11 @@ fn kill(client: &mut Client, random: &mut StdRng, moment: Moment) -> bool {
     } else {
         client.inject(&points::with_cause(point, "abort"));
     }
-    match points::drive_to_death(client, point) {
+    let death = match moment {
+        Moment::Checkpointing(_) => points::checkpoint_to_death(client),
+        _ => points::drive_to_death(client, point),
+    };
+    match death {
         Some(Death::Import) => true,
         Some(Death::Server) => {
             let (code, log) = client.world.end_by_itself();
@@ -161,11 +168,12 @@ fn kill_after_a_while(client: &mut Client, random: &mut StdRng) -> bool {
         if client.send().contains(&Reply::Nothing) {
             break;
         }
-        match random.random_range(0..8) {
+        match random.random_range(0..9) {
             0 => _ = client.request_run("ids", false),
             1 => _ = client.request_run("no_ids", random.random_bool(0.3)),
-            2 => _ = client.compact("with_id"),
-            3 => _ = client.vacuum("no_ids"),
+            2 => _ = client.request_checkpoint("live", random.random_bool(0.3)),
+            3 => _ = client.compact("with_id"),
+            4 => _ = client.vacuum("no_ids"),
             _ => {}
         }
     }

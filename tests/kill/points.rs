@@ -42,6 +42,11 @@ pub fn of_a_write(point: &str) -> bool {
     of_log || point.starts_with("keys-") || ["acknowledge", "hand-over"].contains(&point)
 }
 
+/// Returns the points that a checkpoint reaches.
+pub fn of_a_checkpoint() -> impl Iterator<Item = &'static str> {
+    Step::ALL.iter().map(|step| step.name())
+}
+
 /// Returns the points that every start reaches.
 pub fn of_a_start() -> [&'static str; 6] {
     ["log-create", "lake-stage", "lake-sync", "lake-rename", "lake-read", "lake-list"]
@@ -65,6 +70,18 @@ pub fn drive_to_death(client: &mut Client, point: &str) -> Option<Death> {
             continue;
         }
         if work(client, point).is_none() {
+            return has_ended(client).then_some(Death::Server);
+        }
+    }
+    None
+}
+
+/// Sends events and makes checkpoints until the server has ended. `None`: it did not.
+pub fn checkpoint_to_death(client: &mut Client) -> Option<Death> {
+    for _ in 0..ROUNDS_MAX {
+        let ended = client.send().contains(&Reply::Nothing)
+            || client.request_checkpoint("live", false).is_none_or(|id| finish_run(client, &id).is_none());
+        if ended {
             return has_ended(client).then_some(Death::Server);
         }
     }
