@@ -157,6 +157,9 @@ pub struct Demo {
     /// Folder for the log, the quarantine and the spool, on this machine [default: the folder of --data; for a URL trueup-local]
     #[arg(long, value_name = "DIR", requires = "data")]
     pub local: Option<PathBuf>,
+    /// Send the flights through a Kafka topic and write a view to another: brokers as HOST:PORT, separated by commas
+    #[arg(long, value_name = "BROKERS")]
+    pub kafka: Option<String>,
     /// Replay only the first N flights
     #[arg(long, value_name = "N")]
     pub rows: Option<usize>,

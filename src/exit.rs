@@ -28,6 +28,12 @@ impl Failure {
         Failure { code, message: message.to_string(), next_step: None }
     }
 
+    /// Returns what went wrong.
+    #[cfg(test)]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Creates a failure of a command that has already printed what is wrong.
     pub fn silent(code: u8) -> Failure {
         Failure::new(code, "")

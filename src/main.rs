@@ -15,6 +15,7 @@ mod damaged_parquet;
 mod data_dir;
 mod definition_plan;
 mod definitions;
+mod engines;
 mod events_file;
 mod exit;
 mod exposure;

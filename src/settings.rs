@@ -10,14 +10,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alerts::delivery::{Webhook, WebhookError};
 use alerts::template::NoticeTemplate;
+use alerts::webhook::{Webhook, WebhookError};
 use auth::rate::Rate;
 use kafka::ConnectionSettings;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
+use shared::engine::EngineChoice;
 use shared::ids::Name;
 use shared::limits;
+use spark_connect::ConnectionSettings as SparkConnection;
 
 use self::substitution::{Substituted, substitute};
 use crate::human_units::parse_bytes;
@@ -68,8 +70,10 @@ pub enum Connection {
         #[serde(default)]
         values: BTreeMap<String, String>,
     },
-    /// A Kafka cluster whose topics streams read.
+    /// A Kafka cluster: streams read its topics, sinks and alerts write to them.
     Kafka(Box<ConnectionSettings>),
+    /// A server of Spark Connect that computes batch runs.
+    Spark(SparkConnection),
 }
 
 impl Connection {
@@ -93,6 +97,7 @@ impl Connection {
                 }
             }
             Connection::Kafka(settings) => settings.check().err(),
+            Connection::Spark(settings) => settings.check().err(),
         }
     }
 }
@@ -102,6 +107,7 @@ impl fmt::Debug for Connection {
         match self {
             Connection::Webhook { .. } => f.write_str("Webhook { .. }"),
             Connection::Kafka(settings) => settings.fmt(f),
+            Connection::Spark(settings) => settings.fmt(f),
         }
     }
 }
@@ -152,7 +158,7 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Resources of the machine that batch runs may use.
+/// What batch runs may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchResources {
@@ -161,6 +167,13 @@ pub struct BatchResources {
     pub memory_limit: Option<u64>,
     /// Number of threads.
     pub threads: Option<std::num::NonZeroUsize>,
+    /// What computes the runs of views that do not say it; by default Polars.
+    pub engine: Option<EngineChoice>,
+    /// The connection to Spark of views that do not name one.
+    pub connection: Option<Name>,
+    /// Bytes to read from which `engine = 'auto'` chooses Spark: a number, or a string such as "10 GiB".
+    #[serde(deserialize_with = "some_size")]
+    pub spark_above: Option<u64>,
 }
 
 /// Limits that an operator can change.
@@ -346,6 +359,10 @@ fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u6
     Ok(Some(bytes))
 }
 
+fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    size(deserializer).map(Some)
+}
+
 /// Parses a number of bytes, or a string with a unit.
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     struct Size;
@@ -387,7 +404,11 @@ mod tests {
         let settings = Settings::parse("t", "[batch]\nmemory_limit = \"512 MiB\"\nthreads = 3\n").expect("right");
         assert_eq!(
             settings.batch,
-            BatchResources { memory_limit: Some(512 << 20), threads: std::num::NonZeroUsize::new(3) }
+            BatchResources {
+                memory_limit: Some(512 << 20),
+                threads: std::num::NonZeroUsize::new(3),
+                ..BatchResources::default()
+            }
         );
         let error = Settings::parse("t", "[batch]\nmemory_limit = 7\n").expect_err("too little").to_string();
         assert!(error.contains("t:2: ") && error.contains("64 MiB"), "{error}");
@@ -405,6 +426,8 @@ mod tests {
             ("[limits]\narchive_wait_ms = 5\narchive_file_rows = 0\n", "trueup.toml:3: ", "greater than 0"),
             ("data = \n", "trueup.toml:1: ", ""),
             ("\n[connections.main]\nkind = \"kafka\"\nbrokers = [\"x\"]\n", "trueup.toml:2: ", "HOST:PORT"),
+            ("\n[connections.s]\nkind = \"spark\"\nurl = \"http://x\"\n", "trueup.toml:2: ", "sc://HOST:PORT"),
+            ("[batch]\n\nengine = \"sparc\"\n", "trueup.toml:3: ", "sparc"),
             (
                 "[connections.main]\nkind = \"kafka\"\nbrokers = [\"x:1\"]\nsasl = {mechanism = \"X\"}\n",
                 "trueup.toml:",

@@ -48,10 +48,11 @@ use crate::metrics::{self, MetricsRenderer};
 use crate::openapi;
 
 pub use self::alerts::FOLDER as ALERTS_FOLDER;
-use self::alerts::{DeclaredAlerts, RunningAlerts};
+use self::alerts::{AlertReceivers, DeclaredAlerts, RunningAlerts};
 use self::erasure::{Deletion, Eraser};
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
+pub use self::sinks::FOLDER as SINKS_FOLDER;
 use self::sinks::{DeclaredSinks, ReadLayers, RunningSinks};
 use self::storage::{Base, Storage};
 
@@ -111,12 +112,14 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         |view: &ViewName| declared.changed_of(view).into_iter().chain(declared_sinks.queues_of(view)).collect();
     let (archives, speed) = layers::start_event_flow(&base, &intake, (&loaded, &changed), settings.archiver()).await?;
     let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
-    let alerts = declared.start(&base, &views, &speed, &batch, &settings.webhooks)?;
+    let receivers = AlertReceivers { webhooks: &settings.webhooks, topics: &settings.topics };
+    let alerts = declared.start(&base, &views, &speed, &batch, &receivers)?;
     let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch };
+    let books = declared_sinks.erasable();
     let sinks = declared_sinks.start(&base, &read, &settings.topics)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch };
-    let eraser = Eraser::new(&layers, (alerts.book(), &views), &base.clock, deletion);
+    let eraser = Eraser::new(&layers, (alerts.book(), books, &views), &base.clock, deletion);
     let erasing = eraser.start(&vitals).into_iter().map(AbortOnDrop).collect();
 
     let ready = Arc::new(AtomicBool::new(true));

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::control::{Run, RunState};
+use shared::engine::Engine;
 use shared::ids::ViewName;
 use shared::time::{Day, Micros};
 
@@ -106,7 +107,8 @@ fn sentence(run: &Run) -> String {
 
 fn how_much(run: &Run) -> String {
     let progress = &run.progress;
-    format!(" ({} dates, {} rows, {})", grouped(progress.dates), grouped(progress.rows), took(run))
+    let engine = if run.engine == Some(Engine::Spark) { ", on Spark" } else { "" };
+    format!(" ({} dates, {} rows, {}{engine})", grouped(progress.dates), grouped(progress.rows), took(run))
 }
 
 fn took(run: &Run) -> String {

@@ -10,15 +10,19 @@ use shared::view::{View, ViewLayers};
 use crate::arguments::{Check, PlanEngine};
 use crate::connections;
 use crate::definitions;
+use crate::engines;
 use crate::exit::{Failure, NO, USAGE};
 use crate::human_units::counted;
-use crate::settings::Settings;
+use crate::settings::{BatchResources, Settings};
 
 pub fn run(arguments: Check) -> Result<(), Failure> {
     let definitions = definitions::parse(&definitions::read(&arguments.files)?)?;
     if let Some(path) = &arguments.config {
         let settings = Settings::read(path).map_err(|error| Failure::new(USAGE, error))?;
         connections::of_topics(&settings.connections, &definitions)?;
+        engines::of_views(&settings, &definitions)?;
+    } else {
+        engines::check_views(&BatchResources::default(), &definitions)?;
     }
     let mut plans = Vec::with_capacity(definitions.views.len());
     for view in &definitions.views {

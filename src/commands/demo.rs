@@ -1,16 +1,19 @@
 //! `trueup demo`: serves the flights example and replays real flights through its HTTP API.
 //!
-//! [`replay`] sends the flights in their real order, [`run_totals`] follows the batch runs. Both run beside the server and
-//! end with it.
+//! [`replay`] sends the flights in their real order, over HTTP or through a Kafka topic ([`topics`]), and
+//! [`run_totals`] follows the batch runs. Both run beside the server and end with it.
 
 mod replay;
 mod run_totals;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+use batch::Engines;
 use indicatif::{ProgressBar, ProgressStyle};
 use intake::sources::Connections;
 use tokio::sync::watch;
@@ -21,13 +24,16 @@ use crate::data_dir::DataDir;
 use crate::exit::Failure;
 use crate::exposure::Protection;
 use crate::human_units::{counted, grouped};
+use crate::sender::Receipt;
 use crate::signals::StopSignals;
 use crate::wiring::WiringSettings;
 use serving::http::Perimeter;
+use shared::control::StreamStatus;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
-use replay::{Flights, ReplayProgress};
+use replay::{Destination, Flights, ReplayProgress};
 use run_totals::RunTotals;
+use topics::DemoTopics;
 
 const DEFINITIONS: &str = include_str!("../../examples/flights/flights.sql");
 /// Path of the definitions in messages.
@@ -54,28 +60,38 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
     let permanent = arguments.data;
     let data = permanent.clone().or_else(|| Some(temporary.as_ref()?.path().display().to_string())).unwrap_or_default();
     let flights = Flights::embedded(arguments.rows.unwrap_or(usize::MAX))?;
+    let topics = match &arguments.kafka {
+        Some(brokers) => Some(DemoTopics::create(brokers).await.context("cannot create the topics of the demo")?),
+        None => None,
+    };
+    let definitions = topics.as_ref().map_or_else(|| DEFINITIONS.to_owned(), |topics| topics.definitions(DEFINITIONS));
     let wiring = WiringSettings {
         batch_memory_bytes: shared::limits::BATCH_MEMORY_BYTES,
-        definitions: vec![(PathBuf::from(DEFINITIONS_NAME), DEFINITIONS.to_owned())],
+        definitions: vec![(PathBuf::from(DEFINITIONS_NAME), definitions)],
         data_dir: DataDir::new(&data, arguments.local.as_deref()),
         listen: arguments.listen,
         limits: crate::settings::Limits::default(),
         webhooks: BTreeMap::new(),
-        topics: Connections::default(),
+        topics: topics.as_ref().map_or_else(Connections::default, DemoTopics::connections),
+        engines: Engines::default(),
         take_over: false,
-        schedules: true,
+        as_declared: true,
         perimeter: Perimeter::open(),
         tls: None,
     };
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let (url, option) = addresses(running.local_addr, false);
     let folder = permanent.unwrap_or_else(|| format!("{data} (temporary)"));
-    eprint!("{}", greeting(&url, &option, &folder, &flights, arguments.speedup));
+    eprint!("{}", greeting(&url, &option, &folder, (&flights, topics.as_ref()), arguments.speedup));
 
     let client = Client::new(&url)?;
     let (progress, replay_progress) = watch::channel(ReplayProgress::default());
     let (stop_replay, replay_stopped) = watch::channel(false);
-    let mut replay = tokio::spawn(flights.replay(client.clone(), arguments.speedup, progress, replay_stopped));
+    let destination = match &topics {
+        Some(topics) => Destination::Topic(topics.writer().await.context("cannot write to the topic of flights")?),
+        None => Destination::Http(client.clone()),
+    };
+    let mut replay = tokio::spawn(flights.replay(destination, arguments.speedup, progress, replay_stopped));
     let mut status = DemoStatus { client, totals: RunTotals::default(), replay_progress, views: running.views.clone() };
     let ended = tokio::select! {
         failed = running.failed() => Some(failed),
@@ -89,7 +105,12 @@ pub async fn run(arguments: Demo) -> Result<(), Failure> {
         replay.abort();
     }
     status.poll().await;
-    writeln!(std::io::stdout(), "{}", summary(&status.replay_progress.borrow(), &status.totals))?;
+    let mut receipt = status.replay_progress.borrow().receipt.clone();
+    if topics.is_some() {
+        // The replay knows only what it has written to the topic.
+        receipt = read_from_topic(&status.client).await?;
+    }
+    writeln!(std::io::stdout(), "{}", summary(&receipt, &status.totals))?;
     shut_down(running, ended.unwrap_or(Ok(())), signals).await
 }
 
@@ -100,11 +121,20 @@ async fn sleep_or_forever(duration: Option<Duration>) {
     }
 }
 
-fn greeting(url: &str, option: &str, data: &str, flights: &Flights, speedup: f64) -> String {
+fn greeting(
+    url: &str,
+    option: &str,
+    data: &str,
+    (flights, topics): (&Flights, Option<&DemoTopics>),
+    speedup: f64,
+) -> String {
+    let topics = topics.map_or_else(String::new, |topics| {
+        format!("  topics {} → stream flights, sink departures_table → {}\n", topics.flights, topics.departures)
+    });
     let span = Duration::from_secs_f64((flights.span_s() / speedup).clamp(1.0, 1e9).round());
     format!(
         "trueup demo: {} real flights, {speedup} times faster than real time (about {})\n  \
-         page  {url}/\n  API   {url}/v1\n  data  {data}\n\
+         page  {url}/\n  API   {url}/v1\n  data  {data}\n{topics}\
          While it runs:\n  \
          trueup query departures --where \"origin = 'ATL'\" --order-by=-window_start --limit 10{option}\n  \
          trueup query departures --grain all --order-by=-flights --limit 10{option}\n  \
@@ -193,13 +223,25 @@ fn status(progress: &ReplayProgress, totals: &RunTotals) -> String {
     )
 }
 
-fn summary(progress: &ReplayProgress, totals: &RunTotals) -> String {
+/// Returns the counts of the events that the stream has read from its topic.
+async fn read_from_topic(client: &Client) -> Result<Receipt, Failure> {
+    let stream: StreamStatus = client.get(&format!("/v1/streams/{STREAM}")).await?;
+    let mut receipt = Receipt { rejected: stream.rejected, ..Receipt::default() };
+    for partition in &stream.partitions {
+        receipt.accepted += partition.accepted;
+        receipt.duplicates += partition.duplicates;
+        receipt.late += partition.late;
+    }
+    Ok(receipt)
+}
+
+fn summary(receipt: &Receipt, totals: &RunTotals) -> String {
     let mut text = String::from("demo summary");
     for (what, count) in [
-        ("events accepted", progress.receipt.accepted),
-        ("duplicates", progress.receipt.duplicates),
-        ("late events", progress.receipt.late),
-        ("events rejected", progress.receipt.rejected),
+        ("events accepted", receipt.accepted),
+        ("duplicates", receipt.duplicates),
+        ("late events", receipt.late),
+        ("events rejected", receipt.rejected),
         ("versions published", totals.published),
         ("rows compared", totals.rows_compared),
         ("rows equal", totals.rows_equal),

@@ -10,7 +10,8 @@ use shared::changes::{Change, DefinitionPart};
 use crate::arguments::{ListFormat, Plan, PlanEngine};
 use crate::data_dir::DataDir;
 use crate::definition_plan::{
-    AlertPlan, DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, StreamPlan, ViewPlan,
+    AlertPlan, DataLoss, DefinitionPlan, PlanStatus, RecomputeEstimate, RetentionDrop, SinkEffect, SinkPlan,
+    StreamPlan, ViewPlan,
 };
 use crate::definitions;
 use crate::exit::{Failure, NO};
@@ -66,6 +67,10 @@ impl PlanPrinter {
         for alert in &plan.alerts {
             self.alert(&mut text, alert);
         }
+        for sink in &plan.sinks {
+            self.sink(&mut text, sink);
+        }
+        let of_sinks = |status: PlanStatus| plan.sinks.iter().filter(|sink| sink.status == status).count();
         let of_alerts = |status: PlanStatus| plan.alerts.iter().filter(|alert| alert.status == status).count();
         let count = |status: PlanStatus| plan.views.iter().filter(|view| view.status == status).count();
         let of_streams = |status: PlanStatus| plan.streams.iter().filter(|stream| stream.status == status).count();
@@ -76,6 +81,8 @@ impl PlanPrinter {
             (count(PlanStatus::Changed), "view to recompute", "views to recompute"),
             (of_alerts(PlanStatus::New), "new alert", "new alerts"),
             (of_alerts(PlanStatus::Changed), "changed alert", "changed alerts"),
+            (of_sinks(PlanStatus::New), "new sink", "new sinks"),
+            (of_sinks(PlanStatus::Changed), "sink that stops", "sinks that stop"),
             (plan.refused, "refused change", "refused changes"),
         ];
         let part = |(n, one, many): &(usize, &str, &str)| {
@@ -171,6 +178,46 @@ impl PlanPrinter {
         line(text, 0, &format!("{} {}: {what}", self.bold("alert"), alert.name));
         for (name, before, after) in &alert.changes {
             line(text, 2, &format!("{} {name} {before} → {after}", self.yellow("~")));
+        }
+    }
+
+    fn sink(&self, text: &mut String, sink: &SinkPlan) {
+        let topic = sink.topic.as_deref().unwrap_or("unknown");
+        let has = format!("epoch {}, the topic has {}", sink.epoch, counted(sink.rows, "row"));
+        let paused = if sink.paused { "; paused" } else { "" };
+        let what = match sink.effect {
+            SinkEffect::WritesAll => {
+                let view = sink.view.as_ref().map_or_else(String::new, |view| format!(" of view {view}"));
+                format!("new; writes the rows{view} to topic {topic}")
+            }
+            SinkEffect::Continues if sink.status == PlanStatus::Unchanged => format!("unchanged ({has}{paused})"),
+            SinkEffect::Continues => format!("only options change; it continues ({has}{paused})"),
+            SinkEffect::NeedsResume => format!("{} ({has})", self.red("stops until it is resumed")),
+            SinkEffect::OtherKeys => format!("{} ({has})", self.red("stops")),
+            SinkEffect::Ends => format!("no longer declared; topic {topic} and its state are kept ({has})"),
+        };
+        line(text, 0, &format!("{} {}: {what}", self.bold("sink"), sink.name));
+        for (name, before, after) in &sink.changes {
+            line(text, 2, &format!("{} {name} {before} → {after}", self.yellow("~")));
+        }
+        match sink.effect {
+            SinkEffect::NeedsResume => {
+                let command = format!("trueup sinks resume {} --from start", sink.name);
+                line(
+                    text,
+                    2,
+                    &format!("no epoch is known under the new transactional id: {command} writes all rows again"),
+                );
+            }
+            SinkEffect::OtherKeys => {
+                line(
+                    text,
+                    2,
+                    "its records would not replace those that the topic has: declare the sink under another name,",
+                );
+                line(text, 2, "with another topic");
+            }
+            SinkEffect::WritesAll | SinkEffect::Continues | SinkEffect::Ends => {}
         }
     }
 

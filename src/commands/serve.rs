@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use alerts::delivery::Webhook;
+use alerts::webhook::Webhook;
 use auth::Guard;
 use auth::guard::GuardSettings;
 use auth::key_file::KeyFile;
@@ -25,6 +25,7 @@ use crate::connections;
 use crate::cores::default_threads;
 use crate::data_dir::DataDir;
 use crate::definitions;
+use crate::engines;
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::exposure::Protection;
 use crate::human_units::counted;
@@ -53,6 +54,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     let parsed = definitions::parse(&sources)?;
     let webhooks = webhooks(&settings.connections, &parsed)?;
     let topics = connections::of_topics(&settings.connections, &parsed)?;
+    let engines = engines::of_views(&settings, &parsed)?;
     let batch_memory_bytes =
         arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());
@@ -80,9 +82,10 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         limits: settings.limits,
         webhooks,
         topics,
+        engines,
         take_over: arguments.take_over,
         batch_memory_bytes,
-        schedules: true,
+        as_declared: true,
         perimeter: Perimeter { roles: arguments.roles.unwrap_or_default(), ..Perimeter::new(guard, hosts, origins) },
         tls,
     };

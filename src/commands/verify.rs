@@ -14,6 +14,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use batch::Engines;
 use indicatif::{ProgressBar, ProgressStyle};
 use intake::sources::Connections;
 use reqwest::Method;
@@ -21,6 +22,7 @@ use serde_json::json;
 use shared::compare::Comparison;
 use shared::control::{Run, RunState};
 use shared::ids::ViewName;
+use shared::stream::Stream;
 use tokio::sync::mpsc;
 
 use crate::arguments::{ListFormat, Verify};
@@ -48,17 +50,14 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 pub async fn run(arguments: Verify) -> Result<(), Failure> {
     log_to_stderr("error");
     let sources = definitions::read(&arguments.files)?;
-    let definitions = definitions::parse(&sources)?;
+    let mut definitions = definitions::parse(&sources)?;
+    // The events come from the file, not from topics.
+    definitions.streams.iter_mut().for_each(Stream::detach);
     let Some(stream) = definitions.streams.iter().find(|stream| stream.name == arguments.stream) else {
         let names: Vec<&str> = definitions.streams.iter().map(|stream| stream.name.as_str()).collect();
         let error = Failure::new(USAGE, format!("the files do not declare a stream \"{}\"", arguments.stream));
         return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     };
-    if definitions.streams.iter().any(|stream| stream.name == arguments.stream && stream.topic().is_some()) {
-        let problem =
-            format!("the stream \"{}\" reads a topic; verify a stream whose events come from files", arguments.stream);
-        return Err(Failure::new(USAGE, problem));
-    }
     let of_stream = definitions.views.iter().filter(|view| view.stream == arguments.stream);
     let views: Vec<ViewName> = of_stream.map(|view| view.name.clone()).collect();
     if views.is_empty() {
@@ -82,8 +81,9 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         // Nothing is sent: the alerts are of the past.
         webhooks: BTreeMap::new(),
         topics: Connections::default(),
+        engines: Engines::default(),
         take_over: false,
-        schedules: false,
+        as_declared: false,
         perimeter: Perimeter::open(),
         tls: None,
     };

@@ -4,7 +4,8 @@
 //! 2. rejected lines, listed events and raised alerts;
 //! 3. the archive, in one commit, once it has all events before the tombstone;
 //! 4. the segments of the log;
-//! 5. a run of every view of the stream, which excludes the events, and the rows of earlier comparisons;
+//! 5. a run of every view of the stream, which excludes the events, and the rows of earlier comparisons; the books of sinks,
+//!    once they have deleted the rows from their topics;
 //! 6. vacuum deletes the files that have the events. When none is left, the tombstone forgets the id.
 //!
 //! Every step finds nothing to do if it was done before, so all are repeated until the last one has succeeded.
@@ -35,6 +36,7 @@ use shared::published::{PublishedView, Views};
 use shared::seam::{Cut, CutPoint};
 use shared::time::Micros;
 use shared::vital::Vitals;
+use sinks::erasure::ErasableBook;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -66,6 +68,7 @@ struct Parts {
     batch: Arc<Batch>,
     /// `None` without alerts.
     book: Option<Arc<Book>>,
+    sink_books: Vec<ErasableBook>,
     views: Arc<Views>,
     clock: Arc<dyn Clock>,
     deletion: Deletion,
@@ -81,7 +84,7 @@ impl Eraser {
     /// Joins the layers.
     pub fn new(
         layers: &Layers,
-        (book, views): (Option<Arc<Book>>, &Arc<Views>),
+        (book, sink_books, views): (Option<Arc<Book>>, Vec<ErasableBook>, &Arc<Views>),
         clock: &Arc<dyn Clock>,
         deletion: Deletion,
     ) -> Eraser {
@@ -91,6 +94,7 @@ impl Eraser {
             quarantine: Arc::clone(&layers.quarantine),
             batch: Arc::clone(&layers.batch),
             book,
+            sink_books,
             views: Arc::clone(views),
             clock: Arc::clone(clock),
             deletion,
@@ -175,6 +179,7 @@ impl Parts {
         }
         // Rows of the entities may have been evaluated until now.
         self.forget_copies(log, pending).await?;
+        self.forget_written(stream, pending).await?;
         erasure::mark_gone(log, pending);
         let now = self.clock.now();
         self.replaced.lock().extend(pending.iter().map(|erasure| (erasure.tombstone.entity, now)));
@@ -245,6 +250,18 @@ impl Parts {
             })
         };
         blocking(move || book.erase(&is_erased)).await.map(|_| ())
+    }
+
+    /// Forgets the rows of the entities that sinks have written, once they are deleted from the topics.
+    async fn forget_written(&self, stream: &StreamName, pending: &[PendingErasure]) -> Result<(), HandoffError> {
+        let ids: Vec<EntityId> = pending.iter().map(|erasure| erasure.id.clone()).collect();
+        for published in self.views_of(stream) {
+            for book in self.sink_books.iter().filter(|book| book.view == published.view.name) {
+                let (book, published, ids) = (book.clone(), Arc::clone(&published), ids.clone());
+                blocking(move || book.erase(&published, &ids)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a view and waits until the run has published.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alerts::delivery::Webhook;
+use alerts::webhook::Webhook;
 use anyhow::bail;
-use batch::{BatchSettings, CompactionSettings, RetrySettings};
+use batch::{BatchSettings, CompactionSettings, Engines, RetrySettings};
 use intake::archive::ArchiverSettings;
 use intake::lateness::LatenessSettings;
 use intake::log::{LogSettings, local_disk};
@@ -36,14 +36,17 @@ pub struct WiringSettings {
     pub limits: Limits,
     /// The webhooks of the settings, by target.
     pub webhooks: BTreeMap<String, Webhook>,
-    /// The clusters of the settings whose topics streams read.
+    /// The clusters of the settings, whose topics are read and written.
     pub topics: Connections,
     /// Whether to take over a lake that belongs to another log.
     pub take_over: bool,
+    /// The views whose batch runs Spark computes.
+    pub engines: Engines,
     /// Memory limit of a batch run, in bytes.
     pub batch_memory_bytes: u64,
-    /// Whether views have their schedules and layers. Otherwise every view has batch runs, which start only on request.
-    pub schedules: bool,
+    /// Whether views have their declared schedules and layers, and streams and sinks their topics. Otherwise clients
+    /// send all events, every view has batch runs, which start only on request, and no sink writes.
+    pub as_declared: bool,
     /// Decides which requests are admitted.
     pub perimeter: Perimeter,
     /// The certificate; `None` for plain HTTP.
@@ -51,7 +54,7 @@ pub struct WiringSettings {
 }
 
 impl WiringSettings {
-    /// Parses the definitions. If [`WiringSettings::schedules`] is off, the views have no schedules, and all of them have batch runs.
+    /// Parses the definitions, and adapts them unless they apply [as declared](WiringSettings::as_declared).
     pub fn parse_definitions(&self) -> anyhow::Result<Definitions> {
         let texts: Vec<(String, String)> =
             self.definitions.iter().map(|(file, text)| (file.display().to_string(), text.clone())).collect();
@@ -59,7 +62,11 @@ impl WiringSettings {
             Ok(definitions) => definitions,
             Err(errors) => bail!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
         };
-        if !self.schedules {
+        if !self.as_declared {
+            definitions.sinks.clear();
+            for stream in &mut definitions.streams {
+                stream.detach();
+            }
             for view in &mut definitions.views {
                 (view.schedule, view.checkpoint_schedule, view.layers) = (None, None, ViewLayers::Both);
             }
@@ -130,6 +137,7 @@ impl WiringSettings {
                 vacuum_every: Duration::from_millis(limits.vacuum_every_ms),
                 ..CompactionSettings::default()
             },
+            engines: self.engines.clone(),
             runs_file: Some(local.join("runs.ndjson")),
             clock_note: Some(local.join("clock")),
             retry: RetrySettings {

@@ -16,6 +16,7 @@ use shared::ids::ViewName;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
 use shared::sql::Definitions;
+use sinks::erasure::ErasableBook;
 use sinks::service::{DeclaredSink, SinkContext, SinkSet};
 use sinks::view_changes::SinkLayers;
 use speed::service::Speed;
@@ -27,7 +28,7 @@ use super::storage::Base;
 /// Longest wait for an epoch in progress when the server stops. The next process finds out whether it is in the topic.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// The folder of the books, in that of the log.
-const FOLDER: &str = "sinks";
+pub const FOLDER: &str = "sinks";
 
 /// The declared sinks, before the layers have started.
 pub struct DeclaredSinks(Vec<DeclaredSink>);
@@ -63,6 +64,11 @@ impl DeclaredSinks {
     /// Returns the queues for the changed rows of a view, one per sink.
     pub fn queues_of(&self, view: &ViewName) -> Vec<Arc<ChangedRows>> {
         self.0.iter().filter_map(|declared| declared.queue_of(view)).collect()
+    }
+
+    /// Returns the books of the sinks, for erasures.
+    pub fn erasable(&self) -> Vec<ErasableBook> {
+        self.0.iter().map(DeclaredSink::erasable).collect()
     }
 
     /// Starts the sinks.

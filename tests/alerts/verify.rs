@@ -125,3 +125,24 @@ fn every_form_of_a_condition_is_folded_as_the_server_evaluates_it() {
         }
     }
 }
+
+#[test]
+fn the_file_has_what_a_topic_would_have_and_nothing_is_written_to_topics() {
+    let definitions = "
+        CREATE STREAM payments (paid_at TIMESTAMP METADATA FROM 'timestamp', id STRING PRIMARY KEY METADATA FROM 'header:id', amount BIGINT)
+            WITH (event_time = 'paid_at', source = 'kafka', connection = 'main', topic = 'payments');
+        CREATE VIEW totals AS SELECT COUNT(*) AS n, SUM(amount) AS total FROM payments GROUP BY TUMBLE(paid_at, INTERVAL '1' HOUR);
+        CREATE SINK out FROM VIEW totals WITH (connection = 'main', topic = 'totals');
+        CREATE ALERT large ON totals WHEN total > 100 WITH (to = 'kafka:main/alerts');";
+    let mut lines = String::new();
+    for n in 0..3_000_i64 {
+        // Every thirtieth event is sent again instead of the next one.
+        let id = format!("p{}", n - i64::from(n % 30 == 29));
+        let event = json!({"id": id, "paid_at": time(BEGIN_MS + n * 60_000), "amount": n % 7});
+        writeln!(lines, "{event}").expect("a text");
+    }
+    let (code, figures) = verify(definitions, "payments", &lines);
+    assert_eq!((code, &figures["sent"]["duplicates"]), (Some(0), &json!(100)), "{figures}");
+    let [raised, confirmed, withdrawn, missed] = counts(&figures, "large");
+    assert!(raised > 40 && raised == confirmed + withdrawn && missed == 0, "{figures}");
+}

@@ -1,14 +1,22 @@
-//! Tests against other systems. Streams that read topics and sinks that write them, against a real Apache Kafka: end to end,
-//! kills, restarts of the broker, aborted transactions, added partitions, rejected records, logins, and the recipes of
-//! `docs/kafka.md`. Queries on a real Apache Spark.
+//! Tests against other systems. Streams that read topics, sinks and alerts that write them, against a real Apache Kafka: end to
+//! end, kills, restarts of the broker, aborted transactions, added partitions, rejected records, logins, the recipes of
+//! `docs/kafka.md`, and two of the `examples`. Queries on a real Apache Spark.
 
+mod alerts;
 mod broker;
+mod changes;
+mod demo;
+mod examples;
 mod faults;
 mod formats;
 mod kills;
 mod reading;
 mod recipes;
+mod sink_finals;
 mod sink_kills;
+mod sink_page;
 mod sinks;
 mod spark;
+mod throughput;
 mod topic;
+mod window_fold;

@@ -38,23 +38,42 @@ impl Topic {
     }
 
     fn at(address: &str, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
+        let name = format!("topic.{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
+        Topic::named(name, address, partitions, configuration)
+    }
+
+    /// Creates the topic again after it was deleted.
+    pub fn create_again(&self, partitions: i32) -> Topic {
+        Topic::named(self.name.clone(), &self.address, partitions, &[])
+    }
+
+    /// A topic that another process has created.
+    pub fn existing(broker: &Broker, name: &str) -> Topic {
+        Topic::connect(name.to_owned(), &broker.address())
+    }
+
+    fn connect(name: String, address: &str) -> Topic {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let name = format!("topic.{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
-        let address = address.to_owned();
         let (kafka, producer) = runtime.block_on(async {
-            let kafka = Kafka::builder(address.as_str()).connect().await.expect("the broker answers");
-            let mut topic = NewTopic::new(name.as_str(), partitions, 1).expect("a topic");
-            for (key, value) in configuration {
-                topic = topic.with_config(*key, *value);
-            }
-            let created =
-                kafka.admin().create_topics([topic], CreateTopicsOptions::default()).await.expect("an answer");
-            created.into_values().for_each(|result| result.expect("created"));
+            let kafka = Kafka::builder(address).connect().await.expect("the broker answers");
             let producer = kafka.producer().linger(Duration::from_millis(1)).build().await.expect("a producer");
             (kafka, producer)
         });
-        Topic { name, address, runtime, kafka, producer }
+        Topic { name, address: address.to_owned(), runtime, kafka, producer }
+    }
+
+    fn named(name: String, address: &str, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
+        let topic = Topic::connect(name, address);
+        topic.runtime.block_on(async {
+            let mut new = NewTopic::new(topic.name.as_str(), partitions, 1).expect("a topic");
+            for (key, value) in configuration {
+                new = new.with_config(*key, *value);
+            }
+            let created = topic.kafka.admin().create_topics([new], CreateTopicsOptions::default()).await;
+            created.expect("an answer").into_values().for_each(|result| result.expect("created"));
+        });
+        topic
     }
 
     /// Another topic of the same broker.
@@ -223,6 +242,17 @@ impl Topic {
 /// The state of the source of a stream.
 pub fn source(world: &World, stream: &str) -> Value {
     world.get(&format!("/v1/streams/{stream}")).json()["source"].clone()
+}
+
+/// Waits until this many records of the topic are read, which has no holes. The reader may not know of the last ones yet, so
+/// its lag says nothing about them.
+pub fn read_records(world: &World, stream: &str, records: usize) {
+    world.wait_for("the records", |world| {
+        let Some(answer) = world.try_get(&format!("/v1/streams/{stream}")) else { return false };
+        let partitions = answer.json()["source"]["partitions"].as_array().cloned().unwrap_or_default();
+        let read: u64 = partitions.iter().filter_map(|partition| partition["position"].as_u64()).sum();
+        read == records as u64
+    });
 }
 
 /// Waits until everything in the topic is read.

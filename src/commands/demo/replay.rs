@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::time::{MICROS_PER_SECOND, Micros};
@@ -19,11 +19,14 @@ use crate::sender::{Receipt, RetryLimits, Sender};
 use intake::decode::json_lines;
 
 use super::STREAM;
+use super::topics::FlightWriter;
 
 /// 15 days of real flights, ordered by `reported_at`; see `examples/README.md`.
 const FLIGHTS: &[u8] = include_bytes!("../../../examples/flights/flights.parquet");
 /// The column with the time at which a flight was reported, which is the clock of the replay.
 const REPORTED_AT: &str = "reported_at";
+/// The column that is the key of a flight's record in a topic.
+const KEY: &str = "origin";
 const SEND_EVERY: Duration = Duration::from_millis(100);
 /// Maximum number of rows of a request.
 const ROWS_MAX: usize = 20_000;
@@ -34,6 +37,20 @@ pub struct Flights {
     rows: RecordBatch,
     /// The report time of each row, ascending, in microseconds.
     reported_at: Vec<i64>,
+}
+
+/// Where flights are sent.
+pub enum Destination {
+    /// The HTTP endpoint of the server.
+    Http(Client),
+    /// The topic that the server reads.
+    Topic(FlightWriter),
+}
+
+/// Sends batches of flights.
+enum FlightSender {
+    Http(Sender),
+    Topic(FlightWriter),
 }
 
 /// The progress of the replay.
@@ -97,24 +114,34 @@ impl Flights {
     /// cannot fix.
     pub async fn replay(
         self,
-        client: Client,
+        destination: Destination,
         speedup: f64,
         progress: watch::Sender<ReplayProgress>,
         stop: watch::Receiver<bool>,
     ) {
-        if let Err(error) = self.send_all(client, speedup, &progress, &stop).await {
+        let sender = match destination {
+            Destination::Http(client) => {
+                let stream = STREAM.parse().expect("the name of a stream");
+                FlightSender::Http(Sender::new(client, &stream, RetryLimits::default()))
+            }
+            Destination::Topic(writer) => FlightSender::Topic(writer),
+        };
+        let sent = self.send_all(&sender, speedup, &progress, &stop).await;
+        if let FlightSender::Topic(writer) = sender {
+            writer.close().await;
+        }
+        if let Err(error) = sent {
             progress.send_modify(|progress| progress.error = Some(format!("{error:#}")));
         }
     }
 
     async fn send_all(
         &self,
-        client: Client,
+        sender: &FlightSender,
         speedup: f64,
         progress: &watch::Sender<ReplayProgress>,
         stop: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let sender = Sender::new(client, &STREAM.parse()?, RetryLimits::default());
         let mut ticks = tokio::time::interval(SEND_EVERY);
         let begin = Instant::now();
         let (mut sent, mut number) = (0, 0);
@@ -126,13 +153,28 @@ impl Flights {
                     return Ok(());
                 }
                 let to = due.min(sent + ROWS_MAX);
-                let receipt = sender.send(number, BatchFormat::Lines, self.lines(sent, to)?, |_| {}).await?;
+                let receipt = self.send(sender, number, (sent, to)).await?;
                 progress.send_modify(|progress| progress.add(receipt, Micros(self.reported_at[to - 1])));
                 (sent, number) = (to, number + 1);
             }
         }
         progress.send_modify(|progress| progress.finished = true);
         Ok(())
+    }
+
+    /// Sends the flights of some rows as batch `number`.
+    async fn send(&self, sender: &FlightSender, number: u64, (from, to): (usize, usize)) -> anyhow::Result<Receipt> {
+        let lines = self.lines(from, to)?;
+        match sender {
+            FlightSender::Http(sender) => Ok(sender.send(number, BatchFormat::Lines, lines, |_| {}).await?),
+            FlightSender::Topic(writer) => {
+                let origins =
+                    self.rows.column_by_name(KEY).with_context(|| format!("the flights have no column {KEY}"))?;
+                let origins = cast(&origins.slice(from, to - from), &DataType::Utf8)?;
+                let keys = origins.as_string::<i32>().iter().map(Option::unwrap_or_default);
+                Ok(Receipt { accepted: writer.write(&lines, keys).await?, ..Receipt::default() })
+            }
+        }
     }
 }
 
