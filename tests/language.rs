@@ -37,7 +37,11 @@ fn sources() -> Vec<String> {
         "intake/kafka/src",
         "speed/src",
         "batch/src",
+        "batch/spark/src",
+        "batch/spark_connect/src",
         "serving/src",
+        "alerts/src",
+        "sinks/src",
         "src",
     ];
     let folders: Vec<_> = folders.into_iter().filter(|folder| root().join(folder).exists()).collect();
@@ -229,7 +233,7 @@ fn code_keeps_to_the_word_list() {
 
 #[test]
 fn comments_and_names_of_functions_keep_to_the_word_list() {
-    let folders = ["shared", "intake", "speed", "batch", "serving", "auth", "src", "tests", "bench"];
+    let folders = ["shared", "intake", "speed", "batch", "serving", "alerts", "sinks", "auth", "src", "tests", "bench"];
     let mut files = files(&folders, &[".rs"]);
     // Holds examples of banned words.
     files.retain(|file| file != "tests/language.rs");

@@ -210,3 +210,46 @@ fn masked(words: &str) -> String {
     };
     words.lines().map(line).collect::<Vec<_>>().join("\n")
 }
+
+#[test]
+fn a_plan_says_what_a_changed_sink_does() {
+    let definitions = |sinks: &str| {
+        format!(
+            "CREATE STREAM s (at TIMESTAMP, k STRING) WITH (event_time = 'at');
+             CREATE VIEW counts AS SELECT window_start, k, COUNT(*) AS n FROM s GROUP BY TUMBLE(at, INTERVAL '1' HOUR), k;
+             {sinks}"
+        )
+    };
+    let sink = |name: &str, options: &str| {
+        format!("CREATE SINK {name} FROM counts WITH (connection = 'main', topic = 'topic-of-{name}'{options});")
+    };
+    let first = definitions(&(sink("a", "") + &sink("b", ", emit = 'final'") + &sink("c", "")));
+    let mut world = World::stopped(&first);
+    // No broker: sinks keep their definitions before they write.
+    world.set_settings("[connections.main]\nkind = \"kafka\"\nbrokers = [\"127.0.0.1:1\"]\n");
+    let (code, planned) = plan(&world, &first, &[]);
+    assert_eq!(code, Some(0), "{planned}");
+    assert!(planned.contains("sink a: new; writes the rows of view counts to topic topic-of-a"), "{planned}");
+    assert!(planned.contains("3 new sinks"), "{planned}");
+    world.start();
+    assert_eq!(world.stop(), Some(0));
+    let (code, planned) = plan(&world, &first, &[]);
+    assert!(code == Some(0) && planned.contains("sink b: unchanged (epoch 0, the topic has 0 rows)"), "{planned}");
+    let changed =
+        definitions(&(sink("a", ", every = '5 seconds'") + &sink("b", ", emit = 'changes'") + &sink("d", "")));
+    let (code, planned) = plan(&world, &changed, &[]);
+    assert_eq!(code, Some(0), "{planned}");
+    for expected in [
+        "sink a: only options change; it continues (epoch 0, the topic has 0 rows)\n  ~ every 1 second → 5 seconds\n",
+        "sink b: stops (epoch 0, the topic has 0 rows)\n  ~ emit final → changes\n  its records would not replace",
+        "sink d: new; writes the rows of view counts to topic topic-of-d\n",
+        "sink c: no longer declared; topic topic-of-c and its state are kept (epoch 0, the topic has 0 rows)\n",
+        "1 new sink, 1 sink that stops\n",
+    ] {
+        assert!(planned.contains(expected), "{expected}\nis not in\n{planned}");
+    }
+    let (_, planned) = plan(&world, &changed, &["-o", "json"]);
+    let planned: Value = serde_json::from_str(&planned).unwrap_or_else(|_| panic!("{planned}"));
+    let effects: Vec<&Value> = planned["sinks"].as_array().expect("sinks").iter().map(|sink| &sink["effect"]).collect();
+    assert_eq!(effects, ["continues", "other_keys", "writes_all", "ends"], "{planned}");
+}

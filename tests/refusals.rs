@@ -15,8 +15,8 @@ FROM flights GROUP BY TUMBLE(at, INTERVAL '1' HOUR), origin;
 ";
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// Pages, which OpenAPI does not describe.
-const PAGES: [&str; 7] =
-    ["/", "/view/departures", "/compare/departures", "/batch", "/streams", "/alerts", "/assets/base.css"];
+const PAGES: [&str; 8] =
+    ["/", "/view/departures", "/compare/departures", "/batch", "/streams", "/alerts", "/sinks", "/assets/base.css"];
 
 struct Reply {
     status: u16,

@@ -85,6 +85,7 @@ fn every_endpoint_asks_for_the_scope_of_the_table() {
         "/batch",
         "/streams",
         "/alerts",
+        "/sinks",
         "/docs/",
         "/openapi.json",
         "/metrics",

@@ -27,6 +27,11 @@ impl DatePartition {
         if READABLE_DAYS.contains(&day.0) { DatePartition::Day(day) } else { DatePartition::Undated }
     }
 
+    /// Returns the first and the last day that every reader of dates supports.
+    pub fn readable_days() -> (Day, Day) {
+        (Day(*READABLE_DAYS.start()), Day(*READABLE_DAYS.end()))
+    }
+
     /// Returns the day, if it is one.
     pub fn day(self) -> Option<Day> {
         match self {

@@ -18,6 +18,7 @@ pub mod data_file;
 pub mod date_partition;
 pub mod decimal;
 pub mod double;
+pub mod engine;
 pub mod entity;
 pub mod entity_reader;
 pub mod evaluate;

@@ -39,6 +39,8 @@ pub const DEDUP_HORIZON_EVENTS: u64 = 1 << 22;
 pub const ENTITIES_MAX: usize = 8 << 20;
 /// Events of one append to an entity. Larger appends are refused with 413.
 pub const ENTITY_APPEND_EVENTS_MAX: usize = 10_000;
+/// Appends in one request to `POST /v1/entities/{stream}`. Larger requests are refused with 413.
+pub const ENTITY_APPENDS_MAX: usize = 10_000;
 /// Events of an entity in a response, unless the request asks for another number.
 pub const ENTITY_EVENTS_DEFAULT: usize = 1_000;
 /// Most events of an entity in a response; further ones are on the next page.
@@ -169,8 +171,18 @@ pub const SINK_EVERY_MS: u64 = 1_000;
 pub const SINK_EVERY_MS_MIN: u64 = 20;
 /// Bytes of changed rows that wait for the next epoch of a sink. Beyond it the sink visits every live row of its view.
 pub const SINK_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Rows of a batch version that a sink compares and writes in one transaction.
+/// Rows of one epoch of a sink. More rows are written in several transactions, and the epoch ends with the last of them.
+pub const SINK_EPOCH_ROWS_MAX: usize = 100_000;
+/// Bytes of keys and values in one transaction of a sink. More are written in several transactions.
+pub const SINK_TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Rows that a sink visits and writes in one transaction when it visits all rows, or those of a batch version.
 pub const SINK_ROWS_AT_ONCE: usize = 8_192;
+/// Bytes of their keys.
+pub const SINK_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of rows of a batch version that a sink reads at once, those of one date at most. A date with more fails the epoch.
+pub const SINK_READ_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of rows of open windows that a sink with `emit = 'final'` remembers. Beyond it the sink visits all rows when windows end.
+pub const SINK_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Rows of a topic that a sink remembers, to write only changes: about 16 bytes each, and 100 per group. Beyond it the sink
 /// stops with an error.
 pub const SINK_ROWS_MAX: usize = 2_000_000;
@@ -187,6 +199,12 @@ pub const BATCH_CACHE_BYTES: usize = 2 * 1024 * 1024 * 1024;
 pub const BATCH_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Least memory that a batch run can be given, in bytes.
 pub const BATCH_MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Bytes to read from which a run of a view with `engine = 'auto'` is computed by Spark.
+pub const SPARK_AUTO_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+/// Milliseconds during which a run tries to reach a server of Spark that does not answer, before it fails and is retried.
+pub const SPARK_RECONNECT_MS: u64 = 60_000;
+/// Bytes of a message from Spark. Results are not sent in messages.
+pub const SPARK_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Characters of the query that Spark is given for a view. Views with a longer one are refused for Spark.
 pub const SPARK_QUERY_CHARS_MAX: usize = 1_000_000;
 /// Versions of a view that can be queried, the newest included, unless its `versions_kept` says otherwise.

@@ -7,7 +7,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::calendar::Zone;
 use crate::column_name::same;
-use crate::ids::{StreamName, ViewName};
+use crate::engine::EngineChoice;
+use crate::ids::{Name, StreamName, ViewName};
 use crate::retention::Retention;
 use crate::scalar::Scalar;
 use crate::types::DataType;
@@ -35,6 +36,12 @@ pub struct View {
     pub having: Option<Scalar>,
     /// Whether batch runs compute it. Not part of the definition.
     pub layers: ViewLayers,
+    /// What computes its batch runs; `None`: as the settings say. Not part of the definition.
+    #[serde(default)]
+    pub engine: Option<EngineChoice>,
+    /// The connection of the settings to Spark; `None`: as the settings say.
+    #[serde(default)]
+    pub connection: Option<Name>,
     /// Five-field cron line of batch runs; `None`: runs only on request.
     pub schedule: Option<String>,
     /// The same for the checkpoints of a view of the speed layer alone.

@@ -19,6 +19,7 @@ const NESTING: &str = "nesting_is_limited_and_breadth_is_not";
 const LONG_TEXTS: &str = "long_texts_are_refused_at_once";
 const SUBSCRIPTIONS: &str = "subscribers_of_entities_and_alerts_are_refused_beyond_their_numbers_and_leave_room";
 const ALERT_LISTS: &str = "alerts_are_listed_by_alert_and_state_and_pushed_after_an_id";
+const SINK_PIECES: &str = "topics_of_sinks_are_the_view_and_each_change_is_written_once";
 const SINK_RETRIES: &str = "brokers_that_are_away_and_topics_that_do_not_exist_are_reported_and_retried";
 const DEAD_LETTERS: &str = "a_notice_is_retried_with_growing_pauses_and_then_given_up";
 
@@ -60,6 +61,11 @@ pub const DRIVEN: &[Driven] = &[
         "an_append_is_accepted_as_a_whole_or_not_and_holds_events_of_its_entity_only",
     ),
     (
+        "ENTITY_APPENDS_MAX",
+        "tests/entities/many_appends.rs",
+        "a_line_that_is_not_an_append_refuses_the_request_before_anything_is_written",
+    ),
+    (
         "ENTITY_EVENTS_DEFAULT",
         "tests/entities/reading.rs",
         "an_entity_with_more_events_than_a_page_is_read_and_folded_in_pages",
@@ -97,6 +103,11 @@ pub const DRIVEN: &[Driven] = &[
         "shared/src/changed_rows.rs",
         "beyond_the_bound_a_mark_for_all_rows_stays_and_memory_is_released",
     ),
+    ("SINK_EPOCH_ROWS_MAX", "tests/simulation/scenarios.rs", SINK_PIECES),
+    ("SINK_TRANSACTION_BYTES_MAX", "tests/simulation/scenarios.rs", SINK_PIECES),
+    ("SINK_ROWS_AT_ONCE", "tests/simulation/scenarios.rs", SINK_PIECES),
+    ("SINK_PAGE_BYTES_MAX", "sinks/src/page.rs", "pages_have_every_row_once_in_order"),
+    ("SINK_WAITING_BYTES_MAX", "sinks/src/waiting.rs", "every_added_row_is_due_once_unless_it_is_reported_as_lost"),
     ("SINK_RETRY_FIRST_MS", "tests/services/sinks.rs", SINK_RETRIES),
     ("SINK_RETRY_MAX_MS", "tests/services/sinks.rs", SINK_RETRIES),
     ("WEBHOOK_TIMEOUT_MS", "alerts/src/delivery.rs", DEAD_LETTERS),
@@ -145,6 +156,13 @@ pub const DRIVEN: &[Driven] = &[
     ("BATCH_CACHE_BYTES", "tests/bounds/heavy_queries.rs", HEAVY),
     ("BATCH_MEMORY_BYTES", "tests/memory_limit.rs", "a_run_within_a_low_limit_gives_the_same_rows"),
     ("BATCH_MEMORY_BYTES_MIN", "src/settings.rs", "batch_memory_and_threads_are_limited"),
+    ("SPARK_AUTO_BYTES", "src/engines.rs", "views_and_settings_choose_the_engine"),
+    (
+        "SPARK_RECONNECT_MS",
+        "batch/spark_connect/src/session.rs",
+        "a_server_that_does_not_answer_is_tried_for_a_limited_time",
+    ),
+    ("SPARK_MESSAGE_BYTES_MAX", "batch/spark_connect/src/channel.rs", "huge_and_compressed_messages_are_refused"),
     ("SPARK_QUERY_CHARS_MAX", "batch/spark/src/tests.rs", "a_query_that_grows_too_long_is_refused"),
     ("VERSIONS_KEPT", "tests/versions.rs", "kept_versions_return_the_same_bytes_and_others_are_refused"),
     (
@@ -306,7 +324,7 @@ const ADVICE: &str = "advice to clients";
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
     ("SOURCE_BATCH_RECORDS", "`SOURCE_BATCH_BYTES` drives the same division"),
-    ("SINK_ROWS_AT_ONCE", "a size of pieces: a version with more changed rows is written in several transactions"),
+    ("SINK_READ_BYTES_MAX", "512 MiB of rows of one date; the budget is that of queries"),
     ("SINK_ROWS_MAX", "two million rows in a topic"),
     ("SOURCE_RETRY_FIRST_MS", "a pause"),
     ("SOURCE_RETRY_MAX_MS", "a pause"),

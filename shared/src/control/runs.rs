@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::compare::Comparison;
+use crate::engine::Engine;
 use crate::handoff::HandoffError;
 use crate::ids::{Offset, Partition, StreamName, ViewName};
 use crate::time::{Day, Micros};
@@ -96,6 +97,9 @@ pub struct Run {
     #[serde(default)]
     pub duration_ms: Option<u64>,
     pub progress: RunProgress,
+    /// The engine that computes it, once the plan has decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     pub error: Option<String>,
 }
 

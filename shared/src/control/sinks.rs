@@ -44,7 +44,7 @@ pub struct SinkStatus {
     pub view: ViewName,
     pub connection: Name,
     pub topic: String,
-    /// `changes`.
+    /// `changes` or `final`.
     #[schema(value_type = String)]
     pub emit: Emit,
     /// The columns of the key of records.
@@ -62,6 +62,9 @@ pub struct SinkStatus {
     pub lag: u64,
     /// The batch version whose figures are in the topic.
     pub version: Option<i64>,
+    /// With `emit = 'final'`: every row of windows that end at or before it is in the topic.
+    #[serde(default)]
+    pub watermark: Option<Micros>,
     /// Rows that the topic has.
     pub rows: u64,
     /// Records that this process has committed.
