@@ -72,6 +72,12 @@ impl Topic {
             }
             let created = topic.kafka.admin().create_topics([new], CreateTopicsOptions::default()).await;
             created.expect("an answer").into_values().for_each(|result| result.expect("created"));
+            // A server that does not see the topic yet would start again, on another port, when it does.
+            let is_there = |known: usize| known == partitions as usize;
+            while !topic.producer.partitions_for(&topic.name).await.is_ok_and(|known| is_there(known.len())) {
+                topic.kafka.rebootstrap().await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         });
         topic
     }
