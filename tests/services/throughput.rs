@@ -20,7 +20,7 @@ const ROUNDS: usize = 3;
 fn definitions(options: &str) -> String {
     format!(
         "CREATE STREAM bids (at TIMESTAMP, auction BIGINT, bidder BIGINT, price BIGINT, channel STRING, url STRING)
-             WITH (event_time = 'at', {options});
+             WITH (event_time = 'at', allowed_lateness = '1 day', {options});
          CREATE VIEW per_channel AS SELECT window_start, channel, COUNT(*) AS n, SUM(price) AS total FROM bids
              GROUP BY TUMBLE(at, INTERVAL '1' MINUTE), channel;"
     )
