@@ -205,7 +205,17 @@ impl Topic {
             consumer.assign(&self.name, (0..partitions).collect()).await.expect("assigned");
             let mut ends = BTreeMap::new();
             for partition in 0..partitions {
-                let (low, high) = consumer.fetch_watermarks(&self.name, partition).await.expect("watermarks");
+                let mut watermarks = consumer.fetch_watermarks(&self.name, partition).await;
+                // After a restart of the broker, what the client knows of it is out of date.
+                for _ in 0..50 {
+                    if watermarks.is_ok() {
+                        break;
+                    }
+                    self.kafka.rebootstrap().await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    watermarks = consumer.fetch_watermarks(&self.name, partition).await;
+                }
+                let (low, high) = watermarks.expect("watermarks");
                 consumer.seek(&self.name, partition, low).await.expect("sought");
                 ends.insert(partition, high);
             }
