@@ -89,6 +89,8 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (Kind::Gauge, Unit::Count, "trueup_log_head_offset", "offset of the next event of a partition"),
     (Kind::Gauge, Unit::Count, "trueup_log_start_offset", "first offset that the log still holds"),
     (Kind::Gauge, Unit::Bytes, "trueup_log_bytes", "size of the log on disk"),
+    (Kind::Gauge, Unit::Count, "trueup_table_rows", "current rows of a table"),
+    (Kind::Gauge, Unit::Bytes, "trueup_table_bytes", "memory of the current rows of a table (`table_bytes_max`)"),
     (
         Kind::Gauge,
         Unit::Bytes,

@@ -88,6 +88,10 @@ impl MetricsRenderer {
                 gauge!("trueup_log_start_offset", &labels).set(p.log_start.0 as f64);
                 gauge!("trueup_archived_offset", &labels).set(p.archived.0 as f64);
                 gauge!("trueup_log_bytes", &labels).set(p.log_bytes as f64);
+                if let Some(rows) = p.rows {
+                    gauge!("trueup_table_rows", &labels).set(rows.count as f64);
+                    gauge!("trueup_table_bytes", &labels).set(rows.bytes as f64);
+                }
                 for (reader, bytes) in &p.backlog_bytes {
                     let [stream, partition] = labels.clone();
                     let labels = [stream, partition, ("reader", reader.clone())];

@@ -177,6 +177,17 @@ fn schemas() -> Value {
             }
         }),
     );
+    all.insert("TableRow".to_owned(), json!({"type": "object", "description": "the declared columns by name"}));
+    all.insert(
+        "TableRows".to_owned(),
+        json!({
+            "type": "object", "required": ["table", "rows", "next"],
+            "properties": {
+                "table": {"type": "string"}, "rows": {"type": "array", "items": {"$ref": "#/components/schemas/TableRow"}},
+                "next": {"type": ["string", "null"]}
+            }
+        }),
+    );
     all.insert(
         "ClearedQuarantine".to_owned(),
         json!({"type": "object", "required": ["removed"], "properties": {"removed": {"type": "integer"}}}),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde_json::{Value, json};
-use shared::stream::{Column, Stream, TimeFormat};
+use shared::stream::{ChangeFormat, Column, Stream, TimeFormat};
 use shared::time::Micros;
 use shared::types::DataType;
 
@@ -17,7 +17,13 @@ pub fn event(stream: &Stream, now: Micros) -> String {
         };
         event.insert(column.field().levels(), value);
     }
-    event.to_string()
+    match stream.table.map(|table| table.format) {
+        Some(ChangeFormat::Debezium) => {
+            let millis = now.0 / 1_000;
+            format!(r#"{{"op":"c","source":{{"ts_ms":{millis}}},"after":{event}}}"#)
+        }
+        Some(ChangeFormat::Upsert) | None => event.to_string(),
+    }
 }
 
 /// The members of an object, in order.

@@ -187,6 +187,9 @@ pub struct Limits {
     pub dedup_horizon_events: u64,
     /// Entities of a partition, for streams with an entity; 28 to 56 bytes each.
     pub entities_max: u64,
+    /// Memory of the current rows of a partition of a table, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub table_bytes_max: u64,
     /// Milliseconds for which an idempotency key is remembered.
     pub idempotency_keep_ms: u64,
     /// Memory of the idempotency keys of a partition, in bytes.
@@ -253,6 +256,7 @@ impl Default for Limits {
             batch_cache_bytes: limits::BATCH_CACHE_BYTES as u64,
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
             entities_max: limits::ENTITIES_MAX as u64,
+            table_bytes_max: limits::TABLE_ROWS_BYTES_MAX as u64,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             idempotency_bytes_max: limits::IDEMPOTENCY_BYTES_MAX as u64,
             archive_wait_ms: limits::ARCHIVE_WAIT_MS,

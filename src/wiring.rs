@@ -25,6 +25,7 @@ use intake::history::HistoryWatch;
 use intake::sources::{SourceContext, SourceReaders, SourceStatuses};
 use intake::status::StreamsStatus;
 use intake::submit::EventSubmitter;
+use intake::tables::TableRows;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serving::ServingState;
 use serving::admission::Admission;
@@ -106,6 +107,8 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     let (views, loaded) = layers::load_views(&base, &definitions.views).await?;
     let restored = intake::entities::restore::restore(&intake, &base.lake).await;
     restored.context("cannot read the sequences of entities from the archive")?;
+    let restored = intake::tables::restore::restore(&intake, &base.lake).await;
+    restored.context("cannot read the rows of tables from the archive")?;
     let declared = DeclaredAlerts::open(&base.local, &definitions)?;
     let declared_sinks = DeclaredSinks::open(&base.local, &definitions)?;
     let changed =
@@ -206,6 +209,7 @@ fn routes(
         runs: Arc::clone(batch) as _,
         streams: status,
         entities: Arc::new(EntityLog::new(Arc::clone(intake), Arc::clone(archives), base.lake.clone())),
+        tables: Arc::new(TableRows::new(Arc::clone(intake))),
         alerts: alerts.alerts(),
         sinks,
         erasures: Arc::new(eraser),

@@ -25,6 +25,7 @@ pub mod sources;
 pub mod status;
 pub mod streams;
 pub mod submit;
+pub mod tables;
 
 #[cfg(test)]
 mod testing;

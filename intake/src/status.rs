@@ -51,7 +51,8 @@ impl StreamsStatus {
             events_per_second: arrivals.map_or(0.0, |a| a.accepted.per_second(now)),
             watermark: log.watermark(now),
             settings: time_settings(stream),
-            lateness: log.lateness().summary(),
+            // No change of a table is late, whatever the time of its row.
+            lateness: log.lateness().summary().filter(|_| stream.table.is_none()),
             quarantine: self.quarantine.counts(&stream.name),
             source: self.sources.status(&stream.name),
         }
@@ -113,7 +114,11 @@ fn suspicious_times(
 fn time_settings(stream: &Stream) -> TimeSettings {
     TimeSettings {
         watermark_delay: duration(stream.watermark_delay),
-        allowed_lateness: duration(stream.allowed_lateness),
+        allowed_lateness: if stream.table.is_some() {
+            "unlimited".to_owned()
+        } else {
+            duration(stream.allowed_lateness)
+        },
         max_ahead: duration(stream.max_ahead),
         max_age: stream.max_age.map(duration),
         idle_timeout: duration(stream.idle_timeout),
@@ -127,6 +132,8 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         _ if Some(index) == stream.entity => Some("entity".to_owned()),
         _ if Some(index) == stream.sequence() => Some("sequence".to_owned()),
         _ if Some(index) == stream.source_offset() => Some("source offset".to_owned()),
+        _ if Some(index) == stream.retracted() => Some("retraction".to_owned()),
+        _ if stream.table.is_some_and(|table| table.key == index) => Some("key of rows".to_owned()),
         _ if index >= stream.declared => Some("removed".to_owned()),
         _ => None,
     };

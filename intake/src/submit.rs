@@ -15,7 +15,7 @@ use shared::stream::Stream;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::decode::{Decoded, before_1980};
+use crate::decode::{Decoded, KeptValues, TableChanges, before_1980};
 use crate::http::{AppendVerdict, EntityEvents, StreamDirectory, StreamWriter, WriteError, WriteReceipt};
 use crate::partition::{
     EntityAppend, IdempotencyKey, PartitionReceipt, SourceStep, Submission, SubmitError, SubmittedEntities,
@@ -66,7 +66,8 @@ impl RecordSubmitter {
     ) -> Result<oneshot::Receiver<Result<PartitionReceipt, SubmitError>>, SubmitError> {
         let (reply, receipt) = oneshot::channel();
         let (rows, id_hashes) = (decoded.rows.clone(), decoded.id_hashes.clone());
-        let submission = Submission { rows, id_hashes, entities: None, key: None, source: Some(step), reply };
+        let kept = decoded.changes.as_ref().map_or_else(Vec::new, |changes| changes.kept.clone());
+        let submission = Submission { rows, id_hashes, entities: None, kept, key: None, source: Some(step), reply };
         self.0.log.try_submit(vec![(partition, submission)])?;
         self.0.count(&decoded.rows);
         Ok(receipt)
@@ -95,6 +96,7 @@ struct PartitionRows {
     rows: RecordBatch,
     ids: Option<Vec<u128>>,
     entities: Option<Vec<u128>>,
+    kept: Vec<KeptValues>,
 }
 
 impl EventSubmitter {
@@ -141,13 +143,16 @@ pub(crate) fn partition_of(place: u128, partitions: u32) -> Partition {
 }
 
 impl StreamSubmitter {
-    /// Divides the events among the partitions. Events with an entity go where their entity says, so that one writer numbers
-    /// all of its events; others with an id where their id says, so that a duplicate meets its original. The rest go where
-    /// the request's key says, so that a retry meets its first receipt; without a key, in turn.
+    /// Divides the events among the partitions. Changes of a table go where their key says, so that one writer knows the row.
+    /// Events with an entity go where their entity says, so that one writer numbers all of its events; others with an id where
+    /// their id says, so that a duplicate meets its original. The rest go where the request's key says, so that a retry meets
+    /// its first receipt; without a key, in turn.
     fn divide(&self, decoded: Decoded, key: Option<&IdempotencyKey>) -> Result<Vec<PartitionRows>, ArrowError> {
         let partitions = self.log.stream().partitions;
-        let Decoded { rows: all, id_hashes: ids, entity_hashes: entities, .. } = decoded;
-        match entities.as_ref().or(ids.as_ref()) {
+        let Decoded { rows: all, id_hashes: ids, entity_hashes: entities, changes, .. } = decoded;
+        let TableChanges { keys, kept, .. } = changes.unwrap_or_default();
+        let keys = self.log.stream().table.map(|_| &keys);
+        match keys.or(entities.as_ref()).or(ids.as_ref()) {
             Some(places) if partitions > 1 && !places.is_empty() => {
                 let mut rows: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
                 for (row, place) in places.iter().enumerate() {
@@ -156,8 +161,13 @@ impl StreamSubmitter {
                 let part = |(partition, rows): (usize, Vec<u32>)| {
                     let of_rows = |hashes: &Vec<u128>| rows.iter().map(|row| hashes[*row as usize]).collect();
                     let (ids, entities) = (ids.as_ref().map(of_rows), entities.as_ref().map(of_rows));
+                    let moved = |kept: &KeptValues| {
+                        let row = rows.binary_search(&(kept.row as u32)).ok()?;
+                        Some(KeptValues { row, columns: kept.columns.clone() })
+                    };
+                    let kept = kept.iter().filter_map(moved).collect();
                     let rows = take_record_batch(&all, &UInt32Array::from(rows))?;
-                    Ok(PartitionRows { partition: Partition(partition as u32), rows, ids, entities })
+                    Ok(PartitionRows { partition: Partition(partition as u32), rows, ids, entities, kept })
                 };
                 rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).map(part).collect()
             }
@@ -167,7 +177,7 @@ impl StreamSubmitter {
                     Some(key) => (xxh3_64(key.key.as_bytes()) % u64::from(partitions)) as u32,
                     None => self.next_partition.fetch_add(1, Ordering::Relaxed) % partitions,
                 };
-                Ok(vec![PartitionRows { partition: Partition(partition), rows: all, ids, entities }])
+                Ok(vec![PartitionRows { partition: Partition(partition), rows: all, ids, entities, kept }])
             }
         }
     }
@@ -175,7 +185,10 @@ impl StreamSubmitter {
     fn count(&self, rows: &RecordBatch) {
         let times = rows.column(self.log.stream().event_time).as_primitive();
         self.arrivals.valid.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        self.arrivals.before_1980.fetch_add(before_1980(times), Ordering::Relaxed);
+        // A deletion has no time of its own.
+        if self.log.stream().table.is_none() {
+            self.arrivals.before_1980.fetch_add(before_1980(times), Ordering::Relaxed);
+        }
     }
 
     async fn write(&self, decoded: Decoded, key: Option<IdempotencyKey>) -> Result<WriteReceipt, WriteError> {
@@ -184,12 +197,12 @@ impl StreamSubmitter {
         let divided = self.divide(decoded, key.as_ref()).map_err(|error| SubmitError::Rows(error.to_string()))?;
         let mut parts = Vec::with_capacity(divided.len());
         let mut replies = Vec::with_capacity(divided.len());
-        for PartitionRows { partition, rows, ids, entities } in divided {
+        for PartitionRows { partition, rows, ids, entities, kept } in divided {
             let (reply, receipt) = oneshot::channel();
             let entities = entities.map(|hashes| SubmittedEntities { hashes, append: None });
             parts.push((
                 partition,
-                Submission { rows, id_hashes: ids, entities, key: claim.clone(), source: None, reply },
+                Submission { rows, id_hashes: ids, entities, kept, key: claim.clone(), source: None, reply },
             ));
             replies.push((partition, receipt));
         }
@@ -241,7 +254,8 @@ impl StreamSubmitter {
             self.count(&rows);
             let hashes = vec![entity; rows.num_rows()];
             let entities = Some(SubmittedEntities { hashes, append: Some(EntityAppend { expected }) });
-            let submission = Submission { rows, id_hashes, entities, key: claim, source: None, reply };
+            let kept = Vec::new();
+            let submission = Submission { rows, id_hashes, entities, kept, key: claim, source: None, reply };
             parts.push((partition_of(entity, partitions), submission));
             replies.push(Ok(receipt));
         }

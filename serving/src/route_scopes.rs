@@ -57,6 +57,9 @@ pub const ROUTES: &[(&str, &str, Requirement)] = &[
     ("GET", "/v1/entities/{stream}/{id}/events", READ_ALL_ROWS),
     ("GET", "/v1/entities/{stream}/{id}/live", READ_ALL_ROWS),
     ("POST", "/v1/entities/{stream}/{id}/events", Scope(Action::Ingest)),
+    // Rows of all tenants: the scope is one over the table.
+    ("GET", "/v1/tables/{stream}/rows", READ_ALL_ROWS),
+    ("GET", "/v1/tables/{stream}/rows/{key}", READ_ALL_ROWS),
     ("GET", "/v1/streams", Authenticated),
     ("GET", "/v1/streams/{stream}", Authenticated),
     // Events as they were sent, of all tenants.

@@ -22,7 +22,7 @@ use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
 use crate::http::{
     Perimeter, alerts, drift, entities, entity_events, erasures, health, hosts, live, origins, parameters, roles, rows,
-    runs, sinks, streams, views,
+    runs, sinks, streams, tables, views,
 };
 use crate::page::{self, login};
 use crate::push::Feeds;
@@ -79,6 +79,8 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
             "/v1/streams/{stream}/quarantine",
             get(streams::quarantine).merge(plain(delete(streams::empty_quarantine))),
         )
+        .route("/v1/tables/{stream}/rows", get(tables::rows))
+        .route("/v1/tables/{stream}/rows/{key}", plain(get(tables::row)))
         .route("/v1/entities/{stream}", get(entities::list))
         .route("/v1/entities/{stream}/{id}", get(entities::describe).delete(erasures::erase))
         .route("/v1/erasures", plain(get(erasures::list)))

@@ -11,6 +11,7 @@ use shared::entity_reader::EntityReader;
 use shared::partial::index_cache::PartIndexes;
 use shared::published::{PublishedView, Views};
 use shared::readers::{BatchReader, PastReader, SpeedReader};
+use shared::table_reader::TableReader;
 use shared::vital::Vitals;
 
 use crate::admission::Admission;
@@ -27,6 +28,7 @@ pub struct ServingState {
     pub runs: Arc<dyn Runs>,
     pub streams: Arc<dyn Streams>,
     pub entities: Arc<dyn EntityReader>,
+    pub tables: Arc<dyn TableReader>,
     pub alerts: Arc<dyn Alerts>,
     pub sinks: Arc<dyn Sinks>,
     pub erasures: Arc<dyn Erasures>,

@@ -210,6 +210,7 @@ async fn streams_are_described_as_intake_reports_them() {
         last_arrival: None,
         backlog_bytes: Default::default(),
         archive_error: None,
+        rows: None,
     };
     let (name, data_type, role) = ("at".into(), "TIMESTAMP".into(), Some("event time".into()));
     let column = StreamColumn { name, data_type, role, field: None, format: None, metadata: None };

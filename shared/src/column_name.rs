@@ -18,6 +18,8 @@ const RESERVED: &[&str] = &[
     "_arrived_at",
     "_watermark",
     "_sequence",
+    "_source_offset",
+    "_retracted",
     "_event_date",
     "_window_date",
     "_layer",

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Arra
 use arrow::datatypes::{DataType as ArrowType, Int32Type, Int64Type};
 use serde::{Deserialize, Serialize};
 
-use crate::stream::Stream;
+use crate::stream::{Column, Stream};
 use crate::types::DataType;
 
 /// The id of an entity.
@@ -35,7 +35,11 @@ impl EntityId {
     /// Reads the id of an entity of `stream`. Integers have one spelling only, so that each entity has one path.
     pub fn parse(stream: &Stream, text: &str) -> Result<EntityId, InvalidEntityId> {
         let Some(entity) = stream.entity else { return Err(InvalidEntityId::NoEntity(stream.name.to_string())) };
-        let column = &stream.columns[entity];
+        EntityId::of_column(&stream.columns[entity], text)
+    }
+
+    /// Reads a value of a column of a type that the id of an entity, and the key of a table, can have.
+    pub fn of_column(column: &Column, text: &str) -> Result<EntityId, InvalidEntityId> {
         let is_canonical = |number: &i64| number.to_string() == text;
         let number = match column.data_type {
             DataType::Int => text.parse::<i32>().map(i64::from).ok().filter(is_canonical),

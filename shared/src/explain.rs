@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
-use crate::stream::{Column, KafkaTopic, Stream, UnknownFields};
+use crate::stream::{Column, KafkaTopic, RowTable, Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -48,16 +48,24 @@ impl ViewText<'_> {
     fn stream_lines(&self, text: &mut String) {
         let Stream { event_time, primary_key, partitions, unknown_fields, retention, .. } = self.stream;
         line(text, "event time", &self.stream.columns[*event_time].name);
-        let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
-        line(text, "event id", key);
+        if let Some(RowTable { key, format }) = self.stream.table {
+            let name = &self.stream.columns[key].name;
+            line(text, "table", format!("rows by {name}; each change ({format}) retracts a row, asserts one, or both"));
+        } else {
+            let key = primary_key.map_or("none: duplicates are not removed", |key| &self.stream.columns[key].name);
+            line(text, "event id", key);
+        }
         if let Some(entity) = self.stream.entity {
             let name = &self.stream.columns[entity].name;
             line(text, "entity", format!("{name}: events of one are in one partition, numbered in _sequence"));
         }
         line(text, "watermark", format!("{} behind the latest event", duration(self.stream.watermark_delay)));
-        let lateness = self.stream.allowed_lateness;
-        let late = if lateness.is_zero() { "none".to_owned() } else { duration(lateness) };
-        line(text, "allowed lateness", format!("{late}; speed excludes later events, batch includes them"));
+        let late = match self.stream.allowed_lateness {
+            _ if self.stream.table.is_some() => "unlimited; no change of a row is late".to_owned(),
+            Duration::ZERO => "none; speed excludes later events, batch includes them".to_owned(),
+            lateness => format!("{}; speed excludes later events, batch includes them", duration(lateness)),
+        };
+        line(text, "allowed lateness", late);
         line(text, "max ahead", format!("{} of the arrival time", duration(self.stream.max_ahead)));
         if let Some(max_age) = self.stream.max_age {
             line(text, "max age", format!("{} on arrival; older events are rejected", duration(max_age)));
@@ -77,8 +85,8 @@ impl ViewText<'_> {
         };
         line(text, "unknown fields", unknown);
         let elsewhere =
-            |column: &&Column| column.field.is_some() || column.format.is_some() || column.metadata.is_some();
-        for column in self.stream.declared().iter().filter(elsewhere) {
+            |column: &Column| column.field.is_some() || column.format.is_some() || column.metadata.is_some();
+        for (_, column) in self.stream.own_columns().filter(|(_, column)| elsewhere(column)) {
             line(text, "field", format!("{} {column}", print_name(&column.name)));
         }
         if let Some(retention) = retention {

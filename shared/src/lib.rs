@@ -45,6 +45,7 @@ pub mod sink;
 pub mod sql;
 pub mod stream;
 pub mod stream_watermark;
+pub mod table_reader;
 pub mod time;
 pub mod time_range;
 pub mod types;

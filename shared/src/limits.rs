@@ -37,6 +37,17 @@ pub const DEDUP_HORIZON_EVENTS: u64 = 1 << 22;
 /// Entities of a partition whose last sequence is kept in memory, for streams with an entity; 28 to 56 bytes each. Beyond
 /// it, events of new entities are refused with 507.
 pub const ENTITIES_MAX: usize = 8 << 20;
+/// Memory of the current rows of a partition of a table, in bytes: those of each row's values and 96 more. Beyond it, changes
+/// that need more are refused with 507, and the reader of a topic waits; deletions are still accepted.
+pub const TABLE_ROWS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Rows of a table in a response, if the request sets no limit.
+pub const TABLE_ROWS_DEFAULT: usize = 1_000;
+/// Most rows of a table that a response may have.
+pub const TABLE_ROWS_MAX: usize = 10_000;
+/// Bytes of rows after which a response ends early; `next` names the key to continue after.
+pub const TABLE_PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Records of a topic that are applied to a table at once: each may replace a row of the largest size.
+pub const TABLE_BATCH_RECORDS: usize = 250;
 /// Events of one append to an entity. Larger appends are refused with 413.
 pub const ENTITY_APPEND_EVENTS_MAX: usize = 10_000;
 /// Appends in one request to `POST /v1/entities/{stream}`. Larger requests are refused with 413.

@@ -2,6 +2,7 @@
 
 pub mod event_source;
 mod field_path;
+pub mod row_table;
 pub mod time_format;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::event_source::{EventSource, KafkaTopic, RecordFormat, RecordPart, TopicStart};
 pub use self::field_path::{FieldPath, InvalidPointer};
+pub use self::row_table::{ChangeFormat, RowTable};
 pub use self::time_format::{TimeFormat, UnixUnit};
 use crate::column_name;
 use crate::ids::StreamName;
@@ -35,6 +37,9 @@ pub mod system_columns {
     /// BIGINT, only in streams that read a topic: the offset of the event's record in its partition of the topic. Those of the
     /// stream are dense, those of a topic have holes.
     pub const SOURCE_OFFSET: &str = "_source_offset";
+    /// BOOLEAN, only in tables: whether the event retracts the row that it holds, instead of asserting it. The last declared
+    /// column.
+    pub const RETRACTED: &str = "_retracted";
     /// DATE: the UTC day of the event time; the archive's partition column.
     pub const EVENT_DATE: &str = "_event_date";
 }
@@ -121,6 +126,9 @@ pub struct Stream {
     /// in one partition, numbered in its order in the column `_sequence`, the last declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<usize>,
+    /// Set if it is a table, whose events assert and retract rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<RowTable>,
     /// Index of the event time's column (TIMESTAMP, never null).
     pub event_time: usize,
     /// How far the watermark stays behind the latest event time.
@@ -167,20 +175,28 @@ impl Stream {
         Arc::new(Schema::new(fields))
     }
 
-    /// The columns that new events have: those that were declared, and `_sequence` of a stream with an entity.
+    /// The columns that new events have: those that were declared, and those that the system adds.
     pub fn declared(&self) -> &[Column] {
         &self.columns[..self.declared]
     }
 
-    /// The columns of the declaration, with their indexes: not `_sequence` and `_source_offset`, which the system adds.
+    /// The columns of the declaration, with their indexes: not `_sequence`, `_source_offset` and `_retracted`, which the system
+    /// adds.
     pub fn own_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
-        let added = self.sequence().or(self.source_offset());
-        self.declared().iter().enumerate().filter(move |(index, _)| Some(*index) != added)
+        let added = [self.sequence(), self.source_offset(), self.retracted()];
+        self.declared().iter().enumerate().filter(move |(index, _)| !added.contains(&Some(*index)))
     }
 
     /// The columns that are read from events, with their indexes: those of the declaration that hold no part of a record.
     pub fn read_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
         self.own_columns().filter(|(_, column)| column.metadata.is_none())
+    }
+
+    /// The columns that are read from JSON, with their indexes: of a table whose changes are its rows, `_retracted` too.
+    pub fn json_columns(&self) -> impl Iterator<Item = (usize, &Column)> {
+        let is_row = self.table.is_some_and(|table| table.format == ChangeFormat::Upsert);
+        let deleted = self.retracted().filter(|_| is_row).map(|index| (index, &self.columns[index]));
+        self.read_columns().chain(deleted)
     }
 
     /// The topic that the stream reads, if it does.
@@ -192,15 +208,28 @@ impl Stream {
     }
 
     /// Makes the stream accept events from clients instead of reading a topic. Columns that hold parts of records are
-    /// then read from the fields of the same names.
+    /// then read from the fields of the same names; parts of row changes stay what they are.
     pub fn detach(&mut self) {
         self.source = EventSource::Http;
-        self.columns.iter_mut().for_each(|column| column.metadata = None);
+        let has_changes = self.table.is_some_and(|table| table.format == ChangeFormat::Debezium);
+        for column in &mut self.columns {
+            column.metadata = column.metadata.take().filter(|part| has_changes && part.is_of_change());
+        }
     }
 
     /// Index of the column `_source_offset`, if the stream reads a topic.
     pub fn source_offset(&self) -> Option<usize> {
-        self.topic().map(|_| self.declared - 1)
+        self.topic().map(|_| self.declared - 1 - usize::from(self.table.is_some()))
+    }
+
+    /// Index of the column `_retracted`, if it is a table.
+    pub fn retracted(&self) -> Option<usize> {
+        self.table.map(|_| self.declared - 1)
+    }
+
+    /// "table" or "stream".
+    pub fn kind(&self) -> &'static str {
+        if self.table.is_some() { "table" } else { "stream" }
     }
 
     /// Index of the column `_sequence`, if the stream has an entity.

@@ -49,8 +49,16 @@ pub fn run(arguments: Check) -> Result<(), Failure> {
 
 fn print(plans: &[String], definitions: &Definitions) -> Result<(), Failure> {
     std::io::stdout().write_all(plans.join("\n").as_bytes())?;
-    let (streams, views) = (definitions.streams.len(), definitions.views.len());
-    let mut parts = vec![counted(streams, "stream"), counted(views, "view")];
+    let tables = definitions.streams.iter().filter(|stream| stream.table.is_some()).count();
+    let streams = definitions.streams.len() - tables;
+    let mut parts = Vec::new();
+    if streams > 0 || tables == 0 {
+        parts.push(counted(streams, "stream"));
+    }
+    if tables > 0 {
+        parts.push(counted(tables, "table"));
+    }
+    parts.push(counted(definitions.views.len(), "view"));
     if !definitions.alerts.is_empty() {
         parts.push(counted(definitions.alerts.len(), "alert"));
     }

@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use shared::control::{Lateness, PartitionStatus, SourcePartitionStatus, SourceState, SourceStatus, StreamStatus};
+use shared::control::{
+    Lateness, PartitionStatus, RowsStatus, SourcePartitionStatus, SourceState, SourceStatus, StreamStatus,
+};
 
 use crate::arguments::Streams;
 use crate::exit::Failure;
@@ -58,6 +60,11 @@ fn describe(stream: &StreamStatus) -> String {
         ("duplicates", grouped(sum(|p| p.duplicates))),
         ("quarantine", format!("keeps {} of {} rejected lines", grouped(quarantine.kept), grouped(quarantine.total))),
     ];
+    let rows: Vec<RowsStatus> = stream.partitions.iter().filter_map(|partition| partition.rows).collect();
+    if !rows.is_empty() {
+        let (count, memory) = (rows.iter().map(|r| r.count).sum(), rows.iter().map(|r| r.bytes).sum());
+        lines.push(("rows", format!("{} at present, {} of memory", grouped(count), bytes(memory))));
+    }
     if let Some(source) = &stream.source {
         lines.extend(topic(source));
     }

@@ -427,6 +427,22 @@ pub const ENDPOINTS: &[Endpoint] = &[
         &["from_sequence"],
         &[Response { status: 200, text: "server-sent events", types: &["text/event-stream"], schema: "" }],
     ),
+    get(
+        "/v1/tables/{stream}/rows",
+        "table_rows",
+        "tables",
+        "List the current rows of a table, in the order of their keys; continue with after=next",
+        &["after", "limit"],
+        &[json("rows with the declared columns", "TableRows")],
+    ),
+    get(
+        "/v1/tables/{stream}/rows/{key}",
+        "table_row",
+        "tables",
+        "Get the current row with a key",
+        &[],
+        &[json("the declared columns of the row", "TableRow")],
+    ),
     Endpoint {
         path: "/v1/entities/{stream}/{id}/events",
         method: "post",

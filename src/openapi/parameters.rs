@@ -36,6 +36,7 @@ pub const PARAMETERS: &[(&str, &str, &str)] = &[
     ("before", r#"{"type": "string"}"#, "return only runs older than this run"),
     ("sequence", r#"{"type": "integer", "minimum": 1}"#, "the state after the event with this sequence"),
     ("from_sequence", r#"{"type": "integer", "minimum": 1}"#, "return events from this sequence on"),
+    ("after", r#"{"type": "string"}"#, "return rows behind the one with this key"),
     ("reference", r#"{"type": "string"}"#, "a name for the request, kept with the erasure"),
     ("strict", r#"{"type": "boolean"}"#, "accept either all events or none"),
 ];

@@ -91,6 +91,7 @@ impl WiringSettings {
             },
             dedup_horizon_events: limits.dedup_horizon_events,
             entities_max: usize::try_from(limits.entities_max).unwrap_or(usize::MAX),
+            table_bytes_max: usize::try_from(limits.table_bytes_max).unwrap_or(usize::MAX),
             idempotency: KeyRetention {
                 keep: Duration::from_millis(limits.idempotency_keep_ms),
                 bytes_max: usize::try_from(limits.idempotency_bytes_max).unwrap_or(usize::MAX),

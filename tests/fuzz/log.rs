@@ -59,8 +59,11 @@ fn written() -> (String, Vec<u8>, Vec<RecordBatch>) {
         let rows = decode(&stream(), lines.as_bytes(), Options::default()).expect("events").rows;
         let (reply, answer) = tokio::sync::oneshot::channel();
         let id_hashes = Some(hash_ids(rows.column(0)));
-        log.try_submit(vec![(P, Submission { rows, id_hashes, entities: None, key: None, source: None, reply })])
-            .expect("there is room");
+        log.try_submit(vec![(
+            P,
+            Submission { rows, id_hashes, entities: None, kept: Vec::new(), key: None, source: None, reply },
+        )])
+        .expect("there is room");
         answer.blocking_recv().expect("a receipt").expect("accepted");
     }
     intake.close();

@@ -54,6 +54,11 @@ pub const DRIVEN: &[Driven] = &[
         "intake/src/partition/tests.rs",
         "an_id_is_known_inside_the_horizon_and_forgotten_outside_it",
     ),
+    ("TABLE_ROWS_BYTES_MAX", "tests/tables/reading.rs", "a_table_without_room_refuses_more_rows_with_507"),
+    ("TABLE_ROWS_DEFAULT", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
+    ("TABLE_ROWS_MAX", "tests/tables/reading.rs", "requests_for_rows_that_cannot_be_are_refused"),
+    ("TABLE_PAGE_BYTES_MAX", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
+    ("TABLE_BATCH_RECORDS", "intake/src/sources/batches.rs", "batches_hold_records_of_one_partition_in_order"),
     ("ENTITIES_MAX", "tests/entities/appends.rs", "a_partition_with_all_its_entities_refuses_new_ones_only"),
     (
         "ENTITY_APPEND_EVENTS_MAX",

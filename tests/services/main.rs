@@ -17,6 +17,7 @@ mod sink_kills;
 mod sink_page;
 mod sinks;
 mod spark;
+mod tables;
 mod throughput;
 mod topic;
 mod window_fold;

@@ -54,8 +54,15 @@ impl Clients {
         });
         let rows = rows(&self.stream, &request.events);
         let (reply, receiver) = oneshot::channel();
-        let submission =
-            Submission { id_hashes: Some(hash_ids(rows.column(0))), entities: None, rows, key, source: None, reply };
+        let submission = Submission {
+            id_hashes: Some(hash_ids(rows.column(0))),
+            entities: None,
+            kept: Vec::new(),
+            rows,
+            key,
+            source: None,
+            reply,
+        };
         self.partitions[partition].send(request, receiver);
         log.try_submit(submission).expect("there is room");
     }

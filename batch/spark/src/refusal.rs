@@ -41,4 +41,6 @@ pub enum Unsupported {
     TooLong,
     #[error("the view has no batch runs (layers = 'speed')")]
     SpeedAlone,
+    #[error("its figures over tables have not been compared yet; let Polars compute the view")]
+    Table,
 }

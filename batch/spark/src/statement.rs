@@ -57,7 +57,7 @@ pub struct Statement {
 
 /// Writes the query of `view`, whose stream is `stream`. HAVING is its last condition.
 pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
-    check(view)?;
+    check(view, stream)?;
     let groups = group_columns(view);
     let mut inputs = Inputs::default();
     let aggregates = aggregates::write(view, &mut inputs, &groups)?;
@@ -76,8 +76,11 @@ pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
 }
 
 /// Refuses views that no query of Spark computes with the same result.
-pub(crate) fn check(view: &View) -> Result<(), Refusal> {
+pub(crate) fn check(view: &View, stream: &Stream) -> Result<(), Refusal> {
     let of_view = |reason| Refusal { part: format!("view {}", view.name), reason };
+    if stream.table.is_some() {
+        return Err(of_view(Unsupported::Table));
+    }
     if view.layers == ViewLayers::Speed {
         return Err(of_view(Unsupported::SpeedAlone));
     }

@@ -47,7 +47,7 @@ pub struct Scope {
 
 /// Writes the query of `view`, whose stream is `stream`.
 pub fn states(view: &View, stream: &Stream, scope: &Scope) -> Result<Statement, Refusal> {
-    check(view)?;
+    check(view, stream)?;
     let groups = group_columns(view);
     let mut inputs = Inputs::default();
     let mut written = Written::default();

@@ -12,15 +12,34 @@ use serde_json::value::RawValue;
 
 use super::reject_reason::RejectReason;
 
-/// A change of one row.
+/// The value that Debezium writes in place of one that did not change and that the database did not log (TOAST).
+pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
+
+/// What a record says about one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowChange<'a> {
-    /// The row as JSON.
-    pub row: &'a str,
+pub(super) struct ChangeFacts {
     /// `c`, `u`, `d` or `r`.
     pub operation: &'static str,
     /// Time at which the database changed the row, in milliseconds since 1970.
     pub source_ms: Option<i64>,
+}
+
+/// A change of one row, as the event of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowChange<'a> {
+    /// The row as JSON.
+    pub row: &'a str,
+    pub facts: ChangeFacts,
+}
+
+/// A change of one row, as a table applies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TableChange<'a> {
+    /// The row before the change as JSON; often only its key is right.
+    pub before: Option<&'a str>,
+    /// The row after the change; `None`: it was deleted.
+    pub after: Option<&'a str>,
+    pub facts: ChangeFacts,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +72,7 @@ enum Operation {
     Message,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone, Copy)]
 struct Source {
     #[serde(default)]
     ts_ms: Option<i64>,
@@ -67,34 +86,61 @@ impl<'a> Envelope<'a> {
         }
         serde_json::from_str(text).map_err(|error| RejectReason::syntax(&error))
     }
+
+    /// Reads an envelope that stands alone, or as `payload` beside its schema.
+    fn find(text: &'a str) -> Result<Envelope<'a>, RejectReason<'a>> {
+        let envelope = Envelope::read(text)?;
+        match (envelope.op, envelope.payload) {
+            (None, Some(payload)) => Envelope::read(payload.get()),
+            _ => Ok(envelope),
+        }
+    }
+
+    fn facts(&self) -> Result<ChangeFacts, RejectReason<'a>> {
+        let no = |reason: &'static str| Err(RejectReason::NoChange { reason });
+        let operation = match self.op {
+            Some(Operation::Create) => "c",
+            Some(Operation::Update) => "u",
+            Some(Operation::Read) => "r",
+            Some(Operation::Delete) => "d",
+            Some(Operation::Truncate) => return no("a TRUNCATE names no rows"),
+            Some(Operation::Message) => return no("it is a logical decoding message"),
+            None => return no("it has no `op`"),
+        };
+        Ok(ChangeFacts { operation, source_ms: self.source.and_then(|source| source.ts_ms) })
+    }
 }
 
 impl<'a> RowChange<'a> {
     /// Reads the value of a record.
     pub fn read(text: &'a str) -> Result<RowChange<'a>, RejectReason<'a>> {
-        let no = |reason: &'static str| Err(RejectReason::NoChange { reason });
-        let mut envelope = Envelope::read(text)?;
-        if envelope.op.is_none()
-            && let Some(payload) = envelope.payload
-        {
-            envelope = Envelope::read(payload.get())?;
-        }
-        let Envelope { before, after, op, source, .. } = envelope;
-        let Some(op) = op else { return no("it has no `op`") };
-        let (operation, row) = match op {
-            Operation::Create => ("c", after),
-            Operation::Update => ("u", after),
-            Operation::Read => ("r", after),
-            Operation::Delete => ("d", before),
-            Operation::Truncate => return no("a TRUNCATE names no rows"),
-            Operation::Message => return no("it is a logical decoding message"),
-        };
+        let envelope = Envelope::find(text)?;
+        let facts = envelope.facts()?;
+        let row = if facts.operation == "d" { envelope.before } else { envelope.after };
         match row {
-            Some(row) => Ok(RowChange { row: row.get(), operation, source_ms: source.and_then(|source| source.ts_ms) }),
-            None if operation == "d" => {
-                no("a deletion without `before`: give the table a primary key, or set REPLICA IDENTITY FULL")
-            }
-            None => no("it has no `after`"),
+            Some(row) => Ok(RowChange { row: row.get(), facts }),
+            None if facts.operation == "d" => Err(WITHOUT_BEFORE),
+            None => Err(WITHOUT_AFTER),
+        }
+    }
+}
+
+const WITHOUT_AFTER: RejectReason<'static> = RejectReason::NoChange { reason: "it has no `after`" };
+/// The reason against a deletion that does not say of which row.
+pub(super) const WITHOUT_BEFORE: RejectReason<'static> = RejectReason::NoChange {
+    reason: "a deletion without `before`: give the table a primary key, or set REPLICA IDENTITY FULL",
+};
+
+impl<'a> TableChange<'a> {
+    /// Reads the value of a record.
+    pub fn read(text: &'a str) -> Result<TableChange<'a>, RejectReason<'a>> {
+        let envelope = Envelope::find(text)?;
+        let facts = envelope.facts()?;
+        let (before, after) = (envelope.before.map(RawValue::get), envelope.after.map(RawValue::get));
+        match (facts.operation, after) {
+            ("d", _) => Ok(TableChange { before, after: None, facts }),
+            (_, Some(_)) => Ok(TableChange { before, after, facts }),
+            (_, None) => Err(WITHOUT_AFTER),
         }
     }
 }
@@ -106,7 +152,7 @@ mod tests {
     #[test]
     fn the_row_is_after_the_change_or_before_a_deletion() {
         let row = |text: &'static str| RowChange::read(text).map_err(|reason| reason.to_string());
-        let change = |row, operation, source_ms| Ok(RowChange { row, operation, source_ms });
+        let change = |row, operation, source_ms| Ok(RowChange { row, facts: ChangeFacts { operation, source_ms } });
         let update =
             r#"{"before":{"id":1,"v":2},"after":{"id":1,"v":3},"source":{"ts_ms":7,"lsn":9},"op":"u","ts_ms":8}"#;
         assert_eq!(row(update), change(r#"{"id":1,"v":3}"#, "u", Some(7)));

@@ -41,9 +41,17 @@ impl<'a> Fields<'a> {
             top: Members::default(),
             nested: 0,
         };
-        for (index, column) in stream.read_columns() {
+        for (index, column) in stream.json_columns() {
             fields.top.insert(column.field().levels(), index, &mut fields.nested);
         }
+        fields
+    }
+
+    /// The field of one column alone; others are ignored.
+    pub(super) fn of_column(stream: &'a Stream, index: usize) -> Fields<'a> {
+        let (columns, top) = (stream.declared(), Members::default());
+        let mut fields = Fields { columns, reject_unknown: false, top, nested: 0 };
+        fields.top.insert(columns[index].field().levels(), index, &mut fields.nested);
         fields
     }
 }

@@ -27,6 +27,7 @@ mod records;
 mod reject_reason;
 mod row;
 mod session;
+mod table_changes;
 mod tables;
 mod text_value;
 mod timestamp;
@@ -51,6 +52,7 @@ pub use appends::{AppendsError, DecodedAppend, DecodedAppends, decode_appends};
 pub(crate) use outcome::before_1980;
 pub use records::{TextFormat, decode_records};
 use session::Session;
+pub use table_changes::{KeptValues, TableChanges};
 pub use tables::{decode_arrow, decode_parquet};
 
 /// Reasons against the columns of a table that an error lists, and characters of each: the table chooses its names.
@@ -103,6 +105,8 @@ pub struct Decoded {
     pub id_hashes: Option<Vec<u128>>,
     /// Hash of each row's entity ([`crate::event_id::entity_hashes`]), if the stream has one.
     pub entity_hashes: Option<Vec<u128>>,
+    /// Of a table: what the rows change.
+    pub changes: Option<TableChanges>,
 }
 
 impl Decoded {
@@ -116,12 +120,15 @@ impl Decoded {
             unknown_fields: 0,
             id_hashes: stream.primary_key.map(|_| Vec::new()),
             entity_hashes: stream.entity.map(|_| Vec::new()),
+            changes: stream.table.map(|_| TableChanges::default()),
         }
     }
 
     /// Events rejected, listed or not.
     pub fn rejected(&self) -> u64 {
-        self.lines_read - self.rows.num_rows() as u64
+        // A change of a key is two rows.
+        let added = self.changes.as_ref().map_or(0, |changes| changes.added);
+        self.lines_read + added - self.rows.num_rows() as u64
     }
 }
 

@@ -8,7 +8,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use shared::stream::Stream;
 use shared::time::{MICROS_PER_SECOND, Micros};
 
-use super::{Decoded, Options, RejectedEvent, Rejection};
+use super::{Decoded, Options, RejectedEvent, Rejection, TableChanges};
 use crate::event_id;
 
 /// The counts of a body and its rejected events.
@@ -51,6 +51,7 @@ impl Outcome {
         Decoded {
             id_hashes: stream.primary_key.map(hashes),
             entity_hashes,
+            changes: stream.table.map(|table| TableChanges::of_keys(rows.column(table.key))),
             rows,
             lines_read: self.lines_read,
             rejections: self.rejections,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use shared::stream::{Column, RecordPart, Stream};
 
 use super::avro::{PREFIX_BYTES, schema_id};
-use super::debezium::RowChange;
+use super::debezium::{ChangeFacts, RowChange};
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
 use super::session::Session;
@@ -45,6 +45,11 @@ pub fn decode_records<'a>(
     let parts = RecordParts::new(stream);
     let mut line = CsvLine::new(stream);
     for (index, record) in (0..).zip(records) {
+        if stream.table.is_some() {
+            let parts = RecordPlace { parts: &parts, record };
+            session.read_table_record(index, record.value.as_deref().map(without_schema_id), parts);
+            continue;
+        }
         let Some(value) = &record.value else {
             // Debezium writes a tombstone after each deletion, for compaction.
             if format == TextFormat::Change {
@@ -68,7 +73,7 @@ pub fn decode_records<'a>(
             TextFormat::Json => session.read_record(index, text, |row| parts.add(record, row)),
             TextFormat::Change => match RowChange::read(text) {
                 Ok(change) => session.read_record(index, change.row, |row| {
-                    parts.add_change(&change, row);
+                    parts.add_change(&change.facts, row);
                     parts.add(record, row)
                 }),
                 Err(reason) => session.reject(index, value, reason),
@@ -87,8 +92,14 @@ pub fn decode_records<'a>(
     session.finish()
 }
 
+/// A record of a topic, and the columns that hold parts of it.
+pub(super) struct RecordPlace<'r, 'p, 'a> {
+    pub parts: &'p RecordParts<'a>,
+    pub record: &'r TopicRecord,
+}
+
 /// A value without the zero byte and the id that serializers with a schema registry write in front of JSON.
-fn without_schema_id(value: &[u8]) -> &[u8] {
+pub(super) fn without_schema_id(value: &[u8]) -> &[u8] {
     match schema_id(value) {
         Some(_) => &value[PREFIX_BYTES..],
         None => value,
@@ -114,7 +125,7 @@ impl<'a> RecordParts<'a> {
     }
 
     /// Adds the parts that only row changes have.
-    fn add_change<'r>(&self, change: &RowChange<'r>, row: &mut Row<'r>) {
+    pub(super) fn add_change(&self, change: &ChangeFacts, row: &mut Row<'_>) {
         for (index, _, part) in &self.columns {
             row.cells[*index] = match part {
                 RecordPart::Operation => Cell::Text(change.operation),

@@ -42,6 +42,8 @@ pub(super) enum RejectReason<'a> {
     TooOld { column: &'a Column, time: Micros, max_age: String },
     #[error("{}: the primary key may not be null", column.name)]
     NoPrimaryKey { column: &'a Column },
+    #[error("{}: the primary key may not be empty", column.name)]
+    EmptyKey { column: &'a Column },
     #[error("{}: the entity may not be null or empty", column.name)]
     NoEntity { column: &'a Column },
     #[error("{}: the event belongs to another entity than the path names", column.name)]

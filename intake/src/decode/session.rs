@@ -12,6 +12,7 @@ use super::object;
 use super::outcome::{Outcome, oldest};
 use super::reject_reason::RejectReason;
 use super::row::{Cell, Row};
+use super::table_changes::ChangeReader;
 use super::{DecodeError, Decoded, Options};
 
 /// Least bytes of JSON assumed per event when memory for the columns is reserved.
@@ -23,18 +24,20 @@ const FIELD_BYTES_GUESS: usize = 16;
 pub(super) struct Session<'a> {
     stream: &'a Stream,
     options: Options,
-    fields: Fields<'a>,
+    pub(super) fields: Fields<'a>,
     /// Absent only in tests, which compare the results with and without it.
     fast_path: Option<FastPath>,
     /// Event times before this are too old.
     oldest: i64,
     /// The entity of every event, if the body is for one.
     entity: Option<Cell<'a>>,
-    row: Row<'a>,
+    pub(super) row: Row<'a>,
+    /// Of a table.
+    pub(super) changes: Option<ChangeReader<'a>>,
     columns: Columns,
     rows_max: usize,
     valid: usize,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 /// Counts of a body of which a part was read.
@@ -62,8 +65,11 @@ impl<'a> Session<'a> {
         let columns = stream.columns.len();
         let rows_max = options.values_max / columns.max(1);
         let rows_guess = body_bytes / EVENT_BYTES_GUESS.max(columns * FIELD_BYTES_GUESS) + 1;
+        let changes = ChangeReader::new(stream);
+        let has_envelopes = changes.as_ref().is_some_and(ChangeReader::has_envelopes);
         Session {
-            fast_path: fast_path.then(|| FastPath::new(&fields)),
+            fast_path: (fast_path && !has_envelopes).then(|| FastPath::new(&fields)),
+            changes,
             oldest: oldest(stream, options.arrived_at).0,
             row: Row::new(columns, fields.nested),
             fields,
@@ -91,7 +97,7 @@ impl<'a> Session<'a> {
     pub(super) fn progress(&self) -> Progress {
         Progress {
             rows: self.valid,
-            rejected: self.outcome.lines_read - self.valid as u64,
+            rejected: self.outcome.lines_read + self.changes.as_ref().map_or(0, |c| c.added) - self.valid as u64,
             listed: self.outcome.listed(),
             unknown_fields: self.outcome.unknown_fields,
         }
@@ -124,7 +130,7 @@ impl<'a> Session<'a> {
         self.options.event_bytes_max
     }
 
-    fn check_length(&self, text: &[u8]) -> Result<(), RejectReason<'a>> {
+    pub(super) fn check_length(&self, text: &[u8]) -> Result<(), RejectReason<'a>> {
         let max = self.event_bytes_max();
         if text.len() > max { Err(RejectReason::TooLong { max }) } else { Ok(()) }
     }
@@ -132,6 +138,12 @@ impl<'a> Session<'a> {
     /// Reads and settles the event `text`.
     pub(super) fn read_event(&mut self, line: u64, text: &'a str) {
         self.row.clear();
+        if self.changes.as_ref().is_some_and(ChangeReader::has_envelopes) {
+            if let Err(reason) = self.read_change(line, text, None) {
+                self.reject(line, text.as_bytes(), reason);
+            }
+            return;
+        }
         if let Err(reason) = self.check_length(text.as_bytes()) {
             return self.reject(line, text.as_bytes(), reason);
         }
@@ -166,26 +178,11 @@ impl<'a> Session<'a> {
     /// is the event as it stands in the body.
     #[inline]
     pub(super) fn settle(&mut self, line: u64, text: impl FnOnce() -> &'a [u8]) {
-        let column = &self.stream.columns[self.stream.event_time];
-        match self.row.cells[self.stream.event_time] {
-            Cell::Integer(time) if time >= self.oldest => {}
-            Cell::Integer(time) => {
-                let max_age = duration(self.stream.max_age.unwrap_or_default());
-                let reason = RejectReason::TooOld { column, time: Micros(time), max_age };
-                return self.reject(line, text(), reason);
-            }
-            _ => return self.reject(line, text(), RejectReason::NoEventTime { column }),
-        }
-        if let Some(key) = self.stream.primary_key
-            && matches!(self.row.cells[key], Cell::Missing | Cell::Null)
-        {
-            let column = &self.stream.columns[key];
-            return self.reject(line, text(), RejectReason::NoPrimaryKey { column });
-        }
-        if let Some(entity) = self.stream.entity
-            && let Err(reason) = self.check_entity(entity)
-        {
+        if let Err(reason) = self.check_row() {
             return self.reject(line, text(), reason);
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.keep(self.valid, &mut self.row);
         }
         self.outcome.lines_read += 1;
         self.valid += 1;
@@ -195,6 +192,48 @@ impl<'a> Session<'a> {
         }
         self.outcome.unknown_fields += self.row.unknown_fields;
         self.columns.append(&mut self.row);
+    }
+
+    /// Checks the event time, the keys and the age of the event that was read.
+    #[inline]
+    pub(super) fn check_row(&mut self) -> Result<(), RejectReason<'a>> {
+        if let Some(retracted) = self.stream.retracted() {
+            self.check_change(retracted)?;
+        }
+        let column = &self.stream.columns[self.stream.event_time];
+        match self.row.cells[self.stream.event_time] {
+            Cell::Integer(time) if time >= self.oldest => {}
+            Cell::Integer(time) => {
+                let max_age = duration(self.stream.max_age.unwrap_or_default());
+                return Err(RejectReason::TooOld { column, time: Micros(time), max_age });
+            }
+            _ => return Err(RejectReason::NoEventTime { column }),
+        }
+        if let Some(key) = self.stream.primary_key
+            && matches!(self.row.cells[key], Cell::Missing | Cell::Null)
+        {
+            return Err(RejectReason::NoPrimaryKey { column: &self.stream.columns[key] });
+        }
+        match self.stream.entity {
+            Some(entity) => self.check_entity(entity),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the key of a change. A deletion needs no event time: it retracts the row with the time that it has.
+    fn check_change(&mut self, retracted: usize) -> Result<(), RejectReason<'a>> {
+        let deletes = self.row.cells[retracted] == Cell::Boolean(true);
+        self.row.cells[retracted] = Cell::Boolean(deletes);
+        if deletes {
+            self.row.cells[self.stream.event_time] = Cell::Integer(0);
+        }
+        let key = self.stream.table.map(|table| table.key).unwrap_or_default();
+        match self.row.cells[key] {
+            Cell::Missing | Cell::Null => Err(RejectReason::NoPrimaryKey { column: &self.stream.columns[key] }),
+            // No path could name the row.
+            Cell::Text("") => Err(RejectReason::EmptyKey { column: &self.stream.columns[key] }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks the entity of the event that was read, and adds the one that the body is for.
@@ -232,6 +271,10 @@ impl<'a> Session<'a> {
             return Err(DecodeError::TooManyEvents { max: self.rows_max });
         }
         let rows = self.columns.finish(self.stream);
-        Ok(self.outcome.decoded(self.stream, rows))
+        let mut decoded = self.outcome.decoded(self.stream, rows);
+        if let (Some(reader), Some(changes)) = (self.changes, &mut decoded.changes) {
+            reader.complete(changes);
+        }
+        Ok(decoded)
     }
 }

@@ -14,6 +14,7 @@ mod avro;
 mod changes;
 mod fields;
 mod protobuf;
+mod table_changes;
 mod tables;
 #[test]
 fn a_column_that_was_removed_is_null_and_its_field_unknown() {

@@ -159,7 +159,7 @@ fn selected(batch: &RecordBatch, filter: &EntityFilter, end: Offset) -> Result<B
 }
 
 /// The rows with the columns of the archive; those that the file lacks are null.
-fn fitted(rows: &RecordBatch, stream: &Stream) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn fitted(rows: &RecordBatch, stream: &Stream) -> Result<RecordBatch, ArrowError> {
     let schema = stream.archive_schema();
     let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
         Some(column) => cast(column, field.data_type()),

@@ -27,6 +27,7 @@ use crate::event_id::hash_entity;
 use crate::log::LogError;
 use crate::streams::{Intake, StreamLog};
 use crate::submit::partition_of;
+pub(crate) use archived::fitted;
 use archived::{EntityFilter, matching_rows};
 use collected::Collected;
 

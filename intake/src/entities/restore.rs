@@ -2,6 +2,7 @@
 //! with its sequence.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arrow::compute::cast;
@@ -13,7 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::stream::system_columns;
 
 use super::ReadError;
-use crate::partition::{EntityTable, stored_sequences};
+use crate::partition::{EntityTable, PartitionLog, stored_sequences};
 use crate::streams::{Intake, StreamLog};
 
 /// Rows decoded at once.
@@ -35,29 +36,44 @@ pub async fn restore(intake: &Intake, lake: &Lake) -> Result<(), ReadError> {
 
 async fn restore_stream(log: &StreamLog, lake: &Lake) -> Result<(), ReadError> {
     let stream = log.stream();
-    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(()) };
-    let (snapshot, _lease) = table.held_snapshot().await?;
     let entity = stream.columns[stream.entity.unwrap_or_default()].name.clone();
     let names = [entity.clone(), system_columns::SEQUENCE.to_owned()];
+    let table_of = |partition: &PartitionLog| partition.entities().cloned();
+    each_archived_file(log, lake, &names, table_of, move |path, table| restore_file(path, &entity, table)).await
+}
+
+/// Reads each file of the archive with events that the log of their partition no longer has, some at the same time. `target` is what
+/// `read` restores of a partition; `names` are the columns that it needs.
+pub(crate) async fn each_archived_file<T: Send + Sync + 'static>(
+    log: &StreamLog,
+    lake: &Lake,
+    names: &[String],
+    target: impl Fn(&PartitionLog) -> Option<Arc<T>>,
+    read: impl Fn(&str, &T) -> Result<(), String> + Send + Sync + 'static,
+) -> Result<(), ReadError> {
+    let stream = log.stream();
+    let Some(table) = lake.open_table(&TablePath::events(&stream.name)).await? else { return Ok(()) };
+    let (snapshot, _lease) = table.held_snapshot().await?;
     let bytes = AtomicU64::new(0);
     let mut reads = Vec::new();
     for file in &snapshot.files {
         let Ok(tags) = ArchiveTags::from_tags(&file.tags) else { continue };
         let Some(partition) = log.partition(tags.partition) else { continue };
         // Events that the log still has were restored from it.
-        let (Some(entities), true) = (partition.entities(), tags.from < partition.range().0) else { continue };
-        reads.push((file.clone(), std::sync::Arc::clone(entities)));
+        let (Some(target), true) = (target(partition), tags.from < partition.range().0) else { continue };
+        reads.push((file.clone(), target));
     }
-    let reads = reads.into_iter().map(|(file, entities): (DataFile, _)| {
-        let (table, names, bytes, entity) = (&table, &names, &bytes, entity.clone());
+    let read = Arc::new(read);
+    let reads = reads.into_iter().map(|(file, target): (DataFile, Arc<T>)| {
+        let (table, bytes, read) = (&table, &bytes, Arc::clone(&read));
         async move {
             let held = table.hold(std::slice::from_ref(&file), names, bytes).await?;
             let path = held.path(&file).unwrap_or_default().to_owned();
-            let read = move || {
+            let work = move || {
                 let _held = held;
-                restore_file(&path, &entity, &entities).map_err(|reason| ReadError::File { path, reason })
+                read(&path, &target).map_err(|reason| ReadError::File { path, reason })
             };
-            tokio::task::spawn_blocking(read).await?
+            tokio::task::spawn_blocking(work).await?
         }
     });
     let mut done = stream::iter(reads).buffer_unordered(FILES_AT_ONCE);

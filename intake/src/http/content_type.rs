@@ -58,6 +58,10 @@ impl ContentType {
 
     /// Decodes a body of this type.
     pub(super) fn decode(self, stream: &Arc<Stream>, body: &Bytes, options: Options) -> Result<Decoded, DecodeError> {
+        if stream.table.is_some() && self != ContentType::Json {
+            let reason = "a table receives its changes as JSON; send application/x-ndjson".to_owned();
+            return Err(DecodeError::Table { reason });
+        }
         match self {
             ContentType::Json => decode(stream, body, options),
             ContentType::Csv => decode_csv(stream, body, options),

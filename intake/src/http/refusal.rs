@@ -193,6 +193,7 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::Erased { .. } => Problem::new(Code::EntityErased, detail),
             SubmitError::TooManyEntities { .. } => Problem::new(Code::TooManyEntities, detail),
+            SubmitError::TableFull { .. } => Problem::new(Code::TableFull, detail),
             SubmitError::TooLarge { .. } => Problem::new(Code::TooLarge, detail),
             SubmitError::SourceMoved { .. }
             | SubmitError::NoPartition(_)

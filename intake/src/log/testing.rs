@@ -17,6 +17,7 @@ pub(crate) fn stream() -> Stream {
         max_ahead: Duration::from_micros(1_000),
         max_age: None,
         entity: None,
+        table: None,
         idle_timeout: Duration::from_secs(60),
         ..crate::testing::stream(
             "CREATE STREAM events (id STRING PRIMARY KEY, at TIMESTAMP, value BIGINT, text STRING, price DECIMAL(20, 2),

@@ -43,8 +43,15 @@ impl Log {
         let decoded = decode(&self.stream, lines.as_bytes(), Options::default()).expect("events");
         let (reply, receipt) = oneshot::channel();
         let entities = decoded.entity_hashes.map(|hashes| SubmittedEntities { hashes, append });
-        let submission =
-            Submission { rows: decoded.rows, id_hashes: decoded.id_hashes, entities, key: None, source: None, reply };
+        let submission = Submission {
+            rows: decoded.rows,
+            id_hashes: decoded.id_hashes,
+            entities,
+            kept: Vec::new(),
+            key: None,
+            source: None,
+            reply,
+        };
         self.log.try_submit(submission).expect("there is room");
         receipt
     }

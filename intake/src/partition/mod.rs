@@ -2,9 +2,10 @@
 //! result durable.
 //!
 //! Reading order: a [`submission`] enters through [`queue`]; [`key_claims`] decides first whether its idempotency key may
-//! be used; [`sequence`] decides the rest, with [`dedup`], [`entities`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
+//! be used; [`sequence`] decides the rest, with [`dedup`], [`entities`], [`current_rows`], [`keys`] and [`watermark`]; [`group`] forms frames; [`writer`]
 //! is the thread; [`key_files`] keeps keys that the log no longer has; [`PartitionLog`] is the interface.
 
+mod current_rows;
 pub mod dedup;
 mod entities;
 mod group;
@@ -25,8 +26,11 @@ mod entity_tests;
 #[cfg(test)]
 mod source_tests;
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;
 
+pub use current_rows::{CurrentRows, RowKey, RowRange, RowValues};
 pub use entities::EntityTable;
 pub(crate) use entities::stored_sequences;
 pub use key_claims::{BodyFingerprint, IdempotencyKey, KeyClaim, KeyClaims};

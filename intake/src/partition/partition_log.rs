@@ -17,6 +17,7 @@ use shared::time::Micros;
 use shared::vital::Vitals;
 use tokio::sync::oneshot;
 
+use super::current_rows::CurrentRows;
 use super::entities::{EntityTable, stored_sequences};
 use super::key_claims::KeyClaims;
 use super::key_files::KeyFiles;
@@ -38,6 +39,8 @@ pub struct PartitionLog {
     live: Arc<Mutex<LiveFigures>>,
     /// `None` without an entity.
     entities: Option<Arc<EntityTable>>,
+    /// `None` unless it is a table.
+    rows: Option<Arc<CurrentRows>>,
     state: Mutex<WriterState>,
     vitals: Vitals,
 }
@@ -111,8 +114,11 @@ impl PartitionLog {
         let source = opened.source;
         let mut sequencer =
             Sequencer::new(partition, &stream, &settings, (keys, tombstones), totals, ids_from).at(source.clone());
+        let rows = CurrentRows::new(&stream)?;
+        sequencer = sequencer.over(rows, settings.table_bytes_max);
         restore(&store, &stream, (ids_from, head), &mut sequencer)?;
         let entities = sequencer.entity_table().cloned();
+        let rows = sequencer.current_rows().cloned();
         let last_arrived_at = opened.last_arrived_at;
         let live = Arc::new(Mutex::new(LiveFigures { totals, last_arrived_at, source }));
         let queue = Arc::new(WriterQueue::new(settings.queue_bytes_max));
@@ -132,7 +138,7 @@ impl PartitionLog {
             name: format!("log-{}-{partition}", stream.name),
         };
         let state = Mutex::new(WriterState::Idle(Box::new(writer)));
-        Ok(PartitionLog { stream, partition, store, queue, live, entities, state, vitals: vitals.clone() })
+        Ok(PartitionLog { stream, partition, store, queue, live, entities, rows, state, vitals: vitals.clone() })
     }
 
     /// Pushes everything after the present head to `sink` before it is acknowledged: the sink holds figures that a client
@@ -156,6 +162,7 @@ impl PartitionLog {
 
     /// Starts the writer's thread, and with it accepts events. Fails if the system has no more threads.
     pub fn start(&self) -> std::io::Result<()> {
+        self.settle_rows();
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, WriterState::Closed) {
             WriterState::Idle(writer) => {
@@ -170,9 +177,16 @@ impl PartitionLog {
         Ok(())
     }
 
+    fn settle_rows(&self) {
+        if let Some(rows) = &self.rows {
+            rows.settle();
+        }
+    }
+
     /// Accepts events like [`PartitionLog::start`], but without a thread: [`PartitionLog::step`] does its work.
     #[cfg(feature = "fail-points")]
     pub fn start_stepwise(&self) {
+        self.settle_rows();
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, WriterState::Closed) {
             WriterState::Idle(writer) => {
@@ -256,6 +270,11 @@ impl PartitionLog {
         self.entities.as_ref()
     }
 
+    /// The current rows; `None` unless it is a table.
+    pub fn rows(&self) -> Option<&Arc<CurrentRows>> {
+        self.rows.as_ref()
+    }
+
     /// The oldest offset in the log and the first that is not durable.
     pub fn range(&self) -> (Offset, Offset) {
         let head = self.store.head();
@@ -333,6 +352,7 @@ impl PartitionLog {
             backlog_bytes: self.store.backlogs().into_iter().map(|backlog| (backlog.reader, backlog.bytes)).collect(),
             last_arrival: last_arrived_at,
             archive_error,
+            rows: self.rows.as_ref().map(|rows| rows.status()),
         }
     }
 
@@ -371,6 +391,16 @@ fn restore(
         log::columns(store, &[entity, sequence], store.start(), head, &mut |columns| {
             table.restore(stored_sequences(&columns[0], &columns[1]));
         })?;
+    }
+    if let Some(rows) = sequencer.current_rows() {
+        let mut failed = Ok(());
+        log::batches(store, store.start(), head, &mut |batch| {
+            let offset = |row: usize| (batch.first_offset.0 + row as u64) as i64;
+            if failed.is_ok() {
+                failed = rows.restore(batch.rows.columns(), offset);
+            }
+        })?;
+        failed?;
     }
     Ok(())
 }

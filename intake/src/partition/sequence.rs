@@ -15,6 +15,7 @@ use shared::ledger::Ledger;
 use shared::stream::Stream;
 use shared::time::Micros;
 
+use super::current_rows::{CurrentRows, RowChanges};
 use super::dedup::DedupWindow;
 use super::entities::{EntitySequences, EntityTable};
 use super::key_claims::KeyClaim;
@@ -41,6 +42,8 @@ pub(crate) struct Sequencer {
     partition: Partition,
     schema: SchemaRef,
     event_time: usize,
+    /// The rows of a table; `None` of a stream.
+    rows: Option<RowChanges>,
     /// Index of the column `_sequence`, and the last sequences; `None` without an entity.
     entities: Option<(usize, EntitySequences)>,
     rules: WatermarkRules,
@@ -72,6 +75,7 @@ impl Sequencer {
             partition,
             schema: stream.log_schema(),
             event_time: stream.event_time,
+            rows: None,
             entities: stream.sequence().map(|column| (column, EntitySequences::new(settings.entities_max))),
             rules: WatermarkRules::of(stream),
             dedup: stream.primary_key.map(|_| DedupWindow::new(settings.dedup_horizon_events, ids_from)),
@@ -87,6 +91,16 @@ impl Sequencer {
     /// Continues from `source`, the recovered position in the topic.
     pub fn at(self, source: Option<SourcePosition>) -> Self {
         Sequencer { source, ..self }
+    }
+
+    /// Applies changes to these rows, which may take so many bytes.
+    pub fn over(self, rows: Option<CurrentRows>, bytes_max: usize) -> Self {
+        Sequencer { rows: rows.map(|rows| RowChanges::new(rows, bytes_max)), ..self }
+    }
+
+    /// The durable rows of a table.
+    pub fn current_rows(&self) -> Option<&Arc<CurrentRows>> {
+        self.rows.as_ref().map(RowChanges::current)
     }
 
     /// The position in the topic after what was sequenced last.
@@ -140,13 +154,23 @@ impl Sequencer {
         if let Err(refusal) = self.check_source(submission.source.as_ref()) {
             return Ok(Err(refusal));
         }
-        let is_new = self.new_rows(submission.id_hashes.as_deref());
-        let submitted = submission.rows.num_rows();
-        let rows = self.accepted_rows(submission, is_new.as_ref())?;
-        let duplicates = (submitted - rows.num_rows()) as u64;
+        let (rows, duplicates, effective) = match &mut self.rows {
+            Some(table) => match table.apply(&submission.rows, &submission.kept)? {
+                Ok(applied) => (applied.events, applied.unchanged, Some(applied.effective)),
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+            None => {
+                let is_new = self.new_rows(submission.id_hashes.as_deref());
+                let rows = self.accepted_rows(submission, is_new.as_ref())?;
+                let duplicates = (submission.rows.num_rows() - rows.num_rows()) as u64;
+                (rows, duplicates, None)
+            }
+        };
         let mut receipt = PartitionReceipt { duplicates, erased, ..PartitionReceipt::default() };
         self.totals.duplicates += duplicates;
         let rows = (rows.num_rows() > 0).then(|| self.stamp(rows, arrived_at, &mut receipt)).transpose()?;
+        // A client counts its changes, not their events.
+        receipt.accepted = effective.unwrap_or(receipt.accepted);
         receipt.last_sequence = self.last_sequence(submission.entities.as_ref());
         let appended = submission.entities.as_ref().filter(|submitted| submitted.append.is_some());
         let entity = appended.and_then(|submitted| submitted.hashes.first()).copied().map(EntityHash);
@@ -174,6 +198,9 @@ impl Sequencer {
         if let Some((_, entities)) = &mut self.entities {
             entities.commit();
         }
+        if let Some(rows) = &mut self.rows {
+            rows.commit();
+        }
     }
 
     /// Reverts the changes of the group: it was not written.
@@ -188,6 +215,9 @@ impl Sequencer {
         }
         if let Some((_, entities)) = &mut self.entities {
             entities.rollback();
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.rollback();
         }
     }
 

@@ -23,6 +23,8 @@ pub struct PartitionSettings {
     pub dedup_horizon_events: u64,
     /// Entities that a partition may have.
     pub entities_max: usize,
+    /// Bytes of the current rows of a partition of a table.
+    pub table_bytes_max: usize,
     /// How long idempotency keys are remembered.
     pub idempotency: KeyRetention,
     /// Event bytes that may wait for the writer.
@@ -43,6 +45,7 @@ impl Default for PartitionSettings {
             lateness: LatenessSettings::default(),
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
             entities_max: limits::ENTITIES_MAX,
+            table_bytes_max: limits::TABLE_ROWS_BYTES_MAX,
             idempotency: KeyRetention::default(),
             queue_bytes_max: limits::WRITER_QUEUE_BYTES_MAX,
             group_bytes_max: limits::GROUP_COMMIT_BYTES_MAX,

@@ -39,7 +39,7 @@ fn submit(log: &PartitionLog, ids: &[i64], from: Option<i64>, to: i64) -> Result
     let (reply, receipt) = oneshot::channel();
     let id_hashes = Some(hash_ids(rows.column(0)));
     let source = Some(SourceStep { from, to: position(to) });
-    log.try_submit(Submission { rows, id_hashes, entities: None, key: None, source, reply })?;
+    log.try_submit(Submission { rows, id_hashes, entities: None, kept: Vec::new(), key: None, source, reply })?;
     receipt.blocking_recv().expect("a receipt")
 }
 

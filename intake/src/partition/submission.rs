@@ -14,6 +14,7 @@ use shared::time::Micros;
 use tokio::sync::oneshot;
 
 use super::key_claims::KeyClaim;
+use crate::decode::KeptValues;
 use crate::log::{Backlog, EntityHash, Exhausted, SourcePosition, Tombstone};
 
 /// Events of one request for one partition.
@@ -25,6 +26,8 @@ pub struct Submission {
     pub id_hashes: Option<Vec<u128>>,
     /// The entity of each event; `None` exactly if the stream has no entity.
     pub entities: Option<SubmittedEntities>,
+    /// The values that changes of a table keep; empty for a stream.
+    pub kept: Vec<KeptValues>,
     /// The request's idempotency key: a retry gets the first receipt again and writes nothing.
     pub key: Option<Arc<KeyClaim>>,
     /// Set if the rows were read from a topic: they move the position in it.
@@ -142,6 +145,12 @@ pub enum SubmitError {
         "a partition of the stream has its {max} entities (entities_max); events of known entities are still accepted"
     )]
     TooManyEntities { max: usize },
+    /// The rows of a table take all the memory that they may; nothing was written (507).
+    #[error(
+        "the rows of a partition of the table take their {max} bytes (table_bytes_max); changes that need no more, and deletions, \
+         are still accepted"
+    )]
+    TableFull { max: usize },
     /// Larger than any submission may be (413).
     #[error("the request holds {bytes} bytes of events for one partition; at most {max} are possible")]
     TooLarge { bytes: usize, max: usize },

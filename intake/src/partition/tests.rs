@@ -96,7 +96,7 @@ fn submission(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>
     let id_hashes = Some(hash_ids(rows.column(0)));
     let key = key.map(|key| IdempotencyKey { key: key.to_owned(), body: BodyFingerprint::of(b"the body") });
     let key = key.map(|key| log.claims.claim(&key).expect("the same body"));
-    (Submission { rows, id_hashes, entities: None, key, source: None, reply }, answer)
+    (Submission { rows, id_hashes, entities: None, kept: Vec::new(), key, source: None, reply }, answer)
 }
 
 fn submit(log: &TestPartition, of: &[(Option<&str>, i64)], key: Option<&str>) -> Receiver {

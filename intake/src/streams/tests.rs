@@ -37,7 +37,13 @@ fn part(partition: u32, ids: &[&str]) -> ((Partition, Submission), Receiver) {
     let of: Vec<_> = ids.iter().map(|id| (Some(*id), 7)).collect();
     let rows = events(&of);
     let id_hashes = Some(hash_ids(rows.column(0)));
-    ((Partition(partition), Submission { rows, id_hashes, entities: None, key: None, source: None, reply }), answer)
+    (
+        (
+            Partition(partition),
+            Submission { rows, id_hashes, entities: None, kept: Vec::new(), key: None, source: None, reply },
+        ),
+        answer,
+    )
 }
 
 #[test]
@@ -150,7 +156,8 @@ fn lateness_is_restored_after_a_restart_from_the_end_of_the_log() {
         let (reply, answer) = oneshot::channel();
         let rows = events(&times.map(|at| (None, at)));
         let id_hashes = Some(hash_ids(rows.column(0)));
-        let submission = Submission { rows, id_hashes, entities: None, key: None, source: None, reply };
+        let submission =
+            Submission { rows, id_hashes, entities: None, kept: Vec::new(), key: None, source: None, reply };
         log.try_submit(vec![(Partition(0), submission)]).expect("there is room");
         assert_eq!(
             answer.blocking_recv().expect("an answer").map(|a| (a.accepted, a.late, a.ahead)),

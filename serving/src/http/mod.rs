@@ -2,7 +2,7 @@
 //!
 //! [`rows`] returns the rows of a view, [`ranges`] a byte range of them, [`response_cache`] responses that are reused,
 //! [`live`] changes as events, [`alerts`] raised alerts, [`sinks`] what is written to topics, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
-//! events, and [`erasures`] erases them. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
+//! events, and [`erasures`] erases them. [`tables`] returns rows of tables. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
 //! [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it
 //! serves. [`health`]
 //! serves probes and metrics, [`refusal`] chooses the problem for each error.
@@ -27,6 +27,7 @@ pub(crate) mod runs;
 pub mod schemas;
 pub(crate) mod sinks;
 pub(crate) mod streams;
+pub(crate) mod tables;
 pub(crate) mod views;
 
 use std::sync::Arc;

@@ -551,6 +551,7 @@ impl World {
                 runs: Arc::clone(&self.runs) as _,
                 streams: Arc::clone(&self.streams) as _,
                 entities,
+                tables: Arc::new(shared::table_reader::NoTables),
                 alerts: Arc::new(shared::control::NoAlerts::default()),
                 sinks: Arc::new(shared::control::NoSinks),
                 erasures: Arc::new(shared::control::NoErasures),

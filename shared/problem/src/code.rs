@@ -87,6 +87,8 @@ codes! {
     NoComparison, "no_comparison", NOT_FOUND, "Not found";
     /// The stream has no entity.
     NoEntity, "no_entity", NOT_FOUND, "Not found";
+    /// The stream is not a table.
+    NoTable, "no_table", NOT_FOUND, "Not found";
     /// `Accept` names no format that the server writes.
     NotAcceptable, "not_acceptable", NOT_ACCEPTABLE, "Not acceptable";
     /// The view cannot compute such a query.
@@ -115,6 +117,8 @@ codes! {
     Stopping, "stopping", SERVICE_UNAVAILABLE, "Service unavailable";
     /// The events of the stream come from a topic, not from clients.
     StreamReadsTopic, "stream_reads_topic", CONFLICT, "Stream reads a topic";
+    /// The rows of a table take all the memory that they may.
+    TableFull, "table_full", INSUFFICIENT_STORAGE, "Table full";
     /// The body, a line or an event is larger than its limit.
     TooLarge, "too_large", PAYLOAD_TOO_LARGE, "Too large";
     /// The limit on connections is reached.
@@ -135,6 +139,8 @@ codes! {
     UnknownParameter, "unknown_parameter", BAD_REQUEST, "Unknown parameter";
     /// No endpoint has the path.
     UnknownPath, "unknown_path", NOT_FOUND, "Not found";
+    /// The table does not have the row.
+    UnknownRow, "unknown_row", NOT_FOUND, "Not found";
     /// The run does not exist, or no longer.
     UnknownRun, "unknown_run", NOT_FOUND, "Not found";
     UnknownSilence, "unknown_silence", NOT_FOUND, "Not found";

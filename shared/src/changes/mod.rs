@@ -21,6 +21,8 @@ pub enum DefinitionPart {
     EventTime,
     PrimaryKey,
     Entity,
+    /// Whether it is a table, and by which column.
+    RowKey,
     Source,
     Partitions,
     Filter,
@@ -66,6 +68,7 @@ impl DefinitionPart {
             DefinitionPart::EventTime => "event time",
             DefinitionPart::PrimaryKey => "primary key",
             DefinitionPart::Entity => "entity",
+            DefinitionPart::RowKey => "key of rows",
             DefinitionPart::Source => "source",
             DefinitionPart::Partitions => "partitions",
             DefinitionPart::Filter => "filter",

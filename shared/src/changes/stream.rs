@@ -69,6 +69,13 @@ impl StoredStream {
             let change = Change::new(DefinitionPart::Entity, None, text(entity(declared)), text(entity(stream)));
             changes.push(refuse_if(bound, change, why, another_stream(stream)));
         }
+        let row_key = |stream: &Stream| stream.table.map(|table| name(&stream.columns[table.key]));
+        if folded(row_key(declared)) != folded(row_key(stream)) {
+            let why = "the stored events are changes of the rows that the key names, or none";
+            let text = |key: Option<String>| Some(key.unwrap_or_else(|| "none, it is not a table".to_owned()));
+            let change = Change::new(DefinitionPart::RowKey, None, text(row_key(declared)), text(row_key(stream)));
+            changes.push(refuse_if(bound, change, why, another_stream(stream)));
+        }
         if declared.partitions != stream.partitions {
             changes.push(self.partitions(declared.partitions, stream));
         }
@@ -115,6 +122,10 @@ impl StoredStream {
                 let change =
                     Change::new(DefinitionPart::Column, Some(&column.name), Some(column.data_type.to_string()), None);
                 changes.push(match bound {
+                    true if stream.table.is_some() => {
+                        let why = "retractions of rows that have a value there would lack it";
+                        refuse_if(bound, change, why, format!("keep `{} {}`", column.name, column.data_type))
+                    }
                     true => change.note("no longer read from events; the archive keeps its stored values"),
                     false => change,
                 });
@@ -264,6 +275,35 @@ mod tests {
             assert_eq!(texts(&stored(old, 0), new)[0], (text.to_owned(), false));
         }
         assert_eq!(texts(&stored(&by_id, 1), &stream(columns, ", entity = 'ID'")), []);
+    }
+
+    #[test]
+    fn a_table_keeps_its_key_and_its_columns() {
+        let columns = "id BIGINT PRIMARY KEY, other BIGINT, at TIMESTAMP";
+        let table = |columns: &str| {
+            let text = format!("CREATE TABLE s ({columns}) WITH (event_time = 'at')");
+            parse_definitions(&[("s.sql".to_owned(), text)]).unwrap_or_else(|e| panic!("{}", e[0])).streams.remove(0)
+        };
+        let (rows, by_other) = (table(columns), table("id BIGINT, other BIGINT PRIMARY KEY, at TIMESTAMP"));
+        let narrow = table("id BIGINT PRIMARY KEY, at TIMESTAMP");
+        let wide = table("id BIGINT PRIMARY KEY, other BIGINT, at TIMESTAMP, more DATE");
+        for (old, new, text) in [
+            (&rows, &by_other, "key of rows changed: id → other"),
+            (
+                &rows,
+                &stream("id BIGINT, other BIGINT, at TIMESTAMP", ""),
+                "key of rows changed: id → none, it is not a table",
+            ),
+            (&rows, &narrow, "column other removed"),
+        ] {
+            assert!(
+                texts(&stored(old, 1), new).contains(&(text.to_owned(), true)),
+                "{text}: {:?}",
+                texts(&stored(old, 1), new)
+            );
+            assert!(texts(&stored(old, 0), new).iter().all(|(_, refused)| !refused));
+        }
+        assert_eq!(texts(&stored(&rows, 1), &wide), [("column more added: DATE".to_owned(), false)]);
     }
 
     #[test]

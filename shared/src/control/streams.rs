@@ -34,6 +34,17 @@ pub struct PartitionStatus {
     pub backlog_bytes: BTreeMap<String, u64>,
     pub last_arrival: Option<Micros>,
     pub archive_error: Option<String>,
+    /// Of a table: its current rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowsStatus>,
+}
+
+/// The current rows of a partition of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RowsStatus {
+    pub count: u64,
+    /// The memory that they take.
+    pub bytes: u64,
 }
 
 /// The present state of a stream.

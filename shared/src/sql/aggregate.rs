@@ -75,6 +75,9 @@ impl Lowering<'_, '_, '_> {
         let aggregate = self.aggregate_parts(call, &name);
         self.scope.clause = clause;
         let aggregate = aggregate?;
+        if let Some(retracted) = self.scope.retracted {
+            return self.over_rows(call, aggregate, retracted);
+        }
         let data_type = aggregate.data_type();
         if data_type == DataType::Json {
             self.scope.json.get_or_insert(call.span);

@@ -11,6 +11,7 @@ use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::event_source::event_source;
 use super::options::{SqlOption, parse_options};
+use super::row_table::row_table;
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::column_name::{self, InvalidColumnName, same};
@@ -18,8 +19,8 @@ use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
 use crate::stream::{
-    Column, EventSource, FieldPath, InvalidPointer, RecordFormat, RecordPart, Stream, TimeFormat, UnknownFields,
-    system_columns,
+    ChangeFormat, Column, EventSource, FieldPath, InvalidPointer, RecordFormat, RecordPart, RowTable, Stream,
+    TimeFormat, UnknownFields, system_columns,
 };
 use crate::types::DataType;
 
@@ -70,12 +71,13 @@ struct Columns {
     not_null: BTreeMap<usize, Span>,
 }
 
-/// Reads from behind `CREATE STREAM name` to the end of the statement.
-pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<Stream, SqlError> {
+/// Reads from behind `CREATE STREAM name` or `CREATE TABLE name` to the end of the statement.
+pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bool) -> Result<Stream, SqlError> {
     let source = cursor.source;
+    let kind = if is_table { "table" } else { "stream" };
     let Columns { mut columns, primary_key, not_null, spans } = parse_columns(cursor)?;
     if cursor.peek().is_none() {
-        let message = "a stream needs an event time";
+        let message = format!("a {kind} needs an event time");
         return Err(source.error(name.span, message).help("add WITH (event_time = '..') with a TIMESTAMP column"));
     }
     cursor.expect_word(&["WITH"])?;
@@ -87,25 +89,35 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<St
     let option = |name: &str| options.iter().find(|option| option.name == name);
     let duration = |name: &str, default: Duration| option(name).map_or(Ok(default), |option| option.duration(source));
     let Some(event_time) = option("event_time") else {
-        return Err(source.error(with, "a stream needs the option `event_time`, a TIMESTAMP column"));
+        let error = source.error(with, format!("a {kind} needs the option `event_time`, a TIMESTAMP column"));
+        let of_change =
+            "for the time of each change, add the column `changed_at TIMESTAMP METADATA FROM 'source.timestamp'`";
+        return Err(error.maybe_help(is_table.then(|| of_change.to_owned())));
     };
     let event_time = event_time_column(source, event_time, &columns)?;
+    let events = event_source(source, (name, is_table), &options)?;
+    let row_key = (columns.as_slice(), primary_key);
+    let table = is_table.then(|| row_table(source, name, row_key, &spans, &options, &events)).transpose()?;
     let entity = option("entity").map(|option| entity_column(source, option, &columns, primary_key)).transpose()?;
     if let (Some(_), Some(retention)) = (entity, option("retention")) {
         let message = "a stream with an entity keeps all its events: `retention` would leave gaps in their sequences";
         return Err(retention.error(source, message).help("remove `retention` or `entity`"));
     }
-    if let Some((_, span)) = not_null.iter().find(|(column, _)| **column != event_time && Some(**column) != entity) {
-        let error =
-            source.error(*span, "NOT NULL is only possible for the event time and the entity, which are never null");
+    let never_null = [Some(event_time), entity, table.map(|table| table.key)];
+    if let Some((_, span)) = not_null.iter().find(|(column, _)| !never_null.contains(&Some(**column))) {
+        let named = if is_table { "key" } else { "entity" };
+        let message = format!("NOT NULL is only possible for the event time and the {named}, which are never null");
+        let error = source.error(*span, message);
         return Err(error.help("every other column may be null: an event that lacks a field is still an event"));
     }
-    let events = event_source(source, name, &options)?;
-    if let (Some(column), EventSource::Http) = (columns.iter().position(|c| c.metadata.is_some()), &events) {
-        let error = source.error(spans[column], "METADATA is of records of a topic, and this stream reads none");
+    let has_changes = table.is_some_and(|table| table.format == ChangeFormat::Debezium);
+    let is_of_change = |column: &Column| column.metadata.as_ref().is_some_and(RecordPart::is_of_change);
+    let of_record = |column: &Column| column.metadata.is_some() && !(has_changes && is_of_change(column));
+    if let (Some(column), EventSource::Http) = (columns.iter().position(of_record), &events) {
+        let error =
+            source.error(spans[column], format!("METADATA is of records of a topic, and this {kind} reads none"));
         return Err(error.help("add source = 'kafka' with connection and topic, or remove METADATA"));
     }
-    let is_of_change = |column: &Column| column.metadata.as_ref().is_some_and(RecordPart::is_of_change);
     if let (Some(column), EventSource::Kafka(topic)) = (columns.iter().position(is_of_change), &events)
         && topic.format != RecordFormat::DebeziumJson
     {
@@ -118,16 +130,22 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier) -> Result<St
     if entity.is_some() {
         columns.push(Column::new(system_columns::SEQUENCE, DataType::BigInt));
     }
+    if is_table {
+        let deleted = Some(FieldPath::member(RowTable::DELETED));
+        columns.push(Column { field: deleted, ..Column::new(system_columns::RETRACTED, DataType::Boolean) });
+    }
     Ok(Stream {
         name: StreamName::from_str(&name.name).map_err(|error| source.error(name.span, error.to_string()))?,
         source: events,
         declared: columns.len(),
         columns,
-        primary_key,
+        // Changes of one row have equal keys, and are not duplicates.
+        primary_key: primary_key.filter(|_| !is_table),
         entity,
+        table,
         event_time,
         watermark_delay: duration("watermark_delay", Duration::ZERO)?,
-        allowed_lateness: duration("allowed_lateness", Duration::ZERO)?,
+        allowed_lateness: if is_table { RowTable::LATENESS } else { duration("allowed_lateness", Duration::ZERO)? },
         max_ahead: duration("max_ahead", MAX_AHEAD)?,
         max_age: option("max_age").map(|option| max_age(source, option)).transpose()?,
         idle_timeout: duration("idle_timeout", IDLE_TIMEOUT)?,

@@ -8,6 +8,7 @@ use sqlparser::tokenizer::Span;
 use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
 use super::lower::{lower, lower_condition};
+use super::retraction::with_rows;
 use super::scope::{Clause, Scope, is_window_column};
 use super::select::{Select, SelectItem, parse_select};
 use super::source::Source;
@@ -60,6 +61,7 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
+    let having = reader.shown(having, &mut measures);
     let window = groups.window.unwrap_or(Window::All);
     let retention = options.retention.map(|(retention, option)| has_dates(source, retention, &option, window));
     let retention = retention.transpose()?;
@@ -158,7 +160,17 @@ struct ViewReader<'a> {
 
 impl<'a> ViewReader<'a> {
     fn scope(&self, clause: Clause) -> Scope<'a> {
-        Scope::new(clause, self.columns, Some(self.stream.name.as_str()))
+        Scope::new(clause, self.columns, Some(self.stream.name.as_str())).over_rows(self.stream.retracted())
+    }
+
+    /// The condition under which rows are shown: over a table, a group without rows of the table has none.
+    fn shown(&self, having: Option<Scalar>, done: &mut MeasureColumns) -> Option<Scalar> {
+        let Some(retracted) = self.stream.retracted() else { return having };
+        let mut scope = self.scope(Clause::Having);
+        scope.aggregates = std::mem::take(&mut done.aggregates);
+        let count = scope.net_count(retracted, None);
+        done.aggregates = scope.aggregates;
+        Some(with_rows(having, count))
     }
 
     fn filter(&self, filter: &ExpressionTree) -> Result<Scalar, SqlError> {
@@ -188,6 +200,11 @@ impl<'a> ViewReader<'a> {
             let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
             if let Some(window) = parse_window(self.source, self.stream, self.zone, parsed)? {
                 let WindowCall { window, span } = window;
+                if let (Window::Session { .. }, Some(_)) = (window, self.stream.table) {
+                    let error =
+                        self.source.error(span, "sessions over a table are not supported: its rows can be retracted");
+                    return Err(error.help("use TUMBLE, HOP, CUMULATE, SLIDE or no window"));
+                }
                 if groups.window.replace(window).is_some() {
                     return Err(self.source.error(span, "a view has at most one window"));
                 }

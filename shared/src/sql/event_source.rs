@@ -14,11 +14,17 @@ const OF_TOPIC: [&str; 5] = ["connection", "topic", "format", "start", "group"];
 /// Longest name of a consumer group, in bytes: the protocol's limit of a short text is far above.
 const GROUP_BYTES_MAX: usize = 255;
 
-/// The source of the stream `name`.
-pub(super) fn event_source(source: &Source, name: &Identifier, options: &[SqlOption]) -> Result<EventSource, SqlError> {
+/// The source of the stream or table `name`.
+pub(super) fn event_source(
+    source: &Source,
+    (name, is_table): (&Identifier, bool),
+    options: &[SqlOption],
+) -> Result<EventSource, SqlError> {
     let option = |name: &str| options.iter().find(|option| option.name == name);
     let Some(kind) = option("source").filter(|kind| kind.value != "http") else {
-        return match OF_TOPIC.iter().find_map(|name| option(name)) {
+        // The changes of a table have a format wherever they come from.
+        let of_topic = OF_TOPIC.iter().filter(|name| !(is_table && **name == "format"));
+        return match of_topic.filter_map(|name| option(name)).next() {
             Some(stray) => {
                 let message = format!("`{}` is an option of streams that read a topic", stray.name);
                 Err(stray.error(source, message).help(format!("add source = 'kafka', or remove `{}`", stray.name)))

@@ -26,6 +26,8 @@ mod operators;
 mod options;
 mod print;
 mod query_filter;
+mod retraction;
+mod row_table;
 mod scope;
 mod select;
 mod source;
@@ -176,15 +178,11 @@ fn parse_statement(
             return Err(cursor
                 .source
                 .error(cursor.span(), message)
-                .help("write CREATE STREAM, CREATE VIEW, CREATE ALERT or CREATE SINK")
+                .help("write CREATE STREAM, CREATE TABLE, CREATE VIEW, CREATE ALERT or CREATE SINK")
                 .into());
         }
     }
-    if cursor.at_word("table") {
-        let error = cursor.source.error(cursor.span(), "there are no tables");
-        return Err(error.help("did you mean CREATE STREAM?").into());
-    }
-    let kind = KINDS[cursor.expect_word(&["STREAM", "VIEW", "ALERT", "SINK"])?];
+    let kind = KINDS[cursor.expect_word(&["STREAM", "TABLE", "VIEW", "ALERT", "SINK"])?];
     if cursor.at_word("if") {
         return Err(cursor.source.error(cursor.span(), "IF NOT EXISTS is not supported").into());
     }
@@ -193,9 +191,9 @@ fn parse_statement(
     let Definitions { streams, views, alerts, sinks } = definitions;
     let catalog = Catalog { streams, views, failed };
     let read = match kind {
-        "stream" => {
-            create_stream(cursor, &name).map(|stream| Declared::Stream(Box::new(stream))).map_err(ViewError::from)
-        }
+        "stream" | "table" => create_stream(cursor, &name, kind == "table")
+            .map(|stream| Declared::Stream(Box::new(stream)))
+            .map_err(ViewError::from),
         "view" => create_view(cursor, &name, &catalog).map(|view| Declared::View(Box::new(view))),
         "alert" => create_alert(cursor, &name, &catalog).map(|alert| Declared::Alert(Box::new(alert))),
         _ => create_sink(cursor, &name, &catalog).map(|sink| Declared::Sink(Box::new(sink))),
@@ -217,7 +215,7 @@ fn parse_statement(
 }
 
 /// The kinds of statements, by the word after CREATE.
-const KINDS: [&str; 4] = ["stream", "view", "alert", "sink"];
+const KINDS: [&str; 5] = ["stream", "table", "view", "alert", "sink"];
 
 /// What a statement declares.
 enum Declared {
@@ -228,8 +226,8 @@ enum Declared {
 }
 
 fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> Result<(), SqlError> {
-    let kind = if definitions.streams.iter().any(|stream| stream.name.as_str() == name.name) {
-        "stream"
+    let kind = if let Some(stream) = definitions.streams.iter().find(|stream| stream.name.as_str() == name.name) {
+        stream.kind()
     } else if definitions.views.iter().any(|view| view.name.as_str() == name.name) {
         "view"
     } else if definitions.alerts.iter().any(|alert| alert.name.as_str() == name.name) {

@@ -7,6 +7,7 @@ use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::column_name::same;
 use crate::scalar::Scalar;
+use crate::stream::system_columns;
 use crate::types::DataType;
 use crate::view::{Aggregate, Measure, View};
 
@@ -50,6 +51,8 @@ pub(super) struct Scope<'a> {
     pub(super) free_column: Option<(String, Span)>,
     /// First aggregate that gives JSON, which no expression can take.
     pub(super) json: Option<Span>,
+    /// Index of the column `_retracted`, if the columns are a table's. No expression can name it.
+    pub(super) retracted: Option<usize>,
     /// The measures that HAVING can name.
     measures: &'a [Measure],
     columns: &'a [(String, DataType)],
@@ -65,6 +68,7 @@ impl<'a> Scope<'a> {
             aggregates: Vec::new(),
             free_column: None,
             json: None,
+            retracted: None,
             measures: &[],
             columns,
             owner,
@@ -75,6 +79,11 @@ impl<'a> Scope<'a> {
     /// Adds the measures that HAVING can name.
     pub(super) fn with_measures(self, measures: &'a [Measure]) -> Scope<'a> {
         Scope { measures, ..self }
+    }
+
+    /// Sets the index of the column `_retracted`, if the columns are a table's.
+    pub(super) fn over_rows(self, retracted: Option<usize>) -> Scope<'a> {
+        Scope { retracted, ..self }
     }
 
     /// The scope of the condition of an alert; `columns` are those of a result, without bounds and previous values.
@@ -137,7 +146,11 @@ impl<'a> Scope<'a> {
         if self.clause == Clause::Having {
             return Err(self.no_measure(source, name, span));
         }
-        let Some(index) = self.columns.iter().position(|(column, _)| same(column, name)) else {
+        // The assertion and the retraction of one row have different offsets.
+        let is_hidden = |name: &str| [system_columns::RETRACTED, system_columns::SOURCE_OFFSET].contains(&name);
+        let is_visible = |index: &usize| self.retracted.is_none() || !is_hidden(&self.columns[*index].0);
+        let found = self.columns.iter().position(|(column, _)| same(column, name)).filter(is_visible);
+        let Some(index) = found else {
             if let Some(view) = self.alert_view().filter(|_| is_window_column(name)) {
                 return Err(source.error(span, format!("the view `{}` has no windows", view.name)));
             }
@@ -149,7 +162,8 @@ impl<'a> Scope<'a> {
                 }));
             }
             let error = source.error(span, format!("unknown column `{name}`"));
-            let names = self.columns.iter().map(|(column, _)| column.as_str());
+            let visible = self.columns.iter().enumerate().filter(|(index, _)| is_visible(index));
+            let names = visible.map(|(_, (column, _))| column.as_str());
             return Err(error.maybe_help(did_you_mean(name, names.clone()).or_else(|| listed(names))));
         };
         if self.clause != Clause::Argument && self.free_column.is_none() {

@@ -51,6 +51,12 @@ pub async fn run(arguments: Ingest) -> Result<(), Failure> {
         let error = Failure::new(USAGE, format!("the files do not declare a stream \"{name}\""));
         return Err(error.next_step(format!("declared streams: {}", names.join(", "))));
     };
+    if stream.table.is_some() {
+        let error =
+            format!("\"{name}\" is a table, and historical changes would have no place among the changes of its rows");
+        let next = "send them to a running server: trueup ingest without --historical";
+        return Err(Failure::new(USAGE, error).next_step(next));
+    }
     if stream.entity.is_some() {
         let error = format!(
             "the stream \"{name}\" has an entity, and historical events would have no place in the sequences of entities"

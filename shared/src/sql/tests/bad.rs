@@ -3,6 +3,7 @@
 mod alerts;
 mod names;
 mod sinks;
+mod tables;
 mod windows_and_measures;
 
 use super::{parse, parse_definitions};
@@ -36,16 +37,15 @@ fn wrong_statements_are_explained() {
     let table = [
         ("^CRATE STREAM s (at TIMESTAMP)", "expected CREATE, found `CRATE`", "did you mean `CREATE`?"),
         ("^SELECT 1", "expected CREATE, found `SELECT`", ""),
-        ("CREATE ^TABLE s (at TIMESTAMP)", "there are no tables", "did you mean CREATE STREAM?"),
         (
             "CREATE ^STREEM s (at TIMESTAMP)",
-            "expected STREAM, VIEW, ALERT or SINK, found `STREEM`",
+            "expected STREAM, TABLE, VIEW, ALERT or SINK, found `STREEM`",
             "did you mean `STREAM`?",
         ),
         (
             "CREATE ^OR REPLACE VIEW v AS SELECT 1",
             "CREATE OR REPLACE is not supported",
-            "write CREATE STREAM, CREATE VIEW, CREATE ALERT or CREATE SINK",
+            "write CREATE STREAM, CREATE TABLE, CREATE VIEW, CREATE ALERT or CREATE SINK",
         ),
         ("CREATE STREAM ^IF NOT EXISTS s (a INT)", "IF NOT EXISTS is not supported", ""),
         ("CREATE STREAM^", "expected the name of the stream, found the end of the statement", ""),
@@ -544,7 +544,7 @@ fn every_statement_reports_its_first_mistake_only() {
 fn errors_name_their_file() {
     let files = [("a.sql".to_owned(), String::new()), ("b.sql".to_owned(), "\n\n CREATE x".to_owned())];
     let errors = parse_definitions(&files).expect_err("wrong");
-    assert_eq!(errors[0].to_string(), "b.sql:3:9: expected STREAM, VIEW, ALERT or SINK, found `x`");
+    assert_eq!(errors[0].to_string(), "b.sql:3:9: expected STREAM, TABLE, VIEW, ALERT or SINK, found `x`");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod alerts;
 mod names;
 mod sinks;
+mod tables;
 mod windows_and_measures;
 
 use std::time::Duration;

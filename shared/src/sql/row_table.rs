@@ -1,0 +1,71 @@
+//! Reads what only `CREATE TABLE` has: the key of the rows and the form of the changes. Refuses options that a table cannot have.
+
+use sqlparser::tokenizer::Span;
+
+use super::cursor::Identifier;
+use super::error::SqlError;
+use super::options::SqlOption;
+use super::source::Source;
+use super::suggest::did_you_mean;
+use crate::stream::{ChangeFormat, Column, EventSource, RecordFormat, RowTable};
+use crate::types::DataType;
+
+/// Options of streams that tables do not have, with the reason.
+const REFUSED: [(&str, &str); 4] = [
+    ("entity", "the rows of a table are named by its PRIMARY KEY; remove `entity`"),
+    (
+        "allowed_lateness",
+        "a change of a table is never late: it retracts and asserts rows of any time; remove `allowed_lateness`",
+    ),
+    ("max_age", "a row can change at any age; remove `max_age`"),
+    ("retention", "a table keeps all its changes: without the old ones its rows would be unknown; remove `retention`"),
+];
+
+/// Reads the key and the format of the table `name` whose events come from `events`.
+pub(super) fn row_table(
+    source: &Source,
+    name: &Identifier,
+    (columns, key): (&[Column], Option<usize>),
+    spans: &[Span],
+    options: &[SqlOption],
+    events: &EventSource,
+) -> Result<RowTable, SqlError> {
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    for (other, reason) in REFUSED {
+        if let Some(option) = option(other) {
+            return Err(option.error(source, reason));
+        }
+    }
+    let Some(key) = key else {
+        let error = source.error(name.span, "a table needs a PRIMARY KEY, which names its rows");
+        return Err(error.help("write `id BIGINT PRIMARY KEY`, or declare a stream"));
+    };
+    if !matches!(columns[key].data_type, DataType::String | DataType::Int | DataType::BigInt) {
+        let (name, found) = (&columns[key].name, columns[key].data_type);
+        return Err(
+            source.error(spans[key], format!("the key of a table is a STRING, INT or BIGINT, but `{name}` is {found}"))
+        );
+    }
+    if columns[key].metadata.is_some() {
+        return Err(source.error(spans[key], "the key of a table is a column of its rows, not a part of a record"));
+    }
+    let format = match (events, option("format")) {
+        (EventSource::Kafka(topic), found) => match topic.format {
+            RecordFormat::Json => ChangeFormat::Upsert,
+            RecordFormat::DebeziumJson => ChangeFormat::Debezium,
+            other => {
+                let message = format!("tables are not read from topics in the format '{other}' yet");
+                let error = found
+                    .map_or_else(|| source.error(name.span, message.clone()), |o| o.error(source, message.clone()));
+                return Err(error.help("use 'json' or 'debezium-json'"));
+            }
+        },
+        (EventSource::Http, None) => ChangeFormat::Upsert,
+        (EventSource::Http, Some(option)) => ChangeFormat::named(&option.value).ok_or_else(|| {
+            let help = did_you_mean(&option.value, ChangeFormat::NAMES)
+                .unwrap_or_else(|| format!("the formats of tables are {}", ChangeFormat::NAMES.join(" and ")));
+            option.error(source, format!("unknown format '{}' of a table", option.value)).help(help)
+        })?,
+    };
+    Ok(RowTable { key, format })
+}

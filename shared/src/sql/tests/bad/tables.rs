@@ -1,0 +1,128 @@
+//! Checks wrong tables, and views over tables.
+
+use super::check;
+
+const ORDERS: &str =
+    "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2), price DOUBLE, at TIMESTAMP)
+    WITH (event_time = 'at');
+";
+
+#[test]
+fn wrong_tables_are_explained() {
+    let table = [
+        (
+            "^orders (id BIGINT, at TIMESTAMP) WITH (event_time = 'at')",
+            "a table needs a PRIMARY KEY, which names its rows",
+            "write `id BIGINT PRIMARY KEY`, or declare a stream",
+        ),
+        (
+            "^orders (id BIGINT PRIMARY KEY)",
+            "a table needs an event time",
+            "add WITH (event_time = '..') with a TIMESTAMP column",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY) WITH ^(format = 'json')",
+            "a table needs the option `event_time`, a TIMESTAMP column",
+            "for the time of each change, add the column `changed_at TIMESTAMP METADATA FROM 'source.timestamp'`",
+        ),
+        (
+            "orders (^id DOUBLE PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at')",
+            "the key of a table is a STRING, INT or BIGINT, but `id` is DOUBLE",
+            "",
+        ),
+        (
+            "orders (id STRING PRIMARY KEY METADATA FROM ^'key', at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't')",
+            "the key of a table is a column of its rows, not a part of a record",
+            "",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', retention = ^'30 days')",
+            "a table keeps all its changes: without the old ones its rows would be unknown; remove `retention`",
+            "",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', allowed_lateness = ^'1 day')",
+            "a change of a table is never late: it retracts and asserts rows of any time; remove `allowed_lateness`",
+            "",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', entity = ^'id')",
+            "the rows of a table are named by its PRIMARY KEY; remove `entity`",
+            "",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', max_age = ^'1 day')",
+            "a row can change at any age; remove `max_age`",
+            "",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', format = ^'jsom')",
+            "unknown format 'jsom' of a table",
+            "did you mean `json`?",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'c', topic = 't', format = ^'avro')",
+            "tables are not read from topics in the format 'avro' yet",
+            "use 'json' or 'debezium-json'",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP METADATA FROM ^'source.timestamp') WITH (event_time = 'at')",
+            "METADATA is of records of a topic, and this table reads none",
+            "add source = 'kafka' with connection and topic, or remove METADATA",
+        ),
+        (
+            "orders (id BIGINT PRIMARY KEY, at TIMESTAMP, n INT ^NOT NULL) WITH (event_time = 'at')",
+            "NOT NULL is only possible for the event time and the key, which are never null",
+            "every other column may be null: an event that lacks a field is still an event",
+        ),
+    ];
+    check(&table, |text| format!("CREATE TABLE {text}"));
+    check(
+        &[(
+            "CREATE STREAM ^orders (at TIMESTAMP) WITH (event_time = 'at')",
+            "there is already a table called `orders`",
+            "",
+        )],
+        |text| format!("{ORDERS}{text}"),
+    );
+}
+
+#[test]
+fn what_cannot_be_retracted_is_refused() {
+    let supported = "use COUNT(*), COUNT(x), SUM or AVG";
+    let mut table: Vec<(String, String, &str)> = [
+        ("MIN(amount)", "MIN"),
+        ("MAX(amount)", "MAX"),
+        ("COUNT(DISTINCT status)", "COUNT"),
+        ("STDDEV_POP(price)", "STDDEV_POP"),
+        ("MEDIAN(price)", "MEDIAN"),
+        ("TOP_K(status, 3)", "TOP_K"),
+        ("LAST_VALUE(status)", "LAST_VALUE"),
+    ]
+    .map(|(call, name)| {
+        let message = format!("{name} over a table is not supported yet: its rows can be retracted");
+        (format!("CREATE VIEW v AS SELECT ^{call} AS m FROM orders"), message, supported)
+    })
+    .to_vec();
+    table.push((
+        "CREATE VIEW v AS SELECT COUNT(*) AS n FROM orders GROUP BY ^SESSION(at, INTERVAL '1' HOUR)".to_owned(),
+        "sessions over a table are not supported: its rows can be retracted".to_owned(),
+        "use TUMBLE, HOP, CUMULATE, SLIDE or no window",
+    ));
+    let columns = "the columns are id, status, amount, price, at";
+    for text in [
+        "SELECT COUNT(*) AS n FROM orders WHERE ^_retracted",
+        "SELECT SUM(CASE WHEN ^_retracted THEN 1 END) AS n FROM orders",
+    ] {
+        table.push((format!("CREATE VIEW v AS {text}"), "unknown column `_retracted`".to_owned(), columns));
+    }
+    let of_view = "CREATE VIEW totals AS SELECT COUNT(*) AS n FROM orders; ";
+    for (text, kind) in
+        [("CREATE ALERT a ON ^totals WHEN n > 1", "alerts"), ("CREATE SINK s FROM ^totals WITH (topic = 't')", "sinks")]
+    {
+        let message = format!("{kind} of views over tables are not supported yet: `totals` reads the table `orders`");
+        table.push((format!("{of_view}{text}"), message, ""));
+    }
+    let table: Vec<_> = table.iter().map(|(text, message, help)| (text.as_str(), message.as_str(), *help)).collect();
+    check(&table, |text| format!("{ORDERS}{text}"));
+}

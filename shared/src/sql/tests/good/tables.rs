@@ -1,0 +1,57 @@
+//! Checks valid tables, and what becomes of aggregates over them.
+
+use super::parse;
+use crate::explain::describe;
+use crate::stream::{ChangeFormat, RecordPart, RowTable, Stream};
+
+fn declared(statement: &str) -> Stream {
+    let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
+    definitions.streams.into_iter().next_back().expect("a table")
+}
+
+#[test]
+fn a_table_has_a_key_a_format_and_a_mark_of_retractions() {
+    let rows = declared(
+        "CREATE TABLE t (at TIMESTAMP NOT NULL, id STRING PRIMARY KEY NOT NULL) WITH (event_time = 'at', partitions = 2)",
+    );
+    assert_eq!(rows.table, Some(RowTable { key: 1, format: ChangeFormat::Upsert }));
+    assert_eq!((rows.primary_key, rows.entity, rows.partitions, rows.retracted()), (None, None, 2, Some(2)));
+    let names =
+        |columns: Vec<(usize, &crate::stream::Column)>| columns.iter().map(|(_, c)| c.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(rows.own_columns().collect()), ["at", "id"]);
+    assert_eq!(names(rows.json_columns().collect()), ["at", "id", "_retracted"]);
+    let changes = declared(
+        "CREATE TABLE t (id INT PRIMARY KEY, at TIMESTAMP METADATA FROM 'source.timestamp', n BIGINT) WITH (event_time = 'at',
+         source = 'kafka', connection = 'main', topic = 'shop.orders', format = 'debezium-json')",
+    );
+    assert_eq!(changes.table, Some(RowTable { key: 0, format: ChangeFormat::Debezium }));
+    assert_eq!((changes.source_offset(), changes.retracted()), (Some(3), Some(4)));
+    assert_eq!(names(changes.json_columns().collect()), ["id", "n"]);
+    // Without its topic, a client sends the same changes.
+    let mut detached = changes;
+    detached.detach();
+    assert_eq!(detached.columns[1].metadata, Some(RecordPart::SourceTimestamp));
+}
+
+#[test]
+fn aggregates_over_a_table_are_sums_over_assertions_and_retractions() {
+    let definitions = parse(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, at TIMESTAMP, n BIGINT) WITH (event_time = 'at');
+         CREATE VIEW v AS SELECT COUNT(*) AS rows, SUM(n) AS total FROM t;
+         CREATE VIEW w AS SELECT COUNT(*) AS rows FROM t HAVING COUNT(*) > 2;",
+    );
+    let definitions = definitions.unwrap_or_else(|errors| panic!("{}", errors[0]));
+    let view = |index: usize| (&definitions.views[index], describe(&definitions.views[index], &definitions.streams[1]));
+    let (first, text) = view(0);
+    // The rows, the values that are not NULL and their sum.
+    assert_eq!(first.aggregates.len(), 3, "{text}");
+    let sign = "SUM(CASE WHEN _retracted THEN -1 ELSE 1 END)";
+    for part in
+        [sign, "each change (json) retracts a row, asserts one, or both", "unlimited; no change of a row is late"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let (second, text) = view(1);
+    assert_eq!(second.aggregates.len(), 1, "{text}");
+    assert!(text.contains(&format!("COALESCE({sign}, 0) <> 0 AND COALESCE({sign}, 0) > 2")), "{text}");
+}

@@ -1,0 +1,147 @@
+//! Tables that read topics: changes as Debezium writes them without the row before, and compacted topics with tombstones. Figures
+//! and rows are those of a map that the test keeps, through kills, runs and records that are written again.
+
+use std::collections::BTreeMap;
+
+use krafka::Record;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use world::World;
+
+use crate::broker::shared;
+use crate::topic::{Topic, read_records};
+
+const STATES: [&str; 3] = ["new", "paid", "shipped"];
+const PARTITIONS: i64 = 3;
+
+/// The rows, by key: the status, the amount in whole units, and a note.
+type Rows = BTreeMap<i64, (&'static str, i64, String)>;
+
+/// How the topic says what changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    /// Change events with the default replica identity, and a tombstone after each deletion.
+    Debezium,
+    /// Rows, and tombstones.
+    Compacted,
+}
+
+fn row(id: i64, (status, amount, note): &(&str, i64, String), at: i64) -> Value {
+    json!({"id": id, "status": status, "amount": format!("{amount}.50"), "note": note, "at": at})
+}
+
+/// Changes a row, and returns the records.
+fn change(form: Form, rows: &mut Rows, dice: &mut StdRng, topic: &Topic) -> Vec<Record> {
+    let id = dice.random_range(0..40);
+    let partition = (id % PARTITIONS) as i32;
+    let key = json!({"id": id}).to_string();
+    let at = 1_790_000_000_000_i64 + dice.random_range(0..200_000_000);
+    let write = |value: Value| topic.record(partition, value.to_string()).key(key.clone());
+    let tombstone = || Record::tombstone(topic.name.as_str(), key.clone()).partition(partition);
+    let before = rows.get(&id).cloned();
+    if before.is_some() && dice.random_bool(0.3) {
+        rows.remove(&id);
+        // With the key only, and made-up values.
+        let change =
+            json!({"op": "d", "before": {"id": id, "status": null, "at": 0}, "after": null, "source": {"ts_ms": 1}});
+        return match form {
+            Form::Debezium if dice.random_bool(0.8) => vec![write(change), tombstone()],
+            // The change was compacted away.
+            _ => vec![tombstone()],
+        };
+    }
+    let mut after =
+        (STATES[dice.random_range(0..3)], dice.random_range(1..100), format!("note {}", dice.random_range(0..9)));
+    let keeps_note = form == Form::Debezium && before.is_some() && dice.random_bool(0.3);
+    if let (true, Some(before)) = (keeps_note, &before) {
+        after.2.clone_from(&before.2);
+    }
+    let mut shown = row(id, &after, at);
+    if keeps_note {
+        shown["note"] = json!("__debezium_unavailable_value");
+    }
+    rows.insert(id, after);
+    let op = if before.is_some() { "u" } else { ["c", "r"][dice.random_range(0..2)] };
+    vec![write(match form {
+        Form::Compacted => shown,
+        Form::Debezium => {
+            let change = json!({"op": op, "before": null, "after": shown, "source": {"ts_ms": at}});
+            if dice.random_bool(0.5) { json!({"schema": {}, "payload": change}) } else { change }
+        }
+    })]
+}
+
+fn check(world: &World, rows: &Rows, context: &str) {
+    let mut expected: BTreeMap<&str, (i64, f64)> = BTreeMap::new();
+    for (status, amount, _) in rows.values() {
+        let group = expected.entry(status).or_default();
+        *group = (group.0 + 1, group.1 + *amount as f64 + 0.5);
+    }
+    for layer in ["", "&layer=batch"].into_iter().take(if context.starts_with("run") { 2 } else { 1 }) {
+        let answer = world.rows("orders_by_status", layer);
+        let found: BTreeMap<&str, (i64, f64)> = answer["rows"]
+            .as_array()
+            .expect("rows")
+            .iter()
+            .map(|row| {
+                let total = row["total"].as_str().and_then(|total| total.parse().ok()).or(row["total"].as_f64());
+                (
+                    row["status"].as_str().expect("a status"),
+                    (row["n"].as_i64().expect("a count"), total.expect("a sum")),
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{context}{layer}");
+    }
+    let listed = world.get("/v1/tables/orders/rows").json();
+    let listed = listed["rows"].as_array().expect("rows").iter();
+    let shown: BTreeMap<i64, Value> =
+        listed.map(|row| (row["id"].as_i64().expect("an id"), row["note"].clone())).collect();
+    assert_eq!(shown, rows.iter().map(|(id, (.., note))| (*id, json!(note))).collect(), "{context}");
+}
+
+fn follow(form: Form, format: &str) {
+    let Some(broker) = shared() else { return };
+    let topic = Topic::create(broker, PARTITIONS as i32);
+    let mut world = topic.world(&format!(
+        "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP)
+             WITH (event_time = 'at', format = '{format}', {});
+         CREATE VIEW orders_by_status AS SELECT status, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY status;",
+        topic.options()
+    ));
+    let (mut rows, mut dice) = (Rows::new(), StdRng::seed_from_u64(crate::sink_kills::seed()));
+    let mut written = 0;
+    for round in 0..6 {
+        let records: Vec<Record> = (0..150).flat_map(|_| change(form, &mut rows, &mut dice, &topic)).collect();
+        written += records.len();
+        topic.write(records.clone());
+        if round % 2 == 1 {
+            // A connector that failed writes its last changes again.
+            written += records.len();
+            topic.write(records);
+        }
+        if round % 3 == 2 {
+            world.kill();
+            world.start();
+        }
+        read_records(&world, "orders", written);
+        if round % 2 == 0 {
+            assert_eq!(world.run("orders_by_status", round == 4)["state"], json!("published"));
+        }
+        check(&world, &rows, &format!("{} {round}", if round % 2 == 0 { "run in round" } else { "round" }));
+    }
+    let status = world.get("/v1/streams/orders").json();
+    assert_eq!(status["rejected"], json!(0), "{status}");
+    topic.delete();
+}
+
+#[test]
+fn a_table_of_debezium_changes_has_the_rows_of_the_database() {
+    follow(Form::Debezium, "debezium-json");
+}
+
+#[test]
+fn a_table_of_a_compacted_topic_has_its_last_values() {
+    follow(Form::Compacted, "json");
+}

@@ -1,0 +1,8 @@
+//! Tests tables through the real binary: figures over rows that change, in both layers, and the rows themselves.
+
+mod changes;
+mod crashes;
+mod histories;
+mod reading;
+mod recipes;
+mod semantics;
