@@ -241,7 +241,7 @@ pub struct Check {
     pub engine: PlanEngine,
 }
 
-/// The engine of batch whose plan is printed.
+/// An engine of batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PlanEngine {
     /// In the process of the server
@@ -507,11 +507,14 @@ fn alert_state(text: &str) -> Result<AlertState, String> {
     Evaluates the alerts over these views as the server does, and counts those that were raised live, and those that \
     the runs confirmed, withdrew or found missed. An independent fold of the accepted events determines the expected \
     alerts. No notices are sent.\n\n\
+    With --engine spark, every second run is computed on Apache Spark, and so is another full recompute at the end, which \
+    may differ from that of Polars in the last digits of DOUBLEs only. --config names the connection.\n\n\
     Exits with 1 if a difference has no cause, if estimates miss their intervals more often than allowed, or if alerts \
     differ from the fold.",
     after_help = "Examples:\n  trueup verify examples/flights/flights.sql --stream flights --events examples/flights/flights.parquet\n  \
     trueup verify shop.sql --stream orders --events orders.ndjson.gz --cuts 10\n  \
-    trueup verify examples/fraud/fraud.sql --stream transactions --events transactions.ndjson"
+    trueup verify examples/fraud/fraud.sql --stream transactions --events transactions.ndjson\n  \
+    trueup verify shop.sql --stream orders --events orders.ndjson.gz --engine spark --config trueup.toml"
 )]
 pub struct Verify {
     /// SQL files with CREATE STREAM, CREATE VIEW and CREATE ALERT
@@ -526,9 +529,12 @@ pub struct Verify {
     /// Number of points within the file at which batch runs are started
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub cuts: u32,
-    /// Settings file whose limits apply, such as dedup_horizon_events
+    /// Settings file whose limits and connections apply, such as dedup_horizon_events
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Engine to compare with the others; `spark` computes every second run on Apache Spark, and everything again at the end
+    #[arg(long, value_enum, default_value_t = PlanEngine::Polars)]
+    pub engine: PlanEngine,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
     pub output: ListFormat,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use batch::{Engines, SparkUse};
+use batch::SparkUse;
 use shared::engine::EngineChoice;
-use shared::ids::Name;
+use shared::ids::{Name, StreamName, ViewName};
 use shared::limits::SPARK_AUTO_BYTES;
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
@@ -18,7 +18,7 @@ use crate::settings::{BatchResources, Connection, Settings};
 
 /// Returns the views whose runs Spark computes. A view that Spark cannot compute is refused if the definition or the settings want
 /// Spark for it; with `auto` it stays with Polars.
-pub fn of_views(settings: &Settings, definitions: &Definitions) -> Result<Engines, Failure> {
+pub fn of_views(settings: &Settings, definitions: &Definitions) -> Result<BTreeMap<ViewName, SparkUse>, Failure> {
     let mut engines = BTreeMap::new();
     for (view, choice) in check_views(&settings.batch, definitions)? {
         let connection = connection(view, &settings.batch, &settings.connections)?.clone();
@@ -28,7 +28,31 @@ pub fn of_views(settings: &Settings, definitions: &Definitions) -> Result<Engine
         };
         engines.insert(view.name.clone(), SparkUse { connection, from_bytes });
     }
-    Ok(Engines(engines))
+    Ok(engines)
+}
+
+/// The views of a stream that Spark can compute, and the reasons why it cannot compute the others.
+#[derive(Debug)]
+pub struct SparkViews {
+    pub computed: BTreeMap<ViewName, SparkUse>,
+    pub refused: BTreeMap<ViewName, String>,
+}
+
+/// Divides the views of `stream`, whatever engine and layers they declare.
+pub fn of_stream(settings: &Settings, definitions: &Definitions, stream: &StreamName) -> Result<SparkViews, Failure> {
+    let mut views = SparkViews { computed: BTreeMap::new(), refused: BTreeMap::new() };
+    for view in definitions.views.iter().filter(|view| view.stream == *stream) {
+        match refusal(&View { layers: ViewLayers::Both, ..view.clone() }, definitions) {
+            Some(reason) => {
+                views.refused.insert(view.name.clone(), reason);
+            }
+            None => {
+                let connection = connection(view, &settings.batch, &settings.connections)?.clone();
+                views.computed.insert(view.name.clone(), SparkUse { connection, from_bytes: 0 });
+            }
+        }
+    }
+    Ok(views)
 }
 
 /// Returns the views that Spark is wanted for, all of which it can compute.
@@ -118,7 +142,7 @@ mod tests {
         let definitions = shared::sql::parse_definitions(&texts).unwrap_or_else(|errors| panic!("{errors:?}"));
         let settings: Settings = toml::from_str(settings).expect("settings");
         let engines = of_views(&settings, &definitions).map_err(|failure| failure.message().to_owned())?;
-        Ok(engines.0.into_iter().map(|(view, spark)| (view.to_string(), spark.from_bytes)).collect())
+        Ok(engines.into_iter().map(|(view, spark)| (view.to_string(), spark.from_bytes)).collect())
     }
 
     const ONE: &str = "[connections.a]\nkind = \"spark\"\nurl = \"sc://x\"\n";

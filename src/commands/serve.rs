@@ -9,6 +9,7 @@ use auth::Guard;
 use auth::guard::GuardSettings;
 use auth::key_file::KeyFile;
 use auth::keyring::KeyRing;
+use batch::Engines;
 use serving::http::{Hosts, Origins, Perimeter};
 use shared::alert::AlertTarget;
 use shared::clock::{Clock, SystemClock};
@@ -54,7 +55,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     let parsed = definitions::parse(&sources)?;
     let webhooks = webhooks(&settings.connections, &parsed)?;
     let topics = connections::of_topics(&settings.connections, &parsed)?;
-    let engines = engines::of_views(&settings, &parsed)?;
+    let engines = Engines::new(engines::of_views(&settings, &parsed)?);
     let batch_memory_bytes =
         arguments.batch_memory.or(settings.batch.memory_limit).unwrap_or(limits::BATCH_MEMORY_BYTES);
     let data = arguments.data.or(settings.data).unwrap_or_else(|| DEFAULT_DATA.to_owned());

@@ -1,6 +1,7 @@
 //! `trueup verify`: checks that both layers agree over a file of events.
 //!
-//! Starts a temporary server, sends it the events with batch runs in between, and runs a full recompute at the end.
+//! Starts a temporary server, sends it the events with batch runs in between, and runs a full recompute at the end. With Spark,
+//! every second run is computed on it, and a second full recompute.
 //! [`agreement`] adds up the comparisons of all runs, [`alert_check`] compares alerts with an independent fold of the events.
 
 mod agreement;
@@ -14,21 +15,23 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use batch::Engines;
+use batch::{Engines, SparkUse};
 use indicatif::{ProgressBar, ProgressStyle};
 use intake::sources::Connections;
 use reqwest::Method;
 use serde_json::json;
 use shared::compare::Comparison;
 use shared::control::{Run, RunState};
+use shared::engine::Engine;
 use shared::ids::ViewName;
 use shared::stream::Stream;
 use tokio::sync::mpsc;
 
-use crate::arguments::{ListFormat, Verify};
+use crate::arguments::{ListFormat, PlanEngine, Verify};
 use crate::client::Client;
 use crate::data_dir::DataDir;
 use crate::definitions;
+use crate::engines;
 use crate::events_file::EventsFile;
 use crate::exit::{Failure, NO, USAGE};
 use crate::line_batch::LineBatch;
@@ -39,7 +42,7 @@ use crate::wiring::WiringSettings;
 use serving::http::Perimeter;
 
 use super::serve::{addresses, log_to_stderr, shut_down, start};
-use agreement::Agreement;
+use agreement::{Agreement, Compared};
 use alert_check::AlertCheck;
 
 /// Size of a request in bytes. Requests are sent one after another, so that the log has the order of the file.
@@ -63,10 +66,20 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     if views.is_empty() {
         return Err(Failure::new(USAGE, format!("no view reads the stream \"{}\"", arguments.stream)));
     }
-    let limits = match &arguments.config {
-        Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?.limits,
-        None => crate::settings::Limits::default(),
+    let settings = match &arguments.config {
+        Some(path) => Settings::read(path).map_err(|error| Failure::new(USAGE, error))?,
+        None => Settings::default(),
     };
+    let engines = Engines::default();
+    let (mut agreement, mut spark) = (Agreement::default(), None);
+    if arguments.engine == PlanEngine::Spark {
+        let found = engines::of_stream(&settings, &definitions, &arguments.stream)?;
+        if let (true, Some((view, reason))) = (found.computed.is_empty(), found.refused.first_key_value()) {
+            return Err(Failure::new(NO, format!("Spark cannot compute any of the views: {view}: {reason}")));
+        }
+        found.refused.into_iter().for_each(|(view, reason)| agreement.refused(&view, reason));
+        spark = Some(SparkPart { engines: engines.clone(), views: found.computed });
+    }
     let name = arguments.events.display().to_string();
     let file = EventsFile::open(&arguments.events).map_err(|cause| Failure::new(USAGE, format!("{name}: {cause}")))?;
 
@@ -77,11 +90,11 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         definitions: sources,
         data_dir: DataDir::new(&data.path().display().to_string(), None),
         listen: ([127, 0, 0, 1], 0).into(),
-        limits,
+        limits: settings.limits,
         // Nothing is sent: the alerts are of the past.
         webhooks: BTreeMap::new(),
         topics: Connections::default(),
-        engines: Engines::default(),
+        engines,
         take_over: false,
         as_declared: false,
         perimeter: Perimeter::open(),
@@ -94,7 +107,8 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
         client,
         views,
         alerts: AlertCheck::new(&definitions, stream, (running.alert_book(), log)),
-        agreement: Agreement::default(),
+        agreement,
+        spark,
         bar: progress_bar(file.size()),
     };
     let sender = Sender::new(verification.client.clone(), &arguments.stream, RetryLimits::default());
@@ -125,7 +139,16 @@ struct Verification {
     views: Vec<ViewName>,
     alerts: AlertCheck,
     agreement: Agreement,
+    /// `None`: Spark takes no part.
+    spark: Option<SparkPart>,
     bar: ProgressBar,
+}
+
+/// The views that Spark computes when it is its turn.
+struct SparkPart {
+    /// Those of the server.
+    engines: Engines,
+    views: BTreeMap<ViewName, SparkUse>,
 }
 
 impl Verification {
@@ -147,12 +170,16 @@ impl Verification {
             self.agreement.sent.add(&receipt);
             if cut {
                 self.agreement.cuts += 1;
-                self.true_up(false).await?;
+                let is_second = self.agreement.cuts % 2 == 0;
+                self.true_up(Compared::Live, if is_second { Engine::Spark } else { Engine::Polars }).await?;
             }
         }
         reader.await.context("reading the file failed")??;
-        self.true_up(false).await?;
-        self.true_up(true).await?;
+        self.true_up(Compared::Live, Engine::Polars).await?;
+        self.true_up(Compared::Full, Engine::Polars).await?;
+        if self.spark.is_some() {
+            self.true_up(Compared::Spark, Engine::Spark).await?;
+        }
         self.bar.finish_and_clear();
         self.agreement.alerts = self.alerts.into_agreements();
         Ok(self.agreement)
@@ -165,11 +192,15 @@ impl Verification {
         Ok(sent?)
     }
 
-    /// Starts a run of every view and adds its comparison. A `full` run must find no difference.
-    async fn true_up(&mut self, full: bool) -> Result<(), Failure> {
+    /// Starts a run of every view and adds its comparison. Runs that are not compared with live figures are full.
+    async fn true_up(&mut self, compared: Compared, engine: Engine) -> Result<(), Failure> {
         self.alerts.before_runs().await?;
-        let mut versions = BTreeMap::new();
-        for view in self.views.clone() {
+        let (mut versions, mut views, full) = (BTreeMap::new(), self.views.clone(), compared != Compared::Live);
+        if let Some(spark) = &self.spark {
+            spark.engines.replace(if engine == Engine::Spark { spark.views.clone() } else { BTreeMap::new() });
+            views.retain(|view| compared != Compared::Spark || spark.views.contains_key(view));
+        }
+        for view in views {
             self.bar.set_message(format!("{} {view}", if full { "recomputing" } else { "truing up" }));
             let path = format!("/v1/views/{view}/runs");
             let mut run: Run =
@@ -187,7 +218,7 @@ impl Verification {
             let version = run.version.unwrap_or_default();
             let path = format!("/v1/views/{view}/compare?version={version}");
             match self.client.get::<Comparison>(&path).await {
-                Ok(comparison) => self.agreement.add(&view, comparison, full),
+                Ok(comparison) => self.agreement.add(&view, comparison, compared),
                 // A run without new events publishes no version and makes no comparison.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),

@@ -214,7 +214,7 @@ impl Attempt<'_> {
             self.entry.set_engine(Engine::Spark);
             drop(turn);
             let run = SparkRun::new(query, plan, bounds, watch, staging)?;
-            let computed = run.compute(connection).await?;
+            let computed = run.compute(&connection).await?;
             return match self.turn().await {
                 Ok(turn) => Ok((computed.collect(&dates_done).await?, turn)),
                 Err(cancelled) => {
@@ -236,7 +236,7 @@ impl Attempt<'_> {
     }
 
     /// Returns the connection to Spark, if it computes the run.
-    fn spark(&self, plan: &Plan, source: &RowSource) -> Option<&ConnectionSettings> {
+    fn spark(&self, plan: &Plan, source: &RowSource) -> Option<ConnectionSettings> {
         let exactly = matches!(source, RowSource::Events);
         self.executor.settings.engines.spark_for(&self.job.view.name, plan.bytes).filter(|_| exactly)
     }

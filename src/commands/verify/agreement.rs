@@ -45,6 +45,17 @@ pub struct Agreement {
     pub alerts: BTreeMap<AlertName, AlertAgreement>,
 }
 
+/// The figures that a run is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// Those that were served live.
+    Live,
+    /// Those of the last version, with a full recompute by Polars.
+    Full,
+    /// Those of that recompute, with a full recompute on Spark.
+    Spark,
+}
+
 /// The agreement of both layers over one view.
 #[derive(Debug, Default, Serialize)]
 struct ViewAgreement {
@@ -52,6 +63,12 @@ struct ViewAgreement {
     live: ComparisonSums,
     /// The comparison of the last version with a full recompute.
     full: ComparisonSums,
+    /// The comparison of that recompute with one on Spark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spark: Option<ComparisonSums>,
+    /// The reason why Spark has not computed the view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_on_spark: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -77,9 +94,18 @@ struct MeasureSum {
 
 impl Agreement {
     /// Adds the comparison of a run.
-    pub fn add(&mut self, view: &ViewName, comparison: Comparison, full: bool) {
+    pub fn add(&mut self, view: &ViewName, comparison: Comparison, compared: Compared) {
         let viewed = self.views.entry(view.clone()).or_default();
-        if full { viewed.full.add(comparison) } else { viewed.live.add(comparison) }
+        match compared {
+            Compared::Live => viewed.live.add(comparison),
+            Compared::Full => viewed.full.add(comparison),
+            Compared::Spark => viewed.spark.get_or_insert_default().add(comparison),
+        }
+    }
+
+    /// Notes why Spark has not computed a view.
+    pub fn refused(&mut self, view: &ViewName, reason: String) {
+        self.views.entry(view.clone()).or_default().not_on_spark = Some(reason);
     }
 
     /// Returns whether every difference has a cause, estimates are inside their intervals as often as promised, a full
@@ -96,34 +122,38 @@ impl Agreement {
         serde_json::to_string_pretty(&value).expect("plain data has a JSON form")
     }
 
-    /// Returns a table with a row per view and measure, followed by the causes, a table of alerts and the verdict.
+    /// Returns a table with a row per view and measure, followed by the causes, a table of alerts and the verdict. If Spark took
+    /// part, it says beside the share of live values that were equal to exact ones those of both recomputes.
     pub fn table(&self, width: Option<u16>) -> String {
-        let header = [
-            ("view", Align::Left),
-            ("measure", Align::Left),
-            ("values", Align::Right),
-            ("equal", Align::Right),
-            ("largest error", Align::Right),
-            ("estimates", Align::Right),
-            ("inside bounds", Align::Right),
-            ("", Align::Left),
-        ];
+        let has_spark = self.views.values().any(|viewed| viewed.spark.is_some() || viewed.not_on_spark.is_some());
+        let mut header = vec![("view", Align::Left), ("measure", Align::Left), ("values", Align::Right)];
+        match has_spark {
+            true => header.extend(["speed", "Polars", "Spark"].map(|name| (name, Align::Right))),
+            false => header.push(("equal", Align::Right)),
+        }
+        header.extend(["largest error", "estimates", "inside bounds"].map(|name| (name, Align::Right)));
+        header.push(("", Align::Left));
         let mut rows = Vec::new();
         for (view, viewed) in &self.views {
             for (index, (measure, sum)) in viewed.live.measures.iter().enumerate() {
-                let share = |part: u64, whole: u64| format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64);
                 let inside =
                     if sum.estimates == 0 { "-".to_owned() } else { share(sum.estimates_inside, sum.estimates) };
-                rows.push(vec![
+                let mut row = vec![
                     if index == 0 { view.to_string() } else { String::new() },
                     measure.clone(),
                     grouped(sum.values),
                     share(sum.equal, sum.values),
+                ];
+                if has_spark {
+                    row.extend([Some(&viewed.full), viewed.spark.as_ref()].map(|sums| recomputed(sums, measure)));
+                }
+                row.extend([
                     format!("{:.3} %", 100.0 * sum.max_rel_error),
                     grouped(sum.estimates),
                     inside,
                     if sum.keeps_its_promise() { "ok" } else { "TOO MANY OUTSIDE" }.to_owned(),
                 ]);
+                rows.push(row);
             }
         }
         let mut text = draw(&header, rows, width);
@@ -160,7 +190,18 @@ impl Agreement {
                     grouped(viewed.full.rows_compared)
                 ),
             );
-            for example in viewed.live.example.iter().chain(&viewed.full.example) {
+            if let Some(spark) = &viewed.spark {
+                let rows = (grouped(spark.rows_equal), grouped(spark.rows_compared), spark.causes.rounding);
+                put(
+                    &mut text,
+                    format_args!("{view}: on Spark: {} of {} rows equal; rounding {}", rows.0, rows.1, rows.2),
+                );
+            }
+            if let Some(reason) = &viewed.not_on_spark {
+                put(&mut text, format_args!("{view}: not computed on Spark: {reason}"));
+            }
+            let spark = viewed.spark.iter().flat_map(|spark| &spark.example);
+            for example in viewed.live.example.iter().chain(&viewed.full.example).chain(spark) {
                 put(&mut text, format_args!("  unexplained: {example}"));
             }
         }
@@ -175,19 +216,34 @@ impl Agreement {
 impl ViewAgreement {
     fn holds(&self) -> bool {
         let live = &self.live;
-        // A full recomputation may round differently, and cannot restore events that retention dropped.
-        let mut forbidden = self
-            .full
-            .causes
-            .named()
-            .into_iter()
-            .filter(|(cause, _)| !["rounding", "retention", "erased"].contains(cause));
-        let full_agrees = forbidden.all(|(_, count)| count == 0);
-        live.causes.unexplained == 0 && live.measures.values().all(MeasureSum::keeps_its_promise) && full_agrees
+        let live_agrees = live.causes.unexplained == 0 && live.measures.values().all(MeasureSum::keeps_its_promise);
+        live_agrees && self.full.changes_nothing() && self.spark.as_ref().is_none_or(ComparisonSums::changes_nothing)
+    }
+}
+
+/// Writes a share in percent.
+fn share(part: u64, whole: u64) -> String {
+    format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64)
+}
+
+/// Writes how many values of a measure were equal after a recompute, and the largest error of the others.
+fn recomputed(sums: Option<&ComparisonSums>, measure: &str) -> String {
+    match sums.and_then(|sums| sums.measures.get(measure)) {
+        None => "-".to_owned(),
+        Some(sum) if sum.equal == sum.values => share(sum.equal, sum.values),
+        Some(sum) => format!("{}, error {:.0e}", share(sum.equal, sum.values), sum.max_rel_error),
     }
 }
 
 impl ComparisonSums {
+    /// Returns whether a full recompute agrees with what was there. It may round differently, and cannot restore events that
+    /// retention dropped.
+    fn changes_nothing(&self) -> bool {
+        let mut forbidden =
+            self.causes.named().into_iter().filter(|(cause, _)| !["rounding", "retention", "erased"].contains(cause));
+        forbidden.all(|(_, count)| count == 0)
+    }
+
     fn add(&mut self, comparison: Comparison) {
         self.comparisons += 1;
         self.rows_compared += comparison.rows_compared;
@@ -247,8 +303,8 @@ mod tests {
     fn verdict(live: Comparison, full: Comparison) -> bool {
         let mut agreement = Agreement::default();
         let view = live.view.clone();
-        agreement.add(&view, live, false);
-        agreement.add(&view, full, true);
+        agreement.add(&view, live, Compared::Live);
+        agreement.add(&view, full, Compared::Full);
         agreement.holds()
     }
 
@@ -267,7 +323,7 @@ mod tests {
         assert!(!Agreement::default().holds(), "no comparison proves nothing");
         let mut agreement = Agreement::default();
         let view = fine().view;
-        agreement.add(&view, fine(), false);
+        agreement.add(&view, fine(), Compared::Live);
         let mut alert = AlertAgreement::default();
         alert.differ("lost");
         agreement.alerts.insert("often".parse().expect("a name"), alert);
@@ -279,9 +335,29 @@ mod tests {
         let mut live = comparison(0, 0, 0.0);
         live.causes = Causes { retention: 7, historical: 3, ..Causes::default() };
         let mut agreement = Agreement::default();
-        agreement.add(&live.view.clone(), live.clone(), false);
-        agreement.add(&live.view.clone(), live, false);
+        agreement.add(&live.view.clone(), live.clone(), Compared::Live);
+        agreement.add(&live.view.clone(), live, Compared::Live);
         let table = agreement.table(Some(120));
         assert!(table.contains("historical 6") && table.contains("retention 14"), "{table}");
+        assert!(!table.contains("Spark"), "{table}");
+    }
+
+    #[test]
+    fn a_recompute_on_spark_may_round_and_nothing_else() {
+        let mut rounded = comparison(0, 0, 0.0);
+        rounded.causes.rounding = 10;
+        let view = rounded.view.clone();
+        let mut agreement = Agreement::default();
+        agreement.add(&view, comparison(0, 0, 0.0), Compared::Live);
+        agreement.add(&view, comparison(0, 0, 0.0), Compared::Full);
+        agreement.add(&view, rounded, Compared::Spark);
+        agreement.refused(&"w".parse().expect("a name"), "texts".to_owned());
+        let table = agreement.table(Some(160));
+        assert!(agreement.holds() && table.contains("v: on Spark: 90 of 100 rows equal; rounding 10"), "{table}");
+        assert!(table.contains("w: not computed on Spark: texts"), "{table}");
+        let mut late = comparison(0, 0, 0.0);
+        late.causes.late = 1;
+        agreement.add(&view, late, Compared::Spark);
+        assert!(!agreement.holds(), "both recomputes have the same events");
     }
 }
