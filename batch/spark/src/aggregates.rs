@@ -6,10 +6,11 @@ use shared::view::{Aggregate, AggregateFunction, View};
 use crate::events::{Inputs, part_of};
 use crate::percentiles::{Percentile, array};
 use crate::refusal::{Refusal, Unsupported};
+use crate::spread::{self, Spreads};
 use crate::top;
 
 /// Digits of a DECIMAL whose sums have at most 38.
-const DIGITS_OF_TERMS: u8 = 28;
+pub(crate) const DIGITS_OF_TERMS: u8 = 28;
 
 /// The written aggregates of a view.
 #[derive(Debug, Default)]
@@ -18,10 +19,12 @@ pub struct Aggregates {
     pub columns: Vec<String>,
     /// Columns of the stage `__places`, which reads those.
     pub places: Vec<String>,
-    /// Aggregates that are computed from the columns of the group, as expressions; others are NULL here.
+    /// Aggregates that are computed from the columns of the group and of joined stages, as expressions; others are `None`.
     pub finished: Vec<Option<String>>,
-    /// The stages of TOP_K, with the index of the aggregate.
-    pub tops: Vec<(usize, String)>,
+    /// The stages of TOP_K, by name. They are joined with the groups.
+    pub tops: Vec<(String, String)>,
+    /// The stages of variances and deviations.
+    pub spreads: Spreads,
 }
 
 /// Writes all aggregates of a view; `groups` are the columns of a group.
@@ -59,8 +62,14 @@ pub fn write<'v>(view: &'v View, inputs: &mut Inputs<'v>, groups: &[String]) -> 
                 written.finished.push(Some(percentile.value()));
             }
             AggregateFunction::TopK { k } => {
-                written.tops.push((index, top::stage(&input, k, filter.as_deref(), groups)));
-                written.finished.push(None);
+                let name = format!("__top{index}");
+                written.finished.push(Some(format!("{name}.__top")));
+                written.tops.push((name, top::stage(&input, k, filter.as_deref(), groups)));
+            }
+            AggregateFunction::Spread { sample, root } => {
+                let stage = written.spreads.of(argument.data_type, &input, filter.as_deref(), groups, "__placed");
+                let stage = stage.map_err(|reason| Refusal { part: part_of(view, argument), reason })?;
+                written.finished.push(Some(spread::value(&stage, sample, root)));
             }
             _ => {
                 let value = value(aggregate, argument.data_type, &input, filter.as_deref())
@@ -96,22 +105,13 @@ fn value(aggregate: &Aggregate, of: DataType, input: &str, filter: Option<&str>)
         },
         AggregateFunction::Min => call("min", input),
         AggregateFunction::Max => call("max", input),
-        AggregateFunction::Spread { sample, root } => {
-            let name = match (sample, root) {
-                (false, false) => "var_pop",
-                (true, false) => "var_samp",
-                (false, true) => "stddev_pop",
-                (true, true) => "stddev_samp",
-            };
-            call(name, &format!("CAST({input} AS DOUBLE)"))
-        }
         AggregateFunction::CountDistinct => format!("count(DISTINCT {input}){clause}"),
         AggregateFunction::First | AggregateFunction::Last => {
             let name = if aggregate.function == AggregateFunction::First { "min_by" } else { "max_by" };
             let is_wanted = filter.map_or_else(String::new, |filter| format!(" AND {filter}"));
             format!("{name}({input}, struct(__t, __o, __p)) FILTER (WHERE {input} IS NOT NULL{is_wanted})")
         }
-        AggregateFunction::Percentile { .. } | AggregateFunction::TopK { .. } => {
+        AggregateFunction::Percentile { .. } | AggregateFunction::TopK { .. } | AggregateFunction::Spread { .. } => {
             unreachable!("written in stages of their own")
         }
     })

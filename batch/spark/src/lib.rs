@@ -10,7 +10,7 @@
 //! | [`mod@states`] | the query of a batch run, whose rows are mergeable states |
 //! | [`events`] | the columns that the query reads, without duplicates |
 //! | [`windows`], [`calendar`] | the windows of each event; cells of calendars as tables, by our own rules of time zones |
-//! | [`aggregates`], [`percentiles`], [`top`] | values per window and group |
+//! | [`aggregates`], [`percentiles`], [`spread`], [`top`] | values per window and group |
 //! | [`scalar`], [`numbers`], [`texts`], [`moments`], [`casts`] | expressions |
 //! | [`quote`] | names, constants and types |
 
@@ -26,6 +26,7 @@ mod percentiles;
 mod quote;
 mod refusal;
 mod scalar;
+mod spread;
 mod statement;
 mod states;
 #[cfg(test)]

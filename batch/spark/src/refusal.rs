@@ -28,10 +28,6 @@ pub enum Unsupported {
          AVG, variances, MIN, MAX and percentiles"
     )]
     LastDigits,
-    #[error(
-        "it loses digits of variances and deviations of values that lie far from zero; let Polars compute the view"
-    )]
-    Variance,
     #[error("it does not limit the length of texts; use fewer or shorter CONCAT and REPLACE")]
     LongTexts,
     #[error(

@@ -26,7 +26,6 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("spark.sql.ansi.enabled", "true"),
     ("spark.sql.caseSensitive", "false"),
     ("spark.sql.decimalOperations.allowPrecisionLoss", "false"),
-    ("spark.sql.legacy.statisticalAggregate", "false"),
     // It moves the constants of a sum together, so that the sums on the way no longer overflow, or others do.
     ("spark.sql.optimizer.excludedRules", "org.apache.spark.sql.catalyst.optimizer.ReorderAssociativeOperator"),
     ("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED"),
@@ -68,9 +67,7 @@ pub fn statement(view: &View, stream: &Stream) -> Result<Statement, Refusal> {
         let stage = format!("SELECT *, {} FROM __groups", aggregates.places.join(", "));
         stages.push(("__places".to_owned(), stage));
     }
-    for (index, stage) in &aggregates.tops {
-        stages.push((format!("__top{index}"), stage.clone()));
-    }
+    stages.extend(aggregates.spreads.stages.iter().chain(&aggregates.tops).cloned());
     stages.push(("__rows".to_owned(), rows_stage(&groups, &aggregates)));
     finish(view, &stages, &last_stage(view)?)
 }
@@ -134,19 +131,23 @@ pub(crate) fn groups_stage(groups: &[String], columns: &[String], source: &str) 
 fn rows_stage(groups: &[String], aggregates: &Aggregates) -> String {
     let finished = aggregates.finished.iter().enumerate();
     let finished = finished.filter_map(|(index, value)| value.as_ref().map(|value| format!("{value} AS __a{index}")));
-    let tops = aggregates.tops.iter().map(|(index, _)| format!("__top{index}.__top AS __a{index}"));
-    let columns: Vec<String> = std::iter::once("g.*".to_owned()).chain(finished).chain(tops).collect();
-    let joins = aggregates.tops.iter().map(|(index, _)| join(groups, &format!("__top{index}")));
+    let columns: Vec<String> = std::iter::once("g.*".to_owned()).chain(finished).collect();
+    let joined = aggregates.spreads.joined.iter().chain(aggregates.tops.iter().map(|(name, _)| name));
+    let joins = joined.map(|name| join(groups, name));
     let source = if aggregates.places.is_empty() { "__groups" } else { "__places" };
     format!("SELECT {} FROM {source} g{}", columns.join(", "), joins.collect::<String>())
 }
 
 /// Joins groups `g` with values of some of them.
 pub(crate) fn join(groups: &[String], stage: &str) -> String {
-    let equal = |column: &String| format!("g.{column} <=> {stage}.{column}");
+    format!(" LEFT JOIN {stage} ON {}", join_on(groups, "g", stage))
+}
+
+/// Writes the condition that rows of two relations belong to the same group.
+pub(crate) fn join_on(groups: &[String], left: &str, right: &str) -> String {
+    let equal = |column: &String| format!("{left}.{column} <=> {right}.{column}");
     let on: Vec<String> = groups.iter().map(equal).collect();
-    let on = if on.is_empty() { "true".to_owned() } else { on.join(" AND ") };
-    format!(" LEFT JOIN {stage} ON {on}")
+    if on.is_empty() { "true".to_owned() } else { on.join(" AND ") }
 }
 
 fn last_stage(view: &View) -> Result<String, Refusal> {

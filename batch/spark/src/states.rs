@@ -21,6 +21,7 @@ use crate::events::{self, Inputs, part_of};
 use crate::percentiles::{Percentile, array};
 use crate::quote;
 use crate::refusal::{Refusal, Unsupported};
+use crate::spread::{self, Spreads};
 use crate::statement::{Statement, check, finish, group_columns, groups_stage, join, placed_stages};
 use crate::windows::START;
 
@@ -72,14 +73,15 @@ pub fn states(view: &View, stream: &Stream, scope: &Scope) -> Result<Statement, 
         stages.push(("__places".to_owned(), format!("SELECT *, {} FROM __groups", written.places.join(", "))));
         source = "__places";
     }
-    stages.extend(written.stages.iter().cloned());
+    stages.extend(written.stages.iter().chain(&written.spreads.stages).cloned());
     let date = match view.window {
         Window::All => "0L".to_owned(),
         _ => format!("(g.{START} - pmod(g.{START}, {MICROS_PER_DAY}L)) div {MICROS_PER_DAY}L"),
     };
     let columns = std::iter::once(format!("{date} AS {DATE}"));
     let columns = columns.chain(groups.iter().map(|column| format!("g.{column}"))).chain(written.states);
-    let joins: String = written.stages.iter().map(|(name, _)| join(&groups, name)).collect();
+    let joined = written.stages.iter().map(|(name, _)| name).chain(&written.spreads.joined);
+    let joins: String = joined.map(|name| join(&groups, name)).collect();
     let last = format!(
         "SELECT\n  {}\nFROM {source} g{joins}\nDISTRIBUTE BY {DATE}",
         columns.collect::<Vec<_>>().join(",\n  ")
@@ -102,6 +104,8 @@ struct Written {
     states: Vec<String>,
     /// The sorted arrays of percentiles, each once.
     arrays: Vec<String>,
+    /// The stages of variances and deviations of DOUBLEs.
+    spreads: Spreads,
 }
 
 impl Written {
@@ -146,7 +150,20 @@ impl Written {
             }
             AggregateFunction::Min => self.part(index, "value", &format!("min({input}){clause}")),
             AggregateFunction::Max => self.part(index, "value", &format!("max({input}){clause}")),
-            AggregateFunction::Spread { .. } => return Err(refusal(Unsupported::Variance)),
+            AggregateFunction::Spread { .. } if of == DataType::Double => {
+                let stage = self.spreads.of(of, &input, filter.as_deref(), groups, CHOSEN).map_err(refusal)?;
+                for (part, column) in
+                    [("count", "n"), ("center", "center"), ("sum", "sum"), ("squares", "squares"), ("power", "power")]
+                {
+                    self.states.push(format!("{stage}.__{column} AS _state_{index}_{part}"));
+                }
+            }
+            AggregateFunction::Spread { .. } => {
+                self.part(index, "count", &count);
+                for (part, sum) in spread::halves(of, &input, &clause).map_err(refusal)? {
+                    self.part(index, part, &sum);
+                }
+            }
             AggregateFunction::First | AggregateFunction::Last => {
                 let is_first = aggregate.function == AggregateFunction::First;
                 self.edge(index, is_first, &input, filter.as_deref());

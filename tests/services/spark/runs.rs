@@ -10,7 +10,7 @@ use world::World;
 use world::oracle::events::{Event, Log, SECOND, STRICT};
 use world::oracle::histories::{Near, PLACES, event, views};
 use world::oracle::table::Coverage;
-use world::oracle::views::{Measure, View};
+use world::oracle::views::View;
 use world::oracle_check::{Layer, Question, check, check_causes, definitions, micros, post};
 
 use super::connect::shared;
@@ -53,10 +53,7 @@ fn every_window_and_measure_equals_the_oracle_after_runs_on_alternating_engines(
     let mut random = StdRng::seed_from_u64(seed);
     for case in 0..cases() {
         let (zone, instant) = PLACES[(case + random.random_range(0..PLACES.len())) % PLACES.len()];
-        let mut views = views(zone, &mut random);
-        // Runs on Spark refuse variances.
-        let is_variance = |measure: &Measure| ["VAR", "STDDEV"].iter().any(|name| measure.sql.starts_with(name));
-        views.iter_mut().for_each(|view| view.measures.retain(|measure| !is_variance(measure)));
+        let views = views(zone, &mut random);
         let mut world = World::stopped(&definitions(STRICT, &views));
         let mut log = Log::new(STRICT);
         let mut now = micros(instant);

@@ -7,6 +7,8 @@
 //! | `__d<i>` | the dimensions |
 //! | `_state_<i>_<part>` | the parts of the states as in a view's table, but for these: |
 //! | sums of integers and DECIMALs | `sum` may have any scale; `wide` is missing |
+//! | variances of integers and DECIMALs | `count` and the sums of [`ExactSpread::of_halves`] |
+//! | variances of DOUBLEs | [`Deviations`], all NULL without values |
 //! | COUNT(DISTINCT) | `exact`; `few`, all different values where `hll` is missing or there are at most [`SMALL_MAX`]; `hll` |
 //! | TOP_K | `top`, a list of (value, count), all of them or [`SKETCH_ITEMS_MAX`] and one more; `total`, how many values there are |
 //!
@@ -22,13 +24,15 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Field, Float64Type, Int64Type, Schema};
 
-use super::state_columns::{WIDE, fields_of, images, ordered_values};
+use super::state_columns::{WIDE, fields_of, images, ordered_values, state_columns};
 use super::{CodecError, WINDOW_END, WINDOW_START};
 use crate::double::canonical_column;
 use crate::partial::sketch::distinct::{Distinct, SMALL_MAX};
 use crate::partial::sketch::listing::{Listing, counted_double};
 use crate::partial::sketch::top_k::{Item, TopK};
+use crate::partial::states::exact_variance::{Deviations, ExactSpread};
 use crate::partial::states::sketches::{Groups, Sketches};
+use crate::partial::states::variance::Spreads;
 use crate::partial::states::{EventPositions, Offsets, Selection, States};
 use crate::types::{DataType, timestamp_type};
 use crate::view::{Aggregate, Precision, View};
@@ -87,6 +91,14 @@ impl Gathered<'_> {
                 columns.extend(wide.map(|field| new_null_array(field.data_type(), self.rows)));
                 Ok(columns)
             }
+            States::Spread(_) => {
+                let mut spreads = Spreads::default();
+                match argument {
+                    DataType::Double => self.deviations()?.for_each(|group| spreads.push_stored(group.stored())),
+                    _ => self.halves()?.for_each(|group| spreads.push_stored(group.stored())),
+                }
+                state_columns(self.aggregate, &States::Spread(spreads))
+            }
             States::FirstLast(_) => {
                 let times = cast(&self.cast("time", &ArrowType::Int64)?, &timestamp_type())?;
                 let (offsets, partitions) = ("offset", "partition");
@@ -136,6 +148,37 @@ impl Gathered<'_> {
             }
         };
         Ok(Arc::new(digits))
+    }
+
+    fn halves(&self) -> Result<impl Iterator<Item = ExactSpread>, CodecError> {
+        let counts = self.cast("count", &ArrowType::Int64)?;
+        let parts = ["high", "low", "high_high", "high_low", "low_low"].map(|part| self.unscaled(part));
+        let [high, low, high_high, high_low, low_low] = parts;
+        let sums = [high?, low?, high_high?, high_low?, low_low?];
+        let group = move |row: usize| {
+            let sums = sums.each_ref().map(|part| part.as_primitive::<Decimal128Type>().value(row));
+            ExactSpread::of_halves(counts.as_primitive::<Int64Type>().value(row), sums)
+        };
+        Ok((0..self.rows).map(group))
+    }
+
+    fn deviations(&self) -> Result<impl Iterator<Item = Deviations>, CodecError> {
+        let [counts, powers] = ["count", "power"].map(|part| self.cast(part, &ArrowType::Int64));
+        let [centers, sums, squares] = ["center", "sum", "squares"].map(|part| self.cast(part, &ArrowType::Float64));
+        let (counts, powers, centers, sums, squares) = (counts?, powers?, centers?, sums?, squares?);
+        let long = |column: &ArrayRef, row: usize| {
+            let column = column.as_primitive::<Int64Type>();
+            if column.is_valid(row) { column.value(row) } else { 0 }
+        };
+        let double = |column: &ArrayRef, row: usize| column.as_primitive::<Float64Type>().value(row);
+        let group = move |row: usize| Deviations {
+            count: long(&counts, row),
+            center: double(&centers, row),
+            sum: double(&sums, row),
+            squares: double(&squares, row),
+            power: i32::try_from(long(&powers, row)).unwrap_or(0),
+        };
+        Ok((0..self.rows).map(group))
     }
 
     /// Hashes the values of small groups, and takes the sketches of others as they are.
@@ -233,7 +276,6 @@ mod tests {
     use arrow::array::{ListBuilder, StringBuilder, StructArray, TimestampMicrosecondArray};
     use arrow::buffer::OffsetBuffer;
 
-    use super::super::state_columns::state_columns;
     use super::*;
     use crate::partial::sketch::hash::of_text;
     use crate::partial::sketch::hll::{REGISTERS, coupon, enter, image_of_registers};
