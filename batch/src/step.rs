@@ -61,6 +61,24 @@ shared::fail_points! {
     }
 }
 
+shared::fail_points! {
+    /// A step of a run that Spark computes, within [`Step::Recompute`]. All are reached before what they name.
+    pub enum SparkStep {
+        /// Open a session.
+        Session = "spark-session",
+        /// Let Spark read a file that Trueup has written.
+        Exchange = "spark-exchange",
+        /// Declare the files to read, and count their rows.
+        Declare = "spark-declare",
+        /// Compute and write the states.
+        Compute = "spark-compute",
+        /// Read the states.
+        Collect = "spark-collect",
+        /// Delete what was exchanged.
+        Discard = "spark-discard",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ mod demo;
 mod examples;
 mod faults;
 mod formats;
+mod guarded;
 mod kills;
 mod reading;
 mod recipes;

@@ -2,42 +2,42 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::driver::python;
+use crate::guarded::Guarded;
 
 /// Longest wait for a start.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Ends the server and removes its folder when its input ends: with this process, however that ends.
-const GUARD: &str = r#"folder=$1; shift; "$@" </dev/null >>"$folder/out" 2>&1 & child=$!; read _; kill -9 $child; wait $child 2>/dev/null
-    [ -e "$folder/keep" ] || rm -rf "$folder""#;
 
 /// A server of Spark Connect.
 pub struct ConnectServer {
     home: PathBuf,
     folder: PathBuf,
     port: u16,
-    guard: Option<(Child, ChildStdin)>,
+    /// Options of `spark-submit` beside those of every server.
+    options: Vec<String>,
+    server: Option<Guarded>,
 }
 
 /// The server that tests share, unless they stop it. `None`, with a message, if there is no Spark on this machine.
 pub fn shared() -> Option<&'static ConnectServer> {
     static SHARED: OnceLock<Option<ConnectServer>> = OnceLock::new();
-    SHARED.get_or_init(ConnectServer::start).as_ref()
+    SHARED.get_or_init(|| ConnectServer::start(&[])).as_ref()
 }
 
 impl ConnectServer {
-    /// Starts a server and waits until it accepts connections.
-    pub fn start() -> Option<ConnectServer> {
+    /// Starts a server with more options of `spark-submit`, and waits until it accepts connections.
+    pub fn start(options: &[String]) -> Option<ConnectServer> {
         let find = "import os, pyspark; print(os.path.dirname(pyspark.__file__))";
         let found = Command::new(python()?).args(["-c", find]).output().expect("Python runs");
         let home = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
         assert!(home.join("bin/spark-submit").exists(), "pyspark is not in {}", home.display());
         let folder = tempfile::Builder::new().prefix("trueup-spark-").tempdir().expect("a folder").keep();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut server = ConnectServer { home, folder, port, guard: None };
+        let mut server = ConnectServer { home, folder, port, options: options.to_vec(), server: None };
         server.launch();
         Some(server)
     }
@@ -55,7 +55,7 @@ impl ConnectServer {
     /// Kills the server.
     pub fn kill(&mut self) {
         std::fs::write(self.folder.join("keep"), "").expect("a file");
-        self.end();
+        self.server = None;
     }
 
     /// Starts a server that was killed, at the same address.
@@ -67,13 +67,6 @@ impl ConnectServer {
     /// What the server has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("out")).unwrap_or_default()
-    }
-
-    fn end(&mut self) {
-        if let Some((mut guard, input)) = self.guard.take() {
-            drop(input);
-            guard.wait().expect("the guard ends");
-        }
     }
 
     fn launch(&mut self) {
@@ -89,32 +82,20 @@ impl ConnectServer {
             // The machine's zone must not matter.
             format!("spark.driver.extraJavaOptions=-Duser.timezone=Asia/Kathmandu -Dderby.system.home={folder}"),
         ];
-        let mut guard = Command::new("bash")
-            .args(["-c", GUARD, "guard"])
-            .arg(&self.folder)
-            .arg(self.home.join("bin/spark-submit"))
+        let mut server = Command::new(self.home.join("bin/spark-submit"));
+        server
             .args(["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"])
             .args(["--master", "local[2]", "--driver-memory", "1g"])
             .args(settings.iter().flat_map(|setting| ["--conf", setting]))
+            .args(&self.options)
             .arg("spark-internal")
             .env("SPARK_HOME", &self.home)
-            .env("SPARK_LOCAL_IP", "127.0.0.1")
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("bash runs");
-        let input = guard.stdin.take().expect("piped");
-        self.guard = Some((guard, input));
+            .env("SPARK_LOCAL_IP", "127.0.0.1");
+        self.server = Some(Guarded::start(&server, &self.folder));
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(begin.elapsed() < PATIENCE, "Spark did not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-}
-
-impl Drop for ConnectServer {
-    fn drop(&mut self) {
-        self.end();
     }
 }

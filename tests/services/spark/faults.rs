@@ -129,7 +129,7 @@ fn a_run_survives_lost_connections() {
 
 #[test]
 fn a_run_whose_spark_is_killed_is_tried_again() {
-    let Some(mut spark) = ConnectServer::start() else { return };
+    let Some(mut spark) = ConnectServer::start(&[]) else { return };
     let world = world(&spark.settings());
     post(&world, 2_000);
     published(&world.run("hourly", false));

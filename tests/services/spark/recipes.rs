@@ -3,7 +3,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
@@ -14,6 +14,7 @@ use world::oracle_check::published;
 use world::{World, program, recipes, root};
 
 use super::driver::python;
+use crate::guarded::Guarded;
 
 const DEFINITIONS: &str =
     "CREATE STREAM orders (order_id STRING PRIMARY KEY, at TIMESTAMP, country STRING, amount BIGINT)
@@ -21,9 +22,6 @@ const DEFINITIONS: &str =
 CREATE VIEW weekly WITH (time_zone = 'Europe/Vienna') AS
 SELECT window_start, country, COUNT(*) AS orders, SUM(amount) AS total FROM orders
 GROUP BY HOP(at, INTERVAL '1' DAY, INTERVAL '1' WEEK), country;\n";
-
-/// Runs a script in a process group of its own, which ends when the input of this guard ends.
-const GUARD: &str = r#"set -m; bash -c "$1" </dev/null >"$2/server.log" 2>&1 & child=$!; read _; kill -9 -- -$child"#;
 
 /// The block of the page in this language that contains a text.
 fn block(language: &str, text: &str) -> String {
@@ -47,20 +45,17 @@ fn a_newcomer_gets_a_run_on_spark() {
     let folder = tempfile::tempdir().expect("a folder");
     let start = block("sh", "start-connect-server.sh").replace("15002", &port);
     let start: Vec<&str> = start.lines().filter(|line| !line.starts_with("pip install")).collect();
-    let mut server = Command::new("bash")
-        .args(["-c", GUARD, "guard", &format!("{}\nwait", start.join("\n"))])
-        .arg(folder.path())
+    let mut server = Command::new("bash");
+    server
+        .args(["-c", &format!("{}\nwait", start.join("\n"))])
         .env("PATH", path(&python))
         .env("SPARK_LOG_DIR", folder.path())
         .env("SPARK_PID_DIR", folder.path())
-        .env("SPARK_LOCAL_IP", "127.0.0.1")
-        .current_dir(folder.path())
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("bash runs");
+        .env("SPARK_LOCAL_IP", "127.0.0.1");
+    let _server = Guarded::start(&server, folder.path());
     let begin = Instant::now();
     while TcpStream::connect(free).is_err() {
-        let log = || std::fs::read_to_string(folder.path().join("server.log")).unwrap_or_default();
+        let log = || std::fs::read_to_string(folder.path().join("out")).unwrap_or_default();
         assert!(begin.elapsed() < Duration::from_secs(120), "Spark did not start:\n{}", log());
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -78,8 +73,6 @@ fn a_newcomer_gets_a_run_on_spark() {
     let printed = program::text(&output);
     assert!(output.status.success() && printed.contains("on Spark"), "{printed}\n{}", world.log());
     assert_eq!(world.rows("weekly", "")["rows"].as_array().map(Vec::len), Some(7), "{printed}");
-    drop(server.stdin.take());
-    server.wait().expect("the guard ends");
 }
 
 /// The counts and totals of the rows that Spark has written, in order.

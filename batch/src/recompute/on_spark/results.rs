@@ -33,6 +33,7 @@ use crate::recompute::on_spark::SparkRun;
 use crate::recompute::scan::{POSITION, position};
 use crate::recompute::staging::Staging;
 use crate::recompute::{Bounds, DatesDone, ExactFiles, Progress, send, write_all};
+use crate::step::SparkStep;
 use crate::watch::Watch;
 
 /// The folders of an exchange: the states, and the copies among the events.
@@ -82,6 +83,7 @@ impl SparkResults {
 
     /// Writes the rows of the version.
     pub async fn collect(self, dates_done: DatesDone<'_>) -> Result<ExactFiles, RunFailure> {
+        SparkStep::Collect.reach();
         let collected = self.collected(dates_done).await;
         self.discard().await;
         collected
@@ -89,6 +91,7 @@ impl SparkResults {
 
     /// Deletes everything that was exchanged.
     pub async fn discard(&self) {
+        SparkStep::Discard.reach();
         if let Err(error) = self.exchange.delete().await {
             tracing::warn!(view = %self.view.name, %error, "could not delete what Spark wrote; vacuum will");
         }

@@ -13,6 +13,7 @@ use spark_connect::{ConnectionSettings, Outcome, Plan, Progress, Session, SparkE
 use crate::failure::RunFailure;
 use crate::recompute::on_spark::SparkRun;
 use crate::recompute::on_spark::results::{COPIES, STATES, SparkResults};
+use crate::step::SparkStep;
 use crate::watch::Watch;
 
 /// The file by which a run finds out whether Spark sees the exchange.
@@ -29,6 +30,7 @@ pub struct SparkCalls {
 impl SparkCalls {
     /// Opens a session.
     pub async fn open(connection: &ConnectionSettings) -> Result<SparkCalls, SparkError> {
+        SparkStep::Session.reach();
         Ok(SparkCalls { session: Session::open(connection).await? })
     }
 
@@ -53,7 +55,9 @@ impl SparkCalls {
 
     /// Returns the number of rows of states that Spark wrote.
     async fn steps(&self, run: &SparkRun<'_>, results: &SparkResults) -> Result<u64, RunFailure> {
+        SparkStep::Exchange.reach();
         self.check_exchange(results.exchange()).await?;
+        SparkStep::Declare.reach();
         self.session.set(spark::SETTINGS).await?;
         self.session.set(spark::RUN_SETTINGS).await?;
         self.execute(Plan::table(spark::EVENTS, &run.schema, run.urls())).await?;
@@ -63,11 +67,13 @@ impl SparkCalls {
         }
         let (spark, files) = (self.session.version(), run.files().count());
         tracing::info!(view = %run.view().name, spark, files, "Spark computes the states");
+        SparkStep::Compute.reach();
         let exchange = results.exchange();
         let written = self.write(&run.statement.query, &exchange.url_of(STATES), run.watch).await?;
         if let Some(copies) = &run.copies {
             self.write(copies, &exchange.url_of(COPIES), run.watch).await?;
         }
+        tracing::debug!(view = %run.view().name, rows = written, "Spark has written the states");
         Ok(written)
     }
 
