@@ -1,5 +1,5 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|layers|dialect|entities|history|compaction|memory|years|planning]...` prints
+//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|layers|dialect|entities|history|compaction|memory|years|planning|spark]...` prints
 //! the figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
@@ -21,6 +21,7 @@ mod query;
 mod replay;
 mod serve;
 mod server;
+mod spark;
 mod visibility;
 mod workloads;
 mod years;
@@ -58,6 +59,7 @@ fn main() {
         ("entities", entities::measure),
         ("history", history::measure),
         ("compaction", compaction::measure),
+        ("spark", spark::measure),
     ] {
         if wanted(name) {
             println!("\n== {name}");
