@@ -10,5 +10,6 @@ mod kills;
 mod object_store;
 mod recipes;
 mod runs;
+mod sail;
 mod verify;
 mod views;
