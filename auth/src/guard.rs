@@ -8,10 +8,9 @@ mod refusal;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
 use shared::clock::Clock;
@@ -194,6 +193,31 @@ impl Guard {
 }
 
 impl Checkpoint {
+    /// Has `respond` answer a request that may pass, with its [`Access`], or refuses it.
+    pub async fn check<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        respond: impl FnOnce(Request) -> F,
+    ) -> Response {
+        let (mut parts, body) = request.into_parts();
+        let Admission { access, rate, is_public } = match self.admit(&mut parts).await {
+            Ok(admission) => admission,
+            Err(refusal) => return *refusal,
+        };
+        let principal = access.principal().clone();
+        parts.extensions.insert(access);
+        let mut response = respond(Request::from_parts(parts, body)).await;
+        // For the trail.
+        response.extensions_mut().insert(principal);
+        if let Some(state) = rate {
+            describe_rate(&state, response.headers_mut());
+        }
+        if !is_public {
+            make_private(response.headers_mut());
+        }
+        response
+    }
+
     async fn admit(&self, parts: &mut Parts) -> Result<Admission, Box<Response>> {
         let path = parts.extensions.get::<MatchedPath>().cloned();
         // An unknown path has no endpoint to protect; only principals learn that.
@@ -213,27 +237,6 @@ impl Checkpoint {
             Err(problem) => Err(refused(problem, &admission.access)),
         }
     }
-}
-
-/// Middleware: lets a request pass with its [`Access`], or refuses it.
-pub async fn check(State(checkpoint): State<Checkpoint>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let Admission { access, rate, is_public } = match checkpoint.admit(&mut parts).await {
-        Ok(admission) => admission,
-        Err(refusal) => return *refusal,
-    };
-    let principal = access.principal().clone();
-    parts.extensions.insert(access);
-    let mut response = next.run(Request::from_parts(parts, body)).await;
-    // For the trail.
-    response.extensions_mut().insert(principal);
-    if let Some(state) = rate {
-        describe_rate(&state, response.headers_mut());
-    }
-    if !is_public {
-        make_private(response.headers_mut());
-    }
-    response
 }
 
 /// Refuses a principal.

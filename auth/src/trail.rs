@@ -5,9 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::Response;
 use problem::Code;
 use serde::Serialize;
@@ -45,7 +44,7 @@ pub trait AuditSink: Send + Sync + fmt::Debug {
     fn record(&self, entry: AuditEntry);
 }
 
-/// What the middleware needs.
+/// Follows requests.
 #[derive(Debug, Clone)]
 pub struct Trail {
     pub clock: Arc<dyn Clock>,
@@ -53,33 +52,39 @@ pub struct Trail {
     pub audit: Option<Arc<dyn AuditSink>>,
 }
 
-/// Middleware around all others: gives the request its id, and records it if it has to be.
-pub async fn follow(State(trail): State<Trail>, request: Request, next: Next) -> Response {
-    let id = id_of(request.headers());
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-    let about = trail.audit.as_ref().map(|_| {
-        let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip().to_string());
-        (request.method().clone(), request.uri().path().to_owned(), peer)
-    });
-    let mut response = next.run(request).instrument(span).await;
-    if let Some((audit, (method, path, peer))) = trail.audit.as_ref().zip(about)
-        && is_recorded(&method, &path, response.status())
-    {
-        let principal = response.extensions().get::<Principal>().unwrap_or(&Principal::Visitor);
-        audit.record(AuditEntry {
-            at: trail.clock.now(),
-            principal: principal.to_string(),
-            peer,
-            // A client may invent a method of any length.
-            method: method.as_str().chars().take(AUDIT_PATH_BYTES_MAX).collect(),
-            path: path.chars().take(AUDIT_PATH_BYTES_MAX).collect(),
-            status: response.status().as_u16(),
-            code: response.extensions().get::<Code>().map(|code| code.name()),
-            request_id: id.to_str().unwrap_or_default().to_owned(),
+impl Trail {
+    /// Gives the request its id, has `respond` answer it, and records both if they have to be.
+    pub async fn follow<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        respond: impl FnOnce(Request) -> F,
+    ) -> Response {
+        let id = id_of(request.headers());
+        let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+        let about = self.audit.as_ref().map(|_| {
+            let peer = request.extensions().get::<PeerAddress>().copied();
+            (request.method().clone(), request.uri().clone(), peer)
         });
+        let mut response = respond(request).instrument(span).await;
+        if let Some((audit, (method, uri, peer))) = self.audit.as_ref().zip(about)
+            && is_recorded(&method, uri.path(), response.status())
+        {
+            let principal = response.extensions().get::<Principal>().unwrap_or(&Principal::Visitor);
+            audit.record(AuditEntry {
+                at: self.clock.now(),
+                principal: principal.to_string(),
+                peer: peer.map(|peer| peer.0.ip().to_string()),
+                // A client may invent a method of any length.
+                method: method.as_str().chars().take(AUDIT_PATH_BYTES_MAX).collect(),
+                path: uri.path().chars().take(AUDIT_PATH_BYTES_MAX).collect(),
+                status: response.status().as_u16(),
+                code: response.extensions().get::<Code>().map(|code| code.name()),
+                request_id: id.to_str().unwrap_or_default().to_owned(),
+            });
+        }
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
     }
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
 }
 
 /// Returns the id that the client gave, or a random one.
@@ -92,11 +97,12 @@ fn id_of(headers: &HeaderMap) -> HeaderValue {
     given.cloned().unwrap_or_else(|| HeaderValue::try_from(random_hex(ID_BYTES)).expect("hexadecimal digits"))
 }
 
-/// Returns true for changes and for refusals. Accepted events are not recorded: they are in their streams.
+/// Returns true for changes and for refusals. Accepted events and appends are not recorded: they are in their streams.
 fn is_recorded(method: &Method, path: &str, status: StatusCode) -> bool {
     let is_refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST];
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    is_refused.contains(&status) || !(is_read || path.starts_with("/v1/events/"))
+    let is_append = *method == Method::POST && path.starts_with("/v1/entities/");
+    is_refused.contains(&status) || !(is_read || is_append || path.starts_with("/v1/events/"))
 }
 
 #[cfg(test)]
@@ -128,6 +134,10 @@ mod tests {
             (Method::DELETE, "/v1/streams/s/quarantine", 200, true),
             (Method::POST, "/v1/events/s", 200, false),
             (Method::POST, "/v1/events/s", 403, true),
+            (Method::POST, "/v1/entities/s", 200, false),
+            (Method::POST, "/v1/entities/s/1/events", 412, false),
+            (Method::POST, "/v1/entities/s/1/events", 401, true),
+            (Method::DELETE, "/v1/entities/s/1", 202, true),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(is_recorded(&method, path, status), recorded, "{method} {path} {status}");

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use auth::Access;
-use auth::guard::{self, Checkpoint};
-use auth::trail;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Router, middleware};
-use problem::{Code, Problem, net};
+use problem::{Code, Problem};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -18,15 +16,15 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use crate::bounded_responses::{Completion, complete, count};
 use crate::formats::Format;
 use crate::http::entity_events::EntitySubscribers;
+use crate::http::perimeter::{Entrance, Gate};
 use crate::http::ranges::RangeCache;
 use crate::http::response_cache::ResponseCache;
 use crate::http::{
-    Perimeter, alerts, drift, entities, entity_events, erasures, health, hosts, live, origins, parameters, roles, rows,
-    runs, sinks, streams, tables, views,
+    Perimeter, alerts, drift, entities, entity_events, erasures, health, live, parameters, perimeter, rows, runs,
+    sinks, streams, tables, views,
 };
 use crate::page::{self, login};
 use crate::push::Feeds;
-use crate::route_scopes::requirement;
 use crate::small_bodies;
 use crate::state::ServingState;
 
@@ -34,12 +32,11 @@ use crate::state::ServingState;
 const COMPRESSED_BYTES_MIN: u16 = 1024;
 
 /// Returns all routes of the server: those of this layer, the pages, and `others`, the endpoints of other layers.
-/// `perimeter` decides which requests reach them.
-pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Router {
+/// `outside` decides which requests reach them.
+pub fn routes(state: ServingState, others: Router, outside: &Perimeter) -> Router {
     let compressed = SizeAbove::new(COMPRESSED_BYTES_MIN)
         .and(NotForContentType::const_new("application/vnd.apache.parquet"))
         .and(NotForContentType::SSE);
-    let checkpoint = Checkpoint { guard: Arc::clone(&perimeter.guard), requirement };
     let admission = Arc::clone(&state.admission);
     let counted = middleware::from_fn_with_state(Arc::clone(&admission), count);
     Router::new()
@@ -109,14 +106,9 @@ pub fn routes(state: ServingState, others: Router, perimeter: &Perimeter) -> Rou
         ))
         .merge(others.layer(counted))
         .layer((
-            middleware::from_fn_with_state(perimeter.trail.clone(), trail::follow),
-            middleware::from_fn_with_state(perimeter.clone(), hosts::guard),
-            perimeter.origins.layer(),
-            middleware::from_fn_with_state(perimeter.clone(), origins::guard),
-            middleware::from_fn(net::catch),
-            middleware::from_fn_with_state(checkpoint, guard::check),
-            middleware::from_fn_with_state(perimeter.roles, roles::check),
-            Extension(Arc::clone(&perimeter.guard)),
+            middleware::from_fn_with_state(Arc::new(Entrance::of(outside)), perimeter::enter),
+            outside.origins.layer(),
+            middleware::from_fn_with_state(Arc::new(Gate::of(outside)), perimeter::admit),
         ))
 }
 

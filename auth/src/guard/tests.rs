@@ -2,8 +2,9 @@
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::get;
 use shared::clock::ManualClock;
 use shared::time::Micros;
@@ -50,6 +51,9 @@ impl World {
     }
 
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+        let check = async |State(checkpoint): State<Checkpoint>, request: Request, next: Next| {
+            checkpoint.check(request, |request| next.run(request)).await
+        };
         let checkpoint = Checkpoint { guard: Arc::clone(&self.guard), requirement };
         let routes = Router::new()
             .route("/login", get(async || "login"))

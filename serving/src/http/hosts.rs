@@ -6,14 +6,10 @@
 
 use std::net::Ipv6Addr;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header;
 use axum::http::uri::Authority;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
-
-use super::Perimeter;
 
 /// The names of this server, beside its addresses and `localhost`.
 #[derive(Debug, Clone, Default)]
@@ -56,20 +52,16 @@ impl Hosts {
         };
         self.all || is_address || host == "localhost" || host.ends_with(".localhost") || self.named.contains(&host)
     }
-}
 
-/// Refuses requests that reached this server under another name. HTTP/1.0 has requests without one; browsers send it.
-pub(crate) async fn guard(State(perimeter): State<Perimeter>, request: Request, next: Next) -> Response {
-    let given = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    let target = request.uri().authority().map(Authority::as_str);
-    match given.chain(target).find(|host| !perimeter.hosts.admit(host)) {
-        None => next.run(request).await,
-        Some(host) => {
-            let detail = format!(
-                "this server is not known as \"{host}\"; use its address, or add the name to allowed_hosts of the settings"
-            );
-            Problem::new(Code::UnknownHost, detail).into_response()
-        }
+    /// Refuses a request that reached this server under another name. HTTP/1.0 has requests without one; browsers send it.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
+        let given = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let target = request.uri().authority().map(Authority::as_str);
+        let Some(host) = given.chain(target).find(|host| !self.admit(host)) else { return Ok(()) };
+        let detail = format!(
+            "this server is not known as \"{host}\"; use its address, or add the name to allowed_hosts of the settings"
+        );
+        Err(Problem::new(Code::UnknownHost, detail))
     }
 }
 

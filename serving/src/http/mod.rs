@@ -4,7 +4,7 @@
 //! [`live`] changes as events, [`alerts`] raised alerts, [`sinks`] what is written to topics, [`event_response`] any stream of events. [`entities`] returns states of entities, [`entity_events`] their
 //! events, and [`erasures`] erases them. [`tables`] returns rows of tables. [`views`] describes views, [`drift`] their comparisons, [`runs`] and [`streams`] the batch layer and intake.
 //! [`hosts`] admits requests by the name of this server, [`origins`] pages of other origins, [`roles`] the side that it
-//! serves. [`health`]
+//! serves; [`perimeter`] asks them all. [`health`]
 //! serves probes and metrics, [`refusal`] chooses the problem for each error.
 
 pub(crate) mod alerts;
@@ -18,6 +18,7 @@ pub(crate) mod hosts;
 pub(crate) mod live;
 pub(crate) mod origins;
 pub(crate) mod parameters;
+pub(crate) mod perimeter;
 pub(crate) mod ranges;
 pub(crate) mod refusal;
 pub(crate) mod response_cache;
@@ -30,46 +31,14 @@ pub(crate) mod streams;
 pub(crate) mod tables;
 pub(crate) mod views;
 
-use std::sync::Arc;
-
-use auth::Guard;
-use auth::trail::Trail;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use shared::clock::SystemClock;
 
 pub use self::hosts::{Hosts, WrongHost};
 pub use self::origins::{Origins, WrongOrigin};
+pub use self::perimeter::Perimeter;
 pub use self::roles::{InvalidRoles, Roles};
-
-/// Decides which requests are admitted before any endpoint sees them.
-#[derive(Debug, Clone)]
-pub struct Perimeter {
-    /// Finds out who sent a request, and what that principal may do.
-    pub guard: Arc<Guard>,
-    /// The names of this server.
-    pub hosts: Hosts,
-    /// The pages that may read and change something.
-    pub origins: Origins,
-    /// The sides that this process serves.
-    pub roles: Roles,
-    /// Gives requests their ids, and records them.
-    pub trail: Trail,
-}
-
-impl Perimeter {
-    /// Returns the perimeter of a server on this machine, without keys.
-    pub fn open() -> Perimeter {
-        Perimeter::new(Guard::open(Arc::new(SystemClock)), Hosts::default(), Origins::default())
-    }
-
-    /// Joins the parts. Nothing is recorded.
-    pub fn new(guard: Guard, hosts: Hosts, origins: Origins) -> Perimeter {
-        let trail = Trail { clock: Arc::new(SystemClock), audit: None };
-        Perimeter { guard: Arc::new(guard), hosts, origins, roles: Roles::default(), trail }
-    }
-}
 
 fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("plain data has a JSON form");

@@ -1,16 +1,13 @@
 //! Admits pages of other origins (CORS). Without configuration there are none.
 //!
-//! Browsers send a POST without asking first, so [`guard`] refuses changes from pages of origins that are not admitted.
+//! Browsers send a POST without asking first, so [`Origins::check`] refuses changes from pages of origins that are not admitted.
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use problem::{Code, Problem};
 
-use super::Perimeter;
 use crate::http::event_response::LAST_EVENT_ID;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -58,6 +55,19 @@ impl Origins {
         self.all || (own.is_some() && own == reached) || self.named.contains(origin)
     }
 
+    /// Refuses changes from pages of origins that are not admitted.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Problem> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let headers = request.headers();
+        let Some(origin) = headers.get(header::ORIGIN).filter(|_| !is_read) else { return Ok(()) };
+        if self.may_change(origin, headers.get(header::HOST)) {
+            return Ok(());
+        }
+        let origin = origin.to_str().unwrap_or("an invalid origin");
+        let detail = format!("pages of {origin} may not change anything here; admit them with --cors-origin");
+        Err(Problem::new(Code::CrossOrigin, detail))
+    }
+
     /// Answers preflight requests of browsers. Without origins it adds no header, which browsers take as a refusal.
     pub(crate) fn layer(&self) -> CorsLayer {
         let allowed = match self.all {
@@ -89,22 +99,6 @@ impl Origins {
             .allow_headers(sent.collect::<Vec<_>>())
             .expose_headers(standard.into_iter().chain(own).collect::<Vec<_>>())
             .max_age(PREFLIGHT_MAX_AGE)
-    }
-}
-
-/// Refuses changes from pages of origins that are not admitted.
-pub(crate) async fn guard(State(perimeter): State<Perimeter>, request: Request, next: Next) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let headers = request.headers();
-    match headers.get(header::ORIGIN) {
-        Some(origin) if !is_read && !perimeter.origins.may_change(origin, headers.get(header::HOST)) => {
-            let detail = format!(
-                "pages of {} may not change anything here; admit them with --cors-origin",
-                origin.to_str().unwrap_or("an invalid origin")
-            );
-            Problem::new(Code::CrossOrigin, detail).into_response()
-        }
-        _ => next.run(request).await,
     }
 }
 

@@ -3,10 +3,8 @@
 
 use std::str::FromStr;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
 use problem::{Code, Problem};
 
 /// The sides that a process serves.
@@ -65,7 +63,7 @@ const QUERIES: [&str; 9] =
 /// The side of a method and the pattern of a path.
 fn side(method: &Method, path: &str) -> Side {
     let is_change = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let begins = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}/"));
+    let begins = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match path {
         _ if begins("/v1/events") => Side::Commands,
         "/v1/entities/{stream}" if !is_change => Side::Queries,
@@ -76,19 +74,21 @@ fn side(method: &Method, path: &str) -> Side {
     }
 }
 
-/// Middleware: refuses the other side's requests.
-pub async fn check(State(roles): State<Roles>, request: Request, next: Next) -> Result<Response, Problem> {
-    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let (is_served, role, other) = match path.map_or(Side::Both, |path| side(request.method(), path)) {
-        Side::Commands => (roles.commands, "queries", "commands"),
-        Side::Queries => (roles.queries, "commands", "queries"),
-        Side::Both => (true, "", ""),
-    };
-    if is_served {
-        return Ok(next.run(request).await);
+impl Roles {
+    /// Refuses a request of a side that this process does not serve.
+    pub(super) fn check(self, request: &Request) -> Result<(), Problem> {
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let (is_served, role, other) = match path.map_or(Side::Both, |path| side(request.method(), path)) {
+            Side::Commands => (self.commands, "queries", "commands"),
+            Side::Queries => (self.queries, "commands", "queries"),
+            Side::Both => (true, "", ""),
+        };
+        if is_served {
+            return Ok(());
+        }
+        let detail = format!("this process serves {role} only (--roles {role}); send {other} to one that serves them");
+        Err(Problem::new(Code::WrongRole, detail))
     }
-    let detail = format!("this process serves {role} only (--roles {role}); send {other} to one that serves them");
-    Err(Problem::new(Code::WrongRole, detail))
 }
 
 #[cfg(test)]

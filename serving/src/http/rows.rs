@@ -184,7 +184,7 @@ fn write(
 ) -> Result<CompleteResponse, Problem> {
     let result = execute(query, pinned, context)?;
     let budget = &context.allowance;
-    let body = match format {
+    let mut body = match format {
         Format::Json => {
             let about = ResponseContext { pinned, layer: query.layer, as_of };
             json::write(&result, &about, query.request.shape, budget).map_err(ExecuteError::from)?
@@ -194,6 +194,8 @@ fn write(
         Format::Parquet => parquet::write(&result, budget)?,
         Format::Arrow => arrow_stream::write(&result, budget)?,
     };
+    // Caches and budgets count the bytes of a body, not its capacity.
+    body.shrink_to_fit();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     describe(pinned, &result, as_of, &mut headers);

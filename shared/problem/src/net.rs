@@ -7,7 +7,6 @@
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::{Code, Problem};
@@ -18,16 +17,16 @@ const TEXT_BYTES_MAX: usize = 4 * 1024;
 /// The limit of axum on bodies that a handler reads as a whole, in MiB. Endpoints with another limit refuse by themselves.
 const BODY_MIB_MAX: usize = 2;
 
-/// Middleware: passes on the response, or the problem that says the same.
-pub async fn catch(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
+/// Returns the response of `respond`, or the problem that says the same.
+pub async fn catch<F: Future<Output = Response>>(request: Request, respond: impl FnOnce(Request) -> F) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = respond(request).await;
     let is_refusal = response.status().is_client_error() || response.status().is_server_error();
     let kind = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     if !is_refusal || !(kind.is_empty() || kind.starts_with(b"text/plain")) {
         return response;
     }
-    rewritten(response, &method, &path).await
+    rewritten(response, &method, uri.path()).await
 }
 
 async fn rewritten(response: Response, method: &Method, path: &str) -> Response {
@@ -82,8 +81,9 @@ fn in_our_words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::middleware::{self, Next};
     use axum::routing::{get, post};
-    use axum::{Json, Router, middleware};
+    use axum::{Json, Router};
     use serde_json::{Value, json};
 
     use super::*;
@@ -94,7 +94,9 @@ mod tests {
             .route("/number/{n}", get(async |_: axum::extract::Path<u8>| "here"))
             .route("/body", post(async |_: axum::body::Bytes| "here"))
             .route("/own", get(async || (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"})))))
-            .layer(middleware::from_fn(catch));
+            .layer(middleware::from_fn(async |request: Request, next: Next| {
+                catch(request, |request| next.run(request)).await
+            }));
         let request = Request::builder().method(method).uri(path).body(Body::from(vec![b' '; 3 << 20])).expect("valid");
         let response = tower::ServiceExt::oneshot(routes, request).await.expect("infallible");
         if response.status() == StatusCode::METHOD_NOT_ALLOWED {
