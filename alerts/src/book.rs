@@ -14,12 +14,13 @@ use shared::control::{
     AlertDeclaration, AlertFilter, AlertRecord, AlertState, Alerts, DeadLetter, Silence, SilenceError,
 };
 use shared::ids::AlertName;
-use shared::limits::ALERTS_KEPT;
+use shared::limits::{ALERT_NOTICES_MAX, ALERTS_KEPT};
 use shared::time::Micros;
 use tokio::sync::watch;
 
 use crate::book_file::{self, BookError, BookFile};
 use crate::condition::RowPlace;
+use crate::delivery::notice_id;
 use crate::quiet::Quiet;
 
 /// Dead letters that are listed; older ones are forgotten.
@@ -104,6 +105,20 @@ pub struct KnownAlert {
     pub judged: Option<i64>,
 }
 
+/// The maximum sizes of a book.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    records: usize,
+    /// Notices that wait.
+    notices: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { records: ALERTS_KEPT, notices: ALERT_NOTICES_MAX }
+    }
+}
+
 #[derive(Debug, Default)]
 struct BookState {
     alerts: BTreeMap<AlertName, KnownAlert>,
@@ -111,7 +126,7 @@ struct BookState {
     /// Ids of records by their last change.
     by_seq: BTreeMap<u64, String>,
     last_seq: u64,
-    records_max: usize,
+    bounds: Bounds,
     /// By the change they are about.
     notices: BTreeMap<u64, Notice>,
     dead: VecDeque<DeadLetter>,
@@ -160,8 +175,7 @@ impl BookState {
             }
             Entry::Dead { seq, letter } => {
                 self.notices.remove(&seq);
-                self.dead.push_front(*letter);
-                self.dead.truncate(DEAD_LETTERS_KEPT);
+                self.bury(*letter);
             }
             Entry::Suppressed { seq, alert, count } => {
                 self.notices.remove(&seq);
@@ -177,14 +191,31 @@ impl BookState {
         self.last_seq = self.last_seq.max(seq);
         if let Some(target) = target {
             self.notices.insert(seq, Notice { target, record: Arc::new(record.clone()) });
+            if self.notices.len() > self.bounds.notices {
+                self.give_up_one(record.changed_at);
+            }
         }
         if let Some(before) = self.records.insert(id.clone(), Arc::new(StoredRecord { record, definition, place })) {
             self.by_seq.remove(&before.record.seq);
         }
         self.by_seq.insert(seq, id);
-        if self.records.len() > self.records_max {
+        if self.records.len() > self.bounds.records {
             self.forget_one();
         }
+    }
+
+    /// Makes a dead letter of the oldest notice that waits.
+    fn give_up_one(&mut self, now: Micros) {
+        let Some((_, Notice { target, record })) = self.notices.pop_first() else { return };
+        metrics::counter!("trueup_alert_notices_total", "target" => target.clone(), "result" => "dead").increment(1);
+        let error = format!("more than {} notices were waiting", self.bounds.notices);
+        let (key, record) = (notice_id(&record), record.as_ref().clone());
+        self.bury(DeadLetter { key, target, failed_at: now, attempts: 0, error, record });
+    }
+
+    fn bury(&mut self, letter: DeadLetter) {
+        self.dead.push_front(letter);
+        self.dead.truncate(DEAD_LETTERS_KEPT);
     }
 
     /// Forgets the oldest judged record, or the oldest one.
@@ -240,11 +271,11 @@ impl BookState {
 impl Book {
     /// Opens the book in `folder`.
     pub fn open(folder: &Path) -> Result<Book, BookError> {
-        Book::open_with(folder, ALERTS_KEPT)
+        Book::open_with(folder, Bounds::default())
     }
 
-    fn open_with(folder: &Path, records_max: usize) -> Result<Book, BookError> {
-        let mut state = BookState { records_max, ..BookState::default() };
+    fn open_with(folder: &Path, bounds: Bounds) -> Result<Book, BookError> {
+        let mut state = BookState { bounds, ..BookState::default() };
         let file = BookFile::open(folder, book_file::OF_ALERTS, |entry| state.apply(entry))?;
         let (changes, due) = (watch::Sender::new(state.last_seq), watch::Sender::new(()));
         Ok(Book { file: Mutex::new(file), state: RwLock::new(state), changes, due })
@@ -386,7 +417,7 @@ impl Book {
 
 /// Returns the alerts that the book in `folder` knows, and the number of records of each alert, declared or not.
 pub fn stored_alerts(folder: &Path) -> Result<(Vec<KnownAlert>, BTreeMap<AlertName, usize>), BookError> {
-    let mut state = BookState { records_max: ALERTS_KEPT, ..BookState::default() };
+    let mut state = BookState::default();
     book_file::read::<Entry>(folder, book_file::OF_ALERTS)?.into_iter().for_each(|entry| state.apply(entry));
     let mut counts = BTreeMap::new();
     state.records.values().for_each(|stored| *counts.entry(stored.record.alert.clone()).or_insert(0) += 1);

@@ -158,7 +158,7 @@ fn parsed<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     (crc32c::crc32c(json) == checksum).then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

@@ -4,7 +4,7 @@
 //! topic in transactions of all that are waiting. A notice is marked as delivered, durably, after the receiver has
 //! accepted it: one may be sent again after a crash, under the same id, and none is lost. Failures are retried with
 //! growing pauses. After the last attempt a notice to a webhook becomes a dead letter; one to a topic is retried until
-//! the brokers accept it. Notices that are silenced or beyond the rate of their alert are not sent: see
+//! the brokers accept it, or until too many notices wait. Notices that are silenced or beyond the rate of their alert are not sent: see
 //! [`crate::quiet`].
 
 use std::collections::BTreeSet;

@@ -5,7 +5,8 @@
 //! ids.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use kafka::{OutgoingRecord, TopicCluster, TopicWriter, WriteError, commit_certainly};
 use uuid::Uuid;
 
+use crate::book_file::sync_folder;
 use crate::delivery::{DueNotice, notice_id, notice_json};
 
 /// Pause between two attempts of a commit whose outcome is unknown.
@@ -43,13 +45,20 @@ impl fmt::Debug for NoticeTopic {
 pub fn writer_id(folder: &Path) -> io::Result<String> {
     let path = folder.join(WRITER_ID_FILE);
     match std::fs::read_to_string(&path) {
-        Ok(id) => return Ok(id.trim().to_owned()),
+        // A crash of an earlier program, which did not sync the file, can have left it without its content.
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let id = Uuid::new_v4().simple().to_string();
     std::fs::create_dir_all(folder)?;
-    std::fs::write(&path, &id)?;
+    let draft = path.with_extension("draft");
+    let mut file = File::create(&draft)?;
+    file.write_all(id.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, &path)?;
+    sync_folder(folder)?;
     Ok(id)
 }
 
@@ -107,6 +116,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("alerts");
         let id = writer_id(&path).expect("writes");
-        assert_eq!((id.len(), writer_id(&path).expect("reads")), (32, id));
+        assert_eq!((id.len(), writer_id(&path).expect("reads")), (32, id.clone()));
+        std::fs::write(path.join(WRITER_ID_FILE), "").expect("writes");
+        let next = writer_id(&path).expect("writes");
+        assert!(next.len() == 32 && next != id, "an empty file is no id: {next}");
+        assert_eq!(writer_id(&path).expect("reads"), next);
     }
 }

@@ -107,14 +107,34 @@ fn an_erased_record_is_in_no_list_and_no_file_and_changes_are_numbered_on() {
 #[test]
 fn beyond_the_limit_the_oldest_judged_record_is_forgotten() {
     let folder = tempfile::tempdir().expect("a folder");
-    let book = Book::open_with(folder.path(), 2).expect("opens");
+    let bounds = Bounds { records: 2, ..Bounds::default() };
+    let book = Book::open_with(folder.path(), bounds).expect("opens");
     let entries = [("a", 1, AlertState::Raised), ("b", 2, AlertState::Confirmed), ("c", 3, AlertState::Raised)];
     book.write(entries.iter().map(|(id, seq, state)| record(id, *seq, *state)).collect()).expect("writes");
     let ids = |book: &Book| states(book).into_iter().map(|(id, ..)| id).collect::<String>();
     assert_eq!(ids(&book), "ac");
     book.write(vec![record("d", 4, AlertState::Raised)]).expect("writes");
     assert_eq!(ids(&book), "cd", "without a judged one the oldest");
-    assert_eq!(ids(&Book::open_with(folder.path(), 2).expect("opens")), "cd");
+    assert_eq!(ids(&Book::open_with(folder.path(), bounds).expect("opens")), "cd");
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_notice_becomes_a_dead_letter() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bounds = Bounds { notices: 2, ..Bounds::default() };
+    let book = Book::open_with(folder.path(), bounds).expect("opens");
+    book.write(vec![record("a", 1, AlertState::Raised), record("b", 2, AlertState::Raised)]).expect("writes");
+    book.write(vec![Entry::Delivered { seq: 2 }, record("c", 3, AlertState::Raised)]).expect("writes");
+    assert!(book.dead_letters().is_empty(), "two notices wait");
+    book.write(vec![record("d", 4, AlertState::Raised)]).expect("writes");
+    let waiting = |book: &Book| book.notices("webhook:ops", 9).into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
+    let dead =
+        |book: &Book| book.dead_letters().into_iter().map(|letter| (letter.key, letter.error)).collect::<Vec<_>>();
+    let expected = vec![("a-raised-1".to_owned(), "more than 2 notices were waiting".to_owned())];
+    assert_eq!((waiting(&book), dead(&book)), (vec![3, 4], expected.clone()));
+    let again = Book::open_with(folder.path(), bounds).expect("opens");
+    assert_eq!((waiting(&again), dead(&again)), (vec![3, 4], expected));
+    assert_eq!(again.since(0, usize::MAX).len(), 4, "the records stay");
 }
 
 #[test]
