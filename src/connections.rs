@@ -6,6 +6,7 @@ use intake::sources::Connections;
 use kafka::ConnectionSettings;
 use shared::alert::AlertTarget;
 use shared::ids::Name;
+use shared::sink::SinkFormat;
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
 
@@ -25,11 +26,8 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
         if let Some(topic) =
             needing.filter(|t| clusters.get(&t.connection).is_some_and(|c| c.schema_registry.is_none()))
         {
-            let problem = format!(
-                "stream {}: format = '{}' needs a schema registry; add schema_registry = {{ url = \"..\" }} to [connections.{}]",
-                stream.name, topic.format, topic.connection
-            );
-            return Err(Failure::new(USAGE, problem));
+            let of = format!("stream {}", stream.name);
+            return Err(no_registry(&of, &topic.format.to_string(), &topic.connection));
         }
         let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) else { continue };
         return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &clusters));
@@ -49,10 +47,23 @@ fn check_writers(
         Some(AlertTarget::Topic { connection, .. }) => Some((format!("alert {}", alert.name), connection)),
         _ => None,
     });
-    match sinks.chain(alerts).find(|(_, connection)| !clusters.contains_key(*connection)) {
-        None => Ok(()),
-        Some((of, connection)) => Err(missing(&of, connection, connections, clusters)),
+    if let Some((of, connection)) = sinks.chain(alerts).find(|(_, connection)| !clusters.contains_key(*connection)) {
+        return Err(missing(&of, connection, connections, clusters));
     }
+    let has_registry = |name: &Name| clusters.get(name).is_some_and(|cluster| cluster.schema_registry.is_some());
+    let of_avro = definitions.sinks.iter().filter(|sink| sink.format == SinkFormat::Avro);
+    match of_avro.into_iter().find(|sink| !has_registry(&sink.connection)) {
+        None => Ok(()),
+        Some(sink) => Err(no_registry(&format!("sink {}", sink.name), sink.format.name(), &sink.connection)),
+    }
+}
+
+/// Describes a connection without the schema registry that a format needs.
+fn no_registry(of: &str, format: &str, connection: &Name) -> Failure {
+    let problem = format!(
+        "{of}: format = '{format}' needs a schema registry; add schema_registry = {{ url = \"..\" }} to [connections.{connection}]"
+    );
+    Failure::new(USAGE, problem)
 }
 
 /// Describes a connection that is missing, or not one of Kafka.

@@ -23,6 +23,7 @@ pub struct Sink {
     /// The `[connections.NAME]` of the settings with `kind = "kafka"`.
     pub connection: Name,
     pub topic: String,
+    pub format: SinkFormat,
     pub emit: Emit,
     /// Shortest time between two epochs.
     pub every: Duration,
@@ -66,6 +67,38 @@ impl Emit {
     }
 }
 
+/// The encoding of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkFormat {
+    #[default]
+    Json,
+    /// Avro behind the id of a schema that the sink registers.
+    Avro,
+}
+
+impl SinkFormat {
+    /// The values of the option `format`.
+    pub const NAMES: [&str; 2] = ["json", "avro"];
+
+    /// Returns the value of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkFormat::Json => "json",
+            SinkFormat::Avro => "avro",
+        }
+    }
+
+    /// Returns what the option's value `name` means.
+    pub fn named(name: &str) -> Option<SinkFormat> {
+        match name {
+            "json" => Some(SinkFormat::Json),
+            "avro" => Some(SinkFormat::Avro),
+            _ => None,
+        }
+    }
+}
+
 /// Returns the columns that identify a row of `view`; the end of a window only where several have the same start.
 pub fn row_key(view: &View) -> Vec<KeyColumn> {
     let is_key = |column: &KeyColumn| match column {
@@ -81,7 +114,11 @@ impl Sink {
     pub fn key_hash(&self, view: &View) -> String {
         let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
         let types: Vec<String> = view.dimensions.iter().map(|d| d.expression.data_type.to_string()).collect();
-        let text = serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit));
+        let text = match self.format {
+            // As it was before there were other formats.
+            SinkFormat::Json => serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit)),
+            format => serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit, format)),
+        };
         format!("{:032x}", xxh3_128(&text.expect("a definition is plain data")))
     }
 
@@ -101,12 +138,13 @@ impl Sink {
             Emit::Final => "once the watermark has passed the window; a correction when the row changes later",
         };
         format!(
-            "sink {} from view {}\n  {:<16} {} of connection {}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
+            "sink {} from view {}\n  {:<16} {} of connection {}, {}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
             self.name,
             self.view,
             "topic",
             self.topic,
             self.connection,
+            self.format.name(),
             "emit",
             self.emit.name(),
             self.every_text(),

@@ -9,10 +9,11 @@ use kafka::OutgoingRecord;
 use shared::changed_rows::ChangedRow;
 use shared::horizon::Horizon;
 use shared::limits::SINK_ROWS_MAX;
-use shared::sink::{Emit, Sink};
+use shared::sink::{Emit, Sink, SinkFormat};
 use shared::time::Micros;
 use shared::window::WindowId;
 
+use crate::avro::AvroRows;
 use crate::book::{EpochCut, SinkBook};
 use crate::record::{RecordKind, RecordWriter, RowValues};
 use crate::sent::{SentChange, ValueHash};
@@ -21,7 +22,10 @@ use crate::view_changes::ChangesError;
 /// What an epoch writes.
 #[derive(Debug, Default)]
 pub struct EpochBatch {
+    /// Their keys and values are JSON.
     pub records: Vec<OutgoingRecord>,
+    /// The keys and values of the records, of a sink that writes Avro.
+    pub avro: Option<AvroRows>,
     /// What the topic has after it.
     pub changes: Vec<SentChange>,
     pub cut: EpochCut,
@@ -91,6 +95,11 @@ pub fn differences(
     let mut batch = EpochBatch { is_partial, ..EpochBatch::default() };
     batch.cut.position.clone_from(&rows.position);
     let upserted: Vec<ChangedRow> = found.iter().map(|difference| difference.place.clone()).collect();
+    if sink.format == SinkFormat::Avro {
+        let places: Vec<ChangedRow> = upserted.iter().chain(&deleted).cloned().collect();
+        let rows: Vec<usize> = found.iter().map(|difference| difference.row).collect();
+        batch.avro = Some(AvroRows { keys: writer.key_columns(&places)?, values: values.columns(&rows)? });
+    }
     for (key, difference) in writer.keys(&upserted)?.into_iter().zip(found) {
         let Difference { place: (window, encoded), row, value, hash, kind } = difference;
         batch.records.push(writer.upserted(kind, key, value, &values, row));

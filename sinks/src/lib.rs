@@ -2,12 +2,13 @@
 //!
 //! [`view_changes`] finds what has changed since the last epoch, as of a cut of the log: rows that folds report, rows of a
 //! [`walk`] in pages ([`mod@page`]), and rows that were [`waiting`] for their window to close. [`sizes`] bounds each piece. [`differences`] compares them with the
-//! topic, [`record`] writes them as records, and [`publisher`] puts them into the topic in one transaction with the marker of the epoch. [`book`] keeps durably what the topic
+//! topic, [`record`] writes them as records, [`avro`] encodes those of a sink with that format, and [`publisher`] puts them into the topic in one transaction with the marker of the epoch. [`book`] keeps durably what the topic
 //! has ([`sent`], [`stored`]), until entities are erased ([`erasure`]); [`task`] runs one sink, and [`service`] lists and controls all. The crate reads rows as alerts do and knows
 //! neither the log nor HTTP.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod avro;
 pub mod book;
 pub mod differences;
 pub mod erasure;

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka::{OutgoingRecord, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly};
+use kafka::{OutgoingRecord, RegistryError, TopicCluster, TopicError, TopicWriter, WriteError, commit_certainly};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Offset, Partition};
 use shared::sink::Sink;
 use uuid::Uuid;
 
+use crate::avro::{AvroEncoder, EncodeError};
 use crate::book::{EpochCut, EpochMarker, MarkerError, SinkBook};
 use crate::differences::EpochBatch;
 use crate::fail_points::SinkPoint;
@@ -64,6 +65,8 @@ pub enum PublishError {
     Marker(#[from] MarkerError),
     #[error("the marker of epochs in the topic {EPOCHS_TOPIC} cannot be read: {0}")]
     Unreadable(String),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     #[error("cannot write the state of the sink: {0}")]
     Book(#[from] io::Error),
     #[error("writing the state of the sink failed: {0}")]
@@ -79,7 +82,11 @@ impl From<TopicError> for PublishError {
 impl PublishError {
     /// Returns whether only an operator can help: no retry does.
     pub fn is_final(&self) -> bool {
-        matches!(self, PublishError::TakenOver(_) | PublishError::Marker(_))
+        match self {
+            PublishError::TakenOver(_) | PublishError::Marker(_) => true,
+            PublishError::Encode(error) => !matches!(error, EncodeError::Registry(RegistryError::Unreachable { .. })),
+            _ => false,
+        }
     }
 }
 
@@ -88,6 +95,8 @@ pub struct Publisher {
     sink: Arc<Sink>,
     book: Arc<SinkBook>,
     cluster: Arc<dyn TopicCluster>,
+    /// Of a sink that writes Avro.
+    avro: Option<AvroEncoder>,
     /// This process, in markers.
     process: String,
     writer: Option<Box<dyn TopicWriter>>,
@@ -100,7 +109,12 @@ impl Publisher {
     /// Returns a publisher that has not connected yet.
     pub fn new(sink: Arc<Sink>, book: Arc<SinkBook>, cluster: Arc<dyn TopicCluster>) -> Publisher {
         let process = Uuid::new_v4().simple().to_string();
-        Publisher { sink, book, cluster, process, writer: None, has_claimed: false, pauses: PAUSES }
+        Publisher { sink, book, cluster, avro: None, process, writer: None, has_claimed: false, pauses: PAUSES }
+    }
+
+    /// Encodes keys and values as Avro.
+    pub fn with_avro(self, avro: Option<AvroEncoder>) -> Publisher {
+        Publisher { avro, ..self }
     }
 
     /// Returns whether a writer is open.
@@ -159,10 +173,13 @@ impl Publisher {
     /// # Errors
     /// Whether the epoch is in the topic may be unknown; [`Publisher::open`] finds out.
     pub async fn publish(&mut self, batch: EpochBatch) -> Result<(), PublishError> {
-        let EpochBatch { mut records, changes, cut, .. } = batch;
+        let EpochBatch { mut records, avro, changes, cut, .. } = batch;
         if changes.is_empty() && cut.version == self.book.committed().1.version {
             self.book.advance(cut);
             return Ok(());
+        }
+        if let Some((encoder, rows)) = self.avro.as_mut().zip(avro) {
+            encoder.encode(&rows, &mut records).await?;
         }
         let (book, process, of_epoch) = (Arc::clone(&self.book), self.process.clone(), cut.clone());
         let epoch = tokio::task::spawn_blocking(move || book.prepare(&process, of_epoch, changes)).await??;

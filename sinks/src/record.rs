@@ -1,10 +1,13 @@
-//! Writes rows of a view as records: JSON keys and values, and headers with kind, layer, version and bounds.
+//! Writes rows of a view as records: JSON keys and values, and headers with kind, layer, version and bounds. For other formats
+//! it returns the columns of keys and values ([`crate::avro`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use alerts::fetch::FetchedRows;
 use alerts::finished::{FinishError, FinishedRows};
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_empty_array};
+use arrow::compute::take;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use kafka::OutgoingRecord;
@@ -17,6 +20,7 @@ use shared::sink::{Emit, Sink};
 use shared::time::Micros;
 use shared::view::{OutputColumn, View};
 
+use crate::avro::nullable_rows;
 use crate::sent::ValueHash;
 
 /// The name of the header that says why a record was written.
@@ -107,6 +111,29 @@ impl<'a> RecordWriter<'a> {
         Ok(rows.iter().enumerate().map(key).collect())
     }
 
+    /// Returns the columns of the keys of `rows`.
+    ///
+    /// # Errors
+    /// An encoded key is not one of the view.
+    pub fn key_columns(&self, rows: &[ChangedRow]) -> Result<RecordBatch, ArrowError> {
+        let dimensions = match self.view.dimensions.is_empty() || rows.is_empty() {
+            true => Vec::new(),
+            false => self.layout.decode(rows.iter().map(|(_, key)| &**key))?,
+        };
+        let bounds: Vec<(Micros, Option<Micros>)> =
+            rows.iter().map(|(window, _)| self.view.window.bounds(*window)).collect();
+        let column = |column: &KeyColumn| match column {
+            KeyColumn::WindowStart => times(bounds.iter().map(|(start, _)| Some(start.0))),
+            KeyColumn::WindowEnd => times(bounds.iter().map(|(_, end)| end.map(|end| end.0))),
+            KeyColumn::Dimension(index) => match dimensions.get(*index) {
+                Some(column) => Arc::clone(column),
+                None => new_empty_array(&self.view.dimensions[*index].expression.data_type.arrow()),
+            },
+        };
+        let columns = self.sink.key.iter().map(|key| (key.name(self.view).to_owned(), column(key))).collect();
+        nullable_rows(columns, rows.len())
+    }
+
     /// Returns the record that says that a row is deleted.
     pub fn deleted(&self, key: Bytes) -> OutgoingRecord {
         self.record(RecordKind::Delete, key, None, Vec::new())
@@ -175,6 +202,31 @@ impl<'a> RowValues<'a> {
         json.finish()
     }
 
+    /// Returns the columns of the values of `rows`, in the order of the view.
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn columns(&self, rows: &[usize]) -> Result<RecordBatch, ArrowError> {
+        let taken = UInt64Array::from_iter_values(rows.iter().map(|row| *row as u64));
+        let bounds = || rows.iter().map(|row| self.finished.bounds[*row]);
+        let mut columns = Vec::with_capacity(self.view.output.len());
+        for column in &self.view.output {
+            columns.push(match *column {
+                OutputColumn::WindowStart => ("window_start".to_owned(), times(bounds().map(|(start, _)| start))),
+                OutputColumn::WindowEnd => ("window_end".to_owned(), times(bounds().map(|(_, end)| end))),
+                OutputColumn::Dimension(index) => {
+                    let values = take(&self.finished.dimensions[index], &taken, None)?;
+                    (self.view.dimensions[index].name.clone(), values)
+                }
+                OutputColumn::Measure(index) => {
+                    let values = take(&self.finished.measures[index].column, &taken, None)?;
+                    (self.view.measures[index].name.clone(), values)
+                }
+            });
+        }
+        nullable_rows(columns, rows.len())
+    }
+
     /// Returns the 95 % intervals of the estimated measures of a row, as a JSON object; `None`: all are exact.
     fn bounds(&self, row: usize) -> Option<Bytes> {
         let mut bounds = BTreeMap::new();
@@ -185,6 +237,10 @@ impl<'a> RowValues<'a> {
         }
         (!bounds.is_empty()).then(|| serde_json::to_vec(&bounds).expect("plain data has a JSON form").into())
     }
+}
+
+fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
 /// A JSON object whose members stay in the order in which they are added.

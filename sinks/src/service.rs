@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alerts::book_file::BookError;
-use kafka::TopicCluster;
+use kafka::{SchemaRegistry, TopicCluster};
 use shared::changed_rows::ChangedRows;
 use shared::clock::Clock;
 use shared::control::{EmitFrom, SinkError, SinkState, SinkStatus, Sinks};
@@ -18,6 +18,7 @@ use shared::time::Micros;
 use shared::view::View;
 use shared::window::{Window, WindowId};
 
+use crate::avro::AvroEncoder;
 use crate::book::SinkBook;
 use crate::erasure::ErasableBook;
 use crate::publisher::Publisher;
@@ -54,6 +55,8 @@ pub struct SinkContext {
     pub log: Arc<dyn LogReplay>,
     pub partitions: u32,
     pub cluster: Arc<dyn TopicCluster>,
+    /// Of a sink that writes Avro.
+    pub registry: Option<SchemaRegistry>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -97,12 +100,13 @@ impl SinkSet {
     pub fn start(declared: Vec<(DeclaredSink, SinkContext)>) -> (SinkSet, Vec<SinkTask>) {
         let (mut listed, mut tasks) = (BTreeMap::new(), Vec::new());
         for (DeclaredSink { sink, view, book, queue }, context) in declared {
-            let SinkContext { layers, log, partitions, cluster, clock } = context;
+            let SinkContext { layers, log, partitions, cluster, registry, clock } = context;
+            let avro = registry.map(|registry| AvroEncoder::new(&sink, registry));
             let watch = Arc::new(SinkWatch::default());
             tasks.push(SinkTask {
                 sink: Arc::clone(&sink),
                 book: Arc::clone(&book),
-                publisher: Publisher::new(Arc::clone(&sink), Arc::clone(&book), cluster),
+                publisher: Publisher::new(Arc::clone(&sink), Arc::clone(&book), cluster).with_avro(avro),
                 changes: ViewChanges::new(Arc::clone(&sink), layers, queue, EpochSizes::default()),
                 watch: Arc::clone(&watch),
                 clock,

@@ -6,7 +6,7 @@ use std::path::Path;
 use alerts::book_file::BookError;
 use serde::{Deserialize, Serialize};
 use shared::ids::{Name, SinkName, ViewName};
-use shared::sink::{Emit, Sink};
+use shared::sink::{Emit, Sink, SinkFormat};
 use shared::view::View;
 
 use crate::book::StoredBook;
@@ -17,6 +17,9 @@ pub struct SinkDeclaration {
     pub view: ViewName,
     pub connection: Name,
     pub topic: String,
+    /// Absent from declarations of earlier programs, which wrote JSON.
+    #[serde(default)]
+    pub format: SinkFormat,
     pub emit: Emit,
     /// The columns of the key of records.
     pub key: Vec<String>,
@@ -32,6 +35,7 @@ impl SinkDeclaration {
             view: sink.view.clone(),
             connection: sink.connection.clone(),
             topic: sink.topic.clone(),
+            format: sink.format,
             emit: sink.emit,
             key: sink.key.iter().map(|column| column.name(view).to_owned()).collect(),
             every: sink.every_text(),

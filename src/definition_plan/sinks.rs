@@ -101,11 +101,12 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     }
 }
 
-fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 7] {
+fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 8] {
     [
         ("view", declared.view.to_string()),
         ("connection", declared.connection.to_string()),
         ("topic", declared.topic.clone()),
+        ("format", declared.format.name().to_owned()),
         ("emit", declared.emit.name().to_owned()),
         ("key", declared.key.join(", ")),
         ("every", declared.every.clone()),

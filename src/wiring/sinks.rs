@@ -8,13 +8,14 @@ use anyhow::Context;
 use batch::Batch;
 use intake::sources::Connections;
 use intake::streams::Intake;
-use kafka::{KafkaCluster, TopicCluster};
+use kafka::{KafkaCluster, SchemaRegistry, TopicCluster};
 use shared::changed_rows::ChangedRows;
 use shared::control::{NoSinks, Sinks};
 use shared::handoff::LogReplay;
 use shared::ids::ViewName;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
+use shared::sink::SinkFormat;
 use shared::sql::Definitions;
 use sinks::erasure::ErasableBook;
 use sinks::service::{DeclaredSink, SinkContext, SinkSet};
@@ -83,6 +84,8 @@ impl DeclaredSinks {
             let published = layers.views.get(sink.view.as_str()).context("the view of a sink is published")?;
             let log = layers.intake.stream(&published.stream.name).context("every stream has a log")?;
             let settings = topics.0.get(&sink.connection).context("the settings have the connection of each sink")?;
+            let registry = settings.schema_registry.clone().filter(|_| sink.format == SinkFormat::Avro);
+            let registry = registry.map(SchemaRegistry::new).transpose().map_err(anyhow::Error::msg)?;
             let cluster = KafkaCluster::new(settings.clone(), format!("trueup-sink-{}", sink.name));
             let context = SinkContext {
                 layers: SinkLayers {
@@ -94,6 +97,7 @@ impl DeclaredSinks {
                 log: Arc::clone(log) as Arc<dyn LogReplay>,
                 partitions: published.stream.partitions,
                 cluster: Arc::new(cluster) as Arc<dyn TopicCluster>,
+                registry,
                 clock: Arc::clone(&base.clock),
             };
             with_context.push((declared, context));

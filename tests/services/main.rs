@@ -13,6 +13,7 @@ mod guarded;
 mod kills;
 mod reading;
 mod recipes;
+mod sink_avro;
 mod sink_finals;
 mod sink_kills;
 mod sink_page;

@@ -194,10 +194,32 @@ pub struct ReadRecord {
     pub headers: BTreeMap<String, String>,
 }
 
+/// A committed record as the topic has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawRecord {
+    pub partition: i32,
+    pub key: Option<bytes::Bytes>,
+    /// `None`: a tombstone.
+    pub value: Option<bytes::Bytes>,
+    pub headers: BTreeMap<String, String>,
+}
+
+fn text(bytes: Option<&bytes::Bytes>) -> String {
+    bytes.map_or_else(String::new, |bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8"))
+}
+
 impl Topic {
-    /// Reads all committed records, in order within each partition. Waits for transactions in progress.
+    /// Reads all committed records of JSON, in order within each partition. Waits for transactions in progress.
     pub fn read(&self) -> Vec<ReadRecord> {
-        let text = |bytes: Option<bytes::Bytes>| bytes.map(|b| String::from_utf8(b.to_vec()).expect("UTF-8"));
+        let record = |RawRecord { partition, key, value, headers }| {
+            let value = value.map(|value| serde_json::from_slice(&value).expect("JSON"));
+            ReadRecord { partition, key: text(key.as_ref()), value, headers }
+        };
+        self.read_raw().into_iter().map(record).collect()
+    }
+
+    /// Reads all committed records, in order within each partition. Waits for transactions in progress.
+    pub fn read_raw(&self) -> Vec<RawRecord> {
         self.runtime.block_on(async {
             let partitions = self.producer.partitions_for(&self.name).await.expect("the topic").len() as i32;
             let consumer = self.kafka.consumer_without_group().isolation_level(IsolationLevel::ReadCommitted);
@@ -230,11 +252,10 @@ impl Topic {
                 }
                 assert!(begin.elapsed() < Duration::from_secs(100), "the topic does not end");
                 for record in consumer.poll(Duration::from_millis(50)).await.expect("records") {
-                    let value = record.value.map(|value| serde_json::from_slice(&value).expect("JSON"));
                     let headers =
-                        record.headers.into_iter().map(|(name, value)| (name, text(value).unwrap_or_default()));
-                    let (partition, key) = (record.partition, text(record.key).unwrap_or_default());
-                    read.push(ReadRecord { partition, key, value, headers: headers.collect() });
+                        record.headers.into_iter().map(|(name, value)| (name, text(value.as_ref()))).collect();
+                    let (partition, key, value) = (record.partition, record.key, record.value);
+                    read.push(RawRecord { partition, key, value, headers });
                 }
             }
             let _ = consumer.close().await;

@@ -1,15 +1,19 @@
-//! Fetches the schemas of records from a schema registry, each id once: what an id means never changes.
+//! Fetches the schemas of records from a schema registry, each id once: what an id means never changes. Registers those of
+//! records that are written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::{StatusCode, Url};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::settings::RegistrySettings;
 
+/// The type of the bodies that registries expect.
+const REGISTRY_JSON: &str = "application/vnd.schemaregistry.v1+json";
 /// Longest wait for a registry.
 const REGISTRY_WAIT: Duration = Duration::from_secs(10);
 /// Schemas that are kept. Beyond it all are fetched again.
@@ -49,14 +53,26 @@ pub struct SchemaRegistry {
     known: Mutex<HashMap<(u32, SchemaKind), Arc<RegisteredSchema>>>,
 }
 
-/// Why there is no schema for an id.
+/// Why there is no schema for an id, or no id for a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// No retry would help: a record with this id cannot be read.
+    /// No retry would help: a record with this id cannot be read, or the registry refuses the schema.
     #[error("{0}")]
     Unusable(String),
     #[error("cannot reach the schema registry {url}: {reason}; will retry")]
     Unreachable { url: String, reason: String },
+}
+
+/// The id of a registered schema.
+#[derive(Deserialize)]
+struct IdAnswer {
+    id: u32,
+}
+
+/// Why a registry refuses a request.
+#[derive(Deserialize)]
+struct RefusalAnswer {
+    message: String,
 }
 
 /// The answer of a registry, as far as it counts.
@@ -125,25 +141,53 @@ impl SchemaRegistry {
         Ok(schema)
     }
 
+    /// Returns the id of an Avro schema as a version of `subject`. Registers it if the subject does not have it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unusable`] if the registry refuses the schema, such as one that is not compatible with the last.
+    pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+        let request = self.request(Method::POST, &["subjects", subject, "versions"])?;
+        let body = serde_json::json!({"schema": schema}).to_string();
+        let response =
+            request.header(CONTENT_TYPE, REGISTRY_JSON).body(body).send().await.map_err(|e| self.failed(e))?;
+        if matches!(response.status(), StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
+            let status = response.status();
+            let reason = response.json().await.map_or_else(|_| status.to_string(), |RefusalAnswer { message }| message);
+            return Err(RegistryError::Unusable(format!("the registry refuses the schema of {subject}: {reason}")));
+        }
+        let response = response.error_for_status().map_err(|error| self.failed(error))?;
+        response.json().await.map(|IdAnswer { id }| id).map_err(|error| self.failed(error))
+    }
+
     /// Asks for a path; `None` if the registry does not have it.
     async fn fetch(&self, path: &[&str]) -> Result<Option<SchemaAnswer>, RegistryError> {
-        let RegistrySettings { url, username, password } = &self.settings;
-        let unreachable = |reason: String| RegistryError::Unreachable { url: url.clone(), reason };
-        let failed = |error: reqwest::Error| unreachable(error.without_url().to_string());
-        let mut target = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
-        match target.path_segments_mut() {
-            Ok(mut segments) => _ = segments.pop_if_empty().extend(path),
-            Err(()) => return Err(unreachable("it is not the address of a server".to_owned())),
-        }
-        let mut request = self.client.get(target);
-        if let Some(username) = username {
-            request = request.basic_auth(username, password.as_ref());
-        }
-        let response = request.send().await.map_err(failed)?;
+        let response = self.request(Method::GET, path)?.send().await.map_err(|error| self.failed(error))?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let response = response.error_for_status().map_err(failed)?;
-        response.json().await.map(Some).map_err(failed)
+        let response = response.error_for_status().map_err(|error| self.failed(error))?;
+        response.json().await.map(Some).map_err(|error| self.failed(error))
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder, RegistryError> {
+        let RegistrySettings { url, username, password } = &self.settings;
+        let mut target = Url::parse(url).map_err(|error| self.unreachable(error.to_string()))?;
+        match target.path_segments_mut() {
+            Ok(mut segments) => _ = segments.pop_if_empty().extend(path),
+            Err(()) => return Err(self.unreachable("it is not the address of a server".to_owned())),
+        }
+        let request = self.client.request(method, target);
+        Ok(match username {
+            Some(username) => request.basic_auth(username, password.as_ref()),
+            None => request,
+        })
+    }
+
+    fn failed(&self, error: reqwest::Error) -> RegistryError {
+        self.unreachable(error.without_url().to_string())
+    }
+
+    fn unreachable(&self, reason: String) -> RegistryError {
+        RegistryError::Unreachable { url: self.settings.url.clone(), reason }
     }
 }

@@ -13,7 +13,7 @@ use crate::alert::KeyColumn;
 use crate::column_name::same;
 use crate::ids::{Name, SinkName};
 use crate::limits::{SINK_EVERY_MS, SINK_EVERY_MS_MIN};
-use crate::sink::{Emit, Sink, row_key};
+use crate::sink::{Emit, Sink, SinkFormat, row_key};
 use crate::stream::event_source::is_topic_name;
 use crate::view::View;
 use crate::window::Window;
@@ -55,13 +55,11 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
             format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
         return Err(topic.error(source, message).into());
     }
-    if let Some(format) = option("format").filter(|format| format.value != "json") {
-        return Err(unknown_format(source, format).into());
-    }
     let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view))?;
     let every =
         option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
     let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
+    let format = option("format").map_or(Ok(SinkFormat::Json), |option| parse_format(source, option, view))?;
     let transactional_id = match option("transactional_id") {
         None => format!("trueup-{}-{}", name.name, topic.value),
         Some(option) if (1..=ID_BYTES_MAX).contains(&option.value.len()) => option.value.clone(),
@@ -75,6 +73,7 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
         view: view.name.clone(),
         connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
         topic: topic.value.clone(),
+        format,
         emit,
         every,
         key,
@@ -94,13 +93,29 @@ fn unsupported_window(window: Window) -> Option<&'static str> {
     }
 }
 
-fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
+fn parse_format(source: &Source, option: &SqlOption, view: &View) -> Result<SinkFormat, SqlError> {
     let value = option.value.as_str();
-    if matches!(value, "avro" | "protobuf" | "debezium-json" | "debezium-avro") {
-        return option.error(source, format!("sinks of the format '{value}' are not supported yet"));
+    let Some(format) = SinkFormat::named(value) else {
+        if matches!(value, "protobuf" | "debezium-json" | "debezium-avro") {
+            return Err(option.error(source, format!("sinks of the format '{value}' are not supported yet")));
+        }
+        let help = did_you_mean(value, SinkFormat::NAMES)
+            .unwrap_or_else(|| format!("write '{}'", SinkFormat::NAMES.join("' or '")));
+        return Err(option.error(source, format!("unknown format '{value}'")).help(help));
+    };
+    let names = view.dimensions.iter().map(|d| d.name.as_str()).chain(view.measures.iter().map(|m| m.name.as_str()));
+    match names.chain([view.name.as_str()]).find(|name| !is_avro_name(name)).filter(|_| format == SinkFormat::Avro) {
+        None => Ok(format),
+        Some(name) => {
+            let message = format!("`{name}` is not a name in Avro, which has a-z, A-Z, 0-9 and `_`");
+            Err(option.error(source, message).help("give the column another name with AS"))
+        }
     }
-    let help = did_you_mean(value, ["json"]).unwrap_or_else(|| "the format is json".to_owned());
-    option.error(source, format!("unknown format '{value}'")).help(help)
+}
+
+fn is_avro_name(name: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
 }
 
 fn parse_emit(source: &Source, option: &SqlOption, view: &View) -> Result<Emit, SqlError> {

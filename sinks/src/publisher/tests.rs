@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use shared::alert::KeyColumn;
-use shared::sink::Emit;
+use shared::sink::{Emit, SinkFormat};
 use shared::window::WindowId;
 
 use super::*;
@@ -146,6 +146,7 @@ fn sink() -> Arc<Sink> {
         view: name(),
         connection: name(),
         topic: "topic".to_owned(),
+        format: SinkFormat::Json,
         emit: Emit::Changes,
         every: Duration::from_secs(1),
         key: vec![KeyColumn::Dimension(0)],
@@ -179,7 +180,7 @@ fn batch(keys: &[(u8, bool)], number: u8) -> EpochBatch {
         records: keys.iter().map(record).collect(),
         changes: keys.iter().map(change).collect(),
         cut: EpochCut { position, ..EpochCut::default() },
-        is_partial: false,
+        ..EpochBatch::default()
     }
 }
 
