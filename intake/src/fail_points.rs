@@ -65,7 +65,9 @@ shared::fail_points! {
         Start = "source-start",
         /// A batch of records is submitted to the log.
         Submit = "source-submit",
-        /// A batch that is durable is counted, and its rejected records are kept.
+        /// Rejected records are kept, and their batch is submitted next.
+        Rejected = "source-rejected",
+        /// A batch that is durable is counted.
         Settled = "source-settled",
         /// Durable positions are reported to the group.
         Report = "source-report",

@@ -73,10 +73,15 @@ impl RecordSubmitter {
         Ok(receipt)
     }
 
-    /// Counts a written batch, and keeps the records that were rejected.
-    pub fn record(&self, receipt: &PartitionReceipt, rejected: RejectedLines, unknown_fields: u64) {
+    /// Keeps the records of a batch that were rejected, durably. Blocking.
+    pub fn keep_rejected(&self, rejected: RejectedLines) -> std::io::Result<()> {
+        self.0.quarantine.add_durably(&self.0.log.stream().name, rejected, self.0.clock.now())
+    }
+
+    /// Counts a written batch.
+    pub fn record(&self, receipt: &PartitionReceipt, rejected: u64, unknown_fields: u64) {
         self.0.arrivals.accepted.count(self.0.clock.now(), receipt.accepted);
-        self.0.record_rejected(rejected, unknown_fields);
+        self.0.count_rejected(rejected, unknown_fields);
     }
 }
 
@@ -143,6 +148,11 @@ pub(crate) fn partition_of(place: u128, partitions: u32) -> Partition {
 }
 
 impl StreamSubmitter {
+    fn count_rejected(&self, rejected: u64, unknown_fields: u64) {
+        self.arrivals.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.arrivals.unknown_fields.fetch_add(unknown_fields, Ordering::Relaxed);
+    }
+
     /// Divides the events among the partitions. Changes of a table go where their key says, so that one writer knows the row.
     /// Events with an entity go where their entity says, so that one writer numbers all of its events; others with an id where
     /// their id says, so that a duplicate meets its original. The rest go where the request's key says, so that a retry meets
@@ -279,8 +289,7 @@ impl StreamWriter for StreamSubmitter {
     }
 
     fn record_rejected(&self, rejected: RejectedLines, unknown_fields: u64) {
-        self.arrivals.rejected.fetch_add(rejected.count, Ordering::Relaxed);
-        self.arrivals.unknown_fields.fetch_add(unknown_fields, Ordering::Relaxed);
+        self.count_rejected(rejected.count, unknown_fields);
         self.quarantine.add(&self.log.stream().name, rejected, self.clock.now());
     }
 

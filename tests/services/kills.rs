@@ -1,7 +1,7 @@
 //! Trueup is killed at random and at each named point while it reads a topic, without a primary key: every record that the
 //! topic shows to a reader of committed records is an event exactly once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use intake::fail_points::SourcePoint;
@@ -29,6 +29,7 @@ fn seed() -> u64 {
 #[derive(Default)]
 struct Fold {
     by_key: BTreeMap<String, (i64, i64)>,
+    rejected: u64,
     written: i64,
 }
 
@@ -36,13 +37,14 @@ impl Fold {
     /// Writes a batch: plain, rejected, committed or aborted records.
     fn write(&mut self, topic: &Topic, dice: &mut StdRng, round: u64) {
         let mut records = Vec::new();
-        let mut events = Vec::new();
+        let (mut events, mut rejected) = (Vec::new(), 0);
         for _ in 0..dice.random_range(1..200) {
             self.written += 1;
             let (key, value) = (format!("k{}", dice.random_range(0..5)), self.written);
             let partition = dice.random_range(0..3);
             if dice.random_range(0..20) == 0 {
                 records.push(topic.record(partition, "no event"));
+                rejected += 1;
             } else {
                 records.push(topic.record(partition, format!("{{\"k\":\"{key}\",\"v\":{value}}}")));
                 events.push((key, value));
@@ -58,6 +60,7 @@ impl Fold {
                 outcome == 2
             }
         };
+        self.rejected += if is_committed { rejected } else { 0 };
         for (key, value) in events.into_iter().filter(|_| is_committed) {
             let entry = self.by_key.entry(key).or_default();
             *entry = (entry.0 + 1, entry.1 + value);
@@ -75,6 +78,14 @@ impl Fold {
             .map(|row| (row["k"].as_str().expect("a key").to_owned(), (number(row, "n"), number(row, "total"))))
             .collect();
         assert_eq!(served, self.by_key, "{context}");
+        let quarantine = world.get("/v1/streams/s/quarantine?limit=1000").json();
+        let lines = quarantine["lines"].as_array().expect("lines");
+        let addresses: BTreeSet<String> = lines.iter().map(|line| line["record"].to_string()).collect();
+        assert_eq!(
+            (&quarantine["total"], addresses.len()),
+            (&json!(self.rejected), lines.len()),
+            "{context}: {quarantine}"
+        );
     }
 }
 

@@ -54,12 +54,23 @@ impl QuarantineFiles {
             if length + bytes.len() as u64 > self.bytes_max && length + start as u64 > 0 {
                 let last = bytes.split_off(start);
                 self.write(&bytes)?;
+                self.sync()?;
                 self.open = None;
                 fs::rename(self.dir.join(NEWER), self.dir.join(OLDER))?;
                 bytes = last;
             }
         }
         self.write(&bytes)
+    }
+
+    /// Syncs the lines of the newer file, and the folders that have it.
+    pub fn sync(&self) -> io::Result<()> {
+        let Some((file, _)) = &self.open else { return Ok(()) };
+        file.sync_data()?;
+        for folder in self.dir.ancestors().take(2) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Removes both files.

@@ -1,8 +1,8 @@
 //! Keeps rejected lines with their reasons, newest first, within bounds.
 //!
 //! Lines are kept in memory, and in two files per stream so that they survive a restart: `DIR/quarantine/STREAM/`. A
-//! separate thread writes the files after the response, so a crash may lose the newest lines. No view counts these
-//! lines: they are not events.
+//! separate thread writes the files after the response, so a crash may lose the newest lines; rejected records of a topic are durable
+//! before the position in the topic moves. No view counts these lines: they are not events.
 
 mod files;
 mod quarantine_store;
@@ -107,6 +107,14 @@ impl Quarantine {
             self.signal.state.lock().unwritten = true;
             self.signal.changed.notify_one();
         }
+    }
+
+    /// Adds rejected records of a topic, which arrived at `now`, durably: the position of their stream may move beyond them then.
+    /// Records that are kept are not added again. Blocking.
+    pub fn add_durably(&self, stream: &StreamName, rejected: RejectedLines, now: Micros) -> std::io::Result<()> {
+        let Some(stream_quarantine) = self.streams.get(stream).filter(|_| rejected.count > 0) else { return Ok(()) };
+        stream_quarantine.add(rejected, now);
+        stream_quarantine.write_durably()
     }
 
     /// Counts the lines of a stream.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use shared::control::{ListRange, QuarantineCounts, QuarantinePage, Quarantined, StreamError};
+use shared::control::{ListRange, QuarantineCounts, QuarantinePage, Quarantined, RecordAddress, StreamError};
 use shared::time::Micros;
 
 use super::files::QuarantineFiles;
@@ -45,7 +45,7 @@ impl StreamQuarantine {
         StreamQuarantine { settings, files: Mutex::new(files), kept: Mutex::new(kept) }
     }
 
-    /// Adds the lines of one request. Those of a retry under the same key are added once.
+    /// Adds the lines of one request. Those of a retry under the same key, and records that are kept, are not added again.
     pub fn add(&self, rejected: RejectedLines, now: Micros) {
         let RejectedLines { lines, count, idempotency_key, records } = rejected;
         let records = records.into_iter().map(Some).chain(std::iter::repeat(None));
@@ -60,13 +60,17 @@ impl StreamQuarantine {
             idempotency_key: idempotency_key.clone(),
             record,
         });
-        let entries: Vec<Quarantined> = entries.collect();
+        let mut entries: Vec<Quarantined> = entries.collect();
         let mut kept = self.kept.lock();
         if idempotency_key.is_some() && kept.lines.iter().any(|line| line.idempotency_key == idempotency_key) {
             return;
         }
+        let (all, kept_to) =
+            (entries.len(), entries.first().and_then(|entry| kept.last_offset(entry.record.as_ref()?)));
+        entries
+            .retain(|entry| entry.record.as_ref().zip(kept_to).is_none_or(|(record, kept_to)| record.offset > kept_to));
         let first = kept.total + 1;
-        kept.total += count;
+        kept.total += count - (all - entries.len()) as u64;
         for (number, entry) in (first..).zip(entries) {
             kept.push(Arc::new(Quarantined { number, ..entry }), self.settings);
         }
@@ -127,16 +131,22 @@ impl StreamQuarantine {
     /// Writes new lines to disk.
     pub fn write(&self) {
         let mut files = self.files.lock();
-        let (lines, total) = {
-            let kept = self.kept.lock();
-            let from = kept.lines.partition_point(|line| line.number <= kept.written);
-            (kept.lines.range(from..).cloned().collect::<Vec<_>>(), kept.total)
-        };
+        let (lines, total) = self.kept.lock().unwritten();
         if let Err(error) = files.append(&lines) {
             tracing::warn!(dir = %files.dir().display(), %error, "cannot write rejected lines; they are kept in memory only");
         }
         // `empty` cannot have run meanwhile: it locks the files too.
         self.kept.lock().written = total;
+    }
+
+    /// Writes new lines to disk, and syncs them.
+    pub fn write_durably(&self) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let (lines, total) = self.kept.lock().unwritten();
+        files.append(&lines)?;
+        files.sync()?;
+        self.kept.lock().written = total;
+        Ok(())
     }
 }
 
@@ -148,6 +158,19 @@ impl StoredLines {
             let Some(oldest) = self.lines.pop_front() else { break };
             self.bytes -= bytes_of(&oldest);
         }
+    }
+
+    /// Returns the lines that are not on disk, and the number of the last line.
+    fn unwritten(&self) -> (Vec<Arc<Quarantined>>, u64) {
+        let from = self.lines.partition_point(|line| line.number <= self.written);
+        (self.lines.range(from..).cloned().collect(), self.total)
+    }
+
+    /// Returns the offset of the last record that is kept of the partition of `record`; those before it came earlier.
+    fn last_offset(&self, record: &RecordAddress) -> Option<i64> {
+        let addresses = self.lines.iter().rev().filter_map(|line| line.record.as_ref());
+        let is_same = |of: &&RecordAddress| of.partition == record.partition && of.topic == record.topic;
+        addresses.into_iter().find(is_same).map(|last| last.offset)
     }
 
     fn counts(&self) -> QuarantineCounts {

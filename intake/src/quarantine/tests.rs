@@ -139,6 +139,33 @@ fn a_torn_line_loses_only_itself() {
 }
 
 #[test]
+fn records_of_a_topic_are_on_disk_before_they_count_and_are_kept_once() {
+    let dir = TempDir::new().expect("a folder");
+    let of_partition = |partition, offsets: &[i64]| {
+        let texts: Vec<String> = offsets.iter().map(|offset| format!("{partition}/{offset}")).collect();
+        let address = |offset: &i64| RecordAddress { topic: "t".to_owned(), partition, offset: *offset };
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        RejectedLines { records: offsets.iter().map(address).collect(), ..rejected(&texts, None) }
+    };
+    let killed = open(&dir, 10, 100_000);
+    killed.add_durably(&name(), of_partition(0, &[3, 5]), NOW).expect("written");
+    killed.add_durably(&name(), of_partition(1, &[4]), NOW).expect("written");
+    let quarantine = open(&dir, 10, 100_000);
+    assert_eq!(texts(&all(&quarantine)), ["1/4", "0/5", "0/3"]);
+    // The position had not moved: the records are read again, in other batches.
+    quarantine.add_durably(&name(), of_partition(0, &[3]), NOW).expect("written");
+    quarantine.add_durably(&name(), of_partition(0, &[5, 6]), NOW).expect("written");
+    quarantine.add_durably(&name(), of_partition(1, &[4, 7]), NOW).expect("written");
+    let page = all(&open(&dir, 10, 100_000));
+    assert_eq!(texts(&page), ["1/7", "0/6", "1/4", "0/5", "0/3"]);
+    assert_eq!((page.counts.total, page.lines[0].number), (5, 5));
+    fs::remove_dir_all(dir.path().join("quarantine/flights")).expect("removed");
+    fs::write(dir.path().join("quarantine/flights"), "a file in the way").expect("a file");
+    let blocked = open(&dir, 10, 100_000);
+    assert!(blocked.add_durably(&name(), of_partition(0, &[9]), NOW).is_err(), "the position must not move");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_keeps_lines_in_memory() {
     let dir = TempDir::new().expect("a folder");
     fs::create_dir_all(dir.path().join("quarantine")).expect("a folder");

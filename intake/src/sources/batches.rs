@@ -102,7 +102,9 @@ fn batches(
 
 fn batch(topic: &str, records: &[TopicRecord], mut decoded: Decoded) -> RecordBatch {
     let count = decoded.rejected();
-    let lines = std::mem::take(&mut decoded.malformed);
+    let mut lines = std::mem::take(&mut decoded.malformed);
+    // Avro is decoded schema by schema.
+    lines.sort_by_key(|line| line.line);
     let address = |line: u64| {
         let record = &records[line as usize];
         RecordAddress { topic: topic.to_owned(), partition: record.partition, offset: record.offset }

@@ -34,6 +34,8 @@ pub enum SourceError {
     Lake(String),
     #[error("cannot make room for the new partitions of the topic: {0}")]
     Partitions(String),
+    #[error("cannot keep rejected records: {0}; will retry")]
+    Quarantine(String),
     #[error("cannot decode records: {0}")]
     Decode(String),
 }
@@ -46,6 +48,7 @@ impl SourceError {
             SourceError::Submit(_)
             | SourceError::Registry(_)
             | SourceError::Lake(_)
+            | SourceError::Quarantine(_)
             | SourceError::BehindPosition { .. } => true,
             _ => false,
         }

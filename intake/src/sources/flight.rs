@@ -8,14 +8,13 @@ use tokio::sync::oneshot;
 use super::error::SourceError;
 use crate::fail_points::SourcePoint;
 use crate::partition::{PartitionReceipt, SubmitError};
-use crate::quarantine::RejectedLines;
 use crate::submit::RecordSubmitter;
 
 /// One submitted batch.
 pub(super) struct InFlight {
     pub partition: u32,
     pub receipt: oneshot::Receiver<Result<PartitionReceipt, SubmitError>>,
-    pub rejected: RejectedLines,
+    pub rejected: u64,
     pub unknown_fields: u64,
 }
 

@@ -183,6 +183,14 @@ impl StreamReader {
             return Ok(());
         };
         let to = SourcePosition { next, ..sample.clone() };
+        let rejected_count = rejected.count;
+        if rejected_count > 0 {
+            let submitter = Arc::clone(&self.submitter);
+            let kept = tokio::task::spawn_blocking(move || submitter.keep_rejected(rejected)).await;
+            let kept = kept.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            kept.map_err(|error| SourceError::Quarantine(error.to_string()))?;
+            SourcePoint::Rejected.reach();
+        }
         let mut pause = ROOM_PAUSE_FIRST;
         loop {
             SourcePoint::Submit.reach();
@@ -190,7 +198,7 @@ impl StreamReader {
             match self.submitter.try_submit_records(Partition(partition), &decoded, step) {
                 Ok(receipt) => {
                     let unknown_fields = decoded.unknown_fields;
-                    session.flight.push(InFlight { partition, receipt, rejected, unknown_fields });
+                    session.flight.push(InFlight { partition, receipt, rejected: rejected_count, unknown_fields });
                     session.next.insert(partition, next);
                     self.status.set(SourceState::Reading, None);
                     return Ok(());

@@ -25,7 +25,9 @@ impl ValueSchemas {
             RecordFormat::Json => ValueSchemas::Text(TextFormat::Json),
             RecordFormat::DebeziumJson => ValueSchemas::Text(TextFormat::Change),
             RecordFormat::Csv => ValueSchemas::Text(TextFormat::Csv),
-            RecordFormat::Avro => ValueSchemas::Avro { registry: opener.registry(topic)?, known: Arc::default() },
+            RecordFormat::Avro | RecordFormat::DebeziumAvro => {
+                ValueSchemas::Avro { registry: opener.registry(topic)?, known: Arc::default() }
+            }
             RecordFormat::Protobuf => {
                 ValueSchemas::Protobuf { registry: opener.registry(topic)?, known: Arc::default() }
             }
