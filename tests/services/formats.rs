@@ -176,3 +176,39 @@ fn a_value_of_json_may_begin_with_the_id_of_a_schema() {
     read_all(&world, "s");
     assert_eq!(sums(&world), [("a".to_owned(), 2, 4.0)]);
 }
+
+#[test]
+fn changes_of_rows_in_avro_are_events_with_their_operation() {
+    let Some(broker) = shared() else { return };
+    let row = json!({"type": "record", "name": "Value", "fields": [
+        {"name": "name", "type": "string"}, {"name": "v", "type": "double"}]});
+    let envelope = json!({"type": "record", "name": "Envelope", "namespace": "shop", "fields": [
+        {"name": "before", "type": ["null", row], "default": null},
+        {"name": "after", "type": ["null", "Value"], "default": null},
+        {"name": "source", "type": {"type": "record", "name": "Source", "fields": [{"name": "ts_ms", "type": "long"}]}},
+        {"name": "op", "type": "string"}]});
+    let (topic, (url, _)) =
+        (Topic::create(broker, 1), registry(vec![("/schemas/ids/1", json!({"schema": envelope.to_string()}))]));
+    let mut world = World::stopped(&format!(
+        "CREATE STREAM s (at TIMESTAMP METADATA FROM 'source.timestamp', op STRING METADATA FROM 'op', name STRING, v DOUBLE)
+             WITH (event_time = 'at', format = 'debezium-avro', {});
+         CREATE VIEW sums AS SELECT op AS name, COUNT(*) AS n, SUM(v) AS total FROM s GROUP BY op;",
+        topic.options()
+    ));
+    world.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", topic.settings()));
+    world.start();
+    let (old, new) =
+        ([&[2, 2, b'a'][..], &1.0_f64.to_le_bytes()].concat(), [&[2, 2, b'a'][..], &4.0_f64.to_le_bytes()].concat());
+    let change = |before: &[u8], after: &[u8], op: u8| topic.record(0, framed(1, &[before, after, &[14], &[2, op]]));
+    topic.write([
+        change(&[0], &old, b'c'),
+        change(&old, &new, b'u'),
+        change(&new, &[0], b'd'),
+        change(&[0], &[0], b'd'),
+    ]);
+    read_all(&world, "s");
+    let expected = [("c", 1, 1.0), ("d", 1, 4.0), ("u", 1, 4.0)].map(|(op, n, total)| (op.to_owned(), n, total));
+    assert_eq!(sums(&world), expected);
+    let lines = world.get("/v1/streams/s/quarantine").json()["lines"].clone();
+    assert!(lines.to_string().contains("a deletion without `before`"), "{lines}");
+}

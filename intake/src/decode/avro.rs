@@ -1,6 +1,8 @@
 //! Decodes records of a topic whose values are Avro in the wire format of Confluent: a zero byte, the id of the writer's
 //! schema, the body. Records of one schema are decoded together, and cast to the columns of the stream as a table is.
 //!
+//! The values may be change events of Debezium ([`super::debezium_avro`]).
+//!
 //! A body that cannot be read spoils the decoder of its batch, so that batch is decoded again record by record.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,10 +16,12 @@ use arrow_avro::reader::{Decoder, ReaderBuilder};
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use kafka::TopicRecord;
 use shared::column_name::same;
-use shared::stream::Stream;
+use shared::stream::{RecordFormat, Stream};
 
 use super::column_cast::{CastRows, ColumnCast};
 use super::columns::Builder;
+use super::debezium::ChangeFacts;
+use super::debezium_avro::ChangedRows;
 use super::outcome::{Outcome, oldest};
 use super::records::RecordParts;
 use super::row::Row;
@@ -42,6 +46,8 @@ pub fn schema_id(value: &[u8]) -> Option<u32> {
 struct RecordRows {
     records: Vec<usize>,
     rows: RecordBatch,
+    /// Of change events: the facts of each.
+    facts: Vec<ChangeFacts>,
 }
 
 /// Reads the events of `records`, in their order. A rejected one has its index in `records` as its line.
@@ -54,14 +60,20 @@ pub fn decode_avro(
     records: &[TopicRecord],
     options: Options,
 ) -> Result<Decoded, DecodeError> {
-    let mut reader = AvroRecords { stream, records, parts: RecordParts::new(stream), outcome: Outcome::new(options) };
+    let has_changes = stream.topic().is_some_and(|topic| topic.format == RecordFormat::DebeziumAvro);
+    let (parts, outcome) = (RecordParts::new(stream), Outcome::new(options));
+    let mut reader = AvroRecords { stream, records, has_changes, parts, outcome };
     let mut pieces: Vec<RecordRows> = Vec::new();
     for (id, (schema, indexes)) in reader.by_schema(schemas) {
-        let Some(read) = reader.read(id, &schema, indexes)? else { continue };
+        let Some(mut read) = reader.read(id, &schema, indexes)? else { continue };
+        if has_changes {
+            read = reader.rows_of_changes(read)?;
+        }
         pieces.extend(reader.cast(read, options)?);
     }
     let rows = in_order(stream, &pieces)?;
-    reader.outcome.lines_read = records.len() as u64;
+    let skipped = records.iter().filter(|record| reader.skips(record)).count();
+    reader.outcome.lines_read = (records.len() - skipped) as u64;
     Ok(reader.outcome.decoded(stream, rows))
 }
 
@@ -81,6 +93,8 @@ fn in_order(stream: &Stream, pieces: &[RecordRows]) -> Result<RecordBatch, Arrow
 struct AvroRecords<'a> {
     stream: &'a Arc<Stream>,
     records: &'a [TopicRecord],
+    /// Whether values are change events of Debezium.
+    has_changes: bool,
     parts: RecordParts<'a>,
     outcome: Outcome,
 }
@@ -91,11 +105,19 @@ impl AvroRecords<'_> {
         self.outcome.reject(index as u64, reason, || value.to_vec());
     }
 
+    /// Returns whether to skip the record: Debezium writes a tombstone after each deletion, for compaction.
+    fn skips(&self, record: &TopicRecord) -> bool {
+        self.has_changes && record.value.is_none()
+    }
+
     /// Divides the records by their schema, and rejects those that have none.
     fn by_schema(&mut self, schemas: &WriterSchemas) -> BTreeMap<u32, (Arc<str>, Vec<usize>)> {
         let mut groups: BTreeMap<u32, (Arc<str>, Vec<usize>)> = BTreeMap::new();
         let mut row = Row::new(self.stream.columns.len(), 0);
         for (index, record) in self.records.iter().enumerate() {
+            if self.skips(record) {
+                continue;
+            }
             row.clear();
             let schema = match (&record.value, self.parts.add(record, &mut row)) {
                 (None, _) => Err("the record has no value (a tombstone)".to_owned()),
@@ -130,7 +152,7 @@ impl AvroRecords<'_> {
             && let Ok(Some(rows)) = decoder.flush()
             && rows.num_rows() == indexes.len()
         {
-            return Ok(Some(RecordRows { records: indexes, rows }));
+            return Ok(Some(RecordRows { records: indexes, rows, facts: Vec::new() }));
         }
         let (mut kept, mut batches) = (Vec::new(), Vec::new());
         let mut single: Option<Decoder> = None;
@@ -151,13 +173,24 @@ impl AvroRecords<'_> {
             }
         }
         let Some(first) = batches.first() else { return Ok(None) };
-        Ok(Some(RecordRows { rows: concat_batches(&first.schema(), &batches)?, records: kept }))
+        Ok(Some(RecordRows { rows: concat_batches(&first.schema(), &batches)?, records: kept, facts: Vec::new() }))
+    }
+
+    /// Finds the rows in change events. Rejects the events that name none.
+    fn rows_of_changes(&mut self, read: RecordRows) -> Result<RecordRows, ArrowError> {
+        let ChangedRows { rows, facts, events, rejected } = ChangedRows::of(&read.rows)?;
+        rejected.into_iter().for_each(|(event, reason)| self.reject(read.records[event], &reason));
+        let records = events.into_iter().map(|event| read.records[event]).collect();
+        Ok(RecordRows { records, rows, facts })
     }
 
     /// Casts decoded rows to the columns of the stream. Rejects those that do not fit.
     fn cast(&mut self, read: RecordRows, options: Options) -> Result<Option<RecordRows>, ArrowError> {
-        let RecordRows { records, rows } = read;
-        let rows = self.with_parts(&records, rows)?;
+        let RecordRows { records, rows, facts } = read;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.with_parts(&records, &facts, rows)?;
         let cast = match ColumnCast::new(self.stream, &rows.schema()) {
             Ok(cast) => cast.not_before(oldest(self.stream, options.arrived_at)),
             Err(error) => {
@@ -178,11 +211,17 @@ impl AvroRecords<'_> {
         if let Some(column) = self.stream.source_offset() {
             columns[column] = Arc::new(Int64Array::from_iter_values(kept.iter().map(|i| self.records[*i].offset)));
         }
-        Ok(Some(RecordRows { records: kept, rows: RecordBatch::try_new(self.stream.schema(), columns)? }))
+        let rows = RecordBatch::try_new(self.stream.schema(), columns)?;
+        Ok(Some(RecordRows { records: kept, rows, facts: Vec::new() }))
     }
 
     /// Adds columns for the parts of records, in place of fields of the same name.
-    fn with_parts(&self, records: &[usize], rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    fn with_parts(
+        &self,
+        records: &[usize],
+        facts: &[ChangeFacts],
+        rows: RecordBatch,
+    ) -> Result<RecordBatch, ArrowError> {
         let columns: Vec<_> = self.parts.columns().collect();
         if columns.is_empty() {
             return Ok(rows);
@@ -190,8 +229,11 @@ impl AvroRecords<'_> {
         let mut builders: Vec<Builder> =
             columns.iter().map(|(_, column)| Builder::new(column.data_type, records.len())).collect();
         let mut row = Row::new(self.stream.columns.len(), 0);
-        for index in records {
+        for (at, index) in records.iter().enumerate() {
             row.clear();
+            if let Some(facts) = facts.get(at) {
+                self.parts.add_change(facts, &mut row);
+            }
             // It was accepted before.
             let _ = self.parts.add(&self.records[*index], &mut row);
             for (builder, (column, _)) in builders.iter_mut().zip(&columns) {
@@ -216,7 +258,8 @@ fn decoder(id: u32, schema: &str, rows: usize) -> Result<Decoder, ArrowError> {
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(Fingerprint::Id(id), AvroSchema::new(schema.to_owned()))?;
     // Room for one more, so that a value that holds two bodies is noticed.
-    ReaderBuilder::new().with_batch_size(rows + 1).with_writer_schema_store(store).with_utf8_view(true).build_decoder()
+    // Views of texts would be made by the decoder, which turns null into an empty text then (arrow-avro 59).
+    ReaderBuilder::new().with_batch_size(rows + 1).with_writer_schema_store(store).build_decoder()
 }
 
 /// Decodes one value: exactly one body, to its end.

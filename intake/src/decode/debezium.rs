@@ -56,8 +56,9 @@ struct Envelope<'a> {
     source: Option<Source>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
-enum Operation {
+/// What happened to a row.
+#[derive(Debug, Deserialize, Clone, Copy)]
+pub(super) enum Operation {
     #[serde(rename = "c")]
     Create,
     #[serde(rename = "u")]
@@ -97,17 +98,36 @@ impl<'a> Envelope<'a> {
     }
 
     fn facts(&self) -> Result<ChangeFacts, RejectReason<'a>> {
-        let no = |reason: &'static str| Err(RejectReason::NoChange { reason });
-        let operation = match self.op {
-            Some(Operation::Create) => "c",
-            Some(Operation::Update) => "u",
-            Some(Operation::Read) => "r",
-            Some(Operation::Delete) => "d",
-            Some(Operation::Truncate) => return no("a TRUNCATE names no rows"),
-            Some(Operation::Message) => return no("it is a logical decoding message"),
-            None => return no("it has no `op`"),
+        let op = self.op.ok_or(WITHOUT_OPERATION)?;
+        op.facts(self.source.and_then(|source| source.ts_ms))
+    }
+}
+
+impl Operation {
+    /// Returns the operation that Debezium writes as `text`.
+    pub fn named(text: &str) -> Option<Operation> {
+        Some(match text {
+            "c" => Operation::Create,
+            "u" => Operation::Update,
+            "d" => Operation::Delete,
+            "r" => Operation::Read,
+            "t" => Operation::Truncate,
+            "m" => Operation::Message,
+            _ => return None,
+        })
+    }
+
+    /// Returns the facts of a change of one row, or why it is none.
+    pub fn facts<'a>(self, source_ms: Option<i64>) -> Result<ChangeFacts, RejectReason<'a>> {
+        let operation = match self {
+            Operation::Create => "c",
+            Operation::Update => "u",
+            Operation::Read => "r",
+            Operation::Delete => "d",
+            Operation::Truncate => return Err(RejectReason::NoChange { reason: "a TRUNCATE names no rows" }),
+            Operation::Message => return Err(RejectReason::NoChange { reason: "it is a logical decoding message" }),
         };
-        Ok(ChangeFacts { operation, source_ms: self.source.and_then(|source| source.ts_ms) })
+        Ok(ChangeFacts { operation, source_ms })
     }
 }
 
@@ -116,15 +136,28 @@ impl<'a> RowChange<'a> {
     pub fn read(text: &'a str) -> Result<RowChange<'a>, RejectReason<'a>> {
         let envelope = Envelope::find(text)?;
         let facts = envelope.facts()?;
-        let row = if facts.operation == "d" { envelope.before } else { envelope.after };
+        let row = if facts.is_deletion() { envelope.before } else { envelope.after };
         match row {
             Some(row) => Ok(RowChange { row: row.get(), facts }),
-            None if facts.operation == "d" => Err(WITHOUT_BEFORE),
-            None => Err(WITHOUT_AFTER),
+            None => Err(facts.without_row()),
         }
     }
 }
 
+impl ChangeFacts {
+    /// Returns whether the row of the change is the one before it.
+    pub fn is_deletion(&self) -> bool {
+        self.operation == "d"
+    }
+
+    /// Returns the reason against a change without its row.
+    pub fn without_row(&self) -> RejectReason<'static> {
+        if self.is_deletion() { WITHOUT_BEFORE } else { WITHOUT_AFTER }
+    }
+}
+
+/// The reason against a value that does not say what happened.
+pub(super) const WITHOUT_OPERATION: RejectReason<'static> = RejectReason::NoChange { reason: "it has no `op`" };
 const WITHOUT_AFTER: RejectReason<'static> = RejectReason::NoChange { reason: "it has no `after`" };
 /// The reason against a deletion that does not say of which row.
 pub(super) const WITHOUT_BEFORE: RejectReason<'static> = RejectReason::NoChange {

@@ -14,6 +14,7 @@ pub mod column_cast;
 mod columns;
 mod csv;
 mod debezium;
+mod debezium_avro;
 mod fast_path;
 mod fields;
 mod framing;

@@ -19,8 +19,8 @@ use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
 use crate::stream::{
-    ChangeFormat, Column, EventSource, FieldPath, InvalidPointer, RecordFormat, RecordPart, RowTable, Stream,
-    TimeFormat, UnknownFields, system_columns,
+    ChangeFormat, Column, EventSource, FieldPath, InvalidPointer, RecordPart, RowTable, Stream, TimeFormat,
+    UnknownFields, system_columns,
 };
 use crate::types::DataType;
 
@@ -119,10 +119,10 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         return Err(error.help("add source = 'kafka' with connection and topic, or remove METADATA"));
     }
     if let (Some(column), EventSource::Kafka(topic)) = (columns.iter().position(is_of_change), &events)
-        && topic.format != RecordFormat::DebeziumJson
+        && !topic.format.has_changes()
     {
         let error = source.error(spans[column], "only row changes have this part, and the topic has another format");
-        return Err(error.help("set format = 'debezium-json', or remove the column"));
+        return Err(error.help("set format = 'debezium-json' or 'debezium-avro', or remove the column"));
     }
     if events != EventSource::Http {
         columns.push(Column::new(system_columns::SOURCE_OFFSET, DataType::BigInt));

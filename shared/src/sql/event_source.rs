@@ -36,7 +36,7 @@ pub(super) fn event_source(
         "kafka" => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
         "debezium" => {
             let error = kind.error(source, "'debezium' is a record format, not a source");
-            Err(error.help("write source = 'kafka' and format = 'debezium-json'"))
+            Err(error.help("write source = 'kafka' and format = 'debezium-json' or 'debezium-avro'"))
         }
         later @ "postgres outbox" => {
             let error = kind.error(source, format!("the source '{later}' is not supported yet"));
@@ -108,9 +108,6 @@ fn kafka_topic<'o>(
 
 fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {
     let value = option.value.as_str();
-    if value == "debezium-avro" {
-        return option.error(source, format!("the format '{value}' is not supported yet")).help("use 'debezium-json'");
-    }
     let help = did_you_mean(value, RecordFormat::NAMES)
         .unwrap_or_else(|| format!("the formats are {}", RecordFormat::NAMES.join(", ")));
     option.error(source, format!("unknown format '{value}'")).help(help)

@@ -44,11 +44,13 @@ pub enum RecordFormat {
     Protobuf,
     /// A row change as Debezium writes it in JSON: the event is the row after the change or, for a deletion, before it.
     DebeziumJson,
+    /// The same in Avro, behind the id of its schema.
+    DebeziumAvro,
 }
 
 impl RecordFormat {
     /// The values of the option `format`.
-    pub const NAMES: [&str; 5] = ["json", "csv", "avro", "protobuf", "debezium-json"];
+    pub const NAMES: [&str; 6] = ["json", "csv", "avro", "protobuf", "debezium-json", "debezium-avro"];
 
     /// The format with this name.
     pub fn named(name: &str) -> Option<RecordFormat> {
@@ -58,6 +60,7 @@ impl RecordFormat {
             "avro" => Some(RecordFormat::Avro),
             "protobuf" => Some(RecordFormat::Protobuf),
             "debezium-json" => Some(RecordFormat::DebeziumJson),
+            "debezium-avro" => Some(RecordFormat::DebeziumAvro),
             _ => None,
         }
     }
@@ -66,7 +69,12 @@ impl RecordFormat {
 impl RecordFormat {
     /// Whether values name their schema in a registry.
     pub fn needs_registry(self) -> bool {
-        matches!(self, RecordFormat::Avro | RecordFormat::Protobuf)
+        matches!(self, RecordFormat::Avro | RecordFormat::Protobuf | RecordFormat::DebeziumAvro)
+    }
+
+    /// Whether values are changes of rows.
+    pub fn has_changes(self) -> bool {
+        matches!(self, RecordFormat::DebeziumJson | RecordFormat::DebeziumAvro)
     }
 }
 
@@ -78,6 +86,7 @@ impl fmt::Display for RecordFormat {
             RecordFormat::Avro => "avro",
             RecordFormat::Protobuf => "protobuf",
             RecordFormat::DebeziumJson => "debezium-json",
+            RecordFormat::DebeziumAvro => "debezium-avro",
         })
     }
 }

@@ -160,7 +160,7 @@ fn wrong_streams_are_explained() {
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'debezium')",
             "'debezium' is a record format, not a source",
-            "write source = 'kafka' and format = 'debezium-json'",
+            "write source = 'kafka' and format = 'debezium-json' or 'debezium-avro'",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', topic = ^'orders')",
@@ -170,7 +170,7 @@ fn wrong_streams_are_explained() {
         (
             "CREATE STREAM s (at TIMESTAMP, op STRING METADATA FROM ^'op') WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't')",
             "only row changes have this part, and the topic has another format",
-            "set format = 'debezium-json', or remove the column",
+            "set format = 'debezium-json' or 'debezium-avro', or remove the column",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP, h STRING METADATA FROM ^'header:') WITH (event_time = 'at')",
@@ -178,9 +178,9 @@ fn wrong_streams_are_explained() {
             "the parts of a record are timestamp, key, partition, offset, headers, op, source.timestamp, header:NAME",
         ),
         (
-            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = ^'debezium-avro')",
-            "the format 'debezium-avro' is not supported yet",
-            "use 'debezium-json'",
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = ^'debezium_avro')",
+            "unknown format 'debezium_avro'",
+            "did you mean `debezium-avro`?",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = ^'a b')",

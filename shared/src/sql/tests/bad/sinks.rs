@@ -53,8 +53,8 @@ fn wrong_sinks_are_explained() {
             "",
         ),
         (
-            "CREATE SINK s FROM delays WITH (connection = 'c', topic = 't', format = ^'avro')",
-            "sinks of the format 'avro' are not supported yet",
+            "CREATE SINK s FROM delays WITH (connection = 'c', topic = 't', format = ^'protobuf')",
+            "sinks of the format 'protobuf' are not supported yet",
             "",
         ),
         (
