@@ -155,6 +155,8 @@ pub const ALERT_INDEX_BYTES: usize = 256 * 1024 * 1024;
 /// Records of alerts kept in memory and on disk. Beyond it the oldest one that a batch run has judged is forgotten, or the
 /// oldest of all; the same alert of the same key may then be raised again.
 pub const ALERTS_KEPT: usize = 100_000;
+/// Notices of alerts that wait for their receivers. Beyond it the oldest one becomes a dead letter.
+pub const ALERT_NOTICES_MAX: usize = 100_000;
 /// Silences of alerts at the same time. Another one is refused with 400.
 pub const SILENCES_MAX: usize = 1_000;
 /// Longest silence, in seconds: 90 days. A longer one is refused with 400.

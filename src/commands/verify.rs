@@ -170,7 +170,7 @@ impl Verification {
             self.agreement.sent.add(&receipt);
             if cut {
                 self.agreement.cuts += 1;
-                let is_second = self.agreement.cuts % 2 == 0;
+                let is_second = self.agreement.cuts.is_multiple_of(2);
                 self.true_up(Compared::Live, if is_second { Engine::Spark } else { Engine::Polars }).await?;
             }
         }

@@ -98,6 +98,7 @@ pub const DRIVEN: &[Driven] = &[
     ("ALERT_INDEX_BYTES", "shared/src/partial/index_cache.rs", "beyond_the_bound_the_oldest_index_is_built_again"),
     ("ALERT_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
     ("ENTITY_SUBSCRIBERS_MAX", "serving/tests/limits.rs", SUBSCRIPTIONS),
+    ("ALERT_NOTICES_MAX", "alerts/src/book/tests.rs", "beyond_the_limit_the_oldest_notice_becomes_a_dead_letter"),
     ("ALERTS_KEPT", "alerts/src/book/tests.rs", "beyond_the_limit_the_oldest_judged_record_is_forgotten"),
     ("ALERTS_DEFAULT", "tests/alerts/lists.rs", ALERT_LISTS),
     ("ALERTS_MAX", "tests/alerts/lists.rs", ALERT_LISTS),

@@ -176,7 +176,7 @@ fn definitions(topic: &Topic) -> String {
          CREATE VIEW totals AS
              SELECT window_start, window_end, status, paid, COUNT(*) AS n, SUM(price) AS revenue, AVG(price) AS mean,
                     MAX(at) AS latest
-             FROM orders GROUP BY TUMBLE(at, INTERVAL '1' HOUR), status, paid HAVING COUNT(*) < 9;
+             FROM orders GROUP BY TUMBLE(at, INTERVAL '1' HOUR), status, paid HAVING COUNT(*) < 6;
          CREATE SINK out FROM VIEW totals
              WITH (connection = 'main', topic = '{}', format = 'avro', every = '50 milliseconds');",
         topic.name
