@@ -13,12 +13,19 @@ use shared::sql::suggest::in_parentheses as did_you_mean;
 use crate::exit::{Failure, USAGE};
 use crate::settings::Connection;
 
-/// Returns the clusters of the settings. A stream, a sink or an alert that names another connection is wrong usage.
+/// Returns the clusters and databases of the settings. A stream, a sink or an alert that names another connection is wrong
+/// usage.
 pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definitions) -> Result<Connections, Failure> {
-    let mut clusters = BTreeMap::new();
+    let (mut clusters, mut databases) = (BTreeMap::new(), BTreeMap::new());
     for (name, connection) in connections {
-        if let Connection::Kafka(settings) = connection {
-            clusters.insert(name.clone(), settings.as_ref().clone());
+        match connection {
+            Connection::Kafka(settings) => {
+                clusters.insert(name.clone(), settings.as_ref().clone());
+            }
+            Connection::Postgres(settings) => {
+                databases.insert(name.clone(), settings.clone());
+            }
+            Connection::Webhook { .. } | Connection::Spark(_) => {}
         }
     }
     for stream in &definitions.streams {
@@ -29,11 +36,15 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
             let of = format!("stream {}", stream.name);
             return Err(no_registry(&of, &topic.format.to_string(), &topic.connection));
         }
-        let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) else { continue };
-        return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &clusters));
+        if let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) {
+            return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &KAFKA));
+        }
+        if let Some(outbox) = stream.outbox().filter(|outbox| !databases.contains_key(&outbox.connection)) {
+            return Err(missing(&format!("stream {}", stream.name), &outbox.connection, connections, &POSTGRES));
+        }
     }
     check_writers(connections, &clusters, definitions)?;
-    Ok(Connections(clusters))
+    Ok(Connections { clusters, databases })
 }
 
 /// A sink or an alert that writes through another connection than one of Kafka is wrong usage.
@@ -48,7 +59,7 @@ fn check_writers(
         _ => None,
     });
     if let Some((of, connection)) = sinks.chain(alerts).find(|(_, connection)| !clusters.contains_key(*connection)) {
-        return Err(missing(&of, connection, connections, clusters));
+        return Err(missing(&of, connection, connections, &KAFKA));
     }
     let has_registry = |name: &Name| clusters.get(name).is_some_and(|cluster| cluster.schema_registry.is_some());
     let of_avro = definitions.sinks.iter().filter(|sink| sink.format == SinkFormat::Avro);
@@ -66,20 +77,22 @@ fn no_registry(of: &str, format: &str, connection: &Name) -> Failure {
     Failure::new(USAGE, problem)
 }
 
-/// Describes a connection that is missing, or not one of Kafka.
-fn missing(
-    of: &str,
-    name: &Name,
-    connections: &BTreeMap<Name, Connection>,
-    clusters: &BTreeMap<Name, ConnectionSettings>,
-) -> Failure {
+/// A kind of connections: its name, what its entry has, and whether a connection is one.
+struct Kind(&'static str, &'static str, fn(&Connection) -> bool);
+
+const KAFKA: Kind = Kind("kafka", "brokers", |connection| matches!(connection, Connection::Kafka(_)));
+const POSTGRES: Kind = Kind("postgres", "url", |connection| matches!(connection, Connection::Postgres(_)));
+
+/// Describes a connection that is missing, or of another kind.
+fn missing(of: &str, name: &Name, connections: &BTreeMap<Name, Connection>, Kind(kind, has, is_one): &Kind) -> Failure {
     let problem = match connections.contains_key(name) {
-        true => format!("{of}: the connection \"{name}\" is not of kind = \"kafka\""),
+        true => format!("{of}: the connection \"{name}\" is not of kind = \"{kind}\""),
         false => {
-            let hint = did_you_mean(name.as_str(), clusters.keys().map(Name::as_str));
+            let known = connections.iter().filter(|(_, connection)| is_one(connection)).map(|(name, _)| name.as_str());
+            let hint = did_you_mean(name.as_str(), known);
             format!(
-                "{of}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \"kafka\" and \
-                 brokers to the file of --config"
+                "{of}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \"{kind}\" and \
+                 {has} to the file of --config"
             )
         }
     };

@@ -179,11 +179,14 @@ fn set_memory_metrics() {
     }
 }
 
-/// Sets the gauges of a stream that reads a topic.
+/// Sets the gauges of a stream that reads a topic or an outbox.
 fn set_source_metrics(stream: &StreamName, source: &SourceStatus) {
     let is_reading = matches!(source.state, SourceState::Reading | SourceState::Paused);
     gauge!("trueup_source_connected", "stream" => stream.to_string()).set(f64::from(u8::from(is_reading)));
     counter!("trueup_source_missed_total", "stream" => stream.to_string()).absolute(source.missed);
+    if let Some(bytes) = source.retained_bytes {
+        gauge!("trueup_source_retained_bytes", "stream" => stream.to_string()).set(bytes as f64);
+    }
     for partition in &source.partitions {
         let labels = [("stream", stream.to_string()), ("partition", partition.partition.to_string())];
         if let Some(position) = partition.position {

@@ -14,6 +14,7 @@ use alerts::template::NoticeTemplate;
 use alerts::webhook::{Webhook, WebhookError};
 use auth::rate::Rate;
 use kafka::ConnectionSettings;
+use postgres::ConnectionSettings as DatabaseSettings;
 use serde::{Deserialize, Deserializer, de};
 use serving::admission::QueryLimits;
 use shared::engine::EngineChoice;
@@ -72,6 +73,8 @@ pub enum Connection {
     },
     /// A Kafka cluster: streams read its topics, sinks and alerts write to them.
     Kafka(Box<ConnectionSettings>),
+    /// A database of PostgreSQL: streams read its outboxes.
+    Postgres(DatabaseSettings),
     /// A server of Spark Connect that computes batch runs.
     Spark(SparkConnection),
 }
@@ -97,6 +100,7 @@ impl Connection {
                 }
             }
             Connection::Kafka(settings) => settings.check().err(),
+            Connection::Postgres(settings) => settings.check().err(),
             Connection::Spark(settings) => settings.check().err(),
         }
     }
@@ -107,6 +111,7 @@ impl fmt::Debug for Connection {
         match self {
             Connection::Webhook { .. } => f.write_str("Webhook { .. }"),
             Connection::Kafka(settings) => settings.fmt(f),
+            Connection::Postgres(settings) => settings.fmt(f),
             Connection::Spark(settings) => settings.fmt(f),
         }
     }
@@ -431,6 +436,7 @@ mod tests {
             ("data = \n", "trueup.toml:1: ", ""),
             ("\n[connections.main]\nkind = \"kafka\"\nbrokers = [\"x\"]\n", "trueup.toml:2: ", "HOST:PORT"),
             ("\n[connections.s]\nkind = \"spark\"\nurl = \"http://x\"\n", "trueup.toml:2: ", "sc://HOST:PORT"),
+            ("\n[connections.s]\nkind = \"postgres\"\nurl = \"http://x\"\n", "trueup.toml:2: ", "postgres://"),
             ("[batch]\n\nengine = \"sparc\"\n", "trueup.toml:3: ", "sparc"),
             (
                 "[connections.main]\nkind = \"kafka\"\nbrokers = [\"x:1\"]\nsasl = {mechanism = \"X\"}\n",

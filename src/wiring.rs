@@ -159,7 +159,7 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     })
 }
 
-/// Starts the readers of topics.
+/// Starts the readers of topics and outboxes.
 fn start_sources(
     base: &Base,
     layers: &Layers,

@@ -29,8 +29,16 @@ export function showStream(section, stream, now) {
   section.dataset.updated = Number(section.dataset.updated) + 1;
 }
 
-/** Returns the counters of the topic that a stream reads. */
-function sourceFacts({ topic, connection, state, error, lag, missed }) {
+/** Returns the counters of the topic or outbox that a stream reads. */
+function sourceFacts({ kind, topic, connection, state, error, lag, missed, retained_bytes: retained }) {
+  if (kind === "postgres") {
+    return [
+      ["source", topic, `read from the connection ${connection}; each row counts once`],
+      ["reader", error ? `${state}: ${error}` : state, "what the reader of the outbox does"],
+      ["unread", lag === null ? "–" : count(lag), "rows that are known to wait in the outbox"],
+      ...(retained === undefined ? [] : [["slot", `${count(retained)} B`, "log that the database keeps for the replication slot"]]),
+    ];
+  }
   return [
     ["topic", topic, `read from the connection ${connection}; each record counts once`],
     ["reader", error ? `${state}: ${error}` : state, "what the reader of the topic does"],
@@ -87,7 +95,7 @@ export function exampleCommand(stream) {
 }
 
 function firstEvent(stream) {
-  if (stream.source) return [element("p", { text: `No events yet. They come from the topic ${stream.source.topic}.` })];
+  if (stream.source) return [element("p", { text: `No events yet. They come from the ${stream.source.kind === "postgres" ? "" : "topic "}${stream.source.topic}.` })];
   const command = exampleCommand(stream);
   return [element("p", { text: "No events yet. Send the first one:" }), element("pre", { tabindex: "0", role: "region", "aria-label": "Command that sends an event" }, element("code", { text: command }))];
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
-use crate::stream::{Column, KafkaTopic, RowTable, Stream, UnknownFields};
+use crate::stream::{Column, EventSource, KafkaTopic, RowTable, Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -71,9 +71,14 @@ impl ViewText<'_> {
             line(text, "max age", format!("{} on arrival; older events are rejected", duration(max_age)));
         }
         line(text, "idle after", duration(self.stream.idle_timeout));
-        match self.stream.topic() {
-            None => line(text, "partitions", partitions),
-            Some(topic) => {
+        match &self.stream.source {
+            EventSource::Http => line(text, "partitions", partitions),
+            EventSource::Postgres(outbox) => {
+                let (what, connection) = (outbox.describe(), &outbox.connection);
+                line(text, "source", format!("{what} of connection {connection}, each row once"));
+                line(text, "partitions", partitions);
+            }
+            EventSource::Kafka(topic) => {
                 let KafkaTopic { topic, connection, format, .. } = topic;
                 line(text, "source", format!("topic {topic} of connection {connection}, {format}, each record once"));
                 line(text, "partitions", "those of the topic");

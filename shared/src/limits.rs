@@ -87,6 +87,8 @@ pub const SOURCE_RETRY_MAX_MS: u64 = 10_000;
 pub const SOURCE_COMMIT_EVERY_MS: u64 = 5_000;
 /// Milliseconds between two looks for new partitions of a topic.
 pub const SOURCE_TOPIC_CHECK_MS: u64 = 5_000;
+/// Shortest wait of a reader of an outbox after it found nothing, in milliseconds.
+pub const OUTBOX_POLL_MS: u64 = 200;
 
 // == Log, speed layer and archive ==
 

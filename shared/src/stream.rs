@@ -2,6 +2,7 @@
 
 pub mod event_source;
 mod field_path;
+pub mod outbox;
 pub mod row_table;
 pub mod time_format;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::event_source::{EventSource, KafkaTopic, RecordFormat, RecordPart, TopicStart};
 pub use self::field_path::{FieldPath, InvalidPointer};
+pub use self::outbox::{Outbox, OutboxColumns, OutboxMode, OutboxPart, OutboxSlot};
 pub use self::row_table::{ChangeFormat, RowTable};
 pub use self::time_format::{TimeFormat, UnixUnit};
 use crate::column_name;
@@ -35,7 +37,7 @@ pub mod system_columns {
     /// BIGINT, only in streams with an entity: the number of the event among those of its entity, from 1.
     pub const SEQUENCE: &str = "_sequence";
     /// BIGINT, only in streams that read a topic: the offset of the event's record in its partition of the topic. Those of the
-    /// stream are dense, those of a topic have holes.
+    /// stream are dense, those of a topic have holes. In streams that read an outbox: the number of the row, from 0.
     pub const SOURCE_OFFSET: &str = "_source_offset";
     /// BOOLEAN, only in tables: whether the event retracts the row that it holds, instead of asserting it. The last declared
     /// column.
@@ -202,12 +204,25 @@ impl Stream {
     /// The topic that the stream reads, if it does.
     pub fn topic(&self) -> Option<&KafkaTopic> {
         match &self.source {
-            EventSource::Http => None,
             EventSource::Kafka(topic) => Some(topic),
+            EventSource::Http | EventSource::Postgres(_) => None,
         }
     }
 
-    /// Makes the stream accept events from clients instead of reading a topic. Columns that hold parts of records are
+    /// The outbox that the stream reads, if it does.
+    pub fn outbox(&self) -> Option<&Outbox> {
+        match &self.source {
+            EventSource::Postgres(outbox) => Some(outbox),
+            EventSource::Http | EventSource::Kafka(_) => None,
+        }
+    }
+
+    /// Whether clients send its events.
+    pub fn is_sent(&self) -> bool {
+        self.source == EventSource::Http
+    }
+
+    /// Makes the stream accept events from clients instead of reading a topic or an outbox. Columns that hold parts of records are
     /// then read from the fields of the same names; parts of row changes stay what they are.
     pub fn detach(&mut self) {
         self.source = EventSource::Http;
@@ -217,9 +232,9 @@ impl Stream {
         }
     }
 
-    /// Index of the column `_source_offset`, if the stream reads a topic.
+    /// Index of the column `_source_offset`, if the stream reads a topic or an outbox.
     pub fn source_offset(&self) -> Option<usize> {
-        self.topic().map(|_| self.declared - 1 - usize::from(self.table.is_some()))
+        (!self.is_sent()).then(|| self.declared - 1 - usize::from(self.table.is_some()))
     }
 
     /// Index of the column `_retracted`, if it is a table.

@@ -211,7 +211,7 @@ fn greeting(
         counted(views.len(), "view"),
         data_dir.lines().iter().map(|(label, location)| format!("  {label:<5} {location}\n")).collect::<String>(),
     );
-    let sent = streams.iter().find(|stream| stream.topic().is_none());
+    let sent = streams.iter().find(|stream| stream.is_sent());
     let mut steps: Vec<String> = sent.map(|stream| post(stream, &url, now)).into_iter().collect();
     if let Some(view) = views.first() {
         steps.push(format!("trueup query {view}{option}"));

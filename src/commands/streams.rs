@@ -81,7 +81,7 @@ fn describe(stream: &StreamStatus) -> String {
     text
 }
 
-/// Describes the topic that a stream reads, and how far.
+/// Describes the topic or the outbox that a stream reads, and how far.
 fn topic(source: &SourceStatus) -> Vec<(&'static str, String)> {
     let state = match source.state {
         SourceState::Connecting => "connecting",
@@ -90,13 +90,26 @@ fn topic(source: &SourceStatus) -> Vec<(&'static str, String)> {
         SourceState::Failing => "failing",
     };
     let lag = source.lag.map_or("unknown".to_owned(), grouped);
+    let is_outbox = source.kind == "postgres";
+    let reported = match (is_outbox, source.group.as_str()) {
+        (true, "") => "rows (the table is polled)".to_owned(),
+        (true, slot) => format!("rows at least (the replication slot is {slot})"),
+        (false, group) => format!("records (positions are reported to the group {group})"),
+    };
+    let name = if is_outbox { "source" } else { "topic" };
     let mut lines = vec![
-        ("topic", format!("{} of connection {}, {state}", source.topic, source.connection)),
-        ("lag", format!("{lag} records (positions are reported to the group {})", source.group)),
+        (name, format!("{} of connection {}, {state}", source.topic, source.connection)),
+        ("lag", format!("{lag} {reported}")),
     ];
+    if let Some(kept) = source.retained_bytes {
+        lines.push(("slot", format!("the database keeps {} of its log", bytes(kept))));
+    }
     let partition = |p: &SourcePartitionStatus| {
         let known = |value: Option<i64>| value.map_or("-".to_owned(), |value| value.to_string());
-        ("", format!("partition {} at offset {} of {}", p.partition, known(p.position), known(p.end)))
+        match is_outbox {
+            true => ("", format!("next row {}", known(p.position))),
+            false => ("", format!("partition {} at offset {} of {}", p.partition, known(p.position), known(p.end))),
+        }
     };
     lines.extend(source.partitions.iter().map(partition));
     if source.missed > 0 {

@@ -58,7 +58,7 @@ impl AlertReceivers<'_> {
         match target.parse() {
             Ok(AlertTarget::Webhook(_)) => Ok(self.webhooks.get(target).cloned().map(Receiver::Webhook)),
             Ok(AlertTarget::Topic { connection, topic }) => {
-                let Some(settings) = self.topics.0.get(&connection) else { return Ok(None) };
+                let Some(settings) = self.topics.clusters.get(&connection) else { return Ok(None) };
                 // One for each target, because each has a writer of its own.
                 let transactional_id = format!("trueup-alerts-{}-{connection}-{topic}", writer_id(folder)?);
                 let cluster = Arc::new(KafkaCluster::new(settings.clone(), "trueup-alerts"));

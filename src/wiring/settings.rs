@@ -36,7 +36,7 @@ pub struct WiringSettings {
     pub limits: Limits,
     /// The webhooks of the settings, by target.
     pub webhooks: BTreeMap<String, Webhook>,
-    /// The clusters of the settings, whose topics are read and written.
+    /// The clusters and databases of the settings, whose topics and outboxes are read and written.
     pub topics: Connections,
     /// Whether to take over a lake that belongs to another log.
     pub take_over: bool,

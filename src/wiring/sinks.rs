@@ -83,7 +83,8 @@ impl DeclaredSinks {
             let sink = declared.sink();
             let published = layers.views.get(sink.view.as_str()).context("the view of a sink is published")?;
             let log = layers.intake.stream(&published.stream.name).context("every stream has a log")?;
-            let settings = topics.0.get(&sink.connection).context("the settings have the connection of each sink")?;
+            let settings =
+                topics.clusters.get(&sink.connection).context("the settings have the connection of each sink")?;
             let registry = settings.schema_registry.clone().filter(|_| sink.format == SinkFormat::Avro);
             let registry = registry.map(SchemaRegistry::new).transpose().map_err(anyhow::Error::msg)?;
             let cluster = KafkaCluster::new(settings.clone(), format!("trueup-sink-{}", sink.name));

@@ -336,6 +336,7 @@ pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("SOURCE_RETRY_MAX_MS", "a pause"),
     ("SOURCE_COMMIT_EVERY_MS", "an interval of reports"),
     ("SOURCE_TOPIC_CHECK_MS", "an interval; `tests/services/reading.rs` waits for it"),
+    ("OUTBOX_POLL_MS", "a pause"),
     ("SUBMISSION_BYTES_MAX", "the other limits of a body are reached before it"),
     ("CHECKED_FILES_MAX", "a cache: beyond it files are checked again"),
     ("RETRY_AFTER_SECONDS", ADVICE),

@@ -1,16 +1,22 @@
 //! Tests against other systems. Streams that read topics, sinks and alerts that write them, against a real Apache Kafka: end to
 //! end, kills, restarts of the broker, aborted transactions, added partitions, rejected records, logins, the recipes of
-//! `docs/kafka.md`, and two of the `examples`. Queries on a real Apache Spark.
+//! `docs/kafka.md`, and two of the `examples`. Queries on a real Apache Spark. Streams that
+//! read the outboxes of a real PostgreSQL.
 
 mod alerts;
 mod broker;
 mod changes;
+mod database;
 mod demo;
 mod examples;
 mod faults;
 mod formats;
 mod guarded;
 mod kills;
+mod outbox;
+mod outbox_example;
+mod outbox_kills;
+mod outbox_recipes;
 mod reading;
 mod recipes;
 mod sink_avro;

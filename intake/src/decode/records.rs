@@ -150,6 +150,10 @@ impl<'a> RecordParts<'a> {
                     let last = record.headers.iter().rev().find(|(header, _)| header == name);
                     text(column, part, last.and_then(|(_, value)| value.as_deref()))?
                 }
+                RecordPart::Outbox(name) => {
+                    let found = record.headers.iter().find(|(header, _)| header == name.name());
+                    text(column, part, found.and_then(|(_, value)| value.as_deref()))?
+                }
                 RecordPart::Operation | RecordPart::SourceTimestamp => continue,
                 RecordPart::Headers => {
                     let start = row.unescaped.len();

@@ -186,8 +186,8 @@ async fn receive(
     let Some(writer) = endpoint.streams.stream(&name) else {
         return Err(refusal::unknown_stream(&name, &endpoint.streams.stream_names()));
     };
-    if let Some(topic) = writer.stream().topic() {
-        return Err(refusal::reads_topic(&writer.stream().name, topic));
+    if !writer.stream().is_sent() {
+        return Err(refusal::reads_source(writer.stream()));
     }
     let Query(parameters) = Query::<IngestParameters>::try_from_uri(request.uri())
         .map_err(|error| refusal::bad_query(&error.body_text()))?;

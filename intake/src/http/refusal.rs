@@ -6,7 +6,7 @@ use shared::entity::InvalidEntityId;
 use shared::ids::StreamName;
 use shared::limits::{BACKLOG_RETRY_AFTER_SECONDS, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 use shared::sql::suggest::in_parentheses;
-use shared::stream::KafkaTopic;
+use shared::stream::{EventSource, KafkaTopic, Outbox, Stream};
 
 use super::body::BodyError;
 use super::encoding::UnpackError;
@@ -20,11 +20,20 @@ pub(super) fn unknown_stream(name: &str, known: &[StreamName]) -> Problem {
     Problem::new(Code::UnknownStream, format!("there is no stream called \"{name}\"{meant}"))
 }
 
-/// 409: the events of the stream come from a topic.
-pub(super) fn reads_topic(stream: &StreamName, topic: &KafkaTopic) -> Problem {
-    let KafkaTopic { topic, connection, .. } = topic;
+/// 409: the events of the stream come from a topic or an outbox.
+pub(super) fn reads_source(stream: &Stream) -> Problem {
+    let name = &stream.name;
+    let (what, place, connection) = match &stream.source {
+        EventSource::Http => ("clients".to_owned(), "stream", ""),
+        EventSource::Kafka(KafkaTopic { topic, connection, .. }) => {
+            (format!("the topic \"{topic}\""), "topic", connection.as_str())
+        }
+        EventSource::Postgres(outbox @ Outbox { connection, .. }) => {
+            (format!("the {}", outbox.describe()), "outbox", connection.as_str())
+        }
+    };
     let detail = format!(
-        "stream {stream} reads the topic \"{topic}\" of the connection \"{connection}\": write events to the topic, or declare \
+        "stream {name} reads {what} of the connection \"{connection}\": write events to the {place}, or declare \
          a stream without `source`"
     );
     Problem::new(Code::StreamReadsTopic, detail)

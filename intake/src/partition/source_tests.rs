@@ -28,7 +28,7 @@ fn open(dir: &TempDir, log: LogSettings) -> PartitionLog {
 }
 
 fn position(next: i64) -> SourcePosition {
-    SourcePosition { topic: "t".into(), topic_id: Some("id".into()), next, started_with: 1 }
+    SourcePosition { topic: "t".into(), topic_id: Some("id".into()), next, place: None, started_with: 1 }
 }
 
 /// Submits events with these ids as the records from one offset to another.

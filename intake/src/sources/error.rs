@@ -1,15 +1,28 @@
-//! Lists the reasons why the reader of a topic pauses, in the words that an operator reads.
+//! Lists the reasons why the reader of a topic or an outbox pauses, in the words that an operator reads.
 
 use kafka::{RegistryError, TopicError};
+use postgres::OutboxError;
 use shared::limits::PARTITIONS_MAX;
 
 use crate::partition::SubmitError;
 
-/// Why a topic is not read at present. Nothing is lost: reading continues at the durable position.
+/// Why a topic or an outbox is not read at present. Nothing is lost: reading continues at the durable position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     #[error(transparent)]
     Topic(#[from] TopicError),
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(
+        "the connection now leads to another database than the one that was read, whose positions have no meaning in it; \
+         correct the url, or declare a stream of another name"
+    )]
+    OtherDatabase,
+    #[error(
+        "the log of the stream was lost, and with it the place in the outbox: rows could be missed or count twice; declare a \
+         stream of another name, which starts from scratch, or bring the log back"
+    )]
+    PositionLost,
     #[error("cannot write to the log: {0}")]
     Submit(#[from] SubmitError),
     #[error("the definitions name the connection \"{0}\", which the settings do not have; add it and start again")]
@@ -45,6 +58,7 @@ impl SourceError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             SourceError::Topic(error) => error.is_transient(),
+            SourceError::Outbox(error) => error.is_transient(),
             SourceError::Submit(_)
             | SourceError::Registry(_)
             | SourceError::Lake(_)

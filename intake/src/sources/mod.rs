@@ -1,17 +1,25 @@
-//! Reads the topics of streams into their logs, each record exactly once.
+//! Reads the topics and outboxes of streams into their logs, each record exactly once.
 //!
 //! Partition k of a topic is partition k of the stream. A batch of records goes through the ordinary path of events, and the
 //! position after it is in the log frame that holds its events: one sync makes both durable. Let `next` be the position of the
 //! last durable frame; then the log holds the events of exactly the records before `next`, at every moment and after every
 //! crash. What the broker remembers is never read.
 //!
-//! [`reader`] is the task of a stream; [`positions`] decides where it starts, [`batches`] decodes records, [`flight`] waits
-//! for what was submitted, and [`status`] shows how far it is. [`topic_partitions`] says how many partitions a stream has.
+//! An outbox in PostgreSQL is a topic of one partition, whose position has the place in the database beside the number of the
+//! row. The database is acknowledged only what is durable.
+//!
+//! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads an outbox; [`positions`]
+//! decides where it starts, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for what was
+//! submitted, [`pace`] says how long to wait, and [`status`] shows how far it is. [`topic_partitions`] says how many partitions
+//! a stream has.
 
+mod batch_writer;
 mod batches;
 mod error;
 mod flight;
 mod opener;
+mod outbox_reader;
+mod pace;
 mod positions;
 mod reader;
 mod schemas;
@@ -26,6 +34,7 @@ use std::sync::{Arc, Weak};
 use lake::Lake;
 use shared::clock::Clock;
 use shared::ids::StreamName;
+use shared::stream::EventSource;
 use shared::vital::Vitals;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,13 +43,16 @@ use crate::streams::Intake;
 use crate::submit::EventSubmitter;
 
 pub use error::SourceError;
-pub use opener::{Connections, TopicOpener};
+pub use opener::{Connections, SourceOpener};
 pub use status::SourceStatuses;
 
+use batch_writer::BatchWriter;
+use outbox_reader::OutboxStreamReader;
+use pace::Stopping;
 use reader::StreamReader;
 use status::ReaderStatus;
 
-/// The tasks that read topics.
+/// The tasks that read topics and outboxes.
 pub struct SourceReaders {
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -54,12 +66,12 @@ pub struct SourceContext {
     pub intake: Arc<Intake>,
     pub submitter: Arc<EventSubmitter>,
     pub lake: Lake,
-    pub opener: Arc<dyn TopicOpener>,
+    pub opener: Arc<dyn SourceOpener>,
     pub clock: Arc<dyn Clock>,
 }
 
 impl SourceReaders {
-    /// Starts a task for each stream that reads a topic. The log must accept events already.
+    /// Starts a task for each stream that reads a topic or an outbox. The log must accept events already.
     pub fn start(context: &SourceContext, vitals: &Vitals) -> SourceReaders {
         let (stop, stopped) = watch::channel(false);
         let (grow, grown) = watch::channel(false);
@@ -68,25 +80,36 @@ impl SourceReaders {
         let mut tasks = Vec::new();
         for log in context.intake.streams() {
             let stream = log.stream();
-            let (Some(topic), Some(submitter)) = (stream.topic(), context.submitter.records(&stream.name)) else {
+            let Some(submitter) = context.submitter.records(&stream.name).filter(|_| !stream.is_sent()) else {
                 continue;
             };
-            let status = Arc::new(ReaderStatus::new(topic.clone(), Arc::clone(log)));
+            let status = Arc::new(ReaderStatus::new(Arc::clone(log)));
             let backlog: Weak<ReaderStatus> = Arc::downgrade(&status);
             log.watch_backlog(backlog);
             statuses.insert(stream.name.clone(), Arc::clone(&status));
-            let reader = StreamReader {
-                topic: topic.clone(),
-                log: Arc::clone(log),
-                submitter,
-                lake: context.lake.clone(),
-                opener: Arc::clone(&context.opener),
-                clock: Arc::clone(&context.clock),
-                status,
-                stopped: stopped.clone(),
-                grow: Arc::clone(&grow),
+            let stopping = Stopping(stopped.clone());
+            let writer = BatchWriter {
+                submitter: Arc::clone(&submitter),
+                status: Arc::clone(&status),
+                stopping: stopping.clone(),
             };
-            tasks.push(vitals.spawn_task(format!("source-{}", stream.name), reader.run()));
+            let (log, lake) = (Arc::clone(log), context.lake.clone());
+            let (opener, clock) = (Arc::clone(&context.opener), Arc::clone(&context.clock));
+            let name = format!("source-{}", stream.name);
+            match stream.source.clone() {
+                EventSource::Http => {}
+                EventSource::Kafka(topic) => {
+                    let grow = Arc::clone(&grow);
+                    let reader =
+                        StreamReader { topic, log, submitter, lake, opener, clock, status, writer, stopping, grow };
+                    tasks.push(vitals.spawn_task(name, reader.run()));
+                }
+                EventSource::Postgres(outbox) => {
+                    let reader =
+                        OutboxStreamReader { outbox, log, submitter, lake, opener, clock, status, writer, stopping };
+                    tasks.push(vitals.spawn_task(name, reader.run()));
+                }
+            }
         }
         SourceReaders { tasks, stop, grown, statuses: SourceStatuses::new(statuses) }
     }

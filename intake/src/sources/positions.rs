@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use kafka::{TopicDescription, TopicReader};
-use lake::{ArchiveTags, TablePath};
-use shared::ids::Partition;
+use lake::{ArchiveTags, Lake, TablePath};
+use shared::ids::{Partition, StreamName};
 use shared::stream::TopicStart;
 
 use super::error::SourceError;
@@ -13,6 +13,7 @@ use super::reader::StreamReader;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
 use crate::partition::SourceStep;
+use crate::submit::RecordSubmitter;
 
 /// Milliseconds in microseconds.
 const MICROS_PER_MILLI: i64 = 1_000;
@@ -33,14 +34,20 @@ impl StreamReader {
             let position = match known {
                 Some(known) => self.within_topic(reader, partition, known).await?,
                 None => {
-                    let next = match self.archived(partition).await? {
+                    let next = match archived(&self.lake, &self.log.stream().name, partition).await? {
                         Some(next) => next,
                         None if partition < started_with => self.declared_start(reader, partition).await?,
                         None => reader.watermarks(partition).await?.low,
                     };
                     let topic_id = description.id.as_deref().map(Arc::from);
-                    let to = SourcePosition { topic: Arc::from(&*self.topic.topic), topic_id, next, started_with };
-                    let written = self.move_to(partition, None, to).await?;
+                    let to = SourcePosition {
+                        topic: Arc::from(&*self.topic.topic),
+                        topic_id,
+                        next,
+                        place: None,
+                        started_with,
+                    };
+                    let written = move_to(&self.submitter, partition, None, to).await?;
                     self.within_topic(reader, partition, written).await?
                 }
             };
@@ -86,19 +93,11 @@ impl StreamReader {
         let stream = &self.log.stream().name;
         tracing::error!(%stream, partition, missed, "the brokers deleted records before they were read; continuing behind them");
         let from = position.next;
-        let moved = self.move_to(partition, Some(from), SourcePosition { next: watermarks.low, ..position }).await?;
+        let moved =
+            move_to(&self.submitter, partition, Some(from), SourcePosition { next: watermarks.low, ..position })
+                .await?;
         self.status.count_missed(missed as u64);
         Ok(moved)
-    }
-
-    /// Where the archive ends, if the log of the partition is new but the archive is not: its log was lost.
-    async fn archived(&self, partition: u32) -> Result<Option<i64>, SourceError> {
-        let stream = &self.log.stream().name;
-        let failed = |error: lake::LakeError| SourceError::Lake(error.to_string());
-        let Some(table) = self.lake.open_table(&TablePath::events(stream)).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        table.txn_version(&ArchiveTags::source_app_id(stream, Partition(partition))).await.map_err(failed)
     }
 
     /// The offset at which the declaration starts.
@@ -118,22 +117,31 @@ impl StreamReader {
             }
         })
     }
+}
 
-    /// Makes a position durable without events.
-    async fn move_to(
-        &self,
-        partition: u32,
-        from: Option<i64>,
-        to: SourcePosition,
-    ) -> Result<SourcePosition, SourceError> {
-        SourcePoint::Start.reach();
-        let empty = self.submitter.empty();
-        let step = SourceStep { from, to: to.clone() };
-        let receipt = self.submitter.try_submit_records(Partition(partition), &empty, step)?;
-        match receipt.await {
-            Ok(Ok(_)) => Ok(to),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(crate::partition::SubmitError::Stopped.into()),
-        }
+/// Where the archive ends, if the log of the partition is new but the archive is not: its log was lost.
+pub(super) async fn archived(lake: &Lake, stream: &StreamName, partition: u32) -> Result<Option<i64>, SourceError> {
+    let failed = |error: lake::LakeError| SourceError::Lake(error.to_string());
+    let Some(table) = lake.open_table(&TablePath::events(stream)).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    table.txn_version(&ArchiveTags::source_app_id(stream, Partition(partition))).await.map_err(failed)
+}
+
+/// Makes a position durable without events.
+pub(super) async fn move_to(
+    submitter: &RecordSubmitter,
+    partition: u32,
+    from: Option<i64>,
+    to: SourcePosition,
+) -> Result<SourcePosition, SourceError> {
+    SourcePoint::Start.reach();
+    let empty = submitter.empty();
+    let step = SourceStep { from, to: to.clone() };
+    let receipt = submitter.try_submit_records(Partition(partition), &empty, step)?;
+    match receipt.await {
+        Ok(Ok(_)) => Ok(to),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(crate::partition::SubmitError::Stopped.into()),
     }
 }

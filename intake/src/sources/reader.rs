@@ -9,30 +9,26 @@ use kafka::{TopicDescription, TopicReader, TopicRecord};
 use lake::Lake;
 use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
-use shared::ids::Partition;
-use shared::limits::{
-    PARTITIONS_MAX, SOURCE_COMMIT_EVERY_MS, SOURCE_RETRY_FIRST_MS, SOURCE_RETRY_MAX_MS, SOURCE_TOPIC_CHECK_MS,
-};
+use shared::limits::{PARTITIONS_MAX, SOURCE_COMMIT_EVERY_MS, SOURCE_TOPIC_CHECK_MS};
 use shared::stream::KafkaTopic;
 use tokio::sync::watch;
 
+use super::batch_writer::BatchWriter;
 use super::batches::{self, RecordBatch};
 use super::error::SourceError;
-use super::flight::{Flight, InFlight};
-use super::opener::TopicOpener;
+use super::flight::Flight;
+use super::opener::SourceOpener;
+use super::pace::{Backoff, Stopping};
 use super::schemas::ValueSchemas;
 use super::status::ReaderStatus;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
-use crate::partition::{SourceStep, SubmitError};
+use crate::partition::SourceStep;
 use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
 /// Wait for the next records, beside the work on those before them.
 const POLL_WAIT: Duration = Duration::from_millis(500);
-/// Pauses of a reader whose records have no room in the log.
-const ROOM_PAUSE_FIRST: Duration = Duration::from_millis(5);
-const ROOM_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for a request that is not needed: the report to the group, and the end of the connections.
 const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
@@ -42,10 +38,11 @@ pub(super) struct StreamReader {
     pub log: Arc<StreamLog>,
     pub submitter: Arc<RecordSubmitter>,
     pub lake: Lake,
-    pub opener: Arc<dyn TopicOpener>,
+    pub opener: Arc<dyn SourceOpener>,
     pub clock: Arc<dyn Clock>,
     pub status: Arc<ReaderStatus>,
-    pub stopped: watch::Receiver<bool>,
+    pub writer: BatchWriter,
+    pub stopping: Stopping,
     /// Set when the topic has more partitions than the stream.
     pub grow: Arc<watch::Sender<bool>>,
 }
@@ -69,44 +66,22 @@ struct Session<'a> {
 impl StreamReader {
     /// Reads until stopped.
     pub async fn run(self) {
-        let first = Duration::from_millis(SOURCE_RETRY_FIRST_MS);
-        let mut pause = first;
-        while !self.is_stopped() {
+        let mut backoff = Backoff::new();
+        while !self.stopping.is_set() {
             let before = self.status.positions();
             let Err(error) = self.connect_and_read().await else { return };
-            // Something was read, so this is a new failure.
-            if self.status.positions() != before {
-                pause = first;
-            }
+            let is_new = self.status.positions() != before;
             tracing::warn!(stream = %self.log.stream().name, topic = %self.topic.topic, %error, "reading the topic failed; will retry");
             self.status.set(SourceState::Failing, Some(error.to_string()));
-            // What an operator has to change is not changed within milliseconds.
-            let wait =
-                if error.is_transient() { pause } else { Duration::from_millis(SOURCE_RETRY_MAX_MS).min(pause * 4) };
-            self.sleep(wait).await;
-            pause = (pause * 2).min(Duration::from_millis(SOURCE_RETRY_MAX_MS));
+            self.stopping.sleep(backoff.pause(&error, is_new)).await;
         }
     }
 
-    fn is_stopped(&self) -> bool {
-        *self.stopped.borrow()
-    }
-
-    /// Waits, unless the readers are stopped.
-    async fn sleep(&self, wait: Duration) {
-        let mut stopped = self.stopped.clone();
-        let _ = tokio::time::timeout(wait, stopped.wait_for(|stopped| *stopped)).await;
-    }
-
     async fn connect_and_read(&self) -> Result<(), SourceError> {
-        let mut stopped = self.stopped.clone();
-        let stopping = async {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        let connect = self.opener.open(&self.log.stream().name, &self.topic);
+        let connect = self.opener.open(self.log.stream(), &self.topic);
         let reader = tokio::select! {
             reader = connect => reader?,
-            () = stopping => return Ok(()),
+            () = self.stopping.wait() => return Ok(()),
         };
         let ended = self.read(reader.as_ref()).await;
         let _ = tokio::time::timeout(FAREWELL_WAIT, reader.close()).await;
@@ -144,7 +119,7 @@ impl StreamReader {
 
     async fn follow(&self, session: &mut Session<'_>) -> Result<(), SourceError> {
         let mut records: Vec<TopicRecord> = Vec::new();
-        while !self.is_stopped() {
+        while !self.stopping.is_set() {
             let reader = session.reader;
             let (polled, accepted) =
                 tokio::join!(reader.poll(POLL_WAIT), self.accept(session, std::mem::take(&mut records)));
@@ -178,43 +153,14 @@ impl StreamReader {
     }
 
     async fn submit(&self, session: &mut Session<'_>, batch: RecordBatch) -> Result<(), SourceError> {
-        let RecordBatch { partition, next, decoded, rejected } = batch;
+        let (partition, next) = (batch.partition, batch.next);
         let (Some(from), Some(sample)) = (session.next.get(&partition).copied(), &session.sample) else {
             return Ok(());
         };
         let to = SourcePosition { next, ..sample.clone() };
-        let rejected_count = rejected.count;
-        if rejected_count > 0 {
-            let submitter = Arc::clone(&self.submitter);
-            let kept = tokio::task::spawn_blocking(move || submitter.keep_rejected(rejected)).await;
-            let kept = kept.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            kept.map_err(|error| SourceError::Quarantine(error.to_string()))?;
-            SourcePoint::Rejected.reach();
-        }
-        let mut pause = ROOM_PAUSE_FIRST;
-        loop {
-            SourcePoint::Submit.reach();
-            let step = SourceStep { from: Some(from), to: to.clone() };
-            match self.submitter.try_submit_records(Partition(partition), &decoded, step) {
-                Ok(receipt) => {
-                    let unknown_fields = decoded.unknown_fields;
-                    session.flight.push(InFlight { partition, receipt, rejected: rejected_count, unknown_fields });
-                    session.next.insert(partition, next);
-                    self.status.set(SourceState::Reading, None);
-                    return Ok(());
-                }
-                // I9: the topic keeps what has no room here; nothing more is fetched meanwhile.
-                Err(full @ (SubmitError::Busy | SubmitError::Behind(_) | SubmitError::LiveState(_))) => {
-                    self.status.set(SourceState::Paused, Some(full.to_string()));
-                    if self.is_stopped() {
-                        return Err(full.into());
-                    }
-                    self.sleep(pause).await;
-                    pause = (pause * 2).min(ROOM_PAUSE_MAX);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.writer.submit(&mut session.flight, batch, SourceStep { from: Some(from), to }).await?;
+        session.next.insert(partition, next);
+        Ok(())
     }
 
     /// Looks for new partitions, and reports positions to the group, each from time to time.

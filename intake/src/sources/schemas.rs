@@ -7,7 +7,7 @@ use shared::stream::{KafkaTopic, RecordFormat};
 
 use super::batches::ValueFormat;
 use super::error::SourceError;
-use super::opener::TopicOpener;
+use super::opener::SourceOpener;
 use crate::decode::TextFormat;
 use crate::decode::avro::{WriterSchemas, schema_id};
 use crate::decode::protobuf::{MessageSchema, MessageSchemas};
@@ -20,7 +20,7 @@ pub(super) enum ValueSchemas {
 }
 
 impl ValueSchemas {
-    pub fn new(opener: &dyn TopicOpener, topic: &KafkaTopic) -> Result<ValueSchemas, SourceError> {
+    pub fn new(opener: &dyn SourceOpener, topic: &KafkaTopic) -> Result<ValueSchemas, SourceError> {
         Ok(match topic.format {
             RecordFormat::Json => ValueSchemas::Text(TextFormat::Json),
             RecordFormat::DebeziumJson => ValueSchemas::Text(TextFormat::Change),

@@ -1,4 +1,4 @@
-//! Shows how far the reader of a topic is.
+//! Shows how far the reader of a topic or an outbox is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use kafka::PartitionProgress;
 use parking_lot::Mutex;
 use shared::control::{SourcePartitionStatus, SourceState, SourceStatus};
 use shared::ids::{Partition, StreamName};
-use shared::stream::KafkaTopic;
+use shared::stream::{EventSource, OutboxMode};
 
 use crate::streams::{Backlog, StreamLog};
 
@@ -21,7 +21,7 @@ impl SourceStatuses {
         SourceStatuses(Arc::new(statuses))
     }
 
-    /// The state of the reader of `stream`, if it reads a topic.
+    /// The state of the reader of `stream`, if it reads a topic or an outbox.
     pub fn status(&self, stream: &StreamName) -> Option<SourceStatus> {
         self.0.get(stream).map(|status| status.show())
     }
@@ -29,7 +29,6 @@ impl SourceStatuses {
 
 /// The state of one reader.
 pub(super) struct ReaderStatus {
-    topic: KafkaTopic,
     log: Arc<StreamLog>,
     live: Mutex<LiveStatus>,
     missed: AtomicU64,
@@ -41,12 +40,15 @@ struct LiveStatus {
     /// By partition: the end of the topic's, and the position of the client while nothing of it is in flight, which is ahead of
     /// the durable one by a hole.
     ends: BTreeMap<u32, (Option<i64>, Option<i64>)>,
+    /// Bytes of the log that a database keeps for the reader.
+    retained_bytes: Option<u64>,
 }
 
 impl ReaderStatus {
-    pub fn new(topic: KafkaTopic, log: Arc<StreamLog>) -> ReaderStatus {
-        let live = LiveStatus { state: SourceState::Connecting, error: None, ends: BTreeMap::new() };
-        ReaderStatus { topic, log, live: Mutex::new(live), missed: AtomicU64::new(0) }
+    pub fn new(log: Arc<StreamLog>) -> ReaderStatus {
+        let ends = BTreeMap::new();
+        let live = LiveStatus { state: SourceState::Connecting, error: None, ends, retained_bytes: None };
+        ReaderStatus { log, live: Mutex::new(live), missed: AtomicU64::new(0) }
     }
 
     /// Notes the state, and the reason for it.
@@ -58,6 +60,11 @@ impl ReaderStatus {
     /// Notes offsets that the brokers deleted before they were read.
     pub fn count_missed(&self, offsets: u64) {
         self.missed.fetch_add(offsets, Ordering::Relaxed);
+    }
+
+    /// Notes how many bytes of its log a database keeps for the reader.
+    pub fn retain(&self, bytes: u64) {
+        self.live.lock().retained_bytes = Some(bytes);
     }
 
     /// Notes how far the client is. `in_flight` are the partitions of records that it has handed out and that are not durable.
@@ -90,17 +97,28 @@ impl ReaderStatus {
 
     fn show(&self) -> SourceStatus {
         let partitions = self.partitions();
-        let (state, error) = {
+        let (state, error, retained_bytes) = {
             let live = self.live.lock();
-            (live.state, live.error.clone())
+            (live.state, live.error.clone(), live.retained_bytes)
+        };
+        let (kind, connection, topic, group) = match &self.log.stream().source {
+            EventSource::Http => ("http", String::new(), String::new(), String::new()),
+            EventSource::Kafka(topic) => {
+                ("kafka", topic.connection.to_string(), topic.topic.clone(), topic.group.clone())
+            }
+            EventSource::Postgres(outbox) => {
+                let slot = if outbox.mode == OutboxMode::Polling { "" } else { &outbox.slot.slot };
+                ("postgres", outbox.connection.to_string(), outbox.describe(), slot.to_owned())
+            }
         };
         SourceStatus {
-            kind: "kafka".to_owned(),
-            connection: self.topic.connection.to_string(),
-            topic: self.topic.topic.clone(),
-            group: self.topic.group.clone(),
+            kind: kind.to_owned(),
+            connection,
+            topic,
+            group,
             state,
             error,
+            retained_bytes,
             lag: partitions.iter().map(|partition| partition.lag).sum(),
             missed: self.missed.load(Ordering::Relaxed),
             partitions,

@@ -13,7 +13,7 @@ use shared::limits::PARTITIONS_MAX;
 use shared::stream::Stream;
 
 use super::error::SourceError;
-use super::opener::TopicOpener;
+use super::opener::SourceOpener;
 
 /// Longest wait of a start for the brokers. Without an answer, the stream has the partitions that it had.
 const DESCRIBE_WAIT: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const DESCRIBE_WAIT: Duration = Duration::from_secs(10);
 pub async fn with_topic_partitions(
     streams: Vec<Arc<Stream>>,
     data: &Path,
-    opener: &dyn TopicOpener,
+    opener: &dyn SourceOpener,
 ) -> io::Result<Vec<Arc<Stream>>> {
     let described = streams.iter().map(|stream| described_partitions(stream, opener));
     let described = join_all(described).await;
@@ -40,10 +40,10 @@ pub async fn with_topic_partitions(
 }
 
 /// The number of partitions that the topic of `stream` has, 0 if the brokers do not say; `None` if it reads none.
-async fn described_partitions(stream: &Stream, opener: &dyn TopicOpener) -> Option<u32> {
+async fn described_partitions(stream: &Stream, opener: &dyn SourceOpener) -> Option<u32> {
     let topic = stream.topic()?;
     let describe = async {
-        let reader = opener.open(&stream.name, topic).await?;
+        let reader = opener.open(stream, topic).await?;
         let described = reader.describe().await;
         reader.close().await;
         Ok::<_, SourceError>(described?.partitions)

@@ -2,7 +2,7 @@
 
 use super::{Change, DefinitionPart, Refusal, options};
 use crate::column_name::same;
-use crate::stream::{Column, Stream};
+use crate::stream::{Column, EventSource, Stream};
 
 /// The stored part of a stream, in the archive and in the log.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -142,11 +142,13 @@ impl StoredStream {
         refuse_if(self.partitions > 0, change, why, another_stream(stream))
     }
 
-    /// The position in a topic is that of this topic, and partition k of the stream has the events of its partition k.
+    /// The position in a topic is that of this topic, and partition k of the stream has the events of its partition k. That in
+    /// an outbox is of its table and mode.
     fn source(&self, declared: &Stream, stream: &Stream) -> Option<Change> {
-        let text = |stream: &Stream| match stream.topic() {
-            None => "http".to_owned(),
-            Some(topic) => format!("kafka topic {}", topic.topic),
+        let text = |stream: &Stream| match &stream.source {
+            EventSource::Http => "http".to_owned(),
+            EventSource::Kafka(topic) => format!("kafka topic {}", topic.topic),
+            EventSource::Postgres(outbox) => format!("postgres {}", outbox.describe()),
         };
         let (before, after) = (text(declared), text(stream));
         let why = "the stored events came from another source, and the position in it would be lost";

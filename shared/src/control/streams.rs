@@ -81,7 +81,7 @@ pub struct StreamStatus {
     /// A hint if most events lie before 1980 or far ahead of their arrival.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicious_times: Option<String>,
-    /// The topic that the stream reads; `None`: clients send its events.
+    /// The topic or the outbox that the stream reads; `None`: clients send its events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceStatus>,
 }
@@ -164,12 +164,12 @@ pub struct Quarantined {
     pub truncated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// The record that it was, if the stream reads a topic.
+    /// The record that it was, if the stream reads a topic or an outbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<RecordAddress>,
 }
 
-/// The place of a record in Kafka.
+/// The place of a record in Kafka, or of a row in an outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecordAddress {
     pub topic: String,
@@ -177,25 +177,30 @@ pub struct RecordAddress {
     pub offset: i64,
 }
 
-/// The present state of a stream's source, if it reads a topic.
+/// The present state of a stream's source, if it reads a topic or an outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceStatus {
-    /// `kafka`.
+    /// `kafka` or `postgres`.
     pub kind: String,
     /// The connection of the settings.
     pub connection: String,
+    /// The topic, or the table or messages of the outbox.
     pub topic: String,
-    /// The consumer group under which positions are reported.
+    /// The consumer group under which positions are reported, or the replication slot; empty for an outbox that is polled.
     pub group: String,
     /// `connecting`, `reading`, `paused` (events arrive faster than they can be written) or `failing`.
     pub state: SourceState,
     /// The last error, until reading succeeds again; or why it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Records that the topic has and the stream has not read, as of the last response of the brokers; `None`: unknown.
+    /// Records that the topic has and the stream has not read, as of the last response of the brokers; `None`: unknown. Of an
+    /// outbox that is decoded: at least so many.
     pub lag: Option<u64>,
     /// Offsets that the brokers had deleted before they were read, since the process started.
     pub missed: u64,
+    /// Bytes of its write-ahead log that the database keeps for the replication slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_bytes: Option<u64>,
     pub partitions: Vec<SourcePartitionStatus>,
 }
 

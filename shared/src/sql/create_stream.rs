@@ -11,6 +11,7 @@ use super::data_type::parse_data_type;
 use super::error::SqlError;
 use super::event_source::event_source;
 use super::options::{SqlOption, parse_options};
+use super::outbox::check_parts;
 use super::row_table::row_table;
 use super::source::Source;
 use super::suggest::did_you_mean;
@@ -38,6 +39,12 @@ const OPTIONS: &[&str] = &[
     "format",
     "start",
     "group",
+    "mode",
+    "outbox",
+    "columns",
+    "prefix",
+    "slot",
+    "publication",
     "unknown_fields",
     "partitions",
     "retention",
@@ -124,6 +131,11 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         let error = source.error(spans[column], "only row changes have this part, and the topic has another format");
         return Err(error.help("set format = 'debezium-json' or 'debezium-avro', or remove the column"));
     }
+    match &events {
+        EventSource::Http => {}
+        EventSource::Kafka(_) => check_record_parts(source, &columns, &spans)?,
+        EventSource::Postgres(outbox) => check_parts(source, outbox, &columns, &spans)?,
+    }
     if events != EventSource::Http {
         columns.push(Column::new(system_columns::SOURCE_OFFSET, DataType::BigInt));
     }
@@ -154,6 +166,18 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         partitions: option("partitions").map_or(Ok(1), |option| partitions(source, option))?,
         sql: cursor.text().to_owned(),
     })
+}
+
+/// Refuses columns that hold parts which only an outbox has.
+fn check_record_parts(source: &Source, columns: &[Column], spans: &[Span]) -> Result<(), SqlError> {
+    let of_outbox = |column: &Column| matches!(column.metadata, Some(RecordPart::Outbox(_)));
+    match columns.iter().position(of_outbox) {
+        None => Ok(()),
+        Some(column) => {
+            let error = source.error(spans[column], "only an outbox has this part, not a topic");
+            Err(error.help("Debezium's outbox event router writes the id as a header: METADATA FROM 'header:id'"))
+        }
+    }
 }
 
 fn parse_columns(cursor: &mut Cursor) -> Result<Columns, SqlError> {

@@ -3,6 +3,7 @@
 use super::cursor::Identifier;
 use super::error::SqlError;
 use super::options::SqlOption;
+use super::outbox::{OF_OUTBOX, outbox};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::ids::Name;
@@ -11,6 +12,8 @@ use crate::stream::{EventSource, KafkaTopic, RecordFormat, TopicStart};
 
 /// Options that only a stream that reads a topic has.
 const OF_TOPIC: [&str; 5] = ["connection", "topic", "format", "start", "group"];
+/// The values of the option `source`.
+const SOURCES: [&str; 3] = ["http", "kafka", "postgres"];
 /// Longest name of a consumer group, in bytes: the protocol's limit of a short text is far above.
 const GROUP_BYTES_MAX: usize = 255;
 
@@ -24,6 +27,9 @@ pub(super) fn event_source(
     let Some(kind) = option("source").filter(|kind| kind.value != "http") else {
         // The changes of a table have a format wherever they come from.
         let of_topic = OF_TOPIC.iter().filter(|name| !(is_table && **name == "format"));
+        if let Some(stray) = OF_OUTBOX.iter().find_map(|name| option(name)) {
+            return Err(of_outbox(source, stray));
+        }
         return match of_topic.filter_map(|name| option(name)).next() {
             Some(stray) => {
                 let message = format!("`{}` is an option of streams that read a topic", stray.name);
@@ -33,18 +39,22 @@ pub(super) fn event_source(
         };
     };
     match kind.value.as_str() {
-        "kafka" => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
+        "kafka" => match OF_OUTBOX.iter().find_map(|name| option(name)) {
+            Some(stray) => Err(of_outbox(source, stray)),
+            None => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
+        },
+        "postgres" if is_table => {
+            let error = kind.error(source, "a table is not read from an outbox, whose rows are events");
+            Err(error.help("declare a stream, or read the changes of a table through Debezium and Kafka"))
+        }
+        "postgres" => Ok(EventSource::Postgres(outbox(source, kind, name, &option)?)),
         "debezium" => {
             let error = kind.error(source, "'debezium' is a record format, not a source");
             Err(error.help("write source = 'kafka' and format = 'debezium-json' or 'debezium-avro'"))
         }
-        later @ "postgres outbox" => {
-            let error = kind.error(source, format!("the source '{later}' is not supported yet"));
-            Err(error.help("use 'http' or 'kafka'"))
-        }
         other => {
             let help =
-                did_you_mean(other, ["http", "kafka"]).unwrap_or("the sources are 'http' and 'kafka'".to_owned());
+                did_you_mean(other, SOURCES).unwrap_or_else(|| format!("the sources are {}", SOURCES.join(", ")));
             Err(kind.error(source, format!("unknown source '{other}'")).help(help))
         }
     }
@@ -104,6 +114,11 @@ fn kafka_topic<'o>(
         start,
         group,
     })
+}
+
+fn of_outbox(source: &Source, stray: &SqlOption) -> SqlError {
+    let message = format!("`{}` is an option of streams that read an outbox", stray.name);
+    stray.error(source, message).help(format!("set source = 'postgres', or remove `{}`", stray.name))
 }
 
 fn unknown_format(source: &Source, option: &SqlOption) -> SqlError {

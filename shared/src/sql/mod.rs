@@ -24,6 +24,7 @@ mod literal;
 mod lower;
 mod operators;
 mod options;
+mod outbox;
 mod print;
 mod query_filter;
 mod retraction;

@@ -60,12 +60,15 @@ pub(super) fn row_table(
                 return Err(error.help("use 'json' or 'debezium-json'"));
             }
         },
-        (EventSource::Http, None) => ChangeFormat::Upsert,
-        (EventSource::Http, Some(option)) => ChangeFormat::named(&option.value).ok_or_else(|| {
-            let help = did_you_mean(&option.value, ChangeFormat::NAMES)
-                .unwrap_or_else(|| format!("the formats of tables are {}", ChangeFormat::NAMES.join(" and ")));
-            option.error(source, format!("unknown format '{}' of a table", option.value)).help(help)
-        })?,
+        // A table cannot name an outbox.
+        (EventSource::Http | EventSource::Postgres(_), None) => ChangeFormat::Upsert,
+        (EventSource::Http | EventSource::Postgres(_), Some(option)) => {
+            ChangeFormat::named(&option.value).ok_or_else(|| {
+                let help = did_you_mean(&option.value, ChangeFormat::NAMES)
+                    .unwrap_or_else(|| format!("the formats of tables are {}", ChangeFormat::NAMES.join(" and ")));
+                option.error(source, format!("unknown format '{}' of a table", option.value)).help(help)
+            })?
+        }
     };
     Ok(RowTable { key, format })
 }

@@ -1,10 +1,12 @@
-//! Describes where the events of a stream come from: clients that send them over HTTP, or a topic that Trueup reads.
+//! Describes where the events of a stream come from: clients that send them over HTTP, a topic or an outbox that Trueup
+//! reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::outbox::{Outbox, OutboxPart};
 use crate::ids::Name;
 use crate::time::Micros;
 use crate::types::DataType;
@@ -17,6 +19,8 @@ pub enum EventSource {
     Http,
     /// Each record of a topic is an event.
     Kafka(KafkaTopic),
+    /// Each row of an outbox in PostgreSQL, or each message, is an event.
+    Postgres(Outbox),
 }
 
 /// A topic of Kafka whose partition k becomes the partition k of the stream.
@@ -145,6 +149,8 @@ pub enum RecordPart {
     Operation,
     /// Time at which the database changed the row.
     SourceTimestamp,
+    /// A part of an event of an outbox.
+    Outbox(OutboxPart),
 }
 
 /// Prefix of the name of a header.
@@ -152,8 +158,21 @@ const HEADER: &str = "header:";
 
 impl RecordPart {
     /// The names of all parts. The last one is a prefix: the name of a header follows.
-    pub const NAMES: [&str; 8] =
-        ["timestamp", "key", "partition", "offset", "headers", "op", "source.timestamp", HEADER];
+    pub const NAMES: [&str; 13] = [
+        "timestamp",
+        "key",
+        "partition",
+        "offset",
+        "headers",
+        "op",
+        "source.timestamp",
+        "id",
+        "aggregatetype",
+        "aggregateid",
+        "type",
+        "lsn",
+        HEADER,
+    ];
 
     /// The part with this name.
     pub fn named(name: &str) -> Option<RecordPart> {
@@ -166,6 +185,9 @@ impl RecordPart {
             "op" => Some(RecordPart::Operation),
             "source.timestamp" => Some(RecordPart::SourceTimestamp),
             name => {
+                if let Some(part) = OutboxPart::ALL.into_iter().find(|part| part.name() == name) {
+                    return Some(RecordPart::Outbox(part));
+                }
                 let header = name.strip_prefix(HEADER).filter(|header| !header.is_empty())?;
                 Some(RecordPart::Header(header.to_owned()))
             }
@@ -187,6 +209,8 @@ impl RecordPart {
             RecordPart::Partition => (matches!(data_type, DataType::Int | DataType::BigInt), "INT or BIGINT"),
             RecordPart::Offset => (data_type == DataType::BigInt, "BIGINT"),
             RecordPart::Headers | RecordPart::Operation => (data_type == DataType::String, "STRING"),
+            RecordPart::Outbox(OutboxPart::Lsn) => (OutboxPart::Lsn.fits(data_type), "STRING"),
+            RecordPart::Outbox(part) => (part.fits(data_type), "STRING, INT or BIGINT"),
         };
         (!fits).then_some(expected)
     }
@@ -203,6 +227,7 @@ impl fmt::Display for RecordPart {
             RecordPart::Header(name) => return write!(f, "{HEADER}{name}"),
             RecordPart::Operation => "op",
             RecordPart::SourceTimestamp => "source.timestamp",
+            RecordPart::Outbox(part) => part.name(),
         })
     }
 }

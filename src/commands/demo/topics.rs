@@ -71,7 +71,7 @@ impl DemoTopics {
     /// Returns the connection that the definitions name.
     pub fn connections(&self) -> Connections {
         let name: Name = CONNECTION.parse().expect("a name");
-        Connections(BTreeMap::from([(name, self.settings.clone())]))
+        Connections { clusters: BTreeMap::from([(name, self.settings.clone())]), ..Connections::default() }
     }
 
     /// Opens a writer of flights.
@@ -124,6 +124,6 @@ mod tests {
         let definitions = shared::sql::parse_definitions(&files).unwrap_or_else(|errors| panic!("{}", errors[0]));
         assert_eq!(definitions.streams[0].topic().map(|topic| topic.topic.as_str()), Some("in"));
         assert_eq!((definitions.sinks[0].topic.as_str(), definitions.views.len()), ("out", 3));
-        assert!(topics.connections().0.contains_key(&definitions.sinks[0].connection));
+        assert!(topics.connections().clusters.contains_key(&definitions.sinks[0].connection));
     }
 }

@@ -8,11 +8,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kafka::{PartitionProgress, TopicDescription, TopicError, TopicReader, TopicRecord, Watermarks};
 use parking_lot::Mutex;
-use shared::ids::StreamName;
-use shared::stream::KafkaTopic;
+use shared::stream::{KafkaTopic, Stream};
 
 use super::super::SourceError;
-use super::super::opener::TopicOpener;
+use super::super::opener::SourceOpener;
 
 /// Records handed out at once, at most.
 const POLL_MAX: usize = 7;
@@ -137,10 +136,10 @@ impl FakeTopic {
     }
 }
 
-impl TopicOpener for FakeTopic {
+impl SourceOpener for FakeTopic {
     fn open<'a>(
         &'a self,
-        _: &'a StreamName,
+        _: &'a Stream,
         _: &'a KafkaTopic,
     ) -> BoxFuture<'a, Result<Box<dyn TopicReader>, SourceError>> {
         let reader = FakeReader { topic: self.clone(), positions: Mutex::default() };

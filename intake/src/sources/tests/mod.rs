@@ -1,7 +1,9 @@
 //! Checks that each record of a topic becomes an event exactly once, with a topic in memory: holes, rejected records, stops
 //! and crashes of the reader, a disk that is full, brokers that fail, positions that the brokers do not have.
 
+mod fake_outbox;
 mod fake_topic;
+mod outbox;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +22,7 @@ use shared::time::Micros;
 use shared::vital::Vitals;
 use tempfile::TempDir;
 
-use super::{SourceContext, SourceReaders};
+use super::{SourceContext, SourceOpener, SourceReaders};
 use crate::log::{IoStep, LocalDisk, with_faults};
 use crate::partition::PartitionSettings;
 use crate::quarantine::{Quarantine, QuarantineSettings};
@@ -53,6 +55,15 @@ impl Process {
     }
 
     fn start_with(dir: &TempDir, stream: &Arc<Stream>, topic: &Arc<FakeTopic>, settings: PartitionSettings) -> Process {
+        Process::start_reading(dir, stream, Arc::clone(topic) as _, settings)
+    }
+
+    fn start_reading(
+        dir: &TempDir,
+        stream: &Arc<Stream>,
+        opener: Arc<dyn SourceOpener>,
+        settings: PartitionSettings,
+    ) -> Process {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let vitals = Vitals::default();
         let intake = Intake::open(dir.path(), std::slice::from_ref(stream), &settings, &clock, &vitals);
@@ -62,14 +73,13 @@ impl Process {
         let quarantine = Arc::new(quarantine.expect("a thread"));
         let submitter = Arc::new(EventSubmitter::new(&intake, &quarantine, &clock));
         let lake = Lake::open(dir.path().join("lake").to_str().expect("UTF-8")).expect("a lake");
-        let opener = Arc::clone(topic) as _;
         let context = SourceContext { intake: Arc::clone(&intake), submitter, lake, opener, clock };
         let readers = SourceReaders::start(&context, &vitals);
         Process { intake, quarantine, readers, stream: Arc::clone(stream) }
     }
 
     fn status(&self) -> SourceStatus {
-        self.readers.statuses().status(&self.stream.name).expect("it reads a topic")
+        self.readers.statuses().status(&self.stream.name).expect("it reads a source")
     }
 
     async fn wait_for(&self, what: &str, holds: impl Fn(&SourceStatus) -> bool) {
@@ -84,11 +94,16 @@ impl Process {
 
     /// The offsets of the records whose events the log holds, by partition.
     fn logged(&self) -> Vec<Vec<i64>> {
+        self.logged_column("_source_offset")
+    }
+
+    /// The values of a column of BIGINT in the log, by partition.
+    fn logged_column(&self, column: &str) -> Vec<Vec<i64>> {
         let log = self.intake.stream(&self.stream.name).expect("the stream");
         let of = |partition: u32| {
             let mut offsets = Vec::new();
             let (start, head) = log.range(Partition(partition));
-            let column = self.stream.source_offset().expect("a column");
+            let column = self.stream.column(column).expect("a column");
             let each = &mut |batch: shared::handoff::LogBatch| {
                 offsets.extend_from_slice(batch.rows.column(column).as_primitive::<Int64Type>().values());
             };

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod names;
+mod outboxes;
 mod sinks;
 mod tables;
 mod windows_and_measures;
@@ -175,7 +176,7 @@ fn wrong_streams_are_explained() {
         (
             "CREATE STREAM s (at TIMESTAMP, h STRING METADATA FROM ^'header:') WITH (event_time = 'at')",
             "unknown part of a record 'header:'",
-            "the parts of a record are timestamp, key, partition, offset, headers, op, source.timestamp, header:NAME",
+            "the parts of a record are timestamp, key, partition, offset, headers, op, source.timestamp, id, aggregatetype, aggregateid, type, lsn, header:NAME",
         ),
         (
             "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', format = ^'debezium_avro')",

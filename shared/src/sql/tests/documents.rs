@@ -55,6 +55,15 @@ fn the_blocks_of_the_page_about_kafka_parse() {
 }
 
 #[test]
+fn the_blocks_of_the_page_about_outboxes_parse() {
+    let files = blocks("outbox.md", include_str!("../../../../docs/outbox.md"));
+    let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(definitions.streams.iter().filter(|stream| stream.outbox().is_some()).count(), 3);
+    let example = ("outbox.sql".to_owned(), include_str!("../../../../examples/outbox/outbox.sql").to_owned());
+    assert_eq!(parse_definitions(&[example]).expect("valid").sinks.len(), 1);
+}
+
+#[test]
 fn the_blocks_of_the_readme_parse() {
     let files = blocks("README.md", include_str!("../../../../README.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));

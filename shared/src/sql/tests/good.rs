@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{parse, parse_definitions};
 use crate::scalar::Scalar;
 use crate::sql::{parse_predicate, print};
-use crate::stream::{Column, RecordFormat, TopicStart, UnknownFields};
+use crate::stream::{Column, OutboxColumns, OutboxMode, OutboxSlot, RecordFormat, Stream, TopicStart, UnknownFields};
 use crate::time::{MICROS_PER_SECOND, Micros};
 use crate::types::DataType;
 use crate::view::{AggregateFunction, OutputColumn, View, ViewLayers};
@@ -296,6 +296,46 @@ fn an_entity_adds_a_column_for_its_sequence_that_views_read_and_events_do_not() 
     let read: Vec<&str> = stream.read_columns().map(|(_, column)| column.name.as_str()).collect();
     assert_eq!(read, ["id", "order_id", "at"]);
     assert_eq!(stream.columns[3], Column::new("_sequence", DataType::BigInt));
+}
+
+#[test]
+fn a_stream_reads_an_outbox_with_columns_for_parts_of_its_rows() {
+    let parsed = |columns: &str, options: &str| {
+        let sql = format!(
+            "CREATE STREAM s ({columns}) WITH (event_time = 'at', source = 'postgres', connection = 'shop'{options});"
+        );
+        let definitions = parse_definitions(&[("s.sql".to_owned(), sql)]).unwrap_or_else(|e| panic!("{e:?}"));
+        Stream::clone(&definitions.streams[0])
+    };
+    let all = "at TIMESTAMP METADATA FROM 'timestamp', id STRING PRIMARY KEY METADATA FROM 'id', n BIGINT METADATA FROM 'aggregateid',
+        t STRING METADATA FROM 'aggregatetype', w STRING METADATA FROM 'type', l STRING METADATA FROM 'lsn', a BIGINT";
+    let stream = parsed(all, "");
+    let read: Vec<&str> = stream.read_columns().map(|(_, column)| column.name.as_str()).collect();
+    assert_eq!((read, stream.primary_key, stream.source_offset(), stream.partitions), (vec!["a"], Some(1), Some(7), 1));
+    assert_eq!(stream.columns[5].to_string(), "STRING METADATA FROM 'lsn'");
+    let outbox = stream.outbox().expect("an outbox");
+    let slot = |name: &str| OutboxSlot { slot: name.to_owned(), publication: "trueup_s".to_owned() };
+    assert_eq!((outbox.mode, outbox.name.as_str()), (OutboxMode::Decoding, "outbox"));
+    assert_eq!((&outbox.columns, &outbox.slot), (&OutboxColumns::default(), &slot("trueup_s")));
+    assert_eq!(outbox.describe(), "outbox outbox");
+
+    let polled = parsed(
+        "at TIMESTAMP METADATA FROM 'timestamp', a BIGINT",
+        ", mode = 'polling', outbox = 'Shop.Out', columns = 'id = key, payload=body , timestamp = at, txid = tx'",
+    );
+    let outbox = polled.outbox().expect("an outbox");
+    let columns = OutboxColumns {
+        id: "key".to_owned(),
+        payload: "body".to_owned(),
+        timestamp: Some("at".to_owned()),
+        txid: "tx".to_owned(),
+        ..OutboxColumns::default()
+    };
+    assert_eq!((&outbox.columns, outbox.describe().as_str()), (&columns, "outbox Shop.Out (polling)"));
+
+    let messages = parsed("at TIMESTAMP, a BIGINT", ", mode = 'messages', slot = 'events_1'");
+    let outbox = messages.outbox().expect("an outbox");
+    assert_eq!((outbox.describe().as_str(), &outbox.slot), ("messages trueup", &slot("events_1")));
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! Checks wrong streams that read outboxes.
+
+use super::check;
+
+#[test]
+fn wrong_outboxes_are_explained() {
+    let table = [
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = ^'postgres')",
+            "a stream that reads PostgreSQL needs `connection`",
+            "name a [connections.NAME] of trueup.toml with kind = \"postgres\"",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', outbox = ^'orders')",
+            "`outbox` is an option of streams that read an outbox",
+            "set source = 'postgres', or remove `outbox`",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't', slot = ^'x')",
+            "`slot` is an option of streams that read an outbox",
+            "set source = 'postgres', or remove `slot`",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, id STRING METADATA FROM ^'id') WITH (event_time = 'at', source = 'kafka', connection = 'main', topic = 't')",
+            "only an outbox has this part, not a topic",
+            "Debezium's outbox event router writes the id as a header: METADATA FROM 'header:id'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, id DOUBLE METADATA FROM ^'id') WITH (event_time = 'at', source = 'postgres', connection = 'shop')",
+            "the id of a record is STRING, INT or BIGINT, but `id` is DOUBLE",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, k STRING METADATA FROM ^'key') WITH (event_time = 'at', source = 'postgres', connection = 'shop')",
+            "events of this outbox have no key",
+            "use id, aggregatetype, aggregateid, type, lsn or timestamp",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, id STRING METADATA FROM ^'id') WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = 'messages')",
+            "events of this outbox have no id",
+            "use lsn or timestamp, or a field of the message",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP, l STRING METADATA FROM ^'lsn') WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = 'polling')",
+            "events of this outbox have no lsn",
+            "use id, aggregatetype, aggregateid, type or timestamp",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP METADATA FROM ^'timestamp') WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = 'polling')",
+            "polling does not know when a row was committed",
+            "name a column: columns = 'timestamp = created_at'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = ^'pulling')",
+            "unknown mode 'pulling'",
+            "did you mean `polling`?",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = 'polling', slot = ^'x')",
+            "mode = 'polling' has no `slot`; remove it",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', mode = 'messages', outbox = ^'x')",
+            "mode = 'messages' has no `outbox`; remove it",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', columns = ^'txid = x')",
+            "`txid` is a column for mode = 'polling'; logical decoding knows it without one",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', columns = ^'event = x')",
+            "an outbox has no 'event'",
+            "they are id, aggregatetype, aggregateid, type, payload, timestamp, txid",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', columns = ^'id')",
+            "'id' names no column",
+            "write pairs such as 'id = event_id, payload = body'",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', outbox = ^'a.b.c')",
+            "'a.b.c' is not a table: write NAME or SCHEMA.NAME",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', slot = ^'Shop')",
+            "'Shop' is not the name of a slot: 1 to 63 of a-z, 0-9 and _",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', partitions = ^2)",
+            "an outbox is one partition, in the order of its transactions; remove `partitions`",
+            "",
+        ),
+        (
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', topic = ^'t')",
+            "`topic` is an option of streams that read Kafka; remove it",
+            "",
+        ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = ^'postgres', connection = 'shop')",
+            "a table is not read from an outbox, whose rows are events",
+            "declare a stream, or read the changes of a table through Debezium and Kafka",
+        ),
+    ];
+    check(&table, str::to_owned);
+}
