@@ -267,7 +267,7 @@ fn an_operator_reads_what_to_set_up_and_reading_starts_when_it_is() {
     read_rows(&world, "s", 2);
     assert_eq!(served(&world), BTreeMap::from([("a".to_owned(), (2, 3))]));
 
-    // Another database is not taken for this one, and a login that fails is no reason to stop.
+    // Another database is not taken for this one, and a login that fails does not stop the server.
     world.kill();
     let other = server.database();
     world.set_settings(&other.settings());

@@ -71,7 +71,7 @@ fn world(database: &Database, mode: &str) -> World {
     world
 }
 
-/// The slot exists: what is written from here on is read.
+/// The slot exists: rows that are written from here on are read.
 fn ready(world: &mut World) {
     world.start();
     world.wait_for("the reader", |world| source(world, "s")["partitions"][0]["position"] == 0);

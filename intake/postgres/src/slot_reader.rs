@@ -34,7 +34,7 @@ pub struct SlotNames {
     pub publication: String,
 }
 
-/// What is an event.
+/// The changes that are events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotContent {
     /// A row that is inserted into a table, with the columns of its payload and its parts.
@@ -155,7 +155,7 @@ impl SlotReader {
         ReadEnd::Nothing
     }
 
-    /// The next event in the output; `None`: the output is no event, or one that was returned before.
+    /// The next event in the output; `None`: the output has none, or one that was returned before.
     fn event(&mut self, peek: &mut Peek, output: Bytes) -> Result<Option<OutboxRow>, OutboxError> {
         peek.changes += 1;
         let (parts, payload) = match (peek.decoder.decode(output)?, &self.content) {

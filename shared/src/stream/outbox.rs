@@ -79,7 +79,7 @@ impl fmt::Display for OutboxMode {
 }
 
 impl Outbox {
-    /// What is read, in a few words.
+    /// The outbox in a few words.
     pub fn describe(&self) -> String {
         match self.mode {
             OutboxMode::Decoding => format!("outbox {}", self.name),

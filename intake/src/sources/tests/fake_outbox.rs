@@ -17,7 +17,7 @@ use super::super::opener::SourceOpener;
 pub struct FakeOutbox(Mutex<State>);
 
 struct State {
-    /// Values of `v`; `None` is a row that is no event.
+    /// Values of `v`; `None` is a row that is rejected.
     rows: Vec<Option<i64>>,
     database: &'static str,
     /// Rows that a read returns.
@@ -45,7 +45,7 @@ impl FakeOutbox {
         Arc::new(FakeOutbox(Mutex::new(state)))
     }
 
-    /// Adds rows with the next values; every `poison`-th is no event.
+    /// Adds rows with the next values; every `poison`-th is rejected.
     pub fn extend(&self, rows: usize, poison: usize) {
         let mut state = self.0.lock();
         for _ in 0..rows {
