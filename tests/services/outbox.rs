@@ -230,6 +230,12 @@ fn an_operator_reads_what_to_set_up_and_reading_starts_when_it_is() {
     session.run(&event("a", 1));
     read_rows(&world, "s", 1);
 
+    // Another database is not taken for this one.
+    world.kill();
+    world.set_settings(&server.database().settings());
+    world.start();
+    assert!(failure(&world).contains("leads to another database"), "{}", failure(&world));
+
     // Decoding needs REPLICATION and a publication that the owner creates.
     let database = server.database();
     let session = database.connect();
@@ -267,12 +273,12 @@ fn an_operator_reads_what_to_set_up_and_reading_starts_when_it_is() {
     read_rows(&world, "s", 2);
     assert_eq!(served(&world), BTreeMap::from([("a".to_owned(), (2, 3))]));
 
-    // Another database is not taken for this one, and a login that fails does not stop the server.
+    // A slot of another database is not read, and a login that fails does not stop the server.
     world.kill();
     let other = server.database();
     world.set_settings(&other.settings());
     world.start();
-    assert!(failure(&world).contains("leads to another database"), "{}", failure(&world));
+    assert!(failure(&world).contains("is not one of pgoutput in the database"), "{}", failure(&world));
     world.kill();
     world.set_settings(&database.settings_of("nobody"));
     world.start();
