@@ -314,9 +314,10 @@ fn a_stream_reads_an_outbox_with_columns_for_parts_of_its_rows() {
     assert_eq!((read, stream.primary_key, stream.source_offset(), stream.partitions), (vec!["a"], Some(1), Some(7), 1));
     assert_eq!(stream.columns[5].to_string(), "STRING METADATA FROM 'lsn'");
     let outbox = stream.outbox().expect("an outbox");
-    let slot = |name: &str| OutboxSlot { slot: name.to_owned(), publication: "trueup_s".to_owned() };
+    let default = format!("trueup_{}", stream.name);
+    let slot = |name: &str| OutboxSlot { slot: name.to_owned(), publication: default.clone() };
     assert_eq!((outbox.mode, outbox.name.as_str()), (OutboxMode::Decoding, "outbox"));
-    assert_eq!((&outbox.columns, &outbox.slot), (&OutboxColumns::default(), &slot("trueup_s")));
+    assert_eq!((&outbox.columns, &outbox.slot), (&OutboxColumns::default(), &slot(&default)));
     assert_eq!(outbox.describe(), "outbox outbox");
 
     let polled = parsed(
