@@ -108,6 +108,8 @@ fn committed_rows_become_events_in_every_mode() {
         read_rows(&world, "s", 6);
         assert_eq!(served(&world).get("f"), Some(&(1, 6)), "{mode}");
         assert_eq!(served(&world).len(), 4, "{mode}: deletes are not events");
+        // The slot is looked at after the rows are durable.
+        world.wait_for("the slot", |world| mode == "polling" || source(world, "s")["retained_bytes"].is_u64());
         let status = source(&world, "s");
         assert_eq!((&status["kind"], &status["lag"]), (&json!("postgres"), &json!(0)), "{mode}: {status}");
         assert_eq!(status["retained_bytes"].is_u64(), mode != "polling", "{mode}: {status}");
