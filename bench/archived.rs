@@ -82,6 +82,7 @@ impl History {
             archive: Arc::clone(&around) as _,
             speed: Arc::clone(&around) as _,
             retention: Arc::clone(&around) as _,
+            lookups: Default::default(),
             log_starts: Vec::new(),
             clock: Arc::new(SystemClock),
         };

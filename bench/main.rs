@@ -1,5 +1,5 @@
 //! Runs the benchmarks: `cargo bench --bench figures --
-//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|layers|dialect|entities|history|compaction|memory|years|planning|spark]...` prints
+//! [ingest|workloads|growth|batch|query|serve|visibility|alerts|replay|layers|dialect|lookups|entities|history|compaction|memory|years|planning|spark]...` prints
 //! the figures of `docs/performance.md`; without a name, all of them.
 //!
 //! Everything runs against the real binary over loopback, on temporary data. Rates are printed beside a baseline that
@@ -15,6 +15,7 @@ mod events;
 mod history;
 mod ingest;
 mod layers;
+mod lookups;
 mod memory;
 mod planning;
 mod query;
@@ -53,6 +54,7 @@ fn main() {
         ("replay", replay::measure),
         ("layers", layers::measure),
         ("dialect", dialect::measure),
+        ("lookups", lookups::measure),
         ("memory", memory::measure),
         ("years", years::measure),
         ("planning", planning::measure),

@@ -360,7 +360,9 @@ async fn plan_view(
     plan.stays_active = !loaded.version_lost;
     if let Some(version) = version {
         // Parsed from its SQL, so that the options it was declared with are compared with the new ones.
-        let before = old_definition(stream, version).or_else(|| parse_view(stream, &version.sql).ok());
+        let tables = view.joined_tables();
+        let before =
+            old_definition(stream, &tables, version).or_else(|| parse_view(stream, &tables, &version.sql).ok());
         let before = before.unwrap_or_else(|| loaded.active.view.as_ref().clone());
         plan.changes = view_changes(&before, &view, stream);
         let results = loaded.shadow.is_some();

@@ -107,6 +107,14 @@ const METRICS: &[(Kind, Unit, &str, &str)] = &[
     (Kind::Gauge, Unit::Bytes, "trueup_log_bytes", "size of the log on disk"),
     (Kind::Gauge, Unit::Count, "trueup_table_rows", "current rows of a table"),
     (Kind::Gauge, Unit::Bytes, "trueup_table_bytes", "memory of the current rows of a table (`table_bytes_max`)"),
+    (Kind::Gauge, Unit::Count, "trueup_lookup_versions", "versions of the rows of a table that views look up"),
+    (Kind::Gauge, Unit::Bytes, "trueup_lookup_bytes", "memory of these versions (`lookup_bytes_max`)"),
+    (
+        Kind::Counter,
+        Unit::Count,
+        "trueup_lookup_forgotten_total",
+        "versions that the speed layer forgot at `lookup_bytes_max`: earlier events may find no row until the next run",
+    ),
     (
         Kind::Gauge,
         Unit::Bytes,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use shared::clock::Clock;
 use shared::control::{NoSinks, SinkState, Sinks, SourceState, SourceStatus, Streams};
 use shared::ids::{Partition, StreamName, ViewName};
+use shared::lookup::table::Lookups;
 use shared::published::Views;
 use shared::time::MICROS_PER_SECOND;
 use shared::vital::Vitals;
@@ -33,6 +34,7 @@ pub struct MetricsRenderer {
     states: Arc<Mutex<SpeedStates>>,
     clock: Arc<dyn Clock>,
     sinks: Arc<dyn Sinks>,
+    lookups: Lookups,
 }
 
 /// Installs the process-wide recorder of metrics. Call this before any layer starts. If a recorder is installed already (by
@@ -61,7 +63,15 @@ impl MetricsRenderer {
         let states = Arc::default();
         let refresh = refresh_states(recorder.clone(), Arc::downgrade(speed), Arc::clone(&states));
         vitals.spawn_task("state metrics", refresh);
-        MetricsRenderer { recorder, streams, views, states, clock, sinks: Arc::new(NoSinks) }
+        MetricsRenderer {
+            recorder,
+            streams,
+            views,
+            states,
+            clock,
+            sinks: Arc::new(NoSinks),
+            lookups: Lookups::default(),
+        }
     }
 
     /// Shows the sinks as well.
@@ -69,15 +79,30 @@ impl MetricsRenderer {
         MetricsRenderer { sinks, ..self }
     }
 
+    /// Shows the versions of rows that views look up as well.
+    pub fn with_lookups(self, lookups: Lookups) -> MetricsRenderer {
+        MetricsRenderer { lookups, ..self }
+    }
+
     /// Renders all metrics.
     pub fn render(&self) -> String {
         gauge!("trueup_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         self.set_stream_metrics();
+        self.set_lookup_metrics();
         self.set_version_metrics();
         self.set_sink_metrics();
         self.set_state_metrics();
         set_memory_metrics();
         self.recorder.render()
+    }
+
+    fn set_lookup_metrics(&self) {
+        for table in self.lookups.tables() {
+            let (status, name) = (table.status(), table.table().name.to_string());
+            gauge!("trueup_lookup_versions", "table" => name.clone()).set(status.versions as f64);
+            gauge!("trueup_lookup_bytes", "table" => name.clone()).set(status.bytes as f64);
+            counter!("trueup_lookup_forgotten_total", "table" => name).absolute(status.forgotten);
+        }
     }
 
     fn set_stream_metrics(&self) {

@@ -195,6 +195,9 @@ pub struct Limits {
     /// Memory of the current rows of a partition of a table, in bytes.
     #[serde(deserialize_with = "size")]
     pub table_bytes_max: u64,
+    /// Memory of the versions of a table's rows that views look up, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub lookup_bytes_max: u64,
     /// Milliseconds for which an idempotency key is remembered.
     pub idempotency_keep_ms: u64,
     /// Memory of the idempotency keys of a partition, in bytes.
@@ -262,6 +265,7 @@ impl Default for Limits {
             dedup_horizon_events: limits::DEDUP_HORIZON_EVENTS,
             entities_max: limits::ENTITIES_MAX as u64,
             table_bytes_max: limits::TABLE_ROWS_BYTES_MAX as u64,
+            lookup_bytes_max: limits::LOOKUP_BYTES_MAX as u64,
             idempotency_keep_ms: limits::IDEMPOTENCY_KEEP_MS,
             idempotency_bytes_max: limits::IDEMPOTENCY_BYTES_MAX as u64,
             archive_wait_ms: limits::ARCHIVE_WAIT_MS,

@@ -7,6 +7,7 @@ mod alerts;
 mod erasure;
 mod layers;
 mod log_age;
+mod lookups;
 mod settings;
 mod sinks;
 mod storage;
@@ -109,19 +110,23 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
     restored.context("cannot read the sequences of entities from the archive")?;
     let restored = intake::tables::restore::restore(&intake, &base.lake).await;
     restored.context("cannot read the rows of tables from the archive")?;
+    let lookup_bytes = usize::try_from(settings.limits.lookup_bytes_max).unwrap_or(usize::MAX);
+    let lookups = lookups::prepare(&base, &intake, &loaded, lookup_bytes).await?;
     let declared = DeclaredAlerts::open(&base.local, &definitions)?;
     let declared_sinks = DeclaredSinks::open(&base.local, &definitions)?;
     let changed =
         |view: &ViewName| declared.changed_of(view).into_iter().chain(declared_sinks.queues_of(view)).collect();
-    let (archives, speed) = layers::start_event_flow(&base, &intake, (&loaded, &changed), settings.archiver()).await?;
-    let batch = layers::start_batch(&base, &intake, &archives, &speed, &views, loaded, batch_settings).await?;
+    let (archives, speed) =
+        layers::start_event_flow(&base, &intake, (&loaded, &changed, &lookups), settings.archiver()).await?;
+    let batch =
+        layers::start_batch((&base, &lookups), &intake, &archives, &speed, &views, loaded, batch_settings).await?;
     let receivers = AlertReceivers { webhooks: &settings.webhooks, topics: &settings.topics };
     let alerts = declared.start(&base, &views, &speed, &batch, &receivers)?;
     let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch };
     let books = declared_sinks.erasable();
     let sinks = declared_sinks.start(&base, &read, &settings.topics)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
-    let layers = Layers { intake, quarantine, archives, speed, batch };
+    let layers = Layers { intake, quarantine, archives, speed, batch, lookups };
     let eraser = Eraser::new(&layers, (alerts.book(), books, &views), &base.clock, deletion);
     let erasing = eraser.start(&vitals).into_iter().map(AbortOnDrop).collect();
 
@@ -186,7 +191,7 @@ fn routes(
     submitter: Arc<EventSubmitter>,
     settings: &WiringSettings,
 ) -> Router {
-    let Layers { intake, quarantine, archives, speed, batch } = layers;
+    let Layers { intake, quarantine, archives, speed, batch, lookups } = layers;
     let clock = &base.clock;
     let streams = base.streams.iter().map(|stream| stream.name.clone()).collect();
     let status = Arc::new(StreamsStatus {
@@ -200,7 +205,8 @@ fn routes(
     });
     let streams = Arc::clone(&status) as _;
     let metrics = MetricsRenderer::new(recorder, streams, Arc::clone(&views), speed, Arc::clone(clock), &base.vitals)
-        .with_sinks(Arc::clone(&sinks));
+        .with_sinks(Arc::clone(&sinks))
+        .with_lookups(lookups.clone());
     let state = ServingState {
         views,
         speed: Arc::clone(speed) as Arc<dyn SpeedReader>,

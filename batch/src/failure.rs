@@ -5,6 +5,8 @@ use lake::LakeError;
 use polars::prelude::PolarsError;
 use shared::evaluate::EvaluateError;
 use shared::handoff::HandoffError;
+use shared::ids::StreamName;
+use shared::lookup::join::LookupError;
 use shared::partial::codec::CodecError;
 use shared::partial::merge::MergeError;
 use shared::readers::{BatchReadError, SpeedError};
@@ -77,6 +79,17 @@ pub enum RunFailure {
     SparkRows { url: String, written: u64, found: u64 },
     #[error("Spark cannot compute this run: {0}; set engine = 'polars'")]
     NotOnSpark(String),
+    #[error("{0}")]
+    Lookup(#[from] LookupError),
+    #[error("there is no table {0}, which the view is joined with")]
+    NoTable(StreamName),
+    #[error(
+        "the versions of the rows of table {table} take more than {bytes_max} bytes (lookup_bytes_max in [limits]): raise the limit, or let \
+         views read fewer columns of the table"
+    )]
+    LookupTooLarge { table: StreamName, bytes_max: usize },
+    #[error("the archive holds {found} changes of table {table} before the cut, the log accepted {accepted}")]
+    ChangesMissing { table: StreamName, found: u64, accepted: u64 },
     #[error("background task failed: {0}")]
     Background(#[from] tokio::task::JoinError),
     #[error("internal error: {0}")]
@@ -118,6 +131,10 @@ impl RunFailure {
             | RunFailure::SparkCannotRead { .. }
             | RunFailure::SparkRows { .. }
             | RunFailure::NotOnSpark(_)
+            | RunFailure::Lookup(_)
+            | RunFailure::NoTable(_)
+            | RunFailure::LookupTooLarge { .. }
+            | RunFailure::ChangesMissing { .. }
             | RunFailure::Panicked(_) => false,
         }
     }

@@ -6,6 +6,7 @@ use lake::Lake;
 use shared::clock::Clock;
 use shared::handoff::{Archive, Cutter, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
+use shared::lookup::table::Lookups;
 use shared::published::Views;
 use shared::readers::SpeedReader;
 use shared::stream::Stream;
@@ -26,6 +27,8 @@ pub struct LayerHandles {
     pub archive: Arc<dyn Archive>,
     pub speed: Arc<dyn SpeedReader>,
     pub retention: Arc<dyn LogRetention>,
+    /// The versions of rows that the speed layer joins events with.
+    pub lookups: Lookups,
     /// The oldest offset of each partition's log when the process started.
     pub log_starts: Vec<(StreamName, Partition, Offset)>,
     pub clock: Arc<dyn Clock>,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::limits::{
-    BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, RUNS_KEPT, VACUUM_AGE_MS, VACUUM_EVERY_MS,
+    BATCH_CACHE_BYTES, BATCH_MEMORY_BYTES, DEDUP_HORIZON_EVENTS, LOOKUP_BYTES_MAX, RUNS_KEPT, VACUUM_AGE_MS,
+    VACUUM_EVERY_MS,
 };
 
 use crate::archive::settings::CompactionSettings;
@@ -21,6 +22,8 @@ pub struct BatchSettings {
     pub cache_bytes: usize,
     /// Memory that a run may use, in bytes, in addition to the cached rows.
     pub memory_limit_bytes: u64,
+    /// Memory that the versions of the rows of a joined table may take during a run, in bytes.
+    pub lookup_bytes_max: usize,
     /// Rows read with one query, unless a single event date has more and must be read at once.
     pub query_rows: u64,
     /// Rows of a reconciliation held in memory at once.
@@ -55,6 +58,7 @@ impl Default for BatchSettings {
             dedup_horizon_events: DEDUP_HORIZON_EVENTS,
             cache_bytes: BATCH_CACHE_BYTES,
             memory_limit_bytes: BATCH_MEMORY_BYTES,
+            lookup_bytes_max: LOOKUP_BYTES_MAX,
             query_rows: 4_000_000,
             reconcile_rows: 1_000_000,
             writes: 8,

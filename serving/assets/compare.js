@@ -19,6 +19,7 @@ const CAUSES = {
   retention: ["retention", "retention deleted the events"],
   failed: ["failed", "an expression of the view failed for an event in one layer"],
   erased: ["erased", "events of erased entities"],
+  lookup: ["lookup", "a joined table changed after the event was folded"],
   unexplained: ["unexplained", "no known cause; please report it as a bug"],
 };
 

@@ -149,6 +149,9 @@ pub struct Causes {
     /// Events of erased entities: they are in no figure any more. Rows with this cause are counted, never listed.
     #[serde(default)]
     pub erased: u64,
+    /// Changes of a joined table that came after an event was folded.
+    #[serde(default)]
+    pub lookup: u64,
     /// A bug: nothing known explains the difference.
     pub unexplained: u64,
 }
@@ -166,6 +169,7 @@ pub enum Cause {
     Retention,
     Failed,
     Erased,
+    Lookup,
     Unexplained,
 }
 
@@ -182,12 +186,13 @@ impl Causes {
             Cause::Retention => self.retention += 1,
             Cause::Failed => self.failed += 1,
             Cause::Erased => self.erased += 1,
+            Cause::Lookup => self.lookup += 1,
             Cause::Unexplained => self.unexplained += 1,
         }
     }
 
     /// Every cause with its name and count, in the order in which reports list them.
-    pub fn named(self) -> [(&'static str, u64); 10] {
+    pub fn named(self) -> [(&'static str, u64); 11] {
         // No `..`: a new cause does not compile until it is listed here.
         let Causes {
             late,
@@ -199,6 +204,7 @@ impl Causes {
             retention,
             failed,
             erased,
+            lookup,
             unexplained,
         } = self;
         [
@@ -211,6 +217,7 @@ impl Causes {
             ("retention", retention),
             ("failed", failed),
             ("erased", erased),
+            ("lookup", lookup),
             ("unexplained", unexplained),
         ]
     }
@@ -228,6 +235,7 @@ impl AddAssign for Causes {
             retention,
             failed,
             erased,
+            lookup,
             unexplained,
         } = more;
         self.late += late;
@@ -239,6 +247,7 @@ impl AddAssign for Causes {
         self.retention += retention;
         self.failed += failed;
         self.erased += erased;
+        self.lookup += lookup;
         self.unexplained += unexplained;
     }
 }
@@ -290,6 +299,7 @@ mod tests {
             Cause::Retention,
             Cause::Failed,
             Cause::Erased,
+            Cause::Lookup,
             Cause::Unexplained,
         ];
         let mut causes = Causes::default();
@@ -299,7 +309,7 @@ mod tests {
         causes += causes;
         let names = all.map(|cause| serde_json::to_value(cause).expect("a name"));
         assert_eq!(causes.named().map(|(name, _)| serde_json::Value::from(name)), names);
-        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
+        assert_eq!(causes.named().map(|(_, count)| count), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22]);
     }
 
     #[test]

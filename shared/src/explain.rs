@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::lookup::definition::{JoinKind, LookupJoin, joined_column, joined_index};
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
 use crate::stream::{Column, EventSource, KafkaTopic, RowTable, Stream, UnknownFields};
@@ -127,6 +128,7 @@ impl ViewText<'_> {
     fn speed_lines(&self, text: &mut String) {
         heading(text, "speed plan, per micro-batch of events");
         line(text, "read", self.columns_read());
+        self.join_lines(text, "the changes accepted so far");
         line(text, "filter", self.filter());
         for (label, value) in windows::lines(&self.view.window, self.view.zone, &self.event_time()) {
             line(text, label, value);
@@ -146,6 +148,7 @@ impl ViewText<'_> {
         };
         line(text, "schedule", schedule);
         line(text, "scan", format!("events/{} ({})", self.stream.name, self.columns_read()));
+        self.join_lines(text, "all changes before the run");
         line(text, "filter", self.filter());
         line(text, "with column", window_text(&self.view.window, &self.event_time(), self.view.zone));
         line(text, "group by", self.keys());
@@ -169,6 +172,12 @@ impl ViewText<'_> {
             reads
         };
         let names: Vec<&str> = self.view.measures.iter().filter(reads_sketch).map(|m| m.name.as_str()).collect();
+        if !self.view.joins.is_empty() {
+            notes.push(
+                "a change of a table that comes after an event is in the figures from the next run on (cause `lookup`)"
+                    .to_owned(),
+            );
+        }
         if !names.is_empty() {
             notes.push(format!("of many values approximate in speed, with a 95 % interval: {}", names.join(", ")));
         }
@@ -183,9 +192,47 @@ impl ViewText<'_> {
         print(scalar, &|index| self.aggregate(&self.view.aggregates[index]))
     }
 
-    /// An expression over the stream's columns.
+    /// The name of a column as it stands in SQL.
+    fn column(&self, index: usize) -> String {
+        match joined_column(index) {
+            None => print_name(&self.stream.columns[index].name),
+            Some((join, column)) => {
+                let LookupJoin { table, alias, .. } = &self.view.joins[join];
+                format!("{}.{}", print_name(alias), print_name(&table.columns[column].0))
+            }
+        }
+    }
+
+    /// The joins as they stand in SQL, for both plans.
+    fn join_lines(&self, text: &mut String, versions: &str) {
+        for (number, LookupJoin { table, alias, kind, on }) in self.view.joins.iter().enumerate() {
+            let name = if table.name.as_str() == alias { alias.clone() } else { format!("{} AS {alias}", table.name) };
+            let (on, key) = (self.column(*on), self.column(joined_index(number, table.key)));
+            let without = match kind {
+                JoinKind::Inner => "an event without a row is in no figure",
+                JoinKind::Left => "without a row its columns are NULL",
+            };
+            line(text, "join", format!("{kind} {name} ON {on} = {key}; {without}"));
+            let of_join = self.view.joined_columns().into_iter().filter(|(join, _)| *join == number);
+            let columns: Vec<&str> = of_join.map(|(_, column)| table.columns[column].0.as_str()).collect();
+            let read = if columns.is_empty() { "no columns".to_owned() } else { columns.join(", ") };
+            line(text, "rows", format!("{} ({read}) as of the event time, from {versions}", table.name));
+        }
+    }
+
+    /// The joins, as one text for each.
+    pub(crate) fn joins_sql(&self) -> Option<String> {
+        let join = |(number, join): (usize, &LookupJoin)| {
+            let (on, key) = (self.column(join.on), self.column(joined_index(number, join.table.key)));
+            format!("{} {} ON {on} = {key}", join.kind, join.table.name)
+        };
+        let joins: Vec<String> = self.view.joins.iter().enumerate().map(join).collect();
+        (!joins.is_empty()).then(|| joins.join(" "))
+    }
+
+    /// An expression over the columns of events.
     pub(crate) fn sql(&self, scalar: &Scalar) -> String {
-        print(scalar, &|index| print_name(&self.stream.columns[index].name))
+        print(scalar, &|index| self.column(index))
     }
 
     fn columns_read(&self) -> String {
@@ -197,12 +244,14 @@ impl ViewText<'_> {
         }
         let of_aggregates = self.view.aggregates.iter().flat_map(|a| [&a.argument, &a.filter]).flatten();
         let of_dimensions = self.view.dimensions.iter().map(|dimension| &dimension.expression);
+        read.extend(self.view.joins.iter().map(|join| join.on));
         for scalar in of_aggregates.chain(of_dimensions).chain(&self.view.filter) {
             scalar.for_each_column(&mut |index| {
                 read.insert(index);
             });
         }
-        let names: Vec<&str> = read.into_iter().map(|index| self.stream.columns[index].name.as_str()).collect();
+        let of_stream = read.into_iter().filter(|index| joined_column(*index).is_none());
+        let names: Vec<&str> = of_stream.map(|index| self.stream.columns[index].name.as_str()).collect();
         if names.is_empty() { "no columns".to_owned() } else { names.join(", ") }
     }
 

@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod limits;
 pub mod live_state;
 pub mod log_queue;
+pub mod lookup;
 pub mod partial;
 pub mod published;
 pub mod readers;

@@ -40,6 +40,16 @@ pub const ENTITIES_MAX: usize = 8 << 20;
 /// Memory of the current rows of a partition of a table, in bytes: those of each row's values and 96 more. Beyond it, changes
 /// that need more are refused with 507, and the reader of a topic waits; deletions are still accepted.
 pub const TABLE_ROWS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Memory of the versions of a table's rows that views look up, in bytes: those of the columns that views read, of the keys, and
+/// [`LOOKUP_KEY_BYTES`] and [`LOOKUP_VERSION_BYTES`] more. Beyond it, the speed layer forgets the oldest superseded versions, and events
+/// that would see one find no row until the next run; a run that needs more fails.
+pub const LOOKUP_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Bytes that each row of a table that views look up takes beside its key.
+pub const LOOKUP_KEY_BYTES: usize = 32;
+/// Bytes that each version of such a row takes beside its values.
+pub const LOOKUP_VERSION_BYTES: usize = 24;
+/// Tables that a view can be joined with.
+pub const JOINS_MAX: usize = 8;
 /// Rows of a table in a response, if the request sets no limit.
 pub const TABLE_ROWS_DEFAULT: usize = 1_000;
 /// Most rows of a table that a response may have.

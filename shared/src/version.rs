@@ -9,7 +9,7 @@ use crate::compare::Comparison;
 use crate::data_file::DataFile;
 use crate::date_partition::DatePartition;
 use crate::failed_events::FailedEvents;
-use crate::ids::ViewName;
+use crate::ids::{StreamName, ViewName};
 use crate::ledger::Ledger;
 use crate::seam::Cut;
 use crate::time::{Day, Micros};
@@ -83,9 +83,21 @@ pub struct BatchVersion {
     /// Events of erased entities that it excludes, by event date: the ledger counts them, no row does.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub erased: BTreeMap<String, u64>,
+    /// The changes of joined tables that it has seen, by table.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lookups: BTreeMap<StreamName, LookupCut>,
     /// Files by window date. Not part of the metadata: Delta lists them.
     #[serde(skip)]
     pub files: Vec<VersionFile>,
+}
+
+/// How much of a table's log a version has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LookupCut {
+    /// The speed layer had these changes before it folded an event behind the seam.
+    pub known: Cut,
+    /// The rows of the version are joined with these changes.
+    pub read: Cut,
 }
 
 /// The layer that computed rows of a version.
@@ -289,6 +301,10 @@ mod tests {
                 late: count,
                 failed: FailedEvents::default(),
                 erased: BTreeMap::from([("2001-01-01".to_owned(), count)]),
+                lookups: BTreeMap::from([(
+                    "t".parse().expect("a name"),
+                    LookupCut { known: Cut::start(1), read: Cut(BTreeMap::from([(Partition(1), point)])) },
+                )]),
                 files: Vec::new(),
             }
         }

@@ -1,5 +1,6 @@
 //! Defines what a view computes; speed, batch and serving follow the same definition.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,10 @@ use crate::calendar::Zone;
 use crate::column_name::same;
 use crate::engine::EngineChoice;
 use crate::ids::{Name, StreamName, ViewName};
+use crate::lookup::definition::{LookupJoin, joined_column};
 use crate::retention::Retention;
 use crate::scalar::Scalar;
+use crate::stream::Stream;
 use crate::types::DataType;
 use crate::window::Window;
 
@@ -19,6 +22,9 @@ use crate::window::Window;
 pub struct View {
     pub name: ViewName,
     pub stream: StreamName,
+    /// The tables whose rows its events are joined with, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joins: Vec<LookupJoin>,
     pub window: Window,
     /// The time zone of calendar windows and of coarser grains; part of the definition only as far as the window has
     /// it.
@@ -48,7 +54,8 @@ pub struct View {
     pub checkpoint_schedule: Option<String>,
     /// The drift above which a reconciliation raises an alarm, as a share; `None`: never.
     pub max_drift: Option<f64>,
-    /// Names of the stream's columns that its expressions read, by index.
+    /// Names of the columns that its expressions and joins read, by index: those of the stream, and behind the number of its join and a
+    /// point those of a table.
     pub reads: BTreeMap<usize, String>,
     /// Number of versions that can be queried, the newest included; at least 1. Not part of the definition.
     pub versions_kept: u32,
@@ -214,7 +221,26 @@ impl View {
         };
         let mut by_name = self.clone();
         by_name.renumber(&mut |index| *index = place(*index).unwrap_or(usize::MAX));
-        hash(&(by_name.computed(), names))
+        if self.joins.is_empty() {
+            return hash(&(by_name.computed(), names));
+        }
+        let join = |join: &LookupJoin| {
+            let LookupJoin { table, kind, on, .. } = join;
+            (table.name.clone(), *kind, self.reads.get(on).map(|name| name.to_lowercase()))
+        };
+        let joins: Vec<_> = self.joins.iter().map(join).collect();
+        hash(&(by_name.computed(), names, joins))
+    }
+
+    /// Returns the name of the column at an index of its expressions, behind that of its table if it is a joined one.
+    pub fn column_name<'a>(&'a self, stream: &'a Stream, index: usize) -> Cow<'a, str> {
+        match joined_column(index) {
+            None => Cow::Borrowed(stream.columns[index].name.as_str()),
+            Some((join, column)) => {
+                let LookupJoin { table, alias, .. } = &self.joins[join];
+                Cow::Owned(format!("{alias}.{}", table.columns[column].0))
+            }
+        }
     }
 
     /// Returns the hash that earlier programs noted in versions, in which columns are identified by position.
@@ -230,14 +256,14 @@ impl View {
         )
     }
 
-    /// Calls `each` with the index of every column of the stream that an expression reads, to change it.
+    /// Calls `each` with the index of every column that an expression over events reads, to change it.
     fn renumber(&mut self, each: &mut dyn FnMut(&mut usize)) {
         let of_aggregates = self.aggregates.iter_mut().flat_map(|a| a.argument.iter_mut().chain(&mut a.filter));
         let of_dimensions = self.dimensions.iter_mut().map(|dimension| &mut dimension.expression);
         self.filter.iter_mut().chain(of_dimensions).chain(of_aggregates).for_each(|scalar| scalar.renumber(each));
     }
 
-    /// Calls `each` with every expression over the stream's columns.
+    /// Calls `each` with every expression over the columns of events.
     pub fn for_each_expression(&self, each: &mut dyn FnMut(&Scalar)) {
         self.filter.iter().for_each(&mut *each);
         self.dimensions.iter().for_each(|dimension| each(&dimension.expression));

@@ -12,6 +12,8 @@ use shared::evaluate::pieces::FailedRow;
 use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
+use shared::lookup::join::{EventJoin, LookupError};
+use shared::lookup::table::Lookups;
 use shared::partial::accumulate::{Accumulator, EvaluatedBatch};
 use shared::partial::batch_keys::BatchKeys;
 use shared::partial::keys::KeyLayout;
@@ -32,6 +34,8 @@ pub enum FoldError {
     Arrow(#[from] ArrowError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
 }
 
 /// The events of a fold, by verdict.
@@ -57,6 +61,8 @@ pub struct FoldPlan {
     allowed_lateness: i64,
     /// The sessions that are still open; `None` if the windows of the view follow from the clock.
     live: Option<LiveSessions>,
+    /// `None`: the view is not joined with tables.
+    join: Option<EventJoin>,
     expressions: Arc<EventExpressions>,
     dimensions: Arc<[Scalar]>,
     panes: Vec<PaneStart>,
@@ -78,11 +84,30 @@ impl FoldPlan {
             watermark: stream.columns.len(),
             allowed_lateness,
             live,
+            join: None,
             expressions: Arc::new(EventExpressions::new(&view)),
             dimensions: view.dimensions.iter().map(|dimension| dimension.expression.clone()).collect(),
             view,
             panes: Vec::new(),
         })
+    }
+
+    /// Joins events, if the view has joins, with the rows that `lookups` has when they are folded.
+    pub fn joined(mut self, lookups: &Lookups) -> Result<FoldPlan, FoldError> {
+        let width = self.watermark + 1;
+        self.join = EventJoin::new(&self.view, lookups, width, &|index| index)?;
+        if let Some(join) = &self.join {
+            let mut expressions = EventExpressions::new(&self.view);
+            expressions.renumber(&mut |index| *index = join.place(*index).unwrap_or(*index));
+            self.expressions = Arc::new(expressions);
+        }
+        Ok(self)
+    }
+
+    /// The events with their joined columns; `None`: there are none.
+    fn joined_rows(&self, rows: &RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+        let times = rows.column(self.event_time).as_primitive::<TimestampMicrosecondType>().values();
+        self.join.as_ref().map(|join| join.extend(rows, times)).transpose()
     }
 
     /// Folds events of one partition; the first one has offset `first`. `keys`: of the same rows, shared with other views.
@@ -95,6 +120,11 @@ impl FoldPlan {
         into: &mut Accumulator,
     ) -> Result<FoldVerdicts, FoldError> {
         let mut verdicts = FoldVerdicts::default();
+        let joined = self.joined_rows(rows)?;
+        let rows = joined.as_ref().unwrap_or(rows);
+        // The same expressions over other joins have other values.
+        let mut of_joined = SharedKeys::default();
+        let keys = if joined.is_some() { &mut of_joined } else { keys };
         let erased = self.erased(rows);
         let expressions = Arc::clone(&self.expressions);
         expressions.for_each_piece::<FoldError>(rows, Needed::All, &mut |mut events| {
@@ -180,6 +210,8 @@ impl FoldPlan {
             return Ok(false);
         }
         let expressions = Arc::clone(&self.expressions);
+        let joined = self.joined_rows(rows)?;
+        let rows = joined.as_ref().unwrap_or(rows);
         let erased = self.erased(rows);
         expressions.for_each_piece::<FoldError>(rows, Needed::Groups, &mut |mut events| {
             without_erased(&mut events, erased);

@@ -15,6 +15,7 @@ use shared::failed_events::{FailedEvent, FailedEvents};
 use shared::handoff::LogBatch;
 use shared::ids::{Offset, Partition, ViewName};
 use shared::ledger::Ledger;
+use shared::lookup::table::Lookups;
 use shared::partial::accumulate::Accumulator;
 use shared::partial::block::{BLOCK_ROWS, Part};
 use shared::partial::wanted::WantedRows;
@@ -95,6 +96,12 @@ impl Generations {
             first_pane: None,
             release_rows_min: RELEASE_ROWS_MIN,
         })
+    }
+
+    /// Joins events, if the view has joins, with the rows that `lookups` has when they are folded.
+    pub fn joined(self, lookups: &Lookups) -> Result<Generations, FoldError> {
+        let plan = self.plan.joined(lookups)?;
+        Ok(Generations { plan, ..self })
     }
 
     /// Reports the rows that change to every queue of `changed`. Nothing may be folded yet.

@@ -13,6 +13,7 @@ use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::ledger::Ledger;
 use shared::limits;
 use shared::live_state::LiveState;
+use shared::lookup::table::Lookups;
 use shared::partial::wanted::WantedRows;
 use shared::published::PublishedView;
 use shared::readers::{Reach, SpeedError, SpeedPin, SpeedReader};
@@ -74,6 +75,8 @@ pub struct FoldedStream {
     /// Receives the memory of its workers.
     pub live_state: Arc<LiveState>,
     pub views: Vec<FoldedView>,
+    /// The tables that views are joined with. They receive their changes from elsewhere.
+    pub lookups: Lookups,
 }
 
 impl Speed {
@@ -86,7 +89,7 @@ impl Speed {
         let mut followed = BTreeMap::new();
         let mut threads = Vec::new();
         let mut replays = Vec::new();
-        for FoldedStream { stream, log, retention, live_state, views } in streams {
+        for FoldedStream { stream, log, retention, live_state, views, lookups } in streams {
             let mut mailboxes = Vec::new();
             for partition in (0..stream.partitions).map(Partition) {
                 let source = PartitionSource {
@@ -95,7 +98,7 @@ impl Speed {
                     retention: Arc::clone(&retention),
                     live_state: Arc::clone(&live_state),
                 };
-                let worker = worker(&stream, partition, source, &views)?;
+                let worker = worker(&stream, partition, source, (&views, &lookups))?;
                 let (mailbox, name) = (Arc::clone(&worker.mailbox), worker.name.clone());
                 let (ready, replayed) = oneshot::channel();
                 let run = move || worker.run(ready).map_err(|problem| problem.to_string());
@@ -251,7 +254,7 @@ fn worker(
     stream: &Stream,
     partition: Partition,
     source: PartitionSource,
-    views: &[FoldedView],
+    (views, lookups): (&[FoldedView], &Lookups),
 ) -> Result<SpeedWorker, StartError> {
     let (log_start, head) = source.log.range(partition);
     let mut generations = Vec::new();
@@ -264,7 +267,8 @@ fn worker(
         // Events that the log no longer has were accepted all the same, even if no event came after them.
         let accepted = accepted + Ledger::of_range(partition, seam.offset(partition), begin);
         let definition = view.definition_hash();
-        let new = Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?;
+        let new =
+            Generations::new(Arc::clone(view), definition, stream, partition, begin, accepted)?.joined(lookups)?;
         generations.push(if changed.is_empty() { new } else { new.watched(changed.clone()) });
     }
     // Without events to replay, only the log knows the progress of the partition.
@@ -330,6 +334,7 @@ mod tests {
             retention: log,
             live_state: LiveStates::new(u64::MAX).stream(),
             views: vec![FoldedView { view, seam: seam.clone(), changed: Vec::new() }],
+            lookups: Lookups::default(),
         };
         let clock = Arc::new(ManualClock::at(second(100)));
         let speed = block_on(Speed::start(vec![folded], clock, &Vitals::default())).expect("starts");

@@ -173,7 +173,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, retention 0, failed 0, erased 0, unexplained 0
+        causes of differing values: late 0, historical 0, duplicate 0, sketch 0, rounding 0, definition 12, retention 0, failed 0, erased 0, lookup 0, unexplained 0
         "#);
         comparison["definition"]["not_comparable"] = json!("their windows differ");
         insta::assert_snapshot!(report(&comparison), @r#"
@@ -207,7 +207,7 @@ mod tests {
         ────────────────────────────────────────────────────────────
          flights     800               2    2.000 %         0.010 %
 
-        causes of differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, failed 0, erased 0, unexplained 0
+        causes of differing values: late 12, historical 0, duplicate 0, sketch 0, rounding 0, definition 0, retention 0, failed 0, erased 0, lookup 0, unexplained 0
 
          window                 origin   measure   served   exact   cause
         ──────────────────────────────────────────────────────────────────

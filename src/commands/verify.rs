@@ -9,6 +9,7 @@ mod alert_agreement;
 mod alert_check;
 mod alert_fold;
 mod naive_sums;
+mod table_changes;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -44,6 +45,7 @@ use serving::http::Perimeter;
 use super::serve::{addresses, log_to_stderr, shut_down, start};
 use agreement::{Agreement, Compared};
 use alert_check::AlertCheck;
+use table_changes::TableChanges;
 
 /// Size of a request in bytes. Requests are sent one after another, so that the log has the order of the file.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -103,8 +105,10 @@ pub async fn run(arguments: Verify) -> Result<(), Failure> {
     let Some(mut running) = start(wiring, &mut signals).await? else { return Ok(()) };
     let client = Client::new(&addresses(running.local_addr, false).0)?;
     let log = running.log(&arguments.stream).context("the server does not have the stream")?;
+    let tables = TableChanges::read(&definitions, &arguments.tables, &client)?;
     let verification = Verification {
         client,
+        tables,
         views,
         alerts: AlertCheck::new(&definitions, stream, (running.alert_book(), log)),
         agreement,
@@ -136,6 +140,8 @@ struct Step {
 
 struct Verification {
     client: Client,
+    /// What is left of the changes of joined tables.
+    tables: TableChanges,
     views: Vec<ViewName>,
     alerts: AlertCheck,
     agreement: Agreement,
@@ -153,6 +159,7 @@ struct SparkPart {
 
 impl Verification {
     async fn run(mut self, file: EventsFile, sender: Sender, cuts: u32) -> Result<Agreement, Failure> {
+        self.tables.send_half().await?;
         let (step_sender, mut steps) = mpsc::channel::<Step>(READ_AHEAD);
         let (bar, size) = (self.bar.clone(), file.size());
         let reader = tokio::task::spawn_blocking(move || {
@@ -168,6 +175,7 @@ impl Verification {
         while let Some(Step { batch, cut }) = steps.recv().await {
             let receipt = self.send(&sender, batch).await?;
             self.agreement.sent.add(&receipt);
+            self.tables.send_some().await?;
             if cut {
                 self.agreement.cuts += 1;
                 let is_second = self.agreement.cuts.is_multiple_of(2);
@@ -175,6 +183,7 @@ impl Verification {
             }
         }
         reader.await.context("reading the file failed")??;
+        self.tables.send_rest().await?;
         self.true_up(Compared::Live, Engine::Polars).await?;
         self.true_up(Compared::Full, Engine::Polars).await?;
         if self.spark.is_some() {

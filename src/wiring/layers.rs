@@ -12,6 +12,7 @@ use shared::changed_rows::ChangedRows;
 use shared::handoff::{LogReplay, LogRetention};
 use shared::ids::{Offset, Partition, StreamName, ViewName};
 use shared::limits;
+use shared::lookup::table::Lookups;
 use shared::published::Views;
 use shared::readers::SpeedReader;
 use shared::stream::Stream;
@@ -27,12 +28,14 @@ pub struct Layers {
     pub archives: Arc<Archives>,
     pub speed: Arc<Speed>,
     pub batch: Arc<Batch>,
+    /// The tables that views are joined with.
+    pub lookups: Lookups,
 }
 
 impl Layers {
     /// Stops all layers: batch runs first, then the writers, workers and archivers, after their pending work.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let Layers { intake, quarantine, archives, speed, batch } = self;
+        let Layers { intake, quarantine, archives, speed, batch, lookups: _ } = self;
         batch.stop().await;
         let stopped = tokio::task::spawn_blocking(move || {
             intake.close();
@@ -75,7 +78,7 @@ pub type ChangedOf<'a> = &'a dyn Fn(&ViewName) -> Vec<Arc<ChangedRows>>;
 pub async fn start_event_flow(
     base: &Base,
     intake: &Arc<Intake>,
-    (loaded, changed): (&[LoadedView], ChangedOf<'_>),
+    (loaded, changed, lookups): (&[LoadedView], ChangedOf<'_>, &Lookups),
     archiver: ArchiverSettings,
 ) -> anyhow::Result<(Arc<Archives>, Arc<Speed>)> {
     // Before the first archiver starts: archivers release what they have archived, and the log would be trimmed.
@@ -84,7 +87,7 @@ pub async fn start_event_flow(
         log.register_live_reader(speed::worker::READER, limits::SPEED_BACKLOG_BYTES_MAX);
     }
     let archives = Arc::new(start_archivers(base, intake, archiver)?);
-    let speed = Arc::new(start_speed(base, intake, loaded, changed).await?);
+    let speed = Arc::new(start_speed(base, intake, loaded, (changed, lookups)).await?);
     for stream in &base.streams {
         for partition in (0..stream.partitions).map(Partition) {
             let log = intake.stream(&stream.name).context("every stream has a log")?;
@@ -119,7 +122,7 @@ async fn start_speed(
     base: &Base,
     intake: &Arc<Intake>,
     loaded: &[LoadedView],
-    changed: ChangedOf<'_>,
+    (changed, lookups): (ChangedOf<'_>, &Lookups),
 ) -> anyhow::Result<Speed> {
     let mut folded = Vec::new();
     for stream in &base.streams {
@@ -147,6 +150,7 @@ async fn start_speed(
             retention,
             live_state,
             views,
+            lookups: lookups.clone(),
         });
     }
     Speed::start(folded, Arc::clone(&base.clock), &base.vitals).await.context("cannot start the speed layer")
@@ -175,7 +179,7 @@ fn keep_what_speed_replays(intake: &Intake, loaded: &[LoadedView]) {
 
 /// Starts the batch layer.
 pub async fn start_batch(
-    base: &Base,
+    (base, lookups): (&Base, &Lookups),
     intake: &Arc<Intake>,
     archives: &Arc<Archives>,
     speed: &Arc<Speed>,
@@ -192,6 +196,7 @@ pub async fn start_batch(
         cutter: Arc::clone(intake) as _,
         archive: Arc::clone(archives) as _,
         retention: Arc::clone(intake) as _,
+        lookups: lookups.clone(),
         log_starts: oldest_offsets(&base.streams, intake),
         clock: Arc::clone(&base.clock),
     };

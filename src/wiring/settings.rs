@@ -125,6 +125,7 @@ impl WiringSettings {
         let limits = &self.limits;
         BatchSettings {
             memory_limit_bytes: self.batch_memory_bytes,
+            lookup_bytes_max: usize::try_from(limits.lookup_bytes_max).unwrap_or(usize::MAX),
             // The ids that a former owner knew are lost with its log: any event of the archive may have a duplicate.
             dedup_horizon_events: if is_succession { 0 } else { limits.dedup_horizon_events },
             cache_bytes: usize::try_from(limits.batch_cache_bytes).unwrap_or(usize::MAX),

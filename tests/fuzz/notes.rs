@@ -75,7 +75,7 @@ fn version(stream: &Stream, note: Map<String, Value>) -> String {
     let files = version.files_touching(TimeRange::ALL).count().min(2);
     let _ = (version.by_date(), version.seam.offsets(), version.ledger + version.ledger);
     let accepted: Ledger = version.seam.0.values().map(|point| point.accepted).sum();
-    let old = batch::old_definition(stream, &version).is_some();
+    let old = batch::old_definition(stream, &[], &version).is_some();
     format!("{} {files} {old} {}", problem.is_some(), accepted == version.ledger)
 }
 

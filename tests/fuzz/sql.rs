@@ -113,8 +113,8 @@ fn check_definitions(read: &Result<Definitions, Vec<SqlError>>, text: &str) {
     for view in &definitions.views {
         let stream = definitions.streams.iter().find(|stream| stream.name == view.stream).expect("its stream");
         // As a version keeps the statement, and a restart reads it.
-        let again =
-            parse_view(stream, &view.sql).unwrap_or_else(|error| panic!("cannot be read back: {error}: {}", view.sql));
+        let again = parse_view(stream, &view.joined_tables(), &view.sql)
+            .unwrap_or_else(|error| panic!("cannot be read back: {error}: {}", view.sql));
         assert_eq!(again.definition_hash(), view.definition_hash(), "{}", view.sql);
     }
 }

@@ -107,6 +107,7 @@ impl ServedView {
             retention: Arc::new(KeepsLog),
             live_state: LiveStates::new(u64::MAX).stream(),
             views: vec![FoldedView { view: Arc::clone(&active.view), seam: active.seam.clone(), changed }],
+            lookups: Default::default(),
         };
         let views = Arc::new(Views::default());
         views.publish(active);
@@ -124,6 +125,7 @@ impl ServedView {
             archive: Arc::clone(archivers) as _,
             speed: Arc::clone(&speed) as _,
             retention: Arc::clone(logs) as _,
+            lookups: Default::default(),
             log_starts: Vec::new(),
             clock: Arc::new(clock.clone()),
         };

@@ -78,6 +78,9 @@ pub(crate) fn check(view: &View, stream: &Stream) -> Result<(), Refusal> {
     if stream.table.is_some() {
         return Err(of_view(Unsupported::Table));
     }
+    if !view.joins.is_empty() {
+        return Err(of_view(Unsupported::Lookup));
+    }
     if view.layers == ViewLayers::Speed {
         return Err(of_view(Unsupported::SpeedAlone));
     }

@@ -16,7 +16,7 @@ use shared::horizon::{DroppedSessions, Horizon};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
 use shared::seam::Cut;
-use shared::time::Day;
+use shared::time::{Day, MICROS_PER_DAY};
 use shared::window::Window;
 
 use crate::plan::{ArchiveFile, EventDate, Plan, sessions};
@@ -39,6 +39,8 @@ pub struct PlanInput<'a> {
     pub frozen: &'a [DataFile],
     /// The erased events that the active version excludes.
     pub erased: &'a BTreeMap<String, u64>,
+    /// The spans of event time, half-open, in which events may see other rows of joined tables than in the active version.
+    pub looked_up: &'a [(i64, i64)],
     /// Recompute everything, whatever is new.
     pub everything: bool,
     /// Windows to recompute whether or not anything is new.
@@ -84,10 +86,12 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, PlanError> {
     let erased = erased_by_date(files.iter().map(|file| (file.file.partition, &file.tags)));
     let newly_erased = newly_erased(&erased, input.erased);
     let ArchiveSplit { new_files, dropped_date_files, dates } = ArchiveSplit::new(input, files);
-    let scope = Scope::new(input, (&new_files, &newly_erased), &dates);
+    let mut changed = newly_erased.clone();
+    changed.extend(dates.keys().filter(|date| meets(input.looked_up, **date)));
+    let scope = Scope::new(input, (&new_files, &changed), &dates);
     let change = TableChange::new(input, &scope);
 
-    let days = new_files.iter().map(|file| file.file.partition).chain(newly_erased.iter().copied());
+    let days = new_files.iter().map(|file| file.file.partition).chain(changed.iter().copied());
     let days = days.filter_map(DatePartition::day).collect();
     let dropped_sessions = sessions::dropped_after(input, scope.everything, &days);
     let excluded = new_files.iter().filter(|file| input.horizon.excludes_events_of(input.window, file.file.partition));
@@ -131,6 +135,17 @@ pub fn newly_erased(erased: &BTreeMap<DatePartition, u64>, known: &BTreeMap<Stri
     let is_new =
         |(date, events): &(&DatePartition, &u64)| known.get(&date.to_string()).is_none_or(|known| known < *events);
     erased.iter().filter(is_new).map(|(date, _)| *date).collect()
+}
+
+/// Returns whether events of a date may have times in one of `spans`.
+fn meets(spans: &[(i64, i64)], date: DatePartition) -> bool {
+    match date.day() {
+        None => !spans.is_empty(),
+        Some(day) => {
+            let (from, to) = (day.start().0, day.start().0.saturating_add(MICROS_PER_DAY));
+            spans.iter().any(|(first, end)| *first < to && *end > from)
+        }
+    }
 }
 
 /// Checks that the run is possible without the dropped events.
@@ -237,15 +252,20 @@ fn united(mut ranges: Vec<RangeInclusive<i32>>) -> Vec<RangeInclusive<i32>> {
 impl Scope {
     fn new(
         input: &PlanInput<'_>,
-        (new_files, newly_erased): (&[ArchiveFile], &BTreeSet<DatePartition>),
+        (new_files, changed): (&[ArchiveFile], &BTreeSet<DatePartition>),
         dates: &BTreeMap<DatePartition, Vec<ArchiveFile>>,
     ) -> Scope {
         let is_open = |date: &&DatePartition| !input.horizon.is_frozen_date(**date);
-        let touched = new_files.iter().map(|f| f.file.partition).chain(newly_erased.iter().filter(is_open).copied());
+        let touched = new_files.iter().map(|f| f.file.partition).chain(changed.iter().filter(is_open).copied());
         let new_dates: BTreeSet<DatePartition> = touched.collect();
         let unknown_reach = input.horizon.dropped_sessions() == DroppedSessions::Unknown;
+        // Which sessions of the past changed rows end or begin is not known once some are dropped.
+        let unknown_sessions = matches!(input.window, Window::Session { .. })
+            && !input.looked_up.is_empty()
+            && input.horizon != Horizon::NONE;
         let everything = input.everything
             || unknown_reach
+            || unknown_sessions
             || input.window == Window::All
             || new_dates.contains(&DatePartition::Undated);
         let new_days: BTreeSet<Day> = new_dates.into_iter().filter_map(DatePartition::day).collect();

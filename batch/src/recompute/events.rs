@@ -1,6 +1,6 @@
 //! Hands the events of archive files to the caller, one batch of columns at a time: Polars reads and evaluates on its
-//! threads, the caller receives on its own. Expressions whose texts may outgrow the events are evaluated on the caller's
-//! thread, in pieces and with the rule of the speed layer: events that fail are noted and excluded.
+//! threads, the caller receives on its own. Expressions whose texts may outgrow the events, or that read joined columns, are evaluated on the
+//! caller's thread, in pieces and with the rule of the speed layer: events that fail are noted and excluded.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,6 +19,9 @@ use shared::evaluate::pieces::FailedRow;
 use shared::evaluate::{column, from_polars, to_polars};
 use shared::failed_events::FailedEvent;
 use shared::ids::{Offset, Partition};
+use shared::lookup::definition::joined_column;
+use shared::lookup::join::EventJoin;
+use shared::lookup::table::Lookups;
 use shared::scalar::Scalar;
 use shared::stream::system_columns;
 use shared::time::Micros;
@@ -68,7 +71,7 @@ impl ArchiveQuery {
         }
         let (scanned, _held) = self.source.scan(files, self.event_columns(), watch)?;
         let scanned = if values { watch.counting(scanned) } else { watch.stopping(scanned) };
-        let bounded = self.bounded();
+        let bounded = self.bounded()?;
         let frame = match &bounded {
             Some(bounded) => self.selected(scanned, rows).select(self.raw(&bounded.columns)),
             None => self.chosen(scanned, rows).select(self.evaluated(values)),
@@ -117,6 +120,10 @@ impl ArchiveQuery {
                 Ok((column.name.as_str(), from_polars(series(&frame, &column.name)?, column.data_type)?))
             });
             let rows = record_batch(columns.collect::<Result<Vec<_>, RunFailure>>()?, frame.height())?;
+            let rows = match &bounded.join {
+                Some(join) => join.extend(&rows, &places.times)?,
+                None => rows,
+            };
             let mut flow = ControlFlow::Continue(());
             bounded.expressions.for_each_piece::<RunFailure>(&rows, needed, &mut |events| {
                 for failed in &events.failed {
@@ -134,17 +141,27 @@ impl ArchiveQuery {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Returns the expressions of the view and the stream columns that they read, if their texts may outgrow the events.
-    fn bounded(&self) -> Option<BoundedExpressions> {
+    /// Returns the expressions of the view and the stream columns that they read, if they are not evaluated by Polars: their texts
+    /// may outgrow the events, or they read joined columns.
+    fn bounded(&self) -> Result<Option<BoundedExpressions>, RunFailure> {
         let mut expressions = EventExpressions::new(&self.view);
-        if !expressions.may_outgrow() {
-            return None;
+        if !expressions.may_outgrow() && self.view.joins.is_empty() {
+            return Ok(None);
         }
         let mut columns = BTreeSet::new();
-        expressions.renumber(&mut |index| _ = columns.insert(*index));
+        let mut add = |index: usize| columns.extend(joined_column(index).is_none().then_some(index));
+        expressions.renumber(&mut |index| add(*index));
+        self.view.joins.iter().for_each(|join| add(join.on));
         let columns: Vec<usize> = columns.into_iter().collect();
-        expressions.renumber(&mut |index| *index = columns.binary_search(index).expect("collected above"));
-        Some(BoundedExpressions { expressions, columns })
+        let place = |index: usize| columns.binary_search(&index).expect("collected above");
+        let none = Lookups::default();
+        let lookups = self.lookups.as_deref().unwrap_or(&none);
+        let join = EventJoin::new(&self.view, lookups, columns.len(), &place)?;
+        expressions.renumber(&mut |index| {
+            let joined = join.as_ref().and_then(|join| join.place(*index));
+            *index = joined.unwrap_or_else(|| place(*index));
+        });
+        Ok(Some(BoundedExpressions { expressions, columns, join }))
     }
 
     pub(crate) fn event_columns(&self) -> Vec<String> {
@@ -204,12 +221,13 @@ impl ArchiveQuery {
     }
 }
 
-/// The expressions of a view whose texts may outgrow its events.
+/// The expressions of a view that are evaluated as the speed layer does.
 struct BoundedExpressions {
-    /// Over `columns`.
+    /// Over `columns`, and the joined ones behind them.
     expressions: EventExpressions,
     /// Indices into the stream's columns.
     columns: Vec<usize>,
+    join: Option<EventJoin>,
 }
 
 impl EventBatch {

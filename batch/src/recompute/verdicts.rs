@@ -76,5 +76,5 @@ impl SpeedVerdicts {
 
 /// Returns the view without what it reads of events beside their times.
 fn without_expressions(view: &View) -> View {
-    View { filter: None, dimensions: Vec::new(), aggregates: Vec::new(), ..view.clone() }
+    View { joins: Vec::new(), filter: None, dimensions: Vec::new(), aggregates: Vec::new(), ..view.clone() }
 }

@@ -1,5 +1,5 @@
 //! Explains why a served value was not the exact one: looks up which rows late events, historical events, duplicates,
-//! retention, failed or erased events changed. Each lookup reads the archive once, when it is first needed.
+//! retention, failed or erased events and changes of joined tables changed. Each lookup reads the archive once, when it is first needed.
 
 use std::cell::OnceCell;
 
@@ -40,6 +40,8 @@ pub struct CauseLookup {
     erased: Vec<(i64, i64)>,
     /// When events happened that failed in one layer and not in the other.
     failed: FailedDifference,
+    /// The spans of event time, half-open, in which events may see other rows of joined tables than when they were folded.
+    looked_up: Vec<(i64, i64)>,
     watch: Watch,
     /// The groups that causes are looked up for.
     bucket: Bucket,
@@ -87,6 +89,7 @@ impl CauseLookup {
             duplicates: exact.duplicates.clone(),
             erased: plan.newly_erased.iter().map(|date| span_of(*date)).collect(),
             failed,
+            looked_up: Vec::new(),
             watch,
             bucket: Bucket::ALL,
             found: Found::default(),
@@ -96,6 +99,11 @@ impl CauseLookup {
     /// Returns a lookup for two sides one of which excludes every late event, not only those since the old seam.
     pub fn with_late_events_of_all(self) -> CauseLookup {
         CauseLookup { late_files: self.read_files.clone(), ..self }
+    }
+
+    /// Adds the spans of event time in which changes of joined tables may have come after an event.
+    pub fn with_lookups(self, looked_up: Vec<(i64, i64)>) -> CauseLookup {
+        CauseLookup { looked_up, ..self }
     }
 
     /// Returns a lookup for the groups in `bucket` alone; drops what was found for others.
@@ -131,6 +139,7 @@ impl CauseLookup {
             _ if is_duplicate => Cause::Duplicate,
             _ if self.has_failed_in_one_layer(row) => Cause::Failed,
             _ if self.has_erased_events(row) => Cause::Erased,
+            _ if self.has_changed_lookups(row) => Cause::Lookup,
             // An interval holds the exact value most of the time, not always.
             ServedKind::OutsideBounds => Cause::Sketch,
             _ => Cause::Unexplained,
@@ -167,6 +176,13 @@ impl CauseLookup {
     fn has_erased_events(&self, row: RowId<'_>) -> bool {
         let (from, to) = self.reach(row);
         self.erased.iter().any(|(first, last)| *first < to && *last >= from)
+    }
+
+    /// Returns whether an event may belong to `row`, or have belonged to it, that sees another row of a table now. Only its time is
+    /// known.
+    fn has_changed_lookups(&self, row: RowId<'_>) -> bool {
+        let (from, to) = self.reach(row);
+        self.looked_up.iter().any(|(first, end)| *first < to && *end > from)
     }
 
     /// Returns the span of event time of the events that can belong to `row`, half-open.

@@ -8,6 +8,7 @@ use shared::stream::system_columns;
 
 use crate::failure::RunFailure;
 use crate::run::Attempt;
+use crate::run::lookups::{self, TableCut};
 use crate::step::Step;
 use crate::versions::load::history;
 
@@ -21,12 +22,15 @@ pub struct RunCut {
     pub archive: Arc<TableSnapshot>,
     /// I10: keeps the files of the snapshot, also if the archive is compacted meanwhile.
     _lease: VersionLease,
+    /// The tables that the view is joined with.
+    pub tables: Vec<TableCut>,
 }
 
 /// Cuts the log, waits for the archive and takes a snapshot of it.
 pub async fn take(attempt: &Attempt<'_>) -> Result<RunCut, RunFailure> {
     let (layers, job) = (&attempt.executor.layers, attempt.job);
     attempt.reach(Step::Cut)?;
+    let first = lookups::cut_before(attempt).await?;
     let cutting = layers.cutter.cut(&job.stream.name, &job.view.name);
     let log_cut = attempt.cancel().or_cancelled(cutting).await?.map_err(RunFailure::Cut)?;
     attempt.entry.set_cut(&log_cut);
@@ -35,6 +39,7 @@ pub async fn take(attempt: &Attempt<'_>) -> Result<RunCut, RunFailure> {
     attempt.reach(Step::Archived)?;
     let archived = layers.archive.archived(&job.stream.name, &log_cut);
     attempt.cancel().or_cancelled(archived).await?.map_err(RunFailure::Archive)?;
+    let tables = lookups::cut_after(attempt, first, &log_cut).await?;
     let history = history(&layers.lake, &job.stream, &attempt.active.seam).await?;
     let cut = log_cut.with_history(history);
     attempt.entry.set_cut(&cut);
@@ -42,5 +47,5 @@ pub async fn take(attempt: &Attempt<'_>) -> Result<RunCut, RunFailure> {
     let events = TablePath::events(&job.stream.name);
     let table = layers.lake.table(&events, job.stream.archive_schema(), system_columns::EVENT_DATE).await?;
     let (archive, lease) = table.held_snapshot().await?;
-    Ok(RunCut { cut, table, archive, _lease: lease })
+    Ok(RunCut { cut, table, archive, _lease: lease, tables })
 }

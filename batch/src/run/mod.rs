@@ -9,7 +9,7 @@
 //! 2. [`Horizon`] says what retention takes away from the new version.
 //! 3. [`base`] reads the view's table that the new version builds upon.
 //! 4. [`source`] decides what the rows are made of: a run of a view of the speed layer alone is a checkpoint.
-//! 5. [`crate::plan`] decides what to read and what to replace.
+//! 5. [`lookups`] reads the versions of the rows that events are joined with, and [`crate::plan`] decides what to read and what to replace.
 //! 6. [`crate::recompute`] writes files for the window dates of the plan.
 //! 7. [`served`] pins what was served for them until now.
 //! 8. [`crate::reconcile`] compares both.
@@ -17,6 +17,7 @@
 
 pub mod base;
 pub mod cut;
+pub mod lookups;
 pub mod publish;
 pub mod replay_gauge;
 pub mod served;
@@ -53,6 +54,7 @@ use crate::reconcile::history::ComparisonHistory;
 use crate::reconcile::{Limits, Reconciliation, reconcile};
 use crate::run::base::Base;
 use crate::run::cut::RunCut;
+use crate::run::lookups::{RunLookups, TableCut};
 use crate::run::publish::{Committed, RunResult};
 use crate::run::replay_gauge::ReplayGauge;
 use crate::run::source::RowSource;
@@ -112,7 +114,8 @@ impl Executor {
         attempt.reach(Step::Plan)?;
         let base = base::read(&attempt, horizon).await?;
         let source = source::choose(&attempt, &cut, &base, horizon).await?;
-        let mut plan = attempt.plan(&cut, horizon, &base, &source)?;
+        let lookups = lookups::read(&attempt, &cut.tables).await?;
+        let mut plan = attempt.plan(&cut, horizon, &base, (&source, &lookups))?;
         let lost = match &source {
             // Their rows are needed: nothing computes them again.
             RowSource::Generations(_) => false,
@@ -122,7 +125,7 @@ impl Executor {
 
         let (reader, view) = (Arc::clone(&self.reader), Arc::clone(&job.view));
         let staging = Arc::new(Staging::new(base.table.clone(), reader, view, source.origin()));
-        match attempt.compute((&cut, turn), base, (plan, source), lost, &staging).await {
+        match attempt.compute((&cut, turn), base, (plan, source, lookups), lost, &staging).await {
             Ok(committed) => publish::swap(&attempt, committed).await,
             // The commit may still arrive and needs the files. If it never does, vacuum deletes them.
             Err(failure @ RunFailure::Undecided(_)) => Err(failure),
@@ -145,12 +148,12 @@ impl Attempt<'_> {
         &self,
         (cut, turn): (&RunCut, SemaphorePermit<'_>),
         base: Base,
-        (plan, source): (Plan, RowSource),
+        (plan, source, lookups): (Plan, RowSource, RunLookups),
         lost: bool,
         staging: &Arc<Staging>,
     ) -> Result<Committed, RunFailure> {
         self.reach(Step::Recompute)?;
-        let query = self.archive_query(cut, &plan, &source).await?;
+        let query = self.archive_query(cut, &plan, (&source, &lookups)).await?;
         let bounds = self.bounds(cut);
         let (exact, _one_at_a_time) = self.rows(&query, (&plan, &source), (bounds, turn), staging).await?;
         self.reach(Step::Write)?;
@@ -168,7 +171,8 @@ impl Attempt<'_> {
         let reconciliation = match &served.rows {
             Some(rows) if !lost => {
                 let failed = rows.failed.difference(&exact.failed);
-                let causes = CauseLookup::new(query, &plan, &exact, failed, self.entry.watch.clone());
+                let causes = CauseLookup::new(query, &plan, &exact, failed, self.entry.watch.clone())
+                    .with_lookups(lookups.changed_since_served);
                 // One side is without late events of any time.
                 let of_speed = source.origin() == Origin::Speed || self.has_rows_of_speed();
                 let causes = if of_speed { causes.with_late_events_of_all() } else { causes };
@@ -330,7 +334,10 @@ impl Attempt<'_> {
         let is_requested = run.full || !run.ranges.is_empty() || self.becomes_exact();
         let version = self.previous().filter(|_| !is_requested)?;
         let has_new_events = cut.cut.offsets() != self.active.seam.offsets() || self.has_newly_erased(cut);
-        (!has_new_events && !horizon.differs_from(version, self.job.view.window)).then_some(version)
+        let tables = TableCut::by_table(&cut.tables);
+        let read = |name| version.lookups.get(name).map(|before| before.read.offsets());
+        let has_new_changes = tables.iter().any(|(name, cut)| read(name) != Some(cut.read.offsets()));
+        (!has_new_events && !has_new_changes && !horizon.differs_from(version, self.job.view.window)).then_some(version)
     }
 
     /// Returns whether events have been erased from the archive since the active version.
@@ -343,7 +350,13 @@ impl Attempt<'_> {
         !newly_erased(&erased, known).is_empty()
     }
 
-    fn plan(&self, cut: &RunCut, horizon: Horizon, base: &Base, source: &RowSource) -> Result<Plan, RunFailure> {
+    fn plan(
+        &self,
+        cut: &RunCut,
+        horizon: Horizon,
+        base: &Base,
+        (source, lookups): (&RowSource, &RunLookups),
+    ) -> Result<Plan, RunFailure> {
         let run = self.entry.run();
         let restores = horizon.restores(Horizon::of(self.active));
         // I5: whatever makes an incremental run unsafe makes it a full one.
@@ -364,6 +377,7 @@ impl Attempt<'_> {
             present: &base.files,
             frozen: &base.frozen,
             erased: self.previous().map_or(&BTreeMap::new(), |version| &version.erased),
+            looked_up: &lookups.changed,
             everything,
             ranges: &run.ranges,
             horizon,
@@ -377,11 +391,16 @@ impl Attempt<'_> {
     }
 
     /// Returns the view over the archive, without the events that belong to frozen sessions.
-    async fn archive_query(&self, cut: &RunCut, plan: &Plan, source: &RowSource) -> Result<ArchiveQuery, RunFailure> {
+    async fn archive_query(
+        &self,
+        cut: &RunCut,
+        plan: &Plan,
+        (source, lookups): (&RowSource, &RunLookups),
+    ) -> Result<ArchiveQuery, RunFailure> {
         let view = Arc::clone(&self.job.view);
         let frozen = FrozenSessions::of(&self.executor.reader, &view, &plan.keep, plan.horizon).await?;
         let archive = ArchiveSource { table: cut.table.clone(), stream: Arc::clone(&self.job.stream) };
-        let query = ArchiveQuery { source: archive, view, frozen, verdicts: None };
+        let query = ArchiveQuery { source: archive, view, frozen, verdicts: None, lookups: lookups.tables.clone() };
         if !matches!(source, RowSource::Replay) {
             return Ok(query);
         }

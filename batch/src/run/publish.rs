@@ -20,6 +20,7 @@ use crate::reconcile::Reconciliation;
 use crate::run::Attempt;
 use crate::run::base::Base;
 use crate::run::cut::RunCut;
+use crate::run::lookups::TableCut;
 use crate::run::served::Served;
 use crate::run::source::RowSource;
 use crate::step::Step;
@@ -113,6 +114,7 @@ fn version(
         past_retention: active.map_or(0, |v| v.past_retention).saturating_add(plan.excluded_by_retention),
         failed: failed_events(attempt, (plan, source), exact),
         erased: plan.erased.clone(),
+        lookups: TableCut::by_table(&cut.tables),
         files,
     }
 }

@@ -157,6 +157,7 @@ async fn a_cancelled_run_leaves_no_files() {
         view: Arc::clone(&view),
         frozen: None,
         verdicts: None,
+        lookups: None,
     };
     let files = planned_files(&world).await;
     let stopped = tokio::task::spawn_blocking(move || {

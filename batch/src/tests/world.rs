@@ -317,6 +317,7 @@ fn layers(lake: &Lake, log: &Arc<Log>, views: &Arc<Views>, clock: &ManualClock) 
         archive: Arc::clone(log) as _,
         speed: Arc::clone(log) as _,
         retention: Arc::clone(log) as _,
+        lookups: Default::default(),
         log_starts: Vec::new(),
         clock: Arc::new(clock.clone()),
     }

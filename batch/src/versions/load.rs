@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lake::{ArchiveTags, Lake, LakeError, Table, TablePath, TableSnapshot};
 use shared::ids::{Offset, Partition};
 use shared::ledger::Ledger;
+use shared::lookup::definition::JoinTable;
 use shared::published::PublishedView;
 use shared::seam::{Cut, CutPoint};
 use shared::sql::{parse_folded_view, parse_view};
@@ -84,7 +85,7 @@ pub async fn load_published(lake: &Lake, stream: &Arc<Stream>, view: &Arc<View>)
     if is_of(&version, view) {
         return Ok(found(Arc::clone(view), version, None));
     }
-    match old_definition(stream, &version) {
+    match old_definition(stream, &view.joined_tables(), &version) {
         Some(old) => {
             tracing::info!(view = %view.name, version = number, "definition changed; the old version stays active until a run has computed the new one");
             Ok(found(Arc::new(old), version, Some(Arc::clone(view))))
@@ -153,12 +154,12 @@ fn historical_events(archive: &TableSnapshot) -> u64 {
     present.chain(gone).fold(0, u64::saturating_add)
 }
 
-/// Returns the definition that computed `version`, if today's dialect and stream still give it the same meaning.
-pub fn old_definition(stream: &Stream, version: &BatchVersion) -> Option<View> {
+/// Returns the definition that computed `version`, if today's dialect, stream and joined `tables` still give it the same meaning.
+pub fn old_definition(stream: &Stream, tables: &[JoinTable], version: &BatchVersion) -> Option<View> {
     // Earlier programs put unquoted names into lower case.
     [parse_view, parse_folded_view]
         .into_iter()
-        .filter_map(|parse| parse(stream, &version.sql).ok())
+        .filter_map(|parse| parse(stream, tables, &version.sql).ok())
         .find(|old| old.name == version.view && is_of(version, old))
 }
 

@@ -9,6 +9,7 @@ use lake::{Lake, LakeError, TablePath, VersionLease};
 use parking_lot::Mutex;
 use shared::ids::ViewName;
 use shared::limits::PAST_VERSIONS_CACHED;
+use shared::lookup::definition::JoinTable;
 use shared::published::{PublishedView, Views};
 use shared::readers::{Moment, PastError, PastReader, PastVersion};
 use shared::stream::Stream;
@@ -68,13 +69,13 @@ impl TimeTravel {
             let version = Arc::clone(present);
             return Ok(PastVersion { published: now, version, lease: Box::new(lease) });
         }
-        self.load(view, &now.stream, &version, lease).await
+        self.load(view, (&now.stream, &now.declared().joined_tables()), &version, lease).await
     }
 
     async fn load(
         &self,
         view: &ViewName,
-        stream: &Arc<Stream>,
+        (stream, tables): (&Arc<Stream>, &[JoinTable]),
         version: &Arc<BatchVersion>,
         lease: VersionLease,
     ) -> Result<PastVersion, PastError> {
@@ -84,7 +85,7 @@ impl TimeTravel {
             Some(published) => published,
             None => {
                 let not_understood = || PastError::NotUnderstood { view: view.clone(), version: version.version };
-                let definition = old_definition(stream, version).ok_or_else(not_understood)?;
+                let definition = old_definition(stream, tables, version).ok_or_else(not_understood)?;
                 let table = self.kept.table(view).await.map_err(unreadable)?;
                 let table = table.ok_or_else(|| PastError::Nothing(view.clone()))?;
                 let snapshot = table.snapshot_at(version.version).await.map_err(unreadable)?;
@@ -179,6 +180,7 @@ mod tests {
             past_retention: 0,
             failed: Default::default(),
             erased: Default::default(),
+            lookups: Default::default(),
             files: Vec::new(),
         })
     }

@@ -122,6 +122,11 @@ impl StreamLog {
         }
     }
 
+    /// Pushes everything after the present heads to `sink` before it is acknowledged: see [`PartitionLog::attach_figures`].
+    pub fn attach_figures(&self, sink: &Arc<dyn LogSink>) {
+        self.partitions.iter().for_each(|partition| partition.attach_figures(Arc::clone(sink)));
+    }
+
     /// Starts all partitions, and with it accepts events.
     pub fn start(&self) -> std::io::Result<()> {
         self.partitions.iter().for_each(|partition| partition.attach_figures(Arc::clone(&self.lateness) as _));

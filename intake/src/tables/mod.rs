@@ -1,7 +1,8 @@
 //! Reads the current rows of tables, which the partitions' writers keep ([`crate::partition`]), and restores them at a start from the
-//! archive ([`restore`]). Nothing here changes a row.
+//! archive ([`restore`]), and their versions for views that are joined with tables ([`versions`]). Nothing here changes a row.
 
 pub mod restore;
+pub mod versions;
 
 use std::sync::Arc;
 

@@ -44,6 +44,8 @@ fn is_of_entities(view: &View, stream: &Stream) -> bool {
     let keys: Vec<_> = view.dimensions.iter().map(|dimension| dimension.expression.as_column()).collect();
     view.stream == stream.name
         && view.window == Window::All
+        // A state of the past is a fold of the entity's events alone.
+        && view.joins.is_empty()
         && view.having.is_none()
         && matches!(keys.as_slice(), [key] if is_entity(*key))
 }

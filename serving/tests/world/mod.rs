@@ -485,6 +485,7 @@ impl World {
                 past_retention: 0,
                 failed: Default::default(),
                 erased: Default::default(),
+                lookups: Default::default(),
                 files: Vec::new(),
             };
             self.batch.parts.lock().insert(name.clone(), parts);

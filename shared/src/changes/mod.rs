@@ -25,6 +25,8 @@ pub enum DefinitionPart {
     RowKey,
     Source,
     Partitions,
+    /// The tables that events are joined with.
+    Join,
     Filter,
     Window,
     Dimension,
@@ -71,6 +73,7 @@ impl DefinitionPart {
             DefinitionPart::RowKey => "key of rows",
             DefinitionPart::Source => "source",
             DefinitionPart::Partitions => "partitions",
+            DefinitionPart::Join => "join",
             DefinitionPart::Filter => "filter",
             DefinitionPart::Window => "window",
             DefinitionPart::Dimension => "dimension",

@@ -16,6 +16,7 @@ pub fn view_changes(before: &View, after: &View, stream: &Stream) -> Vec<Change>
             changes.push(Change::new(part, None, before, after));
         }
     };
+    differ(DefinitionPart::Join, old.joins_sql(), new.joins_sql());
     differ(DefinitionPart::Filter, old.filter_sql(), new.filter_sql());
     if before.window != after.window {
         let text = |view: &View| Some(window_text(&view.window, &old.event_time(), view.zone));
@@ -49,7 +50,7 @@ pub fn changes_results(change: &Change) -> bool {
 pub fn same_measure(before: &View, old: usize, after: &View, new: usize, stream: &Stream) -> bool {
     let text = |view: &View, measure: usize| {
         let reader = ViewText { view, stream };
-        (reader.over_aggregates(&view.measures[measure].expression), reader.filter_sql())
+        (reader.over_aggregates(&view.measures[measure].expression), reader.filter_sql(), reader.joins_sql())
     };
     text(before, old) == text(after, new)
 }
@@ -99,7 +100,8 @@ mod tests {
     fn changes(before: &str, after: &str) -> (Vec<String>, bool) {
         let text = "CREATE STREAM s (at TIMESTAMP, a BIGINT, b STRING) WITH (event_time = 'at')".to_owned();
         let stream = parse_definitions(&[("s".to_owned(), text)]).expect("right").streams.remove(0);
-        let view = |sql: &str| parse_view(&stream, &format!("CREATE VIEW v {sql}")).unwrap_or_else(|e| panic!("{e}"));
+        let view =
+            |sql: &str| parse_view(&stream, &[], &format!("CREATE VIEW v {sql}")).unwrap_or_else(|e| panic!("{e}"));
         let (before, after) = (view(before), view(after));
         let texts = view_changes(&before, &after, &stream).iter().map(ToString::to_string).collect();
         (texts, before.definition_hash() == after.definition_hash())
@@ -110,7 +112,8 @@ mod tests {
         let hash = |columns: &str, sql: &str| {
             let text = format!("CREATE STREAM s ({columns}) WITH (event_time = 'at')");
             let stream = parse_definitions(&[("s".to_owned(), text)]).expect("right").streams.remove(0);
-            let view = parse_view(&stream, &format!("CREATE VIEW v AS SELECT {sql}")).unwrap_or_else(|e| panic!("{e}"));
+            let view =
+                parse_view(&stream, &[], &format!("CREATE VIEW v AS SELECT {sql}")).unwrap_or_else(|e| panic!("{e}"));
             (view.definition_hash(), view.positional_hash())
         };
         let sql = "SUM(a) FILTER (WHERE CASE b WHEN 'x' THEN a END > 1) AS n FROM s WHERE b IN ('y') OR a = 3";

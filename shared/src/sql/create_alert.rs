@@ -86,6 +86,13 @@ pub(super) fn find_view<'a>(
             );
             return Err(source.error(name.span, message).into());
         }
+        if let Some(join) = view.joins.first() {
+            let message = format!(
+                "{kind} of joined views are not supported yet: `{}` is joined with the table `{}`",
+                view.name, join.table.name
+            );
+            return Err(source.error(name.span, message).into());
+        }
         return Ok(view);
     }
     if catalog.failed.contains(&name.name) {

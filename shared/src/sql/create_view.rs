@@ -7,7 +7,8 @@ use sqlparser::tokenizer::Span;
 
 use super::cursor::{Cursor, ExpressionTree, Identifier};
 use super::error::SqlError;
-use super::lower::{lower, lower_condition};
+use super::joins;
+use super::lower::{boolean, lower, lower_condition, not};
 use super::retraction::with_rows;
 use super::scope::{Clause, Scope, is_window_column};
 use super::select::{Select, SelectItem, parse_select};
@@ -19,10 +20,11 @@ use crate::calendar::Zone;
 use crate::column_name::{is_reserved, reserved_names, same};
 use crate::explain::sketch;
 use crate::ids::ViewName;
-use crate::scalar::Scalar;
+use crate::lookup::definition::{JoinKind, JoinTable, LookupJoin, joined_column, joined_index};
+use crate::scalar::{Node, Scalar};
 use crate::stream::Stream;
 use crate::types::DataType;
-use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View};
+use crate::view::{Aggregate, Dimension, Measure, OutputColumn, View, ViewLayers};
 use crate::window::Window;
 
 /// Why a view could not be defined.
@@ -42,6 +44,8 @@ impl From<SqlError> for ViewError {
 /// The names that FROM can refer to.
 pub(super) struct Catalog<'a> {
     pub(super) streams: &'a [Stream],
+    /// Further tables that JOIN can name, if their streams are not known.
+    pub(super) tables: &'a [JoinTable],
     pub(super) views: &'a [View],
     /// Names of streams that were declared with a mistake.
     pub(super) failed: &'a [String],
@@ -56,18 +60,32 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     let select = parse_select(cursor)?;
     let stream = find_stream(source, &select.stream, catalog)?;
     let columns: Vec<(String, DataType)> = stream.columns.iter().map(|c| (c.name.clone(), c.data_type)).collect();
-    let reader = ViewReader { source, stream, zone, columns: &columns };
+    let joins = joins::resolve(source, &select, stream, catalog)?;
+    if let (Some(first), ViewLayers::Speed) = (select.joins.first(), options.layers) {
+        let error = source.error(first.span, "a view of the speed layer alone cannot be joined with tables");
+        let help = "a late change of a row would never be corrected; remove layers = 'speed'";
+        return Err(error.help(help).into());
+    }
+    let owner = select.alias.as_ref().map_or(stream.name.as_str(), |alias| alias.name.as_str());
+    let reader = ViewReader { source, stream, owner, zone, columns: &columns, joins: &joins };
     let filter = select.filter.as_ref().map(|filter| reader.filter(filter)).transpose()?;
+    let filter = reader.matched(filter);
     let mut groups = reader.groups(&select)?;
     let mut measures = reader.output(&select, &mut groups)?;
     let having = select.having.as_ref().map(|having| reader.having(having, &mut measures)).transpose()?;
     let having = reader.shown(having, &mut measures);
     let window = groups.window.unwrap_or(Window::All);
+    let drops = options.retention.is_some() || stream.retention.is_some();
+    if let (Some(first), Window::Session { .. }, true) = (select.joins.first(), window, drops) {
+        let error = source.error(first.span, "sessions of joined events cannot be dropped by retention");
+        return Err(error.help("remove the retention of the view or of its stream, or use another window").into());
+    }
     let retention = options.retention.map(|(retention, option)| has_dates(source, retention, &option, window));
     let retention = retention.transpose()?;
     let mut view = View {
         name: name.name.parse::<ViewName>().map_err(|error| source.error(name.span, error.to_string()))?,
         stream: stream.name.clone(),
+        joins: Vec::new(),
         window,
         zone,
         filter,
@@ -90,7 +108,13 @@ pub(super) fn create_view(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
     };
     let mut read = Vec::new();
     view.for_each_expression(&mut |expression| expression.for_each_column(&mut |index| read.push(index)));
-    view.reads = read.into_iter().map(|index| (index, stream.columns[index].name.clone())).collect();
+    read.extend(joins.iter().map(|join| join.on));
+    let name = |index: usize| match joined_column(index) {
+        None => stream.columns[index].name.clone(),
+        Some((join, column)) => format!("{join}.{}", joins[join].table.columns[column].0),
+    };
+    view.reads = read.into_iter().map(|index| (index, name(index))).collect();
+    view.joins = joins;
     Ok(view)
 }
 
@@ -154,13 +178,36 @@ struct MeasureColumns {
 struct ViewReader<'a> {
     source: &'a Source,
     stream: &'a Stream,
+    /// The name of the stream in expressions.
+    owner: &'a str,
     zone: Zone,
     columns: &'a [(String, DataType)],
+    joins: &'a [LookupJoin],
 }
 
 impl<'a> ViewReader<'a> {
     fn scope(&self, clause: Clause) -> Scope<'a> {
-        Scope::new(clause, self.columns, Some(self.stream.name.as_str())).over_rows(self.stream.retracted())
+        let scope = Scope::new(clause, self.columns, Some(self.owner)).over_rows(self.stream.retracted());
+        scope.with_joins(self.joins)
+    }
+
+    /// The condition of WHERE, and that every inner join has a row: a key is never NULL.
+    fn matched(&self, filter: Option<Scalar>) -> Option<Scalar> {
+        let inner = self.joins.iter().enumerate().filter(|(_, join)| join.kind == JoinKind::Inner);
+        let has_row = inner.map(|(number, join)| {
+            let key = joined_index(number, join.table.key);
+            let key = Scalar::column(key, join.table.columns[join.table.key].1);
+            not(boolean(Node::IsNull(Box::new(key))))
+        });
+        has_row.chain(filter).reduce(|all, one| boolean(Node::And(Box::new(all), Box::new(one))))
+    }
+
+    /// The name of the column at an index of expressions.
+    fn name_of(&self, index: usize) -> &'a str {
+        match joined_column(index) {
+            None => &self.columns[index].0,
+            Some((join, column)) => &self.joins[join].table.columns[column].0,
+        }
     }
 
     /// The condition under which rows are shown: over a table, a group without rows of the table has none.
@@ -198,7 +245,7 @@ impl<'a> ViewReader<'a> {
         let mut groups = Grouping { window: None, dimensions: Vec::new() };
         for parsed in &select.group_by {
             let first = parsed.tokens.first().map_or_else(Span::empty, |token| token.span);
-            if let Some(window) = parse_window(self.source, self.stream, self.zone, parsed)? {
+            if let Some(window) = parse_window(self.source, (self.stream, self.owner), self.zone, parsed)? {
                 let WindowCall { window, span } = window;
                 if let (Window::Session { .. }, Some(_)) = (window, self.stream.table) {
                     let error =
@@ -253,7 +300,7 @@ impl<'a> ViewReader<'a> {
                 let is_alias = |item: &&SelectItem| item.alias.as_ref().is_some_and(|alias| same(&alias.name, name));
                 match select.items.iter().find(is_alias) {
                     // A column of the stream goes before an alias of the same name, as in other systems.
-                    Some(item) if self.stream.column(name).is_none() => {
+                    Some(item) if !self.has_column(name) => {
                         Ok(GroupKey { value: &item.value, alias: item.alias.as_ref() })
                     }
                     _ => Ok(GroupKey { value: parsed, alias: None }),
@@ -420,8 +467,13 @@ impl<'a> ViewReader<'a> {
         Ok(OutputColumn::Dimension(index))
     }
 
+    fn has_column(&self, name: &str) -> bool {
+        let of_table = |join: &LookupJoin| join.table.columns.iter().any(|(column, _)| same(column, name));
+        self.stream.column(name).is_some() || self.joins.iter().any(of_table)
+    }
+
     fn is_column(&self, group: &GroupColumn, name: &str) -> bool {
-        group.expression.as_column().is_some_and(|index| same(&self.columns[index].0, name))
+        group.expression.as_column().is_some_and(|index| same(self.name_of(index), name))
     }
 
     fn not_grouped(&self, column: &str, span: Span) -> SqlError {

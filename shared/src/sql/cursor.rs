@@ -127,6 +127,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Returns whether this mark comes behind the next token.
+    pub(super) fn is_before(&self, mark: &Token) -> bool {
+        self.tokens.get(self.at + 1).is_some_and(|token| token.token == *mark)
+    }
+
     /// Reads this mark if it comes next.
     pub(super) fn mark(&mut self, mark: &Token) -> bool {
         let found = self.peek().is_some_and(|token| token.token == *mark);

@@ -164,10 +164,12 @@ impl Lowering<'_, '_, '_> {
 
     fn qualified_column(&mut self, expr: &Expr, parts: &[Ident]) -> Result<Scalar, SqlError> {
         match parts {
-            [owner, name] if Some(owner.value.to_lowercase().as_str()) == self.scope.owner() => self.column(name),
+            [owner, name] if self.scope.has_owner(&owner.value) => {
+                self.scope.column_of(self.source, Some(&owner.value), &name.value, name.span)
+            }
             [owner, ..] => {
                 let error = self.source.error(owner.span, format!("unknown name `{}` before the point", owner.value));
-                Err(error.maybe_help(self.scope.owner().map(|name| format!("columns are those of `{name}`"))))
+                Err(error.maybe_help(self.scope.owners()))
             }
             [] => Err(self.unsupported(expr)),
         }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`source`] knows the places of a text, [`dialect`] lets `sqlparser` cut it into tokens and read one
 //! expression, [`cursor`] walks over a statement, [`lower`] gives an expression its meaning. [`mod@create_stream`],
-//! [`mod@create_view`], [`mod@create_alert`] and [`mod@create_sink`] read the statements; [`mod@window`] and [`mod@aggregate`] read windows and measures,
+//! [`mod@create_view`], [`mod@create_alert`] and [`mod@create_sink`] read the statements; [`mod@joins`], [`mod@window`] and [`mod@aggregate`] read joins, windows and measures,
 //! [`query_filter`] the `where` of a query. A form that these modules do not name is an error with its place: nothing is
 //! accepted and then ignored. This module evaluates nothing.
 
@@ -19,6 +19,7 @@ mod duration;
 mod error;
 mod event_source;
 mod functions;
+mod joins;
 mod length;
 mod literal;
 mod lower;
@@ -57,6 +58,7 @@ use self::cursor::{Cursor, Identifier};
 use self::dialect::tokens;
 use self::source::Source;
 use crate::alert::Alert;
+use crate::lookup::definition::JoinTable;
 use crate::scalar::Scalar;
 use crate::sink::Sink;
 use crate::stream::Stream;
@@ -98,23 +100,23 @@ pub fn parse_definitions(files: &[(String, String)]) -> Result<Definitions, Vec<
     if errors.is_empty() { Ok(definitions) } else { Err(errors) }
 }
 
-/// Reads the statement of one view over `stream`, such as a version keeps it.
-pub fn parse_view(stream: &Stream, sql: &str) -> Result<View, SqlError> {
-    view_of(stream, &Source::new("view", sql))
+/// Reads the statement of one view over `stream`, which may be joined with `tables`, such as a version keeps it.
+pub fn parse_view(stream: &Stream, tables: &[JoinTable], sql: &str) -> Result<View, SqlError> {
+    view_of(stream, tables, &Source::new("view", sql))
 }
 
 /// Reads the statement as earlier programs did, which put unquoted names into lower case.
-pub fn parse_folded_view(stream: &Stream, sql: &str) -> Result<View, SqlError> {
-    view_of(stream, &Source::folding("view", sql))
+pub fn parse_folded_view(stream: &Stream, tables: &[JoinTable], sql: &str) -> Result<View, SqlError> {
+    view_of(stream, tables, &Source::folding("view", sql))
 }
 
-fn view_of(stream: &Stream, source: &Source) -> Result<View, SqlError> {
+fn view_of(stream: &Stream, tables: &[JoinTable], source: &Source) -> Result<View, SqlError> {
     let tokens = tokens(source)?;
     let mut cursor = Cursor::new(source, &tokens);
     cursor.expect_word(&["CREATE"])?;
     cursor.expect_word(&["VIEW"])?;
     let name = cursor.name("the name of the view")?;
-    let catalog = Catalog { streams: std::slice::from_ref(stream), views: &[], failed: &[] };
+    let catalog = Catalog { streams: std::slice::from_ref(stream), tables, views: &[], failed: &[] };
     match create_view(&mut cursor, &name, &catalog) {
         Ok(view) => Ok(view),
         Err(ViewError::Sql(error)) => Err(error),
@@ -130,7 +132,7 @@ pub fn parse_alert(view: &View, sql: &str) -> Result<Alert, SqlError> {
     cursor.expect_word(&["CREATE"])?;
     cursor.expect_word(&["ALERT"])?;
     let name = cursor.name("the name of the alert")?;
-    let catalog = Catalog { streams: &[], views: std::slice::from_ref(view), failed: &[] };
+    let catalog = Catalog { streams: &[], tables: &[], views: std::slice::from_ref(view), failed: &[] };
     match create_alert(&mut cursor, &name, &catalog) {
         Ok(alert) => Ok(alert),
         Err(ViewError::Sql(error)) => Err(error),
@@ -190,7 +192,7 @@ fn parse_statement(
     let name = cursor.name(&format!("the name of the {kind}"))?;
     check_new(cursor, &name, definitions)?;
     let Definitions { streams, views, alerts, sinks } = definitions;
-    let catalog = Catalog { streams, views, failed };
+    let catalog = Catalog { streams, tables: &[], views, failed };
     let read = match kind {
         "stream" | "table" => create_stream(cursor, &name, kind == "table")
             .map(|stream| Declared::Stream(Box::new(stream)))

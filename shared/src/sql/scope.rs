@@ -6,6 +6,7 @@ use super::error::SqlError;
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::column_name::same;
+use crate::lookup::definition::{LookupJoin, joined_index};
 use crate::scalar::Scalar;
 use crate::stream::system_columns;
 use crate::types::DataType;
@@ -57,6 +58,7 @@ pub(super) struct Scope<'a> {
     measures: &'a [Measure],
     columns: &'a [(String, DataType)],
     owner: Option<&'a str>,
+    joins: &'a [LookupJoin],
     alert: Option<AlertScope<'a>>,
 }
 
@@ -72,6 +74,7 @@ impl<'a> Scope<'a> {
             measures: &[],
             columns,
             owner,
+            joins: &[],
             alert: None,
         }
     }
@@ -84,6 +87,11 @@ impl<'a> Scope<'a> {
     /// Sets the index of the column `_retracted`, if the columns are a table's.
     pub(super) fn over_rows(self, retracted: Option<usize>) -> Scope<'a> {
         Scope { retracted, ..self }
+    }
+
+    /// Adds the columns of joined tables.
+    pub(super) fn with_joins(self, joins: &'a [LookupJoin]) -> Scope<'a> {
+        Scope { joins, ..self }
     }
 
     /// The scope of the condition of an alert; `columns` are those of a result, without bounds and previous values.
@@ -113,8 +121,17 @@ impl<'a> Scope<'a> {
         self.alert.map(|alert| alert.view)
     }
 
-    pub(super) fn owner(&self) -> Option<&'a str> {
-        self.owner
+    /// Returns whether columns can have this name before the point.
+    pub(super) fn has_owner(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        self.owner == Some(name.as_str()) || self.joins.iter().any(|join| join.alias == name)
+    }
+
+    /// Whose columns the expression can name, in words.
+    pub(super) fn owners(&self) -> Option<String> {
+        let names = self.owner.into_iter().chain(self.joins.iter().map(|join| join.alias.as_str()));
+        let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+        (!names.is_empty()).then(|| format!("columns are those of {}", names.join(", ")))
     }
 
     /// Finds the expression of a measure, over the view's aggregates.
@@ -143,14 +160,31 @@ impl<'a> Scope<'a> {
 
     /// Finds a column. Errors name the nearest one.
     pub(super) fn column(&mut self, source: &Source, name: &str, span: Span) -> Result<Scalar, SqlError> {
+        self.column_of(source, None, name, span)
+    }
+
+    /// Finds a column of the stream or table that `owner` names; `None`: of any of them.
+    pub(super) fn column_of(
+        &mut self,
+        source: &Source,
+        owner: Option<&str>,
+        name: &str,
+        span: Span,
+    ) -> Result<Scalar, SqlError> {
         if self.clause == Clause::Having {
             return Err(self.no_measure(source, name, span));
         }
-        // The assertion and the retraction of one row have different offsets.
-        let is_hidden = |name: &str| [system_columns::RETRACTED, system_columns::SOURCE_OFFSET].contains(&name);
-        let is_visible = |index: &usize| self.retracted.is_none() || !is_hidden(&self.columns[*index].0);
-        let found = self.columns.iter().position(|(column, _)| same(column, name)).filter(is_visible);
-        let Some(index) = found else {
+        let owner = owner.map(str::to_lowercase);
+        let is_meant = |known: Option<&str>| owner.is_none() || owner.as_deref() == known;
+        let own = self.columns.iter().enumerate().filter(|_| is_meant(self.owner));
+        let own = own.filter(|(index, _)| self.is_visible(*index));
+        let joined = self.joins.iter().enumerate().filter(|(_, join)| is_meant(Some(&join.alias)));
+        let joined = joined.flat_map(|(number, join)| {
+            let columns = join.table.columns.iter().enumerate();
+            columns.map(move |(index, column)| (joined_index(number, index), column))
+        });
+        let mut found = own.clone().chain(joined.clone()).filter(|(_, (column, _))| same(column, name));
+        let Some((index, (_, data_type))) = found.next() else {
             if let Some(view) = self.alert_view().filter(|_| is_window_column(name)) {
                 return Err(source.error(span, format!("the view `{}` has no windows", view.name)));
             }
@@ -162,17 +196,27 @@ impl<'a> Scope<'a> {
                 }));
             }
             let error = source.error(span, format!("unknown column `{name}`"));
-            let visible = self.columns.iter().enumerate().filter(|(index, _)| is_visible(index));
-            let names = visible.map(|(_, (column, _))| column.as_str());
+            let names = own.chain(joined).map(|(_, (column, _))| column.as_str());
             return Err(error.maybe_help(did_you_mean(name, names.clone()).or_else(|| listed(names))));
         };
+        if found.next().is_some() {
+            let error = source.error(span, format!("several columns are called `{name}`"));
+            return Err(error.help("write the name of its stream or table before it, such as `t.id`"));
+        }
+        let data_type = *data_type;
         if self.clause != Clause::Argument && self.free_column.is_none() {
             self.free_column = Some((name.to_owned(), span));
         }
-        match self.columns[index].1 {
+        match data_type {
             DataType::Json => Err(is_json(source, name, span)),
             data_type => Ok(Scalar::column(index, data_type)),
         }
+    }
+
+    /// Whether expressions can name the column: the assertion and the retraction of one row have different offsets.
+    fn is_visible(&self, index: usize) -> bool {
+        let is_hidden = |name: &str| [system_columns::RETRACTED, system_columns::SOURCE_OFFSET].contains(&name);
+        self.retracted.is_none() || !is_hidden(&self.columns[index].0)
     }
 
     /// The index of an aggregate, added if it is new.

@@ -58,10 +58,11 @@ fn form(name: &str) -> Option<WindowForm> {
     Some(WindowForm { arguments, takes, example })
 }
 
-/// Reads a window such as `TUMBLE(event_time, size [, offset])`; `None` if this is not a window.
+/// Reads a window such as `TUMBLE(event_time, size [, offset])`, where `owner` is the name of the stream; `None` if this is not a
+/// window.
 pub(super) fn parse_window(
     source: &Source,
-    stream: &Stream,
+    (stream, owner): (&Stream, &str),
     zone: Zone,
     parsed: &ExpressionTree,
 ) -> Result<Option<WindowCall>, SqlError> {
@@ -80,7 +81,7 @@ pub(super) fn parse_window(
         let event_time = &stream.columns[stream.event_time].name;
         return Err(error.help(format!("write {upper}({event_time}, {})", form.example)));
     }
-    check_event_time(source, stream, &lowering, &upper, call.arguments[0])?;
+    check_event_time(source, (stream, owner), &lowering, &upper, call.arguments[0])?;
     let reader = LengthReader { lowering: &lowering, zone };
     let window = match (name.as_str(), call.arguments.as_slice()) {
         ("tumble", [_, size, offset @ ..]) => reader.tumble(size, offset.first().copied())?,
@@ -95,7 +96,7 @@ pub(super) fn parse_window(
 
 fn check_event_time(
     source: &Source,
-    stream: &Stream,
+    (stream, owner_name): (&Stream, &str),
     lowering: &Lowering,
     window: &str,
     at: &Expr,
@@ -104,7 +105,7 @@ fn check_event_time(
     let ident = match at {
         Expr::Identifier(ident) => ident,
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-            [owner, ident] if owner.value.eq_ignore_ascii_case(stream.name.as_str()) => ident,
+            [owner, ident] if owner.value.eq_ignore_ascii_case(owner_name) => ident,
             _ => return Err(lowering.error(at, format!("{window} cuts the event time, `{event_time}`"))),
         },
         _ => return Err(lowering.error(at, format!("{window} cuts the event time, `{event_time}`"))),

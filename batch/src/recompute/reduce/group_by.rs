@@ -14,6 +14,8 @@ use polars::prelude::{
 use shared::double::canonical_column;
 use shared::evaluate::events::EventExpressions;
 use shared::evaluate::{from_polars, to_polars};
+use shared::lookup::definition::joined_column;
+use shared::lookup::table::Lookups;
 use shared::partial::codec::{WINDOW_START, integer_sum_columns, state_fields};
 use shared::partial::states::integer_sums::IntegerSums;
 use shared::stream::system_columns;
@@ -42,6 +44,8 @@ pub struct ArchiveQuery {
     pub frozen: Option<Arc<FrozenSessions>>,
     /// The events that the speed layer excludes, if the archive is to be folded as that layer does; `None`: exactly.
     pub verdicts: Option<Arc<SpeedVerdicts>>,
+    /// The tables that the view is joined with; `None`: with none.
+    pub lookups: Option<Arc<Lookups>>,
 }
 
 /// The rows of the files that a query reads.
@@ -60,7 +64,11 @@ impl ArchiveQuery {
         let by_polars = matches!(self.view.window, Window::All | Window::Tumble(Grid::Fixed { .. }));
         // Polars cannot exclude the events for which an expression fails.
         let is_reduced = by_polars && self.view.aggregates.iter().all(is_reduced);
-        self.verdicts.is_none() && is_reduced && !EventExpressions::new(&self.view).may_outgrow()
+        // It does not know the tables either.
+        self.verdicts.is_none()
+            && self.view.joins.is_empty()
+            && is_reduced
+            && !EventExpressions::new(&self.view).may_outgrow()
     }
 
     /// Returns how much of the values the states keep.
@@ -114,13 +122,12 @@ impl ArchiveQuery {
     /// Returns the archive's columns that the query needs.
     pub(crate) fn columns(&self, rows: RowSelection<'_>) -> Vec<String> {
         let mut needed = BTreeSet::from([self.source.stream.event_time]);
-        let mut need = |index: usize| {
-            needed.insert(index);
-        };
+        let mut need = |index: usize| needed.extend(joined_column(index).is_none().then_some(index));
         let view = &self.view;
         let of_aggregates = view.aggregates.iter().flat_map(|a| a.argument.iter().chain(&a.filter));
         let all = view.filter.iter().chain(view.dimensions.iter().map(|d| &d.expression)).chain(of_aggregates);
         all.for_each(|scalar| scalar.for_each_column(&mut need));
+        view.joins.iter().for_each(|join| need(join.on));
         let mut columns: Vec<String> =
             needed.into_iter().map(|index| self.source.stream.columns[index].name.clone()).collect();
         match rows {

@@ -17,6 +17,7 @@ fn view(measures: Vec<Scalar>) -> View {
     View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
+        joins: Vec::new(),
         window: Window::All,
         zone: crate::calendar::Zone::UTC,
         filter: None,

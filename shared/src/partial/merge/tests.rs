@@ -62,6 +62,7 @@ fn view_of(window: Window) -> Arc<View> {
     Arc::new(View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
+        joins: Vec::new(),
         window,
         zone: crate::calendar::Zone::UTC,
         filter: None,

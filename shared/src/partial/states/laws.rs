@@ -143,6 +143,7 @@ pub(super) fn view(aggregates: Vec<Aggregate>) -> View {
     View {
         name: "v".parse().expect("a name"),
         stream: "s".parse().expect("a name"),
+        joins: Vec::new(),
         window: Window::All,
         zone: crate::calendar::Zone::UTC,
         filter: None,

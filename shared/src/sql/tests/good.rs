@@ -1,6 +1,7 @@
 //! Checks valid texts and their meaning.
 
 mod alerts;
+mod joins;
 mod names;
 mod sinks;
 mod tables;

@@ -4,6 +4,7 @@ pub mod calendar;
 pub mod dialect;
 pub mod events;
 pub mod histories;
+pub mod lookups;
 pub mod measures;
 pub mod plain;
 pub mod sessions;

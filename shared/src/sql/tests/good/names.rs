@@ -20,7 +20,7 @@ fn stream() -> Stream {
 }
 
 fn view(sql: &str) -> View {
-    parse_view(&stream(), sql).unwrap_or_else(|error| panic!("{error}"))
+    parse_view(&stream(), &[], sql).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn names(view: &View) -> Vec<&str> {
@@ -71,7 +71,7 @@ fn spelling_of_other_columns_does_not_change_a_definition() {
 #[test]
 fn texts_of_earlier_programs_fold_unquoted_names() {
     let text = "CREATE VIEW v AS SELECT EventId, \"User-Id\", COUNT(*) AS Events FROM sensors GROUP BY 1, 2";
-    let folded = parse_folded_view(&stream(), text).unwrap_or_else(|error| panic!("{error}"));
+    let folded = parse_folded_view(&stream(), &[], text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(names(&folded), ["eventid", "User-Id", "events"]);
 }
 

@@ -1,0 +1,72 @@
+//! Orders the versions of one row by their times, and finds the one that an event sees.
+//!
+//! A version has a time: a row that is written has that of its event time column, a row that is deleted the time at which the deletion
+//! was accepted, but never one before the versions that it ends. An event sees the version with the latest time that is not after its own;
+//! of equal times, the later change. A deletion counts until the row is written again: if that has an earlier time, the deletion counts
+//! for nothing, and neither does the one that an update begins with.
+
+use smallvec::SmallVec;
+
+use super::values::NO_ROW;
+
+/// A version of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Microseconds.
+    pub time: i64,
+    /// Place of the change in the log: see [`position`].
+    pub position: u64,
+    /// Number of its values, or [`NO_ROW`] if it deletes the row.
+    pub row: u32,
+}
+
+/// A deletion that a later change made void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct VoidDeletion {
+    /// The change that deleted the row, and the one that wrote it again.
+    pub deleted: u64,
+    pub written: u64,
+    /// Events from this time on may have seen the deletion.
+    pub time: i64,
+}
+
+/// The versions of a row, in the order of their times, of equal times in that of their changes. A deletion can only be the last change:
+/// so it is last here too, or void.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History(pub SmallVec<[Version; 1]>);
+
+/// Returns the place of a change among all changes of a table; those of a partition are in the order of the log.
+pub(super) fn position(partition: u32, offset: u64) -> u64 {
+    (u64::from(partition) << 44) | offset
+}
+
+impl History {
+    /// Adds the row that a change writes. Changes are added in their order.
+    pub fn write(&mut self, version: Version) -> Option<VoidDeletion> {
+        let Version { time, position, .. } = version;
+        let is_void = |last: &mut Version| last.row == NO_ROW && (last.position + 1 == position || time <= last.time);
+        let void = self.0.last_mut().is_some_and(is_void).then(|| self.0.pop()).flatten();
+        let before = self.0.partition_point(|other| (other.time, other.position) < (time, position));
+        self.0.insert(before, version);
+        void.map(|deletion| VoidDeletion {
+            deleted: deletion.position,
+            written: position,
+            time: deletion.time.min(time),
+        })
+    }
+
+    /// Adds a deletion that was accepted at `accepted_at`. Of a row that is not known it means nothing.
+    pub fn delete(&mut self, accepted_at: i64, position: u64) {
+        let Some(last) = self.0.last().filter(|last| last.row != NO_ROW) else { return };
+        self.0.push(Version { time: accepted_at.max(last.time), position, row: NO_ROW });
+    }
+
+    /// Returns the number of the values that an event at `time` sees.
+    pub fn as_of(&self, time: i64) -> u32 {
+        let after = match self.0.last() {
+            Some(last) if last.time <= time => self.0.len(),
+            _ => self.0.partition_point(|version| version.time <= time),
+        };
+        after.checked_sub(1).map_or(NO_ROW, |at| self.0[at].row)
+    }
+}

@@ -1,0 +1,111 @@
+//! Adds the joined columns of a view to batches of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
+
+use super::definition::{JoinTable, joined_column, joined_index};
+use super::table::{LookupTable, Lookups};
+use crate::ids::StreamName;
+use crate::view::View;
+
+/// A table that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    #[error("there are no versions of the rows of table {0}")]
+    NoTable(StreamName),
+    #[error("table {table} has no column {column}")]
+    NoColumn { table: StreamName, column: String },
+}
+
+/// The joins of a view over batches with the same columns.
+#[derive(Debug, Clone)]
+pub struct EventJoin {
+    steps: Vec<JoinStep>,
+    /// The column of the joined batch for each index of a joined column.
+    places: BTreeMap<usize, usize>,
+}
+
+#[derive(Debug, Clone)]
+struct JoinStep {
+    table: Arc<LookupTable>,
+    /// The column with the keys.
+    on: usize,
+    /// The columns to add, as indexes into [`LookupTable::columns`].
+    columns: Vec<usize>,
+}
+
+impl EventJoin {
+    /// Plans the joins of `view` for batches of `width` columns; `place` says which of them a column of the stream is. `None`: it has no
+    /// joins.
+    pub fn new(
+        view: &View,
+        lookups: &Lookups,
+        width: usize,
+        place: &dyn Fn(usize) -> usize,
+    ) -> Result<Option<EventJoin>, LookupError> {
+        if view.joins.is_empty() {
+            return Ok(None);
+        }
+        let read = view.joined_columns();
+        let mut plan = EventJoin { steps: Vec::with_capacity(view.joins.len()), places: BTreeMap::new() };
+        let mut next = width;
+        for (number, join) in view.joins.iter().enumerate() {
+            let name = &join.table.name;
+            let table = lookups.get(name).ok_or_else(|| LookupError::NoTable(name.clone()))?;
+            let on = plan.places.get(&join.on).copied();
+            let on = on.unwrap_or_else(|| place(join.on));
+            let mut columns = Vec::new();
+            for (_, column) in read.iter().filter(|(of, _)| *of == number) {
+                let column_name = &join.table.columns[*column].0;
+                let index = table.table().column(column_name);
+                let kept = index.and_then(|index| table.columns().binary_search(&index).ok());
+                let missing = || LookupError::NoColumn { table: name.clone(), column: column_name.clone() };
+                columns.push(kept.ok_or_else(missing)?);
+                plan.places.insert(joined_index(number, *column), next);
+                next += 1;
+            }
+            plan.steps.push(JoinStep { table: Arc::clone(table), on, columns });
+        }
+        Ok(Some(plan))
+    }
+
+    /// Returns the column of the joined batch that an index of a joined column means; `None`: a column of the stream.
+    pub fn place(&self, index: usize) -> Option<usize> {
+        self.places.get(&index).copied()
+    }
+
+    /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds.
+    pub fn extend(&self, events: &RecordBatch, times: &[i64]) -> Result<RecordBatch, ArrowError> {
+        let mut fields: Vec<Field> = events.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        let mut columns: Vec<ArrayRef> = events.columns().to_vec();
+        for JoinStep { table, on, columns: wanted } in &self.steps {
+            let found = table.find(&columns[*on], times)?;
+            for column in found.gather(wanted)? {
+                fields.push(Field::new(format!("joined{}", columns.len()), column.data_type().clone(), true));
+                columns.push(column);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(events.num_rows()));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+    }
+}
+
+impl View {
+    /// Returns the tables that it is joined with.
+    pub fn joined_tables(&self) -> Vec<JoinTable> {
+        self.joins.iter().map(|join| join.table.clone()).collect()
+    }
+
+    /// Returns the joined columns that its expressions and joins read, as pairs of join and column, ascending.
+    pub fn joined_columns(&self) -> BTreeSet<(usize, usize)> {
+        let mut read = BTreeSet::new();
+        let mut add = |index: usize| read.extend(joined_column(index));
+        self.for_each_expression(&mut |expression| expression.for_each_column(&mut add));
+        self.joins.iter().for_each(|join| add(join.on));
+        read
+    }
+}

@@ -1,0 +1,370 @@
+//! Keeps the versions of the rows of a table, from the events of its log: in the speed layer those that it knows so far, in a run those
+//! before its cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{filter, not};
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::error::ArrowError;
+use parking_lot::RwLock;
+
+use super::history::{History, Version, VoidDeletion, position};
+use super::keys::RowKeys;
+use super::values::{NO_ROW, Values};
+use crate::handoff::{LogBatch, LogItem, LogSink, Stopped};
+use crate::ids::{Offset, Partition, StreamName};
+use crate::limits::{LOOKUP_KEY_BYTES, LOOKUP_VERSION_BYTES};
+use crate::seam::Cut;
+use crate::stream::Stream;
+use crate::view::View;
+
+/// The tables that views are joined with.
+#[derive(Debug, Clone, Default)]
+pub struct Lookups(BTreeMap<StreamName, Arc<LookupTable>>);
+
+/// The versions of the rows of one table.
+#[derive(Debug)]
+pub struct LookupTable {
+    table: Arc<Stream>,
+    /// Indexes of the columns that views read, ascending.
+    columns: Vec<usize>,
+    /// Memory that versions may take; beyond it, old ones are forgotten.
+    bytes_max: usize,
+    versions: RwLock<Versions>,
+}
+
+/// Some events of a table, with the columns of [`Stream::schema`].
+pub struct TableEvents<'a> {
+    pub partition: Partition,
+    pub columns: &'a [ArrayRef],
+    pub offsets: &'a dyn Fn(usize) -> u64,
+    /// When each was accepted, in microseconds.
+    pub accepted_at: &'a dyn Fn(usize) -> i64,
+}
+
+/// The number of versions, and the memory that they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LookupStatus {
+    pub versions: u64,
+    pub bytes: u64,
+    /// Versions that were forgotten because there was no room for them.
+    pub forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Versions {
+    keys: RowKeys,
+    /// By the number of the key.
+    histories: Vec<History>,
+    values: Values,
+    count: usize,
+    forgotten: u64,
+    /// Changes that are not in their order yet.
+    unordered: Vec<Change>,
+    /// Whether to note deletions that became void.
+    notes_void: bool,
+    void: Vec<VoidDeletion>,
+}
+
+/// An event of a table.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    key: u32,
+    position: u64,
+    /// The time of the row that it writes, or when the event was accepted that deletes it.
+    time: i64,
+    /// Number of the values that it writes; [`NO_ROW`] if it deletes the row.
+    row: u32,
+}
+
+/// What events find, one number for each.
+pub(super) struct Found {
+    rows: Vec<u32>,
+    values: Values,
+}
+
+impl Found {
+    /// Returns the values of the columns at the indexes `wanted` of [`LookupTable::columns`].
+    pub fn gather(&self, wanted: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+        self.values.gather(&self.rows, wanted)
+    }
+}
+
+impl Lookups {
+    /// Returns the tables among `streams` that `views` are joined with, without versions. Those of each may take `bytes_max` bytes.
+    pub fn of<'v>(streams: &[Arc<Stream>], views: impl IntoIterator<Item = &'v View>, bytes_max: usize) -> Lookups {
+        let mut read: BTreeMap<StreamName, BTreeSet<String>> = BTreeMap::new();
+        for view in views {
+            let columns = view.joined_columns();
+            for (number, join) in view.joins.iter().enumerate() {
+                let names = read.entry(join.table.name.clone()).or_default();
+                let of_join = columns.iter().filter(|(join, _)| *join == number);
+                names.extend(of_join.map(|(_, column)| join.table.columns[*column].0.clone()));
+            }
+        }
+        let table = |(name, names): (StreamName, BTreeSet<String>)| {
+            let stream = streams.iter().find(|stream| stream.name == name && stream.table.is_some())?;
+            Some((name, Arc::new(LookupTable::new(stream, &names, bytes_max))))
+        };
+        Lookups(read.into_iter().filter_map(table).collect())
+    }
+
+    /// Returns the table with this name.
+    pub fn get(&self, name: &StreamName) -> Option<&Arc<LookupTable>> {
+        self.0.get(name)
+    }
+
+    /// Returns all tables, by name.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<LookupTable>> {
+        self.0.values()
+    }
+}
+
+impl LookupTable {
+    /// Keeps the columns of `table` called `names`. There are no versions yet.
+    fn new(table: &Arc<Stream>, names: &BTreeSet<String>, bytes_max: usize) -> LookupTable {
+        let columns: BTreeSet<usize> = names.iter().filter_map(|name| table.column(name)).collect();
+        let columns: Vec<usize> = columns.into_iter().collect();
+        let key = table.table.map_or(0, |rows| rows.key);
+        let versions = RwLock::new(Versions {
+            keys: RowKeys::new(table.columns[key].data_type),
+            histories: Vec::new(),
+            values: Values::new(columns.iter().map(|index| table.columns[*index].data_type.arrow()).collect()),
+            count: 0,
+            forgotten: 0,
+            unordered: Vec::new(),
+            notes_void: false,
+            void: Vec::new(),
+        });
+        LookupTable { table: Arc::clone(table), columns, bytes_max, versions }
+    }
+
+    /// Notes what [`LookupTable::changed_since`] needs. Call it before the first event.
+    pub fn noting_changes(&self) {
+        self.versions.write().notes_void = true;
+    }
+
+    /// Returns the declaration.
+    pub fn table(&self) -> &Arc<Stream> {
+        &self.table
+    }
+
+    /// Returns the indexes of the columns whose values are kept, ascending.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// Returns how many versions there are.
+    pub fn status(&self) -> LookupStatus {
+        let versions = self.versions.read();
+        LookupStatus { versions: versions.count as u64, bytes: versions.bytes() as u64, forgotten: versions.forgotten }
+    }
+
+    /// Adds events that follow those that it has.
+    pub fn add(&self, events: &TableEvents<'_>) -> Result<(), ArrowError> {
+        let mut versions = self.versions.write();
+        let changes = versions.changes(&self.table, &self.columns, events)?;
+        versions.apply(&changes);
+        versions.fit(self.bytes_max)
+    }
+
+    /// Adds events in any order. They count once [`LookupTable::settle`] was called.
+    pub fn restore(&self, events: &TableEvents<'_>) -> Result<(), ArrowError> {
+        let mut versions = self.versions.write();
+        let changes = versions.changes(&self.table, &self.columns, events)?;
+        versions.unordered.extend(changes);
+        Ok(())
+    }
+
+    /// Puts the restored events in their order. Returns their number.
+    pub fn settle(&self) -> Result<u64, ArrowError> {
+        let mut versions = self.versions.write();
+        let mut changes = std::mem::take(&mut versions.unordered);
+        changes.sort_unstable_by_key(|change| change.position);
+        versions.apply(&changes);
+        versions.fit(self.bytes_max)?;
+        Ok(changes.len() as u64)
+    }
+
+    /// Finds what the events with these keys and times see.
+    pub(super) fn find(&self, keys: &ArrayRef, times: &[i64]) -> Result<Found, ArrowError> {
+        let versions = self.versions.read();
+        let mut rows = Vec::with_capacity(times.len());
+        versions.keys.find(keys, &mut |row, key| {
+            rows.push(key.map_or(NO_ROW, |key| versions.histories[key as usize].as_of(times[row])));
+        })?;
+        Ok(Found { rows, values: versions.values.clone() })
+    }
+
+    /// Returns the spans of event time, half-open, in order and apart, in which events may see another version than they did before the
+    /// changes since `cut`.
+    pub fn changed_since(&self, cut: &Cut) -> Vec<(i64, i64)> {
+        let mut froms: BTreeMap<u32, u64> = BTreeMap::new();
+        let versions = self.versions.read();
+        for (partition, point) in &cut.0 {
+            froms.insert(partition.0, position(partition.0, point.offset.0));
+        }
+        let is_new = |place: u64| {
+            let partition = (place >> position(1, 0).trailing_zeros()) as u32;
+            froms.get(&partition).is_none_or(|from| place >= *from)
+        };
+        let mut spans = Vec::new();
+        for History(history) in &versions.histories {
+            for (at, version) in history.iter().enumerate().filter(|(_, version)| is_new(version.position)) {
+                spans.push((version.time, history.get(at + 1).map_or(i64::MAX, |next| next.time)));
+            }
+        }
+        let void = versions.void.iter().filter(|void| !is_new(void.deleted) && is_new(void.written));
+        spans.extend(void.map(|void| (void.time, i64::MAX)));
+        united(spans)
+    }
+}
+
+/// Returns spans that cover the same times, in order and apart.
+fn united(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    spans.retain(|(from, to)| from < to);
+    spans.sort_unstable();
+    let mut united: Vec<(i64, i64)> = Vec::new();
+    for (from, to) in spans {
+        match united.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => united.push((from, to)),
+        }
+    }
+    united
+}
+
+impl Versions {
+    fn bytes(&self) -> usize {
+        self.values.bytes()
+            + self.keys.bytes()
+            + self.histories.len() * LOOKUP_KEY_BYTES
+            + self.count * LOOKUP_VERSION_BYTES
+            + self.unordered.len() * size_of::<Change>()
+    }
+
+    /// Keeps the keys and the values of events, and returns the changes that they are.
+    fn changes(
+        &mut self,
+        table: &Stream,
+        columns: &[usize],
+        events: &TableEvents<'_>,
+    ) -> Result<Vec<Change>, ArrowError> {
+        let (Some(rows), Some(retracted)) = (table.table, table.retracted()) else { return Ok(Vec::new()) };
+        let keys = self.keys.number(&events.columns[rows.key])?;
+        self.histories.resize(self.keys.len(), History::default());
+        let retracts = events.columns[retracted].as_boolean();
+        let retracts: BooleanArray = retracts.iter().map(|retracts| Some(retracts == Some(true))).collect();
+        let written = not(&retracts)?;
+        let kept = columns.iter().map(|index| filter(&events.columns[*index], &written));
+        let kept = kept.collect::<Result<Vec<_>, _>>()?;
+        let mut next = self.values.len();
+        self.values.add(written.true_count(), kept)?;
+        let times = events.columns[table.event_time].as_primitive::<TimestampMicrosecondType>();
+        let change = |(index, key): (usize, u32)| {
+            let position = position(events.partition.0, (events.offsets)(index));
+            if retracts.value(index) {
+                return Change { key, position, time: (events.accepted_at)(index), row: NO_ROW };
+            }
+            next += 1;
+            Change { key, position, time: times.value(index), row: next - 1 }
+        };
+        Ok(keys.into_iter().enumerate().map(change).collect())
+    }
+
+    /// Adds changes in their order.
+    fn apply(&mut self, changes: &[Change]) {
+        for Change { key, position, time, row } in changes.iter().copied() {
+            let history = &mut self.histories[key as usize];
+            let before = history.0.len();
+            if row == NO_ROW {
+                history.delete(time, position);
+            } else {
+                let void = history.write(Version { time, position, row });
+                self.void.extend(void.filter(|_| self.notes_void));
+            }
+            self.count = self.count + history.0.len() - before;
+        }
+    }
+
+    /// Forgets versions if all take more than `bytes_max`: first those that a later one of their row supersedes, of these the oldest.
+    fn fit(&mut self, bytes_max: usize) -> Result<(), ArrowError> {
+        let bytes = self.bytes();
+        if bytes <= bytes_max || self.count == 0 {
+            return Ok(());
+        }
+        // I9: some at once, so that not every change has to.
+        let target = bytes_max / 4 * 3;
+        let keeps = (self.count as u128 * target as u128 / bytes as u128) as usize;
+        let mut all: Vec<(bool, i64, u32, u64)> = Vec::with_capacity(self.count);
+        for (key, History(history)) in self.histories.iter().enumerate() {
+            let last = history.len();
+            let place = |(at, version): (usize, &Version)| (at + 1 == last, version.time, key as u32, version.position);
+            all.extend(history.iter().enumerate().map(place));
+        }
+        all.sort_unstable();
+        let forgotten: BTreeSet<(u32, u64)> =
+            all[..self.count - keeps].iter().map(|(_, _, key, position)| (*key, *position)).collect();
+        for (key, History(history)) in self.histories.iter_mut().enumerate() {
+            history.retain(|version| !forgotten.contains(&(key as u32, version.position)));
+        }
+        self.count = keeps;
+        self.forgotten += forgotten.len() as u64;
+        let histories = &self.histories;
+        self.keys.retain(&|key| !histories[key as usize].0.is_empty());
+        self.histories.retain(|history| !history.0.is_empty());
+        let mut rows = Vec::new();
+        for version in self.histories.iter_mut().flat_map(|history| &mut history.0).filter(|v| v.row != NO_ROW) {
+            let row = std::mem::replace(&mut version.row, rows.len() as u32);
+            rows.push(row);
+        }
+        self.values.retain(&rows)?;
+        tracing::warn!(
+            forgotten = forgotten.len(),
+            bytes,
+            bytes_max,
+            "versions of the rows of a table are forgotten (lookup_bytes_max): live figures of earlier events may see no row"
+        );
+        Ok(())
+    }
+}
+
+/// Follows the log of its table. A change counts before it is acknowledged.
+impl LogSink for LookupTable {
+    fn push(&self, item: LogItem) -> Result<(), Stopped> {
+        let LogItem::Batch(batch) = item else { return Ok(()) };
+        if let Err(error) = self.add_batch(&batch) {
+            // Its columns are those of the table, so this is a bug; the next run has the change all the same.
+            tracing::error!(table = %self.table.name, %error, "cannot keep the versions of a change of a table");
+        }
+        Ok(())
+    }
+}
+
+impl LookupTable {
+    /// Adds a batch of the table's log that follows those that it has.
+    pub fn add_batch(&self, batch: &LogBatch) -> Result<(), ArrowError> {
+        self.with_batch(batch, &|events| self.add(events))
+    }
+
+    /// Adds a batch of the table's log in any order: see [`LookupTable::restore`].
+    pub fn restore_batch(&self, batch: &LogBatch) -> Result<(), ArrowError> {
+        self.with_batch(batch, &|events| self.restore(events))
+    }
+
+    fn with_batch(
+        &self,
+        batch: &LogBatch,
+        add: &dyn Fn(&TableEvents<'_>) -> Result<(), ArrowError>,
+    ) -> Result<(), ArrowError> {
+        let Offset(first) = batch.first_offset;
+        add(&TableEvents {
+            partition: batch.partition,
+            columns: batch.rows.columns(),
+            offsets: &|row| first + row as u64,
+            accepted_at: &|_| batch.arrived_at.0,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests views that are joined with tables through the real binary: figures of both layers against a scan of all changes, restarts, and
+//! what is refused.
+
+mod histories;
+mod model;
+mod recipes;
+mod semantics;
