@@ -26,7 +26,7 @@ const BATCH: usize = 8_192;
 const ROUNDS: usize = 5;
 const COUNTRIES: usize = 100;
 
-/// What is measured: a name, and the statement behind `SELECT`.
+/// The measured views: a name, and the statement behind `SELECT`.
 const VIEWS: [(&str, &str); 4] = [
     (
         "without a join",

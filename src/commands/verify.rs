@@ -140,7 +140,7 @@ struct Step {
 
 struct Verification {
     client: Client,
-    /// What is left of the changes of joined tables.
+    /// The changes of joined tables that are not sent yet.
     tables: TableChanges,
     views: Vec<ViewName>,
     alerts: AlertCheck,

@@ -9,7 +9,7 @@ use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::DataType as ArrowType;
 use arrow::error::ArrowError;
 
-/// The number of no values: a version that deletes its row, or none at all.
+/// The number that means no values: a version that deletes its row, or no version.
 pub(super) const NO_ROW: u32 = u32::MAX;
 
 /// Columns of values. Cloning is cheap.

@@ -127,7 +127,7 @@ impl<'a> Scope<'a> {
         self.owner == Some(name.as_str()) || self.joins.iter().any(|join| join.alias == name)
     }
 
-    /// Whose columns the expression can name, in words.
+    /// The stream and tables whose columns the expression can name, in words.
     pub(super) fn owners(&self) -> Option<String> {
         let names = self.owner.into_iter().chain(self.joins.iter().map(|join| join.alias.as_str()));
         let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();

@@ -14,7 +14,7 @@ use crate::exit::{Failure, NO, USAGE};
 use crate::line_batch::LineBatch;
 use crate::sender::{RetryLimits, Sender};
 
-/// Size of a request in bytes; small, so that there are some between the events.
+/// Size of a request in bytes; small, so that some are sent between the events.
 const BATCH_BYTES: usize = 32 * 1024;
 
 /// The changes that are not sent yet.
