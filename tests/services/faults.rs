@@ -45,7 +45,7 @@ fn a_broker_that_is_away_stops_nothing_else_and_is_read_again_when_it_is_back() 
     let records = |n: i64| (0..n).map(|v| topic.record((v % 2) as i32, format!("{{\"v\":{v}}}"))).collect::<Vec<_>>();
     let world = topic.world(&definitions(&topic.name));
     topic.write(records(100));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     broker.kill();
     let shown = wait_for_error(&world, "will retry");
     assert_eq!(shown["state"], json!("failing"), "{shown}");
@@ -54,7 +54,7 @@ fn a_broker_that_is_away_stops_nothing_else_and_is_read_again_when_it_is_back() 
     broker.start_again();
     topic.write(records(100));
     world.wait_for("the records", |world| total(world) == (200, 9_900));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(source(&world, "s")["error"], Value::Null);
 }
 
@@ -64,7 +64,7 @@ fn a_start_without_brokers_serves_queries_and_reads_later() {
     let topic = Topic::create(broker, 1);
     topic.write([topic.record(0, "{\"v\":7}")]);
     let mut world = world(&topic.settings(), &definitions(&topic.name));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(world.stop(), Some(0));
     world.set_settings("[connections.main]\nkind = \"kafka\"\nbrokers = [\"127.0.0.1:1\"]\n");
     world.start();
@@ -87,7 +87,7 @@ fn an_unknown_topic_and_a_deleted_one_are_named() {
     drop(missing);
     topic.write([topic.record(0, "{\"v\":7}")]);
     let world = world(&topic.settings(), &definitions(&topic.name));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     topic.delete();
     wait_for_error(&world, "the brokers have no topic");
     assert_eq!(total(&world), (1, 7));
@@ -106,7 +106,7 @@ fn rejected_records_are_in_quarantine_with_their_address() {
         topic.record(0, "").without_value().key("k"),
         topic.record(0, "{\"v\":2}"),
     ]);
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     world.wait_for("the counts", |world| total(world) == (2, 3));
     world.wait_for("the quarantine", |world| world.get("/v1/streams/s").json()["quarantine"]["total"] == json!(4));
     let page = world.get("/v1/streams/s/quarantine").json();
@@ -124,7 +124,7 @@ fn records_deleted_before_they_are_read_are_counted() {
     let topic = Topic::create(broker, 1);
     let mut world = world(&topic.settings(), &definitions(&topic.name));
     topic.write((0..10).map(|_| topic.record(0, "{\"v\":1}")));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(world.stop(), Some(0));
     topic.write((0..10).map(|_| topic.record(0, "{\"v\":1}")));
     topic.delete_before(0, 15);

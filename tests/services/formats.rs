@@ -36,7 +36,7 @@ fn a_value_may_be_a_line_of_csv() {
         ]
         .map(|line| topic.record(0, line)),
     );
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(sums(&world), [("a, b".to_owned(), 1, 1.5), ("c".to_owned(), 2, 2.0)]);
     world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(2));
 }
@@ -109,7 +109,7 @@ fn values_of_avro_have_schemas_of_the_registry_that_change_from_record_to_record
     let bad =
         [framed(1, &[a]), framed(7, &[a, &one]), framed(4, &[a]), b"{}".to_vec()].map(|value| topic.record(0, value));
     topic.write([first(), second(), first()].into_iter().chain(bad).chain([second(), third]));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(sums(&world), [("a".to_owned(), 5, 7.0)]);
     world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(4));
     let lines = world.get("/v1/streams/s/quarantine").json()["lines"].clone();
@@ -154,7 +154,7 @@ fn values_of_protobuf_have_schemas_with_imports_of_the_registry() {
     };
     let values = [message(1, 1.5), message(2, 1.0), b"{}".to_vec(), message(1, 2.5), framed(1, &[&[0], &[0x0a, 9]])];
     topic.write(values.map(|value| topic.record(0, value)));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(sums(&world), [("a".to_owned(), 2, 4.0)]);
     world.wait_for("the rejected records", |world| world.get("/v1/streams/s").json()["rejected"] == json!(3));
     let lines = world.get("/v1/streams/s/quarantine").json()["lines"].to_string();
@@ -173,7 +173,7 @@ fn a_value_of_json_may_begin_with_the_id_of_a_schema() {
     ));
     let event = br#"{"at":"2026-01-01T00:00:00Z","name":"a","v":2}"#;
     topic.write([event.to_vec(), framed(258, &[event])].map(|value| topic.record(0, value)));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(sums(&world), [("a".to_owned(), 2, 4.0)]);
 }
 
@@ -206,7 +206,7 @@ fn changes_of_rows_in_avro_are_events_with_their_operation() {
         change(&new, &[0], b'd'),
         change(&[0], &[0], b'd'),
     ]);
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     let expected = [("c", 1, 1.0), ("d", 1, 4.0), ("u", 1, 4.0)].map(|(op, n, total)| (op.to_owned(), n, total));
     assert_eq!(sums(&world), expected);
     let lines = world.get("/v1/streams/s/quarantine").json()["lines"].clone();

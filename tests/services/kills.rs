@@ -115,7 +115,7 @@ fn no_record_is_lost_or_doubled_whenever_trueup_is_killed() {
         world.kill();
     }
     world.start();
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     fold.compare(&world, &format!("seed {}", seed()));
     assert_eq!(world.run("sums", true)["state"], json!("published"));
     fold.compare(&world, "after a full run");
@@ -146,6 +146,6 @@ fn no_record_is_lost_or_doubled_at_any_named_point() {
     }
     world.set_environment(&[]);
     world.start();
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     fold.compare(&world, &format!("seed {}", seed() + 1));
 }

@@ -37,7 +37,7 @@ fn records_become_events_with_the_parts_that_columns_hold() {
             .key(["a", "b"][i as usize % 2].as_bytes().to_vec())
             .header("h", "x")
     }));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     let rows = world.rows("sums", "")["rows"].as_array().expect("rows").clone();
     assert_eq!(rows.len(), 2, "{rows:?}");
     for (row, (k, part, total)) in rows.iter().zip([("a", 0, 380), ("b", 1, 400)]) {
@@ -85,7 +85,7 @@ fn aborted_records_are_never_events_and_markers_count_as_read() {
         topic.write(records("plain", 2));
     }
     topic.transact(&format!("{}-last", topic.name), records("aborted", 3), false);
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(by_key(&world, "sums"), [("committed".to_owned(), 15, 30), ("plain".to_owned(), 6, 3)]);
 }
 
@@ -105,7 +105,7 @@ fn a_topic_that_gains_partitions_gives_its_stream_more() {
     world.wait_for("the position", |world| source(world, "s")["partitions"][0]["position"] == 0);
     let id = world.id();
     topic.write([topic.record(0, "{\"k\":\"a\",\"v\":1}")]);
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     // A version whose seam does not have the new partitions.
     assert_eq!(world.run("sums", true)["state"], json!("published"));
     topic.grow(3);
@@ -136,16 +136,16 @@ fn a_log_that_is_lost_is_rebuilt_from_the_archive_and_the_topic() {
         (from..to).map(value).collect::<Vec<_>>()
     };
     topic.write(records(0, 30));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(world.run("sums", true)["state"], json!("published"));
     topic.write(records(30, 50));
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     world.kill();
     std::fs::remove_dir_all(world.store().join("log")).expect("the log is lost");
     world.set_arguments(&["--take-over"]);
     topic.write(records(50, 60));
     world.start();
-    read_all(&world, "s");
+    read_all(&world, "s", &topic);
     assert_eq!(by_key(&world, "sums"), [("k".to_owned(), 60, 59 * 30)]);
 }
 

@@ -51,7 +51,7 @@ fn the_recipes_of_the_page_work() {
     world.start();
     let order = |country: &str, amount: &str| format!("{{\"country\":\"{country}\",\"amount\":\"{amount}\"}}");
     topic.write([("AT", "10.50"), ("AT", "2.00"), ("DE", "1.00")].map(|(c, a)| topic.record(0, order(c, a)).key("c1")));
-    read_all(&world, "orders");
+    read_all(&world, "orders", &topic);
     world.wait_for("the rows", |world| world.rows("revenue", "")["rows"].as_array().map(Vec::len) == Some(2));
     std::fs::copy(world.definitions(), world.data.path().join("orders.sql")).expect("copied");
     let program = program::path();

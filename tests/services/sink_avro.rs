@@ -240,7 +240,7 @@ fn records_of_avro_are_the_rows_of_the_view_also_after_runs_and_for_readers_of_a
     ));
     reader.set_settings(&format!("{}schema_registry = {{ url = \"{url}\" }}\n", output.settings()));
     reader.start();
-    read_all(&reader, "changes");
+    read_all(&reader, "changes", &output);
     reader.wait_for("the events", |reader| reader.rows("counts", "")["rows"][0]["n"] == json!(records));
 }
 

@@ -195,7 +195,7 @@ fn overlapping_windows_are_final_one_by_one_and_the_end_of_retention_takes_nothi
     let send = |second: i64| {
         let value = json!({"k": "a", "v": 1, "at": time(60 * MINUTE + second * SECOND)});
         input.write([input.record(0, value.to_string())]);
-        read_all(&world, "s");
+        read_all(&world, "s", &input);
         written(&world, "out");
     };
     let found = || -> Vec<(String, String, Value)> {

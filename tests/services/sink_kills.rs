@@ -96,7 +96,7 @@ fn every_change_is_written_once_whenever_trueup_is_killed() {
         }
     }
     world.start();
-    read_all(&world, "s");
+    read_all(&world, "s", &input);
     written(&world, "out");
     fold.compare(&output, &format!("seed {}", seed()));
     assert_eq!(world.run("sums", true)["state"], json!("published"));
@@ -125,7 +125,7 @@ fn every_change_is_written_once_at_any_named_point() {
     }
     world.set_environment(&[]);
     world.start();
-    read_all(&world, "s");
+    read_all(&world, "s", &input);
     written(&world, "out");
     fold.compare(&output, &format!("seed {}", seed() + 1));
 }
@@ -148,10 +148,10 @@ fn every_change_is_written_once_over_restarts_of_the_broker() {
         if round == 1 {
             world.start();
         }
-        read_all(&world, "s");
+        read_all(&world, "s", &input);
     }
     fold.write(&input, &mut dice);
-    read_all(&world, "s");
+    read_all(&world, "s", &input);
     written(&world, "out");
     fold.compare(&output, &format!("seed {}", seed() + 2));
 }

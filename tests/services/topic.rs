@@ -1,6 +1,7 @@
 //! Writes topics, and runs servers whose streams read them.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use krafka::admin::{
     CreatePartitionsOptions, CreateTopicsOptions, DeleteRecordsOptions, DeleteTopicsOptions, NewTopic,
 };
 use krafka::consumer::{IsolationLevel, TopicPartition};
-use krafka::producer::{Producer, TransactionalProducer};
+use krafka::producer::{Producer, RecordMetadata, TransactionalProducer};
 use krafka::{Kafka, Record};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -25,6 +26,8 @@ pub struct Topic {
     runtime: Runtime,
     kafka: Kafka,
     producer: Producer,
+    /// The offset after the last acknowledged record, by partition.
+    ends: Mutex<BTreeMap<i32, i64>>,
 }
 
 impl Topic {
@@ -60,7 +63,7 @@ impl Topic {
             let producer = kafka.producer().linger(Duration::from_millis(1)).build().await.expect("a producer");
             (kafka, producer)
         });
-        Topic { name, address: address.to_owned(), runtime, kafka, producer }
+        Topic { name, address: address.to_owned(), runtime, kafka, producer, ends: Mutex::default() }
     }
 
     fn named(name: String, address: &str, partitions: i32, configuration: &[(&str, &str)]) -> Topic {
@@ -105,7 +108,7 @@ impl Topic {
                 handles.push(self.producer.enqueue(record).await.expect("queued"));
             }
             for handle in handles {
-                let _ = handle.await.expect("acknowledged");
+                self.acknowledged(&handle.await.expect("acknowledged"));
             }
         });
     }
@@ -123,7 +126,7 @@ impl Topic {
                 .expect("a producer");
             producer.begin().expect("begins");
             for record in records {
-                let _ = producer.send(record).await.expect("sent");
+                self.acknowledged(&producer.send(record).await.expect("sent"));
             }
             match commit {
                 true => producer.commit().await.expect("commits"),
@@ -131,6 +134,12 @@ impl Topic {
             }
             producer.close().await.expect("closes");
         });
+    }
+
+    fn acknowledged(&self, record: &RecordMetadata) {
+        let mut ends = self.ends.lock().expect("no panic");
+        let end = ends.entry(record.partition).or_default();
+        *end = (*end).max(record.offset + 1);
     }
 
     pub fn grow(&self, partitions: i32) {
@@ -292,9 +301,14 @@ pub fn read_records(world: &World, stream: &str, records: usize) {
     });
 }
 
-/// Waits until everything in the topic is read.
-pub fn read_all(world: &World, stream: &str) {
+/// Waits until everything that was written to the topic here is read. A reader that is not connected may not know of the
+/// last records yet, so its lag alone says nothing about them.
+pub fn read_all(world: &World, stream: &str, topic: &Topic) {
+    let ends = topic.ends.lock().expect("no panic").clone();
     world.wait_for("the end of the topic", |world| {
-        world.try_get(&format!("/v1/streams/{stream}")).is_some_and(|answer| answer.json()["source"]["lag"] == 0)
+        let Some(answer) = world.try_get(&format!("/v1/streams/{stream}")) else { return false };
+        let source = answer.json()["source"].clone();
+        let known = |partition: i32| source["partitions"][partition as usize]["end"].as_i64().unwrap_or(0);
+        source["lag"] == 0 && ends.iter().all(|(partition, end)| known(*partition) >= *end)
     });
 }

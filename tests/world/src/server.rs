@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::program;
 
-/// Longest wait for a start or a run; a hang becomes a failure, not a stuck CI.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for a start or a run, also on a busy machine; a hang becomes a failure, not a stuck CI.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A location of the data that is not a temporary folder.
 #[derive(Debug, Clone)]
