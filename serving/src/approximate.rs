@@ -1,16 +1,12 @@
 //! Finds the measures that speed estimates and batch computes exactly: distinct counts, rankings and quantiles.
 
-use shared::view::{AggregateFunction, View, ViewLayers};
+use shared::view::{View, ViewLayers};
 
 /// Returns true if the measure with this index reads an aggregate that speed keeps as a sketch once its group is large.
 pub fn reads_estimates(view: &View, measure: usize) -> bool {
     let mut reads = false;
     view.measures[measure].expression.for_each_column(&mut |aggregate| {
-        let function = view.aggregates[aggregate].function;
-        reads |= matches!(
-            function,
-            AggregateFunction::CountDistinct | AggregateFunction::Percentile { .. } | AggregateFunction::TopK { .. }
-        );
+        reads |= view.aggregates[aggregate].is_estimated();
     });
     reads
 }

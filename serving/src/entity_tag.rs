@@ -19,6 +19,8 @@ const IMMUTABLE: &str = "max-age=86400, immutable";
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EntityTag {
     text: String,
+    /// A hash of what was asked: of two tags with equal hashes, the later one takes the place of the earlier.
+    question: u128,
     /// True for a version of the past that the client named by its number.
     is_fixed: bool,
 }
@@ -28,6 +30,7 @@ impl EntityTag {
     /// the generations per partition, and the watermark, which moves finality.
     pub fn of(query: &BoundQuery, pinned: &ViewPin, format: &str) -> EntityTag {
         let published = &pinned.published;
+        let is_fixed = query.request.names_version && pinned.past.is_some();
         let mut text = format!("{format}\n{:016x}\n{}\n", query.request.fingerprint, published.definition_hash);
         let mut put = |value: &dyn std::fmt::Debug| {
             writeln!(text, "{value:?}").expect("a String takes everything");
@@ -35,6 +38,11 @@ impl EntityTag {
         put(&query.request.limit);
         put(&query.request.shape);
         put(&query.request.cursor);
+        put(&pinned.past.as_ref().filter(|_| is_fixed).and(published.version.as_ref().map(|version| version.version)));
+        let question = xxh3_128(text.as_bytes());
+        let mut put = |value: &dyn std::fmt::Debug| {
+            writeln!(text, "{value:?}").expect("a String takes everything");
+        };
         put(&published.version.as_ref().map(|version| version.version));
         put(&published.seam.offsets());
         for generation in &pinned.speed.generations {
@@ -46,13 +54,24 @@ impl EntityTag {
             put(&instant);
         }
         let text = format!("W/\"{:032x}\"", xxh3_128(text.as_bytes()));
-        EntityTag { text, is_fixed: query.request.names_version && pinned.past.is_some() }
+        EntityTag { text, question, is_fixed }
     }
 
     /// A tag for tests.
     #[cfg(test)]
     pub fn named(name: &str) -> EntityTag {
-        EntityTag { text: format!("W/\"{name}\""), is_fixed: false }
+        EntityTag { text: format!("W/\"{name}\""), question: xxh3_128(name.as_bytes()), is_fixed: false }
+    }
+
+    /// The same question, asked later.
+    #[cfg(test)]
+    pub fn later(&self) -> EntityTag {
+        EntityTag { text: format!("{}-later", self.text), ..self.clone() }
+    }
+
+    /// Returns the hash of what was asked, without the state of the data.
+    pub fn question(&self) -> u128 {
+        self.question
     }
 
     /// Returns true if the client has this response already.

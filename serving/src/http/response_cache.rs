@@ -1,4 +1,5 @@
-//! Caches complete responses by entity tag. The tag covers everything a response depends on, so entries never go stale.
+//! Caches the last complete response to each question. Its entity tag covers everything it depends on, so a response is used as
+//! long as the tag is the same, and the next one takes its place.
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
@@ -13,14 +14,14 @@ const OVERHEAD_BYTES: usize = 1024;
 #[derive(Debug, Clone)]
 struct Bytes;
 
-impl Weighter<EntityTag, CompleteResponse> for Bytes {
-    fn weight(&self, _: &EntityTag, response: &CompleteResponse) -> u64 {
+impl Weighter<u128, (EntityTag, CompleteResponse)> for Bytes {
+    fn weight(&self, _: &u128, (_, response): &(EntityTag, CompleteResponse)) -> u64 {
         (response.body.len() + OVERHEAD_BYTES) as u64
     }
 }
 
-/// Responses by entity tag; the least recently used make room.
-pub struct ResponseCache(Cache<EntityTag, CompleteResponse, Bytes>);
+/// Responses by question; the least recently used make room.
+pub struct ResponseCache(Cache<u128, (EntityTag, CompleteResponse), Bytes>);
 
 impl Default for ResponseCache {
     fn default() -> ResponseCache {
@@ -36,15 +37,15 @@ impl Default for ResponseCache {
 impl ResponseCache {
     /// Returns the response cached under `tag`.
     pub fn get(&self, tag: &EntityTag) -> Option<CompleteResponse> {
-        self.0.get(tag)
+        self.0.get(&tag.question()).filter(|(known, _)| known == tag).map(|(_, response)| response)
     }
 
-    /// Caches a response, unless it is too large.
+    /// Caches a response in place of an earlier one to the same question, unless it is too large.
     pub fn insert(&self, tag: &EntityTag, response: &CompleteResponse) {
         if response.body.len() > CACHED_RESPONSE_BYTES_MAX {
             return;
         }
-        self.0.insert(tag.clone(), response.clone());
+        self.0.insert(tag.question(), (tag.clone(), response.clone()));
         metrics::gauge!("trueup_query_cache_bytes").set(self.0.weight() as f64);
     }
 }
@@ -67,6 +68,10 @@ mod tests {
         assert!(cache.get(&tag(0)).is_none());
         cache.insert(&tag(1), &response(10));
         assert_eq!(cache.get(&tag(1)).map(|response| response.body.len()), Some(10));
+        let later = tag(1).later();
+        cache.insert(&later, &response(20));
+        assert_eq!(cache.get(&later).map(|response| response.body.len()), Some(20));
+        assert!(cache.get(&tag(1)).is_none() && cache.0.len() == 1, "one response per question");
         for n in 2..1_000 {
             cache.insert(&tag(n), &response(CACHED_RESPONSE_BYTES_MAX));
         }
