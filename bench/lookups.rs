@@ -63,7 +63,7 @@ pub fn measure() {
     }
     println!("\n{:<48} {:>10} {:>16} {:>14}", "", "ns/event", "x without join", "bytes/row");
     for (((name, _), ns), lookups) in VIEWS.iter().zip(&best).zip(&all) {
-        let bytes = lookups.tables().map(|table| table.status().bytes as f64 / ROWS as f64).sum::<f64>();
+        let bytes = lookups.tables().map(|table| table.status().bytes as f64 / ROWS as f64).sum::<f64>() + 0.0;
         println!("{name:<48} {ns:>10.1} {:>16.2} {bytes:>14.0}", ns / best[0]);
     }
 }

@@ -1,7 +1,7 @@
 //! Measures runs over the same archive by Polars and by Apache Spark with one core and with two, on this machine: the start of
 //! Spark, planning, computing, reading the states back, and comparing and committing apart.
 //!
-//! `TRUEUP_EVENTS` events (default 20 million) lie on [`DATES`] dates. Spark is `pyspark` of `TRUEUP_SPARK_PYTHON`, or of
+//! `TRUEUP_EVENTS` events (default 20 million) lie on [`DATES`] dates, and each view runs `TRUEUP_ROUNDS` times (default 3). Spark is `pyspark` of `TRUEUP_SPARK_PYTHON`, or of
 //! `$HOME/.cache/trueup-spark`.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,6 @@ use crate::server::{cpu_seconds, quantile};
 const EVENTS: u64 = 20_000_000;
 const DATES: i32 = 20;
 const FILE_EVENTS: u64 = 1_000_000;
-const ROUNDS: usize = 3;
 const VIEWS: &str = "
     CREATE VIEW counted AS SELECT window_start, channel, COUNT(*) AS bids, SUM(price) AS total, MAX(fare) AS highest
     FROM bids GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), channel;
@@ -50,7 +49,7 @@ pub fn measure() {
     let recorder = Recorder(Arc::clone(&moments));
     // Another subscriber writes the log; then there are no parts.
     let _ = tracing_subscriber::registry().with(recorder).try_init();
-    let events = std::env::var("TRUEUP_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
+    let events = number("TRUEUP_EVENTS").unwrap_or(EVENTS);
     let folder = tempfile::tempdir().expect("a folder");
     let lake = folder.path().join("lake");
     std::fs::create_dir(&lake).expect("a folder");
@@ -83,11 +82,12 @@ pub fn measure() {
 
 /// Runs every view some times, with all of its windows.
 fn measure_engine(name: &str, lake: &Path, settings: BatchSettings, moments: &Moments) {
+    let runs = number("TRUEUP_ROUNDS").unwrap_or(3).max(1);
     runtime().block_on(async {
         let history = History::open(lake, VIEWS, settings).await;
         for view in NAMES {
             let mut rounds: Vec<(f64, BTreeMap<&str, f64>)> = Vec::new();
-            for _ in 0..ROUNDS {
+            for _ in 0..runs {
                 moments.lock().expect("no panic").clear();
                 let begin = Instant::now();
                 let (run, took) = history.run(view, true).await;
@@ -98,14 +98,18 @@ fn measure_engine(name: &str, lake: &Path, settings: BatchSettings, moments: &Mo
             rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
             let seconds: Vec<f64> = rounds.iter().map(|(seconds, _)| *seconds).collect();
             let parts: Vec<String> =
-                rounds[ROUNDS / 2].1.iter().map(|(part, seconds)| format!("{part} {seconds:.2}")).collect();
+                rounds[rounds.len() / 2].1.iter().map(|(part, seconds)| format!("{part} {seconds:.2}")).collect();
             println!(
-                "{name}, {view}: first {first:.2} s, median of {ROUNDS} {:.2} s ({})",
+                "{name}, {view}: first {first:.2} s, median of {runs} {:.2} s ({})",
                 quantile(&seconds, 0.5),
                 parts.join(", ")
             );
         }
     });
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok())
 }
 
 /// Divides a run into parts, in seconds.

@@ -88,6 +88,7 @@ impl Outcome {
         println!("| refusals with 429 | {} |", load.refused);
         println!("| errors | {} |", load.errors.len());
         println!("| resident memory, first and second half, MiB | {} |", memory.halves());
+        println!("| the same without the lowest and the highest tenth, MiB | {} |", memory.ranges());
         println!("| resident memory by tenths, MiB | {} |", memory.tenths());
         println!("| disk | {disk} |");
         load.errors.iter().take(10).for_each(|error| println!("error: {error}"));

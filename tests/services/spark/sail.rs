@@ -1,7 +1,7 @@
 //! Sail, a server of Spark Connect without a JVM: how far a run gets on it.
 //!
 //! It is `pysail` 0.7.2 with `pyspark-client` 4.1.1, whose program `TRUEUP_SAIL` names, or that in `$HOME/.cache/trueup-sail`. Without
-//! it the test is skipped.
+//! it the test is skipped; with `CI` set, it fails.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ fn program() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/trueup-sail/bin/sail"));
     let found = named.or(home).filter(|program| program.exists());
     if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "Sail is required: set TRUEUP_SAIL (.ci/run does)");
         eprintln!("skipped: no Sail; set TRUEUP_SAIL");
     }
     found
