@@ -72,6 +72,7 @@ fn value(column: &Column, now: Micros) -> Value {
         DataType::Int | DataType::BigInt => json!(1),
         DataType::Double => json!(1.5),
         // As text: a JSON number may lose digits on the way, and this one fits every scale.
+        DataType::Decimal { .. } if column.is_base64 => json!("AA=="),
         DataType::Decimal { .. } => json!("0"),
         DataType::String | DataType::Json => json!("sample"),
         DataType::Date => json!(now.day().to_string()),

@@ -142,7 +142,7 @@ fn columns(stream: &Stream) -> Vec<StreamColumn> {
         data_type: column.data_type.to_string(),
         role: role(index),
         field: column.field.as_ref().map(ToString::to_string),
-        format: column.format.as_ref().map(ToString::to_string),
+        format: column.format.as_ref().map(ToString::to_string).or(column.is_base64.then(|| "base64".to_owned())),
         metadata: column.metadata.as_ref().map(|part| part.to_string()),
     };
     stream.columns.iter().enumerate().map(column).collect()

@@ -148,10 +148,15 @@ fn row<S: Clone>(
 
 /// The measures that are timed and weighed.
 fn measures() -> Vec<(&'static str, Aggregate)> {
-    let of = |function, data_type| Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None };
+    let of = |function, data_type| Aggregate {
+        function,
+        argument: Some(Scalar::column(0, data_type)),
+        filter: None,
+        signed: false,
+    };
     let percentile = |continuous| AggregateFunction::Percentile { fraction: 0.95, continuous, descending: false };
     vec![
-        ("COUNT(*)", Aggregate { function: AggregateFunction::Count, argument: None, filter: None }),
+        ("COUNT(*)", Aggregate { function: AggregateFunction::Count, argument: None, filter: None, signed: false }),
         ("SUM(BIGINT)", of(AggregateFunction::Sum, DataType::BigInt)),
         ("STDDEV_SAMP(DOUBLE)", of(AggregateFunction::Spread { sample: true, root: true }, DataType::Double)),
         ("COUNT(DISTINCT BIGINT)", of(AggregateFunction::CountDistinct, DataType::BigInt)),

@@ -3,8 +3,6 @@
 mod states;
 mod windows;
 
-pub(crate) use self::states::sketch;
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
@@ -90,8 +88,9 @@ impl ViewText<'_> {
             UnknownFields::Reject => "reject the event",
         };
         line(text, "unknown fields", unknown);
-        let elsewhere =
-            |column: &Column| column.field.is_some() || column.format.is_some() || column.metadata.is_some();
+        let elsewhere = |column: &Column| {
+            column.field.is_some() || column.format.is_some() || column.is_base64 || column.metadata.is_some()
+        };
         for (_, column) in self.stream.own_columns().filter(|(_, column)| elsewhere(column)) {
             line(text, "field", format!("{} {column}", print_name(&column.name)));
         }
@@ -165,7 +164,7 @@ impl ViewText<'_> {
 
     fn note_lines(&self, text: &mut String) {
         let mut notes: Vec<String> = windows::holes(&self.view.window).map(str::to_owned).into_iter().collect();
-        let approximate = |aggregate: usize| states::sketch(self.view.aggregates[aggregate].function).is_some();
+        let approximate = |aggregate: usize| self.view.aggregates[aggregate].is_estimated();
         let reads_sketch = |measure: &&Measure| {
             let mut reads = false;
             measure.expression.for_each_column(&mut |aggregate| reads |= approximate(aggregate));
@@ -282,7 +281,7 @@ impl ViewText<'_> {
     fn aggregate(&self, aggregate: &Aggregate) -> String {
         let argument = aggregate.argument.as_ref().map_or("*".to_owned(), |argument| self.sql(argument));
         let filter = aggregate.filter.as_ref().map(|filter| self.sql(filter));
-        states::name(aggregate.function, &argument, filter.as_deref())
+        states::name(aggregate, &argument, filter.as_deref())
     }
 }
 

@@ -58,6 +58,9 @@ pub struct Column {
     /// How events write a TIMESTAMP; `None`: as RFC 3339 or as milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<TimeFormat>,
+    /// Whether texts hold a DECIMAL as its unscaled value in Base64, two's complement, the highest byte first: `FORMAT 'base64'`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_base64: bool,
     /// The part of a record that the column holds, instead of a part of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<RecordPart>,
@@ -66,7 +69,7 @@ pub struct Column {
 impl Column {
     /// A column that is read from the member of its own name.
     pub fn new(name: impl Into<String>, data_type: DataType) -> Column {
-        Column { name: name.into(), data_type, field: None, format: None, metadata: None }
+        Column { name: name.into(), data_type, field: None, format: None, is_base64: false, metadata: None }
     }
 
     /// Where the JSON of an event holds the value.
@@ -97,6 +100,7 @@ impl fmt::Display for Column {
         }
         match &self.format {
             Some(format) => write!(f, " FORMAT '{}'", quoted(format.to_string())),
+            None if self.is_base64 => f.write_str(" FORMAT 'base64'"),
             None => Ok(()),
         }
     }

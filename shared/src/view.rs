@@ -120,6 +120,10 @@ pub struct Aggregate {
     pub argument: Option<Scalar>,
     /// `FILTER (WHERE ..)`, over the stream's columns. NULL counts as false.
     pub filter: Option<Scalar>,
+    /// Whether the values are those of rows that can be retracted: where `filter` is true a value is added, where it is false the
+    /// value is taken back, and where it is NULL it does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
 }
 
 /// How values are accumulated. All but `COUNT(*)` ignore NULL arguments.
@@ -175,6 +179,12 @@ pub enum Precision {
 }
 
 impl Aggregate {
+    /// Returns whether speed estimates the value once a group has many values.
+    pub fn is_estimated(&self) -> bool {
+        use AggregateFunction::{CountDistinct, Percentile, TopK};
+        !self.signed && matches!(self.function, CountDistinct | Percentile { .. } | TopK { .. })
+    }
+
     /// Type of the finished value.
     pub fn data_type(&self) -> DataType {
         let argument = self.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);

@@ -94,6 +94,9 @@ pub enum Layer {
     Speed,
 }
 
+/// The key of a region with its time and name; `None`: it is deleted.
+type RegionChange = (i64, Option<(i64, Option<&'static str>)>);
+
 impl Layer {
     fn query(self) -> &'static str {
         match self {
@@ -147,7 +150,7 @@ impl Model {
     }
 
     /// Writes regions; without a row, deletes them.
-    pub fn write_regions(&mut self, world: &World, changes: &[(i64, Option<(i64, Option<&'static str>)>)]) {
+    pub fn write_regions(&mut self, world: &World, changes: &[RegionChange]) {
         let mut lines = Vec::new();
         for (id, change) in changes {
             match change {

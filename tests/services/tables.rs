@@ -1,5 +1,5 @@
-//! Tables that read topics: changes as Debezium writes them without the row before, and compacted topics with tombstones. Figures
-//! and rows are those of a map that the test keeps, through kills, runs and records that are written again.
+//! Tables that read topics: changes as Debezium writes them without the row before, and compacted topics with tombstones. Figures,
+//! rows and what a sink writes are those of a map that the test keeps, through kills, runs and records that are written again.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use world::World;
 
 use crate::broker::shared;
+use crate::sinks::{assert_changes, written};
 use crate::topic::{Topic, read_records};
 
 const STATES: [&str; 3] = ["new", "paid", "shipped"];
@@ -101,14 +102,29 @@ fn check(world: &World, rows: &Rows, context: &str) {
     assert_eq!(shown, rows.iter().map(|(id, (.., note))| (*id, json!(note))).collect(), "{context}");
 }
 
+/// The topic of the sink has the rows of the table by their key, and a tombstone for each that is gone.
+fn check_sink(world: &World, rows: &Rows, output: &Topic, context: &str) {
+    written(world, "out");
+    let expected = rows.iter().map(|(id, (status, amount, _))| {
+        let value = json!({"id": id, "n": 1, "highest": format!("{amount}.50"), "statuses": 1, "last": status});
+        (json!({"id": id}).to_string(), value)
+    });
+    assert_eq!(output.table(), expected.collect(), "{context}");
+    assert_changes(&output.read());
+}
+
 fn follow(form: Form, format: &str) {
     let Some(broker) = shared() else { return };
-    let topic = Topic::create(broker, PARTITIONS as i32);
+    let (topic, output) = (Topic::create(broker, PARTITIONS as i32), Topic::create(broker, 2));
     let mut world = topic.world(&format!(
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, status STRING, amount DECIMAL(12,2), note STRING, at TIMESTAMP)
              WITH (event_time = 'at', format = '{format}', {});
-         CREATE VIEW orders_by_status AS SELECT status, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY status;",
-        topic.options()
+         CREATE VIEW orders_by_status AS SELECT status, COUNT(*) AS n, SUM(amount) AS total FROM orders GROUP BY status;
+         CREATE VIEW orders_by_id AS SELECT id, COUNT(*) AS n, MAX(amount) AS highest, COUNT(DISTINCT status) AS statuses,
+             MIN(status) AS last FROM orders GROUP BY id;
+         CREATE SINK out FROM orders_by_id WITH (connection = 'main', topic = '{}', every = '20 milliseconds');",
+        topic.options(),
+        output.name
     ));
     let (mut rows, mut dice) = (Rows::new(), StdRng::seed_from_u64(crate::sink_kills::seed()));
     let mut written = 0;
@@ -128,12 +144,16 @@ fn follow(form: Form, format: &str) {
         read_records(&world, "orders", written);
         if round % 2 == 0 {
             assert_eq!(world.run("orders_by_status", round == 4)["state"], json!("published"));
+            assert_eq!(world.run("orders_by_id", round == 4)["state"], json!("published"));
         }
-        check(&world, &rows, &format!("{} {round}", if round % 2 == 0 { "run in round" } else { "round" }));
+        let context = format!("{} {round}", if round % 2 == 0 { "run in round" } else { "round" });
+        check(&world, &rows, &context);
+        check_sink(&world, &rows, &output, &context);
     }
     let status = world.get("/v1/streams/orders").json();
     assert_eq!(status["rejected"], json!(0), "{status}");
     topic.delete();
+    output.delete();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests tables through the real binary: figures over rows that change, in both layers, and the rows themselves.
 
+mod alerts;
 mod changes;
 mod crashes;
 mod histories;

@@ -83,6 +83,7 @@ impl fmt::Display for Expected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.format {
             Some(format) => write!(f, "{} as '{format}'", self.0.data_type),
+            None if self.0.is_base64 => write!(f, "{} as 'base64'", self.0.data_type),
             None => write!(f, "{}", self.0.data_type),
         }
     }

@@ -23,6 +23,7 @@ pub(super) fn read<'a>(column: &Column, text: &'a str) -> Result<Cell<'a>, Value
             (None, Some(token)) => scalar(column, token),
             (None, None) => Ok(Cell::Integer(timestamp::timestamp(text)?)),
         },
+        DataType::Decimal { precision, .. } if column.is_base64 => Ok(Cell::Decimal(value::unscaled(text, precision)?)),
         DataType::Int | DataType::BigInt | DataType::Double | DataType::Decimal { .. } => {
             scalar(column, number(text).ok_or(ValueError::Type)?)
         }

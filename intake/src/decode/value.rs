@@ -1,5 +1,7 @@
 //! Converts JSON values for their columns, by one rule per type.
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeSliceError, Engine};
 use serde_json::Deserializer;
 use shared::stream::{Column, TimeFormat, UnixUnit};
 use shared::types::DataType;
@@ -9,6 +11,9 @@ use super::reject_reason::{self, RejectReason};
 use super::row::Cell;
 use super::timestamp::{self, InvalidMoment};
 use super::token::{Kind, Token};
+
+/// Bytes of a value in Base64. A DECIMAL has 16 at most; writers may put more signs before it.
+const MAX_BASE64_BYTES: usize = 48;
 
 /// Why a value does not fit its column. Small, and made into a [`RejectReason`] only where one is listed.
 #[derive(Debug)]
@@ -94,7 +99,11 @@ pub(super) fn read<'a>(
             *cell = Cell::Decimal(decimal(raw, precision, scale)?);
         }
         (DataType::Decimal { precision, scale }, Kind::String { escaped }) => {
-            *cell = Cell::Decimal(decimal(content(raw, escaped, unescaped)?, precision, scale)?);
+            let text = content(raw, escaped, unescaped)?;
+            *cell = Cell::Decimal(match column.is_base64 {
+                false => decimal(text, precision, scale)?,
+                true => unscaled(text, precision)?,
+            });
         }
         (DataType::Date, Kind::String { escaped }) => {
             *cell = Cell::Integer(timestamp::date(content(raw, escaped, unescaped)?)?.into());
@@ -155,6 +164,21 @@ fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, ValueError> {
     }
 }
 
+/// The value that Kafka Connect's `Decimal` writes: the unscaled integer, two's complement, the highest byte first.
+pub(super) fn unscaled(text: &str, precision: u8) -> Result<i128, ValueError> {
+    let mut bytes = [0; MAX_BASE64_BYTES];
+    let length = STANDARD.decode_slice(text, &mut bytes).map_err(|error| match error {
+        DecodeSliceError::OutputSliceTooSmall => ValueError::Range,
+        DecodeSliceError::DecodeError(_) => ValueError::Type,
+    })?;
+    let (first, rest) = bytes[..length].split_first().ok_or(ValueError::Type)?;
+    let mut value = i128::from(*first as i8);
+    for byte in rest {
+        value = value.checked_mul(256).ok_or(ValueError::Range)? + i128::from(*byte);
+    }
+    if value.unsigned_abs() < 10u128.pow(u32::from(precision.min(38))) { Ok(value) } else { Err(ValueError::Range) }
+}
+
 /// The content of a string, without quotes and escapes.
 #[inline]
 fn content<'b>(raw: &'b str, escaped: bool, unescaped: &'b mut String) -> Result<&'b str, ValueError> {
@@ -184,5 +208,38 @@ impl serde::de::Visitor<'_> for Append<'_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         self.0.push_str(text);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_of_kafka_connect_are_unscaled_integers() {
+        let read = |text: &str| unscaled(text, 12).map_err(|error| matches!(error, ValueError::Range));
+        for (text, value) in [
+            ("BBo=", 1_050),
+            ("AA==", 0),
+            ("fw==", 127),
+            ("gA==", -128),
+            ("/w==", -1),
+            ("/////////////////////////////////////w==", -1),
+            ("AAAAAAAAAAAAAAAAAAAAAAQa", 1_050),
+            ("6NSlD/8=", 999_999_999_999 - (1 << 40)),
+            ("AOjUpQ//", 999_999_999_999),
+        ] {
+            assert_eq!(read(text), Ok(value), "{text}");
+        }
+        for text in [
+            "AOjUpRAA",
+            "f/////////////////////8=",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
+            assert_eq!(read(text), Err(true), "{text}");
+        }
+        for text in ["", "BBo", "10.50", "BB o=", "=", "__debezium_unavailable_value"] {
+            assert_eq!(read(text), Err(false), "{text}");
+        }
     }
 }

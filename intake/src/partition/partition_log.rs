@@ -229,7 +229,7 @@ impl PartitionLog {
 
     /// Submits into reserved room.
     pub(crate) fn submit(&self, reservation: Reservation<'_>, submission: Submission) -> Result<(), SubmitError> {
-        let item = QueueItem::Submission { submission, bytes: reservation.bytes };
+        let item = QueueItem::Submission { submission: Box::new(submission), bytes: reservation.bytes };
         self.queue.push(item)?;
         // The room is in use now; the writer returns it.
         std::mem::forget(reservation);

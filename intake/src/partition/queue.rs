@@ -13,7 +13,7 @@ use super::submission::{Erasure, Submission, SubmitError};
 /// One item of work for the writer.
 #[derive(Debug)]
 pub(crate) enum QueueItem {
-    Submission { submission: Submission, bytes: usize },
+    Submission { submission: Box<Submission>, bytes: usize },
     Cut { view: ViewName, reply: oneshot::Sender<CutPoint> },
     Erasure(Box<Erasure>),
 }

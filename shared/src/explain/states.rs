@@ -4,8 +4,8 @@ use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction};
 
 /// The aggregate as SQL; `argument` and `filter` are its parts as SQL.
-pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&str>) -> String {
-    let call = match function {
+pub(super) fn name(aggregate: &Aggregate, argument: &str, filter: Option<&str>) -> String {
+    let call = match aggregate.function {
         AggregateFunction::Count => format!("COUNT({argument})"),
         AggregateFunction::Sum => format!("SUM({argument})"),
         AggregateFunction::Avg => format!("AVG({argument})"),
@@ -26,6 +26,7 @@ pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&
         AggregateFunction::Last => format!("LAST_VALUE({argument})"),
     };
     match filter {
+        Some(sign) if aggregate.signed => format!("{call} of rows, where {sign} is false taken back"),
         Some(filter) => format!("{call} FILTER (WHERE {filter})"),
         None => call,
     }
@@ -35,6 +36,7 @@ pub(super) fn name(function: AggregateFunction, argument: &str, filter: Option<&
 pub(super) fn speed(aggregate: &Aggregate) -> String {
     let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |argument| argument.data_type);
     match aggregate.function {
+        _ if aggregate.signed => format!("each value, {argument}, with its number of rows: exact"),
         AggregateFunction::Count => "64-bit count".to_owned(),
         AggregateFunction::Sum | AggregateFunction::Avg => match argument {
             DataType::Double => "compensated DOUBLE sum and count".to_owned(),
@@ -55,13 +57,14 @@ pub(super) fn speed(aggregate: &Aggregate) -> String {
 /// The result of batch, and the state that it keeps for merging.
 pub(super) fn batch(aggregate: &Aggregate) -> String {
     match sketch(aggregate.function) {
+        _ if aggregate.signed => "exact, and for merging each value with its number of rows".to_owned(),
         Some(sketch) => format!("exact, and for merging the values while they are few, then {sketch}"),
         None => "exact".to_owned(),
     }
 }
 
 /// The sketch of many values in bounded memory; `None`: the state is as exact as the value.
-pub(crate) fn sketch(function: AggregateFunction) -> Option<&'static str> {
+fn sketch(function: AggregateFunction) -> Option<&'static str> {
     match function {
         AggregateFunction::CountDistinct => Some("an HLL sketch (lgK 12)"),
         AggregateFunction::Percentile { .. } => Some("a KLL sketch (k 200)"),

@@ -201,14 +201,14 @@ impl LookupTable {
     /// Returns the spans of event time, half-open, in order and apart, in which events may see another version than they did before the
     /// changes since `cut`.
     pub fn changed_since(&self, cut: &Cut) -> Vec<(i64, i64)> {
-        let mut froms: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut starts: BTreeMap<u32, u64> = BTreeMap::new();
         let versions = self.versions.read();
         for (partition, point) in &cut.0 {
-            froms.insert(partition.0, position(partition.0, point.offset.0));
+            starts.insert(partition.0, position(partition.0, point.offset.0));
         }
         let is_new = |place: u64| {
             let partition = (place >> position(1, 0).trailing_zeros()) as u32;
-            froms.get(&partition).is_none_or(|from| place >= *from)
+            starts.get(&partition).is_none_or(|from| place >= *from)
         };
         let mut spans = Vec::new();
         for History(history) in &versions.histories {

@@ -1,6 +1,7 @@
 //! Finishes states into columns: aggregates, then measures over them, each with an interval if it is not exact.
 
 mod bounds;
+mod counted;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use crate::limits::MEASURES_BYTES_MAX;
 use crate::partial::query_budget::QueryBudget;
 use crate::partial::sketch::Width;
 use crate::partial::sketch::listing::Listed;
-use crate::partial::sketch::percentile::{Percentile, Point, Quantity, Wanted};
+use crate::partial::sketch::percentile::{Estimate, Percentile, Point, Quantity, Wanted};
 use crate::partial::states::double_sums::DoubleSum;
 use crate::partial::states::first_last::{EdgeValues, FirstLastStates};
 use crate::partial::states::integer_sums::IntegerSums;
@@ -162,6 +163,7 @@ fn finish_within(aggregate: &Aggregate, states: &States, width: Width) -> Measur
         }
         States::FirstLast(edges) => edge_column(argument, edges),
         States::Sketches(sketches) => return finish_sketches(argument, sketches, width),
+        States::Counted(values) => return counted::finish_counted(aggregate, values),
     };
     MeasureColumn::exact(column)
 }
@@ -192,26 +194,34 @@ fn finish_sketches(argument: DataType, sketches: &Sketches, width: Width) -> Mea
             let column = Arc::new(counts.iter().map(|c| Some(long(c.count))).collect::<Int64Array>());
             MeasureColumn { column, overflowed: None, bounds }
         }
-        Groups::Longs(wanted, groups) => percentiles(groups, *wanted, width, |values| {
-            let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
-            let values: Vec<i64> = values.iter().map(|value| value.unwrap_or_default()).collect();
-            ordered_column(argument, &values, &seen)
-        }),
-        Groups::Doubles(wanted, groups) => percentiles(groups, *wanted, width, |values| {
-            Arc::new(values.iter().map(|value| value.map(Quantity::as_double)).collect::<Float64Array>())
-        }),
+        Groups::Longs(wanted, groups) => {
+            percentiles(&estimates(groups, *wanted, width), *wanted, |values| longs_column(argument, values))
+        }
+        Groups::Doubles(wanted, groups) => percentiles(&estimates(groups, *wanted, width), *wanted, doubles_column),
         Groups::LongItems(listing, groups) => listed(groups.iter().map(|group| listing.of_longs(group)).collect()),
         Groups::TextItems(listing, groups) => listed(groups.iter().map(|group| listing.of_texts(group)).collect()),
     }
 }
 
+fn longs_column(data_type: DataType, values: &[Option<i64>]) -> ArrayRef {
+    let seen: Vec<bool> = values.iter().map(Option::is_some).collect();
+    let values: Vec<i64> = values.iter().map(|value| value.unwrap_or_default()).collect();
+    ordered_column(data_type, &values, &seen)
+}
+
+fn doubles_column<T: Quantity>(values: &[Option<T>]) -> ArrayRef {
+    Arc::new(values.iter().map(|value| value.map(Quantity::as_double)).collect::<Float64Array>())
+}
+
+fn estimates<T: Quantity>(groups: &[Percentile<T>], wanted: Wanted, width: Width) -> Vec<Option<Estimate<T>>> {
+    groups.iter().map(|group| group.estimate(wanted, width)).collect()
+}
+
 fn percentiles<T: Quantity>(
-    groups: &[Percentile<T>],
+    found: &[Option<Estimate<T>>],
     wanted: Wanted,
-    width: Width,
     discrete: impl Fn(&[Option<T>]) -> ArrayRef,
 ) -> MeasureColumn {
-    let found: Vec<_> = groups.iter().map(|group| group.estimate(wanted, width)).collect();
     let column = |points: Vec<Option<Point<T>>>| -> ArrayRef {
         if wanted.continuous {
             return Arc::new(points.into_iter().map(|p| p.map(Point::as_double)).collect::<Float64Array>());

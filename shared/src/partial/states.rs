@@ -8,6 +8,7 @@
 //! stated bounds for sketches. Tested in `states/laws.rs` and `states/extremes.rs`.
 
 mod arithmetic;
+pub mod counted;
 pub mod double_sums;
 pub mod exact;
 pub mod exact_variance;
@@ -21,6 +22,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType as ArrowType, Decimal128Type, Float64Type, Int32Type, Int64Type};
 
 pub use self::arithmetic::DoubleDouble;
+use self::counted::CountedValues;
 use self::double_sums::{DoubleSum, DoubleSums};
 use self::exact::Total;
 use self::exact_variance::ExactSpread;
@@ -93,12 +95,17 @@ pub enum States {
     FirstLast(FirstLastStates),
     /// COUNT(DISTINCT), percentiles and TOP_K.
     Sketches(Sketches),
+    /// Everything that is not a sum, over rows that can be retracted.
+    Counted(CountedValues),
 }
 
 impl States {
     /// Returns states without groups for `aggregate`, which keep as much of the values as `precision` says.
     pub fn new(aggregate: &Aggregate, precision: Precision) -> States {
         let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
+        if aggregate.signed {
+            return States::Counted(CountedValues::new(argument));
+        }
         let extreme = match aggregate.function {
             AggregateFunction::Count => return States::Count(Vec::new()),
             AggregateFunction::Sum | AggregateFunction::Avg if argument == DataType::Double => {
@@ -145,6 +152,7 @@ impl States {
             States::ExactSpread(groups) => groups.len(),
             States::FirstLast(edges) => edges.places.len(),
             States::Sketches(sketches) => sketches.len(),
+            States::Counted(values) => values.len(),
         }
     }
 
@@ -187,6 +195,7 @@ impl States {
             States::ExactSpread(groups) => groups.resize_with(len, ExactSpread::default),
             States::FirstLast(edges) => edges.resize(len),
             States::Sketches(sketches) => sketches.resize(len),
+            States::Counted(values) => values.resize(len),
         }
     }
 
@@ -254,6 +263,7 @@ impl States {
             States::ExactSpread(groups) => variance::observe_exact(groups, selection, argument),
             States::FirstLast(edges) => edges.observe(selection, argument, places),
             States::Sketches(sketches) => sketches.observe(selection, argument),
+            States::Counted(values) => values.observe(selection, argument),
         }
     }
 
@@ -314,6 +324,7 @@ impl States {
             (States::Spread(ours), States::Spread(theirs)) => ours.merge(groups, theirs, first),
             (States::FirstLast(ours), States::FirstLast(theirs)) => ours.merge(groups, theirs, first),
             (States::Sketches(ours), States::Sketches(theirs)) => ours.merge(groups, theirs, rows),
+            (States::Counted(ours), States::Counted(theirs)) => ours.merge(groups, theirs, rows),
             (this, other) => unreachable!("states of different aggregates: {this:?} and {other:?}"),
         }
     }
@@ -363,6 +374,7 @@ impl States {
             }
             States::FirstLast(edges) => edges.bytes(),
             States::Sketches(sketches) => sketches.bytes(),
+            States::Counted(values) => values.bytes(),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Lowering<'_, '_, '_> {
         if call.star {
             return match call.name.as_str() {
                 "count" if !call.distinct => {
-                    Ok(Aggregate { function: AggregateFunction::Count, argument: None, filter })
+                    Ok(Aggregate { function: AggregateFunction::Count, argument: None, filter, signed: false })
                 }
                 "count" => {
                     let error = self.source.error(call.span, "COUNT(DISTINCT *) means nothing");
@@ -122,7 +122,7 @@ impl Lowering<'_, '_, '_> {
             }
             _ => Some(argument),
         };
-        Ok(Aggregate { function, argument, filter })
+        Ok(Aggregate { function, argument, filter, signed: false })
     }
 
     /// A bare NULL where a number is wanted is a BIGINT.

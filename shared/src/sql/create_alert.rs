@@ -78,14 +78,6 @@ pub(super) fn find_view<'a>(
     kind: &str,
 ) -> Result<&'a View, ViewError> {
     if let Some(view) = catalog.views.iter().find(|view| view.name.as_str() == name.name) {
-        let stream = catalog.streams.iter().find(|stream| stream.name == view.stream);
-        if let Some(table) = stream.filter(|stream| stream.table.is_some()) {
-            let message = format!(
-                "{kind} of views over tables are not supported yet: `{}` reads the table `{}`",
-                view.name, table.name
-            );
-            return Err(source.error(name.span, message).into());
-        }
         if let Some(join) = view.joins.first() {
             let message = format!(
                 "{kind} of joined views are not supported yet: `{}` is joined with the table `{}`",

@@ -55,7 +55,7 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
             format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
         return Err(topic.error(source, message).into());
     }
-    let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view))?;
+    let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view, catalog))?;
     let every =
         option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
     let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
@@ -118,7 +118,7 @@ fn is_avro_name(name: &str) -> bool {
     name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
 }
 
-fn parse_emit(source: &Source, option: &SqlOption, view: &View) -> Result<Emit, SqlError> {
+fn parse_emit(source: &Source, option: &SqlOption, view: &View, catalog: &Catalog) -> Result<Emit, SqlError> {
     let value = option.value.as_str();
     let emit = Emit::named(value).ok_or_else(|| {
         let help =
@@ -128,6 +128,14 @@ fn parse_emit(source: &Source, option: &SqlOption, view: &View) -> Result<Emit, 
     if emit == Emit::Final && view.window == Window::All {
         let message = format!("`{}` has no windows, so no row of it is ever final", view.name);
         return Err(option.error(source, message).help("write 'changes', or declare a view with TUMBLE"));
+    }
+    let of_table = catalog.streams.iter().find(|stream| stream.name == view.stream && stream.table.is_some());
+    if let Some(table) = of_table.filter(|_| emit == Emit::Final) {
+        let message = format!(
+            "`{}` reads the table `{}`, which can change at any time, so no row of it is ever final",
+            view.name, table.name
+        );
+        return Err(option.error(source, message).help("write 'changes'"));
     }
     Ok(emit)
 }

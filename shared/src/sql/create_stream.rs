@@ -347,7 +347,7 @@ fn read_metadata(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Res
     let source = cursor.source;
     let (name, span) = cursor.quoted_text("a part of a record in single quotes, such as 'key'")?;
     let column = &mut declared.columns[index];
-    if column.metadata.is_some() || column.field.is_some() || column.format.is_some() {
+    if column.metadata.is_some() || column.field.is_some() || has_format(column) {
         return Err(source.error(from, "a column has either METADATA FROM, or FROM and FORMAT, once"));
     }
     let Some(part) = RecordPart::named(&name) else {
@@ -364,16 +364,31 @@ fn read_metadata(cursor: &mut Cursor, from: Span, declared: &mut Columns) -> Res
     Ok(())
 }
 
+fn has_format(column: &Column) -> bool {
+    column.format.is_some() || column.is_base64
+}
+
 fn read_format(cursor: &mut Cursor, from: Span, column: &mut Column) -> Result<(), SqlError> {
-    if column.data_type != DataType::Timestamp {
-        let message = format!("FORMAT says how a TIMESTAMP is written, but `{}` is {}", column.name, column.data_type);
+    let is_decimal = matches!(column.data_type, DataType::Decimal { .. });
+    if column.data_type != DataType::Timestamp && !is_decimal {
+        let message =
+            format!("FORMAT says how a TIMESTAMP or DECIMAL is written, but `{}` is {}", column.name, column.data_type);
         return Err(cursor.source.error(from, message));
     }
-    if column.format.is_some() {
+    if has_format(column) {
         return Err(cursor.source.error(from, "FORMAT is given twice"));
     }
     if column.metadata.is_some() {
-        return Err(cursor.source.error(from, "FORMAT is for times in events; METADATA needs none"));
+        return Err(cursor.source.error(from, "FORMAT is for values in events; METADATA needs none"));
+    }
+    if is_decimal {
+        let (text, span) = cursor.quoted_text("'base64'")?;
+        if text != "base64" {
+            let error = cursor.source.error(span, format!("unknown format '{text}' of a DECIMAL"));
+            return Err(error.help("write 'base64', or leave FORMAT out for numbers and their texts"));
+        }
+        column.is_base64 = true;
+        return Ok(());
     }
     let (text, span) = cursor.quoted_text("a format in single quotes, such as 'unix_s'")?;
     let format = TimeFormat::parse(&text).map_err(|error| {

@@ -18,7 +18,6 @@ use super::view_options::{ViewOptions, has_dates, view_options};
 use super::window::{WindowCall, parse_window};
 use crate::calendar::Zone;
 use crate::column_name::{is_reserved, reserved_names, same};
-use crate::explain::sketch;
 use crate::ids::ViewName;
 use crate::lookup::definition::{JoinKind, JoinTable, LookupJoin, joined_column, joined_index};
 use crate::scalar::{Node, Scalar};
@@ -355,8 +354,7 @@ impl<'a> ViewReader<'a> {
     fn check_bounds(&self, measures: &MeasureColumns, names: &[OutputName]) -> Result<(), SqlError> {
         let estimated = |measure: &&Measure| {
             let mut estimated = false;
-            let is_sketch = |at: usize| sketch(measures.aggregates[at].function).is_some();
-            measure.expression.for_each_column(&mut |at| estimated |= is_sketch(at));
+            measure.expression.for_each_column(&mut |at| estimated |= measures.aggregates[at].is_estimated());
             estimated
         };
         for measure in measures.measures.iter().filter(estimated) {

@@ -68,7 +68,7 @@ pub(super) fn outbox<'o>(
             _ => table(source, option("outbox"))?,
         },
         columns: option("columns").map_or(Ok(OutboxColumns::default()), |option| columns(source, option, mode))?,
-        slot: slot(source, name, option, (mode, &named))?,
+        slot: slot(source, name, option, mode, &named)?,
     })
 }
 
@@ -85,7 +85,8 @@ fn slot<'o>(
     source: &Source,
     name: &Identifier,
     option: &dyn Fn(&str) -> Option<&'o SqlOption>,
-    (mode, named): (OutboxMode, &dyn Fn(&str, &str) -> Result<String, SqlError>),
+    mode: OutboxMode,
+    named: &dyn Fn(&str, &str) -> Result<String, SqlError>,
 ) -> Result<OutboxSlot, SqlError> {
     let default = format!("trueup_{}", name.name);
     let names = OutboxSlot { slot: named("slot", &default)?, publication: named("publication", &default)? };

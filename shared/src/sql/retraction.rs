@@ -3,7 +3,8 @@
 //! With the sign s = -1 of a retraction and s = 1 of an assertion, over the events of a group:
 //! COUNT(*) = Σ s; COUNT(x) = Σ s where x is not NULL; SUM(x) = Σ s·x, NULL if COUNT(x) = 0; AVG(x) = SUM(x) / COUNT(x).
 //! A retraction holds the values of the row that it retracts, so its terms cancel those of the row's assertion, in both layers
-//! and across the seam; nothing else in the layers knows of tables. Aggregates that are not such sums are refused.
+//! and across the seam. Aggregates that are not such sums count the values of the rows ([`Aggregate::signed`]); nothing else in the
+//! layers knows of tables. FIRST_VALUE and LAST_VALUE are refused: rows have no order of their own.
 
 use super::error::SqlError;
 use super::functions::FunctionCall;
@@ -23,7 +24,7 @@ impl Lowering<'_, '_, '_> {
         aggregate: Aggregate,
         retracted: usize,
     ) -> Result<Scalar, SqlError> {
-        let Aggregate { function, argument, filter } = aggregate;
+        let Aggregate { function, argument, filter, .. } = aggregate;
         match (function, argument) {
             (AggregateFunction::Count, argument) => {
                 Ok(self.scope.net_count(retracted, with(filter, argument.map(is_not_null))))
@@ -40,12 +41,20 @@ impl Lowering<'_, '_, '_> {
                 let sum = self.net_sum(x, retracted, filter);
                 Ok(arithmetic(ArithmeticOp::Divide, as_double(sum), as_double(count)))
             }
-            _ => {
+            (AggregateFunction::First | AggregateFunction::Last, _) => {
                 let message = format!(
-                    "{} over a table is not supported yet: its rows can be retracted",
+                    "{} over a table is not supported: rows have no order of their own",
                     call.name.to_uppercase()
                 );
-                Err(self.source.error(call.span, message).help("use COUNT(*), COUNT(x), SUM or AVG"))
+                Err(self.source.error(call.span, message).help("use MIN or MAX"))
+            }
+            (function, argument) => {
+                let counted = Aggregate { function, argument, filter: Some(sign(retracted, filter)), signed: true };
+                let data_type = counted.data_type();
+                if data_type == DataType::Json {
+                    self.scope.json.get_or_insert(call.span);
+                }
+                Ok(Scalar::column(self.scope.aggregate(counted), data_type))
             }
         }
     }
@@ -68,7 +77,7 @@ impl Lowering<'_, '_, '_> {
         }
         // The least BIGINT has no opposite: it is NULL in both, and not in one of them.
         let signed = case(retracted, opposite.clone(), negated(opposite));
-        let sum = Aggregate { function: AggregateFunction::Sum, argument: Some(signed), filter: summed };
+        let sum = Aggregate { function: AggregateFunction::Sum, argument: Some(signed), filter: summed, signed: false };
         let data_type = sum.data_type();
         let sum = Scalar::column(self.scope.aggregate(sum), data_type);
         Scalar { node: Node::Case(vec![(shown, sum)], None), data_type }
@@ -79,7 +88,7 @@ impl super::scope::Scope<'_> {
     /// The assertions minus the retractions among the events for which `filter` holds.
     pub(super) fn net_count(&mut self, retracted: usize, filter: Option<Scalar>) -> Scalar {
         let sign = case(retracted, whole(-1), whole(1));
-        let sum = Aggregate { function: AggregateFunction::Sum, argument: Some(sign), filter };
+        let sum = Aggregate { function: AggregateFunction::Sum, argument: Some(sign), filter, signed: false };
         let sum = Scalar::column(self.aggregate(sum), DataType::BigInt);
         Scalar { node: Node::Coalesce(vec![sum, whole(0)]), data_type: DataType::BigInt }
     }
@@ -102,6 +111,16 @@ fn case(retracted: usize, of_retraction: Scalar, of_assertion: Scalar) -> Scalar
     let data_type = of_assertion.data_type;
     let is_retraction = Scalar::column(retracted, DataType::Boolean);
     Scalar { node: Node::Case(vec![(is_retraction, of_retraction)], Some(Box::new(of_assertion))), data_type }
+}
+
+/// True of an assertion, false of a retraction, NULL of an event for which `filter` does not hold.
+fn sign(retracted: usize, filter: Option<Scalar>) -> Scalar {
+    let constant = |value: bool| boolean(Node::Literal(Literal::Boolean(value)));
+    let sign = case(retracted, constant(false), constant(true));
+    match filter {
+        None => sign,
+        Some(filter) => boolean(Node::Case(vec![(filter, sign)], None)),
+    }
 }
 
 fn negated(x: Scalar) -> Scalar {

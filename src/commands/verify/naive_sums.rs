@@ -43,6 +43,7 @@ pub fn is_simple(aggregate: &Aggregate) -> Result<(), &'static str> {
     let is_number =
         aggregate.argument.as_ref().is_none_or(|a| !matches!(a.data_type, DataType::String | DataType::Boolean));
     match aggregate.function {
+        _ if aggregate.signed => Err("a measure of a table that is not a sum"),
         AggregateFunction::Count => Ok(()),
         AggregateFunction::Sum | AggregateFunction::Avg | AggregateFunction::Min | AggregateFunction::Max
             if is_number =>

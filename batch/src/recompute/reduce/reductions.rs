@@ -21,6 +21,7 @@ pub const HALF: i128 = 1_000_000_000_000_000_000;
 pub fn is_reduced(aggregate: &Aggregate) -> bool {
     use AggregateFunction::{Avg, Count, Max, Min, Sum};
     match aggregate.function {
+        _ if aggregate.signed => false,
         Count | Max | Min => true,
         Sum | Avg => aggregate.argument.as_ref().is_some_and(|argument| argument.data_type != DataType::Double),
         _ => false,

@@ -10,6 +10,7 @@
 //! | COUNT(DISTINCT) | `hll` (DataSketches HLL_8), `small` (the hashes of few values, 16 bytes each), `exact` |
 //! | percentiles | `kll` (DataSketches KLL of doubles or longs), `exact` |
 //! | TOP_K | `items` (DataSketches frequent items of longs or strings), `exact` |
+//! | over a table, all but COUNT, SUM and AVG | `counted`: each value (8 or, of DECIMAL, 16 bytes, little endian; texts behind their length in 8 bytes; DOUBLE as the number that sorts like it), and its count in 8 bytes |
 //!
 //! `exact` is what the measure shows, NULL where it is not exact. The images are NULL where nothing was seen.
 //!
@@ -37,6 +38,7 @@ use crate::partial::sketch::SketchError;
 use crate::partial::sketch::distinct::Distinct;
 use crate::partial::sketch::percentile::{Percentile, Point, Quantity, double};
 use crate::partial::sketch::top_k::{Item, TopK};
+use crate::partial::states::counted::{CountedValues, Counts};
 use crate::partial::states::double_sums::{DoubleSum, DoubleSums};
 use crate::partial::states::exact::Total;
 use crate::partial::states::first_last::{EdgeValues, FirstLastStates};
@@ -156,6 +158,7 @@ pub(super) fn fields_of(index: usize, aggregate: &Aggregate) -> Vec<Field> {
             fields.push(field("exact", aggregate.data_type().arrow(), true));
             fields
         }
+        States::Counted(_) => vec![field("counted", ArrowType::Binary, true)],
     }
 }
 
@@ -222,6 +225,11 @@ pub(super) fn state_columns(aggregate: &Aggregate, states: &States) -> Result<Ve
             columns.push(exact);
             columns
         }
+        States::Counted(values) => vec![match values {
+            CountedValues::Longs(groups) => images(groups, Counts::image),
+            CountedValues::Decimals(groups) => images(groups, Counts::image),
+            CountedValues::Texts(groups) => images(groups, Counts::image),
+        }],
     })
 }
 
@@ -269,6 +277,10 @@ fn states_from(aggregate: &Aggregate, columns: &[ArrayRef]) -> Result<States, Sk
         States::Texts { extreme, .. } => {
             let values = columns[0].as_string_view().iter().map(|t| t.map(Box::from)).collect();
             States::Texts { extreme, values }
+        }
+        States::Counted(_) => {
+            let argument = aggregate.argument.as_ref().map_or(DataType::BigInt, |a| a.data_type);
+            States::Counted(CountedValues::from_images(argument, columns[0].as_binary::<i32>().iter())?)
         }
         States::Spread(_) => {
             let parts: Vec<Vec<f64>> = columns[1..].iter().map(doubles).collect();

@@ -12,7 +12,7 @@ use crate::window::Window;
 /// COUNT(*), COUNT(DISTINCT x) and the median of x; and `measures` over them.
 fn view(measures: Vec<Scalar>) -> View {
     let argument = Some(Scalar::column(0, DataType::BigInt));
-    let aggregate = |function, argument| Aggregate { function, argument, filter: None };
+    let aggregate = |function, argument| Aggregate { function, argument, filter: None, signed: false };
     let name = |(i, expression)| Measure { name: format!("m{i}"), expression };
     View {
         name: "v".parse().expect("a name"),

@@ -46,6 +46,7 @@ fn view_of(window: Window) -> Arc<View> {
         function,
         argument: argument.map(|(index, data_type)| Scalar::column(index, data_type)),
         filter: filter.then(|| Scalar::column(4, DataType::Boolean)),
+        signed: false,
     };
     let aggregates = vec![
         aggregate(AggregateFunction::Count, None, false),

@@ -26,6 +26,8 @@ pub enum SketchError {
     OtherForm { found: String, wanted: &'static str },
     #[error("a stored sum has {0} bytes, not 32")]
     SumLength(usize),
+    #[error("stored values and their counts end too early")]
+    CountedValues,
 }
 
 /// The width of an interval, in standard deviations of a normal distribution.

@@ -263,6 +263,27 @@ fn exact_point<T: Quantity>(values: &mut [T], wanted: Wanted) -> Option<Point<T>
     Some(Point::Between(between(below, above, share)))
 }
 
+/// The percentile of values with their counts, in ascending order, as [`exact_point`] defines it. `None`: of nothing.
+pub fn point_of_counts<T: Quantity>(counts: &[(T, u64)], wanted: Wanted) -> Option<Point<T>> {
+    let ends: Vec<u64> = counts
+        .iter()
+        .scan(0, |end, (_, count)| {
+            *end += count;
+            Some(*end)
+        })
+        .collect();
+    let last = ends.last()?.checked_sub(1)?;
+    let value = |place: u64| counts[ends.partition_point(|end| *end <= place)].0;
+    if !wanted.continuous {
+        let at = (values_within(wanted.fraction, last as usize + 1) as u64).saturating_sub(1).min(last);
+        return Some(Point::Value(value(if wanted.descending { last - at } else { at })));
+    }
+    let place = wanted.fraction * last as f64;
+    let at = (place.floor() as u64).min(last);
+    let (below, above) = (value(at).as_double(), value((at + 1).min(last)).as_double());
+    Some(Point::Between(between(below, above, place - at as f64)))
+}
+
 /// The smallest number of `values` that is at least `fraction` of them. What floats make of a decimal fraction (0.55 of
 /// 100 is a little more than 55) does not count.
 fn values_within(fraction: f64, values: usize) -> usize {

@@ -79,6 +79,29 @@ impl ExactSpread {
         self.add(value);
     }
 
+    /// Inserts an integer a number of times.
+    pub fn insert_integers(&mut self, value: i128, times: u64) {
+        self.insert_times(DoubleDouble::of_integer(value), times);
+    }
+
+    /// Inserts a DOUBLE a number of times.
+    pub fn insert_doubles(&mut self, value: f64, times: u64) {
+        let high = if value.is_finite() { value } else { f64::NAN };
+        self.insert_times(DoubleDouble { high, low: 0.0 }, times);
+    }
+
+    fn insert_times(&mut self, value: DoubleDouble, times: u64) {
+        let mut doubled = ExactSpread::default();
+        doubled.insert(value);
+        // The values of each binary digit.
+        for bit in 0..u64::BITS - times.leading_zeros() {
+            if times >> bit & 1 == 1 {
+                self.merge(&doubled);
+            }
+            doubled.merge(&doubled.clone());
+        }
+    }
+
     fn add(&mut self, DoubleDouble { high, low }: DoubleDouble) {
         self.sum.add(high);
         self.squares.add_product(high, high);

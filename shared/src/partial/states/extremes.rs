@@ -17,7 +17,7 @@ const M: i128 = 10i128.pow(38) - 1;
 const DECIMAL: DataType = DataType::Decimal { precision: 38, scale: 0 };
 
 fn aggregate(function: AggregateFunction, data_type: DataType) -> Aggregate {
-    Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None }
+    Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None, signed: false }
 }
 
 fn functions() -> [AggregateFunction; 5] {

@@ -80,7 +80,7 @@ fn column(events: &[Event], data_type: DataType) -> ArrayRef {
 }
 
 fn aggregates() -> Vec<Aggregate> {
-    let mut all = vec![Aggregate { function: AggregateFunction::Count, argument: None, filter: None }];
+    let mut all = vec![Aggregate { function: AggregateFunction::Count, argument: None, filter: None, signed: false }];
     for data_type in TYPES {
         let numeric = data_type.is_numeric();
         let ranked = numeric || matches!(data_type, DataType::Date | DataType::Timestamp);
@@ -104,11 +104,13 @@ fn aggregates() -> Vec<Aggregate> {
             functions.push(AggregateFunction::Percentile { fraction: 0.95, continuous: false, descending });
         }
         let argument = Some(Scalar::column(0, data_type));
-        all.extend(functions.into_iter().map(|function| Aggregate {
-            function,
-            argument: argument.clone(),
-            filter: None,
-        }));
+        for function in functions {
+            use AggregateFunction::{Avg, Count, First, Last, Sum};
+            let of_events = Aggregate { function, argument: argument.clone(), filter: None, signed: false };
+            let of_rows = Aggregate { signed: true, ..of_events.clone() };
+            all.push(of_events);
+            all.extend((!matches!(function, Count | Sum | Avg | First | Last)).then_some(of_rows));
+        }
     }
     all
 }
@@ -224,6 +226,24 @@ proptest! {
     }
 
     #[test]
+    fn retracted_values_leave_no_trace(events in events(60), is_retracted in prop::collection::vec(any::<bool>(), 60)) {
+        let asserted = events.iter().map(|event| Event { is_wanted: Some(true), ..event.clone() });
+        let mut changes: Vec<Event> = asserted.collect();
+        let kept: Vec<u32> = (0..events.len() as u32).filter(|row| !is_retracted[*row as usize]).collect();
+        let retracted = changes.iter().zip(&is_retracted).filter(|(_, is_retracted)| **is_retracted);
+        let mut retracted: Vec<Event> =
+            retracted.map(|(event, _)| Event { is_wanted: Some(false), ..event.clone() }).collect();
+        changes.append(&mut retracted);
+        let all: Vec<u32> = (0..changes.len() as u32).rev().collect();
+        for of_rows in aggregates().into_iter().filter(|aggregate| aggregate.signed) {
+            let of_events = Aggregate { signed: false, ..of_rows.clone() };
+            let expected = finish(&of_events, &observed(&of_events, Precision::Exact, &changes, &kept));
+            let found = finish(&of_rows, &observed(&of_rows, Precision::Sketch, &changes, &all));
+            assert_same(&of_rows, &found, &expected);
+        }
+    }
+
+    #[test]
     fn states_round_trip_through_their_columns(events in events(60), is_exact in any::<bool>()) {
         let view = view(aggregates());
         let precision = if is_exact { Precision::Exact } else { Precision::Sketch };
@@ -265,6 +285,7 @@ proptest! {
             function: AggregateFunction::Spread { sample, root: true },
             argument: Some(Scalar::column(0, DataType::Double)),
             filter: None,
+            signed: false,
         };
         let column: ArrayRef = Arc::new(Float64Array::from(values.clone()));
         let n = values.len();
@@ -318,12 +339,7 @@ fn large_groups_from_batch_are_exact_until_an_event_is_added() {
         })
         .collect();
     let all: Vec<u32> = (0..events.len() as u32).collect();
-    let sketched = |a: &Aggregate| {
-        matches!(
-            a.function,
-            AggregateFunction::CountDistinct | AggregateFunction::Percentile { .. } | AggregateFunction::TopK { .. }
-        ) && type_of(a) != DataType::Boolean
-    };
+    let sketched = |a: &Aggregate| a.is_estimated() && type_of(a) != DataType::Boolean;
     let view = view(aggregates().into_iter().filter(sketched).collect());
     let batch: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Exact, &events, &all)).collect();
     let speed: Vec<States> = view.aggregates.iter().map(|a| observed(a, Precision::Sketch, &events, &all)).collect();
@@ -361,6 +377,7 @@ fn equal_values_have_variance_zero_and_non_finite_ones_nan() {
             function: AggregateFunction::Spread { sample: false, root: false },
             argument: Some(Scalar::column(0, DataType::Double)),
             filter: None,
+            signed: false,
         };
         let mut states = States::new(&aggregate, Precision::Sketch);
         states.grow(1);
@@ -388,7 +405,7 @@ fn the_first_value_is_that_of_the_earliest_time_then_offset_then_partition() {
     let argument = Some(Scalar::column(0, DataType::String));
     let column: ArrayRef = Arc::new(StringViewArray::from(vec![None, Some("b"), Some("c"), Some("d"), Some("e")]));
     let of = |function, places: &EventPositions<'_>| {
-        let aggregate = Aggregate { function, argument: argument.clone(), filter: None };
+        let aggregate = Aggregate { function, argument: argument.clone(), filter: None, signed: false };
         let mut states = States::new(&aggregate, Precision::Sketch);
         states.grow(1);
         let rows = [0, 1, 2, 3, 4];

@@ -7,7 +7,7 @@ use super::*;
 use crate::scalar::Scalar;
 
 fn aggregate(function: AggregateFunction, data_type: DataType) -> Aggregate {
-    Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None }
+    Aggregate { function, argument: Some(Scalar::column(0, data_type)), filter: None, signed: false }
 }
 
 fn observed(aggregate: &Aggregate, values: &ArrayRef, rows: std::ops::Range<u32>) -> States {

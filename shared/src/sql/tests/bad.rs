@@ -226,7 +226,7 @@ fn wrong_streams_are_explained() {
         ),
         (
             "CREATE STREAM s (at TIMESTAMP METADATA FROM 'timestamp' ^FORMAT 'unix_s') WITH (event_time = 'at')",
-            "FORMAT is for times in events; METADATA needs none",
+            "FORMAT is for values in events; METADATA needs none",
             "",
         ),
         (
