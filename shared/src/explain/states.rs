@@ -26,7 +26,7 @@ pub(super) fn name(aggregate: &Aggregate, argument: &str, filter: Option<&str>) 
         AggregateFunction::Last => format!("LAST_VALUE({argument})"),
     };
     match filter {
-        Some(sign) if aggregate.signed => format!("{call} of rows, where {sign} is false taken back"),
+        Some(sign) if aggregate.signed => format!("{call} over the current rows (counted if {sign})"),
         Some(filter) => format!("{call} FILTER (WHERE {filter})"),
         None => call,
     }
