@@ -20,6 +20,7 @@ pub mod generations;
 pub mod late_sessions;
 pub mod on_spark;
 pub mod reduce;
+pub mod repeated_hashes;
 pub mod scan;
 pub mod staging;
 pub mod verdicts;
