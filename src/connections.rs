@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use alerts::webhook::Webhook;
 use intake::sources::Connections;
 use kafka::ConnectionSettings;
 use shared::alert::AlertTarget;
 use shared::ids::Name;
-use shared::sink::SinkFormat;
+use shared::sink::{SinkFormat, SinkTarget};
 use shared::sql::Definitions;
 use shared::sql::suggest::in_parentheses as did_you_mean;
 
@@ -47,13 +48,15 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
     Ok(Connections { clusters, databases })
 }
 
-/// A sink or an alert that writes through another connection than one of Kafka is wrong usage.
+/// A sink or an alert that writes to a topic through another connection than one of Kafka is wrong usage.
 fn check_writers(
     connections: &BTreeMap<Name, Connection>,
     clusters: &BTreeMap<Name, ConnectionSettings>,
     definitions: &Definitions,
 ) -> Result<(), Failure> {
-    let sinks = definitions.sinks.iter().map(|sink| (format!("sink {}", sink.name), &sink.connection));
+    let topics =
+        || definitions.sinks.iter().filter_map(|sink| Some((format!("sink {}", sink.name), sink.target.topic()?)));
+    let sinks = topics().map(|(of, topic)| (of, &topic.connection));
     let alerts = definitions.alerts.iter().filter_map(|alert| match &alert.target {
         Some(AlertTarget::Topic { connection, .. }) => Some((format!("alert {}", alert.name), connection)),
         _ => None,
@@ -62,10 +65,36 @@ fn check_writers(
         return Err(missing(&of, connection, connections, &KAFKA));
     }
     let has_registry = |name: &Name| clusters.get(name).is_some_and(|cluster| cluster.schema_registry.is_some());
-    let of_avro = definitions.sinks.iter().filter(|sink| sink.format == SinkFormat::Avro);
-    match of_avro.into_iter().find(|sink| !has_registry(&sink.connection)) {
+    let of_avro = topics().filter(|(_, topic)| topic.format == SinkFormat::Avro);
+    match of_avro.into_iter().find(|(_, topic)| !has_registry(&topic.connection)) {
         None => Ok(()),
-        Some(sink) => Err(no_registry(&format!("sink {}", sink.name), sink.format.name(), &sink.connection)),
+        Some((of, topic)) => Err(no_registry(&of, topic.format.name(), &topic.connection)),
+    }
+}
+
+/// Returns the webhooks of the settings by target. An alert or a sink that names another one is wrong usage.
+pub fn webhooks(
+    connections: &BTreeMap<Name, Connection>,
+    definitions: &Definitions,
+) -> Result<BTreeMap<String, Webhook>, Failure> {
+    let mut webhooks = BTreeMap::new();
+    for (name, connection) in connections {
+        let webhook = connection.webhook().map_err(|error| Failure::new(USAGE, error))?;
+        let Some(webhook) = webhook else { continue };
+        webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
+    }
+    let sinks = definitions.sinks.iter().filter_map(|sink| match &sink.target {
+        SinkTarget::Webhook(name) => Some((format!("sink {}", sink.name), name)),
+        SinkTarget::Topic(_) => None,
+    });
+    let alerts = definitions.alerts.iter().filter_map(|alert| match &alert.target {
+        Some(AlertTarget::Webhook(name)) => Some((format!("alert {}", alert.name), name)),
+        _ => None,
+    });
+    let is_known = |name: &Name| webhooks.contains_key(&AlertTarget::Webhook(name.clone()).to_string());
+    match alerts.chain(sinks).find(|(_, name)| !is_known(name)) {
+        None => Ok(webhooks),
+        Some((of, name)) => Err(missing(&of, name, connections, &WEBHOOK)),
     }
 }
 
@@ -81,6 +110,7 @@ fn no_registry(of: &str, format: &str, connection: &Name) -> Failure {
 struct Kind(&'static str, &'static str, fn(&Connection) -> bool);
 
 const KAFKA: Kind = Kind("kafka", "brokers", |connection| matches!(connection, Connection::Kafka(_)));
+const WEBHOOK: Kind = Kind("webhook", "url", |connection| matches!(connection, Connection::Webhook { .. }));
 const POSTGRES: Kind = Kind("postgres", "url", |connection| matches!(connection, Connection::Postgres(_)));
 
 /// Describes a connection that is missing, or of another kind.

@@ -50,7 +50,7 @@ use crate::metrics::{self, MetricsRenderer};
 use crate::openapi;
 
 pub use self::alerts::FOLDER as ALERTS_FOLDER;
-use self::alerts::{AlertReceivers, DeclaredAlerts, RunningAlerts};
+use self::alerts::{DeclaredAlerts, Receivers, RunningAlerts};
 use self::erasure::{Deletion, Eraser};
 use self::layers::Layers;
 pub use self::settings::WiringSettings;
@@ -120,11 +120,11 @@ pub async fn start(mut settings: WiringSettings) -> anyhow::Result<RunningServer
         layers::start_event_flow(&base, &intake, (&loaded, &changed, &lookups), settings.archiver()).await?;
     let batch =
         layers::start_batch((&base, &lookups), &intake, &archives, &speed, &views, loaded, batch_settings).await?;
-    let receivers = AlertReceivers { webhooks: &settings.webhooks, topics: &settings.topics };
+    let receivers = Receivers { webhooks: &settings.webhooks, topics: &settings.topics };
     let alerts = declared.start(&base, &views, &speed, &batch, &receivers)?;
     let read = ReadLayers { intake: &intake, views: &views, speed: &speed, batch: &batch };
     let books = declared_sinks.erasable();
-    let sinks = declared_sinks.start(&base, &read, &settings.topics)?;
+    let sinks = declared_sinks.start(&base, &read, &receivers)?;
     let quarantine = layers::open_quarantine(&base, settings.quarantine()).await?;
     let layers = Layers { intake, quarantine, archives, speed, batch, lookups };
     let eraser = Eraser::new(&layers, (alerts.book(), books, &views), &base.clock, deletion);

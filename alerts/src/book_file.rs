@@ -108,22 +108,28 @@ impl BookFile {
 
     /// Replaces all entries. Blocking.
     pub fn replace<T: Serialize>(&mut self, entries: &[T]) -> io::Result<()> {
-        let draft = self.path.with_extension("draft");
         let mut bytes = Vec::new();
         for entry in entries {
             write_line(entry, &mut bytes)?;
         }
-        let mut file = File::create(&draft)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, &self.path)?;
-        if let Some(folder) = self.path.parent() {
-            sync_folder(folder)?;
-        }
+        replace_file(&self.path, &bytes)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         (self.entries, self.length) = (entries.len(), bytes.len() as u64);
         Ok(())
     }
+}
+
+/// Writes a file durably: after a crash it has these bytes or those before. Blocking.
+///
+/// # Errors
+/// The draft beside it cannot be written, or not be renamed.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file = File::create(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Reads the entries of the file in `folder`, if there is one, without changing it.

@@ -5,8 +5,7 @@
 //! ids.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use bytes::Bytes;
 use kafka::{OutgoingRecord, TopicCluster, TopicWriter, WriteError, commit_certainly};
 use uuid::Uuid;
 
-use crate::book_file::sync_folder;
+use crate::book_file::replace_file;
 use crate::delivery::{DueNotice, notice_id, notice_json};
 
 /// Pause between two attempts of a commit whose outcome is unknown.
@@ -53,12 +52,7 @@ pub fn writer_id(folder: &Path) -> io::Result<String> {
     }
     let id = Uuid::new_v4().simple().to_string();
     std::fs::create_dir_all(folder)?;
-    let draft = path.with_extension("draft");
-    let mut file = File::create(&draft)?;
-    file.write_all(id.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&draft, &path)?;
-    sync_folder(folder)?;
+    replace_file(&path, id.as_bytes())?;
     Ok(id)
 }
 

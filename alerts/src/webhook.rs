@@ -1,4 +1,4 @@
-//! Sends notices to webhooks, signed according to Standard Webhooks (<https://www.standardwebhooks.com>).
+//! Sends notices and rows of sinks to webhooks, signed according to Standard Webhooks (<https://www.standardwebhooks.com>).
 
 use std::fmt;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use shared::time::Micros;
 use crate::delivery::{DueNotice, notice_id, notice_json};
 use crate::template::{NoticeTemplate, TemplateError};
 
-/// A webhook that receives notices.
+/// A webhook that receives notices of alerts and rows of sinks.
 #[derive(Clone)]
 pub struct Webhook {
     pub url: String,
-    /// The key of the signatures; without one, notices are not signed.
+    /// The key of the signatures; without one, nothing is signed.
     pub secret: Option<Vec<u8>>,
-    /// The form of the body; `None`: that of Standard Webhooks.
+    /// The form of notices; `None`: that of Standard Webhooks.
     pub template: Option<NoticeTemplate>,
     /// Longest wait for an answer.
     pub timeout: Duration,
@@ -70,16 +70,24 @@ impl Webhook {
     /// The receiver does not respond, or its status is not 2xx.
     pub(crate) async fn send(&self, client: &reqwest::Client, notice: &DueNotice, now: Micros) -> Result<(), String> {
         let body = self.body(&notice.record, notice.suppressed)?;
-        let (id, seconds) = (notice_id(&notice.record), now.0.div_euclid(1_000_000));
+        self.post(client, &notice_id(&notice.record), body, now).await
+    }
+
+    /// Sends a JSON body once, at `now`, under an id that its repetitions have too.
+    ///
+    /// # Errors
+    /// The receiver does not respond, or its status is not 2xx.
+    pub async fn post(&self, client: &reqwest::Client, id: &str, body: Vec<u8>, now: Micros) -> Result<(), String> {
+        let seconds = now.0.div_euclid(1_000_000);
         let mut request = client
             .post(&self.url)
             .timeout(self.timeout)
             .header("content-type", "application/json")
-            .header("webhook-id", &id)
-            .header("idempotency-key", &id)
+            .header("webhook-id", id)
+            .header("idempotency-key", id)
             .header("webhook-timestamp", seconds);
         if let Some(secret) = &self.secret {
-            request = request.header("webhook-signature", signature(secret, &id, seconds, &body));
+            request = request.header("webhook-signature", signature(secret, id, seconds, &body));
         }
         // The URL may have a secret in it.
         let response = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;

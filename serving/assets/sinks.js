@@ -31,7 +31,7 @@ function createPanel({ name, view, connection, topic, emit, key }) {
   confirmBeforeAction(pause, "Click again to pause", () => control(name, "pause", problem));
   resume.addEventListener("click", () => control(name, "resume", problem));
   const path = element("p", { class: "path" }, element("a", { href: `/view/${encodeURIComponent(view)}`, text: view }),
-    ` → ${topic} (connection ${connection}): ${EMITS[emit] ?? emit} by ${key.length ? key.join(", ") : "one key"}`);
+    ` → ${topic === null ? `webhook ${connection}` : `${topic} (connection ${connection})`}: ${EMITS[emit] ?? emit} by ${key.length ? key.join(", ") : "one key"}`);
   const panel = element("section", { class: "panel sink", "aria-label": `Sink ${name}`, "data-sink": name },
     element("header", {}, element("h2", { text: name }), state), path, facts, reason, problem,
     element("div", { class: "controls" }, pause, resume));
@@ -44,7 +44,7 @@ function show({ state, facts, reason, pause, resume }, sink, now) {
     ["epoch", count(sink.epoch), "the last committed transaction"],
     ["committed", sink.committed_at ? ago(sink.committed_at, now) : "–", sink.committed_at ?? "nothing since this process started"],
     ["lag", sink.lag === 1 ? "1 event" : `${count(sink.lag)} events`, "events of the log after the last epoch"],
-    ["topic has", rowCount(sink.rows), ""],
+    [sink.topic === null ? "sent" : "topic has", rowCount(sink.rows), ""],
     ["written", `${count(sink.records)} ${sink.records === 1 ? "record" : "records"}`, "since this process started"],
     ["version", sink.version === null ? "–" : String(sink.version), "the batch version whose figures the topic has"],
     ...(sink.emit === "final" ? [["final until", time(sink.watermark), "every window that ends before it is in the topic"]] : []),

@@ -211,7 +211,11 @@ pub const SINK_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Rows of a topic that a sink remembers, to write only changes: about 16 bytes each, and 100 per group. Beyond it the sink
 /// stops with an error.
 pub const SINK_ROWS_MAX: usize = 2_000_000;
-/// Milliseconds before the first retry of a sink whose brokers failed; each further delay is twice as long.
+/// Rows that a sink sends to a webhook in one request.
+pub const SINK_REQUEST_ROWS_MAX: usize = 1_000;
+/// Bytes of their keys and values. A longer row has a request of its own.
+pub const SINK_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Milliseconds before the first retry of a sink whose brokers failed, or whose webhook; each further delay is twice as long.
 pub const SINK_RETRY_FIRST_MS: u64 = 200;
 /// Longest such delay.
 pub const SINK_RETRY_MAX_MS: u64 = 10_000;

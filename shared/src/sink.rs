@@ -1,10 +1,11 @@
-//! Defines a sink: the rows of a view, written to a topic whenever they change, or once their windows are closed. It writes
-//! nothing.
+//! Defines a sink: the rows of a view, written to a topic or sent to a webhook whenever they change, or once their windows are
+//! closed. It writes nothing.
 //!
 //! The topic of a sink with `emit = 'changes'` is a table: after every epoch, the last committed record of each key is the row
 //! of the view with this key, or a tombstone if the view has no such row. With `emit = 'final'` the same holds for the rows of
-//! windows that the watermark has passed, and for no others.
+//! windows that the watermark has passed, and for no others. A webhook that applies the rows in order has the same table.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,19 +21,69 @@ use crate::window::Window;
 pub struct Sink {
     pub name: SinkName,
     pub view: ViewName,
-    /// The `[connections.NAME]` of the settings with `kind = "kafka"`.
-    pub connection: Name,
-    pub topic: String,
-    pub format: SinkFormat,
+    pub target: SinkTarget,
     pub emit: Emit,
     /// Shortest time between two epochs.
     pub every: Duration,
     /// The columns that are the key of a record, in the order of the view's key.
     pub key: Vec<KeyColumn>,
-    /// Names the sink to the brokers: of two processes with the same one, the older is fenced.
-    pub transactional_id: String,
     /// The statement that declared the sink.
     pub sql: String,
+}
+
+/// Where a sink writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTarget {
+    Topic(SinkTopic),
+    /// The `[connections.NAME]` of the settings with `kind = "webhook"`.
+    Webhook(Name),
+}
+
+/// The topic of a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkTopic {
+    /// The `[connections.NAME]` of the settings with `kind = "kafka"`.
+    pub connection: Name,
+    pub topic: String,
+    pub format: SinkFormat,
+    /// Names the sink to the brokers: of two processes with the same one, the older is fenced.
+    pub transactional_id: String,
+}
+
+impl SinkTarget {
+    /// The kind of the target in the option `to`, before the name of the connection.
+    pub const WEBHOOK: &str = "webhook:";
+
+    /// Returns the connection of the settings.
+    pub fn connection(&self) -> &Name {
+        match self {
+            SinkTarget::Topic(topic) => &topic.connection,
+            SinkTarget::Webhook(connection) => connection,
+        }
+    }
+
+    /// Returns the topic, if the target is one.
+    pub fn topic(&self) -> Option<&SinkTopic> {
+        match self {
+            SinkTarget::Topic(topic) => Some(topic),
+            SinkTarget::Webhook(_) => None,
+        }
+    }
+
+    /// Returns the encoding of keys and values.
+    pub fn format(&self) -> SinkFormat {
+        self.topic().map_or(SinkFormat::Json, |topic| topic.format)
+    }
+}
+
+impl fmt::Display for SinkTarget {
+    /// The topic, or `webhook:NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkTarget::Topic(topic) => f.write_str(&topic.topic),
+            SinkTarget::Webhook(connection) => write!(f, "{}{connection}", SinkTarget::WEBHOOK),
+        }
+    }
 }
 
 /// When a row is written.
@@ -109,15 +160,26 @@ pub fn row_key(view: &View) -> Vec<KeyColumn> {
 }
 
 impl Sink {
-    /// Returns the identity of the keys of the topic: where it differs, records of one definition do not replace those of
+    /// Returns the name under which the sink writes: that of its transactions, or its own.
+    pub fn writer_id(&self) -> &str {
+        self.target.topic().map_or(self.name.as_str(), |topic| &topic.transactional_id)
+    }
+
+    /// Returns the identity of the keys of the target: where it differs, records of one definition do not replace those of
     /// another.
     pub fn key_hash(&self, view: &View) -> String {
         let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
         let types: Vec<String> = view.dimensions.iter().map(|d| d.expression.data_type.to_string()).collect();
-        let text = match self.format {
+        let text = match &self.target {
+            // The receiver behind a connection can be replaced as brokers can.
+            SinkTarget::Webhook(_) => serde_json::to_vec(&(SinkTarget::WEBHOOK, names, types, &view.window, self.emit)),
             // As it was before there were other formats.
-            SinkFormat::Json => serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit)),
-            format => serde_json::to_vec(&(&self.topic, names, types, &view.window, self.emit, format)),
+            SinkTarget::Topic(SinkTopic { topic, format: SinkFormat::Json, .. }) => {
+                serde_json::to_vec(&(topic, names, types, &view.window, self.emit))
+            }
+            SinkTarget::Topic(SinkTopic { topic, format, .. }) => {
+                serde_json::to_vec(&(topic, names, types, &view.window, self.emit, format))
+            }
         };
         format!("{:032x}", xxh3_128(&text.expect("a definition is plain data")))
     }
@@ -134,17 +196,22 @@ impl Sink {
         let names: Vec<&str> = self.key.iter().map(|column| column.name(view)).collect();
         let key = if names.is_empty() { "one record".to_owned() } else { names.join(", ") };
         let writes = match self.emit {
+            Emit::Changes if self.target.topic().is_none() => {
+                "whenever the value of a row changes; a deletion when the view loses it"
+            }
             Emit::Changes => "whenever the value of a row changes; a tombstone when the view loses it",
             Emit::Final => "once the watermark has passed the window; a correction when the row changes later",
         };
+        let (kind, target) = match &self.target {
+            SinkTarget::Topic(SinkTopic { connection, topic, format, .. }) => {
+                ("topic", format!("{topic} of connection {connection}, {}", format.name()))
+            }
+            SinkTarget::Webhook(connection) => ("webhook", format!("connection {connection}, json")),
+        };
         format!(
-            "sink {} from view {}\n  {:<16} {} of connection {}, {}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
+            "sink {} from view {}\n  {kind:<16} {target}\n  {:<16} {}, every {}: {writes}\n  {:<16} {key}\n",
             self.name,
             self.view,
-            "topic",
-            self.topic,
-            self.connection,
-            self.format.name(),
             "emit",
             self.emit.name(),
             self.every_text(),

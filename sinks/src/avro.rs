@@ -16,7 +16,7 @@ use arrow_avro::writer::format::AvroSoeFormat;
 use bytes::Bytes;
 use kafka::{OutgoingRecord, RegistryError, SchemaRegistry};
 use serde_json::{Value, json};
-use shared::sink::Sink;
+use shared::ids::ViewName;
 
 /// The namespace of schemas.
 const NAMESPACE: &str = "trueup";
@@ -50,8 +50,8 @@ pub struct AvroEncoder {
 
 impl AvroEncoder {
     /// Returns an encoder that has registered nothing yet.
-    pub fn new(sink: &Sink, registry: SchemaRegistry) -> AvroEncoder {
-        AvroEncoder { registry, topic: sink.topic.clone(), view: sink.view.to_string(), ids: HashMap::new() }
+    pub fn new(view: &ViewName, topic: String, registry: SchemaRegistry) -> AvroEncoder {
+        AvroEncoder { registry, topic, view: view.to_string(), ids: HashMap::new() }
     }
 
     /// Replaces the keys and values of `records` with `rows`.

@@ -95,7 +95,7 @@ pub fn differences(
     let mut batch = EpochBatch { is_partial, ..EpochBatch::default() };
     batch.cut.position.clone_from(&rows.position);
     let upserted: Vec<ChangedRow> = found.iter().map(|difference| difference.place.clone()).collect();
-    if sink.format == SinkFormat::Avro {
+    if sink.target.format() == SinkFormat::Avro {
         let places: Vec<ChangedRow> = upserted.iter().chain(&deleted).cloned().collect();
         let rows: Vec<usize> = found.iter().map(|difference| difference.row).collect();
         batch.avro = Some(AvroRows { keys: writer.key_columns(&places)?, values: values.columns(&rows)? });

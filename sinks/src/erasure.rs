@@ -21,10 +21,10 @@ const KEYS_AT_ONCE: usize = 8_192;
 #[derive(Debug, thiserror::Error)]
 pub enum SinkErasureError {
     #[error(
-        "sink {sink} has rows of the entity in the topic \"{topic}\", and deletes them in its next epoch. If it is paused or \
+        "sink {sink} has rows of the entity in \"{target}\", and deletes them in its next epoch. If it is paused or \
          stopped: trueup sinks resume {sink}"
     )]
-    InTopic { sink: SinkName, topic: String },
+    InTopic { sink: SinkName, target: String },
     #[error("cannot read the keys of sink {sink}: {error}")]
     Keys { sink: SinkName, error: ArrowError },
     #[error("cannot write the state of sink {sink}: {error}")]
@@ -36,7 +36,8 @@ pub enum SinkErasureError {
 pub struct ErasableBook {
     pub sink: SinkName,
     pub view: ViewName,
-    pub topic: String,
+    /// The topic, or `webhook:NAME`.
+    pub target: String,
     pub book: Arc<SinkBook>,
 }
 
@@ -75,7 +76,7 @@ impl ErasableBook {
             }
             Ok(false)
         });
-        let in_topic = || SinkErasureError::InTopic { sink: self.sink.clone(), topic: self.topic.clone() };
+        let in_topic = || SinkErasureError::InTopic { sink: self.sink.clone(), target: self.target.clone() };
         if is_in_topic.map_err(failed)? {
             return Err(in_topic());
         }

@@ -1,8 +1,9 @@
-//! Writes the rows of views to topics of Kafka, each change exactly once.
+//! Writes the rows of views to topics of Kafka, each change exactly once, and sends them to webhooks.
 //!
 //! [`view_changes`] finds what has changed since the last epoch, as of a cut of the log: rows that folds report, rows of a
 //! [`walk`] in pages ([`mod@page`]), and rows that were [`waiting`] for their window to close. [`sizes`] bounds each piece. [`differences`] compares them with the
-//! topic, [`record`] writes them as records, [`avro`] encodes those of a sink with that format, and [`publisher`] puts them into the topic in one transaction with the marker of the epoch. [`book`] keeps durably what the topic
+//! target, [`record`] writes them as records, [`avro`] encodes those of a sink with that format, and [`publisher`] puts them into the topic in one transaction with the marker of the epoch,
+//! or into requests of a [`webhook`]. [`book`] keeps durably what the topic
 //! has ([`sent`], [`stored`]), until entities are erased ([`erasure`]); [`task`] runs one sink, and [`service`] lists and controls all. The crate reads rows as alerts do and knows
 //! neither the log nor HTTP.
 
@@ -24,3 +25,4 @@ pub mod task;
 pub mod view_changes;
 pub mod waiting;
 pub mod walk;
+pub mod webhook;

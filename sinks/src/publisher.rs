@@ -42,10 +42,10 @@ const PAUSES: Pauses = Pauses { take_over: Duration::from_secs(1), commit: Durat
 
 /// The value of a marker.
 #[derive(Debug, Serialize, Deserialize)]
-struct Marker {
-    epoch: u64,
+pub(crate) struct Marker {
+    pub(crate) epoch: u64,
     /// The id of the book that the epoch is in.
-    book: String,
+    pub(crate) book: String,
     /// The process that wrote it.
     writer: String,
     /// The process that writes from now on.
@@ -132,7 +132,9 @@ impl Publisher {
     /// # Errors
     /// The brokers cannot be reached or refuse, or their marker is not of this book.
     pub async fn open(&mut self) -> Result<(), PublishError> {
-        let _ = self.cluster.partitions(&self.sink.topic).await?;
+        if let Some(topic) = self.sink.target.topic() {
+            let _ = self.cluster.partitions(&topic.topic).await?;
+        }
         self.cluster.create_compacted(EPOCHS_TOPIC).await?;
         if self.has_claimed {
             // The last writer failed, perhaps because another process has just fenced it.
@@ -141,12 +143,12 @@ impl Publisher {
         // Before the writer is opened, which would fence the right one.
         let marker = self.marker().await?;
         if self.has_claimed && marker.as_ref().is_some_and(|marker| marker.process != self.process) {
-            return Err(PublishError::TakenOver(self.sink.transactional_id.clone()));
+            return Err(PublishError::TakenOver(self.sink.writer_id().to_owned()));
         }
         if marker.is_some_and(|marker| marker.book != self.book.id()) && !self.book.adopts() {
             return Err(MarkerError::Foreign.into());
         }
-        let writer = self.cluster.writer(&self.sink.transactional_id).await?;
+        let writer = self.cluster.writer(self.sink.writer_id()).await?;
         let marker = self.marker().await?;
         let book = Arc::clone(&self.book);
         let of_epoch = marker.as_ref().map_or_else(|| self.process.clone(), |marker| marker.writer.clone());
@@ -218,7 +220,7 @@ impl Publisher {
     }
 
     async fn marker(&self) -> Result<Option<Marker>, PublishError> {
-        let value = self.cluster.latest(EPOCHS_TOPIC, self.sink.transactional_id.as_bytes()).await?;
+        let value = self.cluster.latest(EPOCHS_TOPIC, self.sink.writer_id().as_bytes()).await?;
         let read = |value: Bytes| serde_json::from_slice(&value);
         value.map(read).transpose().map_err(|error| PublishError::Unreadable(error.to_string()))
     }
@@ -234,7 +236,7 @@ impl Publisher {
         };
         OutgoingRecord {
             topic: EPOCHS_TOPIC.to_owned(),
-            key: Bytes::copy_from_slice(self.sink.transactional_id.as_bytes()),
+            key: Bytes::copy_from_slice(self.sink.writer_id().as_bytes()),
             value: Some(serde_json::to_vec(&marker).expect("a marker is plain data").into()),
             headers: Vec::new(),
         }

@@ -23,8 +23,14 @@ use shared::view::{OutputColumn, View};
 use crate::avro::nullable_rows;
 use crate::sent::ValueHash;
 
-/// The name of the header that says why a record was written.
-const KIND: &str = "_kind";
+/// The header that says why a record was written.
+pub(crate) const KIND: &str = "_kind";
+/// The header with the layer of the figures.
+pub(crate) const LAYER: &str = "_layer";
+/// The header with the active batch version.
+pub(crate) const VERSION: &str = "_version";
+/// The header with the bounds of estimated measures.
+pub(crate) const BOUNDS: &str = "_bounds";
 
 /// Why a record was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +155,8 @@ impl<'a> RecordWriter<'a> {
         row: usize,
     ) -> OutgoingRecord {
         let layer = values.rows.merged.layers[row].name();
-        let mut headers = vec![("_layer", Bytes::from_static(layer.as_bytes()))];
-        headers.extend(values.bounds(row).map(|bounds| ("_bounds", bounds)));
+        let mut headers = vec![(LAYER, Bytes::from_static(layer.as_bytes()))];
+        headers.extend(values.bounds(row).map(|bounds| (BOUNDS, bounds)));
         self.record(kind, key, Some(value), headers)
     }
 
@@ -162,9 +168,9 @@ impl<'a> RecordWriter<'a> {
         more: Vec<(&'static str, Bytes)>,
     ) -> OutgoingRecord {
         let mut headers = vec![(KIND, Bytes::from_static(kind.name()))];
-        headers.extend(self.version.map(|version| ("_version", Bytes::from(version.to_string()))));
+        headers.extend(self.version.map(|version| (VERSION, Bytes::from(version.to_string()))));
         headers.extend(more);
-        OutgoingRecord { topic: self.sink.topic.clone(), key, value, headers }
+        OutgoingRecord { topic: self.sink.target.to_string(), key, value, headers }
     }
 }
 

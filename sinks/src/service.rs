@@ -84,13 +84,13 @@ impl DeclaredSink {
 
     /// Returns the book, for erasures.
     pub fn erasable(&self) -> ErasableBook {
-        let Sink { name, view, topic, .. } = &*self.sink;
+        let Sink { name, view, target, .. } = &*self.sink;
         let book = Arc::clone(&self.book);
-        ErasableBook { sink: name.clone(), view: view.clone(), topic: topic.clone(), book }
+        ErasableBook { sink: name.clone(), view: view.clone(), target: target.to_string(), book }
     }
 
     /// Returns the sink.
-    pub fn sink(&self) -> &Sink {
+    pub fn sink(&self) -> &Arc<Sink> {
         &self.sink
     }
 }
@@ -101,7 +101,8 @@ impl SinkSet {
         let (mut listed, mut tasks) = (BTreeMap::new(), Vec::new());
         for (DeclaredSink { sink, view, book, queue }, context) in declared {
             let SinkContext { layers, log, partitions, cluster, registry, clock } = context;
-            let avro = registry.map(|registry| AvroEncoder::new(&sink, registry));
+            let topic = sink.target.topic().map(|topic| topic.topic.clone());
+            let avro = registry.zip(topic).map(|(registry, topic)| AvroEncoder::new(&sink.view, topic, registry));
             let watch = Arc::new(SinkWatch::default());
             tasks.push(SinkTask {
                 sink: Arc::clone(&sink),
@@ -133,8 +134,8 @@ impl ListedSink {
         SinkStatus {
             name: self.sink.name.clone(),
             view: self.sink.view.clone(),
-            connection: self.sink.connection.clone(),
-            topic: self.sink.topic.clone(),
+            connection: self.sink.target.connection().clone(),
+            topic: self.sink.target.topic().map(|topic| topic.topic.clone()),
             emit: self.sink.emit,
             key: self.sink.key.iter().map(|column| column.name(&self.view).to_owned()).collect(),
             state: if self.book.is_paused() { SinkState::Paused } else { progress.state },

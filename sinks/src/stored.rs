@@ -6,7 +6,7 @@ use std::path::Path;
 use alerts::book_file::BookError;
 use serde::{Deserialize, Serialize};
 use shared::ids::{Name, SinkName, ViewName};
-use shared::sink::{Emit, Sink, SinkFormat};
+use shared::sink::{Emit, Sink, SinkFormat, SinkTarget};
 use shared::view::View;
 
 use crate::book::StoredBook;
@@ -16,7 +16,9 @@ use crate::book::StoredBook;
 pub struct SinkDeclaration {
     pub view: ViewName,
     pub connection: Name,
-    pub topic: String,
+    /// `None`: the webhook of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     /// Absent from declarations of earlier programs, which wrote JSON.
     #[serde(default)]
     pub format: SinkFormat,
@@ -25,22 +27,31 @@ pub struct SinkDeclaration {
     pub key: Vec<String>,
     /// The shortest time between two epochs.
     pub every: String,
-    pub transactional_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transactional_id: Option<String>,
 }
 
 impl SinkDeclaration {
     /// Describes a declared sink.
     pub fn of(sink: &Sink, view: &View) -> SinkDeclaration {
+        let topic = sink.target.topic();
         SinkDeclaration {
             view: sink.view.clone(),
-            connection: sink.connection.clone(),
-            topic: sink.topic.clone(),
-            format: sink.format,
+            connection: sink.target.connection().clone(),
+            topic: topic.map(|topic| topic.topic.clone()),
+            format: sink.target.format(),
             emit: sink.emit,
             key: sink.key.iter().map(|column| column.name(view).to_owned()).collect(),
             every: sink.every_text(),
-            transactional_id: sink.transactional_id.clone(),
+            transactional_id: topic.map(|topic| topic.transactional_id.clone()),
         }
+    }
+}
+
+impl SinkDeclaration {
+    /// Returns the topic, or `webhook:NAME`.
+    pub fn target(&self) -> String {
+        self.topic.clone().unwrap_or_else(|| format!("{}{}", SinkTarget::WEBHOOK, self.connection))
     }
 }
 

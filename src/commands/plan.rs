@@ -182,19 +182,19 @@ impl PlanPrinter {
     }
 
     fn sink(&self, text: &mut String, sink: &SinkPlan) {
-        let topic = sink.topic.as_deref().unwrap_or("unknown");
-        let has = format!("epoch {}, the topic has {}", sink.epoch, counted(sink.rows, "row"));
+        let target = sink.target.as_deref().unwrap_or("unknown");
+        let has = format!("epoch {}, the target has {}", sink.epoch, counted(sink.rows, "row"));
         let paused = if sink.paused { "; paused" } else { "" };
         let what = match sink.effect {
             SinkEffect::WritesAll => {
                 let view = sink.view.as_ref().map_or_else(String::new, |view| format!(" of view {view}"));
-                format!("new; writes the rows{view} to topic {topic}")
+                format!("new; writes the rows{view} to {target}")
             }
             SinkEffect::Continues if sink.status == PlanStatus::Unchanged => format!("unchanged ({has}{paused})"),
             SinkEffect::Continues => format!("only options change; it continues ({has}{paused})"),
             SinkEffect::NeedsResume => format!("{} ({has})", self.red("stops until it is resumed")),
             SinkEffect::OtherKeys => format!("{} ({has})", self.red("stops")),
-            SinkEffect::Ends => format!("no longer declared; topic {topic} and its state are kept ({has})"),
+            SinkEffect::Ends => format!("no longer declared; {target} and the state of the sink are kept ({has})"),
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("sink"), sink.name));
         for (name, before, after) in &sink.changes {

@@ -1,22 +1,17 @@
 //! `trueup serve`: runs all layers in one process until a signal stops it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use alerts::webhook::Webhook;
 use auth::Guard;
 use auth::guard::GuardSettings;
 use auth::key_file::KeyFile;
 use auth::keyring::KeyRing;
 use batch::Engines;
 use serving::http::{Hosts, Origins, Perimeter};
-use shared::alert::AlertTarget;
 use shared::clock::{Clock, SystemClock};
-use shared::ids::{Name, ViewName};
+use shared::ids::ViewName;
 use shared::limits;
-use shared::sql::Definitions;
-use shared::sql::suggest::in_parentheses as did_you_mean;
 use shared::stream::Stream;
 use shared::time::Micros;
 use tracing_subscriber::EnvFilter;
@@ -33,7 +28,7 @@ use crate::human_units::counted;
 use crate::listen::tls::Tls;
 use crate::sample;
 use crate::secret_files;
-use crate::settings::{AuthSettings, Connection, Settings};
+use crate::settings::{AuthSettings, Settings};
 use crate::signals::StopSignals;
 use crate::token_keys;
 use crate::wiring::{self, RunningServer, WiringSettings};
@@ -53,7 +48,7 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
     );
     let sources = definitions::read(&arguments.files)?;
     let parsed = definitions::parse(&sources)?;
-    let webhooks = webhooks(&settings.connections, &parsed)?;
+    let webhooks = connections::webhooks(&settings.connections, &parsed)?;
     let topics = connections::of_topics(&settings.connections, &parsed)?;
     let engines = Engines::new(engines::of_views(&settings, &parsed)?);
     let batch_memory_bytes =
@@ -113,33 +108,6 @@ pub async fn run(arguments: Serve) -> Result<(), Failure> {
         true => Err(crate::cores::start_again()),
         false => Ok(()),
     }
-}
-
-/// Returns the webhooks of the settings by target. An alert that names another one is wrong usage.
-fn webhooks(
-    connections: &BTreeMap<Name, Connection>,
-    definitions: &Definitions,
-) -> Result<BTreeMap<String, Webhook>, Failure> {
-    let mut webhooks = BTreeMap::new();
-    for (name, connection) in connections {
-        let webhook = connection.webhook().map_err(|error| Failure::new(USAGE, error))?;
-        let Some(webhook) = webhook else { continue };
-        webhooks.insert(AlertTarget::Webhook(name.clone()).to_string(), webhook);
-    }
-    for alert in &definitions.alerts {
-        if let Some(AlertTarget::Webhook(name)) =
-            alert.target.as_ref().filter(|t| !webhooks.contains_key(&t.to_string()))
-        {
-            let hint = did_you_mean(name.as_str(), connections.keys().map(Name::as_str));
-            let problem = format!(
-                "alert {}: the settings have no connection \"{name}\"{hint}; add [connections.{name}] with kind = \"webhook\" and \
-                 url to the file of --config",
-                alert.name
-            );
-            return Err(Failure::new(USAGE, problem));
-        }
-    }
-    Ok(webhooks)
 }
 
 /// Makes the guard of a server, with the keys in its data folder.

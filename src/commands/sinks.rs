@@ -16,7 +16,7 @@ use super::listing::{Entries, dash, show, time_or_dash};
 const HEADER: [(&str, Align); 9] = [
     ("sink", Align::Left),
     ("view", Align::Left),
-    ("topic", Align::Left),
+    ("target", Align::Left),
     ("emit", Align::Left),
     ("state", Align::Left),
     ("epoch", Align::Right),
@@ -54,7 +54,7 @@ fn table(sinks: &[SinkStatus], width: Option<u16>) -> String {
         vec![
             sink.name.to_string(),
             sink.view.to_string(),
-            sink.topic.clone(),
+            sink.target(),
             sink.emit.name().to_owned(),
             sink.state.name().to_owned(),
             sink.epoch.to_string(),

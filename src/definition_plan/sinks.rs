@@ -33,7 +33,8 @@ pub enum SinkEffect {
 pub struct SinkPlan {
     pub name: SinkName,
     pub view: Option<ViewName>,
-    pub topic: Option<String>,
+    /// The topic, or `webhook:NAME`.
+    pub target: Option<String>,
     pub status: PlanStatus,
     pub effect: SinkEffect,
     /// The last epoch in the topic.
@@ -61,7 +62,7 @@ pub fn sink_plans(definitions: &Definitions, folder: &Path) -> anyhow::Result<Ve
         plans.push(SinkPlan {
             name: name.clone(),
             view: book.declaration.as_ref().map(|declared| declared.view.clone()),
-            topic: book.declaration.as_ref().map(|declared| declared.topic.clone()),
+            target: book.declaration.as_ref().map(SinkDeclaration::target),
             status: PlanStatus::Undeclared,
             effect: SinkEffect::Ends,
             epoch: book.epoch,
@@ -91,7 +92,7 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     SinkPlan {
         name: name.clone(),
         view: Some(now.view.clone()),
-        topic: Some(now.topic.clone()),
+        target: Some(now.target()),
         status,
         effect,
         epoch,
@@ -105,11 +106,11 @@ fn texts(declared: &SinkDeclaration) -> [(&'static str, String); 8] {
     [
         ("view", declared.view.to_string()),
         ("connection", declared.connection.to_string()),
-        ("topic", declared.topic.clone()),
+        ("target", declared.target()),
         ("format", declared.format.name().to_owned()),
         ("emit", declared.emit.name().to_owned()),
         ("key", declared.key.join(", ")),
         ("every", declared.every.clone()),
-        ("transactional_id", declared.transactional_id.clone()),
+        ("transactional_id", declared.transactional_id.clone().unwrap_or_default()),
     ]
 }

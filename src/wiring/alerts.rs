@@ -45,14 +45,14 @@ pub struct DeclaredAlerts {
     folder: PathBuf,
 }
 
-/// The connections of the settings that can receive notices.
-pub struct AlertReceivers<'a> {
+/// The connections of the settings that can receive notices and rows.
+pub struct Receivers<'a> {
     /// By target.
     pub webhooks: &'a BTreeMap<String, Webhook>,
     pub topics: &'a Connections,
 }
 
-impl AlertReceivers<'_> {
+impl Receivers<'_> {
     /// Returns the receiver of a target, if the settings have its connection. `folder` is that of the book.
     fn of(&self, target: &str, folder: &Path) -> std::io::Result<Option<Receiver>> {
         match target.parse() {
@@ -105,7 +105,7 @@ impl DeclaredAlerts {
         views: &Arc<Views>,
         speed: &Arc<Speed>,
         batch: &Arc<Batch>,
-        receivers: &AlertReceivers<'_>,
+        receivers: &Receivers<'_>,
     ) -> anyhow::Result<RunningAlerts> {
         let (stop, stopped) = watch::channel(false);
         let Some(book) = self.book else {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use batch::Batch;
-use intake::sources::Connections;
 use intake::streams::Intake;
 use kafka::{KafkaCluster, SchemaRegistry, TopicCluster};
 use shared::changed_rows::ChangedRows;
@@ -15,15 +14,17 @@ use shared::handoff::LogReplay;
 use shared::ids::ViewName;
 use shared::published::Views;
 use shared::readers::{BatchReader, SpeedReader};
-use shared::sink::SinkFormat;
+use shared::sink::{Sink, SinkFormat, SinkTarget};
 use shared::sql::Definitions;
 use sinks::erasure::ErasableBook;
 use sinks::service::{DeclaredSink, SinkContext, SinkSet};
 use sinks::view_changes::SinkLayers;
+use sinks::webhook::WebhookCluster;
 use speed::service::Speed;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::alerts::Receivers;
 use super::storage::Base;
 
 /// Longest wait for an epoch in progress when the server stops. The next process finds out whether it is in the topic.
@@ -73,7 +74,12 @@ impl DeclaredSinks {
     }
 
     /// Starts the sinks.
-    pub fn start(self, base: &Base, layers: &ReadLayers<'_>, topics: &Connections) -> anyhow::Result<RunningSinks> {
+    pub fn start(
+        self,
+        base: &Base,
+        layers: &ReadLayers<'_>,
+        receivers: &Receivers<'_>,
+    ) -> anyhow::Result<RunningSinks> {
         let (stop, stopped) = watch::channel(false);
         if self.0.is_empty() {
             return Ok(RunningSinks { sinks: Arc::new(NoSinks), stop, tasks: Vec::new() });
@@ -83,11 +89,7 @@ impl DeclaredSinks {
             let sink = declared.sink();
             let published = layers.views.get(sink.view.as_str()).context("the view of a sink is published")?;
             let log = layers.intake.stream(&published.stream.name).context("every stream has a log")?;
-            let settings =
-                topics.clusters.get(&sink.connection).context("the settings have the connection of each sink")?;
-            let registry = settings.schema_registry.clone().filter(|_| sink.format == SinkFormat::Avro);
-            let registry = registry.map(SchemaRegistry::new).transpose().map_err(anyhow::Error::msg)?;
-            let cluster = KafkaCluster::new(settings.clone(), format!("trueup-sink-{}", sink.name));
+            let (cluster, registry) = Self::target(sink, base, receivers)?;
             let context = SinkContext {
                 layers: SinkLayers {
                     views: Arc::clone(layers.views),
@@ -97,7 +99,7 @@ impl DeclaredSinks {
                 },
                 log: Arc::clone(log) as Arc<dyn LogReplay>,
                 partitions: published.stream.partitions,
-                cluster: Arc::new(cluster) as Arc<dyn TopicCluster>,
+                cluster,
                 registry,
                 clock: Arc::clone(&base.clock),
             };
@@ -106,6 +108,29 @@ impl DeclaredSinks {
         let (sinks, tasks) = SinkSet::start(with_context);
         let tasks = tasks.into_iter().map(|task| base.vitals.spawn_task("sink", task.run(stopped.clone())));
         Ok(RunningSinks { sinks: Arc::new(sinks), stop, tasks: tasks.collect() })
+    }
+
+    /// Returns what a sink writes to, and the registry of a sink that writes Avro.
+    fn target(
+        sink: &Arc<Sink>,
+        base: &Base,
+        receivers: &Receivers<'_>,
+    ) -> anyhow::Result<(Arc<dyn TopicCluster>, Option<SchemaRegistry>)> {
+        const KNOWN: &str = "the settings have the connection of each sink";
+        let topic = match &sink.target {
+            SinkTarget::Topic(topic) => topic,
+            SinkTarget::Webhook(_) => {
+                let webhook = receivers.webhooks.get(&sink.target.to_string()).context(KNOWN)?.clone();
+                let marker = base.local.join(FOLDER).join(format!("{}.webhook", sink.name));
+                let cluster = WebhookCluster::new(Arc::clone(sink), webhook, marker, Arc::clone(&base.clock))?;
+                return Ok((Arc::new(cluster), None));
+            }
+        };
+        let settings = receivers.topics.clusters.get(&topic.connection).context(KNOWN)?;
+        let registry = settings.schema_registry.clone().filter(|_| topic.format == SinkFormat::Avro);
+        let registry = registry.map(SchemaRegistry::new).transpose().map_err(anyhow::Error::msg)?;
+        let cluster = KafkaCluster::new(settings.clone(), format!("trueup-sink-{}", sink.name));
+        Ok((Arc::new(cluster), registry))
     }
 }
 

@@ -1,9 +1,8 @@
 //! Silences and rates keep notices back and count them; templates give notices the form of their receiver.
 
 use serde_json::{Value, json};
+use world::webhook_receiver::WebhookReceiver;
 use world::{World, root};
-
-use crate::delivery::Receiver;
 
 const STREAM: &str = "
     CREATE STREAM visits (id STRING PRIMARY KEY, at TIMESTAMP, user STRING) WITH (event_time = 'at');
@@ -13,7 +12,7 @@ fn alert(options: &str) -> String {
     format!("{STREAM} CREATE ALERT often ON whole WHEN n >= 1 WITH (to = 'webhook:ops'{options});")
 }
 
-fn connection(receiver: &Receiver, more: &str) -> String {
+fn connection(receiver: &WebhookReceiver, more: &str) -> String {
     format!("\n[connections.ops]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\n{more}\n", receiver.port)
 }
 
@@ -31,13 +30,13 @@ fn notices(world: &World, result: &str) -> u64 {
     line.map_or(0, |count| count.parse().expect("a number"))
 }
 
-fn bodies(receiver: &Receiver) -> Vec<Value> {
+fn bodies(receiver: &WebhookReceiver) -> Vec<Value> {
     receiver.received().iter().map(|notice| serde_json::from_str(&notice.body).expect("JSON")).collect()
 }
 
 #[test]
 fn silenced_notices_are_not_sent_but_counted_also_after_a_restart() {
-    let receiver = Receiver::start(0);
+    let receiver = WebhookReceiver::start(0);
     let mut world = World::stopped(&alert(""));
     world.set_limits(&connection(&receiver, ""));
     world.start();
@@ -67,7 +66,7 @@ fn silenced_notices_are_not_sent_but_counted_also_after_a_restart() {
 
 #[test]
 fn silences_that_mean_nothing_are_refused() {
-    let receiver = Receiver::start(0);
+    let receiver = WebhookReceiver::start(0);
     let mut world = World::stopped(&alert(""));
     world.set_limits(&connection(&receiver, ""));
     world.start();
@@ -86,7 +85,7 @@ fn silences_that_mean_nothing_are_refused() {
 
 #[test]
 fn notices_beyond_the_rate_of_an_alert_are_not_sent_but_counted() {
-    let receiver = Receiver::start(0);
+    let receiver = WebhookReceiver::start(0);
     let mut world = World::stopped(&alert(", notices_per_minute = 1"));
     world.set_limits(&connection(&receiver, ""));
     world.start();
@@ -103,7 +102,7 @@ fn notices_beyond_the_rate_of_an_alert_are_not_sent_but_counted() {
 #[test]
 fn templates_give_notices_the_form_of_their_receiver() {
     for (name, more) in [("slack", ""), ("pagerduty", "values = { routing_key = \"a key\" }")] {
-        let receiver = Receiver::start(0);
+        let receiver = WebhookReceiver::start(0);
         let mut world = World::stopped(&alert(""));
         let file = root().join(format!("examples/alerts/{name}.json"));
         world.set_limits(&connection(&receiver, &format!("template = \"file:{}\"\n{more}", file.display())));
@@ -125,7 +124,7 @@ fn templates_give_notices_the_form_of_their_receiver() {
 
 #[test]
 fn a_template_that_makes_no_json_refuses_the_start() {
-    let receiver = Receiver::start(0);
+    let receiver = WebhookReceiver::start(0);
     let mut world = World::stopped(&alert(""));
     world.set_limits(&connection(&receiver, "template = '{\"text\": \"{{ summary }}\"}'"));
     let (code, output) = world.start_refused();

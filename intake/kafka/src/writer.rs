@@ -29,6 +29,9 @@ pub enum WriteError {
     /// The brokers may have committed. Only another commit can be next.
     #[error("the outcome of a commit is unknown: {0}; will retry")]
     CommitUnknown(String),
+    /// Of a receiver that is not a broker: it may have a part of the records. Another writer has to be opened.
+    #[error("the receiver did not accept the rows: {0}; will retry")]
+    NotAccepted(String),
     /// The transaction is lost; another writer has to be opened.
     #[error("the brokers did not accept the transaction: {0}; will retry")]
     Aborted(String),

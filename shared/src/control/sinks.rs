@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::{Name, Offset, Partition, SinkName, ViewName};
-use crate::sink::Emit;
+use crate::sink::{Emit, SinkTarget};
 use crate::time::Micros;
 
 /// What a sink does now.
@@ -43,7 +43,8 @@ pub struct SinkStatus {
     pub name: SinkName,
     pub view: ViewName,
     pub connection: Name,
-    pub topic: String,
+    /// `null`: the sink sends its rows to the webhook of the connection.
+    pub topic: Option<String>,
     /// `changes` or `final`.
     #[schema(value_type = String)]
     pub emit: Emit,
@@ -69,6 +70,13 @@ pub struct SinkStatus {
     pub rows: u64,
     /// Records that this process has committed.
     pub records: u64,
+}
+
+impl SinkStatus {
+    /// Returns the topic, or `webhook:NAME`.
+    pub fn target(&self) -> String {
+        self.topic.clone().unwrap_or_else(|| format!("{}{}", SinkTarget::WEBHOOK, self.connection))
+    }
 }
 
 /// Where a sink starts to write rows again that the topic has already.

@@ -13,12 +13,14 @@ use crate::alert::KeyColumn;
 use crate::column_name::same;
 use crate::ids::{Name, SinkName};
 use crate::limits::{SINK_EVERY_MS, SINK_EVERY_MS_MIN};
-use crate::sink::{Emit, Sink, SinkFormat, row_key};
+use crate::sink::{Emit, Sink, SinkFormat, SinkTarget, SinkTopic, row_key};
 use crate::stream::event_source::is_topic_name;
 use crate::view::View;
 use crate::window::Window;
 
-const OPTIONS: &[&str] = &["connection", "topic", "format", "emit", "every", "key", "transactional_id"];
+const OPTIONS: &[&str] = &["to", "connection", "topic", "format", "emit", "every", "key", "transactional_id"];
+/// Options of topics alone.
+const OF_TOPICS: [&str; 4] = ["connection", "topic", "format", "transactional_id"];
 /// Longest transactional id, in bytes.
 const ID_BYTES_MAX: usize = 255;
 
@@ -45,40 +47,64 @@ pub(super) fn create_sink(cursor: &mut Cursor, name: &Identifier, catalog: &Cata
         return Err(cursor.expected("the end of the statement", &[]).into());
     }
     let option = |name: &str| options.iter().find(|option| option.name == name);
-    let required = |wanted: &str, help: &str| {
-        option(wanted).ok_or_else(|| source.error(name.span, format!("a sink needs `{wanted}`")).help(help))
+    let target = match option("to") {
+        Some(to) => SinkTarget::Webhook(parse_webhook(source, to, &options)?),
+        None => SinkTarget::Topic(parse_topic(source, name, &options, view)?),
     };
-    let connection = required("connection", "name a [connections.NAME] of trueup.toml with kind = \"kafka\"")?;
-    let topic = required("topic", "add topic = '..'")?;
-    if !is_topic_name(&topic.value) {
-        let message =
-            format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
-        return Err(topic.error(source, message).into());
-    }
     let emit = option("emit").map_or(Ok(Emit::Changes), |option| parse_emit(source, option, view, catalog))?;
     let every =
         option("every").map_or(Ok(Duration::from_millis(SINK_EVERY_MS)), |option| parse_every(source, option))?;
     let key = option("key").map_or_else(|| Ok(row_key(view)), |option| parse_key(source, option, view))?;
+    Ok(Sink {
+        name: name.name.parse::<SinkName>().map_err(|error| source.error(name.span, error.to_string()))?,
+        view: view.name.clone(),
+        target,
+        emit,
+        every,
+        key,
+        sql: cursor.text().to_owned(),
+    })
+}
+
+/// Reads the connection of `to = 'webhook:NAME'`.
+fn parse_webhook(source: &Source, to: &SqlOption, options: &[SqlOption]) -> Result<Name, SqlError> {
+    if let Some(other) = options.iter().find(|option| OF_TOPICS.contains(&option.name.as_str())) {
+        let message = format!("`{}` is an option of sinks that write to a topic", other.name);
+        return Err(other.error(source, message).help("leave out one of `to` and `topic`"));
+    }
+    let Some(connection) = to.value.strip_prefix(SinkTarget::WEBHOOK) else {
+        let error = to.error(source, format!("unknown target '{}'", to.value));
+        return Err(error.help("write 'webhook:NAME', or `connection` and `topic` for a topic of Kafka"));
+    };
+    connection.parse::<Name>().map_err(|error| to.error(source, error.to_string()))
+}
+
+/// Reads the options of a sink that writes to a topic.
+fn parse_topic(source: &Source, name: &Identifier, options: &[SqlOption], view: &View) -> Result<SinkTopic, SqlError> {
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    let required = |wanted: &str, help: &str| {
+        option(wanted).ok_or_else(|| source.error(name.span, format!("a sink needs `{wanted}`")).help(help))
+    };
+    let connection = required("connection", "name a [connections.NAME] of trueup.toml with kind = \"kafka\"")?;
+    let topic = required("topic", "add topic = '..', or write to = 'webhook:NAME'")?;
+    if !is_topic_name(&topic.value) {
+        let message =
+            format!("'{}' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`", topic.value);
+        return Err(topic.error(source, message));
+    }
     let format = option("format").map_or(Ok(SinkFormat::Json), |option| parse_format(source, option, view))?;
     let transactional_id = match option("transactional_id") {
         None => format!("trueup-{}-{}", name.name, topic.value),
         Some(option) if (1..=ID_BYTES_MAX).contains(&option.value.len()) => option.value.clone(),
         Some(option) => {
-            let message = format!("a transactional id has 1 to {ID_BYTES_MAX} bytes");
-            return Err(option.error(source, message).into());
+            return Err(option.error(source, format!("a transactional id has 1 to {ID_BYTES_MAX} bytes")));
         }
     };
-    Ok(Sink {
-        name: name.name.parse::<SinkName>().map_err(|error| source.error(name.span, error.to_string()))?,
-        view: view.name.clone(),
+    Ok(SinkTopic {
         connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
         topic: topic.value.clone(),
         format,
-        emit,
-        every,
-        key,
         transactional_id,
-        sql: cursor.text().to_owned(),
     })
 }
 

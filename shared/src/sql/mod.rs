@@ -246,8 +246,12 @@ fn check_new(cursor: &Cursor, name: &Identifier, definitions: &Definitions) -> R
 
 /// Two sinks with one transactional id would fence each other.
 fn check_alone(cursor: &Cursor, name: &Identifier, sink: &Sink, sinks: &[Sink]) -> Result<(), SqlError> {
-    let same_id =
-        |other: &&Sink| (&other.connection, &other.transactional_id) == (&sink.connection, &sink.transactional_id);
+    let id = |sink: &Sink| {
+        let topic = sink.target.topic()?;
+        Some((topic.connection.clone(), topic.transactional_id.clone()))
+    };
+    let Some(own) = id(sink) else { return Ok(()) };
+    let same_id = |other: &&Sink| id(other).is_some_and(|of_other| of_other == own);
     let Some(other) = sinks.iter().find(same_id) else { return Ok(()) };
     let message = format!("the sink `{}` has the same transactional id", other.name);
     Err(cursor.source.error(name.span, message).help("set another `transactional_id`"))

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use shared::alert::KeyColumn;
-use shared::sink::{Emit, SinkFormat};
+use shared::sink::{Emit, SinkFormat, SinkTarget, SinkTopic};
 use shared::window::WindowId;
 
 use super::*;
@@ -144,13 +144,15 @@ fn sink() -> Arc<Sink> {
     Arc::new(Sink {
         name: name(),
         view: name(),
-        connection: name(),
-        topic: "topic".to_owned(),
-        format: SinkFormat::Json,
+        target: SinkTarget::Topic(SinkTopic {
+            connection: name(),
+            topic: "topic".to_owned(),
+            format: SinkFormat::Json,
+            transactional_id: "id".to_owned(),
+        }),
         emit: Emit::Changes,
         every: Duration::from_secs(1),
         key: vec![KeyColumn::Dimension(0)],
-        transactional_id: "id".to_owned(),
         sql: String::new(),
     })
 }

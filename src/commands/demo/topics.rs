@@ -123,7 +123,8 @@ mod tests {
         let files = [(DEFINITIONS_NAME.to_owned(), topics.definitions(DEFINITIONS))];
         let definitions = shared::sql::parse_definitions(&files).unwrap_or_else(|errors| panic!("{}", errors[0]));
         assert_eq!(definitions.streams[0].topic().map(|topic| topic.topic.as_str()), Some("in"));
-        assert_eq!((definitions.sinks[0].topic.as_str(), definitions.views.len()), ("out", 3));
-        assert!(topics.connections().clusters.contains_key(&definitions.sinks[0].connection));
+        let target = &definitions.sinks[0].target;
+        assert_eq!((target.to_string().as_str(), definitions.views.len()), ("out", 3));
+        assert!(topics.connections().clusters.contains_key(target.connection()));
     }
 }

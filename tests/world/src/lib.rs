@@ -1,7 +1,7 @@
 //! Runs the real program for integration tests and computes what it must return.
 //!
-//! [`World`] is a server over a temporary folder, [`program`] runs commands, [`requests`] sends bytes as written, [`browser`] reads pages, [`demo`] and [`s3`]
-//! start what else a test needs. The [`oracle`] computes results without any of the system's code; [`oracle_check`]
+//! [`World`] is a server over a temporary folder, [`program`] runs commands, [`requests`] sends bytes as written, [`browser`] reads pages, [`demo`], [`s3`] and
+//! [`webhook_receiver`] start what else a test needs. The [`oracle`] computes results without any of the system's code; [`oracle_check`]
 //! compares a server with it, along random [`scenarios`] or changing definitions ([`changing_view`]).
 //!
 //! All of it is compiled once. It depends on no crate of the product.
@@ -17,6 +17,7 @@ pub mod requests;
 pub mod s3;
 pub mod scenarios;
 mod server;
+pub mod webhook_receiver;
 
 use std::path::{Path, PathBuf};
 

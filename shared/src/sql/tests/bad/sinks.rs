@@ -11,7 +11,7 @@ CREATE VIEW recent AS SELECT origin, COUNT(*) AS n FROM flights GROUP BY SLIDE(s
 
 #[test]
 fn wrong_sinks_are_explained() {
-    let options = "the options are connection, topic, format, emit, every, key, transactional_id";
+    let options = "the options are to, connection, topic, format, emit, every, key, transactional_id";
     let table = [
         ("CREATE SINK s ^ON delays", "expected FROM, found `ON`", ""),
         (
@@ -45,8 +45,22 @@ fn wrong_sinks_are_explained() {
             "a sink needs `connection`",
             "name a [connections.NAME] of trueup.toml with kind = \"kafka\"",
         ),
-        ("CREATE SINK ^s FROM delays WITH (connection = 'c')", "a sink needs `topic`", "add topic = '..'"),
-        ("CREATE SINK s FROM delays WITH (^to = 't')", "unknown option `to`", options),
+        (
+            "CREATE SINK ^s FROM delays WITH (connection = 'c')",
+            "a sink needs `topic`",
+            "add topic = '..', or write to = 'webhook:NAME'",
+        ),
+        ("CREATE SINK s FROM delays WITH (^into = 't')", "unknown option `into`", options),
+        (
+            "CREATE SINK s FROM delays WITH (to = ^'kafka:c/t')",
+            "unknown target 'kafka:c/t'",
+            "write 'webhook:NAME', or `connection` and `topic` for a topic of Kafka",
+        ),
+        (
+            "CREATE SINK s FROM delays WITH (to = 'webhook:ops', topic = ^'t')",
+            "`topic` is an option of sinks that write to a topic",
+            "leave out one of `to` and `topic`",
+        ),
         (
             "CREATE SINK s FROM delays WITH (connection = 'c', topic = ^'a b')",
             "'a b' is not the name of a topic: 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`",

@@ -21,14 +21,15 @@ fn declared(statement: &str) -> Sink {
 #[test]
 fn options_have_defaults_and_the_key_is_that_of_the_row() {
     let sink = declared("CREATE SINK out FROM VIEW delays WITH (connection = 'main', topic = 'delays.v1')");
-    assert_eq!((sink.view.as_str(), sink.topic.as_str()), ("delays", "delays.v1"));
-    assert_eq!((sink.every, sink.transactional_id.as_str()), (Duration::from_secs(1), "trueup-out-delays.v1"));
+    let topic = sink.target.topic().expect("a topic");
+    assert_eq!((sink.view.as_str(), topic.topic.as_str()), ("delays", "delays.v1"));
+    assert_eq!((sink.every, topic.transactional_id.as_str()), (Duration::from_secs(1), "trueup-out-delays.v1"));
     assert_eq!(sink.key, [KeyColumn::WindowStart, KeyColumn::Dimension(0)]);
     let sink = declared(
         "CREATE SINK out FROM delays WITH (connection = 'main', topic = 't', format = 'json', emit = 'changes',
          every = '50 milliseconds', key = 'Origin, window_start', transactional_id = 'id')",
     );
-    assert_eq!((sink.every, sink.transactional_id.as_str()), (Duration::from_millis(50), "id"));
+    assert_eq!((sink.every, sink.writer_id()), (Duration::from_millis(50), "id"));
     assert_eq!(sink.key, [KeyColumn::WindowStart, KeyColumn::Dimension(0)]);
     let of_final = declared("CREATE SINK out FROM delays WITH (connection = 'main', topic = 't', emit = 'final')");
     assert_eq!((sink.emit, of_final.emit), (Emit::Changes, Emit::Final));
@@ -37,5 +38,7 @@ fn options_have_defaults_and_the_key_is_that_of_the_row() {
     // Windows of CUMULATE share their start.
     assert_eq!(key("daily"), [KeyColumn::WindowStart, KeyColumn::WindowEnd]);
     assert_eq!(key("total"), []);
+    let hook = declared("CREATE SINK out FROM delays WITH (to = 'webhook:ops', every = '2 seconds', emit = 'final')");
+    assert_eq!((hook.target.to_string(), hook.writer_id(), hook.emit), ("webhook:ops".to_owned(), "out", Emit::Final));
     assert_eq!((sink.every_text(), of_final.every_text()), ("50 milliseconds".to_owned(), "1 second".to_owned()));
 }
