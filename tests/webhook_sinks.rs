@@ -1,7 +1,7 @@
 //! Tests sinks that send rows to webhooks, through the program: a receiver that applies the rows in order has the view,
 //! whatever it refuses, and however often the server is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -144,6 +144,20 @@ fn rows_are_final_once_and_corrected_by_runs() {
     assert_eq!(world.run("hourly", false)["state"], json!("published"));
     world.wait_for("the correction", |_| kinds().len() > 1);
     assert_eq!(kinds()[1..], [(json!("correction"), json!(2))]);
+}
+
+#[test]
+fn rows_of_one_epoch_take_several_requests() {
+    let receiver = WebhookReceiver::start(0);
+    let world = started(&receiver);
+    let events: Vec<_> = (0..2_500).map(|n| event(n, "2026-01-05T10:00:00Z", &format!("c{n}"), 1)).collect();
+    assert_eq!(world.post("/v1/events/orders", events.join("\n")).status, 200);
+    world.wait_for("all rows", |_| table(&rows(&receiver.received(), "revenue_hook")).len() == 2_500);
+    let received = receiver.received();
+    let most = received.iter().map(|request| rows(std::slice::from_ref(request), "revenue_hook").len()).max();
+    assert_eq!(most, Some(1_000));
+    let ids: BTreeSet<&String> = received.iter().map(|request| &request.headers["webhook-id"]).collect();
+    assert_eq!(ids.len(), received.len(), "each request has an id of its own");
 }
 
 #[test]
