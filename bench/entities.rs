@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::server::{Server, quantile};
 
@@ -27,7 +28,8 @@ pub fn measure() {
     let (events, entities) = (number("TRUEUP_ENTITY_EVENTS", 10_000_000), number("TRUEUP_ENTITIES", 100_000));
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::with_limits(folder.path(), DEFINITIONS, "archive_wait_ms = 5000\n");
-    for requests in [1, 8, 32] {
+    plain_appends(&server);
+    for requests in [8, 32] {
         appends(&server, requests);
     }
     for appends in [1, 10, 100] {
@@ -86,19 +88,61 @@ fn states(what: &str, server: &Server, entities: u64, past: impl Fn(&mut StdRng)
     println!("{what}: p50 {p50:.2} ms, p99 {p99:.2} ms ({} probes)", millis.len());
 }
 
+/// Appends one event at a time under `If-Match` over HTTP/1.1. The client writes and reads bytes itself: a library of clients
+/// would use more of the same cores than the server.
+fn plain_appends(server: &Server) {
+    let address = server.url.strip_prefix("http://").expect("an address").to_owned();
+    let (begin, time) = (Instant::now(), Duration::from_secs(5));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connections = (0..CONNECTIONS).map(|number| plain_append(address.clone(), number, begin, time));
+    let all: u64 = runtime.block_on(futures::future::join_all(connections)).into_iter().sum();
+    println!(
+        "appends with If-Match, one event each: {:.0}/s over {CONNECTIONS} connections of HTTP/1.1, a client of bytes on the \
+         same cores",
+        all as f64 / begin.elapsed().as_secs_f64()
+    );
+}
+
+/// Appends to one entity until `time` after `begin`; returns the number of events.
+async fn plain_append(address: String, number: usize, begin: Instant, time: Duration) -> u64 {
+    let mut socket = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    socket.set_nodelay(true).expect("an option");
+    let body = r#"{"at":"2026-01-01T00:00:00Z","kind":"k","amount":1}"#;
+    let (mut last, mut response) = (0u64, Vec::new());
+    while begin.elapsed() < time {
+        let request = format!(
+            "POST /v1/entities/orders/plain-{number}/events HTTP/1.1\r\nhost: {address}\r\nif-match: \"{last}\"\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await.expect("it is sent");
+        response.clear();
+        while !is_whole(&response) {
+            assert!(socket.read_buf(&mut response).await.expect("a response") > 0, "the connection ended");
+        }
+        assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
+        last += 1;
+    }
+    last
+}
+
+/// Whether a response has as many bytes as its head says.
+fn is_whole(response: &[u8]) -> bool {
+    let text = std::str::from_utf8(response).expect("UTF-8");
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    body.len() >= length.parse::<usize>().expect("a number")
+}
+
 /// Appends one event at a time under `If-Match`, `requests` at the same time over each of the connections, each to an entity
-/// of its own. Over HTTP/1.1 a connection has one request at a time.
+/// of its own.
 fn appends(server: &Server, requests: usize) {
     let time = Duration::from_secs(5);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let begin = Instant::now();
     let mut tasks = Vec::new();
     for connection in 0..CONNECTIONS {
-        let mut client = reqwest::Client::builder().no_proxy();
-        if requests > 1 {
-            client = client.http2_prior_knowledge();
-        }
-        let client = client.build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client");
         for request in 0..requests {
             let url = format!("{}/v1/entities/orders/append-{requests}-{connection}-{request}/events", server.url);
             tasks.push(runtime.spawn(append(client.clone(), url, time)));
