@@ -40,8 +40,8 @@ pub fn of_topics(connections: &BTreeMap<Name, Connection>, definitions: &Definit
         if let Some(topic) = stream.topic().filter(|topic| !clusters.contains_key(&topic.connection)) {
             return Err(missing(&format!("stream {}", stream.name), &topic.connection, connections, &KAFKA));
         }
-        if let Some(outbox) = stream.outbox().filter(|outbox| !databases.contains_key(&outbox.connection)) {
-            return Err(missing(&format!("stream {}", stream.name), &outbox.connection, connections, &POSTGRES));
+        if let Some(database) = stream.database().filter(|database| !databases.contains_key(*database)) {
+            return Err(missing(&format!("{} {}", stream.kind(), stream.name), database, connections, &POSTGRES));
         }
     }
     check_writers(connections, &clusters, definitions)?;

@@ -18,7 +18,7 @@ pub fn event(stream: &Stream, now: Micros) -> String {
         event.insert(column.field().levels(), value);
     }
     match stream.table.map(|table| table.format) {
-        Some(ChangeFormat::Debezium) => {
+        Some(ChangeFormat::Debezium | ChangeFormat::Postgres) => {
             let millis = now.0 / 1_000;
             format!(r#"{{"op":"c","source":{{"ts_ms":{millis}}},"after":{event}}}"#)
         }

@@ -173,7 +173,9 @@ impl StreamSubmitter {
                     let (ids, entities) = (ids.as_ref().map(of_rows), entities.as_ref().map(of_rows));
                     let moved = |kept: &KeptValues| {
                         let row = rows.binary_search(&(kept.row as u32)).ok()?;
-                        Some(KeptValues { row, columns: kept.columns.clone() })
+                        // Only a row of the same partition is known there.
+                        let follows = row > 0 && rows[row - 1] + 1 == kept.row as u32;
+                        Some(KeptValues { row, columns: kept.columns.clone(), is_renamed: kept.is_renamed && follows })
                     };
                     let kept = kept.iter().filter_map(moved).collect();
                     let rows = take_record_batch(&all, &UInt32Array::from(rows))?;

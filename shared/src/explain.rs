@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::lookup::definition::{JoinKind, LookupJoin, joined_column, joined_index};
 use crate::scalar::Scalar;
 use crate::sql::{interval, print, print_name, window_text};
-use crate::stream::{Column, EventSource, KafkaTopic, RowTable, Stream, UnknownFields};
+use crate::stream::{Column, EventSource, KafkaTopic, OutboxSlot, RowTable, Stream, UnknownFields};
 use crate::time::micros_of;
 use crate::types::DataType;
 use crate::view::{Aggregate, AggregateFunction, Measure, OutputColumn, View};
@@ -75,6 +75,12 @@ impl ViewText<'_> {
             EventSource::Postgres(outbox) => {
                 let (what, connection) = (outbox.describe(), &outbox.connection);
                 line(text, "source", format!("{what} of connection {connection}, each row once"));
+                line(text, "partitions", partitions);
+            }
+            EventSource::PostgresTable(table) => {
+                let (what, connection, OutboxSlot { slot, publication }) = (table.describe(), &table.connection, &table.slot);
+                line(text, "source", format!("{what} of connection {connection}: its rows, then each change once"));
+                line(text, "slot", format!("{slot}, of publication {publication}"));
                 line(text, "partitions", partitions);
             }
             EventSource::Kafka(topic) => {

@@ -1,5 +1,6 @@
 //! Describes a declared stream: its columns and where events hold their values, the event time, the event id, the options.
 
+pub mod database_table;
 pub mod event_source;
 mod field_path;
 pub mod outbox;
@@ -14,13 +15,14 @@ use std::time::Duration;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+pub use self::database_table::DatabaseTable;
 pub use self::event_source::{EventSource, KafkaTopic, RecordFormat, RecordPart, TopicStart};
 pub use self::field_path::{FieldPath, InvalidPointer};
 pub use self::outbox::{Outbox, OutboxColumns, OutboxMode, OutboxPart, OutboxSlot};
 pub use self::row_table::{ChangeFormat, RowTable};
 pub use self::time_format::{TimeFormat, UnixUnit};
 use crate::column_name;
-use crate::ids::StreamName;
+use crate::ids::{Name, StreamName};
 use crate::retention::Retention;
 use crate::types::{DataType, timestamp_type};
 
@@ -37,7 +39,7 @@ pub mod system_columns {
     /// BIGINT, only in streams with an entity: the number of the event among those of its entity, from 1.
     pub const SEQUENCE: &str = "_sequence";
     /// BIGINT, only in streams that read a topic: the offset of the event's record in its partition of the topic. Those of the
-    /// stream are dense, those of a topic have holes. In streams that read an outbox: the number of the row, from 0.
+    /// stream are dense, those of a topic have holes. In streams that read a database: the number of the row or change, from 0.
     pub const SOURCE_OFFSET: &str = "_source_offset";
     /// BOOLEAN, only in tables: whether the event retracts the row that it holds, instead of asserting it. The last declared
     /// column.
@@ -209,7 +211,7 @@ impl Stream {
     pub fn topic(&self) -> Option<&KafkaTopic> {
         match &self.source {
             EventSource::Kafka(topic) => Some(topic),
-            EventSource::Http | EventSource::Postgres(_) => None,
+            EventSource::Http | EventSource::Postgres(_) | EventSource::PostgresTable(_) => None,
         }
     }
 
@@ -217,6 +219,15 @@ impl Stream {
     pub fn outbox(&self) -> Option<&Outbox> {
         match &self.source {
             EventSource::Postgres(outbox) => Some(outbox),
+            EventSource::Http | EventSource::Kafka(_) | EventSource::PostgresTable(_) => None,
+        }
+    }
+
+    /// The connection to the database that the stream or table reads, if it does.
+    pub fn database(&self) -> Option<&Name> {
+        match &self.source {
+            EventSource::Postgres(outbox) => Some(&outbox.connection),
+            EventSource::PostgresTable(table) => Some(&table.connection),
             EventSource::Http | EventSource::Kafka(_) => None,
         }
     }
@@ -230,7 +241,10 @@ impl Stream {
     /// then read from the fields of the same names; parts of row changes stay what they are.
     pub fn detach(&mut self) {
         self.source = EventSource::Http;
-        let has_changes = self.table.is_some_and(|table| table.format == ChangeFormat::Debezium);
+        let has_changes = self.table.is_some_and(|table| table.format.has_envelopes());
+        if let Some(table) = self.table.as_mut().filter(|_| has_changes) {
+            table.format = ChangeFormat::Debezium;
+        }
         for column in &mut self.columns {
             column.metadata = column.metadata.take().filter(|part| has_changes && part.is_of_change());
         }

@@ -207,6 +207,11 @@ impl Session {
         });
     }
 
+    /// Runs statements that the server may refuse; returns whether it did not.
+    pub fn try_run(&self, statements: &str) -> bool {
+        self.runtime.block_on(self.client.batch_execute(statements)).is_ok()
+    }
+
     /// The first column of the rows of a query, as texts.
     pub fn texts(&self, query: &str) -> Vec<String> {
         let found = self.runtime.block_on(self.client.query(query, &[])).expect("rows");

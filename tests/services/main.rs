@@ -1,7 +1,7 @@
 //! Tests against other systems. Streams that read topics, sinks and alerts that write them, against a real Apache Kafka: end to
 //! end, kills, restarts of the broker, aborted transactions, added partitions, rejected records, logins, the recipes of
 //! `docs/kafka.md`, and two of the `examples`. Queries on a real Apache Spark. Streams that
-//! read the outboxes of a real PostgreSQL.
+//! read the outboxes of a real PostgreSQL, and tables that follow its tables.
 
 mod alerts;
 mod broker;
@@ -10,6 +10,9 @@ mod database;
 mod demo;
 mod examples;
 mod faults;
+mod followed_kills;
+mod followed_setup;
+mod followed_tables;
 mod formats;
 mod guarded;
 mod kills;

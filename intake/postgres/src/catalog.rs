@@ -1,11 +1,9 @@
-//! Checks what a database has for an outbox, and creates what it lacks. Each error says what to do.
+//! Checks what a database has for an outbox or a table, and creates what it lacks. Each error says what to do.
 
 use std::collections::BTreeMap;
 
 use crate::OutboxError;
-use crate::reader::Start;
 use crate::session::{Session, value};
-use crate::slot_reader::SlotNames;
 use crate::sql::{identifier, table};
 
 /// PostgreSQL 13 has `xid8` and the state of slots, 14 has messages in `pgoutput`.
@@ -37,6 +35,30 @@ pub(crate) struct ColumnFacts {
     pub data_type: String,
     pub is_required: bool,
     pub default: Option<String>,
+    pub type_id: u32,
+    /// The type under all domains.
+    pub base_id: u32,
+    /// Of the base: the precision of a number.
+    pub modifier: i32,
+    pub is_generated: bool,
+}
+
+/// What a publication has to publish.
+#[derive(Clone, Copy)]
+pub(crate) enum Published<'a> {
+    Messages,
+    /// What is inserted into a table.
+    Inserts(&'a Table),
+    /// All changes of these columns of a table.
+    Changes(&'a Table, &'a [&'a str]),
+}
+
+/// What to do without a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfMissing {
+    Create,
+    /// What was written since it was there would not be read.
+    Refuse,
 }
 
 impl Database {
@@ -77,25 +99,40 @@ impl Database {
 }
 
 impl Table {
-    /// Reads the table with its columns.
-    pub async fn read(session: &Session, name: &str) -> Result<Table, OutboxError> {
+    /// Reads the table with its columns. `option` names it in the declaration.
+    pub async fn read(session: &Session, name: &str, option: &str) -> Result<Table, OutboxError> {
         let quoted = table(name);
         let help = format!("GRANT USAGE on the schema and SELECT on {quoted} to the user");
         let statement = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                          WHERE c.oid = to_regclass($1::text)";
         let found = session.query(statement, &[&quoted], &help).await?;
         let Some(row) = found.first() else {
-            let help = "create it, or correct `outbox`, as NAME or SCHEMA.NAME with capital letters as they are in the database";
+            let help = format!(
+                "create it, or correct `{option}`, as NAME or SCHEMA.NAME with capital letters as they are in the database"
+            );
             return Err(OutboxError::setup(format!("there is no table {name}"), help));
         };
         let (oid, schema, name): (u32, String, String) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
-        let statement = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid) \
+        let statement = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid), \
+                         a.atttypid, b.id, CASE WHEN b.id = a.atttypid THEN a.atttypmod ELSE b.modifier END, a.attgenerated <> '' \
                          FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+                         CROSS JOIN LATERAL (WITH RECURSIVE step(id, kind, base, modifier) AS ( \
+                         SELECT t.oid, t.typtype, t.typbasetype, -1 FROM pg_type t WHERE t.oid = a.atttypid UNION ALL \
+                         SELECT t.oid, t.typtype, t.typbasetype, d.typtypmod FROM step s JOIN pg_type d ON d.oid = s.id \
+                         JOIN pg_type t ON t.oid = s.base WHERE s.kind = 'd') \
+                         SELECT id, modifier FROM step WHERE kind <> 'd') AS b \
                          WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
         let mut columns = BTreeMap::new();
         for row in session.query(statement, &[&oid], &help).await? {
-            let facts =
-                ColumnFacts { data_type: value(&row, 1)?, is_required: value(&row, 2)?, default: value(&row, 3)? };
+            let facts = ColumnFacts {
+                data_type: value(&row, 1)?,
+                is_required: value(&row, 2)?,
+                default: value(&row, 3)?,
+                type_id: value(&row, 4)?,
+                base_id: value(&row, 5)?,
+                modifier: value(&row, 6)?,
+                is_generated: value(&row, 7)?,
+            };
             columns.insert(value::<String>(&row, 0)?, facts);
         }
         Ok(Table { oid, name: format!("{}.{}", identifier(&schema), identifier(&name)), columns })
@@ -144,56 +181,89 @@ impl Table {
     }
 }
 
-/// Creates the publication if the database does not have it, and checks that it has the table.
-pub(crate) async fn ensure_publication(
-    session: &Session,
-    publication: &str,
-    table: Option<&Table>,
-) -> Result<(), OutboxError> {
-    let quoted = identifier(publication);
-    let create = match table {
-        Some(table) => format!(
-            "CREATE PUBLICATION {quoted} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
-            table.name
-        ),
-        None => format!("CREATE PUBLICATION {quoted}"),
-    };
-    let known = "SELECT p.pubinsert, EXISTS (SELECT FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename \
-                 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname \
-                 WHERE t.pubname = p.pubname AND c.oid = $2) FROM pg_publication p WHERE p.pubname = $1::text::name";
-    let oid = table.map_or(0, |table| table.oid);
-    let found = session.query(known, &[&publication, &oid], "").await?;
-    let Some(row) = found.first() else {
-        let help = format!("let the owner of the table run: {create}");
-        session.query(&create, &[], &help).await?;
-        tracing::info!(publication, "created the publication of an outbox");
-        return Ok(());
-    };
-    let (inserts, has_table): (bool, bool) = (value(row, 0)?, value(row, 1)?);
-    match table {
-        Some(table) if !has_table || !inserts => {
-            let problem =
-                format!("the publication {publication} does not publish what is inserted into {}", table.name);
-            Err(OutboxError::setup(problem, format!("drop it, then {create}")))
+impl Published<'_> {
+    fn table(&self) -> Option<&Table> {
+        match self {
+            Published::Messages => None,
+            Published::Inserts(table) | Published::Changes(table, _) => Some(table),
         }
-        _ => Ok(()),
+    }
+
+    /// The names of the columns that it must have; none: any.
+    fn columns(&self) -> &[&str] {
+        if let Published::Changes(_, columns) = self { columns } else { &[] }
+    }
+
+    /// The statement that creates the publication.
+    fn create(&self, quoted: &str) -> String {
+        match self {
+            Published::Messages => format!("CREATE PUBLICATION {quoted}"),
+            Published::Inserts(table) => format!(
+                "CREATE PUBLICATION {quoted} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true)",
+                table.name
+            ),
+            Published::Changes(table, _) => {
+                format!("CREATE PUBLICATION {quoted} FOR TABLE {} WITH (publish_via_partition_root = true)", table.name)
+            }
+        }
     }
 }
 
-/// Checks the slot. Creates it if nothing was ever read through it.
+/// Creates the publication if the database does not have it, and checks that it has what is to be published.
+pub(crate) async fn ensure_publication(
+    session: &Session,
+    publication: &str,
+    published: Published<'_>,
+) -> Result<(), OutboxError> {
+    let create = published.create(&identifier(publication));
+    // Filters of rows and lists of columns came with PostgreSQL 15.
+    let known = "SELECT p.pubinsert, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, t.facts IS NOT NULL, \
+                 t.facts ->> 'rowfilter' IS NOT NULL, ARRAY(SELECT c FROM unnest($3::text[]) c \
+                 WHERE jsonb_typeof(t.facts -> 'attnames') = 'array' AND NOT t.facts -> 'attnames' ? c) \
+                 FROM pg_publication p LEFT JOIN LATERAL (SELECT to_jsonb(t) AS facts FROM pg_publication_tables t \
+                 JOIN pg_class c ON c.relname = t.tablename JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname \
+                 WHERE t.pubname = p.pubname AND c.oid = $2 LIMIT 1) t ON true WHERE p.pubname = $1::text::name";
+    let oid = published.table().map_or(0, |table| table.oid);
+    let found = session.query(known, &[&publication, &oid, &published.columns()], "").await?;
+    let Some(row) = found.first() else {
+        let help = format!("let the owner of the table run: {create}");
+        session.query(&create, &[], &help).await?;
+        tracing::info!(publication, "created a publication");
+        return Ok(());
+    };
+    let (inserts, all, has_table): (bool, bool, bool) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+    let (is_filtered, lacking): (bool, Vec<String>) = (value(row, 3)?, value(row, 4)?);
+    let problem = match published {
+        Published::Inserts(table) if !has_table || !inserts => {
+            format!("the publication {publication} does not publish what is inserted into {}", table.name)
+        }
+        Published::Changes(table, _) if !has_table || !all => {
+            format!("the publication {publication} does not publish all changes of {}", table.name)
+        }
+        Published::Changes(table, _) if is_filtered => {
+            format!("the publication {publication} filters the rows of {}, and changes of others would be missed", table.name)
+        }
+        Published::Changes(table, _) if !lacking.is_empty() => {
+            format!("the publication {publication} leaves out columns of {}: {}", table.name, lacking.join(", "))
+        }
+        _ => return Ok(()),
+    };
+    Err(OutboxError::setup(problem, format!("drop it, then {create}")))
+}
+
+/// Checks the slot. Returns whether it was created.
 pub(crate) async fn ensure_slot(
     session: &Session,
     database: &Database,
-    names: &SlotNames,
-    start: &Start,
-) -> Result<(), OutboxError> {
-    let slot = names.slot.as_str();
+    slot: &str,
+    if_missing: IfMissing,
+) -> Result<bool, OutboxError> {
     let create = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
     let statement =
         "SELECT plugin::text, database::text, wal_status FROM pg_replication_slots WHERE slot_name = $1::text::name";
     let found = session.query(statement, &[&slot], "").await?;
     let Some(row) = found.first() else {
-        if *start != Start::New {
+        if if_missing == IfMissing::Refuse {
             let problem =
                 format!("the replication slot {slot} is gone: rows that were written since cannot be decoded");
             let help = format!("{create}; reading continues with what is committed after that");
@@ -202,8 +272,8 @@ pub(crate) async fn ensure_slot(
         let help = format!("ALTER ROLE .. REPLICATION, or let another user run: {create}");
         let statement = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')::text";
         session.query(statement, &[&slot], &help).await?;
-        tracing::info!(slot, "created the replication slot of an outbox");
-        return Ok(());
+        tracing::info!(slot, "created a replication slot");
+        return Ok(true);
     };
     let (plugin, of): (Option<String>, Option<String>) = (value(row, 0)?, value(row, 1)?);
     if plugin.as_deref() != Some("pgoutput") || of.as_ref() != Some(&database.name) {
@@ -213,8 +283,12 @@ pub(crate) async fn ensure_slot(
     if value::<Option<String>>(row, 2)?.as_deref() == Some("lost") {
         let problem =
             format!("the server has removed the log that the slot {slot} needed: it is above max_slot_wal_keep_size");
-        let help = format!("SELECT pg_drop_replication_slot('{slot}'); {create}; rows written in between are not read");
+        let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
+        let help = match if_missing {
+            IfMissing::Refuse => format!("{drop}; {create}; rows written in between are not read"),
+            IfMissing::Create => format!("{drop}; it is created again"),
+        };
         return Err(OutboxError::setup(problem, help));
     }
-    Ok(())
+    Ok(false)
 }

@@ -1,5 +1,5 @@
-//! Decodes the output of the plugin `pgoutput`, protocol 1, as far as an outbox needs it: transactions, inserted rows and
-//! messages. Everything else is skipped.
+//! Decodes the output of the plugin `pgoutput`, protocol 1: transactions, changes of rows, TRUNCATE and messages. Everything else
+//! is skipped.
 //!
 //! The format is that of "Logical Replication Message Formats" in the manual of PostgreSQL.
 
@@ -16,7 +16,9 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// A part of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
+    /// The start of a transaction, with its id and the place of its commit.
     Begin {
+        transaction: u32,
         commit: Lsn,
         timestamp_ms: i64,
     },
@@ -24,11 +26,10 @@ pub(crate) enum Output {
     Commit {
         end: Lsn,
     },
-    /// A row, with the object id of its table and the names of its columns, as of the time of the row.
-    Insert {
-        table: u32,
-        columns: Arc<[String]>,
-        values: Vec<Option<Bytes>>,
+    Change(RowChange),
+    /// All rows of these tables are deleted.
+    Truncate {
+        tables: Vec<u32>,
     },
     Message {
         is_transactional: bool,
@@ -38,6 +39,57 @@ pub(crate) enum Output {
     Other,
 }
 
+/// A change of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowChange {
+    /// The object id of the table.
+    pub table: u32,
+    pub relation: Arc<Relation>,
+    /// The row before an update or a deletion; `None`: an insert, or an update that left the replica identity as it was.
+    pub old: Option<OldRow>,
+    /// The row after an insert or an update.
+    pub new: Option<Vec<Value>>,
+    pub is_update: bool,
+}
+
+/// The row before a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OldRow {
+    /// Whether it has all values, or those of the replica identity alone.
+    pub is_whole: bool,
+    pub values: Vec<Value>,
+}
+
+/// A value as the server prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Null,
+    /// A large value that an update left as it was, and that was not logged.
+    Unchanged,
+    Text(Bytes),
+}
+
+/// The columns of a table as of the time of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Relation {
+    pub columns: Vec<RelationColumn>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RelationColumn {
+    pub name: String,
+    pub type_id: u32,
+    pub modifier: i32,
+}
+
+impl Relation {
+    /// The index of the column with this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+}
+
 /// Why output cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decode the output of pgoutput: {0}")]
@@ -45,32 +97,30 @@ pub(crate) struct Undecodable(&'static str);
 
 /// Decodes the output of one decoding of the log. A table is described before its first row.
 #[derive(Default)]
-pub(crate) struct Decoder(HashMap<u32, Arc<[String]>>);
+pub(crate) struct Decoder(HashMap<u32, Arc<Relation>>);
 
 impl Decoder {
     pub fn decode(&mut self, mut bytes: Bytes) -> Result<Output, Undecodable> {
         let bytes = &mut bytes;
         Ok(match u8_of(bytes)? {
             b'B' => {
-                let (commit, at) = (Lsn(u64_of(bytes)?), i64_of(bytes)?);
-                Output::Begin { commit, timestamp_ms: at.saturating_add(EPOCH_US).div_euclid(1_000) }
+                let (commit, at, transaction) = (Lsn(u64_of(bytes)?), i64_of(bytes)?, u32_of(bytes)?);
+                let timestamp_ms = at.saturating_add(EPOCH_US).div_euclid(1_000);
+                Output::Begin { transaction, commit, timestamp_ms }
             }
             b'C' => {
                 let (_flags, _commit) = (u8_of(bytes)?, u64_of(bytes)?);
                 Output::Commit { end: Lsn(u64_of(bytes)?) }
             }
             b'R' => {
-                let (table, columns) = table(bytes)?;
-                self.0.insert(table, columns.into());
+                let (table, relation) = relation(bytes)?;
+                self.0.insert(table, Arc::new(relation));
                 Output::Other
             }
-            b'I' => {
-                let table = u32_of(bytes)?;
-                let columns = self.0.get(&table).ok_or(Undecodable("a row of an unknown table"))?;
-                if u8_of(bytes)? != b'N' {
-                    return Err(Undecodable("an insert without its row"));
-                }
-                Output::Insert { table, columns: Arc::clone(columns), values: values(bytes)? }
+            kind @ (b'I' | b'U' | b'D') => Output::Change(self.change(kind, bytes)?),
+            b'T' => {
+                let (count, _options) = (u32_of(bytes)?, u8_of(bytes)?);
+                Output::Truncate { tables: (0..count).map(|_| u32_of(bytes)).collect::<Result<_, _>>()? }
             }
             b'M' => {
                 let (flags, _lsn) = (u8_of(bytes)?, u64_of(bytes)?);
@@ -81,10 +131,31 @@ impl Decoder {
             _ => Output::Other,
         })
     }
+
+    fn change(&self, kind: u8, bytes: &mut Bytes) -> Result<RowChange, Undecodable> {
+        let table = u32_of(bytes)?;
+        let relation = Arc::clone(self.0.get(&table).ok_or(Undecodable("a row of an unknown table"))?);
+        let mut part = u8_of(bytes)?;
+        let mut old = None;
+        if kind != b'I' && matches!(part, b'K' | b'O') {
+            old = Some(OldRow { is_whole: part == b'O', values: values(bytes)? });
+            if kind == b'D' {
+                return Ok(RowChange { table, relation, old, new: None, is_update: false });
+            }
+            part = u8_of(bytes)?;
+        }
+        match part {
+            b'N' if kind != b'D' => {
+                let is_update = kind == b'U';
+                Ok(RowChange { table, relation, old, new: Some(values(bytes)?), is_update })
+            }
+            _ => Err(Undecodable("a change without its row")),
+        }
+    }
 }
 
-/// The object id of a table, and the names of its columns.
-fn table(bytes: &mut Bytes) -> Result<(u32, Vec<String>), Undecodable> {
+/// The object id of a table, and its columns.
+fn relation(bytes: &mut Bytes) -> Result<(u32, Relation), Undecodable> {
     let id = u32_of(bytes)?;
     let (_schema, _name) = (text_of(bytes)?, text_of(bytes)?);
     let _identity = u8_of(bytes)?;
@@ -92,19 +163,20 @@ fn table(bytes: &mut Bytes) -> Result<(u32, Vec<String>), Undecodable> {
     let mut columns = Vec::with_capacity(count.into());
     for _ in 0..count {
         let _flags = u8_of(bytes)?;
-        columns.push(text_of(bytes)?);
-        let (_type, _modifier) = (u32_of(bytes)?, u32_of(bytes)?);
+        let (name, type_id, modifier) = (text_of(bytes)?, u32_of(bytes)?, u32_of(bytes)?);
+        columns.push(RelationColumn { name, type_id, modifier: modifier.cast_signed() });
     }
-    Ok((id, columns))
+    Ok((id, Relation { columns }))
 }
 
-fn values(bytes: &mut Bytes) -> Result<Vec<Option<Bytes>>, Undecodable> {
+fn values(bytes: &mut Bytes) -> Result<Vec<Value>, Undecodable> {
     let count = u16_of(bytes)?;
     let value = |_| match u8_of(bytes)? {
-        b'n' | b'u' => Ok(None),
+        b'n' => Ok(Value::Null),
+        b'u' => Ok(Value::Unchanged),
         b't' => {
             let length = u32_of(bytes)? as usize;
-            part_of(bytes, length).map(Some)
+            part_of(bytes, length).map(Value::Text)
         }
         _ => Err(Undecodable("a value that is not text")),
     };
@@ -167,29 +239,35 @@ mod tests {
         ])
     }
 
+    fn columns() -> Arc<Relation> {
+        let column = |name: &str| RelationColumn { name: name.to_owned(), type_id: 25, modifier: -1 };
+        Arc::new(Relation { columns: vec![column("id"), column("payload")] })
+    }
+
+    /// A row of two values as it is written, and as it is read.
+    fn row(values: [Value; 2]) -> (Vec<u8>, Vec<Value>) {
+        let written = |value: &Value| match value {
+            Value::Null => b"n".to_vec(),
+            Value::Unchanged => b"u".to_vec(),
+            Value::Text(text) => [b"t", &(text.len() as u32).to_be_bytes()[..], text].concat(),
+        };
+        let parts: Vec<u8> = values.iter().flat_map(written).collect();
+        ([&2_u16.to_be_bytes()[..], &parts].concat(), values.to_vec())
+    }
+
+    fn text(text: &'static str) -> Value {
+        Value::Text(Bytes::from_static(text.as_bytes()))
+    }
+
     #[test]
-    fn transactions_rows_and_messages_are_decoded() {
+    fn transactions_and_messages_are_decoded() {
         let mut decoder = Decoder::default();
         let begin = message(&[b"B", &77_u64.to_be_bytes(), &1_999_i64.to_be_bytes(), &5_u32.to_be_bytes()]);
         assert_eq!(
             decoder.decode(begin),
-            Ok(Output::Begin { commit: Lsn(77), timestamp_ms: 946_684_800_001 }),
+            Ok(Output::Begin { transaction: 5, commit: Lsn(77), timestamp_ms: 946_684_800_001 }),
             "milliseconds are rounded down"
         );
-        assert_eq!(decoder.decode(described(9)), Ok(Output::Other));
-        let row = message(&[
-            b"I",
-            &9_u32.to_be_bytes(),
-            b"N",
-            &2_u16.to_be_bytes(),
-            b"n",
-            b"t",
-            &3_u32.to_be_bytes(),
-            b"{ }",
-        ]);
-        let columns = ["id".to_owned(), "payload".to_owned()].into();
-        let values = vec![None, Some(Bytes::from_static(b"{ }"))];
-        assert_eq!(decoder.decode(row.clone()), Ok(Output::Insert { table: 9, columns, values }));
         let text = message(&[b"M", &[1], &3_u64.to_be_bytes(), b"trueup\0", &2_u32.to_be_bytes(), b"{}"]);
         assert_eq!(
             decoder.decode(text),
@@ -201,17 +279,46 @@ mod tests {
         );
         let commit = message(&[b"C", &[0], &77_u64.to_be_bytes(), &99_u64.to_be_bytes(), &0_i64.to_be_bytes()]);
         assert_eq!(decoder.decode(commit), Ok(Output::Commit { end: Lsn(99) }));
-        for skipped in [b"U", b"D", b"T", b"Y", b"O"] {
+        for skipped in [b"Y", b"O"] {
             assert_eq!(decoder.decode(Bytes::from_static(skipped)), Ok(Output::Other));
         }
-        assert!(Decoder::default().decode(row).is_err(), "another decoding of the log does not know the table");
+    }
+
+    #[test]
+    fn changes_of_rows_are_decoded_with_the_columns_of_their_time() {
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(described(9)), Ok(Output::Other));
+        let id = 9_u32.to_be_bytes();
+        let (new, new_values) = row([text("1"), Value::Unchanged]);
+        let (key, key_values) = row([text("2"), Value::Null]);
+        let change = |is_update: bool, old: Option<(bool, &Vec<Value>)>, new: Option<&Vec<Value>>| {
+            let old = old.map(|(is_whole, values)| OldRow { is_whole, values: values.clone() });
+            Ok(Output::Change(RowChange { table: 9, relation: columns(), old, new: new.cloned(), is_update }))
+        };
+        for (written, read) in [
+            (message(&[b"I", &id, b"N", &new]), change(false, None, Some(&new_values))),
+            (message(&[b"U", &id, b"N", &new]), change(true, None, Some(&new_values))),
+            (message(&[b"U", &id, b"K", &key, b"N", &new]), change(true, Some((false, &key_values)), Some(&new_values))),
+            (message(&[b"U", &id, b"O", &key, b"N", &new]), change(true, Some((true, &key_values)), Some(&new_values))),
+            (message(&[b"D", &id, b"K", &key]), change(false, Some((false, &key_values)), None)),
+            (message(&[b"D", &id, b"O", &key]), change(false, Some((true, &key_values)), None)),
+        ] {
+            assert_eq!(decoder.decode(written), read);
+        }
+        assert!(decoder.decode(message(&[b"D", &id, b"N", &new])).is_err(), "a deletion has the row before it");
+        let truncate = message(&[b"T", &2_u32.to_be_bytes(), &[1], &id, &3_u32.to_be_bytes()]);
+        assert_eq!(decoder.decode(truncate), Ok(Output::Truncate { tables: vec![9, 3] }));
+        let unknown = message(&[b"I", &id, b"N", &new]);
+        assert!(Decoder::default().decode(unknown).is_err(), "another decoding of the log does not know the table");
     }
 
     #[test]
     fn output_that_is_cut_off_anywhere_is_an_error() {
         let row =
             message(&[b"I", &9_u32.to_be_bytes(), b"N", &1_u16.to_be_bytes(), b"t", &3_u32.to_be_bytes(), b"{ }"]);
-        for whole in [described(9), row] {
+        let both = message(&[b"U", &9_u32.to_be_bytes(), b"K", &[0, 1], b"u", b"N", &[0, 1], b"n"]);
+        let truncate = message(&[b"T", &1_u32.to_be_bytes(), &[0], &9_u32.to_be_bytes()]);
+        for whole in [described(9), row, both, truncate] {
             for length in 0..whole.len() {
                 let mut decoder = Decoder::default();
                 assert_eq!(decoder.decode(described(9)), Ok(Output::Other));

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::OutboxError;
 use crate::catalog::{Database, Table};
-use crate::reader::{OutboxReader, OutboxRow, ReadEnd, ReadRows, Start};
+use crate::reader::{OutboxReader, OutboxRow, ReadEnd, ReadRows, RowEffect, Start};
 use crate::session::{Session, value};
 use crate::settings::ConnectionSettings;
 use crate::sql::identifier;
@@ -72,7 +72,7 @@ impl PollingReader {
     ) -> Result<PollingReader, OutboxError> {
         let session = Session::connect(settings, application).await?;
         let database = Database::read(&session).await?;
-        let table = Table::read(&session, &polled.table).await?;
+        let table = Table::read(&session, &polled.table, "outbox").await?;
         table.check_payload(&polled.payload)?;
         table.check_order(&polled.txid, &polled.id)?;
         let timestamp = polled.timestamp.iter().map(|column| ("timestamp", column));
@@ -155,6 +155,7 @@ impl OutboxReader for PollingReader {
                 timestamp_ms: value::<Option<i64>>(&row, 2)?.unwrap_or(0),
                 parts: Vec::with_capacity(self.parts.len()),
                 payload: text(3)?,
+                effect: RowEffect::Record,
             };
             for (column, part) in (4..).zip(&self.parts) {
                 event.parts.push((*part, text(column)?));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::OutboxError;
 
-/// An event of an outbox.
+/// An event of an outbox, or a change of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
     /// The place after the row, where reading can start again.
@@ -17,6 +17,18 @@ pub struct OutboxRow {
     /// The parts of the event that were asked for, by name.
     pub parts: Vec<(&'static str, Option<Bytes>)>,
     pub payload: Option<Bytes>,
+    pub effect: RowEffect,
+}
+
+/// What a row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowEffect {
+    /// It is an event or a change.
+    Record,
+    /// It deletes all rows of the table.
+    Clear,
+    /// It moves the place alone.
+    Move,
 }
 
 impl OutboxRow {
@@ -54,7 +66,7 @@ pub enum ReadEnd {
     Nothing,
 }
 
-/// Reads one outbox. After an error, or a call that was dropped, a reader is of no use.
+/// Reads one outbox or table. After an error, or a call that was dropped, a reader is of no use.
 #[async_trait]
 pub trait OutboxReader: Send {
     /// Names the database and the cluster that it is in: places are of these alone.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, RowStream};
+use tokio_postgres::{Client, Config, NoTls, Row, RowStream, SimpleQueryStream};
 
 use crate::OutboxError;
+use crate::lsn::Lsn;
 use crate::settings::ConnectionSettings;
 use crate::tls::Encryption;
 
@@ -73,6 +74,17 @@ impl Session {
         Ok(Session { client, connection })
     }
 
+    /// Runs statements without values.
+    pub async fn run(&self, statements: &str) -> Result<(), OutboxError> {
+        self.client.batch_execute(statements).await.map_err(|error| OutboxError::of(&error, ""))
+    }
+
+    /// Runs a statement whose rows come one by one, with their values as the texts that the server prints and `pgoutput` writes. All
+    /// must be read before the next statement.
+    pub async fn texts(&self, statement: &str, help: &str) -> Result<SimpleQueryStream, OutboxError> {
+        self.client.simple_query_raw(statement).await.map_err(|error| OutboxError::of(&error, help))
+    }
+
     /// Runs a statement. `help` says what to do if a privilege is missing.
     pub async fn query(
         &self,
@@ -86,6 +98,14 @@ impl Session {
     /// Runs a statement that returns one row.
     pub async fn row(&self, statement: &str, values: &[&(dyn ToSql + Sync)], help: &str) -> Result<Row, OutboxError> {
         self.client.query_one(statement, values).await.map_err(|error| OutboxError::of(&error, help))
+    }
+
+    /// The place in the log that a function returns.
+    pub async fn lsn(&self, function: &str) -> Result<Lsn, OutboxError> {
+        let row = self.row(&format!("SELECT {function}::text"), &[], "").await?;
+        let text: &str = value(&row, 0)?;
+        let bad = || OutboxError::Other(format!("the database named a place in its log that is none: {text}"));
+        text.parse().map_err(|()| bad())
     }
 
     /// Runs a statement whose rows come one by one. All must be read before the next statement.

@@ -12,9 +12,6 @@ use serde_json::value::RawValue;
 
 use super::reject_reason::RejectReason;
 
-/// The value that Debezium writes in place of one that did not change and that the database did not log (TOAST).
-pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
-
 /// What a record says about one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChangeFacts {

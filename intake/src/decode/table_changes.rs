@@ -6,7 +6,7 @@
 use arrow::array::Array;
 use shared::stream::{ChangeFormat, RowTable};
 
-use super::debezium::{ChangeFacts, TableChange, UNAVAILABLE, WITHOUT_BEFORE};
+use super::debezium::{ChangeFacts, TableChange, WITHOUT_BEFORE};
 use super::fields::Fields;
 use super::records::{RecordParts, RecordPlace, without_schema_id};
 use super::reject_reason::RejectReason;
@@ -34,6 +34,8 @@ pub struct KeptValues {
     pub row: usize,
     /// Indexes of the columns.
     pub columns: Vec<usize>,
+    /// Whether the row before it is the one that the row at the previous index deletes: the key of the row changed.
+    pub is_renamed: bool,
 }
 
 impl TableChanges {
@@ -52,6 +54,8 @@ pub(super) struct ChangeReader<'a> {
     /// A second row for keys.
     scratch: Row<'a>,
     kept: Vec<KeptValues>,
+    /// Whether the next row follows the deletion of its former key.
+    is_renamed: bool,
     pub(super) added: u64,
 }
 
@@ -61,12 +65,13 @@ impl<'a> ChangeReader<'a> {
         let table = stream.table?;
         let key = Fields::of_column(stream, table.key);
         let scratch = Row::new(stream.columns.len(), key.nested);
-        Some(ChangeReader { table, key, parts: RecordParts::new(stream), scratch, kept: Vec::new(), added: 0 })
+        let parts = RecordParts::new(stream);
+        Some(ChangeReader { table, key, parts, scratch, kept: Vec::new(), is_renamed: false, added: 0 })
     }
 
     /// Whether every event is an envelope around the row.
     pub(super) fn has_envelopes(&self) -> bool {
-        self.table.format == ChangeFormat::Debezium
+        self.table.format.has_envelopes()
     }
 
     /// Notes which cells of the row at `index` hold the mark of values that are not known, and empties them.
@@ -74,16 +79,25 @@ impl<'a> ChangeReader<'a> {
         if !self.has_envelopes() {
             return;
         }
-        let key = self.table.key;
+        let is_renamed = std::mem::take(&mut self.is_renamed);
+        let (key, Row { cells, unescaped, .. }) = (self.table.key, row);
+        let is_mark = |cell: &Cell<'a>| match (self.table.format, cell) {
+            (ChangeFormat::Debezium, Cell::Text(text)) => *text == ChangeFormat::UNAVAILABLE,
+            // JSON escapes the zero.
+            (ChangeFormat::Postgres, Cell::Unescaped { start, end }) => {
+                unescaped[*start..*end] == *ChangeFormat::UNCHANGED
+            }
+            _ => false,
+        };
         let unknown = |(column, cell): (usize, &mut Cell<'a>)| {
-            (column != key && *cell == Cell::Text(UNAVAILABLE)).then(|| {
+            (column != key && is_mark(cell)).then(|| {
                 *cell = Cell::Null;
                 column
             })
         };
-        let columns: Vec<usize> = row.cells.iter_mut().enumerate().filter_map(unknown).collect();
+        let columns: Vec<usize> = cells.iter_mut().enumerate().filter_map(unknown).collect();
         if !columns.is_empty() {
-            self.kept.push(KeptValues { row: index, columns });
+            self.kept.push(KeptValues { row: index, columns, is_renamed });
         }
     }
 
@@ -217,7 +231,8 @@ impl<'a> Session<'a> {
             let empty = Row::new(self.stream().columns.len(), self.fields.nested);
             let after = std::mem::replace(&mut self.row, empty);
             self.settle_deletion(line, place);
-            self.changes.as_mut().expect("only tables have changes").added += 1;
+            let reader = self.changes.as_mut().expect("only tables have changes");
+            (reader.added, reader.is_renamed) = (reader.added + 1, true);
             self.outcome.lines_read -= 1;
             self.row = after;
         }

@@ -6,7 +6,7 @@ use shared::entity::InvalidEntityId;
 use shared::ids::StreamName;
 use shared::limits::{BACKLOG_RETRY_AFTER_SECONDS, IDEMPOTENCY_KEY_BYTES_MAX, RETRY_AFTER_SECONDS};
 use shared::sql::suggest::in_parentheses;
-use shared::stream::{EventSource, KafkaTopic, Outbox, Stream};
+use shared::stream::{DatabaseTable, EventSource, KafkaTopic, Outbox, Stream};
 
 use super::body::BodyError;
 use super::encoding::UnpackError;
@@ -31,10 +31,15 @@ pub(super) fn reads_source(stream: &Stream) -> Problem {
         EventSource::Postgres(outbox @ Outbox { connection, .. }) => {
             (format!("the {}", outbox.describe()), "outbox", connection.as_str())
         }
+        EventSource::PostgresTable(table @ DatabaseTable { connection, .. }) => {
+            (format!("the {}", table.describe()), "database", connection.as_str())
+        }
     };
+    let kind = stream.kind();
+    let (events, an_other) = if stream.table.is_some() { ("changes", "a table") } else { ("events", "a stream") };
     let detail = format!(
-        "stream {name} reads {what} of the connection \"{connection}\": write events to the {place}, or declare \
-         a stream without `source`"
+        "{kind} {name} reads {what} of the connection \"{connection}\": write {events} to the {place}, or declare \
+         {an_other} without `source`"
     );
     Problem::new(Code::StreamReadsTopic, detail)
 }

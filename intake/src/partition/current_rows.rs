@@ -248,6 +248,8 @@ impl RowChanges {
         let mut local: BTreeMap<RowKey, Option<RowValues>> = BTreeMap::new();
         let mut events = Events::default();
         let (mut local_bytes, mut unchanged) = (0_i64, 0);
+        // The row before the previous change.
+        let mut previous: Option<RowValues> = None;
         for index in 0..rows.num_rows() {
             let key = keys.row(index);
             let key: &[u8] = key.as_ref();
@@ -257,8 +259,12 @@ impl RowChanges {
             let after: Option<RowValues> = match keeps {
                 _ if deletes.value(index) => None,
                 None => Some(values.row(index).as_ref().into()),
-                Some(kept) => Some(merged(layout, rows, kept, before.as_ref())?),
+                Some(kept) => {
+                    let renamed = previous.as_ref().filter(|_| kept.is_renamed);
+                    Some(merged(layout, rows, kept, renamed.or(before.as_ref()))?)
+                }
             };
+            previous.clone_from(&before);
             if before == after {
                 unchanged += 1;
                 continue;

@@ -19,7 +19,7 @@ pub enum SourceError {
     )]
     OtherDatabase,
     #[error(
-        "the log of the stream was lost, and with it the place in the outbox: rows could be missed or count twice; declare a \
+        "the log of the stream was lost, and with it the place in the database: rows could be missed or count twice; declare a \
          stream of another name, which starts from scratch, or bring the log back"
     )]
     PositionLost,

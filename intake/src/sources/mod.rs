@@ -1,4 +1,4 @@
-//! Reads the topics and outboxes of streams into their logs, each record exactly once.
+//! Reads topics, and outboxes and tables in PostgreSQL, into the logs of their streams, each record exactly once.
 //!
 //! Partition k of a topic is partition k of the stream. A batch of records goes through the ordinary path of events, and the
 //! position after it is in the log frame that holds its events: one sync makes both durable. Let `next` be the position of the
@@ -6,10 +6,10 @@
 //! crash. What the broker remembers is never read.
 //!
 //! An outbox in PostgreSQL is a topic of one partition, whose position has the place in the database beside the number of the
-//! row. The database is acknowledged only what is durable.
+//! row; the rows and the changes of a table are, too. The database is acknowledged only what is durable.
 //!
-//! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads an outbox; [`positions`]
-//! decides where it starts, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for what was
+//! [`reader`] is the task of a stream that reads a topic, [`outbox_reader`] that of one that reads a database; [`retry`] runs
+//! both; [`positions`] decides where it starts, [`batches`] decodes records, [`batch_writer`] submits them, [`flight`] waits for what was
 //! submitted, [`pace`] says how long to wait, and [`status`] shows how far it is. [`topic_partitions`] says how many partitions
 //! a stream has.
 
@@ -22,6 +22,7 @@ mod outbox_reader;
 mod pace;
 mod positions;
 mod reader;
+mod retry;
 mod schemas;
 mod status;
 #[cfg(test)]
@@ -34,7 +35,7 @@ use std::sync::{Arc, Weak};
 use lake::Lake;
 use shared::clock::Clock;
 use shared::ids::StreamName;
-use shared::stream::EventSource;
+use shared::stream::{DatabaseTable, EventSource, Outbox};
 use shared::vital::Vitals;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -104,9 +105,19 @@ impl SourceReaders {
                         StreamReader { topic, log, submitter, lake, opener, clock, status, writer, stopping, grow };
                     tasks.push(vitals.spawn_task(name, reader.run()));
                 }
-                EventSource::Postgres(outbox) => {
-                    let reader =
-                        OutboxStreamReader { outbox, log, submitter, lake, opener, clock, status, writer, stopping };
+                EventSource::Postgres(Outbox { name: outbox, .. })
+                | EventSource::PostgresTable(DatabaseTable { name: outbox, .. }) => {
+                    let reader = OutboxStreamReader {
+                        name: outbox,
+                        log,
+                        submitter,
+                        lake,
+                        opener,
+                        clock,
+                        status,
+                        writer,
+                        stopping,
+                    };
                     tasks.push(vitals.spawn_task(name, reader.run()));
                 }
             }

@@ -1,35 +1,40 @@
-//! Runs the task that reads the outbox of one stream: it connects, reads from the durable place until something fails, waits,
-//! and connects again. It never ends by itself.
+//! Runs the task that reads the outbox of one stream, or the changes of the table that one table follows: it connects, reads from
+//! the durable place until something fails, waits, and connects again. It never ends by itself.
 //!
-//! Rows are numbered from 0 in the order in which they are read; that order never changes. The number of the next row and the
-//! place after the last one are in the log frame that holds the events, so rows become events exactly once. The database may
-//! forget rows only after that.
+//! Rows are numbered from 0 in the order in which they are read. The number of the next row and the place after the last one are
+//! in the log frame that holds the events, so rows become events exactly once. The database may forget rows only after that.
+//!
+//! A row can also delete all rows of the table: a TRUNCATE, or a snapshot that starts. The deletions come before it, so their
+//! frames still have the place before it. After a crash it is read again, and deletes those that are left.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use kafka::{PartitionProgress, TopicRecord};
 use lake::Lake;
-use postgres::{OutboxReader, OutboxRow, ReadEnd, ReadRows, Start};
+use postgres::{OutboxReader, OutboxRow, ReadEnd, ReadRows, RowEffect, Start};
 use shared::clock::{Clock, monotonic_now};
 use shared::control::SourceState;
+use shared::entity::EntityId;
 use shared::ids::Partition;
-use shared::limits::{OUTBOX_POLL_MS, SOURCE_COMMIT_EVERY_MS};
-use shared::stream::Outbox;
+use shared::limits::{OUTBOX_POLL_MS, SOURCE_COMMIT_EVERY_MS, TABLE_PAGE_BYTES_MAX};
 
 use super::batch_writer::BatchWriter;
 use super::batches::{self, ValueFormat};
 use super::error::SourceError;
 use super::flight::Flight;
 use super::opener::SourceOpener;
-use super::pace::{Backoff, Stopping};
+use super::pace::Stopping;
 use super::positions::{archived, move_to};
+use super::retry::retry;
 use super::status::ReaderStatus;
 use crate::decode::TextFormat;
 use crate::fail_points::SourcePoint;
 use crate::log::SourcePosition;
-use crate::partition::SourceStep;
+use crate::partition::{RowValues, SourceStep};
 use crate::streams::StreamLog;
 use crate::submit::RecordSubmitter;
 
@@ -41,10 +46,13 @@ const REST_PARTS: u32 = 9;
 const REST_MAX: Duration = Duration::from_secs(5);
 /// Reads that may be in flight: a sync and the decoding of the next rows happen at the same time.
 const IN_FLIGHT: usize = 1;
+/// Rows that are deleted together where all are.
+const CLEARED_ROWS: usize = 5_000;
 
-/// The reader of one stream.
+/// The reader of one stream or table.
 pub(super) struct OutboxStreamReader {
-    pub outbox: Outbox,
+    /// What positions and rejected rows call the outbox or the table.
+    pub name: String,
     pub log: Arc<StreamLog>,
     pub submitter: Arc<RecordSubmitter>,
     pub lake: Lake,
@@ -68,15 +76,11 @@ struct Session {
 impl OutboxStreamReader {
     /// Reads until stopped.
     pub async fn run(self) {
-        let mut backoff = Backoff::new();
-        while !self.stopping.is_set() {
-            let before = self.status.positions();
-            let Err(error) = self.connect_and_read().await else { return };
-            let is_new = self.status.positions() != before;
-            tracing::warn!(stream = %self.log.stream().name, %error, "reading the outbox failed; will retry");
-            self.status.set(SourceState::Failing, Some(error.to_string()));
-            self.stopping.sleep(backoff.pause(&error, is_new)).await;
-        }
+        let (stream, name) = (&self.log.stream().name, &self.name);
+        let log = |error: &SourceError| {
+            tracing::warn!(%stream, %name, %error, "reading the database failed; will retry");
+        };
+        retry(&self.status, &self.stopping, log, || self.connect_and_read()).await;
     }
 
     async fn connect_and_read(&self) -> Result<(), SourceError> {
@@ -84,7 +88,7 @@ impl OutboxStreamReader {
         let known = self.log.partition(Partition(PARTITION)).and_then(|log| log.source());
         let start = known.as_ref().map_or(Start::New, |known| Start::After(known.place.clone()));
         let mut reader = tokio::select! {
-            reader = self.opener.open_outbox(stream, &self.outbox, start) => reader?,
+            reader = self.opener.open_database(stream, start) => reader?,
             () = self.stopping.wait() => return Ok(()),
         };
         let position = self.position(known, reader.database()).await?;
@@ -111,7 +115,7 @@ impl OutboxStreamReader {
             return Err(SourceError::PositionLost);
         }
         let first = SourcePosition {
-            topic: Arc::from(self.outbox.name.as_str()),
+            topic: Arc::from(self.name.as_str()),
             topic_id: Some(Arc::from(database)),
             next: 0,
             place: None,
@@ -150,19 +154,79 @@ impl OutboxStreamReader {
         }
     }
 
-    /// Decodes rows and submits them in their order.
+    /// Does what rows say, in their order.
     async fn accept(&self, session: &mut Session, rows: Vec<OutboxRow>) -> Result<(), SourceError> {
-        if rows.is_empty() {
+        let (mut records, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for row in rows {
+            let place = Arc::clone(&row.place);
+            match row.effect {
+                RowEffect::Record => {
+                    records.push(record(session.position.next + records.len() as i64, row));
+                    places.push(place);
+                    continue;
+                }
+                RowEffect::Clear => {
+                    self.submit(session, std::mem::take(&mut records), std::mem::take(&mut places)).await?;
+                    self.clear(session).await?;
+                }
+                RowEffect::Move => {
+                    self.submit(session, std::mem::take(&mut records), std::mem::take(&mut places)).await?;
+                }
+            }
+            session.flight.settle().await?;
+            let to = SourcePosition { place: Some(place), ..session.position.clone() };
+            session.position = move_to(&self.submitter, PARTITION, Some(to.next), to).await?;
+        }
+        self.submit(session, records, places).await
+    }
+
+    /// Deletes all rows of the table. The place stays where it is.
+    async fn clear(&self, session: &mut Session) -> Result<(), SourceError> {
+        let stream = self.log.stream();
+        let log = self.log.partition(Partition(PARTITION));
+        let (Some(table), Some(rows)) = (stream.table, log.and_then(|log| log.rows())) else { return Ok(()) };
+        loop {
+            session.flight.settle().await?;
+            let page = rows.range(None, CLEARED_ROWS, TABLE_PAGE_BYTES_MAX).rows;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let values: Vec<RowValues> = page.into_iter().map(|(_, values)| values).collect();
+            let batch = rows.batch(&values).map_err(|error| SourceError::Decode(error.to_string()))?;
+            let deletions: Vec<TopicRecord> = (session.position.next..)
+                .zip(record_keys(batch.column(table.key)))
+                .map(|(offset, key)| TopicRecord { key: Some(key.into()), ..empty_record(offset) })
+                .collect();
+            let places = vec![session.position.place.clone(); deletions.len()];
+            self.submit_at(session, deletions, &places).await?;
+        }
+    }
+
+    async fn submit(
+        &self,
+        session: &mut Session,
+        records: Vec<TopicRecord>,
+        places: Vec<Arc<str>>,
+    ) -> Result<(), SourceError> {
+        self.submit_at(session, records, &places.into_iter().map(Some).collect::<Vec<_>>()).await
+    }
+
+    /// Decodes records and submits them in their order, each with the place after it.
+    async fn submit_at(
+        &self,
+        session: &mut Session,
+        records: Vec<TopicRecord>,
+        places: &[Option<Arc<str>>],
+    ) -> Result<(), SourceError> {
+        if records.is_empty() {
             return Ok(());
         }
         let first = session.position.next;
-        let places: Vec<Arc<str>> = rows.iter().map(|row| Arc::clone(&row.place)).collect();
-        let records = (first..).zip(rows).map(|(number, row)| record(number, row)).collect();
         let (stream, format) = (self.log.stream(), ValueFormat::Text(TextFormat::Json));
         let (topic, next) = (Arc::clone(&session.position.topic), BTreeMap::from([(PARTITION, first)]));
         for batch in batches::decode(stream, &format, &topic, records, &next, self.clock.now()).await? {
-            let place = Arc::clone(&places[(batch.next - 1 - first) as usize]);
-            let to = SourcePosition { next: batch.next, place: Some(place), ..session.position.clone() };
+            let place = places[(batch.next - 1 - first) as usize].clone();
+            let to = SourcePosition { next: batch.next, place, ..session.position.clone() };
             let step = SourceStep { from: Some(session.position.next), to: to.clone() };
             self.writer.submit(&mut session.flight, batch, step).await?;
             session.position = to;
@@ -202,15 +266,28 @@ impl OutboxStreamReader {
     }
 }
 
+/// The keys of rows as the keys of records: JSON values.
+fn record_keys(keys: &dyn Array) -> Vec<Vec<u8>> {
+    let json = |key: EntityId| serde_json::to_vec(&key).expect("texts and numbers have a JSON form");
+    match keys.data_type() {
+        DataType::Int32 => {
+            keys.as_primitive::<Int32Type>().values().iter().map(|key| json(EntityId::Integer((*key).into()))).collect()
+        }
+        DataType::Int64 => {
+            keys.as_primitive::<Int64Type>().values().iter().map(|key| json(EntityId::Integer(*key))).collect()
+        }
+        // A key is never null.
+        _ => keys.as_string_view().iter().flatten().map(|key| json(EntityId::Text(key.to_owned()))).collect(),
+    }
+}
+
+/// A record without a key and a value.
+fn empty_record(offset: i64) -> TopicRecord {
+    TopicRecord { partition: PARTITION, offset, timestamp_ms: 0, key: None, value: None, headers: Vec::new() }
+}
+
 /// A row as a record, whose headers are its parts.
 fn record(number: i64, row: OutboxRow) -> TopicRecord {
     let headers = row.parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    TopicRecord {
-        partition: PARTITION,
-        offset: number,
-        timestamp_ms: row.timestamp_ms,
-        key: None,
-        value: row.payload,
-        headers,
-    }
+    TopicRecord { timestamp_ms: row.timestamp_ms, value: row.payload, headers, ..empty_record(number) }
 }

@@ -18,7 +18,8 @@ use super::batches::{self, RecordBatch};
 use super::error::SourceError;
 use super::flight::Flight;
 use super::opener::SourceOpener;
-use super::pace::{Backoff, Stopping};
+use super::pace::Stopping;
+use super::retry::retry;
 use super::schemas::ValueSchemas;
 use super::status::ReaderStatus;
 use crate::fail_points::SourcePoint;
@@ -66,15 +67,11 @@ struct Session<'a> {
 impl StreamReader {
     /// Reads until stopped.
     pub async fn run(self) {
-        let mut backoff = Backoff::new();
-        while !self.stopping.is_set() {
-            let before = self.status.positions();
-            let Err(error) = self.connect_and_read().await else { return };
-            let is_new = self.status.positions() != before;
-            tracing::warn!(stream = %self.log.stream().name, topic = %self.topic.topic, %error, "reading the topic failed; will retry");
-            self.status.set(SourceState::Failing, Some(error.to_string()));
-            self.stopping.sleep(backoff.pause(&error, is_new)).await;
-        }
+        let (stream, topic) = (&self.log.stream().name, &self.topic.topic);
+        let log = |error: &SourceError| {
+            tracing::warn!(%stream, %topic, %error, "reading the topic failed; will retry");
+        };
+        retry(&self.status, &self.stopping, log, || self.connect_and_read()).await;
     }
 
     async fn connect_and_read(&self) -> Result<(), SourceError> {

@@ -110,6 +110,9 @@ impl ReaderStatus {
                 let slot = if outbox.mode == OutboxMode::Polling { "" } else { &outbox.slot.slot };
                 ("postgres", outbox.connection.to_string(), outbox.describe(), slot.to_owned())
             }
+            EventSource::PostgresTable(table) => {
+                ("postgres", table.connection.to_string(), table.describe(), table.slot.slot.clone())
+            }
         };
         SourceStatus {
             kind: kind.to_owned(),

@@ -149,6 +149,7 @@ impl StoredStream {
             EventSource::Http => "http".to_owned(),
             EventSource::Kafka(topic) => format!("kafka topic {}", topic.topic),
             EventSource::Postgres(outbox) => format!("postgres {}", outbox.describe()),
+            EventSource::PostgresTable(table) => format!("postgres {}", table.describe()),
         };
         let (before, after) = (text(declared), text(stream));
         let why = "the stored events came from another source, and the position in it would be lost";

@@ -12,6 +12,7 @@ use super::error::SqlError;
 use super::event_source::event_source;
 use super::options::{SqlOption, parse_options};
 use super::outbox::check_parts;
+use super::postgres_table::check_columns;
 use super::row_table::row_table;
 use super::source::Source;
 use super::suggest::did_you_mean;
@@ -20,7 +21,7 @@ use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
 use crate::stream::{
-    ChangeFormat, Column, EventSource, FieldPath, InvalidPointer, RecordPart, RowTable, Stream, TimeFormat,
+    Column, EventSource, FieldPath, InvalidPointer, RecordPart, RowTable, Stream, TimeFormat,
     UnknownFields, system_columns,
 };
 use crate::types::DataType;
@@ -41,6 +42,7 @@ const OPTIONS: &[&str] = &[
     "group",
     "mode",
     "outbox",
+    "table",
     "columns",
     "prefix",
     "slot",
@@ -117,7 +119,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         let error = source.error(*span, message);
         return Err(error.help("every other column may be null: an event that lacks a field is still an event"));
     }
-    let has_changes = table.is_some_and(|table| table.format == ChangeFormat::Debezium);
+    let has_changes = table.is_some_and(|table| table.format.has_envelopes());
     let is_of_change = |column: &Column| column.metadata.as_ref().is_some_and(RecordPart::is_of_change);
     let of_record = |column: &Column| column.metadata.is_some() && !(has_changes && is_of_change(column));
     if let (Some(column), EventSource::Http) = (columns.iter().position(of_record), &events) {
@@ -135,6 +137,7 @@ pub(super) fn create_stream(cursor: &mut Cursor, name: &Identifier, is_table: bo
         EventSource::Http => {}
         EventSource::Kafka(_) => check_record_parts(source, &columns, &spans)?,
         EventSource::Postgres(outbox) => check_parts(source, outbox, &columns, &spans)?,
+        EventSource::PostgresTable(_) => check_columns(source, &columns, &spans)?,
     }
     if events != EventSource::Http {
         columns.push(Column::new(system_columns::SOURCE_OFFSET, DataType::BigInt));

@@ -4,6 +4,7 @@ use super::cursor::Identifier;
 use super::error::SqlError;
 use super::options::SqlOption;
 use super::outbox::{OF_OUTBOX, outbox};
+use super::postgres_table::{OF_TABLE, postgres_table};
 use super::source::Source;
 use super::suggest::did_you_mean;
 use crate::ids::Name;
@@ -27,8 +28,8 @@ pub(super) fn event_source(
     let Some(kind) = option("source").filter(|kind| kind.value != "http") else {
         // The changes of a table have a format wherever they come from.
         let of_topic = OF_TOPIC.iter().filter(|name| !(is_table && **name == "format"));
-        if let Some(stray) = OF_OUTBOX.iter().find_map(|name| option(name)) {
-            return Err(of_outbox(source, stray));
+        if let Some(stray) = OF_OUTBOX.iter().chain(&OF_TABLE).find_map(|name| option(name)) {
+            return Err(of_database(source, stray));
         }
         return match of_topic.filter_map(|name| option(name)).next() {
             Some(stray) => {
@@ -39,14 +40,11 @@ pub(super) fn event_source(
         };
     };
     match kind.value.as_str() {
-        "kafka" => match OF_OUTBOX.iter().find_map(|name| option(name)) {
-            Some(stray) => Err(of_outbox(source, stray)),
+        "kafka" => match OF_OUTBOX.iter().chain(&OF_TABLE).find_map(|name| option(name)) {
+            Some(stray) => Err(of_database(source, stray)),
             None => Ok(EventSource::Kafka(kafka_topic(source, kind, name, &option)?)),
         },
-        "postgres" if is_table => {
-            let error = kind.error(source, "a table is not read from an outbox, whose rows are events");
-            Err(error.help("declare a stream, or read the changes of a table through Debezium and Kafka"))
-        }
+        "postgres" if is_table => Ok(EventSource::PostgresTable(postgres_table(source, kind, name, &option)?)),
         "postgres" => Ok(EventSource::Postgres(outbox(source, kind, name, &option)?)),
         "debezium" => {
             let error = kind.error(source, "'debezium' is a record format, not a source");
@@ -116,8 +114,9 @@ fn kafka_topic<'o>(
     })
 }
 
-fn of_outbox(source: &Source, stray: &SqlOption) -> SqlError {
-    let message = format!("`{}` is an option of streams that read an outbox", stray.name);
+fn of_database(source: &Source, stray: &SqlOption) -> SqlError {
+    let readers = if OF_TABLE.contains(&stray.name.as_str()) { "tables that read PostgreSQL" } else { "streams that read an outbox" };
+    let message = format!("`{}` is an option of {readers}", stray.name);
     stray.error(source, message).help(format!("set source = 'postgres', or remove `{}`", stray.name))
 }
 

@@ -26,6 +26,7 @@ mod lower;
 mod operators;
 mod options;
 mod outbox;
+mod postgres_table;
 mod print;
 mod query_filter;
 mod retraction;

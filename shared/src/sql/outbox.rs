@@ -13,7 +13,8 @@ use crate::stream::{Column, Outbox, OutboxColumns, OutboxMode, OutboxPart, Outbo
 /// Options that only such a stream has.
 pub(super) const OF_OUTBOX: [&str; 6] = ["mode", "outbox", "columns", "prefix", "slot", "publication"];
 /// Options of other streams, with the reason why an outbox has none.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 7] = [
+    ("table", "the table of an outbox is named by `outbox`; to follow the rows of any table, use CREATE TABLE"),
     ("topic", "`topic` is an option of streams that read Kafka; remove it"),
     ("format", "an outbox has JSON; remove `format`"),
     ("start", "an outbox is read from its first row, or from the creation of its slot; remove `start`"),
@@ -53,22 +54,16 @@ pub(super) fn outbox<'o>(
             return Err(option.error(source, format!("mode = '{mode}' has no `{other}`; remove it")));
         }
     }
-    let named = |name: &str, default: &str| -> Result<String, SqlError> {
-        let Some(option) = option(name) else { return Ok(default.to_owned()) };
-        match (1..=NAME_BYTES_MAX).contains(&option.value.len()) {
-            true => Ok(option.value.clone()),
-            false => Err(option.error(source, format!("`{name}` has 1 to {NAME_BYTES_MAX} bytes"))),
-        }
-    };
+    let named = |name: &str, default: &str| database_name(source, option(name), default);
     Ok(Outbox {
         connection: connection.value.parse::<Name>().map_err(|error| connection.error(source, error.to_string()))?,
         mode,
         name: match mode {
             OutboxMode::Messages => named("prefix", "trueup")?,
-            _ => table(source, option("outbox"))?,
+            _ => option("outbox").map_or_else(|| Ok("outbox".to_owned()), |option| table_name(source, option))?,
         },
         columns: option("columns").map_or(Ok(OutboxColumns::default()), |option| columns(source, option, mode))?,
-        slot: slot(source, name, option, mode, &named)?,
+        slot: slot(source, name, option("slot"), mode != OutboxMode::Polling, &named)?,
     })
 }
 
@@ -81,29 +76,38 @@ fn unused(mode: OutboxMode) -> &'static [&'static str] {
     }
 }
 
-fn slot<'o>(
+/// The value of an option that names something in a database.
+pub(super) fn database_name(source: &Source, option: Option<&SqlOption>, default: &str) -> Result<String, SqlError> {
+    let Some(option) = option else { return Ok(default.to_owned()) };
+    match (1..=NAME_BYTES_MAX).contains(&option.value.len()) {
+        true => Ok(option.value.clone()),
+        false => Err(option.error(source, format!("`{}` has 1 to {NAME_BYTES_MAX} bytes", option.name))),
+    }
+}
+
+/// The slot and the publication of the stream or table `name`. `is_used`: the log is decoded, so the slot needs a legal name.
+pub(super) fn slot(
     source: &Source,
     name: &Identifier,
-    option: &dyn Fn(&str) -> Option<&'o SqlOption>,
-    mode: OutboxMode,
+    option: Option<&SqlOption>,
+    is_used: bool,
     named: &dyn Fn(&str, &str) -> Result<String, SqlError>,
 ) -> Result<OutboxSlot, SqlError> {
     let default = format!("trueup_{}", name.name);
     let names = OutboxSlot { slot: named("slot", &default)?, publication: named("publication", &default)? };
     let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    let is_used = mode != OutboxMode::Polling;
     if !is_used || names.slot.len() <= NAME_BYTES_MAX && names.slot.bytes().all(is_legal) {
         return Ok(names);
     }
     let message = format!("'{}' is not the name of a slot: 1 to {NAME_BYTES_MAX} of a-z, 0-9 and _", names.slot);
-    Err(match option("slot") {
+    Err(match option {
         Some(option) => option.error(source, message),
         None => source.error(name.span, message).help("add slot = '..' and publication = '..'"),
     })
 }
 
-fn table(source: &Source, option: Option<&SqlOption>) -> Result<String, SqlError> {
-    let Some(option) = option else { return Ok("outbox".to_owned()) };
+/// The value of an option that names a table.
+pub(super) fn table_name(source: &Source, option: &SqlOption) -> Result<String, SqlError> {
     let parts: Vec<&str> = option.value.split('.').collect();
     let is_name = |part: &&str| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0');
     match parts.len() <= 2 && parts.iter().all(is_name) {

@@ -60,6 +60,7 @@ pub(super) fn row_table(
                 return Err(error.help("use 'json' or 'debezium-json'"));
             }
         },
+        (EventSource::PostgresTable(_), _) => ChangeFormat::Postgres,
         // A table cannot name an outbox.
         (EventSource::Http | EventSource::Postgres(_), None) => ChangeFormat::Upsert,
         (EventSource::Http | EventSource::Postgres(_), Some(option)) => {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::database_table::DatabaseTable;
 use super::outbox::{Outbox, OutboxPart};
 use crate::ids::Name;
 use crate::time::Micros;
@@ -21,6 +22,8 @@ pub enum EventSource {
     Kafka(KafkaTopic),
     /// Each row of an outbox in PostgreSQL, or each message, is an event.
     Postgres(Outbox),
+    /// The rows of a table in PostgreSQL, and their changes, are those of a table.
+    PostgresTable(DatabaseTable),
 }
 
 /// A topic of Kafka whose partition k becomes the partition k of the stream.

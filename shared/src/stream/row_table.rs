@@ -24,6 +24,9 @@ pub enum ChangeFormat {
     Upsert,
     /// A row change as Debezium writes it.
     Debezium,
+    /// A row change that was decoded from the log of PostgreSQL: the same envelope, with a mark of values that are not known which
+    /// no text of a database can be. No statement names it.
+    Postgres,
 }
 
 impl RowTable {
@@ -34,6 +37,16 @@ impl RowTable {
 }
 
 impl ChangeFormat {
+    /// The text of a value that did not change and that Debezium does not know.
+    pub const UNAVAILABLE: &str = "__debezium_unavailable_value";
+    /// The same for [`ChangeFormat::Postgres`]: PostgreSQL has no text with a zero.
+    pub const UNCHANGED: &str = "\0unchanged";
+
+    /// Whether a change is an envelope around the row.
+    pub fn has_envelopes(self) -> bool {
+        self != ChangeFormat::Upsert
+    }
+
     /// The values of the option `format` of a table.
     pub const NAMES: [&str; 2] = ["json", "debezium-json"];
 
@@ -52,6 +65,7 @@ impl fmt::Display for ChangeFormat {
         f.write_str(match self {
             ChangeFormat::Upsert => "json",
             ChangeFormat::Debezium => "debezium-json",
+            ChangeFormat::Postgres => "decoded",
         })
     }
 }

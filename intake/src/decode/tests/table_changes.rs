@@ -108,7 +108,7 @@ fn an_envelope_is_a_row_a_deletion_or_both() {
     let op = decoded.rows.column(3).as_string_view();
     assert_eq!([op.value(0), op.value(3)], ["r", "u"]);
     let changes = decoded.changes.as_ref().expect("a table");
-    assert_eq!(changes.kept, [KeptValues { row: 5, columns: vec![1] }]);
+    assert_eq!(changes.kept, [KeptValues { row: 5, columns: vec![1], is_renamed: false }]);
     let expected = [
         (
             6,

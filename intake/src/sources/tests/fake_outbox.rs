@@ -8,8 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kafka::TopicReader;
 use parking_lot::Mutex;
-use postgres::{OutboxError, OutboxReader, OutboxRow, ReadEnd, ReadRows, Start};
-use shared::stream::{KafkaTopic, Outbox, Stream};
+use postgres::{OutboxError, OutboxReader, OutboxRow, ReadEnd, ReadRows, RowEffect, Start};
+use shared::stream::{KafkaTopic, Stream};
 
 use super::super::error::SourceError;
 use super::super::opener::SourceOpener;
@@ -81,10 +81,9 @@ impl SourceOpener for FakeDatabase {
         async { Err(SourceError::NoConnection(topic.connection.to_string())) }.boxed()
     }
 
-    fn open_outbox<'a>(
+    fn open_database<'a>(
         &'a self,
         _: &'a Stream,
-        _: &'a Outbox,
         start: Start,
     ) -> BoxFuture<'a, Result<Box<dyn OutboxReader>, SourceError>> {
         let state = self.0.0.lock();
@@ -118,6 +117,7 @@ impl OutboxReader for FakeReader {
             timestamp_ms: 0,
             parts: Vec::new(),
             payload: Some(state.rows[number].map_or(Bytes::from_static(b"[]"), |v| format!("{{\"v\":{v}}}").into())),
+            effect: RowEffect::Record,
         };
         let rows = (self.next..end).map(row).collect();
         self.next = end;

@@ -1,0 +1,209 @@
+//! Applications change a table in concurrent transactions, from before its snapshot on: inserts, updates, deletions, changes of
+//! keys, large texts that are left as they are, rollbacks and TRUNCATE. Trueup is killed at random and at each named point, also
+//! during snapshots, and loses its slot: in the end its rows and figures are those of the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use intake::fail_points::SourcePoint;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use world::World;
+
+use crate::database::{Database, Session, shared};
+use crate::followed_tables::{AS_JSON, compare, definitions, fails, orders, served, world};
+use crate::topic::source;
+
+/// Rows beside those that applications change: a snapshot takes several reads.
+const OTHER_ROWS: u64 = 15_000;
+const KEYS: i64 = 40;
+
+fn rounds() -> u64 {
+    std::env::var("TRUEUP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8)
+}
+
+fn seed() -> u64 {
+    std::env::var("TRUEUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(5)
+}
+
+fn big() -> &'static str {
+    "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 200))"
+}
+
+/// A statement of an application.
+fn statement(dice: &mut StdRng, may_truncate: bool) -> String {
+    let (id, other) = (dice.random_range(1..=KEYS), dice.random_range(1..=KEYS));
+    let amount = dice.random_range(1..10_000);
+    match dice.random_range(0..if may_truncate { 200 } else { 199 }) {
+        0..60 => format!("INSERT INTO orders VALUES ({id}, 'new', {amount} / 100.0, {}) ON CONFLICT DO NOTHING", big()),
+        60..110 => format!("UPDATE orders SET status = 'paid', amount = {amount} / 100.0 WHERE id = {id}"),
+        110..130 => format!("UPDATE orders SET note = {}, placed_at = now() WHERE id = {id}", big()),
+        130..160 => format!("DELETE FROM orders WHERE id = {id}"),
+        160..190 => format!("UPDATE orders SET id = {other} WHERE id = {id}"),
+        190..195 => format!("SAVEPOINT s; UPDATE orders SET status = 'undone' WHERE id <= {id}; ROLLBACK TO s"),
+        195..199 => format!("UPDATE orders SET status = 'sent' WHERE id = 100000 + {}", dice.random_range(0..OTHER_ROWS)),
+        _ => "TRUNCATE orders".to_owned(),
+    }
+}
+
+/// Applications that change rows until they are stopped.
+struct Applications {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Applications {
+    fn start(database: &Database, seed: u64, may_truncate: bool) -> Applications {
+        let stop = Arc::new(AtomicBool::new(false));
+        let application = |number: u64| {
+            let (session, stop) = (database.connect(), Arc::clone(&stop));
+            let mut dice = StdRng::seed_from_u64(seed * 100 + number);
+            std::thread::spawn(move || {
+                let mut committed = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    session.run("BEGIN");
+                    // Keys that are taken and deadlocks end a transaction.
+                    let lives = (0..dice.random_range(1..6)).all(|_| {
+                        std::thread::sleep(Duration::from_millis(dice.random_range(0..4)));
+                        session.try_run(&statement(&mut dice, may_truncate))
+                    });
+                    let commits = lives && dice.random_range(0..5) > 0;
+                    session.run(if commits { "COMMIT" } else { "ROLLBACK" });
+                    committed += u64::from(commits);
+                }
+                committed
+            })
+        };
+        Applications { threads: (0..4).map(application).collect(), stop }
+    }
+
+    /// Stops them, after they have done something.
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            assert!(thread.join().expect("it went on until it was stopped") > 0, "an application committed nothing");
+        }
+    }
+}
+
+fn filled(session: &Session) {
+    session.run(&format!(
+        "INSERT INTO orders SELECT 100000 + i, 'old', i, 'n' || i FROM generate_series(0, {}) i",
+        OTHER_ROWS - 1
+    ));
+}
+
+#[test]
+fn a_table_is_that_of_the_database_whenever_trueup_is_killed() {
+    let Some(server) = shared() else { return };
+    for identity in ["DEFAULT", "FULL"] {
+        let ((database, session), mut dice) = (orders(server), StdRng::seed_from_u64(seed()));
+        session.run(&format!("ALTER TABLE orders REPLICA IDENTITY {identity}"));
+        filled(&session);
+        let mut world = world(&database, &definitions(&database));
+        let applications = Applications::start(&database, seed(), false);
+        // Some of these kills are within a snapshot.
+        for round in 0..rounds() {
+            world.start_whatever_comes();
+            std::thread::sleep(Duration::from_millis(dice.random_range(50..if round % 2 == 0 { 600 } else { 2_000 })));
+            if dice.random_range(0..4) == 0 {
+                let _ = world.try_post("/v1/views/by_status/runs", Vec::new(), &[]);
+            }
+            world.kill();
+        }
+        world.start();
+        applications.stop();
+        compare(&world, &session, AS_JSON, &format!("{identity}, seed {}", seed()));
+        let applications = Applications::start(&database, seed() + 50, true);
+        for _ in 0..rounds() / 2 {
+            std::thread::sleep(Duration::from_millis(dice.random_range(0..1_500)));
+            world.kill();
+            world.start_whatever_comes();
+        }
+        applications.stop();
+        session.run("TRUNCATE orders; INSERT INTO orders VALUES (1, 'last', 1)");
+        world.kill();
+        world.start();
+        let context = format!("{identity} with TRUNCATE, seed {}", seed());
+        compare(&world, &session, AS_JSON, &context);
+        assert_eq!(world.run("by_status", true)["state"], json!("published"));
+        compare(&world, &session, AS_JSON, &format!("{context}, after a full run"));
+        assert_eq!(world.get("/v1/streams/orders").json()["rejected"], json!(0));
+    }
+}
+
+#[test]
+fn a_table_is_that_of_the_database_after_a_kill_at_any_named_point() {
+    let Some(server) = shared() else { return };
+    let ((database, session), mut dice) = (orders(server), StdRng::seed_from_u64(seed() + 1));
+    filled(&session);
+    let mut world = world(&database, &definitions(&database));
+    let applications = Applications::start(&database, seed() + 1, true);
+    // The first positions: before the snapshot, after the deletion of all rows, and after the snapshot.
+    let starts = (1..4).map(|hit| format!("{}:{hit}", SourcePoint::Start.name()));
+    let later = [SourcePoint::Submit, SourcePoint::Settled, SourcePoint::Report].map(|point| point.name());
+    let later = later.into_iter().chain(["log-sync", "archive-commit"]);
+    // Within the snapshot, whose rows are submitted in parts, and behind it.
+    let later: Vec<String> = later.map(|point| format!("{point}:{}", dice.random_range(2..5))).collect();
+    let within = ["20", "50"].map(|hit| format!("{}:{hit}", SourcePoint::Submit.name()));
+    for point in starts.chain(within).chain(later) {
+        world.set_environment(&[("TRUEUP_FAIL_AT", &point)]);
+        world.start_whatever_comes();
+        for _ in 0..300 {
+            if !world.is_running() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(!world.is_running(), "the point {point} was not reached");
+        world.wait_for_exit();
+    }
+    applications.stop();
+    world.set_environment(&[]);
+    world.start();
+    compare(&world, &session, AS_JSON, &format!("seed {}", seed() + 1));
+}
+
+#[test]
+fn a_table_whose_slot_is_lost_or_that_was_created_again_is_read_again() {
+    let Some(server) = shared() else { return };
+    let (database, session) = orders(server);
+    session.run("INSERT INTO orders SELECT i, 'open', i, 'n' FROM generate_series(1, 10) i");
+    let mut world: World = world(&database, &definitions(&database));
+    world.start();
+    compare(&world, &session, AS_JSON, "the snapshot");
+    world.kill();
+    session.run("DELETE FROM orders WHERE id < 4; UPDATE orders SET status = 'paid' WHERE id > 8");
+    session.run(&format!("SELECT pg_drop_replication_slot('{}')", database.name));
+    session.run("INSERT INTO orders VALUES (11, 'new', 11)");
+    world.start();
+    compare(&world, &session, AS_JSON, "without its slot");
+    // Another table of the same name is not in the publication.
+    session.run("ALTER TABLE orders RENAME TO former; CREATE TABLE orders (LIKE former INCLUDING ALL); INSERT INTO orders VALUES (1, 'else', 5)");
+    fails(&world, "the publication trueup_orders does not publish all changes of \"public\".\"orders\"; drop it, then CREATE PUBLICATION");
+    assert_eq!(served(&world, "orders").len(), 8, "nothing is deleted before the table can be read");
+    session.run("ALTER PUBLICATION trueup_orders SET TABLE orders");
+    compare(&world, &session, AS_JSON, "another table");
+    session.run("UPDATE orders SET status = 'changed'");
+    compare(&world, &session, AS_JSON, "its changes");
+}
+
+#[test]
+fn a_snapshot_waits_for_transactions_that_are_older_than_the_slot() {
+    let Some(server) = shared() else { return };
+    let (database, session) = orders(server);
+    session.run(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", database.name));
+    let open = database.connect();
+    open.run("BEGIN; INSERT INTO orders VALUES (1, 'open', 1)");
+    // It is not of the slot's time, but it could be: the reader cannot know.
+    let mut world = world(&database, &definitions(&database));
+    world.start();
+    world.wait_for("the wait", |world| source(world, "orders")["lag"] == json!(1));
+    session.run("INSERT INTO orders VALUES (2, 'open', 2)");
+    assert!(served(&world, "orders").is_empty(), "no snapshot yet");
+    open.run("COMMIT");
+    compare(&world, &session, AS_JSON, "the snapshot");
+}
