@@ -78,7 +78,8 @@ impl ViewText<'_> {
                 line(text, "partitions", partitions);
             }
             EventSource::PostgresTable(table) => {
-                let (what, connection, OutboxSlot { slot, publication }) = (table.describe(), &table.connection, &table.slot);
+                let (what, connection, OutboxSlot { slot, publication }) =
+                    (table.describe(), &table.connection, &table.slot);
                 line(text, "source", format!("{what} of connection {connection}: its rows, then each change once"));
                 line(text, "slot", format!("{slot}, of publication {publication}"));
                 line(text, "partitions", partitions);

@@ -241,7 +241,10 @@ pub(crate) async fn ensure_publication(
             format!("the publication {publication} does not publish all changes of {}", table.name)
         }
         Published::Changes(table, _) if is_filtered => {
-            format!("the publication {publication} filters the rows of {}, and changes of others would be missed", table.name)
+            format!(
+                "the publication {publication} filters the rows of {}, and changes of others would be missed",
+                table.name
+            )
         }
         Published::Changes(table, _) if !lacking.is_empty() => {
             format!("the publication {publication} leaves out columns of {}: {}", table.name, lacking.join(", "))

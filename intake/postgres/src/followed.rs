@@ -84,7 +84,8 @@ impl Table {
             }
         };
         if !is_unique || !self.columns.get(key).is_some_and(|found| found.is_required) {
-            let problem = format!("{key} does not name the rows of {table}: it has no unique index of its own, or may be null");
+            let problem =
+                format!("{key} does not name the rows of {table}: it has no unique index of its own, or may be null");
             let help = format!(
                 "ALTER TABLE {table} ADD PRIMARY KEY ({column}), or declare another column as PRIMARY KEY; keys of several columns, and \
                  DEFERRABLE ones, are not supported"

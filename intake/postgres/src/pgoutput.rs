@@ -298,7 +298,10 @@ mod tests {
         for (written, read) in [
             (message(&[b"I", &id, b"N", &new]), change(false, None, Some(&new_values))),
             (message(&[b"U", &id, b"N", &new]), change(true, None, Some(&new_values))),
-            (message(&[b"U", &id, b"K", &key, b"N", &new]), change(true, Some((false, &key_values)), Some(&new_values))),
+            (
+                message(&[b"U", &id, b"K", &key, b"N", &new]),
+                change(true, Some((false, &key_values)), Some(&new_values)),
+            ),
             (message(&[b"U", &id, b"O", &key, b"N", &new]), change(true, Some((true, &key_values)), Some(&new_values))),
             (message(&[b"D", &id, b"K", &key]), change(false, Some((false, &key_values)), None)),
             (message(&[b"D", &id, b"O", &key]), change(false, Some((true, &key_values)), None)),

@@ -118,7 +118,9 @@ mod tests {
     fn ids_of_32_bits_are_near_the_snapshot_in_both_directions() {
         let round = 3_u64 << 32;
         let snapshot: Snapshot = format!("{}:{}:{}", round - 2, round + 2, round - 1).parse().expect("a snapshot");
-        for (id, seen) in [(u32::MAX - 2, true), (u32::MAX - 1, true), (u32::MAX, false), (0, true), (1, true), (2, false)] {
+        for (id, seen) in
+            [(u32::MAX - 2, true), (u32::MAX - 1, true), (u32::MAX, false), (0, true), (1, true), (2, false)]
+        {
             assert_eq!(snapshot.has_seen(id), seen, "{id}");
         }
     }
@@ -128,7 +130,9 @@ mod tests {
         for text in ["snapshot", "16384 2/AB:7", "16384 0/0:0 2/AB 10:14:11,13", "1 2/AB:7 2/AC 10:10:"] {
             assert_eq!(text.parse::<TablePlace>().map(|place| place.to_string()).as_deref(), Ok(text));
         }
-        for bad in ["", "2/AB:7", "x 2/AB:7", "1 2/AB:7 2/AC", "1 2/AB:7 2/AC 10:14", "1 2/AB:7 2/AC 10:14:1:2", "snapshot 1"] {
+        for bad in
+            ["", "2/AB:7", "x 2/AB:7", "1 2/AB:7 2/AC", "1 2/AB:7 2/AC 10:14", "1 2/AB:7 2/AC 10:14:1:2", "snapshot 1"]
+        {
             assert_eq!(bad.parse::<TablePlace>(), Err(()), "{bad}");
         }
     }

@@ -68,8 +68,14 @@ pub struct TableReader {
 
 enum Phase {
     /// The snapshot starts when all transactions below this one have ended.
-    Waiting { below: u64 },
-    Snapshot { rows: Pin<Box<SimpleQueryStream>>, seen: SeenTransactions, timestamp_ms: i64 },
+    Waiting {
+        below: u64,
+    },
+    Snapshot {
+        rows: Pin<Box<SimpleQueryStream>>,
+        seen: SeenTransactions,
+        timestamp_ms: i64,
+    },
     Changes,
 }
 
@@ -115,7 +121,10 @@ impl TableReader {
             TablePlace::Change { table: oid, row, seen } if !is_new && oid == table.oid => (Phase::Changes, row, seen),
             before => {
                 if before != TablePlace::Snapshot {
-                    tracing::warn!(table = name, "the slot or the table is another one than before; reading the table again");
+                    tracing::warn!(
+                        table = name,
+                        "the slot or the table is another one than before; reading the table again"
+                    );
                 }
                 // A transaction may be in the log already, before the slot, and not be visible yet.
                 let row = session.row("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[], "").await?;
@@ -171,7 +180,9 @@ impl TableReader {
         let place: Arc<str> = Arc::from(SNAPSHOT);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(message) = found.next().await {
-            let SimpleQueryMessage::Row(row) = message.map_err(|error| OutboxError::of(&error, SELECT))? else { continue };
+            let SimpleQueryMessage::Row(row) = message.map_err(|error| OutboxError::of(&error, SELECT))? else {
+                continue;
+            };
             let payload = self.writer.change("r", *timestamp_ms, None, Some(&printed(&row)?));
             let (place, timestamp_ms, effect) = (Arc::clone(&place), *timestamp_ms, RowEffect::Record);
             let row = OutboxRow { place, timestamp_ms, parts: Vec::new(), payload: Some(payload), effect };
@@ -239,7 +250,10 @@ impl TableReader {
             Field::Text(_) => Ok(()),
             _ => Err(OutboxError::setup(
                 format!("a change of {} does not say which row it is of", self.table.name),
-                format!("ALTER TABLE {} REPLICA IDENTITY FULL, then SELECT pg_drop_replication_slot('..')", self.table.name),
+                format!(
+                    "ALTER TABLE {} REPLICA IDENTITY FULL, then SELECT pg_drop_replication_slot('..')",
+                    self.table.name
+                ),
             )),
         };
         let timestamp_ms = self.transaction.timestamp_ms;

@@ -113,6 +113,27 @@ fn events_add_up_to_the_rows_whatever_changes_say() {
 }
 
 #[test]
+fn a_row_whose_key_changes_keeps_its_values() {
+    let dir = TempDir::new().expect("a folder");
+    let log = open(&dir);
+    let rename = |from: i64, to: i64| {
+        format!(
+            r#"{{"op":"u","before":{{"id":{from}}},"after":{{"id":{to},"v":"__debezium_unavailable_value","n":9,"at":9}}}}"#
+        )
+    };
+    let text = |text: &str| Some((Some(text.to_owned()), 9));
+    submit(&log, &[write(1, "a", 5), write(2, "b", 6)]).expect("written");
+    submit(&log, &[rename(1, 3)]).expect("written");
+    assert_eq!((found(&log, 1), found(&log, 3)), (None, text("a")));
+    // Twice in one request, and over a row that is there: its own value is not the one that is kept.
+    submit(&log, &[rename(3, 4), rename(4, 2)]).expect("written");
+    assert_eq!((found(&log, 3), found(&log, 4), found(&log, 2)), (None, None, text("a")));
+    // What is sent again changes nothing.
+    let again = submit(&log, &[rename(4, 2)]).expect("written");
+    assert_eq!((again.accepted, again.duplicates, found(&log, 2)), (0, 2, text("a")));
+}
+
+#[test]
 fn stored_events_count_in_any_order() {
     let (first, second) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let log = open(&first);

@@ -11,8 +11,8 @@ use postgres::{
 };
 use shared::ids::Name;
 use shared::stream::{
-    ChangeFormat, Column, DatabaseTable, EventSource, KafkaTopic, Outbox, OutboxMode, OutboxPart, OutboxSlot, RecordPart, Stream,
-    TimeFormat,
+    ChangeFormat, Column, DatabaseTable, EventSource, KafkaTopic, Outbox, OutboxMode, OutboxPart, OutboxSlot,
+    RecordPart, Stream, TimeFormat,
 };
 use shared::types::DataType;
 
@@ -141,7 +141,13 @@ fn followed(stream: &Stream, table: &DatabaseTable) -> Result<FollowedTable, Sou
         });
     }
     let key = key.ok_or_else(no_table)?;
-    Ok(FollowedTable { table: table.name.clone(), columns, key, names: slot_names(&table.slot), unchanged: ChangeFormat::UNCHANGED })
+    Ok(FollowedTable {
+        table: table.name.clone(),
+        columns,
+        key,
+        names: slot_names(&table.slot),
+        unchanged: ChangeFormat::UNCHANGED,
+    })
 }
 
 fn column_use(column: &Column) -> ColumnUse {

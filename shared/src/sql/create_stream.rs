@@ -21,8 +21,8 @@ use crate::ids::StreamName;
 use crate::limits::PARTITIONS_MAX;
 use crate::stream::time_format::{InvalidFormat, NAMES as FORMATS};
 use crate::stream::{
-    Column, EventSource, FieldPath, InvalidPointer, RecordPart, RowTable, Stream, TimeFormat,
-    UnknownFields, system_columns,
+    Column, EventSource, FieldPath, InvalidPointer, RecordPart, RowTable, Stream, TimeFormat, UnknownFields,
+    system_columns,
 };
 use crate::types::DataType;
 

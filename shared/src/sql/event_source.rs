@@ -115,7 +115,11 @@ fn kafka_topic<'o>(
 }
 
 fn of_database(source: &Source, stray: &SqlOption) -> SqlError {
-    let readers = if OF_TABLE.contains(&stray.name.as_str()) { "tables that read PostgreSQL" } else { "streams that read an outbox" };
+    let readers = if OF_TABLE.contains(&stray.name.as_str()) {
+        "tables that read PostgreSQL"
+    } else {
+        "streams that read an outbox"
+    };
     let message = format!("`{}` is an option of {readers}", stray.name);
     stray.error(source, message).help(format!("set source = 'postgres', or remove `{}`", stray.name))
 }

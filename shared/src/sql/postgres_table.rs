@@ -64,10 +64,9 @@ pub(super) fn check_columns(source: &Source, columns: &[Column], spans: &[Span])
                 format!("`{}` is read from within a value, and a table in PostgreSQL has columns", column.name),
                 "declare the whole column as STRING".to_owned(),
             ),
-            None if column.is_base64 => (
-                "PostgreSQL has decimals as they are, not in Base64".to_owned(),
-                "remove FORMAT 'base64'".to_owned(),
-            ),
+            None if column.is_base64 => {
+                ("PostgreSQL has decimals as they are, not in Base64".to_owned(), "remove FORMAT 'base64'".to_owned())
+            }
             None => continue,
         };
         return Err(source.error(*span, message).help(help));

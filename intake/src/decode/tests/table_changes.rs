@@ -188,3 +188,49 @@ fn a_key_that_changes_within_one_of_several_partitions_is_refused() {
     assert_eq!(decoded.rows.num_rows(), 0);
     assert!(reasons(&decoded)[0].1.contains("it changes the key of a row"), "{:?}", decoded.rejections);
 }
+
+#[test]
+fn no_text_of_a_followed_table_is_the_mark_of_a_value_that_is_not_known() {
+    let stream = crate::testing::stream(
+        "CREATE TABLE t (id STRING PRIMARY KEY, v STRING, at TIMESTAMP METADATA FROM 'source.timestamp') WITH (event_time = 'at',
+             source = 'postgres', connection = 'shop', table = 't')",
+    );
+    let records = [
+        record(
+            0,
+            None,
+            Some(r#"{"op":"u","source":{"ts_ms":5},"before":null,"after":{"id":"a","v":"\u0000unchanged"}}"#),
+        ),
+        record(
+            1,
+            None,
+            Some(
+                r#"{"op":"c","source":{"ts_ms":5},"before":null,"after":{"id":"b","v":"__debezium_unavailable_value"}}"#,
+            ),
+        ),
+        record(
+            2,
+            None,
+            Some(r#"{"op":"u","source":{"ts_ms":5},"before":{"id":"b"},"after":{"id":"c","v":"\u0000unchanged"}}"#),
+        ),
+        record(3, None, Some(r#"{"op":"u","source":{"ts_ms":5},"before":{"id":"c"},"after":{"id":"d","v":"x"}}"#)),
+        record(
+            4,
+            None,
+            Some(r#"{"op":"u","source":{"ts_ms":5},"before":null,"after":{"id":"d","v":"\u0000unchanged"}}"#),
+        ),
+    ];
+    let decoded = decode_records(&stream, TextFormat::Json, &records, Options::default()).expect("decoded");
+    let expected = [
+        row("a", None, false),
+        row("b", Some("__debezium_unavailable_value"), false),
+        row("b", None, true),
+        row("c", None, false),
+        row("c", None, true),
+        row("d", Some("x"), false),
+        row("d", None, false),
+    ];
+    assert_eq!((rows(&decoded), decoded.rejected()), (expected.to_vec(), 0));
+    let kept = |row: usize, is_renamed: bool| KeptValues { row, columns: vec![1], is_renamed };
+    assert_eq!(decoded.changes.expect("a table").kept, [kept(0, false), kept(3, true), kept(6, false)]);
+}

@@ -44,7 +44,8 @@ struct FakeReader {
     positions: Mutex<Vec<(u32, i64)>>,
 }
 
-fn random(state: &mut u64) -> u64 {
+/// The next number of a sequence.
+pub fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }

@@ -3,6 +3,7 @@
 
 mod fake_outbox;
 mod fake_topic;
+mod followed;
 mod outbox;
 
 use std::sync::Arc;

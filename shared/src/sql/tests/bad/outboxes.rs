@@ -101,10 +101,71 @@ fn wrong_outboxes_are_explained() {
             "",
         ),
         (
-            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = ^'postgres', connection = 'shop')",
-            "a table is not read from an outbox, whose rows are events",
-            "declare a stream, or read the changes of a table through Debezium and Kafka",
+            "CREATE STREAM s (at TIMESTAMP) WITH (event_time = 'at', source = 'postgres', connection = 'shop', table = ^'t')",
+            "the table of an outbox is named by `outbox`; to follow the rows of any table, use CREATE TABLE",
+            "",
         ),
     ];
     check(&table, str::to_owned);
+}
+
+#[test]
+fn wrong_tables_that_follow_others_are_explained() {
+    let with = |columns: &str, options: &str| {
+        let source = "source = 'postgres', connection = 'shop', table = 'public.orders'";
+        format!(
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP{columns}) WITH (event_time = 'at', {source}{options})"
+        )
+    };
+    let table = [
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = ^'postgres', table = 't')".to_owned(),
+            "a table that reads PostgreSQL needs `connection`",
+            "name a [connections.NAME] of trueup.toml with kind = \"postgres\"",
+        ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', source = ^'postgres', connection = 'shop')".to_owned(),
+            "a table that reads PostgreSQL needs `table`",
+            "add table = 'SCHEMA.NAME'",
+        ),
+        (
+            "CREATE TABLE s (id BIGINT PRIMARY KEY, at TIMESTAMP) WITH (event_time = 'at', table = ^'t')".to_owned(),
+            "`table` is an option of tables that read PostgreSQL",
+            "set source = 'postgres', or remove `table`",
+        ),
+        (with("", ", format = ^'json'"), "the changes of a table in PostgreSQL have one format; remove `format`", ""),
+        (
+            with("", ", partitions = ^2"),
+            "a table in PostgreSQL is one partition, in the order of its transactions; remove `partitions`",
+            "",
+        ),
+        (
+            with("", ", mode = ^'polling'"),
+            "`mode` is how an outbox is read; the changes of a table are always decoded: remove it",
+            "",
+        ),
+        (
+            with("", ", slot = ^'A-b'"),
+            "'A-b' is not the name of a slot: 1 to 63 of a-z, 0-9 and _",
+            "",
+        ),
+        (
+            with(", k STRING METADATA FROM ^'key'", ""),
+            "changes of a table in PostgreSQL have no key",
+            "use op, source.timestamp or timestamp, or a column of the table",
+        ),
+        (
+            with(", a BIGINT FROM ^'/b/c'", ""),
+            "`a` is read from within a value, and a table in PostgreSQL has columns",
+            "declare the whole column as STRING",
+        ),
+        (
+            with(", ^a DECIMAL(12,2) FORMAT 'base64'", ""),
+            "PostgreSQL has decimals as they are, not in Base64",
+            "remove FORMAT 'base64'",
+        ),
+    ];
+    let borrowed: Vec<(&str, &str, &str)> =
+        table.iter().map(|(sql, message, help)| (sql.as_str(), *message, *help)).collect();
+    check(&borrowed, str::to_owned);
 }

@@ -2,7 +2,7 @@
 
 use super::parse;
 use crate::explain::describe;
-use crate::stream::{ChangeFormat, RecordPart, RowTable, Stream};
+use crate::stream::{ChangeFormat, EventSource, OutboxSlot, RecordPart, RowTable, Stream};
 
 fn declared(statement: &str) -> Stream {
     let definitions = parse(statement).unwrap_or_else(|errors| panic!("{statement}: {}", errors[0]));
@@ -31,6 +31,30 @@ fn a_table_has_a_key_a_format_and_a_mark_of_retractions() {
     let mut detached = changes;
     detached.detach();
     assert_eq!(detached.columns[1].metadata, Some(RecordPart::SourceTimestamp));
+}
+
+#[test]
+fn a_table_follows_a_table_of_a_database() {
+    let table = declared(
+        "CREATE TABLE t (id INT PRIMARY KEY, at TIMESTAMP METADATA FROM 'source.timestamp', op STRING METADATA FROM 'op',
+         n BIGINT FROM '/Other Name') WITH (event_time = 'at', source = 'postgres', connection = 'shop', table = 'Shop.orders')",
+    );
+    let EventSource::PostgresTable(followed) = &table.source else { panic!("{:?}", table.source) };
+    let slot = OutboxSlot { slot: "trueup_t".to_owned(), publication: "trueup_t".to_owned() };
+    assert_eq!((followed.name.as_str(), &followed.slot), ("Shop.orders", &slot));
+    assert_eq!(table.database().map(|name| name.as_str()), Some("shop"));
+    assert_eq!(table.table, Some(RowTable { key: 0, format: ChangeFormat::Postgres }));
+    assert_eq!(
+        (table.partitions, table.source_offset(), table.retracted(), table.is_sent()),
+        (1, Some(4), Some(5), false)
+    );
+    let read: Vec<&str> = table.read_columns().map(|(_, column)| column.name.as_str()).collect();
+    assert_eq!(read, ["id", "n"]);
+    // Without its database, a client sends changes as Debezium writes them.
+    let mut detached = table;
+    detached.detach();
+    assert_eq!(detached.table.map(|table| table.format), Some(ChangeFormat::Debezium));
+    assert_eq!(detached.columns[2].metadata, Some(RecordPart::Operation));
 }
 
 #[test]
