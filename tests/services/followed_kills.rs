@@ -86,7 +86,7 @@ impl Applications {
     fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            assert!(thread.join().expect("it went on until it was stopped") > 0, "an application committed nothing");
+            assert!(thread.join().expect("it worked until it was stopped") > 0, "an application committed nothing");
         }
     }
 }

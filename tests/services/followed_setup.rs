@@ -40,7 +40,7 @@ fn tables_that_cannot_be_followed_are_named_with_what_to_do() {
         (
             "CREATE TABLE orders (id int PRIMARY KEY, a numeric(10,4))",
             "id INT PRIMARY KEY, a DECIMAL(10,2)",
-            "is numeric(10,4), which DECIMAL(10,2) does not take; declare it as DECIMAL(10,",
+            "is numeric(10,4), which DECIMAL(10,2) does not take; declare it as DECIMAL(10,4)",
         ),
         (
             "CREATE TABLE orders (id int PRIMARY KEY, a int GENERATED ALWAYS AS (id + 1) STORED)",

@@ -47,7 +47,7 @@ pub(crate) struct ColumnFacts {
 #[derive(Clone, Copy)]
 pub(crate) enum Published<'a> {
     Messages,
-    /// What is inserted into a table.
+    /// Rows that are inserted into a table.
     Inserts(&'a Table),
     /// All changes of these columns of a table.
     Changes(&'a Table, &'a [&'a str]),
@@ -57,7 +57,7 @@ pub(crate) enum Published<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfMissing {
     Create,
-    /// What was written since it was there would not be read.
+    /// Rows that were written since it was there would not be read.
     Refuse,
 }
 

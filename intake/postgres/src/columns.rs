@@ -1,6 +1,6 @@
 //! Decides which columns of a database a declared column can take, and writes rows and changes as JSON.
 //!
-//! A change is the envelope that Debezium writes. Values are texts as the server prints them; a text that is no value of its
+//! A change is the envelope that Debezium writes. Values are texts as the server prints them; a text that is not a value of its
 //! declared column is written as it is, so that the row is rejected with it.
 
 use bytes::Bytes;
@@ -97,8 +97,8 @@ pub(crate) fn declaration(of: Option<&Type>, modifier: i32) -> String {
         Some(&Type::INT8) => "BIGINT".to_owned(),
         Some(&Type::FLOAT4 | &Type::FLOAT8) => "DOUBLE".to_owned(),
         Some(&Type::NUMERIC) => match digits(modifier) {
-            Some((precision, scale)) if precision <= 38 && scale >= 0 => format!("DECIMAL({precision}, {scale})"),
-            _ => "DECIMAL(38, 9) or STRING".to_owned(),
+            Some((precision, scale)) if precision <= 38 && scale >= 0 => format!("DECIMAL({precision},{scale})"),
+            _ => "DECIMAL(38,9) or STRING".to_owned(),
         },
         Some(&Type::DATE) => "DATE".to_owned(),
         Some(&Type::TIMESTAMP | &Type::TIMESTAMPTZ) => "TIMESTAMP".to_owned(),
@@ -106,7 +106,7 @@ pub(crate) fn declaration(of: Option<&Type>, modifier: i32) -> String {
     }
 }
 
-/// Whether JSON has the text as a number: not `NaN`, `Infinity` or no number at all.
+/// Whether JSON has the text as a number, unlike `NaN` and `Infinity`.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     digits.starts_with(|c: char| c.is_ascii_digit())
@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(takes.fits(Some(&of), modifier), fits, "{takes:?} {of}({modifier})");
         }
         assert!(ColumnUse::Text.fits(None, -1) && !ColumnUse::Int.fits(None, -1));
-        assert_eq!(declaration(Some(&Type::NUMERIC), small), "DECIMAL(12, 2)");
+        assert_eq!(declaration(Some(&Type::NUMERIC), small), "DECIMAL(12,2)");
         assert_eq!(digits((3 << 16 | 0x7FE) + 4), Some((3, -2)), "a scale below zero");
     }
 

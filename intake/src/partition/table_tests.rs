@@ -128,7 +128,7 @@ fn a_row_whose_key_changes_keeps_its_values() {
     // Twice in one request, and over a row that is there: its own value is not the one that is kept.
     submit(&log, &[rename(3, 4), rename(4, 2)]).expect("written");
     assert_eq!((found(&log, 3), found(&log, 4), found(&log, 2)), (None, None, text("a")));
-    // What is sent again changes nothing.
+    // A change that is sent again does nothing.
     let again = submit(&log, &[rename(4, 2)]).expect("written");
     assert_eq!((again.accepted, again.duplicates, found(&log, 2)), (0, 2, text("a")));
 }

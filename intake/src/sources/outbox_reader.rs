@@ -70,6 +70,8 @@ struct Session {
     flight: Flight,
     /// Whether rows were read since the last acknowledgement.
     has_news: bool,
+    /// Rows that could not be read at the last acknowledgement, because other transactions had not ended.
+    waiting: u64,
     acknowledged_at: Instant,
 }
 
@@ -93,7 +95,7 @@ impl OutboxStreamReader {
         };
         let position = self.position(known, reader.database()).await?;
         let flight = Flight::new(Arc::clone(&self.submitter));
-        let mut session = Session { position, flight, has_news: true, acknowledged_at: monotonic_now() };
+        let mut session = Session { position, flight, has_news: true, waiting: 0, acknowledged_at: monotonic_now() };
         self.status.set(SourceState::Reading, None);
         let ended = self.follow(reader.as_mut(), &mut session).await;
         // Positions are read again only when nothing that moves them is under way.
@@ -244,7 +246,7 @@ impl OutboxStreamReader {
     ) -> Result<(), SourceError> {
         let is_due = session.acknowledged_at.elapsed() > Duration::from_millis(SOURCE_COMMIT_EVERY_MS);
         if !session.has_news && !is_due {
-            self.observe(session.position.next, more, false);
+            self.observe(session.position.next, more.max(session.waiting), false);
             return Ok(());
         }
         SourcePoint::Report.reach();
@@ -253,8 +255,8 @@ impl OutboxStreamReader {
         if let Some(bytes) = reader.retained_bytes().await? {
             self.status.retain(bytes);
         }
-        let waiting = reader.waiting().await?.unwrap_or(0);
-        self.observe(session.position.next, more.max(waiting), false);
+        session.waiting = reader.waiting().await?.unwrap_or(0);
+        self.observe(session.position.next, more.max(session.waiting), false);
         Ok(())
     }
 
