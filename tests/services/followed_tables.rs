@@ -49,9 +49,8 @@ pub fn world(database: &Database, definitions: &str) -> World {
 
 /// The rows of a table of Trueup by their key, without the key.
 pub fn served(world: &World, table: &str) -> BTreeMap<i64, Value> {
-    let (mut rows, mut next) = (BTreeMap::new(), None);
+    let (mut rows, mut after) = (BTreeMap::new(), String::new());
     loop {
-        let after = next.map_or_else(String::new, |key: i64| format!("&after={key}"));
         let page = world.get(&format!("/v1/tables/{table}/rows?limit=1000{after}")).json();
         for row in page["rows"].as_array().expect("rows") {
             let mut row = row.as_object().expect("a row").clone();
@@ -60,8 +59,10 @@ pub fn served(world: &World, table: &str) -> BTreeMap<i64, Value> {
             row["placed_at"] = json!(with_micros(at));
             rows.insert(key, Value::Object(row));
         }
-        let Some(key) = page["next"].as_i64() else { return rows };
-        next = Some(key);
+        match &page["next"] {
+            Value::Null => return rows,
+            next => after = format!("&after={}", next.as_str().map_or_else(|| next.to_string(), str::to_owned)),
+        }
     }
 }
 
@@ -98,7 +99,12 @@ fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
 }
 
 fn view(world: &World) -> Vec<Value> {
-    sorted(world.rows("by_status", "")["rows"].as_array().expect("rows").clone())
+    let mut rows = world.rows("by_status", "")["rows"].as_array().expect("rows").clone();
+    for row in &mut rows {
+        // Without what only Trueup says about it.
+        row.as_object_mut().expect("a row").retain(|name, _| !name.starts_with('_'));
+    }
+    sorted(rows)
 }
 
 /// Waits until Trueup has the rows of the database, and compares the figures of the view.

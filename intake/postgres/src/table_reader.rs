@@ -126,8 +126,8 @@ impl TableReader {
                         "the slot or the table is another one than before; reading the table again"
                     );
                 }
-                // A transaction may be in the log already, before the slot, and not be visible yet.
-                let row = session.row("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[], "").await?;
+                // A transaction may be in the log already, before the slot, and not be visible yet. All of them are below this one.
+                let row = session.row("SELECT pg_current_xact_id()::text", &[], "").await?;
                 (Phase::Waiting { below: number(value(&row, 0)?)? }, RowPlace::default(), None)
             }
         };
