@@ -68,6 +68,31 @@ fn a_state_is_the_fold_of_the_events_up_to_it() {
 }
 
 #[test]
+fn a_state_names_the_joined_views_that_it_omits() {
+    let world = World::new(&format!(
+        "{ORDERS}
+         CREATE TABLE kind_weights (name STRING PRIMARY KEY, weight BIGINT, at TIMESTAMP) WITH (event_time = 'at');
+         CREATE VIEW weights AS SELECT order_id, SUM(k.weight) AS weight FROM order_events AS o LEFT JOIN kind_weights AS k ON o.kind = k.name
+         GROUP BY order_id;"
+    ));
+    let client = Client::of(&world);
+    client.append("o-1", &[event("a", "created", 1)], &[]);
+    for state in ["/v1/entities/order_events/o-1", "/v1/entities/order_events/o-1?sequence=1"] {
+        let state = client.get(state);
+        assert_eq!(state.body["omitted_views"], json!(["weights"]), "{}", state.body);
+        assert_eq!(state.body["views"].as_object().map(|views| views.len()), Some(1), "{}", state.body);
+    }
+    let named = client.get("/v1/entities/order_events/o-1?view=order_states");
+    assert_eq!(named.body["omitted_views"], Value::Null, "{}", named.body);
+    for refused in ["/v1/entities/order_events/o-1?view=weights", "/v1/entities/order_events?view=weights"] {
+        let refused = client.get(refused);
+        let detail = refused.body["detail"].as_str().unwrap_or_default();
+        assert_eq!(refused.status, 400);
+        assert!(detail.contains("joined with tables") && detail.contains("/v1/views/weights/rows"), "{}", refused.body);
+    }
+}
+
+#[test]
 fn all_entities_are_listed_with_filter_and_pages() {
     let world = World::new(&format!(
         "{ORDERS} CREATE VIEW payments AS SELECT order_id, SUM(amount) AS paid FROM order_events WHERE kind = 'paid' GROUP BY order_id;"

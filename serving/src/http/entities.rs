@@ -44,10 +44,15 @@ fn is_of_entities(view: &View, stream: &Stream) -> bool {
     let keys: Vec<_> = view.dimensions.iter().map(|dimension| dimension.expression.as_column()).collect();
     view.stream == stream.name
         && view.window == Window::All
-        // A state of the past is a fold of the entity's events alone.
-        && view.joins.is_empty()
         && view.having.is_none()
         && matches!(keys.as_slice(), [key] if is_entity(*key))
+}
+
+/// The views with a row for each entity that a principal may read.
+struct EntityViews {
+    states: Vec<Arc<PublishedView>>,
+    /// Those that are joined with tables have no states: a state of the past is a fold of the entity's events alone.
+    joined: Vec<String>,
 }
 
 /// Refuses a principal that may see neither the stream nor a view of it: it learns nothing about the stream.
@@ -66,10 +71,20 @@ fn views_of(
     stream: &Stream,
     access: &Access,
     name: Option<&str>,
-) -> Result<Vec<Arc<PublishedView>>, Problem> {
+) -> Result<EntityViews, Problem> {
     let mut views = state.views.all();
     views.retain(|published| is_of_entities(&published.view, stream));
+    let may_read = |published: &PublishedView| access.may(Action::Read, published.view.name.as_str());
+    let joined = views.extract_if(.., |published| !published.view.joins.is_empty()).filter(|joined| may_read(joined));
+    let joined: Vec<String> = joined.map(|published| published.view.name.to_string()).collect();
     if let Some(name) = name {
+        if joined.iter().any(|joined| joined == name) {
+            let detail = format!(
+                "view: \"{name}\" is joined with tables, and states of entities are folds of their events alone; query its rows: \
+                 /v1/views/{name}/rows"
+            );
+            return Err(invalid_parameter(detail));
+        }
         let names: Vec<_> = views.iter().map(|published| published.view.name.to_string()).collect();
         views.retain(|published| published.view.name.as_str() == name);
         if views.is_empty() {
@@ -80,10 +95,10 @@ fn views_of(
         access.require(Action::Read, name)?;
     }
     let all = views.len();
-    views.retain(|published| access.may(Action::Read, published.view.name.as_str()));
+    views.retain(|published| may_read(published));
     match views.is_empty() && all > 0 {
         true => Err(Problem::new(Code::MissingScope, "the key may read no view of the entities of this stream")),
-        false => Ok(views),
+        false => Ok(EntityViews { states: views, joined: if name.is_none() { joined } else { Vec::new() } }),
     }
 }
 
@@ -98,7 +113,7 @@ pub async fn describe(
     require_visible(&state, &access, &stream)?;
     let entity = NamedEntity::find(&state, &stream, &id)?;
     let [as_of, sequence, view] = parameters::only(&uri, ["as_of", "sequence", "view"])?;
-    let views = views_of(&state, &entity.stream, &access, view.as_deref())?;
+    let EntityViews { states: views, joined } = views_of(&state, &entity.stream, &access, view.as_deref())?;
     let past = match (as_of, sequence) {
         (None, None) => None,
         (Some(text), None) => Some(PastState::At(time("as_of", &text)?)),
@@ -119,7 +134,7 @@ pub async fn describe(
     if is_known && past.is_none() {
         return Ok((StatusCode::NOT_MODIFIED, described).into_response());
     }
-    let body = answer.body(&entity);
+    let body = answer.body(&entity, &joined);
     Ok((described, [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -141,7 +156,8 @@ struct EntityState {
 }
 
 impl EntityState {
-    fn body(&self, entity: &NamedEntity) -> Vec<u8> {
+    /// `omitted`: views of the entity without a state.
+    fn body(&self, entity: &NamedEntity, omitted: &[String]) -> Vec<u8> {
         let (stream, id, sequence) = (&entity.stream.name, id_json(&entity.id), self.sequence);
         let as_of = json!(self.as_of);
         let mut body = format!(
@@ -155,7 +171,11 @@ impl EntityState {
             body.extend_from_slice(b"\":");
             body.extend_from_slice(row);
         }
-        body.extend_from_slice(b"}}");
+        body.push(b'}');
+        if !omitted.is_empty() {
+            body.extend_from_slice(format!(",\"omitted_views\":{}", json!(omitted)).as_bytes());
+        }
+        body.push(b'}');
         body
     }
 }
@@ -294,7 +314,7 @@ pub async fn list(
         [(_, name)] => Some(name.as_str()),
         _ => return Err(invalid_parameter("view: must be given only once")),
     };
-    let views = views_of(&state, &stream, &access, name)?;
+    let views = views_of(&state, &stream, &access, name)?.states;
     let mut rest = rest;
     if let [view] = views.as_slice() {
         leave_out(&view.view, &state.entities.erased_ids(&stream.name), &mut rest);
