@@ -5,3 +5,4 @@ mod histories;
 mod model;
 mod recipes;
 mod semantics;
+mod sessions;

@@ -10,7 +10,7 @@ use world::oracle_check::micros;
 /// 2001-09-09, in microseconds.
 pub const BEGIN: i64 = 1_000_000_000_000_000;
 /// After every test, and before [`FUTURE`]: deletions happen now.
-const NOW: i64 = 2_000_000_000_000_000;
+pub const NOW: i64 = 2_000_000_000_000_000;
 /// 2096-10-02.
 pub const FUTURE: i64 = 4_000_000_000_000_000;
 const HOUR: i64 = 3_600_000_000;
@@ -118,7 +118,7 @@ struct Group {
     named: i64,
 }
 
-fn send(world: &World, stream: &str, lines: &[Value]) {
+pub fn send(world: &World, stream: &str, lines: &[Value]) {
     let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let answer = world.post(&format!("/v1/events/{stream}"), body);
     assert_eq!(answer.status, 200, "{}", answer.text);
