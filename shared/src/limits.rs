@@ -40,14 +40,12 @@ pub const ENTITIES_MAX: usize = 8 << 20;
 /// Memory of the current rows of a partition of a table, in bytes: those of each row's values and 96 more. Beyond it, changes
 /// that need more are refused with 507, and the reader of a topic waits; deletions are still accepted.
 pub const TABLE_ROWS_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Memory of the versions of a table's rows that views look up, in bytes: those of the columns that views read, of the keys, and
-/// [`LOOKUP_KEY_BYTES`] and [`LOOKUP_VERSION_BYTES`] more. Beyond it, the speed layer forgets the oldest superseded versions, and events
-/// that would see one find no row until the next run; a run that needs more fails.
+/// Memory of the versions of a table's rows that views look up, in bytes: those of the columns that views read, and of what finds them by
+/// key. Beyond it, the speed layer forgets the oldest superseded versions, and events that would see one find no row until the next run; a
+/// run that needs more fails.
 pub const LOOKUP_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// Bytes that each row of a table that views look up takes beside its key.
-pub const LOOKUP_KEY_BYTES: usize = 32;
-/// Bytes that each version of such a row takes beside its values.
-pub const LOOKUP_VERSION_BYTES: usize = 24;
+/// Different texts of a column that views look up, as long as it has a code of two bytes for each version. With more, it has the texts.
+pub const LOOKUP_CODED_TEXTS_MAX: usize = 4_096;
 /// Tables that a view can be joined with.
 pub const JOINS_MAX: usize = 8;
 /// Rows of a table in a response, if the request sets no limit.

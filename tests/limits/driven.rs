@@ -61,6 +61,11 @@ pub const DRIVEN: &[Driven] = &[
         "tests/lookups/semantics.rs",
         "beyond_its_limit_the_speed_layer_forgets_old_versions_and_a_run_says_what_to_do",
     ),
+    (
+        "LOOKUP_CODED_TEXTS_MAX",
+        "shared/src/lookup/texts.rs",
+        "a_column_has_codes_until_it_has_too_many_different_texts",
+    ),
     ("JOINS_MAX", "shared/src/sql/tests/bad/joins.rs", "a_view_has_no_more_than_eight_joins"),
     ("TABLE_ROWS_DEFAULT", "tests/tables/reading.rs", "pages_end_at_their_number_of_rows_and_of_bytes"),
     ("TABLE_ROWS_MAX", "tests/tables/reading.rs", "requests_for_rows_that_cannot_be_are_refused"),
@@ -338,8 +343,6 @@ const ADVICE: &str = "advice to clients";
 /// The reasons.
 pub const NOT_DRIVEN: &[(&str, &str)] = &[
     ("ERASURES_AT_ONCE_MAX", "500 erasures that wait for one run, which takes a second"),
-    ("LOOKUP_KEY_BYTES", "a part of what `LOOKUP_BYTES_MAX` counts"),
-    ("LOOKUP_VERSION_BYTES", "a part of what `LOOKUP_BYTES_MAX` counts"),
     ("SOURCE_BATCH_RECORDS", "`SOURCE_BATCH_BYTES` drives the same division"),
     ("SINK_READ_BYTES_MAX", "512 MiB of rows of one date; the budget is that of queries"),
     ("SINK_ROWS_MAX", "two million rows in a topic"),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, nullif};
-use arrow::datatypes::DataType as ArrowType;
+use arrow::datatypes::{DataType as ArrowType, UInt16Type};
 
 use super::meter::TextBounds;
 use super::{EvaluateError, attempt};
@@ -213,8 +213,16 @@ fn evaluated(
 fn text_bytes(column: &ArrayRef) -> usize {
     match column.data_type() {
         ArrowType::Utf8View => column.as_string_view().lengths().map(|length| length as usize).sum(),
+        ArrowType::Dictionary(..) => coded_text_bytes(column),
         _ => 0,
     }
+}
+
+/// The same of a joined column whose texts are a dictionary.
+fn coded_text_bytes(column: &ArrayRef) -> usize {
+    let Some(coded) = column.as_dictionary_opt::<UInt16Type>() else { return 0 };
+    let lengths: Vec<u32> = coded.values().as_string_view().lengths().collect();
+    coded.keys().iter().flatten().map(|code| lengths[usize::from(code)] as usize).sum()
 }
 
 /// Divides the rows into ranges of bounded cost.

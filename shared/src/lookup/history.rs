@@ -32,8 +32,8 @@ pub(super) struct VoidDeletion {
 
 /// The versions of a row, in the order of their times, of equal times in that of their changes. A deletion can only be the last change:
 /// so it is last here too, or void.
-#[derive(Debug, Clone, Default)]
-pub(super) struct History(pub SmallVec<[Version; 1]>);
+#[derive(Debug, Clone)]
+pub(super) struct History(pub SmallVec<[Version; 2]>);
 
 /// Returns the place of a change among all changes of a table; those of a partition are in the order of the log.
 pub(super) fn position(partition: u32, offset: u64) -> u64 {
@@ -55,7 +55,7 @@ impl History {
         })
     }
 
-    /// Adds a deletion that was accepted at `accepted_at`. Of a row that is not known it means nothing.
+    /// Adds a deletion that was accepted at `accepted_at`.
     pub fn delete(&mut self, accepted_at: i64, position: u64) {
         let Some(last) = self.0.last().filter(|last| last.row != NO_ROW) else { return };
         self.0.push(Version { time: accepted_at.max(last.time), position, row: NO_ROW });
@@ -63,10 +63,12 @@ impl History {
 
     /// Returns the number of the values that an event at `time` sees.
     pub fn as_of(&self, time: i64) -> u32 {
-        let after = match self.0.last() {
-            Some(last) if last.time <= time => self.0.len(),
-            _ => self.0.partition_point(|version| version.time <= time),
-        };
+        let after = self.0.partition_point(|version| version.time <= time);
         after.checked_sub(1).map_or(NO_ROW, |at| self.0[at].row)
+    }
+
+    /// Memory beside the history itself, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        if self.0.spilled() { self.0.capacity() * size_of::<Version>() } else { 0 }
     }
 }

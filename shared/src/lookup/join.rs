@@ -8,7 +8,8 @@ use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
 use super::definition::{JoinTable, joined_column, joined_index};
-use super::table::{LookupTable, Lookups};
+use super::table::{JoinedColumn, LookupTable, Lookups};
+use super::values::Form;
 use crate::ids::StreamName;
 use crate::view::View;
 
@@ -34,8 +35,8 @@ struct JoinStep {
     table: Arc<LookupTable>,
     /// The column with the keys.
     on: usize,
-    /// The columns to add, as indexes into [`LookupTable::columns`].
-    columns: Vec<usize>,
+    /// The columns to add.
+    columns: Vec<JoinedColumn>,
 }
 
 impl EventJoin {
@@ -50,7 +51,7 @@ impl EventJoin {
         if view.joins.is_empty() {
             return Ok(None);
         }
-        let read = view.joined_columns();
+        let (read, grouped) = (view.joined_columns(), view.only_grouped());
         let mut plan = EventJoin { steps: Vec::with_capacity(view.joins.len()), places: BTreeMap::new() };
         let mut next = width;
         for (number, join) in view.joins.iter().enumerate() {
@@ -61,11 +62,12 @@ impl EventJoin {
             let mut columns = Vec::new();
             for (_, column) in read.iter().filter(|(of, _)| *of == number) {
                 let column_name = &join.table.columns[*column].0;
-                let index = table.table().column(column_name);
-                let kept = index.and_then(|index| table.columns().binary_search(&index).ok());
+                let index = joined_index(number, *column);
+                let form = if grouped.contains(&index) { Form::Coded } else { Form::Plain };
+                let joined = table.table().column(column_name).and_then(|column| table.joined(column, form));
                 let missing = || LookupError::NoColumn { table: name.clone(), column: column_name.clone() };
-                columns.push(kept.ok_or_else(missing)?);
-                plan.places.insert(joined_index(number, *column), next);
+                columns.push(joined.ok_or_else(missing)?);
+                plan.places.insert(index, next);
                 next += 1;
             }
             plan.steps.push(JoinStep { table: Arc::clone(table), on, columns });
@@ -78,13 +80,13 @@ impl EventJoin {
         self.places.get(&index).copied()
     }
 
-    /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds.
+    /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds. Texts of which the view
+    /// has nothing but groups may be a [dictionary](crate::partial::coded_keys).
     pub fn extend(&self, events: &RecordBatch, times: &[i64]) -> Result<RecordBatch, ArrowError> {
         let mut fields: Vec<Field> = events.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut columns: Vec<ArrayRef> = events.columns().to_vec();
         for JoinStep { table, on, columns: wanted } in &self.steps {
-            let found = table.find(&columns[*on], times)?;
-            for column in found.gather(wanted)? {
+            for column in table.look_up(&columns[*on], times, wanted)? {
                 fields.push(Field::new(format!("joined{}", columns.len()), column.data_type().clone(), true));
                 columns.push(column);
             }
@@ -107,5 +109,19 @@ impl View {
         self.for_each_expression(&mut |expression| expression.for_each_column(&mut add));
         self.joins.iter().for_each(|join| add(join.on));
         read
+    }
+
+    /// Returns the columns that are dimensions as they are, and that no other expression and no join reads.
+    fn only_grouped(&self) -> BTreeSet<usize> {
+        let mut read: BTreeSet<usize> = self.joins.iter().map(|join| join.on).collect();
+        let dimensions = self.dimensions.iter().map(|dimension| &dimension.expression);
+        let others = dimensions.filter(|dimension| dimension.as_column().is_none()).chain(&self.filter);
+        let of_aggregates =
+            self.aggregates.iter().flat_map(|aggregate| aggregate.argument.iter().chain(&aggregate.filter));
+        others
+            .chain(of_aggregates)
+            .for_each(|expression| expression.for_each_column(&mut |index| _ = read.insert(index)));
+        let grouped = self.dimensions.iter().filter_map(|dimension| dimension.expression.as_column());
+        grouped.filter(|index| !read.contains(index)).collect()
     }
 }

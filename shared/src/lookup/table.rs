@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
-use arrow::compute::{filter, not};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::compute::{cast, filter, not};
+use arrow::datatypes::{DataType as ArrowType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use parking_lot::RwLock;
 
-use super::history::{History, Version, VoidDeletion, position};
-use super::keys::RowKeys;
-use super::values::{NO_ROW, Values};
+use super::history::{Version, VoidDeletion, position};
+use super::index::RowIndex;
+use super::values::{Form, NO_ROW, SeenRows, Values, grow};
 use crate::handoff::{LogBatch, LogItem, LogSink, Stopped};
 use crate::ids::{Offset, Partition, StreamName};
-use crate::limits::{LOOKUP_KEY_BYTES, LOOKUP_VERSION_BYTES};
 use crate::seam::Cut;
 use crate::stream::Stream;
 use crate::view::View;
@@ -28,7 +27,7 @@ pub struct Lookups(BTreeMap<StreamName, Arc<LookupTable>>);
 #[derive(Debug)]
 pub struct LookupTable {
     table: Arc<Stream>,
-    /// Indexes of the columns that views read, ascending.
+    /// Indexes of the columns that views read, ascending. The key is not among them: an event that sees a row has its key.
     columns: Vec<usize>,
     /// Memory that versions may take; beyond it, old ones are forgotten.
     bytes_max: usize,
@@ -55,11 +54,8 @@ pub struct LookupStatus {
 
 #[derive(Debug)]
 struct Versions {
-    keys: RowKeys,
-    /// By the number of the key.
-    histories: Vec<History>,
+    index: RowIndex,
     values: Values,
-    count: usize,
     forgotten: u64,
     /// Changes that are not in their order yet.
     unordered: Vec<Change>,
@@ -71,7 +67,7 @@ struct Versions {
 /// An event of a table.
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    key: u32,
+    key: u128,
     position: u64,
     /// The time of the row that it writes, or when the event was accepted that deletes it.
     time: i64,
@@ -79,17 +75,12 @@ struct Change {
     row: u32,
 }
 
-/// What events find, one number for each.
-pub(super) struct Found {
-    rows: Vec<u32>,
-    values: Values,
-}
-
-impl Found {
-    /// Returns the values of the columns at the indexes `wanted` of [`LookupTable::columns`].
-    pub fn gather(&self, wanted: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
-        self.values.gather(&self.rows, wanted)
-    }
+/// A column that events are joined with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JoinedColumn {
+    Key,
+    /// Index into [`LookupTable::columns`].
+    Value(usize, Form),
 }
 
 impl Lookups {
@@ -126,13 +117,11 @@ impl LookupTable {
     /// Keeps the columns of `table` called `names`. There are no versions yet.
     fn new(table: &Arc<Stream>, names: &BTreeSet<String>, bytes_max: usize) -> LookupTable {
         let columns: BTreeSet<usize> = names.iter().filter_map(|name| table.column(name)).collect();
-        let columns: Vec<usize> = columns.into_iter().collect();
         let key = table.table.map_or(0, |rows| rows.key);
+        let columns: Vec<usize> = columns.into_iter().filter(|index| *index != key).collect();
         let versions = RwLock::new(Versions {
-            keys: RowKeys::new(table.columns[key].data_type),
-            histories: Vec::new(),
-            values: Values::new(columns.iter().map(|index| table.columns[*index].data_type.arrow()).collect()),
-            count: 0,
+            index: RowIndex::new(table.columns[key].data_type),
+            values: Values::new(columns.iter().map(|index| table.columns[*index].data_type).collect()),
             forgotten: 0,
             unordered: Vec::new(),
             notes_void: false,
@@ -159,7 +148,11 @@ impl LookupTable {
     /// Returns how many versions there are.
     pub fn status(&self) -> LookupStatus {
         let versions = self.versions.read();
-        LookupStatus { versions: versions.count as u64, bytes: versions.bytes() as u64, forgotten: versions.forgotten }
+        LookupStatus {
+            versions: versions.index.versions() as u64,
+            bytes: versions.bytes() as u64,
+            forgotten: versions.forgotten,
+        }
     }
 
     /// Adds events that follow those that it has.
@@ -174,6 +167,7 @@ impl LookupTable {
     pub fn restore(&self, events: &TableEvents<'_>) -> Result<(), ArrowError> {
         let mut versions = self.versions.write();
         let changes = versions.changes(&self.table, &self.columns, events)?;
+        grow(&mut versions.unordered, changes.len());
         versions.unordered.extend(changes);
         Ok(())
     }
@@ -188,14 +182,33 @@ impl LookupTable {
         Ok(changes.len() as u64)
     }
 
-    /// Finds what the events with these keys and times see.
-    pub(super) fn find(&self, keys: &ArrayRef, times: &[i64]) -> Result<Found, ArrowError> {
+    /// Returns the columns of the table at `index`, if views read it.
+    pub(super) fn joined(&self, index: usize, form: Form) -> Option<JoinedColumn> {
+        if self.table.table.is_some_and(|rows| rows.key == index) {
+            return Some(JoinedColumn::Key);
+        }
+        self.columns.binary_search(&index).ok().map(|at| JoinedColumn::Value(at, form))
+    }
+
+    /// Returns the values that the events with these keys and times see, NULL where they see no row.
+    pub(super) fn look_up(
+        &self,
+        keys: &ArrayRef,
+        times: &[i64],
+        wanted: &[JoinedColumn],
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
         let versions = self.versions.read();
-        let mut rows = Vec::with_capacity(times.len());
-        versions.keys.find(keys, &mut |row, key| {
-            rows.push(key.map_or(NO_ROW, |key| versions.histories[key as usize].as_of(times[row])));
-        })?;
-        Ok(Found { rows, values: versions.values.clone() })
+        let rows = SeenRows::new(versions.index.as_of(&versions.index.keys_of(keys)?, times));
+        let column = |wanted: &JoinedColumn| match *wanted {
+            JoinedColumn::Value(column, form) => versions.values.gather(&rows, column, form),
+            JoinedColumn::Key => rows.mask(&cast(keys, &self.key_type())?),
+        };
+        wanted.iter().map(column).collect()
+    }
+
+    fn key_type(&self) -> ArrowType {
+        let key = self.table.table.map_or(0, |rows| rows.key);
+        self.table.columns[key].data_type.arrow()
     }
 
     /// Returns the spans of event time, half-open, in order and apart, in which events may see another version than they did before the
@@ -211,11 +224,11 @@ impl LookupTable {
             starts.get(&partition).is_none_or(|from| place >= *from)
         };
         let mut spans = Vec::new();
-        for History(history) in &versions.histories {
+        versions.index.for_each_row(&mut |_, history| {
             for (at, version) in history.iter().enumerate().filter(|(_, version)| is_new(version.position)) {
                 spans.push((version.time, history.get(at + 1).map_or(i64::MAX, |next| next.time)));
             }
-        }
+        });
         let void = versions.void.iter().filter(|void| !is_new(void.deleted) && is_new(void.written));
         spans.extend(void.map(|void| (void.time, i64::MAX)));
         united(spans)
@@ -238,11 +251,7 @@ fn united(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
 
 impl Versions {
     fn bytes(&self) -> usize {
-        self.values.bytes()
-            + self.keys.bytes()
-            + self.histories.len() * LOOKUP_KEY_BYTES
-            + self.count * LOOKUP_VERSION_BYTES
-            + self.unordered.len() * size_of::<Change>()
+        self.values.bytes() + self.index.bytes() + self.unordered.capacity() * size_of::<Change>()
     }
 
     /// Keeps the keys and the values of events, and returns the changes that they are.
@@ -253,17 +262,16 @@ impl Versions {
         events: &TableEvents<'_>,
     ) -> Result<Vec<Change>, ArrowError> {
         let (Some(rows), Some(retracted)) = (table.table, table.retracted()) else { return Ok(Vec::new()) };
-        let keys = self.keys.number(&events.columns[rows.key])?;
-        self.histories.resize(self.keys.len(), History::default());
+        let keys = self.index.keys_of(&events.columns[rows.key])?;
         let retracts = events.columns[retracted].as_boolean();
         let retracts: BooleanArray = retracts.iter().map(|retracts| Some(retracts == Some(true))).collect();
         let written = not(&retracts)?;
         let kept = columns.iter().map(|index| filter(&events.columns[*index], &written));
         let kept = kept.collect::<Result<Vec<_>, _>>()?;
         let mut next = self.values.len();
-        self.values.add(written.true_count(), kept)?;
+        self.values.add(written.true_count(), &kept);
         let times = events.columns[table.event_time].as_primitive::<TimestampMicrosecondType>();
-        let change = |(index, key): (usize, u32)| {
+        let change = |(index, key): (usize, u128)| {
             let position = position(events.partition.0, (events.offsets)(index));
             if retracts.value(index) {
                 return Change { key, position, time: (events.accepted_at)(index), row: NO_ROW };
@@ -271,58 +279,48 @@ impl Versions {
             next += 1;
             Change { key, position, time: times.value(index), row: next - 1 }
         };
-        Ok(keys.into_iter().enumerate().map(change).collect())
+        Ok(keys.keys().iter().copied().enumerate().map(change).collect())
     }
 
     /// Adds changes in their order.
     fn apply(&mut self, changes: &[Change]) {
         for Change { key, position, time, row } in changes.iter().copied() {
-            let history = &mut self.histories[key as usize];
-            let before = history.0.len();
             if row == NO_ROW {
-                history.delete(time, position);
+                self.index.delete(key, time, position);
             } else {
-                let void = history.write(Version { time, position, row });
+                let void = self.index.write(key, Version { time, position, row });
                 self.void.extend(void.filter(|_| self.notes_void));
             }
-            self.count = self.count + history.0.len() - before;
         }
     }
 
     /// Forgets versions if all take more than `bytes_max`: first those that a later one of their row supersedes, of these the oldest.
     fn fit(&mut self, bytes_max: usize) -> Result<(), ArrowError> {
-        let bytes = self.bytes();
-        if bytes <= bytes_max || self.count == 0 {
-            return Ok(());
+        while self.bytes() > bytes_max && self.index.versions() > 0 {
+            self.forget(bytes_max)?;
         }
+        Ok(())
+    }
+
+    fn forget(&mut self, bytes_max: usize) -> Result<(), ArrowError> {
         // I9: some at once, so that not every change has to.
-        let target = bytes_max / 4 * 3;
-        let keeps = (self.count as u128 * target as u128 / bytes as u128) as usize;
-        let mut all: Vec<(bool, i64, u32, u64)> = Vec::with_capacity(self.count);
-        for (key, History(history)) in self.histories.iter().enumerate() {
-            let last = history.len();
-            let place = |(at, version): (usize, &Version)| (at + 1 == last, version.time, key as u32, version.position);
-            all.extend(history.iter().enumerate().map(place));
-        }
-        all.sort_unstable();
-        let forgotten: BTreeSet<(u32, u64)> =
-            all[..self.count - keeps].iter().map(|(_, _, key, position)| (*key, *position)).collect();
-        for (key, History(history)) in self.histories.iter_mut().enumerate() {
-            history.retain(|version| !forgotten.contains(&(key as u32, version.position)));
-        }
-        self.count = keeps;
-        self.forgotten += forgotten.len() as u64;
-        let histories = &self.histories;
-        self.keys.retain(&|key| !histories[key as usize].0.is_empty());
-        self.histories.retain(|history| !history.0.is_empty());
-        let mut rows = Vec::new();
-        for version in self.histories.iter_mut().flat_map(|history| &mut history.0).filter(|v| v.row != NO_ROW) {
-            let row = std::mem::replace(&mut version.row, rows.len() as u32);
-            rows.push(row);
-        }
-        self.values.retain(&rows)?;
+        let (bytes, target) = (self.bytes(), bytes_max / 4 * 3);
+        let versions = self.index.versions();
+        let forgotten = versions - (versions as u128 * target as u128 / bytes as u128) as usize;
+        let mut places = Vec::with_capacity(versions);
+        let place = |is_last: bool, version: &Version| (is_last, version.time, version.position);
+        self.index.for_each_row(&mut |_, history| {
+            let of_row = history.iter().enumerate();
+            places.extend(of_row.map(|(at, version)| place(at + 1 == history.len(), version)));
+        });
+        places.sort_unstable();
+        let first_kept = places.get(forgotten).copied();
+        let keeps = |is_last: bool, version: &Version| first_kept.is_some_and(|kept| place(is_last, version) >= kept);
+        let rows = self.index.retain(&keeps);
+        self.values.retain(rows)?;
+        self.forgotten += forgotten as u64;
         tracing::warn!(
-            forgotten = forgotten.len(),
+            forgotten,
             bytes,
             bytes_max,
             "versions of the rows of a table are forgotten (lookup_bytes_max): live figures of earlier events may see no row"

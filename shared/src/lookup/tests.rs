@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::datatypes::Int64Type;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::take;
+use arrow::datatypes::{Int64Type, UInt16Type};
 use proptest::prelude::*;
 
 use super::join::EventJoin;
@@ -262,7 +263,38 @@ fn keys_are_texts_or_numbers_of_any_width_and_null_finds_nothing() {
     let keys = texts(&[Some(""), Some(long), Some("c"), None, Some("d"), Some("")]);
     let batch = RecordBatch::try_from_iter([("name", keys), ("at", times(at.into_iter()))]).expect("a batch");
     let joined = join.extend(&batch, &at).expect("joins");
-    let labels = joined.column(joined.num_columns() - 1).as_string_view();
-    assert_eq!(labels.iter().collect::<Vec<_>>(), [Some(long), Some("b"), None, None, None, None]);
-    assert_eq!(labels.len(), 6);
+    // The view only groups by them.
+    let coded = joined.column(joined.num_columns() - 1).as_dictionary::<UInt16Type>();
+    let labels = take(coded.values(), coded.keys(), None).expect("codes");
+    let labels: Vec<Option<&str>> = labels.as_string_view().iter().collect();
+    assert_eq!(labels, [Some(long), Some("b"), None, None, None, None]);
+}
+
+#[test]
+fn texts_that_other_expressions_read_come_as_texts() {
+    for (measure, dimension, is_coded) in [
+        ("COUNT(*)", "n.label", true),
+        ("COUNT(n.id)", "n.label", true),
+        ("COUNT(n.label)", "n.label", false),
+        ("COUNT(*) FILTER (WHERE n.label > 'a')", "n.label", false),
+        ("COUNT(*)", "UPPER(n.label)", false),
+        ("COUNT(m.id)", "n.label", false),
+    ] {
+        let sql = format!(
+            "CREATE TABLE names (id STRING PRIMARY KEY, at TIMESTAMP, label STRING) WITH (event_time = 'at');
+             CREATE STREAM s (name STRING, at TIMESTAMP) WITH (event_time = 'at');
+             CREATE VIEW v AS SELECT {dimension} AS label, {measure} AS n FROM s LEFT JOIN names AS n ON s.name = n.id
+             LEFT JOIN names AS m ON m.id = {} GROUP BY {dimension};",
+            if measure.contains("m.") { "n.label" } else { "s.name" }
+        );
+        let parsed = parse_definitions(&[("t.sql".to_owned(), sql)]).unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let (table, view) = (Arc::new(parsed.streams[0].clone()), &parsed.views[0]);
+        let lookups = Lookups::of(std::slice::from_ref(&table), [view], usize::MAX);
+        let join = EventJoin::new(view, &lookups, 2, &|index| index).expect("the table is there").expect("a join");
+        let name: ArrayRef = Arc::new(arrow::array::StringViewArray::from(vec!["a"]));
+        let batch = RecordBatch::try_from_iter([("name", name), ("at", times(std::iter::once(5)))]).expect("a batch");
+        let joined = join.extend(&batch, &[5]).expect("joins");
+        let coded = joined.columns().iter().filter(|column| column.as_dictionary_opt::<UInt16Type>().is_some());
+        assert_eq!(coded.count(), usize::from(is_coded), "{measure}, {dimension}");
+    }
 }

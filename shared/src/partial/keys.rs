@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::double::canonical_column;
+use crate::partial::coded_keys::resolved;
 use crate::types::DataType;
 
 const BLOCK_KEYS: usize = 1024;
@@ -35,10 +36,10 @@ impl KeyLayout {
         &self.types
     }
 
-    /// Encodes one key per row. NaN has one encoding, and -0.0 that of 0.0.
+    /// Encodes one key per row. NaN has one encoding, and -0.0 that of 0.0. Columns may be dictionaries.
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows, ArrowError> {
-        let columns: Vec<ArrayRef> = columns.iter().cloned().map(canonical_column).collect();
-        self.converter.convert_columns(&columns)
+        let columns = columns.iter().map(|column| resolved(column).map(canonical_column));
+        self.converter.convert_columns(&columns.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// The dimension columns of the given encoded keys, in their order.

@@ -5,7 +5,7 @@
 //! query hold the same states, so one merge serves queries, reconciliation and coarser grains.
 //!
 //! [`states`]: one aggregate's states for many groups. [`keys`]: the dimension values of groups, [`batch_keys`]: those of a batch of
-//! events. [`block`]: rows of
+//! events, [`coded_keys`]: the same by codes. [`block`]: rows of
 //! (window, key, states), and the immutable [`block::Part`] that readers hold. [`accumulate`]: folding events into blocks.
 //! [`wanted`] finds rows by key, and [`index_cache`] keeps what finds them.
 //! [`sketch`]: states of measures that need the values themselves. [`merge`]: several parts into one table, within a
@@ -16,6 +16,7 @@ pub mod batch_keys;
 pub mod block;
 pub mod bucket;
 pub mod codec;
+mod coded_keys;
 pub mod finish;
 pub mod index_cache;
 pub mod keys;
