@@ -18,6 +18,9 @@ const DAY: u64 = 86_400_000;
 /// How much load, and for how long.
 #[derive(Debug)]
 pub struct Plan {
+    /// The time at first in which memory is not compared: what is kept for a time fills up.
+    pub warm_up: Duration,
+    /// The time after it.
     pub time: Duration,
     /// Events per second.
     pub rate: u64,
@@ -94,7 +97,7 @@ impl Load {
         let (mut events, mut refused, mut millis, mut errors) = (0, 0, Vec::new(), Vec::new());
         let begin = Instant::now();
         let mut due = tokio::time::Instant::now();
-        while begin.elapsed() < plan.time && errors.len() < 100 {
+        while begin.elapsed() < plan.warm_up + plan.time && errors.len() < 100 {
             tokio::time::sleep_until(due).await;
             due += pause;
             let bytes = body.of(events, events_per_day);

@@ -3,7 +3,8 @@
 //!
 //! By default a few seconds at a low rate. The hour, or less of it:
 //! `TRUEUP_SOAK_SECONDS=600 cargo test --release -p trueup --test soak -- --ignored --nocapture`; `TRUEUP_SOAK_RATE` sets the
-//! events per second, `TRUEUP_SOAK_READERS` the readers, `TRUEUP_SOAK_RUN_SECONDS` the interval of runs.
+//! events per second, `TRUEUP_SOAK_READERS` the readers, `TRUEUP_SOAK_RUN_SECONDS` the interval of runs. The load begins
+//! `TRUEUP_SOAK_WARM_UP_SECONDS` earlier: idempotency keys are kept for a quarter of an hour, so memory grows until then.
 
 mod load;
 mod memory;
@@ -46,7 +47,7 @@ fn soak(plan: &Plan) -> Outcome {
     let world = World::new(&definitions(plan));
     let memory = Samples::start(world.id());
     let load = Load::run(&world, plan);
-    let memory = memory.stop();
+    let memory = memory.stop().after(plan.warm_up);
     let sent = load.events;
     for view in ["per_channel", "per_hour"] {
         let run = world.run(view, false);
@@ -108,7 +109,13 @@ fn bytes_below(folder: &Path) -> u64 {
 
 #[test]
 fn a_short_soak_loses_nothing_and_fails_nothing() {
-    let plan = Plan { time: Duration::from_secs(6), rate: 10_000, readers: 20, run_every: Duration::from_secs(2) };
+    let plan = Plan {
+        warm_up: Duration::ZERO,
+        time: Duration::from_secs(6),
+        rate: 10_000,
+        readers: 20,
+        run_every: Duration::from_secs(2),
+    };
     let outcome = soak(&plan);
     outcome.print(&plan);
     assert!(outcome.load.errors.is_empty(), "{:?}", outcome.load.errors);
@@ -122,6 +129,7 @@ fn an_hour_of_load_leaves_memory_flat() {
         std::env::var(format!("TRUEUP_SOAK_{name}")).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let plan = Plan {
+        warm_up: Duration::from_secs(setting("WARM_UP_SECONDS", 900)),
         time: Duration::from_secs(setting("SECONDS", 3_600)),
         rate: setting("RATE", 300_000),
         readers: setting("READERS", 100) as usize,

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// Time between two samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+
 /// Samples in bytes, in order of time.
 pub struct Samples(Vec<usize>);
 
@@ -21,11 +24,17 @@ impl Samples {
             let mut samples = Vec::new();
             while !stop.load(Ordering::SeqCst) {
                 samples.push(resident(process));
-                std::thread::sleep(Duration::from_secs(1));
+                std::thread::sleep(INTERVAL);
             }
             samples
         });
         Sampler { over, thread }
+    }
+
+    /// Returns the samples without those of the first time.
+    pub fn after(self, warm_up: Duration) -> Samples {
+        let skipped = (warm_up.as_millis() / INTERVAL.as_millis()) as usize;
+        Samples(self.0.into_iter().skip(skipped).collect())
     }
 
     /// Returns the medians of the first and of the second half, in bytes.
