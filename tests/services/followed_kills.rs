@@ -14,7 +14,7 @@ use serde_json::json;
 use world::World;
 
 use crate::database::{Database, Session, shared};
-use crate::followed_tables::{AS_JSON, compare, definitions, fails, orders, served, world};
+use crate::followed_tables::{AS_JSON, compare, definitions, fails, options, orders, served, world};
 use crate::topic::source;
 
 /// Rows beside those that applications change: a snapshot takes several reads.
@@ -195,6 +195,26 @@ fn a_table_whose_slot_is_lost_or_that_was_created_again_is_read_again() {
     compare(&world, &session, AS_JSON, "another table");
     session.run("UPDATE orders SET status = 'changed'");
     compare(&world, &session, AS_JSON, "its changes");
+}
+
+#[test]
+fn changes_that_the_snapshot_has_seen_are_not_applied_again() {
+    let Some(server) = shared() else { return };
+    let (database, session) = orders(server);
+    session.run("CREATE PUBLICATION trueup_orders FOR TABLE orders");
+    session.run(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", database.name));
+    session.run("INSERT INTO orders VALUES (1, 'open', 1), (2, 'open', 2)");
+    session.run("UPDATE orders SET amount = 3 WHERE id = 1");
+    let columns = "id BIGINT PRIMARY KEY, placed_at TIMESTAMP, op STRING METADATA FROM 'op'";
+    let options = options(&database);
+    let mut world =
+        world(&database, &format!("CREATE TABLE orders ({columns}) WITH (event_time = 'placed_at', {options});"));
+    world.start();
+    world.wait_for("the snapshot", |world| served(world, "orders").len() == 2);
+    session.run("INSERT INTO orders VALUES (3, 'open', 3)");
+    world.wait_for("the change", |world| served(world, "orders").len() == 3);
+    let operations: Vec<_> = served(&world, "orders").into_values().map(|row| row["op"].clone()).collect();
+    assert_eq!(operations, ["r", "r", "c"]);
 }
 
 #[test]
