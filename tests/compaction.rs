@@ -169,7 +169,7 @@ fn compaction_on_request_reports_its_work_and_waits_for_every_view() {
     }
     let done = compact(&world, "");
     let number = |name: &str| done[name].as_u64().expect("a number");
-    assert!(number("files_before") > 10 && number("files_after") == number("dates"), "{done}");
+    assert!(number("files_before") > number("dates") && number("files_after") == number("dates"), "{done}");
     assert_eq!((number("rows"), number("files_deleted")), (1_200, 0), "{done}");
     check(&world, &log, &views, Layer::Merged, "compacted");
     let young = compact(&world, "{\"vacuum_older_than_ms\": 3600000}");

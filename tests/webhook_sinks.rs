@@ -147,6 +147,19 @@ fn rows_are_final_once_and_corrected_by_runs() {
 }
 
 #[test]
+fn a_receiver_that_is_away_is_named_without_its_address() {
+    let mut world = World::stopped(DEFINITIONS);
+    world.set_settings("[connections.ops]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/rows?token=hidden\"\n");
+    world.start();
+    assert_eq!(world.post("/v1/events/orders", event(1, "2026-01-05T10:00:00Z", "AT", 5)).status, 200);
+    let sink = |world: &World| world.get("/v1/sinks/revenue_hook").json();
+    world.wait_for("a failure", |world| sink(world)["state"] == json!("failing"));
+    let error = sink(&world)["error"].to_string();
+    assert!(error.contains("the receiver did not accept the rows: ") && error.contains("refused"), "{error}");
+    assert!(!error.contains("hidden") && !error.contains("127.0.0.1"), "{error}");
+}
+
+#[test]
 fn rows_of_one_epoch_take_several_requests() {
     let receiver = WebhookReceiver::start(0);
     let world = started(&receiver);

@@ -1,5 +1,6 @@
 //! Sends notices and rows of sinks to webhooks, signed according to Standard Webhooks (<https://www.standardwebhooks.com>).
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -89,8 +90,7 @@ impl Webhook {
         if let Some(secret) = &self.secret {
             request = request.header("webhook-signature", signature(secret, id, seconds, &body));
         }
-        // The URL may have a secret in it.
-        let response = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
+        let response = request.body(body).send().await.map_err(reason)?;
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("the receiver answered with {status}")),
@@ -103,6 +103,19 @@ impl Webhook {
             None => Ok(notice_json(record, suppressed)),
         }
     }
+}
+
+/// Returns what went wrong, and its first cause. The URL, which may have a secret in it, is in neither.
+fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(deeper) = cause.and_then(Error::source) {
+        cause = Some(deeper);
+    }
+    if let Some(cause) = cause {
+        text = format!("{text}: {cause}");
+    }
+    text
 }
 
 /// Returns the signature of a notice: `v1,` and the HMAC-SHA256 of id, time (seconds) and body, joined with points.

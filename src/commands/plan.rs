@@ -182,8 +182,12 @@ impl PlanPrinter {
     }
 
     fn sink(&self, text: &mut String, sink: &SinkPlan) {
-        let target = sink.target.as_deref().unwrap_or("unknown");
-        let has = format!("epoch {}, the target has {}", sink.epoch, counted(sink.rows, "row"));
+        let (target, holder) = match (&sink.topic, &sink.connection) {
+            (Some(topic), _) => (format!("topic {topic}"), "topic"),
+            (None, Some(connection)) => (format!("webhook {connection}"), "receiver"),
+            (None, None) => ("topic unknown".to_owned(), "topic"),
+        };
+        let has = format!("epoch {}, the {holder} has {}", sink.epoch, counted(sink.rows, "row"));
         let paused = if sink.paused { "; paused" } else { "" };
         let what = match sink.effect {
             SinkEffect::WritesAll => {
@@ -194,7 +198,7 @@ impl PlanPrinter {
             SinkEffect::Continues => format!("only options change; it continues ({has}{paused})"),
             SinkEffect::NeedsResume => format!("{} ({has})", self.red("stops until it is resumed")),
             SinkEffect::OtherKeys => format!("{} ({has})", self.red("stops")),
-            SinkEffect::Ends => format!("no longer declared; {target} and the state of the sink are kept ({has})"),
+            SinkEffect::Ends => format!("no longer declared; {target} and its state are kept ({has})"),
         };
         line(text, 0, &format!("{} {}: {what}", self.bold("sink"), sink.name));
         for (name, before, after) in &sink.changes {

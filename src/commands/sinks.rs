@@ -80,7 +80,7 @@ mod tests {
         let sinks: Entries<SinkStatus> =
             serde_json::from_value(json!({"sinks": [sink]})).expect("the contract's shape");
         insta::assert_snapshot!(table(&sinks.0, Some(160)), @r"
-         sink     view           topic          emit      state     epoch   committed              lag   error
+         sink     view           target         emit      state     epoch   committed              lag   error
         ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          counts   order_counts   order-counts   changes   failing       7   2026-11-29T10:00:00Z    12   cannot reach the brokers k:1
         ");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
-use shared::ids::{SinkName, ViewName};
+use shared::ids::{Name, SinkName, ViewName};
 use shared::sql::Definitions;
 use sinks::book::StoredBook;
 use sinks::stored::{SinkDeclaration, StoredSink, stored_sinks};
@@ -33,8 +33,9 @@ pub enum SinkEffect {
 pub struct SinkPlan {
     pub name: SinkName,
     pub view: Option<ViewName>,
-    /// The topic, or `webhook:NAME`.
-    pub target: Option<String>,
+    pub connection: Option<Name>,
+    /// `None`: the webhook of the connection, if that is known.
+    pub topic: Option<String>,
     pub status: PlanStatus,
     pub effect: SinkEffect,
     /// The last epoch in the topic.
@@ -62,7 +63,8 @@ pub fn sink_plans(definitions: &Definitions, folder: &Path) -> anyhow::Result<Ve
         plans.push(SinkPlan {
             name: name.clone(),
             view: book.declaration.as_ref().map(|declared| declared.view.clone()),
-            target: book.declaration.as_ref().map(SinkDeclaration::target),
+            connection: book.declaration.as_ref().map(|declared| declared.connection.clone()),
+            topic: book.declaration.as_ref().and_then(|declared| declared.topic.clone()),
             status: PlanStatus::Undeclared,
             effect: SinkEffect::Ends,
             epoch: book.epoch,
@@ -92,7 +94,8 @@ fn plan(name: &SinkName, now: &SinkDeclaration, known: Option<&StoredBook>, has_
     SinkPlan {
         name: name.clone(),
         view: Some(now.view.clone()),
-        target: Some(now.target()),
+        connection: Some(now.connection.clone()),
+        topic: now.topic.clone(),
         status,
         effect,
         epoch,

@@ -18,7 +18,7 @@ const DAY: u64 = 86_400_000;
 /// How much load, and for how long.
 #[derive(Debug)]
 pub struct Plan {
-    /// The time at first in which memory is not compared: what is kept for a time fills up.
+    /// Load before memory is compared, so that what the server keeps for some time is full.
     pub warm_up: Duration,
     /// The time after it.
     pub time: Duration,

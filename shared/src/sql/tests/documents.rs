@@ -44,7 +44,7 @@ fn the_blocks_of_the_page_about_alerts_parse() {
 fn the_blocks_of_the_page_about_kafka_parse() {
     let files = blocks("kafka.md", include_str!("../../../../docs/kafka.md"));
     let definitions = parse_definitions(&files).unwrap_or_else(|errors| panic!("{errors:?}"));
-    assert_eq!((definitions.streams.len(), definitions.sinks.len()), (2, 3));
+    assert_eq!((definitions.streams.len(), definitions.sinks.len()), (2, 4));
     for example in [
         include_str!("../../../../examples/completed-orders/completed_orders.sql"),
         include_str!("../../../../examples/order-aggregates/order_aggregates.sql"),

@@ -40,7 +40,8 @@ fn a_table_follows_a_table_of_a_database() {
          n BIGINT FROM '/Other Name') WITH (event_time = 'at', source = 'postgres', connection = 'shop', table = 'Shop.orders')",
     );
     let EventSource::PostgresTable(followed) = &table.source else { panic!("{:?}", table.source) };
-    let slot = OutboxSlot { slot: "trueup_t".to_owned(), publication: "trueup_t".to_owned() };
+    let name = ["trueup", table.name.as_str()].join("_");
+    let slot = OutboxSlot { slot: name.clone(), publication: name };
     assert_eq!((followed.name.as_str(), &followed.slot), ("Shop.orders", &slot));
     assert_eq!(table.database().map(|name| name.as_str()), Some("shop"));
     assert_eq!(table.table, Some(RowTable { key: 0, format: ChangeFormat::Postgres }));
