@@ -81,7 +81,7 @@ impl EventJoin {
     }
 
     /// Returns the events with the joined columns behind their own. `times` are their event times in microseconds. Texts of which the view
-    /// has nothing but groups may be a [dictionary](crate::partial::coded_keys).
+    /// has nothing but groups may be a dictionary (`partial::coded_keys`).
     pub fn extend(&self, events: &RecordBatch, times: &[i64]) -> Result<RecordBatch, ArrowError> {
         let mut fields: Vec<Field> = events.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut columns: Vec<ArrayRef> = events.columns().to_vec();
