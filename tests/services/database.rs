@@ -136,12 +136,14 @@ impl Drop for Server {
     }
 }
 
-fn run(command: &mut Command) {
+/// Runs a program, which must succeed.
+pub fn run(command: &mut Command) {
     let output = command.current_dir("/").output().expect("the program runs");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn is_root() -> bool {
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
     // The owner of the files of this process.
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("Linux")) == 0
 }
@@ -175,6 +177,10 @@ impl Database {
             client
         });
         Session { runtime, client }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The URL for a user with the password of the tests.

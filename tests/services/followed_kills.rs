@@ -20,12 +20,13 @@ use crate::topic::source;
 /// Rows beside those that applications change: a snapshot takes several reads.
 const OTHER_ROWS: u64 = 15_000;
 const KEYS: i64 = 40;
+const ROWS: Statements = Statements { truncate: false, move_large: true };
 
-fn rounds() -> u64 {
+pub fn rounds() -> u64 {
     std::env::var("TRUEUP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8)
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("TRUEUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(5)
 }
 
@@ -33,16 +34,25 @@ fn big() -> &'static str {
     "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 200))"
 }
 
+/// What applications do beside changes of single rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Statements {
+    pub truncate: bool,
+    /// Rows get another key and keep the text that is stored aside.
+    pub move_large: bool,
+}
+
 /// A statement of an application.
-fn statement(dice: &mut StdRng, may_truncate: bool) -> String {
+fn statement(dice: &mut StdRng, Statements { truncate, move_large }: Statements) -> String {
     let (id, other) = (dice.random_range(1..=KEYS), dice.random_range(1..=KEYS));
     let amount = dice.random_range(1..10_000);
-    match dice.random_range(0..if may_truncate { 200 } else { 199 }) {
+    match dice.random_range(0..if truncate { 200 } else { 199 }) {
         0..60 => format!("INSERT INTO orders VALUES ({id}, 'new', {amount} / 100.0, {}) ON CONFLICT DO NOTHING", big()),
         60..110 => format!("UPDATE orders SET status = 'paid', amount = {amount} / 100.0 WHERE id = {id}"),
         110..130 => format!("UPDATE orders SET note = {}, placed_at = now() WHERE id = {id}", big()),
         130..160 => format!("DELETE FROM orders WHERE id = {id}"),
-        160..190 => format!("UPDATE orders SET id = {other} WHERE id = {id}"),
+        160..190 if move_large => format!("UPDATE orders SET id = {other} WHERE id = {id}"),
+        160..190 => format!("UPDATE orders SET id = {other}, note = 'moved' WHERE id = {id}"),
         190..195 => format!("SAVEPOINT s; UPDATE orders SET status = 'undone' WHERE id <= {id}; ROLLBACK TO s"),
         195..199 => {
             format!("UPDATE orders SET status = 'sent' WHERE id = 100000 + {}", dice.random_range(0..OTHER_ROWS))
@@ -52,13 +62,13 @@ fn statement(dice: &mut StdRng, may_truncate: bool) -> String {
 }
 
 /// Applications that change rows until they are stopped.
-struct Applications {
+pub struct Applications {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<u64>>,
 }
 
 impl Applications {
-    fn start(database: &Database, seed: u64, may_truncate: bool) -> Applications {
+    pub fn start(database: &Database, seed: u64, statements: Statements) -> Applications {
         let stop = Arc::new(AtomicBool::new(false));
         let application = |number: u64| {
             let (session, stop) = (database.connect(), Arc::clone(&stop));
@@ -70,7 +80,7 @@ impl Applications {
                     // Keys that are taken and deadlocks end a transaction.
                     let lives = (0..dice.random_range(1..6)).all(|_| {
                         std::thread::sleep(Duration::from_millis(dice.random_range(0..4)));
-                        session.try_run(&statement(&mut dice, may_truncate))
+                        session.try_run(&statement(&mut dice, statements))
                     });
                     let commits = lives && dice.random_range(0..5) > 0;
                     session.run(if commits { "COMMIT" } else { "ROLLBACK" });
@@ -83,7 +93,7 @@ impl Applications {
     }
 
     /// Stops them, after they have done something.
-    fn stop(self) {
+    pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             assert!(thread.join().expect("it worked until it was stopped") > 0, "an application committed nothing");
@@ -91,7 +101,7 @@ impl Applications {
     }
 }
 
-fn filled(session: &Session) {
+pub fn filled(session: &Session) {
     session.run(&format!(
         "INSERT INTO orders SELECT 100000 + i, 'old', i, 'n' || i FROM generate_series(0, {}) i",
         OTHER_ROWS - 1
@@ -106,7 +116,7 @@ fn a_table_is_that_of_the_database_whenever_trueup_is_killed() {
         session.run(&format!("ALTER TABLE orders REPLICA IDENTITY {identity}"));
         filled(&session);
         let mut world = world(&database, &definitions(&database));
-        let applications = Applications::start(&database, seed(), false);
+        let applications = Applications::start(&database, seed(), ROWS);
         // Some of these kills are within a snapshot.
         for round in 0..rounds() {
             world.start_whatever_comes();
@@ -119,7 +129,7 @@ fn a_table_is_that_of_the_database_whenever_trueup_is_killed() {
         world.start();
         applications.stop();
         compare(&world, &session, AS_JSON, &format!("{identity}, seed {}", seed()));
-        let applications = Applications::start(&database, seed() + 50, true);
+        let applications = Applications::start(&database, seed() + 50, Statements { truncate: true, ..ROWS });
         for _ in 0..rounds() / 2 {
             std::thread::sleep(Duration::from_millis(dice.random_range(0..1_500)));
             world.kill();
@@ -143,7 +153,7 @@ fn a_table_is_that_of_the_database_after_a_kill_at_any_named_point() {
     let ((database, session), mut dice) = (orders(server), StdRng::seed_from_u64(seed() + 1));
     filled(&session);
     let mut world = world(&database, &definitions(&database));
-    let applications = Applications::start(&database, seed() + 1, false);
+    let applications = Applications::start(&database, seed() + 1, ROWS);
     // Positions without events: before the snapshot, and behind the deletion of all rows; then at the end of the snapshot.
     let starts = [1, 2].map(|hit| format!("{}:{hit}", SourcePoint::Start.name()));
     let end = format!("{}:2", SourcePoint::Start.name());

@@ -76,11 +76,16 @@ fn with_micros(at: Micros) -> String {
 /// The rows of the database, as JSON that a query makes.
 pub fn stored(session: &Session, columns: &str) -> BTreeMap<i64, Value> {
     let texts = session.texts(&format!("SELECT json_build_object('id', id, {columns})::text FROM orders"));
-    let row = |text: String| {
-        let Value::Object(mut row) = serde_json::from_str(&text).expect("JSON") else { panic!("{text}") };
+    rows_by_key(texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect())
+}
+
+/// Rows by their key, without it.
+pub fn rows_by_key(rows: Vec<Value>) -> BTreeMap<i64, Value> {
+    let by_key = |row: Value| {
+        let Value::Object(mut row) = row else { panic!("{row}") };
         (row.remove("id").and_then(|key| key.as_i64()).expect("a key"), Value::Object(row))
     };
-    texts.into_iter().map(row).collect()
+    rows.into_iter().map(by_key).collect()
 }
 
 pub const AS_JSON: &str = "'status', status, 'amount', amount::text, 'note', note, 'placed_at',
@@ -90,7 +95,7 @@ pub const AS_JSON: &str = "'status', status, 'amount', amount::text, 'note', not
 fn figures(session: &Session) -> Vec<Value> {
     let query = "SELECT json_build_object('status', status, 'n', count(*), 'total', sum(amount)::text, 'highest', max(amount)::text)::text
                  FROM orders GROUP BY status";
-    sorted(session.texts(query).iter().map(|row| serde_json::from_str(row).expect("JSON")).collect())
+    session.texts(query).iter().map(|row| serde_json::from_str(row).expect("JSON")).collect()
 }
 
 fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
@@ -109,7 +114,17 @@ fn view(world: &World) -> Vec<Value> {
 
 /// Waits until Trueup has the rows of the database, and compares the figures of the view.
 pub fn compare(world: &World, session: &Session, columns: &str, context: &str) {
-    let expected = stored(session, columns);
+    compare_with(world, &|| stored(session, columns), &|| figures(session), context);
+}
+
+/// The same for any database: `stored` returns its rows, `figures` those of the view.
+pub fn compare_with(
+    world: &World,
+    stored: &dyn Fn() -> BTreeMap<i64, Value>,
+    figures: &dyn Fn() -> Vec<Value>,
+    context: &str,
+) {
+    let expected = stored();
     let mut found = BTreeMap::new();
     let begin = std::time::Instant::now();
     while begin.elapsed().as_secs() < 180 {
@@ -129,7 +144,7 @@ pub fn compare(world: &World, session: &Session, columns: &str, context: &str) {
         "{context}: {other:?} is another row, {missing:?} is missing: {status}\n{}",
         world.log()
     );
-    assert_eq!(view(world), figures(session), "{context}");
+    assert_eq!(view(world), sorted(figures()), "{context}");
 }
 
 /// Waits until reading fails with this text.

